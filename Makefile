@@ -1,0 +1,55 @@
+# The two commands that a newcomer needs are `make run` and `make test`. Each does all of its own set-up.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off
+LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet pyproject.toml
+
+.PHONY: run test check bench help lock schema examples clean
+
+help: ## What can be done here
+	@grep -hE '^[a-z]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+run: $(VENV)/installed-run ## Everything on this machine, with an embedded PostgreSQL, at http://localhost:8000
+	@$(BIN)/simulations up
+
+examples: $(VENV)/installed-examples ## What the examples need: scikit-learn
+
+test: $(VENV)/installed-test ## All tests, on a real PostgreSQL, with real processes
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+check: $(VENV)/installed-test ## Lint, types, import rules, migrations against models, the schema's snapshot
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m pytest -q tests/db/test_schema.py tests/graph/test_snapshot.py
+
+bench: $(VENV)/installed-test ## What the performance claims are measured with
+	@$(BIN)/python -m benchmarks.latency
+
+schema: $(VENV)/installed-run ## Write graph/schema.graphql anew, after the schema was changed on purpose
+	@$(BIN)/python -m graph.export > graph/schema.graphql
+
+lock: $(VENV)/installed-test ## Make the locks anew from pyproject.toml; UPGRADE=--upgrade takes newer versions
+	@$(LOCK) $(UPGRADE) --all-extras -o requirements-test.lock
+	@$(LOCK) -c requirements-test.lock -o requirements.lock
+	@$(LOCK) -c requirements-test.lock --extra embedded --extra checkout -o requirements-run.lock
+	@$(LOCK) -c requirements-test.lock --extra embedded --extra checkout --extra examples -o requirements-examples.lock
+
+clean: ## Forget the virtual environment; data are not touched
+	rm -rf $(VENV)
+
+# --- set-up: the lock with its hashes first, then this project itself, which brings nothing of its own -------------
+
+$(VENV)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: make run PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/installed-%: requirements-%.lock pyproject.toml | $(VENV)/python
+	@echo "Installing what Simulations needs ($<) ..."
+	@$(PIP) --require-hashes -r $<
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@

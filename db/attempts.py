@@ -1,0 +1,318 @@
+"""Attempts: launched, greeted, heard of, lost. What opens and ends one is in `lifecycle`.
+
+The attempt's own row is the fence: every statement of a report is guarded by `ended_at IS NULL` on that row, so that
+what an old attempt sends can't be stored after its successor began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import events, lifecycle
+from db.models import Attempt, Coverage, Simulation
+from db.states import Reason
+
+
+class Standing(StrEnum):
+    """What the row says to whoever claims to be an attempt's supervisor."""
+
+    CURRENT = "CURRENT"
+    OVER = "OVER"  # it has ended, or another supervisor was first
+    UNKNOWN = "UNKNOWN"  # no such attempt, or not with this token
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """The answer to a hello."""
+
+    standing: Standing
+    attempt: Attempt | None = None
+    simulation: Simulation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The answer to a report. `stored`: this very batch is to be stored now, in this transaction."""
+
+    standing: Standing
+    stored: bool = False
+    simulation_id: int = 0
+    number: int = 0
+    expected_batch: int = 1
+    stop_reason: Reason | None = None
+
+
+# --- launching -------------------------------------------------------------------------------------------------
+
+
+async def open_on_host(
+    session: AsyncSession, host: str, *, not_launched: bool = False
+) -> Sequence[tuple[Attempt, Simulation]]:
+    """The current attempts on a host with their simulations, oldest first; all, or those still to be launched."""
+    statement = (
+        select(Attempt, Simulation)
+        .join(Simulation, Simulation.id == Attempt.simulation_id)
+        .where(Attempt.host == host, Attempt.ended_at.is_(None))
+        .order_by(Attempt.id)
+        .execution_options(populate_existing=True)
+    )
+    if not_launched:
+        statement = statement.where(Attempt.launched_at.is_(None))
+    return [(attempt, simulation) for attempt, simulation in await session.execute(statement)]
+
+
+async def claim_launch(session: AsyncSession, attempt_id: int, token_digest: bytes) -> bool:
+    """Bind a freshly minted token to an attempt that is about to be launched; False if nothing is to be launched.
+
+    A launch that was cut off before it said hello is simply made again: the older token is worth nothing then.
+    """
+    claimed = await session.scalar(
+        update(Attempt)
+        .where(Attempt.id == attempt_id, Attempt.ended_at.is_(None), Attempt.nonce.is_(None))
+        .values(token_digest=token_digest, heartbeat_at=func.now())
+        .returning(Attempt.id)
+        .execution_options(synchronize_session=False)
+    )
+    return claimed is not None
+
+
+async def note_launched(session: AsyncSession, attempt_id: int) -> None:
+    """The engine has started the supervisor."""
+    await session.execute(
+        update(Attempt)
+        .where(Attempt.id == attempt_id)
+        .values(launched_at=func.now())
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def find_unwanted(session: AsyncSession) -> Sequence[Attempt]:
+    """Attempts that somebody wants stopped before anybody claimed their launch: no supervisor will ever hear of it."""
+    return (
+        await session.scalars(
+            select(Attempt)
+            .join(Simulation, Simulation.id == Attempt.simulation_id)
+            .where(
+                Attempt.ended_at.is_(None),
+                Attempt.token_digest.is_(None),
+                Attempt.launched_at.is_(None),
+                Simulation.stop_wanted_at.is_not(None),
+            )
+            .order_by(Attempt.id)
+        )
+    ).all()
+
+
+async def is_still_unclaimed(session: AsyncSession, attempt_id: int) -> bool:
+    """Lock the attempt and look again: its launch may be claimed by now. The caller holds the simulation's lock."""
+    found = await session.scalar(
+        select(Attempt.id)
+        .where(Attempt.id == attempt_id, Attempt.ended_at.is_(None), Attempt.token_digest.is_(None))
+        .with_for_update(key_share=True)
+    )
+    return found is not None
+
+
+# --- what supervisors say --------------------------------------------------------------------------------------
+
+
+async def hello(session: AsyncSession, attempt_id: int, token_digest: bytes, nonce: str) -> Greeting:
+    """Bind the attempt to the first nonce and begin it; the same nonce again gets the same answer, any other OVER."""
+    simulation_id = await session.scalar(
+        select(Attempt.simulation_id).where(Attempt.id == attempt_id, Attempt.token_digest == token_digest)
+    )
+    if simulation_id is None:
+        return Greeting(Standing.UNKNOWN)
+    simulation = await lifecycle.lock(session, simulation_id)
+    attempt = await session.scalar(
+        update(Attempt)
+        .where(
+            Attempt.id == attempt_id,
+            Attempt.token_digest == token_digest,
+            Attempt.ended_at.is_(None),
+            func.coalesce(Attempt.nonce, nonce) == nonce,
+        )
+        .values(nonce=nonce, heartbeat_at=func.now())
+        .returning(Attempt)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+    if simulation is None or attempt is None:
+        return Greeting(Standing.OVER)
+    if attempt.started_at is None and simulation.stop_wanted_at is None:
+        await lifecycle.begin(session, attempt, events.SUPERVISOR)
+    return Greeting(Standing.CURRENT, attempt, simulation)
+
+
+# Fence, order, idempotency and heartbeat in one row lock. The simulation is only read: no lock, no wait.
+_ACCEPT = text(
+    """
+    UPDATE attempts AS a SET next_batch = a.next_batch + 1, heartbeat_at = now()
+    FROM simulations AS s
+    WHERE a.id = :id AND a.token_digest = :digest AND a.nonce = :nonce AND a.ended_at IS NULL
+      AND a.next_batch = :batch AND s.id = a.simulation_id
+    RETURNING a.simulation_id, a.number, a.next_batch, s.stop_reason
+    """
+)
+_BEAT = text(
+    """
+    UPDATE attempts AS a SET heartbeat_at = now()
+    FROM simulations AS s
+    WHERE a.id = :id AND a.token_digest = :digest AND a.nonce = :nonce AND a.ended_at IS NULL
+      AND s.id = a.simulation_id
+    RETURNING a.simulation_id, a.number, a.next_batch, s.stop_reason
+    """
+)
+
+
+async def simulation_of(session: AsyncSession, attempt_id: int) -> int | None:
+    """The simulation of an attempt; the way to its lock, which comes before the attempt's."""
+    return await session.scalar(select(Attempt.simulation_id).where(Attempt.id == attempt_id))
+
+
+async def accept(session: AsyncSession, attempt_id: int, token_digest: bytes, nonce: str, batch: int | None) -> Receipt:
+    """Take note of a report: its batch is the next one, or it is a heartbeat (no batch, a duplicate, a gap).
+
+    `stored` tells the caller to store the batch in this transaction; otherwise `expected_batch` says which is next.
+    """
+    values = {"id": attempt_id, "digest": token_digest, "nonce": nonce}
+    if batch is not None:
+        row = (await session.execute(_ACCEPT, {**values, "batch": batch})).one_or_none()
+        if row is not None:
+            return Receipt(Standing.CURRENT, True, row[0], row[1], row[2], _reason(row[3]))
+    row = (await session.execute(_BEAT, values)).one_or_none()
+    if row is not None:
+        return Receipt(Standing.CURRENT, False, row[0], row[1], row[2], _reason(row[3]))
+    known = await session.scalar(
+        select(Attempt.next_batch).where(Attempt.id == attempt_id, Attempt.token_digest == token_digest)
+    )
+    if known is None:
+        return Receipt(Standing.UNKNOWN)
+    return Receipt(Standing.OVER, expected_batch=known)
+
+
+def _reason(value: str | None) -> Reason | None:
+    return Reason(value) if value is not None else None
+
+
+# --- losing them -----------------------------------------------------------------------------------------------
+
+
+async def beat(session: AsyncSession, role: str, gap: timedelta) -> None:
+    """Say that a process of this role is alive; a silence longer than `gap`, or a clock that jumped, begins anew."""
+    fresh = insert(Coverage).values(role=role, covered_since=func.now(), beat_at=func.now())
+    await session.execute(
+        fresh.on_conflict_do_update(
+            index_elements=["role"],
+            set_={
+                "covered_since": text(
+                    "CASE WHEN now() - coverage.beat_at BETWEEN interval '0' AND :gap "
+                    "THEN coverage.covered_since ELSE now() END"
+                ).bindparams(gap=gap),
+                "beat_at": func.now(),
+            },
+        )
+    )
+
+
+def coverage_gap(lease: timedelta) -> timedelta:
+    """How long a role may be silent and still cover: a third of a lease, so that a slow round breaks nothing."""
+    return lease / 3
+
+
+async def find_silent(session: AsyncSession, lease: timedelta, gap: timedelta) -> Sequence[Attempt]:
+    """Attempts that were silent for a whole lease in which they could have been heard.
+
+    That is: during all of it some graph process beat, and the scheduler missed no tick. Otherwise nobody is silent,
+    for nobody listened.
+    """
+    covered = await session.scalar(
+        select(func.count()).where(
+            Coverage.role.in_(("graph", "scheduler")),
+            Coverage.covered_since <= func.now() - lease,
+            Coverage.beat_at >= func.now() - gap,
+        )
+    )
+    if covered != 2:
+        return ()
+    return (
+        await session.scalars(
+            select(Attempt)
+            .where(Attempt.ended_at.is_(None), Attempt.heartbeat_at < func.now() - lease)
+            .order_by(Attempt.id)
+        )
+    ).all()
+
+
+async def is_still_silent(session: AsyncSession, attempt_id: int, lease: timedelta) -> bool:
+    """Lock the attempt and look again: a report may have come in meanwhile. The caller holds the simulation's lock."""
+    found = await session.scalar(
+        select(Attempt.id)
+        .where(Attempt.id == attempt_id, Attempt.ended_at.is_(None), Attempt.heartbeat_at < func.now() - lease)
+        .with_for_update(key_share=True)
+    )
+    return found is not None
+
+
+async def forgive_clock(session: AsyncSession) -> None:
+    """After Postgres' clock was set back, a heartbeat may lie in the future: it counts from now."""
+    await session.execute(
+        update(Attempt)
+        .where(Attempt.ended_at.is_(None), Attempt.heartbeat_at > func.now())
+        .values(heartbeat_at=func.now())
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def find_overdue(session: AsyncSession, margin: timedelta) -> Sequence[int]:
+    """Simulations that nobody stopped, although their attempt began longer ago than their limit and the margin."""
+    return (
+        await session.scalars(
+            select(Simulation.id)
+            .join(Attempt, Attempt.simulation_id == Simulation.id)
+            .where(
+                Attempt.ended_at.is_(None),
+                Simulation.stop_wanted_at.is_(None),
+                Attempt.started_at + Simulation.max_runtime + margin < func.now(),
+            )
+            .order_by(Simulation.id)
+        )
+    ).all()
+
+
+# --- reading ---------------------------------------------------------------------------------------------------
+
+
+async def newest_minted(session: AsyncSession) -> int:
+    """The highest id that an attempt of this database ever had, deleted ones included; 0 before the first."""
+    statement = text("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM attempts_id_seq")
+    return int((await session.execute(statement)).scalar_one())
+
+
+async def clock(session: AsyncSession) -> datetime:
+    """What time it is by Postgres' clock, the one that wrote every `*_at`."""
+    return (await session.scalars(select(func.now()))).one()
+
+
+async def of_simulation(session: AsyncSession, simulation_id: int) -> Sequence[Attempt]:
+    """All attempts of a simulation, first to last."""
+    return (
+        await session.scalars(select(Attempt).where(Attempt.simulation_id == simulation_id).order_by(Attempt.number))
+    ).all()
+
+
+async def by_ids(session: AsyncSession, ids: Collection[int]) -> Sequence[Attempt]:
+    return (await session.scalars(select(Attempt).where(Attempt.id.in_(ids)))).all()
+
+
+async def current_ids(session: AsyncSession, ids: Collection[int]) -> frozenset[int]:
+    """Which of these attempts are current."""
+    return frozenset(
+        (await session.scalars(select(Attempt.id).where(Attempt.id.in_(ids), Attempt.ended_at.is_(None)))).all()
+    )

@@ -1,0 +1,150 @@
+"""The convergence log: batches of columns, written once, read by cursor.
+
+A batch is (simulation, attempt, batch number); it holds one row per metric, with `steps`, `values` and `elapsed` of
+equal length. A cursor is (attempt, batch): attempts of a simulation follow one another and batches of an attempt are
+numbered in the order they commit, so it can't pass over anything. (A global serial or a timestamp could: commits do
+not land in the order of a sequence.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.states import Reason, SimulationState
+
+START = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Points of one metric. steps: (n,) rising; values: (n,), may be NaN or infinite; elapsed: (n,) seconds."""
+
+    steps: Sequence[int]
+    values: Sequence[float]
+    elapsed: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Points of one metric as read back. `supersedes_from`: what older attempts said from this step on is void."""
+
+    metric: str
+    steps: Sequence[int]
+    values: Sequence[float]
+    elapsed: Sequence[float]
+    supersedes_from: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one report brought."""
+
+    attempt: int
+    batch: int
+    series: tuple[Series, ...]
+
+    @property
+    def cursor(self) -> tuple[int, int]:
+        return (self.attempt, self.batch)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a simulation stands; read before its batches, so that a final state means that none is missing."""
+
+    attempt: int
+    state: SimulationState
+    reason: Reason | None
+
+
+_STORE = text(
+    """
+    INSERT INTO convergence (simulation_id, attempt, batch, metric, steps, "values", elapsed)
+    VALUES (:simulation_id, :attempt, :batch, :metric, :steps, :values, :elapsed)
+    """
+)
+
+# "First of its metric in this attempt" is an index look-up per row of the page, not a scan: the primary key begins
+# with (simulation, attempt) and a superseding row needs to know it only from the second attempt on.
+_READ = text(
+    """
+    WITH page AS (
+        SELECT DISTINCT attempt, batch FROM convergence
+        WHERE simulation_id = :simulation_id AND (attempt, batch) > (:attempt, :batch)
+        ORDER BY attempt, batch LIMIT :limit
+    )
+    SELECT c.attempt, c.batch, c.metric, c.steps, c."values", c.elapsed,
+           c.attempt > 1 AND NOT EXISTS (
+               SELECT FROM convergence AS p
+               WHERE p.simulation_id = :simulation_id AND p.attempt = c.attempt AND p.batch < c.batch
+                 AND p.metric = c.metric
+           ) AS first_of_attempt
+    FROM convergence AS c JOIN page USING (attempt, batch)
+    WHERE c.simulation_id = :simulation_id
+    ORDER BY c.attempt, c.batch, c.metric
+    """
+)
+
+_END = text(
+    """
+    SELECT attempt, batch FROM convergence WHERE simulation_id = :simulation_id
+    ORDER BY attempt DESC, batch DESC LIMIT 1
+    """
+)
+
+_HEAD = text("SELECT attempt, state, reason FROM simulations WHERE id = :simulation_id")
+
+
+async def store(
+    session: AsyncSession, simulation_id: int, attempt: int, batch: int, columns: Mapping[str, Column]
+) -> None:
+    """Write a batch that `attempts.accept` has let in, in the same transaction."""
+    if columns:
+        await session.execute(
+            _STORE,
+            [
+                {
+                    "simulation_id": simulation_id,
+                    "attempt": attempt,
+                    "batch": batch,
+                    "metric": metric,
+                    "steps": column.steps,
+                    "values": column.values,
+                    "elapsed": column.elapsed,
+                }
+                for metric, column in columns.items()
+            ],
+        )
+
+
+async def read(session: AsyncSession, simulation_id: int, after: tuple[int, int], *, limit: int) -> Sequence[Batch]:
+    """At most `limit` batches behind the cursor, in order."""
+    rows = await session.execute(
+        _READ, {"simulation_id": simulation_id, "attempt": after[0], "batch": after[1], "limit": limit}
+    )
+    batches: list[Batch] = []
+    for attempt, batch, metric, steps, values, elapsed, first_of_attempt in rows:
+        series = Series(metric, steps, values, elapsed, steps[0] if first_of_attempt and steps else None)
+        if batches and batches[-1].cursor == (attempt, batch):
+            batches[-1] = Batch(attempt, batch, (*batches[-1].series, series))
+        else:
+            batches.append(Batch(attempt, batch, (series,)))
+    return batches
+
+
+async def find_head(session: AsyncSession, simulation_id: int) -> Head | None:
+    """Where the simulation stands, None if there is none of this id."""
+    row = (await session.execute(_HEAD, {"simulation_id": simulation_id})).one_or_none()
+    if row is None:
+        return None
+    return Head(row[0], SimulationState(row[1]), Reason(row[2]) if row[2] is not None else None)
+
+
+async def find_end(session: AsyncSession, simulation_id: int) -> tuple[int, int]:
+    """The cursor of the newest batch, `START` if there is none."""
+    row = (await session.execute(_END, {"simulation_id": simulation_id})).one_or_none()
+    return (row[0], row[1]) if row is not None else START

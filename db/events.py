@@ -1,0 +1,62 @@
+"""What happened: the history of simulations and the audit of everything else. Append only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.models import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does something, and from where (an address) if from outside."""
+
+    name: str
+    origin: str | None = None
+
+
+PLANNER = Actor("scheduler")
+SUPERVISOR = Actor("supervisor")
+
+
+async def record(
+    session: AsyncSession,
+    kind: str,
+    actor: Actor,
+    object_type: str,
+    object_id: int | None,
+    *,
+    project_id: int | None = None,
+    detail: dict[str, Any] | None = None,
+) -> None:
+    """Append one event, in the caller's transaction: it is there if and only if what it tells is."""
+    await session.execute(
+        insert(Event).values(
+            kind=kind,
+            actor=actor.name,
+            origin=actor.origin,
+            object_type=object_type,
+            object_id=object_id,
+            project_id=project_id,
+            detail=detail or {},
+        )
+    )
+
+
+async def list_of(
+    session: AsyncSession, object_type: str, object_id: int, *, after_id: int = 0, limit: int = 1000
+) -> Sequence[Event]:
+    """The events of one object, oldest first."""
+    return (
+        await session.scalars(
+            select(Event)
+            .where(Event.object_type == object_type, Event.object_id == object_id, Event.id > after_id)
+            .order_by(Event.id)
+            .limit(limit)
+        )
+    ).all()

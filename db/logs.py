@@ -1,0 +1,54 @@
+"""The log of a simulation: what it printed that was no point, and what its supervisor had to say about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import insert, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.models import LogChunk
+from db.states import LogStream
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A stretch of one stream."""
+
+    stream: LogStream
+    text: str
+
+
+async def store(session: AsyncSession, simulation_id: int, attempt: int, batch: int, chunks: Sequence[Chunk]) -> None:
+    """Write the log of a batch that `attempts.accept` has let in, in the same transaction."""
+    if chunks:
+        await session.execute(
+            insert(LogChunk),
+            [
+                {
+                    "simulation_id": simulation_id,
+                    "attempt": attempt,
+                    "batch": batch,
+                    "position": position,
+                    "stream": chunk.stream,
+                    "text": chunk.text,
+                }
+                for position, chunk in enumerate(chunks)
+            ],
+        )
+
+
+async def read(
+    session: AsyncSession, simulation_id: int, after: tuple[int, int, int], *, limit: int
+) -> Sequence[LogChunk]:
+    """At most `limit` chunks behind (attempt, batch, position), in order."""
+    key = tuple_(LogChunk.attempt, LogChunk.batch, LogChunk.position)
+    return (
+        await session.scalars(
+            select(LogChunk)
+            .where(LogChunk.simulation_id == simulation_id, key > tuple_(*after))
+            .order_by(LogChunk.attempt, LogChunk.batch, LogChunk.position)
+            .limit(limit)
+        )
+    ).all()

@@ -1,0 +1,367 @@
+"""Machines and hosts: joined, declared, drained, deleted, and what is free on them.
+
+A machine is free of what its open attempts asked for. GPU indices are exclusive per host: several machines may be
+parts of one host, and share its GPUs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
+from sqlalchemy import ColumnElement, Select, and_, case, delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import events
+from db.errors import NotFound, Refusal, Taken, WrongState
+from db.events import Actor
+from db.models import Attempt, Host, Machine, Simulation
+from db.notifications import Channel, notify, payload_of
+from db.pages import Order, Page, page
+from db.states import MachineState
+
+LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A part of a host, with the resources and the price its owner declares. Checked already."""
+
+    name: str
+    host: str | None
+    cpus: float
+    memory_gib: float
+    gpus: int
+    gpu_model: str | None
+    labels: dict[str, str]
+    price_per_hour: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the open attempts on a machine hold."""
+
+    cpus: float
+    memory_gib: float
+    gpus: int
+    simulation_ids: tuple[int, ...]
+
+
+NOTHING = Usage(0.0, 0.0, 0, ())
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which machines; None means any."""
+
+    states: tuple[MachineState, ...] | None = None
+    engine: str | None = None
+    name_contains: str | None = None
+
+
+def is_online(lease: timedelta) -> ColumnElement[bool]:
+    """Whether a machine was heard of within a lease, by Postgres' clock."""
+    return and_(Machine.heartbeat_at.is_not(None), Machine.heartbeat_at > func.now() - lease)
+
+
+def state(lease: timedelta) -> ColumnElement[str]:
+    """The state of a machine, derived from its row."""
+    return case(
+        (~is_online(lease), MachineState.OFFLINE.value),
+        (Machine.draining, MachineState.DRAINING.value),
+        else_=MachineState.ONLINE.value,
+    )
+
+
+# --- hosts and what engines find -------------------------------------------------------------------------------
+
+
+async def beat_host(session: AsyncSession, host_id: str, *, name: str, gpus: int) -> None:
+    """This host's scheduler process is alive: so are its local machines."""
+    await session.execute(
+        insert(Host)
+        .values(id=host_id, name=name, gpus=gpus)
+        .on_conflict_do_update(index_elements=["id"], set_={"name": name, "gpus": gpus, "heartbeat_at": func.now()})
+    )
+    await session.execute(
+        update(Machine)
+        .where(Machine.engine == LOCAL, Machine.host == host_id)
+        .values(heartbeat_at=func.now())
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def live_hosts(session: AsyncSession, lease: timedelta) -> frozenset[str]:
+    """Hosts whose scheduler process was heard of within a lease."""
+    return frozenset((await session.scalars(select(Host.id).where(Host.heartbeat_at > func.now() - lease))).all())
+
+
+async def join(
+    session: AsyncSession,
+    *,
+    engine: str,
+    engine_key: str,
+    name: str,
+    host: str | None,
+    cpus: float,
+    memory_gib: float,
+    gpus: int,
+    gpu_model: str | None,
+    labels: Mapping[str, str],
+    price_per_hour: Decimal,
+) -> int:
+    """Register a machine that an engine found, or refresh what is known of it. Returns its id.
+
+    A name that another machine has already gets the engine's key behind it.
+    """
+    found = {"cpus": cpus, "memory_gib": memory_gib, "gpus": gpus, "gpu_model": gpu_model, "host": host}
+    refreshed = await session.scalar(
+        update(Machine)
+        .where(Machine.engine == engine, Machine.engine_key == engine_key)
+        .values(**found, labels=dict(labels), price_per_hour=price_per_hour, heartbeat_at=func.now())
+        .returning(Machine.id)
+        .execution_options(synchronize_session=False)
+    )
+    if refreshed is not None:
+        return refreshed
+    taken = await session.scalar(select(Machine.id).where(Machine.name == name))
+    machine_id: int | None = await session.scalar(
+        insert(Machine)
+        .values(
+            engine=engine,
+            engine_key=engine_key,
+            name=name if taken is None else f"{name}-{engine_key[:8]}",
+            labels=dict(labels),
+            price_per_hour=price_per_hour,
+            heartbeat_at=func.now(),
+            **found,
+        )
+        .returning(Machine.id)
+    )
+    assert machine_id is not None
+    await events.record(session, "JOINED", events.PLANNER, "Machine", machine_id, detail={"name": name})
+    await notify(session, Channel.MACHINES, str(machine_id))
+    return machine_id
+
+
+async def leave(session: AsyncSession, *, engine: str, engine_key: str) -> None:
+    """The engine no longer offers this machine: it takes nothing new and is shown as offline."""
+    await session.execute(
+        update(Machine)
+        .where(Machine.engine == engine, Machine.engine_key == engine_key, Machine.heartbeat_at.is_not(None))
+        .values(heartbeat_at=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
+# --- what their owners do --------------------------------------------------------------------------------------
+
+
+async def declare(session: AsyncSession, wanted: Declared, actor: Actor) -> Machine:
+    """Make a machine out of a part of a host: the only one, or the one that is named.
+
+    Raises `Taken` for a name in use, `NotFound` for an unknown host, `Refusal` if there are several and none is named.
+    """
+    host = await _host(session, wanted.host)
+    try:
+        async with session.begin_nested():
+            machine = Machine(
+                name=wanted.name, engine=LOCAL, engine_key=f"declared:{wanted.name}", host=host.id, declared=True,
+                cpus=wanted.cpus, memory_gib=wanted.memory_gib, gpus=wanted.gpus, gpu_model=wanted.gpu_model,
+                labels=wanted.labels, price_per_hour=wanted.price_per_hour, heartbeat_at=host.heartbeat_at,
+            )  # fmt: skip
+            session.add(machine)
+            await session.flush()
+    except IntegrityError as error:
+        raise Taken(f"Another machine is called {wanted.name!r}.", field="name") from error
+    await events.record(session, "CREATED", actor, "Machine", machine.id, detail={"name": machine.name})
+    await notify(session, Channel.MACHINES, str(machine.id))
+    return machine
+
+
+async def change(
+    session: AsyncSession, machine_id: int, values: Mapping[str, object], actor: Actor, *, kind: str = "UPDATED"
+) -> Machine:
+    """Set columns of a machine. Attempts on it go on as they are, billed by what it was at their assignment.
+
+    Raises `NotFound`; `Taken` for a name in use; `WrongState` if an engine owns what is to be changed.
+    """
+    machine = await get(session, machine_id, lock=True)
+    owned = {"cpus", "memory_gib", "gpus", "gpu_model", "labels", "price_per_hour"} & values.keys()
+    if owned and not machine.declared:
+        raise WrongState(
+            f"{machine.name} was found by the engine {machine.engine}, which says what it has: only machines made by "
+            "createMachine can be changed.",
+            field="id",
+        )
+    before = {name: getattr(machine, name) for name in values}
+    try:
+        async with session.begin_nested():
+            for name, value in values.items():
+                setattr(machine, name, value)
+            if "name" in values and machine.declared:
+                machine.engine_key = f"declared:{machine.name}"
+            await session.flush()
+    except IntegrityError as error:
+        raise Taken("Another machine has this name.", field="name") from error
+    if any(before[name] != values[name] for name in values):
+        detail = {name: str(value) for name, value in values.items()}
+        await events.record(session, kind, actor, "Machine", machine.id, detail=detail)
+        await notify(session, Channel.MACHINES, str(machine.id))
+    return machine
+
+
+async def drain(session: AsyncSession, machine_id: int, actor: Actor) -> Machine:
+    """Give it nothing new; what runs on it goes on."""
+    return await change(session, machine_id, {"draining": True}, actor, kind="DRAINED")
+
+
+async def resume(session: AsyncSession, machine_id: int, actor: Actor) -> Machine:
+    """Give it work again."""
+    return await change(session, machine_id, {"draining": False}, actor, kind="RESUMED")
+
+
+async def delete_idle(session: AsyncSession, machine_id: int, actor: Actor) -> None:
+    """Delete a machine on which nothing runs. A machine that its engine still finds comes back.
+
+    Raises `NotFound`; `WrongState` while attempts are open on it.
+    """
+    machine = await get(session, machine_id, lock=True)
+    busy = await session.scalar(
+        select(func.count()).where(Attempt.machine_id == machine_id, Attempt.ended_at.is_(None))
+    )
+    if busy:
+        raise WrongState(
+            f"{busy} simulation(s) are on {machine.name}: drain it and wait, or cancel them first.", field="id"
+        )
+    await session.execute(delete(Machine).where(Machine.id == machine_id))
+    await events.record(session, "DELETED", actor, "Machine", machine_id, detail={"name": machine.name})
+    await notify(session, Channel.MACHINES, str(machine_id))
+
+
+# --- reading ---------------------------------------------------------------------------------------------------
+
+
+async def get(session: AsyncSession, machine_id: int, *, lock: bool = False, field: str = "id") -> Machine:
+    """Raises `NotFound`. The lock is the last in the order: simulation, attempt, machine."""
+    statement = select(Machine).where(Machine.id == machine_id)
+    if lock:
+        statement = statement.with_for_update(key_share=True).execution_options(populate_existing=True)
+    machine = await session.scalar(statement)
+    if machine is None:
+        raise NotFound("There is no such machine.", field=field)
+    return machine
+
+
+async def by_ids(session: AsyncSession, ids: Collection[int]) -> Sequence[Machine]:
+    return (await session.scalars(select(Machine).where(Machine.id.in_(ids)))).all()
+
+
+async def of_simulations(session: AsyncSession, ids: Collection[int]) -> Mapping[int, int]:
+    """The machine of each simulation's newest attempt; simulations without one are left out."""
+    rows = await session.execute(
+        select(Attempt.simulation_id, Attempt.machine_id)
+        .join(Simulation, (Simulation.id == Attempt.simulation_id) & (Simulation.attempt == Attempt.number))
+        .where(Simulation.id.in_(ids), Attempt.machine_id.is_not(None))
+    )
+    return {int(simulation_id): int(machine_id or 0) for simulation_id, machine_id in rows}
+
+
+async def every(session: AsyncSession) -> Sequence[Machine]:
+    return (await session.scalars(select(Machine).order_by(Machine.id))).all()
+
+
+async def page_matching(
+    session: AsyncSession, wanted: Filter, lease: timedelta, *, descending: bool, first: int, after: str | None
+) -> Page[Machine]:
+    """One page of the machines that match, by name."""
+    statement: Select[tuple[Machine]] = select(Machine)
+    if wanted.states is not None:
+        statement = statement.where(state(lease).in_([each.value for each in wanted.states]))
+    if wanted.engine is not None:
+        statement = statement.where(Machine.engine == wanted.engine)
+    if wanted.name_contains is not None:
+        statement = statement.where(Machine.name.icontains(wanted.name_contains, autoescape=True))
+    return await page(session, statement, Order((Machine.name, Machine.id), descending), first=first, after=after)
+
+
+async def states_of(session: AsyncSession, ids: Collection[int], lease: timedelta) -> Mapping[int, MachineState]:
+    """The state of each, by Postgres' clock."""
+    rows = await session.execute(select(Machine.id, state(lease)).where(Machine.id.in_(ids)))
+    return {machine_id: MachineState(value) for machine_id, value in rows}
+
+
+async def usage(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Usage]:
+    """What is held on each of these machines; machines that nothing is on are left out."""
+    rows = await session.execute(
+        select(
+            Attempt.machine_id,
+            func.sum(Simulation.cpus),
+            func.sum(Simulation.memory_gib),
+            func.sum(Simulation.gpus),
+            func.array_agg(Simulation.id),
+        )
+        .join(Simulation, Simulation.id == Attempt.simulation_id)
+        .where(Attempt.ended_at.is_(None), Attempt.machine_id.in_(ids))
+        .group_by(Attempt.machine_id)
+    )
+    return {int(row[0] or 0): Usage(float(row[1]), float(row[2]), int(row[3]), tuple(sorted(row[4]))) for row in rows}
+
+
+async def free_gpu_indices(session: AsyncSession, hosts: Collection[str]) -> Mapping[str, tuple[int, ...]]:
+    """The GPU indices that no open attempt holds, per host.
+
+    A host has as many as were found on it, or as its owner declared if that is more: declared machines are believed.
+    """
+    rows = await session.execute(
+        text(
+            """
+            SELECT h.id,
+                   greatest(h.gpus, (SELECT coalesce(sum(gpus), 0) FROM machines WHERE host = h.id AND declared)),
+                   ARRAY(SELECT unnest(a.gpu_indices) FROM attempts a WHERE a.host = h.id AND a.ended_at IS NULL)
+            FROM hosts h WHERE h.id = ANY(:hosts)
+            """
+        ),
+        {"hosts": list(hosts)},
+    )
+    return {host: tuple(sorted(set(range(int(count))) - set(taken))) for host, count, taken in rows}
+
+
+async def lock_with_neighbours(session: AsyncSession, machine_id: int) -> Machine | None:
+    """Lock a machine, and the others on its host: what is free on one depends on them all. In the order of ids."""
+    host = await session.scalar(select(Machine.host).where(Machine.id == machine_id))
+    await session.execute(
+        select(Machine.id)
+        .where((Machine.id == machine_id) | (Machine.host == host))
+        .order_by(Machine.id)
+        .with_for_update(key_share=True)
+    )
+    return await session.scalar(
+        select(Machine).where(Machine.id == machine_id).execution_options(populate_existing=True)
+    )
+
+
+async def notify_all(session: AsyncSession, ids: Sequence[int]) -> None:
+    """Say that these machines changed."""
+    if ids:
+        await notify(session, Channel.MACHINES, payload_of(ids))
+
+
+async def _host(session: AsyncSession, name: str | None) -> Host:
+    statement = select(Host).order_by(Host.heartbeat_at.desc())
+    if name is not None:
+        host = await session.scalar(statement.where((Host.id == name) | (Host.name == name)))
+        if host is None:
+            raise NotFound(f"No scheduler runs on a host called {name!r}.", field="host")
+        return host
+    hosts = (await session.scalars(statement)).all()
+    if not hosts:
+        raise Refusal("No scheduler has started yet, so there is no host to make a machine of.", field="host")
+    if len(hosts) > 1:
+        names = ", ".join(host.name for host in hosts[:10])
+        raise Refusal(f"There are several hosts: say which one ({names}).", field="host")
+    return hosts[0]

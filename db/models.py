@@ -1,0 +1,298 @@
+"""The tables. No behaviour: verbs are in the modules named after the nouns, `state` is written by `lifecycle` alone.
+
+Conventions: `*_at` is timestamptz in UTC, durations are intervals, money is numeric, ids are bigint inside (Relay
+ids are made in `graph`). Relationships are not mapped: what a caller needs, its statement says.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Enum,
+    Float,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    Interval,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    String,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from db.states import LogStream, Reason, SimulationState
+
+Money = Numeric(18, 6)
+Timestamp = DateTime(timezone=True)
+
+
+def _enum(kind: type[SimulationState] | type[Reason] | type[LogStream], *, checked: bool = False) -> Enum:
+    """Text with Python's enum on this side. Only the closed set of states has a CHECK: reasons grow with releases."""
+    return Enum(kind, native_enum=False, length=40, create_constraint=checked, name=kind.__name__.lower())
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+        }
+    )
+    type_annotation_map = {
+        int: BigInteger,
+        str: Text,
+        bytes: LargeBinary,
+        float: Float(53),
+        Decimal: Money,
+        datetime: Timestamp,
+        timedelta: Interval,
+        dict[str, Any]: JSONB,
+        dict[str, str]: JSONB,
+        list[str]: ARRAY(Text),
+        list[int]: ARRAY(BigInteger),
+        list[float]: ARRAY(Float(53)),
+    }
+
+
+def _id() -> Mapped[int]:
+    return mapped_column(BigInteger, Identity(always=True), primary_key=True)
+
+
+def _now() -> Mapped[datetime]:
+    return mapped_column(server_default=func.now())
+
+
+class Project(Base):
+    """What simulations are grouped by. `default` is always there."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[int] = _id()
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = _now()
+
+
+class Simulation(Base):
+    """What somebody wants to be run. `attempt` is the fence: the number of the newest attempt, 0 before the first."""
+
+    __tablename__ = "simulations"
+
+    id: Mapped[int] = _id()
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str]
+    state: Mapped[SimulationState] = mapped_column(
+        _enum(SimulationState, checked=True), server_default=SimulationState.QUEUED.value
+    )
+    reason: Mapped[Reason | None] = mapped_column(_enum(Reason))
+    reason_detail: Mapped[str | None]
+    waiting: Mapped[str | None] = mapped_column(String(40))  # policy.placement.WaitingReason
+    waiting_detail: Mapped[str | None]
+    attempt: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+
+    entrypoint: Mapped[list[str]]
+    parameters: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    environment: Mapped[dict[str, str]] = mapped_column(server_default=text("'{}'::jsonb"))
+    working_directory: Mapped[str | None]
+    tags: Mapped[list[str]] = mapped_column(server_default=text("'{}'::text[]"))
+
+    cpus: Mapped[float] = mapped_column(server_default=text("1"))
+    memory_gib: Mapped[float] = mapped_column(server_default=text("0"))
+    gpus: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    gpu_model: Mapped[str | None]
+    labels: Mapped[dict[str, str]] = mapped_column(server_default=text("'{}'::jsonb"))
+    machine_id: Mapped[int | None] = mapped_column(ForeignKey("machines.id", ondelete="SET NULL"))  # the only one
+    machine_name: Mapped[str | None]  # its name, kept when the machine is deleted
+    max_price_per_hour: Mapped[Decimal | None]
+    priority: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+
+    max_runtime: Mapped[timedelta | None]
+    max_retries: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    retry_on: Mapped[list[str]] = mapped_column(server_default=text("'{}'::text[]"))
+
+    created_by: Mapped[str]
+    client_key: Mapped[str | None]
+    client_digest: Mapped[bytes | None]  # of what was asked for under that key
+    group_id: Mapped[int | None]
+    retry_of: Mapped[int | None] = mapped_column(ForeignKey("simulations.id", ondelete="SET NULL"))
+
+    # An intent, not a state: who wants it stopped, since when, why.
+    stop_wanted_at: Mapped[datetime | None]
+    stop_wanted_by: Mapped[str | None]
+    stop_reason: Mapped[Reason | None] = mapped_column(_enum(Reason))
+
+    created_at: Mapped[datetime] = _now()
+    queued_at: Mapped[datetime] = _now()  # of the newest queueing; a retry waits until then
+    started_at: Mapped[datetime | None]  # the first hello
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        UniqueConstraint("project_id", "client_key"),
+        Index(
+            "ix_simulations_queue",
+            text("priority DESC"),
+            "created_at",
+            "id",
+            postgresql_where=text("state = 'QUEUED'"),
+        ),
+        Index("ix_simulations_active", "id", postgresql_where=text("state IN ('QUEUED', 'STARTING', 'RUNNING')")),
+        Index("ix_simulations_project_id_id", "project_id", "id"),
+        Index("ix_simulations_state_id", "state", "id"),
+        Index("ix_simulations_name_id", "name", "id"),
+        CheckConstraint("attempt >= 0", name="attempt"),
+    )
+
+
+class Host(Base):
+    """A host whose scheduler process launches local work; its id is kept in that host's data directory."""
+
+    __tablename__ = "hosts"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    gpus: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    heartbeat_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = _now()
+
+
+class Machine(Base):
+    """Something that runs attempts, with the resources and the price its owner or its engine declared."""
+
+    __tablename__ = "machines"
+
+    id: Mapped[int] = _id()
+    name: Mapped[str] = mapped_column(unique=True)
+    engine: Mapped[str]
+    engine_key: Mapped[str]  # the engine's own id of it
+    host: Mapped[str | None] = mapped_column(ForeignKey("hosts.id"))
+    declared: Mapped[bool] = mapped_column(server_default=text("false"))  # made by createMachine
+    cpus: Mapped[float]
+    memory_gib: Mapped[float]
+    gpus: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    gpu_model: Mapped[str | None]
+    labels: Mapped[dict[str, str]] = mapped_column(server_default=text("'{}'::jsonb"))
+    price_per_hour: Mapped[Decimal] = mapped_column(server_default=text("0"))
+    draining: Mapped[bool] = mapped_column(server_default=text("false"))
+    heartbeat_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = _now()
+
+    __table_args__ = (
+        UniqueConstraint("engine", "engine_key"),
+        Index("ix_machines_host", "host"),
+    )
+
+
+class Attempt(Base):
+    """One execution on one machine. Current while `ended_at IS NULL`; its `number` is the fence."""
+
+    __tablename__ = "attempts"
+
+    id: Mapped[int] = _id()
+    simulation_id: Mapped[int] = mapped_column(ForeignKey("simulations.id", ondelete="CASCADE"))
+    number: Mapped[int] = mapped_column(Integer)
+    machine_id: Mapped[int | None] = mapped_column(ForeignKey("machines.id", ondelete="SET NULL"))
+    machine_name: Mapped[str]
+    host: Mapped[str | None]
+    gpu_indices: Mapped[list[int]] = mapped_column(server_default=text("'{}'::bigint[]"))
+
+    # What it is billed by, as it was at assignment.
+    price_per_hour: Mapped[Decimal]
+    share: Mapped[Decimal] = mapped_column(Numeric(9, 8))  # dominant share of the machine, 0..1
+    currency: Mapped[str] = mapped_column(String(3))
+
+    token_digest: Mapped[bytes | None] = mapped_column(unique=True)  # SHA-256, minted anew at each launch
+    nonce: Mapped[str | None]  # of the supervisor that said hello first
+    next_batch: Mapped[int] = mapped_column(server_default=text("1"))
+
+    assigned_at: Mapped[datetime] = _now()
+    launched_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    heartbeat_at: Mapped[datetime] = _now()
+    ended_at: Mapped[datetime | None]
+    reason: Mapped[Reason | None] = mapped_column(_enum(Reason))
+    reason_detail: Mapped[str | None]
+    exit_code: Mapped[int | None] = mapped_column(Integer)
+    signal: Mapped[int | None] = mapped_column(Integer)
+
+    __table_args__ = (
+        UniqueConstraint("simulation_id", "number"),
+        # What the promise rests on: never two attempts of one simulation whose writes count.
+        Index("uq_attempts_current", "simulation_id", unique=True, postgresql_where=text("ended_at IS NULL")),
+        Index("ix_attempts_machine_id", "machine_id"),
+        Index("ix_attempts_open", "machine_id", "id", postgresql_where=text("ended_at IS NULL")),
+        # A heartbeat updates the row in place: room on the page keeps it a heap-only update.
+        {"postgresql_with": {"fillfactor": 70}},
+    )
+
+
+class Convergence(Base):
+    """One metric of one batch, as columns. `convergence_points` is the view that unnests it for psql."""
+
+    __tablename__ = "convergence"
+
+    simulation_id: Mapped[int] = mapped_column(ForeignKey("simulations.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
+    batch: Mapped[int] = mapped_column(primary_key=True)
+    metric: Mapped[str] = mapped_column(primary_key=True)
+    steps: Mapped[list[int]]
+    values: Mapped[list[float]]
+    elapsed: Mapped[list[float]]
+    received_at: Mapped[datetime] = _now()
+
+
+class LogChunk(Base):
+    """A stretch of one stream's log, in the order of (attempt, batch, position)."""
+
+    __tablename__ = "log_chunks"
+
+    simulation_id: Mapped[int] = mapped_column(ForeignKey("simulations.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
+    batch: Mapped[int] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    stream: Mapped[LogStream] = mapped_column(_enum(LogStream))
+    text: Mapped[str]
+    received_at: Mapped[datetime] = _now()
+
+
+class Event(Base):
+    """What happened, to what, when, by whom, from where. No foreign key: the record outlives its object."""
+
+    __tablename__ = "events"
+
+    id: Mapped[int] = _id()
+    at: Mapped[datetime] = _now()
+    kind: Mapped[str]
+    actor: Mapped[str]
+    origin: Mapped[str | None]
+    object_type: Mapped[str]
+    object_id: Mapped[int | None]
+    project_id: Mapped[int | None]
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+
+    __table_args__ = (Index("ix_events_object_type_object_id_id", "object_type", "object_id", "id"),)
+
+
+class Coverage(Base):
+    """Since when a role has beaten without a gap, by Postgres' clock: what a lease may be counted over."""
+
+    __tablename__ = "coverage"
+
+    role: Mapped[str] = mapped_column(String(20), primary_key=True)
+    covered_since: Mapped[datetime]
+    beat_at: Mapped[datetime]

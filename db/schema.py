@@ -1,0 +1,91 @@
+"""The version of the tables: bring a database up to this code's, or refuse one that does not match.
+
+The history itself is in `alembic/`. An error here is a `SchemaMismatch` whose message names the command that mends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from db.connection import create_engine
+
+
+class SchemaMismatch(Exception):
+    """The database's tables are not those of this version; the message says which command mends it."""
+
+
+def migrations_directory() -> Path:
+    """Find the history: `alembic/` beside `db/` in a checkout, `db/migrations` in an installed wheel.
+
+    In this order, because an editable install may keep a stale copy of the second.
+    """
+    here = Path(__file__).resolve().parent
+    for candidate in (here.parent / "alembic", here / "migrations"):
+        if (candidate / "env.py").is_file():
+            return candidate
+    raise FileNotFoundError(f"No migrations beside {here}: this installation is damaged, install it again.")
+
+
+async def upgrade(url: str, revision: str = "head") -> None:
+    """Migrate up to `revision`; concurrent callers wait for one another, and the second finds nothing to do."""
+    await _run(url, lambda config: command.upgrade(config, revision))
+
+
+async def downgrade(url: str, revision: str) -> None:
+    """Migrate down to `revision`; data that only newer tables hold is lost."""
+    await _run(url, lambda config: command.downgrade(config, revision))
+
+
+async def check_unchanged(url: str) -> None:
+    """Raise alembic's `CommandError` where the migrated tables differ from the models."""
+    await _run(url, command.check)
+
+
+async def require_current(engine: AsyncEngine) -> None:
+    """Raise `SchemaMismatch` unless the database's revision is this code's newest."""
+    script = await asyncio.to_thread(ScriptDirectory, str(migrations_directory()))
+    head = script.get_current_head()
+    async with engine.connect() as connection:
+        try:
+            found = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one_or_none()
+        except ProgrammingError:
+            found = None
+    if found == head:
+        return
+    known = {revision.revision for revision in script.walk_revisions()}
+    if found is None:
+        raise SchemaMismatch("The database has no tables of Simulations yet. Run: simulations migrate")
+    if found in known:
+        raise SchemaMismatch(
+            f"The database's schema is older ({found}) than this version of Simulations ({head}). "
+            "Stop the service everywhere, then run: simulations migrate"
+        )
+    raise SchemaMismatch(
+        f"The database's schema ({found}) is unknown to this version of Simulations (newest: {head}): "
+        "it was migrated by a newer one. Install that version here too."
+    )
+
+
+async def _run(url: str, action: object) -> None:
+    engine = create_engine(url, pool_size=1, application="migrate")
+
+    def with_connection(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(migrations_directory()))
+        config.attributes["connection"] = connection
+        assert callable(action)
+        action(config)
+
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(with_connection)
+    finally:
+        await engine.dispose()

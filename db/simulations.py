@@ -1,0 +1,268 @@
+"""Simulations: asked for, listed, cancelled, deleted. What moves them from state to state is in `lifecycle`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any
+
+import orjson
+from sqlalchemy import Select, delete, func, select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import events, lifecycle
+from db.errors import NotFound, Taken, WrongState
+from db.events import Actor
+from db.models import Attempt, Simulation
+from db.notifications import Channel, notify, payload_of
+from db.pages import Order, Page, page
+from db.states import FINAL_STATES, Reason, SimulationState
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What somebody asks for: checked already, units as in the table."""
+
+    project_id: int
+    name: str
+    entrypoint: tuple[str, ...]
+    parameters: dict[str, Any]
+    environment: dict[str, str]
+    working_directory: str | None
+    tags: tuple[str, ...]
+    cpus: float
+    memory_gib: float
+    gpus: int
+    gpu_model: str | None
+    labels: dict[str, str]
+    machine_id: int | None
+    machine_name: str | None
+    max_price_per_hour: Decimal | None
+    priority: int
+    max_runtime: timedelta | None
+    max_retries: int
+    retry_on: tuple[str, ...]
+    retry_of: int | None = None
+
+    def digest(self) -> bytes:
+        """Tell contents apart that are asked for under one client key."""
+        content = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "machine_name"}
+        return sha256(orjson.dumps(content, default=str, option=orjson.OPT_SORT_KEYS)).digest()
+
+
+class Sort(StrEnum):
+    """What a list of simulations is sorted by."""
+
+    CREATED_AT = "CREATED_AT"
+    NAME = "NAME"
+    PRIORITY = "PRIORITY"
+
+
+_SORT_COLUMNS = {
+    Sort.CREATED_AT: (Simulation.id,),  # minted in the order of creation
+    Sort.NAME: (Simulation.name, Simulation.id),
+    Sort.PRIORITY: (Simulation.priority, Simulation.id),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which simulations; None means any."""
+
+    states: tuple[SimulationState, ...] | None = None
+    project_id: int | None = None
+    machine_id: int | None = None
+    name_contains: str | None = None
+    tag: str | None = None
+
+
+async def create(session: AsyncSession, wanted: Wanted, actor: Actor, *, client_key: str | None = None) -> Simulation:
+    """Queue a simulation. The same key with the same content gives the one that is there already.
+
+    Raises `Taken` for the same key with other content.
+    """
+    values = {name: getattr(wanted, name) for name in wanted.__dataclass_fields__}
+    values |= {name: list(values[name]) for name in ("entrypoint", "tags", "retry_on")}
+    digest = wanted.digest()
+    created: Simulation | None = await session.scalar(
+        insert(Simulation)
+        .values(**values, created_by=actor.name, client_key=client_key, client_digest=digest)
+        .on_conflict_do_nothing(index_elements=["project_id", "client_key"])
+        .returning(Simulation)
+    )
+    if created is None:
+        existing = (
+            await session.scalars(
+                select(Simulation).where(
+                    Simulation.project_id == wanted.project_id, Simulation.client_key == client_key
+                )
+            )
+        ).one()
+        if existing.client_digest != digest:
+            raise Taken(
+                f"The client key {client_key!r} was used in this project for another simulation ({existing.name}): "
+                "use a new key for new content.",
+                field="clientKey",
+            )
+        return existing
+    await events.record(
+        session, "QUEUED", actor, "Simulation", created.id, project_id=created.project_id, detail={"name": created.name}
+    )
+    await notify(session, Channel.SIMULATIONS, str(created.id))
+    return created
+
+
+async def get(session: AsyncSession, simulation_id: int) -> Simulation:
+    found = await find(session, simulation_id)
+    if found is None:
+        raise NotFound("There is no such simulation.", field="id")
+    return found
+
+
+async def find(session: AsyncSession, simulation_id: int) -> Simulation | None:
+    return await session.get(Simulation, simulation_id, populate_existing=True)
+
+
+async def by_ids(session: AsyncSession, ids: Collection[int]) -> Sequence[Simulation]:
+    return (await session.scalars(select(Simulation).where(Simulation.id.in_(ids)))).all()
+
+
+async def page_matching(
+    session: AsyncSession, wanted: Filter, *, sort: Sort, descending: bool, first: int, after: str | None
+) -> Page[Simulation]:
+    """One page of the simulations that match."""
+    order = Order(_SORT_COLUMNS[sort], descending)
+    return await page(session, _matching(select(Simulation), wanted), order, first=first, after=after)
+
+
+async def count_matching(session: AsyncSession, wanted: Filter) -> int:
+    """How many match: a scan of the index, asked for only when a client selects it."""
+    return int((await session.scalars(_matching(select(func.count(Simulation.id)), wanted))).one())
+
+
+async def repeat(session: AsyncSession, simulation_id: int, actor: Actor) -> Simulation:
+    """Queue an ended simulation once more, as a new one; final is final.
+
+    Raises `NotFound`, and `WrongState` while it has not ended.
+    """
+    old = await get(session, simulation_id)
+    if not old.state.is_final:
+        raise WrongState(f"It is {old.state.value}: only an ended simulation can be repeated.", field="id")
+    wanted = {name: getattr(old, name) for name in Wanted.__dataclass_fields__}
+    wanted |= {name: tuple(wanted[name]) for name in ("entrypoint", "tags", "retry_on")}
+    return await create(session, Wanted(**{**wanted, "retry_of": old.id}), actor)
+
+
+async def cancel(session: AsyncSession, simulation_id: int, actor: Actor) -> Simulation:
+    """Cancel what waits, ask what runs to stop; asking again changes nothing.
+
+    Raises `NotFound`, and `WrongState` if it has ended for another reason.
+    """
+    if await lifecycle.lock(session, simulation_id) is None:
+        raise NotFound("There is no such simulation.", field="id")
+    if not await lifecycle.cancel_queued(session, simulation_id, actor):
+        await lifecycle.want_stop(session, simulation_id, Reason.CANCELLED, actor)
+    simulation = await get(session, simulation_id)
+    if simulation.state.is_final and simulation.state is not SimulationState.CANCELLED:
+        raise WrongState(f"It has ended already: {simulation.state.value}, {simulation.reason}.", field="id")
+    return simulation
+
+
+async def delete_ended(session: AsyncSession, simulation_id: int, actor: Actor) -> None:
+    """Delete an ended simulation with its attempts, curve and log; its events stay.
+
+    Raises `NotFound`, and `WrongState` while it has not ended.
+    """
+    gone = await session.execute(
+        delete(Simulation)
+        .where(Simulation.id == simulation_id, Simulation.state.in_(FINAL_STATES))
+        .returning(Simulation.project_id, Simulation.name)
+    )
+    row = gone.one_or_none()
+    if row is None:
+        simulation = await get(session, simulation_id)
+        raise WrongState(f"It is {simulation.state.value}: cancel it first, then delete it.", field="id")
+    await events.record(
+        session, "DELETED", actor, "Simulation", simulation_id, project_id=row.project_id, detail={"name": row.name}
+    )
+    await notify(session, Channel.SIMULATIONS, str(simulation_id))
+
+
+async def recent(session: AsyncSession, period: timedelta, *, limit: int = 1000) -> Sequence[Simulation]:
+    """What has not ended, and what ended within the period: the newest."""
+    return (
+        await session.scalars(
+            select(Simulation)
+            .where(Simulation.state.not_in(FINAL_STATES) | (Simulation.finished_at > func.now() - period))
+            .order_by(Simulation.id.desc())
+            .limit(limit)
+        )
+    ).all()
+
+
+async def queue(session: AsyncSession, *, limit: int) -> Sequence[Simulation]:
+    """What waits and may be planned now: highest priority first, then oldest."""
+    return (
+        await session.scalars(
+            select(Simulation)
+            .where(Simulation.state == SimulationState.QUEUED, Simulation.queued_at <= func.now())
+            .order_by(Simulation.priority.desc(), Simulation.created_at, Simulation.id)
+            .limit(limit)
+            .execution_options(populate_existing=True)
+        )
+    ).all()
+
+
+async def note_waiting(session: AsyncSession, reasons: Sequence[tuple[int, str, str]]) -> None:
+    """Write down why each of (simulation, reason, sentence) waits; rows that have left the queue are passed over.
+
+    One statement for the whole queue. It can't deadlock: it locks what it changes in the order of ids, and nobody
+    else holds a queued simulation's lock while waiting for another simulation's.
+    """
+    if not reasons:
+        return
+    ids, codes, details = zip(*reasons, strict=True)
+    changed = await session.scalars(
+        text(
+            """
+            WITH changed AS (
+                SELECT s.id, w.reason, w.detail
+                FROM simulations AS s
+                JOIN unnest(CAST(:ids AS bigint[]), CAST(:codes AS text[]), CAST(:details AS text[]))
+                     AS w (id, reason, detail) ON s.id = w.id
+                WHERE s.state = 'QUEUED' AND (s.waiting, s.waiting_detail) IS DISTINCT FROM (w.reason, w.detail)
+                ORDER BY s.id
+                FOR NO KEY UPDATE OF s
+            )
+            UPDATE simulations AS s SET waiting = c.reason, waiting_detail = c.detail
+            FROM changed AS c WHERE s.id = c.id
+            RETURNING s.id
+            """
+        ),
+        {"ids": list(ids), "codes": list(codes), "details": list(details)},
+    )
+    changed_ids = changed.all()
+    if changed_ids:
+        await notify(session, Channel.SIMULATIONS, payload_of(changed_ids))
+
+
+def _matching(statement: Select[Any], wanted: Filter) -> Select[Any]:
+    if wanted.states is not None:
+        statement = statement.where(Simulation.state.in_(wanted.states))
+    if wanted.project_id is not None:
+        statement = statement.where(Simulation.project_id == wanted.project_id)
+    if wanted.machine_id is not None:
+        on_machine = select(Attempt.simulation_id).where(
+            Attempt.machine_id == wanted.machine_id, Attempt.number == Simulation.attempt
+        )
+        statement = statement.where(Simulation.id.in_(on_machine))
+    if wanted.name_contains is not None:
+        statement = statement.where(Simulation.name.icontains(wanted.name_contains, autoescape=True))
+    if wanted.tag is not None:
+        statement = statement.where(Simulation.tags.contains([wanted.tag]))
+    return statement

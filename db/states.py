@@ -1,0 +1,50 @@
+"""The words that rows are written in. What may follow what is in `lifecycle`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class SimulationState(StrEnum):
+    """Where a simulation stands."""
+
+    QUEUED = "QUEUED"  # put here by createSimulation or a retry; taken out by the planner, or by cancel
+    STARTING = "STARTING"  # the planner assigned a machine; until the supervisor says hello
+    RUNNING = "RUNNING"  # the supervisor said hello; until it reports the end, or is lost
+    FINISHED = "FINISHED"  # final
+    FAILED = "FAILED"  # final
+    CANCELLED = "CANCELLED"  # final
+
+    @property
+    def is_final(self) -> bool:
+        return self in FINAL_STATES
+
+
+FINAL_STATES = frozenset({SimulationState.FINISHED, SimulationState.FAILED, SimulationState.CANCELLED})
+
+
+class Reason(StrEnum):
+    """Why an attempt ended, and with it, unless it is retried, the simulation."""
+
+    COMPLETED = "COMPLETED"  # exit code 0
+    CANCELLED = "CANCELLED"  # somebody wanted it
+    EXIT_CODE = "EXIT_CODE"  # another exit code, or a signal
+    LAUNCH_ERROR = "LAUNCH_ERROR"  # it never began: no such command, no such directory
+    MACHINE_LOST = "MACHINE_LOST"  # nothing was heard of it for a lease, or the engine proved it dead
+    MAX_RUNTIME = "MAX_RUNTIME"  # it took longer than its limit
+
+
+class MachineState(StrEnum):
+    """Whether a machine takes work. Derived from its row, never stored."""
+
+    ONLINE = "ONLINE"  # heard of within a lease
+    DRAINING = "DRAINING"  # takes nothing new; what runs goes on
+    OFFLINE = "OFFLINE"  # not heard of for a lease
+
+
+class LogStream(StrEnum):
+    """Who wrote a line of the log."""
+
+    STDOUT = "STDOUT"
+    STDERR = "STDERR"
+    SUPERVISOR = "SUPERVISOR"

@@ -1,0 +1,89 @@
+"""What a resolver is given. Made once per HTTP request and once per WebSocket, where fields run side by side: so it
+holds the session factory and no session, and its loaders keep nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeAlias, TypeVar
+
+import strawberry
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from strawberry.dataloader import DataLoader
+
+from db import machines, projects, simulations
+from db.events import Actor
+from db.machines import NOTHING, Usage
+from db.models import Machine, Project, Simulation
+from db.states import MachineState
+from graph.hub import Hub
+from settings import Settings
+
+Row = TypeVar("Row")
+Sessions: TypeAlias = async_sessionmaker[AsyncSession]
+
+
+@dataclass(slots=True)
+class Context:
+    """Who asks, and what the answer is made with."""
+
+    sessions: Sessions
+    settings: Settings
+    hub: Hub
+    actor: Actor
+    bearer: str | None = None  # the token of the Authorization header, not checked yet
+    connection_params: dict[str, Any] = field(default_factory=dict)
+    loaders: Loaders = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.loaders = Loaders(self.sessions, self.lease)
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(seconds=self.settings.lease_seconds)
+
+
+Info: TypeAlias = strawberry.Info[Context, None]
+
+
+class Loaders:
+    """Rows by id, collected over one turn of the event loop, so that a list costs one query per kind, not one per row.
+
+    Nothing is cached: the next question gets the next answer.
+    """
+
+    def __init__(self, sessions: Sessions, lease: timedelta) -> None:
+        self._sessions = sessions
+        self.simulation = DataLoader(self._by_ids(simulations.by_ids, Simulation), cache=False)
+        self.machine = DataLoader(self._by_ids(machines.by_ids, Machine), cache=False)
+        self.machine_of: DataLoader[int, int | None] = DataLoader(self._load_machine_of, cache=False)
+        self.project = DataLoader(self._by_ids(projects.by_ids, Project), cache=False)
+        self.usage: DataLoader[int, Usage] = DataLoader(self._load_usage, cache=False)
+        self.machine_state: DataLoader[int, MachineState] = DataLoader(self._load_states, cache=False)
+        self._lease = lease
+
+    def _by_ids(
+        self, load: Callable[[AsyncSession, Collection[int]], Awaitable[Sequence[Row]]], _kind: type[Row]
+    ) -> Callable[[list[int]], Awaitable[Sequence[Row | None]]]:
+        async def by_ids(ids: list[int]) -> Sequence[Row | None]:
+            async with self._sessions() as session:
+                rows: Mapping[int, Row] = {getattr(row, "id"): row for row in await load(session, set(ids))}  # noqa: B009  # Row has no bound with an id
+            return [rows.get(each) for each in ids]
+
+        return by_ids
+
+    async def _load_machine_of(self, ids: list[int]) -> Sequence[int | None]:
+        async with self._sessions() as session:
+            found = await machines.of_simulations(session, set(ids))
+        return [found.get(each) for each in ids]
+
+    async def _load_usage(self, ids: list[int]) -> Sequence[Usage]:
+        async with self._sessions() as session:
+            found = await machines.usage(session, set(ids))
+        return [found.get(each, NOTHING) for each in ids]
+
+    async def _load_states(self, ids: list[int]) -> Sequence[MachineState]:
+        async with self._sessions() as session:
+            found = await machines.states_of(session, set(ids), self._lease)
+        return [found.get(each, MachineState.OFFLINE) for each in ids]

@@ -1,0 +1,97 @@
+"""The convergence subscription: a cursor over the log, from where the client says, live, to the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Sequence
+
+import strawberry
+
+from db.convergence import Batch, Head
+from graph.context import Info
+from graph.cursors import decode, encode
+from graph.errors import BadInput, NotFound
+from graph.ids import number_asked
+from graph.scalars import MAX_METRICS, Step
+from graph.terms import Reason, SimulationState
+
+
+@strawberry.type(description="Points of one metric, as columns of equal length.")
+class Series:
+    metric: str
+    steps: list[Step] = strawberry.field(description="Rising.")
+    values: list[float | None] = strawberry.field(description="Null where the value was not finite.")
+    elapsed: list[float] = strawberry.field(description="Seconds since the attempt's start.")
+    supersedes_from: Step | None = strawberry.field(
+        description="Set with the first points of a metric in a later attempt: what older attempts said from this step "
+        "on is void."
+    )
+
+
+@strawberry.type(description="What is new on a curve. The last event always carries the final state.")
+class ConvergenceEvent:
+    cursor: str = strawberry.field(description="Pass it as `after` to go on behind this event.")
+    attempt: int
+    live: bool = strawberry.field(description="Whether this is the end of the log, not the past being caught up with.")
+    state: SimulationState
+    reason: Reason | None
+    series: list[Series]
+
+
+async def follow(
+    info: Info, public_id: str, metrics: list[str] | None, after: str | None
+) -> AsyncIterator[ConvergenceEvent]:
+    """Every batch behind the cursor, and every change of state, once and in order; then it completes."""
+    simulation_id = number_asked(public_id, "Simulation")
+    if metrics is not None and len(metrics) > MAX_METRICS:
+        raise BadInput(f"At most {MAX_METRICS} metrics can be asked for.")
+    wanted = frozenset(metrics) if metrics is not None else None
+    cursor = decode(after)
+    told: Head | None = None
+    with info.context.hub.tail(simulation_id) as tail:
+        while True:
+            pulse = tail.pulse.next
+            head, batches, more = await tail.read(cursor)
+            if head is None:
+                raise NotFound("There is no such simulation.")
+            for position, batch in enumerate(batches):
+                cursor = batch.cursor
+                series = _series(batch, wanted)
+                if series:
+                    told = head
+                    yield _event(cursor, batch.attempt, head, series, live=not more and position == len(batches) - 1)
+            if batches:
+                continue
+            if head != told or head.state.is_final:
+                told = head
+                yield _event(cursor, head.attempt, head, [], live=True)
+            if head.state.is_final:
+                return
+            await pulse.wait()
+
+
+def _series(batch: Batch, wanted: frozenset[str] | None) -> list[Series]:
+    return [
+        Series(
+            metric=column.metric,
+            steps=column.steps,  # type: ignore[arg-type]  # a Sequence of ints: strawberry serialises any
+            values=_finite(column.values),
+            elapsed=column.elapsed,  # type: ignore[arg-type]  # likewise
+            supersedes_from=Step(column.supersedes_from) if column.supersedes_from is not None else None,
+        )
+        for column in batch.series
+        if wanted is None or column.metric in wanted
+    ]
+
+
+def _finite(values: Sequence[float]) -> list[float | None]:
+    """GraphQL has no NaN: what is not finite is null."""
+    if all(map(math.isfinite, values)):
+        return values  # type: ignore[return-value]  # not copied: almost every batch is finite
+    return [value if math.isfinite(value) else None for value in values]
+
+
+def _event(cursor: tuple[int, int], attempt: int, head: Head, series: list[Series], *, live: bool) -> ConvergenceEvent:
+    return ConvergenceEvent(
+        cursor=encode(*cursor), attempt=attempt, live=live, state=head.state, reason=head.reason, series=series
+    )

@@ -1,0 +1,87 @@
+"""The errors that clients see. What a client asked for and can't have is data (`userErrors`, in payloads of
+mutations) or a `SafeError` (everywhere else); anything else is a defect: logged once with its traceback, and masked.
+
+    GraphQLError
+    └── SafeError            shown as it is, with `extensions.code`
+        ├── BadInput         BAD_USER_INPUT
+        ├── NotFound         NOT_FOUND
+        └── Unauthenticated  UNAUTHENTICATED
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import strawberry
+import structlog
+from graphql import GraphQLError
+from strawberry.extensions import MaskErrors
+
+from db import errors
+
+log = structlog.get_logger()
+
+
+class SafeError(GraphQLError):
+    """An error whose message was written for clients."""
+
+    code = "SAFE"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, extensions={"code": self.code})
+
+
+class BadInput(SafeError):
+    code = "BAD_USER_INPUT"
+
+
+class NotFound(SafeError):
+    code = "NOT_FOUND"
+
+
+class Unauthenticated(SafeError):
+    code = "UNAUTHENTICATED"
+
+
+@strawberry.enum(description="What kind of mistake a user error is.")
+class UserErrorCode(StrEnum):
+    INVALID = "INVALID"
+    NOT_FOUND = "NOT_FOUND"
+    TAKEN = "TAKEN"
+    WRONG_STATE = "WRONG_STATE"
+    BATCH_REFUSED = "BATCH_REFUSED"
+
+
+@strawberry.type(description="Why a mutation did nothing, in words for the person who asked for it.")
+class UserError:
+    code: UserErrorCode = strawberry.field(description="For programs.")
+    message: str = strawberry.field(description="For people: a sentence.")
+    field: list[str] | None = strawberry.field(
+        default=None, description="The way to the argument it is about, from the input's root."
+    )
+
+
+_CODES: dict[type[errors.Refusal], UserErrorCode] = {
+    errors.NotFound: UserErrorCode.NOT_FOUND,
+    errors.Taken: UserErrorCode.TAKEN,
+    errors.WrongState: UserErrorCode.WRONG_STATE,
+}
+
+
+def user_error(refusal: errors.Refusal) -> UserError:
+    """Put a refusal of the memory into a payload."""
+    return UserError(
+        code=_CODES.get(type(refusal), UserErrorCode.INVALID),
+        message=refusal.message,
+        field=refusal.field.split(".") if refusal.field else None,
+    )
+
+
+def mask_errors() -> MaskErrors:
+    """Hide what was not written for clients."""
+    return MaskErrors(should_mask_error=is_unexpected, error_message="Something went wrong on the server.")
+
+
+def is_unexpected(error: GraphQLError) -> bool:
+    """Whether an error is a defect: it wraps an exception that is none of ours."""
+    return error.original_error is not None and not isinstance(error.original_error, GraphQLError)

@@ -1,0 +1,208 @@
+"""What wakes subscribers: one LISTEN connection per process, and per watched simulation one shared tail of its log.
+
+A subscriber is a cursor over the log in the database, never a queue. The tail is only what the cursors at the end of
+the log share: each new batch is read once, by whoever comes first, into a bounded deque. Whoever fell behind reads
+from the database in pages. Nothing is dropped, nothing is unbounded.
+
+With notifications switched off, or while the LISTEN connection is broken, a timer makes everybody look again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db import convergence
+from db.convergence import START, Batch, Head
+from db.notifications import Channel, Listener, listening, payload_of
+
+TAIL_BATCHES = 256  # of at most 10,000 points each: what cursors at the end of the log share
+PAGE_BATCHES = 64  # how many batches whoever fell behind reads at once
+COLLECT_SECONDS = 0.01  # ids committed within this time go out in one notification
+POLL_SECONDS = 1.0  # without notifications
+LOOK_AGAIN_SECONDS = 15.0  # with them: a hint may be lost
+MANY = 1_000  # changed ids kept per subscriber; more mean "look at all"
+
+
+class Pulse:
+    """Wakes everybody who waits now, and nobody who comes later."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    @property
+    def next(self) -> asyncio.Event:
+        """Take this before looking, then wait for it: a beat in between is not missed."""
+        return self._event
+
+    def beat(self) -> None:
+        self._event.set()
+        self._event = asyncio.Event()
+
+
+class Tail:
+    """The end of one simulation's log, shared by the subscribers that have come up to it."""
+
+    def __init__(self, simulation_id: int, sessions: async_sessionmaker[AsyncSession]) -> None:
+        self.simulation_id = simulation_id
+        self.pulse = Pulse()
+        self.subscribers = 0
+        self._sessions = sessions
+        self._lock = asyncio.Lock()
+        self._batches: deque[Batch] = deque()
+        self._begin = START  # the cursor just before the first batch of the tail
+        self._end: tuple[int, int] | None = None  # of its last; None: not read yet
+        self._head: Head | None = None
+        self._asked = 1
+        self._answered = 0
+
+    def stir(self) -> None:
+        """Something may be new."""
+        self._asked += 1
+        self.pulse.beat()
+
+    async def read(self, after: tuple[int, int]) -> tuple[Head | None, Sequence[Batch], bool]:
+        """Where the simulation stands, some batches behind the cursor, and whether there are more right now.
+
+        The head is as old as, or older than, the end of the log: a final head and no batch means that all was read.
+        """
+        asked = self._asked
+        if self._answered < asked:
+            async with self._lock:
+                if self._answered < asked:
+                    await self._refresh()
+        assert self._end is not None
+        if after >= self._begin:
+            return self._head, [batch for batch in self._batches if batch.cursor > after], False
+        async with self._sessions() as session:
+            page = await convergence.read(session, self.simulation_id, after, limit=PAGE_BATCHES)
+        return self._head, page, bool(page)
+
+    async def _refresh(self) -> None:
+        asked = self._asked
+        async with self._sessions() as session:
+            head = await convergence.find_head(session, self.simulation_id)
+            if self._end is None:
+                self._begin = self._end = await convergence.find_end(session, self.simulation_id)
+            while True:
+                new = await convergence.read(session, self.simulation_id, self._end, limit=PAGE_BATCHES)
+                self._batches.extend(new)
+                if new:
+                    self._end = new[-1].cursor
+                while len(self._batches) > TAIL_BATCHES:
+                    self._begin = self._batches.popleft().cursor
+                if len(new) < PAGE_BATCHES:
+                    break
+        self._head = head
+        self._answered = asked
+
+
+class Changes:
+    """Which ids changed since a subscriber looked last; None: look at all."""
+
+    def __init__(self) -> None:
+        self.ids: set[int] | None = set()
+        self.stirred = asyncio.Event()
+
+    def add(self, ids: frozenset[int] | None) -> None:
+        if ids is None or self.ids is None or len(self.ids) + len(ids) > MANY:
+            self.ids = None
+        else:
+            self.ids |= ids
+        self.stirred.set()
+
+    async def next(self) -> set[int] | None:
+        """Wait for the next change."""
+        await self.stirred.wait()
+        self.stirred.clear()
+        ids, self.ids = self.ids, set()
+        return ids
+
+
+class Hub:
+    """All tails and all watchers of one graph process."""
+
+    def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+        self._sessions = sessions
+        self._tails: dict[int, Tail] = {}
+        self._watchers: dict[Channel, set[Changes]] = {Channel.SIMULATIONS: set(), Channel.MACHINES: set()}
+        self._committed: set[int] = set()
+        self._commit = asyncio.Event()
+
+    @asynccontextmanager
+    async def running(self, url: str | None) -> AsyncIterator[None]:
+        """Listen on the database at `url` while the block runs; None: notifications are off, look by timer."""
+        async with asyncio.TaskGroup() as tasks:
+            if url is None:
+                background = [tasks.create_task(self._poll(POLL_SECONDS))]
+                yield
+            else:
+                async with listening(url, tuple(Channel), self.heard) as listener:
+                    background = [
+                        tasks.create_task(self._poll(LOOK_AGAIN_SECONDS)),
+                        tasks.create_task(self._announce(listener)),
+                    ]
+                    yield
+            for task in background:
+                task.cancel()
+
+    def committed(self, simulation_id: int) -> None:
+        """A batch was committed by this process: wake its subscribers here now, those elsewhere in a moment."""
+        self._stir(simulation_id)
+        self._committed.add(simulation_id)
+        self._commit.set()
+
+    def heard(self, channel: Channel, ids: frozenset[int] | None) -> None:
+        """A hint came in, or a timer did (ids None)."""
+        for watcher in self._watchers.get(channel, ()):
+            watcher.add(ids)
+        if channel is not Channel.MACHINES:
+            for simulation_id in ids if ids is not None else tuple(self._tails):
+                self._stir(simulation_id)
+
+    @contextmanager
+    def tail(self, simulation_id: int) -> Iterator[Tail]:
+        """Share the tail of a simulation's log with whoever else watches it."""
+        tail = self._tails.get(simulation_id)
+        if tail is None:
+            tail = self._tails[simulation_id] = Tail(simulation_id, self._sessions)
+        tail.subscribers += 1
+        try:
+            yield tail
+        finally:
+            tail.subscribers -= 1
+            if not tail.subscribers:
+                self._tails.pop(simulation_id, None)
+
+    @contextmanager
+    def changes(self, channel: Channel) -> Iterator[Changes]:
+        """Collect the ids that change while the block runs."""
+        changes = Changes()
+        self._watchers[channel].add(changes)
+        try:
+            yield changes
+        finally:
+            self._watchers[channel].discard(changes)
+
+    def _stir(self, simulation_id: int) -> None:
+        tail = self._tails.get(simulation_id)
+        if tail is not None:
+            tail.stir()
+
+    async def _poll(self, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            for channel in (Channel.SIMULATIONS, Channel.MACHINES):
+                self.heard(channel, None)
+
+    async def _announce(self, listener: Listener) -> None:
+        while True:
+            await self._commit.wait()
+            await asyncio.sleep(COLLECT_SECONDS)
+            self._commit.clear()
+            ids, self._committed = self._committed, set()
+            await listener.say(Channel.CONVERGENCE, payload_of(ids))

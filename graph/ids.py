@@ -1,0 +1,30 @@
+"""Public ids in, numbers out."""
+
+from __future__ import annotations
+
+from db import public_ids
+from db.errors import Refusal
+from graph.errors import BadInput
+
+
+def number_of(public_id: str, type_name: str, *, field: str = "id") -> int:
+    """The number behind the public id of a `type_name`. Raises `Refusal` for an id of anything else."""
+    try:
+        found, number = public_ids.decode(public_id)
+    except ValueError:
+        raise Refusal(f"{_short(public_id)} is not an id.", field=field) from None
+    if found != type_name:
+        raise Refusal(f"This is the id of a {_short(found)}; the id of a {type_name} is expected.", field=field)
+    return number
+
+
+def number_asked(public_id: str, type_name: str) -> int:
+    """The same for arguments of queries and subscriptions. Raises `BadInput`."""
+    try:
+        return number_of(public_id, type_name)
+    except Refusal as refusal:
+        raise BadInput(refusal.message) from None
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:40]}…")

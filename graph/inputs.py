@@ -1,0 +1,169 @@
+"""What is checked before anything is stored: lengths, ranges, characters. Pydantic judges, and each finding becomes a
+user error that names the field. Whether names and ids exist is for the memory to say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, TypeVar
+
+import orjson
+import strawberry
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic.alias_generators import to_camel
+
+from db.states import Reason
+from graph.errors import UserError, UserErrorCode
+
+MAX_JSON_BYTES = 65_536
+
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+class Invalid(Exception):
+    """The input breaks rules; one user error for each."""
+
+    def __init__(self, errors: list[UserError]) -> None:
+        super().__init__(f"{len(errors)} errors")
+        self.errors = errors
+
+
+def _no_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not contain NUL characters")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode, without lone surrogates") from None
+    return text
+
+
+def _one_line(text: str) -> str:
+    if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in text):
+        raise ValueError("must not contain control characters")
+    return _no_nul(text)
+
+
+def _storable(value: dict[str, Any]) -> dict[str, Any]:
+    """JSON as Postgres can keep it: of bounded size, without NUL."""
+    try:
+        encoded = orjson.dumps(value)
+    except (orjson.JSONEncodeError, RecursionError) as error:
+        raise ValueError(f"can't be stored as JSON: {error}") from None
+    if len(encoded) > MAX_JSON_BYTES:
+        raise ValueError(f"has {len(encoded)} bytes as JSON: at most {MAX_JSON_BYTES}")
+    if b"\\u0000" in encoded:
+        raise ValueError("must not contain NUL characters")
+    return value
+
+
+def _variable(name: str) -> str:
+    if not name or "=" in name or "\0" in name:
+        raise ValueError("names of variables must not be empty or contain = or NUL")
+    if name.startswith("SIMULATION_"):
+        raise ValueError("names that begin with SIMULATION_ are the service's own")
+    return name
+
+
+def _command(entrypoint: tuple[str, ...]) -> tuple[str, ...]:
+    if not entrypoint[0].strip():
+        raise ValueError("the first word is the program to run, and is empty")
+    return entrypoint
+
+
+def _retryable(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
+    for reason in reasons:
+        if reason not in RETRYABLE:
+            raise ValueError(f"{reason} can't be retried: only {', '.join(RETRYABLE)}")
+    return reasons
+
+
+RETRYABLE = (Reason.MACHINE_LOST, Reason.EXIT_CODE, Reason.LAUNCH_ERROR)
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_one_line)]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_one_line)]
+Argument = Annotated[str, StringConstraints(max_length=131_072), AfterValidator(_no_nul)]  # Linux: MAX_ARG_STRLEN
+PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_no_nul)]
+Json = Annotated[dict[str, Any], AfterValidator(_storable)]
+Labels = Annotated[dict[Word, Word], Field(max_length=100)]
+Variables = Annotated[dict[Annotated[str, AfterValidator(_variable)], Argument], AfterValidator(_storable)]
+Price = Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=6, allow_inf_nan=False)]
+Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+SmallInt = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+
+class ResourcesAsked(_Model):
+    cpus: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] = 1.0
+    memory_gib: Annotated[Finite, Field(le=10_000_000)] = 0.0
+    gpus: Annotated[int, Field(ge=0, le=10_000)] = 0
+    gpu_model: Word | None = None
+    labels: Labels = {}
+    machine: str | None = None
+    max_price_per_hour: Price | None = None
+
+
+class LimitsAsked(_Model):
+    max_runtime_seconds: Annotated[int, Field(ge=1, le=31_622_400)] | None = None  # a year
+    max_retries: Annotated[int, Field(ge=0, le=1_000)] = 3
+    retry_on: Annotated[tuple[Reason, ...], Field(max_length=10), AfterValidator(_retryable)] = (Reason.MACHINE_LOST,)
+
+
+class SimulationAsked(_Model):
+    name: Name | None = None
+    entrypoint: Annotated[tuple[Argument, ...], Field(min_length=1, max_length=1_000), AfterValidator(_command)]
+    project: Name = "default"
+    parameters: Json = {}
+    environment: Variables = {}
+    working_directory: PathText | None = None
+    tags: Annotated[tuple[Word, ...], Field(max_length=50)] = ()
+    resources: ResourcesAsked = ResourcesAsked()
+    priority: SmallInt = 0
+    limits: LimitsAsked = LimitsAsked()
+    client_key: Word | None = None
+
+
+class MachineAsked(_Model):
+    name: Name
+    host: Word | None = None
+    cpus: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
+    memory_gib: Annotated[Finite, Field(le=10_000_000)]
+    gpus: Annotated[int, Field(ge=0, le=10_000)] = 0
+    gpu_model: Word | None = None
+    labels: Labels = {}
+    price_per_hour: Price = Decimal(0)
+
+
+class MachineChanged(_Model):
+    name: Name | None = None
+    cpus: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None = None
+    memory_gib: Annotated[Finite, Field(le=10_000_000)] | None = None
+    gpus: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    gpu_model: Word | None = None
+    labels: Labels | None = None
+    price_per_hour: Price | None = None
+
+
+def check(model: type[Checked], given: object) -> Checked:
+    """Judge a Strawberry input. Raises `Invalid` with everything that is wrong with it, not only the first."""
+    try:
+        return model.model_validate(_plain(given))
+    except ValidationError as error:
+        raise Invalid([_user_error(problem["loc"], problem["msg"]) for problem in error.errors()]) from None
+
+
+def _plain(given: object) -> object:
+    """An input as a mapping; what was left out stays out, so that defaults have one place: the models here."""
+    if hasattr(given, "__strawberry_definition__"):
+        fields: Mapping[str, object] = vars(given)
+        return {name: _plain(value) for name, value in fields.items() if value is not strawberry.UNSET}
+    return given
+
+
+def _user_error(location: tuple[int | str, ...], message: str) -> UserError:
+    sentence = message.removeprefix("Value error, ").replace("dictionary", "JSON object")
+    path = [to_camel(part) if isinstance(part, str) and part != "[key]" else str(part) for part in location]
+    return UserError(code=UserErrorCode.INVALID, message=f"{'.'.join(path[:4])[:120]}: {sentence}", field=path[:8])

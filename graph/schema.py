@@ -1,0 +1,257 @@
+"""Query, Mutation and Subscription, put together. What each does is in the module of its noun."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import strawberry
+import structlog
+from graphql import GraphQLError
+from strawberry import relay
+from strawberry.schema.config import StrawberryConfig
+from strawberry.types import ExecutionContext
+
+from db import machines as db_machines
+from db import simulations as db_simulations
+from db.public_ids import decode
+from graph import convergence as of_convergence
+from graph import log as of_log
+from graph import machine as of_machine
+from graph import project as of_project
+from graph import simulation as of_simulation
+from graph import supervision as of_supervisors
+from graph.context import Info
+from graph.convergence import ConvergenceEvent
+from graph.errors import BadInput, is_unexpected, mask_errors
+from graph.ids import number_asked
+from graph.log import LogChunk
+from graph.machine import (
+    CreateMachineInput,
+    DeleteMachinePayload,
+    Machine,
+    MachineConnection,
+    MachineInput,
+    MachinePayload,
+    UpdateMachineInput,
+)
+from graph.project import Project, ProjectConnection
+from graph.scalars import POINT_COLUMNS, STEP, PointColumns, Step
+from graph.simulation import (
+    CreateSimulationInput,
+    DeleteSimulationPayload,
+    Simulation,
+    SimulationConnection,
+    SimulationInput,
+    SimulationPayload,
+)
+from graph.supervision import HelloAttemptInput, HelloAttemptPayload, ReportAttemptInput, ReportAttemptPayload
+from graph.terms import MachineState, OrderDirection, SimulationOrder, SimulationState
+
+logger = structlog.get_logger()
+
+
+@strawberry.type(description="Who asks.")
+class Viewer:
+    name: str
+    role: str
+
+
+async def _node(info: Info, public_id: str) -> relay.Node | None:
+    try:
+        type_name, number = decode(public_id)
+    except ValueError:
+        raise BadInput(f"{public_id[:40]!r} is not an id.") from None
+    find = {"Simulation": of_simulation.find, "Machine": of_machine.find, "Project": of_project.find}.get(type_name)
+    found: relay.Node | None = await find(info, number) if find is not None else None
+    return found
+
+
+@strawberry.type
+class Query:
+    @strawberry.field(description="Any object by its id; null if there is none.")
+    async def node(self, info: Info, id: strawberry.ID) -> relay.Node | None:
+        return await _node(info, id)
+
+    @strawberry.field(description="The same for up to 500 ids, in their order.")
+    async def nodes(self, info: Info, ids: list[strawberry.ID]) -> list[relay.Node | None]:
+        if len(ids) > 500:
+            raise BadInput(f"At most 500 ids at once, got {len(ids)}.")
+        return [await _node(info, each) for each in ids]
+
+    @strawberry.field(description="Null if there is none.")
+    async def simulation(self, info: Info, id: strawberry.ID) -> Simulation | None:
+        return await of_simulation.find(info, number_asked(id, "Simulation"))
+
+    @strawberry.field(description="Filters narrow; none of them means all.")
+    async def simulations(
+        self,
+        info: Info,
+        first: int = 50,
+        after: str | None = None,
+        states: list[SimulationState] | None = None,
+        project: strawberry.ID | None = None,
+        machine: strawberry.ID | None = None,
+        name_contains: str | None = None,
+        tag: str | None = None,
+        order_by: SimulationOrder | None = None,
+    ) -> SimulationConnection:
+        wanted = db_simulations.Filter(
+            states=tuple(states) if states is not None else None,
+            project_id=number_asked(project, "Project") if project is not None else None,
+            machine_id=number_asked(machine, "Machine") if machine is not None else None,
+            name_contains=_searchable(name_contains),
+            tag=_searchable(tag),
+        )
+        return await of_simulation.page(info, wanted, order_by or SimulationOrder(), first, after)
+
+    @strawberry.field(description="Null if there is none.")
+    async def machine(self, info: Info, id: strawberry.ID) -> Machine | None:
+        return await of_machine.find(info, number_asked(id, "Machine"))
+
+    @strawberry.field(description="By name. Filters narrow; none of them means all.")
+    async def machines(
+        self,
+        info: Info,
+        first: int = 50,
+        after: str | None = None,
+        states: list[MachineState] | None = None,
+        engine: str | None = None,
+        name_contains: str | None = None,
+        direction: OrderDirection = OrderDirection.ASC,
+    ) -> MachineConnection:
+        wanted = db_machines.Filter(
+            states=tuple(states) if states is not None else None,
+            engine=_searchable(engine),
+            name_contains=_searchable(name_contains),
+        )
+        return await of_machine.page(
+            info, wanted, descending=direction is OrderDirection.DESC, first=first, after=after
+        )
+
+    @strawberry.field(description="Null if there is none.")
+    async def project(self, info: Info, id: strawberry.ID) -> Project | None:
+        return await of_project.find(info, number_asked(id, "Project"))
+
+    @strawberry.field(description="By name.")
+    async def projects(self, info: Info, first: int = 50, after: str | None = None) -> ProjectConnection:
+        return await of_project.page(info, first, after)
+
+    @strawberry.field(description="Who asks.")
+    async def viewer(self, info: Info) -> Viewer:
+        return Viewer(name=info.context.actor.name, role="ADMIN")
+
+
+@strawberry.type
+class Mutation:
+    @strawberry.mutation(description="Queue a simulation.")
+    async def create_simulation(self, info: Info, input: CreateSimulationInput) -> SimulationPayload:
+        return await of_simulation.create(info, input)
+
+    @strawberry.mutation(description="Cancel what waits at once; ask what runs to stop. Asking twice changes nothing.")
+    async def cancel_simulation(self, info: Info, input: SimulationInput) -> SimulationPayload:
+        return await of_simulation.cancel(info, input.id)
+
+    @strawberry.mutation(description="Queue an ended simulation once more, as a new one with `retryOf`.")
+    async def retry_simulation(self, info: Info, input: SimulationInput) -> SimulationPayload:
+        return await of_simulation.retry(info, input.id)
+
+    @strawberry.mutation(description="Delete an ended simulation with its curve and its log. Its history stays.")
+    async def delete_simulation(self, info: Info, input: SimulationInput) -> DeleteSimulationPayload:
+        return await of_simulation.delete(info, input.id)
+
+    @strawberry.mutation(description="Make a machine out of a part of a scheduler's host.")
+    async def create_machine(self, info: Info, input: CreateMachineInput) -> MachinePayload:
+        return await of_machine.create(info, input)
+
+    @strawberry.mutation(description="Change a machine that createMachine made.")
+    async def update_machine(self, info: Info, input: UpdateMachineInput) -> MachinePayload:
+        return await of_machine.update(info, input)
+
+    @strawberry.mutation(description="Give a machine nothing new; what runs on it goes on.")
+    async def drain_machine(self, info: Info, input: MachineInput) -> MachinePayload:
+        return await of_machine.set_draining(info, input.id, True)
+
+    @strawberry.mutation(description="Give a drained machine work again.")
+    async def resume_machine(self, info: Info, input: MachineInput) -> MachinePayload:
+        return await of_machine.set_draining(info, input.id, False)
+
+    @strawberry.mutation(description="Delete a machine on which nothing runs. One that its engine finds comes back.")
+    async def delete_machine(self, info: Info, input: MachineInput) -> DeleteMachinePayload:
+        return await of_machine.delete(info, input.id)
+
+    @strawberry.mutation(description="For supervisors: the first word, answered with the work order.")
+    async def hello_attempt(self, info: Info, input: HelloAttemptInput) -> HelloAttemptPayload:
+        return await of_supervisors.hello(info, input)
+
+    @strawberry.mutation(description="For supervisors: points, log and exit, or a heartbeat.")
+    async def report_attempt(self, info: Info, input: ReportAttemptInput) -> ReportAttemptPayload:
+        return await of_supervisors.report(info, input)
+
+
+@strawberry.type
+class Subscription:
+    @strawberry.subscription(
+        description="The curve of a simulation: the past behind the cursor, then live, to the end; then it completes."
+    )
+    async def convergence(
+        self,
+        info: Info,
+        simulation_id: strawberry.ID,
+        metrics: list[str] | None = None,
+        after: str | None = None,
+    ) -> AsyncIterator[ConvergenceEvent]:
+        async for event in of_convergence.follow(info, simulation_id, metrics, after):
+            yield event
+
+    @strawberry.subscription(description="Its log: the past behind the cursor, then live, to the end.")
+    async def logs(self, info: Info, simulation_id: strawberry.ID, after: str | None = None) -> AsyncIterator[LogChunk]:
+        async for chunk in of_log.follow(info, simulation_id, after):
+            yield chunk
+
+    @strawberry.subscription(
+        description="The newest state of each simulation that changes. Refetch lists after a reconnect."
+    )
+    async def simulation_changed(
+        self, info: Info, id: strawberry.ID | None = None, project: strawberry.ID | None = None
+    ) -> AsyncIterator[Simulation]:
+        async for changed in of_simulation.changed(info, id, project):
+            yield changed
+
+    @strawberry.subscription(
+        description="The newest state of each machine that changes. Refetch lists after a reconnect."
+    )
+    async def machine_changed(self, info: Info, id: strawberry.ID | None = None) -> AsyncIterator[Machine]:
+        async for changed in of_machine.changed(info, id):
+            yield changed
+
+
+def _searchable(text: str | None) -> str | None:
+    if text is not None and ("\0" in text or len(text) > 200):
+        raise BadInput("A search has at most 200 characters, none of them NUL.")
+    return text
+
+
+class Schema(strawberry.Schema):
+    """Strawberry's schema; a defect is logged here, once, before `MaskErrors` hides it from the client."""
+
+    def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
+        for error in errors:
+            if is_unexpected(error):
+                logger.error(
+                    "resolver_failed",
+                    path=error.path,
+                    operation=execution_context.operation_name if execution_context else None,
+                    exc_info=error.original_error,
+                )
+
+
+def build_schema() -> Schema:
+    """Build the schema; it holds no state and may be shared."""
+    return Schema(
+        query=Query,
+        mutation=Mutation,
+        subscription=Subscription,
+        types=[Simulation, Machine, Project],
+        extensions=[mask_errors],
+        config=StrawberryConfig(scalar_map={Step: STEP, PointColumns: POINT_COLUMNS}),
+    )

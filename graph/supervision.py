@@ -1,0 +1,285 @@
+"""The supervisors' side: hello and report. Authorised by the attempt's own token and nothing else.
+
+A report with a payload is stored in one transaction: the guarded update of the attempt's row (fence, order,
+idempotency, heartbeat), the columns, the log, and with an exit the end of the attempt. Acknowledged is committed.
+Only an answer that names the attempt may say OVER; a wrong token is answered with an error that names nothing.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any
+
+import orjson
+import strawberry
+from sqlalchemy.ext.asyncio import AsyncSession
+from strawberry.scalars import JSON
+
+from db import attempts, convergence, lifecycle, logs, models, projects
+from db.attempts import Receipt, Standing
+from db.convergence import Column
+from db.errors import Refusal
+from db.events import SUPERVISOR
+from db.lifecycle import Ending
+from db.logs import Chunk
+from db.public_ids import encode
+from graph.context import Info
+from graph.errors import BadInput, Unauthenticated, UserError, UserErrorCode
+from graph.ids import number_of
+from graph.scalars import BadColumns, PointColumns, columns
+from graph.terms import LogStream, Reason
+from policy.rescue import Ended, Retry, after_attempt
+from settings import Settings
+
+MAX_LOG_CHARACTERS = 2_000_000
+MAX_LOG_CHUNKS = 10_000
+LONGEST_BACKOFF = 100  # times the first one
+
+
+@strawberry.enum(description="What the supervisor is to do.")
+class Verdict(StrEnum):
+    CONTINUE = "CONTINUE"
+    STOP = "STOP"
+    OVER = "OVER"
+
+
+@strawberry.type(description="The attempt that the answer is about: no other answer may end it.")
+class AttemptReference:
+    id: strawberry.ID
+
+
+@strawberry.type(description="What is to be run, and how.")
+class WorkOrder:
+    entrypoint: list[str]
+    environment: JSON
+    working_directory: str | None
+    max_runtime_seconds: float | None
+    stop_grace_seconds: float
+    heartbeat_seconds: float
+    gpu_indices: list[int]
+
+
+@strawberry.input(description="The first word of a supervisor.")
+class HelloAttemptInput:
+    attempt_id: strawberry.ID
+    nonce: str = strawberry.field(description="Made once by the supervisor: the first one binds the attempt.")
+
+
+@strawberry.type(description="The answer to a hello.")
+class HelloAttemptPayload:
+    attempt: AttemptReference
+    verdict: Verdict
+    order: WorkOrder | None = None
+    user_errors: list[UserError] = strawberry.field(default_factory=list)
+
+
+@strawberry.input(description="A stretch of the log.")
+class LogInput:
+    stream: LogStream
+    text: str
+
+
+@strawberry.input(description="How the child ended.")
+class ExitInput:
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str | None = strawberry.field(
+        default=None, description="LAUNCH_ERROR, MAX_RUNTIME, or the stopReason because of which it was ended."
+    )
+    message: str | None = None
+
+
+@strawberry.input(description="Points, log and exit since the last report; with none of them it is a heartbeat.")
+class ReportAttemptInput:
+    attempt_id: strawberry.ID
+    nonce: str
+    batch: int | None = strawberry.field(default=None, description="1, 2, 3...: of reports with a payload.")
+    points: PointColumns | None = None
+    logs: list[LogInput] | None = None
+    exit: ExitInput | None = None
+
+
+@strawberry.type(description="The answer to a report.")
+class ReportAttemptPayload:
+    attempt: AttemptReference
+    verdict: Verdict
+    stop_reason: Reason | None = None
+    expected_batch: int = strawberry.field(description="The number that the next report with a payload must have.")
+    user_errors: list[UserError] = strawberry.field(default_factory=list)
+
+
+async def hello(info: Info, given: HelloAttemptInput) -> HelloAttemptPayload:
+    attempt_id, digest = _credentials(info, given.attempt_id)
+    if not 1 <= len(given.nonce) <= 100 or "\0" in given.nonce:
+        raise BadInput("nonce: 1 to 100 characters.")
+    async with info.context.sessions() as session, session.begin():
+        greeting = await attempts.hello(session, attempt_id, digest, given.nonce)
+        if greeting.standing is Standing.UNKNOWN:
+            raise Unauthenticated("This token is not the token of this attempt.")
+        attempt, simulation = greeting.attempt, greeting.simulation
+        reference = AttemptReference(id=given.attempt_id)
+        if attempt is None or simulation is None:
+            return HelloAttemptPayload(attempt=reference, verdict=Verdict.OVER)
+        project = await projects.get(session, simulation.project_id)
+        return HelloAttemptPayload(
+            attempt=reference,
+            verdict=Verdict.STOP if simulation.stop_wanted_at is not None else Verdict.CONTINUE,
+            order=_order(attempt, simulation, project, info.context.settings),
+        )
+
+
+async def report(info: Info, given: ReportAttemptInput) -> ReportAttemptPayload:
+    attempt_id, digest = _credentials(info, given.attempt_id)
+    try:
+        points, chunks = _payload(given)
+    except BadColumns as error:
+        return await _refused(info, given, attempt_id, digest, str(error))
+    async with info.context.sessions() as session, session.begin():
+        if given.exit is not None:
+            # The simulation's lock comes before the attempt's: an exit ends both.
+            simulation_id = await attempts.simulation_of(session, attempt_id)
+            if simulation_id is not None:
+                await lifecycle.lock(session, simulation_id)
+        receipt = await attempts.accept(session, attempt_id, digest, given.nonce, given.batch)
+        if receipt.stored and given.batch is not None:
+            await convergence.store(session, receipt.simulation_id, receipt.number, given.batch, points)
+            await logs.store(session, receipt.simulation_id, receipt.number, given.batch, chunks)
+            if given.exit is not None:
+                await _end(session, receipt, given.exit, info.context.settings)
+    if receipt.standing is Standing.UNKNOWN:
+        raise Unauthenticated("This token is not the token of this attempt.")
+    if receipt.stored:
+        info.context.hub.committed(receipt.simulation_id)
+    return _answer(given, receipt)
+
+
+def _credentials(info: Info, public_id: str) -> tuple[int, bytes]:
+    """The attempt's number and the digest of the token that was sent for it."""
+    if not info.context.bearer:
+        raise Unauthenticated("The attempt's token is missing.")
+    try:
+        return number_of(public_id, "Attempt"), sha256(info.context.bearer.encode()).digest()
+    except Refusal as refusal:
+        raise BadInput(refusal.message) from None
+
+
+def _payload(given: ReportAttemptInput) -> tuple[Mapping[str, Column], list[Chunk]]:
+    if given.batch is None and (given.points or given.logs or given.exit):
+        raise BadColumns("a report with a payload needs a batch number")
+    if given.batch is not None and given.batch < 1:
+        raise BadColumns("batches are numbered from 1")
+    chunks = given.logs or []
+    if len(chunks) > MAX_LOG_CHUNKS or sum(len(chunk.text) for chunk in chunks) > MAX_LOG_CHARACTERS:
+        raise BadColumns(f"too much log in a report: at most {MAX_LOG_CHARACTERS} characters")
+    made = [Chunk(chunk.stream, chunk.text.replace("\0", "�").encode(errors="replace").decode()) for chunk in chunks]
+    return columns(given.points) if given.points is not None else {}, made
+
+
+async def _refused(
+    info: Info, given: ReportAttemptInput, attempt_id: int, digest: bytes, message: str
+) -> ReportAttemptPayload:
+    """Nothing of the batch is stored; its number stays free, for a batch that says so."""
+    async with info.context.sessions() as session, session.begin():
+        receipt = await attempts.accept(session, attempt_id, digest, given.nonce, None)
+    if receipt.standing is Standing.UNKNOWN:
+        raise Unauthenticated("This token is not the token of this attempt.")
+    answer = _answer(given, receipt)
+    answer.user_errors = [UserError(code=UserErrorCode.BATCH_REFUSED, message=message, field=["points"])]
+    return answer
+
+
+def _answer(given: ReportAttemptInput, receipt: Receipt) -> ReportAttemptPayload:
+    verdict = Verdict.CONTINUE
+    if receipt.standing is Standing.OVER:
+        verdict = Verdict.OVER
+    elif receipt.stop_reason is not None:
+        verdict = Verdict.STOP
+    return ReportAttemptPayload(
+        attempt=AttemptReference(id=given.attempt_id),
+        verdict=verdict,
+        stop_reason=receipt.stop_reason,
+        expected_batch=receipt.expected_batch,
+    )
+
+
+async def _end(session: AsyncSession, receipt: Receipt, given: ExitInput, settings: Settings) -> None:
+    simulation = await lifecycle.lock(session, receipt.simulation_id)
+    assert simulation is not None
+    ending = _ending(given, simulation)
+    decision = after_attempt(
+        Ended(
+            reason=ending.reason.value,
+            attempts_made=receipt.number,
+            max_retries=simulation.max_retries,
+            retry_on=frozenset(simulation.retry_on),
+            stop_wanted=simulation.stop_reason.value if simulation.stop_reason is not None else None,
+        ),
+        backoff=timedelta(seconds=settings.retry_backoff_seconds),
+        longest=timedelta(seconds=settings.retry_backoff_seconds * LONGEST_BACKOFF),
+    )
+    if isinstance(decision, Retry):
+        await lifecycle.end(session, simulation.id, receipt.number, ending, SUPERVISOR, retry_after=decision.after)
+    else:
+        final = Ending(Reason(decision.reason), ending.detail, ending.exit_code, ending.signal)
+        await lifecycle.end(session, simulation.id, receipt.number, final, SUPERVISOR)
+
+
+def _ending(given: ExitInput, simulation: models.Simulation) -> Ending:
+    """What the exit means: a limit or a wish that ended it, or its own exit code or signal."""
+    message = given.message.replace("\0", "�")[:2_000] if given.message else None
+    if given.reason is not None and simulation.stop_reason is not None and given.reason == simulation.stop_reason:
+        return Ending(simulation.stop_reason, message, given.exit_code, given.signal)
+    if given.reason == Reason.LAUNCH_ERROR:
+        return Ending(Reason.LAUNCH_ERROR, message)
+    if given.reason == Reason.MAX_RUNTIME:
+        return Ending(Reason.MAX_RUNTIME, message, given.exit_code, given.signal)
+    if given.exit_code == 0:
+        return Ending(Reason.COMPLETED, None, 0)
+    return Ending(Reason.EXIT_CODE, message or _how(given), given.exit_code, given.signal)
+
+
+def _how(given: ExitInput) -> str:
+    if given.signal is not None:
+        try:
+            name = signal.Signals(given.signal).name
+        except ValueError:
+            name = "unknown"
+        return f"It was ended by signal {given.signal} ({name})."
+    return f"It ended with exit code {given.exit_code}."
+
+
+def _order(
+    attempt: models.Attempt, simulation: models.Simulation, project: models.Project, settings: Settings
+) -> WorkOrder:
+    environment = {
+        **simulation.environment,
+        "SIMULATION_ID": encode("Simulation", simulation.id),
+        "SIMULATION_NAME": simulation.name,
+        "SIMULATION_PROJECT": project.name,
+        "SIMULATION_ATTEMPT": str(attempt.number),
+        "SIMULATION_PARAMETERS": orjson.dumps(simulation.parameters).decode(),
+        **_parameter_variables(simulation.parameters),
+    }
+    return WorkOrder(
+        entrypoint=simulation.entrypoint,
+        environment=JSON(environment),
+        working_directory=simulation.working_directory,
+        max_runtime_seconds=simulation.max_runtime.total_seconds() if simulation.max_runtime is not None else None,
+        stop_grace_seconds=settings.stop_grace_seconds,
+        heartbeat_seconds=settings.heartbeat_seconds,
+        gpu_indices=attempt.gpu_indices,
+    )
+
+
+def _parameter_variables(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Each plain parameter as a variable of its own: learningRate 0.1 is SIMULATION_PARAMETER_LEARNINGRATE=0.1."""
+    variables = {}
+    for name, value in parameters.items():
+        if isinstance(value, str | int | float) and name.replace("_", "a").isalnum() and name.isascii():
+            text = value if isinstance(value, str) else orjson.dumps(value).decode()
+            variables[f"SIMULATION_PARAMETER_{name.upper()}"] = text
+    return variables
