@@ -1,0 +1,99 @@
+"""How long a user waits: from submit to RUNNING, and from a line printed to its point in a subscriber's hand.
+
+The floor of both is what starting a bare Python process takes in the same run (a supervisor and a child are two).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+from gql import Client, gql
+from gql.transport.httpx import HTTPXAsyncTransport
+from gql.transport.websockets import WebsocketsTransport
+
+from benchmarks.report import Row, publish
+from benchmarks.service import running_service
+
+CREATE = gql(
+    """
+    mutation Submit($entrypoint: [String!]!) {
+      createSimulation(input: { entrypoint: $entrypoint, resources: { cpus: 0.1 } }) {
+        simulation { id }
+        userErrors { message }
+      }
+    }
+    """
+)
+FOLLOW = gql(
+    """
+    subscription Follow($id: ID!) {
+      convergence(simulationId: $id) { state reason series { metric values } }
+    }
+    """
+)
+# Prints the wall clock as a metric: the subscriber, on the same machine, subtracts it from its own.
+CLOCK = "import json, time\nfor i in range({points}):\n    print(json.dumps(dict(step=i, printed=time.time())))\n    time.sleep({pause})"
+
+
+async def measure(address: str, runs: int, points: int) -> tuple[list[float], list[float]]:
+    """Seconds to RUNNING of each run, and seconds to the subscriber of each point."""
+    to_running: list[float] = []
+    to_subscriber: list[float] = []
+    entrypoint = [sys.executable, "-c", CLOCK.format(points=points, pause=0.1)]
+    http = HTTPXAsyncTransport(f"{address}/graphql")
+    socket = WebsocketsTransport(f"{address.replace('http', 'ws')}/graphql")
+    async with Client(transport=http) as submitting, Client(transport=socket) as following:
+        for _ in range(runs):
+            begun = time.perf_counter()
+            created = await submitting.execute(CREATE, variable_values={"entrypoint": entrypoint})
+            simulation = created["createSimulation"]["simulation"]
+            if simulation is None:
+                raise RuntimeError(json.dumps(created))
+            running = False
+            async for event in following.subscribe(FOLLOW, variable_values={"id": simulation["id"]}):
+                now = time.time()
+                curve = event["convergence"]
+                if not running and curve["state"] == "RUNNING":
+                    running = True
+                    to_running.append(time.perf_counter() - begun)
+                for series in curve["series"]:
+                    to_subscriber.extend(now - printed for printed in series["values"])
+            if curve["state"] != "FINISHED":
+                raise RuntimeError(f"{curve['state']}: {curve['reason']}")
+    return to_running, to_subscriber
+
+
+def bare_process_seconds(runs: int) -> list[float]:
+    """What starting a bare Python process takes."""
+    taken = []
+    for _ in range(runs):
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-I", "-c", "pass"], check=True)
+        taken.append(time.perf_counter() - begun)
+    return taken
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=20, help="simulations, one after the other (default 20)")
+    parser.add_argument("--points", type=int, default=20, help="points that each prints (default 20)")
+    arguments = parser.parse_args()
+    with running_service() as address:
+        floor = statistics.median(bare_process_seconds(arguments.runs))
+        to_running, to_subscriber = asyncio.run(measure(address, arguments.runs, arguments.points))
+    rows = []
+    for case, sample in (("submit to RUNNING", to_running), ("line printed to subscriber", to_subscriber)):
+        quantiles = statistics.quantiles(sample, n=100, method="inclusive")
+        for name, value in ((f"{case}, median", quantiles[49]), (f"{case}, p99", quantiles[98])):
+            rows.append(Row("latency", name, value, "s", floor, value / floor))
+    publish("latency", rows)
+
+
+if __name__ == "__main__":
+    main()

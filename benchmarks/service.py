@@ -1,0 +1,62 @@
+"""A whole service of its own for a benchmark: `simulations up` on a temporary data directory and a free port."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+START_SECONDS = 90
+
+
+@contextmanager
+def running_service(**settings: str) -> Iterator[str]:
+    """Start it, yield its address (http://127.0.0.1:PORT), end it and remove its data."""
+    data_directory = Path(tempfile.mkdtemp(prefix="simulations-bench-", dir="/tmp"))
+    data_directory.chmod(0o711)  # as root, the database's own user passes through
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        **os.environ,
+        "PORT": str(port),
+        "HOST": "127.0.0.1",
+        "SIMULATIONS_DATA_DIR": str(data_directory),
+        **settings,
+    }
+    log = (data_directory / "up.log").open("w")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli", "up"], env=environment, stdout=log, stderr=log, start_new_session=True
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait(address, process, data_directory / "up.log")
+        yield address
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        shutil.rmtree(data_directory, ignore_errors=True)
+
+
+def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the service ended with {process.returncode}:\n{log.read_text()[-4000:]}")
+        try:
+            if httpx.get(f"{address}/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    raise RuntimeError(f"the service was not ready in {START_SECONDS} s:\n{log.read_text()[-4000:]}")
