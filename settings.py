@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 import logging
 import sys
-from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
@@ -83,11 +82,6 @@ class Settings(BaseSettings):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
-
-    @property
-    def coverage_gap(self) -> timedelta:
-        """A silence of graph or scheduler longer than this interrupts every lease: nobody could be heard."""
-        return timedelta(seconds=max(self.lease_seconds / 4, 3 * self.tick_seconds))
 
     @property
     def api_url(self) -> str:

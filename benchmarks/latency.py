@@ -38,7 +38,12 @@ FOLLOW = gql(
     """
 )
 # Prints the wall clock as a metric: the subscriber, on the same machine, subtracts it from its own.
-CLOCK = "import json, time\nfor i in range({points}):\n    print(json.dumps(dict(step=i, printed=time.time())))\n    time.sleep({pause})"
+CLOCK = """
+import json, time
+for step in range({points}):
+    print(json.dumps(dict(step=step, printed=time.time())))
+    time.sleep({pause})
+"""
 
 
 async def measure(address: str, runs: int, points: int) -> tuple[list[float], list[float]]:

@@ -55,7 +55,7 @@ def create_app(settings: Settings, *, sessions: Sessions | None = None) -> Starl
             factory = sessions or session_factory(engine)
             hub = Hub(factory)
             await stack.enter_async_context(hub.running(url if settings.notifications else None))
-            beating = asyncio.create_task(_beat(factory, settings.coverage_gap), name="beat")
+            beating = asyncio.create_task(_beat(factory, timedelta(seconds=settings.lease_seconds)), name="beat")
             stack.callback(beating.cancel)
             yield {"engine": engine, "sessions": factory, "hub": hub}
 
@@ -105,13 +105,13 @@ async def to_explorer(_request: Request) -> Response:
     return RedirectResponse("/graphql")
 
 
-async def _beat(sessions: Sessions, gap: timedelta) -> None:
+async def _beat(sessions: Sessions, lease: timedelta) -> None:
     """Say again and again that reports can be delivered: without it, no attempt counts as lost."""
     failing = False
     while True:
         try:
             async with sessions() as session, session.begin():
-                await attempts.beat(session, "graph", gap)
+                await attempts.beat(session, "graph", attempts.coverage_gap(lease))
             failing = False
         except (SQLAlchemyError, OSError) as error:
             if not failing:

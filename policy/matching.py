@@ -1,0 +1,229 @@
+"""What a request requires of a machine, and whether the machine has it.
+
+A requirement is a condition that a machine meets or not, whatever else runs on it: enough of each resource in total,
+the GPU model, each label, the price. Whether there is room right now is a second question (`fits_now`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+
+from policy import words
+from policy.cost import billed_per_hour, dominant_share
+
+# A millionth of a cpu, a KiB of memory: what three times 0.1 may miss of 0.3, and far less than anybody would notice.
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """What a simulation needs. A `machine_name` without `machine_id` is a named machine that has been deleted."""
+
+    cpus: float
+    memory_gib: float
+    gpus: int
+    gpu_model: str | None
+    labels: Mapping[str, str]
+    machine_id: int | None
+    machine_name: str | None
+    max_price_per_hour: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine as it stands now.
+
+    GPUs are exclusive per host, and the machines of one host take them from one pool, `host_free_gpus`; None means no
+    limit but the machine's own.
+    """
+
+    id: int
+    name: str
+    cpus: float
+    memory_gib: float
+    gpus: int
+    gpu_model: str | None
+    labels: Mapping[str, str]
+    price_per_hour: Decimal
+    free_cpus: float
+    free_memory_gib: float
+    free_gpus: int
+    online: bool
+    draining: bool
+    host: str | None
+    host_free_gpus: int | None
+
+
+def least(asked: float) -> float:
+    """Return how much there has to be; of what is not asked for, anything will do, even less than nothing."""
+    return asked - TOLERANCE if asked > 0 else -math.inf
+
+
+def covers(has: float, asked: float) -> bool:
+    """Whether so much is enough."""
+    return has >= least(asked)
+
+
+def fits_now(required: Requirements, machine: Machine) -> bool:
+    """Whether this machine takes work, meets every requirement and has room for it at this moment."""
+    free_gpus = machine.free_gpus
+    if machine.host_free_gpus is not None:
+        free_gpus = min(free_gpus, machine.host_free_gpus)
+    return (
+        machine.online
+        and not machine.draining
+        and may_use(required, machine)
+        and covers(machine.free_cpus, required.cpus)
+        and covers(machine.free_memory_gib, required.memory_gib)
+        and covers(free_gpus, required.gpus)
+        and all(condition.holds(machine) for condition in conditions(required))
+        and within_price(required, machine)
+    )
+
+
+def may_use(required: Requirements, machine: Machine) -> bool:
+    """Whether the request names this machine, or none at all."""
+    if required.machine_id is None:
+        return required.machine_name is None
+    return required.machine_id == machine.id
+
+
+def share_of(required: Requirements, machine: Machine) -> Decimal:
+    """Return the share of the machine that would be billed."""
+    return dominant_share(
+        required.cpus, required.memory_gib, required.gpus, machine.cpus, machine.memory_gib, machine.gpus
+    )
+
+
+def within_price(required: Requirements, machine: Machine) -> bool:
+    """Whether the share that would be billed costs no more than is allowed. Asked only where all conditions hold."""
+    limit = required.max_price_per_hour
+    return limit is None or billed_per_hour(machine.price_per_hour, share_of(required, machine)) <= limit
+
+
+# --- conditions ------------------------------------------------------------------------------------------------
+
+
+class Resource(StrEnum):
+    """What a machine has an amount of."""
+
+    GPUS = "GPUs"
+    CPUS = "cpus"
+    MEMORY = "GiB of memory"
+
+    def amount(self, count: float) -> str:
+        """Write an amount: 8 GPUs, 1 cpu, 0.5 GiB of memory."""
+        unit = self.value[:-1] if count == 1 and self is not Resource.MEMORY else self.value
+        return f"{words.number(count)} {unit}"
+
+    @property
+    def nothing(self) -> str:
+        return "memory" if self is Resource.MEMORY else self.value
+
+    def total(self, machine: Machine) -> float:
+        match self:
+            case Resource.GPUS:
+                return machine.gpus
+            case Resource.CPUS:
+                return machine.cpus
+            case Resource.MEMORY:
+                return machine.memory_gib
+
+
+@dataclass(frozen=True, slots=True)
+class AtLeast:
+    """Enough of a resource in total."""
+
+    resource: Resource
+    asked: float
+
+    def holds(self, machine: Machine) -> bool:
+        return covers(self.resource.total(machine), self.asked)
+
+    def lack(self, machine: Machine) -> str:
+        has = self.resource.total(machine)
+        if has <= 0:
+            return f"has no {self.resource.nothing}"
+        return f"has {self.resource.amount(has)}, not {words.number(self.asked)}"
+
+    def nobody(self, machines: Sequence[Machine]) -> str:
+        most = max(machines, key=self.resource.total)  # of equals the first: they come in the order of their names
+        has = self.resource.total(most)
+        if has <= 0:
+            return f"No machine has {self.resource.nothing}: {words.number(self.asked)} asked for."
+        best = f"the most is {words.number(has)} (on {words.name(most.name)})"
+        return f"No machine has {self.resource.amount(self.asked)}: {best}."
+
+
+@dataclass(frozen=True, slots=True)
+class GpuModel:
+    """The model of the GPUs: every word asked for is a word of the machine's model, in any case and order.
+
+    "A100" and "a100 80gb" are met by "NVIDIA A100-SXM4-80GB"; "A10" is not, for it is another GPU.
+    """
+
+    asked: str
+    words: frozenset[str]
+
+    def holds(self, machine: Machine) -> bool:
+        if machine.gpus <= 0 or machine.gpu_model is None:
+            return False
+        if self.asked.casefold() == machine.gpu_model.casefold():
+            return True
+        return bool(self.words) and self.words <= _words(machine.gpu_model)
+
+    def lack(self, machine: Machine) -> str:
+        return f"has no GPU of the model {words.name(self.asked)}"
+
+    def nobody(self, machines: Sequence[Machine]) -> str:
+        said = f"No machine has a GPU of the model {words.name(self.asked)}"
+        models = list(dict.fromkeys(each.gpu_model for each in machines if each.gpus > 0 and each.gpu_model))
+        if not models:
+            return f"{said}."
+        shown = [words.name(model) for model in models[:2]]
+        more = [f"{len(models) - 2} more"] if len(models) > 2 else []
+        return f"{said}: there {'is' if len(models) == 1 else 'are'} {words.listed(shown + more)}."
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A label with exactly this value."""
+
+    key: str
+    value: str
+
+    def holds(self, machine: Machine) -> bool:
+        return machine.labels.get(self.key) == self.value
+
+    def lack(self, machine: Machine) -> str:
+        return f"lacks the label {words.name(f'{self.key}={self.value}')}"
+
+    def nobody(self, machines: Sequence[Machine]) -> str:
+        return f"No machine has the label {words.name(f'{self.key}={self.value}')}."
+
+
+Condition = AtLeast | GpuModel | Label
+
+
+def conditions(required: Requirements) -> tuple[Condition, ...]:
+    """List what a machine has to meet, the scarcest first: that is also the order in which people are told."""
+    found: list[Condition] = []
+    if required.gpus > 0:
+        found.append(AtLeast(Resource.GPUS, required.gpus))
+    if required.gpu_model is not None:
+        found.append(GpuModel(required.gpu_model, _words(required.gpu_model)))
+    found += (Label(key, value) for key, value in sorted(required.labels.items()))
+    if required.cpus > 0:
+        found.append(AtLeast(Resource.CPUS, required.cpus))
+    if required.memory_gib > 0:
+        found.append(AtLeast(Resource.MEMORY, required.memory_gib))
+    return tuple(found)
+
+
+def _words(model: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[^\W_]+", model.casefold()))

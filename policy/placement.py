@@ -1,0 +1,276 @@
+"""Who goes where: the queue and the machines in; for every request a machine, or a reason to wait, out.
+
+Requests are taken one by one, highest priority first, then oldest. Each gets, of the machines that take work, meet
+its requirements and have room now, the one where it is billed least, then the one where it leaves the least behind.
+A small request may pass a big one that does not fit now; nothing is held back for the big one.
+
+Not responsible for: doing it (the scheduler locks the machine and looks again with `fits_now`), GPU indices,
+retries. Nothing fails: a request that can't be met waits, and is told why.
+
+How it stays fast: requests that ask for the same share one `_Line`. While a plan is made, room only shrinks, and so a
+machine that a line has found full is never looked at again, and the machine it chose last stays its best, because
+using it makes it fit tighter, until it is full or another line has changed one to be better still.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+
+from policy.cost import billed_per_hour
+from policy.matching import Machine, Requirements, conditions, fits_now, least, share_of, within_price
+from policy.waiting import Kind, WaitingReason, explain
+
+__all__ = ["Machine", "Placement", "Request", "Requirements", "Waiting", "WaitingReason", "fits_now", "order", "plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A simulation in the queue."""
+
+    id: int
+    priority: int
+    created_at: datetime
+    requirements: Requirements
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Start it there. `share` of the machine is billed: 0 to 1, 8 decimals."""
+
+    request_id: int
+    machine_id: int
+    share: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Leave it in the queue. `detail` is a sentence of at most 300 characters for the person who waits."""
+
+    request_id: int
+    reason: WaitingReason
+    detail: str
+
+
+def plan(requests: Sequence[Request], machines: Sequence[Machine], *, currency: str) -> Sequence[Placement | Waiting]:
+    """Answer every request once, in the order of `order`; no order of the arguments changes an answer.
+
+    `currency` is only what prices are called in the sentences.
+    """
+    room = _Room(machines)
+    lines: dict[Hashable, _Line] = {}
+    chosen: list[tuple[Request, _Line, Placement | None]] = []
+    for request in order(requests):
+        key = _sameness(request.requirements)
+        line = lines.get(key)
+        if line is None:
+            line = lines[key] = _Line(request.requirements, room)
+        chosen.append((request, line, line.place(request.id)))
+    # Told at the end, when all is given out, so that everybody who waits for the same is told the same.
+    kinds = room.kinds_as_left()
+    sentences: dict[int, tuple[WaitingReason, str]] = {}
+    answers: list[Placement | Waiting] = []
+    for request, line, placement in chosen:
+        if placement is None and id(line) not in sentences:
+            sentences[id(line)] = line.explain(kinds, currency)
+        answers.append(placement or Waiting(request.id, *sentences[id(line)]))
+    return answers
+
+
+def order(requests: Iterable[Request]) -> Sequence[Request]:
+    """Sort as they are served: highest priority first, then oldest, then by id."""
+    return sorted(requests, key=lambda request: (-request.priority, request.created_at, request.id))
+
+
+def _sameness(required: Requirements) -> Hashable:
+    return (
+        required.cpus,
+        required.memory_gib,
+        required.gpus,
+        required.gpu_model,
+        frozenset(required.labels.items()),
+        required.machine_id,
+        required.machine_name,
+        required.max_price_per_hour,
+    )
+
+
+class _Room:
+    """What is free on each machine while a plan is made. Machines are numbered in the order of (name, id)."""
+
+    def __init__(self, machines: Sequence[Machine]) -> None:
+        self.machines = sorted(machines, key=lambda machine: (machine.name, machine.id))
+        self.cpus = [machine.free_cpus for machine in self.machines]
+        self.memory_gib = [machine.free_memory_gib for machine in self.machines]
+        self._own_gpus = [machine.free_gpus for machine in self.machines]
+        self._pools: dict[str | int, int] = {}
+        self._sharing: defaultdict[str | int, list[int]] = defaultdict(list)
+        for number, machine in enumerate(self.machines):
+            if machine.host_free_gpus is not None:
+                pool = self._pool_of(number)
+                self._pools[pool] = min(machine.host_free_gpus, self._pools.get(pool, machine.host_free_gpus))
+                self._sharing[pool].append(number)
+        self.gpus = [self._free_gpus(number) for number in range(len(self.machines))]
+        self.changed: list[int] = []  # every machine whose room has shrunk, in the order of time
+        self.number_of = {machine.id: number for number, machine in enumerate(self.machines)}
+        self.kind_of: list[int] = []
+        self.kinds: list[list[int]] = []
+        self._sort_into_kinds()
+
+    def take(self, number: int, required: Requirements) -> None:
+        """Give this much of a machine away."""
+        self.cpus[number] -= max(required.cpus, 0.0)
+        self.memory_gib[number] -= max(required.memory_gib, 0.0)
+        self.changed.append(number)
+        if required.gpus <= 0:
+            return
+        self._own_gpus[number] -= required.gpus
+        touched = [number]
+        if self.machines[number].host_free_gpus is not None:
+            pool = self._pool_of(number)
+            self._pools[pool] -= required.gpus
+            touched = self._sharing[pool]
+        for each in touched:
+            left = self._free_gpus(each)
+            if left != self.gpus[each]:
+                self.gpus[each] = left
+                self.changed.append(each)
+
+    def as_left(self, number: int) -> Machine:
+        """The machine with what is free on it now."""
+        machine = self.machines[number]
+        return replace(
+            machine,
+            free_cpus=self.cpus[number],
+            free_memory_gib=self.memory_gib[number],
+            free_gpus=self._own_gpus[number],
+            host_free_gpus=None if machine.host_free_gpus is None else self._pools[self._pool_of(number)],
+        )
+
+    def kinds_as_left(self) -> Sequence[Kind]:
+        return [Kind(self.as_left(numbers[0]), len(numbers)) for numbers in self.kinds]
+
+    def _pool_of(self, number: int) -> str | int:
+        host = self.machines[number].host
+        return number if host is None else host
+
+    def _free_gpus(self, number: int) -> int:
+        own = self._own_gpus[number]
+        return own if self.machines[number].host_free_gpus is None else min(own, self._pools[self._pool_of(number)])
+
+    def _sort_into_kinds(self) -> None:
+        kinds: dict[Hashable, int] = {}
+        for number, each in enumerate(self.machines):
+            resources = (each.cpus, each.memory_gib, each.gpus, each.gpu_model, each.price_per_hour)
+            kind = (*resources, each.online, each.draining, frozenset(each.labels.items()))
+            place = kinds.setdefault(kind, len(kinds))
+            if place == len(self.kinds):
+                self.kinds.append([])
+            self.kinds[place].append(number)
+            self.kind_of.append(place)
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What a kind of machine offers to those who ask for the same."""
+
+    share: Decimal
+    billed_per_hour: Decimal
+    wastes_gpus: bool
+
+
+class _Line:
+    """The requests that ask for exactly the same, and where the next of them goes."""
+
+    def __init__(self, required: Requirements, room: _Room) -> None:
+        self._required = required
+        self._room = room
+        self._conditions = conditions(required)
+        self._least = (least(required.cpus), least(required.memory_gib), least(required.gpus))
+        self._terms: dict[int, _Terms | None] = {}  # by kind, worked out when first needed
+        self._named: Sequence[int] | None = None  # the machines it may use, None: any
+        if required.machine_id is not None or required.machine_name is not None:
+            number = room.number_of.get(required.machine_id) if required.machine_id is not None else None
+            self._named = [] if number is None else [number]
+        self._candidates: Sequence[int] = range(len(room.machines)) if self._named is None else self._named
+        self._choice: int | None = None
+        self._seen = 0  # how many of room.changed the choice has been compared with
+
+    def place(self, request_id: int) -> Placement | None:
+        """Give the next of them a machine. None: neither this one nor any behind it gets one."""
+        number = self._choice = self._choose()
+        if number is None:
+            return None
+        self._room.take(number, self._required)
+        return Placement(request_id, self._room.machines[number].id, self._terms_of(number).share)
+
+    def explain(self, kinds: Sequence[Kind], currency: str) -> tuple[WaitingReason, str]:
+        """Say why those that are left have to wait."""
+        if self._named is not None:
+            kinds = [Kind(self._room.as_left(number), 1) for number in self._named]
+        return explain(self._required, kinds, currency=currency)
+
+    def _choose(self) -> int | None:
+        if self._choice is None or not self._fitting([self._choice]):
+            self._candidates = rivals = self._fitting(self._candidates)
+        else:
+            changed = set(self._room.changed[self._seen :])
+            if self._named is not None:
+                changed.intersection_update(self._named)
+            rivals = self._fitting(changed | {self._choice})
+        self._seen = len(self._room.changed)
+        return min(rivals, key=self._preference, default=None)
+
+    def _fitting(self, numbers: Iterable[int]) -> Sequence[int]:
+        cpus, memory_gib, gpus = self._room.cpus, self._room.memory_gib, self._room.gpus
+        least_cpus, least_memory_gib, least_gpus = self._least
+        roomy = [
+            each
+            for each in numbers
+            if gpus[each] >= least_gpus and cpus[each] >= least_cpus and memory_gib[each] >= least_memory_gib
+        ]
+        return [each for each in roomy if self._find_terms(each) is not None]
+
+    def _preference(self, number: int) -> tuple[Decimal, bool, int, float, int]:
+        """Rank a machine that fits, the best lowest; never rises while room shrinks.
+
+        Cheapest first. At the same price: GPUs are not wasted on those who ask for none; of GPUs, the fewest stay
+        behind, so that many together stay free for those who need many; then the least of whichever of cpus and
+        memory would be scarcest, in proportion to what the machine has. Then by name.
+        """
+        machine, terms = self._room.machines[number], self._terms_of(number)
+        left = [
+            (free - max(asked, 0.0)) / has
+            for free, asked, has in (
+                (self._room.cpus[number], self._required.cpus, machine.cpus),
+                (self._room.memory_gib[number], self._required.memory_gib, machine.memory_gib),
+            )
+            if has > 0
+        ]
+        gpus_left = self._room.gpus[number] - self._required.gpus if self._required.gpus > 0 else 0
+        # Rounded, so that what floats miss does not decide between machines that are equally full.
+        return terms.billed_per_hour, terms.wastes_gpus, gpus_left, round(min(left, default=0.0), 9), number
+
+    def _terms_of(self, number: int) -> _Terms:
+        terms = self._find_terms(number)
+        assert terms is not None, "only machines that meet the requirements are candidates"
+        return terms
+
+    def _find_terms(self, number: int) -> _Terms | None:
+        kind = self._room.kind_of[number]
+        if kind not in self._terms:
+            self._terms[kind] = self._work_out(self._room.machines[number])
+        return self._terms[kind]
+
+    def _work_out(self, machine: Machine) -> _Terms | None:
+        takes_work = machine.online and not machine.draining
+        if not takes_work or not all(condition.holds(machine) for condition in self._conditions):
+            return None
+        if not within_price(self._required, machine):
+            return None
+        share = share_of(self._required, machine)
+        billed = billed_per_hour(machine.price_per_hour, share)
+        return _Terms(share, billed, wastes_gpus=machine.gpus > 0 and self._required.gpus <= 0)

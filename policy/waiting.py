@@ -1,0 +1,155 @@
+"""Why a request waits, in a sentence for the person who waits.
+
+"Why is it pending?" is the first question that users of every scheduler ask. The answer names what is missing and
+the best there is, stays under 300 characters however many machines there are, and does not change from one look to
+the next while nothing has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from policy import words
+from policy.cost import billed_per_hour
+from policy.matching import Condition, Machine, Requirements, Resource, conditions, covers, share_of, within_price
+
+
+class WaitingReason(StrEnum):
+    """Why a request stays in the queue. The planner puts it in at each look, and takes it out by placing it."""
+
+    # No machine that takes work meets the requirements. Whoever owns machines takes it out of this: a machine that
+    # does joins, comes back online, is resumed or made cheaper. Or whoever asked: cancel, and ask for less.
+    NO_MACHINE_FITS = "NO_MACHINE_FITS"
+    # Some machine would do, but others hold what it needs. Time takes it out of this: something ends there.
+    MACHINES_BUSY = "MACHINES_BUSY"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Machines that differ in nothing but their names, their hosts and what is free on them."""
+
+    first: Machine  # by name
+    count: int
+
+
+def explain(required: Requirements, kinds: Sequence[Kind], *, currency: str) -> tuple[WaitingReason, str]:
+    """Say why a request that fits nowhere now has to wait.
+
+    `kinds`: all machines, or the one that the request names, in the order of their names and as the plan leaves them.
+    """
+    reason, sentence = _explain(required, kinds, currency)
+    return reason, words.cut(sentence, words.LONGEST_SENTENCE)
+
+
+def _explain(required: Requirements, kinds: Sequence[Kind], currency: str) -> tuple[WaitingReason, str]:
+    if not kinds:
+        return WaitingReason.NO_MACHINE_FITS, _nothing_there(required)
+    wanted = conditions(required)
+    unmet = [(kind, [each for each in wanted if not each.holds(kind.first)]) for kind in kinds]
+    able = [kind for kind, lacks in unmet if not lacks]
+    affordable = [kind for kind in able if within_price(required, kind.first)]
+    ready = [kind for kind in affordable if kind.first.online and not kind.first.draining]
+    if ready:
+        return WaitingReason.MACHINES_BUSY, _busy(required, ready)
+    if affordable:
+        return WaitingReason.NO_MACHINE_FITS, _away(affordable)
+    if able:
+        return WaitingReason.NO_MACHINE_FITS, _too_expensive(required, able, currency)
+    if required.machine_id is not None:
+        kind, lacks = unmet[0]
+        only = words.name(kind.first.name)
+        return WaitingReason.NO_MACHINE_FITS, f"It may run only on {only}, which {_lacking(kind.first, lacks)}."
+    impossible = [each for each in wanted if all(each in lacks for _, lacks in unmet)]
+    if impossible:
+        return WaitingReason.NO_MACHINE_FITS, _impossible(impossible, [kind.first for kind in kinds])
+    return WaitingReason.NO_MACHINE_FITS, _each_something_else(unmet)
+
+
+def _nothing_there(required: Requirements) -> str:
+    if required.machine_name is not None:
+        return f"It may run only on {words.name(required.machine_name)}, which has been deleted."
+    if required.machine_id is not None:
+        return "It may run only on a machine that has been deleted."
+    return "No machine has joined yet."
+
+
+def _busy(required: Requirements, ready: Sequence[Kind]) -> str:
+    machine = _cheapest(required, ready)
+    gpus, shared = machine.free_gpus, ""
+    if machine.host_free_gpus is not None and machine.host_free_gpus < gpus:
+        gpus, shared = machine.host_free_gpus, " (shared with its host's other machines)"
+    taken: list[str] = []
+    for resource, free, asked, note in (
+        (Resource.GPUS, gpus, required.gpus, shared),
+        (Resource.CPUS, machine.free_cpus, required.cpus, ""),
+        (Resource.MEMORY, machine.free_memory_gib, required.memory_gib, ""),
+    ):
+        if not covers(free, asked):
+            taken.append(f"{words.number(max(free, 0))} of {resource.amount(resource.total(machine))}{note}")
+    verb = "is" if len(taken) == 1 and " of 1 " in taken[0] else "are"
+    others = sum(kind.count for kind in ready) - 1
+    where = f"Fits on {words.name(machine.name)}, where {words.listed(taken)} {verb} free now"
+    if others == 0:
+        return f"{where}."
+    return f"{where}, and on {others} {'other that is' if others == 1 else 'others that are'} busy too."
+
+
+def _away(affordable: Sequence[Kind]) -> str:
+    count = sum(kind.count for kind in affordable)
+    why = sorted({"draining" if kind.first.online else "offline" for kind in affordable}, reverse=True)
+    who = words.name(affordable[0].first.name) + (f" and {count - 1} more" if count > 1 else "")
+    return f"{who} would fit, but {'it is' if count == 1 else 'they are'} {words.listed(why, 'or')}."
+
+
+def _too_expensive(required: Requirements, able: Sequence[Kind], currency: str) -> str:
+    machine = _cheapest(required, able)
+    price = billed_per_hour(machine.price_per_hour, share_of(required, machine))
+    assert required.max_price_per_hour is not None, "nothing is too expensive without a limit"
+    return (
+        f"The cheapest machine that fits, {words.name(machine.name)}, costs {words.money(price, currency)} an hour: "
+        f"the limit is {words.money(required.max_price_per_hour, currency)}."
+    )
+
+
+def _impossible(impossible: Sequence[Condition], machines: Sequence[Machine]) -> str:
+    told = impossible[0].nobody(machines)
+    for condition in impossible[1:]:
+        longer = f"{told} {condition.nobody(machines)}"
+        if len(longer) <= words.LONGEST_SENTENCE:
+            told = longer
+    return told
+
+
+def _each_something_else(unmet: Sequence[tuple[Kind, list[Condition]]]) -> str:
+    """Show what is nearest to fitting: one machine for each set of missing things, the smallest sets first."""
+    examples: dict[tuple[Condition, ...], Machine] = {}
+    for kind, lacks in sorted(unmet, key=lambda each: len(each[1])):
+        examples.setdefault(tuple(lacks), kind.first)
+    count = sum(kind.count for kind, _ in unmet)
+    shown: list[str] = []
+    told = ""
+    for missing, machine in examples.items():
+        trial = [*shown, f"{words.name(machine.name)} {_lacking(machine, missing)}"]
+        rest = count - len(trial)
+        more = [f"{rest} more {'falls' if rest == 1 else 'fall'} short too"] if rest else []
+        sentence = f"No machine meets all requirements: {'; '.join(trial + more)}."
+        if shown and len(sentence) > words.LONGEST_SENTENCE:
+            break
+        shown, told = trial, sentence
+        if len(shown) == 3:
+            break
+    return told
+
+
+def _lacking(machine: Machine, lacks: Sequence[Condition]) -> str:
+    told = [condition.lack(machine) for condition in lacks[:2]]
+    more = [f"misses {len(lacks) - 2} more"] if len(lacks) > 2 else []
+    return words.listed([*told, *more])
+
+
+def _cheapest(required: Requirements, kinds: Sequence[Kind]) -> Machine:
+    """Of equals the first by name."""
+    machines = [kind.first for kind in kinds]
+    return min(machines, key=lambda each: billed_per_hour(each.price_per_hour, share_of(required, each)))

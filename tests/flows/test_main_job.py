@@ -1,0 +1,152 @@
+"""The main job, end to end: real processes, real sockets, the clients that users have."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live import CLIENT, ROOT, Service, eventually, points, service_on
+
+DEMO = ("python", "-m", "runner.demo")
+
+
+def node() -> list[str]:
+    """Node of this machine, or the one that the test's dependencies brought."""
+    program = shutil.which("node", path=f"{os.environ['PATH']}:{Path(sys.executable).parent}")
+    assert program is not None, "node is missing: make test installs it"
+    return [program]
+
+
+async def test_the_demo_runs_to_its_end_and_the_graphql_ws_client_sees_every_point(service: Service) -> None:
+    simulation = await service.submit(*DEMO, "--steps", "60", "--interval", "0.01", "--seed", "7")
+
+    client = await asyncio.create_subprocess_exec(
+        *node(), CLIENT / "convergence.mjs", f"ws://127.0.0.1:{service.port}/graphql", simulation,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(60):
+        output, errors = await client.communicate()
+
+    assert client.returncode == 0, errors.decode()
+    events: list[dict[str, Any]] = [json.loads(line) for line in output.splitlines()]
+    assert [step for step, _ in points(events, "loss")] == list(range(60))
+    states = list(dict.fromkeys(event["state"] for event in events))
+    assert states[-2:] == ["RUNNING", "FINISHED"]
+    assert (events[-1]["state"], events[-1]["reason"]) == ("FINISHED", "COMPLETED")
+
+    # Anybody who comes later gets the same curve, through another client.
+    again = [event async for event in service.curve(simulation)]
+    assert points(again, "loss") == points(events, "loss")
+    shown = await service.show(simulation)
+    assert [event["kind"] for event in shown["events"]] == ["QUEUED", "STARTING", "RUNNING", "FINISHED"]
+    assert [attempt["exitCode"] for attempt in shown["attempts"]] == [0]
+
+
+async def test_a_subscriber_resumes_from_any_cursor_without_a_gap_or_a_duplicate(service: Service) -> None:
+    simulation = await service.submit(*DEMO, "--steps", "40", "--interval", "0.02")
+    whole = [event async for event in service.curve(simulation)]
+
+    for place in range(0, len(whole), 5):
+        rest = [event async for event in service.curve(simulation, after=whole[place]["cursor"])]
+        assert points(whole[: place + 1] + rest, "loss") == points(whole, "loss")
+
+
+async def test_a_diverging_demo_delivers_null_and_finishes(service: Service) -> None:
+    simulation = await service.submit(*DEMO, "--steps", "30", "--interval", "0", "--diverge")
+    events = [event async for event in service.curve(simulation)]
+
+    assert None in [value for _, value in points(events, "loss")]
+    assert events[-1]["state"] == "FINISHED"
+
+
+@pytest.mark.parametrize(("rate", "learns"), [("0.05", True), ("1000", False)])
+async def test_the_digits_example_learns_or_visibly_fails_to(service: Service, rate: str, learns: bool) -> None:
+    pytest.importorskip("sklearn")
+    simulation = await service.submit(
+        "python", str(ROOT / "examples" / "digits.py"), "--learning-rate", rate, "--epochs", "15"
+    )
+    events = [event async for event in service.curve(simulation)]
+
+    assert (events[-1]["state"], events[-1]["reason"]) == ("FINISHED", "COMPLETED")
+    accuracy = points(events, "accuracy")[-1][1]
+    assert (accuracy is not None and accuracy > 0.85) is learns
+
+
+async def test_an_exit_code_is_told_and_the_log_says_why(service: Service) -> None:
+    simulation = await service.submit("python", "-c", "import sys; print('no data'); sys.exit(3)")
+    shown = await service.finished(simulation)
+
+    assert (shown["state"], shown["reason"]) == ("FAILED", "EXIT_CODE")
+    assert shown["attempts"][0]["exitCode"] == 3
+    assert "no data" in "".join(chunk["text"] for chunk in shown["logs"]["nodes"])
+
+
+async def test_a_command_that_does_not_exist_is_a_launch_error_that_names_it(service: Service) -> None:
+    shown = await service.finished(await service.submit("no-such-program"))
+
+    assert (shown["state"], shown["reason"]) == ("FAILED", "LAUNCH_ERROR")
+    assert "no-such-program" in shown["reasonDetail"]
+
+
+async def test_a_run_that_takes_too_long_is_stopped(service: Service) -> None:
+    simulation = await service.submit("sleep", "600", limits={"maxRuntimeSeconds": 1})
+    shown = await service.finished(simulation)
+
+    assert (shown["state"], shown["reason"]) == ("FAILED", "MAX_RUNTIME")
+
+
+async def test_cancel_ends_a_running_simulation_and_everything_it_started(service: Service) -> None:
+    stubborn = "import os, signal, subprocess; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    stubborn += "subprocess.Popen(['sleep', '600'], start_new_session=True); print('ready', flush=True); signal.pause()"
+    simulation = await service.submit("python", "-c", stubborn)
+    await service.until(simulation, "RUNNING")
+    attempt = (await service.show(simulation))["attempts"][0]["id"]
+    await eventually(lambda: len(service.processes_of(attempt)) >= 3, "supervisor, child and grandchild")
+    await service.cancel(simulation)
+    shown = await service.finished(simulation)
+
+    assert (shown["state"], shown["reason"]) == ("CANCELLED", "CANCELLED")
+    await eventually(lambda: not service.processes_of(attempt), "all of it is gone")
+
+
+async def test_ctrl_c_ends_the_service_but_not_the_simulation_and_a_new_start_picks_it_up(service: Service) -> None:
+    simulation = await service.submit(*DEMO, "--steps", "3000", "--interval", "0.01")
+    await service.until(simulation, "RUNNING")
+    attempt = (await service.show(simulation))["attempts"][0]["id"]
+    graph, scheduler = service.child("graph"), service.child("scheduler")
+
+    assert await service.end(signal.SIGINT) == 0
+
+    assert not graph.is_running()
+    assert not scheduler.is_running()
+    assert len(service.processes_of(attempt)) == 2
+    await service.up()
+    events: list[dict[str, Any]] = []
+    async for event in service.curve(simulation):
+        events.append(event)
+        if len(events) == 20:
+            await service.cancel(simulation)
+    curve = points(events, "loss")
+    assert [step for step, _ in curve] == list(range(len(curve)))
+    assert events[-1]["state"] == "CANCELLED"
+    assert len((await service.show(simulation))["attempts"]) == 1
+
+
+async def test_everything_on_the_embedded_database_survives_a_restart() -> None:
+    with service_on(None) as service:
+        await service.up()
+        simulation = await service.submit(*DEMO, "--steps", "20", "--interval", "0")
+        before = [event async for event in service.curve(simulation)]
+        assert await service.end(signal.SIGINT) == 0
+
+        await service.up()
+        after = [event async for event in service.curve(simulation)]
+        assert points(after, "loss") == points(before, "loss")
+        assert await service.end() == 0

@@ -1,0 +1,250 @@
+"""What holds of every plan, whatever is asked for and whatever there is.
+
+The strongest of these compares the planner with a slow one of a dozen lines that follows the rules word for word.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from random import Random
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from policy.cost import billed_per_hour
+from policy.matching import TOLERANCE, share_of
+from policy.placement import (
+    Machine,
+    Placement,
+    Request,
+    Requirements,
+    Waiting,
+    WaitingReason,
+    fits_now,
+    order,
+    plan,
+)
+
+# A busy machine may be slow to draw examples; that says nothing about the planner.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+# Few values of each, so that things fit, collide and tie.
+CPUS = st.sampled_from([0.0, 0.1, 0.3, 1.0, 2.0, 4.0])
+MEMORY = st.sampled_from([0.0, 0.1, 1.0, 8.0])
+LABELS = st.sampled_from([{}, {"zone": "eu"}, {"zone": "us"}, {"zone": "eu", "disk": "ssd"}])
+
+
+@st.composite
+def some_requirements(draw: st.DrawFn) -> Requirements:
+    named = draw(st.sampled_from([(None, None)] * 8 + [(1, "m"), (99, "gone"), (None, "gone")]))
+    return Requirements(
+        cpus=draw(CPUS),
+        memory_gib=draw(MEMORY),
+        gpus=draw(st.sampled_from([0, 0, 1, 2])),
+        gpu_model=draw(st.sampled_from([None, None, None, "A100", "h100"])),
+        labels=draw(LABELS),
+        machine_id=named[0],
+        machine_name=named[1],
+        max_price_per_hour=draw(st.sampled_from([None, None, Decimal("0.5"), Decimal(2)])),
+    )
+
+
+@st.composite
+def some_requests(draw: st.DrawFn) -> list[Request]:
+    kinds = draw(st.lists(some_requirements(), min_size=1, max_size=5))
+    count = draw(st.integers(0, 20))
+    return [
+        Request(
+            id=number,
+            priority=draw(st.integers(0, 2)),
+            created_at=NOON + timedelta(seconds=draw(st.integers(0, 2))),
+            requirements=draw(st.sampled_from(kinds)),
+        )
+        for number in range(count)
+    ]
+
+
+@st.composite
+def some_machines(draw: st.DrawFn) -> list[Machine]:
+    pools = {host: draw(st.integers(0, 4)) for host in ("h1", "h2")}
+    machines = []
+    for number in range(draw(st.integers(0, 6))):
+        cpus, memory, gpus = draw(CPUS), draw(MEMORY), draw(st.sampled_from([0, 0, 1, 2, 4]))
+        host = draw(st.sampled_from([None, "h1", "h2"]))
+        machines.append(
+            Machine(
+                id=number,
+                name=draw(st.sampled_from(["a", "b", "c"])),
+                cpus=cpus,
+                memory_gib=memory,
+                gpus=gpus,
+                gpu_model=draw(st.sampled_from(["NVIDIA A100-SXM4-80GB", "NVIDIA H100"])) if gpus else None,
+                labels=draw(LABELS),
+                price_per_hour=draw(st.sampled_from([Decimal(0), Decimal(1), Decimal(3)])),
+                free_cpus=cpus * draw(st.sampled_from([0.5, 1.0, 1.0])),
+                free_memory_gib=memory * draw(st.sampled_from([0.5, 1.0, 1.0])),
+                free_gpus=draw(st.integers(0, gpus)),
+                online=draw(st.sampled_from([True, True, True, False])),
+                draining=draw(st.sampled_from([False, False, False, True])),
+                host=host,
+                host_free_gpus=None if host is None else pools[host],
+            )
+        )
+    return machines
+
+
+def planned(requests: Sequence[Request], machines: Sequence[Machine]) -> dict[int, Placement | Waiting]:
+    answers = plan(requests, machines, currency="EUR")
+    assert Counter(each.request_id for each in answers) == Counter(each.id for each in requests)
+    return {each.request_id: each for each in answers}
+
+
+def take(machines: list[Machine], machine_id: int, required: Requirements) -> list[Machine]:
+    """The machines after this much was given away on one of them."""
+    (chosen,) = (each for each in machines if each.id == machine_id)
+    left = []
+    for each in machines:
+        if each.host is not None and each.host == chosen.host:
+            assert each.host_free_gpus is not None
+            each = replace(each, host_free_gpus=each.host_free_gpus - required.gpus)
+        if each.id == machine_id:
+            each = replace(
+                each,
+                free_cpus=each.free_cpus - required.cpus,
+                free_memory_gib=each.free_memory_gib - required.memory_gib,
+                free_gpus=each.free_gpus - required.gpus,
+            )
+        left.append(each)
+    return left
+
+
+def as_left(
+    requests: Sequence[Request], machines: list[Machine], answers: dict[int, Placement | Waiting]
+) -> list[Machine]:
+    for each in order(requests):
+        answer = answers[each.id]
+        if isinstance(answer, Placement):
+            machines = take(machines, answer.machine_id, each.requirements)
+    return machines
+
+
+def slowly(requests: Sequence[Request], machines: list[Machine]) -> dict[int, int | None]:
+    """The rules, word for word."""
+
+    def preference(machine: Machine, required: Requirements) -> tuple[object, ...]:
+        billed = billed_per_hour(machine.price_per_hour, share_of(required, machine))
+        pool = machine.free_gpus if machine.host_free_gpus is None else min(machine.free_gpus, machine.host_free_gpus)
+        left = [(machine.free_cpus - required.cpus) / machine.cpus] if machine.cpus else []
+        left += [(machine.free_memory_gib - required.memory_gib) / machine.memory_gib] if machine.memory_gib else []
+        return (
+            billed,
+            machine.gpus > 0 and required.gpus == 0,
+            pool - required.gpus if required.gpus else 0,
+            round(min(left, default=0.0), 9),
+            machine.name,
+            machine.id,
+        )
+
+    answers: dict[int, int | None] = {}
+    for each in order(requests):
+        fitting = [machine for machine in machines if fits_now(each.requirements, machine)]
+        answers[each.id] = None
+        if fitting:
+            best = min((preference(machine, each.requirements), machine.id) for machine in fitting)[1]
+            machines = take(machines, best, each.requirements)
+            answers[each.id] = best
+    return answers
+
+
+@settings(patient, max_examples=300)
+@given(some_requests(), some_machines())
+def test_the_planner_does_what_the_rules_say(requests: list[Request], machines: list[Machine]) -> None:
+    answers = planned(requests, machines)
+    got = {key: answer.machine_id if isinstance(answer, Placement) else None for key, answer in answers.items()}
+    assert got == slowly(requests, machines)
+
+
+@patient
+@given(some_requests(), some_machines())
+def test_no_machine_and_no_host_is_ever_overcommitted(requests: list[Request], machines: list[Machine]) -> None:
+    answers = planned(requests, machines)
+    placed: dict[int, list[Requirements]] = {}
+    for each in requests:
+        answer = answers[each.id]
+        if isinstance(answer, Placement):
+            placed.setdefault(answer.machine_id, []).append(each.requirements)
+    for machine in machines:
+        here = placed.get(machine.id, [])
+        assert sum(each.cpus for each in here) <= machine.free_cpus + TOLERANCE
+        assert sum(each.memory_gib for each in here) <= machine.free_memory_gib + TOLERANCE
+        assert sum(each.gpus for each in here) <= machine.free_gpus
+    for host in ("h1", "h2"):
+        members = [machine for machine in machines if machine.host == host]
+        taken = sum(each.gpus for machine in members for each in placed.get(machine.id, []))
+        assert not members or taken <= (members[0].host_free_gpus or 0)
+
+
+@patient
+@given(some_requests(), some_machines())
+def test_a_placement_satisfies_every_requirement(requests: list[Request], machines: list[Machine]) -> None:
+    by_id = {machine.id: machine for machine in machines}
+    answers = planned(requests, machines)
+    for each in requests:
+        answer = answers[each.id]
+        if isinstance(answer, Placement):
+            machine = by_id[answer.machine_id]
+            assert fits_now(each.requirements, machine)  # alone it would have fitted there too
+            assert answer.share == share_of(each.requirements, machine)
+
+
+@patient
+@given(some_requests(), some_machines())
+def test_what_waits_fits_nowhere_in_the_end_and_is_told_the_right_reason(
+    requests: list[Request], machines: list[Machine]
+) -> None:
+    answers = planned(requests, machines)
+    left = as_left(requests, machines, answers)
+    for each in requests:
+        answer = answers[each.id]
+        if isinstance(answer, Placement):
+            continue
+        assert not any(fits_now(each.requirements, machine) for machine in left)
+        empty = [
+            replace(
+                machine, free_cpus=machine.cpus, free_memory_gib=machine.memory_gib, free_gpus=machine.gpus,
+                host_free_gpus=None,
+            )
+            for machine in machines
+        ]  # fmt: skip
+        would_fit = any(fits_now(each.requirements, machine) for machine in empty)
+        assert answer.reason is (WaitingReason.MACHINES_BUSY if would_fit else WaitingReason.NO_MACHINE_FITS)
+        assert 0 < len(answer.detail) <= 300
+
+
+@patient
+@given(some_requests(), some_machines())
+def test_of_those_who_ask_for_the_same_nobody_is_served_before_an_earlier_one(
+    requests: list[Request], machines: list[Machine]
+) -> None:
+    answers = planned(requests, machines)
+    for required in [each.requirements for each in requests]:
+        same = [each for each in order(requests) if each.requirements == required]
+        served = [isinstance(answers[each.id], Placement) for each in same]
+        assert served == sorted(served, reverse=True)
+
+
+@patient
+@given(some_requests(), some_machines(), st.randoms(use_true_random=False))
+def test_no_order_of_the_arguments_changes_an_answer(
+    requests: list[Request], machines: list[Machine], random: Random
+) -> None:
+    expected = plan(requests, machines, currency="EUR")
+    shuffled_requests, shuffled_machines = requests.copy(), machines.copy()
+    random.shuffle(shuffled_requests)
+    random.shuffle(shuffled_machines)
+    assert plan(shuffled_requests, shuffled_machines, currency="EUR") == expected
