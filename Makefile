@@ -16,15 +16,15 @@ run: $(VENV)/installed-run ## Everything on this machine, with an embedded Postg
 
 examples: $(VENV)/installed-examples ## What the examples need: scikit-learn
 
-test: $(VENV)/installed-test ## All tests, on a real PostgreSQL, with real processes
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+test: $(VENV)/installed-test $(VENV)/installed-client ## All tests, on a real PostgreSQL, with real processes
+	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(VENV)/installed-test ## Lint, types, import rules, migrations against models, the schema's snapshot
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
-	@$(BIN)/python -m pytest -q tests/db/test_schema.py tests/graph/test_snapshot.py
+	@$(BIN)/python -m pytest -q tests/db/test_schema.py tests/graph/test_snapshot.py tests/test_architecture.py
 
 bench: $(VENV)/installed-test ## What the performance claims are measured with
 	@$(BIN)/python -m benchmarks.latency
@@ -52,4 +52,9 @@ $(VENV)/installed-%: requirements-%.lock pyproject.toml | $(VENV)/python
 	@echo "Installing what Simulations needs ($<) ..."
 	@$(PIP) --require-hashes -r $<
 	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Node is used where it is there; the test's dependencies bring one where it is not.
+$(VENV)/installed-client: tests/client/package-lock.json $(VENV)/installed-test
+	@cd tests/client && PATH="$$PATH:$(CURDIR)/$(BIN)" npm ci --no-audit --no-fund --silent
 	@touch $@

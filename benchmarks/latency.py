@@ -13,15 +13,14 @@ import subprocess
 import sys
 import time
 
-from gql import Client, gql
+from gql import Client, GraphQLRequest
 from gql.transport.httpx import HTTPXAsyncTransport
 from gql.transport.websockets import WebsocketsTransport
 
 from benchmarks.report import Row, publish
 from benchmarks.service import running_service
 
-CREATE = gql(
-    """
+CREATE = """
     mutation Submit($entrypoint: [String!]!) {
       createSimulation(input: { entrypoint: $entrypoint, resources: { cpus: 0.1 } }) {
         simulation { id }
@@ -29,14 +28,11 @@ CREATE = gql(
       }
     }
     """
-)
-FOLLOW = gql(
-    """
+FOLLOW = """
     subscription Follow($id: ID!) {
       convergence(simulationId: $id) { state reason series { metric values } }
     }
     """
-)
 # Prints the wall clock as a metric: the subscriber, on the same machine, subtracts it from its own.
 CLOCK = """
 import json, time
@@ -56,12 +52,12 @@ async def measure(address: str, runs: int, points: int) -> tuple[list[float], li
     async with Client(transport=http) as submitting, Client(transport=socket) as following:
         for _ in range(runs):
             begun = time.perf_counter()
-            created = await submitting.execute(CREATE, variable_values={"entrypoint": entrypoint})
+            created = await submitting.execute(GraphQLRequest(CREATE, variable_values={"entrypoint": entrypoint}))
             simulation = created["createSimulation"]["simulation"]
             if simulation is None:
                 raise RuntimeError(json.dumps(created))
             running = False
-            async for event in following.subscribe(FOLLOW, variable_values={"id": simulation["id"]}):
+            async for event in following.subscribe(GraphQLRequest(FOLLOW, variable_values={"id": simulation["id"]})):
                 now = time.time()
                 curve = event["convergence"]
                 if not running and curve["state"] == "RUNNING":

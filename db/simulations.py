@@ -14,6 +14,7 @@ import orjson
 from sqlalchemy import Select, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import load_only
 
 from db import events, lifecycle
 from db.errors import NotFound, Taken, WrongState
@@ -205,11 +206,28 @@ async def recent(session: AsyncSession, period: timedelta, *, limit: int = 1000)
     ).all()
 
 
+_PLANNED = (
+    Simulation.id,
+    Simulation.attempt,
+    Simulation.priority,
+    Simulation.created_at,
+    Simulation.cpus,
+    Simulation.memory_gib,
+    Simulation.gpus,
+    Simulation.gpu_model,
+    Simulation.labels,
+    Simulation.machine_id,
+    Simulation.machine_name,
+    Simulation.max_price_per_hour,
+)
+
+
 async def queue(session: AsyncSession, *, limit: int) -> Sequence[Simulation]:
-    """What waits and may be planned now: highest priority first, then oldest."""
+    """What waits and may be planned now: highest priority first, then oldest. Only what a plan needs is loaded."""
     return (
         await session.scalars(
             select(Simulation)
+            .options(load_only(*_PLANNED, raiseload=True))  # thousands of rows: half of the time was the rest
             .where(Simulation.state == SimulationState.QUEUED, Simulation.queued_at <= func.now())
             .order_by(Simulation.priority.desc(), Simulation.created_at, Simulation.id)
             .limit(limit)

@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from db.connection import connect_raw, create_engine, session_factory
-from db.embedded import EmbeddedServer, serve
+from db.embedded import EmbeddedServer, find_url, serve
 
 # Nothing here outlives the tests, so nothing needs to reach the disk.
 FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
@@ -73,6 +73,9 @@ def data_directory(scratch: Path) -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="data-", dir=scratch))
     directory.chmod(0o711)
     yield directory
+    if find_url(directory) is not None:  # left by a process that the test killed: adopt it, and stop it
+        with serve(directory):
+            pass
     shutil.rmtree(directory, ignore_errors=True)
 
 

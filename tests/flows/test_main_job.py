@@ -66,7 +66,7 @@ async def test_a_diverging_demo_delivers_null_and_finishes(service: Service) -> 
     assert events[-1]["state"] == "FINISHED"
 
 
-@pytest.mark.parametrize(("rate", "learns"), [("0.05", True), ("1000", False)])
+@pytest.mark.parametrize(("rate", "learns"), [("0.005", True), ("1000", False)])
 async def test_the_digits_example_learns_or_visibly_fails_to(service: Service, rate: str, learns: bool) -> None:
     pytest.importorskip("sklearn")
     simulation = await service.submit(

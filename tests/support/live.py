@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 import psutil
-from gql import Client, gql
+from gql import Client, GraphQLRequest
 from gql.transport.exceptions import TransportError
 from gql.transport.websockets import WebsocketsTransport
 
@@ -160,7 +160,7 @@ class Service:
                 transport = WebsocketsTransport(f"ws://127.0.0.1:{self.port}/graphql")
                 async with Client(transport=transport) as session:
                     async for result in session.subscribe(
-                        gql(CURVE), variable_values={"id": simulation_id, "after": after}
+                        GraphQLRequest(CURVE, variable_values={"id": simulation_id, "after": after})
                     ):
                         event = result["convergence"]
                         after = event["cursor"]

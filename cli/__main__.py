@@ -1,0 +1,5 @@
+"""`python -m cli` is `simulations`."""
+
+from cli.app import main
+
+main()

@@ -1,0 +1,155 @@
+"""What the API answers, as values. States and reasons stay text: they are only shown, and a newer
+server may have new ones.
+
+A field that is missing or of another shape is pydantic's ValidationError; `cli.server` makes a sentence of it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic.alias_generators import to_camel
+
+FINAL_STATES = frozenset({"FINISHED", "FAILED", "CANCELLED"})
+
+
+class Answer(BaseModel):
+    """A GraphQL object: camelCase outside, frozen."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+
+    def as_json(self) -> object:
+        """Put it back into the API's words, for `--json`."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class Named(Answer):
+    id: str
+    name: str
+
+
+class Waiting(Answer):
+    reason: str
+    detail: str
+
+
+class StopWanted(Answer):
+    reason: str
+    by: str
+
+
+class Simulation(Answer):
+    """What a line of a list needs."""
+
+    id: str
+    name: str
+    state: str
+    reason: str | None
+    reason_detail: str | None
+    waiting: Waiting | None
+    stop_wanted: StopWanted | None
+    project: Named
+    machine: Named | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in FINAL_STATES
+
+    @property
+    def changed_at(self) -> datetime:
+        """When it last moved, as far as its own dates tell."""
+        return self.finished_at or self.started_at or self.created_at
+
+    @property
+    def why(self) -> str:
+        """Why it is where it is: a sentence, a reason, or nothing."""
+        if self.waiting is not None:
+            return self.waiting.detail or self.waiting.reason
+        if self.stop_wanted is not None and not self.is_final:
+            return f"stop wanted by {self.stop_wanted.by} ({self.stop_wanted.reason})"
+        return f"{self.reason}: {self.reason_detail}" if self.reason and self.reason_detail else self.reason or ""
+
+
+class Resources(Answer):
+    cpus: float
+    memory_gib: float
+    gpus: int
+    gpu_model: str | None
+    labels: dict[str, JsonValue]
+    machine: Named | None
+    max_price_per_hour: str | None
+
+
+class Limits(Answer):
+    max_runtime_seconds: int | None
+    max_retries: int
+    retry_on: tuple[str, ...]
+
+
+class Attempt(Answer):
+    number: int
+    machine_name: str
+    assigned_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    reason: str | None
+    reason_detail: str | None
+    exit_code: int | None
+    signal: int | None
+    gpu_indices: tuple[int, ...]
+
+
+class Event(Answer):
+    at: datetime
+    kind: str
+    actor: str
+
+
+class Details(Simulation):
+    """Everything about one simulation."""
+
+    entrypoint: tuple[str, ...]
+    parameters: dict[str, JsonValue]
+    environment: dict[str, JsonValue]
+    working_directory: str | None
+    tags: tuple[str, ...]
+    resources: Resources
+    priority: int
+    limits: Limits
+    attempts: tuple[Attempt, ...]
+    events: tuple[Event, ...]
+    created_by: str
+    retry_of: Named | None
+
+
+class UserError(Answer):
+    message: str
+    field: tuple[str, ...] | None
+
+    def sentence(self) -> str:
+        """The message, behind the field it is about unless it begins with that already."""
+        path = ".".join(self.field or ())
+        return self.message if not path or self.message.startswith(path) else f"{path}: {self.message}"
+
+
+class Series(Answer):
+    """New points of one metric: columns of equal length."""
+
+    metric: str
+    steps: tuple[int, ...]
+    values: tuple[float | None, ...]
+    elapsed: tuple[float, ...]
+    supersedes_from: int | None
+
+
+class ConvergenceEvent(Answer):
+    cursor: str
+    attempt: int
+    live: bool
+    state: str
+    reason: str | None
+    series: tuple[Series, ...]

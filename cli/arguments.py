@@ -1,0 +1,103 @@
+"""What people type, turned into values: durations, key=value pairs, ids. Fails with `UsageError`: expected and got."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from cli.errors import UsageError
+
+UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+PART = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d|w)?")
+LONGEST = timedelta(days=100_000)
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read "90", "90s", "15m", "1.5h", "1h30m", "2d"; a bare number counts seconds."""
+    expected = f"expected a duration like 90s, 15m, 1h30m or 2d, got {text!r}"
+    rest = text.strip().lower()
+    seconds = 0.0
+    parts = 0
+    while rest:
+        match = PART.match(rest)
+        # "1h30" could mean minutes or seconds: only a number on its own may go without a unit.
+        if match is None or (match[2] is None and (parts or match.end() != len(rest))):
+            raise UsageError(expected)
+        seconds += float(match[1]) * UNITS[match[2] or "s"]
+        rest = rest[match.end() :].lstrip()
+        parts += 1
+    if not parts or not 0 < seconds <= LONGEST.total_seconds():
+        raise UsageError(expected)
+    return timedelta(seconds=seconds)
+
+
+def parse_parameters(pairs: Sequence[str], option: str = "--parameter") -> dict[str, object]:
+    """Read key=value pairs whose values are JSON where they parse as JSON, else text."""
+    return {key: _json_or_text(value) for key, value in parse_pairs(pairs, option).items()}
+
+
+def parse_pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
+    """Read key=value pairs; a key may stand once."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        key = key.strip()
+        if not separator or not key:
+            raise UsageError(f"{option}: expected KEY=VALUE, got {pair!r}")
+        if key in found:
+            raise UsageError(f"{option}: {key} is given twice")
+        found[key] = value
+    return found
+
+
+def absolute_directory(path: str | None) -> str | None:
+    """Resolve a working directory against the one we are in, for `--working-directory .`; `~` too."""
+    return str(Path(path).expanduser().absolute().resolve()) if path is not None else None
+
+
+def relative_files(command: Sequence[str]) -> list[str]:
+    """Find the arguments that name a file here by a relative path: the simulation starts elsewhere."""
+    return [word for word in command if _is_relative_file(word)]
+
+
+def is_node_id(text: str, typename: str) -> bool:
+    """Whether this is the API's id of a `typename` (Relay: base64 of "Machine:3"), and no name."""
+    try:
+        kind, _, number = base64.b64decode(text, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        return False
+    return kind == typename and number.isdigit()
+
+
+def _json_or_text(text: str) -> object:
+    try:
+        # Infinity and NaN parse in Python but are no JSON: they stay text.
+        return json.loads(text, parse_constant=lambda constant: constant)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _is_relative_file(word: str) -> bool:
+    if not word or word.startswith(("/", "-", "~")) or "\0" in word:
+        return False
+    try:
+        return Path(word).is_file()
+    except OSError:  # longer than any name can be
+        return False
+
+
+STATES = ("QUEUED", "STARTING", "RUNNING", "FINISHED", "FAILED", "CANCELLED")
+
+
+def parse_states(given: Sequence[str]) -> list[str]:
+    """Read the names of states, in any case, several in one with commas."""
+    states = [word.strip().upper() for text in given for word in text.split(",")]
+    for state in states:
+        if state not in STATES:
+            raise UsageError(f"--state: expected one of {', '.join(STATES).lower()}, got {state.lower()!r}")
+    return states

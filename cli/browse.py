@@ -1,0 +1,123 @@
+"""`simulations list` and `simulations show`: what there is, as tables for people or JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+from rich.table import Table
+from rich.text import Text
+
+from cli.answers import Attempt, Details, Simulation
+from cli.terminal import clean, say_age, say_duration, state_text, stdout
+
+MOST_EVENTS = 20  # of the history; the newest
+
+
+def print_list(simulations: Sequence[Simulation], *, more: bool) -> None:
+    """Print a table, newest first; `more` says that there are older ones that are not in it."""
+    now = datetime.now(UTC)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("ID", no_wrap=True, overflow="fold")
+    for title in ("NAME", "PROJECT"):
+        table.add_column(title, overflow="ellipsis", no_wrap=True, max_width=40)
+    table.add_column("STATE", no_wrap=True)
+    table.add_column("WHY", overflow="fold", max_width=60)
+    table.add_column("MACHINE", overflow="ellipsis", no_wrap=True, max_width=30)
+    table.add_column("CHANGED", no_wrap=True)
+    for each in simulations:
+        table.add_row(
+            clean(each.id),
+            clean(each.name),
+            clean(each.project.name),
+            state_text(each.state),
+            clean(each.why, limit=200),
+            clean(each.machine.name) if each.machine else "",
+            say_age(each.changed_at, now),
+        )
+    console = stdout()
+    console.print(table)
+    if more:
+        console.print(Text("There are older ones: --limit N, or --all.", style="dim"))
+
+
+def print_details(simulation: Details) -> None:
+    """Print everything about one simulation."""
+    now = datetime.now(UTC)
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for title, value in _facts(simulation, now):
+        if value:
+            facts.add_row(title, value)
+    console = stdout()
+    console.print(Text.assemble((clean(simulation.name), "bold"), "  ", state_text(simulation.state)))
+    console.print(facts)
+    if simulation.attempts:
+        table = Table(box=None, pad_edge=False, header_style="bold", title="Attempts", title_justify="left")
+        for heading in ("NO", "MACHINE", "BEGAN", "TOOK", "END"):
+            table.add_column(heading, overflow="fold")
+        for attempt in simulation.attempts:
+            table.add_row(*_attempt(attempt, now))
+        console.print()
+        console.print(table)
+    if simulation.events:
+        table = Table(box=None, pad_edge=False, header_style="bold", title="History", title_justify="left")
+        for heading in ("AT", "WHAT", "WHO"):
+            table.add_column(heading, overflow="fold")
+        for event in simulation.events[-MOST_EVENTS:]:
+            table.add_row(f"{event.at.astimezone():%Y-%m-%d %H:%M:%S}", clean(event.kind), clean(event.actor))
+        console.print()
+        console.print(table)
+
+
+def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
+    resources, limits = simulation.resources, simulation.limits
+    yield "id", clean(simulation.id)
+    yield "project", clean(simulation.project.name)
+    yield "why", clean(simulation.why)
+    yield "command", clean(shlex.join(simulation.entrypoint), limit=2000)
+    yield "directory", clean(simulation.working_directory or "")
+    yield "parameters", _json(simulation.parameters)
+    # Values may be secrets, and a terminal is looked at by others: --json shows them.
+    yield "environment", ", ".join(clean(name) for name in simulation.environment)
+    yield "tags", ", ".join(clean(tag) for tag in simulation.tags)
+    gpus = (
+        f"{resources.gpus} GPUs{f' ({resources.gpu_model})' if resources.gpu_model else ''}" if resources.gpus else ""
+    )
+    needs = [f"{resources.cpus:g} cpus", f"{resources.memory_gib:g} GiB" if resources.memory_gib else "", gpus]
+    needs += [f"{name}={value}" for name, value in resources.labels.items()]
+    needs += [f"machine {resources.machine.name}"] if resources.machine else []
+    needs += [f"at most {resources.max_price_per_hour} per hour"] if resources.max_price_per_hour else []
+    yield "needs", clean(", ".join(need for need in needs if need))
+    yield "machine", clean(simulation.machine.name) if simulation.machine else ""
+    yield "priority", str(simulation.priority) if simulation.priority else ""
+    longest = limits.max_runtime_seconds
+    runtime = f"{say_duration(timedelta(seconds=longest))}, " if longest is not None else ""
+    yield "limits", f"{runtime}{limits.max_retries} retries after {', '.join(map(clean, limits.retry_on)) or 'nothing'}"
+    yield "submitted", f"{say_age(simulation.created_at, now)} by {clean(simulation.created_by)}"
+    if simulation.started_at is not None:
+        until = simulation.finished_at or now
+        running = "" if simulation.finished_at else " so far"
+        yield "took", f"{say_duration(until - simulation.started_at)}{running}"
+    yield "retry of", clean(simulation.retry_of.id) if simulation.retry_of else ""
+
+
+def _attempt(attempt: Attempt, now: datetime) -> tuple[str, ...]:
+    began = attempt.started_at or attempt.assigned_at
+    end = attempt.reason or ("" if attempt.ended_at else "goes on")
+    if attempt.exit_code:
+        end += f", exit code {attempt.exit_code}"
+    if attempt.signal:
+        end += f", signal {attempt.signal}"
+    if attempt.reason_detail:
+        end += f": {attempt.reason_detail}"
+    gpus = f" GPU {','.join(map(str, attempt.gpu_indices))}" if attempt.gpu_indices else ""
+    took = say_duration((attempt.ended_at or now) - began)
+    return str(attempt.number), f"{clean(attempt.machine_name)}{gpus}", say_age(began, now), took, clean(end)
+
+
+def _json(value: dict[str, object] | object) -> str:
+    return clean(json.dumps(value, ensure_ascii=False), limit=2000) if value else ""

@@ -1,0 +1,64 @@
+"""`simulations migrate`: bring the tables up to this version, of the given database or of the embedded one.
+
+Fails with `StartFailed`: a sentence of what stands in the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from sqlalchemy.exc import SQLAlchemyError
+
+import settings as knobs
+from cli.errors import ExitCode, StartFailed
+from cli.terminal import say
+from cli.up import progress
+from db import connection, embedded, schema
+
+
+def migrate() -> ExitCode:
+    """Migrate, or say why not. Raises `StartFailed`."""
+    try:
+        settings = knobs.load()
+        if settings.database_url is not None:
+            with progress("Migrating the database"):
+                asyncio.run(_migrate(settings.database_url))
+        elif not _migrate_embedded(settings):
+            return ExitCode.OK
+    except (
+        knobs.SettingsError,
+        embedded.EmbeddedError,
+        connection.DatabaseError,
+        schema.SchemaMismatch,
+    ) as error:
+        raise StartFailed(str(error)) from error
+    except (SQLAlchemyError, OSError) as error:
+        reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+        raise StartFailed(f"The migration failed, and nothing was changed: {reason}") from error
+    say("The database's tables are those of this version.")
+    return ExitCode.OK
+
+
+async def _migrate(url: str) -> None:
+    engine = connection.create_engine(url, pool_size=1, application="migrate")
+    try:
+        await connection.check_server(engine)
+    finally:
+        await engine.dispose()
+    await schema.upgrade(url)
+
+
+def _migrate_embedded(settings: knobs.Settings) -> bool:
+    directory = (settings.data_dir or embedded.default_data_directory()).absolute()
+    try:
+        with (
+            embedded.lock(directory, "a migration"),
+            progress(f"Migrating the database in {directory}"),
+            embedded.serve(directory) as server,
+        ):
+            asyncio.run(schema.upgrade(server.url))
+    except embedded.AlreadyRunning as running:
+        where = f" at {running.url}" if running.url else ""
+        say(f"Simulations runs{where} on {directory}, and migrated its database when it started.")
+        return False
+    return True

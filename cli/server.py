@@ -1,0 +1,273 @@
+"""A Simulations server, seen from a client: where it is, what is asked of it, and what its failures mean in sentences.
+
+Requests go over HTTP, one connection per command; streams (`cli.follow`) over a WebSocket to the same address.
+Fails with `ServerUnreachable`, `ServerRefused`, or `UsageError` where the address itself makes no sense.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from gql import Client, GraphQLRequest
+from gql.transport.exceptions import (
+    TransportConnectionFailed,
+    TransportError,
+    TransportProtocolError,
+    TransportQueryError,
+    TransportServerError,
+)
+from gql.transport.httpx import HTTPXTransport
+from gql.transport.websockets import WebsocketsTransport
+from pydantic import ValidationError
+
+from cli.answers import Answer, Details, Named, Simulation, UserError
+from cli.arguments import is_node_id
+from cli.documents import CANCEL, CREATE, DETAILS, LIST, MACHINES, PROJECTS, RETRY
+from cli.errors import CommandError, ServerRefused, ServerUnreachable, UsageError
+from cli.terminal import clean
+
+DEFAULT_URL = "http://localhost:8000"
+REQUEST_SECONDS = 30.0
+BIGGEST_FRAME_BYTES = 64 * 2**20  # a batch of 10,000 points is about 1 MB of JSON; websockets stops at 1 MiB by itself
+PAGE_SIZE = 100
+NEWEST = "last"  # instead of an id
+
+# Errors reach the user as sentences; gql's own log would tell them a second time.
+logging.getLogger("gql").addHandler(logging.NullHandler())
+logging.getLogger("gql").propagate = False
+
+Asked = TypeVar("Asked", bound=Answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where a server is, and who is asking. Prints without the token."""
+
+    url: str
+    token: str | None = field(default=None, repr=False)
+
+    @property
+    def graphql_url(self) -> str:
+        return f"{self.url}/graphql"
+
+    @property
+    def websocket_url(self) -> str:
+        return f"ws{self.graphql_url.removeprefix('http')}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    @property
+    def is_near(self) -> bool:
+        """Whether it is on this host: then no proxy of the environment is asked."""
+        host = urlsplit(self.url).hostname or ""
+        try:
+            return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
+
+
+def parse_server(url: str, token: str | None) -> Server:
+    """Read an address as people give it: with or without `/graphql`. Raises `UsageError`."""
+    address = url.strip().rstrip("/").removesuffix("/graphql")
+    try:
+        parts = urlsplit(address)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise UsageError(f"--url: expected an address like {DEFAULT_URL}, got {url!r}")
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise UsageError("--token: expected a token as `simulations` gave it out: plain letters, no line breaks")
+    return Server(address, token or None)
+
+
+def websocket_transport(server: Server) -> WebsocketsTransport:
+    """Make a connection for streams; it is opened by whoever uses it."""
+    arguments: dict[str, object] = {"max_size": BIGGEST_FRAME_BYTES, "compression": None}
+    if server.is_near:
+        arguments["proxy"] = None
+    return WebsocketsTransport(
+        server.websocket_url,
+        headers=server.headers,
+        init_payload=dict(server.headers),
+        subprotocols=[WebsocketsTransport.GRAPHQLWS_SUBPROTOCOL],
+        close_timeout=2,
+        connect_args=arguments,
+    )
+
+
+# --- what is asked ---------------------------------------------------------------------------------------------
+
+
+def create(server: Server, wanted: Mapping[str, object]) -> Simulation:
+    """Queue a simulation. `wanted` is the API's CreateSimulationInput."""
+    return _mutate(server, CREATE, "createSimulation", wanted)
+
+
+def cancel(server: Server, simulation_id: str) -> Simulation:
+    """Ask for a simulation's end; one that is on a machine is stopped there first."""
+    return _mutate(server, CANCEL, "cancelSimulation", {"id": simulation_id})
+
+
+def retry(server: Server, simulation_id: str) -> Simulation:
+    """Queue a simulation like an ended one."""
+    return _mutate(server, RETRY, "retrySimulation", {"id": simulation_id})
+
+
+def get(server: Server, simulation_id: str) -> Details:
+    """Read everything about one simulation. Raises `ServerRefused` where there is none."""
+    found = _ask(server, DETAILS, {"id": simulation_id}).get("simulation")
+    if found is None:
+        raise unknown_simulation(simulation_id)
+    return read_answer(Details, found)
+
+
+def newest_first(
+    server: Server, *, states: Sequence[str] = (), project: str | None = None, limit: int | None = None
+) -> list[Simulation]:
+    """List simulations, at most `limit` of them."""
+    wanted: dict[str, object] = {"states": list(states) or None}
+    if project is not None:
+        found = (each for each in _walk(server, PROJECTS, "projects", Named, {}) if each.name == project)
+        named = next(found, None)
+        if named is None:
+            raise ServerRefused(f"There is no project named {clean(project)}.")
+        wanted["project"] = named.id
+    first = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit)
+    return list(islice(_walk(server, LIST, "simulations", Simulation, wanted, first), limit))
+
+
+def resolve_id(server: Server, given: str) -> str:
+    """Take an id as it is, and the word `last` as the newest simulation's."""
+    if given != NEWEST:
+        return given
+    newest = newest_first(server, limit=1)
+    if not newest:
+        raise ServerRefused("There is no simulation yet.")
+    return newest[0].id
+
+
+def machine_id(server: Server, given: str) -> str:
+    """Find a machine by its exact name; an id is taken as it is."""
+    if is_node_id(given, "Machine"):
+        return given
+    found = list(_walk(server, MACHINES, "machines", Named, {"name": given}))
+    matching = [machine.id for machine in found if machine.name == given]
+    if not matching:
+        names = ", ".join(clean(machine.name) for machine in found[:5])
+        raise ServerRefused(f"There is no machine named {clean(given)}." + (f" Similar: {names}." if names else ""))
+    if len(matching) > 1:
+        raise ServerRefused(f"{len(matching)} machines are named {clean(given)}: give an id ({', '.join(matching)}).")
+    return matching[0]
+
+
+# --- what failures mean ----------------------------------------------------------------------------------------
+
+
+def explain(error: BaseException, server: Server) -> CommandError:
+    """Say in a sentence what a transport's error means for the person who asked."""
+    match error:
+        case TransportQueryError():
+            return ServerRefused(_sentences(error.errors) or clean(str(error)))
+        case TransportServerError() if error.code in (401, 403):
+            return ServerRefused(_login_sentence(server))
+        case TransportServerError() | TransportProtocolError():
+            told = f" (HTTP {error.code})" if isinstance(error, TransportServerError) and error.code else ""
+            return ServerUnreachable(
+                f"What answers at {server.url} is no Simulations server{told}. Check --url or SIMULATIONS_URL."
+            )
+    cause = error.__cause__ if isinstance(error, TransportConnectionFailed) else None
+    status = getattr(getattr(cause, "response", None), "status_code", None)  # a WebSocket handshake that was refused
+    closed = getattr(getattr(cause, "rcvd", None), "code", None)  # a WebSocket that was closed with a code
+    if status in (401, 403) or closed in (4401, 4403):
+        return ServerRefused(_login_sentence(server))
+    if status is not None:
+        return ServerUnreachable(f"{server.url} has no streams (HTTP {status} for a WebSocket). Is a proxy in between?")
+    slow = isinstance(error, TimeoutError) or "timed out" in str(error).lower()
+    return ServerUnreachable(
+        f"No Simulations server answers at {server.url}{' in time' if slow else ''}. "
+        "Start one with `make run` (or `simulations up`), or say where it is with --url or SIMULATIONS_URL."
+    )
+
+
+def unknown_simulation(simulation_id: str) -> ServerRefused:
+    """Say that an id is nobody's."""
+    return ServerRefused(
+        f"There is no simulation with the id {clean(simulation_id)}. `simulations list --all` shows the ids."
+    )
+
+
+def read_answer(model: type[Asked], value: object) -> Asked:
+    """Read a GraphQL object. Raises `ServerUnreachable`: the server speaks another version."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        where = ", ".join(sorted({".".join(map(str, problem["loc"])) for problem in error.errors()})[:3])
+        raise ServerUnreachable(
+            f"The server's answer is that of another version ({where}). Install that version."
+        ) from None
+
+
+def _walk(
+    server: Server,
+    document: GraphQLRequest,
+    name: str,
+    model: type[Asked],
+    variables: Mapping[str, object],
+    first: int = PAGE_SIZE,
+) -> Iterator[Asked]:
+    """Yield a connection's nodes, page after page as they are wanted."""
+    after: object = None
+    while True:
+        page = _object(_ask(server, document, {**variables, "first": first, "after": after}).get(name))
+        nodes = page.get("nodes")
+        for node in nodes if isinstance(nodes, list) else []:
+            yield read_answer(model, node)
+        turn = _object(page.get("pageInfo"))
+        after = turn.get("endCursor")
+        if not turn.get("hasNextPage") or after is None:
+            return
+
+
+def _mutate(server: Server, document: GraphQLRequest, name: str, given: Mapping[str, object]) -> Simulation:
+    payload = _object(_ask(server, document, {"input": given}).get(name))
+    errors = payload.get("userErrors")
+    if isinstance(errors, list) and errors:
+        raise ServerRefused("\n".join(clean(read_answer(UserError, error).sentence()) for error in errors))
+    return read_answer(Simulation, payload.get("simulation"))
+
+
+def _ask(server: Server, document: GraphQLRequest, variables: Mapping[str, object]) -> dict[str, object]:
+    request = GraphQLRequest(document, variable_values=dict(variables))
+    transport = HTTPXTransport(
+        server.graphql_url, headers=server.headers, timeout=REQUEST_SECONDS, trust_env=not server.is_near
+    )
+    try:
+        with Client(transport=transport) as session:
+            answer: dict[str, object] = session.execute(request)
+            return answer
+    except (TransportError, TimeoutError) as error:
+        raise explain(error, server) from error
+
+
+def _object(value: object) -> dict[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def _sentences(errors: Sequence[object] | None) -> str:
+    messages = [error.get("message") for error in errors or () if isinstance(error, dict)]
+    return "\n".join(clean(message) for message in messages if isinstance(message, str))
+
+
+def _login_sentence(server: Server) -> str:
+    if server.token:
+        return f"{server.url} does not accept this token. Check --token or SIMULATIONS_TOKEN."
+    return f"{server.url} wants a token: give one with --token or SIMULATIONS_TOKEN."

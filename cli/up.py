@@ -1,0 +1,278 @@
+"""`simulations up`: the whole service on one machine, until Ctrl-C.
+
+In order: settings, the data directory and its lock, whatever a killed run left behind, the port, the database (its own
+embedded one, migrated; or a given one, which must match), then `python -m graph` and `python -m scheduler`. Backwards
+at the end. Simulations are not among the things it ends: their supervisors run on, and the next start picks them up.
+
+Fails with `StartFailed` and its kinds, a sentence each; ends with 0 on Ctrl-C, SIGTERM and a closed terminal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+
+import settings as knobs
+from cli import ports, terminal
+from cli.children import Child, Program, Roster, end_all, python_module
+from cli.errors import ExitCode, InUse, StartFailed
+from cli.signals import Signals
+from db import connection, embedded, schema
+
+GRACE_SECONDS = 10.0
+READY_POLL_SECONDS = 0.1
+STILL_WAITING_SECONDS = 30.0
+DATABASE_POLL_SECONDS = 1.0
+DATABASE_PAUSE_SECONDS = 5.0
+ROSTER = "children.json"
+
+PROGRAMS = (python_module("graph"), python_module("scheduler"))
+
+
+class Database(Protocol):
+    """The embedded server, as far as `up` watches over it."""
+
+    def alive(self) -> bool: ...
+
+    def restart(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where this service lives and listens."""
+
+    data_directory: Path
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return ports.local_url(self.host, self.port)
+
+    def environment(self, database_url: str) -> dict[str, str]:
+        """Make the children's environment: ours, handed on, with what was found out here."""
+        return {
+            **os.environ,
+            "DATABASE_URL": database_url,
+            "SIMULATIONS_DATA_DIR": str(self.data_directory),
+            "HOST": self.host,
+            "PORT": str(self.port),
+        }
+
+
+def up() -> ExitCode:
+    """Run the service until a signal ends it. Raises `StartFailed`."""
+    with Signals() as signals:
+        try:
+            _up(signals)
+        except KeyboardInterrupt:
+            say("Stopped before it was ready.")
+        except knobs.SettingsError as error:
+            raise StartFailed(str(error)) from error
+        except embedded.AlreadyRunning as error:
+            raise InUse(str(error)) from error
+        except (embedded.EmbeddedError, connection.DatabaseError, schema.SchemaMismatch) as error:
+            raise StartFailed(str(error)) from error
+    return ExitCode.OK
+
+
+def _up(signals: Signals) -> None:
+    settings = knobs.load()
+    # What goes well is told in sentences here; at the level of information the log would tell it a second time.
+    quiet = settings.model_copy(update={"log_level": "warning"}) if settings.log_level == "info" else settings
+    knobs.configure_logs(quiet)
+    place = Place(
+        (settings.data_dir or embedded.default_data_directory()).absolute(),
+        settings.host,
+        ports.choose_port(settings.host, settings.port),
+    )
+    with embedded.lock(place.data_directory, place.url):
+        roster = Roster(place.data_directory / ROSTER)
+        if roster.end_leftovers():
+            say("Ended what an earlier run, which was killed, had left behind.")
+        ports.require_free(place.host, place.port)
+        with _database(settings, place) as (database_url, database):
+            asyncio.run(
+                serve(
+                    PROGRAMS,
+                    place.environment(database_url),
+                    ready=lambda: is_ready(ports.probe_url(place.host, place.port)),
+                    announce=lambda: announce(place),
+                    database=database,
+                    roster=roster,
+                    signals=signals,
+                )
+            )
+    say("Stopped. Simulations that run go on; start again to pick them up.")
+
+
+@contextmanager
+def _database(settings: knobs.Settings, place: Place) -> Iterator[tuple[str, Database | None]]:
+    """Provide a database that is ready to use: its URL, and the server if it is ours to watch."""
+    if settings.database_url is not None:
+        asyncio.run(_require_usable(settings.database_url))
+        yield settings.database_url, None
+        return
+    first = not (place.data_directory / "postgres").exists()
+    sentence = f"{'Creating' if first else 'Starting'} the database in {place.data_directory}"
+    with progress(sentence) as step, embedded.serve(place.data_directory) as server:
+        asyncio.run(schema.upgrade(server.url))
+        step.done()
+        yield server.url, server
+
+
+async def _require_usable(url: str) -> None:
+    engine = connection.create_engine(url, pool_size=1, application="up")
+    try:
+        await connection.check_server(engine)
+        await schema.require_current(engine)
+    finally:
+        await engine.dispose()
+
+
+async def serve(
+    programs: Sequence[Program],
+    environment: Mapping[str, str],
+    *,
+    ready: Callable[[], Awaitable[bool]],
+    announce: Callable[[], None],
+    roster: Roster,
+    signals: Signals,
+    database: Database | None = None,
+    grace_seconds: float = GRACE_SECONDS,
+) -> None:
+    """Keep the programs and the database running until a signal comes, then end the programs.
+
+    Raises `StartFailed` when one of them can't be kept running; all have ended then, too.
+    """
+    stop, hurry = signals.as_events(asyncio.get_running_loop())
+    children = [Child(program, environment, roster) for program in programs]
+    stopped = asyncio.create_task(stop.wait())
+    tasks = [asyncio.create_task(child.keep_running(say)) for child in children]
+    tasks.append(asyncio.create_task(_announce_when_ready(children, ready, announce)))
+    if database is not None:
+        tasks.append(asyncio.create_task(_keep_database(database)))
+    try:
+        await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            say("Stopping … (Ctrl-C again: at once)")
+    finally:
+        for task in (stopped, *tasks):
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        killed = await end_all(children, grace_seconds, hurry)
+        roster.clear()
+        signals.ignore()  # what is left to do, the database's clean stop, is quick and worth it
+    if killed:
+        say(f"{' and '.join(killed)} did not stop in time and had to be killed.")
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+async def is_ready(url: str) -> bool:
+    """Ask the service whether it is ready to be used."""
+    try:
+        # Nothing of the environment's proxies: it is on this host.
+        async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+            return (await client.get(f"{url}/readyz")).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+async def _announce_when_ready(
+    children: Sequence[Child], ready: Callable[[], Awaitable[bool]], announce: Callable[[], None]
+) -> None:
+    loop = asyncio.get_running_loop()
+    told = loop.time()
+    while not (await ready() and all(child.is_running for child in children)):
+        if loop.time() - told > STILL_WAITING_SECONDS:
+            told = loop.time()
+            say("Not ready yet; still waiting …")
+        await asyncio.sleep(READY_POLL_SECONDS)
+    announce()
+    await asyncio.Event().wait()  # all that `serve` watches goes on until it is cancelled
+
+
+async def _keep_database(database: Database) -> None:
+    while True:
+        await asyncio.sleep(DATABASE_POLL_SECONDS)
+        if database.alive():
+            continue
+        say("The database's server is gone; starting it again.")
+        try:
+            # In a thread, because recovery may take its time and the children need watching meanwhile.
+            await asyncio.to_thread(database.restart)
+        except embedded.EmbeddedError as error:
+            say(f"{error}\nTrying again in {DATABASE_PAUSE_SECONDS:g} s.")
+            await asyncio.sleep(DATABASE_PAUSE_SECONDS)
+        else:
+            say("The database's server runs again.")
+
+
+def announce(place: Place) -> None:
+    """Say where it is, and what to do with it."""
+    with suppress(OSError):
+        terminal.print_line(
+            f"\nSimulations is ready at {place.url} (GraphiQL at {place.url}/graphql)\n"
+            f"  In another terminal:  {own_command()} submit --watch -- python -m runner.demo\n"
+            f"  To stop:              Ctrl-C; simulations that run go on\n"
+        )
+
+
+def own_command() -> str:
+    """Say how this very program is called from here."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return "python -m cli"
+    found = called if called.is_absolute() else Path.cwd() / called
+    with suppress(ValueError):
+        found = found.relative_to(Path.cwd())
+    on_path = any(Path(folder) / called.name == called for folder in os.get_exec_path())
+    return called.name if on_path else shlex.quote(str(found))
+
+
+def say(sentence: str) -> None:
+    """Write a line to standard error, even if the terminal is gone: stopping must not fail for it."""
+    with suppress(OSError):
+        terminal.say(sentence)
+
+
+class Step:
+    """Something that takes a while; `done` ends its spinner, or says so in a line."""
+
+    def __init__(self, finish: Callable[[], None]) -> None:
+        self._finish = finish
+        self._is_done = False
+
+    def done(self) -> None:
+        """End it; a second time does nothing."""
+        if not self._is_done:
+            self._is_done = True
+            self._finish()
+
+
+@contextmanager
+def progress(sentence: str) -> Iterator[Step]:
+    """Show that something is being done: a spinner on a terminal, a line elsewhere."""
+    console = terminal.stderr()
+    if not console.is_terminal:
+        say(f"{sentence} …")
+        yield Step(lambda: None)
+        return
+    status = console.status(f"{sentence} …")
+    step = Step(status.stop)
+    status.start()
+    try:
+        yield step
+    finally:
+        step.done()

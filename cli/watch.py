@@ -1,0 +1,204 @@
+"""`simulations watch`: a simulation's curve, live, until it ends; the exit code says how it ended.
+
+A terminal gets a drawing, anything else a line per event, `--json` the events themselves. Each is a `Display`
+of `cli.follow`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from cli.answers import ConvergenceEvent, Simulation
+from cli.curve import Curve
+from cli.errors import ExitCode
+from cli.follow import Follower
+from cli.plot import CAN_DRAW, draw
+from cli.server import Server
+from cli.terminal import clean, print_json, print_line, say, say_duration, say_number, state_text, stdout
+
+FRAME_SECONDS = 0.125
+DRAWING_SHARE = 0.1  # of a processor, at most, for a curve of millions of points
+TALLEST = 24  # rows of plots: a full screen of one curve says no more
+
+EXIT_CODES = {"FINISHED": ExitCode.OK, "FAILED": ExitCode.FAILED, "CANCELLED": ExitCode.CANCELLED}
+
+
+def watch(server: Server, simulation_id: str, metrics: Sequence[str], *, log_scale: bool, as_json: bool) -> ExitCode:
+    """Follow a simulation to its end. Raises `CommandError`."""
+    console = stdout()
+    told = Told(simulation_id)
+    try:
+        if as_json:
+            asyncio.run(Follower(server, simulation_id, metrics, JsonLines(told)).run())
+        elif console.is_terminal and CAN_DRAW:
+            asyncio.run(_draw(server, simulation_id, metrics, told, console, log_scale=log_scale))
+        else:
+            asyncio.run(Follower(server, simulation_id, metrics, Lines(told)).run())
+    except KeyboardInterrupt:
+        say(f"Not watching any more; the simulation goes on. Watch it again: simulations watch {clean(simulation_id)}")
+        return ExitCode.INTERRUPTED
+    if not as_json:
+        print_line(told.end())
+    return EXIT_CODES.get(told.curve.state, ExitCode.NOT_DONE)
+
+
+class Told:
+    """Everything that was told so far, for whichever display."""
+
+    def __init__(self, simulation_id: str) -> None:
+        self.id = simulation_id
+        self.curve = Curve()
+        self.now: Simulation | None = None
+        self._is_out = False
+
+    def update(self, simulation: Simulation) -> None:
+        """Take the simulation as it is now; the connection stands."""
+        if self._is_out:
+            say("Connected again.")
+        self.now, self._is_out = simulation, False
+
+    def say_outage(self, sentence: str) -> None:
+        """Say once that the connection is gone, however often it is tried."""
+        if not self._is_out:
+            say(sentence)
+        self._is_out = True
+
+    def head(self) -> Text:
+        """Say in a line where the simulation stands."""
+        if self.now is None:
+            return Text(f"Asking for {clean(self.id)} …", style="dim")
+        now = self.now
+        line = Text.assemble((clean(now.name), "bold"), "  ", state_text(now.state))
+        if now.machine is not None and not now.is_final:
+            line.append(f" on {clean(now.machine.name)}")
+        if self.curve.attempt > 1:
+            line.append(f", attempt {self.curve.attempt}")
+        if now.started_at is not None:
+            line.append(f", {say_duration((now.finished_at or datetime.now(UTC)) - now.started_at)}")
+        if now.why:
+            line.append(f"  {clean(now.why)}", style="dim")
+        return line
+
+    def end(self) -> Text:
+        """Say how it ended: "FINISHED (COMPLETED) after 12.3 s, loss 0.021 at step 199"."""
+        state, reason = self.curve.state, self.curve.reason
+        line = Text.assemble(state_text(state), f" ({clean(reason)})" if reason else "")
+        if self.now is not None and self.now.finished_at is not None:
+            began = self.now.started_at or self.now.created_at
+            line.append(f" after {say_duration(self.now.finished_at - began)}")
+        summary = self.curve.summary()
+        if summary:
+            line.append(f", {clean(summary)}")
+        if self.now is not None and self.now.reason_detail:
+            line.append(f": {clean(self.now.reason_detail)}")
+        return line
+
+
+class Lines:
+    """One plain line for each event: for pipes, logs and screen readers."""
+
+    def __init__(self, told: Told) -> None:
+        self._told = told
+        self._said = ""
+
+    def simulation(self, simulation: Simulation) -> None:
+        self._told.update(simulation)
+        line = f"{simulation.state} {clean(simulation.why)}".rstrip()
+        if line != self._said and not simulation.is_final:
+            print_line(f"{clean(simulation.name)}: {line}")
+        self._said = line
+
+    def event(self, event: ConvergenceEvent) -> None:
+        self._told.curve.add(event)
+        newest: dict[int, list[str]] = {}
+        for series in event.series:
+            if series.supersedes_from is not None:
+                print_line(
+                    f"attempt {event.attempt}: {clean(series.metric)} goes on from step {series.supersedes_from}"
+                )
+            if series.steps:
+                value = series.values[-1]
+                told = f"{clean(series.metric, limit=100)}={'not finite' if value is None else say_number(value)}"
+                newest.setdefault(series.steps[-1], []).append(told)
+        for step, values in newest.items():
+            print_line(f"step {step}  {' '.join(values)}")
+
+    def outage(self, sentence: str) -> None:
+        self._told.say_outage(sentence)
+
+
+class JsonLines:
+    """The events as the API sends them, one JSON object on each line."""
+
+    def __init__(self, told: Told) -> None:
+        self._told = told
+
+    def simulation(self, simulation: Simulation) -> None:
+        self._told.update(simulation)
+
+    def event(self, event: ConvergenceEvent) -> None:
+        self._told.curve.add(event)
+        print_json(event.as_json())
+
+    def outage(self, sentence: str) -> None:
+        self._told.say_outage(sentence)
+
+
+class Drawing:
+    """The curves, redrawn in place a few times a second."""
+
+    def __init__(self, told: Told, console: Console, *, log_scale: bool) -> None:
+        self._told = told
+        self._console = console
+        self._log_scale = log_scale
+        self._outage = ""
+
+    def simulation(self, simulation: Simulation) -> None:
+        self._told.update(simulation)
+        self._outage = ""
+
+    def event(self, event: ConvergenceEvent) -> None:
+        self._told.curve.add(event)
+        self._outage = ""
+
+    def outage(self, sentence: str) -> None:
+        self._outage = sentence
+
+    def frame(self) -> Group:
+        """Draw what is known now, to the terminal's size of now."""
+        width, height = self._console.size
+        metrics = list(self._told.curve.metrics.values())
+        rows = min(TALLEST, height - len(metrics) - 4)
+        parts = [draw(metrics, width, rows, log_scale=self._log_scale)] if metrics else []
+        outage = [Text(self._outage, style="yellow")] if self._outage else []
+        return Group(self._told.head(), *parts, *outage)
+
+
+async def _draw(
+    server: Server, simulation_id: str, metrics: Sequence[str], told: Told, console: Console, *, log_scale: bool
+) -> None:
+    drawing = Drawing(told, console, log_scale=log_scale)
+    with Live(drawing.frame(), console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        frames = asyncio.create_task(_redraw(live, drawing))
+        try:
+            await Follower(server, simulation_id, metrics, drawing).run()
+        finally:
+            frames.cancel()
+            with suppress(asyncio.CancelledError):
+                await frames
+            live.update(drawing.frame(), refresh=True)
+
+
+async def _redraw(live: Live, drawing: Drawing) -> None:
+    while True:
+        began = time.perf_counter()
+        live.update(drawing.frame(), refresh=True)
+        await asyncio.sleep(max(FRAME_SECONDS, (time.perf_counter() - began) / DRAWING_SHARE))

@@ -1,0 +1,118 @@
+"""Where an installation keeps its files, and the lock that says who uses them.
+
+Not what is in them: `db.embedded` keeps its server there, the scheduler its host id, supervisors their spools.
+Owns the errors of everything that lives in the directory; each message is a sentence, and what to do next:
+
+    EmbeddedError              the directory, or the server in it, can't be used
+    ├── AlreadyRunning         another process holds the lock
+    └── EmbeddedUnavailable    there are no binaries to serve it with
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from platformdirs import user_data_path
+
+LOCK_NAME = "lock"
+
+
+class EmbeddedError(Exception):
+    """The data directory, or the embedded server in it, can't be used."""
+
+
+class EmbeddedUnavailable(EmbeddedError):
+    """PostgreSQL's binaries are not installed."""
+
+
+class AlreadyRunning(EmbeddedError):
+    """Another process holds the lock; `url` and `pid` are its own, where it has told them."""
+
+    def __init__(self, data_directory: Path, url: str | None, pid: int | None) -> None:
+        where = f" at {url}" if url else ""
+        who = f" (pid {pid})" if pid else ""
+        super().__init__(
+            f"Simulations is already running{where}{who} on this data directory, {data_directory}. "
+            "Stop it first, or choose another directory with SIMULATIONS_DATA_DIR."
+        )
+        self.url = url
+        self.pid = pid
+
+
+def default_data_directory() -> Path:
+    """Where root keeps its data, /var/lib; anybody else, the XDG data directory."""
+    return Path("/var/lib/simulations") if os.geteuid() == 0 else user_data_path("simulations")
+
+
+def create_data_directory(data_directory: Path) -> None:
+    """Create it if it is missing, for nobody else to read; one that exists keeps its permissions, and so do parents.
+
+    Root's lets others pass, but not look: the server's own user has its directory inside. Raises `EmbeddedError`.
+    """
+    try:
+        data_directory.parent.mkdir(parents=True, exist_ok=True)
+        data_directory.mkdir()
+    except FileExistsError:
+        if data_directory.is_dir():
+            return
+        raise EmbeddedError(
+            f"The data directory {data_directory} is a file. Choose another with SIMULATIONS_DATA_DIR."
+        ) from None
+    except OSError as error:
+        raise unwritable(data_directory, error) from error
+    data_directory.chmod(0o711 if os.geteuid() == 0 else 0o700)
+
+
+@contextmanager
+def lock(data_directory: Path, url: str) -> Iterator[None]:
+    """Hold the directory while the block runs; whoever comes second is told `url` and this process's id.
+
+    The kernel lets go of it when this process ends, by kill -9 too; children don't inherit it.
+    Raises `AlreadyRunning` at once if another process holds it, `EmbeddedError` if the directory can't be written.
+    """
+    create_data_directory(data_directory)
+    path = data_directory / LOCK_NAME
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunning(data_directory, *_holder(file)) from None
+        try:
+            os.ftruncate(file, 0)
+            os.pwrite(file, json.dumps({"pid": os.getpid(), "url": url}).encode(), 0)
+        except OSError as error:
+            raise unwritable(path, error) from error
+        yield
+        os.ftruncate(file, 0)
+    finally:
+        os.close(file)
+
+
+def unwritable(path: Path, error: OSError) -> EmbeddedError:
+    """Say in a sentence why something can't be written."""
+    return EmbeddedError(
+        f"Can't write {path}: {error.strerror or error}. Make room or mend its permissions, "
+        "or choose another data directory with SIMULATIONS_DATA_DIR."
+    )
+
+
+def _holder(file: int) -> tuple[str | None, int | None]:
+    # It locks first and writes then: for a moment there may be nothing to read.
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        try:
+            told = json.loads(os.pread(file, 65_536, 0))
+            return str(told["url"]), int(told["pid"])
+        except (ValueError, KeyError, TypeError):
+            time.sleep(0.01)
+    return None, None

@@ -1,0 +1,130 @@
+"""One execution and one encoding for all subscribers that get the same event with the same selection and rights.
+
+It sits below the resolvers, which stay generators of events. An event that may be shared carries a `Memo` as its
+`memo`; the first subscriber to have it executed leaves the result there, encoded, for the others. The key holds
+everything that the result depends on: the selection, the variables it uses, and the viewer's rights.
+
+Also here: lists of plain numbers are completed as they are, without a visit to each item.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from graphql import (
+    ExecutionResult,
+    GraphQLFloat,
+    GraphQLInt,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLResolveInfo,
+    Visitor,
+    print_ast,
+    visit,
+)
+from graphql.language import FieldNode, Node, VariableNode
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+
+NUMBERS = frozenset({GraphQLFloat.name, GraphQLInt.name, "Step"})
+
+
+class Encoded(dict[str, Any]):
+    """The data of a result, with their JSON made once."""
+
+    __slots__ = ("fragment",)
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        super().__init__(data)
+        self.fragment = orjson.Fragment(orjson.dumps(data))
+
+
+@dataclass(slots=True)
+class Memo:
+    """The results that the subscribers of one event share."""
+
+    results: dict[Hashable, ExecutionResult] = field(default_factory=dict)
+
+
+def dumps(value: object) -> str:
+    """Encode an answer as text; data that are encoded already are copied."""
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_SUBCLASS).decode()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Encoded):
+        return value.fragment
+    for kind in (str, int, float, dict, list):
+        if isinstance(value, kind):
+            return kind(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
+    """Strawberry's executor, which looks into an event's memo first."""
+
+    _sharing_key: Hashable = None
+
+    def build_per_event_executor(self, payload: Any) -> ExecutionContext:
+        if self._sharing_key is None:
+            self._sharing_key = self._make_sharing_key()
+        return super().build_per_event_executor(payload)  # type: ignore[return-value]  # a copy of self
+
+    def execute_operation(self, serially: bool | None = None) -> Any:
+        memo: Memo | None = getattr(self.root_value, "memo", None)
+        if memo is None:
+            return super().execute_operation(serially)
+        found = memo.results.get(self._sharing_key)
+        if found is None:
+            found = super().execute_operation(serially)  # type: ignore[assignment]  # awaitable if a resolver is
+            if not isinstance(found, ExecutionResult) or found.errors or found.data is None:
+                return found
+            found = ExecutionResult(Encoded(found.data))
+            memo.results[self._sharing_key] = found
+        return found
+
+    def complete_list_value(
+        self, return_type: GraphQLList[Any], field_details_list: Any, info: GraphQLResolveInfo, path: Any, result: Any,
+        position_context: Any,
+    ) -> Any:  # fmt: skip
+        """Take a list of plain numbers as it is: their serialisation would only return them, one by one."""
+        item = return_type.of_type
+        nullable = not isinstance(item, GraphQLNonNull)
+        scalar = item if nullable else item.of_type
+        if type(result) is list and getattr(scalar, "name", None) in NUMBERS:
+            kinds = set(map(type, result))
+            if kinds <= ({float} if scalar is GraphQLFloat else {int}) and all(map(math.isfinite, result)):
+                return result
+        return super().complete_list_value(return_type, field_details_list, info, path, result, position_context)
+
+    def _make_sharing_key(self) -> Hashable:
+        """What a result depends on besides the event. The root field's arguments chose the event: they don't count."""
+        parts: list[Node] = list(self.fragment_definitions.values())
+        for node in self.operation.selection_set.selections:
+            if isinstance(node, FieldNode):
+                parts.extend(part for part in (node.alias, node.name, node.selection_set, *node.directives) if part)
+            else:
+                parts.append(node)
+        names = set[str]()
+        for part in parts:
+            visit(part, _VariableNames(names))
+        coerced = self.variable_values.coerced
+        return (
+            tuple(print_ast(part) for part in parts),
+            tuple((name, repr(coerced.get(name))) for name in sorted(names)),
+            getattr(self.context_value, "rights", None),
+        )
+
+
+class _VariableNames(Visitor):
+    """Collects the names of the variables that a piece of a document uses."""
+
+    def __init__(self, names: set[str]) -> None:
+        super().__init__()
+        self._names = names
+
+    def enter_variable(self, node: VariableNode, *_: object) -> None:
+        self._names.add(node.name.value)

@@ -1,0 +1,78 @@
+"""The protocol of an engine, and the values that cross it.
+
+An engine starts supervisors on machines it knows and can say what became of them. It decides nothing: which machine,
+whether to retry and when to stop are the scheduler's. Ids are opaque text here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class Liveness(StrEnum):
+    """What an engine can tell of an attempt."""
+
+    ALIVE = "ALIVE"  # its supervisor runs
+    DEAD = "DEAD"  # nothing of it is alive, and nothing of it will be
+    UNKNOWN = "UNKNOWN"  # can't be told now; never a reason to start it elsewhere
+
+
+class LaunchError(Exception):
+    """The attempt could not be started on that machine; the message is a sentence for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveredMachine:
+    """A machine as its engine sees it. `key` is how the engine calls it; all of its gpus are of `gpu_model`."""
+
+    key: str
+    name: str
+    host: str | None
+    cpus: float
+    memory_gib: float
+    gpus: int
+    gpu_model: str | None
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One attempt to be started. The token is what its supervisor proves itself with; it is never shown."""
+
+    attempt_id: str
+    simulation_id: str
+    token: str
+    machine_key: str
+
+    def __repr__(self) -> str:
+        return f"Launch(attempt_id={self.attempt_id!r}, machine_key={self.machine_key!r})"
+
+
+class Engine(Protocol):
+    """Where work can run."""
+
+    name: str
+
+    async def discover(self) -> Sequence[DiscoveredMachine]:
+        """The machines there are now."""
+
+    async def launch(self, launch: Launch) -> None:
+        """Start an attempt's supervisor; whatever is left of an earlier launch of the same attempt is ended first.
+
+        Raises LaunchError.
+        """
+
+    async def probe(self, attempt_id: str) -> Liveness:
+        """Say whether an attempt is alive; of one whose supervisor died, the leftovers are ended first."""
+
+    async def end(self, attempt_id: str) -> None:
+        """Kill whatever is left of an attempt and return when it is gone. Idempotent."""
+
+    async def attempts(self) -> Sequence[str]:
+        """The attempts this engine still holds something of, running or not."""
+
+    async def forget(self, attempt_id: str) -> None:
+        """Clear away what is kept of an attempt that is over; does nothing while any of it is alive."""

@@ -1,0 +1,233 @@
+"""The engine of this very host: one machine, and supervisors in sessions of their own.
+
+Everything it knows about an attempt lies in `<data directory>/attempts/<attempt>/`, so that an engine in a restarted
+process knows as much as the one before. Killing whoever uses this engine kills no simulation. An attempt is ALIVE
+while its recorded supervisor is; if that died, the engine first kills all that is left of the attempt, and only then
+says DEAD. What the kernel would not let go of is UNKNOWN.
+
+    attempts/<attempt>/     0700: config.json, token (0600), supervisor.json, child.json, supervisor.log, spool/, work/
+    checkpoints/<simulation>/    kept over the attempts of a simulation, never removed here
+    work/<simulation>/<attempt>/ what a simulation left in its attempt's own directory, once the attempt is forgotten
+    address                 where the API is; supervisors read it again before each try
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import psutil
+import pynvml
+
+from runner import processes, supervisor
+from runner.base import DiscoveredMachine, Launch, LaunchError, Liveness
+
+GIB = 2**30
+LONGEST_NAME = 255  # of a file, in bytes (Linux: NAME_MAX)
+
+
+class LocalEngine:
+    """Runs attempts on this host. Raises OSError if the data directory can't be written."""
+
+    name = "local"
+
+    def __init__(
+        self,
+        data_directory: Path,
+        address: str,
+        *,
+        host: str,
+        machine_name: str,
+        allowed_roots: Sequence[Path] = (),
+        give_up_after: timedelta = timedelta(hours=6),
+        python: str = sys.executable,
+    ) -> None:
+        self._data_directory = data_directory.resolve()
+        self._attempts = self._data_directory / "attempts"
+        self._address_file = self._data_directory / "address"
+        self._host = host
+        self._machine_name = machine_name
+        self._allowed_roots = tuple(allowed_roots)
+        self._give_up_after = give_up_after
+        self._python = python
+        self._locks: dict[str, threading.Lock] = {}
+        self._attempts.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.publish_address(address)
+
+    def publish_address(self, url: str) -> None:
+        """Tell all supervisors of this host, running ones too, where the GraphQL API is."""
+        temporary = self._address_file.with_name(".address.new")
+        temporary.write_text(f"{url}\n")
+        temporary.replace(self._address_file)
+
+    async def discover(self) -> Sequence[DiscoveredMachine]:
+        """This host, as it is."""
+        return await asyncio.to_thread(self._discover)
+
+    async def launch(self, launch: Launch) -> None:
+        """Start an attempt's supervisor, after ending what an earlier launch left. Raises LaunchError."""
+        await asyncio.to_thread(self._launch, launch)
+
+    async def probe(self, attempt_id: str) -> Liveness:
+        """Say whether the attempt's supervisor runs; if not, end what it left first."""
+        return await asyncio.to_thread(self._probe, attempt_id)
+
+    async def end(self, attempt_id: str) -> None:
+        """Kill all of an attempt, return when it is gone. Raises TimeoutError if the kernel holds a process."""
+        await asyncio.to_thread(self._end, attempt_id)
+
+    async def attempts(self) -> Sequence[str]:
+        """The attempts that have a directory."""
+        return await asyncio.to_thread(lambda: sorted(unquote(path.name) for path in self._attempts.iterdir()))
+
+    async def forget(self, attempt_id: str) -> None:
+        """Remove the attempt's directory, unless something of it is alive. What the simulation left there is kept."""
+        await asyncio.to_thread(self._forget, attempt_id)
+
+    # --- all below runs in threads, and for one attempt one at a time ------------------------------------------------
+
+    def _discover(self) -> Sequence[DiscoveredMachine]:
+        models = _gpu_models()
+        return [
+            DiscoveredMachine(
+                key=self._host,
+                name=self._machine_name,
+                host=self._host,
+                cpus=float(len(os.sched_getaffinity(0))),
+                memory_gib=round(psutil.virtual_memory().total / GIB, 3),
+                gpus=len(models),
+                gpu_model=models[0] if len(set(models)) == 1 else None,
+                labels={},
+            )
+        ]
+
+    def _launch(self, launch: Launch) -> None:
+        directory = self._directory(launch.attempt_id)
+        if max(len(directory.name), len(_safe(launch.simulation_id))) > LONGEST_NAME:
+            raise LaunchError("The attempt's id is too long to name a directory.")
+        with self._alone(launch.attempt_id):
+            if not self._end_all(directory):
+                raise LaunchError("Something of an earlier launch of this attempt is still alive and can't be killed.")
+            try:
+                self._prepare(directory, launch)
+                self._start(directory, launch.attempt_id)
+            except OSError as error:
+                raise LaunchError(f"The supervisor can't be started on {self._machine_name}: {error}.") from error
+
+    def _prepare(self, directory: Path, launch: Launch) -> None:
+        if directory.exists():
+            shutil.rmtree(directory)
+        directory.mkdir(mode=0o700)
+        (directory / "work").mkdir(mode=0o700)
+        config = {
+            "attempt_id": launch.attempt_id,
+            "simulation_id": launch.simulation_id,
+            "address_file": str(self._address_file),
+            "checkpoint_directory": str(self._data_directory / "checkpoints" / _safe(launch.simulation_id)),
+            "work_directory": str(directory / "work"),
+            "allowed_roots": [str(root) for root in self._allowed_roots],
+            "give_up_seconds": self._give_up_after.total_seconds(),
+        }
+        (directory / "config.json").write_text(json.dumps(config))
+        token = os.open(directory / "token", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(token, "w") as file:
+            file.write(launch.token)
+
+    def _start(self, directory: Path, attempt_id: str) -> None:
+        environment = supervisor.inherited(os.environ)
+        # `python` in a simulation's command is the interpreter that runs the service.
+        environment["PATH"] = os.pathsep.join(
+            part for part in (str(Path(self._python).parent), environment.get("PATH", os.defpath)) if part
+        )
+        environment[supervisor.ATTEMPT_VARIABLE] = attempt_id
+        environment[supervisor.MARK_VARIABLE] = supervisor.mark(directory)
+        with open(directory / "supervisor.log", "ab") as log:
+            process = subprocess.Popen(
+                # -I and -S: nothing of the environment or of installed packages, and 30 ms less
+                [self._python, "-I", "-S", supervisor.__file__, str(directory)],
+                cwd=directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                close_fds=True,
+                start_new_session=True,
+            )
+        process.returncode = 0  # it outlives this object on purpose; `processes` reaps it
+        identity = processes.identify(process.pid)
+        if identity is not None:  # so that it is known before it can say so itself
+            processes.write_identity(directory / "supervisor.json", identity)
+
+    def _probe(self, attempt_id: str) -> Liveness:
+        directory = self._directory(attempt_id)
+        with self._alone(attempt_id):
+            recorded = processes.read_identity(directory / "supervisor.json")
+            if recorded is not None and processes.is_alive(recorded):
+                return Liveness.ALIVE
+            return Liveness.DEAD if self._end_all(directory) else Liveness.UNKNOWN
+
+    def _end(self, attempt_id: str) -> None:
+        with self._alone(attempt_id):
+            if not self._end_all(self._directory(attempt_id)):
+                raise TimeoutError(f"something of attempt {attempt_id} can't be killed")
+
+    def _forget(self, attempt_id: str) -> None:
+        directory = self._directory(attempt_id)
+        if not directory.exists() or self._probe(attempt_id) is not Liveness.DEAD:
+            return
+        with self._alone(attempt_id):
+            self._keep_work(directory)
+            shutil.rmtree(directory, ignore_errors=True)
+        self._locks.pop(attempt_id, None)
+
+    def _keep_work(self, directory: Path) -> None:
+        work = directory / "work"
+        if not work.is_dir() or not any(work.iterdir()):
+            return
+        config = json.loads((directory / "config.json").read_bytes())
+        kept = self._data_directory / "work" / _safe(config["simulation_id"]) / directory.name
+        kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        work.rename(kept)
+
+    def _end_all(self, directory: Path) -> bool:
+        return processes.end_all(
+            f"{supervisor.MARK_VARIABLE}={supervisor.mark(directory)}",
+            processes.read_identity(directory / "supervisor.json"),
+            processes.read_identity(directory / "child.json"),
+        )
+
+    def _directory(self, attempt_id: str) -> Path:
+        return self._attempts / _safe(attempt_id)
+
+    @contextmanager
+    def _alone(self, attempt_id: str) -> Iterator[None]:
+        with self._locks.setdefault(attempt_id, threading.Lock()):
+            yield
+
+
+def _safe(public_id: str) -> str:
+    """A public id as the name of a directory; `unquote` brings it back."""
+    return quote(public_id, safe="").replace(".", "%2E")
+
+
+def _gpu_models() -> list[str]:
+    models: list[str] = []
+    with suppress(pynvml.NVMLError):  # no driver, no GPUs
+        pynvml.nvmlInit()
+        try:
+            for index in range(pynvml.nvmlDeviceGetCount()):
+                name = pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(index))
+                models.append(name.decode() if isinstance(name, bytes) else str(name))
+        finally:
+            pynvml.nvmlShutdown()
+    return models

@@ -1,0 +1,170 @@
+"""Who is alive on this host, and how everything that belongs to an attempt is found and killed.
+
+A process is identified by pid, start time and boot: a pid alone is soon somebody else's. What belongs to an attempt
+is the recorded supervisor and child, their session, their descendants, and every process that carries the attempt's
+mark in its environment: a grandchild that called setsid escapes process group and session, but not the mark.
+
+Processes vanish while one looks at them, and other users' can't be read: neither is an error here. A process in
+uninterruptible sleep can't be killed; `end_all` says so by returning False.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+END_SECONDS = 10.0  # a killed process is gone in milliseconds, unless the kernel holds it
+PAUSE_SECONDS = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One process, once and for all. `start_time` is in clock ticks since boot (proc(5), stat, field 22)."""
+
+    pid: int
+    start_time: int
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Status:
+    pid: int
+    state: str
+    parent: int
+    session: int
+    start_time: int
+
+
+def identify(pid: int) -> Identity | None:
+    """Take down who has this pid now; None if nobody has."""
+    status = _status(pid)
+    return Identity(pid, status.start_time, boot_id()) if status is not None else None
+
+
+def boot_id() -> str:
+    """What tells this boot of the host from all others."""
+    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
+def read_identity(path: Path) -> Identity | None:
+    """An identity as the supervisor recorded it; None if there is none or it was cut off."""
+    try:
+        record = json.loads(path.read_bytes())
+        return Identity(int(record["pid"]), int(record["start_time"]), str(record["boot_id"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_identity(path: Path, identity: Identity) -> None:
+    """Record an identity, whole or not at all."""
+    record = {"pid": identity.pid, "start_time": identity.start_time, "boot_id": identity.boot_id}
+    temporary = path.with_name(f".{path.name}.engine")
+    temporary.write_text(json.dumps(record))
+    temporary.replace(path)
+
+
+def is_alive(identity: Identity) -> bool:
+    """Whether this very process still runs. A zombie does not; one of our own children is reaped."""
+    status = _status(identity.pid)
+    if status is None or status.start_time != identity.start_time or identity.boot_id != boot_id():
+        return False
+    if status.state != "Z":
+        return True
+    _reap(identity.pid)
+    return False
+
+
+def end_all(mark: str, supervisor: Identity | None, child: Identity | None) -> bool:
+    """Kill all that belongs to an attempt until nothing is left; False if something would not die in ten seconds.
+
+    mark: `NAME=value`, as it stands in the environment of everything the attempt started.
+    """
+    deadline = time.monotonic() + END_SECONDS
+    while remaining := _belonging(mark.encode(), supervisor, child):
+        for status in remaining:
+            _kill(status)
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(PAUSE_SECONDS)
+    return True
+
+
+def _belonging(mark: bytes, supervisor: Identity | None, child: Identity | None) -> list[_Status]:
+    everybody = {status.pid: status for status in _statuses()}
+    roots = [identity for identity in (supervisor, child) if identity is not None and identity.boot_id == boot_id()]
+    found = {root.pid for root in roots if _is(everybody.get(root.pid), root)}
+    # A session's number is not given out again while anyone is in it: its members are the supervisor's, unless that
+    # pid is by now somebody else's, which means that the session had died out.
+    leader = supervisor if supervisor in roots else None
+    if leader is not None and (leader.pid in found or leader.pid not in everybody):
+        found |= {status.pid for status in everybody.values() if status.session == leader.pid}
+    found |= {pid for pid in everybody if mark in _environment(pid)}
+    found |= _descendants(found, {pid: status.parent for pid, status in everybody.items()})
+    found.discard(os.getpid())
+    living = []
+    for pid in found:
+        if everybody[pid].state == "Z":
+            _reap(pid)
+        else:
+            living.append(everybody[pid])
+    return living
+
+
+def _is(status: _Status | None, identity: Identity) -> bool:
+    return status is not None and status.start_time == identity.start_time
+
+
+def _descendants(roots: set[int], parents: Mapping[int, int]) -> set[int]:
+    found: set[int] = set()
+    fresh = set(roots)
+    while fresh:
+        fresh = {pid for pid, parent in parents.items() if parent in fresh} - found - roots
+        found |= fresh
+    return found
+
+
+def _kill(status: _Status) -> None:
+    # Through a pidfd, checked after it was opened: between looking and killing the pid may have changed hands.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        descriptor = os.pidfd_open(status.pid)
+        try:
+            current = _status(status.pid)
+            if current is not None and current.start_time == status.start_time:
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        finally:
+            os.close(descriptor)
+
+
+def _reap(pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):  # somebody else's child
+        os.waitpid(pid, os.WNOHANG)
+
+
+def _statuses() -> Iterator[_Status]:
+    for name in os.listdir(PROC):
+        if name.isdigit() and (status := _status(int(name))) is not None:
+            yield status
+
+
+def _status(pid: int) -> _Status | None:
+    try:
+        text = (PROC / str(pid) / "stat").read_bytes()
+    except OSError:
+        return None
+    # The second field is the command's name in brackets, and may hold brackets and blanks itself.
+    fields = text[text.rindex(b")") + 2 :].split()
+    return _Status(pid, fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]))
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return (PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return []

@@ -1,0 +1,157 @@
+"""The scheduler process, wired top to bottom: `python -m scheduler`.
+
+Looks after this host, and plans for all of them while it leads. SIGTERM and Ctrl-C end it within a second; what runs
+on the machines goes on, and the next scheduler finds it. A database that is not there yet is waited for; settings,
+a schema or a directory that can't be used end it with a sentence and status 2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+import structlog
+import uvloop
+from sqlalchemy.ext.asyncio import AsyncEngine
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
+
+from db.connection import DatabaseError, DatabaseUnreachable, check_server, create_engine, session_factory
+from db.data_directory import EmbeddedError, default_data_directory
+from db.embedded import find_url
+from db.notifications import Channel, listening
+from db.schema import SchemaMismatch, require_current
+from runner.local import LocalEngine
+from scheduler.host import HostLoop
+from scheduler.identity import this_host
+from scheduler.leader import Leadership, leadership
+from scheduler.planner import Planner
+from scheduler.rhythm import keep
+from settings import Settings, SettingsError, configure_logs, load
+
+log = structlog.get_logger()
+
+STATEMENT_TIMEOUT = timedelta(seconds=30)  # a round that hangs on a statement is given up and tried again
+CANNOT_START = 2
+
+
+class NoDatabase(Exception):
+    """There is no database to work with; the message is a sentence."""
+
+
+def main() -> int:
+    """Run until a signal; the exit status."""
+    try:
+        chosen = load()
+        configure_logs(chosen)
+        uvloop.run(run(chosen))
+    except (SettingsError, DatabaseError, SchemaMismatch, EmbeddedError, NoDatabase) as error:
+        print(error, file=sys.stderr)  # noqa: T201  # the sentence for whoever started it
+        return CANNOT_START
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+async def run(chosen: Settings) -> None:
+    """Be a scheduler until SIGTERM or SIGINT."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    schedule = asyncio.create_task(_schedule(chosen), name="schedule")
+    waiting = asyncio.create_task(stopped.wait(), name="stopped")
+    await asyncio.wait((schedule, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    schedule.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    try:
+        await schedule
+    except asyncio.CancelledError:
+        log.info("scheduler_stopped")
+
+
+async def _schedule(chosen: Settings) -> None:
+    data_directory = chosen.data_dir or default_data_directory()
+    async with AsyncExitStack() as stack:
+        host_id = stack.enter_context(this_host(data_directory))
+        url = chosen.database_url or find_url(data_directory)
+        if url is None:
+            raise NoDatabase(
+                f"No database: DATABASE_URL is not set, and no embedded server runs on {data_directory}. "
+                "Start everything with: simulations up"
+            )
+        engine = create_engine(
+            url,
+            pool_size=chosen.database_pool_size,
+            application="scheduler",
+            statement_timeout=STATEMENT_TIMEOUT,
+        )
+        stack.push_async_callback(engine.dispose)
+        await _wait_for(engine)
+        await require_current(engine)
+        sessions = session_factory(engine)
+        local = LocalEngine(
+            data_directory,
+            chosen.api_url,
+            host=host_id,
+            machine_name=chosen.machine_name or socket.gethostname(),
+            allowed_roots=chosen.working_directory_roots,
+        )
+        host = HostLoop(sessions, chosen, local, host_id)
+        planner = Planner(sessions, chosen)
+        candidate = await stack.enter_async_context(leadership(url))
+        planner_wake, host_wake = asyncio.Event(), asyncio.Event()
+
+        def heard(_channel: Channel, _ids: frozenset[int] | None) -> None:
+            planner_wake.set()
+            host_wake.set()
+
+        if chosen.notifications:
+            await stack.enter_async_context(listening(url, (Channel.SIMULATIONS, Channel.MACHINES), heard))
+
+        async def plan(by_timer: bool) -> None:
+            if await _leads(candidate, by_timer):
+                summary = await (planner.tick() if by_timer else planner.plan())
+                if host_id in summary.hosts:
+                    host_wake.set()
+                if summary.unfinished:
+                    planner_wake.set()
+
+        async def look_after_host(by_timer: bool) -> None:
+            summary = await (host.run_once() if by_timer else host.launch_assigned())
+            if summary.ended:
+                planner_wake.set()
+
+        log.info("scheduler_started", host_id=host_id, data_directory=str(data_directory))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(keep("host", look_after_host, host_wake, chosen.tick_seconds))
+            tasks.create_task(keep("planner", plan, planner_wake, chosen.tick_seconds))
+
+
+async def _leads(candidate: Leadership, by_timer: bool) -> bool:
+    """Whether this scheduler plans. Asked by timer; in between, what was found then stands."""
+    return await candidate.hold() if by_timer else candidate.held
+
+
+async def _wait_for(engine: AsyncEngine) -> None:
+    """Wait until the database answers, with a sentence for each time it does not."""
+
+    def tell(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        log.warning("database_unreachable", error=str(error), again_in_seconds=round(state.upcoming_sleep, 1))
+
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(DatabaseUnreachable),
+        wait=wait_exponential_jitter(initial=0.2, max=5),
+        before_sleep=tell,
+        reraise=True,
+    ):
+        with attempt:
+            await check_server(engine)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

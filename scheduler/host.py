@@ -1,0 +1,231 @@
+"""A host's own round: say what it has, launch what was assigned to it, look after what runs, clear away what is over.
+
+`run_once()` is the whole round, by timer; `launch_assigned()` is the part that is worth doing at once when something
+changed. Only this host's scheduler touches this host's processes. What waits on the engine never happens inside a
+transaction, and one attempt that fails keeps no other from its turn.
+
+A supervisor is left to itself as long as possible: it hears of a stop and of its end by its own reports. The engine
+is asked to end it only when it had time enough for that, or has been silent for a whole lease; and an attempt on
+this host is given up only when the engine says DEAD, so that its successor never has a living twin here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from secrets import token_urlsafe
+from typing import TypeVar
+
+import structlog
+
+from db import attempts, machines, public_ids
+from db.lifecycle import Ending
+from db.models import Attempt, Simulation
+from db.states import Reason
+from runner.base import Engine, Launch, LaunchError, Liveness
+from scheduler.settlement import STOPPED_EARLY, Sessions, settle
+from settings import Settings
+
+log = structlog.get_logger()
+
+Outcome = TypeVar("Outcome")
+
+AT_ONCE = 8  # launches and probes side by side: more only wait for the same cores
+MARGIN = timedelta(seconds=15)  # beyond the grace of a stop: to report the end, hear that it is over and leave
+
+
+@dataclass(frozen=True, slots=True)
+class HostSummary:
+    """What a round did."""
+
+    launched: int = 0
+    ended: int = 0  # attempts; the planner may have something to do
+
+
+class HostLoop:
+    """One per host id: two would launch everything twice."""
+
+    def __init__(self, sessions: Sessions, settings: Settings, engine: Engine, host_id: str) -> None:
+        self._sessions = sessions
+        self._settings = settings
+        self._engine = engine
+        self._host_id = host_id
+        self._lease = timedelta(seconds=settings.lease_seconds)
+        self._stop_grace = timedelta(seconds=settings.stop_grace_seconds)
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._strangers: set[int] = set()
+
+    async def run_once(self) -> HostSummary:
+        """Do the whole round once."""
+        await self._announce()
+        started = await self.launch_assigned()
+        ended = await self._look_after()
+        await self._clear_away()
+        return HostSummary(started.launched, started.ended + ended)
+
+    async def _announce(self) -> None:
+        """Tell that this host lives, and what it has."""
+        found = await self._engine.discover()
+        async with self._sessions.begin() as session:
+            name = found[0].name if found else self._host_id
+            await machines.beat_host(session, self._host_id, name=name, gpus=sum(each.gpus for each in found))
+            for each in found:
+                if not self._settings.local_machine:
+                    await machines.leave(session, engine=self._engine.name, engine_key=each.key)
+                    continue
+                await machines.join(
+                    session,
+                    engine=self._engine.name,
+                    engine_key=each.key,
+                    name=each.name,
+                    host=self._host_id,
+                    cpus=each.cpus,
+                    memory_gib=each.memory_gib,
+                    gpus=each.gpus,
+                    gpu_model=each.gpu_model,
+                    labels=each.labels,
+                    price_per_hour=self._settings.machine_price_per_hour,
+                )
+
+    # --- launching ---------------------------------------------------------------------------------------------
+
+    async def launch_assigned(self) -> HostSummary:
+        """Start a supervisor for every attempt that was assigned to this host. One query if there is none."""
+        async with self._sessions() as session:
+            assigned = await attempts.open_on_host(session, self._host_id, not_launched=True)
+            if not assigned:
+                return HostSummary()
+            on = {attempt.machine_id for attempt, _ in assigned if attempt.machine_id is not None}
+            keys = {each.id: each.engine_key for each in await machines.by_ids(session, on)}
+        known = frozenset(await self._engine.attempts())
+        outcomes = await self._each(
+            self._launch(attempt, simulation, keys.get(attempt.machine_id or 0, ""), known)
+            for attempt, simulation in assigned
+        )
+        return HostSummary(launched=sum(each.launched for each in outcomes), ended=sum(each.ended for each in outcomes))
+
+    async def _launch(
+        self, attempt: Attempt, simulation: Simulation, machine_key: str, known: frozenset[str]
+    ) -> HostSummary:
+        public_id = public_ids.encode("Attempt", attempt.id)
+        if attempt.nonce is not None or await self._runs_already(public_id, known):
+            await self._note_launched(attempt.id)
+            return HostSummary(launched=1)
+        if simulation.stop_wanted_at is not None:
+            return HostSummary(ended=await settle(self._sessions, self._settings, attempt, STOPPED_EARLY))
+        token = token_urlsafe(32)
+        async with self._sessions.begin() as session:
+            if not await attempts.claim_launch(session, attempt.id, sha256(token.encode()).digest()):
+                return HostSummary()
+        launch = Launch(public_id, public_ids.encode("Simulation", attempt.simulation_id), token, machine_key)
+        try:
+            await self._engine.launch(launch)
+        except (LaunchError, OSError) as error:
+            ending = Ending(Reason.LAUNCH_ERROR, str(error))
+            return HostSummary(ended=await settle(self._sessions, self._settings, attempt, ending))
+        await self._note_launched(attempt.id)
+        log.info("attempt_launched", simulation_id=attempt.simulation_id, attempt_id=attempt.id)
+        return HostSummary(launched=1)
+
+    async def _runs_already(self, public_id: str, known: frozenset[str]) -> bool:
+        """Whether a launch that was never noted has led to a supervisor."""
+        return public_id in known and await self._engine.probe(public_id) is not Liveness.DEAD
+
+    async def _note_launched(self, attempt_id: int) -> None:
+        async with self._sessions.begin() as session:
+            await attempts.note_launched(session, attempt_id)
+
+    # --- what runs ---------------------------------------------------------------------------------------------
+
+    async def _look_after(self) -> int:
+        """Give up what is dead, and end what is silent or ignores that it is to stop. How many were given up."""
+        async with self._sessions() as session:
+            now = await attempts.clock(session)
+            rows = await attempts.open_on_host(session, self._host_id)
+            silent = {
+                each.id for each in await attempts.find_silent(session, self._lease, attempts.coverage_gap(self._lease))
+            }
+        outcomes = await self._each(
+            self._look_at(attempt, simulation, now, attempt.id in silent)
+            for attempt, simulation in rows
+            if attempt.launched_at is not None
+        )
+        return sum(outcomes)
+
+    async def _look_at(self, attempt: Attempt, simulation: Simulation, now: datetime, silent: bool) -> bool:
+        public_id = public_ids.encode("Attempt", attempt.id)
+        liveness = await self._engine.probe(public_id)
+        if liveness is Liveness.DEAD:
+            # It may have reported its end since its row was read: then it is over, and this does nothing.
+            ending = Ending(Reason.MACHINE_LOST, f"Its supervisor died, on {attempt.machine_name}.")
+            return await settle(self._sessions, self._settings, attempt, ending)
+        wanted_at = simulation.stop_wanted_at
+        ignores_stop = wanted_at is not None and now - wanted_at > self._stop_grace + self._lease
+        if silent or ignores_stop:
+            await self._end(public_id, "it is silent" if silent else "it does not stop")
+        return False
+
+    # --- what is over ------------------------------------------------------------------------------------------
+
+    async def _clear_away(self) -> None:
+        """Forget what is dead and over, and end what is over and does not leave."""
+        known = dict(_numbered(await self._engine.attempts()))
+        if not known:
+            return
+        async with self._sessions() as session:
+            over = known.keys() - await attempts.current_ids(session, known)
+            if not over:
+                return
+            now = await attempts.clock(session)
+            rows = {each.id: each for each in await attempts.by_ids(session, over)}
+            minted = await attempts.newest_minted(session)
+        await self._each(self._clear(known[each], each, rows.get(each), now, each <= minted) for each in sorted(over))
+
+    async def _clear(self, public_id: str, attempt_id: int, row: Attempt | None, now: datetime, ours: bool) -> None:
+        if not ours:
+            # Another database's: the service was pointed at a new one. Work of value may be going on there.
+            if attempt_id not in self._strangers:
+                self._strangers.add(attempt_id)
+                log.warning("attempt_of_another_database", attempt_id=attempt_id)
+            return
+        if await self._engine.probe(public_id) is Liveness.DEAD:
+            await self._engine.forget(public_id)
+        elif row is None or row.ended_at is None or self._has_outstayed(row, row.ended_at, now):
+            await self._end(public_id, "it is over")
+
+    def _has_outstayed(self, row: Attempt, ended_at: datetime, now: datetime) -> bool:
+        # A lost one may have a successor by now: no time is given. Any other is about to hear that it is over.
+        return row.reason is Reason.MACHINE_LOST or now - ended_at > self._stop_grace + MARGIN
+
+    async def _end(self, public_id: str, why: str) -> None:
+        log.warning("supervisor_ended", attempt_id=public_ids.decode(public_id)[1], why=why)
+        try:
+            await self._engine.end(public_id)
+        except TimeoutError as error:  # the kernel holds a process; the next round tries again
+            log.warning("supervisor_not_ended", error=str(error))
+
+    async def _each(self, calls: Iterable[Coroutine[None, None, Outcome]]) -> list[Outcome]:
+        """Await all of them, some at a time. Only when all are through the first error is raised."""
+
+        async def in_turn(call: Coroutine[None, None, Outcome]) -> Outcome:
+            async with self._turns:
+                return await call
+
+        outcomes = await asyncio.gather(*(in_turn(call) for call in calls), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+
+
+def _numbered(names: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Read what an engine holds; what is no attempt's id was put there by somebody else."""
+    for name in names:
+        with suppress(ValueError):
+            type_name, attempt_id = public_ids.decode(name)
+            if type_name == "Attempt":
+                yield attempt_id, name

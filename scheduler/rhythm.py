@@ -1,0 +1,54 @@
+"""The loop round a unit of work: by timer, and at once when something happened.
+
+An error in a round (the database is gone, say) is logged once with its traceback and the loop goes on, with growing
+pauses, until a round succeeds: that is logged too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import NoReturn
+
+import structlog
+
+log = structlog.get_logger()
+
+LONGEST_PAUSE_SECONDS = 5.0
+
+Work = Callable[[bool], Awaitable[None]]
+
+
+async def keep(name: str, work: Work, wake: asyncio.Event, period_seconds: float) -> NoReturn:
+    """Call `work(True)` once in a period, and `work(False)` in between whenever `wake` is set, until cancelled.
+
+    Wakes that come while it works are one. It rests for as long as the last round took, at most a period: a flood
+    of wakes then costs half of a core, not all of it.
+    """
+    clock = asyncio.get_running_loop().time
+    due_at = clock()
+    failures = 0
+    while True:
+        by_timer = clock() >= due_at
+        began = clock()
+        if by_timer:
+            due_at = began + period_seconds
+        wake.clear()
+        try:
+            await work(by_timer)
+        except Exception as error:  # noqa: BLE001  # the door of the loop: told once, tried again
+            failures += 1
+            pause = min(period_seconds * 2 ** min(failures, 10), LONGEST_PAUSE_SECONDS)
+            due_at = clock() + pause
+            told = log.error if failures == 1 else log.debug
+            told("round_failed", loop=name, error=str(error), again_in_seconds=pause, exc_info=failures == 1)
+        else:
+            if failures:
+                log.info("round_succeeded_again", loop=name, failures=failures)
+            failures = 0
+            pause = min(clock() - began, period_seconds)
+        await asyncio.sleep(pause)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(due_at):
+                await wake.wait()

@@ -1,0 +1,212 @@
+"""A small GraphQL server that answers what a test tells it to, over real sockets; and commands, run against it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+from graphql import OperationDefinitionNode, parse
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+from typer.testing import CliRunner, Result
+
+from cli.app import app
+
+Variables = dict[str, Any]
+
+
+class Cut(Exception):
+    """Raised by a stream to drop the whole connection."""
+
+
+class Refuse(Exception):
+    """Raised by an answer or a stream: a GraphQL error with this code."""
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.error = {"message": message, **({"extensions": {"code": code}} if code else {})}
+
+
+class FakeServer:
+    """What a test tells it to be. Operations are found by their name in `cli.documents`."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Callable[[Variables], Any]] = {}
+        self.streams: dict[str, Callable[[Variables], AsyncIterator[Any]]] = {}
+        self.asked: list[tuple[str, Variables]] = []
+        self.headers: list[dict[str, str]] = []
+        self.init_payloads: list[dict[str, Any]] = []
+        self.sockets = 0
+        self.url = ""
+        self.app = Starlette(
+            routes=[Route("/graphql", self._post, methods=["POST"]), WebSocketRoute("/graphql", self._socket)]
+        )
+
+    def variables(self, name: str) -> list[Variables]:
+        return [variables for asked, variables in self.asked if asked == name]
+
+    def _answer(self, name: str, variables: Variables) -> dict[str, Any]:
+        self.asked.append((name, variables))
+        try:
+            return {"data": self.answers[name](variables)}
+        except Refuse as refused:
+            return {"data": None, "errors": [refused.error]}
+
+    async def _post(self, request: Request) -> Response:
+        self.headers.append(dict(request.headers))
+        body = await request.json()
+        return JSONResponse(self._answer(_name(body["query"]), body.get("variables") or {}))
+
+    async def _socket(self, socket: WebSocket) -> None:
+        self.sockets += 1
+        self.headers.append(dict(socket.headers))
+        await socket.accept(subprotocol="graphql-transport-ws")
+        running: dict[str, asyncio.Task[None]] = {}
+        try:
+            while True:
+                message = json.loads(await socket.receive_text())
+                match message["type"]:
+                    case "connection_init":
+                        self.init_payloads.append(message.get("payload") or {})
+                        await socket.send_json({"type": "connection_ack"})
+                    case "subscribe":
+                        running[message["id"]] = asyncio.create_task(self._serve(socket, message))
+                    case "complete":
+                        if message["id"] in running:
+                            running[message["id"]].cancel()
+        except (WebSocketDisconnect, RuntimeError):
+            pass
+        finally:
+            for task in running.values():
+                task.cancel()
+
+    async def _serve(self, socket: WebSocket, message: dict[str, Any]) -> None:
+        number, variables = message["id"], message["payload"].get("variables") or {}
+        name = _name(message["payload"]["query"])
+        try:
+            if name in self.answers:
+                await socket.send_json({"id": number, "type": "next", "payload": self._answer(name, variables)})
+            else:
+                self.asked.append((name, variables))
+                async for event in self.streams[name](variables):
+                    await socket.send_json({"id": number, "type": "next", "payload": {"data": event}})
+            await socket.send_json({"id": number, "type": "complete"})
+        except Cut:
+            await socket.close(1001)
+        except Refuse as refused:
+            await socket.send_json({"id": number, "type": "error", "payload": [refused.error]})
+        except (WebSocketDisconnect, RuntimeError):
+            pass
+
+
+def _name(query: str) -> str:
+    definitions = parse(query).definitions
+    return next(each.name.value for each in definitions if isinstance(each, OperationDefinitionNode) and each.name)
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    """A server on a port of its own, in a thread."""
+    fake = FakeServer()
+    config = uvicorn.Config(
+        fake.app, host="127.0.0.1", port=0, log_config=None, ws="websockets-sansio", timeout_graceful_shutdown=1
+    )
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not running.started:
+        assert time.monotonic() < deadline, "the fake server did not start"
+        time.sleep(0.005)
+    fake.url = f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
+    yield fake
+    running.should_exit = True
+    thread.join(20)
+
+
+@pytest.fixture
+def run(server: FakeServer) -> Callable[..., Result]:
+    """Run a command against the server."""
+
+    def run(*arguments: str, env: dict[str, str] | None = None) -> Result:
+        return CliRunner().invoke(app, list(arguments), env={"SIMULATIONS_URL": server.url, **(env or {})})
+
+    return run
+
+
+@pytest.fixture
+def simulation() -> Callable[..., dict[str, Any]]:
+    """Make a simulation as the API answers it."""
+
+    def simulation(**changes: Any) -> dict[str, Any]:
+        return {
+            "id": "U2ltdWxhdGlvbjox", "name": "train", "state": "RUNNING", "reason": None, "reasonDetail": None,
+            "createdAt": "2026-01-01T12:00:00Z", "startedAt": "2026-01-01T12:00:01Z", "finishedAt": None,
+            "waiting": None, "stopWanted": None, "project": {"id": "UHJvamVjdDox", "name": "default"},
+            "machine": {"id": "TWFjaGluZTox", "name": "big"}, **changes,
+        }  # fmt: skip
+
+    return simulation
+
+
+@pytest.fixture
+def event() -> Callable[..., dict[str, Any]]:
+    """Make an event of a curve: `points` is {metric: {step: value}}."""
+
+    def event(
+        cursor: str,
+        points: dict[str, dict[int, float | None]] | None = None,
+        *,
+        state: str = "RUNNING",
+        reason: str | None = None,
+        attempt: int = 1,
+        supersedes_from: int | None = None,
+    ) -> dict[str, Any]:
+        series = [
+            {
+                "metric": metric, "steps": list(values), "values": list(values.values()),
+                "elapsed": [0.5 * step for step in values], "supersedesFrom": supersedes_from,
+            }
+            for metric, values in (points or {}).items()
+        ]  # fmt: skip
+        return {
+            "convergence": {
+                "cursor": cursor, "attempt": attempt, "live": True, "state": state, "reason": reason, "series": series,
+            }
+        }  # fmt: skip
+
+    return event
+
+
+@pytest.fixture
+def cut() -> type[Exception]:
+    """What a stream raises to drop the connection."""
+    return Cut
+
+
+@pytest.fixture
+def refuse() -> type[Exception]:
+    """What an answer or a stream raises to be a GraphQL error."""
+    return Refuse
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """Wait until a condition holds; fails after `seconds`, saying what was waited for."""
+
+    def eventually(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {seconds} s in vain for: {what}"
+            time.sleep(0.01)
+
+    return eventually

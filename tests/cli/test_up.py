@@ -1,0 +1,364 @@
+"""`up` and `migrate`: programs kept running, ended together, and every way not to start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cli.children import Record, Roster
+from cli.ports import choose_port, local_url, probe_url, require_free
+from db import embedded
+
+Eventually = Callable[..., None]
+
+# Runs two stubs the way `up` runs graph and scheduler. Arguments: the directory, the grace in seconds.
+DRIVER = """
+import asyncio, os, sys
+from pathlib import Path
+from cli.children import Program, Roster
+from cli.errors import CommandError
+from cli.signals import Signals
+from cli.up import say, serve
+
+here = Path(sys.argv[1])
+
+class Database:
+    def alive(self): return not (here / "database-down").exists()
+    def restart(self): (here / "database-down").unlink()
+
+async def ready(): return (here / "ready").exists()
+
+with Signals() as signals:
+    try:
+        asyncio.run(serve(
+            [Program(name, (sys.executable, str(here / f"{name}.py"), str(here))) for name in ("first", "second")],
+            {**os.environ, "MARK": "handed on"},
+            ready=ready, announce=lambda: say("READY"), roster=Roster(here / "children.json"), signals=signals,
+            database=Database(), grace_seconds=float(sys.argv[2]),
+        ))
+    except CommandError as error:
+        say(str(error))
+        sys.exit(error.exit_code)
+say("STOPPED")
+"""
+
+# Says who it is in a file, and ends on SIGTERM unless it is stubborn.
+STUB = """
+import os, signal, sys
+from pathlib import Path
+name, here = Path(sys.argv[0]).stem, Path(sys.argv[1])
+
+def note(word):
+    with (here / "notes").open("a") as notes:
+        notes.write(f"{name} {word}\\n")
+
+def end(*_):
+    note("TERM")
+    if not STUBBORN:
+        os._exit(0)
+
+signal.signal(signal.SIGTERM, end)
+note(f"{os.getpid()} {os.environ['MARK']} {os.getsid(0) == os.getpid()}")
+while True:
+    signal.pause()
+"""
+
+
+class Running:
+    """A driver with its stubs."""
+
+    def __init__(self, here: Path, grace_seconds: float) -> None:
+        self.here = here
+        self.said = here / "said"
+        with self.said.open("w") as said:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", DRIVER, str(here), str(grace_seconds)],
+                stderr=said,
+                stdout=said,
+                start_new_session=True,
+            )
+
+    def notes(self) -> list[list[str]]:
+        path = self.here / "notes"
+        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+    def pids(self, name: str) -> list[int]:
+        return [int(words[1]) for words in self.notes() if words[0] == name and words[1].isdigit()]
+
+    def has_started(self) -> bool:
+        return bool(self.pids("first") and self.pids("second"))
+
+
+@pytest.fixture
+def here() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="sim-up-", dir="/tmp") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def start(here: Path) -> Iterator[Callable[..., Running]]:
+    """Start a driver with two stubs; `stubborn` ones ignore SIGTERM, `programs` replaces a stub's text."""
+    started: list[Running] = []
+
+    def start(*, stubborn: bool = False, grace_seconds: float = 60, **programs: str) -> Running:
+        for name in ("first", "second"):
+            text = programs.get(name, STUB.replace("STUBBORN", str(stubborn)))
+            (here / f"{name}.py").write_text(text)
+        started.append(Running(here, grace_seconds))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.process.kill()
+        running.process.wait()
+        for pid in running.pids("first") + running.pids("second"):
+            try:
+                process = psutil.Process(pid)
+                if str(here) in " ".join(process.cmdline()):
+                    process.kill()
+                    process.wait(10)
+            except psutil.Error:
+                pass
+
+
+def ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_programs_run_in_sessions_of_their_own_with_the_environment_handed_on(
+    start: Callable[..., Running], eventually: Eventually
+) -> None:
+    running = start()
+    eventually(running.has_started, "both programs")
+    assert all(words[2:] == ["handed", "on", "True"] for words in running.notes())
+
+
+def test_a_program_that_dies_is_started_again_and_it_is_said(
+    start: Callable[..., Running], eventually: Eventually
+) -> None:
+    running = start()
+    eventually(running.has_started, "both programs")
+    (first,), (second,) = running.pids("first"), running.pids("second")
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: len(running.pids("first")) == 2, "the second life of the first program")
+    assert "first ended (SIGKILL); starting it again in 0.5 s." in running.said.read_text()
+    assert running.pids("second") == [second]
+
+
+def test_a_program_that_keeps_dying_at_its_start_ends_everything_with_its_words_above(
+    start: Callable[..., Running],
+) -> None:
+    running = start(first="print('the reason', flush=True); raise SystemExit(3)")
+    assert running.process.wait(60) == 1
+    said = running.said.read_text()
+    assert said.count("the reason") == 3
+    assert "first ended (exit code 3) 3 times within seconds of its start; what it said is above." in said
+    assert all(map(ended, running.pids("second")))
+    assert not (running.here / "children.json").exists()
+
+
+def test_ready_is_said_when_the_service_is(start: Callable[..., Running], eventually: Eventually) -> None:
+    running = start()
+    eventually(running.has_started, "both programs")
+    assert "READY" not in running.said.read_text()
+    (running.here / "ready").touch()
+    eventually(lambda: "READY" in running.said.read_text(), "READY")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_ends_the_programs_politely_and_then_itself(
+    start: Callable[..., Running], eventually: Eventually, number: signal.Signals
+) -> None:
+    running = start()
+    eventually(running.has_started, "both programs")
+    running.process.send_signal(number)
+    assert running.process.wait(30) == 0
+    assert sorted(words[0] for words in running.notes() if words[1] == "TERM") == ["first", "second"]
+    assert all(map(ended, running.pids("first") + running.pids("second")))
+    assert running.said.read_text().splitlines()[-1] == "STOPPED"
+    assert not (running.here / "children.json").exists()
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_stubborn(start: Callable[..., Running], eventually: Eventually) -> None:
+    running = start(stubborn=True)
+    eventually(running.has_started, "both programs")
+    running.process.send_signal(signal.SIGINT)
+    eventually(lambda: sum(words[1] == "TERM" for words in running.notes()) == 2, "both to ignore SIGTERM")
+    assert running.process.poll() is None
+    running.process.send_signal(signal.SIGINT)
+    assert running.process.wait(30) == 0
+    assert "first and second did not stop in time and had to be killed." in running.said.read_text()
+    assert all(map(ended, running.pids("first") + running.pids("second")))
+
+
+def test_the_stubborn_are_killed_when_the_grace_is_over(start: Callable[..., Running], eventually: Eventually) -> None:
+    running = start(stubborn=True, grace_seconds=0.2)
+    eventually(running.has_started, "both programs")
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(30) == 0
+    assert all(map(ended, running.pids("first") + running.pids("second")))
+
+
+def test_kill_9_ends_the_programs_and_the_next_start_ends_the_stubborn(
+    start: Callable[..., Running], eventually: Eventually
+) -> None:
+    running = start(stubborn=True)
+    eventually(running.has_started, "both programs")
+    pids = running.pids("first") + running.pids("second")
+    roster = running.here / "children.json"
+    eventually(lambda: all(str(pid) in roster.read_text() for pid in pids), "the roster")
+    running.process.kill()
+    running.process.wait()
+    eventually(lambda: sum(words[1] == "TERM" for words in running.notes()) == 2, "the kernel's SIGTERM to both")
+    assert Roster(roster).end_leftovers() == 2
+    assert all(map(ended, pids))
+    assert not roster.exists()
+
+
+def test_kill_9_ends_programs_that_listen_to_sigterm(start: Callable[..., Running], eventually: Eventually) -> None:
+    running = start()
+    eventually(running.has_started, "both programs")
+    running.process.kill()
+    running.process.wait()
+    eventually(lambda: all(map(ended, running.pids("first") + running.pids("second"))), "the end of both programs")
+
+
+def test_a_database_that_died_is_started_again(start: Callable[..., Running], eventually: Eventually) -> None:
+    running = start()
+    eventually(running.has_started, "both programs")
+    (running.here / "database-down").touch()
+    eventually(lambda: "runs again" in running.said.read_text(), "the database's restart")
+    assert not (running.here / "database-down").exists()
+
+
+def test_a_roster_never_ends_a_stranger_that_was_given_an_old_process_id(here: Path) -> None:
+    path = here / "children.json"
+    stranger = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+    try:
+        path.write_text(f'[{{"pid": {stranger.pid}, "started_at": 12345.0}}]')
+        assert Roster(path).end_leftovers() == 0
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+    for damaged in ("", "[", "{}", '[{"pid": "x"}]', "[1]"):
+        path.write_text(damaged)
+        assert Roster(path).end_leftovers() == 0
+
+
+def test_who_once_lived_is_started_again_for_ever_and_who_never_did_is_given_up() -> None:
+    record = Record().after(0.1).after(0.1)
+    assert not record.is_hopeless
+    assert record.after(0.1).is_hopeless
+    assert not record.after(60).after(0.1).after(0.1).after(0.1).is_hopeless
+    pauses = []
+    record = Record().after(60)
+    for _ in range(10):
+        pauses.append(record.pause_seconds)
+        record = record.after(0.1)
+    assert pauses[:3] == [0.5, 1.0, 2.0]
+    assert pauses[-1] == 30.0
+
+
+def test_addresses_are_said_the_way_they_can_be_used() -> None:
+    assert local_url("127.0.0.1", 8000) == local_url("0.0.0.0", 8000) == "http://localhost:8000"
+    assert local_url("::1", 8000) == "http://[::1]:8000"
+    assert probe_url("0.0.0.0", 8000) == probe_url("localhost", 8000) == "http://127.0.0.1:8000"
+    assert probe_url("::", 8000) == "http://[::1]:8000"
+
+
+def test_port_0_becomes_one_that_is_free() -> None:
+    port = choose_port("127.0.0.1", 0)
+    require_free("127.0.0.1", port)
+    assert port > 1023
+
+
+# --- the commands themselves -----------------------------------------------------------------------------------
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("HOST", "PORT", "DATABASE_URL") and not name.startswith(("SIMULATIONS_", "PG"))
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "cli", *arguments],
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_started(here: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        ran = command("up", PORT=port, SIMULATIONS_DATA_DIR=str(here / "data"))
+    assert ran.returncode == 4
+    assert f"Port {port} is taken" in ran.stderr
+    assert "PORT=" in ran.stderr
+    assert not (here / "data" / "postgres").exists()
+
+
+def test_a_second_up_on_one_data_directory_says_where_the_first_one_is(here: Path) -> None:
+    with embedded.lock(here, "http://localhost:1234"):
+        ran = command("up", PORT="0", SIMULATIONS_DATA_DIR=str(here))
+    assert ran.returncode == 3
+    assert "http://localhost:1234" in ran.stderr
+    assert f"pid {os.getpid()}" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({"PORT": "many"}, "PORT"),
+        ({"HOST": "0.0.0.0"}, "SIMULATIONS_INSECURE=1"),
+        ({"DATABASE_URL": "mysql://x"}, "not the URL of a PostgreSQL database"),
+        ({"DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/x"}, "No PostgreSQL server answers"),
+    ],
+)
+def test_what_can_not_start_says_why_in_a_sentence(here: Path, environment: dict[str, str], found: str) -> None:
+    ran = command("up", **{"PORT": "0", "SIMULATIONS_DATA_DIR": str(here), **environment})
+    assert ran.returncode == 1
+    assert found in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert "secret" not in ran.stderr
+
+
+def test_up_refuses_a_given_database_that_was_not_migrated_and_migrate_mends_it(
+    here: Path, empty_database_url: str
+) -> None:
+    given: dict[str, Any] = {"DATABASE_URL": empty_database_url, "SIMULATIONS_DATA_DIR": str(here), "PORT": "0"}
+    ran = command("up", **given)
+    assert ran.returncode == 1
+    assert "simulations migrate" in ran.stderr
+    for _ in range(2):
+        ran = command("migrate", **given)
+        assert ran.returncode == 0, ran.stderr
+        assert "tables are those of this version" in ran.stderr
+
+
+def test_migrate_brings_up_the_embedded_database_unless_it_runs(data_directory: Path) -> None:
+    ran = command("migrate", SIMULATIONS_DATA_DIR=str(data_directory))
+    assert ran.returncode == 0, ran.stderr
+    assert (data_directory / "postgres").exists()
+    assert not (data_directory / "postgres" / "postmaster.pid").exists()
+    with embedded.lock(data_directory, "http://localhost:1234"):
+        ran = command("migrate", SIMULATIONS_DATA_DIR=str(data_directory))
+    assert ran.returncode == 0
+    assert "Simulations runs at http://localhost:1234" in ran.stderr

@@ -1,0 +1,166 @@
+"""Rows to schedule, and an engine that follows a script instead of starting processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db import attempts, events, machines, simulations
+from db.events import Actor
+from db.models import Attempt, Event, Project, Simulation
+from db.simulations import Wanted
+from runner.base import DiscoveredMachine, Launch, Liveness
+from settings import Settings
+
+SOMEBODY = Actor("somebody")
+HOST = "host-1"
+
+
+class World:
+    """The rows of a test: makes them, reads them, moves their times."""
+
+    host_id = HOST
+
+    def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+        self.sessions = sessions
+        self.settings = Settings()
+
+    async def host(self, host_id: str = HOST, *, gpus: int = 0) -> None:
+        async with self.sessions.begin() as session:
+            await machines.beat_host(session, host_id, name=host_id, gpus=gpus)
+
+    async def machine(self, name: str = "m1", *, host: str = HOST, **given: Any) -> int:
+        """A machine of 4 cpus and 16 GiB on a host."""
+        await self.host(host, gpus=given.get("gpus", 0))
+        wanted = {
+            "cpus": 4.0, "memory_gib": 16.0, "gpus": 0, "gpu_model": None, "labels": {}, "price_per_hour": Decimal(0),
+        }  # fmt: skip
+        async with self.sessions.begin() as session:
+            return await machines.join(
+                session, engine="local", engine_key=f"key-{name}", name=name, host=host, **{**wanted, **given}
+            )
+
+    async def simulation(self, name: str = "s", **given: Any) -> int:
+        """A queued simulation that asks for one cpu."""
+        async with self.sessions.begin() as session:
+            wanted: dict[str, Any] = {
+                "project_id": (await session.scalars(select(Project.id))).one(), "name": name, "entrypoint": ("true",),
+                "parameters": {}, "environment": {}, "working_directory": None, "tags": (), "cpus": 1.0,
+                "memory_gib": 0.0, "gpus": 0, "gpu_model": None, "labels": {}, "machine_id": None,
+                "machine_name": None, "max_price_per_hour": None, "priority": 0, "max_runtime": None,
+                "max_retries": 0, "retry_on": ("MACHINE_LOST",),
+            }  # fmt: skip
+            return (await simulations.create(session, Wanted(**{**wanted, **given}), SOMEBODY)).id
+
+    async def cancel(self, simulation_id: int) -> None:
+        async with self.sessions.begin() as session:
+            await simulations.cancel(session, simulation_id, SOMEBODY)
+
+    async def get(self, simulation_id: int) -> Simulation:
+        async with self.sessions() as session:
+            return await simulations.get(session, simulation_id)
+
+    async def state(self, simulation_id: int) -> str:
+        return (await self.get(simulation_id)).state.value
+
+    async def attempts_of(self, simulation_id: int) -> Sequence[Attempt]:
+        async with self.sessions() as session:
+            return await attempts.of_simulation(session, simulation_id)
+
+    async def attempt_of(self, simulation_id: int) -> Attempt:
+        """The newest."""
+        return (await self.attempts_of(simulation_id))[-1]
+
+    async def events_of(self, simulation_id: int) -> Sequence[Event]:
+        async with self.sessions() as session:
+            return await events.list_of(session, "Simulation", simulation_id)
+
+    async def execute(self, statement: str, **values: Any) -> None:
+        async with self.sessions.begin() as session:
+            await session.execute(text(statement), values)
+
+    async def hello(self, simulation_id: int, *, token_digest: bytes | None = None) -> None:
+        """The supervisor of the newest attempt says hello; without a launch, with a token made up for it."""
+        attempt = await self.attempt_of(simulation_id)
+        async with self.sessions.begin() as session:
+            if token_digest is None and attempt.token_digest is None:
+                assert await attempts.claim_launch(session, attempt.id, b"made up for %d" % attempt.id)
+                await attempts.note_launched(session, attempt.id)
+                token_digest = b"made up for %d" % attempt.id
+            digest = token_digest or attempt.token_digest
+            assert digest is not None
+            greeting = await attempts.hello(session, attempt.id, digest, "nonce")
+            assert greeting.standing is attempts.Standing.CURRENT
+
+    async def silence(self, simulation_id: int, leases: float = 1.1) -> None:
+        """Nothing was heard of its attempt for so long."""
+        await self.execute(
+            "UPDATE attempts SET heartbeat_at = now() - CAST(:ago AS interval) WHERE simulation_id = :id",
+            ago=timedelta(seconds=leases * self.settings.lease_seconds), id=simulation_id,
+        )  # fmt: skip
+
+    async def cover(self, leases: float = 1.1, roles: Sequence[str] = ("graph", "scheduler")) -> None:
+        """These roles have been listening for so long."""
+        await self.execute(
+            "INSERT INTO coverage (role, covered_since, beat_at) "
+            "SELECT unnest(CAST(:roles AS text[])), now() - CAST(:ago AS interval), now() "
+            "ON CONFLICT (role) DO UPDATE SET covered_since = excluded.covered_since, beat_at = now()",
+            ago=timedelta(seconds=leases * self.settings.lease_seconds), roles=list(roles),
+        )  # fmt: skip
+
+    async def host_dies(self, host_id: str = HOST) -> None:
+        """Its scheduler has not been heard of for long."""
+        await self.execute("UPDATE hosts SET heartbeat_at = now() - interval '1 day' WHERE id = :id", id=host_id)
+
+
+@pytest.fixture
+def world(sessions: async_sessionmaker[AsyncSession]) -> World:
+    return World(sessions)
+
+
+class ScriptedEngine:
+    """An engine that starts nothing: it notes what it is asked, and answers what the test has set."""
+
+    name = "local"
+
+    def __init__(self) -> None:
+        self.liveness: dict[str, Liveness] = {}  # of what it holds, by public id
+        self.launches: list[Launch] = []
+        self.ended: list[str] = []
+        self.forgotten: list[str] = []
+        self.failure: Exception | None = None  # of the next launches
+        self.machine = DiscoveredMachine("own", "here", HOST, 4.0, 16.0, 0, None, {})
+
+    async def discover(self) -> Sequence[DiscoveredMachine]:
+        return [self.machine]
+
+    async def launch(self, launch: Launch) -> None:
+        self.launches.append(launch)
+        if self.failure is not None:
+            raise self.failure
+        self.liveness[launch.attempt_id] = Liveness.ALIVE
+
+    async def probe(self, attempt_id: str) -> Liveness:
+        return self.liveness.get(attempt_id, Liveness.DEAD)
+
+    async def end(self, attempt_id: str) -> None:
+        self.ended.append(attempt_id)
+        self.liveness[attempt_id] = Liveness.DEAD
+
+    async def attempts(self) -> Sequence[str]:
+        return list(self.liveness)
+
+    async def forget(self, attempt_id: str) -> None:
+        assert self.liveness.pop(attempt_id, Liveness.DEAD) is Liveness.DEAD
+        self.forgotten.append(attempt_id)
+
+
+@pytest.fixture
+def scripted() -> ScriptedEngine:
+    return ScriptedEngine()
