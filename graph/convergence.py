@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 import strawberry
 
-from db.convergence import Batch, Head
+from db.convergence import Head
+from db.convergence import Series as DbSeries
 from graph.context import Info
 from graph.cursors import decode, encode
 from graph.errors import BadInput, NotFound
 from graph.ids import number_asked
 from graph.scalars import MAX_METRICS, Step
+from graph.sharing import Memo
 from graph.terms import Reason, SimulationState
 
 
@@ -34,8 +37,9 @@ class ConvergenceEvent:
     attempt: int
     live: bool = strawberry.field(description="Whether this is the end of the log, not the past being caught up with.")
     state: SimulationState
-    reason: Reason | None
+    reason: Reason | None = strawberry.field(description="Why it ended; null before.")
     series: list[Series]
+    memo: strawberry.Private[Memo]
 
 
 async def follow(
@@ -56,22 +60,33 @@ async def follow(
                 raise NotFound("There is no such simulation.")
             for position, batch in enumerate(batches):
                 cursor = batch.cursor
-                series = _series(batch, wanted)
-                if series:
+                live = not more and position == len(batches) - 1
+                make = partial(_event, cursor, batch.attempt, head, batch.series, wanted, live)
+                # At the end of the log everybody gets the same; the past is everybody's own.
+                event = make() if more else tail.shared((cursor, head, wanted, live), make)
+                if event.series:
                     told = head
-                    yield _event(cursor, batch.attempt, head, series, live=not more and position == len(batches) - 1)
+                    yield event
             if batches:
                 continue
             if head != told or head.state.is_final:
                 told = head
-                yield _event(cursor, head.attempt, head, [], live=True)
+                make = partial(_event, cursor, head.attempt, head, (), wanted, True)
+                yield tail.shared((cursor, head, wanted, None), make)
             if head.state.is_final:
                 return
             await pulse.wait()
 
 
-def _series(batch: Batch, wanted: frozenset[str] | None) -> list[Series]:
-    return [
+def _event(
+    cursor: tuple[int, int],
+    attempt: int,
+    head: Head,
+    columns: Sequence[DbSeries],
+    wanted: frozenset[str] | None,
+    live: bool,
+) -> ConvergenceEvent:
+    series = [
         Series(
             metric=column.metric,
             steps=column.steps,  # type: ignore[arg-type]  # a Sequence of ints: strawberry serialises any
@@ -79,9 +94,18 @@ def _series(batch: Batch, wanted: frozenset[str] | None) -> list[Series]:
             elapsed=column.elapsed,  # type: ignore[arg-type]  # likewise
             supersedes_from=Step(column.supersedes_from) if column.supersedes_from is not None else None,
         )
-        for column in batch.series
+        for column in columns
         if wanted is None or column.metric in wanted
     ]
+    return ConvergenceEvent(
+        cursor=encode(*cursor),
+        attempt=attempt,
+        live=live,
+        state=head.state,
+        reason=head.reason,
+        series=series,
+        memo=Memo(),
+    )
 
 
 def _finite(values: Sequence[float]) -> list[float | None]:
@@ -89,9 +113,3 @@ def _finite(values: Sequence[float]) -> list[float | None]:
     if all(map(math.isfinite, values)):
         return values  # type: ignore[return-value]  # not copied: almost every batch is finite
     return [value if math.isfinite(value) else None for value in values]
-
-
-def _event(cursor: tuple[int, int], attempt: int, head: Head, series: list[Series], *, live: bool) -> ConvergenceEvent:
-    return ConvergenceEvent(
-        cursor=encode(*cursor), attempt=attempt, live=live, state=head.state, reason=head.reason, series=series
-    )

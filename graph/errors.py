@@ -18,6 +18,7 @@ from graphql import GraphQLError
 from strawberry.extensions import MaskErrors
 
 from db import errors
+from graph.terms import described
 
 log = structlog.get_logger()
 
@@ -43,7 +44,14 @@ class Unauthenticated(SafeError):
     code = "UNAUTHENTICATED"
 
 
-@strawberry.enum(description="What kind of mistake a user error is.")
+@described(
+    "What kind of mistake a user error is.",
+    INVALID="The value breaks a rule; the message says which one.",
+    NOT_FOUND="There is no such object.",
+    TAKEN="A name or a key is in use.",
+    WRONG_STATE="The object's state does not allow it.",
+    BATCH_REFUSED="Nothing of the report is stored; its number stays free.",
+)
 class UserErrorCode(StrEnum):
     INVALID = "INVALID"
     NOT_FOUND = "NOT_FOUND"

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -25,7 +26,11 @@ PAGE_BATCHES = 64  # how many batches whoever fell behind reads at once
 COLLECT_SECONDS = 0.01  # ids committed within this time go out in one notification
 POLL_SECONDS = 1.0  # without notifications
 LOOK_AGAIN_SECONDS = 15.0  # with them: a hint may be lost
+MOST_SHARED = 256  # events that subscribers of one tail share; they keep their encoded results
 MANY = 1_000  # changed ids kept per subscriber; more mean "look at all"
+
+
+Shared = TypeVar("Shared")
 
 
 class Pulse:
@@ -59,6 +64,7 @@ class Tail:
         self._head: Head | None = None
         self._asked = 1
         self._answered = 0
+        self._shared: dict[Hashable, object] = {}
 
     def stir(self) -> None:
         """Something may be new."""
@@ -81,6 +87,15 @@ class Tail:
         async with self._sessions() as session:
             page = await convergence.read(session, self.simulation_id, after, limit=PAGE_BATCHES)
         return self._head, page, bool(page)
+
+    def shared(self, key: Hashable, make: Callable[[], Shared]) -> Shared:
+        """The one object that all subscribers use who would make the same from this tail."""
+        made = self._shared.get(key)
+        if made is None:
+            if len(self._shared) >= MOST_SHARED:
+                self._shared.clear()  # whoever still uses them goes on; it only costs making them once more
+            made = self._shared[key] = make()
+        return made  # type: ignore[return-value]  # a key is made by one caller, for one type
 
     async def _refresh(self) -> None:
         asked = self._asked

@@ -24,7 +24,7 @@ class LogChunk:
     attempt: int
     stream: LogStream
     text: str = strawberry.field(description="Whole lines, as far as the simulation wrote whole lines.")
-    received_at: datetime
+    received_at: datetime = strawberry.field(description="When the service got it.")
 
     @classmethod
     def of(cls, row: models.LogChunk) -> Self:

@@ -46,10 +46,10 @@ class Machine(relay.Node):
     host: str | None = strawberry.field(description="The id of the host it is a part of.")
     declared: bool = strawberry.field(description="Made by createMachine, not found by its engine.")
     resources: Resources
-    labels: JSON
+    labels: JSON = strawberry.field(description="An object of strings, for requirements to match.")
     price_per_hour: Decimal = strawberry.field(description="Of the whole machine.")
-    draining: bool
-    heartbeat_at: datetime | None
+    draining: bool = strawberry.field(description="Whether drainMachine was the last word.")
+    heartbeat_at: datetime | None = strawberry.field(description="When it was last heard of.")
     created_at: datetime
 
     @strawberry.field(description="The currency of this installation's prices (ISO 4217).")
@@ -136,8 +136,8 @@ class UpdateMachineInput:
     memory_gib: float | None = strawberry.UNSET
     gpus: int | None = strawberry.UNSET
     gpu_model: str | None = strawberry.UNSET
-    labels: JSON | None = strawberry.UNSET
-    price_per_hour: Decimal | None = strawberry.UNSET
+    labels: JSON | None = strawberry.field(default=strawberry.UNSET, description="An object of strings, all of them.")
+    price_per_hour: Decimal | None = strawberry.field(default=strawberry.UNSET, description="Of the whole machine.")
 
 
 @strawberry.input(description="Which machine.")
@@ -153,7 +153,7 @@ class MachinePayload:
 
 @strawberry.type(description="What was deleted, or why not.")
 class DeleteMachinePayload:
-    deleted_id: strawberry.ID | None = None
+    deleted_id: strawberry.ID | None = strawberry.field(default=None, description="Null if it is still there.")
     user_errors: list[UserError] = strawberry.field(default_factory=list)
 
 

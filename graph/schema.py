@@ -9,7 +9,7 @@ import structlog
 from graphql import GraphQLError
 from strawberry import relay
 from strawberry.schema.config import StrawberryConfig
-from strawberry.types import ExecutionContext
+from strawberry.types import ExecutionContext as Operation
 
 from db import machines as db_machines
 from db import simulations as db_simulations
@@ -36,6 +36,7 @@ from graph.machine import (
 )
 from graph.project import Project, ProjectConnection
 from graph.scalars import POINT_COLUMNS, STEP, PointColumns, Step
+from graph.sharing import ExecutionContext
 from graph.simulation import (
     CreateSimulationInput,
     DeleteSimulationPayload,
@@ -53,7 +54,7 @@ logger = structlog.get_logger()
 @strawberry.type(description="Who asks.")
 class Viewer:
     name: str
-    role: str
+    role: str = strawberry.field(description="What they may do: ADMIN may do everything.")
 
 
 async def _node(info: Info, public_id: str) -> relay.Node | None:
@@ -66,7 +67,7 @@ async def _node(info: Info, public_id: str) -> relay.Node | None:
     return found
 
 
-@strawberry.type
+@strawberry.type(description="What can be read. Lists are read page by page, `first` rows `after` a cursor.")
 class Query:
     @strawberry.field(description="Any object by its id; null if there is none.")
     async def node(self, info: Info, id: strawberry.ID) -> relay.Node | None:
@@ -141,7 +142,7 @@ class Query:
         return Viewer(name=info.context.actor.name, role="ADMIN")
 
 
-@strawberry.type
+@strawberry.type(description="What can be done. A payload without userErrors says that it was; with them, nothing was.")
 class Mutation:
     @strawberry.mutation(description="Queue a simulation.")
     async def create_simulation(self, info: Info, input: CreateSimulationInput) -> SimulationPayload:
@@ -188,7 +189,7 @@ class Mutation:
         return await of_supervisors.report(info, input)
 
 
-@strawberry.type
+@strawberry.type(description="What can be watched.")
 class Subscription:
     @strawberry.subscription(
         description="The curve of a simulation: the past behind the cursor, then live, to the end; then it completes."
@@ -234,7 +235,7 @@ def _searchable(text: str | None) -> str | None:
 class Schema(strawberry.Schema):
     """Strawberry's schema; a defect is logged here, once, before `MaskErrors` hides it from the client."""
 
-    def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
+    def process_errors(self, errors: list[GraphQLError], execution_context: Operation | None = None) -> None:
         for error in errors:
             if is_unexpected(error):
                 logger.error(
@@ -253,5 +254,6 @@ def build_schema() -> Schema:
         subscription=Subscription,
         types=[Simulation, Machine, Project],
         extensions=[mask_errors],
+        execution_context_class=ExecutionContext,
         config=StrawberryConfig(scalar_map={Step: STEP, PointColumns: POINT_COLUMNS}),
     )

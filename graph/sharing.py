@@ -55,11 +55,13 @@ def dumps(value: object) -> str:
 
 
 def _plain(value: object) -> object:
+    """Of the subclasses that orjson leaves to us: what is encoded already, and words of an enum."""
     if isinstance(value, Encoded):
         return value.fragment
-    for kind in (str, int, float, dict, list):
-        if isinstance(value, kind):
-            return kind(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, dict):
+        return dict(value)
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
@@ -78,18 +80,22 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
         if memo is None:
             return super().execute_operation(serially)
         found = memo.results.get(self._sharing_key)
-        if found is None:
-            found = super().execute_operation(serially)  # type: ignore[assignment]  # awaitable if a resolver is
-            if not isinstance(found, ExecutionResult) or found.errors or found.data is None:
-                return found
-            found = ExecutionResult(Encoded(found.data))
-            memo.results[self._sharing_key] = found
-        return found
+        if found is not None:
+            return found
+        made: Any = super().execute_operation(serially)  # awaitable if one of its resolvers is
+        if isinstance(made, ExecutionResult) and not made.errors and made.data is not None:
+            made = memo.results[self._sharing_key] = ExecutionResult(Encoded(made.data))
+        return made
 
     def complete_list_value(
-        self, return_type: GraphQLList[Any], field_details_list: Any, info: GraphQLResolveInfo, path: Any, result: Any,
+        self,
+        return_type: GraphQLList[Any],
+        field_details_list: Any,
+        info: GraphQLResolveInfo[Any],
+        path: Any,
+        result: Any,
         position_context: Any,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         """Take a list of plain numbers as it is: their serialisation would only return them, one by one."""
         item = return_type.of_type
         nullable = not isinstance(item, GraphQLNonNull)
@@ -105,7 +111,9 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
         parts: list[Node] = list(self.fragment_definitions.values())
         for node in self.operation.selection_set.selections:
             if isinstance(node, FieldNode):
-                parts.extend(part for part in (node.alias, node.name, node.selection_set, *node.directives) if part)
+                bare: tuple[Node | None, ...] = (node.alias, node.name, node.selection_set)
+                parts.extend(part for part in bare if part is not None)
+                parts.extend(node.directives or ())
             else:
                 parts.append(node)
         names = set[str]()

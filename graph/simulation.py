@@ -31,15 +31,15 @@ LazyMachine = Annotated["Machine", strawberry.lazy("graph.machine")]
 
 @strawberry.type(description="Why a queued simulation has no machine yet.")
 class Waiting:
-    reason: WaitingReason
+    reason: WaitingReason = strawberry.field(description="For programs.")
     detail: str = strawberry.field(description="A sentence.")
 
 
 @strawberry.type(description="An intent to stop a simulation that is on a machine.")
 class StopWanted:
-    reason: Reason
-    by: str
-    at: datetime
+    reason: Reason = strawberry.field(description="What it will have ended for, once it has.")
+    by: str = strawberry.field(description="Who wants it.")
+    at: datetime = strawberry.field(description="Since when.")
 
 
 @strawberry.type(description="What a machine must have, for a simulation to be placed on it.")
@@ -65,8 +65,8 @@ class Requirements:
 @strawberry.type(description="How long, and how often again.")
 class Limits:
     max_runtime_seconds: int | None = strawberry.field(description="Of each attempt, from its start.")
-    max_retries: int
-    retry_on: list[Reason]
+    max_retries: int = strawberry.field(description="How many attempts there may be after the first.")
+    retry_on: list[Reason] = strawberry.field(description="After which ends it goes back to the queue.")
 
 
 @strawberry.type(
@@ -75,18 +75,18 @@ class Limits:
 class Attempt(relay.Node):
     id: relay.NodeID[int]
     machine_number: strawberry.Private[int | None]
-    number: int
-    machine_name: str
-    gpu_indices: list[int]
+    number: int = strawberry.field(description="1 for the first.")
+    machine_name: str = strawberry.field(description="Kept when the machine is deleted.")
+    gpu_indices: list[int] = strawberry.field(description="Of its host's GPUs, those that it may use.")
     price_per_hour: Decimal = strawberry.field(description="Of the whole machine, at assignment.")
     share: Decimal = strawberry.field(description="Of the machine, 0 to 1: what is billed.")
     currency: str
-    assigned_at: datetime
-    started_at: datetime | None
-    heartbeat_at: datetime
-    ended_at: datetime | None
-    reason: Reason | None
-    reason_detail: str | None
+    assigned_at: datetime = strawberry.field(description="When it got its machine: it is billed from here on.")
+    started_at: datetime | None = strawberry.field(description="When its supervisor said hello.")
+    heartbeat_at: datetime = strawberry.field(description="When it was last heard of.")
+    ended_at: datetime | None = strawberry.field(description="Null while it is the current one.")
+    reason: Reason | None = strawberry.field(description="Why it ended; null before.")
+    reason_detail: str | None = strawberry.field(description="The same in a sentence, where there is more to say.")
     exit_code: int | None
     signal: int | None
 
@@ -110,10 +110,10 @@ class Attempt(relay.Node):
 @strawberry.type(description="Something that happened to an object.")
 class Event:
     id: strawberry.ID
-    at: datetime
-    kind: str
-    actor: str
-    detail: JSON
+    at: datetime = strawberry.field(description="When.")
+    kind: str = strawberry.field(description="What: a state that was entered, STOP_WANTED, UPDATED...")
+    actor: str = strawberry.field(description="Who did it.")
+    detail: JSON = strawberry.field(description="What else there is to say, by kind.")
 
 
 @strawberry.type(description="A training run, a solver: anything that converges.")
@@ -127,19 +127,19 @@ class Simulation(relay.Node):
     waiting: Waiting | None = strawberry.field(
         description="Why it has no machine yet; null if it has, or is not planned."
     )
-    stop_wanted: StopWanted | None
+    stop_wanted: StopWanted | None = strawberry.field(description="Null if nobody wants it to stop.")
     entrypoint: list[str] = strawberry.field(description="argv, never a shell.")
     parameters: JSON = strawberry.field(description="Reach it as SIMULATION_PARAMETERS, an object in JSON.")
-    environment: JSON
+    environment: JSON = strawberry.field(description="Variables it was given, an object of strings.")
     working_directory: str | None = strawberry.field(description="On the machine; null: the attempt's own.")
     tags: list[str]
     resources: Requirements
     priority: int = strawberry.field(description="Higher goes first.")
     limits: Limits
-    created_by: str
+    created_by: str = strawberry.field(description="Who asked for it.")
     created_at: datetime
     started_at: datetime | None = strawberry.field(description="When its first attempt began.")
-    finished_at: datetime | None
+    finished_at: datetime | None = strawberry.field(description="When it reached its final state.")
 
     @strawberry.field
     async def project(self, info: Info) -> Project:
@@ -259,7 +259,7 @@ class ResourcesInput:
 @strawberry.input(description="How long, and how often again.")
 class LimitsInput:
     max_runtime_seconds: int | None = strawberry.field(default=None, description="Of each attempt, from its start.")
-    max_retries: int = 3
+    max_retries: int = strawberry.field(default=3, description="How many attempts there may be after the first.")
     retry_on: list[Reason] = strawberry.field(
         default_factory=lambda: [Reason.MACHINE_LOST],
         description="After which ends it goes back to the queue: MACHINE_LOST, EXIT_CODE, LAUNCH_ERROR.",
@@ -301,7 +301,7 @@ class SimulationPayload:
 
 @strawberry.type(description="What was deleted, or why not.")
 class DeleteSimulationPayload:
-    deleted_id: strawberry.ID | None = None
+    deleted_id: strawberry.ID | None = strawberry.field(default=None, description="Null if it is still there.")
     user_errors: list[UserError] = strawberry.field(default_factory=list)
 
 

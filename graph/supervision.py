@@ -31,7 +31,7 @@ from graph.context import Info
 from graph.errors import BadInput, Unauthenticated, UserError, UserErrorCode
 from graph.ids import number_of
 from graph.scalars import BadColumns, PointColumns, columns
-from graph.terms import LogStream, Reason
+from graph.terms import LogStream, Reason, described
 from policy.rescue import Ended, Retry, after_attempt
 from settings import Settings
 
@@ -40,7 +40,12 @@ MAX_LOG_CHUNKS = 10_000
 LONGEST_BACKOFF = 100  # times the first one
 
 
-@strawberry.enum(description="What the supervisor is to do.")
+@described(
+    "What the supervisor is to do.",
+    CONTINUE="Go on.",
+    STOP="End the simulation, then report its exit.",
+    OVER="This attempt doesn't count any more: end the simulation, report nothing.",
+)
 class Verdict(StrEnum):
     CONTINUE = "CONTINUE"
     STOP = "STOP"
@@ -54,18 +59,18 @@ class AttemptReference:
 
 @strawberry.type(description="What is to be run, and how.")
 class WorkOrder:
-    entrypoint: list[str]
-    environment: JSON
-    working_directory: str | None
-    max_runtime_seconds: float | None
-    stop_grace_seconds: float
-    heartbeat_seconds: float
-    gpu_indices: list[int]
+    entrypoint: list[str] = strawberry.field(description="argv, never a shell.")
+    environment: JSON = strawberry.field(description="Variables to add, an object of strings.")
+    working_directory: str | None = strawberry.field(description="Null: the attempt's own.")
+    max_runtime_seconds: float | None = strawberry.field(description="From the child's start; null: no limit.")
+    stop_grace_seconds: float = strawberry.field(description="Between SIGTERM and SIGKILL.")
+    heartbeat_seconds: float = strawberry.field(description="How long to be silent at most.")
+    gpu_indices: list[int] = strawberry.field(description="Of the host's GPUs, those that it may use.")
 
 
 @strawberry.input(description="The first word of a supervisor.")
 class HelloAttemptInput:
-    attempt_id: strawberry.ID
+    attempt_id: strawberry.ID = strawberry.field(description="Whose the token is.")
     nonce: str = strawberry.field(description="Made once by the supervisor: the first one binds the attempt.")
 
 
@@ -73,14 +78,14 @@ class HelloAttemptInput:
 class HelloAttemptPayload:
     attempt: AttemptReference
     verdict: Verdict
-    order: WorkOrder | None = None
+    order: WorkOrder | None = strawberry.field(default=None, description="Null if it is over.")
     user_errors: list[UserError] = strawberry.field(default_factory=list)
 
 
 @strawberry.input(description="A stretch of the log.")
 class LogInput:
     stream: LogStream
-    text: str
+    text: str = strawberry.field(description="Whole lines, as far as there were whole lines.")
 
 
 @strawberry.input(description="How the child ended.")
@@ -90,24 +95,24 @@ class ExitInput:
     reason: str | None = strawberry.field(
         default=None, description="LAUNCH_ERROR, MAX_RUNTIME, or the stopReason because of which it was ended."
     )
-    message: str | None = None
+    message: str | None = strawberry.field(default=None, description="A sentence, where there is more to say.")
 
 
 @strawberry.input(description="Points, log and exit since the last report; with none of them it is a heartbeat.")
 class ReportAttemptInput:
-    attempt_id: strawberry.ID
-    nonce: str
+    attempt_id: strawberry.ID = strawberry.field(description="Whose the token is.")
+    nonce: str = strawberry.field(description="The one of the hello.")
     batch: int | None = strawberry.field(default=None, description="1, 2, 3...: of reports with a payload.")
-    points: PointColumns | None = None
-    logs: list[LogInput] | None = None
-    exit: ExitInput | None = None
+    points: PointColumns | None = strawberry.field(default=None, description="At most 10,000 of them.")
+    logs: list[LogInput] | None = strawberry.field(default=None, description="In the order they were written.")
+    exit: ExitInput | None = strawberry.field(default=None, description="With the last report: it ends the attempt.")
 
 
 @strawberry.type(description="The answer to a report.")
 class ReportAttemptPayload:
     attempt: AttemptReference
     verdict: Verdict
-    stop_reason: Reason | None = None
+    stop_reason: Reason | None = strawberry.field(default=None, description="With STOP: why.")
     expected_batch: int = strawberry.field(description="The number that the next report with a payload must have.")
     user_errors: list[UserError] = strawberry.field(default_factory=list)
 

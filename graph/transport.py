@@ -16,6 +16,7 @@ from db.events import Actor
 from graph.context import Context, Sessions
 from graph.hub import Hub
 from graph.schema import Schema
+from graph.sharing import dumps
 from settings import Settings
 
 
@@ -45,7 +46,7 @@ class Endpoint(GraphQL[Context, None]):
 
     def encode_json(self, data: object) -> str:
         """Text, not bytes: bytes would go out as binary frames."""
-        return orjson.dumps(data).decode()
+        return dumps(data)
 
 
 def _bearer(request: HTTPConnection) -> str | None:
