@@ -147,6 +147,8 @@ async def hello(session: AsyncSession, attempt_id: int, token_digest: bytes, non
         return Greeting(Standing.OVER)
     if attempt.started_at is None and simulation.stop_wanted_at is None:
         await lifecycle.begin(session, attempt, events.SUPERVISOR)
+        await session.refresh(attempt)
+        await session.refresh(simulation)
     return Greeting(Standing.CURRENT, attempt, simulation)
 
 
@@ -205,17 +207,21 @@ def _reason(value: str | None) -> Reason | None:
 
 
 async def beat(session: AsyncSession, role: str, gap: timedelta) -> None:
-    """Say that a process of this role is alive; a silence longer than `gap`, or a clock that jumped, begins anew."""
-    fresh = insert(Coverage).values(role=role, covered_since=func.now(), beat_at=func.now())
+    """Say that a process of this role is alive; a silence longer than `gap`, or a clock that jumped, begins anew.
+
+    By the time at which the row is ours, not by that of the transaction: one that began earlier and came later would
+    take another process's beat for a clock that was set back.
+    """
+    fresh = insert(Coverage).values(role=role, covered_since=func.clock_timestamp(), beat_at=func.clock_timestamp())
     await session.execute(
         fresh.on_conflict_do_update(
             index_elements=["role"],
             set_={
                 "covered_since": text(
-                    "CASE WHEN now() - coverage.beat_at BETWEEN interval '0' AND :gap "
-                    "THEN coverage.covered_since ELSE now() END"
+                    "CASE WHEN clock_timestamp() - coverage.beat_at BETWEEN interval '0' AND :gap "
+                    "THEN coverage.covered_since ELSE clock_timestamp() END"
                 ).bindparams(gap=gap),
-                "beat_at": func.now(),
+                "beat_at": func.clock_timestamp(),
             },
         )
     )

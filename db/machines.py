@@ -87,6 +87,13 @@ async def beat_host(session: AsyncSession, host_id: str, *, name: str, gpus: int
         .values(id=host_id, name=name, gpus=gpus)
         .on_conflict_do_update(index_elements=["id"], set_={"name": name, "gpus": gpus, "heartbeat_at": func.now()})
     )
+    # Locked in the order of ids first, as `lock_with_neighbours` does: an UPDATE locks in the order it finds them.
+    await session.execute(
+        select(Machine.id)
+        .where(Machine.engine == LOCAL, Machine.host == host_id)
+        .order_by(Machine.id)
+        .with_for_update(key_share=True)
+    )
     await session.execute(
         update(Machine)
         .where(Machine.engine == LOCAL, Machine.host == host_id)
@@ -230,6 +237,13 @@ async def delete_idle(session: AsyncSession, machine_id: int, actor: Actor) -> N
 
     Raises `NotFound`; `WrongState` while attempts are open on it.
     """
+    # Those that may run only there lose the reference with it: they are locked before the machine, as everywhere.
+    await session.execute(
+        select(Simulation.id)
+        .where(Simulation.machine_id == machine_id)
+        .order_by(Simulation.id)
+        .with_for_update(key_share=True)
+    )
     machine = await get(session, machine_id, lock=True)
     busy = await session.scalar(
         select(func.count()).where(Attempt.machine_id == machine_id, Attempt.ended_at.is_(None))

@@ -57,6 +57,9 @@ async def notify(session: AsyncSession, channel: Channel, payload: str) -> None:
 
 Heard = Callable[[Channel, frozenset[int] | None], None]
 
+# How a connection breaks. The internal error is what asyncpg raises when it is used just as the server hangs up.
+_BREAKS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
 
 class Listener:
     """One connection that hears every notification of other processes, and may say some of its own.
@@ -70,19 +73,22 @@ class Listener:
         self._channels = tuple(channels)
         self._heard = heard
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._saying = asyncio.Lock()  # a connection takes one statement at a time
 
     async def say(self, channel: Channel, payload: str) -> None:
         """Notify at once, outside any transaction; while the connection is broken, nothing: it is only a hint."""
-        if self._connection is not None:
+        async with self._saying:
+            if self._connection is None:
+                return
             try:
                 await self._connection.execute("SELECT pg_notify($1, $2)", channel.value, payload)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except _BREAKS as error:
                 log.debug("notify_failed", channel=channel.value, error=str(error))
 
     async def run(self) -> None:
         """Listen until cancelled."""
         async for attempt in AsyncRetrying(
-            wait=wait_exponential_jitter(initial=0.1, max=5), retry=retry_if_exception_type(_Broken)
+            wait=wait_exponential_jitter(multiplier=0.1, max=5), retry=retry_if_exception_type(_Broken)
         ):
             with attempt:
                 await self._run_once()
@@ -91,7 +97,7 @@ class Listener:
         ended = asyncio.Event()
         try:
             connection = await connect_raw(self._url)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        except _BREAKS as error:  # a TimeoutError is an OSError
             raise _Broken from error
         try:
             connection.add_termination_listener(lambda _connection: ended.set())
@@ -107,7 +113,7 @@ class Listener:
             for channel in self._channels:
                 self._heard(channel, None)
             await ended.wait()
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except _BREAKS as error:
             raise _Broken from error
         finally:
             self._connection = None

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import TypedDict
 
+import asyncpg
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -27,6 +28,8 @@ from settings import Settings
 
 log = structlog.get_logger()
 
+# What is raised while the database is away: a connection that can't be made comes as the driver's own error.
+DATABASE_AWAY = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 BEAT_SECONDS = 1.0  # how often a graph process says that reports can be delivered
 
 
@@ -95,7 +98,7 @@ async def readyz(request: Request) -> Response:
         await require_current(request.state.engine)
     except (DatabaseError, SchemaMismatch) as error:
         return JSONResponse({"status": "not ready", "reason": str(error)}, status_code=503)
-    except (SQLAlchemyError, OSError) as error:
+    except DATABASE_AWAY as error:
         log.warning("not_ready", error=str(error))
         return JSONResponse({"status": "not ready", "reason": "The database does not answer."}, status_code=503)
     return JSONResponse({"status": "ready"})
@@ -113,7 +116,7 @@ async def _beat(sessions: Sessions, lease: timedelta) -> None:
             async with sessions() as session, session.begin():
                 await attempts.beat(session, "graph", attempts.coverage_gap(lease))
             failing = False
-        except (SQLAlchemyError, OSError) as error:
+        except DATABASE_AWAY as error:
             if not failing:
                 log.warning("beat_failed", error=str(error))
             failing = True

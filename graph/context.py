@@ -12,10 +12,10 @@ import strawberry
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from strawberry.dataloader import DataLoader
 
-from db import machines, projects, simulations
+from db import attempts, machines, projects, simulations
 from db.events import Actor
 from db.machines import NOTHING, Usage
-from db.models import Machine, Project, Simulation
+from db.models import Attempt, Machine, Project, Simulation
 from db.states import MachineState
 from graph.hub import Hub
 from settings import Settings
@@ -61,6 +61,7 @@ class Loaders:
     def __init__(self, sessions: Sessions, lease: timedelta) -> None:
         self._sessions = sessions
         self.simulation = DataLoader(self._by_ids(simulations.by_ids, Simulation), cache=False)
+        self.attempt = DataLoader(self._by_ids(attempts.by_ids, Attempt), cache=False)
         self.machine = DataLoader(self._by_ids(machines.by_ids, Machine), cache=False)
         self.machine_of: DataLoader[int, int | None] = DataLoader(self._load_machine_of, cache=False)
         self.project = DataLoader(self._by_ids(projects.by_ids, Project), cache=False)

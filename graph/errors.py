@@ -10,6 +10,8 @@ mutations) or a `SafeError` (everywhere else); anything else is a defect: logged
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
 import strawberry
@@ -83,6 +85,15 @@ def user_error(refusal: errors.Refusal) -> UserError:
         message=refusal.message,
         field=refusal.field.split(".") if refusal.field else None,
     )
+
+
+@contextmanager
+def refusals_told() -> Iterator[None]:
+    """Tell a refusal of the memory as an error of the request: queries have no payload to put it into."""
+    try:
+        yield
+    except errors.Refusal as refusal:
+        raise BadInput(refusal.message) from None
 
 
 def mask_errors() -> MaskErrors:

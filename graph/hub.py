@@ -147,10 +147,12 @@ class Hub:
         self._watchers: dict[Channel, set[Changes]] = {Channel.SIMULATIONS: set(), Channel.MACHINES: set()}
         self._committed: set[int] = set()
         self._commit = asyncio.Event()
+        self._announces = False
 
     @asynccontextmanager
     async def running(self, url: str | None) -> AsyncIterator[None]:
         """Listen on the database at `url` while the block runs; None: notifications are off, look by timer."""
+        self._announces = url is not None
         async with asyncio.TaskGroup() as tasks:
             if url is None:
                 background = [tasks.create_task(self._poll(POLL_SECONDS))]
@@ -168,8 +170,9 @@ class Hub:
     def committed(self, simulation_id: int) -> None:
         """A batch was committed by this process: wake its subscribers here now, those elsewhere in a moment."""
         self._stir(simulation_id)
-        self._committed.add(simulation_id)
-        self._commit.set()
+        if self._announces:
+            self._committed.add(simulation_id)
+            self._commit.set()
 
     def heard(self, channel: Channel, ids: frozenset[int] | None) -> None:
         """A hint came in, or a timer did (ids None)."""

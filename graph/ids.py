@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from db import public_ids
 from db.errors import Refusal
-from graph.errors import BadInput
+from graph.errors import refusals_told
 
 
 def number_of(public_id: str, type_name: str, *, field: str = "id") -> int:
@@ -20,10 +20,8 @@ def number_of(public_id: str, type_name: str, *, field: str = "id") -> int:
 
 def number_asked(public_id: str, type_name: str) -> int:
     """The same for arguments of queries and subscriptions. Raises `BadInput`."""
-    try:
+    with refusals_told():
         return number_of(public_id, type_name)
-    except Refusal as refusal:
-        raise BadInput(refusal.message) from None
 
 
 def _short(text: str) -> str:

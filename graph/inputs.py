@@ -16,6 +16,7 @@ from db.states import Reason
 from graph.errors import UserError, UserErrorCode
 
 MAX_JSON_BYTES = 65_536
+CLEARABLE = frozenset({"gpu_model"})  # null says that there is none
 
 Checked = TypeVar("Checked", bound=BaseModel)
 
@@ -156,14 +157,22 @@ def check(model: type[Checked], given: object) -> Checked:
 
 
 def _plain(given: object) -> object:
-    """An input as a mapping; what was left out stays out, so that defaults have one place: the models here."""
+    """An input as a mapping, by the names that clients know.
+
+    What was left out stays out, so that defaults have one place: the models here. So does null, which is what typed
+    clients send for it, except where it has a meaning of its own.
+    """
     if hasattr(given, "__strawberry_definition__"):
         fields: Mapping[str, object] = vars(given)
-        return {name: _plain(value) for name, value in fields.items() if value is not strawberry.UNSET}
+        return {
+            to_camel(name): _plain(value)
+            for name, value in fields.items()
+            if value is not strawberry.UNSET and (value is not None or name in CLEARABLE)
+        }
     return given
 
 
 def _user_error(location: tuple[int | str, ...], message: str) -> UserError:
     sentence = message.removeprefix("Value error, ").replace("dictionary", "JSON object")
-    path = [to_camel(part) if isinstance(part, str) and part != "[key]" else str(part) for part in location]
+    path = [str(part) for part in location if part != "[key]"]
     return UserError(code=UserErrorCode.INVALID, message=f"{'.'.join(path[:4])[:120]}: {sentence}", field=path[:8])

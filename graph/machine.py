@@ -15,7 +15,7 @@ from db import errors, machines, models
 from db.notifications import Channel
 from graph import pages
 from graph.context import Info
-from graph.errors import UserError, user_error
+from graph.errors import UserError, refusals_told, user_error
 from graph.ids import number_asked, number_of
 from graph.inputs import Invalid, MachineAsked, MachineChanged, check
 from graph.simulation import Simulation
@@ -105,10 +105,11 @@ async def find(info: Info, number: int) -> Machine | None:
 async def page(
     info: Info, wanted: machines.Filter, *, descending: bool, first: int, after: str | None
 ) -> MachineConnection:
-    async with info.context.sessions() as session:
-        found = await machines.page_matching(
-            session, wanted, info.context.lease, descending=descending, first=pages.size(first), after=after
-        )
+    with refusals_told():
+        async with info.context.sessions() as session:
+            found = await machines.page_matching(
+                session, wanted, info.context.lease, descending=descending, first=pages.size(first), after=after
+            )
     edges, nodes, page_info = pages.edges(found, Machine.of)
     return MachineConnection(edges=edges, nodes=nodes, page_info=page_info)
 
@@ -128,14 +129,16 @@ class CreateMachineInput:
     host: str | None = strawberry.field(default=None, description="Its id or name; not needed if there is only one.")
 
 
-@strawberry.input(description="What is left out stays as it is. What runs is billed as it was when it was assigned.")
+@strawberry.input(
+    description="What is left out, or null, stays as it is. What runs is billed as it was when it was assigned."
+)
 class UpdateMachineInput:
     id: strawberry.ID
     name: str | None = strawberry.UNSET
     cpus: float | None = strawberry.UNSET
     memory_gib: float | None = strawberry.UNSET
     gpus: int | None = strawberry.UNSET
-    gpu_model: str | None = strawberry.UNSET
+    gpu_model: str | None = strawberry.field(default=strawberry.UNSET, description="Null: it is not known.")
     labels: JSON | None = strawberry.field(default=strawberry.UNSET, description="An object of strings, all of them.")
     price_per_hour: Decimal | None = strawberry.field(default=strawberry.UNSET, description="Of the whole machine.")
 

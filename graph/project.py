@@ -11,6 +11,7 @@ from strawberry import relay
 from db import models, projects
 from graph import pages
 from graph.context import Info
+from graph.errors import refusals_told
 
 
 @strawberry.type(description="What simulations are grouped by. A new name in createSimulation makes a new one.")
@@ -32,8 +33,9 @@ class ProjectConnection:
 
 
 async def page(info: Info, first: int, after: str | None) -> ProjectConnection:
-    async with info.context.sessions() as session:
-        found = await projects.page_all(session, first=pages.size(first), after=after)
+    with refusals_told():
+        async with info.context.sessions() as session:
+            found = await projects.page_all(session, first=pages.size(first), after=after)
     edges, nodes, page_info = pages.edges(found, Project.of)
     return ProjectConnection(edges=edges, nodes=nodes, page_info=page_info)
 

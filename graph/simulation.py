@@ -16,7 +16,7 @@ from db.notifications import Channel
 from db.simulations import Wanted
 from graph import pages
 from graph.context import Info
-from graph.errors import UserError, user_error
+from graph.errors import UserError, refusals_told, user_error
 from graph.ids import number_asked, number_of
 from graph.inputs import Invalid, SimulationAsked, check
 from graph.log import LogConnection, page_of_log
@@ -224,18 +224,24 @@ async def find(info: Info, number: int) -> Simulation | None:
     return Simulation.of(row) if row is not None else None
 
 
+async def find_attempt(info: Info, number: int) -> Attempt | None:
+    row = await info.context.loaders.attempt.load(number)
+    return Attempt.of(row) if row is not None else None
+
+
 async def page(
     info: Info, wanted: simulations.Filter, order: SimulationOrder, first: int, after: str | None
 ) -> SimulationConnection:
-    async with info.context.sessions() as session:
-        found = await simulations.page_matching(
-            session,
-            wanted,
-            sort=Sort(order.field),
-            descending=order.direction is OrderDirection.DESC,
-            first=pages.size(first),
-            after=after,
-        )
+    with refusals_told():
+        async with info.context.sessions() as session:
+            found = await simulations.page_matching(
+                session,
+                wanted,
+                sort=Sort(order.field),
+                descending=order.direction is OrderDirection.DESC,
+                first=pages.size(first),
+                after=after,
+            )
     edges, nodes, page_info = pages.edges(found, Simulation.of)
     return SimulationConnection(wanted=wanted, edges=edges, nodes=nodes, page_info=page_info)
 

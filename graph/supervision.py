@@ -22,14 +22,13 @@ from strawberry.scalars import JSON
 from db import attempts, convergence, lifecycle, logs, models, projects
 from db.attempts import Receipt, Standing
 from db.convergence import Column
-from db.errors import Refusal
 from db.events import SUPERVISOR
 from db.lifecycle import Ending
 from db.logs import Chunk
 from db.public_ids import encode
 from graph.context import Info
 from graph.errors import BadInput, Unauthenticated, UserError, UserErrorCode
-from graph.ids import number_of
+from graph.ids import number_asked
 from graph.scalars import BadColumns, PointColumns, columns
 from graph.terms import LogStream, Reason, described
 from policy.rescue import Ended, Retry, after_attempt
@@ -38,6 +37,14 @@ from settings import Settings
 MAX_LOG_CHARACTERS = 2_000_000
 MAX_LOG_CHUNKS = 10_000
 LONGEST_BACKOFF = 100  # times the first one
+
+
+class BadReport(ValueError):
+    """A report that breaks the rules; the message says which one."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 @described(
@@ -118,9 +125,7 @@ class ReportAttemptPayload:
 
 
 async def hello(info: Info, given: HelloAttemptInput) -> HelloAttemptPayload:
-    attempt_id, digest = _credentials(info, given.attempt_id)
-    if not 1 <= len(given.nonce) <= 100 or "\0" in given.nonce:
-        raise BadInput("nonce: 1 to 100 characters.")
+    attempt_id, digest = _credentials(info, given.attempt_id, given.nonce)
     async with info.context.sessions() as session, session.begin():
         greeting = await attempts.hello(session, attempt_id, digest, given.nonce)
         if greeting.standing is Standing.UNKNOWN:
@@ -138,11 +143,11 @@ async def hello(info: Info, given: HelloAttemptInput) -> HelloAttemptPayload:
 
 
 async def report(info: Info, given: ReportAttemptInput) -> ReportAttemptPayload:
-    attempt_id, digest = _credentials(info, given.attempt_id)
+    attempt_id, digest = _credentials(info, given.attempt_id, given.nonce)
     try:
         points, chunks = _payload(given)
-    except BadColumns as error:
-        return await _refused(info, given, attempt_id, digest, str(error))
+    except BadReport as error:
+        return await _refused(info, given, attempt_id, digest, error)
     async with info.context.sessions() as session, session.begin():
         if given.exit is not None:
             # The simulation's lock comes before the attempt's: an exit ends both.
@@ -162,30 +167,32 @@ async def report(info: Info, given: ReportAttemptInput) -> ReportAttemptPayload:
     return _answer(given, receipt)
 
 
-def _credentials(info: Info, public_id: str) -> tuple[int, bytes]:
+def _credentials(info: Info, public_id: str, nonce: str) -> tuple[int, bytes]:
     """The attempt's number and the digest of the token that was sent for it."""
     if not info.context.bearer:
         raise Unauthenticated("The attempt's token is missing.")
-    try:
-        return number_of(public_id, "Attempt"), sha256(info.context.bearer.encode()).digest()
-    except Refusal as refusal:
-        raise BadInput(refusal.message) from None
+    if not 1 <= len(nonce) <= 100 or "\0" in nonce:
+        raise BadInput("nonce: 1 to 100 characters, none of them NUL.")
+    return number_asked(public_id, "Attempt"), sha256(info.context.bearer.encode()).digest()
 
 
 def _payload(given: ReportAttemptInput) -> tuple[Mapping[str, Column], list[Chunk]]:
     if given.batch is None and (given.points or given.logs or given.exit):
-        raise BadColumns("a report with a payload needs a batch number")
+        raise BadReport("a report with a payload needs a batch number", "batch")
     if given.batch is not None and given.batch < 1:
-        raise BadColumns("batches are numbered from 1")
+        raise BadReport("batches are numbered from 1", "batch")
     chunks = given.logs or []
     if len(chunks) > MAX_LOG_CHUNKS or sum(len(chunk.text) for chunk in chunks) > MAX_LOG_CHARACTERS:
-        raise BadColumns(f"too much log in a report: at most {MAX_LOG_CHARACTERS} characters")
+        raise BadReport(f"too much log: at most {MAX_LOG_CHARACTERS} characters in {MAX_LOG_CHUNKS} chunks", "logs")
     made = [Chunk(chunk.stream, chunk.text.replace("\0", "�").encode(errors="replace").decode()) for chunk in chunks]
-    return columns(given.points) if given.points is not None else {}, made
+    try:
+        return columns(given.points) if given.points is not None else {}, made
+    except BadColumns as error:
+        raise BadReport(str(error), "points") from None
 
 
 async def _refused(
-    info: Info, given: ReportAttemptInput, attempt_id: int, digest: bytes, message: str
+    info: Info, given: ReportAttemptInput, attempt_id: int, digest: bytes, error: BadReport
 ) -> ReportAttemptPayload:
     """Nothing of the batch is stored; its number stays free, for a batch that says so."""
     async with info.context.sessions() as session, session.begin():
@@ -193,7 +200,7 @@ async def _refused(
     if receipt.standing is Standing.UNKNOWN:
         raise Unauthenticated("This token is not the token of this attempt.")
     answer = _answer(given, receipt)
-    answer.user_errors = [UserError(code=UserErrorCode.BATCH_REFUSED, message=message, field=["points"])]
+    answer.user_errors = [UserError(code=UserErrorCode.BATCH_REFUSED, message=str(error), field=[error.field])]
     return answer
 
 

@@ -734,7 +734,14 @@ class Backoff:
 class Reporter(threading.Thread):
     """Sends what the spool holds and keeps what it is answered: `is_over`, `is_stop_wanted`, `stop_reason`."""
 
-    def __init__(self, service: Service, spool: Spool, heartbeat_seconds: float, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        service: Service,
+        spool: Spool,
+        wake: Callable[[], None],
+        heartbeat_seconds: float,
+        first_heartbeat_seconds: float,
+    ) -> None:
         super().__init__(name="reporter", daemon=True)
         self.is_over = False
         self.is_stop_wanted = False
@@ -746,7 +753,7 @@ class Reporter(threading.Thread):
         self._wake = wake
         self._backoff = Backoff()
         self._send_at = 0.0  # not before
-        self._heartbeat_at = 0.0  # not after
+        self._heartbeat_at = time.monotonic() + first_heartbeat_seconds  # not after
         self._refusals = 0
 
     @property
@@ -764,7 +771,8 @@ class Reporter(threading.Thread):
         """Wait until something is due, send it, take in the answer; after a failure, wait before the next."""
         number = self._next()
         payload = b"" if number is None else self._spool.head()
-        self._send_at = time.monotonic() + REPORT_SPACING_SECONDS
+        if number is not None:
+            self._send_at = time.monotonic() + REPORT_SPACING_SECONDS
         try:
             answer = self._service.report(number, payload)
             settled = self._obey(answer, number)
@@ -1072,6 +1080,7 @@ class Run:
         """Stay with the child until it and all its descendants are gone; None if the service said OVER."""
         while not self._look():
             if self._reporter.is_over or not self._reporter.is_alive():
+                self._signal(signal.SIGKILL)
                 kill_descendants()
                 return None
             self._enforce()
@@ -1207,10 +1216,11 @@ def supervise(directory: Path) -> int:
 
     spool = Spool(directory / "spool", assignment.spool_memory_bytes, assignment.spool_limit_bytes)
     heartbeat_seconds = order.heartbeat_seconds if order is not None else DEFAULT_HEARTBEAT_SECONDS
-    reporter = Reporter(service, spool, heartbeat_seconds, signals.wake)
+    is_stopped = order is None or verdict == "STOP"
+    reporter = Reporter(service, spool, signals.wake, heartbeat_seconds, 0.0 if is_stopped else heartbeat_seconds)
     reporter.start()
     try:
-        if order is None or verdict == "STOP":
+        if order is None or is_stopped:
             end: Exit | None = refuse_to_start(reporter, signals, assignment.give_up_seconds)
         else:
             try:

@@ -145,7 +145,7 @@ async def _wait_for(engine: AsyncEngine) -> None:
 
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type(DatabaseUnreachable),
-        wait=wait_exponential_jitter(initial=0.2, max=5),
+        wait=wait_exponential_jitter(multiplier=0.2, max=5),
         before_sleep=tell,
         reraise=True,
     ):

@@ -62,15 +62,13 @@ def note(word):
     with (here / "notes").open("a") as notes:
         notes.write(f"{name} {word}\\n")
 
-def end(*_):
-    note("TERM")
-    if not STUBBORN:
-        os._exit(0)
-
-signal.signal(signal.SIGTERM, end)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 note(f"{os.getpid()} {os.environ['MARK']} {os.getsid(0) == os.getpid()}")
 while True:
-    signal.pause()
+    signal.sigwait({signal.SIGTERM})
+    note("TERM")
+    if not STUBBORN:
+        break
 """
 
 

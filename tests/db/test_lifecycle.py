@@ -1,4 +1,4 @@
-"""The state machine: every verb on a row in every situation, the fence, the single current attempt, events and hints."""
+"""The state machine: every verb on a row in every situation, the fence, the one current attempt, events and hints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables through their history: up, down, compared with the models, by two at once, and refused when they differ."""
+"""The tables through their history: up, down, compared with the models, by two at once, refused when they differ."""
 
 from __future__ import annotations
 

@@ -168,11 +168,11 @@ class Service:
 class Started:
     """A supervisor as a process."""
 
-    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, directory: Path, environment: Mapping[str, str], program: str) -> None:
         self.directory = directory
         with open(directory / "supervisor.log", "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", supervisor.__file__, str(directory)],
+                [sys.executable, "-I", "-S", program, str(directory)],
                 env={**environment, supervisor.MARK_VARIABLE: supervisor.mark(directory)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -231,7 +231,13 @@ def supervise(service: Service, tmp_path: Path) -> Iterator[Supervise]:
     """Start a supervisor: `supervise("code of the child", order fields)`, or with `entrypoint=`; `config=` for more."""
     started: list[Started] = []
 
-    def start(code: str | None = None, *, config: Mapping[str, object] | None = None, **order: object) -> Started:
+    def start(
+        code: str | None = None,
+        *,
+        config: Mapping[str, object] | None = None,
+        program: str = supervisor.__file__,
+        **order: object,
+    ) -> Started:
         if code is not None:
             service.order["entrypoint"] = [sys.executable, "-c", code]
         service.order.update(order)
@@ -248,7 +254,7 @@ def supervise(service: Service, tmp_path: Path) -> Iterator[Supervise]:
             "give_up_seconds": 60,
         }
         (directory / "config.json").write_text(json.dumps({**settings, **(config or {})}))
-        started.append(Started(directory, {**os.environ, "SECRET_OF_THE_SERVICE": "hunter2"}))
+        started.append(Started(directory, {**os.environ, "SECRET_OF_THE_SERVICE": "hunter2"}, program))
         return started[-1]
 
     yield start

@@ -34,7 +34,9 @@ def test_lines_come_out_as_they_went_in_however_they_were_cut(text: bytes, sizes
 def test_a_line_over_the_limit_keeps_its_beginning_and_can_not_be_parsed() -> None:
     lines = Lines()
     line = b'{"loss": 1}' + b" " * (10 << 20)
-    out = b"".join(lines.feed(line[at : at + 65_536]) for at in range(0, len(line), 65_536)) + lines.feed(b'\n{"a": 1}\n')
+    out = b"".join(lines.feed(line[at : at + 65_536]) for at in range(0, len(line), 65_536)) + lines.feed(
+        b'\n{"a": 1}\n'
+    )
     first, second, rest = out.split(b"\n")
     assert len(first) < MAX_LOGGED_LINE + 64
     assert first.decode().endswith(f"[cut: {len(line) - MAX_LOGGED_LINE} bytes more]")

@@ -17,12 +17,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import asyncpg
 import httpx
 import psutil
+import witness
 from gql import Client, GraphQLRequest
 from gql.transport.exceptions import TransportError
 from gql.transport.websockets import WebsocketsTransport
+
+from db.cluster import find_postmaster
+from db.connection import connect_raw
+from db.embedded import find_url
+from db.public_ids import decode
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "tests" / "client"
@@ -50,6 +58,15 @@ query Show($id: ID!) {
   }
 }
 """
+MACHINES = """
+query Machines {
+  machines(first: 100) { nodes { id name state resources { cpus memoryGib gpus } free { cpus memoryGib gpus } } }
+}
+"""
+LOG = """
+SELECT attempt, unnest(steps) AS step, unnest("values") AS value FROM convergence
+WHERE simulation_id = $1 AND metric = $2 ORDER BY attempt, batch, step
+"""
 
 
 def free_port() -> int:
@@ -64,6 +81,32 @@ async def eventually(condition: Callable[[], bool], what: str, seconds: float = 
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
         await asyncio.sleep(0.02)
+
+
+@contextmanager
+def held(*processes: psutil.Process) -> Iterator[None]:
+    """Stop processes as SIGSTOP does while the block runs; whoever is killed meanwhile stays dead."""
+    try:
+        for process in processes:
+            process.suspend()
+        yield
+    finally:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
+def kill(*processes: psutil.Process) -> None:
+    """kill -9, all at once."""
+    for process in processes:
+        process.kill()
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it has not ended; a zombie has."""
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 @dataclass
@@ -183,14 +226,138 @@ class Service:
         await self.until(simulation_id, "FINISHED", "FAILED", "CANCELLED")
         return dict(await self.show(simulation_id))
 
-    def processes_of(self, attempt_id: str) -> list[psutil.Process]:
-        """Every living process that carries the mark of this attempt."""
+    async def machines(self) -> list[dict[str, Any]]:
+        return list((await self.execute(MACHINES))["machines"]["nodes"])
+
+    # --- what is behind it ---------------------------------------------------------------------------------------
+
+    @property
+    def database_url(self) -> str:
+        url = self.environment.get("DATABASE_URL") or find_url(self.data_directory)
+        assert url is not None, "no database runs"
+        return url
+
+    @property
+    def postmaster(self) -> psutil.Process:
+        """The first process of the embedded server."""
+        found = find_postmaster(self.data_directory / "postgres")
+        assert found is not None, "no server runs"
+        return found.process
+
+    async def fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
+        """Ask the database itself."""
+        connection = await connect_raw(self.database_url, application="test")
+        try:
+            return list(await connection.fetch(statement, *arguments))
+        finally:
+            await connection.close()
+
+    async def log_of(self, simulation_id: str, metric: str) -> list[tuple[int, int, float]]:
+        """What the database holds of a metric: attempt, step and value, in the order in which it was stored."""
+        rows = await self.fetch(LOG, number_of(simulation_id), metric)
+        return [(row["attempt"], row["step"], row["value"]) for row in rows]
+
+    def recorded(self, attempt_id: str, who: str = "supervisor") -> psutil.Process | None:
+        """The supervisor or the child of an attempt, as it is written down in the attempt's directory."""
+        path = self.data_directory / "attempts" / quote(attempt_id, safe="") / f"{who}.json"
+        with suppress(FileNotFoundError, psutil.NoSuchProcess):
+            return psutil.Process(json.loads(path.read_bytes())["pid"])
+        return None
+
+    def processes_of(self, attempt_id: str | None = None) -> list[psutil.Process]:
+        """Every living process that carries the mark of this attempt; of any attempt, if none is named."""
+        under = f"{self.data_directory}/attempts/{quote(attempt_id, safe='') if attempt_id else ''}"
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
-                if process.environ().get("SIMULATION_ATTEMPT_ID") == attempt_id and process.status() != "zombie":
+                if process.environ().get("SIMULATION_ATTEMPT_DIRECTORY", "").startswith(under) and is_alive(process):
                     found.append(process)
         return found
+
+    def everything(self) -> list[psutil.Process]:
+        """Every living process that has to do with the data directory, by its command, environment or whereabouts."""
+        directory = str(self.data_directory)
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                told = [*process.cmdline(), *process.environ().values(), process.cwd()]
+                if any(directory in text for text in told) and is_alive(process):
+                    found.append(process)
+        return found
+
+
+@dataclass(frozen=True)
+class Witness:
+    """A simulation that keeps a diary (witness.py), seen from outside."""
+
+    directory: Path
+
+    @classmethod
+    def on(cls, service: Service, name: str = "witness") -> Witness:
+        directory = service.data_directory / name
+        directory.mkdir()
+        return cls(directory)
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        return ("python", witness.__file__, str(self.directory))
+
+    def permit(self, name: str) -> None:
+        """Let it `speak`, `finish`, or `let-go` once it was told to stop."""
+        (self.directory / name).touch()
+
+    def notes(self, word: str, attempt: int | None = None) -> list[int]:
+        """The numbers behind this word in its diary; of all attempts, if none is given."""
+        with suppress(FileNotFoundError):
+            lines = [line.split() for line in (self.directory / "diary").read_text().splitlines()]
+            return [int((*line, 0)[2]) for line in lines if line[1] == word and attempt in (None, int(line[0]))]
+        return []
+
+    @property
+    def said(self) -> int:
+        """How many points it has printed, at least."""
+        with suppress(FileNotFoundError, ValueError):
+            return int((self.directory / "said").read_text())
+        return 0
+
+    async def has_noted(self, word: str, attempt: int = 1) -> None:
+        await eventually(lambda: bool(self.notes(word, attempt)), f"attempt {attempt} noted {word!r}")
+
+    async def has_said(self, more: int) -> None:
+        """Wait until it has printed so many more points."""
+        begin = self.said
+        await eventually(lambda: self.said >= begin + more, f"{more} more points")
+
+
+@dataclass
+class Watch:
+    """A subscriber who collects what it is told of a convergence, and resumes by cursor when it is cut off."""
+
+    service: Service
+    simulation_id: str
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    async def follow(self) -> None:
+        async for event in self.service.curve(self.simulation_id):
+            self.events.append(event)
+
+    def received(self, metric: str) -> list[tuple[int, int, float | None]]:
+        """Attempt, step and value of every point, in the order of arrival."""
+        return [
+            (event["attempt"], step, value)
+            for event in self.events
+            for series in event["series"]
+            if series["metric"] == metric
+            for step, value in zip(series["steps"], series["values"], strict=True)
+        ]
+
+    async def has_received(self, count: int, metric: str = "loss") -> None:
+        await eventually(lambda: len(self.received(metric)) >= count, f"{count} points arrive")
+
+
+def number_of(public_id: str) -> int:
+    """The number of a row behind a Relay id."""
+    return decode(public_id)[1]
 
 
 def points(events: list[dict[str, Any]], metric: str) -> list[tuple[int, float | None]]:
@@ -230,10 +397,7 @@ def service_on(database_url: str | None, **settings: str) -> Iterator[Service]:
             if service.process.poll() is None:
                 service.process.kill()
                 service.process.wait()
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError):
-                if str(directory) in json.dumps(process.cmdline()) or process.environ().get(
-                    "SIMULATIONS_DATA_DIR"
-                ) == str(directory):
-                    process.kill()
+        for process in service.everything():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,319 @@
+"""The local engine, with real processes and a service to report to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import sys
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner import local, processes
+from runner.base import Engine, Launch, LaunchError, Liveness
+from runner.local import LocalEngine
+
+ATTEMPT = "QXR0ZW1wdDo3Lw=="  # with a slash, so to speak: base64 has / and + and =
+Exists = Callable[[int], bool]
+Until = Callable[[Callable[[], object]], None]
+
+
+def launch(token: str = "token-of-this-attempt") -> Launch:
+    return Launch(attempt_id=ATTEMPT, simulation_id="U2ltdWxhdGlvbjox", token=token, machine_key="this-host")
+
+
+@pytest.fixture
+async def make_engine(service: Any, tmp_path: Path) -> AsyncIterator[Callable[..., LocalEngine]]:
+    made: list[LocalEngine] = []
+
+    def make(directory: Path = tmp_path, **more: Any) -> LocalEngine:
+        made.append(LocalEngine(directory, service.url, host="this-host", machine_name="here", **more))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        for attempt in await engine.attempts():
+            await engine.end(attempt)
+
+
+@pytest.fixture
+def engine(make_engine: Callable[..., LocalEngine]) -> LocalEngine:
+    return make_engine()
+
+
+def directory(tmp_path: Path) -> Path:
+    return next((tmp_path / "attempts").iterdir())
+
+
+def recorded(tmp_path: Path, name: str) -> int:
+    return int(json.loads((directory(tmp_path) / name).read_bytes())["pid"])
+
+
+def sleeping(service: Any) -> None:
+    """Order a child with two descendants, one in a session of its own, all of which ignore SIGTERM."""
+    code = (
+        "import os, signal, subprocess, time\nsignal.signal(15, signal.SIG_IGN)\n"
+        "for own in (True, False):\n"
+        "    print('pid', subprocess.Popen(['sleep', '1000'], start_new_session=own).pid)\n"
+        "print('pid', os.getpid()); print('{\"ready\": 1}')\ntime.sleep(1000)"
+    )
+    service.order["entrypoint"] = ["python", "-c", code]
+
+
+def pids(service: Any) -> list[int]:
+    return [int(found) for found in re.findall(r"pid (\d+)", service.log("STDOUT"))]
+
+
+async def ready(service: Any) -> None:
+    await asyncio.to_thread(service.wait, lambda: service.points("ready") and len(pids(service)) == 3)
+
+
+def test_it_is_an_engine(engine: LocalEngine) -> None:
+    checked: Engine = engine
+    assert checked.name == "local"
+
+
+async def test_it_discovers_this_host(engine: LocalEngine) -> None:
+    (machine,) = await engine.discover()
+    assert (machine.key, machine.name, machine.host) == ("this-host", "here", "this-host")
+    assert 1 <= machine.cpus <= (os.cpu_count() or 1)
+    assert machine.memory_gib > 0.1
+    assert (machine.gpus, machine.gpu_model) == (0, None) or machine.gpu_model
+
+
+async def test_gpus_are_counted_and_named_if_they_are_all_the_same(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for models, expected in ((["A100", "A100"], (2, "A100")), (["A100", "T4"], (2, None)), ([], (0, None))):
+        monkeypatch.setattr(local, "_gpu_models", lambda models=models: models)
+        (machine,) = await engine.discover()
+        assert (machine.gpus, machine.gpu_model) == expected
+
+
+async def test_an_attempt_lives_until_it_is_over_and_is_then_forgotten(
+    service: Any, engine: LocalEngine, tmp_path: Path, until: Until
+) -> None:
+    code = "import os, sys, pathlib; print(sys.executable); pathlib.Path(os.environ['SIMULATION_CHECKPOINT_DIR'], 'kept').touch()"
+    service.order["entrypoint"] = ["python", "-c", code + "; pathlib.Path('model').write_text('weights'); input()"]
+    await engine.launch(launch())
+    assert await engine.probe(ATTEMPT) is Liveness.ALIVE
+    assert list(await engine.attempts()) == [ATTEMPT]
+    await asyncio.to_thread(service.wait, lambda: service.exit)
+    while await engine.probe(ATTEMPT) is not Liveness.DEAD:
+        await asyncio.sleep(0.01)
+    assert service.log("STDOUT") == sys.executable
+    await engine.forget(ATTEMPT)
+    assert list(await engine.attempts()) == []
+    assert await engine.probe(ATTEMPT) is Liveness.DEAD
+    assert (tmp_path / "checkpoints" / "U2ltdWxhdGlvbjox" / "kept").exists()
+    assert [path.read_text() for path in (tmp_path / "work").rglob("model")] == ["weights"]
+    await engine.forget(ATTEMPT)
+
+
+async def test_only_the_owner_can_look_into_an_attempt(service: Any, engine: LocalEngine, tmp_path: Path) -> None:
+    sleeping(service)
+    await engine.launch(launch())
+    place = directory(tmp_path)
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+    assert stat.S_IMODE((place / "token").stat().st_mode) == 0o600
+    pid = recorded(tmp_path, "supervisor.json")
+    for name in ("cmdline", "environ"):
+        assert b"token-of-this-attempt" not in Path("/proc", str(pid), name).read_bytes()
+    assert os.getsid(pid) == pid
+    assert "token-of-this-attempt" not in repr(launch())
+
+
+async def test_after_kill_9_of_the_supervisor_dead_means_that_nothing_is_left(
+    service: Any, engine: LocalEngine, tmp_path: Path, exists: Exists
+) -> None:
+    sleeping(service)
+    await engine.launch(launch())
+    await ready(service)
+    assert all(map(exists, pids(service)))
+    os.kill(recorded(tmp_path, "supervisor.json"), signal.SIGKILL)
+    while await engine.probe(ATTEMPT) is Liveness.ALIVE:
+        await asyncio.sleep(0.01)
+    assert await engine.probe(ATTEMPT) is Liveness.DEAD
+    assert not any(map(exists, pids(service)))
+
+
+@pytest.mark.parametrize("lost", ["child.json", "supervisor.json", "both", "the directory"])
+async def test_leftovers_are_found_without_the_records_too(
+    service: Any, engine: LocalEngine, tmp_path: Path, exists: Exists, lost: str
+) -> None:
+    sleeping(service)
+    await engine.launch(launch())
+    await ready(service)
+    supervisor = recorded(tmp_path, "supervisor.json")
+    os.kill(supervisor, signal.SIGKILL)
+    if lost == "the directory":
+        shutil.rmtree(directory(tmp_path))
+    else:
+        for name in ("child.json", "supervisor.json") if lost == "both" else (lost,):
+            (directory(tmp_path) / name).write_text('{"pid": ')  # cut off
+    await engine.end(ATTEMPT)
+    assert not exists(supervisor)
+    assert not any(map(exists, pids(service)))
+
+
+async def test_ending_kills_all_of_it_and_may_be_repeated(
+    service: Any, engine: LocalEngine, tmp_path: Path, exists: Exists
+) -> None:
+    sleeping(service)
+    await engine.launch(launch())
+    await ready(service)
+    supervisor = recorded(tmp_path, "supervisor.json")
+    await engine.forget(ATTEMPT)
+    assert await engine.probe(ATTEMPT) is Liveness.ALIVE
+    await engine.end(ATTEMPT)
+    assert not exists(supervisor)
+    assert not any(map(exists, pids(service)))
+    assert await engine.probe(ATTEMPT) is Liveness.DEAD
+    await engine.end(ATTEMPT)
+
+
+async def test_ending_or_probing_what_was_never_launched_is_no_error(engine: LocalEngine) -> None:
+    await engine.end("bmV2ZXI=")
+    assert await engine.probe("bmV2ZXI=") is Liveness.DEAD
+    await engine.forget("bmV2ZXI=")
+    assert await engine.probe("../..") is Liveness.DEAD
+
+
+async def test_a_second_launch_ends_the_first(
+    service: Any, engine: LocalEngine, tmp_path: Path, exists: Exists
+) -> None:
+    sleeping(service)
+    await engine.launch(launch())
+    await ready(service)
+    first = [recorded(tmp_path, "supervisor.json"), *pids(service)]
+    service.stored.clear()
+    await engine.launch(launch())
+    assert not any(map(exists, first))
+    await ready(service)
+    assert await engine.probe(ATTEMPT) is Liveness.ALIVE
+    assert len(service.nonces) == 2
+
+
+async def test_an_engine_in_a_new_process_knows_what_the_old_one_knew(
+    service: Any, make_engine: Callable[..., LocalEngine], tmp_path: Path, exists: Exists
+) -> None:
+    sleeping(service)
+    await make_engine().launch(launch())
+    await ready(service)
+    second = make_engine()
+    assert list(await second.attempts()) == [ATTEMPT]
+    assert await second.probe(ATTEMPT) is Liveness.ALIVE
+    await second.end(ATTEMPT)
+    assert await second.probe(ATTEMPT) is Liveness.DEAD
+    assert not any(map(exists, pids(service)))
+
+
+async def test_a_simulation_outlives_whoever_launched_it(
+    service: Any, engine: LocalEngine, tmp_path: Path, until: Until, exists: Exists
+) -> None:
+    sleeping(service)
+    code = (
+        "import asyncio, os, signal, sys\nfrom pathlib import Path\nfrom runner.base import Launch\n"
+        "from runner.local import LocalEngine\n"
+        f"engine = LocalEngine(Path({str(tmp_path)!r}), {service.url!r}, host='h', machine_name='m')\n"
+        f"asyncio.run(engine.launch(Launch({ATTEMPT!r}, 's', 'token-of-this-attempt', 'h')))\n"
+        "os.killpg(0, signal.SIGKILL)"
+    )
+    scheduler = await asyncio.create_subprocess_exec(sys.executable, "-c", code, start_new_session=True)
+    assert await scheduler.wait() == -signal.SIGKILL
+    await ready(service)
+    assert await engine.probe(ATTEMPT) is Liveness.ALIVE
+    assert all(map(exists, pids(service)))
+
+
+async def test_another_installation_with_the_same_attempt_is_left_alone(
+    service: Any, make_engine: Callable[..., LocalEngine], tmp_path: Path
+) -> None:
+    sleeping(service)
+    ours, other = make_engine(tmp_path / "ours"), make_engine(tmp_path / "other")
+    await ours.launch(launch())
+    await ready(service)
+    await other.end(ATTEMPT)
+    assert await ours.probe(ATTEMPT) is Liveness.ALIVE
+
+
+async def test_somebody_elses_process_with_a_recorded_pid_is_left_alone(
+    engine: LocalEngine, tmp_path: Path, exists: Exists
+) -> None:
+    stranger = await asyncio.create_subprocess_exec("sleep", "1000", start_new_session=True)
+    try:
+        identity = processes.identify(stranger.pid)
+        assert identity is not None
+        place = tmp_path / "attempts" / "eA%3D%3D"
+        place.mkdir()
+        earlier = processes.Identity(identity.pid, identity.start_time - 1, identity.boot_id)
+        before_the_boot = processes.Identity(identity.pid, identity.start_time, "another boot")
+        for record in (earlier, before_the_boot):
+            processes.write_identity(place / "supervisor.json", record)
+            processes.write_identity(place / "child.json", record)
+            assert await engine.probe("eA==") is Liveness.DEAD
+            await engine.end("eA==")
+            assert exists(stranger.pid)
+    finally:
+        stranger.kill()
+        await stranger.wait()
+
+
+async def test_a_new_address_reaches_running_supervisors(service: Any, engine: LocalEngine) -> None:
+    sleeping(service)
+    await engine.launch(launch())
+    await ready(service)
+    service.close()
+    engine.publish_address(service.open())
+    beats = service.heartbeats
+    await asyncio.to_thread(service.wait, lambda: service.heartbeats > beats + 1)
+
+
+async def test_settings_reach_the_supervisor(
+    service: Any, make_engine: Callable[..., LocalEngine], tmp_path: Path
+) -> None:
+    engine = make_engine(allowed_roots=[tmp_path / "data"], give_up_after=timedelta(minutes=1))
+    service.order["workingDirectory"] = "/"
+    await engine.launch(launch())
+    await asyncio.to_thread(service.wait, lambda: service.exit)
+    assert f"not inside a directory allowed on this machine ({tmp_path / 'data'})" in service.exit["message"]
+    assert json.loads((directory(tmp_path) / "config.json").read_bytes())["give_up_seconds"] == 60
+
+
+async def test_what_can_not_be_launched_is_said_in_a_sentence(
+    make_engine: Callable[..., LocalEngine], tmp_path: Path
+) -> None:
+    with pytest.raises(LaunchError, match=r"The supervisor can't be started on here: .*no-python"):
+        await make_engine(python="/no-python").launch(launch())
+    with pytest.raises(LaunchError, match="too long"):
+        await make_engine().launch(Launch("x" * 300, "s", "t", "m"))
+    shutil.rmtree(tmp_path / "attempts")
+    (tmp_path / "attempts").write_text("in the way")
+    with pytest.raises(LaunchError, match="The supervisor can't be started on here"):
+        await make_engine_without_directory(tmp_path).launch(launch())
+    (tmp_path / "attempts").unlink()
+    (tmp_path / "attempts").mkdir()
+
+
+def make_engine_without_directory(tmp_path: Path) -> LocalEngine:
+    place = tmp_path / "other"
+    engine = LocalEngine(place, "http://127.0.0.1:1/graphql", host="h", machine_name="here")
+    (place / "attempts").rmdir()
+    (place / "attempts").write_text("in the way")
+    return engine
+
+
+async def test_probes_and_launches_of_one_attempt_do_not_get_into_each_others_way(
+    service: Any, engine: LocalEngine
+) -> None:
+    sleeping(service)
+    await asyncio.gather(engine.launch(launch()), *(engine.probe(ATTEMPT) for _ in range(10)))
+    assert await engine.probe(ATTEMPT) is Liveness.ALIVE
