@@ -19,14 +19,19 @@ import httpx
 START_SECONDS = 90
 
 
+def free_port() -> int:
+    """A port of the loopback address that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def running_service(**settings: str) -> Iterator[str]:
     """Start it, yield its address (http://127.0.0.1:PORT), end it and remove its data."""
     data_directory = Path(tempfile.mkdtemp(prefix="simulations-bench-", dir="/tmp"))
     data_directory.chmod(0o711)  # as root, the database's own user passes through
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "PORT": str(port),
