@@ -151,7 +151,9 @@ async def repeat(session: AsyncSession, simulation_id: int, actor: Actor) -> Sim
 
     Raises `NotFound`, and `WrongState` while it has not ended.
     """
-    old = await get(session, simulation_id)
+    old = await lifecycle.lock(session, simulation_id)  # so that it is not deleted before the new one refers to it
+    if old is None:
+        raise NotFound("There is no such simulation.", field="id")
     if not old.state.is_final:
         raise WrongState(f"It is {old.state.value}: only an ended simulation can be repeated.", field="id")
     wanted = {name: getattr(old, name) for name in Wanted.__dataclass_fields__}
