@@ -19,13 +19,16 @@ MOST_EVENTS = 20  # of the history; the newest
 def print_list(simulations: Sequence[Simulation], *, more: bool) -> None:
     """Print a table, newest first; `more` says that there are older ones that are not in it."""
     now = datetime.now(UTC)
+    console = stdout()
+    # On a terminal the columns share its width; elsewhere each simulation stays one line, whole.
+    narrow = console.is_terminal
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("ID", no_wrap=True, overflow="fold")
     for title in ("NAME", "PROJECT"):
-        table.add_column(title, overflow="ellipsis", no_wrap=True, max_width=40)
+        table.add_column(title, overflow="ellipsis", no_wrap=True, max_width=40 if narrow else None)
     table.add_column("STATE", no_wrap=True)
-    table.add_column("WHY", overflow="fold", max_width=60)
-    table.add_column("MACHINE", overflow="ellipsis", no_wrap=True, max_width=30)
+    table.add_column("WHY", overflow="fold", max_width=60 if narrow else None)
+    table.add_column("MACHINE", overflow="ellipsis", no_wrap=True, max_width=30 if narrow else None)
     table.add_column("CHANGED", no_wrap=True)
     for each in simulations:
         table.add_row(
@@ -37,7 +40,6 @@ def print_list(simulations: Sequence[Simulation], *, more: bool) -> None:
             clean(each.machine.name) if each.machine else "",
             say_age(each.changed_at, now),
         )
-    console = stdout()
     console.print(table)
     if more:
         console.print(Text("There are older ones: --limit N, or --all.", style="dim"))

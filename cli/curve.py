@@ -9,9 +9,12 @@ import math
 from array import array
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from itertools import islice
 from math import isfinite
 
 from cli.answers import ConvergenceEvent, Series
+
+MOST_SUMMARISED = 4  # metrics in the last line
 
 
 @dataclass(slots=True)
@@ -74,9 +77,10 @@ class Curve:
             self.metrics.setdefault(series.metric, Metric(series.metric)).add(series)
 
     def summary(self) -> str:
-        """Say where the first metric ended: "loss 0.021 at step 199"; empty without any point."""
-        for metric in self.metrics.values():
+        """Say where the metrics ended: "loss 0.021, accuracy 0.99 at step 199"; empty without any point."""
+        ends: dict[int, list[str]] = {}
+        for metric in islice(self.metrics.values(), MOST_SUMMARISED):
             last = metric.last_finite()
             if last is not None:
-                return f"{metric.name} {last[1]:.4g} at step {last[0]}"
-        return ""
+                ends.setdefault(last[0], []).append(f"{metric.name} {last[1]:.4g}")
+        return ", ".join(f"{', '.join(values)} at step {step}" for step, values in ends.items())

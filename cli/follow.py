@@ -24,7 +24,7 @@ from cli.documents import CHANGES, CONVERGENCE, SIMULATION
 from cli.errors import CommandError, ServerRefused
 from cli.server import Server, explain, read_answer, unknown_simulation, websocket_transport
 
-LONGEST_PAUSE_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 3.0
 MOST_SERVER_ERRORS = (
     5  # in a row, without any event between them: a restarting database mends itself, a defect does not
 )

@@ -46,7 +46,7 @@ def draw(metrics: Sequence[Metric], width: int, height: int, *, log_scale: bool)
 
 
 def _numbers(metric: Metric) -> Text:
-    line = Text(f"{clean(metric.name, limit=40):<12} ")
+    line = Text(f"{clean(metric.name, limit=40):<12} ", no_wrap=True, overflow="ellipsis")
     last = metric.last_finite()
     if last is None:
         return line.append("no finite value yet" if metric.steps else "no point yet", style="dim")

@@ -24,7 +24,9 @@ class Signals:
 
     def __enter__(self) -> Self:
         for number in NUMBERS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup: whoever started us wants it ignored
+            # A hangup that is ignored already was ignored by nohup. (Shells ignore SIGINT for what they start with &:
+            # nobody means that.)
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._handle)
         return self
 

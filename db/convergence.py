@@ -9,14 +9,17 @@ not land in the order of a sequence.)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db import billing, metrics
+from db.billing import Holding
 from db.states import Reason, SimulationState
 
 START = (0, 0)
+MONEY_SECONDS = 10  # how old an amount may be that is shown as the cost so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +57,35 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a simulation stands; read before its batches, so that a final state means that none is missing."""
+    """Where a simulation stands; read before its batches, so that a final state means that none is missing.
+
+    Money runs while nothing else changes: it makes no head a different one.
+    """
 
     attempt: int
     state: SimulationState
     reason: Reason | None
+    holdings: tuple[Holding, ...] = field(default=(), compare=False)  # by attempt, as of the time of reading
+    read_at: int = field(default=0, compare=False)  # Unix time in seconds, by Postgres' clock
+
+    def replaces(self, older: Head | None) -> bool:
+        """Whether it says something else, or its money is so much newer that the older one should not be shown."""
+        if older is None or self != older:
+            return True
+        runs = any(holding.is_open and holding.price_per_hour for holding in self.holdings)
+        return runs and not 0 <= self.read_at - older.read_at < MONEY_SECONDS
 
 
+# One statement for points and summary: a second one costs a batch twice as much of this process's time, and so
+# there are no points without their summary.
 _STORE = text(
-    """
-    INSERT INTO convergence (simulation_id, attempt, batch, metric, steps, "values", elapsed)
-    VALUES (:simulation_id, :attempt, :batch, :metric, :steps, :values, :elapsed)
-    """
+    f"""
+    WITH stored AS (
+        INSERT INTO convergence (simulation_id, attempt, batch, metric, steps, "values", elapsed)
+        VALUES (:simulation_id, :attempt, :batch, :metric, :steps, :values, :elapsed)
+    )
+    {metrics.KEEP}
+    """  # noqa: S608  # both halves are constants
 )
 
 # "First of its metric in this attempt" is an index look-up per row of the page, not a scan: the primary key begins
@@ -96,13 +116,24 @@ _END = text(
     """
 )
 
-_HEAD = text("SELECT attempt, state, reason FROM simulations WHERE id = :simulation_id")
+# A row per attempt, one without an attempt if there is none yet.
+_HEAD = text(
+    f"""
+    SELECT s.attempt, s.state, s.reason, CAST(extract(epoch FROM now()) AS bigint), a.number, {billing.COLUMNS}
+    FROM simulations AS s LEFT JOIN attempts AS a ON a.simulation_id = s.id
+    WHERE s.id = :simulation_id
+    ORDER BY a.number
+    """  # noqa: S608  # a constant
+)
 
 
 async def store(
     session: AsyncSession, simulation_id: int, attempt: int, batch: int, columns: Mapping[str, Column]
 ) -> None:
-    """Write a batch that `attempts.accept` has let in, in the same transaction."""
+    """Write a batch that `attempts.accept` has let in, and its summary, in the same transaction.
+
+    columns: each with at least one point.
+    """
     if columns:
         await session.execute(
             _STORE,
@@ -111,10 +142,10 @@ async def store(
                     "simulation_id": simulation_id,
                     "attempt": attempt,
                     "batch": batch,
-                    "metric": metric,
                     "steps": column.steps,
                     "values": column.values,
                     "elapsed": column.elapsed,
+                    **asdict(metrics.summarise(metric, column.steps, column.values)),
                 }
                 for metric, column in columns.items()
             ],
@@ -138,10 +169,17 @@ async def read(session: AsyncSession, simulation_id: int, after: tuple[int, int]
 
 async def find_head(session: AsyncSession, simulation_id: int) -> Head | None:
     """Where the simulation stands, None if there is none of this id."""
-    row = (await session.execute(_HEAD, {"simulation_id": simulation_id})).one_or_none()
-    if row is None:
+    rows = (await session.execute(_HEAD, {"simulation_id": simulation_id})).all()
+    if not rows:
         return None
-    return Head(row[0], SimulationState(row[1]), Reason(row[2]) if row[2] is not None else None)
+    attempt, state, reason, read_at = rows[0][:4]
+    return Head(
+        attempt,
+        SimulationState(state),
+        Reason(reason) if reason is not None else None,
+        tuple(Holding(*row[5:]) for row in rows if row[4] is not None),
+        read_at,
+    )
 
 
 async def find_end(session: AsyncSession, simulation_id: int) -> tuple[int, int]:

@@ -124,6 +124,7 @@ class Simulation(Base):
     max_runtime: Mapped[timedelta | None]
     max_retries: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     retry_on: Mapped[list[str]] = mapped_column(server_default=text("'{}'::text[]"))
+    metric_modes: Mapped[dict[str, str]] = mapped_column(server_default=text("'{}'::jsonb"))  # MetricMode by metric
 
     created_by: Mapped[str]
     client_key: Mapped[str | None]
@@ -253,6 +254,27 @@ class Convergence(Base):
     values: Mapped[list[float]]
     elapsed: Mapped[list[float]]
     received_at: Mapped[datetime] = _now()
+
+
+class Metric(Base):
+    """What one attempt said of one metric, summed up. The extremes are of finite values; null where there is none."""
+
+    __tablename__ = "metrics"
+
+    simulation_id: Mapped[int] = mapped_column(ForeignKey("simulations.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
+    metric: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[int]
+    first_step: Mapped[int]
+    last_step: Mapped[int]
+    last_value: Mapped[float]  # may be NaN or infinite
+    min_step: Mapped[int | None]
+    min_value: Mapped[float | None]
+    max_step: Mapped[int | None]
+    max_value: Mapped[float | None]
+
+    # Each batch updates the row in place: room on the page keeps it a heap-only update.
+    __table_args__ = ({"postgresql_with": {"fillfactor": 70}},)
 
 
 class LogChunk(Base):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -49,10 +49,13 @@ class Wanted:
     max_retries: int
     retry_on: tuple[str, ...]
     retry_of: int | None = None
+    metric_modes: dict[str, str] = field(default_factory=dict)  # MetricMode by metric; MIN may be left out
 
     def digest(self) -> bytes:
         """Tell contents apart that are asked for under one client key."""
         content = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "machine_name"}
+        if not self.metric_modes:  # digests that are kept were made before there were any
+            del content["metric_modes"]
         return sha256(orjson.dumps(content, default=str, option=orjson.OPT_SORT_KEYS)).digest()
 
 

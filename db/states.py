@@ -34,6 +34,13 @@ class Reason(StrEnum):
     MAX_RUNTIME = "MAX_RUNTIME"  # it took longer than its limit
 
 
+class MetricMode(StrEnum):
+    """Which way a metric is to go."""
+
+    MIN = "MIN"  # a loss: unless createSimulation says otherwise
+    MAX = "MAX"  # an accuracy
+
+
 class MachineState(StrEnum):
     """Whether a machine takes work. Derived from its row, never stored."""
 

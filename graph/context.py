@@ -12,9 +12,11 @@ import strawberry
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from strawberry.dataloader import DataLoader
 
-from db import attempts, machines, projects, simulations
+from db import attempts, billing, machines, metrics, projects, simulations
+from db.billing import Holding
 from db.events import Actor
 from db.machines import NOTHING, Usage
+from db.metrics import Summary
 from db.models import Attempt, Machine, Project, Simulation
 from db.states import MachineState
 from graph.hub import Hub
@@ -64,6 +66,8 @@ class Loaders:
         self.attempt = DataLoader(self._by_ids(attempts.by_ids, Attempt), cache=False)
         self.machine = DataLoader(self._by_ids(machines.by_ids, Machine), cache=False)
         self.machine_of: DataLoader[int, int | None] = DataLoader(self._load_machine_of, cache=False)
+        self.metrics: DataLoader[int, Sequence[Summary]] = DataLoader(self._load_metrics, cache=False)
+        self.holdings: DataLoader[int, Sequence[Holding]] = DataLoader(self._load_holdings, cache=False)
         self.project = DataLoader(self._by_ids(projects.by_ids, Project), cache=False)
         self.usage: DataLoader[int, Usage] = DataLoader(self._load_usage, cache=False)
         self.machine_state: DataLoader[int, MachineState] = DataLoader(self._load_states, cache=False)
@@ -83,6 +87,16 @@ class Loaders:
         async with self._sessions() as session:
             found = await machines.of_simulations(session, set(ids))
         return [found.get(each) for each in ids]
+
+    async def _load_metrics(self, ids: list[int]) -> Sequence[Sequence[Summary]]:
+        async with self._sessions() as session:
+            found = await metrics.of_simulations(session, set(ids))
+        return [found.get(each, ()) for each in ids]
+
+    async def _load_holdings(self, ids: list[int]) -> Sequence[Sequence[Holding]]:
+        async with self._sessions() as session:
+            found = await billing.of_simulations(session, set(ids))
+        return [found.get(each, ()) for each in ids]
 
     async def _load_usage(self, ids: list[int]) -> Sequence[Usage]:
         async with self._sessions() as session:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Sequence
+from decimal import Decimal
 from functools import partial
 
 import strawberry
 
 from db.convergence import Head
 from db.convergence import Series as DbSeries
+from graph import curve
 from graph.context import Info
 from graph.cursors import decode, encode
 from graph.errors import BadInput, NotFound
@@ -17,6 +19,7 @@ from graph.ids import number_asked
 from graph.scalars import MAX_METRICS, Step
 from graph.sharing import Memo
 from graph.terms import Reason, SimulationState
+from policy.cost import cost_so_far
 
 
 @strawberry.type(description="Points of one metric, as columns of equal length.")
@@ -38,21 +41,32 @@ class ConvergenceEvent:
     live: bool = strawberry.field(description="Whether this is the end of the log, not the past being caught up with.")
     state: SimulationState
     reason: Reason | None = strawberry.field(description="Why it ended; null before.")
+    cost: Decimal = strawberry.field(description="What the simulation has cost so far, some seconds ago at most.")
     series: list[Series]
     memo: strawberry.Private[Memo]
 
 
 async def follow(
-    info: Info, public_id: str, metrics: list[str] | None, after: str | None
+    info: Info, public_id: str, metrics: list[str] | None, after: str | None, max_points: int | None = None
 ) -> AsyncIterator[ConvergenceEvent]:
-    """Every batch behind the cursor, and every change of state, once and in order; then it completes."""
+    """Every batch behind the cursor, and every change of state, once and in order; then it completes.
+
+    With `max_points` and no cursor the past comes thinned, an event per attempt, and what is behind it in full.
+    """
     simulation_id = number_asked(public_id, "Simulation")
     if metrics is not None and len(metrics) > MAX_METRICS:
         raise BadInput(f"At most {MAX_METRICS} metrics can be asked for.")
     wanted = frozenset(metrics) if metrics is not None else None
     cursor = decode(after)
+    limit = curve.points_asked(max_points) if max_points is not None else None
     told: Head | None = None
     with info.context.hub.tail(simulation_id) as tail:
+        if limit is not None and after is None:
+            then, past = await curve.past(info.context.sessions, simulation_id, wanted, limit)
+            for piece in past:
+                cursor = piece.cursor
+                if then is not None and piece.series:
+                    yield _event(cursor, piece.cursor[0], then, piece.series, wanted, live=False)
         while True:
             pulse = tail.pulse.next
             head, batches, more = await tail.read(cursor)
@@ -63,7 +77,7 @@ async def follow(
                 live = not more and position == len(batches) - 1
                 make = partial(_event, cursor, batch.attempt, head, batch.series, wanted, live)
                 # At the end of the log everybody gets the same; the past is everybody's own.
-                event = make() if more else tail.shared((cursor, head, wanted, live), make)
+                event = make() if more else tail.shared((cursor, wanted, live), make)
                 if event.series:
                     told = head
                     yield event
@@ -72,7 +86,7 @@ async def follow(
             if head != told or head.state.is_final:
                 told = head
                 make = partial(_event, cursor, head.attempt, head, (), wanted, True)
-                yield tail.shared((cursor, head, wanted, None), make)
+                yield tail.shared((cursor, wanted, None), make)
             if head.state.is_final:
                 return
             await pulse.wait()
@@ -103,6 +117,7 @@ def _event(
         live=live,
         state=head.state,
         reason=head.reason,
+        cost=cost_so_far(head.holdings),
         series=series,
         memo=Memo(),
     )

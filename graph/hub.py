@@ -15,11 +15,15 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequenc
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import convergence
 from db.convergence import START, Batch, Head
 from db.notifications import Channel, Listener, listening, payload_of
+
+log = structlog.get_logger()
 
 TAIL_BATCHES = 256  # of at most 10,000 points each: what cursors at the end of the log share
 PAGE_BATCHES = 64  # how many batches whoever fell behind reads at once
@@ -27,6 +31,7 @@ COLLECT_SECONDS = 0.01  # ids committed within this time go out in one notificat
 POLL_SECONDS = 1.0  # without notifications
 LOOK_AGAIN_SECONDS = 15.0  # with them: a hint may be lost
 MOST_SHARED = 256  # events that subscribers of one tail share; they keep their encoded results
+RETRY_SECONDS = 0.5  # while the database does not answer
 MANY = 1_000  # changed ids kept per subscriber; more mean "look at all"
 
 
@@ -50,43 +55,59 @@ class Pulse:
 
 
 class Tail:
-    """The end of one simulation's log, shared by the subscribers that have come up to it."""
+    """The end of one simulation's log, shared by the subscribers that have come up to it.
+
+    One task reads what is new, and only then wakes everybody: a thousand subscribers cost one read, and none waits
+    for a lock. While the database is away, everybody waits for it.
+    """
 
     def __init__(self, simulation_id: int, sessions: async_sessionmaker[AsyncSession]) -> None:
         self.simulation_id = simulation_id
         self.pulse = Pulse()
         self.subscribers = 0
         self._sessions = sessions
-        self._lock = asyncio.Lock()
         self._batches: deque[Batch] = deque()
         self._begin = START  # the cursor just before the first batch of the tail
         self._end: tuple[int, int] | None = None  # of its last; None: not read yet
         self._head: Head | None = None
-        self._asked = 1
-        self._answered = 0
+        self._read_once = asyncio.Event()
+        self._asked = 0
+        self._reading: asyncio.Task[None] | None = None
         self._shared: dict[Hashable, object] = {}
 
     def stir(self) -> None:
-        """Something may be new."""
+        """Something may be new: look, then wake everybody."""
         self._asked += 1
-        self.pulse.beat()
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._catch_up(), name=f"tail {self.simulation_id}")
+
+    def close(self) -> None:
+        """Nobody is left to be woken."""
+        if self._reading is not None:
+            self._reading.cancel()
 
     async def read(self, after: tuple[int, int]) -> tuple[Head | None, Sequence[Batch], bool]:
         """Where the simulation stands, some batches behind the cursor, and whether there are more right now.
 
         The head is as old as, or older than, the end of the log: a final head and no batch means that all was read.
         """
-        asked = self._asked
-        if self._answered < asked:
-            async with self._lock:
-                if self._answered < asked:
-                    await self._refresh()
-        assert self._end is not None
+        await self._read_once.wait()
+        head = self._head
         if after >= self._begin:
-            return self._head, [batch for batch in self._batches if batch.cursor > after], False
+            return head, self._behind(after), False
         async with self._sessions() as session:
             page = await convergence.read(session, self.simulation_id, after, limit=PAGE_BATCHES)
-        return self._head, page, bool(page)
+        return head, page, bool(page)
+
+    def _behind(self, after: tuple[int, int]) -> Sequence[Batch]:
+        """What the tail holds behind the cursor: looked for from its end, where almost all cursors are."""
+        found: list[Batch] = []
+        for batch in reversed(self._batches):
+            if batch.cursor <= after:
+                break
+            found.append(batch)
+        found.reverse()
+        return found
 
     def shared(self, key: Hashable, make: Callable[[], Shared]) -> Shared:
         """The one object that all subscribers use who would make the same from this tail."""
@@ -97,8 +118,23 @@ class Tail:
             made = self._shared[key] = make()
         return made  # type: ignore[return-value]  # a key is made by one caller, for one type
 
+    async def _catch_up(self) -> None:
+        answered, failing = 0, False
+        while answered < self._asked:
+            asked = self._asked
+            try:
+                await self._refresh()
+            except (SQLAlchemyError, OSError) as error:
+                if not failing:
+                    log.warning("tail_read_failed", simulation_id=self.simulation_id, error=str(error))
+                failing = True
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            answered, failing = asked, False
+            self._read_once.set()
+            self.pulse.beat()
+
     async def _refresh(self) -> None:
-        asked = self._asked
         async with self._sessions() as session:
             head = await convergence.find_head(session, self.simulation_id)
             if self._end is None:
@@ -112,8 +148,9 @@ class Tail:
                     self._begin = self._batches.popleft().cursor
                 if len(new) < PAGE_BATCHES:
                     break
-        self._head = head
-        self._answered = asked
+        if head is None or head.replaces(self._head):
+            self._head = head
+            self._shared.clear()  # an event tells the state too
 
 
 class Changes:
@@ -188,6 +225,7 @@ class Hub:
         tail = self._tails.get(simulation_id)
         if tail is None:
             tail = self._tails[simulation_id] = Tail(simulation_id, self._sessions)
+            tail.stir()
         tail.subscribers += 1
         try:
             yield tail
@@ -195,6 +233,7 @@ class Hub:
             tail.subscribers -= 1
             if not tail.subscribers:
                 self._tails.pop(simulation_id, None)
+                tail.close()
 
     @contextmanager
     def changes(self, channel: Channel) -> Iterator[Changes]:

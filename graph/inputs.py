@@ -12,7 +12,7 @@ import strawberry
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
-from db.states import Reason
+from db.states import MetricMode, Reason
 from graph.errors import UserError, UserErrorCode
 
 MAX_JSON_BYTES = 65_536
@@ -79,6 +79,14 @@ def _retryable(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
     return reasons
 
 
+def _named_once(metrics: tuple[MetricAsked, ...]) -> tuple[MetricAsked, ...]:
+    names = [metric.name for metric in metrics]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} is named more than once")
+    return metrics
+
+
 RETRYABLE = (Reason.MACHINE_LOST, Reason.EXIT_CODE, Reason.LAUNCH_ERROR)
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_one_line)]
@@ -113,6 +121,11 @@ class LimitsAsked(_Model):
     retry_on: Annotated[tuple[Reason, ...], Field(max_length=10), AfterValidator(_retryable)] = (Reason.MACHINE_LOST,)
 
 
+class MetricAsked(_Model):
+    name: Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_no_nul)]  # as in scalars.py
+    mode: MetricMode
+
+
 class SimulationAsked(_Model):
     name: Name | None = None
     entrypoint: Annotated[tuple[Argument, ...], Field(min_length=1, max_length=1_000), AfterValidator(_command)]
@@ -124,6 +137,7 @@ class SimulationAsked(_Model):
     resources: ResourcesAsked = ResourcesAsked()
     priority: SmallInt = 0
     limits: LimitsAsked = LimitsAsked()
+    metrics: Annotated[tuple[MetricAsked, ...], Field(max_length=100), AfterValidator(_named_once)] = ()
     client_key: Word | None = None
 
 
@@ -169,6 +183,8 @@ def _plain(given: object) -> object:
             for name, value in fields.items()
             if value is not strawberry.UNSET and (value is not None or name in CLEARABLE)
         }
+    if isinstance(given, list):
+        return [_plain(each) for each in given]
     return given
 
 

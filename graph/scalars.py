@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
 from operator import ge
 from typing import NewType
 
 import strawberry
 from graphql import GraphQLError
+from strawberry.schema.types.base_scalars import DecimalDefinition
 
 from db.convergence import Column
 
@@ -38,6 +41,14 @@ STEP = strawberry.scalar(
     serialize=lambda value: value,
     parse_value=_parse_step,
 )
+
+
+def _plain_decimal(value: Decimal) -> str:
+    """One text for one amount, whether it was just given or read back from a column with six places."""
+    return format(value.normalize(), "f")
+
+
+DECIMAL = replace(DecimalDefinition, description='An exact number, as a string: "2.5".', serialize=_plain_decimal)
 POINT_COLUMNS = strawberry.scalar(
     name="PointColumns",
     description=(

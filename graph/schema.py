@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from decimal import Decimal
 from typing import TypeAlias
 
 import strawberry
 import structlog
 from graphql import GraphQLError
 from strawberry import relay
+from strawberry.extensions import ParserCache, ValidationCache
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext as Operation
 
@@ -37,7 +39,7 @@ from graph.machine import (
     UpdateMachineInput,
 )
 from graph.project import Project, ProjectConnection
-from graph.scalars import POINT_COLUMNS, STEP, PointColumns, Step
+from graph.scalars import DECIMAL, POINT_COLUMNS, STEP, PointColumns, Step
 from graph.sharing import ExecutionContext
 from graph.simulation import (
     CreateSimulationInput,
@@ -51,6 +53,8 @@ from graph.supervision import HelloAttemptInput, HelloAttemptPayload, ReportAtte
 from graph.terms import MachineState, OrderDirection, SimulationOrder, SimulationState
 
 logger = structlog.get_logger()
+
+CACHED_DOCUMENTS = 512  # different texts of operations; a client that makes up new ones pushes out old ones
 
 
 @strawberry.type(description="Who asks.")
@@ -206,7 +210,9 @@ class Mutation:
 @strawberry.type(description="What can be watched.")
 class Subscription:
     @strawberry.subscription(
-        description="The curve of a simulation: the past behind the cursor, then live, to the end; then it completes."
+        description="The curve of a simulation: the past behind the cursor, then live, to the end; then it completes. "
+        "With `maxPoints` (1 to 100,000) and no cursor the past comes first, with at most so many points of each "
+        "metric, in one event per attempt; what is new comes in full."
     )
     async def convergence(
         self,
@@ -214,8 +220,9 @@ class Subscription:
         simulation_id: strawberry.ID,
         metrics: list[str] | None = None,
         after: str | None = None,
+        max_points: int | None = None,
     ) -> AsyncIterator[ConvergenceEvent]:
-        async for event in of_convergence.follow(info, simulation_id, metrics, after):
+        async for event in of_convergence.follow(info, simulation_id, metrics, after, max_points):
             yield event
 
     @strawberry.subscription(description="Its log: the past behind the cursor, then live, to the end.")
@@ -260,6 +267,14 @@ class Schema(strawberry.Schema):
                 )
 
 
+def _parser_cache() -> ParserCache:
+    return ParserCache(maxsize=CACHED_DOCUMENTS)
+
+
+def _validation_cache() -> ValidationCache:
+    return ValidationCache(maxsize=CACHED_DOCUMENTS)
+
+
 def build_schema() -> Schema:
     """Build the schema; it holds no state and may be shared."""
     return Schema(
@@ -267,7 +282,7 @@ def build_schema() -> Schema:
         mutation=Mutation,
         subscription=Subscription,
         types=[Simulation, Machine, Project],
-        extensions=[mask_errors],
+        extensions=[_parser_cache, _validation_cache, mask_errors],
         execution_context_class=ExecutionContext,
-        config=StrawberryConfig(scalar_map={Step: STEP, PointColumns: POINT_COLUMNS}),
+        config=StrawberryConfig(scalar_map={Step: STEP, PointColumns: POINT_COLUMNS, Decimal: DECIMAL}),
     )

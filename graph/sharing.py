@@ -10,8 +10,10 @@ Also here: lists of plain numbers are completed as they are, without a visit to 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import AsyncIterable, Hashable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any
 
 import orjson
@@ -35,11 +37,13 @@ NUMBERS = frozenset({GraphQLFloat.name, GraphQLInt.name, "Step"})
 class Encoded(dict[str, Any]):
     """The data of a result, with their JSON made once."""
 
-    __slots__ = ("fragment",)
+    __slots__ = ("fragment", "text")
 
     def __init__(self, data: dict[str, Any]) -> None:
         super().__init__(data)
-        self.fragment = orjson.Fragment(orjson.dumps(data))
+        encoded = orjson.dumps(data)
+        self.fragment = orjson.Fragment(encoded)
+        self.text = encoded.decode()
 
 
 @dataclass(slots=True)
@@ -65,10 +69,44 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
+@dataclass(slots=True)
+class Feed:
+    """The source of a subscription's events, below the layers that execute, extend and wrap each one.
+
+    A transport that sets `wanted_feed` before it opens the stream may, after the first result, pull the events from
+    here and ask for their shared text: those layers cost more than a delivery does.
+    """
+
+    executor: ExecutionContext | None = None
+    source: AsyncIterable[object] | None = None
+
+
+wanted_feed: ContextVar[Feed | None] = ContextVar("wanted_feed", default=None)
+
+
 class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
     """Strawberry's executor, which looks into an event's memo first."""
 
     _sharing_key: Hashable = None
+
+    def cancellable_iterable(self, iterable: Any) -> Any:
+        """Note the source of a subscription's events, for a transport that asked for it."""
+        source = super().cancellable_iterable(iterable)
+        feed = wanted_feed.get()
+        if feed is not None:
+            feed.executor, feed.source = self, source
+        return source
+
+    async def text_of(self, event: object) -> str | None:
+        """The encoded data of an event, executed by whoever came first; None if it can't be shared."""
+        memo: Memo | None = getattr(event, "memo", None)
+        if memo is None:
+            return None
+        result = memo.results.get(self._sharing_key)
+        if result is None:
+            made: Any = self.build_per_event_executor(event).execute_operation(False)
+            result = await made if self.is_awaitable(made) else made
+        return result.data.text if isinstance(result.data, Encoded) else None
 
     def build_per_event_executor(self, payload: Any) -> ExecutionContext:
         if self._sharing_key is None:
@@ -101,8 +139,11 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
         nullable = not isinstance(item, GraphQLNonNull)
         scalar = item if nullable else item.of_type
         if type(result) is list and getattr(scalar, "name", None) in NUMBERS:
-            kinds = set(map(type, result))
-            if kinds <= ({float} if scalar is GraphQLFloat else {int}) and all(map(math.isfinite, result)):
+            kinds, numbers = set(map(type, result)), result
+            if nullable and NoneType in kinds:
+                kinds.discard(NoneType)
+                numbers = [number for number in result if number is not None]
+            if kinds <= ({float} if scalar is GraphQLFloat else {int}) and all(map(math.isfinite, numbers)):
                 return result
         return super().complete_list_value(return_type, field_details_list, info, path, result, position_context)
 

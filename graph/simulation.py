@@ -14,14 +14,18 @@ from strawberry.scalars import JSON
 from db import attempts, errors, events, machines, models, projects, simulations
 from db.notifications import Channel
 from db.simulations import Wanted
-from graph import pages
+from graph import curve, pages
 from graph.context import Info
+from graph.cost import Cost
+from graph.curve import Curve
 from graph.errors import UserError, refusals_told, user_error
 from graph.ids import number_asked, number_of
 from graph.inputs import Invalid, SimulationAsked, check
 from graph.log import LogConnection, page_of_log
+from graph.metric import Metric, MetricInput
 from graph.project import Project
-from graph.terms import OrderDirection, Reason, SimulationOrder, SimulationState, Sort, WaitingReason
+from graph.scalars import Step
+from graph.terms import MetricMode, OrderDirection, Reason, SimulationOrder, SimulationState, Sort, WaitingReason
 
 if TYPE_CHECKING:
     from graph.machine import Machine
@@ -168,6 +172,29 @@ class Simulation(relay.Node):
             for row in rows
         ]
 
+    @strawberry.field(description="What it has cost so far.")
+    async def cost(self, info: Info) -> Cost:
+        return Cost.of(await info.context.loaders.holdings.load(self.row.id), info.context.settings.currency)
+
+    @strawberry.field(description="What it has reported, by name.")
+    async def metrics(self, info: Info) -> list[Metric]:
+        found = await info.context.loaders.metrics.load(self.row.id)
+        return [Metric.of(each, self.row.metric_modes.get(each.metric, MetricMode.MIN)) for each in found]
+
+    @strawberry.field(
+        description="The curve of a metric, with at most `maxPoints` points (1 to 100,000), chosen so that its shape, "
+        "its ends, its extremes and its gaps are kept. Steps are included. To watch it live, subscribe to it."
+    )
+    async def convergence(
+        self,
+        info: Info,
+        metric: str,
+        from_step: Step | None = None,
+        to_step: Step | None = None,
+        max_points: int = 1000,
+    ) -> Curve:
+        return await curve.of_simulation(info, self.row.id, metric, from_step, to_step, max_points)
+
     @strawberry.field(description="What it printed that was no point, and what its supervisor said.")
     async def logs(self, info: Info, first: int = 100, after: str | None = None) -> LogConnection:
         return await page_of_log(info, self.row.id, first, after)
@@ -288,6 +315,9 @@ class CreateSimulationInput:
     resources: ResourcesInput = strawberry.field(default_factory=ResourcesInput)
     priority: int = strawberry.field(default=0, description="Higher goes first.")
     limits: LimitsInput = strawberry.field(default_factory=LimitsInput)
+    metrics: list[MetricInput] = strawberry.field(
+        default_factory=list, description="Which way its metrics are to go: those that are not named are to go down."
+    )
     client_key: str | None = strawberry.field(
         default=None,
         description="Chosen by the client: the same key in a project makes one simulation, however often sent.",
@@ -383,6 +413,7 @@ def _wanted(asked: SimulationAsked, project: models.Project, machine: models.Mac
         max_runtime=timedelta(seconds=limits.max_runtime_seconds) if limits.max_runtime_seconds is not None else None,
         max_retries=limits.max_retries,
         retry_on=tuple(reason.value for reason in limits.retry_on),
+        metric_modes={metric.name: metric.mode.value for metric in asked.metrics},
     )
 
 

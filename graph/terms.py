@@ -13,10 +13,10 @@ import strawberry
 from strawberry.types.enum import StrawberryEnumDefinition
 
 from db.simulations import Sort
-from db.states import LogStream, MachineState, Reason, SimulationState
+from db.states import LogStream, MachineState, MetricMode, Reason, SimulationState
 from policy.placement import WaitingReason
 
-__all__ = ["LogStream", "MachineState", "Reason", "SimulationState", "Sort", "WaitingReason", "described"]
+__all__ = ["LogStream", "MachineState", "MetricMode", "Reason", "SimulationState", "Sort", "WaitingReason", "described"]
 
 Kind = TypeVar("Kind", bound=StrEnum)
 
@@ -58,6 +58,11 @@ described(
     DRAINING="It takes nothing new; what runs on it goes on.",
     OFFLINE="Nothing was heard of it for a whole lease.",
 )(MachineState)
+described(
+    "Which way a metric is to go.",
+    MIN="Down: a loss.",
+    MAX="Up: an accuracy.",
+)(MetricMode)
 described(
     "Who wrote a line of the log.",
     STDOUT="The simulation, where it was no point.",

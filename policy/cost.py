@@ -6,13 +6,28 @@ is shown, compared and stored is the same number.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from decimal import ROUND_HALF_UP, Decimal
+from typing import Protocol
 
 _SHARE_STEP = Decimal("0.00000001")
 _MONEY_STEP = Decimal("0.000001")
 _SECONDS_PER_HOUR = 3600
 _MICROSECOND = timedelta(microseconds=1)
+
+
+class Held(Protocol):
+    """A share of a machine that is or was held: its price as it was at assignment, and for how long."""
+
+    @property
+    def price_per_hour(self) -> Decimal: ...
+    @property
+    def share(self) -> Decimal: ...
+    @property
+    def time(self) -> timedelta: ...
+    @property
+    def is_open(self) -> bool: ...
 
 
 def dominant_share(
@@ -42,6 +57,16 @@ def cost(price_per_hour: Decimal, share: Decimal, seconds: Decimal | timedelta) 
     if isinstance(seconds, timedelta):
         seconds = Decimal(seconds // _MICROSECOND) / 1_000_000  # exact, which total_seconds() is not
     return (price_per_hour * share * max(seconds, Decimal(0)) / _SECONDS_PER_HOUR).quantize(_MONEY_STEP, ROUND_HALF_UP)
+
+
+def cost_so_far(holdings: Iterable[Held]) -> Decimal:
+    """Return what was and is held cost up to now: the sum of what each holding is billed."""
+    return sum((cost(held.price_per_hour, held.share, held.time) for held in holdings), Decimal(0))
+
+
+def cost_per_hour(holdings: Iterable[Held]) -> Decimal:
+    """Return what an hour more costs: only what is held now counts."""
+    return sum((billed_per_hour(held.price_per_hour, held.share) for held in holdings if held.is_open), Decimal(0))
 
 
 def _part(asked: float, has: float) -> float:

@@ -69,7 +69,10 @@ class Engine(Protocol):
         """Say whether an attempt is alive; of one whose supervisor died, the leftovers are ended first."""
 
     async def end(self, attempt_id: str) -> None:
-        """Kill whatever is left of an attempt and return when it is gone. Idempotent."""
+        """Kill whatever is left of an attempt and return when it is gone. Idempotent.
+
+        Raises TimeoutError if something of it would not die.
+        """
 
     async def attempts(self) -> Sequence[str]:
         """The attempts this engine still holds something of, running or not."""

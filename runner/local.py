@@ -122,6 +122,7 @@ class LocalEngine:
                 self._prepare(directory, launch)
                 self._start(directory, launch.attempt_id)
             except OSError as error:
+                self._end_all(directory)  # it may have been started all the same
                 raise LaunchError(f"The supervisor can't be started on {self._machine_name}: {error}.") from error
 
     def _prepare(self, directory: Path, launch: Launch) -> None:
@@ -169,12 +170,14 @@ class LocalEngine:
             processes.write_identity(directory / "supervisor.json", identity)
 
     def _probe(self, attempt_id: str) -> Liveness:
-        directory = self._directory(attempt_id)
         with self._alone(attempt_id):
-            recorded = processes.read_identity(directory / "supervisor.json")
-            if recorded is not None and processes.is_alive(recorded):
-                return Liveness.ALIVE
-            return Liveness.DEAD if self._end_all(directory) else Liveness.UNKNOWN
+            return self._liveness(self._directory(attempt_id))
+
+    def _liveness(self, directory: Path) -> Liveness:
+        recorded = processes.read_identity(directory / "supervisor.json")
+        if recorded is not None and processes.is_alive(recorded):
+            return Liveness.ALIVE
+        return Liveness.DEAD if self._end_all(directory) else Liveness.UNKNOWN
 
     def _end(self, attempt_id: str) -> None:
         with self._alone(attempt_id):
@@ -183,21 +186,21 @@ class LocalEngine:
 
     def _forget(self, attempt_id: str) -> None:
         directory = self._directory(attempt_id)
-        if not directory.exists() or self._probe(attempt_id) is not Liveness.DEAD:
-            return
         with self._alone(attempt_id):
+            if not directory.exists() or self._liveness(directory) is not Liveness.DEAD:
+                return
             self._keep_work(directory)
             shutil.rmtree(directory, ignore_errors=True)
         self._locks.pop(attempt_id, None)
 
     def _keep_work(self, directory: Path) -> None:
+        # What a simulation wrote where it was started may be all that its owner wants of it.
         work = directory / "work"
-        if not work.is_dir() or not any(work.iterdir()):
-            return
-        config = json.loads((directory / "config.json").read_bytes())
-        kept = self._data_directory / "work" / _safe(config["simulation_id"]) / directory.name
-        kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        work.rename(kept)
+        if work.is_dir() and any(work.iterdir()):
+            simulation = json.loads((directory / "config.json").read_bytes())["simulation_id"]
+            kept = self._data_directory / "work" / _safe(simulation) / directory.name
+            kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            work.rename(kept)
 
     def _end_all(self, directory: Path) -> bool:
         return processes.end_all(

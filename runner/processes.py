@@ -87,13 +87,21 @@ def end_all(mark: str, supervisor: Identity | None, child: Identity | None) -> b
     mark: `NAME=value`, as it stands in the environment of everything the attempt started.
     """
     deadline = time.monotonic() + END_SECONDS
-    while remaining := _belonging(mark.encode(), supervisor, child):
+    killed: set[_Status] = set()
+    # Dying takes a moment in which a process has lost its environment already and still holds files and GPUs.
+    while remaining := _belonging(mark.encode(), supervisor, child) or [each for each in killed if _is_running(each)]:
         for status in remaining:
             _kill(status)
+            killed.add(status)
         if time.monotonic() > deadline:
             return False
         time.sleep(PAUSE_SECONDS)
     return True
+
+
+def _is_running(seen: _Status) -> bool:
+    status = _status(seen.pid)
+    return status is not None and status.start_time == seen.start_time and status.state != "Z"
 
 
 def _belonging(mark: bytes, supervisor: Identity | None, child: Identity | None) -> list[_Status]:

@@ -328,6 +328,10 @@ class Log:
             if cost > min(self._allowance, self._total_left):
                 self._is_shut = True
                 self._dropped_bytes += len(block) + 1 - position
+                if self._is_used_up:
+                    self._spool.add_log(
+                        "SUPERVISOR", "the log is full: from here on output is dropped, points are kept"
+                    )
                 return
             self._allowance -= cost
             self._total_left -= cost
@@ -336,23 +340,25 @@ class Log:
                 line = line[:MAX_LOGGED_LINE] + _cut_mark(len(line) - MAX_LOGGED_LINE)
             self._spool.add_log(stream, line.decode("utf-8", "replace").replace("\0", "\ufffd"))
 
+    @property
+    def _is_used_up(self) -> bool:
+        return self._total_left <= MAX_LOGGED_LINE  # then some line would not fit
+
     def tick(self) -> None:
         """Let time pass: fill the allowance up, and say what was dropped as soon as there is room again."""
         now = time.monotonic()
         self._allowance = min(self._allowance + (now - self._refilled_at) * LOG_RATE_BYTES, LOG_BURST_BYTES)
         self._refilled_at = now
-        if self._is_shut and self._allowance >= LOG_RATE_BYTES and self._total_left > MAX_LOGGED_LINE:
+        if self._is_shut and self._allowance >= LOG_RATE_BYTES and not self._is_used_up:
             self._is_shut = False
             self.say_dropped()
 
     def say_dropped(self) -> None:
         """Leave the mark of what is missing here."""
         if self._dropped_bytes:
-            limit = (
-                f"more than {LOG_RATE_BYTES >> 10} KiB a second"
-                if self._total_left > MAX_LOGGED_LINE
-                else f"the log of an attempt ends at {LOG_TOTAL_BYTES >> 20} MiB"
-            )
+            limit = f"the log of an attempt ends at {LOG_TOTAL_BYTES >> 20} MiB"
+            if not self._is_used_up:
+                limit = f"more than {LOG_RATE_BYTES >> 10} KiB a second"
             self._spool.add_log("SUPERVISOR", f"dropped {self._dropped_bytes} bytes of output: {limit}")
             self._dropped_bytes = 0
 
@@ -511,6 +517,7 @@ class Spool:
         self._files = 0
         self._open = Batch()
         self._exit: Exit | None = None
+        self._is_closed = False
 
     def add_points(self, step: int, elapsed: float, points: Sequence[tuple[str, float | str]]) -> None:
         with self.changed:
@@ -531,11 +538,13 @@ class Spool:
             if was_empty:
                 self.changed.notify()
 
-    def close(self, end: Exit) -> None:
-        """Put the end behind everything else; nothing follows it."""
+    def close(self, end: Exit | None) -> None:
+        """Put the end, if it can be told, behind everything else; nothing follows it."""
         with self.changed:
             self._exit = self._open.exit = end
-            self._seal()
+            self._is_closed = True
+            if not self._open.is_empty:
+                self._seal()
             self.changed.notify()
 
     @property
@@ -544,8 +553,8 @@ class Spool:
 
     @property
     def is_delivered(self) -> bool:
-        """Whether the end and all before it was acknowledged."""
-        return self._exit is not None and self.is_empty
+        """Whether all there will ever be was acknowledged."""
+        return self._is_closed and self.is_empty
 
     @property
     def is_full(self) -> bool:
@@ -1060,6 +1069,7 @@ class Run:
         record(assignment.directory / "child.json", self._pid)
         self._ended_by: str | None = None
         self._is_ended = False  # by us; `_ended_by` may still be None
+        self._is_lost = False
         self._message: str | None = None
         self._kill_at = math.inf
         self._is_paused = False
@@ -1077,7 +1087,10 @@ class Run:
             self._selector.register(output.descriptor, selectors.EVENT_READ, output)
 
     def to_the_end(self) -> Exit | None:
-        """Stay with the child until it and all its descendants are gone; None if the service said OVER."""
+        """Stay with the child until it and all its descendants are gone.
+
+        Returns None if its end says nothing about it, because the machine went down. At OVER it is simply killed.
+        """
         while not self._look():
             if self._reporter.is_over or not self._reporter.is_alive():
                 self._signal(signal.SIGKILL)
@@ -1093,6 +1106,11 @@ class Run:
         _, status = os.waitpid(self._pid, 0)
         self._drain()
         self._log.say_dropped()
+        # Whoever takes a machine down may send SIGTERM to all processes at once: then it was not killed by us.
+        if self._is_lost or (self._signals.is_terminated and not self._is_ended and os.WIFSIGNALED(status)):
+            # Nobody wanted it to end, so this is no end: the engine will find the attempt dead, and it may be retried.
+            self._spool.add_log("SUPERVISOR", "the machine is going down: the supervisor was told to end (SIGTERM)")
+            return None
         return Exit(
             exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
             signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
@@ -1139,8 +1157,8 @@ class Run:
         elif self._reporter.is_stop_wanted:
             self._end(self._reporter.stop_reason, None)
         elif self._signals.is_terminated:
-            # Nobody wanted it ended: the machine is lost, and the attempt may be made again elsewhere.
-            self._end("MACHINE_LOST", "The machine was shut down: the supervisor was told to end.")
+            self._end(None, None)
+            self._is_lost = self._is_ended
         elif now >= self._deadline:
             self._end("MAX_RUNTIME", f"It ran longer than its limit of {self._order.max_runtime_seconds:g} seconds.")
 
@@ -1227,15 +1245,14 @@ def supervise(directory: Path) -> int:
                 end = Run(assignment, order, spool, reporter, signals).to_the_end()
             except Refused as refusal:
                 end = Exit(reason="LAUNCH_ERROR", message=str(refusal))
-        if end is not None:
-            spool.close(end)
-            deliver(reporter, signals, assignment.give_up_seconds)
+        spool.close(end)
+        deliver(reporter, signals, assignment.give_up_seconds)
     finally:  # also when this very program is wrong: nothing stays behind
         kill_descendants()
-    if reporter.is_done:
+    if reporter.is_over or (reporter.is_done and end is not None):
         spool.clear()
         return 0
-    complain("gave up: the end could not be reported")
+    complain("gave up: the end was not reported")
     return 1
 
 

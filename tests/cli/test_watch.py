@@ -66,7 +66,7 @@ def test_a_curve_is_followed_to_its_end_one_line_for_each_event(watched: Any, ru
         "train: RUNNING",
         "step 1  loss=1.5 accuracy=0.25",
         "step 199  loss=0.021",
-        "FINISHED (COMPLETED) after 12.3 s, loss 0.021 at step 199",
+        "FINISHED (COMPLETED) after 12.3 s, loss 0.021 at step 199, accuracy 0.25 at step 1",
     ]
     assert watched.variables("Convergence") == [{"id": "x", "metrics": None, "after": None}]
 
@@ -225,7 +225,7 @@ def test_a_batch_of_ten_thousand_points_in_one_frame_is_taken(watched: Any, run:
     watched.streams["Convergence"] = plays(event("a", points), event("b", state="FINISHED", reason="COMPLETED"))
     result = run("watch", "x")
     assert result.exit_code == 0, result.stderr
-    assert result.stdout.splitlines()[-1].endswith("a 1428 at step 9999")
+    assert result.stdout.splitlines()[-1].endswith("a 1428, b 1428, c 1428, d 1428 at step 9999")
 
 
 def test_submit_and_watch_in_one(watched: Any, run: Run, event: Make, simulation: Make) -> None:

@@ -28,13 +28,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from websockets.asyncio.client import ClientConnection, connect
 
 from db import attempts, lifecycle, machines, public_ids
-from db.events import PLANNER
+from db.events import PLANNER, Actor
 from db.lifecycle import Assignment, Ending
 from db.models import Base
 from db.states import Reason
 from graph.app import create_app
-from graph.context import Sessions
+from graph.context import Context, Sessions
 from graph.hub import Hub
+from graph.schema import build_schema
 from settings import Settings
 
 PATIENCE_SECONDS = 20  # a bound for what takes milliseconds: the machine may be busy
@@ -143,7 +144,7 @@ class Api:
 
     async def execute(self, query: str, variables: Any = None, *, token: str | None = None) -> dict[str, Any]:
         """The decoded body of the answer, whatever is in it."""
-        headers = {"authorization": f"Bearer {token}"} if token is not None else {}
+        headers = {"authorization": f"Bearer {token}".strip()} if token is not None else {}
         body = {"query": query, "variables": variables}
         response = await self.client.post("/graphql", json=body, headers=headers)
         assert response.status_code == 200, response.text
@@ -172,18 +173,37 @@ class Api:
             await connection.send(json.dumps({"id": "1", "type": "subscribe", "payload": payload}))
             yield Subscription(connection)
 
-    async def stop(self) -> None:
-        """Break every connection off and end."""
-        self.server.should_exit = True
-        self.server.force_exit = True
+    def subscribe_directly(self, query: str, variables: Any = None) -> AsyncIterator[Any]:
+        """The same without a socket: what `schema.subscribe()` yields."""
+        state = self.server.lifespan.state
+        context = Context(state["sessions"], self.settings, state["hub"], Actor("somebody"))
+        return self._directly(query, variables, context)
+
+    async def _directly(self, query: str, variables: Any, context: Context) -> AsyncIterator[Any]:
+        results = await SCHEMA.subscribe(query, variable_values=variables, context_value=context)
+        async with contextlib.aclosing(results):
+            async for result in results:
+                if result.errors:
+                    raise Refused([error.formatted for error in result.errors])
+                yield next(iter(result.data.values()))
+
+
+SCHEMA = build_schema()
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves the signals to pytest."""
+    """A server that leaves the signals to pytest, and ends at once when it is told to."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ended = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        await self.ended.wait()
 
 
 @asynccontextmanager
@@ -209,10 +229,12 @@ async def serving(settings: Settings, sessions: Sessions | None = None) -> Async
         while not server.started:
             assert not task.done(), "the server ended before it began"
             await asyncio.sleep(0.001)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client:
+        address = f"http://127.0.0.1:{port}"
+        # verify: nothing is encrypted here, and reading all certificates takes longer than most tests.
+        async with httpx.AsyncClient(base_url=address, timeout=PATIENCE_SECONDS, verify=False) as client:
             yield Api(settings, server, port, client)
     finally:
-        server.should_exit = True
+        server.ended.set()
         await task
         listening.close()
 
@@ -426,3 +448,15 @@ def statements() -> Statements:
 @pytest.fixture
 def wait_until() -> Callable[[Callable[[], bool], str], Awaitable[None]]:
     return eventually
+
+
+@pytest.fixture
+def only_hints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks by timer: what arrives was announced."""
+    monkeypatch.setattr("graph.hub.LOOK_AGAIN_SECONDS", 3_600)
+
+
+@pytest.fixture
+def only_timers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where notifications are off, the timer ticks faster than in earnest."""
+    monkeypatch.setattr("graph.hub.POLL_SECONDS", 0.05)

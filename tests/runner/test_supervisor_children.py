@@ -225,14 +225,12 @@ if os.fork(): os._exit(0)
 os.setsid()
 if os.fork(): os._exit(0)
 signal.signal(15, signal.SIG_IGN)
-print("pid", os.getpid(), flush=True)
+os.write(1, b"pid %d\\n" % os.getpid())
 os.closerange(0, 3)
 signal.pause()
-'''])
-unmarked.wait()
-print("pid", plain.pid); print("pid", session.pid, flush=True)
-while sys.stdin is None: pass
-import time; time.sleep(0.3)
+'''], stdout=subprocess.PIPE)
+print(unmarked.stdout.readline().decode())
+print("pid", plain.pid); print("pid", session.pid)
 """
     )
     assert started.wait() == 0
@@ -288,13 +286,27 @@ def test_a_signal_of_its_own_is_reported_as_that(service: Any, supervise: Any) -
 # --- the supervisor itself ---
 
 
-def test_told_to_end_it_ends_the_child_and_says_so(service: Any, supervise: Any, exists: Exists) -> None:
-    started = supervise(READY + "import os, time; print('pid', os.getpid()); time.sleep(1000)")
+def test_told_to_end_it_ends_the_child_delivers_and_claims_no_end(service: Any, supervise: Any, exists: Exists) -> None:
+    code = "import os, signal, sys, time\nsignal.signal(15, lambda *_: (print('{\"saved\": 1}'), sys.exit(0)))\n"
+    started = supervise(code + "print('pid', os.getpid()); time.sleep(1000)")
     service.wait(lambda: pids(service))
     started.process.send_signal(signal.SIGTERM)
-    assert started.wait() == 0
-    assert (service.exit["signal"], service.exit["reason"]) == (15, "MACHINE_LOST")
+    assert started.wait() == 1
+    assert service.log("SUPERVISOR") == "the machine is going down: the supervisor was told to end (SIGTERM)"
+    assert service.points("saved") == [(0, 1.0)]
+    assert service.exit is None  # nobody wanted it to end: the engine finds it dead, and it can be retried
     assert not exists(pids(service)[0])
+
+
+def test_an_end_of_its_own_is_reported_even_while_the_machine_goes_down(service: Any, supervise: Any) -> None:
+    service.misbehave = lambda name, given: (503, b"") if "exit" in given and not told else None
+    told: list[int] = []
+    started = supervise("print('done')")
+    service.wait(lambda: any(b'"exit":' in body for _, body in service.bodies))
+    started.process.send_signal(signal.SIGTERM)
+    told.append(1)
+    assert started.wait() == 0
+    assert service.exit["exitCode"] == 0
 
 
 def test_told_to_end_without_a_service_it_does_not_wait_for_it(service: Any, supervise: Any, exists: Exists) -> None:

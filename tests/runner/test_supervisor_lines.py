@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner import supervisor
 from runner.supervisor import (
     MAX_LOGGED_LINE,
     MAX_METRIC_NAME,
@@ -16,6 +18,8 @@ from runner.supervisor import (
     MAX_STEP,
     Curve,
     Lines,
+    Log,
+    Spool,
 )
 
 
@@ -113,3 +117,18 @@ def test_the_metrics_of_an_attempt_are_counted() -> None:
     assert len(taken) == MAX_METRICS
     assert curve.read(b'{"one more": 1}')[1:] == ([], False)
     assert curve.read(b'{"m0": 1}')[1:] == ([("m0", 1.0)], True)
+
+
+def test_the_log_of_an_attempt_ends_somewhere_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "LOG_TOTAL_BYTES", 100_000)
+    spool = Spool(tmp_path / "spool", 1 << 20, 1 << 20)
+    log = Log(spool)
+    for _ in range(100):
+        log.write("STDOUT", b"x" * 1_999 + b"\n")
+    log.say_dropped()
+    chunks = json.loads(b"{" + spool.head()[1:] + b"}")["logs"]
+    logged = sum(len(chunk["text"]) + 1 for chunk in chunks if chunk["stream"] == "STDOUT")
+    assert 60_000 <= logged <= 100_000
+    full, dropped = next(chunk["text"] for chunk in chunks if chunk["stream"] == "SUPERVISOR").split("\n")
+    assert full.startswith("the log is full")
+    assert dropped.startswith(f"dropped {200_000 - logged} bytes")

@@ -12,8 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from urllib.parse import quote
 import asyncpg
 import httpx
 import psutil
-import witness
 from gql import Client, GraphQLRequest
 from gql.transport.exceptions import TransportError
 from gql.transport.websockets import WebsocketsTransport
@@ -35,6 +34,16 @@ from db.public_ids import decode
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "tests" / "client"
 PATIENCE_SECONDS = 60  # a bound for what should take a second or two: the machine may be busy
+
+# What takes seconds takes tenths of them; a lease is as short as tests can wait for.
+BRISK = {
+    "SIMULATIONS_LEASE_SECONDS": "3",
+    "SIMULATIONS_HEARTBEAT_SECONDS": "0.3",
+    "SIMULATIONS_TICK_SECONDS": "0.3",
+    "SIMULATIONS_RETRY_BACKOFF_SECONDS": "0.1",
+    "SIMULATIONS_STOP_GRACE_SECONDS": "10",
+}
+UP = ("-m", "cli", "up")
 
 CREATE = """
 mutation Create($input: CreateSimulationInput!) {
@@ -116,6 +125,7 @@ class Service:
     data_directory: Path
     port: int
     environment: dict[str, str]
+    command: tuple[str, ...] = UP  # what Python runs
     process: subprocess.Popen[bytes] | None = field(default=None)
     starts: int = 0
 
@@ -132,7 +142,7 @@ class Service:
         self.starts += 1
         with (self.data_directory / f"up-{self.starts}.log").open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cli", "up"],
+                [sys.executable, *self.command],
                 env={**self.environment, "PORT": str(self.port)},
                 stdout=log,
                 stderr=log,
@@ -157,10 +167,26 @@ class Service:
         self.start()
         await self.ready()
 
+    async def whole(self) -> None:
+        """Wait until all of it runs and answers, after something of it was killed."""
+        await self.ready()
+        for name in ("graph", "scheduler"):
+            await eventually(lambda name=name: self._has(name), f"{name} runs")  # type: ignore[misc]
+
+    def _has(self, name: str) -> bool:
+        with suppress(LookupError, psutil.Error):
+            return is_alive(self.child(name))
+        return False
+
     async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait for the end."""
         assert self.process is not None
         self.process.send_signal(number)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Wait until it ends by itself; its exit status."""
+        assert self.process is not None
         return await asyncio.to_thread(self.process.wait, PATIENCE_SECONDS)
 
     def child(self, name: str) -> psutil.Process:
@@ -176,7 +202,7 @@ class Service:
         async with httpx.AsyncClient(timeout=30) as client:
             response = await client.post(f"{self.address}/graphql", json={"query": query, "variables": variables})
         body = response.json()
-        assert "errors" not in body, body["errors"]
+        assert "errors" not in body, f"{body['errors']}\n{self.log[-4000:]}"
         return body["data"]
 
     async def submit(self, *entrypoint: str, **given: Any) -> str:
@@ -252,17 +278,28 @@ class Service:
         finally:
             await connection.close()
 
+    async def alter(self, statements: str) -> None:
+        """Change what the database holds, all at once."""
+        connection = await connect_raw(self.database_url, application="test")
+        try:
+            await connection.execute(statements)
+        finally:
+            await connection.close()
+
     async def log_of(self, simulation_id: str, metric: str) -> list[tuple[int, int, float]]:
         """What the database holds of a metric: attempt, step and value, in the order in which it was stored."""
         rows = await self.fetch(LOG, number_of(simulation_id), metric)
         return [(row["attempt"], row["step"], row["value"]) for row in rows]
 
-    def recorded(self, attempt_id: str, who: str = "supervisor") -> psutil.Process | None:
-        """The supervisor or the child of an attempt, as it is written down in the attempt's directory."""
-        path = self.data_directory / "attempts" / quote(attempt_id, safe="") / f"{who}.json"
-        with suppress(FileNotFoundError, psutil.NoSuchProcess):
-            return psutil.Process(json.loads(path.read_bytes())["pid"])
-        return None
+    def recorded(self, who: str) -> list[psutil.Process]:
+        """The `supervisor` or `child` of every attempt on this host, as they are written down, oldest first."""
+        found = []
+        for path in sorted(
+            (self.data_directory / "attempts").glob(f"*/{who}.json"), key=lambda path: path.stat().st_mtime
+        ):
+            with suppress(FileNotFoundError, psutil.NoSuchProcess):
+                found.append(psutil.Process(json.loads(path.read_bytes())["pid"]))
+        return found
 
     def processes_of(self, attempt_id: str | None = None) -> list[psutil.Process]:
         """Every living process that carries the mark of this attempt; of any attempt, if none is named."""
@@ -286,75 +323,6 @@ class Service:
         return found
 
 
-@dataclass(frozen=True)
-class Witness:
-    """A simulation that keeps a diary (witness.py), seen from outside."""
-
-    directory: Path
-
-    @classmethod
-    def on(cls, service: Service, name: str = "witness") -> Witness:
-        directory = service.data_directory / name
-        directory.mkdir()
-        return cls(directory)
-
-    @property
-    def command(self) -> tuple[str, ...]:
-        return ("python", witness.__file__, str(self.directory))
-
-    def permit(self, name: str) -> None:
-        """Let it `speak`, `finish`, or `let-go` once it was told to stop."""
-        (self.directory / name).touch()
-
-    def notes(self, word: str, attempt: int | None = None) -> list[int]:
-        """The numbers behind this word in its diary; of all attempts, if none is given."""
-        with suppress(FileNotFoundError):
-            lines = [line.split() for line in (self.directory / "diary").read_text().splitlines()]
-            return [int((*line, 0)[2]) for line in lines if line[1] == word and attempt in (None, int(line[0]))]
-        return []
-
-    @property
-    def said(self) -> int:
-        """How many points it has printed, at least."""
-        with suppress(FileNotFoundError, ValueError):
-            return int((self.directory / "said").read_text())
-        return 0
-
-    async def has_noted(self, word: str, attempt: int = 1) -> None:
-        await eventually(lambda: bool(self.notes(word, attempt)), f"attempt {attempt} noted {word!r}")
-
-    async def has_said(self, more: int) -> None:
-        """Wait until it has printed so many more points."""
-        begin = self.said
-        await eventually(lambda: self.said >= begin + more, f"{more} more points")
-
-
-@dataclass
-class Watch:
-    """A subscriber who collects what it is told of a convergence, and resumes by cursor when it is cut off."""
-
-    service: Service
-    simulation_id: str
-    events: list[dict[str, Any]] = field(default_factory=list)
-
-    async def follow(self) -> None:
-        async for event in self.service.curve(self.simulation_id):
-            self.events.append(event)
-
-    def received(self, metric: str) -> list[tuple[int, int, float | None]]:
-        """Attempt, step and value of every point, in the order of arrival."""
-        return [
-            (event["attempt"], step, value)
-            for event in self.events
-            for series in event["series"]
-            if series["metric"] == metric
-            for step, value in zip(series["steps"], series["values"], strict=True)
-        ]
-
-    async def has_received(self, count: int, metric: str = "loss") -> None:
-        await eventually(lambda: len(self.received(metric)) >= count, f"{count} points arrive")
-
-
 def number_of(public_id: str) -> int:
     """The number of a row behind a Relay id."""
     return decode(public_id)[1]
@@ -372,9 +340,14 @@ def points(events: list[dict[str, Any]], metric: str) -> list[tuple[int, float |
     return curve
 
 
-@contextmanager
-def service_on(database_url: str | None, **settings: str) -> Iterator[Service]:
+def service_on(database_url: str | None, **settings: str) -> AbstractContextManager[Service]:
     """A service that is not started yet; whatever it leaves behind is ended with the test."""
+    return part_on(database_url, UP, settings)
+
+
+@contextmanager
+def part_on(database_url: str | None, command: tuple[str, ...], settings: Mapping[str, str]) -> Iterator[Service]:
+    """Not the whole service but what `python COMMAND` is: a second scheduler, say, on a data directory of its own."""
     directory = Path(tempfile.mkdtemp(prefix="sim-", dir="/tmp"))
     directory.chmod(0o711)
     environment = {
@@ -386,7 +359,7 @@ def service_on(database_url: str | None, **settings: str) -> Iterator[Service]:
     }
     if database_url is not None:
         environment["DATABASE_URL"] = database_url
-    service = Service(directory, free_port(), environment)
+    service = Service(directory, free_port(), environment, command)
     try:
         yield service
     finally:

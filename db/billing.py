@@ -1,0 +1,38 @@
+"""What attempts hold of machines, for how long and at which price: read here, billed by `policy.cost`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What an attempt is billed by: price and share as they were at assignment, and its time, by Postgres' clock."""
+
+    price_per_hour: Decimal
+    share: Decimal
+    currency: str
+    time: timedelta  # from assignment to its end, or to now
+    is_open: bool  # it still holds it
+
+
+# Of attempts `a`: the columns of a Holding, in its order.
+COLUMNS = """a.price_per_hour, a.share, a.currency, coalesce(a.ended_at, now()) - a.assigned_at, a.ended_at IS NULL"""
+
+_READ = text(
+    f"SELECT a.simulation_id, {COLUMNS} FROM attempts AS a WHERE a.simulation_id = ANY(:ids) ORDER BY a.number"  # noqa: S608  # the line above
+)
+
+
+async def of_simulations(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Sequence[Holding]]:
+    """What the attempts of each simulation hold and held, first to last; simulations without one are left out."""
+    found: dict[int, list[Holding]] = {}
+    for simulation_id, *columns in await session.execute(_READ, {"ids": list(ids)}):
+        found.setdefault(simulation_id, []).append(Holding(*columns))
+    return found

@@ -1,0 +1,159 @@
+"""The columns of one metric, read back over all attempts as fast as they travel.
+
+The driver would make a Python object of every number: half a second of this process for a million points. So the
+server sends each array as the bytes in which it would go over the wire anyway, and numpy looks at them where they
+are. What later attempts superseded is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.metrics import standing
+
+PAGE_POINTS = 250_000  # held as bytes at once, some 9 MB
+FIRST_PAGE_ROWS = 64  # before anything is known of how many points a row has
+MOST_ROWS = 8_192  # to a page
+NEVER = 2**63 - 1  # beyond any batch and any step
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one attempt says of a metric, where nothing newer supersedes it."""
+
+    attempt: int
+    first_step: int  # of the attempt
+    last_step: int  # of the attempt
+    below: int | None  # it ends before this step
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Points as columns. All (n,): steps rising int64, values and elapsed float64, attempts int32."""
+
+    steps: NDArray[np.int64]
+    values: NDArray[np.float64]
+    elapsed: NDArray[np.float64]
+    attempts: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def take(self, chosen: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Points:
+        return Points(self.steps[chosen], self.values[chosen], self.elapsed[chosen], self.attempts[chosen])
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some rows of one attempt, as they came; `unpack` is work for a thread."""
+
+    attempt: int
+    rows: Sequence[tuple[bytes, bytes, bytes]]
+    low: int
+    high: int
+
+    def unpack(self) -> Points:
+        """Make columns of them: the points from step `low` to `high`, both included."""
+        steps, values, elapsed = zip(*self.rows, strict=True)
+        points = Points(
+            _column(steps, _STEPS).astype(np.int64),
+            _column(values, _NUMBERS).astype(np.float64),
+            _column(elapsed, _NUMBERS).astype(np.float64),
+            np.full(sum(map(_length, steps)), self.attempt, np.int32),
+        )
+        inside = (points.steps >= self.low) & (points.steps <= self.high)
+        return points if inside.all() else points.take(inside)
+
+
+# An array of one dimension on the wire: dimensions, whether it has nulls, type, length, lower bound (20 bytes), then
+# each element with its length before it, all of them big-endian (src/backend/utils/adt/arrayfuncs.c, array_send).
+_HEADER_BYTES = 20
+_STEPS = np.dtype([("length", ">i4"), ("element", ">i8")])
+_NUMBERS = np.dtype([("length", ">i4"), ("element", ">f8")])
+
+_PARTS = text(
+    """
+    SELECT attempt, first_step, last_step FROM metrics
+    WHERE simulation_id = :simulation_id AND metric = :metric ORDER BY attempt
+    """
+)
+
+_PAGES = """
+    SELECT array_send(steps), array_send("values"), array_send(elapsed) FROM convergence
+    WHERE simulation_id = $1 AND attempt = $2 AND batch <= $3 AND metric = $4
+    ORDER BY batch
+"""
+# Whether a row lies in the range is asked only where there is one: the server has to unpack the row's steps for it.
+_PAGES_WITHIN = """
+    SELECT array_send(steps), array_send("values"), array_send(elapsed) FROM convergence
+    WHERE simulation_id = $1 AND attempt = $2 AND batch <= $3 AND metric = $4
+      AND steps[1] <= $5 AND steps[cardinality(steps)] >= $6
+    ORDER BY batch
+"""
+
+_ENDS = text(
+    """
+    SELECT a.attempt, (
+        SELECT max(c.batch) FROM convergence AS c WHERE c.simulation_id = :simulation_id AND c.attempt = a.attempt
+    )
+    FROM (SELECT DISTINCT attempt FROM metrics WHERE simulation_id = :simulation_id) AS a
+    ORDER BY a.attempt
+    """
+)
+
+
+async def ends(session: AsyncSession, simulation_id: int) -> Mapping[int, int]:
+    """The last batch with points of each attempt that has one, by attempt, first to last."""
+    rows = await session.execute(_ENDS, {"simulation_id": simulation_id})
+    return {row[0]: row[1] for row in rows}
+
+
+async def parts(session: AsyncSession, simulation_id: int, metric: str) -> Sequence[Part]:
+    """What each attempt says of a metric that still stands, first to last."""
+    rows = (await session.execute(_PARTS, {"simulation_id": simulation_id, "metric": metric})).all()
+    return [Part(row.attempt, row.first_step, row.last_step, below) for row, below in standing(rows)]
+
+
+async def pages(
+    session: AsyncSession,
+    simulation_id: int,
+    metric: str,
+    part: Part,
+    *,
+    low: int = 0,
+    high: int = NEVER,
+    last_batch: int = NEVER,
+) -> AsyncIterator[Page]:
+    """Read a part from step `low` to `high`, both included, as far as the batch `last_batch`; steps rise."""
+    if part.below is not None:
+        high = min(high, part.below - 1)
+    if low > high or low > part.last_step or high < part.first_step:
+        return
+    connection = await (await session.connection()).get_raw_connection()
+    raw = connection.driver_connection
+    assert raw is not None
+    arguments = [simulation_id, part.attempt, last_batch, metric]
+    if low <= part.first_step and high >= part.last_step:
+        cursor = await raw.cursor(_PAGES, *arguments)
+    else:
+        cursor = await raw.cursor(_PAGES_WITHIN, *arguments, high, low)
+    wanted = FIRST_PAGE_ROWS
+    while rows := await cursor.fetch(wanted):
+        yield Page(part.attempt, rows, low, high)
+        points = sum(_length(row[0]) for row in rows)
+        wanted = max(1, min(MOST_ROWS, PAGE_POINTS * len(rows) // max(points, 1)))
+
+
+def _length(array: bytes) -> int:
+    return max(len(array) - _HEADER_BYTES, 0) // _STEPS.itemsize
+
+
+def _column(arrays: Sequence[bytes], kind: np.dtype[np.void]) -> NDArray[np.void]:
+    joined = b"".join([array[_HEADER_BYTES:] for array in arrays])
+    return np.frombuffer(joined, kind)["element"]

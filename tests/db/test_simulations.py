@@ -1,0 +1,435 @@
+"""Simulations: asked for once or under a key, listed by filter and order, cancelled, repeated, deleted, queued."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db import convergence, events, lifecycle, logs, projects, simulations
+from db.convergence import Column
+from db.errors import NotFound, Taken, WrongState
+from db.events import Actor
+from db.lifecycle import Ending
+from db.logs import Chunk
+from db.simulations import Filter, Sort
+from db.states import LogStream, Reason, SimulationState
+
+Rows = Any  # the fixture of conftest.py
+Sessions = async_sessionmaker[AsyncSession]
+SOMEBODY = Actor("somebody", "192.0.2.1")
+OTHER = Actor("other")
+EVERYTHING = Filter()
+
+
+async def kinds(rows: Rows, simulation_id: int) -> list[str]:
+    async with rows.sessions() as session:
+        return [each.kind for each in await events.list_of(session, "Simulation", simulation_id)]
+
+
+# --- asked for -------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_asked_for_is_what_is_stored(rows: Rows) -> None:
+    machine_id = await rows.machine("big")
+    wanted = await rows.wanted(
+        name="ResNet 日本",
+        entrypoint=("python", "train.py", "--lr", "0.1"), parameters={"lr": 0.1, "deep": {"a": [1]}},
+        environment={"A": "b"}, working_directory="/srv/work", tags=("one", "two"), cpus=2.5, memory_gib=0.5, gpus=2,
+        gpu_model="H100", labels={"zone": "a"}, machine_id=machine_id, machine_name="big",
+        max_price_per_hour=Decimal("12.345678"), priority=-7, max_runtime=timedelta(hours=30, microseconds=1),
+        max_retries=2, retry_on=("EXIT_CODE", "MACHINE_LOST"),
+    )  # fmt: skip
+    async with rows.sessions.begin() as session:
+        created = await simulations.create(session, wanted, SOMEBODY)
+    stored = await rows.get(created.id)
+    for name in wanted.__dataclass_fields__:
+        expected = getattr(wanted, name)
+        assert getattr(stored, name) == (list(expected) if isinstance(expected, tuple) else expected), name
+    assert (stored.state, stored.attempt, stored.created_by) == (SimulationState.QUEUED, 0, "somebody")
+    [event] = (await rows.snapshot(created.id))["events"]
+    told = (event["kind"], event["actor"], event["origin"], event["project_id"], event["detail"])
+    assert told == ("QUEUED", "somebody", "192.0.2.1", wanted.project_id, {"name": "ResNet 日本"})
+
+
+async def test_the_same_key_with_the_same_content_is_the_same_simulation(rows: Rows) -> None:
+    first = await rows.simulation(client_key="key", parameters={"a": 1, "b": 2})
+    assert await rows.simulation(client_key="key", parameters={"b": 2, "a": 1}) == first
+    assert await kinds(rows, first) == ["QUEUED"]
+    await rows.start(first)
+    assert await rows.simulation(client_key="key", parameters={"a": 1, "b": 2}) == first  # in whatever state
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"name": "other"}, {"parameters": {"a": 2}}, {"cpus": 2.0}, {"max_runtime": timedelta(1)}, {"tags": ("t",)}],
+)
+async def test_the_same_key_with_other_content_is_refused(other: dict[str, Any], rows: Rows) -> None:
+    await rows.simulation(client_key="key", parameters={"a": 1})
+    with pytest.raises(Taken, match="client key 'key'") as caught:
+        await rows.simulation(client_key="key", **{"parameters": {"a": 1}, **other})
+    assert caught.value.field == "clientKey"
+    assert await rows.value("SELECT count(*) FROM simulations") == 1
+
+
+async def test_without_a_key_the_same_content_is_another_simulation(rows: Rows) -> None:
+    assert await rows.simulation() != await rows.simulation()
+
+
+async def test_a_key_belongs_to_its_project(rows: Rows) -> None:
+    async with rows.sessions.begin() as session:
+        other = (await projects.named(session, "other")).id
+    assert await rows.simulation(client_key="key") != await rows.simulation(client_key="key", project_id=other)
+
+
+async def test_the_same_key_from_two_connections_at_once_makes_one_simulation(
+    rows: Rows, other_sessions: Sessions
+) -> None:
+    wanted = await rows.wanted()
+    async with rows.sessions() as first, other_sessions.begin() as second:
+        created = await simulations.create(first, wanted, SOMEBODY, client_key="key")
+        pid = await rows.pid(second)
+        again = asyncio.create_task(simulations.create(second, wanted, OTHER, client_key="key"))
+        await rows.until_blocked(pid)
+        await first.commit()
+        assert (await again).id == created.id
+    assert await kinds(rows, created.id) == ["QUEUED"]
+
+
+async def test_a_project_is_made_when_it_is_first_named(rows: Rows, other_sessions: Sessions) -> None:
+    async def name(sessions: Sessions) -> int:
+        async with sessions.begin() as session:
+            return (await projects.named(session, "vision")).id
+
+    first, second = await asyncio.gather(name(rows.sessions), name(other_sessions))
+    assert first == second == await name(rows.sessions)
+    async with rows.sessions() as session:
+        assert (await projects.get(session, first)).name == "vision"
+        assert await projects.find(session, 999) is None
+        shown = await projects.page_all(session, first=10, after=None)
+        assert [each.name for each in shown.rows] == ["default", "vision"]
+        with pytest.raises(NotFound):
+            await projects.get(session, 999)
+
+
+# --- listed ----------------------------------------------------------------------------------------------------
+
+
+async def listed(rows: Rows, wanted: Filter = EVERYTHING, **given: Any) -> list[int]:
+    how: dict[str, Any] = {"sort": Sort.CREATED_AT, "descending": False, "first": 100, "after": None, **given}
+    async with rows.sessions() as session:
+        shown = [each.id for each in (await simulations.page_matching(session, wanted, **how)).rows]
+        assert await simulations.count_matching(session, wanted) == len(shown)
+    return shown
+
+
+async def test_each_filter_shows_what_matches_and_together_they_narrow(rows: Rows) -> None:
+    async with rows.sessions.begin() as session:
+        other = (await projects.named(session, "other")).id
+    plain = await rows.simulation(name="Plain")
+    tagged = await rows.simulation(name="tagged 100%", tags=("vision", "v2"))
+    elsewhere = await rows.simulation(name="elsewhere_plain", project_id=other)
+    machine_id = await rows.machine()
+    running = (await rows.start(machine_id=machine_id)).simulation_id
+    moved = (await rows.start(machine_id=machine_id)).simulation_id
+    await rows.end(moved, 1, Reason.MACHINE_LOST, retry_after=timedelta(0))
+    await rows.start(moved)  # on another machine by now
+
+    assert await listed(rows) == [plain, tagged, elsewhere, running, moved]
+    assert await listed(rows, Filter(states=(SimulationState.RUNNING,))) == [running, moved]
+    assert await listed(rows, Filter(states=(SimulationState.QUEUED, SimulationState.FAILED))) == [
+        plain, tagged, elsewhere,
+    ]  # fmt: skip
+    assert await listed(rows, Filter(states=())) == []
+    assert await listed(rows, Filter(project_id=other)) == [elsewhere]
+    assert await listed(rows, Filter(machine_id=machine_id)) == [running]
+    assert await listed(rows, Filter(name_contains="PLAIN")) == [plain, elsewhere]
+    assert await listed(rows, Filter(name_contains="%")) == [tagged]
+    assert await listed(rows, Filter(name_contains="_")) == [elsewhere]
+    assert await listed(rows, Filter(tag="vision")) == [tagged]
+    assert await listed(rows, Filter(tag="visio")) == []
+    assert await listed(rows, Filter(name_contains="plain", project_id=other)) == [elsewhere]
+
+
+async def test_each_order_goes_both_ways_and_breaks_ties_by_id(rows: Rows) -> None:
+    a = await rows.simulation(name="b", priority=1)
+    b = await rows.simulation(name="a", priority=1)
+    c = await rows.simulation(name="b", priority=0)
+    for sort, expected in {Sort.CREATED_AT: [a, b, c], Sort.NAME: [b, a, c], Sort.PRIORITY: [c, a, b]}.items():
+        assert await listed(rows, sort=sort) == expected
+        assert await listed(rows, sort=sort, descending=True) == expected[::-1]
+
+
+async def test_pages_of_a_filtered_list_follow_one_another(rows: Rows) -> None:
+    ids = [await rows.simulation(tags=("t",) if number % 2 else ()) for number in range(10)]
+    seen: list[int] = []
+    after = None
+    async with rows.sessions() as session:
+        while True:
+            shown = await simulations.page_matching(
+                session, Filter(tag="t"), sort=Sort.NAME, descending=True, first=2, after=after
+            )
+            seen += [each.id for each in shown.rows]
+            if not shown.has_next:
+                break
+            after = shown.cursors[-1]
+    assert seen == ids[1::2][::-1]
+
+
+async def test_what_is_not_there_is_found_as_nothing_and_got_as_an_error(rows: Rows) -> None:
+    simulation_id = await rows.simulation()
+    async with rows.sessions() as session:
+        assert await simulations.find(session, 999) is None
+        with pytest.raises(NotFound):
+            await simulations.get(session, 999)
+        assert [each.id for each in await simulations.by_ids(session, [simulation_id, 999])] == [simulation_id]
+
+
+async def test_recent_is_what_has_not_ended_and_what_ended_lately(rows: Rows) -> None:
+    waiting = await rows.simulation()
+    old, fresh = await rows.start(), await rows.start()
+    for each in (old, fresh):
+        await rows.end(each.simulation_id, 1)
+    await rows.query("UPDATE simulations SET finished_at = now() - interval '2 h' WHERE id = :id", id=old.simulation_id)
+    async with rows.sessions() as session:
+        found = await simulations.recent(session, timedelta(hours=1))
+        assert [each.id for each in found] == [fresh.simulation_id, waiting]
+        assert len(await simulations.recent(session, timedelta(hours=1), limit=1)) == 1
+
+
+# --- cancelled, repeated, deleted ------------------------------------------------------------------------------
+
+
+async def cancel(rows: Rows, simulation_id: int) -> str:
+    async with rows.sessions.begin() as session:
+        return (await simulations.cancel(session, simulation_id, OTHER)).state.value
+
+
+async def test_what_waits_is_cancelled_at_once(rows: Rows) -> None:
+    simulation_id = await rows.simulation()
+    assert await cancel(rows, simulation_id) == "CANCELLED"
+    assert await cancel(rows, simulation_id) == "CANCELLED"  # asking again changes nothing
+    assert await kinds(rows, simulation_id) == ["QUEUED", "CANCELLED"]
+    simulation = await rows.get(simulation_id)
+    assert (simulation.reason, simulation.stop_wanted_by) == (Reason.CANCELLED, "other")
+    assert simulation.finished_at is not None
+
+
+async def test_what_is_on_a_machine_is_asked_to_stop_once(rows: Rows) -> None:
+    assigned = await rows.simulation()
+    await rows.assign(assigned)
+    running = (await rows.start()).simulation_id
+    for simulation_id, state in ((assigned, "STARTING"), (running, "RUNNING")):
+        assert await cancel(rows, simulation_id) == state
+        wanted_at = (await rows.get(simulation_id)).stop_wanted_at
+        assert await cancel(rows, simulation_id) == state
+        simulation = await rows.get(simulation_id)
+        assert (simulation.stop_wanted_at, simulation.stop_reason) == (wanted_at, Reason.CANCELLED)
+        assert (await kinds(rows, simulation_id)).count("STOP_WANTED") == 1
+
+
+@pytest.mark.parametrize(("reason", "said"), [(Reason.COMPLETED, "FINISHED, COMPLETED"), (Reason.EXIT_CODE, "FAILED")])
+async def test_what_has_ended_otherwise_can_not_be_cancelled(reason: Reason, said: str, rows: Rows) -> None:
+    started = await rows.start()
+    await rows.end(started.simulation_id, 1, reason)
+    before = await rows.snapshot(started.simulation_id)
+    with pytest.raises(WrongState, match=said):
+        await cancel(rows, started.simulation_id)
+    assert await rows.snapshot(started.simulation_id) == before
+
+
+async def test_what_is_not_there_can_be_neither_cancelled_nor_repeated_nor_deleted(rows: Rows) -> None:
+    for verb in (simulations.cancel, simulations.repeat, simulations.delete_ended):
+        async with rows.sessions.begin() as session:
+            with pytest.raises(NotFound):
+                await verb(session, 999, OTHER)
+
+
+async def test_a_cancel_that_meets_an_assignment_is_one_or_the_other(rows: Rows, other_sessions: Sessions) -> None:
+    machine_id = await rows.machine()
+    assignment = lifecycle.Assignment(machine_id, "m", None, (), Decimal(0), Decimal(1), "USD")
+
+    async def assign(simulation_id: int) -> int | None:
+        async with other_sessions.begin() as session:
+            return await lifecycle.assign(session, simulation_id, 0, assignment, SOMEBODY)
+
+    for _ in range(10):
+        simulation_id = await rows.simulation()
+        state, attempt_id = await asyncio.gather(cancel(rows, simulation_id), assign(simulation_id))
+        simulation = await rows.get(simulation_id)
+        assert (state == "CANCELLED") == (attempt_id is None)
+        assert simulation.state == state
+        assert simulation.stop_reason is Reason.CANCELLED  # nobody's wish is lost
+
+
+@pytest.mark.parametrize("reason", [Reason.COMPLETED, Reason.CANCELLED, Reason.EXIT_CODE])
+async def test_what_has_ended_is_repeated_as_a_new_simulation(reason: Reason, rows: Rows) -> None:
+    simulation_id = await rows.simulation(
+        client_key="key", parameters={"a": 1}, tags=("t",), cpus=2.0, max_runtime=timedelta(hours=1), priority=3
+    )
+    await rows.start(simulation_id)
+    await rows.end(simulation_id, 1, reason)
+    before = await rows.snapshot(simulation_id)
+    async with rows.sessions.begin() as session:
+        again = await simulations.repeat(session, simulation_id, OTHER)
+    old, new = await rows.get(simulation_id), await rows.get(again.id)
+    assert await rows.snapshot(simulation_id) == before  # final is final
+    for name in simulations.Wanted.__dataclass_fields__:
+        assert getattr(new, name) == (simulation_id if name == "retry_of" else getattr(old, name)), name
+    assert (new.state, new.attempt, new.client_key, new.created_by) == (SimulationState.QUEUED, 0, None, "other")
+
+
+@pytest.mark.parametrize("state", ["QUEUED", "STARTING", "RUNNING"])
+async def test_what_has_not_ended_can_be_neither_repeated_nor_deleted(state: str, rows: Rows) -> None:
+    simulation_id = await rows.simulation()
+    if state == "STARTING":
+        await rows.assign(simulation_id)
+    elif state == "RUNNING":
+        await rows.start(simulation_id)
+    before = await rows.snapshot(simulation_id)
+    for verb in (simulations.repeat, simulations.delete_ended):
+        async with rows.sessions.begin() as session:
+            with pytest.raises(WrongState, match=state):
+                await verb(session, simulation_id, OTHER)
+    assert await rows.snapshot(simulation_id) == before
+    assert await rows.value("SELECT count(*) FROM simulations") == 1
+
+
+async def test_what_is_deleted_while_it_is_repeated_is_gone_or_stays_until_it_is_repeated(
+    rows: Rows, other_sessions: Sessions
+) -> None:
+    async def repeat(simulation_id: int) -> bool:
+        async with rows.sessions.begin() as session:
+            try:
+                await simulations.repeat(session, simulation_id, OTHER)
+            except NotFound:
+                return False
+        return True
+
+    async def delete(simulation_id: int) -> None:
+        async with other_sessions.begin() as session:
+            await simulations.delete_ended(session, simulation_id, OTHER)
+
+    for _ in range(10):
+        simulation_id = await rows.simulation()
+        await cancel(rows, simulation_id)
+        repeated, _ = await asyncio.gather(repeat(simulation_id), delete(simulation_id))
+        assert await rows.value("SELECT count(*) FROM simulations WHERE state = 'QUEUED'") == repeated
+        await rows.query("DELETE FROM simulations")
+
+
+async def test_a_deleted_simulation_takes_everything_with_it_but_its_events(rows: Rows) -> None:
+    kept, started = await rows.start(), await rows.start()
+    for each in (kept, started):
+        async with rows.sessions.begin() as session:
+            await convergence.store(session, each.simulation_id, 1, 1, {"loss": Column([1], [1.0], [1.0])})
+            await logs.store(session, each.simulation_id, 1, 1, [Chunk(LogStream.STDERR, "x")])
+        await rows.end(each.simulation_id, 1)
+    async with rows.sessions.begin() as session:
+        again = (await simulations.repeat(session, started.simulation_id, OTHER)).id
+    async with rows.sessions.begin() as session:
+        await simulations.delete_ended(session, started.simulation_id, OTHER)
+    for table in ("attempts", "convergence", "log_chunks"):
+        left = await rows.query(f"SELECT simulation_id FROM {table}")
+        assert left == [{"simulation_id": kept.simulation_id}], table
+    assert await kinds(rows, started.simulation_id) == ["QUEUED", "STARTING", "RUNNING", "FINISHED", "DELETED"]
+    assert (await rows.get(again)).retry_of is None
+
+
+async def test_a_log_is_read_in_its_order_behind_a_cursor(rows: Rows) -> None:
+    started = await rows.start()
+    async with rows.sessions.begin() as session:
+        await logs.store(session, started.simulation_id, 1, 2, [Chunk(LogStream.STDOUT, "c")])
+        await logs.store(session, started.simulation_id, 2, 1, [Chunk(LogStream.SUPERVISOR, "d")])
+        await logs.store(
+            session, started.simulation_id, 1, 1, [Chunk(LogStream.STDOUT, "a"), Chunk(LogStream.STDERR, "b")]
+        )
+        await logs.store(session, started.simulation_id, 1, 3, [])
+    async with rows.sessions() as session:
+        found = await logs.read(session, started.simulation_id, (0, 0, 0), limit=10)
+        assert [(each.text, each.stream.value) for each in found] == [
+            ("a", "STDOUT"), ("b", "STDERR"), ("c", "STDOUT"), ("d", "SUPERVISOR"),
+        ]  # fmt: skip
+        found = await logs.read(session, started.simulation_id, (1, 1, 0), limit=2)
+        assert [each.text for each in found] == ["b", "c"]
+
+
+# --- the queue -------------------------------------------------------------------------------------------------
+
+
+async def queue(rows: Rows, limit: int = 100) -> list[int]:
+    async with rows.sessions() as session:
+        return [each.id for each in await simulations.queue(session, limit=limit)]
+
+
+async def test_the_queue_is_highest_priority_first_then_oldest(rows: Rows) -> None:
+    a, b, c, d = [await rows.simulation(priority=priority) for priority in (0, 5, 0, -1)]
+    running = (await rows.start()).simulation_id
+    assert await queue(rows) == [b, a, c, d]
+    assert await queue(rows, 2) == [b, a]
+    await rows.end(running, 1, Reason.MACHINE_LOST, retry_after=timedelta(0))
+    assert await queue(rows) == [b, a, c, running, d]  # back where its age puts it
+
+
+async def test_a_retry_is_not_in_the_queue_before_its_time(rows: Rows) -> None:
+    started = await rows.start()
+    await rows.end(started.simulation_id, 1, Reason.MACHINE_LOST, retry_after=timedelta(minutes=1))
+    assert await rows.state(started.simulation_id) == "QUEUED"
+    assert await queue(rows) == []
+    await rows.query("UPDATE simulations SET queued_at = queued_at - interval '1 min'")
+    assert await queue(rows) == [started.simulation_id]
+
+
+async def test_why_it_waits_is_noted_and_forgotten_when_it_moves(rows: Rows) -> None:
+    waiting, running = await rows.simulation(), (await rows.start()).simulation_id
+    notes = [(running, "MACHINES_BUSY", "Too late."), (waiting, "MACHINES_BUSY", "All busy."), (999, "X", "Gone.")]
+    async with rows.sessions.begin() as session:
+        await simulations.note_waiting(session, notes)
+        await simulations.note_waiting(session, [])
+    row = await rows.get(waiting)
+    assert (row.waiting, row.waiting_detail) == ("MACHINES_BUSY", "All busy.")
+    assert (await rows.get(running)).waiting is None
+    await rows.assign(waiting)
+    row = await rows.get(waiting)
+    assert (row.waiting, row.waiting_detail) == (None, None)
+
+
+async def test_a_note_that_says_nothing_new_writes_nothing(rows: Rows) -> None:
+    simulation_id = await rows.simulation()
+    versions = []
+    for detail in ("All busy.", "All busy.", "All busy still."):
+        async with rows.sessions.begin() as session:
+            await simulations.note_waiting(session, [(simulation_id, "MACHINES_BUSY", detail)])
+        versions.append(await rows.value("SELECT xmin::text FROM simulations WHERE id = :id", id=simulation_id))
+    assert versions[0] == versions[1] != versions[2]
+
+
+async def test_notes_about_the_whole_queue_and_cancels_of_it_never_deadlock(
+    rows: Rows, other_sessions: Sessions
+) -> None:
+    ids = [await rows.simulation() for _ in range(30)]
+
+    async def note(order: list[int]) -> None:
+        async with rows.sessions.begin() as session:
+            await simulations.note_waiting(session, [(each, "MACHINES_BUSY", f"{order[0]}") for each in order])
+
+    async def cancel_all() -> None:
+        for each in ids:
+            async with other_sessions.begin() as session:
+                await simulations.cancel(session, each, OTHER)
+
+    await asyncio.gather(note(ids), note(ids[::-1]), cancel_all(), note(ids[5:] + ids[:5]))
+    assert {await rows.state(each) for each in ids} == {"CANCELLED"}
+    assert await rows.value("SELECT count(*) FROM simulations WHERE waiting IS NOT NULL") == 0
+
+
+async def test_what_was_lost_while_unwanted_ends_cancelled(rows: Rows) -> None:
+    started = await rows.start()
+    await cancel(rows, started.simulation_id)
+    async with rows.sessions.begin() as session:
+        assert await lifecycle.end(session, started.simulation_id, 1, Ending(Reason.CANCELLED, "Lost."), OTHER)
+    assert await cancel(rows, started.simulation_id) == "CANCELLED"

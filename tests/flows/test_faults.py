@@ -1,0 +1,424 @@
+"""What goes wrong besides being killed: outages, clocks, full disks, twins, and those who come back too late."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from live import BRISK, Service, eventually, free_port, held, kill, part_on, points, service_on
+from observers import Watch, Witness
+
+from cli.errors import ExitCode
+from db.embedded import EmbeddedServer, serve
+from db.schema import upgrade
+
+FEW = 5  # points to see before something happens
+LEASE_SECONDS = 2.0
+SHORT_LEASE = {**BRISK, "SIMULATIONS_LEASE_SECONDS": f"{LEASE_SECONDS:g}", "SIMULATIONS_TICK_SECONDS": "0.1"}
+LONG_LEASE = {**BRISK, "SIMULATIONS_LEASE_SECONDS": "60"}
+# A scheduler that takes another lock than everybody else, and so leads whoever else does.
+SECOND_LEADER = (
+    "-c",
+    "import sys, scheduler.leader, scheduler.__main__ as it; scheduler.leader.LOCK_KEY += 1; sys.exit(it.main())",
+)
+DRAIN = "mutation Drain($id: ID!) { drainMachine(input: {id: $id}) { userErrors { message } } }"
+RESUME = "mutation Resume($id: ID!) { resumeMachine(input: {id: $id}) { userErrors { message } } }"
+HELLO = """
+mutation Hello($input: HelloAttemptInput!) { helloAttempt(input: $input) { attempt { id } verdict } }
+"""
+REPORT = """
+mutation Report($input: ReportAttemptInput!) {
+  reportAttempt(input: $input) { attempt { id } verdict expectedBatch }
+}
+"""
+
+
+LATE_POINTS = {"loss": {"steps": [10**6], "values": [0.5], "elapsed": [1.0]}}
+
+
+@pytest.fixture
+async def own_server(data_directory: Path) -> AsyncIterator[EmbeddedServer]:
+    """A server that belongs to the test, which may do with it what it likes."""
+    with serve(data_directory, settings={"fsync": "off"}) as server:
+        await upgrade(server.url)
+        yield server
+
+
+async def running(service: Service, **given: Any) -> tuple[Witness, Watch]:
+    """A simulation that runs, and somebody who watches it."""
+    witness = Witness.on(service)
+    witness.permit("speak")
+    watch = Watch.of(service, await service.submit(*witness.command, **given))
+    await watch.has_received(FEW)
+    return witness, watch
+
+
+async def it_completes(service: Service, witness: Witness, watch: Watch) -> None:
+    """Let it finish: it was never lost, and everything it printed arrived once and in order."""
+    witness.permit("finish")
+    last = await watch.to_the_end()
+    assert (last["state"], last["reason"]) == ("FINISHED", "COMPLETED")
+    assert len((await service.show(watch.simulation_id))["attempts"]) == 1
+    [printed] = witness.notes("printed")
+    stored = await service.log_of(watch.simulation_id, "loss")
+    assert [step for _, step, _ in stored] == list(range(printed))
+    assert watch.received("loss") == stored
+
+
+async def more_than_a_lease() -> None:
+    """Wait until a lease has passed; it is time itself that is waited for."""
+    until = time.monotonic() + 1.2 * LEASE_SECONDS
+    await eventually(lambda: time.monotonic() > until, "a lease has passed")
+
+
+async def a_covered_lease(service: Service) -> None:
+    """Wait until attempts that were silent all the time would have been found."""
+    begin = time.monotonic()
+    while not await service.fetch(
+        "SELECT FROM coverage HAVING min(now() - covered_since) > $1 * interval '1 second'", 1.2 * LEASE_SECONDS
+    ):
+        assert time.monotonic() < begin + 60, "nobody covers a lease"
+    await rounds(service, 3)
+
+
+async def rounds(service: Service, count: int) -> None:
+    """Wait until the scheduler has looked at everything so many times more."""
+    seen: set[object] = set()
+    begin = time.monotonic()
+    while len(seen) <= count:
+        [row] = await service.fetch("SELECT beat_at FROM coverage WHERE role = 'scheduler'")
+        seen.add(row["beat_at"])
+        assert time.monotonic() < begin + 60, "the scheduler does not beat"
+
+
+# --- outages ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_service_that_comes_back_at_another_address_is_found(database_url: str) -> None:
+    with service_on(database_url, **BRISK) as service:
+        await service.up()
+        witness, watch = await running(service)
+        assert await service.end() == 0
+        service.port = free_port()
+        await service.up()
+        await watch.has_received(witness.said + FEW)
+        await it_completes(service, witness, watch)
+
+
+@pytest.mark.parametrize("how", ["stopped", "hanging"])
+async def test_a_database_that_is_away_for_longer_than_a_lease_costs_nothing(
+    own_server: EmbeddedServer, how: str
+) -> None:
+    with service_on(own_server.url, **SHORT_LEASE) as service:
+        await service.up()
+        witness, watch = await running(service)
+        if how == "stopped":
+            kill(psutil.Process(own_server.pid))
+            await more_than_a_lease()
+            own_server.restart()
+        else:
+            postmaster = psutil.Process(own_server.pid)
+            with held(postmaster, *postmaster.children(recursive=True)):
+                await more_than_a_lease()
+        await service.ready()
+        await a_covered_lease(service)
+        await it_completes(service, witness, watch)
+
+
+@pytest.mark.parametrize("who", ["graph", "scheduler", "all of it, as when a laptop is closed"])
+async def test_who_sleeps_for_longer_than_a_lease_has_lost_no_attempt(database_url: str, who: str) -> None:
+    with service_on(database_url, **SHORT_LEASE) as service:
+        await service.up()
+        witness, watch = await running(service)
+        sleepers = [service.child(who)] if who in ("graph", "scheduler") else service.everything()
+        with held(*sleepers):
+            await more_than_a_lease()
+        await a_covered_lease(service)
+        await it_completes(service, witness, watch)
+
+
+async def test_a_cancellation_during_an_outage_takes_effect_after_it(database_url: str) -> None:
+    with service_on(database_url, **BRISK) as service:
+        await service.up()
+        witness, watch = await running(service)
+        witness.permit("let-go")
+        with held(*service.recorded("supervisor")):
+            await service.cancel(watch.simulation_id)
+            kill(service.child("graph"), service.child("scheduler"))
+        last = await watch.to_the_end()
+
+        assert (last["state"], last["reason"]) == ("CANCELLED", "CANCELLED")
+        assert witness.notes("told"), "it was asked to end, and not killed"
+        await eventually(lambda: not service.processes_of(), "nothing of it is left")
+
+
+async def test_what_is_cancelled_while_its_supervisor_can_reach_nobody_never_begins(database_url: str) -> None:
+    nowhere = {"SIMULATIONS_PUBLIC_URL": f"http://127.0.0.1:{free_port()}"}
+    with service_on(database_url, **BRISK, **nowhere) as service:
+        await service.up()
+        witness = Witness.on(service)
+        simulation = await service.submit(*witness.command)
+        await eventually(lambda: bool(service.recorded("supervisor")), "its supervisor is started")
+        await service.cancel(simulation)
+        del service.environment["SIMULATIONS_PUBLIC_URL"]
+        assert await service.end() == 0
+        await service.up()
+        shown = await service.finished(simulation)
+
+        assert (shown["state"], shown["reason"]) == ("CANCELLED", "CANCELLED")
+        assert not witness.notes("begun")
+
+
+async def test_what_waits_is_cancelled_with_no_scheduler_there(database_url: str) -> None:
+    with service_on(database_url, **BRISK) as service:
+        await service.up()
+        with held(service.child("scheduler")):
+            simulation = await service.submit("true")
+            await service.cancel(simulation)
+            assert (await service.show(simulation))["state"] == "CANCELLED"
+
+
+# --- clocks ----------------------------------------------------------------------------------------------------------
+
+
+async def move_clock(service: Service, by: str) -> None:
+    """As if Postgres' clock had jumped: all times it ever wrote move the other way."""
+    columns = await service.fetch(
+        """
+        SELECT table_name, string_agg(format('%1$I = %1$I - interval %2$L', column_name, $1::text), ', ') AS moved
+        FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
+        WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND data_type = 'timestamp with time zone'
+        GROUP BY table_name
+        """,
+        by,
+    )
+    names = [row["table_name"] for row in columns]
+    assert {"attempts", "coverage", "hosts", "machines", "simulations"} <= set(names)
+    await service.alter("; ".join(f"UPDATE {row['table_name']} SET {row['moved']}" for row in columns))
+
+
+@pytest.mark.parametrize("by", ["1 hour", "-1 hour"])
+async def test_a_clock_that_jumps_loses_nothing_and_stops_nothing(database_url: str, by: str) -> None:
+    with service_on(database_url, **LONG_LEASE) as service:
+        await service.up()
+        witness, watch = await running(service, limits={"maxRuntimeSeconds": 600})
+        with held(*service.recorded("supervisor")):
+            await move_clock(service, by)
+            await rounds(service, 3)
+        await rounds(service, 3)
+        await it_completes(service, witness, watch)
+
+
+async def test_after_a_clock_was_set_back_the_queue_moves_on_and_a_silent_attempt_is_found(database_url: str) -> None:
+    with service_on(database_url, **SHORT_LEASE) as service:
+        await service.up()
+        witness, watch = await running(service, limits={"maxRetries": 1})
+        with held(service.child("scheduler")):
+            waiting = await service.submit("true")
+            await move_clock(service, "-1 hour")
+        assert (await service.finished(waiting))["state"] == "FINISHED"
+        with held(*service.processes_of()):
+            await witness.has_noted("begun", 2)
+        witness.permit("finish")
+        await watch.to_the_end()
+        attempts = (await service.show(watch.simulation_id))["attempts"]
+        assert [attempt["reason"] for attempt in attempts] == ["MACHINE_LOST", "COMPLETED"]
+
+
+# --- twins -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_second_up_on_a_data_directory_says_who_runs_there_and_harms_nobody(database_url: str) -> None:
+    with service_on(database_url, **BRISK) as service:
+        await service.up()
+        witness, watch = await running(service)
+        before = [service.child("graph"), service.child("scheduler")]
+        second = Service(service.data_directory, free_port(), service.environment, starts=1)
+        second.start()
+        assert await second.ended() == ExitCode.ALREADY_RUNNING
+        assert service.process is not None
+        assert f"http://localhost:{service.port}" in second.log
+        assert f"pid {service.process.pid}" in second.log
+        assert [service.child("graph"), service.child("scheduler")] == before
+        await it_completes(service, witness, watch)
+
+
+async def test_two_leaders_launch_nothing_twice_and_share_the_work(database_url: str, tmp_path: Path) -> None:
+    count, journal = 40, tmp_path / "journal"
+    with (
+        service_on(database_url, **BRISK, SIMULATIONS_MACHINE_NAME="here") as service,
+        part_on(database_url, SECOND_LEADER, {**BRISK, "SIMULATIONS_MACHINE_NAME": "there"}) as second,
+    ):
+        second.port = service.port
+        await service.up()
+        second.start()
+        await eventually(lambda: all("leadership_won" in each.log for each in (service, second)), "both lead")
+        simulations = [
+            await service.submit("sh", "-c", f"echo {number} >> {journal}; sleep 0.1", resources={"cpus": 0.5})
+            for number in range(count)
+        ]
+        for simulation in simulations:
+            assert (await service.finished(simulation))["state"] == "FINISHED"
+
+        assert sorted(map(int, journal.read_text().split())) == list(range(count))
+        rows = await service.fetch("SELECT machine_name, number FROM attempts")
+        assert {row["number"] for row in rows} == {1}
+        assert {row["machine_name"] for row in rows} == {"here", "there"}
+        assert await second.end() == 0
+
+
+async def test_an_old_attempt_that_returns_after_its_successor_began_is_over_and_leaves(database_url: str) -> None:
+    """Its host is cut off (its scheduler is dead, all of it sleeps), so nobody can prove that it is dead."""
+    with (
+        service_on(database_url, **SHORT_LEASE, SIMULATIONS_MACHINE_NAME="here") as service,
+        part_on(database_url, ("-m", "scheduler"), {**SHORT_LEASE, "SIMULATIONS_MACHINE_NAME": "elsewhere"}) as other,
+    ):
+        await service.up()
+        [here] = await service.machines()
+        await service.execute(DRAIN, id=here["id"])
+        other.port = service.port
+        other.start()
+        simulation = await service.submit("python", "-m", "runner.demo", "--steps", "100000", "--interval", "0.01")
+        watch = Watch.of(service, simulation)
+        await watch.has_received(FEW)
+        [attempt] = (await service.show(simulation))["attempts"]
+        [token] = other.data_directory.glob("attempts/*/token")
+
+        assert len(other.processes_of()) == 2
+        with held(*other.processes_of()):
+            await other.end(signal.SIGKILL)
+            await service.execute(RESUME, id=here["id"])
+            await eventually(lambda: any(number == 2 for number, _, _ in watch.received("loss")), "a successor")
+            before = [point for point in await service.log_of(simulation, "loss") if point[0] == 1]
+            # By hand first, with everything that the old one knows:
+            [row] = await service.fetch("SELECT nonce, next_batch FROM attempts WHERE number = 1")
+            late = {"batch": row["next_batch"], "points": LATE_POINTS, "exit": {"exitCode": 0}}
+            for query, more in ((HELLO, {}), (HELLO, {"nonce": "another"}), (REPORT, {}), (REPORT, late)):
+                told = {"attemptId": attempt["id"], "nonce": row["nonce"], **more}
+                assert await say(service, token.read_text(), query, told) == (attempt["id"], "OVER")
+        # ... then the real one, which nobody else can end any more:
+        await eventually(lambda: not other.processes_of(), "it and its child are gone")
+        seen = len(watch.received("loss"))
+        await watch.has_received(seen + FEW)
+        assert [point for point in await service.log_of(simulation, "loss") if point[0] == 1] == before
+        shown = await service.show(simulation)
+        assert [each["reason"] for each in shown["attempts"]] == ["MACHINE_LOST", None]
+        await service.cancel(simulation)
+        assert (await watch.to_the_end())["state"] == "CANCELLED"
+
+
+async def say(service: Service, token: str, query: str, told: dict[str, Any]) -> tuple[str, str]:
+    """Speak as a supervisor does; whom the answer names, and the verdict."""
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=30) as client:
+        response = await client.post(f"{service.address}/graphql", json={"query": query, "variables": {"input": told}})
+    [answer] = response.json()["data"].values()
+    return answer["attempt"]["id"], answer["verdict"]
+
+
+# --- disks -----------------------------------------------------------------------------------------------------------
+
+FLOOD = """
+import json, os, sys, time
+while not os.path.exists(sys.argv[1]): time.sleep(0.01)
+for step in range(int(sys.argv[2])): print(json.dumps({"step": step, "loss": 1 / (step + 1)}))
+"""
+
+
+@pytest.mark.parametrize("disk", ["disk with room", "full disk"])
+async def test_what_is_printed_during_an_outage_arrives_after_it(database_url: str, disk: str, tmp_path: Path) -> None:
+    count, go = 200_000, tmp_path / "go"
+    with service_on(database_url, **LONG_LEASE) as service:
+        await service.up()
+        simulation = await service.submit(
+            "python", "-c", FLOOD, str(go), str(count), environment={"PYTHONUNBUFFERED": ""}
+        )
+        await eventually(lambda: bool(service.recorded("child")), "it runs")
+        [supervisor], [child] = service.recorded("supervisor"), service.recorded("child")
+        [attempt] = service.data_directory.glob("attempts/*")
+        with held(service.child("graph")):
+            if disk == "full disk":  # for the supervisor, it seems so: no file of its can grow
+                resource.prlimit(supervisor.pid, resource.RLIMIT_FSIZE, (1024, 1024))
+            go.touch()
+            await eventually(lambda: not child.is_running(), "all was printed and read")
+            assert bool(list((attempt / "spool").glob("*"))) == (disk == "disk with room")
+        shown = await service.finished(simulation)
+        assert (shown["state"], shown["reason"]) == ("FINISHED", "COMPLETED"), shown
+        assert [step for _, step, _ in await service.log_of(simulation, "loss")] == list(range(count))
+        await eventually(lambda: not service.processes_of(), "nothing of it is left")
+
+
+# --- retries ---------------------------------------------------------------------------------------------------------
+
+RESUMES = """
+import json, os, pathlib, signal
+attempt = int(os.environ["SIMULATION_ATTEMPT"])
+kept = pathlib.Path(os.environ["SIMULATION_CHECKPOINT_DIR"], "step")
+begin = int(kept.read_text()) if kept.exists() else 0
+for step in range(begin, 10 if attempt == 1 else 15):
+    print(json.dumps({"step": step, "loss": attempt}), flush=True)
+    if step == 4: kept.write_text("5")
+if attempt == 1: signal.pause()
+"""
+
+
+async def test_a_retry_goes_on_from_its_checkpoint_and_supersedes_what_it_reports_again(database_url: str) -> None:
+    with service_on(database_url, **BRISK) as service:
+        await service.up()
+        simulation = await service.submit("python", "-c", RESUMES, limits={"maxRetries": 1})
+        watch = Watch.of(service, simulation)
+        await watch.has_received(10)
+        kill(*service.recorded("supervisor"))
+        assert (await watch.to_the_end())["state"] == "FINISHED"
+
+        curve = [(step, 1.0) for step in range(5)] + [(step, 2.0) for step in range(5, 15)]
+        assert points(watch.events, "loss") == curve
+        marks = [(each["attempt"], series["supersedesFrom"]) for each in watch.events for series in each["series"]]
+        assert [mark for mark in marks if mark[1] is not None] == [(2, 5)]
+        again = [event async for event in service.curve(simulation)]
+        assert points(again, "loss") == curve, "whoever comes later sees the same"
+        shown = await service.show(simulation)
+        assert [attempt["reason"] for attempt in shown["attempts"]] == ["MACHINE_LOST", "COMPLETED"]
+
+
+async def test_only_what_was_chosen_is_retried_and_only_so_often(database_url: str) -> None:
+    third = "import os, sys; sys.exit(int(os.environ['SIMULATION_ATTEMPT']) < 3)"
+    orphan = "import os, signal; os.kill(os.getppid(), signal.SIGKILL); signal.pause()"
+    cases: list[tuple[str, int, list[str], tuple[str, str, list[str]]]] = [
+        (third, 2, ["EXIT_CODE"], ("FINISHED", "COMPLETED", ["EXIT_CODE", "EXIT_CODE", "COMPLETED"])),
+        (third, 1, ["EXIT_CODE"], ("FAILED", "EXIT_CODE", ["EXIT_CODE", "EXIT_CODE"])),
+        (third, 9, ["MACHINE_LOST"], ("FAILED", "EXIT_CODE", ["EXIT_CODE"])),
+        (orphan, 1, ["MACHINE_LOST"], ("FAILED", "MACHINE_LOST", ["MACHINE_LOST", "MACHINE_LOST"])),
+        (orphan, 9, ["EXIT_CODE"], ("FAILED", "MACHINE_LOST", ["MACHINE_LOST"])),
+    ]
+    with service_on(database_url, **BRISK) as service:
+        await service.up()
+        simulations = [
+            await service.submit("python", "-c", code, limits={"maxRetries": most, "retryOn": chosen})
+            for code, most, chosen, _ in cases
+        ]
+        for simulation, (_, _, _, expected) in zip(simulations, cases, strict=True):
+            shown = await service.finished(simulation)
+            reasons = [attempt["reason"] for attempt in shown["attempts"]]
+            assert (shown["state"], shown["reason"], reasons) == expected
+        await eventually(lambda: not service.processes_of(), "nothing of them is left")
+
+
+async def test_what_a_machine_that_shuts_down_ends_politely_is_made_again(database_url: str) -> None:
+    polite = "import os, signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); "
+    polite += "print('{}', flush=True); os.environ['SIMULATION_ATTEMPT'] == '1' and signal.pause()"
+    with service_on(database_url, **BRISK) as service:
+        await service.up()
+        simulation = await service.submit("python", "-c", polite, limits={"maxRetries": 1})
+        await service.until(simulation, "RUNNING")
+        await eventually(lambda: bool(service.recorded("child")), "it runs")
+        for supervisor in service.recorded("supervisor"):
+            supervisor.terminate()
+        shown = await service.finished(simulation)
+        assert [attempt["reason"] for attempt in shown["attempts"]] == ["MACHINE_LOST", "COMPLETED"]

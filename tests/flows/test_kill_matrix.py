@@ -1,0 +1,239 @@
+"""Whatever is killed, whenever: kill -9, and what was promised holds.
+
+Each cell kills one part of a service of its own while one simulation is before its hello, running, being stopped, or
+just ended. Then everything comes back (by itself, or `up` is started again) and the simulation ends as it should;
+every point that was stored is there once and in order, and a subscriber saw just those; no two children lived at
+once; nothing of it is left; the machine is free.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+import pytest
+import witness
+from live import BRISK, Service, eventually, held, is_alive, kill, points, service_on
+from observers import Watch, Witness
+
+FEW = 5  # points to see before something happens
+MANY = 20  # points that take the supervisor more than one report
+
+
+class Victim(StrEnum):
+    GRAPH = "graph"
+    SCHEDULER = "scheduler"
+    BOTH = "both"
+    SUPERVISOR = "supervisor"
+    CHILD = "child"
+    POSTGRES = "postgres"
+    UP = "up"
+
+
+class Moment(StrEnum):
+    BEFORE_HELLO = "before-hello"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    AFTER_EXIT = "after-exit"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a simulation ends: its state, its reason, and the reasons of its attempts."""
+
+    state: str
+    reason: str
+    attempts: list[str]
+
+
+def promised(victim: Victim, moment: Moment) -> Outcome:
+    """What DESIGN promises. Nothing that is killed in the service itself changes the course of a simulation."""
+    if moment is Moment.STOPPING:
+        # It was to be stopped, and it has stopped, whatever of: nobody wants another attempt.
+        return Outcome("CANCELLED", "CANCELLED", ["CANCELLED"])
+    if victim is Victim.SUPERVISOR:
+        # Nobody is left who could report: the attempt is lost, and made again.
+        return Outcome("FINISHED", "COMPLETED", ["MACHINE_LOST", "COMPLETED"])
+    if victim is Victim.CHILD and moment is not Moment.AFTER_EXIT:
+        # A simulation that dies of a signal has failed; only MACHINE_LOST was to be retried.
+        return Outcome("FAILED", "EXIT_CODE", ["EXIT_CODE"])
+    return Outcome("FINISHED", "COMPLETED", ["COMPLETED"])
+
+
+@dataclass
+class Cell:
+    """One simulation on one service, and who is to be killed."""
+
+    service: Service
+    victim: Victim
+    witness: Witness
+    simulation_id: str = ""
+    said_at_strike: int = 0
+
+    async def submit(self) -> None:
+        limits = {"maxRetries": 1, "retryOn": ["MACHINE_LOST"]}
+        self.simulation_id = await self.service.submit(*self.witness.command, limits=limits)
+
+    @cached_property
+    def watch(self) -> Watch:
+        """Somebody who watches it, from now on."""
+        return Watch.of(self.service, self.simulation_id)
+
+    async def strike(self) -> None:
+        """Kill the victim."""
+        service = self.service
+        match self.victim:
+            case Victim.GRAPH | Victim.SCHEDULER:
+                kill(service.child(self.victim))
+            case Victim.BOTH:
+                kill(service.child("graph"), service.child("scheduler"))
+            case Victim.SUPERVISOR | Victim.CHILD:
+                kill(*service.recorded(self.victim))
+            case Victim.POSTGRES:
+                kill(service.postmaster)
+            case Victim.UP:
+                assert await service.end(signal.SIGKILL) != 0
+        self.said_at_strike = self.witness.said
+
+    async def recover(self) -> None:
+        """Have it all run again: `up` does that by itself, unless it was the one that was killed."""
+        if self.victim is Victim.UP:
+            self.service.start()
+        await self.service.whole()
+
+
+# --- the moments -----------------------------------------------------------------------------------------------------
+
+
+async def before_hello(cell: Cell) -> None:
+    """A supervisor says hello, and nobody answers. A child is there only after that: it dies before its first word."""
+    graph = cell.service.child("graph")
+    if cell.victim is Victim.CHILD:
+        await cell.submit()
+        await cell.witness.has_noted("begun")
+    else:
+        with held(cell.service.child("scheduler")):
+            await cell.submit()
+            graph.suspend()
+    with held(graph):
+        await eventually(lambda: bool(cell.service.recorded("supervisor")), "its supervisor is started")
+        await cell.strike()
+    cell.witness.permit("speak")
+    await cell.recover()
+    if cell.victim is not Victim.CHILD:
+        await cell.witness.has_noted("begun", 2 if cell.victim is Victim.SUPERVISOR else 1)
+        cell.witness.permit("finish")
+
+
+async def running(cell: Cell) -> None:
+    """Points come in."""
+    await speaking(cell)
+    await cell.strike()
+    await cell.recover()
+    if cell.victim is not Victim.CHILD:
+        if cell.victim is Victim.SUPERVISOR:
+            await cell.witness.has_noted("begun", 2)
+        await cell.witness.has_said(FEW)
+        cell.witness.permit("finish")
+
+
+async def stopping(cell: Cell) -> None:
+    """It was told to stop, and takes its time: it ends while nobody is there, or never by itself."""
+    await speaking(cell)
+    await cell.service.cancel(cell.simulation_id)
+    await cell.witness.has_noted("told")
+    await cell.strike()
+    if cell.victim is not Victim.SUPERVISOR:
+        cell.witness.permit("let-go")
+    await cell.recover()
+
+
+async def after_exit(cell: Cell) -> None:
+    """It has ended, and nobody can be told. (A child can be killed then only as long as nobody has reaped it.)"""
+    await speaking(cell)
+    with held(cell.service.child("graph")):
+        await cell.witness.has_said(MANY)
+        with held(*cell.service.recorded("supervisor") if cell.victim is Victim.CHILD else ()):
+            [child] = cell.service.recorded("child")
+            cell.witness.permit("finish")
+            await cell.witness.has_noted("printed")
+            await eventually(lambda: not is_alive(child), "the child has exited")
+            await cell.strike()
+    await cell.recover()
+
+
+async def speaking(cell: Cell) -> None:
+    cell.witness.permit("speak")
+    await cell.submit()
+    await cell.watch.has_received(FEW)
+
+
+MOMENTS = {
+    Moment.BEFORE_HELLO: before_hello,
+    Moment.RUNNING: running,
+    Moment.STOPPING: stopping,
+    Moment.AFTER_EXIT: after_exit,
+}
+
+
+@pytest.fixture
+def url(victim: Victim, request: pytest.FixtureRequest) -> str | None:
+    """The database; None means the service's own, which is quicker to kill than to make."""
+    is_embedded = victim in (Victim.POSTGRES, Victim.UP)
+    return None if is_embedded else str(request.getfixturevalue("database_url"))
+
+
+@pytest.mark.parametrize("moment", list(Moment))
+@pytest.mark.parametrize("victim", list(Victim))
+async def test_what_was_promised_holds_whatever_is_killed(victim: Victim, moment: Moment, url: str | None) -> None:
+    with service_on(url, **BRISK) as service:
+        await service.up()
+        cell = Cell(service, victim, Witness.on(service))
+        await MOMENTS[moment](cell)
+        await cell.watch.to_the_end()
+
+        await it_ended_as_promised(cell, promised(victim, moment))
+        await nothing_was_lost_or_doubled(cell)
+        await nothing_is_left(service)
+
+
+# --- what was promised -----------------------------------------------------------------------------------------------
+
+
+async def it_ended_as_promised(cell: Cell, outcome: Outcome) -> None:
+    shown = await cell.service.show(cell.simulation_id)
+    attempts = [attempt["reason"] for attempt in shown["attempts"]]
+    assert Outcome(shown["state"], shown["reason"], attempts) == outcome, shown
+    last = cell.watch.events[-1]
+    assert (last["state"], last["reason"]) == (outcome.state, outcome.reason)
+    if cell.victim is Victim.CHILD and outcome.reason != "COMPLETED":
+        assert shown["attempts"][0]["signal"] == signal.SIGKILL
+
+
+async def nothing_was_lost_or_doubled(cell: Cell) -> None:
+    stored = await cell.service.log_of(cell.simulation_id, "loss")
+    assert cell.watch.received("loss") == stored
+    assert not cell.witness.notes("second"), "two children lived at once"
+    for attempt in {attempt for attempt, _, _ in stored} | {1}:
+        steps = [step for number, step, _ in stored if number == attempt]
+        assert steps == list(range(len(steps))), "in order, and none is missing"
+        assert [value for number, _, value in stored if number == attempt] == [
+            witness.loss(attempt, step) for step in steps
+        ]
+        # A supervisor that was killed took what it had not sent with it. Any other has sent all that it read.
+        if not (cell.victim is Victim.SUPERVISOR and attempt == 1):
+            printed = cell.witness.notes("printed", attempt)
+            assert [len(steps)] == printed if printed else len(steps) >= cell.said_at_strike
+    last = max((attempt for attempt, _, _ in stored), default=0)
+    curve = [(step, value) for attempt, step, value in stored if attempt == last]
+    assert points(cell.watch.events, "loss") == curve, "an attempt that begins anew takes the place of the one before"
+
+
+async def nothing_is_left(service: Service) -> None:
+    await eventually(lambda: not service.processes_of(), "no supervisor, no child, no grandchild")
+    [machine] = await service.machines()
+    assert (machine["state"], machine["free"]) == ("ONLINE", machine["resources"])
+    assert await service.end() == 0
+    await eventually(lambda: not service.everything(), "no process of the service")

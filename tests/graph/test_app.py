@@ -1,0 +1,154 @@
+"""The application around the schema: alive, ready or not and why, the way to the explorer, a database that goes away."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from db.connection import DatabaseUnreachable, connect_raw
+from db.embedded import EmbeddedServer
+from db.schema import SchemaMismatch
+from graph.app import check_database, create_app
+from settings import Settings
+
+Api = Any  # the fixtures of conftest.py
+World = Any
+Serve = Any
+WaitUntil = Any
+
+NOWHERE = "postgresql://somebody@/anything?host=/tmp/there-is-no-such-directory"
+
+
+async def test_a_process_that_can_serve_is_alive_and_ready(api: Api) -> None:
+    for path, status in (("/healthz", "alive"), ("/readyz", "ready")):
+        response = await api.client.get(path)
+        assert (response.status_code, response.json()) == (200, {"status": status})
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/redoc"])
+async def test_the_ways_to_the_documentation_lead_to_the_explorer(api: Api, path: str) -> None:
+    response = await api.client.get(path, headers={"accept": "text/html"}, follow_redirects=True)
+    assert response.status_code == 200
+    assert response.url.path.startswith("/graphql")
+    assert "text/html" in response.headers["content-type"]
+    assert "graphi" in response.text.lower()
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("DELETE FROM alembic_version", "Run: simulations migrate"),
+        ("UPDATE alembic_version SET version_num = '0000'", "migrated by a newer one"),
+        ("DROP TABLE alembic_version", "Run: simulations migrate"),
+    ],
+)
+async def test_it_is_not_ready_while_the_schema_is_another(world: World, statement: str, reason: str) -> None:
+    await world.select(statement)
+    response = await world.api.client.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["status"] == "not ready"
+    assert reason in response.json()["reason"]
+    assert (await world.api.client.get("/healthz")).status_code == 200
+    with pytest.raises(SchemaMismatch, match=reason):
+        await check_database(world.api.settings)
+
+
+async def test_it_starts_without_a_database_and_says_what_is_missing(serve: Serve) -> None:
+    api = await serve(database_url=NOWHERE)
+    response = await api.client.get("/readyz")
+    assert response.status_code == 503
+    assert "No PostgreSQL server answers at /tmp/there-is-no-such-directory" in response.json()["reason"]
+    assert (await api.client.get("/healthz")).status_code == 200
+    with pytest.raises(DatabaseUnreachable):
+        await check_database(api.settings)
+
+
+def test_an_application_needs_the_url_of_a_database() -> None:
+    with pytest.raises(ValueError, match="simulations up"):
+        create_app(Settings())
+
+
+Away = Callable[[], AbstractAsyncContextManager[None]]
+
+
+@pytest.fixture
+def database_away(postgres_server: EmbeddedServer, database_url: str) -> Away:
+    """Close the test's database for everybody, while the block runs."""
+    name = database_url.partition("@/")[2].partition("?")[0]
+
+    @asynccontextmanager
+    async def away() -> AsyncIterator[None]:
+        connection = await connect_raw(postgres_server.url, application="fixtures")
+        try:
+            await connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+            await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+            try:
+                yield
+            finally:
+                await connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+        finally:
+            await connection.close()
+
+    return away
+
+
+async def test_a_database_that_goes_away_and_comes_back_is_nobodys_end(
+    world: World, serve: Serve, database_away: Away, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    monkeypatch.setattr("graph.app.BEAT_SECONDS", 0.02)
+    api = await serve()
+    supervisor = await world.running()
+    await supervisor.loss(1)
+    async with database_away():
+        response = await api.client.get("/readyz")
+        assert response.status_code == 503
+        assert "not currently accepting connections" in response.json()["reason"]
+        error = await api.error("{ simulations { nodes { id } } }")
+        assert error["message"] == "Something went wrong on the server."
+        body = await supervisor.report_body(batch=2, points={"loss": {"steps": [2], "values": [1], "elapsed": [1]}})
+        assert "OVER" not in str(body), "a supervisor goes on spooling"
+        assert body["errors"][0]["message"] == error["message"]
+        assert (await api.client.get("/healthz")).status_code == 200
+
+    ready = await api.client.get("/readyz")
+    assert ready.status_code == 200
+    await supervisor.exit()
+    assert (await world.show(supervisor.simulation_id))["state"] == "FINISHED"
+    # Leases run only while reports can be delivered: the process must say again that they can.
+    for _ in range(2):
+        ((since,),) = await world.select("SELECT beat_at FROM coverage WHERE role = 'graph'")
+        while (await world.select("SELECT beat_at FROM coverage WHERE role = 'graph'")) == [(since,)]:
+            pass
+
+
+async def test_curves_go_on_after_the_database_was_away(world: World, database_away: Away) -> None:
+    """Whoever watched is cut off with a masked error, and resumes where they were."""
+    curve = """
+    subscription ($id: ID!, $after: String) {
+      convergence(simulationId: $id, after: $after) { cursor state series { steps } }
+    }
+    """
+    supervisor = await world.running()
+    await supervisor.loss(1)
+    variables = {"id": supervisor.simulation_id}
+    async with world.api.subscribe(curve, variables) as events:
+        after = (await events.next())["cursor"]
+        async with database_away():
+            pass
+        await supervisor.loss(2)
+        await supervisor.exit()
+        steps = []
+        try:
+            async for data in events:
+                steps += [step for series in data["convergence"]["series"] for step in series["steps"]]
+                after = data["convergence"]["cursor"]
+        except Exception as refused:  # noqa: BLE001  # of conftest.py, which can't be imported
+            assert "Something went wrong" in str(refused)
+    async with world.api.subscribe(curve, {**variables, "after": after}) as events:
+        rest = await events.all()
+    steps += [step for event in rest for series in event["series"] for step in series["steps"]]
+    assert steps == [2]
+    assert rest[-1]["state"] == "FINISHED"

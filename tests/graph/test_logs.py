@@ -1,0 +1,128 @@
+"""The log of a simulation: pages of it, and its live end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from db.public_ids import encode
+
+World = Any  # the fixtures of conftest.py
+Serve = Any
+WaitUntil = Any
+
+LOGS = """
+subscription Logs($id: ID!, $after: String) {
+  logs(simulationId: $id, after: $after) { cursor attempt stream text receivedAt }
+}
+"""
+PAGE = """
+query Page($id: ID!, $first: Int! = 100, $after: String) {
+  simulation(id: $id) {
+    logs(first: $first, after: $after) {
+      nodes { cursor attempt stream text } pageInfo { hasNextPage startCursor endCursor }
+    }
+  }
+}
+"""
+
+
+def log(*texts: str, stream: str = "STDOUT") -> list[dict[str, str]]:
+    return [{"stream": stream, "text": text} for text in texts]
+
+
+def texts(chunks: list[Any]) -> list[str]:
+    return [chunk["text"] for chunk in chunks]
+
+
+async def test_the_past_comes_first_then_what_is_live_to_the_end(world: World) -> None:
+    supervisor = await world.running()
+    await supervisor.send(logs=[*log("a\n", "b\n"), *log("c\n", stream="STDERR")])
+    async with world.api.subscribe(LOGS, {"id": supervisor.simulation_id}) as chunks:
+        past = [await chunks.next() for _ in range(3)]
+        await supervisor.loss(1)
+        await supervisor.send(logs=log("d\n", "ünïcode €\n"))
+        live = [await chunks.next() for _ in range(2)]
+        await supervisor.exit(logs=log("last words", stream="SUPERVISOR"))
+        rest = await chunks.all()
+    whole = [*past, *live, *rest]
+    assert texts(whole) == ["a\n", "b\n", "c\n", "d\n", "ünïcode €\n", "last words"]
+    assert [chunk["stream"] for chunk in whole] == ["STDOUT"] * 2 + ["STDERR"] + ["STDOUT"] * 2 + ["SUPERVISOR"]
+    assert len({chunk["cursor"] for chunk in whole}) == 6
+
+
+async def test_it_is_resumed_behind_every_cursor(world: World) -> None:
+    first = await world.running(limits={"maxRetries": 1})
+    await first.send(logs=log("a", "b"))
+    await first.send(logs=log("c"))
+    await world.lose(first)
+    second = await world.running(first.simulation_id)
+    await second.send(logs=log("d", "e"))
+    await second.exit()
+    async with world.api.subscribe(LOGS, {"id": first.simulation_id}) as chunks:
+        whole = await chunks.all()
+    assert [(chunk["attempt"], chunk["text"]) for chunk in whole] == [(1, "a"), (1, "b"), (1, "c"), (2, "d"), (2, "e")]
+    for number, chunk in enumerate(whole):
+        directly = world.api.subscribe_directly(LOGS, {"id": first.simulation_id, "after": chunk["cursor"]})
+        assert [each async for each in directly] == whole[number + 1 :]
+
+
+async def test_a_long_log_is_read_in_pieces_without_a_hole(world: World) -> None:
+    supervisor = await world.running()
+    expected = [str(number) for number in range(250)]
+    await supervisor.send(logs=log(*expected))
+    await supervisor.exit()
+    async with world.api.subscribe(LOGS, {"id": supervisor.simulation_id}) as chunks:
+        assert texts(await chunks.all()) == expected
+
+    read: list[str] = []
+    page: Any = {"pageInfo": {"hasNextPage": True, "endCursor": None}}
+    while page["pageInfo"]["hasNextPage"]:
+        given = {"id": supervisor.simulation_id, "first": 99, "after": page["pageInfo"]["endCursor"]}
+        page = (await world.api.data(PAGE, given))["logs"]
+        assert page["pageInfo"]["startCursor"] == page["nodes"][0]["cursor"]
+        read += texts(page["nodes"])
+    assert read == expected
+
+
+async def test_an_empty_log_is_an_empty_page(world: World) -> None:
+    page = (await world.api.data(PAGE, {"id": await world.simulation()}))["logs"]
+    assert page == {"nodes": [], "pageInfo": {"hasNextPage": False, "startCursor": None, "endCursor": None}}
+
+
+async def test_a_log_through_another_process_arrives_by_hint(world: World, serve: Serve, only_hints: None) -> None:
+    other = await serve()
+    supervisor = await world.running()
+    async with other.subscribe(LOGS, {"id": supervisor.simulation_id}) as chunks:
+        await supervisor.send(logs=log("a"))
+        assert (await chunks.next())["text"] == "a"
+        await supervisor.send(logs=log("b"))
+        assert (await chunks.next())["text"] == "b"
+
+
+async def test_whoever_leaves_frees_the_tail(world: World, wait_until: WaitUntil) -> None:
+    supervisor = await world.running()
+    async with world.api.subscribe(LOGS, {"id": supervisor.simulation_id}) as chunks:
+        await supervisor.send(logs=log("a"))
+        await chunks.next()
+        assert len(world.api.hub._tails) == 1
+    await wait_until(lambda: world.api.hub._tails == {}, "the tail is freed")
+
+
+async def test_what_can_not_be_read_is_refused_in_a_sentence(world: World, subtests: pytest.Subtests) -> None:
+    simulation = await world.simulation()
+    cases: dict[str, tuple[dict[str, Any], str]] = {
+        "a simulation that there is not": ({"id": encode("Simulation", 999)}, "NOT_FOUND"),
+        "the id of another type": ({"id": encode("Attempt", 1)}, "BAD_USER_INPUT"),
+        "a cursor of the curve": ({"id": simulation, "after": "1-1"}, "BAD_USER_INPUT"),
+        "a cursor that is none": ({"id": simulation, "after": "1-1-x"}, "BAD_USER_INPUT"),
+        "a cursor beyond an integer": ({"id": simulation, "after": f"1-1-{2**31}"}, "BAD_USER_INPUT"),
+    }
+    for case, (given, code) in cases.items():
+        with subtests.test(case):
+            with pytest.raises(Exception, match=code):
+                await anext(world.api.subscribe_directly(LOGS, given))
+            if code == "BAD_USER_INPUT":
+                error = await world.api.error(PAGE, given)
+                assert error["extensions"]["code"] == code

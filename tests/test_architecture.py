@@ -1,0 +1,314 @@
+"""Rules of the house that review would say twice, told by walking the syntax trees.
+
+Who may import whom is kept by import-linter (pyproject.toml). Each rule here is first shown breaches that it must find:
+a rule that finds nothing in clean code might as well be blind.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("graph", "scheduler", "policy", "runner", "db", "cli")
+
+# DESIGN.md, section 1; what a package manager, a reader or a container wants beside it.
+REQUIRED = {
+    *ROOMS, "alembic", "tests", "benchmarks", "examples", "settings.py", "pyproject.toml", "Dockerfile",
+    "docker-compose.yml", "README.md", "CHANGELOG.md", "LICENSE", "Makefile", "requirements.lock",
+}  # fmt: skip
+ALLOWED = {"web", "docs", "requirements-*.lock"}
+NEVER_COMMITTED = {"__pycache__", "node_modules", "dist", "*.egg-info"}
+
+# Nobody but settings.py reads the environment, except to hand it on to a process that is started.
+READS_ENVIRONMENT = {
+    "settings.py": "every knob, once",
+    "runner/supervisor.py": "travels without settings.py, and hands an allow-list of its own environment to the child",
+    "runner/local.py": "hands an allow-list of its own environment to the supervisor that it starts",
+    "cli/up.py": "hands its environment to the processes of the service that it starts",
+    "cli/children.py": "hands its environment to the processes of the service that it starts",
+}
+LONGEST_POLL_SECONDS = 0.05
+
+Rule = Callable[[ast.Module], Iterator[tuple[int, str]]]
+
+
+def modules() -> list[Path]:
+    return [*(path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))), ROOT / "settings.py"]
+
+
+def own_tests() -> list[Path]:
+    return [path for path in sorted((ROOT / "tests").rglob("*.py")) if "node_modules" not in path.parts]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def breaches(rule: Rule, paths: list[Path]) -> list[str]:
+    return [
+        f"{name_of(path)}:{line}: {what}"
+        for path in paths
+        for line, what in rule(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+
+
+def dotted(node: ast.expr) -> str:
+    """`a.b.c` of a chain of attributes; what is called or indexed in between is left out."""
+    match node:
+        case ast.Name(id=name):
+            return name
+        case ast.Attribute(value=value, attr=name):
+            return f"{dotted(value)}.{name}"
+        case ast.Call(func=inner):
+            return dotted(inner)
+        case _:
+            return ""
+
+
+def keys_of(node: ast.Dict) -> set[object]:
+    """`a` of {"a": 1} and of {Simulation.a: 1}."""
+    return {
+        key.value if isinstance(key, ast.Constant) else key.attr
+        for key in node.keys
+        if isinstance(key, ast.Constant | ast.Attribute)
+    }
+
+
+# --- the rules -------------------------------------------------------------------------------------------------
+
+WRITES_STATE = re.compile(r"\b(?:SET|DO\s+UPDATE)\b(?:(?!\bWHERE\b|\bRETURNING\b).)*?\bstate\s*=[^=]", re.I | re.S)
+INSERTS_STATE = re.compile(r"\bINSERT\s+INTO\s+simulations\s*\([^)]*\bstate\b", re.I | re.S)
+
+
+def writes_state(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """What writes `simulations.state`, or could: nothing else that is stored has a column of this name."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(targets=targets):
+                for target in targets:
+                    for each in ast.walk(target):
+                        if isinstance(each, ast.Attribute) and each.attr == "state" and dotted(each) != "self.state":
+                            yield node.lineno, "assigns to an attribute called state"
+            case (
+                ast.AugAssign(target=ast.Attribute(attr="state") as target)
+                | ast.AnnAssign(target=ast.Attribute(attr="state") as target)
+            ) if dotted(target) != "self.state":
+                yield node.lineno, "assigns to an attribute called state"
+            case ast.Call(func=ast.Name(id="setattr"), args=[_, ast.Constant(value="state"), *_]):
+                yield node.lineno, "sets an attribute called state"
+            case ast.Call(func=func, args=args, keywords=keywords) if dotted(func).split(".")[-1] in (
+                "values", "Simulation", "update", "insert", "on_conflict_do_update",
+            ):  # fmt: skip
+                if dotted(func) in ("Simulation", "strawberry.Simulation") and not _is_row(tree):
+                    continue  # the GraphQL type of that name
+                named = {keyword.arg for keyword in keywords}
+                keys = {
+                    key
+                    for value in [*args, *(keyword.value for keyword in keywords)]
+                    if isinstance(value, ast.Dict)
+                    for key in keys_of(value)
+                }
+                if "state" in named | keys:
+                    yield node.lineno, f"{dotted(func)}(state=...)"
+            case ast.Dict() if "state" in keys_of(node) and _is_row(tree):
+                yield node.lineno, "values for a row, state among them"
+            case ast.Constant(value=str(sql)) if WRITES_STATE.search(sql) or INSERTS_STATE.search(sql):
+                yield node.lineno, "SQL that writes state"
+
+
+def _is_row(tree: ast.Module) -> bool:
+    """Whether `Simulation` is the table's class in this module."""
+    return any(
+        isinstance(node, ast.ImportFrom) and node.module == "db.models" and "Simulation" in {a.name for a in node.names}
+        for node in ast.walk(tree)
+    )
+
+
+def reads_environment(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="os"), attr=("environ" | "environb" | "getenv" | "getenvb") as name):
+                yield node.lineno, f"os.{name}"
+            case ast.ImportFrom(module="os", names=names):
+                for each in names:
+                    if each.name in ("environ", "environb", "getenv", "getenvb"):
+                        yield node.lineno, f"os.{each.name}"
+            case ast.ClassDef(bases=bases) if "BaseSettings" in {dotted(base).split(".")[-1] for base in bases}:
+                yield node.lineno, "BaseSettings"
+
+
+def swallows_everything(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    broad = {"Exception", "BaseException"}
+    for node in ast.walk(tree):
+        match node:
+            case ast.ExceptHandler(type=kind, body=body):
+                kinds = kind.elts if isinstance(kind, ast.Tuple) else [kind] if kind is not None else []
+                if kinds and not broad & {dotted(each) for each in kinds}:
+                    continue
+                if all(isinstance(each, ast.Pass | ast.Continue | ast.Break) or _says_nothing(each) for each in body):
+                    yield node.lineno, "swallows every error"
+            case ast.Call(func=func, args=args) if dotted(func).split(".")[-1] == "suppress":
+                if broad & {dotted(each) for each in args}:
+                    yield node.lineno, "suppresses every error"
+
+
+def _says_nothing(statement: ast.stmt) -> bool:
+    match statement:
+        case ast.Expr(value=ast.Constant()) | ast.Return(value=None) | ast.Return(value=ast.Constant()):
+            return True
+        case _:
+            return False
+
+
+def sleeps(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """A sleep that is not the short pause of a loop that looks for something: wait for the thing itself."""
+    constants = {
+        target.id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    polling = {
+        id(inner) for node in ast.walk(tree) if isinstance(node, ast.While | ast.For) for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        if dotted(node.func) not in ("time.sleep", "asyncio.sleep", "anyio.sleep", "sleep"):
+            continue
+        pause = node.args[0]
+        seconds = constants.get(pause.id) if isinstance(pause, ast.Name) else getattr(pause, "value", None)
+        if seconds == 0:
+            continue
+        if not isinstance(seconds, int | float) or seconds > LONGEST_POLL_SECONDS or id(node) not in polling:
+            yield node.lineno, f"sleeps ({ast.unparse(node)})"
+
+
+def has_no_docstring(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    if not (ast.get_docstring(tree) or "").strip():
+        yield 1, "no docstring"
+
+
+def holds_code(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for node in tree.body[1:] if ast.get_docstring(tree) else tree.body:
+        yield node.lineno, "code in a package's __init__"
+
+
+# --- they find what they are there for -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rule", "breach"),
+    [
+        (writes_state, "simulation.state = S.RUNNING"),
+        (writes_state, "a, row.state = 1, 2"),
+        (writes_state, "row.state: str = x"),
+        (writes_state, "setattr(row, 'state', x)"),
+        (writes_state, "update(Simulation).where(Simulation.id == 1).values(state=x, **more)"),
+        (writes_state, "update(Simulation).values({'state': x})"),
+        (writes_state, "update(Simulation).values({Simulation.state: x})"),
+        (writes_state, "statement.on_conflict_do_update(set_={'state': x})"),
+        (writes_state, "from db.models import Simulation\nSimulation(name=n, state=x)"),
+        (writes_state, "from db.models import Simulation\nvalues = {'state': x}\nupdate(Simulation).values(**values)"),
+        (writes_state, "text('UPDATE simulations SET state = :state WHERE id = 1')"),
+        (writes_state, "text('''update simulations as s\n set waiting = NULL,\n state='QUEUED' from x''')"),
+        (writes_state, "text('INSERT INTO simulations (name, state) VALUES (1, 2)')"),
+        (writes_state, "text(f'UPDATE simulations SET state = {x}')"),
+        (reads_environment, "os.environ['A']"),
+        (reads_environment, "os.getenv('A')"),
+        (reads_environment, "from os import environ"),
+        (reads_environment, "class More(BaseSettings): pass"),
+        (swallows_everything, "try: f()\nexcept Exception: pass"),
+        (swallows_everything, "try: f()\nexcept: pass"),
+        (swallows_everything, "try: f()\nexcept (OSError, BaseException) as e: ..."),
+        (swallows_everything, "def f():\n  try: g()\n  except Exception: return None"),
+        (swallows_everything, "for i in x:\n  try: g()\n  except Exception: continue"),
+        (swallows_everything, "with contextlib.suppress(Exception): f()"),
+        (sleeps, "time.sleep(1)"),
+        (sleeps, "time.sleep(0.01)"),
+        (sleeps, "while True: time.sleep(0.5)"),
+        (sleeps, "while True: await asyncio.sleep(pause)"),
+        (sleeps, "PAUSE = 1\nwhile x: time.sleep(PAUSE)"),
+        (has_no_docstring, "x = 1"),
+        (has_no_docstring, ""),
+        (holds_code, '"""Story."""\nfrom db import x'),
+        (holds_code, "x = 1"),
+    ],
+)
+def test_the_rule_finds(rule: Rule, breach: str) -> None:
+    assert list(rule(ast.parse(breach)))
+
+
+@pytest.mark.parametrize(
+    ("rule", "clean"),
+    [
+        (writes_state, "self.state = x"),
+        (writes_state, "Simulation(id=1, state=row.state)"),  # the GraphQL type
+        (writes_state, "state = x"),
+        (writes_state, "select(S).where(S.state == x)"),
+        (writes_state, "text(\"UPDATE simulations SET waiting = 1 WHERE state = 'QUEUED'\")"),
+        (writes_state, "Head(state=x)"),
+        (reads_environment, "environment['A']"),
+        (swallows_everything, "try: f()\nexcept OSError: pass"),
+        (swallows_everything, "try: f()\nexcept Exception as e: log.error(e)"),
+        (swallows_everything, "try: f()\nexcept BaseException:\n  g()\n  raise"),
+        (sleeps, "await asyncio.sleep(0)"),
+        (sleeps, "while not found(): time.sleep(0.01)"),
+        (has_no_docstring, '"""Story."""'),
+        (holds_code, '"""Story."""'),
+    ],
+)
+def test_the_rule_lets_pass(rule: Rule, clean: str) -> None:
+    assert not list(rule(ast.parse(clean)))
+
+
+# --- and this house keeps them ---------------------------------------------------------------------------------
+
+
+def test_only_the_state_machine_writes_the_state_of_simulations() -> None:
+    lifecycle = ROOT / "db" / "lifecycle.py"
+    assert len(breaches(writes_state, [lifecycle])) == 1, "there is one guarded statement"
+    assert breaches(writes_state, [path for path in modules() if path != lifecycle]) == []
+
+
+def test_only_settings_reads_the_environment() -> None:
+    assert breaches(reads_environment, [path for path in modules() if name_of(path) not in READS_ENVIRONMENT]) == []
+
+
+def test_no_error_is_swallowed() -> None:
+    assert breaches(swallows_everything, [*modules(), *own_tests()]) == []
+
+
+def test_no_test_sleeps_where_it_could_wait() -> None:
+    assert breaches(sleeps, own_tests()) == []
+
+
+def test_every_module_says_what_it_is_responsible_for() -> None:
+    assert breaches(has_no_docstring, modules()) == []
+
+
+def test_a_package_holds_its_story_and_no_code() -> None:
+    assert breaches(holds_code, [path for path in modules() if path.name == "__init__.py"]) == []
+    assert all((ROOT / room / "__init__.py").is_file() for room in ROOMS)
+
+
+def test_neither_the_migrations_nor_the_tests_are_packages() -> None:
+    assert not list((ROOT / "alembic").rglob("__init__.py")), "alembic/ would shadow the library"
+    assert not [path for path in own_tests() if path.name == "__init__.py"]
+
+
+def test_the_top_level_is_what_the_design_names_and_nothing_else() -> None:
+    found = {
+        path.name
+        for path in ROOT.iterdir()
+        if not path.name.startswith(".") and not any(path.match(pattern) for pattern in NEVER_COMMITTED)
+    }
+    assert REQUIRED - found == set()
+    surplus = {name for name in found - REQUIRED if not any(Path(name).match(pattern) for pattern in ALLOWED)}
+    assert surplus == set()
