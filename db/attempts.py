@@ -232,6 +232,11 @@ def coverage_gap(lease: timedelta) -> timedelta:
     return lease / 3
 
 
+def beat_period(lease: timedelta) -> timedelta:
+    """How long a role waits from one beat to the next at most: three of them fit into a gap."""
+    return coverage_gap(lease) / 3
+
+
 async def find_silent(session: AsyncSession, lease: timedelta, gap: timedelta) -> Sequence[Attempt]:
     """Attempts that were silent for a whole lease in which they could have been heard.
 
@@ -267,7 +272,25 @@ async def is_still_silent(session: AsyncSession, attempt_id: int, lease: timedel
 
 
 async def forgive_clock(session: AsyncSession) -> None:
-    """After Postgres' clock was set back, a heartbeat may lie in the future: it counts from now."""
+    """After Postgres' clock was set back, what has happened may lie in the future: it counts from now.
+
+    A heartbeat, for else a silent attempt would not be found; and the begin of a wait in the queue, unless it was put
+    off on purpose, after an attempt that ended in the past.
+    """
+    await session.execute(
+        text(
+            """
+            UPDATE simulations SET queued_at = now() WHERE id IN (
+                SELECT s.id FROM simulations AS s
+                WHERE s.state = 'QUEUED' AND s.queued_at > now() AND NOT EXISTS (
+                    SELECT FROM attempts AS a
+                    WHERE a.simulation_id = s.id AND a.number = s.attempt AND a.ended_at <= now()
+                )
+                ORDER BY s.id FOR NO KEY UPDATE
+            )
+            """
+        )
+    )
     await session.execute(
         update(Attempt)
         .where(Attempt.ended_at.is_(None), Attempt.heartbeat_at > func.now())
@@ -277,7 +300,11 @@ async def forgive_clock(session: AsyncSession) -> None:
 
 
 async def find_overdue(session: AsyncSession, margin: timedelta) -> Sequence[int]:
-    """Simulations that nobody stopped, although their attempt began longer ago than their limit and the margin."""
+    """Simulations that nobody stopped, although their attempt began longer ago than their limit and the margin.
+
+    Counted only while the scheduler missed no tick: an hour by which the clock jumped is no runtime.
+    """
+    covered_since = select(Coverage.covered_since).where(Coverage.role == "scheduler").scalar_subquery()
     return (
         await session.scalars(
             select(Simulation.id)
@@ -285,7 +312,7 @@ async def find_overdue(session: AsyncSession, margin: timedelta) -> Sequence[int
             .where(
                 Attempt.ended_at.is_(None),
                 Simulation.stop_wanted_at.is_(None),
-                Attempt.started_at + Simulation.max_runtime + margin < func.now(),
+                func.greatest(Attempt.started_at, covered_since) + Simulation.max_runtime + margin < func.now(),
             )
             .order_by(Simulation.id)
         )

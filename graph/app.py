@@ -8,9 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import TypedDict
 
-import asyncpg
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -21,6 +19,7 @@ from db import attempts
 from db.connection import DatabaseError, check_server, create_engine, session_factory
 from db.schema import SchemaMismatch, require_current
 from graph.context import Sessions
+from graph.errors import DATABASE_AWAY
 from graph.hub import Hub
 from graph.schema import build_schema
 from graph.transport import Endpoint
@@ -28,9 +27,7 @@ from settings import Settings
 
 log = structlog.get_logger()
 
-# What is raised while the database is away: a connection that can't be made comes as the driver's own error.
-DATABASE_AWAY = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
-BEAT_SECONDS = 1.0  # how often a graph process says that reports can be delivered
+BEAT_SECONDS = 1.0  # how often a graph process says that reports can be delivered; with a short lease, more often
 
 
 class State(TypedDict):
@@ -59,7 +56,7 @@ def create_app(settings: Settings, *, sessions: Sessions | None = None) -> Starl
             hub = Hub(factory)
             await stack.enter_async_context(hub.running(url if settings.notifications else None))
             beating = asyncio.create_task(_beat(factory, timedelta(seconds=settings.lease_seconds)), name="beat")
-            stack.callback(beating.cancel)
+            stack.push_async_callback(_end, beating)
             yield {"engine": engine, "sessions": factory, "hub": hub}
 
     endpoint = Endpoint(build_schema(), settings)
@@ -108,8 +105,15 @@ async def to_explorer(_request: Request) -> Response:
     return RedirectResponse("/graphql")
 
 
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait until it has given its connection back."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def _beat(sessions: Sessions, lease: timedelta) -> None:
     """Say again and again that reports can be delivered: without it, no attempt counts as lost."""
+    period = min(BEAT_SECONDS, attempts.beat_period(lease).total_seconds())
     failing = False
     while True:
         try:
@@ -120,4 +124,4 @@ async def _beat(sessions: Sessions, lease: timedelta) -> None:
             if not failing:
                 log.warning("beat_failed", error=str(error))
             failing = True
-        await asyncio.sleep(BEAT_SECONDS)
+        await asyncio.sleep(period)

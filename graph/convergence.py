@@ -62,8 +62,8 @@ async def follow(
     told: Head | None = None
     with info.context.hub.tail(simulation_id) as tail:
         if limit is not None and after is None:
-            then, past = await curve.past(info.context.sessions, simulation_id, wanted, limit)
-            for piece in past:
+            then = await tail.head()
+            for piece in await curve.past(info.context.sessions, simulation_id, wanted, limit):
                 cursor = piece.cursor
                 if then is not None and piece.series:
                     yield _event(cursor, piece.cursor[0], then, piece.series, wanted, live=False)

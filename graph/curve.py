@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncSession
 from tsdownsample import MinMaxLTTBDownsampler
 
-from db import convergence, curve, metrics
-from db.convergence import Head, Series
+from db import curve, metrics
+from db.convergence import Series
 from db.curve import NEVER, Points
 from graph.context import Info, Sessions
 from graph.errors import BadInput
@@ -58,15 +58,14 @@ async def of_simulation(
     if "\0" in metric or not 0 < len(metric) <= MAX_METRIC_NAME:
         raise BadInput(f"A metric's name has 1 to {MAX_METRIC_NAME} characters, none of them NUL.")
     limit = points_asked(max_points)
-    async with info.context.sessions() as session:
-        found = await _read(
-            session,
-            simulation_id,
-            metric,
-            limit,
-            low=from_step if from_step is not None else 0,
-            high=to_step if to_step is not None else NEVER,
-        )
+    found = await thinned(
+        info.context.sessions,
+        simulation_id,
+        metric,
+        limit,
+        low=from_step if from_step is not None else 0,
+        high=to_step if to_step is not None else NEVER,
+    )
     return Curve(
         metric=metric,
         steps=found.steps.tolist(),
@@ -85,13 +84,12 @@ def points_asked(max_points: int) -> int:
 
 async def past(
     sessions: Sessions, simulation_id: int, wanted: frozenset[str] | None, max_points: int
-) -> tuple[Head | None, Sequence[Past]]:
+) -> Sequence[Past]:
     """The log up to now, an element per attempt that has any, each metric with at most `max_points` points in all.
 
-    With very many metrics they are fewer, so that all of them stay below `MOST_PAST_POINTS`. The head is older.
+    With very many metrics they are fewer, so that all of them stay below `MOST_PAST_POINTS`.
     """
     async with sessions() as session:
-        head = await convergence.find_head(session, simulation_id)
         ends = await curve.ends(session, simulation_id)
         names = [name for name in await metrics.names(session, simulation_id) if wanted is None or name in wanted]
         limit = max(1, min(max_points, MOST_PAST_POINTS // max(len(names), 1)))
@@ -102,7 +100,15 @@ async def past(
             for attempt in dict.fromkeys(found.attempts.tolist()):
                 points = found.take(found.attempts == attempt)
                 series[attempt].append(_series(name, points, firsts[attempt] if attempt > 1 else None))
-    return head, [Past((attempt, batch), tuple(series[attempt])) for attempt, batch in ends.items()]
+    return [Past((attempt, batch), tuple(series[attempt])) for attempt, batch in ends.items()]
+
+
+async def thinned(
+    sessions: Sessions, simulation_id: int, metric: str, most: int, *, low: int = 0, high: int = NEVER
+) -> Points:
+    """Read what stands of a metric from step `low` to `high`, both included, and choose at most `most` points."""
+    async with sessions() as session:
+        return await _read(session, simulation_id, metric, most, low=low, high=high)
 
 
 def choose(steps: NDArray[np.int64], values: NDArray[np.float64], most: int) -> NDArray[np.intp]:

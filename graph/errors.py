@@ -14,15 +14,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
+import asyncpg
 import strawberry
 import structlog
 from graphql import GraphQLError
+from sqlalchemy.exc import SQLAlchemyError
 from strawberry.extensions import MaskErrors
 
 from db import errors
 from graph.terms import described
 
 log = structlog.get_logger()
+
+
+# What is raised while the database is away: a connection that can't be made comes as the driver's own error.
+DATABASE_AWAY = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 
 class SafeError(GraphQLError):

@@ -16,12 +16,12 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import convergence
 from db.convergence import START, Batch, Head
 from db.notifications import Channel, Listener, listening, payload_of
+from graph.errors import DATABASE_AWAY
 
 log = structlog.get_logger()
 
@@ -70,6 +70,7 @@ class Tail:
         self._begin = START  # the cursor just before the first batch of the tail
         self._end: tuple[int, int] | None = None  # of its last; None: not read yet
         self._head: Head | None = None
+        self._defect: Exception | None = None  # what the reading broke on, other than the database being away
         self._read_once = asyncio.Event()
         self._asked = 0
         self._reading: asyncio.Task[None] | None = None
@@ -86,18 +87,28 @@ class Tail:
         if self._reading is not None:
             self._reading.cancel()
 
+    async def head(self) -> Head | None:
+        """Where the simulation stands, as far as the tail was read; None if there is none."""
+        await self._first_read()
+        return self._head
+
     async def read(self, after: tuple[int, int]) -> tuple[Head | None, Sequence[Batch], bool]:
         """Where the simulation stands, some batches behind the cursor, and whether there are more right now.
 
         The head is as old as, or older than, the end of the log: a final head and no batch means that all was read.
         """
-        await self._read_once.wait()
+        await self._first_read()
         head = self._head
         if after >= self._begin:
             return head, self._behind(after), False
         async with self._sessions() as session:
             page = await convergence.read(session, self.simulation_id, after, limit=PAGE_BATCHES)
         return head, page, bool(page)
+
+    async def _first_read(self) -> None:
+        await self._read_once.wait()
+        if self._defect is not None:
+            raise self._defect
 
     def _behind(self, after: tuple[int, int]) -> Sequence[Batch]:
         """What the tail holds behind the cursor: looked for from its end, where almost all cursors are."""
@@ -124,12 +135,14 @@ class Tail:
             asked = self._asked
             try:
                 await self._refresh()
-            except (SQLAlchemyError, OSError) as error:
+            except DATABASE_AWAY as error:
                 if not failing:
                     log.warning("tail_read_failed", simulation_id=self.simulation_id, error=str(error))
                 failing = True
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
+            except Exception as defect:  # noqa: BLE001  # handed on: each subscriber's stream tells it
+                self._defect = defect
             answered, failing = asked, False
             self._read_once.set()
             self.pulse.beat()

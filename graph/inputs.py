@@ -11,6 +11,7 @@ import orjson
 import strawberry
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
+from strawberry.types.base import has_object_definition
 
 from db.states import MetricMode, Reason
 from graph.errors import UserError, UserErrorCode
@@ -176,7 +177,7 @@ def _plain(given: object) -> object:
     What was left out stays out, so that defaults have one place: the models here. So does null, which is what typed
     clients send for it, except where it has a meaning of its own.
     """
-    if hasattr(given, "__strawberry_definition__"):
+    if has_object_definition(given):  # not every definition: the members of an enum have one too
         fields: Mapping[str, object] = vars(given)
         return {
             to_camel(name): _plain(value)

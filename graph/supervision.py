@@ -100,7 +100,8 @@ class ExitInput:
     exit_code: int | None = None
     signal: int | None = None
     reason: str | None = strawberry.field(
-        default=None, description="LAUNCH_ERROR, MAX_RUNTIME, or the stopReason because of which it was ended."
+        default=None,
+        description="LAUNCH_ERROR, MAX_RUNTIME, MACHINE_LOST, or the stopReason because of which it was ended.",
     )
     message: str | None = strawberry.field(default=None, description="A sentence, where there is more to say.")
 
@@ -247,6 +248,9 @@ def _ending(given: ExitInput, simulation: models.Simulation) -> Ending:
         return Ending(simulation.stop_reason, message, given.exit_code, given.signal)
     if given.reason == Reason.LAUNCH_ERROR:
         return Ending(Reason.LAUNCH_ERROR, message)
+    if given.reason == Reason.MACHINE_LOST:
+        # Its machine was shut down under it: what it made of the SIGTERM, exit code 0 perhaps, is not its own end.
+        return Ending(Reason.MACHINE_LOST, message, given.exit_code, given.signal)
     if given.reason == Reason.MAX_RUNTIME:
         return Ending(Reason.MAX_RUNTIME, message, given.exit_code, given.signal)
     if given.exit_code == 0:

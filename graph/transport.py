@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import orjson
+from cross_web import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -25,6 +26,13 @@ from settings import Settings
 
 class Handler(BaseGraphQLTransportWSHandler[Context, None]):
     """Strawberry's handler of graphql-transport-ws, with a short way for events that subscribers share."""
+
+    async def handle_message(self, message: Any) -> None:
+        """Close the socket of whoever sends what is no message; unchecked, it would raise out of the application."""
+        if _is_message(message):
+            await super().handle_message(message)
+        else:
+            await self.handle_invalid_message("Failed to parse message")
 
     async def run_operation(self, operation: Operation[Context, None]) -> None:
         wanted_feed.set(Feed())  # of this operation: each runs in a task, and so in a context of its own
@@ -88,9 +96,38 @@ class Endpoint(GraphQL[Context, None]):
         """Strict: NaN is not JSON."""
         return orjson.loads(data)
 
+    def parse_json(self, data: str | bytes) -> Any:
+        """A request is an object, or a list, which is refused further on with a sentence of its own."""
+        parsed = super().parse_json(data)
+        if not isinstance(parsed, dict | list) or not isinstance(_operation_name(parsed), str | None):
+            raise HTTPException(400, "A GraphQL request is a JSON object with query, variables and operationName.")
+        return parsed
+
     def encode_json(self, data: object) -> str:
         """Text, not bytes: bytes would go out as binary frames."""
         return dumps(data)
+
+
+def _operation_name(request: object) -> object:
+    return request.get("operationName") if isinstance(request, dict) else None
+
+
+def _is_message(message: object) -> bool:
+    """Whether a frame has the shape that the protocol (enisdenjo/graphql-ws, PROTOCOL.md) gives it."""
+    if not isinstance(message, dict):
+        return False
+    if message.get("type") == "complete":
+        return isinstance(message.get("id"), str)
+    if message.get("type") != "subscribe":
+        return True  # Strawberry judges the others
+    payload = message.get("payload")
+    return (
+        isinstance(message.get("id"), str)
+        and isinstance(payload, dict)
+        and isinstance(payload.get("query"), str)
+        and isinstance(payload.get("variables"), dict | None)
+        and isinstance(_operation_name(payload), str | None)
+    )
 
 
 def _bearer(request: HTTPConnection) -> str | None:

@@ -68,6 +68,7 @@ LOG_TOTAL_BYTES = 64 << 20  # an attempt
 
 FIRST_RETRY_SECONDS = 0.05
 LAST_RETRY_SECONDS = 5.0
+LAST_HELLO_RETRY_SECONDS = 1.0  # the machine is held and does nothing yet
 DEFAULT_HEARTBEAT_SECONDS = 2.0  # where no order says it
 HTTP_SECONDS = 10.0
 MAX_REPLY_BYTES = 4 << 20
@@ -721,9 +722,10 @@ def _connection(address: str) -> http.client.HTTPConnection:
 
 
 class Backoff:
-    """How long to wait before the next try: longer each time, never in step with others."""
+    """How long to wait before the next try: longer each time up to a limit, never in step with others."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest_seconds: float) -> None:
+        self._longest_seconds = longest_seconds
         self._failures = 0
 
     def failed(self, why: str) -> float:
@@ -731,7 +733,7 @@ class Backoff:
         if not self._failures:
             complain(f"the service can't be reached, trying on: {why}")
         self._failures += 1
-        longest: float = min(FIRST_RETRY_SECONDS * 2.0 ** min(self._failures - 1, 20), LAST_RETRY_SECONDS)
+        longest: float = min(FIRST_RETRY_SECONDS * 2.0 ** min(self._failures - 1, 20), self._longest_seconds)
         return longest * random.uniform(0.5, 1.0)
 
     def succeeded(self) -> None:
@@ -756,11 +758,13 @@ class Reporter(threading.Thread):
         self.is_stop_wanted = False
         self.stop_reason: str | None = None
         self.is_answered = False
+        self.is_finished = False  # done, or failed by a mistake of ours
         self._service = service
         self._spool = spool
         self._heartbeat_seconds = heartbeat_seconds
         self._wake = wake
-        self._backoff = Backoff()
+        # Who wants to hear of it often gives it up early, too: back again, it must not be silent for long.
+        self._backoff = Backoff(min(LAST_RETRY_SECONDS, 2.5 * heartbeat_seconds))
         self._send_at = 0.0  # not before
         self._heartbeat_at = time.monotonic() + first_heartbeat_seconds  # not after
         self._refusals = 0
@@ -774,6 +778,7 @@ class Reporter(threading.Thread):
             while not self.is_done:
                 self.run_once()
         finally:  # whatever happened here, the reader has to look at it
+            self.is_finished = True
             self._wake()
 
     def run_once(self) -> None:
@@ -1024,6 +1029,9 @@ class Signals:
         self.descriptor, self._writer = os.pipe()
         os.set_blocking(self.descriptor, False)
         os.set_blocking(self._writer, False)
+        # Whoever started this may have blocked or ignored signals, and all of that is inherited.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._terminate)
         # Handlers that do nothing, because what is ignored would be ignored by the child as well.
@@ -1092,7 +1100,7 @@ class Run:
         Returns None if its end says nothing about it, because the machine went down. At OVER it is simply killed.
         """
         while not self._look():
-            if self._reporter.is_over or not self._reporter.is_alive():
+            if self._reporter.is_over or self._reporter.is_finished:
                 self._signal(signal.SIGKILL)
                 kill_descendants()
                 return None
@@ -1171,10 +1179,11 @@ class Run:
 
     def _signal(self, number: int) -> None:
         # The child is not reaped before the end, so that neither number can be anybody else's.
-        try:
-            os.killpg(self._pid, number)
-        except (ProcessLookupError, PermissionError):  # it left its group
-            os.kill(self._pid, number)
+        with contextlib.suppress(PermissionError):  # it became another user
+            try:
+                os.killpg(self._pid, number)
+            except ProcessLookupError:  # it left its group
+                os.kill(self._pid, number)
 
     def _pause_or_resume(self) -> None:
         if self._spool.is_full != self._is_paused:
@@ -1203,7 +1212,7 @@ def greet(service: Service, signals: Signals, give_up_at: float) -> tuple[str, O
 
     Returns None if this process is to end first.
     """
-    backoff = Backoff()
+    backoff = Backoff(LAST_HELLO_RETRY_SECONDS)
     while not signals.is_terminated and time.monotonic() < give_up_at:
         try:
             answer = service.hello()
@@ -1259,7 +1268,7 @@ def supervise(directory: Path) -> int:
 def refuse_to_start(reporter: Reporter, signals: Signals, give_up_seconds: float) -> Exit | None:
     """The service wanted it stopped before it began: learn the reason from the first heartbeat's answer."""
     deadline = time.monotonic() + give_up_seconds
-    while not reporter.is_answered and reporter.is_alive() and time.monotonic() < deadline:
+    while not reporter.is_answered and not reporter.is_finished and time.monotonic() < deadline:
         if signals.is_terminated:
             return None
         signals.wait(deadline - time.monotonic())
@@ -1270,7 +1279,7 @@ def deliver(reporter: Reporter, signals: Signals, give_up_seconds: float) -> Non
     """Wait until everything is acknowledged; not for ever, and not for long while the machine goes down."""
     deadline = time.monotonic() + give_up_seconds
     is_hurried = False
-    while not reporter.is_done and reporter.is_alive() and time.monotonic() < deadline:
+    while not reporter.is_finished and time.monotonic() < deadline:
         if signals.is_terminated and not is_hurried:
             is_hurried = True
             deadline = min(deadline, time.monotonic() + SHUTDOWN_SECONDS)

@@ -19,6 +19,7 @@ import uvloop
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
+from db import attempts
 from db.connection import DatabaseError, DatabaseUnreachable, check_server, create_engine, session_factory
 from db.data_directory import EmbeddedError, default_data_directory
 from db.embedded import find_url
@@ -125,10 +126,12 @@ async def _schedule(chosen: Settings) -> None:
             if summary.ended:
                 planner_wake.set()
 
+        # Whoever ticks counts as alive, so with a short lease it ticks more often.
+        period = min(chosen.tick_seconds, attempts.beat_period(timedelta(seconds=chosen.lease_seconds)).total_seconds())
         log.info("scheduler_started", host_id=host_id, data_directory=str(data_directory))
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(keep("host", look_after_host, host_wake, chosen.tick_seconds))
-            tasks.create_task(keep("planner", plan, planner_wake, chosen.tick_seconds))
+            tasks.create_task(keep("host", look_after_host, host_wake, period))
+            tasks.create_task(keep("planner", plan, planner_wake, period))
 
 
 async def _leads(candidate: Leadership, by_timer: bool) -> bool:

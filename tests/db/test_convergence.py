@@ -318,7 +318,7 @@ async def test_storing_a_batch_reads_no_table(filled: Filled) -> None:
 
     [plan] = await filled.plans_of(put)
     assert plan["Node Type"] == "ModifyTable"
-    assert [node["Node Type"] for node in nodes(plan)] == ["ModifyTable", "Result"]
+    assert {node["Node Type"] for node in nodes(plan)} == {"ModifyTable", "Result"}
 
 
 @pytest.mark.parametrize("after", [START, (1, 20), (2, 39)], ids=["all", "half", "tail"])

@@ -82,7 +82,11 @@ async def a_covered_lease(service: Service) -> None:
     """Wait until attempts that were silent all the time would have been found."""
     begin = time.monotonic()
     while not await service.fetch(
-        "SELECT FROM coverage HAVING min(now() - covered_since) > $1 * interval '1 second'", 1.2 * LEASE_SECONDS
+        """
+        SELECT FROM coverage
+        HAVING min(now() - covered_since) > $1 * interval '1 s' AND max(now() - beat_at) < $1 * interval '0.3 s'
+        """,
+        1.2 * LEASE_SECONDS,
     ):
         assert time.monotonic() < begin + 60, "nobody covers a lease"
     await rounds(service, 3)

@@ -61,9 +61,8 @@ async def test_a_simulation_is_shown_at_each_change_of_its_state(world: World, w
 
 async def test_one_simulation_or_one_project_is_watched(world: World, watch: Any, only_hints: None) -> None:
     await world.simulation(name="first", project="vision")
-    projects = {
-        node["name"]: node["id"] for node in (await world.api.data("{ projects { nodes { id name } } }"))["nodes"]
-    }
+    listed = await world.api.data("{ projects { nodes { id name } } }")
+    projects = {node["name"]: node["id"] for node in listed["nodes"]}
     mine = await world.simulation(name="mine")
     async with (
         watch(world.api, SIMULATIONS, {"id": mine}) as by_id,

@@ -31,7 +31,11 @@ async def test_a_mutation_may_not_come_by_get(world: World) -> None:
 
 
 async def test_bodies_that_are_no_request_are_refused(api: Api, subtests: pytest.Subtests) -> None:
-    for body in (b"", b"{", b"\xff", b'{"query": NaN}', b'{"query": "{ viewer { name } }"', b"null", b"1", b'{"a": 1}'):
+    query = b'"query": "{ viewer { name } }"'
+    for body in (
+        *(b"", b"{", b"\xff", b"null", b"1", b'"x"', b"[]", b"[1]", b"{}", b'{"query": NaN}', b'{"query": 1}'),
+        *(b"{%b" % query, b'{%b, "variables": [1]}' % query, b'{%b, "operationName": 1}' % query, b"[{%b}]" % query),
+    ):
         with subtests.test(repr(body)):
             response = await api.client.post(
                 "/graphql", content=body, headers={"content-type": "application/json", "accept": "application/json"}

@@ -202,15 +202,15 @@ def test_over_kills_everything_and_reports_nothing_more(service: Any, supervise:
 
 
 def test_the_time_limit_is_kept_without_the_service(service: Any, supervise: Any, exists: Exists, until: Until) -> None:
-    code = "import os, signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('pid', os.getpid())\ntime.sleep(1000)"
-    started = supervise(code, maxRuntimeSeconds=1, stopGraceSeconds=0.2)
+    stubborn = ["sh", "-c", "trap '' TERM; echo pid $$; while :; do sleep 1; done"]
+    started = supervise(entrypoint=stubborn, maxRuntimeSeconds=2, stopGraceSeconds=0.2)
     service.wait(lambda: pids(service))
     service.misbehave = lambda *_: (503, b"")
     until(lambda: not exists(pids(service)[0]))
     service.misbehave = lambda *_: None
     assert started.wait() == 0
     assert (service.exit["signal"], service.exit["reason"]) == (9, "MAX_RUNTIME")
-    assert service.exit["message"] == "It ran longer than its limit of 1 seconds."
+    assert service.exit["message"] == "It ran longer than its limit of 2 seconds."
 
 
 def test_every_descendant_is_gone_however_it_tried_to_escape(service: Any, supervise: Any, exists: Exists) -> None:
@@ -225,7 +225,7 @@ if os.fork(): os._exit(0)
 os.setsid()
 if os.fork(): os._exit(0)
 signal.signal(15, signal.SIG_IGN)
-os.write(1, b"pid %d\\n" % os.getpid())
+print("pid", os.getpid(), flush=True)
 os.closerange(0, 3)
 signal.pause()
 '''], stdout=subprocess.PIPE)

@@ -330,6 +330,10 @@ async def test_what_is_cancelled_during_its_launch_is_left_to_its_supervisor(wor
 
 async def test_a_supervisor_that_lets_its_limit_pass_is_told_to_stop(world: World, planner: Planner) -> None:
     simulation_id = await _running(world, planner, max_runtime=timedelta(hours=1))
+    await world.execute("UPDATE attempts SET started_at = now() - interval '1 hour 1 minute'")
+    await planner.tick()
+    assert (await world.get(simulation_id)).stop_reason is None, "the clock has jumped: nobody has ticked for so long"
+    await world.execute("UPDATE coverage SET covered_since = now() - interval '1 day'")
     await world.execute("UPDATE attempts SET started_at = now() - interval '1 hour 1 second'")
     await planner.tick()
     assert (await world.get(simulation_id)).stop_reason is None, "its supervisor is just about to do it"
