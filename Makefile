@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet pyproject.toml
 
-.PHONY: run test check bench help lock schema examples clean
+.PHONY: run test check chaos bench help lock schema examples clean
 
 help: ## What can be done here
 	@grep -hE '^[a-z]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ check: $(VENV)/installed-test ## Lint, types, import rules, migrations against m
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m pytest -q tests/db/test_schema.py tests/graph/test_snapshot.py tests/test_architecture.py
+
+chaos: $(VENV)/installed-test ## The long form of the chaos test: CHAOS_SECONDS=600 CHAOS_SIMULATIONS=1000 CHAOS_SEED=1
+	@CHAOS_SECONDS=$${CHAOS_SECONDS:-300} CHAOS_SIMULATIONS=$${CHAOS_SIMULATIONS:-500} $(BIN)/python -m pytest -s tests/flows/test_chaos.py
 
 bench: $(VENV)/installed-test ## What the performance claims are measured with
 	@$(BIN)/python -m benchmarks.latency

@@ -89,7 +89,7 @@ async def measure(url: str, points: int, runs: int) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=1_000_000, help="how long the curve is (default 1,000,000)")
-    parser.add_argument("--runs", type=int, default=7, help="of each, the median counts (default 7)")
+    parser.add_argument("--runs", type=int, default=5, help="of each, the median counts (default 5)")
     arguments = parser.parse_args()
     with fresh_database() as url:
         rows = asyncio.run(measure(url, arguments.points, arguments.runs))

@@ -155,6 +155,9 @@ class Simulation(Base):
         Index("ix_simulations_project_id_id", "project_id", "id"),
         Index("ix_simulations_state_id", "state", "id"),
         Index("ix_simulations_name_id", "name", "id"),
+        # What a deletion looks through, to set it to null.
+        Index("ix_simulations_retry_of", "retry_of", postgresql_where=text("retry_of IS NOT NULL")),
+        Index("ix_simulations_machine_id", "machine_id", postgresql_where=text("machine_id IS NOT NULL")),
         CheckConstraint("attempt >= 0", name="attempt"),
     )
 

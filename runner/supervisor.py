@@ -367,8 +367,8 @@ class Log:
 class Output:
     """One pipe of the child: reads it, tells points from log, hands both to the spool."""
 
-    # Only lines that begin like an object are looked at one by one; what lies between them is log in bulk.
-    _OBJECT = re.compile(rb"^[ \t\r]*\{[^\n]*\n?", re.MULTILINE)
+    # Only lines that begin and end like an object are looked at one by one; what lies between them is log in bulk.
+    _OBJECT = re.compile(rb'^[ \t\r]*\{[ \t\r]*"[^\n]*\}[ \t\r]*(?:\n|\Z)', re.MULTILINE)
 
     def __init__(self, descriptor: int, stream: str, curve: Curve | None, log: Log, spool: Spool) -> None:
         self.descriptor = descriptor

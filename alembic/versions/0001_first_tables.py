@@ -162,6 +162,20 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("state IN ('QUEUED', 'STARTING', 'RUNNING')"),
     )
+    op.create_index(
+        "ix_simulations_machine_id",
+        "simulations",
+        ["machine_id"],
+        unique=False,
+        postgresql_where=sa.text("machine_id IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_simulations_retry_of",
+        "simulations",
+        ["retry_of"],
+        unique=False,
+        postgresql_where=sa.text("retry_of IS NOT NULL"),
+    )
     op.create_index("ix_simulations_name_id", "simulations", ["name", "id"], unique=False)
     op.create_index("ix_simulations_project_id_id", "simulations", ["project_id", "id"], unique=False)
     op.create_index(

@@ -1,0 +1,245 @@
+"""Batches: which one is taken, that it is stored once, and that nothing of an old attempt gets in."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db import attempts, convergence, lifecycle, logs
+from db.attempts import Receipt, Standing
+from db.convergence import Column
+from db.events import PLANNER
+from db.lifecycle import Ending
+from db.logs import Chunk
+from db.states import LogStream, Reason
+
+Rows = Any  # the fixture of conftest.py
+Started = Any  # what it gives for a running simulation
+Sessions = async_sessionmaker[AsyncSession]
+
+POINT = {"loss": Column([1], [0.5], [0.1])}
+
+
+async def put(session: AsyncSession, started: Started, batch: int) -> Receipt:
+    """Accept and store one batch, as a report does, in the caller's transaction."""
+    receipt = await attempts.accept(session, started.attempt_id, started.token, started.nonce, batch)
+    if receipt.stored:
+        await convergence.store(session, receipt.simulation_id, receipt.number, batch, POINT)
+        await logs.store(session, receipt.simulation_id, receipt.number, batch, [Chunk(LogStream.STDOUT, "line\n")])
+    return receipt
+
+
+async def lose(session: AsyncSession, started: Started) -> bool:
+    ending = Ending(Reason.MACHINE_LOST)
+    return await lifecycle.end(
+        session, started.simulation_id, started.number, ending, PLANNER, retry_after=timedelta(0)
+    )
+
+
+async def stored(rows: Rows) -> list[tuple[int, int]]:
+    """Which (attempt, batch) are there, of points and of logs alike."""
+    points = await rows.query("SELECT attempt, batch FROM convergence ORDER BY attempt, batch")
+    chunks = await rows.query("SELECT attempt, batch FROM log_chunks ORDER BY attempt, batch")
+    assert points == chunks
+    return [(each["attempt"], each["batch"]) for each in points]
+
+
+# --- batches ---------------------------------------------------------------------------------------------------
+
+
+async def test_batches_are_stored_in_their_order(rows: Rows) -> None:
+    started = await rows.start()
+    for batch in (1, 2, 3):
+        async with rows.sessions.begin() as session:
+            receipt = await put(session, started, batch)
+        assert receipt == Receipt(Standing.CURRENT, True, started.simulation_id, 1, batch + 1)
+    assert await stored(rows) == [(1, 1), (1, 2), (1, 3)]
+
+
+async def test_a_duplicate_batch_is_acknowledged_and_not_stored(rows: Rows) -> None:
+    started = await rows.start()
+    for batch in (1, 2, 1, 2):
+        async with rows.sessions.begin() as session:
+            receipt = await put(session, started, batch)
+    assert receipt == Receipt(Standing.CURRENT, False, started.simulation_id, 1, 3)
+    assert await stored(rows) == [(1, 1), (1, 2)]
+
+
+@pytest.mark.parametrize("batch", [2, 3, 2**40, 2**63 - 1])
+async def test_a_gap_is_answered_with_the_number_expected(batch: int, rows: Rows) -> None:
+    started = await rows.start()
+    async with rows.sessions.begin() as session:
+        receipt = await put(session, started, batch)
+    assert receipt == Receipt(Standing.CURRENT, False, started.simulation_id, 1, 1)
+    assert await stored(rows) == []
+
+
+async def test_a_batch_that_is_rolled_back_can_be_sent_again(rows: Rows) -> None:
+    started = await rows.start()
+    async with rows.sessions() as session:
+        assert (await put(session, started, 1)).stored
+        await session.rollback()
+    async with rows.sessions.begin() as session:
+        assert (await put(session, started, 1)).stored
+    assert await stored(rows) == [(1, 1)]
+
+
+async def test_a_report_is_told_that_it_is_to_stop_and_why(rows: Rows) -> None:
+    started = await rows.start()
+    async with rows.sessions.begin() as session:
+        await lifecycle.want_stop(session, started.simulation_id, Reason.MAX_RUNTIME, PLANNER)
+    for batch in (None, 1, 1, 5):
+        assert (await rows.report(started, batch)).stop_reason is Reason.MAX_RUNTIME
+
+
+async def test_the_same_batch_from_two_connections_at_once_is_stored_once(rows: Rows, other_sessions: Sessions) -> None:
+    started = await rows.start()
+
+    async def send(sessions: Sessions, batch: int) -> Receipt:
+        async with sessions.begin() as session:
+            return await put(session, started, batch)
+
+    for batch in range(1, 11):
+        receipts = await asyncio.gather(send(rows.sessions, batch), send(other_sessions, batch))
+        assert sorted(each.stored for each in receipts) == [False, True]
+        assert [each.expected_batch for each in receipts] == [batch + 1] * 2
+    assert await stored(rows) == [(1, batch) for batch in range(1, 11)]
+
+
+async def test_a_duplicate_is_not_acknowledged_before_the_first_is_committed(
+    rows: Rows, other_sessions: Sessions
+) -> None:
+    started = await rows.start()
+    async with rows.sessions() as first:
+        assert (await put(first, started, 1)).stored
+        async with other_sessions.begin() as second:
+            pid = await rows.pid(second)
+            duplicate = asyncio.create_task(put(second, started, 1))
+            await rows.until_blocked(pid)
+            await first.rollback()  # nothing of it is there: the duplicate is the one to be stored
+            assert (await duplicate).stored
+    assert await stored(rows) == [(1, 1)]
+
+
+# --- old attempts ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("successor", ["queued", "starting", "running"])
+async def test_an_old_attempt_is_over_and_nothing_of_it_is_stored(successor: str, rows: Rows) -> None:
+    started = await rows.start()
+    async with rows.sessions.begin() as session:
+        await put(session, started, 1)
+        await lose(session, started)
+    if successor == "starting":
+        await rows.assign(started.simulation_id)
+    elif successor == "running":
+        await rows.start(started.simulation_id)
+    before = await rows.snapshot(started.simulation_id)
+
+    for batch in (None, 1, 2, 3):
+        async with rows.sessions.begin() as session:
+            receipt = await put(session, started, batch) if batch else await attempts.accept(
+                session, started.attempt_id, started.token, started.nonce, None
+            )  # fmt: skip
+        assert receipt == Receipt(Standing.OVER, expected_batch=2)
+    assert await stored(rows) == [(1, 1)]
+    assert await rows.snapshot(started.simulation_id) == before  # not even a heartbeat
+
+
+async def test_the_token_of_an_old_attempt_opens_nothing_of_its_successor(rows: Rows) -> None:
+    first = await rows.start()
+    await rows.end(first.simulation_id, 1, Reason.MACHINE_LOST, retry_after=timedelta(0))
+    second = await rows.start(first.simulation_id)
+    assert second.number == 2
+    receipt = await rows.report(second, 1, token=first.token)
+    assert receipt.standing is Standing.UNKNOWN
+    assert (await rows.report(second, 1)).stored
+
+
+async def test_a_batch_whose_transaction_is_open_is_stored_before_the_attempt_ends(
+    rows: Rows, other_sessions: Sessions
+) -> None:
+    started = await rows.start()
+    async with rows.sessions() as report, other_sessions.begin() as loss:
+        assert (await put(report, started, 1)).stored
+        pid = await rows.pid(loss)
+        losing = asyncio.create_task(lose(loss, started))
+        await rows.until_blocked(pid)  # by the attempt's row: while a batch is open, nobody can say it is over
+        await report.commit()
+        assert await losing
+    assert await stored(rows) == [(1, 1)]
+    assert await rows.state(started.simulation_id) == "QUEUED"
+
+
+async def test_a_batch_that_waited_for_the_end_of_its_attempt_is_not_stored(
+    rows: Rows, other_sessions: Sessions
+) -> None:
+    started = await rows.start()
+    async with rows.sessions.begin() as report, other_sessions() as loss:
+        assert await lose(loss, started)
+        pid = await rows.pid(report)
+        reporting = asyncio.create_task(put(report, started, 1))
+        await rows.until_blocked(pid)
+        await loss.commit()
+        assert await reporting == Receipt(Standing.OVER, expected_batch=1)
+    assert await stored(rows) == []
+
+
+async def test_a_batch_that_waited_for_an_end_that_was_rolled_back_is_stored(
+    rows: Rows, other_sessions: Sessions
+) -> None:
+    started = await rows.start()
+    async with rows.sessions.begin() as report, other_sessions() as loss:
+        assert await lose(loss, started)
+        pid = await rows.pid(report)
+        reporting = asyncio.create_task(put(report, started, 1))
+        await rows.until_blocked(pid)
+        await loss.rollback()
+        assert (await reporting).stored
+    assert await stored(rows) == [(1, 1)]
+
+
+async def test_a_batch_can_not_slip_in_while_the_successor_begins(rows: Rows, other_sessions: Sessions) -> None:
+    started = await rows.start()
+    machine_id = await rows.machine()
+    async with rows.sessions.begin() as report, other_sessions() as planner:
+        assert await lose(planner, started)
+        assignment = lifecycle.Assignment(machine_id, "m", None, (), Decimal(0), Decimal(1), "USD")
+        assert await lifecycle.assign(planner, started.simulation_id, 1, assignment, PLANNER)
+        pid = await rows.pid(report)
+        reporting = asyncio.create_task(put(report, started, 1))
+        await rows.until_blocked(pid)
+        await planner.commit()
+        assert (await reporting).standing is Standing.OVER
+    assert await stored(rows) == []
+    assert (await rows.get(started.simulation_id)).attempt == 2
+
+
+async def test_an_exit_and_a_loss_at_once_end_the_attempt_once_and_never_deadlock(
+    rows: Rows, other_sessions: Sessions
+) -> None:
+    async def leave(started: Started) -> bool:
+        async with rows.sessions.begin() as session:
+            await lifecycle.lock(session, started.simulation_id)
+            if not (await put(session, started, 1)).stored:
+                return False
+            return await lifecycle.end(session, started.simulation_id, 1, Ending(Reason.COMPLETED), PLANNER)
+
+    async def give_up(started: Started) -> bool:
+        async with other_sessions.begin() as session:
+            return await lose(session, started)
+
+    for _ in range(10):
+        started = await rows.start()
+        left, lost = await asyncio.gather(leave(started), give_up(started))
+        assert left != lost
+        assert await rows.state(started.simulation_id) == ("FINISHED" if left else "QUEUED")
+        points = await rows.value(
+            "SELECT count(*) FROM convergence WHERE simulation_id = :id", id=started.simulation_id
+        )
+        assert points == left

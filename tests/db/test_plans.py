@@ -1,0 +1,188 @@
+"""The plans of the hot statements: by index, however many rows there are.
+
+The statements are taken off the wire while the verbs run, and explained with the very arguments they were sent with.
+The tables are filled as a service of some weeks fills them: most of what was run has ended, a thousand wait.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from db import attempts, convergence, simulations
+from db.convergence import START, Column
+
+Rows = Any  # the fixture of conftest.py
+
+LEASE = timedelta(seconds=30)
+POINT = Column([1], [1.0], [1.0])
+FILL = """
+    INSERT INTO simulations (project_id, name, entrypoint, created_by, state, priority, attempt)
+    SELECT 1, 's' || n, '{true}', 'somebody',
+           CASE WHEN n % 5 = 0 THEN 'QUEUED' WHEN n % 100 = 1 THEN 'RUNNING' ELSE 'FINISHED' END, n % 3, 1
+    FROM generate_series(1, 5000) AS n;
+    INSERT INTO attempts (simulation_id, number, machine_name, price_per_hour, share, currency, token_digest, nonce,
+                          host, started_at, ended_at, heartbeat_at)
+    SELECT id, 1, 'm', 0, 1, 'USD', sha256(id::text::bytea), 'nonce', 'h', now(),
+           CASE WHEN state <> 'RUNNING' THEN now() END, now() - interval '1 h'
+    FROM simulations;
+    INSERT INTO convergence (simulation_id, attempt, batch, metric, steps, "values", elapsed)
+    SELECT 1 + s, 1 + b / 40, 1 + b % 40, metric, '{1}', '{1}', '{1}'
+    FROM generate_series(0, 99) AS s, generate_series(0, 79) AS b, unnest('{loss,accuracy}'::text[]) AS metric;
+    INSERT INTO coverage (role, covered_since, beat_at)
+    SELECT role, now() - interval '1 day', now() + interval '1 h' FROM unnest('{graph,scheduler}'::text[]) AS role;
+    ANALYZE
+"""
+HOT = ("simulations", "attempts", "convergence")
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A full database, and what is sent to it."""
+
+    rows: Rows
+    engine: AsyncEngine
+    running: int  # a running simulation
+    attempt: int  # its attempt
+    token: bytes
+
+    async def plans_of(self, verb: Callable[[AsyncSession], Awaitable[object]]) -> list[Any]:
+        """Run a verb, and explain each statement that it sent."""
+        sent: list[tuple[str, Any]] = []
+
+        def hear(_c: object, _cursor: object, statement: str, parameters: Any, _context: object, many: bool) -> None:
+            sent.append((statement, parameters[0] if many else parameters))
+
+        event.listen(self.engine.sync_engine, "before_cursor_execute", hear)
+        try:
+            async with self.rows.sessions.begin() as session:
+                await verb(session)
+        finally:
+            event.remove(self.engine.sync_engine, "before_cursor_execute", hear)
+        plans = []
+        async with self.engine.connect() as connection:
+            for statement, parameters in sent:
+                explained = await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters)
+                plan = explained.scalar_one()
+                plans.append((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
+        assert plans
+        return plans
+
+
+@pytest.fixture
+async def filled(rows: Rows, engine: AsyncEngine) -> Filled:
+    for statement in FILL.split(";"):
+        await rows.query(statement)
+    [row] = await rows.query(
+        "SELECT a.id, a.simulation_id, a.token_digest FROM attempts a WHERE a.ended_at IS NULL ORDER BY id LIMIT 1"
+    )
+    return Filled(rows, engine, row["simulation_id"], row["id"], row["token_digest"])
+
+
+def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+def assert_by_index(plans: list[Any], *expected: str) -> None:
+    """No hot table is read from end to end, and these indexes are what is used."""
+    found = [node for plan in plans for node in nodes(plan)]
+    assert not [node for node in found if node["Node Type"] == "Seq Scan" and node["Relation Name"] in HOT], plans
+    used = {node["Index Name"] for node in found if "Index Name" in node}
+    assert used >= set(expected), (used, plans)
+
+
+async def test_accepting_a_batch_looks_up_two_rows(filled: Filled) -> None:
+    async def accept(session: AsyncSession) -> None:
+        assert (await attempts.accept(session, filled.attempt, filled.token, "nonce", 1)).stored
+
+    plans = await filled.plans_of(accept)
+    assert len(plans) == 1  # one statement: fence, order, idempotency and heartbeat
+    assert_by_index(plans, "pk_simulations")
+    assert {node.get("Index Name") for node in nodes(plans[0])} & {"pk_attempts", "uq_attempts_token_digest"}
+
+
+async def test_a_heartbeat_looks_up_two_rows(filled: Filled) -> None:
+    async def heartbeat(session: AsyncSession) -> None:
+        receipt = await attempts.accept(session, filled.attempt, filled.token, "nonce", None)
+        assert receipt.standing is attempts.Standing.CURRENT
+
+    plans = await filled.plans_of(heartbeat)
+    assert len(plans) == 1
+    assert_by_index(plans, "pk_simulations")
+
+
+async def test_an_old_attempt_is_turned_away_by_index(filled: Filled) -> None:
+    ended = filled.attempt + 1
+
+    async def knock(session: AsyncSession) -> None:
+        [row] = await filled.rows.query("SELECT token_digest FROM attempts WHERE id = :id", id=ended)
+        receipt = await attempts.accept(session, ended, row["token_digest"], "nonce", 1)
+        assert receipt.standing is attempts.Standing.OVER
+
+    assert_by_index(await filled.plans_of(knock))
+
+
+async def test_a_hello_looks_up_its_rows(filled: Filled) -> None:
+    async def hello(session: AsyncSession) -> None:
+        greeting = await attempts.hello(session, filled.attempt, filled.token, "nonce")
+        assert greeting.standing is attempts.Standing.CURRENT
+
+    assert_by_index(await filled.plans_of(hello), "pk_simulations")
+
+
+async def test_storing_a_batch_reads_no_table(filled: Filled) -> None:
+    async def put(session: AsyncSession) -> None:
+        await convergence.store(session, filled.running, 1, 99, {"loss": POINT, "b": POINT})
+
+    [plan] = await filled.plans_of(put)
+    assert plan["Node Type"] == "ModifyTable"
+    assert {node["Node Type"] for node in nodes(plan)} == {"ModifyTable", "Result"}
+
+
+@pytest.mark.parametrize("after", [START, (1, 20), (2, 39)], ids=["all", "half", "tail"])
+async def test_reading_behind_a_cursor_goes_by_the_primary_key_alone(after: tuple[int, int], filled: Filled) -> None:
+    async def get(session: AsyncSession) -> None:
+        assert await convergence.read(session, 50, after, limit=64)
+
+    plans = await filled.plans_of(get)
+    assert_by_index(plans, "pk_convergence")
+    # The cursor is part of what the index seeks: the past is not walked through.
+    assert any("ROW(attempt, batch)" in node.get("Index Cond", "") for plan in plans for node in nodes(plan))
+
+
+async def test_the_end_of_a_log_is_one_seek_from_behind(filled: Filled) -> None:
+    async def find(session: AsyncSession) -> None:
+        assert await convergence.find_end(session, 50) == (2, 40)
+
+    [plan] = await filled.plans_of(find)
+    assert_by_index([plan], "pk_convergence")
+    assert [node["Scan Direction"] for node in nodes(plan) if "Scan Direction" in node] == ["Backward"]
+
+
+async def test_the_silent_are_found_among_the_open_ones_only(filled: Filled) -> None:
+    async def find(session: AsyncSession) -> None:
+        found = await attempts.find_silent(session, LEASE, attempts.coverage_gap(LEASE))
+        assert len(found) == 50
+
+    plans = await filled.plans_of(find)
+    assert_by_index(plans)
+    used = {node["Index Name"] for plan in plans for node in nodes(plan) if "Index Name" in node}
+    assert used & {"uq_attempts_current", "ix_attempts_open"}  # the partial ones
+
+
+async def test_the_queue_is_read_in_its_order_without_a_sort(filled: Filled) -> None:
+    async def queue(session: AsyncSession) -> None:
+        assert len(await simulations.queue(session, limit=20)) == 20
+
+    [plan] = await filled.plans_of(queue)
+    assert_by_index([plan], "ix_simulations_queue")
+    assert "Sort" not in {node["Node Type"] for node in nodes(plan)}

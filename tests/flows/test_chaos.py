@@ -1,0 +1,130 @@
+"""Chaos: many simulations, and at random moments a random part of it all is killed with kill -9.
+
+What happens follows from a seed, which is printed (CHAOS_SEED=... repeats the choices, not the machine's timing).
+The short form runs with the other tests; `make chaos` runs longer, with more simulations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import httpx
+import psutil
+import pytest
+import walker
+from live import BRISK, Service, eventually, kill, service_on
+from observers import Watch
+
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "20"))
+SIMULATIONS = int(os.environ.get("CHAOS_SIMULATIONS", "100"))
+SEED = int(os.environ.get("CHAOS_SEED", str(random.randrange(10**6))))
+STEPS, PAUSE_SECONDS = 40, 0.02
+WATCHED = 8
+RECOVERY_SECONDS = 300 + 2 * SECONDS
+
+LIMITS = {"maxRetries": 1000, "retryOn": ["MACHINE_LOST", "EXIT_CODE"]}
+WEIGHTS = {"supervisor": 5, "child": 5, "graph": 3, "scheduler": 3, "cancel": 3, "postgres": 1, "up": 1}
+OPEN = "SELECT count(*) FROM simulations WHERE state IN ('QUEUED', 'STARTING', 'RUNNING')"
+
+
+@dataclass
+class Chaos:
+    """Who kills, and what was done."""
+
+    service: Service
+    choose: random.Random
+    simulations: list[str] = field(default_factory=list)
+    cancelled: set[str] = field(default_factory=set)
+    done: dict[str, int] = field(default_factory=dict)
+
+    async def rage(self, seconds: float) -> None:
+        """Kill one after the other, for so long; each time before all of it has recovered."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            what = self.choose.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+            # Whatever was chosen may be dead already, or away: then it is as if nothing had been chosen.
+            with suppress(LookupError, psutil.Error, AssertionError, httpx.TransportError, FileNotFoundError):
+                await self._strike(what)
+                self.done[what] = self.done.get(what, 0) + 1
+            await asyncio.sleep(self.choose.uniform(0.05, 0.8))
+
+    async def _strike(self, what: str) -> None:
+        match what:
+            case "graph" | "scheduler":
+                kill(self.service.child(what))
+            case "supervisor" | "child":
+                kill(self.choose.choice([each for each in self.service.recorded(what) if each.is_running()]))
+            case "postgres":
+                kill(self.service.postmaster)
+            case "up":
+                await self.service.end(signal.SIGKILL)
+                self.service.start()
+            case "cancel":
+                chosen = self.choose.choice(self.simulations)
+                await self.service.cancel(chosen)
+                self.cancelled.add(chosen)
+
+    async def still_open(self) -> int:
+        with suppress(OSError, asyncpg.PostgresError, AssertionError):
+            return int((await self.service.fetch(OPEN))[0][0])
+        return -1
+
+
+@pytest.mark.timeout(60 + RECOVERY_SECONDS + SECONDS)
+async def test_whatever_is_killed_at_random_nothing_is_lost_or_doubled_and_nothing_is_left() -> None:
+    print(f"CHAOS_SEED={SEED} CHAOS_SECONDS={SECONDS:g} CHAOS_SIMULATIONS={SIMULATIONS}")  # noqa: T201  # to repeat it
+    with service_on(None, **BRISK) as service:
+        await service.up()
+        chaos = Chaos(service, random.Random(SEED))
+        places = service.data_directory / "locks"
+        places.mkdir()
+        command = ("python", walker.__file__, str(places), str(STEPS), str(PAUSE_SECONDS))
+        for number in range(SIMULATIONS):
+            resources = {"cpus": 0.2}
+            name = f"walker-{number}"
+            chaos.simulations.append(await service.submit(*command, name=name, resources=resources, limits=LIMITS))
+        watches = [Watch.of(service, each) for each in chaos.simulations[:WATCHED]]
+
+        await chaos.rage(SECONDS)
+
+        if service.process is None or service.process.poll() is not None:
+            service.start()
+        await service.whole()
+        deadline = time.monotonic() + RECOVERY_SECONDS
+        while (left := await chaos.still_open()) != 0:
+            assert time.monotonic() < deadline, f"{left} simulations did not end; {chaos.done}\n{service.log[-6000:]}"
+            await asyncio.sleep(0.2)
+
+        print(f"killed: {chaos.done}")  # noqa: T201  # what it went through
+        assert not (places / "second").exists(), (places / "second").read_text()
+        for watch in watches:
+            await watch.to_the_end()
+            assert watch.received("loss") == await service.log_of(watch.simulation_id, "loss")
+        for simulation in chaos.simulations:
+            await it_is_whole(service, simulation, simulation in chaos.cancelled)
+        await eventually(lambda: not service.processes_of(), "no supervisor, no child")
+        [machine] = await service.machines()
+        assert machine["free"] == machine["resources"]
+        assert await service.end() == 0
+        await eventually(lambda: not service.everything(), "no process of the service")
+
+
+async def it_is_whole(service: Service, simulation: str, cancelled: bool) -> None:
+    """It ended as it should, and every attempt's points are there once, in order, without a gap."""
+    shown: dict[str, Any] = await service.show(simulation)
+    assert shown["state"] in ({"FINISHED", "CANCELLED"} if cancelled else {"FINISHED"}), shown
+    stored = await service.log_of(simulation, "loss")
+    for attempt in {attempt for attempt, _, _ in stored}:
+        mine = [(step, value) for number, step, value in stored if number == attempt]
+        assert mine == [(step, walker.value_at(attempt, step)) for step in range(len(mine))]
+    if shown["state"] == "FINISHED":
+        last = shown["attempts"][-1]["number"]
+        assert sum(attempt == last for attempt, _, _ in stored) == STEPS

@@ -1,0 +1,191 @@
+"""Too much of it: a thousand simulations at once, and simulations that fork, print and behave as they like."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import httpx
+from live import BRISK, CREATE, Service, eventually, service_on
+from observers import Watch
+
+MANY = 1_000
+AT_ONCE = 50  # requests under way, and cancellations in one request
+NO_MACHINE_OF_ITS_OWN = {**BRISK, "SIMULATIONS_LOCAL_MACHINE": "0"}
+CREATE_MACHINE = """
+mutation CreateMachine($input: CreateMachineInput!) {
+  createMachine(input: $input) { machine { id } userErrors { message } }
+}
+"""
+QUEUE = """
+query Queue { simulations(states: [QUEUED], first: 1) { totalCount nodes { waiting { reason detail } } } }
+"""
+# How many attempts were open at most at a time: each beginning counts one up, each end one down.
+MOST_AT_A_TIME = """
+SELECT max(open) FROM (
+  SELECT sum(change) OVER (ORDER BY at, change) AS open FROM (
+    SELECT assigned_at AS at, 1 AS change FROM attempts
+    UNION ALL SELECT ended_at, -1 FROM attempts WHERE ended_at IS NOT NULL
+  ) AS changes
+) AS counted
+"""
+
+
+async def test_a_thousand_simulations_at_once_queue_up_run_two_at_a_time_and_can_be_cancelled(
+    database_url: str,
+) -> None:
+    with service_on(database_url, **NO_MACHINE_OF_ITS_OWN) as service:
+        await service.up()
+        machine = {"name": "small", "cpus": 2, "memoryGib": 1}
+        await eventually_a_machine(service, machine)
+        watcher = asyncio.create_task(answer_times(service))
+        ids = await submit_many(service, MANY)
+        assert len(set(ids)) == MANY
+
+        # They make progress, and each that waits is told why.
+        await until(service, "SELECT count(*) >= 10 FROM simulations WHERE state = 'FINISHED'")
+        await until(service, "SELECT NOT EXISTS (SELECT FROM simulations WHERE state = 'QUEUED' AND waiting IS NULL)")
+        queue = (await service.execute(QUEUE))["simulations"]
+        assert queue["totalCount"] > 0
+        assert queue["nodes"][0]["waiting"]["reason"] == "MACHINES_BUSY"
+        assert "small" in queue["nodes"][0]["waiting"]["detail"]
+
+        await cancel_many(service, ids)
+        await until(service, "SELECT bool_and(state IN ('FINISHED', 'CANCELLED')) FROM simulations")
+        watcher.cancel()
+        times = (await asyncio.gather(watcher, return_exceptions=True))[0]
+        assert isinstance(times, list)
+        assert median(times) < 1, f"the API answered slowly: {times}"
+        [most] = await service.fetch(MOST_AT_A_TIME)
+        assert most["max"] == 2
+        attempts = await service.fetch("SELECT max(number) AS most, count(*) AS made FROM attempts")
+        assert attempts[0]["most"] == 1, "none was lost or run twice"
+        assert attempts[0]["made"] < MANY, "and most had not begun when they were cancelled"
+        await eventually(lambda: not service.processes_of(), "nothing of them is left")
+        [shown] = await service.machines()
+        assert shown["free"] == shown["resources"]
+
+
+async def eventually_a_machine(service: Service, machine: dict[str, Any]) -> None:
+    """Make a machine as soon as the scheduler has told its host."""
+    await until(service, "SELECT count(*) = 1 FROM hosts")
+    made = await service.execute(CREATE_MACHINE, input=machine)
+    assert not made["createMachine"]["userErrors"], made
+
+
+async def until(service: Service, question: str) -> None:
+    """Wait until the database says yes."""
+    deadline = time.monotonic() + 90
+    while not (await service.fetch(question))[0][0]:
+        assert time.monotonic() < deadline, f"not within 90 s: {question}\n{service.log[-4000:]}"
+        await asyncio.sleep(0.05)
+
+
+async def submit_many(service: Service, count: int) -> list[str]:
+    given = {"entrypoint": ["true"], "resources": {"cpus": 1}}
+    limits = httpx.Limits(max_connections=AT_ONCE)
+    async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+
+        async def submit() -> str:
+            body = {"query": CREATE, "variables": {"input": given}}
+            answer = (await client.post(f"{service.address}/graphql", json=body)).json()["data"]["createSimulation"]
+            assert not answer["userErrors"], answer
+            return str(answer["simulation"]["id"])
+
+        return list(await asyncio.gather(*(submit() for _ in range(count))))
+
+
+async def cancel_many(service: Service, ids: list[str]) -> None:
+    """Cancel them, many in a request; those that have ended meanwhile say so, and that is all right."""
+    for begin in range(0, len(ids), AT_ONCE):
+        fields = [
+            f"c{number}: cancelSimulation(input: {{id: {json.dumps(public_id)}}}) {{ userErrors {{ message }} }}"
+            for number, public_id in enumerate(ids[begin : begin + AT_ONCE])
+        ]
+        await service.execute(f"mutation Cancel {{ {' '.join(fields)} }}")
+
+
+async def answer_times(service: Service) -> list[float]:
+    """Ask again and again how long the queue is, until cancelled; how long the answers took, in seconds."""
+    times = []
+    try:
+        while True:
+            began = time.monotonic()
+            await service.execute(QUEUE)
+            times.append(time.monotonic() - began)
+    except asyncio.CancelledError:
+        return times
+
+
+# --- what one simulation can do --------------------------------------------------------------------------------------
+
+FORKS = """
+import os, signal, sys
+for number in range(100):
+    if os.fork() == 0:
+        if number % 2: os.setsid()
+        if number % 3: signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.pause()
+print("forked", flush=True)
+if len(sys.argv) > 1: signal.pause()
+"""
+GIGABYTE = """
+import json, os
+line = b"x" * 1023 + b"\\n"
+for step in range(1000):
+    os.write(1, json.dumps({"step": step, "loss": step / 7}).encode() + b"\\n")
+    for _ in range(10): os.write(1, line * 100)
+"""
+CLOSES = """
+import os, sys, time
+print('{"step": 0, "loss": 1}', flush=True)
+for descriptor in (0, 1, 2): os.close(descriptor)
+while not os.path.exists(sys.argv[1]): time.sleep(0.01)
+open(sys.argv[2], "w").close()
+os._exit(7)
+"""
+
+
+async def test_a_simulation_that_forks_a_hundred_children_leaves_none_behind(service: Service) -> None:
+    ends, stays = await service.submit("python", "-c", FORKS), await service.submit("python", "-c", FORKS, "stay")
+    assert (await service.finished(ends))["reason"] == "COMPLETED"
+    [attempt] = (await service.show(stays))["attempts"]
+    await eventually(lambda: len(service.processes_of(attempt["id"])) == 102, "supervisor, child and its hundred")
+    await service.cancel(stays)
+    assert (await service.finished(stays))["state"] == "CANCELLED"
+    await eventually(lambda: not service.processes_of(), "none is left")
+
+
+async def test_a_simulation_that_prints_a_gigabyte_loses_log_and_no_point(service: Service) -> None:
+    simulation = await service.submit("python", "-c", GIGABYTE)
+    shown = await service.finished(simulation)
+    assert (shown["state"], shown["reason"]) == ("FINISHED", "COMPLETED")
+    stored = await service.log_of(simulation, "loss")
+    assert [(step, value) for _, step, value in stored] == [(step, step / 7) for step in range(1000)]
+    [size] = await service.fetch("SELECT sum(length(text)) FROM log_chunks")
+    assert 0 < size["sum"] < 70 * 2**20
+    dropped = await service.fetch("SELECT text FROM log_chunks WHERE stream = 'SUPERVISOR' AND text LIKE 'dropped %'")
+    assert dropped, "and it says so"
+
+
+async def test_a_simulation_that_closes_its_output_goes_on_to_its_own_end(service: Service, tmp_path: Path) -> None:
+    go, done = tmp_path / "go", tmp_path / "done"
+    simulation = await service.submit("python", "-c", CLOSES, str(go), str(done))
+    watch = Watch.of(service, simulation)
+    await watch.has_received(1)
+    go.touch()
+    last = await watch.to_the_end()
+    assert done.exists()
+    assert (last["state"], last["reason"]) == ("FAILED", "EXIT_CODE")
+    assert (await service.show(simulation))["attempts"][0]["exitCode"] == 7
+
+
+async def test_simulations_that_exit_before_they_are_told_anything_end_as_they_wanted(service: Service) -> None:
+    ids = [await service.submit(command) for command in ("true", "false") * 5]
+    ends = [(await service.finished(each))["reason"] for each in ids]
+    assert ends == ["COMPLETED", "EXIT_CODE"] * 5
+    await eventually(lambda: not service.processes_of(), "nothing of them is left")
