@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import TypedDict
 
@@ -27,6 +27,7 @@ from settings import Settings
 
 log = structlog.get_logger()
 
+LAST_BEAT_SECONDS = 2.0  # how long the end waits for a beat that is on its way
 BEAT_SECONDS = 1.0  # how often a graph process says that reports can be delivered; with a short lease, more often
 
 
@@ -55,8 +56,7 @@ def create_app(settings: Settings, *, sessions: Sessions | None = None) -> Starl
             factory = sessions or session_factory(engine)
             hub = Hub(factory)
             await stack.enter_async_context(hub.running(url if settings.notifications else None))
-            beating = asyncio.create_task(_beat(factory, timedelta(seconds=settings.lease_seconds)), name="beat")
-            stack.push_async_callback(_end, beating)
+            await stack.enter_async_context(_beating(factory, timedelta(seconds=settings.lease_seconds)))
             yield {"engine": engine, "sessions": factory, "hub": hub}
 
     endpoint = Endpoint(build_schema(), settings)
@@ -105,17 +105,25 @@ async def to_explorer(_request: Request) -> Response:
     return RedirectResponse("/graphql")
 
 
-async def _end(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait until it has given its connection back."""
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+@asynccontextmanager
+async def _beating(sessions: Sessions, lease: timedelta) -> AsyncIterator[None]:
+    """Say again and again, while the block runs, that reports can be delivered: else no attempt counts as lost."""
+    ending = asyncio.Event()
+    task = asyncio.create_task(_beat(sessions, lease, ending), name="beat")
+    try:
+        yield
+    finally:
+        ending.set()  # cancelled in the midst of connecting, it would leave half a connection behind
+        _, unfinished = await asyncio.wait({task}, timeout=LAST_BEAT_SECONDS)
+        for each in unfinished:
+            each.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
-async def _beat(sessions: Sessions, lease: timedelta) -> None:
-    """Say again and again that reports can be delivered: without it, no attempt counts as lost."""
+async def _beat(sessions: Sessions, lease: timedelta, ending: asyncio.Event) -> None:
     period = min(BEAT_SECONDS, attempts.beat_period(lease).total_seconds())
     failing = False
-    while True:
+    while not ending.is_set():
         try:
             async with sessions() as session, session.begin():
                 await attempts.beat(session, "graph", attempts.coverage_gap(lease))
@@ -124,4 +132,5 @@ async def _beat(sessions: Sessions, lease: timedelta) -> None:
             if not failing:
                 log.warning("beat_failed", error=str(error))
             failing = True
-        await asyncio.sleep(period)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ending.wait(), period)

@@ -82,6 +82,7 @@ def test_values_whose_sum_is_not_finite_are_finite_all_the_same() -> None:
     assert summarise("loss", [1, 2], [1.7e308, 1.6e308]) == Summary("loss", 2, 1, 2, 1.6e308, 2, 1.6e308, 1, 1.7e308)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(), min_size=1, max_size=20))
 def test_a_summary_is_what_one_finds_by_hand(values: list[float]) -> None:
     values = [value + 0.0 for value in values]  # no -0.0: it is equal to 0.0, and either may be the extreme

@@ -6,6 +6,7 @@ import resource
 import signal
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,13 @@ mutation Report($input: ReportAttemptInput!) {
 """
 
 
+BEAT = "SELECT beat_at FROM coverage WHERE role = 'scheduler'"
+COVERED = """
+SELECT count(*) = 2
+   AND min(now() - covered_since) > $1 * interval '1 s'
+   AND max(now() - beat_at) < $1 * interval '0.3 s'
+FROM coverage
+"""
 LATE_POINTS = {"loss": {"steps": [10**6], "values": [0.5], "elapsed": [1.0]}}
 
 
@@ -80,26 +88,16 @@ async def more_than_a_lease() -> None:
 
 async def a_covered_lease(service: Service) -> None:
     """Wait until attempts that were silent all the time would have been found."""
-    begin = time.monotonic()
-    while not await service.fetch(
-        """
-        SELECT FROM coverage
-        HAVING min(now() - covered_since) > $1 * interval '1 s' AND max(now() - beat_at) < $1 * interval '0.3 s'
-        """,
-        1.2 * LEASE_SECONDS,
-    ):
-        assert time.monotonic() < begin + 60, "nobody covers a lease"
+    await eventually(lambda: service.says(COVERED, 1.2 * LEASE_SECONDS), "a lease is covered")
     await rounds(service, 3)
 
 
 async def rounds(service: Service, count: int) -> None:
     """Wait until the scheduler has looked at everything so many times more."""
-    seen: set[object] = set()
-    begin = time.monotonic()
-    while len(seen) <= count:
-        [row] = await service.fetch("SELECT beat_at FROM coverage WHERE role = 'scheduler'")
-        seen.add(row["beat_at"])
-        assert time.monotonic() < begin + 60, "the scheduler does not beat"
+    for _ in range(count):
+        [row] = await service.fetch(BEAT)
+        has_beaten = partial(service.says, f"SELECT ({BEAT}) IS DISTINCT FROM $1", row["beat_at"])
+        await eventually(has_beaten, "the scheduler looks at everything")
 
 
 # --- outages ---------------------------------------------------------------------------------------------------------

@@ -233,7 +233,6 @@ async def nothing_was_lost_or_doubled(cell: Cell) -> None:
 
 async def nothing_is_left(service: Service) -> None:
     await eventually(lambda: not service.processes_of(), "no supervisor, no child, no grandchild")
-    [machine] = await service.machines()
-    assert (machine["state"], machine["free"]) == ("ONLINE", machine["resources"])
+    await eventually(service.is_free, "the machine is free again")
     assert await service.end() == 0
     await eventually(lambda: not service.everything(), "no process of the service")

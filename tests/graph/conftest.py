@@ -22,6 +22,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 import uvicorn
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -239,12 +240,27 @@ async def serving(settings: Settings, sessions: Sessions | None = None) -> Async
         listening.close()
 
 
+@pytest.fixture(autouse=True)
+def plain_logs() -> Iterator[None]:
+    """Tracebacks as text: structlog's default draws them with all locals, which takes longer than most tests."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(["event"]),
+        ],
+        cache_logger_on_first_use=False,
+    )
+    yield
+    structlog.reset_defaults()
+
+
 Serve = Callable[..., Awaitable[Api]]
 
 
 @pytest.fixture
-async def serve(database_url: str) -> AsyncIterator[Serve]:
-    """Start a graph process: `await serve(sessions=None, **settings)`. It ends with the test."""
+async def serve(database_url: str, engine: AsyncEngine) -> AsyncIterator[Serve]:
+    """Start a graph process: `await serve(sessions=None, **settings)`. It ends with the test, and before its engine."""
     async with AsyncExitStack() as stack:
 
         async def start(sessions: Sessions | None = None, **given: Any) -> Api:

@@ -71,6 +71,10 @@ def test_an_application_needs_the_url_of_a_database() -> None:
         create_app(Settings())
 
 
+def point(step: int) -> Any:
+    return {"loss": {"steps": [step], "values": [1], "elapsed": [1]}}
+
+
 Away = Callable[[], AbstractAsyncContextManager[None]]
 
 
@@ -108,7 +112,7 @@ async def test_a_database_that_goes_away_and_comes_back_is_nobodys_end(
         assert "not currently accepting connections" in response.json()["reason"]
         error = await api.error("{ simulations { nodes { id } } }")
         assert error["message"] == "Something went wrong on the server."
-        body = await supervisor.report_body(batch=2, points={"loss": {"steps": [2], "values": [1], "elapsed": [1]}})
+        body = await supervisor.report_body(batch=2, points=point(2))
         assert "OVER" not in str(body), "a supervisor goes on spooling"
         assert body["errors"][0]["message"] == error["message"]
         assert (await api.client.get("/healthz")).status_code == 200
@@ -138,8 +142,9 @@ async def test_curves_go_on_after_the_database_was_away(world: World, database_a
         got = [await events.next()]
         async with database_away():
             pass
-        await supervisor.loss(2)
-        await supervisor.exit()
+        for given in ({"batch": 2, "points": point(2)}, {"batch": 3, "exit": {"exitCode": 0}}):
+            while "errors" in await supervisor.report_body(**given):
+                pass  # a pooled connection may not have noticed yet: a supervisor sends it again
         with suppress(Exception):  # cut off, or not: both are fine
             while True:
                 got.append(await events.next())

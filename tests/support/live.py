@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,10 +84,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def eventually(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+async def eventually(
+    condition: Callable[[], bool | Awaitable[bool]], what: str, seconds: float = PATIENCE_SECONDS
+) -> None:
     """Wait for something that nothing announces."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (await answer if isinstance(answer := condition(), Awaitable) else answer):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
         await asyncio.sleep(0.02)
 
@@ -255,6 +257,10 @@ class Service:
     async def machines(self) -> list[dict[str, Any]]:
         return list((await self.execute(MACHINES))["machines"]["nodes"])
 
+    async def is_free(self) -> bool:
+        """Whether all machines are there and all that they have is free."""
+        return all(each["state"] == "ONLINE" and each["free"] == each["resources"] for each in await self.machines())
+
     # --- what is behind it ---------------------------------------------------------------------------------------
 
     @property
@@ -277,6 +283,11 @@ class Service:
             return list(await connection.fetch(statement, *arguments))
         finally:
             await connection.close()
+
+    async def says(self, question: str, *arguments: object) -> bool:
+        """Ask the database a question that it answers with yes or no."""
+        [[answer]] = await self.fetch(question, *arguments)
+        return bool(answer)
 
     async def alter(self, statements: str) -> None:
         """Change what the database holds, all at once."""

@@ -1,4 +1,4 @@
-"""A simulation that walks so many steps and ends: `python walker.py DIRECTORY STEPS SECONDS_A_STEP`.
+"""A simulation that walks so many steps and ends: `python walker.py DIRECTORY STEPS`.
 
 It holds a lock of its simulation's while it lives; a second one of the same simulation says so in `DIRECTORY/second`.
 """
@@ -12,13 +12,15 @@ import sys
 import time
 from pathlib import Path
 
+PAUSE_SECONDS = 0.02
+
 
 def value_at(attempt: int, step: int) -> float:
     """What it prints at a step: no two attempts print the same."""
     return attempt + 1 / (step + 1)
 
 
-def main(directory: Path, steps: int, pause_seconds: float) -> int:
+def main(directory: Path, steps: int) -> int:
     simulation, attempt = os.environ["SIMULATION_NAME"], int(os.environ["SIMULATION_ATTEMPT"])
     alone = os.open(directory / f"{simulation}.lock", os.O_RDWR | os.O_CREAT)
     try:
@@ -29,9 +31,9 @@ def main(directory: Path, steps: int, pause_seconds: float) -> int:
         return 99
     for step in range(steps):
         print(json.dumps({"step": step, "loss": value_at(attempt, step)}))  # noqa: T201  # its curve
-        time.sleep(pause_seconds)
+        time.sleep(PAUSE_SECONDS)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
