@@ -59,7 +59,7 @@ async def follow(
     wanted = frozenset(metrics) if metrics is not None else None
     cursor = decode(after)
     limit = curve.points_asked(max_points) if max_points is not None else None
-    told: Head | None = None
+    told: tuple[Head, bool] | None = None  # where it stands, and that this is the end of the log
     with info.context.hub.tail(simulation_id) as tail:
         if limit is not None and after is None:
             then = await tail.head()
@@ -79,12 +79,12 @@ async def follow(
                 # At the end of the log everybody gets the same; the past is everybody's own.
                 event = make() if more else tail.shared((cursor, wanted, live), make)
                 if event.series:
-                    told = head
+                    told = (head, live)
                     yield event
             if batches:
                 continue
-            if head != told or head.state.is_final:
-                told = head
+            if told != (head, True) or head.state.is_final:
+                told = (head, True)
                 make = partial(_event, cursor, head.attempt, head, (), wanted, True)
                 yield tail.shared((cursor, wanted, None), make)
             if head.state.is_final:

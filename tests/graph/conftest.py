@@ -206,6 +206,20 @@ class _Server(uvicorn.Server):
     async def main_loop(self) -> None:
         await self.ended.wait()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As in earnest, without the tenth of a second that it always pauses there."""
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                while self.server_state.connections or self.server_state.tasks:
+                    await asyncio.sleep(0.001)
+        for task in self.server_state.tasks:
+            task.cancel()
+        await self.lifespan.shutdown()
+
 
 @asynccontextmanager
 async def serving(settings: Settings, sessions: Sessions | None = None) -> AsyncIterator[Api]:
