@@ -81,7 +81,7 @@ async def follow(
                 if event.series:
                     told = (head, live)
                     yield event
-            if batches:
+            if more:
                 continue
             if told != (head, True) or head.state.is_final:
                 told = (head, True)

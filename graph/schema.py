@@ -214,7 +214,7 @@ class Subscription:
         "With `maxPoints` (1 to 100,000) and no cursor the past comes first, with at most so many points of each "
         "metric, in one event per attempt; what is new comes in full."
     )
-    async def convergence(
+    def convergence(  # returns the generator itself: one more layer would cost each delivery
         self,
         info: Info,
         simulation_id: strawberry.ID,
@@ -222,8 +222,7 @@ class Subscription:
         after: str | None = None,
         max_points: int | None = None,
     ) -> AsyncIterator[ConvergenceEvent]:
-        async for event in of_convergence.follow(info, simulation_id, metrics, after, max_points):
-            yield event
+        return of_convergence.follow(info, simulation_id, metrics, after, max_points)
 
     @strawberry.subscription(description="Its log: the past behind the cursor, then live, to the end.")
     async def logs(self, info: Info, simulation_id: strawberry.ID, after: str | None = None) -> AsyncIterator[LogChunk]:

@@ -97,15 +97,16 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
             feed.executor, feed.source = self, source
         return source
 
-    async def text_of(self, event: object) -> str | None:
-        """The encoded data of an event, executed by whoever came first; None if it can't be shared."""
+    def shared_text(self, event: object) -> str | None:
+        """The encoded data of an event that somebody with the same selection and rights has had executed."""
         memo: Memo | None = getattr(event, "memo", None)
-        if memo is None:
-            return None
-        result = memo.results.get(self._sharing_key)
-        if result is None:
-            made: Any = self.build_per_event_executor(event).execute_operation(False)
-            result = await made if self.is_awaitable(made) else made
+        result = memo.results.get(self._sharing_key) if memo is not None else None
+        return result.data.text if result is not None and isinstance(result.data, Encoded) else None
+
+    async def text_of(self, event: object) -> str | None:
+        """The encoded data of an event, executed now; None if it can't be shared."""
+        made: Any = self.build_per_event_executor(event).execute_operation(False)
+        result = await made if self.is_awaitable(made) else made
         return result.data.text if isinstance(result.data, Encoded) else None
 
     def build_per_event_executor(self, payload: Any) -> ExecutionContext:

@@ -60,7 +60,7 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
         send = cast("ASGIWebSocketAdapter", self.websocket).ws.send_text
         try:
             async for event in feed.source:
-                text = await feed.executor.text_of(event)
+                text = feed.executor.shared_text(event) or await feed.executor.text_of(event)
                 if text is None:
                     raise RuntimeError("an event that could be shared before can't be shared now")
                 await send(f"{begin}{text}}}}}")

@@ -52,13 +52,14 @@ async def test_the_past_comes_first_then_what_is_live_then_the_final_state(world
     await supervisor.loss(1, 2)
     await supervisor.loss(3)
     async with world.api.subscribe(CURVE, {"id": supervisor.simulation_id}) as events:
-        past = [await events.next(), await events.next()]
+        past = [await events.next(), await events.next(), await events.next()]
         await supervisor.loss(4)
         live = await events.next()
         await supervisor.exit()
         rest = await events.all()
-    assert [event["cursor"] for event in (*past, live)] == ["1-1", "1-2", "1-3"]
-    assert [event["live"] for event in (*past, live)] == [False, False, True]
+    assert [event["cursor"] for event in (*past, live)] == ["1-1", "1-2", "1-2", "1-3"]
+    assert [event["live"] for event in (*past, live)] == [False, False, True, True]
+    assert past[2]["series"] == [], "nothing new: it only says that the past is over"
     assert past[0]["series"] == [
         {"metric": "loss", "steps": [1, 2], "values": [1 / 2, 1 / 3], "elapsed": [0.1, 0.2], "supersedesFrom": None}
     ]
@@ -283,7 +284,8 @@ async def test_twenty_subscribers_cost_one_read_per_batch(
     variables = {"id": supervisor.simulation_id}
     subscribers = [api.subscribe_directly(CURVE, variables) for _ in range(20)]
     for events in subscribers:
-        await anext(events)
+        assert not (await anext(events))["live"]
+        assert (await anext(events))["live"]
     waiting = [asyncio.create_task(anext(events)) for events in subscribers]
     (tail,) = api.hub._tails.values()
     for number in range(1, 4):

@@ -69,7 +69,7 @@ def test_the_token_is_neither_in_an_argument_nor_in_an_environment(service: Any,
 def test_signals_and_descriptors_are_as_a_program_expects_them(service: Any, supervise: Any) -> None:
     supervise(entrypoint=["sh", "-c", "grep SigIgn /proc/self/status; ls /proc/self/fd | tr '\\n' ' '"]).wait()
     ignored, descriptors = service.log("STDOUT").split("\n")
-    assert int(ignored.split()[1], 16) == 0
+    assert int(ignored.split()[1], 16) & 0x7FFFFFFF == 0  # from the 32nd on they are the C library's own
     assert descriptors.split() == ["0", "1", "2", "3"]  # 3 is the directory that ls reads
 
 
