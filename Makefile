@@ -30,7 +30,7 @@ chaos: $(VENV)/installed-test ## The long form of the chaos test: CHAOS_SECONDS=
 	@CHAOS_SECONDS=$${CHAOS_SECONDS:-300} CHAOS_SIMULATIONS=$${CHAOS_SIMULATIONS:-500} $(BIN)/python -m pytest -s tests/flows/test_chaos.py
 
 bench: $(VENV)/installed-test ## What the performance claims are measured with
-	@$(BIN)/python -m benchmarks.latency
+	@for name in latency fanout curve; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 schema: $(VENV)/installed-run ## Write graph/schema.graphql anew, after the schema was changed on purpose
 	@$(BIN)/python -m graph.export > graph/schema.graphql
