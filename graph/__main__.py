@@ -13,6 +13,8 @@ from db.connection import DatabaseError
 from db.schema import SchemaMismatch
 from graph.app import check_database, create_app
 
+# Longer than clients and proxies keep an idle connection: whoever closes first must not be the one who is asked.
+KEEP_ALIVE_SECONDS = 75
 SHUTDOWN_SECONDS = 3  # for open requests; streams are told to come back at once
 
 
@@ -37,6 +39,7 @@ def main() -> int:
         ws="websockets-sansio",
         ws_per_message_deflate=False,  # costs a third of the CPU and twice the memory per socket
         ws_max_size=1_048_576,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         access_log=False,
         log_config=None,

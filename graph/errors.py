@@ -27,8 +27,14 @@ from graph.terms import described
 log = structlog.get_logger()
 
 
-# What is raised while the database is away: a connection that can't be made comes as the driver's own error.
-DATABASE_AWAY = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+# What is raised while the database is away: SQLAlchemy wraps what a statement meets, not what a new connection does.
+DATABASE_AWAY = (
+    SQLAlchemyError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
 
 
 class SafeError(GraphQLError):
