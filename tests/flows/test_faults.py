@@ -1,12 +1,12 @@
 """What goes wrong besides being killed: outages, clocks, full disks, twins, and those who come back too late."""
 
-from __future__ from contextlib import suppress
-import annotations
+from __future__ import annotations
 
 import resource
 import signal
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
