@@ -78,12 +78,16 @@ class Listener:
     async def say(self, channel: Channel, payload: str) -> None:
         """Notify at once, outside any transaction; while the connection is broken, nothing: it is only a hint."""
         async with self._saying:
-            if self._connection is None:
+            connection = self._connection
+            if connection is None:
                 return
             try:
-                await self._connection.execute("SELECT pg_notify($1, $2)", channel.value, payload)
+                await connection.execute("SELECT pg_notify($1, $2)", channel.value, payload)
             except _BREAKS as error:
                 log.debug("notify_failed", channel=channel.value, error=str(error))
+                if connection.is_closed():
+                    # A protocol error closes it without a word to its termination listeners; this tells them.
+                    connection.terminate()
 
     async def run(self) -> None:
         """Listen until cancelled."""

@@ -138,6 +138,23 @@ async def test_what_is_said_while_the_connection_is_broken_is_lost_and_harms_nob
         assert await heard.next() == (Channel.CONVERGENCE, None)
 
 
+async def test_a_connection_closed_by_a_protocol_error_is_made_again(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+
+    async def connect(url: str) -> Any:
+        made.append(await connect_raw(url))
+        return made[-1]
+
+    monkeypatch.setattr("db.notifications.connect_raw", connect)
+    async with ears(database_url, Channel.CONVERGENCE) as heard:
+        made[0]._protocol.abort()  # what asyncpg does then, without a word to those who wait for the connection's end
+        await heard.say(Channel.CONVERGENCE, "1")
+        assert await heard.next() == (Channel.CONVERGENCE, None)
+        assert len(made) == 2
+
+
 async def test_a_listener_waits_for_a_server_that_is_not_there_yet(
     rows: Rows, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
