@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Hashable, Sequence
+from copy import copy
 from decimal import Decimal
 from functools import partial
 
 import strawberry
 
-from db.convergence import Head
+from db.convergence import Batch, Head
 from db.convergence import Series as DbSeries
 from graph import curve
 from graph.context import Info
 from graph.cursors import decode, encode
 from graph.errors import BadInput, NotFound
+from graph.hub import Tail
 from graph.ids import number_asked
 from graph.scalars import MAX_METRICS, Step
-from graph.sharing import Memo
+from graph.sharing import Memo, wanted_feed
 from graph.terms import Reason, SimulationState
 from policy.cost import cost_so_far
 
@@ -59,37 +61,99 @@ async def follow(
     wanted = frozenset(metrics) if metrics is not None else None
     cursor = decode(after)
     limit = curve.points_asked(max_points) if max_points is not None else None
-    told: tuple[Head, bool] | None = None  # where it stands, and that this is the end of the log
-    with info.context.hub.tail(simulation_id) as tail:
+    feed = wanted_feed.get()
+    with info.context.hub.watched(simulation_id), info.context.hub.tail(simulation_id) as tail:
+        await tail.ready()
+        follower = Follower(tail, cursor, wanted)
         if limit is not None and after is None:
-            then = await tail.head()
+            then = tail.head
             for piece in await curve.past(info.context.sessions, simulation_id, wanted, limit):
-                cursor = piece.cursor
+                follower.cursor = piece.cursor
                 if then is not None and piece.series:
-                    yield _event(cursor, piece.cursor[0], then, piece.series, wanted, live=False)
+                    yield _event(piece.cursor, piece.cursor[0], then, piece.series, wanted, live=False)
         while True:
             pulse = tail.pulse.next
-            head, batches, more = await tail.read(cursor)
-            if head is None:
-                raise NotFound("There is no such simulation.")
-            for position, batch in enumerate(batches):
-                cursor = batch.cursor
-                live = not more and position == len(batches) - 1
-                make = partial(_event, cursor, batch.attempt, head, batch.series, wanted, live)
-                # At the end of the log everybody gets the same; the past is everybody's own.
-                event = make() if more else tail.shared((cursor, wanted, live), make)
-                if event.series:
-                    told = (head, live)
-                    yield event
-            if more:
-                continue
-            if told != (head, True) or head.state.is_final:
-                told = (head, True)
-                make = partial(_event, cursor, head.attempt, head, (), wanted, True)
-                yield tail.shared((cursor, wanted, None), make)
-            if head.state.is_final:
+            for event in await follower.next():
+                yield event
+            if follower.ended:
                 return
-            await pulse.wait()
+            if feed is not None and feed.send is not None and follower.caught_up and not pulse.is_set():
+                await tail.audience.stay(follower, feed)
+            elif follower.caught_up:
+                await pulse.wait()
+
+
+class Follower:
+    """A subscriber's place in a log, and what it was told last."""
+
+    def __init__(self, tail: Tail, cursor: tuple[int, int], wanted: frozenset[str] | None) -> None:
+        self.cursor = cursor
+        self.caught_up = False
+        self.ended = False
+        self._tail = tail
+        self._wanted = wanted
+        self._told: tuple[Head, bool] | None = None  # where it stands, and that this is the end of the log
+
+    @property
+    def key(self) -> Hashable:
+        return (self.cursor, self._told, self._wanted)
+
+    def copy(self) -> Follower:
+        return copy(self)
+
+    def move(self, to: Follower) -> None:
+        self.cursor, self._told = to.cursor, to._told
+
+    async def next(self) -> Sequence[ConvergenceEvent]:
+        """What is behind the cursor: from the tail, or a page of it from the database."""
+        events = self.at_hand()
+        if events is None:
+            head = self._tail.head  # before the page: a final one means that none is missing
+            page = await self._tail.page(self.cursor)
+            self.caught_up = not page
+            events = self._past(head, page) if page else self._present(head, page)
+        return events
+
+    def at_hand(self) -> Sequence[ConvergenceEvent] | None:
+        """What the tail holds behind the cursor; None if it does not reach back so far."""
+        head = self._tail.head  # older than the batches, or as old: a final one means that none is missing
+        batches = self._tail.behind(self.cursor)
+        self.caught_up = batches is not None
+        return self._present(head, batches) if batches is not None else None
+
+    def _past(self, head: Head | None, batches: Sequence[Batch]) -> Sequence[ConvergenceEvent]:
+        """Events of a cursor that is catching up: its own, not shared."""
+        events = []
+        for batch in batches:
+            self.cursor = batch.cursor
+            event = _event(self.cursor, batch.attempt, _there(head), batch.series, self._wanted, live=False)
+            if event.series:
+                self._told = (_there(head), False)
+                events.append(event)
+        return events
+
+    def _present(self, found: Head | None, batches: Sequence[Batch]) -> Sequence[ConvergenceEvent]:
+        """Events at the end of the log, where everybody gets the same."""
+        events, head, wanted = [], _there(found), self._wanted
+        for left, batch in enumerate(batches, 1 - len(batches)):
+            self.cursor, live = batch.cursor, left == 0
+            make = partial(_event, self.cursor, batch.attempt, head, batch.series, wanted, live)
+            event = self._tail.shared((self.cursor, wanted, live), make)
+            if event.series:
+                self._told = (head, live)
+                events.append(event)
+        if self._told != (head, True) or head.state.is_final:
+            self._told = (head, True)
+            make = partial(_event, self.cursor, head.attempt, head, (), wanted, True)
+            events.append(self._tail.shared((self.cursor, wanted, None), make))
+            self.ended = head.state.is_final
+        return events
+
+
+def _there(head: Head | None) -> Head:
+    if head is None:
+        raise NotFound("There is no such simulation.")
+    return head
 
 
 def _event(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import structlog
@@ -21,7 +21,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from db import convergence
 from db.convergence import START, Batch, Head
 from db.notifications import Channel, Listener, listening, payload_of
+from graph.audience import Audience
 from graph.errors import DATABASE_AWAY
+from graph.watching import Watching
 
 log = structlog.get_logger()
 
@@ -64,6 +66,7 @@ class Tail:
     def __init__(self, simulation_id: int, sessions: async_sessionmaker[AsyncSession]) -> None:
         self.simulation_id = simulation_id
         self.pulse = Pulse()
+        self.audience = Audience()
         self.subscribers = 0
         self._sessions = sessions
         self._batches: deque[Batch] = deque()
@@ -87,38 +90,37 @@ class Tail:
         if self._reading is not None:
             self._reading.cancel()
 
-    async def head(self) -> Head | None:
-        """Where the simulation stands, as far as the tail was read; None if there is none."""
-        await self._first_read()
+    @property
+    def head(self) -> Head | None:
+        """Where the simulation stands, as far as the tail was read; None if there is none. After `ready`."""
         return self._head
 
-    async def read(self, after: tuple[int, int]) -> tuple[Head | None, Sequence[Batch], bool]:
-        """Where the simulation stands, some batches behind the cursor, and whether there are more right now.
-
-        The head is as old as, or older than, the end of the log: a final head and no batch means that all was read.
-        """
-        await self._first_read()
-        head = self._head
-        if after >= self._begin:
-            return head, self._behind(after), False
-        async with self._sessions() as session:
-            page = await convergence.read(session, self.simulation_id, after, limit=PAGE_BATCHES)
-        return head, page, bool(page)
-
-    async def _first_read(self) -> None:
+    async def ready(self) -> None:
+        """Wait until the tail has been read once."""
         await self._read_once.wait()
-        if self._defect is not None:
-            raise self._defect
+        self._whole_or_raise()
 
-    def _behind(self, after: tuple[int, int]) -> Sequence[Batch]:
-        """What the tail holds behind the cursor: looked for from its end, where almost all cursors are."""
+    def behind(self, after: tuple[int, int]) -> Sequence[Batch] | None:
+        """What the tail holds behind the cursor; None if it does not reach back so far. After `ready`."""
+        self._whole_or_raise()
+        if after < self._begin:
+            return None
         found: list[Batch] = []
-        for batch in reversed(self._batches):
+        for batch in reversed(self._batches):  # from its end, where almost all cursors are
             if batch.cursor <= after:
                 break
             found.append(batch)
         found.reverse()
         return found
+
+    async def page(self, after: tuple[int, int]) -> Sequence[Batch]:
+        """Some batches behind the cursor, from the database."""
+        async with self._sessions() as session:
+            return await convergence.read(session, self.simulation_id, after, limit=PAGE_BATCHES)
+
+    def _whole_or_raise(self) -> None:
+        if self._defect is not None:
+            raise self._defect
 
     def shared(self, key: Hashable, make: Callable[[], Shared]) -> Shared:
         """The one object that all subscribers use who would make the same from this tail."""
@@ -146,6 +148,7 @@ class Tail:
             answered, failing = asked, False
             self._read_once.set()
             self.pulse.beat()
+            await self.audience.tell()
 
     async def _refresh(self) -> None:
         async with self._sessions() as session:
@@ -191,8 +194,9 @@ class Changes:
 class Hub:
     """All tails and all watchers of one graph process."""
 
-    def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+    def __init__(self, sessions: async_sessionmaker[AsyncSession], watching: Watching) -> None:
         self._sessions = sessions
+        self._watching = watching
         self._tails: dict[int, Tail] = {}
         self._watchers: dict[Channel, set[Changes]] = {Channel.SIMULATIONS: set(), Channel.MACHINES: set()}
         self._committed: set[int] = set()
@@ -247,6 +251,10 @@ class Hub:
             if not tail.subscribers:
                 self._tails.pop(simulation_id, None)
                 tail.close()
+
+    def watched(self, simulation_id: int) -> AbstractContextManager[None]:
+        """Somebody watches this simulation while the block runs: an attended one runs only then."""
+        return self._watching.watched(simulation_id)
 
     @contextmanager
     def changes(self, channel: Channel) -> Iterator[Changes]:

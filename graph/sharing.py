@@ -10,7 +10,7 @@ Also here: lists of plain numbers are completed as they are, without a visit to 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterable, Hashable
+from collections.abc import AsyncIterable, Awaitable, Callable, Hashable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import NoneType
@@ -79,6 +79,24 @@ class Feed:
 
     executor: ExecutionContext | None = None
     source: AsyncIterable[object] | None = None
+    send: Callable[[str], Awaitable[None]] | None = None  # set by a transport that can be sent to without being pulled
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for those who get the same text of an event."""
+        assert self.executor is not None
+        return self.executor.sharing_key
+
+    async def text(self, event: object) -> str | None:
+        """The encoded data of an event; None if it can't be shared."""
+        assert self.executor is not None
+        return self.executor.shared_text(event) or await self.executor.text_of(event)
+
+    async def send_all(self, texts: Sequence[str]) -> None:
+        """Send events as `text` made them."""
+        assert self.send is not None
+        for text in texts:
+            await self.send(text)
 
 
 wanted_feed: ContextVar[Feed | None] = ContextVar("wanted_feed", default=None)
@@ -87,7 +105,7 @@ wanted_feed: ContextVar[Feed | None] = ContextVar("wanted_feed", default=None)
 class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
     """Strawberry's executor, which looks into an event's memo first."""
 
-    _sharing_key: Hashable = None
+    sharing_key: Hashable = None
 
     def cancellable_iterable(self, iterable: Any) -> Any:
         """Note the source of a subscription's events, for a transport that asked for it."""
@@ -100,7 +118,7 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
     def shared_text(self, event: object) -> str | None:
         """The encoded data of an event that somebody with the same selection and rights has had executed."""
         memo: Memo | None = getattr(event, "memo", None)
-        result = memo.results.get(self._sharing_key) if memo is not None else None
+        result = memo.results.get(self.sharing_key) if memo is not None else None
         return result.data.text if result is not None and isinstance(result.data, Encoded) else None
 
     async def text_of(self, event: object) -> str | None:
@@ -110,20 +128,20 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
         return result.data.text if isinstance(result.data, Encoded) else None
 
     def build_per_event_executor(self, payload: Any) -> ExecutionContext:
-        if self._sharing_key is None:
-            self._sharing_key = self._make_sharing_key()
+        if self.sharing_key is None:
+            self.sharing_key = self._make_sharing_key()
         return super().build_per_event_executor(payload)  # type: ignore[return-value]  # a copy of self
 
     def execute_operation(self, serially: bool | None = None) -> Any:
         memo: Memo | None = getattr(self.root_value, "memo", None)
         if memo is None:
             return super().execute_operation(serially)
-        found = memo.results.get(self._sharing_key)
+        found = memo.results.get(self.sharing_key)
         if found is not None:
             return found
         made: Any = super().execute_operation(serially)  # awaitable if one of its resolvers is
         if isinstance(made, ExecutionResult) and not made.errors and made.data is not None:
-            made = memo.results[self._sharing_key] = ExecutionResult(Encoded(made.data))
+            made = memo.results[self.sharing_key] = ExecutionResult(Encoded(made.data))
         return made
 
     def complete_list_value(

@@ -45,15 +45,19 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
     async def _deliver(self, operation: Operation[Context, None], feed: Feed, result_source: Any) -> None:
         """Send the rest of the events as they were encoded once for everybody."""
         assert feed.source is not None
-        assert feed.executor is not None
         begin = f'{{"id":{dumps(operation.id)},"type":"next","payload":{{"data":'
-        send = cast("ASGIWebSocketAdapter", self.websocket).ws.send_text
+        socket = cast("ASGIWebSocketAdapter", self.websocket).ws
+
+        async def send(text: str) -> None:
+            await socket.send_text(f"{begin}{text}}}}}")
+
+        feed.send = send  # from here on it may be told with others, below: see graph/audience.py
         try:
             async for event in feed.source:
-                text = feed.executor.shared_text(event) or await feed.executor.text_of(event)
+                text = await feed.text(event)
                 if text is None:
                     raise RuntimeError("an event that could be shared before can't be shared now")
-                await send(f"{begin}{text}}}}}")
+                await send(text)
         except WebSocketDisconnect as gone:
             raise WebSocketDisconnected from gone
         except Exception as error:  # noqa: BLE001  # the stream knows how to tell: as if it had been raised there

@@ -284,6 +284,7 @@ async def test_an_old_attempt_that_returns_after_its_successor_began_is_over_and
         part_on(database_url, ("-m", "scheduler"), {**SHORT_LEASE, "SIMULATIONS_MACHINE_NAME": "elsewhere"}) as other,
     ):
         await service.up()
+        await eventually(service.is_free, "its machine has joined")
         [here] = await service.machines()
         await service.execute(DRAIN, id=here["id"])
         other.port = service.port

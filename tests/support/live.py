@@ -259,7 +259,10 @@ class Service:
 
     async def is_free(self) -> bool:
         """Whether all machines are there and all that they have is free."""
-        return all(each["state"] == "ONLINE" and each["free"] == each["resources"] for each in await self.machines())
+        machines = await self.machines()
+        return bool(machines) and all(
+            each["state"] == "ONLINE" and each["free"] == each["resources"] for each in machines
+        )
 
     # --- what is behind it ---------------------------------------------------------------------------------------
 
