@@ -47,6 +47,7 @@ class Simulation(Answer):
     state: str
     reason: str | None
     reason_detail: str | None
+    attended: bool = False
     waiting: Waiting | None
     stop_wanted: StopWanted | None
     project: Named

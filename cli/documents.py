@@ -6,7 +6,7 @@ from gql import gql
 
 _SUMMARY = """
 fragment Summary on Simulation {
-  id name state reason reasonDetail createdAt startedAt finishedAt
+  id name state reason reasonDetail attended createdAt startedAt finishedAt
   waiting { reason detail }
   stopWanted { reason by }
   project { id name }

@@ -33,6 +33,8 @@ class Order:
     priority: int | None = None
     max_runtime: str | None = None
     max_retries: int | None = None
+    attended: bool = False
+    attended_grace: str | None = None
     client_key: str | None = None
     working_directory: str | None = None
 
@@ -51,7 +53,8 @@ def order_input(order: Order) -> dict[str, object]:
     """Put an order into the API's words, but for the machine, whose name needs looking up. Raises `UsageError`."""
     if not order.command:
         raise UsageError("What shall run? Give the command after two dashes: simulations submit -- python train.py")
-    seconds = math.ceil(parse_duration(order.max_runtime).total_seconds()) if order.max_runtime is not None else None
+    if order.attended_grace is not None and not order.attended:
+        raise UsageError("--attended-grace says for how long an attended simulation may go unwatched: add --attended.")
     resources = _given(
         cpus=order.cpus,
         memoryGib=order.memory_gib,
@@ -69,7 +72,9 @@ def order_input(order: Order) -> dict[str, object]:
         tags=list(order.tags) or None,
         resources=resources or None,
         priority=order.priority,
-        limits=_given(maxRuntimeSeconds=seconds, maxRetries=order.max_retries) or None,
+        limits=_given(maxRuntimeSeconds=_seconds(order.max_runtime), maxRetries=order.max_retries) or None,
+        attended=order.attended or None,
+        attendedGraceSeconds=_seconds(order.attended_grace),
         clientKey=order.client_key,
         workingDirectory=absolute_directory(order.working_directory),
     )
@@ -83,7 +88,13 @@ def tell(simulation: Simulation, *, as_json: bool, watching: bool) -> None:
     print_line(clean(simulation.id))
     say(f"{clean(simulation.name)} is {simulation.state} in the project {clean(simulation.project.name)}.")
     if not watching:
-        say(f"Watch its curve: simulations watch {clean(simulation.id)}   (or: simulations watch last)")
+        does = "It starts when somebody watches its curve" if simulation.attended else "Watch its curve"
+        say(f"{does}: simulations watch {clean(simulation.id)}   (or: simulations watch last)")
+
+
+def _seconds(duration: str | None) -> int | None:
+    """Whole seconds, rounded up."""
+    return math.ceil(parse_duration(duration).total_seconds()) if duration is not None else None
 
 
 def _warn_of_relative_files(order: Order) -> None:

@@ -43,7 +43,9 @@ def watch(server: Server, simulation_id: str, metrics: Sequence[str], *, log_sca
         else:
             asyncio.run(Follower(server, simulation_id, metrics, Lines(told)).run())
     except KeyboardInterrupt:
-        say(f"Not watching any more; the simulation goes on. Watch it again: simulations watch {clean(simulation_id)}")
+        attended = told.now is not None and told.now.attended
+        fate = "is stopped soon unless somebody watches it" if attended else "goes on"
+        say(f"Not watching any more; the simulation {fate}. Watch it again: simulations watch {clean(simulation_id)}")
         return ExitCode.INTERRUPTED
     if not as_json:
         print_line(told.end())

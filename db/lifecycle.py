@@ -47,6 +47,7 @@ FINAL_STATE_OF: dict[Reason, SimulationState] = {
     Reason.LAUNCH_ERROR: S.FAILED,
     Reason.MACHINE_LOST: S.FAILED,
     Reason.MAX_RUNTIME: S.FAILED,
+    Reason.UNWATCHED: S.FINISHED,
 }
 
 

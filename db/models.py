@@ -33,14 +33,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from db.states import LogStream, Reason, SimulationState
+from db.states import LogStream, Reason, Role, SimulationState
 
 Money = Numeric(18, 6)
 Timestamp = DateTime(timezone=True)
 
 
-def _enum(kind: type[SimulationState] | type[Reason] | type[LogStream], *, checked: bool = False) -> Enum:
-    """Text with Python's enum on this side. Only the closed set of states has a CHECK: reasons grow with releases."""
+def _enum(kind: type[SimulationState] | type[Reason] | type[LogStream] | type[Role], *, checked: bool = False) -> Enum:
+    """Text with Python's enum on this side. Only closed sets, as states and roles, have a CHECK: reasons grow."""
     return Enum(kind, native_enum=False, length=40, create_constraint=checked, name=kind.__name__.lower())
 
 
@@ -125,6 +125,8 @@ class Simulation(Base):
     max_retries: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     retry_on: Mapped[list[str]] = mapped_column(server_default=text("'{}'::text[]"))
     metric_modes: Mapped[dict[str, str]] = mapped_column(server_default=text("'{}'::jsonb"))  # MetricMode by metric
+    attended: Mapped[bool] = mapped_column(server_default=text("false"))  # runs only while somebody watches it
+    attended_grace: Mapped[timedelta] = mapped_column(server_default=text("'00:01:00'::interval"))  # and so much longer
 
     created_by: Mapped[str]
     client_key: Mapped[str | None]
@@ -152,6 +154,8 @@ class Simulation(Base):
             postgresql_where=text("state = 'QUEUED'"),
         ),
         Index("ix_simulations_active", "id", postgresql_where=text("state IN ('QUEUED', 'STARTING', 'RUNNING')")),
+        # What the planner looks through at each tick, for those that nobody watches.
+        Index("ix_simulations_attended", "id", postgresql_where=text("attended AND state IN ('STARTING', 'RUNNING')")),
         Index("ix_simulations_project_id_id", "project_id", "id"),
         Index("ix_simulations_state_id", "state", "id"),
         Index("ix_simulations_name_id", "name", "id"),
@@ -244,6 +248,19 @@ class Attempt(Base):
     )
 
 
+class Watcher(Base):
+    """A lease: somebody watches an attended simulation through a graph process, until then by Postgres' clock."""
+
+    __tablename__ = "watchers"
+
+    simulation_id: Mapped[int] = mapped_column(ForeignKey("simulations.id", ondelete="CASCADE"), primary_key=True)
+    watcher: Mapped[str] = mapped_column(primary_key=True)  # a graph process, each start of it
+    watched_until: Mapped[datetime]
+
+    # Renewed every few seconds: room on the page keeps it a heap-only update.
+    __table_args__ = ({"postgresql_with": {"fillfactor": 70}},)
+
+
 class Convergence(Base):
     """One metric of one batch, as columns. `convergence_points` is the view that unnests it for psql."""
 
@@ -292,6 +309,29 @@ class LogChunk(Base):
     stream: Mapped[LogStream] = mapped_column(_enum(LogStream))
     text: Mapped[str]
     received_at: Mapped[datetime] = _now()
+
+
+class Token(Base):
+    """What lets somebody in. Its text was shown once and is kept nowhere: it is found by its digest."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[int] = _id()
+    name: Mapped[str]  # whom events name
+    digest: Mapped[bytes] = mapped_column(unique=True)  # SHA-256 of 256 random bits: nothing to guess, so nothing slow
+    role: Mapped[Role] = mapped_column(_enum(Role, checked=True))
+    # Of which projects; null: of all. An array, so that finding a token reads one row; a project's id is never reused.
+    project_ids: Mapped[list[int] | None]
+    created_at: Mapped[datetime] = _now()
+    created_by: Mapped[str]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]  # to the minute
+
+    __table_args__ = (
+        # Events name who did it: one name is one token, until it is revoked.
+        Index("uq_tokens_name", "name", unique=True, postgresql_where=text("revoked_at IS NULL")),
+    )
 
 
 class Event(Base):

@@ -1,4 +1,7 @@
-"""Simulations: asked for, listed, cancelled, deleted. What moves them from state to state is in `lifecycle`."""
+"""Simulations: asked for, listed, cancelled, deleted. What moves them from state to state is in `lifecycle`.
+
+Whatever finds one takes a `scope`: a simulation of another project is not there for whoever asks.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,10 @@ from sqlalchemy.orm import load_only
 from db import events, lifecycle
 from db.errors import NotFound, Taken, WrongState
 from db.events import Actor
-from db.models import Attempt, Simulation
+from db.models import Attempt, Machine, Simulation
 from db.notifications import Channel, notify, payload_of
 from db.pages import Order, Page, page
+from db.projects import Scope, within
 from db.states import FINAL_STATES, Reason, SimulationState
 
 
@@ -50,12 +54,16 @@ class Wanted:
     retry_on: tuple[str, ...]
     retry_of: int | None = None
     metric_modes: dict[str, str] = field(default_factory=dict)  # MetricMode by metric; MIN may be left out
+    attended: bool = False
+    attended_grace: timedelta = timedelta(minutes=1)  # means something only where it is attended
 
     def digest(self) -> bytes:
         """Tell contents apart that are asked for under one client key."""
         content = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "machine_name"}
         if not self.metric_modes:  # digests that are kept were made before there were any
             del content["metric_modes"]
+        if not self.attended:  # likewise
+            del content["attended"], content["attended_grace"]
         return sha256(orjson.dumps(content, default=str, option=orjson.OPT_SORT_KEYS)).digest()
 
 
@@ -83,13 +91,16 @@ class Filter:
     machine_id: int | None = None
     name_contains: str | None = None
     tag: str | None = None
+    scope: Scope = None
 
 
 async def create(session: AsyncSession, wanted: Wanted, actor: Actor, *, client_key: str | None = None) -> Simulation:
     """Queue a simulation. The same key with the same content gives the one that is there already.
 
-    Raises `Taken` for the same key with other content.
+    Raises `Taken` for the same key with other content, `NotFound` for a machine that was deleted meanwhile.
     """
+    if wanted.machine_id is not None:
+        await _hold_machine(session, wanted.machine_id)
     values = {name: getattr(wanted, name) for name in wanted.__dataclass_fields__}
     values |= {name: list(values[name]) for name in ("entrypoint", "tags", "retry_on")}
     digest = wanted.digest()
@@ -121,19 +132,28 @@ async def create(session: AsyncSession, wanted: Wanted, actor: Actor, *, client_
     return created
 
 
-async def get(session: AsyncSession, simulation_id: int) -> Simulation:
-    found = await find(session, simulation_id)
-    if found is None:
-        raise NotFound("There is no such simulation.", field="id")
-    return found
+async def _hold_machine(session: AsyncSession, machine_id: int) -> None:
+    """Keep a machine from being deleted until the simulation that names it is committed: then both see each other.
+
+    The lock is the foreign key's own, taken before it would fail. It comes before no other: the simulation is new.
+    """
+    held = select(Machine.id).where(Machine.id == machine_id).with_for_update(read=True, key_share=True)
+    if await session.scalar(held) is None:
+        raise NotFound("There is no such machine.", field="resources.machine")
 
 
-async def find(session: AsyncSession, simulation_id: int) -> Simulation | None:
-    return await session.get(Simulation, simulation_id, populate_existing=True)
+async def get(session: AsyncSession, simulation_id: int, *, scope: Scope = None) -> Simulation:
+    return _seen(await find(session, simulation_id), scope)
 
 
-async def by_ids(session: AsyncSession, ids: Collection[int]) -> Sequence[Simulation]:
-    return (await session.scalars(select(Simulation).where(Simulation.id.in_(ids)))).all()
+async def find(session: AsyncSession, simulation_id: int, *, scope: Scope = None) -> Simulation | None:
+    found = await session.get(Simulation, simulation_id, populate_existing=True)
+    return found if found is not None and (scope is None or found.project_id in scope) else None
+
+
+async def by_ids(session: AsyncSession, ids: Collection[int], *, scope: Scope = None) -> Sequence[Simulation]:
+    statement = select(Simulation).where(Simulation.id.in_(ids), within(Simulation.project_id, scope))
+    return (await session.scalars(statement)).all()
 
 
 async def page_matching(
@@ -149,14 +169,13 @@ async def count_matching(session: AsyncSession, wanted: Filter) -> int:
     return int((await session.scalars(_matching(select(func.count(Simulation.id)), wanted))).one())
 
 
-async def repeat(session: AsyncSession, simulation_id: int, actor: Actor) -> Simulation:
+async def repeat(session: AsyncSession, simulation_id: int, actor: Actor, *, scope: Scope = None) -> Simulation:
     """Queue an ended simulation once more, as a new one; final is final.
 
     Raises `NotFound`, and `WrongState` while it has not ended.
     """
-    old = await lifecycle.lock(session, simulation_id)  # so that it is not deleted before the new one refers to it
-    if old is None:
-        raise NotFound("There is no such simulation.", field="id")
+    # Locked, so that it is not deleted before the new one refers to it.
+    old = _seen(await lifecycle.lock(session, simulation_id), scope)
     if not old.state.is_final:
         raise WrongState(f"It is {old.state.value}: only an ended simulation can be repeated.", field="id")
     wanted = {name: getattr(old, name) for name in Wanted.__dataclass_fields__}
@@ -164,13 +183,12 @@ async def repeat(session: AsyncSession, simulation_id: int, actor: Actor) -> Sim
     return await create(session, Wanted(**{**wanted, "retry_of": old.id}), actor)
 
 
-async def cancel(session: AsyncSession, simulation_id: int, actor: Actor) -> Simulation:
+async def cancel(session: AsyncSession, simulation_id: int, actor: Actor, *, scope: Scope = None) -> Simulation:
     """Cancel what waits, ask what runs to stop; asking again changes nothing.
 
     Raises `NotFound`, and `WrongState` if it has ended for another reason.
     """
-    if await lifecycle.lock(session, simulation_id) is None:
-        raise NotFound("There is no such simulation.", field="id")
+    _seen(await lifecycle.lock(session, simulation_id), scope)
     if not await lifecycle.cancel_queued(session, simulation_id, actor):
         await lifecycle.want_stop(session, simulation_id, Reason.CANCELLED, actor)
     simulation = await get(session, simulation_id)
@@ -179,19 +197,19 @@ async def cancel(session: AsyncSession, simulation_id: int, actor: Actor) -> Sim
     return simulation
 
 
-async def delete_ended(session: AsyncSession, simulation_id: int, actor: Actor) -> None:
+async def delete_ended(session: AsyncSession, simulation_id: int, actor: Actor, *, scope: Scope = None) -> None:
     """Delete an ended simulation with its attempts, curve and log; its events stay.
 
     Raises `NotFound`, and `WrongState` while it has not ended.
     """
     gone = await session.execute(
         delete(Simulation)
-        .where(Simulation.id == simulation_id, Simulation.state.in_(FINAL_STATES))
+        .where(Simulation.id == simulation_id, Simulation.state.in_(FINAL_STATES), within(Simulation.project_id, scope))
         .returning(Simulation.project_id, Simulation.name)
     )
     row = gone.one_or_none()
     if row is None:
-        simulation = await get(session, simulation_id)
+        simulation = await get(session, simulation_id, scope=scope)
         raise WrongState(f"It is {simulation.state.value}: cancel it first, then delete it.", field="id")
     await events.record(
         session, "DELETED", actor, "Simulation", simulation_id, project_id=row.project_id, detail={"name": row.name}
@@ -199,12 +217,17 @@ async def delete_ended(session: AsyncSession, simulation_id: int, actor: Actor) 
     await notify(session, Channel.SIMULATIONS, str(simulation_id))
 
 
-async def recent(session: AsyncSession, period: timedelta, *, limit: int = 1000) -> Sequence[Simulation]:
+async def recent(
+    session: AsyncSession, period: timedelta, *, limit: int = 1000, scope: Scope = None
+) -> Sequence[Simulation]:
     """What has not ended, and what ended within the period: the newest."""
     return (
         await session.scalars(
             select(Simulation)
-            .where(Simulation.state.not_in(FINAL_STATES) | (Simulation.finished_at > func.now() - period))
+            .where(
+                Simulation.state.not_in(FINAL_STATES) | (Simulation.finished_at > func.now() - period),
+                within(Simulation.project_id, scope),
+            )
             .order_by(Simulation.id.desc())
             .limit(limit)
         )
@@ -224,6 +247,7 @@ _PLANNED = (
     Simulation.machine_id,
     Simulation.machine_name,
     Simulation.max_price_per_hour,
+    Simulation.attended,
 )
 
 
@@ -274,7 +298,15 @@ async def note_waiting(session: AsyncSession, reasons: Sequence[tuple[int, str, 
         await notify(session, Channel.SIMULATIONS, payload_of(changed_ids))
 
 
+def _seen(simulation: Simulation | None, scope: Scope) -> Simulation:
+    """Raises `NotFound` for one that is not there, or not there for whoever asks."""
+    if simulation is None or (scope is not None and simulation.project_id not in scope):
+        raise NotFound("There is no such simulation.", field="id")
+    return simulation
+
+
 def _matching(statement: Select[Any], wanted: Filter) -> Select[Any]:
+    statement = statement.where(within(Simulation.project_id, wanted.scope))
     if wanted.states is not None:
         statement = statement.where(Simulation.state.in_(wanted.states))
     if wanted.project_id is not None:

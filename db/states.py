@@ -32,6 +32,7 @@ class Reason(StrEnum):
     LAUNCH_ERROR = "LAUNCH_ERROR"  # it never began: no such command, no such directory
     MACHINE_LOST = "MACHINE_LOST"  # nothing was heard of it for a lease, or the engine proved it dead
     MAX_RUNTIME = "MAX_RUNTIME"  # it took longer than its limit
+    UNWATCHED = "UNWATCHED"  # it is attended, and nobody has watched it for its grace
 
 
 class MetricMode(StrEnum):
@@ -55,3 +56,15 @@ class LogStream(StrEnum):
     STDOUT = "STDOUT"
     STDERR = "STDERR"
     SUPERVISOR = "SUPERVISOR"
+
+
+class Role(StrEnum):
+    """What a token may do; each may do what those before it may. Which operation needs which: `graph.access`."""
+
+    VIEWER = "VIEWER"  # reads and watches
+    OPERATOR = "OPERATOR"  # submits, cancels, retries, deletes simulations
+    ADMIN = "ADMIN"  # also machines and tokens
+
+    @property
+    def rank(self) -> int:
+        return tuple(Role).index(self)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import TypeVar
 
 import structlog
@@ -73,15 +73,18 @@ class Tail:
         self._begin = START  # the cursor just before the first batch of the tail
         self._end: tuple[int, int] | None = None  # of its last; None: not read yet
         self._head: Head | None = None
+        self._head_asked = True
+        self._head_read_at = 0.0  # by the loop's clock
         self._defect: Exception | None = None  # what the reading broke on, other than the database being away
         self._read_once = asyncio.Event()
         self._asked = 0
         self._reading: asyncio.Task[None] | None = None
         self._shared: dict[Hashable, object] = {}
 
-    def stir(self) -> None:
-        """Something may be new: look, then wake everybody."""
+    def stir(self, *, head: bool = True) -> None:
+        """Something may be new: look, then wake everybody. Without `head`, only new batches are looked for."""
         self._asked += 1
+        self._head_asked |= head
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._catch_up(), name=f"tail {self.simulation_id}")
 
@@ -151,8 +154,20 @@ class Tail:
             await self.audience.tell()
 
     async def _refresh(self) -> None:
+        now = asyncio.get_running_loop().time()
+        read_head = self._head_asked or now - self._head_read_at >= convergence.MONEY_SECONDS
+        head = self._head
         async with self._sessions() as session:
-            head = await convergence.find_head(session, self.simulation_id)
+            # Each statement for itself: a transaction would cost two more messages to the server.
+            await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+            if read_head:
+                self._head_asked = False
+                try:
+                    head = await convergence.find_head(session, self.simulation_id)
+                except BaseException:
+                    self._head_asked = True
+                    raise
+                self._head_read_at = now
             if self._end is None:
                 self._begin = self._end = await convergence.find_end(session, self.simulation_id)
             while True:
@@ -194,7 +209,7 @@ class Changes:
 class Hub:
     """All tails and all watchers of one graph process."""
 
-    def __init__(self, sessions: async_sessionmaker[AsyncSession], watching: Watching) -> None:
+    def __init__(self, sessions: async_sessionmaker[AsyncSession], watching: Watching | None = None) -> None:
         self._sessions = sessions
         self._watching = watching
         self._tails: dict[int, Tail] = {}
@@ -221,9 +236,9 @@ class Hub:
             for task in background:
                 task.cancel()
 
-    def committed(self, simulation_id: int) -> None:
+    def committed(self, simulation_id: int, *, ended: bool) -> None:
         """A batch was committed by this process: wake its subscribers here now, those elsewhere in a moment."""
-        self._stir(simulation_id)
+        self._stir(simulation_id, head=ended)
         if self._announces:
             self._committed.add(simulation_id)
             self._commit.set()
@@ -234,7 +249,7 @@ class Hub:
             watcher.add(ids)
         if channel is not Channel.MACHINES:
             for simulation_id in ids if ids is not None else tuple(self._tails):
-                self._stir(simulation_id)
+                self._stir(simulation_id, head=channel is not Channel.CONVERGENCE or ids is None)
 
     @contextmanager
     def tail(self, simulation_id: int) -> Iterator[Tail]:
@@ -254,7 +269,7 @@ class Hub:
 
     def watched(self, simulation_id: int) -> AbstractContextManager[None]:
         """Somebody watches this simulation while the block runs: an attended one runs only then."""
-        return self._watching.watched(simulation_id)
+        return self._watching.watched(simulation_id) if self._watching is not None else nullcontext()
 
     @contextmanager
     def changes(self, channel: Channel) -> Iterator[Changes]:
@@ -266,10 +281,10 @@ class Hub:
         finally:
             self._watchers[channel].discard(changes)
 
-    def _stir(self, simulation_id: int) -> None:
+    def _stir(self, simulation_id: int, *, head: bool = True) -> None:
         tail = self._tails.get(simulation_id)
         if tail is not None:
-            tail.stir()
+            tail.stir(head=head)
 
     async def _poll(self, seconds: float) -> None:
         while True:

@@ -9,14 +9,16 @@ from typing import Annotated, Any, TypeVar
 
 import orjson
 import strawberry
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, ValidationInfo
 from pydantic.alias_generators import to_camel
 from strawberry.types.base import has_object_definition
 
-from db.states import MetricMode, Reason
+from db.states import MetricMode, Reason, Role
+from db.watchers import LONGEST_GRACE
 from graph.errors import UserError, UserErrorCode
 
 MAX_JSON_BYTES = 65_536
+MAX_JSON_DEPTH = 100  # an answer can hold some 250 levels, and has a few of its own
 CLEARABLE = frozenset({"gpu_model"})  # null says that there is none
 
 Checked = TypeVar("Checked", bound=BaseModel)
@@ -47,7 +49,9 @@ def _one_line(text: str) -> str:
 
 
 def _storable(value: dict[str, Any]) -> dict[str, Any]:
-    """JSON as Postgres can keep it: of bounded size, without NUL."""
+    """JSON as Postgres can keep it and an answer can hold it: of bounded size and depth, without NUL."""
+    if _is_deeper(value, MAX_JSON_DEPTH):
+        raise ValueError(f"has more than {MAX_JSON_DEPTH} levels")
     try:
         encoded = orjson.dumps(value)
     except (orjson.JSONEncodeError, RecursionError) as error:
@@ -57,6 +61,17 @@ def _storable(value: dict[str, Any]) -> dict[str, Any]:
     if b"\\u0000" in encoded:
         raise ValueError("must not contain NUL characters")
     return value
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether more than so many objects and lists lie in one another."""
+    below = [value]
+    for _ in range(levels):
+        nested = (each for each in below if isinstance(each, dict | list))
+        below = [inner for each in nested for inner in (each.values() if isinstance(each, dict) else each)]
+        if not below:
+            return False
+    return any(isinstance(each, dict | list) for each in below)
 
 
 def _variable(name: str) -> str:
@@ -86,6 +101,12 @@ def _named_once(metrics: tuple[MetricAsked, ...]) -> tuple[MetricAsked, ...]:
         if names.count(name) > 1:
             raise ValueError(f"{name!r} is named more than once")
     return metrics
+
+
+def _of_attended(seconds: int, checked: ValidationInfo) -> int:
+    if checked.data.get("attended") is False:
+        raise ValueError("means something only with attended: true")
+    return seconds
 
 
 RETRYABLE = (Reason.MACHINE_LOST, Reason.EXIT_CODE, Reason.LAUNCH_ERROR)
@@ -139,6 +160,10 @@ class SimulationAsked(_Model):
     priority: SmallInt = 0
     limits: LimitsAsked = LimitsAsked()
     metrics: Annotated[tuple[MetricAsked, ...], Field(max_length=100), AfterValidator(_named_once)] = ()
+    attended: bool = False
+    attended_grace_seconds: Annotated[
+        int, Field(ge=1, le=int(LONGEST_GRACE.total_seconds())), AfterValidator(_of_attended)
+    ] = 60
     client_key: Word | None = None
 
 
@@ -163,12 +188,28 @@ class MachineChanged(_Model):
     price_per_hour: Price | None = None
 
 
+class TokenAsked(_Model):
+    name: Name
+    role: Role
+    projects: Annotated[tuple[str, ...], Field(min_length=1, max_length=1_000)] | None = None
+    expires_in_seconds: Annotated[int, Field(ge=1)] | None = None  # as GraphQL's Int goes: 68 years
+
+
 def check(model: type[Checked], given: object) -> Checked:
     """Judge a Strawberry input. Raises `Invalid` with everything that is wrong with it, not only the first."""
     try:
         return model.model_validate(_plain(given))
     except ValidationError as error:
-        raise Invalid([_user_error(problem["loc"], problem["msg"]) for problem in error.errors()]) from None
+        problems = error.errors()
+        # A list that lost its bad items is called too short as well: that is no mistake of its own.
+        bad_items = {problem["loc"][:-1] for problem in problems}
+        raise Invalid(
+            [
+                _user_error(problem["loc"], problem["msg"])
+                for problem in problems
+                if problem["type"] != "too_short" or problem["loc"] not in bad_items
+            ]
+        ) from None
 
 
 def _plain(given: object) -> object:

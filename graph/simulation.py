@@ -134,12 +134,21 @@ class Simulation(relay.Node):
     stop_wanted: StopWanted | None = strawberry.field(description="Null if nobody wants it to stop.")
     entrypoint: list[str] = strawberry.field(description="argv, never a shell.")
     parameters: JSON = strawberry.field(description="Reach it as SIMULATION_PARAMETERS, an object in JSON.")
-    environment: JSON = strawberry.field(description="Variables it was given, an object of strings.")
+    environment: JSON = strawberry.field(
+        description="The names of the variables it was given, each with null: values can be written, never read."
+    )
     working_directory: str | None = strawberry.field(description="On the machine; null: the attempt's own.")
     tags: list[str]
     resources: Requirements
     priority: int = strawberry.field(description="Higher goes first.")
     limits: Limits
+    attended: bool = strawberry.field(
+        description="Whether it starts only when somebody subscribes to its convergence, and is stopped when nobody "
+        "has been subscribed for `attendedGraceSeconds`."
+    )
+    attended_grace_seconds: int | None = strawberry.field(
+        description="For how long nobody may watch it while it is on a machine; null if it is not attended."
+    )
     created_by: str = strawberry.field(description="Who asked for it.")
     created_at: datetime
     started_at: datetime | None = strawberry.field(description="When its first attempt began.")
@@ -213,7 +222,7 @@ class Simulation(relay.Node):
         return cls(
             id=row.id, row=row, name=row.name, state=row.state, reason=row.reason, reason_detail=row.reason_detail,
             waiting=waiting, stop_wanted=stop, entrypoint=row.entrypoint, parameters=JSON(row.parameters),
-            environment=JSON(row.environment), working_directory=row.working_directory, tags=row.tags,
+            environment=JSON(dict.fromkeys(row.environment)), working_directory=row.working_directory, tags=row.tags,
             resources=Requirements(
                 machine_number=row.machine_id, cpus=row.cpus, memory_gib=row.memory_gib, gpus=row.gpus,
                 gpu_model=row.gpu_model, labels=JSON(row.labels), machine_name=row.machine_name,
@@ -225,6 +234,8 @@ class Simulation(relay.Node):
                 max_retries=row.max_retries,
                 retry_on=[Reason(reason) for reason in row.retry_on],
             ),
+            attended=row.attended,
+            attended_grace_seconds=int(row.attended_grace.total_seconds()) if row.attended else None,
             created_by=row.created_by, created_at=row.created_at, started_at=row.started_at,
             finished_at=row.finished_at,
         )  # fmt: skip
@@ -253,7 +264,9 @@ async def find(info: Info, number: int) -> Simulation | None:
 
 async def find_attempt(info: Info, number: int) -> Attempt | None:
     row = await info.context.loaders.attempt.load(number)
-    return Attempt.of(row) if row is not None else None
+    if row is None or await info.context.loaders.simulation.load(row.simulation_id) is None:
+        return None
+    return Attempt.of(row)
 
 
 async def page(
@@ -309,7 +322,10 @@ class CreateSimulationInput:
     parameters: JSON | None = strawberry.field(
         default=strawberry.UNSET, description="An object; reaches the simulation as SIMULATION_PARAMETERS, in JSON."
     )
-    environment: JSON | None = strawberry.field(default=strawberry.UNSET, description="An object of strings.")
+    environment: JSON | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="An object of strings. Only the simulation can read the values again.",
+    )
     working_directory: str | None = strawberry.field(default=None, description="On the machine.")
     tags: list[str] = strawberry.field(default_factory=list)
     resources: ResourcesInput = strawberry.field(default_factory=ResourcesInput)
@@ -317,6 +333,16 @@ class CreateSimulationInput:
     limits: LimitsInput = strawberry.field(default_factory=LimitsInput)
     metrics: list[MetricInput] = strawberry.field(
         default_factory=list, description="Which way its metrics are to go: those that are not named are to go down."
+    )
+    attended: bool = strawberry.field(
+        default=False,
+        description="Let it wait until somebody subscribes to its convergence, and stop it (FINISHED, UNWATCHED) when "
+        "nobody has been subscribed for the grace.",
+    )
+    attended_grace_seconds: int | None = strawberry.field(
+        default=None,
+        description="With `attended`: for how long nobody may watch it while it is on a machine. 1 to 86,400; 60 if "
+        "left out.",
     )
     client_key: str | None = strawberry.field(
         default=None,
@@ -345,7 +371,7 @@ async def create(info: Info, given: CreateSimulationInput) -> SimulationPayload:
     try:
         asked = check(SimulationAsked, given)
         async with info.context.sessions() as session, session.begin():
-            project = await projects.named(session, asked.project)
+            project = await projects.named(session, asked.project, info.context.actor, scope=info.context.scope)
             machine = None
             if asked.resources.machine is not None:
                 number = number_of(asked.resources.machine, "Machine", field="resources.machine")
@@ -364,9 +390,8 @@ async def cancel(info: Info, public_id: str) -> SimulationPayload:
     try:
         number = number_of(public_id, "Simulation")
         async with info.context.sessions() as session, session.begin():
-            return SimulationPayload(
-                simulation=Simulation.of(await simulations.cancel(session, number, info.context.actor))
-            )
+            row = await simulations.cancel(session, number, info.context.actor, scope=info.context.scope)
+            return SimulationPayload(simulation=Simulation.of(row))
     except errors.Refusal as refusal:
         return SimulationPayload(user_errors=[user_error(refusal)])
 
@@ -375,7 +400,7 @@ async def retry(info: Info, public_id: str) -> SimulationPayload:
     try:
         number = number_of(public_id, "Simulation")
         async with info.context.sessions() as session, session.begin():
-            row = await simulations.repeat(session, number, info.context.actor)
+            row = await simulations.repeat(session, number, info.context.actor, scope=info.context.scope)
             return SimulationPayload(simulation=Simulation.of(row))
     except errors.Refusal as refusal:
         return SimulationPayload(user_errors=[user_error(refusal)])
@@ -385,7 +410,7 @@ async def delete(info: Info, public_id: str) -> DeleteSimulationPayload:
     try:
         number = number_of(public_id, "Simulation")
         async with info.context.sessions() as session, session.begin():
-            await simulations.delete_ended(session, number, info.context.actor)
+            await simulations.delete_ended(session, number, info.context.actor, scope=info.context.scope)
         return DeleteSimulationPayload(deleted_id=strawberry.ID(public_id))
     except errors.Refusal as refusal:
         return DeleteSimulationPayload(user_errors=[user_error(refusal)])
@@ -414,6 +439,8 @@ def _wanted(asked: SimulationAsked, project: models.Project, machine: models.Mac
         max_retries=limits.max_retries,
         retry_on=tuple(reason.value for reason in limits.retry_on),
         metric_modes={metric.name: metric.mode.value for metric in asked.metrics},
+        attended=asked.attended,
+        attended_grace=timedelta(seconds=asked.attended_grace_seconds),
     )
 
 
@@ -446,7 +473,9 @@ async def changed(info: Info, public_id: str | None, project: str | None) -> Asy
                 ids = {number} if ids is None or number in ids else set()
             async with info.context.sessions() as session:
                 rows = await (
-                    simulations.by_ids(session, ids) if ids is not None else simulations.recent(session, RECENT)
+                    simulations.by_ids(session, ids, scope=info.context.scope)
+                    if ids is not None
+                    else simulations.recent(session, RECENT, scope=info.context.scope)
                 )
             for row in sorted(rows, key=lambda row: row.id):
                 face = (row.state, row.reason, row.waiting_detail, row.attempt, row.stop_wanted_at)

@@ -13,10 +13,13 @@ import strawberry
 from strawberry.types.enum import StrawberryEnumDefinition
 
 from db.simulations import Sort
-from db.states import LogStream, MachineState, MetricMode, Reason, SimulationState
+from db.states import LogStream, MachineState, MetricMode, Reason, Role, SimulationState
 from policy.placement import WaitingReason
 
-__all__ = ["LogStream", "MachineState", "MetricMode", "Reason", "SimulationState", "Sort", "WaitingReason", "described"]
+__all__ = [
+    "LogStream", "MachineState", "MetricMode", "Reason", "Role", "SimulationState", "Sort", "WaitingReason",
+    "described",
+]  # fmt: skip
 
 Kind = TypeVar("Kind", bound=StrEnum)
 
@@ -51,6 +54,7 @@ described(
     LAUNCH_ERROR="It never began: no such command, no such directory.",
     MACHINE_LOST="Nothing was heard of it for a whole lease, or its engine found it dead.",
     MAX_RUNTIME="It took longer than its limit.",
+    UNWATCHED="It is attended, and nobody watched it for longer than its grace.",
 )(Reason)
 described(
     "Whether a machine takes work.",
@@ -70,9 +74,16 @@ described(
     SUPERVISOR="The supervisor, about the simulation.",
 )(LogStream)
 described(
+    "What somebody may do. Each may do what those before it may.",
+    VIEWER="Read and watch.",
+    OPERATOR="Submit, cancel, retry and delete simulations; with all projects, also drain and resume machines.",
+    ADMIN="With all projects, also make, change and delete machines and tokens.",
+)(Role)
+described(
     "Why a queued simulation has no machine yet.",
     NO_MACHINE_FITS="No machine meets its requirements, even if nothing were on it.",
     MACHINES_BUSY="The machines that meet its requirements are held by others.",
+    UNATTENDED="It is attended, and nobody watches it.",
 )(WaitingReason)
 described(
     "What a list of simulations is sorted by.",

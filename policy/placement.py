@@ -2,7 +2,8 @@
 
 Requests are taken one by one, highest priority first, then oldest. Each gets, of the machines that take work, meet
 its requirements and have room now, the one where it is billed least, then the one where it leaves the least behind.
-A small request may pass a big one that does not fit now; nothing is held back for the big one.
+A small request may pass a big one that does not fit now; nothing is held back for the big one. Nor for an attended
+one that nobody watches: it waits for that before it waits for a machine.
 
 Not responsible for: doing it (the scheduler locks the machine and looks again with `fits_now`), GPU indices,
 retries. Nothing fails: a request that can't be met waits, and is told why.
@@ -22,7 +23,7 @@ from decimal import Decimal
 
 from policy.cost import billed_per_hour
 from policy.matching import Machine, Requirements, conditions, fits_now, least, share_of, within_price
-from policy.waiting import Kind, WaitingReason, explain
+from policy.waiting import UNATTENDED_DETAIL, Kind, WaitingReason, explain
 
 __all__ = ["Machine", "Placement", "Request", "Requirements", "Waiting", "WaitingReason", "fits_now", "order", "plan"]
 
@@ -35,6 +36,7 @@ class Request:
     priority: int
     created_at: datetime
     requirements: Requirements
+    unattended: bool = False  # it is attended, and nobody watches it now
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,11 @@ def plan(requests: Sequence[Request], machines: Sequence[Machine], *, currency: 
     """
     room = _Room(machines)
     lines: dict[Hashable, _Line] = {}
-    chosen: list[tuple[Request, _Line, Placement | None]] = []
+    chosen: list[tuple[Request, _Line | None, Placement | None]] = []
     for request in order(requests):
+        if request.unattended:
+            chosen.append((request, None, None))
+            continue
         key = _sameness(request.requirements)
         line = lines.get(key)
         if line is None:
@@ -74,6 +79,9 @@ def plan(requests: Sequence[Request], machines: Sequence[Machine], *, currency: 
     sentences: dict[int, tuple[WaitingReason, str]] = {}
     answers: list[Placement | Waiting] = []
     for request, line, placement in chosen:
+        if line is None:
+            answers.append(Waiting(request.id, WaitingReason.UNATTENDED, UNATTENDED_DETAIL))
+            continue
         if placement is None and id(line) not in sentences:
             sentences[id(line)] = line.explain(kinds, currency)
         answers.append(placement or Waiting(request.id, *sentences[id(line)]))

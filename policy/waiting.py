@@ -24,6 +24,11 @@ class WaitingReason(StrEnum):
     NO_MACHINE_FITS = "NO_MACHINE_FITS"
     # Some machine would do, but others hold what it needs. Time takes it out of this: something ends there.
     MACHINES_BUSY = "MACHINES_BUSY"
+    # It is attended, and nobody watches it. Whoever subscribes to its convergence takes it out of this.
+    UNATTENDED = "UNATTENDED"
+
+
+UNATTENDED_DETAIL = "Nobody watches it: it starts when somebody subscribes to its convergence."
 
 
 @dataclass(frozen=True, slots=True)

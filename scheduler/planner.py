@@ -19,7 +19,7 @@ from functools import partial
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, events, lifecycle, machines, simulations
+from db import attempts, events, lifecycle, machines, simulations, watchers
 from db.lifecycle import Assignment, Ending
 from db.machines import NOTHING, Usage
 from db.models import Machine as MachineRow
@@ -63,6 +63,7 @@ class Planner:
         await self._beat()
         ended = await self._end_silent() + await self._end_unwanted()
         await self._stop_overdue()
+        await self._stop_unwatched()
         planned = await self.plan()
         return replace(planned, ended=ended)
 
@@ -72,8 +73,18 @@ class Planner:
             queue = await simulations.queue(session, limit=QUEUE_LIMIT)
             if not queue:
                 return PlanSummary()
+            watched = await watchers.watched_of(session, [each.id for each in queue if each.attended])
             offered = await _machines(session, await machines.every(session), self._lease)
-        requests = [Request(each.id, each.priority, each.created_at, _requirements(each)) for each in queue]
+        requests = [
+            Request(
+                each.id,
+                each.priority,
+                each.created_at,
+                _requirements(each),
+                unattended=each.attended and each.id not in watched,
+            )
+            for each in queue
+        ]
         # Thousands of requests take a moment, in which this process has launches to make.
         answers = await asyncio.to_thread(plan, requests, offered, currency=self._settings.currency)
         placements = [answer for answer in answers if isinstance(answer, Placement)]
@@ -99,6 +110,8 @@ class Planner:
         async with self._sessions.begin() as session:
             simulation = await lifecycle.lock(session, placement.request_id)
             if simulation is None or simulation.state is not SimulationState.QUEUED or simulation.attempt != fence:
+                return None
+            if simulation.attended and not await watchers.watched_of(session, [simulation.id]):
                 return None
             row = await machines.lock_with_neighbours(session, placement.machine_id)
             if row is None:
@@ -129,6 +142,7 @@ class Planner:
         async with self._sessions.begin() as session:
             await attempts.beat(session, "scheduler", attempts.coverage_gap(self._lease))
             await attempts.forgive_clock(session)
+            await watchers.sweep(session, self._lease)
 
     async def _end_silent(self) -> int:
         """End what was silent for a lease. Where the host's own scheduler lives, it has another lease to prove it."""
@@ -175,6 +189,17 @@ class Planner:
         for simulation_id in overdue:
             async with self._sessions.begin() as session:
                 await lifecycle.want_stop(session, simulation_id, Reason.MAX_RUNTIME, events.PLANNER)
+
+    async def _stop_unwatched(self) -> None:
+        """Want what is attended stopped when nobody has watched it for its grace. Its supervisor hears of it."""
+        gap = attempts.coverage_gap(self._lease)
+        async with self._sessions() as session:
+            unwatched = await watchers.find_unwatched(session, gap)
+        for simulation_id in unwatched:
+            async with self._sessions.begin() as session:
+                await lifecycle.lock(session, simulation_id)
+                if await watchers.is_still_unwatched(session, simulation_id, gap):
+                    await lifecycle.want_stop(session, simulation_id, Reason.UNWATCHED, events.PLANNER)
 
 
 # --- rows as policy wants them ---------------------------------------------------------------------------------

@@ -217,3 +217,23 @@ def test_last_of_nothing_is_a_sentence(server: Any, run: Run) -> None:
     result = run("cancel", "last")
     assert result.exit_code == 6
     assert "There is no simulation yet." in result.stderr
+
+
+def test_an_attended_simulation_is_submitted_with_its_grace_and_what_it_waits_for_is_said(
+    server: Any, simulation: Make, run: Run
+) -> None:
+    server.answers["Create"] = lambda _: {
+        "createSimulation": {"simulation": simulation(state="QUEUED", attended=True), "userErrors": []}
+    }
+    result = run("submit", "--attended", "--attended-grace", "2m", "--", "run")
+    assert result.exit_code == 0, result.stderr
+    (sent,) = server.variables("Create")
+    assert sent["input"] == {"entrypoint": ["run"], "attended": True, "attendedGraceSeconds": 120}
+    assert "starts when somebody watches its curve: simulations watch U2ltdWxhdGlvbjox" in result.stderr
+
+
+def test_a_grace_without_attended_is_wrong_usage(accepting: Any, run: Run) -> None:
+    result = run("submit", "--attended-grace", "2m", "--", "run")
+    assert result.exit_code == 2
+    assert "add --attended" in result.stderr
+    assert accepting.variables("Create") == []

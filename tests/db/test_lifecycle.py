@@ -41,12 +41,14 @@ DRAWN = {
         "end LAUNCH_ERROR": "FAILED",
         "end MACHINE_LOST": "FAILED",
         "end MAX_RUNTIME": "FAILED",
+        "end UNWATCHED": "FINISHED",
         "end COMPLETED and retry": "QUEUED",
         "end CANCELLED and retry": "QUEUED",
         "end EXIT_CODE and retry": "QUEUED",
         "end LAUNCH_ERROR and retry": "QUEUED",
         "end MACHINE_LOST and retry": "QUEUED",
         "end MAX_RUNTIME and retry": "QUEUED",
+        "end UNWATCHED and retry": "QUEUED",
     }.items()
 }
 

@@ -382,3 +382,22 @@ def test_ten_thousand_on_a_thousand_full_machines_are_planned_within_a_second() 
         return time.process_time() - start
 
     assert min(cpu_seconds() for _ in range(3)) < 1.0  # it takes about 30 ms
+
+
+# --- attended --------------------------------------------------------------------------------------------------
+
+
+def test_an_attended_one_that_nobody_watches_waits_for_that_whatever_is_free() -> None:
+    alone = replace(request(cpus=1), unattended=True)
+    (answer,) = plan([alone], [machine("m")], currency="USD")
+    assert isinstance(answer, Waiting)
+    assert answer.reason is WaitingReason.UNATTENDED
+    assert "starts when somebody subscribes" in answer.detail
+    assert places([replace(alone, unattended=False)], [machine("m")]) == {1: 1}
+
+
+def test_an_attended_one_that_nobody_watches_holds_nothing_back_and_is_answered_in_its_place() -> None:
+    queue = [replace(request(1, cpus=8, priority=9), unattended=True), request(2, cpus=8), request(3, cpus=8)]
+    answers = plan(queue, [machine("m")], currency="USD")
+    assert [each.request_id for each in answers] == [1, 2, 3]
+    assert places(queue, [machine("m")]) == {1: None, 2: 1, 3: None}

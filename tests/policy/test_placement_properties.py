@@ -248,3 +248,17 @@ def test_no_order_of_the_arguments_changes_an_answer(
     random.shuffle(shuffled_requests)
     random.shuffle(shuffled_machines)
     assert plan(shuffled_requests, shuffled_machines, currency="EUR") == expected
+
+
+@patient
+@given(some_requests(), some_machines(), st.randoms(use_true_random=False))
+def test_unattended_ones_change_nothing_for_the_others(
+    requests: list[Request], machines: list[Machine], random: Random
+) -> None:
+    mixed = [replace(each, unattended=random.random() < 0.5) for each in requests]
+    answers = planned(mixed, machines)
+    for each in mixed:
+        answer = answers[each.id]
+        assert (isinstance(answer, Waiting) and answer.reason is WaitingReason.UNATTENDED) is each.unattended
+    others = [each for each in mixed if not each.unattended]
+    assert planned(others, machines) == {each.id: answers[each.id] for each in others}

@@ -78,6 +78,13 @@ class Watch:
             await self._following
         return self.events[-1]
 
+    async def leave(self) -> None:
+        """Watch no more."""
+        assert self._following is not None
+        self._following.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._following
+
     async def _follow(self) -> None:
         async for event in self.service.curve(self.simulation_id):
             self.events.append(event)

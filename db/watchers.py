@@ -1,0 +1,128 @@
+"""Who watches attended simulations: one lease for each graph process that has subscribers of one.
+
+A watcher is one run of a graph process, by a name it gave itself. Its lease is renewed while it has subscribers, ends
+at once when the last of them leaves, and runs out when the process crashes; all by Postgres' clock. A lease that has
+ended stays until the simulation has ended, or for the longest grace: the grace is counted from it.
+
+Nothing here stops or starts a simulation: the planner asks, and decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.models import Watcher
+from db.notifications import Channel, notify, payload_of
+
+LONGEST_GRACE = timedelta(days=1)  # that createSimulation takes; what ended longer ago changes no answer
+
+# One statement for all that a process has subscribers of. By id, as everybody who locks several rows here.
+_KEEP = text(
+    """
+    INSERT INTO watchers (simulation_id, watcher, watched_until)
+    SELECT s.id, :watcher, clock_timestamp() + CAST(:lease AS interval) FROM simulations AS s
+    WHERE s.id = ANY(:ids) AND s.attended AND s.state IN ('QUEUED', 'STARTING', 'RUNNING')
+    ORDER BY s.id
+    ON CONFLICT (simulation_id, watcher) DO UPDATE SET watched_until = excluded.watched_until
+    RETURNING simulation_id
+    """
+)
+_LEAVE = text(
+    """
+    UPDATE watchers SET watched_until = clock_timestamp()
+    WHERE watcher = :watcher AND simulation_id = ANY(:ids)
+    """
+)
+
+# Nobody watched it for its grace, although all the while somebody could have: the attempt was there, and some graph
+# process has beaten without a gap. While none beats, nobody can watch, and so nothing is stopped.
+_UNWATCHED = """
+    SELECT s.id FROM simulations AS s
+    JOIN attempts AS a ON a.simulation_id = s.id AND a.ended_at IS NULL
+    JOIN coverage AS c ON c.role = 'graph' AND c.beat_at >= now() - CAST(:gap AS interval)
+    WHERE s.attended AND s.state IN ('STARTING', 'RUNNING') AND s.stop_wanted_at IS NULL
+      AND s.attended_grace + greatest(
+          a.assigned_at, a.started_at, c.covered_since,
+          (SELECT max(w.watched_until) FROM watchers AS w WHERE w.simulation_id = s.id)
+      ) < now()
+"""
+_FIND_UNWATCHED = text(f"{_UNWATCHED} ORDER BY s.id")
+_IS_UNWATCHED = text(f"{_UNWATCHED} AND s.id = :id")
+
+# SKIP LOCKED: whoever renews a lease at this moment is neither waited for nor made to wait.
+_FORGET = text(
+    """
+    DELETE FROM watchers WHERE (simulation_id, watcher) IN (
+        SELECT w.simulation_id, w.watcher FROM watchers AS w
+        WHERE w.watched_until < now() - CAST(:longest AS interval) OR NOT EXISTS (
+            SELECT FROM simulations AS s WHERE s.id = w.simulation_id AND s.state IN ('QUEUED', 'STARTING', 'RUNNING')
+        )
+        FOR UPDATE OF w SKIP LOCKED
+    )
+    """
+)
+_FORGIVE = text(
+    """
+    UPDATE watchers SET watched_until = now() WHERE (simulation_id, watcher) IN (
+        SELECT w.simulation_id, w.watcher FROM watchers AS w
+        WHERE w.watched_until > now() + CAST(:most AS interval)
+        FOR UPDATE OF w SKIP LOCKED
+    )
+    """
+)
+
+
+async def keep(session: AsyncSession, watcher: str, ids: Collection[int], lease: timedelta) -> frozenset[int]:
+    """Take or renew this watcher's leases; those of the ids that are attended and have not ended.
+
+    The other ids are left alone, for good: what is not attended never will be, and final is final.
+    """
+    if not ids:
+        return frozenset()
+    kept = await session.scalars(_KEEP, {"watcher": watcher, "ids": sorted(ids), "lease": lease})
+    return frozenset(kept.all())
+
+
+async def leave(session: AsyncSession, watcher: str, ids: Collection[int]) -> None:
+    """End this watcher's leases now: the last of its subscribers has left."""
+    if ids:
+        await session.execute(_LEAVE, {"watcher": watcher, "ids": sorted(ids)})
+
+
+async def announce(session: AsyncSession, ids: Collection[int]) -> None:
+    """Tell the planner, when the transaction commits, that somebody has come to watch these."""
+    if ids:
+        await notify(session, Channel.SIMULATIONS, payload_of(sorted(ids)))
+
+
+async def watched_of(session: AsyncSession, ids: Collection[int]) -> frozenset[int]:
+    """Which of these simulations somebody watches now."""
+    if not ids:
+        return frozenset()
+    statement = select(Watcher.simulation_id).where(
+        Watcher.simulation_id.in_(ids), Watcher.watched_until > func.clock_timestamp()
+    )
+    return frozenset((await session.scalars(statement)).all())
+
+
+async def find_unwatched(session: AsyncSession, gap: timedelta) -> Sequence[int]:
+    """Attended simulations on a machine that nobody has watched for their grace, while it could be heard of.
+
+    gap: how long graph processes may be silent and still cover (`attempts.coverage_gap`).
+    """
+    return (await session.scalars(_FIND_UNWATCHED, {"gap": gap})).all()
+
+
+async def is_still_unwatched(session: AsyncSession, simulation_id: int, gap: timedelta) -> bool:
+    """Look again: somebody may have come meanwhile. The caller holds the simulation's lock."""
+    return await session.scalar(_IS_UNWATCHED, {"gap": gap, "id": simulation_id}) is not None
+
+
+async def sweep(session: AsyncSession, longest_lease: timedelta) -> None:
+    """Forget the leases that no answer depends on any more; end those that a clock set back has made longer."""
+    await session.execute(_FORGET, {"longest": LONGEST_GRACE})
+    await session.execute(_FORGIVE, {"most": longest_lease})
