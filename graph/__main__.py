@@ -3,49 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sys
+from contextlib import suppress
 
 import structlog
-import uvicorn
 
 import settings as knobs
 from db.connection import DatabaseError
 from db.schema import SchemaMismatch
-from graph.app import check_database, create_app
+from db.way_in import NoWayIn
+from graph.app import check_database
+from graph.server import build_server
 
-# Longer than clients and proxies keep an idle connection: whoever closes first must not be the one who is asked.
-KEEP_ALIVE_SECONDS = 75
-SHUTDOWN_SECONDS = 3  # for open requests; streams are told to come back at once
+STARTUP_FAILED = 3  # as uvicorn says it
+OTHER_FILES = 600  # the database's connections, at most 500, and what a process has anyway
 
 
 def main() -> int:
-    """Serve; 2 if the settings or the database can't be used, with the reason on stderr."""
+    """Serve; 2 if the settings or the database can't be used, or nobody could log in, with the reason on stderr."""
     try:
         settings = knobs.load()
         if settings.database_url is None:
             raise knobs.SettingsError("DATABASE_URL is not set. `simulations up` brings a database of its own.")
         asyncio.run(check_database(settings))
-    except (knobs.SettingsError, DatabaseError, SchemaMismatch) as error:
+    except (knobs.SettingsError, DatabaseError, SchemaMismatch, NoWayIn) as error:
         print(error, file=sys.stderr)  # noqa: T201  # before there is a log
         return 2
     knobs.configure_logs(settings)
-    structlog.get_logger().info("serving", host=settings.host, port=settings.port)
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http="httptools",
-        ws="websockets-sansio",
-        ws_per_message_deflate=False,  # costs a third of the CPU and twice the memory per socket
-        ws_max_size=1_048_576,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        access_log=False,
-        log_config=None,
-        server_header=False,
-    )
-    return 0
+    _allow_open_files(settings.connections)
+    structlog.get_logger().info("serving", host=settings.host, port=settings.port, login=settings.requires_login)
+    server = build_server(settings)
+    with suppress(KeyboardInterrupt):  # raised once more by uvicorn, when it has ended in peace
+        server.run()
+    return 0 if server.started else STARTUP_FAILED
+
+
+def _allow_open_files(connections: int) -> None:
+    """Let so many connections be open, as far as the system allows; its usual limit is a thousand files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        if most < wanted:
+            structlog.get_logger().warning("few_connections", open_files=most, connections=connections)
 
 
 if __name__ == "__main__":

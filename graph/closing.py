@@ -1,0 +1,31 @@
+"""That this process is about to end: told to whoever holds a response open, so that streams don't keep it alive.
+
+The server begins it as soon as it reacts to SIGTERM or SIGINT, before it waits for open connections. The lifespan's
+end would be too late: it comes only after they have closed. WebSockets need not wait for it, they are closed with 1012
+at that moment; a stream over HTTP ends itself when `wait` returns, and its client resumes at another process, or here
+again. It is begun once and never taken back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Closing:
+    """Begun by the server, awaited by streams. To be used in the event loop's thread only."""
+
+    def __init__(self) -> None:
+        self._begun = asyncio.Event()
+
+    @property
+    def begun(self) -> bool:
+        """Whether the process is about to end."""
+        return self._begun.is_set()
+
+    def begin(self) -> None:
+        """Wake everybody who waits; again changes nothing."""
+        self._begun.set()
+
+    async def wait(self) -> None:
+        """Return when the process is about to end; at once if it is already."""
+        await self._begun.wait()

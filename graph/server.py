@@ -1,0 +1,61 @@
+"""uvicorn as this service runs it: how connections are kept, limited and ended."""
+
+from __future__ import annotations
+
+import socket
+
+import uvicorn
+
+from graph.app import create_app
+from graph.closing import Closing
+from graph.context import Sessions
+from graph.http_wire import http_wires
+from graph.wire import wires
+from settings import Settings
+
+# Longer than clients and proxies keep an idle connection: whoever closes first must not be the one who is asked.
+KEEP_ALIVE_SECONDS = 75
+SHUTDOWN_SECONDS = 3  # for open requests; streams are told to come back at once
+MESSAGE_BYTES = 1_048_576  # of one WebSocket message from a client
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which tells streams that it ends before it waits for them."""
+
+    def __init__(self, config: uvicorn.Config, closing: Closing) -> None:
+        super().__init__(config)
+        self._closing = closing
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End: streams over HTTP hear of it now, WebSockets are closed with 1012, the rest has a moment to finish."""
+        self._closing.begin()
+        await super().shutdown(sockets)
+
+
+def build_server(settings: Settings, *, sessions: Sessions | None = None) -> Server:
+    """Make the server of a graph process. `run()` serves until a signal, `serve()` does in a loop that runs."""
+    closing = Closing()
+    return Server(build_config(settings, closing, sessions=sessions), closing)
+
+
+def build_config(settings: Settings, closing: Closing, *, sessions: Sessions | None = None) -> uvicorn.Config:
+    """Say how uvicorn is to serve the application."""
+    return uvicorn.Config(
+        create_app(settings, sessions=sessions, closing=closing),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http=http_wires(settings.socket_stall_seconds, settings.connections),  # type: ignore[arg-type]  # as below
+        ws=wires(settings.socket_stall_seconds),  # type: ignore[arg-type]  # called, as a class would be
+        ws_per_message_deflate=False,  # costs a third of the CPU and twice the memory per socket
+        ws_max_size=MESSAGE_BYTES,
+        ws_ping_interval=None,  # ours are graphql-transport-ws's own; 1011, how these end, is fatal to its clients
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        # uvicorn's own default is whoever comes from this host: anybody here could take any address.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+    )
