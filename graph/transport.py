@@ -1,29 +1,55 @@
-"""`/graphql`: Strawberry's ASGI view as this service uses it, with its context and its JSON."""
+"""`/graphql`: Strawberry's view for WebSockets, with this service's context and JSON; HTTP is answered here.
+
+What a request must look like is in graph/http.py, what a stream looks like in graph/sse.py. A query or a mutation has
+`REQUEST_SECONDS` from its first byte to its result; a stream has no end of its own. A query by `Accept:
+text/event-stream` alone is a stream of one event.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
 from typing import Any
 
 import orjson
-from cross_web import HTTPException
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
+from strawberry.http import process_result
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
+from strawberry.types.execution import ExecutionResult
+from strawberry.types.graphql import OperationType
 
 from db.events import Actor
+from graph import http, sse
 from graph.context import Context, Sessions
+from graph.http import Accept, EarlyRefusal, Refusal
 from graph.hub import Hub
 from graph.schema import Schema
 from graph.sharing import dumps
 from graph.socket import Handler
 from settings import Settings
 
+REQUEST_SECONDS = 30.0  # from the first byte of the body to the result of a query or a mutation
+LINGER_SECONDS = 5.0  # for the rest of a body that is not wanted: closed at once, its sender would miss the answer
+
+STATUS = {
+    "UNAUTHENTICATED": HTTPStatus.UNAUTHORIZED,
+    "FORBIDDEN": HTTPStatus.FORBIDDEN,
+    "NOT_FOUND": HTTPStatus.NOT_FOUND,
+}
+
+BY_GET = (OperationType.QUERY,)
+BY_POST = (OperationType.QUERY, OperationType.MUTATION)
+
 
 class Endpoint(GraphQL[Context, None]):
-    """`/graphql`: POST and GET over HTTP, graphql-transport-ws over WebSocket."""
+    """`/graphql`: GET and POST over HTTP, graphql-transport-ws over WebSocket."""
 
     graphql_transport_ws_handler_class = Handler
 
@@ -31,6 +57,22 @@ class Endpoint(GraphQL[Context, None]):
         # The older WebSocket protocol is on by default there; its clients are long gone, its messages are not ours.
         super().__init__(schema, subscription_protocols=[GRAPHQL_TRANSPORT_WS_PROTOCOL])
         self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        accept = Accept.of(request)
+        with suppress(ClientDisconnect):  # in the midst of its body: nobody is left to answer
+            try:
+                answer = await self._answer(request, accept)
+            except EarlyRefusal as refusal:
+                await _refuse_early(refusal.response(accept.json or http.JSON), receive, send)
+            except Refusal as refusal:
+                await refusal.response(accept.json or http.JSON)(scope, receive, send)
+            else:
+                await answer(scope, receive, send)
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:
         state = request.state
@@ -48,20 +90,130 @@ class Endpoint(GraphQL[Context, None]):
         """Strict: NaN is not JSON."""
         return orjson.loads(data)
 
-    def parse_json(self, data: str | bytes) -> Any:
-        """A request is an object, or a list, which is refused further on with a sentence of its own."""
-        parsed = super().parse_json(data)
-        if not isinstance(parsed, dict | list) or not isinstance(_operation_name(parsed), str | None):
-            raise HTTPException(400, "A GraphQL request is a JSON object with query, variables and operationName.")
-        return parsed
-
     def encode_json(self, data: object) -> str:
         """Text, not bytes: bytes would go out as binary frames."""
         return dumps(data)
 
+    # --- HTTP ------------------------------------------------------------------------------------------------------
 
-def _operation_name(request: object) -> object:
-    return request.get("operationName") if isinstance(request, dict) else None
+    async def _answer(self, request: Request, accept: Accept) -> ASGIApp:
+        """What a request gets. Raises `Refusal`."""
+        if request.method not in ("GET", "POST"):
+            raise EarlyRefusal(
+                HTTPStatus.METHOD_NOT_ALLOWED, "GraphQL is asked by GET or by POST.", {"Allow": http.METHODS}
+            )
+        if accept.is_get and accept.names_html and "query" not in request.query_params:
+            return await self.render_graphql_ide(request)
+        if accept.json is None and not accept.events:
+            raise EarlyRefusal(
+                HTTPStatus.NOT_ACCEPTABLE,
+                f"There are results as {http.RESULT} or {http.JSON}, and streams as {http.EVENTS}: accept one of them.",
+            )
+        if accept.names_events and request.headers.get("last-event-id") == sse.END:
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers=http.NEVER_STORED)
+
+        deadline = asyncio.get_running_loop().time() + REQUEST_SECONDS
+        late = f"The request did not arrive within {REQUEST_SECONDS:g} seconds."
+        async with _until(deadline, Refusal(HTTPStatus.REQUEST_TIMEOUT, late, {"Connection": "close"})):
+            operation = await http.read(request)
+        late = f"There is no result after {REQUEST_SECONDS:g} seconds; it was given up."
+        async with _until(deadline, Refusal(HTTPStatus.GATEWAY_TIMEOUT, late)):
+            return await self._execute(request, accept, operation)
+
+    async def _execute(self, request: Request, accept: Accept, operation: http.Operation) -> ASGIApp:
+        context = await self.get_context(request, Response())
+        try:
+            result = await self.schema.execute(
+                operation.query,
+                variable_values=operation.variables,
+                context_value=context,
+                operation_name=operation.name,
+                allowed_operation_types=BY_GET if accept.is_get else BY_POST,
+                operation_extensions=operation.extensions,
+            )
+        except CannotGetOperationTypeError as unknown:
+            raise Refusal(HTTPStatus.BAD_REQUEST, f"{unknown.as_http_error_reason().rstrip('.')}.") from None
+        except InvalidOperationTypeError as other:
+            if other.operation_type is OperationType.SUBSCRIPTION:
+                return await self._stream(request, accept, operation, context)
+            raise Refusal(
+                HTTPStatus.METHOD_NOT_ALLOWED, "A mutation changes something: send it by POST.", {"Allow": "POST"}
+            ) from None
+        if accept.json is not None:
+            return _json(result, accept.json)
+        if _has_no_data(result):
+            return _no_stream(result, http.JSON)
+        return Response(sse.body_of(result), headers=dict(http.NEVER_STORED), media_type=http.EVENTS)
+
+    async def _stream(self, request: Request, accept: Accept, operation: http.Operation, context: Context) -> ASGIApp:
+        if not accept.events:
+            raise Refusal(
+                HTTPStatus.NOT_ACCEPTABLE,
+                f"A subscription is a stream: send `Accept: {http.EVENTS}`, or subscribe over a WebSocket at this "
+                f"address ({GRAPHQL_TRANSPORT_WS_PROTOCOL}).",
+            )
+        context.resume_after = request.headers.get("last-event-id") or None
+        results: Any = await self.schema.stream(
+            operation.query,
+            variable_values=operation.variables,
+            context_value=context,
+            operation_name=operation.name,
+            operation_extensions=operation.extensions,
+            allowed_operation_types=(OperationType.SUBSCRIPTION,),
+        )
+        stream = sse.EventStream(
+            results,
+            closing=getattr(request.state, "closing", None),
+            stall_seconds=self._settings.socket_stall_seconds,
+        )
+        refusal = await stream.refusal()
+        return stream if refusal is None else _no_stream(refusal, accept.json or http.JSON)
+
+
+@asynccontextmanager
+async def _until(deadline: float, refusal: Refusal) -> AsyncIterator[None]:
+    """Raise the refusal if the block has not ended by then, by the loop's clock."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        raise refusal from None
+
+
+def _has_no_data(result: ExecutionResult) -> bool:
+    """Whether it is an error of the request as a whole: nothing was executed."""
+    return result.data is None and bool(result.errors) and all(error.path is None for error in result.errors or ())
+
+
+def _json(result: ExecutionResult, media_type: str) -> Response:
+    """A result as JSON. An error of the request as a whole is 400, except in the older media type."""
+    content: dict[str, object] = dict(process_result(result))
+    if not _has_no_data(result):
+        return http.json_response(content, media_type)
+    del content["data"]
+    return http.json_response(content, media_type, HTTPStatus.OK if media_type == http.JSON else HTTPStatus.BAD_REQUEST)
+
+
+def _no_stream(result: ExecutionResult, media_type: str) -> Response:
+    """What is said in place of a stream: the status counts, for an EventSource comes back after every 200."""
+    content: dict[str, object] = dict(process_result(result))
+    del content["data"]
+    codes = [str((error.extensions or {}).get("code")) for error in result.errors or ()]
+    status = next((STATUS[code] for code in codes if code in STATUS), HTTPStatus.BAD_REQUEST)
+    headers = {"WWW-Authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else {}
+    return http.json_response(content, media_type, status, headers)
+
+
+async def _refuse_early(response: Response, receive: Receive, send: Send) -> None:
+    """Answer at once; what comes of the body within a moment is dropped, then the connection is closed."""
+    response.headers["Connection"] = "close"
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while (await receive()).get("more_body"):
+                pass
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _bearer(request: HTTPConnection) -> str | None:

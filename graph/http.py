@@ -1,0 +1,220 @@
+"""What a request over HTTP asks for, to the letter of GraphQL over HTTP and of RFC 9110.
+
+What can't be answered is a `Refusal`: a status, a sentence, and the headers that go with the status. Its body is JSON
+in the shape of a GraphQL result. Executing and streaming are not done here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.message import Message
+from http import HTTPStatus
+from typing import Self
+from urllib.parse import parse_qsl
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from graph.sharing import dumps
+
+RESULT = "application/graphql-response+json"
+JSON = "application/json"  # what clients asked for before there was RESULT; its status is 200 where RESULT says 400
+EVENTS = "text/event-stream"
+METHODS = "GET, POST"
+MAX_BODY_BYTES = 2 * 1_048_576  # a report has at most half of it; createSimulation far less
+NEVER_STORED = {"Cache-Control": "no-store", "Vary": "Accept"}
+
+
+class Refusal(Exception):
+    """A request that gets no result, with the status that says why."""
+
+    def __init__(self, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = headers or {}
+
+    def response(self, media_type: str) -> Response:
+        """Say it as a GraphQL result would."""
+        error = {"message": self.message, "extensions": {"code": self.status.name}}
+        return json_response({"errors": [error]}, media_type, self.status, self.headers)
+
+
+def json_response(
+    content: Mapping[str, object],
+    media_type: str,
+    status: HTTPStatus = HTTPStatus.OK,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """A result as JSON in UTF-8, which no cache keeps: the next moment may have another one."""
+    return Response(
+        dumps(content),
+        status_code=status,
+        headers={"Content-Type": f"{media_type}; charset=utf-8", **NEVER_STORED, **(headers or {})},
+    )
+
+
+class EarlyRefusal(Refusal):
+    """The same, said before the body has been read to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """The media types that a client takes, with the weight it gives to each (RFC 9110, section 12.5.1)."""
+
+    weights: Mapping[str, float]
+    is_get: bool
+
+    @classmethod
+    def of(cls, request: Request) -> Self:
+        weights: dict[str, float] = {}
+        for part in ",".join(request.headers.getlist("accept")).split(","):
+            name, *parameters = (piece.strip().lower() for piece in part.split(";"))
+            if name:
+                weights[name] = max(weights.get(name, 0.0), _weight(parameters))
+        return cls(weights or {"*/*": 1.0}, request.method == "GET")
+
+    @property
+    def json(self) -> str | None:
+        """The type of a result for this client; None if it takes none. Wildcards mean the older one."""
+        result, older = self._weight_of(RESULT), self._weight_of(JSON)
+        if not result and not older:
+            return None
+        return RESULT if result >= older and self._names(RESULT) else JSON
+
+    @property
+    def events(self) -> bool:
+        """Whether it takes a stream. A POST must name it: a `*/*` there comes from clients that would wait for ever."""
+        return self._weight_of(EVENTS) > 0 and (self.is_get or self._names(EVENTS))
+
+    @property
+    def names_events(self) -> bool:
+        return self._names(EVENTS)
+
+    @property
+    def names_html(self) -> bool:
+        return self._names("text/html")
+
+    def _names(self, media_type: str) -> bool:
+        return self.weights.get(media_type, 0.0) > 0
+
+    def _weight_of(self, media_type: str) -> float:
+        for known in (media_type, f"{media_type.partition('/')[0]}/*", "*/*"):  # the most specific one counts
+            if known in self.weights:
+                return self.weights[known]
+        return 0.0
+
+
+def _weight(parameters: list[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                weight = float(value)
+            except ValueError:
+                return 1.0
+            return weight if 0 <= weight <= 1 else 1.0
+    return 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation, well-formed as far as HTTP can tell."""
+
+    query: str
+    variables: dict[str, object] | None
+    name: str | None
+    extensions: dict[str, object] | None
+
+
+async def read(request: Request) -> Operation:
+    """The operation that a request carries. Raises `Refusal`; `ClientDisconnect` if nobody is left to answer."""
+    if request.method == "GET":
+        return _operation(_of_address(request.scope["query_string"]))
+    _require_json(request)
+    return _operation(_decoded(await _body(request), "The body"))
+
+
+def _of_address(query_string: bytes) -> dict[str, object]:
+    try:
+        given = parse_qsl(query_string.decode(), keep_blank_values=True, errors="strict")
+    except ValueError:
+        raise Refusal(HTTPStatus.BAD_REQUEST, "The address is not valid UTF-8.") from None
+    values: dict[str, object] = dict(given)
+    for name in ("variables", "extensions"):
+        if text := values.pop(name, None):
+            values[name] = _decoded(str(text).encode(), f"`{name}`")
+    values["operationName"] = values.get("operationName") or None
+    return values
+
+
+def _require_json(request: Request) -> None:
+    content_type = Message()
+    content_type["Content-Type"] = request.headers.get("content-type", "")
+    charset = content_type.get_content_charset("utf-8")
+    named = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if named != JSON or charset not in ("utf-8", "utf8"):
+        raise EarlyRefusal(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send the request as JSON in UTF-8, with Content-Type: {JSON}."
+        )
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise EarlyRefusal(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "Send the body as it is, not compressed.",
+            {"Accept-Encoding": "identity"},
+        )
+
+
+async def _body(request: Request) -> bytes:
+    """The whole body, of which never more than `MAX_BODY_BYTES` and a chunk are held."""
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > MAX_BODY_BYTES:
+        raise _too_large()
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > MAX_BODY_BYTES:
+            raise _too_large()
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _too_large() -> EarlyRefusal:
+    return EarlyRefusal(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A request has at most {MAX_BODY_BYTES:,} bytes; nothing of it was done."
+    )
+
+
+def _decoded(text: bytes, what: str) -> object:
+    try:
+        decoded: object = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise Refusal(HTTPStatus.BAD_REQUEST, f"{what} is not valid JSON: {error}.") from None
+    return decoded
+
+
+def _operation(given: object) -> Operation:
+    if isinstance(given, list):
+        raise Refusal(
+            HTTPStatus.BAD_REQUEST,
+            "Batches are not taken: send each operation in a request of its own, on the same connection if you like.",
+        )
+    if not isinstance(given, dict):
+        raise Refusal(
+            HTTPStatus.BAD_REQUEST, "A request is a JSON object with `query`, `variables` and `operationName`."
+        )
+    query, name = given.get("query"), given.get("operationName")
+    if not isinstance(query, str) or not query:
+        raise Refusal(HTTPStatus.BAD_REQUEST, "`query` must be a string with an operation in it.")
+    if not isinstance(name, str | None):
+        raise Refusal(HTTPStatus.BAD_REQUEST, "`operationName` must be a string or null.")
+    return Operation(query, _object(given, "variables"), name, _object(given, "extensions"))
+
+
+def _object(given: dict[str, object], name: str) -> dict[str, object] | None:
+    value = given.get(name)
+    if not isinstance(value, dict | None):
+        raise Refusal(HTTPStatus.BAD_REQUEST, f"`{name}` must be a JSON object or null.")
+    return value
