@@ -5,7 +5,8 @@ mutations) or a `SafeError` (everywhere else); anything else is a defect: logged
     └── SafeError            shown as it is, with `extensions.code`
         ├── BadInput         BAD_USER_INPUT
         ├── NotFound         NOT_FOUND
-        └── Unauthenticated  UNAUTHENTICATED
+        ├── Unauthenticated  UNAUTHENTICATED
+        └── Forbidden        FORBIDDEN
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import strawberry
 import structlog
 from graphql import GraphQLError
 from sqlalchemy.exc import SQLAlchemyError
-from strawberry.extensions import MaskErrors
 
 from db import errors
 from graph.terms import described
@@ -56,6 +56,30 @@ class NotFound(SafeError):
 
 class Unauthenticated(SafeError):
     code = "UNAUTHENTICATED"
+
+
+class TooLarge(SafeError):
+    code = "LIMIT_EXCEEDED"
+
+
+class TooCostly(SafeError):
+    code = "COST_EXCEEDED"
+
+    def __init__(self, requested: int, maximum: int) -> None:
+        super().__init__(
+            f"An operation costs at most {maximum:,}, and this one would cost {requested:,}: ask for fewer rows "
+            "(`first`), fewer points (`maxPoints`), or fewer lists within lists."
+        )
+        assert self.extensions is not None
+        self.extensions["cost"] = {"requested": requested, "maximum": maximum}
+
+
+class Hidden(SafeError):
+    code = "INTROSPECTION_REFUSED"
+
+
+class Forbidden(SafeError):
+    code = "FORBIDDEN"
 
 
 @described(
@@ -108,11 +132,26 @@ def refusals_told() -> Iterator[None]:
         raise BadInput(refusal.message) from None
 
 
-def mask_errors() -> MaskErrors:
-    """Hide what was not written for clients."""
-    return MaskErrors(should_mask_error=is_unexpected, error_message="Something went wrong on the server.")
+def masked(error: GraphQLError) -> GraphQLError:
+    """What a client is told of a defect: where in its operation, and nothing else."""
+    return GraphQLError(
+        "Something went wrong on the server.",
+        nodes=error.nodes,
+        source=error.source,
+        positions=error.positions,
+        path=error.path,
+    )
 
 
 def is_unexpected(error: GraphQLError) -> bool:
-    """Whether an error is a defect: it wraps an exception that is none of ours."""
-    return error.original_error is not None and not isinstance(error.original_error, GraphQLError)
+    """Whether an error is a defect: neither one of ours, nor GraphQL's judgement of what the client sent.
+
+    GraphQL's own errors are the client's before the execution, and while arguments are read. From then on they are
+    about what a resolver returned, and quote it.
+    """
+    cause = error.original_error
+    if isinstance(error, SafeError) or isinstance(cause, SafeError):
+        return False
+    if cause is not None and not isinstance(cause, GraphQLError):
+        return True
+    return error.path is not None and not error.message.startswith("Argument '")

@@ -1,0 +1,38 @@
+"""Who may ask what the schema is like. To all others it keeps silent: no introspection, and no "Did you mean ...?",
+which would give out its names one by one."""
+
+from __future__ import annotations
+
+import re
+
+from graphql import BREAK, DocumentNode, FieldNode, GraphQLError, Visitor, VisitorAction, visit
+
+_SUGGESTION = re.compile(r" Did you mean .*", re.DOTALL)  # graphql-core appends it as the last sentence
+
+
+def may_introspect(context: object) -> bool:
+    """Whether the viewer of a request may: whoever has a role, and the house itself, which asks without a context."""
+    viewer = getattr(context, "viewer", None)
+    return viewer is None or viewer.role is not None
+
+
+def introspects(document: DocumentNode) -> bool:
+    """Whether any operation or fragment of a document asks for the schema. `__typename` is an answer's own."""
+    search = _Search()
+    visit(document, search)
+    return search.found
+
+
+def hide_suggestion(error: GraphQLError) -> None:
+    """Take the suggestion out of an error, wherever it comes from: the values of variables get theirs at execution."""
+    error.message = _SUGGESTION.sub("", error.message)
+
+
+class _Search(Visitor):
+    found = False
+
+    def enter_field(self, node: FieldNode, *_: object) -> VisitorAction:
+        if node.name.value in ("__schema", "__type"):
+            self.found = True
+            return BREAK
+        return None
