@@ -2,11 +2,12 @@
 
 Expected errors (`cli.errors`) become sentences on standard error here, for all commands; anything else is a defect and
 keeps its traceback. A command imports what it needs when it runs: `simulations list` should not wait for a database
-driver, and no command but `up` and `migrate` needs `db`.
+driver, and no command but `up`, `migrate` and `token` needs `db`.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -55,6 +56,15 @@ Token = Annotated[
     str | None,
     typer.Option(
         "--token", metavar="TOKEN", envvar="SIMULATIONS_TOKEN", help="Who is asking; needed where there is a login."
+    ),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        metavar="FILE",
+        envvar="SIMULATIONS_TOKEN_FILE",
+        help="The same out of a file: arguments can be read by everybody on this host. Wins over --token.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -126,6 +136,13 @@ def submit(
     max_retries: Annotated[
         int | None, typer.Option(help="How often it goes back to the queue when its machine is lost.")
     ] = None,
+    attended: Annotated[
+        bool, typer.Option("--attended", help="Start when somebody watches its curve; stop when nobody does.")
+    ] = False,
+    attended_grace: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="For how long nobody may watch it.  [server's default: 60s]"),
+    ] = None,
     client_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="Submitting the same key twice makes one simulation.")
     ] = None,
@@ -139,18 +156,19 @@ def submit(
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     token: Token = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Queue a simulation: simulations submit --gpus 1 -- python train.py --epochs 20"""
     from cli import submit
     from cli import watch as watching
     from cli.server import parse_server
 
-    server = parse_server(url, token)
+    server = parse_server(url, token, token_file)
     order = submit.Order(
         command=command, name=name, project=project, parameters=parameter or (), environment=env or (), tags=tag or (),
         cpus=cpus, memory_gib=memory_gib, gpus=gpus, gpu_model=gpu_model, labels=label or (), machine=machine,
         max_price_per_hour=max_price_per_hour, priority=priority, max_runtime=max_runtime, max_retries=max_retries,
-        client_key=client_key, working_directory=working_directory,
+        attended=attended, attended_grace=attended_grace, client_key=client_key, working_directory=working_directory,
     )  # fmt: skip
     simulation = submit.submit(server, order)
     submit.tell(simulation, as_json=as_json, watching=watch)
@@ -169,6 +187,7 @@ def list_(
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     token: Token = None,
+    token_file: TokenFile = None,
 ) -> None:
     """List simulations, newest first."""
     from cli import browse
@@ -178,7 +197,7 @@ def list_(
     wanted = None if everything else limit
     # One more than is shown tells whether there are more.
     found = newest_first(
-        parse_server(url, token),
+        parse_server(url, token, token_file),
         states=parse_states(state or ()),
         project=project,
         limit=wanted + 1 if wanted is not None else None,
@@ -195,12 +214,18 @@ def list_(
 
 
 @app.command()
-def show(simulation: SimulationId, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = None) -> None:
+def show(
+    simulation: SimulationId,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+    token_file: TokenFile = None,
+) -> None:
     """Show everything about a simulation."""
     from cli import browse
     from cli.server import get, parse_server, resolve_id
 
-    server = parse_server(url, token)
+    server = parse_server(url, token, token_file)
     details = get(server, resolve_id(server, simulation))
     if as_json:
         terminal.print_json(details.as_json())
@@ -216,12 +241,13 @@ def watch(
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     token: Token = None,
+    token_file: TokenFile = None,
 ) -> None:
-    """Draw a simulation's curve live, until it ends. Ctrl-C stops watching; the simulation goes on."""
+    """Draw a simulation's curve live, until it ends. Ctrl-C stops watching; the simulation goes on, unless attended."""
     from cli import watch
     from cli.server import parse_server, resolve_id
 
-    server = parse_server(url, token)
+    server = parse_server(url, token, token_file)
     simulation_id = resolve_id(server, simulation)
     raise typer.Exit(watch.watch(server, simulation_id, metric or (), log_scale=log, as_json=as_json))
 
@@ -231,22 +257,76 @@ def cancel(
     simulations: Annotated[list[str], typer.Argument(metavar="ID", help="Ids, or the word `last`: the newest.")],
     url: Url = DEFAULT_URL,
     token: Token = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Cancel simulations; one that runs is stopped first."""
     from cli.change import cancel_all
     from cli.server import parse_server
 
-    raise typer.Exit(cancel_all(parse_server(url, token), simulations))
+    raise typer.Exit(cancel_all(parse_server(url, token, token_file), simulations))
 
 
 @app.command()
-def retry(simulation: SimulationId, as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = None) -> None:
+def retry(
+    simulation: SimulationId,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+    token_file: TokenFile = None,
+) -> None:
     """Queue a new simulation like an ended one."""
     from cli.server import parse_server, resolve_id, retry
     from cli.submit import tell
 
-    server = parse_server(url, token)
+    server = parse_server(url, token, token_file)
     tell(retry(server, resolve_id(server, simulation)), as_json=as_json, watching=False)
+
+
+token_app = typer.Typer(
+    help="Make, list and revoke the tokens that let people and programs in. Works on the database itself.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(token_app, name="token")
+TokenName = Annotated[str, typer.Argument(metavar="NAME", help="Whom the history names.")]
+
+
+@token_app.command("create")
+def token_create(
+    name: TokenName,
+    role: Annotated[
+        str, typer.Option(metavar="ROLE", help="viewer reads, operator runs simulations, admin does everything.")
+    ],
+    project: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only for this one, made if it is new; repeat it for several.  [all]"),
+    ] = None,
+    expires_in: Annotated[str | None, typer.Option(metavar="DURATION", help="30d, 12h.  [never]")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it there, for its owner only, and do not print it.")
+    ] = None,
+    if_none: Annotated[bool, typer.Option("--if-none", help="Do nothing if there is a valid token already.")] = False,
+) -> None:
+    """Make a token. It is printed once, on standard output, and can't be read again."""
+    from cli import tokens
+
+    tokens.create(tokens.Order(name, role, project or (), expires_in, output, if_none))
+
+
+@token_app.command("list")
+def token_list(as_json: AsJson = False) -> None:
+    """List all tokens that were made, newest first; never what they read."""
+    from cli import tokens
+
+    tokens.list_all(as_json=as_json)
+
+
+@token_app.command("revoke")
+def token_revoke(name: TokenName) -> None:
+    """Let nobody in with a token any more, and end what was opened with it."""
+    from cli import tokens
+
+    tokens.revoke(name)
 
 
 def main() -> None:

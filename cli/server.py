@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -74,8 +75,8 @@ class Server:
             return False
 
 
-def parse_server(url: str, token: str | None) -> Server:
-    """Read an address as people give it: with or without `/graphql`. Raises `UsageError`."""
+def parse_server(url: str, token: str | None, token_file: Path | None = None) -> Server:
+    """Read an address as people give it: with or without `/graphql`. A file wins over a token. Raises `UsageError`."""
     address = url.strip().rstrip("/").removesuffix("/graphql")
     try:
         parts = urlsplit(address)
@@ -84,9 +85,21 @@ def parse_server(url: str, token: str | None) -> Server:
         valid = False
     if not valid:
         raise UsageError(f"--url: expected an address like {DEFAULT_URL}, got {url!r}")
+    if token_file is not None:
+        token = _read_token(token_file)
     if token is not None and not (token.isascii() and token.isprintable()):
         raise UsageError("--token: expected a token as `simulations` gave it out: plain letters, no line breaks")
     return Server(address, token or None)
+
+
+def _read_token(path: Path) -> str:
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"--token-file: {path} can't be read: {getattr(error, 'strerror', 'it is no text')}") from None
+    if not token:
+        raise UsageError(f"--token-file: {path} is empty")
+    return token
 
 
 def websocket_transport(server: Server) -> WebsocketsTransport:
@@ -269,5 +282,5 @@ def _sentences(errors: Sequence[object] | None) -> str:
 
 def _login_sentence(server: Server) -> str:
     if server.token:
-        return f"{server.url} does not accept this token. Check --token or SIMULATIONS_TOKEN."
-    return f"{server.url} wants a token: give one with --token or SIMULATIONS_TOKEN."
+        return f"{server.url} does not accept this token. Check --token, --token-file or SIMULATIONS_TOKEN."
+    return f"{server.url} wants a token: give one with --token-file or SIMULATIONS_TOKEN."

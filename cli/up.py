@@ -26,7 +26,7 @@ from cli import ports, terminal
 from cli.children import Child, Program, Roster, end_all, python_module
 from cli.errors import ExitCode, InUse, StartFailed
 from cli.signals import Signals
-from db import connection, embedded, schema
+from db import connection, embedded, schema, way_in
 
 GRACE_SECONDS = 10.0
 READY_POLL_SECONDS = 0.1
@@ -80,7 +80,7 @@ def up() -> ExitCode:
             raise StartFailed(str(error)) from error
         except embedded.AlreadyRunning as error:
             raise InUse(str(error)) from error
-        except (embedded.EmbeddedError, connection.DatabaseError, schema.SchemaMismatch) as error:
+        except (embedded.EmbeddedError, connection.DatabaseError, schema.SchemaMismatch, way_in.NoWayIn) as error:
             raise StartFailed(str(error)) from error
     return ExitCode.OK
 
@@ -119,7 +119,7 @@ def _up(signals: Signals) -> None:
 def _database(settings: knobs.Settings, place: Place) -> Iterator[tuple[str, Database | None]]:
     """Provide a database that is ready to use: its URL, and the server if it is ours to watch."""
     if settings.database_url is not None:
-        asyncio.run(_require_usable(settings.database_url))
+        asyncio.run(_require_usable(settings, settings.database_url))
         yield settings.database_url, None
         return
     first = not (place.data_directory / "postgres").exists()
@@ -127,14 +127,17 @@ def _database(settings: knobs.Settings, place: Place) -> Iterator[tuple[str, Dat
     with progress(sentence) as step, embedded.serve(place.data_directory) as server:
         asyncio.run(schema.upgrade(server.url))
         step.done()
+        asyncio.run(_require_usable(settings, server.url))
         yield server.url, server
 
 
-async def _require_usable(url: str) -> None:
+async def _require_usable(settings: knobs.Settings, url: str) -> None:
     engine = connection.create_engine(url, pool_size=1, application="up")
     try:
         await connection.check_server(engine)
         await schema.require_current(engine)
+        async with connection.session_factory(engine)() as session, session.begin():
+            await way_in.require(session, settings.read_admin_token(), why=settings.why_login)
     finally:
         await engine.dispose()
 

@@ -1,43 +1,68 @@
-"""Projects: what simulations are grouped by. `default` exists from the first migration on."""
+"""Projects: what simulations are grouped by, and what the rights of a token end at: its `Scope`.
+
+`default` exists from the first migration on. What is outside of a scope is not found: nobody learns that it exists.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import TypeAlias
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
+from db import events
 from db.errors import NotFound
+from db.events import Actor
 from db.models import Project
 from db.pages import Order, Page, page
 
 DEFAULT = "default"
 
+Scope: TypeAlias = frozenset[int] | None  # the ids of the projects that somebody may see; None: all of them
 
-async def get(session: AsyncSession, project_id: int) -> Project:
-    project = await session.get(Project, project_id)
+
+def within(column: InstrumentedAttribute[int], scope: Scope) -> ColumnElement[bool]:
+    """Whether a row is of a project in the scope. column: the project's id."""
+    return true() if scope is None else column.in_(scope)
+
+
+async def get(session: AsyncSession, project_id: int, *, scope: Scope = None) -> Project:
+    project = await find(session, project_id, scope=scope)
     if project is None:
         raise NotFound("There is no such project.", field="project")
     return project
 
 
-async def find(session: AsyncSession, project_id: int) -> Project | None:
-    return await session.get(Project, project_id)
+async def find(session: AsyncSession, project_id: int, *, scope: Scope = None) -> Project | None:
+    return await session.scalar(select(Project).where(Project.id == project_id, within(Project.id, scope)))
 
 
-async def by_ids(session: AsyncSession, ids: Collection[int]) -> Sequence[Project]:
-    return (await session.scalars(select(Project).where(Project.id.in_(ids)))).all()
+async def by_ids(session: AsyncSession, ids: Collection[int], *, scope: Scope = None) -> Sequence[Project]:
+    return (await session.scalars(select(Project).where(Project.id.in_(ids), within(Project.id, scope)))).all()
 
 
-async def named(session: AsyncSession, name: str) -> Project:
-    """Get the project of this name, made now if there was none."""
-    found = await session.scalar(select(Project).where(Project.name == name))
+async def named(session: AsyncSession, name: str, actor: Actor, *, scope: Scope = None) -> Project:
+    """Get the project of this name, made now if there was none.
+
+    Whoever may see some projects only makes no new ones. Raises `NotFound` for a name that is none of theirs.
+    """
+    found = await session.scalar(select(Project).where(Project.name == name, within(Project.id, scope)))
     if found is not None:
         return found
-    await session.execute(insert(Project).values(name=name).on_conflict_do_nothing())
-    return (await session.scalars(select(Project).where(Project.name == name))).one()
+    if scope is not None:
+        raise NotFound("There is no such project, or it is none of yours.", field="project")
+    made: Project | None = await session.scalar(
+        insert(Project).values(name=name).on_conflict_do_nothing().returning(Project)
+    )
+    if made is None:  # by somebody else, just now
+        return (await session.scalars(select(Project).where(Project.name == name))).one()
+    await events.record(session, "CREATED", actor, "Project", made.id, project_id=made.id, detail={"name": made.name})
+    return made
 
 
-async def page_all(session: AsyncSession, *, first: int, after: str | None) -> Page[Project]:
-    return await page(session, select(Project), Order((Project.name, Project.id)), first=first, after=after)
+async def page_all(session: AsyncSession, *, first: int, after: str | None, scope: Scope = None) -> Page[Project]:
+    statement = select(Project).where(within(Project.id, scope))
+    return await page(session, statement, Order((Project.name, Project.id)), first=first, after=after)

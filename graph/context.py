@@ -12,13 +12,15 @@ import strawberry
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from strawberry.dataloader import DataLoader
 
-from db import attempts, billing, machines, metrics, projects, simulations
+from db import attempts, billing, machines, metrics, projects, simulations, tokens
 from db.billing import Holding
 from db.events import Actor
 from db.machines import NOTHING, Usage
 from db.metrics import Summary
-from db.models import Attempt, Machine, Project, Simulation
+from db.models import Attempt, Machine, Project, Simulation, Token
+from db.projects import Scope
 from db.states import MachineState
+from graph.access import LOOPBACK, Viewer
 from graph.hub import Hub
 from settings import Settings
 
@@ -36,15 +38,27 @@ class Context:
     actor: Actor
     bearer: str | None = None  # the token of the Authorization header, not checked yet
     connection_params: dict[str, Any] = field(default_factory=dict)
+    resume_after: str | None = None  # the cursor a stream over HTTP comes back with; it wins over `after`
+    viewer: Viewer = LOOPBACK  # changed by `admit` alone
     loaders: Loaders = field(init=False)
 
     def __post_init__(self) -> None:
-        self.loaders = Loaders(self.sessions, self.lease)
+        self.loaders = Loaders(self)
+
+    def admit(self, viewer: Viewer) -> None:
+        """Let somebody in: from here on everything is asked, seen, done and recorded as this viewer."""
+        self.viewer = viewer
+        self.actor = Actor(viewer.name, self.actor.origin)
+
+    @property
+    def scope(self) -> Scope:
+        """The projects that may be seen; whatever reads rows of projects is given it."""
+        return self.viewer.projects
 
     @property
     def rights(self) -> Hashable:
         """What may be seen. Whoever shares an answer with others must share all of this."""
-        return "ADMIN"
+        return self.viewer.role, self.viewer.projects
 
     @property
     def lease(self) -> timedelta:
@@ -57,21 +71,23 @@ Info: TypeAlias = strawberry.Info[Context, None]
 class Loaders:
     """Rows by id, collected over one turn of the event loop, so that a list costs one query per kind, not one per row.
 
-    Nothing is cached: the next question gets the next answer.
+    Nothing is cached: the next question gets the next answer. What the viewer may not see is not found.
     """
 
-    def __init__(self, sessions: Sessions, lease: timedelta) -> None:
-        self._sessions = sessions
-        self.simulation = DataLoader(self._by_ids(simulations.by_ids, Simulation), cache=False)
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._sessions = context.sessions
+        self._lease = context.lease
+        self.simulation: DataLoader[int, Simulation | None] = DataLoader(self._load_simulations, cache=False)
         self.attempt = DataLoader(self._by_ids(attempts.by_ids, Attempt), cache=False)
         self.machine = DataLoader(self._by_ids(machines.by_ids, Machine), cache=False)
         self.machine_of: DataLoader[int, int | None] = DataLoader(self._load_machine_of, cache=False)
         self.metrics: DataLoader[int, Sequence[Summary]] = DataLoader(self._load_metrics, cache=False)
         self.holdings: DataLoader[int, Sequence[Holding]] = DataLoader(self._load_holdings, cache=False)
-        self.project = DataLoader(self._by_ids(projects.by_ids, Project), cache=False)
+        self.project: DataLoader[int, Project | None] = DataLoader(self._load_projects, cache=False)
+        self.token = DataLoader(self._by_ids(tokens.by_ids, Token), cache=False)
         self.usage: DataLoader[int, Usage] = DataLoader(self._load_usage, cache=False)
         self.machine_state: DataLoader[int, MachineState] = DataLoader(self._load_states, cache=False)
-        self._lease = lease
 
     def _by_ids(
         self, load: Callable[[AsyncSession, Collection[int]], Awaitable[Sequence[Row]]], _kind: type[Row]
@@ -82,6 +98,18 @@ class Loaders:
             return [rows.get(each) for each in ids]
 
         return by_ids
+
+    async def _load_simulations(self, ids: list[int]) -> Sequence[Simulation | None]:
+        async with self._sessions() as session:
+            rows = await simulations.by_ids(session, set(ids), scope=self._context.scope)
+        found = {row.id: row for row in rows}
+        return [found.get(each) for each in ids]
+
+    async def _load_projects(self, ids: list[int]) -> Sequence[Project | None]:
+        async with self._sessions() as session:
+            rows = await projects.by_ids(session, set(ids), scope=self._context.scope)
+        found = {row.id: row for row in rows}
+        return [found.get(each) for each in ids]
 
     async def _load_machine_of(self, ids: list[int]) -> Sequence[int | None]:
         async with self._sessions() as session:

@@ -35,7 +35,7 @@ class ProjectConnection:
 async def page(info: Info, first: int, after: str | None) -> ProjectConnection:
     with refusals_told():
         async with info.context.sessions() as session:
-            found = await projects.page_all(session, first=pages.size(first), after=after)
+            found = await projects.page_all(session, first=pages.size(first), after=after, scope=info.context.scope)
     edges, nodes, page_info = pages.edges(found, Project.of)
     return ProjectConnection(edges=edges, nodes=nodes, page_info=page_info)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from decimal import Decimal
+from functools import partial
 from typing import TypeAlias
 
 import strawberry
 import structlog
 from graphql import GraphQLError
 from strawberry import relay
-from strawberry.extensions import ParserCache, ValidationCache
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext as Operation
 
@@ -24,10 +24,15 @@ from graph import machine as of_machine
 from graph import project as of_project
 from graph import simulation as of_simulation
 from graph import supervision as of_supervisors
+from graph import token as of_token
+from graph.access import guard
 from graph.context import Info
 from graph.convergence import ConvergenceEvent
-from graph.errors import BadInput, is_unexpected, mask_errors
+from graph.documents import Documents, Judgement
+from graph.errors import BadInput, is_unexpected, masked
 from graph.ids import number_asked
+from graph.introspection import hide_suggestion, may_introspect
+from graph.limits import Limits
 from graph.log import LogChunk
 from graph.machine import (
     CreateMachineInput,
@@ -49,18 +54,20 @@ from graph.simulation import (
     SimulationInput,
     SimulationPayload,
 )
+from graph.sse import resumable
 from graph.supervision import HelloAttemptInput, HelloAttemptPayload, ReportAttemptInput, ReportAttemptPayload
 from graph.terms import MachineState, OrderDirection, SimulationOrder, SimulationState
+from graph.token import (
+    CreateTokenInput,
+    CreateTokenPayload,
+    Token,
+    TokenConnection,
+    TokenInput,
+    TokenPayload,
+    Viewer,
+)
 
 logger = structlog.get_logger()
-
-CACHED_DOCUMENTS = 512  # different texts of operations; a client that makes up new ones pushes out old ones
-
-
-@strawberry.type(description="Who asks.")
-class Viewer:
-    name: str
-    role: str = strawberry.field(description="What they may do: ADMIN may do everything.")
 
 
 Find: TypeAlias = Callable[[Info, int], Awaitable[relay.Node | None]]
@@ -69,6 +76,7 @@ FINDERS: Mapping[str, Find] = {
     "Attempt": of_simulation.find_attempt,
     "Machine": of_machine.find,
     "Project": of_project.find,
+    "Token": of_token.find,
 }
 
 
@@ -120,6 +128,7 @@ class Query:
             machine_id=number_asked(machine, "Machine") if machine is not None else None,
             name_contains=_searchable(name_contains),
             tag=_searchable(tag),
+            scope=info.context.scope,
         )
         return await of_simulation.page(info, wanted, order_by or SimulationOrder(), first, after)
 
@@ -155,9 +164,13 @@ class Query:
     async def projects(self, info: Info, first: int = 50, after: str | None = None) -> ProjectConnection:
         return await of_project.page(info, first, after)
 
-    @strawberry.field(description="Who asks.")
+    @strawberry.field(description="Who asks, and what they may do.")
     async def viewer(self, info: Info) -> Viewer:
-        return Viewer(name=info.context.actor.name, role="ADMIN")
+        return of_token.viewer(info)
+
+    @strawberry.field(description="All that ever were made, newest first.")
+    async def tokens(self, info: Info, first: int = 50, after: str | None = None) -> TokenConnection:
+        return await of_token.page(info, first, after)
 
 
 @strawberry.type(description="What can be done. A payload without userErrors says that it was; with them, nothing was.")
@@ -198,6 +211,14 @@ class Mutation:
     async def delete_machine(self, info: Info, input: MachineInput) -> DeleteMachinePayload:
         return await of_machine.delete(info, input.id)
 
+    @strawberry.mutation(description="Make a token that lets somebody in.")
+    async def create_token(self, info: Info, input: CreateTokenInput) -> CreateTokenPayload:
+        return await of_token.create(info, input)
+
+    @strawberry.mutation(description="Let nobody in with a token any more, and end what was opened with it.")
+    async def revoke_token(self, info: Info, input: TokenInput) -> TokenPayload:
+        return await of_token.revoke(info, input.id)
+
     @strawberry.mutation(description="For supervisors: the first word, answered with the work order.")
     async def hello_attempt(self, info: Info, input: HelloAttemptInput) -> HelloAttemptPayload:
         return await of_supervisors.hello(info, input)
@@ -222,12 +243,12 @@ class Subscription:
         after: str | None = None,
         max_points: int | None = None,
     ) -> AsyncIterator[ConvergenceEvent]:
-        return of_convergence.follow(info, simulation_id, metrics, after, max_points)
+        after = info.context.resume_after or after
+        return resumable(of_convergence.follow(info, simulation_id, metrics, after, max_points))
 
     @strawberry.subscription(description="Its log: the past behind the cursor, then live, to the end.")
-    async def logs(self, info: Info, simulation_id: strawberry.ID, after: str | None = None) -> AsyncIterator[LogChunk]:
-        async for chunk in of_log.follow(info, simulation_id, after):
-            yield chunk
+    def logs(self, info: Info, simulation_id: strawberry.ID, after: str | None = None) -> AsyncIterator[LogChunk]:
+        return resumable(of_log.follow(info, simulation_id, info.context.resume_after or after))
 
     @strawberry.subscription(
         description="The newest state of each simulation that changes. Refetch lists after a reconnect."
@@ -253,35 +274,38 @@ def _searchable(text: str | None) -> str | None:
 
 
 class Schema(strawberry.Schema):
-    """Strawberry's schema; a defect is logged here, once, before `MaskErrors` hides it from the client."""
+    """Strawberry's schema, with the one door that every error passes on its way out, whatever raised it and when."""
 
     def process_errors(self, errors: list[GraphQLError], execution_context: Operation | None = None) -> None:
-        for error in errors:
+        """Log a defect once and put the mask in its place; give strangers no hints."""
+        context = execution_context.context if execution_context is not None else None
+        for position, error in enumerate(errors):
             if is_unexpected(error):
                 logger.error(
                     "resolver_failed",
                     path=error.path,
                     operation=execution_context.operation_name if execution_context else None,
-                    exc_info=error.original_error,
+                    exc_info=error.original_error or error,
                 )
+                errors[position] = masked(error)
+            elif not may_introspect(context):
+                hide_suggestion(error)
 
 
-def _parser_cache() -> ParserCache:
-    return ParserCache(maxsize=CACHED_DOCUMENTS)
+def build_schema(limits: Limits | None = None) -> Schema:
+    """Build the schema; it may be shared. Every operation of it asks `graph.access` first.
 
-
-def _validation_cache() -> ValidationCache:
-    return ValidationCache(maxsize=CACHED_DOCUMENTS)
-
-
-def build_schema() -> Schema:
-    """Build the schema; it holds no state and may be shared."""
-    return Schema(
+    limits: of each operation. All it keeps is the documents that it was asked for last.
+    """
+    documents = Documents(limits or Limits())
+    schema = Schema(
         query=Query,
         mutation=Mutation,
         subscription=Subscription,
-        types=[Simulation, Machine, Project],
-        extensions=[_parser_cache, _validation_cache, mask_errors],
+        types=[Simulation, Machine, Project, Token],
+        extensions=[partial(Judgement, documents)],
         execution_context_class=ExecutionContext,
         config=StrawberryConfig(scalar_map={Step: STEP, PointColumns: POINT_COLUMNS, Decimal: DECIMAL}),
     )
+    guard(schema._schema)
+    return schema

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import pytest
@@ -54,6 +55,35 @@ async def test_a_batch_comes_back_as_it_was_stored(rows: Rows) -> None:
             ),
         )
     ]
+
+
+@pytest.mark.parametrize("last", [0.0, math.inf, math.nan])
+async def test_doubles_come_back_as_the_same_bits(rows: Rows, last: float) -> None:
+    values = [
+        5e-324,
+        -5e-324,
+        sys.float_info.max,
+        -sys.float_info.max,
+        -0.0,
+        0.1,
+        1 / 3,
+        1e22,
+        123456789012345680.0,
+        last,
+    ]
+    steps = [*range(len(values) - 1), 2**53]
+    simulation_id = await rows.simulation()
+    await store(rows, simulation_id, 1, 1, loss=Column(steps, values, [0.1] * len(values)))
+    (batch,) = await read(rows, simulation_id)
+    assert list(map(float.hex, batch.series[0].values)) == list(map(float.hex, values))
+    assert batch.series[0].steps == steps
+
+
+async def test_columns_whose_sum_is_too_large_for_a_double_come_back_as_they_were(rows: Rows) -> None:
+    simulation_id = await rows.simulation()
+    await store(rows, simulation_id, 1, 1, loss=Column([1, 2], [1.7e308, 1.7e308], [0.0, 0.0]))
+    (batch,) = await read(rows, simulation_id)
+    assert batch.series[0].values == [1.7e308, 1.7e308]
 
 
 async def test_values_that_are_not_finite_come_back_as_they_are(rows: Rows) -> None:

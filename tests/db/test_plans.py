@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from db import attempts, convergence, simulations
+from db import attempts, convergence, simulations, watchers
 from db.convergence import START, Column
 
 Rows = Any  # the fixture of conftest.py
@@ -24,23 +24,28 @@ Rows = Any  # the fixture of conftest.py
 LEASE = timedelta(seconds=30)
 POINT = Column([1], [1.0], [1.0])
 FILL = """
-    INSERT INTO simulations (project_id, name, entrypoint, created_by, state, priority, attempt)
+    INSERT INTO simulations (project_id, name, entrypoint, created_by, state, priority, attempt, attended)
     SELECT 1, 's' || n, '{true}', 'somebody',
-           CASE WHEN n % 5 = 0 THEN 'QUEUED' WHEN n % 100 = 1 THEN 'RUNNING' ELSE 'FINISHED' END, n % 3, 1
+           CASE WHEN n % 5 = 0 THEN 'QUEUED' WHEN n % 100 = 1 THEN 'RUNNING' ELSE 'FINISHED' END, n % 3, 1, n % 10 < 2
     FROM generate_series(1, 5000) AS n;
     INSERT INTO attempts (simulation_id, number, machine_name, price_per_hour, share, currency, token_digest, nonce,
-                          host, started_at, ended_at, heartbeat_at)
-    SELECT id, 1, 'm', 0, 1, 'USD', sha256(id::text::bytea), 'nonce', 'h', now(),
+                          host, assigned_at, started_at, ended_at, heartbeat_at)
+    SELECT id, 1, 'm', 0, 1, 'USD', sha256(id::text::bytea), 'nonce', 'h',
+           now() - interval '1 h', now() - interval '1 h',
            CASE WHEN state <> 'RUNNING' THEN now() END, now() - interval '1 h'
     FROM simulations;
     INSERT INTO convergence (simulation_id, attempt, batch, metric, steps, "values", elapsed)
     SELECT 1 + s, 1 + b / 40, 1 + b % 40, metric, '{1}', '{1}', '{1}'
     FROM generate_series(0, 99) AS s, generate_series(0, 79) AS b, unnest('{loss,accuracy}'::text[]) AS metric;
+    INSERT INTO watchers (simulation_id, watcher, watched_until)
+    SELECT id, 'p' || p, now() - interval '1 h' FROM simulations, generate_series(1, 3) AS p
+    WHERE attended AND state <> 'FINISHED';
     INSERT INTO coverage (role, covered_since, beat_at)
     SELECT role, now() - interval '1 day', now() + interval '1 h' FROM unnest('{graph,scheduler}'::text[]) AS role;
     ANALYZE
 """
 HOT = ("simulations", "attempts", "convergence")
+WITH_WATCHERS = (*HOT, "watchers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +97,10 @@ def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from nodes(child)
 
 
-def assert_by_index(plans: list[Any], *expected: str) -> None:
+def assert_by_index(plans: list[Any], *expected: str, hot: tuple[str, ...] = HOT) -> None:
     """No hot table is read from end to end, and these indexes are what is used."""
     found = [node for plan in plans for node in nodes(plan)]
-    assert not [node for node in found if node["Node Type"] == "Seq Scan" and node["Relation Name"] in HOT], plans
+    assert not [node for node in found if node["Node Type"] == "Seq Scan" and node["Relation Name"] in hot], plans
     used = {node["Index Name"] for node in found if "Index Name" in node}
     assert used >= set(expected), (used, plans)
 
@@ -186,3 +191,38 @@ async def test_the_queue_is_read_in_its_order_without_a_sort(filled: Filled) -> 
     [plan] = await filled.plans_of(queue)
     assert_by_index([plan], "ix_simulations_queue")
     assert "Sort" not in {node["Node Type"] for node in nodes(plan)}
+
+
+async def test_all_leases_of_a_process_are_renewed_by_index(filled: Filled) -> None:
+    rows = await filled.rows.query("SELECT simulation_id AS id FROM watchers WHERE watcher = 'p1' LIMIT 20")
+
+    async def keep(session: AsyncSession) -> None:
+        ids = [row["id"] for row in rows]
+        assert await watchers.keep(session, "p1", ids, LEASE) == set(ids)
+
+    plans = await filled.plans_of(keep)
+    assert len(plans) == 1  # one statement for all of them
+    assert_by_index(plans)
+
+
+async def test_leases_end_and_are_looked_up_by_index(filled: Filled) -> None:
+    async def look_and_leave(session: AsyncSession) -> None:
+        await watchers.watched_of(session, [filled.running])
+        await watchers.leave(session, "p1", [filled.running])
+
+    assert_by_index(await filled.plans_of(look_and_leave), "pk_watchers", hot=WITH_WATCHERS)
+
+
+async def test_the_unwatched_are_found_among_the_attended_on_machines_only(filled: Filled) -> None:
+    async def find(session: AsyncSession) -> None:
+        assert len(await watchers.find_unwatched(session, attempts.coverage_gap(LEASE))) == 50
+
+    plans = await filled.plans_of(find)
+    assert_by_index(plans, "ix_simulations_attended", "pk_watchers", hot=WITH_WATCHERS)
+
+
+async def test_what_is_forgotten_is_found_without_a_walk_through_all_simulations(filled: Filled) -> None:
+    async def sweep(session: AsyncSession) -> None:
+        await watchers.sweep(session, LEASE)
+
+    assert_by_index(await filled.plans_of(sweep))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db import convergence, events, lifecycle, logs, projects, simulations
+from db import convergence, events, lifecycle, logs, machines, projects, simulations
 from db.convergence import Column
 from db.errors import NotFound, Taken, WrongState
 from db.events import Actor
@@ -82,7 +82,7 @@ async def test_without_a_key_the_same_content_is_another_simulation(rows: Rows) 
 
 async def test_a_key_belongs_to_its_project(rows: Rows) -> None:
     async with rows.sessions.begin() as session:
-        other = (await projects.named(session, "other")).id
+        other = (await projects.named(session, "other", SOMEBODY)).id
     assert await rows.simulation(client_key="key") != await rows.simulation(client_key="key", project_id=other)
 
 
@@ -100,10 +100,40 @@ async def test_the_same_key_from_two_connections_at_once_makes_one_simulation(
     assert await kinds(rows, created.id) == ["QUEUED"]
 
 
+async def test_a_machine_that_is_deleted_while_a_simulation_names_it_is_not_found(
+    rows: Rows, other_sessions: Sessions
+) -> None:
+    wanted = await rows.wanted(machine_id=await rows.machine())
+    async with rows.sessions() as deletion, other_sessions() as session:
+        await machines.delete_idle(deletion, wanted.machine_id, SOMEBODY)
+        pid = await rows.pid(session)
+        creating = asyncio.create_task(simulations.create(session, wanted, SOMEBODY))
+        await rows.until_blocked(pid)
+        await deletion.commit()
+        with pytest.raises(NotFound, match="no such machine") as refused:
+            await creating
+        assert refused.value.field == "resources.machine"
+    assert await rows.value("SELECT count(*) FROM simulations") == 0
+
+
+async def test_a_machine_that_a_new_simulation_names_is_deleted_after_it(rows: Rows, other_sessions: Sessions) -> None:
+    wanted = await rows.wanted(machine_id=await rows.machine("m"), machine_name="m")
+    async with rows.sessions() as session, other_sessions() as deletion:
+        simulation_id = (await simulations.create(session, wanted, SOMEBODY)).id
+        pid = await rows.pid(deletion)
+        deleting = asyncio.create_task(machines.delete_idle(deletion, wanted.machine_id, SOMEBODY))
+        await rows.until_blocked(pid)
+        await session.commit()
+        await deleting
+        await deletion.commit()
+    stored = await rows.get(simulation_id)
+    assert (stored.machine_id, stored.machine_name) == (None, "m")
+
+
 async def test_a_project_is_made_when_it_is_first_named(rows: Rows, other_sessions: Sessions) -> None:
     async def name(sessions: Sessions) -> int:
         async with sessions.begin() as session:
-            return (await projects.named(session, "vision")).id
+            return (await projects.named(session, "vision", SOMEBODY)).id
 
     first, second = await asyncio.gather(name(rows.sessions), name(other_sessions))
     assert first == second == await name(rows.sessions)
@@ -129,7 +159,7 @@ async def listed(rows: Rows, wanted: Filter = EVERYTHING, **given: Any) -> list[
 
 async def test_each_filter_shows_what_matches_and_together_they_narrow(rows: Rows) -> None:
     async with rows.sessions.begin() as session:
-        other = (await projects.named(session, "other")).id
+        other = (await projects.named(session, "other", SOMEBODY)).id
     plain = await rows.simulation(name="Plain")
     tagged = await rows.simulation(name="tagged 100%", tags=("vision", "v2"))
     elsewhere = await rows.simulation(name="elsewhere_plain", project_id=other)

@@ -1,0 +1,167 @@
+"""API tokens: made, found by their text, revoked. What a token may do is judged in `graph.access`.
+
+A token is `sim_` and 256 random bits. Its text is given out once; kept is its SHA-256, by which it is found. Slow
+hashes are for what people choose; nobody guesses 256 bits. Expiry is judged by Postgres' clock. A revocation is told
+to every process (`Channel.TOKENS`), and those that missed it ask again (`usable`).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+
+from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import events
+from db.errors import NotFound, Refusal, Taken
+from db.events import Actor
+from db.models import Project, Token
+from db.notifications import Channel, notify
+from db.pages import Order, Page, page
+from db.projects import Scope
+from db.states import Role
+
+PREFIX = "sim_"  # recognisable: for scanners that look for secrets, and to tell it from an attempt's token
+TOUCH_AFTER = timedelta(minutes=1)  # how exactly the last use is known: reading should not write each time
+
+# Whom events name without a token: a token of that name would make the audit lie.
+RESERVED = frozenset({events.PLANNER.name, events.SUPERVISOR.name, "anonymous", "command line"})
+
+
+def digest_of(text: str) -> bytes:
+    """What a token is found by."""
+    return sha256(text.encode(errors="surrogateescape")).digest()
+
+
+async def create(
+    session: AsyncSession,
+    name: str,
+    role: Role,
+    actor: Actor,
+    *,
+    scope: Scope = None,
+    lifetime: timedelta | None = None,
+) -> tuple[Token, str]:
+    """Make a token: its row, and its text, which nobody can learn again.
+
+    Raises `Taken` for the name of another one that is not revoked, `NotFound` for a project that is not there.
+    """
+    if name in RESERVED:
+        raise Taken(f"{name!r} is what the history calls somebody else: choose another name.", field="name")
+    if scope is not None:
+        await _require_projects(session, scope)
+    text = PREFIX + secrets.token_urlsafe(32)
+    token: Token | None = await session.scalar(
+        insert(Token)
+        .values(
+            name=name,
+            digest=digest_of(text),
+            role=role,
+            project_ids=sorted(scope) if scope is not None else None,
+            created_by=actor.name,
+            expires_at=func.now() + lifetime if lifetime is not None else None,
+        )
+        .on_conflict_do_nothing(index_elements=["name"], index_where=Token.revoked_at.is_(None))
+        .returning(Token)
+    )
+    if token is None:
+        raise Taken(f"Another token is called {name!r}: revoke it first, or choose another name.", field="name")
+    detail = {
+        "name": token.name,
+        "role": role.value,
+        "projects": token.project_ids,
+        "expiresAt": token.expires_at.isoformat() if token.expires_at is not None else None,
+    }
+    await events.record(session, "CREATED", actor, "Token", token.id, detail=detail)
+    return token, text
+
+
+async def find(session: AsyncSession, text: str) -> Token | None:
+    """Find what this text lets in as; None if it is unknown, expired or revoked."""
+    return await session.scalar(
+        select(Token).where(Token.digest == digest_of(text), _is_usable()).execution_options(populate_existing=True)
+    )
+
+
+def is_due(token: Token) -> bool:
+    """Whether `touch` may have something to note: by this process's clock, so that most uses cost no statement."""
+    return token.last_used_at is None or datetime.now(UTC) - token.last_used_at >= TOUCH_AFTER
+
+
+async def touch(session: AsyncSession, token_id: int) -> bool:
+    """Note that a token is used now, unless that was noted within the last minute. Waits for nobody."""
+    due = (
+        select(Token.id)
+        .where(
+            Token.id == token_id,
+            or_(Token.last_used_at.is_(None), Token.last_used_at <= func.now() - TOUCH_AFTER),
+        )
+        .with_for_update(key_share=True, skip_locked=True)
+    )
+    touched = await session.scalar(
+        update(Token)
+        .where(Token.id.in_(due.scalar_subquery()))
+        .values(last_used_at=func.now())
+        .returning(Token.id)
+        .execution_options(synchronize_session=False)
+    )
+    return touched is not None
+
+
+async def usable(session: AsyncSession, ids: Collection[int]) -> frozenset[int]:
+    """Which of these tokens still let in: for what was opened with them and is open yet."""
+    return frozenset((await session.scalars(select(Token.id).where(Token.id.in_(ids), _is_usable()))).all())
+
+
+async def revoke(session: AsyncSession, token_id: int, actor: Actor) -> Token:
+    """Let nobody in with it any more, and end what it opened; doing it again changes nothing. Raises `NotFound`."""
+    revoked = await session.scalar(
+        update(Token)
+        .where(Token.id == token_id, Token.revoked_at.is_(None))
+        .values(revoked_at=func.now())
+        .returning(Token)
+        .execution_options(populate_existing=True)
+    )
+    if revoked is not None:
+        await events.record(session, "REVOKED", actor, "Token", token_id, detail={"name": revoked.name})
+        await notify(session, Channel.TOKENS, str(token_id))
+        return revoked
+    token = await session.get(Token, token_id, populate_existing=True)
+    if token is None:
+        raise NotFound("There is no such token.", field="id")
+    return token
+
+
+async def by_ids(session: AsyncSession, ids: Collection[int]) -> Sequence[Token]:
+    return (await session.scalars(select(Token).where(Token.id.in_(ids)))).all()
+
+
+async def find_named(session: AsyncSession, name: str) -> Token | None:
+    """Find the token of this name that is not revoked."""
+    return await session.scalar(select(Token).where(Token.name == name, Token.revoked_at.is_(None)))
+
+
+async def page_all(session: AsyncSession, *, first: int, after: str | None) -> Page[Token]:
+    """One page of all that ever were, the newest first."""
+    return await page(session, select(Token), Order((Token.id,), descending=True), first=first, after=after)
+
+
+async def any_exists(session: AsyncSession) -> bool:
+    """Whether anybody could come in with a token now."""
+    return bool(await session.scalar(select(select(Token.id).where(_is_usable()).exists())))
+
+
+def _is_usable() -> ColumnElement[bool]:
+    return Token.revoked_at.is_(None) & or_(Token.expires_at.is_(None), Token.expires_at > func.now())
+
+
+async def _require_projects(session: AsyncSession, ids: frozenset[int]) -> None:
+    if not ids:
+        raise Refusal("Name at least one project, or none at all for all of them.", field="projects")
+    found = (await session.scalars(select(Project.id).where(Project.id.in_(ids)))).all()
+    if len(found) < len(ids):
+        raise NotFound("There is no such project.", field="projects")
