@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet pyproject.toml
 
-.PHONY: run test check chaos bench help lock schema examples clean
+.PHONY: run test check chaos bench bench-peers help lock schema examples clean
 
 help: ## What can be done here
-	@grep -hE '^[a-z]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 run: $(VENV)/installed-run ## Everything on this machine, with an embedded PostgreSQL, at http://localhost:8000
 	@$(BIN)/simulations up
@@ -29,8 +29,12 @@ check: $(VENV)/installed-test ## Lint, types, import rules, migrations against m
 chaos: $(VENV)/installed-test ## The long form of the chaos test: CHAOS_SECONDS=600 CHAOS_SIMULATIONS=1000 CHAOS_SEED=1
 	@CHAOS_SECONDS=$${CHAOS_SECONDS:-300} CHAOS_SIMULATIONS=$${CHAOS_SIMULATIONS:-500} $(BIN)/python -m pytest -s tests/flows/test_chaos.py
 
-bench: $(VENV)/installed-test ## What the performance claims are measured with
-	@for name in latency fanout curve; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+bench: $(VENV)/installed-test ## What the performance claims are measured with, in ten minutes at most
+	@$(BIN)/python -m benchmarks
+
+# MLflow and this service want different versions of graphql-core: MLflow gets an environment of its own.
+bench-peers: $(VENV)/peers/installed ## The same work done by an MLflow tracking server
+	@PATH="$$PATH:$(CURDIR)/$(VENV)/peers/bin" $(BIN)/python -m benchmarks peers
 
 schema: $(VENV)/installed-run ## Write graph/schema.graphql anew, after the schema was changed on purpose
 	@$(BIN)/python -m graph.export > graph/schema.graphql
@@ -60,4 +64,10 @@ $(VENV)/installed-%: requirements-%.lock pyproject.toml | $(VENV)/python
 # Node is used where it is there; the test's dependencies bring one where it is not.
 $(VENV)/installed-client: tests/client/package-lock.json $(VENV)/installed-test
 	@cd tests/client && PATH="$$PATH:$(CURDIR)/$(BIN)" npm ci --no-audit --no-fund --silent
+	@touch $@
+
+$(VENV)/peers/installed: pyproject.toml $(VENV)/installed-test
+	@echo "Installing what Simulations is compared with (MLflow) ..."
+	@$(PYTHON) -m venv $(VENV)/peers
+	@$(BIN)/uv pip install --quiet --python $(VENV)/peers/bin/python --group peers
 	@touch $@

@@ -1,21 +1,25 @@
-"""An open attempt without a machine, and the supervisor that reports on it: the load of fanout and ingest."""
+"""Open attempts without a machine, and the supervisors that report on them: the load of fanout, ingest and memory."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import sha256
 from secrets import token_urlsafe
 
-import httpx
 import orjson
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from benchmarks.wire import Wire
 from db import attempts, lifecycle, machines, projects, public_ids, simulations
 from db.connection import create_engine, session_factory
 from db.events import Actor
 from db.lifecycle import Assignment
+from db.models import Project
 
 HELLO = "mutation($input: HelloAttemptInput!) { helloAttempt(input: $input) { verdict } }"
 REPORT = (
@@ -23,84 +27,127 @@ REPORT = (
 )
 ACTOR = Actor("benchmark")
 
+Columns = dict[str, dict[str, list[float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An attempt in the database that waits for its supervisor's hello."""
+
+    simulation_id: int
+    attempt_id: int
+    token: str
+
+
+def points_of(metrics: int, points: int, first_step: int = 0) -> Columns:
+    """Made-up points as a report carries them: so many of each metric."""
+    steps = range(first_step, first_step + points)
+    return {
+        f"metric{number}": {
+            "steps": list(steps),
+            "values": [random.random() for _ in steps],
+            "elapsed": [round(step * 0.01, 3) for step in steps],
+        }
+        for number in range(metrics)
+    }
+
 
 class Supervisor:
     """Reports batches of made-up points, one after the other."""
 
-    def __init__(self, client: httpx.AsyncClient, simulation_id: int, attempt_id: int) -> None:
-        self.simulation_id = public_ids.encode("Simulation", simulation_id)
-        self._client = client
-        self._attempt = {"attemptId": public_ids.encode("Attempt", attempt_id), "nonce": "benchmark"}
-        self._batch = 0
+    def __init__(self, wire: Wire, opened: Opened) -> None:
+        self.simulation_number = opened.simulation_id
+        self.attempt_number = opened.attempt_id
+        self.simulation_id = public_ids.encode("Simulation", opened.simulation_id)
+        self._wire = wire
+        self._attempt = {"attemptId": public_ids.encode("Attempt", opened.attempt_id), "nonce": "benchmark"}
+        self._begin = _open_end({"query": REPORT, "variables": {"input": self._attempt}})
         self._step = 0
+        self.batch = 0  # the newest; the next report has the number after it
 
     async def hello(self) -> None:
-        await self._post(HELLO, self._attempt)
+        answer = await self._wire.post(
+            "/graphql", orjson.dumps({"query": HELLO, "variables": {"input": self._attempt}})
+        )
+        if orjson.loads(answer)["data"]["helloAttempt"]["verdict"] != "CONTINUE":
+            raise RuntimeError(answer.decode())
 
     async def report(self, points: int, metrics: int = 1) -> None:
         """Send the next batch and wait until it is acknowledged."""
-        self._batch += 1
-        columns = {f"metric{number}": self._columns(points) for number in range(metrics)}
+        columns = points_of(metrics, points, self._step)
         self._step += points
-        answer = await self._post(REPORT, {**self._attempt, "batch": self._batch, "points": columns})
-        if answer["reportAttempt"]["expectedBatch"] != self._batch + 1:
-            raise RuntimeError(str(answer))
+        await self.send(orjson.dumps(columns))
+
+    async def send(self, columns: bytes) -> None:
+        """The same with columns that are encoded already, which costs the client nothing."""
+        self.batch += 1
+        answer = await self._wire.post("/graphql", self._begin, b',"batch":%d,"points":' % self.batch, columns, b"}}}")
+        said = orjson.loads(answer).get("data")
+        if said != {"reportAttempt": {"expectedBatch": self.batch + 1, "userErrors": []}}:
+            raise RuntimeError(answer.decode())
 
     def frame(self, points: int) -> str:
         """The text that a subscriber gets for such a batch."""
         event = {
-            "cursor": f"1-{self._batch}",
+            "cursor": f"1-{self.batch}",
             "attempt": 1,
             "live": True,
             "state": "RUNNING",
             "reason": None,
-            "series": [{"metric": "metric0", **self._columns(points)}],
+            "series": [{"metric": "metric0", **points_of(1, points, self._step)["metric0"]}],
         }
         return orjson.dumps({"id": "1", "type": "next", "payload": {"data": {"convergence": event}}}).decode()
-
-    def _columns(self, points: int) -> dict[str, list[float]]:
-        return {
-            "steps": list(range(self._step, self._step + points)),
-            "values": [random.random() for _ in range(points)],
-            "elapsed": [round(number * 0.01, 3) for number in range(points)],
-        }
-
-    async def _post(self, query: str, given: dict[str, object]) -> dict[str, dict[str, object]]:
-        content = orjson.dumps({"query": query, "variables": {"input": given}})
-        response = await self._client.post("/graphql", content=content, headers={"content-type": "application/json"})
-        body = response.json()
-        if body.get("errors"):
-            raise RuntimeError(str(body["errors"]))
-        return dict(body["data"])
 
 
 @asynccontextmanager
 async def open_attempt(url: str, port: int) -> AsyncIterator[Supervisor]:
-    """Put a simulation onto a machine that does not exist, and speak for it."""
-    token = token_urlsafe(32)
-    engine = create_engine(url, pool_size=2, application="benchmark")
+    """Put a simulation onto a machine that does not exist, and speak for it to the graph process at the port."""
+    async with open_attempts(url, port, 1) as supervisors:
+        yield supervisors[0]
+
+
+@asynccontextmanager
+async def open_attempts(url: str, port: int, count: int) -> AsyncIterator[list[Supervisor]]:
+    """The same for many, each with a connection of its own."""
+    engine = create_engine(url, pool_size=1, application="benchmark")
     try:
         async with session_factory(engine).begin() as session:
-            project = await projects.named(session, projects.DEFAULT)
-            wanted = simulations.Wanted(
-                project_id=project.id, name="benchmark", entrypoint=("true",), parameters={}, environment={},
-                working_directory=None, tags=(), cpus=0.0, memory_gib=0.0, gpus=0, gpu_model=None, labels={},
-                machine_id=None, machine_name=None, max_price_per_hour=None, priority=0, max_runtime=None,
-                max_retries=0, retry_on=(),
-            )  # fmt: skip
-            simulation = await simulations.create(session, wanted, ACTOR)
-            machine_id = await machines.join(
-                session, engine="benchmark", engine_key="nowhere", name="nowhere", host=None, cpus=1, memory_gib=1,
-                gpus=0, gpu_model=None, labels={}, price_per_hour=Decimal(1),
-            )  # fmt: skip
-            assignment = Assignment(machine_id, "nowhere", None, (), Decimal(1), Decimal(1), "USD")
-            attempt_id = await lifecycle.assign(session, simulation.id, 0, assignment, ACTOR)
-            assert attempt_id is not None
-            await attempts.claim_launch(session, attempt_id, sha256(token.encode()).digest())
+            opened = [await _open(session) for _ in range(count)]
     finally:
         await engine.dispose()
-    headers = {"Authorization": f"Bearer {token}"}
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as client:
-        supervisor = Supervisor(client, simulation.id, attempt_id)
-        await supervisor.hello()
-        yield supervisor
+    wires = [Wire(port, each.token) for each in opened]
+    try:
+        supervisors = [Supervisor(wire, each) for wire, each in zip(wires, opened, strict=True)]
+        for supervisor in supervisors:
+            await supervisor.hello()
+        yield supervisors
+    finally:
+        for wire in wires:
+            await wire.close()
+
+
+async def _open(session: AsyncSession) -> Opened:
+    token = token_urlsafe(32)
+    project_id = await session.scalar(select(Project.id).where(Project.name == projects.DEFAULT))
+    assert project_id is not None
+    wanted = simulations.Wanted(
+        project_id=project_id, name="benchmark", entrypoint=("true",), parameters={}, environment={},
+        working_directory=None, tags=(), cpus=0.0, memory_gib=0.0, gpus=0, gpu_model=None, labels={},
+        machine_id=None, machine_name=None, max_price_per_hour=None, priority=0, max_runtime=None,
+        max_retries=0, retry_on=(),
+    )  # fmt: skip
+    simulation = await simulations.create(session, wanted, ACTOR)
+    machine_id = await machines.join(
+        session, engine="benchmark", engine_key="nowhere", name="nowhere", host=None, cpus=1, memory_gib=1,
+        gpus=0, gpu_model=None, labels={}, price_per_hour=Decimal(1),
+    )  # fmt: skip
+    assignment = Assignment(machine_id, "nowhere", None, (), Decimal(1), Decimal(1), "USD")
+    attempt_id = await lifecycle.assign(session, simulation.id, 0, assignment, ACTOR)
+    assert attempt_id is not None
+    await attempts.claim_launch(session, attempt_id, sha256(token.encode()).digest())
+    return Opened(simulation.id, attempt_id, token)
+
+
+def _open_end(request: object) -> bytes:
+    """The JSON of a request up to where its innermost object would close, to go on with another field."""
+    return orjson.dumps(request).removesuffix(b"}}}")

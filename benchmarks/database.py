@@ -8,7 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from db.connection import connect_raw
 from db.embedded import serve
 from db.schema import upgrade
 
@@ -24,3 +26,16 @@ def fresh_database() -> Iterator[str]:
             yield database.url
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+async def another_database(url: str, name: str = "another", *, migrated: bool = True) -> str:
+    """Create a second one on the same server, and return its URL."""
+    connection = await connect_raw(url, application="benchmark")
+    try:
+        await connection.execute(f'CREATE DATABASE "{name}"')
+    finally:
+        await connection.close()
+    made = urlsplit(url)._replace(path=f"/{name}").geturl()
+    if migrated:
+        await upgrade(made)
+    return made

@@ -1,6 +1,9 @@
 """How long a user waits: from submit to RUNNING, and from a line printed to its point in a subscriber's hand.
 
 The floor of both is what starting a bare Python process takes in the same run (a supervisor and a child are two).
+
+Then the same under a steady load, many simulations that report several times a second, against the same path in bare
+Starlette and asyncpg: steady.py says how.
 """
 
 from __future__ import annotations
@@ -13,12 +16,15 @@ import subprocess
 import sys
 import time
 
+import uvloop
 from gql import Client, GraphQLRequest
 from gql.transport.httpx import HTTPXAsyncTransport
 from gql.transport.websockets import WebsocketsTransport
 
+from benchmarks.database import fresh_database
 from benchmarks.report import Row, publish
 from benchmarks.service import running_service
+from benchmarks.steady import measure_steady, quantiles
 
 CREATE = """
     mutation Submit($entrypoint: [String!]!) {
@@ -81,18 +87,22 @@ def bare_process_seconds(runs: int) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20, help="simulations, one after the other (default 20)")
     parser.add_argument("--points", type=int, default=20, help="points that each prints (default 20)")
+    parser.add_argument("--seconds", type=float, default=10, help="of steady load in a round (default 10)")
+    parser.add_argument("--rounds", type=int, default=3, help="of steady load, the median counts (default 3)")
     arguments = parser.parse_args()
     with running_service() as address:
         floor = statistics.median(bare_process_seconds(arguments.runs))
         to_running, to_subscriber = asyncio.run(measure(address, arguments.runs, arguments.points))
     rows = []
     for case, sample in (("submit to RUNNING", to_running), ("line printed to subscriber", to_subscriber)):
-        quantiles = statistics.quantiles(sample, n=100, method="inclusive")
-        for name, value in ((f"{case}, median", quantiles[49]), (f"{case}, p99", quantiles[98])):
+        cuts = quantiles(sample)
+        for name, value in ((f"{case}, median", cuts[49]), (f"{case}, p99", cuts[98])):
             rows.append(Row("latency", name, value, "s", floor, value / floor))
+    with fresh_database() as url:
+        rows += uvloop.run(measure_steady(url, arguments.seconds, arguments.rounds))
     publish("latency", rows)
 
 

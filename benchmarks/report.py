@@ -35,3 +35,14 @@ def publish(name: str, rows: Sequence[Row]) -> None:
     Console().print(table)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+
+
+def published(name: str) -> list[Row]:
+    """The rows of the newest run; none if there was none."""
+    path = RESULTS / f"{name}.json"
+    return [Row(**row) for row in json.loads(path.read_text())] if path.exists() else []
+
+
+def forget(name: str) -> None:
+    """Remove what an older run wrote."""
+    (RESULTS / f"{name}.json").unlink(missing_ok=True)

@@ -8,9 +8,11 @@ not land in the order of a sequence.)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -78,11 +80,14 @@ class Head:
 
 # One statement for points and summary: a second one costs a batch twice as much of this process's time, and so
 # there are no points without their summary.
+# Columns travel as text: asyncpg's binary arrays are made with some calls of Python per number. For 3 x 1,000 points
+# text costs this process 0.65 ms instead of 1.6, and the server half a millisecond more; doubles stay the same bits.
 _STORE = text(
     f"""
     WITH stored AS (
         INSERT INTO convergence (simulation_id, attempt, batch, metric, steps, "values", elapsed)
-        VALUES (:simulation_id, :attempt, :batch, :metric, :steps, :values, :elapsed)
+        VALUES (:simulation_id, :attempt, :batch, :metric, CAST(CAST(:steps AS text) AS bigint[]),
+                CAST(CAST(:values AS text) AS float8[]), CAST(CAST(:elapsed AS text) AS float8[]))
     )
     {metrics.KEEP}
     """  # noqa: S608  # both halves are constants
@@ -142,14 +147,21 @@ async def store(
                     "simulation_id": simulation_id,
                     "attempt": attempt,
                     "batch": batch,
-                    "steps": column.steps,
-                    "values": column.values,
-                    "elapsed": column.elapsed,
+                    "steps": _array(column.steps),
+                    "values": _array(column.values),
+                    "elapsed": _array(column.elapsed),
                     **asdict(metrics.summarise(metric, column.steps, column.values)),
                 }
                 for metric, column in columns.items()
             ],
         )
+
+
+def _array(numbers: Sequence[float]) -> str:
+    """Write numbers as Postgres writes an array. Each double is written so that it is read as the same one."""
+    if math.isfinite(sum(numbers)):  # JSON has no others; a sum that overflows only costs the slower way
+        return f"{{{orjson.dumps(numbers)[1:-1].decode()}}}"
+    return f"{{{','.join(map(repr, numbers))}}}"
 
 
 async def read(session: AsyncSession, simulation_id: int, after: tuple[int, int], *, limit: int) -> Sequence[Batch]:

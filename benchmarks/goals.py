@@ -1,0 +1,95 @@
+"""What the benchmarks are to reach, and whether they did: the table that `python -m benchmarks` ends with.
+
+A goal names the rows that it is about by a pattern of their case, and is judged by the worst of them. One whose rows
+are missing (a benchmark that was not run, or run with other sizes) was not measured, which is not the same as missed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.report import Row
+
+FLAT = 1.25  # a cost that grows by less counts as flat: noise is most of it
+
+
+class Outcome(Enum):
+    REACHED = "[green]reached[/green]"
+    MISSED = "[red]missed[/red]"
+    NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A bound of the ratio of some rows."""
+
+    benchmark: str
+    about: str
+    cases: str  # a pattern that the whole case matches
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def bound(self) -> str:
+        return f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A goal, the worst of its rows and what that means."""
+
+    goal: Goal
+    outcome: Outcome
+    worst: Row | None
+
+
+GOALS = (
+    Goal("latency", "p99 of 20 x 5 batches/s", r"batch due to subscriber, .*p99", at_most=2),
+    Goal("fanout", "deliveries of 100 points", r"100 points to [\d,]+ subscribers", at_least=0.6),
+    Goal("fanout", "growth to 1,000 subscribers", r"growth: .*", at_most=FLAT),
+    Goal("ingest", "batches of 1,000 points", r"\d+ x 1,000 points a batch, \d+ supervisors?", at_least=0.5),
+    Goal("ingest", "growth to 1,000,000 batches", r"growth: .*", at_most=FLAT),
+    Goal("curve", "1,000,000 points to 1,000", r"1,000,000 points .* to 1,000", at_most=1.5),
+    Goal("memory", "idle subscribers", r"[\d,]+ idle subscribers", at_most=1.5),
+    Goal("memory", "readers that stall, slope", r".*never read.*slope.*", at_most=0.1),
+    Goal("peers", "MLflow: ingest and reading back", r".*", at_least=20),
+)
+
+
+def judge(goals: Iterable[Goal], rows: Sequence[Row]) -> list[Judgement]:
+    """Hold each goal against the worst row that it is about."""
+    return [_judge(goal, [row for row in rows if _is_about(goal, row)]) for goal in goals]
+
+
+def _is_about(goal: Goal, row: Row) -> bool:
+    return goal.benchmark == row.benchmark and re.fullmatch(goal.cases, row.case) is not None
+
+
+def _judge(goal: Goal, rows: Sequence[Row]) -> Judgement:
+    if not rows:
+        return Judgement(goal, Outcome.NOT_MEASURED, None)
+    if goal.at_least is not None:
+        worst = min(rows, key=lambda row: row.ratio)
+        reached = worst.ratio >= goal.at_least
+    else:
+        worst = max(rows, key=lambda row: row.ratio)
+        reached = goal.at_most is not None and worst.ratio <= goal.at_most
+    return Judgement(goal, Outcome.REACHED if reached else Outcome.MISSED, worst)
+
+
+def show(judgements: Iterable[Judgement]) -> None:
+    """Print them as a table."""
+    table = Table(title="goals")
+    for heading in ("benchmark", "goal", "ratio", "worst", "", "in the case"):
+        table.add_column(heading, justify="right" if heading == "worst" else "left")
+    for each in judgements:
+        worst = (f"{each.worst.ratio:.3g}", each.worst.case) if each.worst is not None else ("", "")
+        goal = each.goal
+        table.add_row(goal.benchmark, goal.about, goal.bound, worst[0], each.outcome.value, worst[1])
+    Console().print(table)
