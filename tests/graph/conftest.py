@@ -33,10 +33,11 @@ from db.events import PLANNER, Actor
 from db.lifecycle import Assignment, Ending
 from db.models import Base
 from db.states import Reason
-from graph.app import create_app
+from graph.closing import Closing
 from graph.context import Context, Sessions
 from graph.hub import Hub
 from graph.schema import build_schema
+from graph.server import Server, build_config
 from settings import Settings
 
 PATIENCE_SECONDS = 20  # a bound for what takes milliseconds: the machine may be busy
@@ -192,11 +193,12 @@ class Api:
 SCHEMA = build_schema()
 
 
-class _Server(uvicorn.Server):
-    """A server that leaves the signals to pytest, and ends at once when it is told to."""
+class _Server(Server):
+    """The service's server, which leaves the signals to pytest, and ends at once when it is told to."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
+    def __init__(self, settings: Settings, sessions: Sessions | None) -> None:
+        self.closing = Closing()
+        super().__init__(build_config(settings, self.closing, sessions=sessions), self.closing)
         self.ended = asyncio.Event()
 
     @contextlib.contextmanager
@@ -208,6 +210,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As in earnest, without the tenth of a second that it always pauses there."""
+        self.closing.begin()
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
@@ -226,19 +229,7 @@ async def serving(settings: Settings, sessions: Sessions | None = None) -> Async
     """Serve as `python -m graph` does, on a free port."""
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
-    server = _Server(
-        uvicorn.Config(
-            create_app(settings, sessions=sessions),
-            http="httptools",
-            ws="websockets-sansio",
-            ws_per_message_deflate=False,
-            ws_max_size=1_048_576,
-            timeout_graceful_shutdown=1,
-            access_log=False,
-            log_config=None,
-            lifespan="on",
-        )
-    )
+    server = _Server(settings, sessions)
     task = asyncio.create_task(server.serve(sockets=[listening]), name="serve")
     try:
         while not server.started:

@@ -422,8 +422,9 @@ async def test_a_cost_that_is_shown_is_never_much_older_than_ten_seconds(api: Ap
         before = await one.next()
         await price(world, supervisor, "3600", "1", 100)
         # As if the clock of the database had gone on: what was read is old now.
-        head = await api.hub._tails[decode(supervisor.simulation_id)[1]].head()
-        object.__setattr__(head, "read_at", head.read_at - convergence.MONEY_SECONDS)
+        tail = api.hub._tails[decode(supervisor.simulation_id)[1]]
+        tail._head_read_at -= convergence.MONEY_SECONDS
+        object.__setattr__(tail.head, "read_at", tail.head.read_at - convergence.MONEY_SECONDS)
         await supervisor.loss(2)
         after = await one.next()
     assert Decimal(after["cost"]) - Decimal(before["cost"]) > 50
