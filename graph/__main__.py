@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
 import sys
 from contextlib import suppress
@@ -17,6 +18,7 @@ from graph.app import check_database
 from graph.server import build_server
 
 STARTUP_FAILED = 3  # as uvicorn says it
+COLLECT_AFTER = (2_000, 10, 20)  # new objects; collections of the generation before
 OTHER_FILES = 600  # the database's connections, at most 500, and what a process has anyway
 
 
@@ -34,9 +36,21 @@ def main() -> int:
     _allow_open_files(settings.connections)
     structlog.get_logger().info("serving", host=settings.host, port=settings.port, login=settings.requires_login)
     server = build_server(settings)
+    _set_collector()
     with suppress(KeyboardInterrupt):  # raised once more by uvicorn, when it has ended in peace
         server.run()
     return 0 if server.started else STARTUP_FAILED
+
+
+def _set_collector() -> None:
+    """Keep garbage collection from holding up every stream: what was made until now is never looked at again.
+
+    A full collection over the libraries' 160,000 objects took 200 ms, during which no point is delivered. Requests
+    leave some cycles, so it can't be turned off; the young generation is larger, since most of them die at once.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
 
 
 def _allow_open_files(connections: int) -> None:

@@ -22,6 +22,7 @@ from db.projects import Scope
 from db.states import MachineState
 from graph.access import LOOPBACK, Viewer
 from graph.hub import Hub
+from graph.rates import Rates
 from settings import Settings
 
 Row = TypeVar("Row")
@@ -36,14 +37,19 @@ class Context:
     settings: Settings
     hub: Hub
     actor: Actor
-    bearer: str | None = None  # the token of the Authorization header, not checked yet
+    bearer: str | None = None  # what was sent as such: an attempt's token is judged where it is used
     connection_params: dict[str, Any] = field(default_factory=dict)
     resume_after: str | None = None  # the cursor a stream over HTTP comes back with; it wins over `after`
+    submits: Rates | None = None  # None: no limit
     viewer: Viewer = LOOPBACK  # changed by `admit` alone
-    loaders: Loaders = field(init=False)
+    _loaders: Loaders | None = field(default=None, init=False)
 
-    def __post_init__(self) -> None:
-        self.loaders = Loaders(self)
+    @property
+    def loaders(self) -> Loaders:
+        """Made when they are first used: a report needs none, and there are hundreds of reports a second."""
+        if self._loaders is None:
+            self._loaders = Loaders(self)
+        return self._loaders
 
     def admit(self, viewer: Viewer) -> None:
         """Let somebody in: from here on everything is asked, seen, done and recorded as this viewer."""

@@ -27,12 +27,12 @@ from graph.watching import Watching
 
 log = structlog.get_logger()
 
-TAIL_BATCHES = 256  # of at most 10,000 points each: what cursors at the end of the log share
+TAIL_BATCHES = 64  # of at most 10,000 points each: what cursors at the end of the log share
 PAGE_BATCHES = 64  # how many batches whoever fell behind reads at once
 COLLECT_SECONDS = 0.01  # ids committed within this time go out in one notification
 POLL_SECONDS = 1.0  # without notifications
 LOOK_AGAIN_SECONDS = 15.0  # with them: a hint may be lost
-MOST_SHARED = 256  # events that subscribers of one tail share; they keep their encoded results
+MOST_SHARED = 32  # events that subscribers of one tail share; they keep their encoded results
 RETRY_SECONDS = 0.5  # while the database does not answer
 MANY = 1_000  # changed ids kept per subscriber; more mean "look at all"
 
