@@ -10,7 +10,8 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
 
 FROM python:3.12-slim
 RUN useradd --system --uid 1000 --create-home simulations \
- && install -d -o simulations /var/lib/simulations
+ && install -d -o simulations /var/lib/simulations \
+ && install -d -o simulations -m 700 /var/lib/simulations-admin
 COPY --from=build /opt/simulations /opt/simulations
 ENV PATH=/opt/simulations/bin:$PATH PYTHONUNBUFFERED=1 SIMULATIONS_DATA_DIR=/var/lib/simulations
 USER simulations

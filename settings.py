@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
+import re
+import shlex
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +20,12 @@ from urllib.parse import urlsplit
 import structlog
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+# A name, with *. for all below it; or an address.
+HOST_PATTERN = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f]*:[0-9a-f:.]+", re.IGNORECASE)
+ORIGIN_PATTERN = re.compile(r"(https?)://([a-z0-9._-]+|\[[0-9a-f:]+\])(?::([0-9]{1,5}))?/?")
+TOKEN_PATTERN = re.compile(r"sim_[A-Za-z0-9_-]{43,200}")
+DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 class SettingsError(Exception):
@@ -38,11 +47,23 @@ class Settings(BaseSettings):
     database_url: str | None = Field(None, validation_alias=_plain("DATABASE_URL"))
     data_dir: Path | None = None  # None: the XDG data directory, as root /var/lib/simulations
     public_url: str | None = None  # where supervisors reach the API; None: http://127.0.0.1:PORT
-    insecure: bool = False  # allow a HOST that is not loopback, without any login
+
+    # Who may reach it; README and SECURITY.md tell the whole of it
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()  # names it is called by, comma-separated; *.example.org
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()  # of other web pages that may use it (CORS), comma-sep.
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()  # whose X-Forwarded-* count: addresses, networks
+    admin_token_file: Path | None = None  # a token that is made ADMIN at the start; only its owner may read the file
+    submits_per_minute: int = Field(6_000, ge=1)  # of each token, by each process; that many may come at once
+    connections: int = Field(20_000, ge=10)  # of each process, WebSockets among them; one more is closed at once
 
     # The database
     database_pool_size: int = Field(10, ge=1, le=500)  # connections of each process
     notifications: bool = True  # LISTEN/NOTIFY; off: everything works by polling, only slower
+
+    # WebSockets
+    socket_ping_seconds: float = Field(20.0, gt=0, le=3600)  # who answers three pings in a row with nothing is closed
+    socket_stall_seconds: float = Field(30.0, gt=0, le=3600)  # who takes nothing of what is sent for so long is closed
+    sockets_per_client: int = Field(5000, ge=1)  # per address; of IPv6 per /64
 
     # Scheduling
     tick_seconds: float = Field(1.0, gt=0, le=60)  # planning without a notification
@@ -66,6 +87,34 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(Path(part) for part in value.split(":") if part) if isinstance(value, str) else value
 
+    @field_validator("allowed_hosts", "allowed_origins", "trusted_proxies", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _host_names(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            if not HOST_PATTERN.fullmatch(value):
+                raise ValueError(f"expected names like simulations.example.org or *.example.org, not {value!r}")
+        return tuple(value.lower() for value in values)
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_origin(value) for value in values)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            try:
+                ipaddress.ip_network(value)
+            except ValueError as error:
+                raise ValueError(f"expected addresses like 10.0.0.7 or networks like 10.0.0.0/8: {error}") from None
+        return values
+
     @field_validator("public_url")
     @classmethod
     def _web_address(cls, value: str | None) -> str | None:
@@ -76,19 +125,61 @@ class Settings(BaseSettings):
     @property
     def is_loopback(self) -> bool:
         """Whether only this host can reach the service."""
-        if self.host == "localhost":
-            return True
+        return _is_loopback(self.host)
+
+    @property
+    def why_login(self) -> str | None:
+        """Say why a token is needed for everything; None where whoever sends none is the ADMIN.
+
+        That is only where nothing says that others than this host's own users come: a proxy in front, or another
+        name than localhost, brings them to the loopback address too.
+        """
+        public = urlsplit(self.public_url).hostname if self.public_url else None
+        if not self.is_loopback:
+            return f"HOST={self.host} can be reached from other machines"
+        if self.trusted_proxies:
+            return "SIMULATIONS_TRUSTED_PROXIES says that requests come from other machines, through a proxy"
+        if self.allowed_hosts:
+            return "SIMULATIONS_ALLOWED_HOSTS says that it is reached by other names than localhost"
+        if public and not _is_loopback(public):
+            return f"SIMULATIONS_PUBLIC_URL says that other machines reach it, as {public}"
+        return None
+
+    @property
+    def requires_login(self) -> bool:
+        """Whether everything but pages and probes needs a token."""
+        return self.why_login is not None
+
+    def read_admin_token(self) -> str | None:
+        """The token in `admin_token_file`; None without one. Raises `SettingsError`, which never quotes it."""
+        path = self.admin_token_file
+        if path is None:
+            return None
         try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+            with path.open("rb") as file:
+                mode = os.fstat(file.fileno()).st_mode
+                text = file.read(1_000).decode("ascii", errors="replace").strip()
+        except OSError as error:
+            raise SettingsError(f"SIMULATIONS_ADMIN_TOKEN_FILE: {path} can't be read: {error.strerror}") from None
+        if mode & 0o077:
+            raise SettingsError(
+                f"SIMULATIONS_ADMIN_TOKEN_FILE: others than its owner may use {path} "
+                f"(mode {mode & 0o777:04o}). Run: chmod 600 {shlex.quote(str(path))}"
+            )
+        if not TOKEN_PATTERN.fullmatch(text):
+            raise SettingsError(
+                f"SIMULATIONS_ADMIN_TOKEN_FILE: expected one token in {path}: sim_ and at least 43 random letters, "
+                "digits, - or _. Make one: "
+                """python -c "import secrets; print('sim_' + secrets.token_urlsafe(32))\""""
+            )
+        return text
 
     @property
     def api_url(self) -> str:
         """The GraphQL address that supervisors on this host report to."""
         if self.public_url:
             return f"{self.public_url}/graphql"
-        host = self.host if self.host not in ("0.0.0.0", "::", "localhost") else "127.0.0.1"
+        host = {"0.0.0.0": "127.0.0.1", "localhost": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/graphql"
 
 
@@ -119,16 +210,27 @@ def load(**overrides: object) -> Settings:
     Raises `SettingsError`: one line for each value that can't be used.
     """
     try:
-        settings = Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
+        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
         raise SettingsError("\n".join(_sentence(dict(problem)) for problem in error.errors())) from None
-    if not settings.is_loopback and not settings.insecure:
-        raise SettingsError(
-            f"HOST={settings.host} can be reached from other machines, and this version has no login: whoever "
-            "reaches it can run commands here. Use HOST=127.0.0.1, or set SIMULATIONS_INSECURE=1 if a firewall "
-            "or a container network guards it."
-        )
-    return settings
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _origin(value: str) -> str:
+    """An origin as browsers write it: small letters, no port where it is the scheme's own."""
+    found = ORIGIN_PATTERN.fullmatch(value.lower())
+    if found is None:
+        raise ValueError(f"expected origins like https://pages.example.org, each by its whole name, not {value!r}")
+    scheme, host, port = found.groups()
+    return f"{scheme}://{host}" if port in (None, DEFAULT_PORTS[scheme]) else f"{scheme}://{host}:{int(port)}"
 
 
 def _sentence(problem: dict[str, object]) -> str:

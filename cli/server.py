@@ -38,6 +38,7 @@ REQUEST_SECONDS = 30.0
 BIGGEST_FRAME_BYTES = 64 * 2**20  # a batch of 10,000 points is about 1 MB of JSON; websockets stops at 1 MiB by itself
 PAGE_SIZE = 100
 NEWEST = "last"  # instead of an id
+ANOTHER_TOKEN = "Use another token: --token-file or SIMULATIONS_TOKEN_FILE."
 
 # Errors reach the user as sentences; gql's own log would tell them a second time.
 logging.getLogger("gql").addHandler(logging.NullHandler())
@@ -189,7 +190,11 @@ def explain(error: BaseException, server: Server) -> CommandError:
     """Say in a sentence what a transport's error means for the person who asked."""
     match error:
         case TransportQueryError():
-            return ServerRefused(_sentences(error.errors) or clean(str(error)))
+            codes = _codes(error.errors)
+            if "UNAUTHENTICATED" in codes:
+                return ServerRefused(_login_sentence(server))
+            sentences = _sentences(error.errors) or clean(str(error))
+            return ServerRefused(f"{sentences} {ANOTHER_TOKEN}" if "FORBIDDEN" in codes else sentences)
         case TransportServerError() if error.code in (401, 403):
             return ServerRefused(_login_sentence(server))
         case TransportServerError() | TransportProtocolError():
@@ -280,7 +285,14 @@ def _sentences(errors: Sequence[object] | None) -> str:
     return "\n".join(clean(message) for message in messages if isinstance(message, str))
 
 
+def _codes(errors: Sequence[object] | None) -> set[object]:
+    return {_object(error.get("extensions")).get("code") for error in errors or () if isinstance(error, dict)}
+
+
 def _login_sentence(server: Server) -> str:
     if server.token:
-        return f"{server.url} does not accept this token. Check --token, --token-file or SIMULATIONS_TOKEN."
-    return f"{server.url} wants a token: give one with --token-file or SIMULATIONS_TOKEN."
+        return (
+            f"{server.url} does not accept this token. Check --token-file or SIMULATIONS_TOKEN_FILE, --token or "
+            "SIMULATIONS_TOKEN: it may be expired or revoked."
+        )
+    return f"{server.url} wants a token: give one with --token-file or SIMULATIONS_TOKEN_FILE."

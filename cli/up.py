@@ -34,6 +34,7 @@ STILL_WAITING_SECONDS = 30.0
 DATABASE_POLL_SECONDS = 1.0
 DATABASE_PAUSE_SECONDS = 5.0
 ROSTER = "children.json"
+NOT_FOR_CHILDREN = frozenset({"SIMULATIONS_TOKEN", "SIMULATIONS_TOKEN_FILE"})
 
 PROGRAMS = (python_module("graph"), python_module("scheduler"))
 
@@ -59,9 +60,12 @@ class Place:
         return ports.local_url(self.host, self.port)
 
     def environment(self, database_url: str) -> dict[str, str]:
-        """Make the children's environment: ours, handed on, with what was found out here."""
+        """Make the children's environment: ours, handed on, with what was found out here.
+
+        Without the token of who started it: that is for commands, and nobody needs to find it in a process list.
+        """
         return {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in NOT_FOR_CHILDREN},
             "DATABASE_URL": database_url,
             "SIMULATIONS_DATA_DIR": str(self.data_directory),
             "HOST": self.host,

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from db import attempts
+from db import attempts, way_in
 from db.connection import DatabaseError, check_server, create_engine, session_factory
 from db.schema import SchemaMismatch, require_current
+from graph.admission import Admission
+from graph.closing import Closing
 from graph.context import Sessions
+from graph.doors import Doors
+from graph.entry import Entry
 from graph.errors import DATABASE_AWAY
+from graph.headers import Headers, policy_of
 from graph.hub import Hub
+from graph.login import Login
 from graph.schema import build_schema
 from graph.transport import Endpoint
+from graph.watching import Watching
+from graph.where import Hosts, Where
 from settings import Settings
 
 log = structlog.get_logger()
@@ -37,12 +47,15 @@ class State(TypedDict):
     engine: AsyncEngine
     sessions: Sessions
     hub: Hub
+    doors: Doors
+    closing: Closing
 
 
-def create_app(settings: Settings, *, sessions: Sessions | None = None) -> Starlette:
+def create_app(settings: Settings, *, sessions: Sessions | None = None, closing: Closing | None = None) -> Starlette:
     """Build the application. It expects a database that answers and whose schema is current (`check_database`).
 
     sessions: the factory that every resolver opens its session from; a test may give its own.
+    closing: what the server begins when it is told to end; without one, streams end only with their connections.
     """
     if settings.database_url is None:
         raise ValueError("settings.database_url is not set: `simulations up` starts a database and sets it")
@@ -54,31 +67,57 @@ def create_app(settings: Settings, *, sessions: Sessions | None = None) -> Starl
             engine = create_engine(url, pool_size=settings.database_pool_size, application="graph")
             stack.push_async_callback(engine.dispose)
             factory = sessions or session_factory(engine)
-            hub = Hub(factory)
+            lease = timedelta(seconds=settings.lease_seconds)
+            doors = Doors(factory)
+            watching = Watching(factory, lease)
+            hub = Hub(factory, watching)
             await stack.enter_async_context(hub.running(url if settings.notifications else None))
-            await stack.enter_async_context(_beating(factory, timedelta(seconds=settings.lease_seconds)))
-            yield {"engine": engine, "sessions": factory, "hub": hub}
+            await stack.enter_async_context(doors.running(url if settings.notifications else None))
+            await stack.enter_async_context(_beating(factory, lease))
+            await stack.enter_async_context(watching.running())
+            yield {"engine": engine, "sessions": factory, "hub": hub, "doors": doors, "closing": closing or Closing()}
 
-    endpoint = Endpoint(build_schema(), settings)
-    return Starlette(
+    entry = Entry(settings)
+    endpoint = Endpoint(build_schema(), settings, entry)
+    endpoint.allowed_origins = frozenset({"*"})  # Strawberry would judge sockets once more, and knows no settings
+    return Application(
+        policies={"/graphql": policy_of(endpoint.graphql_ide_html)},
+        middleware=[Middleware(Where, settings)],
         lifespan=lifespan,
         routes=[
             Route("/graphql", endpoint),
-            WebSocketRoute("/graphql", endpoint),
+            WebSocketRoute("/graphql", Admission(endpoint, settings.sockets_per_client)),
+            Route("/session", Login(entry)),
             Route("/healthz", healthz),
-            Route("/readyz", readyz),
+            Route("/readyz", Readiness(None if settings.requires_login else Hosts(settings)), methods=["GET"]),
             *(Route(path, to_explorer) for path in ("/", "/docs", "/redoc")),
         ],
     )
 
 
+class Application(Starlette):
+    """Starlette, with what browsers are told on every answer, those to defects among them."""
+
+    def __init__(self, *, policies: Mapping[str, str], **given: Any) -> None:
+        super().__init__(**given)
+        self._policies = policies
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return Headers(super().build_middleware_stack(), self._policies)
+
+
 async def check_database(settings: Settings) -> None:
-    """Raise `DatabaseError` or `SchemaMismatch`, whose messages say what to do, unless the database can be used."""
+    """Make sure that the database can be used and, where a login is needed, that somebody can log in.
+
+    Raises `DatabaseError`, `SchemaMismatch`, `NoWayIn` or `SettingsError`, whose messages say what to do.
+    """
     assert settings.database_url is not None
     engine = create_engine(settings.database_url, pool_size=1, application="graph")
     try:
         await check_server(engine)
         await require_current(engine)
+        async with session_factory(engine)() as session, session.begin():
+            await way_in.require(session, settings.read_admin_token(), why=settings.why_login)
     finally:
         await engine.dispose()
 
@@ -88,17 +127,35 @@ async def healthz(_request: Request) -> Response:
     return JSONResponse({"status": "alive"})
 
 
-async def readyz(request: Request) -> Response:
-    """The database answers and its schema is this version's; 503 and the reason otherwise."""
-    try:
-        await check_server(request.state.engine)
-        await require_current(request.state.engine)
-    except (DatabaseError, SchemaMismatch) as error:
-        return JSONResponse({"status": "not ready", "reason": str(error)}, status_code=503)
-    except DATABASE_AWAY as error:
-        log.warning("not_ready", error=str(error))
-        return JSONResponse({"status": "not ready", "reason": "The database does not answer."}, status_code=503)
-    return JSONResponse({"status": "ready"})
+class Readiness:
+    """`/readyz`: the database answers and its schema is this version's; 503 otherwise."""
+
+    def __init__(self, explains_to: Hosts | None) -> None:
+        """explains_to: the Hosts by which one is told the reason, too. It may name the database's address."""
+        self._explains_to = explains_to
+        self._logged: str | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        reason = await self._reason(request.state.engine)
+        content = {"status": "ready" if reason is None else "not ready"}
+        if reason != self._logged:
+            log.warning("not_ready" if reason is not None else "ready_again", reason=reason)
+            self._logged = reason
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        if reason is not None and self._explains_to is not None and self._explains_to.refusal(hosts) is None:
+            content["reason"] = reason
+        await JSONResponse(content, status_code=200 if reason is None else 503)(scope, receive, send)
+
+    async def _reason(self, engine: AsyncEngine) -> str | None:
+        try:
+            await check_server(engine)
+            await require_current(engine)
+        except (DatabaseError, SchemaMismatch) as error:
+            return str(error)
+        except DATABASE_AWAY:
+            return "The database does not answer."
+        return None
 
 
 async def to_explorer(_request: Request) -> Response:

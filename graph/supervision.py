@@ -164,7 +164,7 @@ async def report(info: Info, given: ReportAttemptInput) -> ReportAttemptPayload:
     if receipt.standing is Standing.UNKNOWN:
         raise Unauthenticated("This token is not the token of this attempt.")
     if receipt.stored:
-        info.context.hub.committed(receipt.simulation_id)
+        info.context.hub.committed(receipt.simulation_id, ended=given.exit is not None)
     return _answer(given, receipt)
 
 

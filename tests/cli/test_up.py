@@ -329,7 +329,7 @@ def test_a_second_up_on_one_data_directory_says_where_the_first_one_is(here: Pat
     ("environment", "found"),
     [
         ({"PORT": "many"}, "PORT"),
-        ({"HOST": "0.0.0.0"}, "SIMULATIONS_INSECURE=1"),
+        ({"SIMULATIONS_TRUSTED_PROXIES": "*"}, "expected addresses like 10.0.0.7"),
         ({"DATABASE_URL": "mysql://x"}, "not the URL of a PostgreSQL database"),
         ({"DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/x"}, "No PostgreSQL server answers"),
     ],
