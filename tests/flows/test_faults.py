@@ -182,7 +182,7 @@ async def test_what_is_cancelled_while_its_supervisor_can_reach_nobody_never_beg
 async def test_what_waits_is_cancelled_with_no_scheduler_there(database_url: str) -> None:
     with service_on(database_url, **BRISK) as service:
         await service.up()
-        with held(service.child("scheduler")):
+        async with service.paused("scheduler"):
             simulation = await service.submit("true")
             await service.cancel(simulation)
             assert (await service.show(simulation))["state"] == "CANCELLED"
@@ -223,7 +223,7 @@ async def test_after_a_clock_was_set_back_the_queue_moves_on_and_a_silent_attemp
     with service_on(database_url, **SHORT_LEASE) as service:
         await service.up()
         witness, watch = await running(service, limits={"maxRetries": 1})
-        with held(service.child("scheduler")):
+        async with service.paused("scheduler"):
             waiting = await service.submit("true")
             await move_clock(service, "-1 hour")
         assert (await service.finished(waiting))["state"] == "FINISHED"
@@ -356,7 +356,7 @@ async def test_what_is_printed_during_an_outage_arrives_after_it(database_url: s
         await eventually(lambda: bool(service.recorded("child")), "it runs")
         [supervisor], [child] = service.recorded("supervisor"), service.recorded("child")
         [attempt] = service.data_directory.glob("attempts/*")
-        with held(service.child("graph")):
+        async with service.paused("graph"):
             if disk == "full disk":  # for the supervisor, it seems so: no file of its can grow
                 resource.prlimit(supervisor.pid, resource.RLIMIT_FSIZE, (FULL_BYTES, FULL_BYTES))
             go.touch()

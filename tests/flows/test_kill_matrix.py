@@ -114,9 +114,9 @@ async def before_hello(cell: Cell) -> None:
         await cell.submit()
         await cell.witness.has_noted("begun")
     else:
-        with held(cell.service.child("scheduler")):
+        async with cell.service.paused("scheduler"):
             await cell.submit()
-            graph.suspend()
+            await cell.service.pause("graph")
     with held(graph):
         await eventually(lambda: bool(cell.service.recorded("supervisor")), "its supervisor is started")
         await cell.strike()
@@ -153,7 +153,7 @@ async def stopping(cell: Cell) -> None:
 async def after_exit(cell: Cell) -> None:
     """It has ended, and nobody can be told. (A child can be killed then only as long as nobody has reaped it.)"""
     await speaking(cell)
-    with held(cell.service.child("graph")):
+    async with cell.service.paused("graph"):
         await cell.witness.has_said(MANY)
         with held(*cell.service.recorded("supervisor") if cell.victim is Victim.CHILD else ()):
             [child] = cell.service.recorded("child")

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,12 @@ MACHINES = """
 query Machines {
   machines(first: 100) { nodes { id name state resources { cpus memoryGib gpus } free { cpus memoryGib gpus } } }
 }
+"""
+IN_NO_TRANSACTION = """
+SELECT NOT EXISTS (
+    SELECT FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = $1 AND state <> 'idle'
+)
 """
 LOG = """
 SELECT attempt, unnest(steps) AS step, unnest("values") AS value FROM convergence
@@ -263,6 +269,22 @@ class Service:
         return bool(machines) and all(
             each["state"] == "ONLINE" and each["free"] == each["resources"] for each in machines
         )
+
+    async def pause(self, name: str) -> psutil.Process:
+        """Stop a part as SIGSTOP does, when it is in no transaction: nobody is to wait for locks of a sleeper."""
+        process = self.child(name)
+        while True:
+            process.suspend()
+            if await self.says(IN_NO_TRANSACTION, f"simulations-{name}"):
+                return process
+            process.resume()
+            await asyncio.sleep(0.01)
+
+    @asynccontextmanager
+    async def paused(self, name: str) -> AsyncIterator[None]:
+        """Pause a part while the block runs."""
+        with held(await self.pause(name)):
+            yield
 
     # --- what is behind it ---------------------------------------------------------------------------------------
 
