@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -153,24 +154,21 @@ async def hello(session: AsyncSession, attempt_id: int, token_digest: bytes, non
 
 
 # Fence, order, idempotency and heartbeat in one row lock. The simulation is only read: no lock, no wait.
-_ACCEPT = text(
-    """
+# `convergence.take_in` stores what it lets in with the same statement.
+ACCEPT = """
     UPDATE attempts AS a SET next_batch = a.next_batch + 1, heartbeat_at = now()
     FROM simulations AS s
-    WHERE a.id = :id AND a.token_digest = :digest AND a.nonce = :nonce AND a.ended_at IS NULL
-      AND a.next_batch = :batch AND s.id = a.simulation_id
+    WHERE a.id = $1 AND a.token_digest = $2 AND a.nonce = $3 AND a.ended_at IS NULL
+      AND a.next_batch = $4 AND s.id = a.simulation_id
     RETURNING a.simulation_id, a.number, a.next_batch, s.stop_reason
-    """
-)
-_BEAT = text(
-    """
+"""
+_BEAT = """
     UPDATE attempts AS a SET heartbeat_at = now()
     FROM simulations AS s
-    WHERE a.id = :id AND a.token_digest = :digest AND a.nonce = :nonce AND a.ended_at IS NULL
+    WHERE a.id = $1 AND a.token_digest = $2 AND a.nonce = $3 AND a.ended_at IS NULL
       AND s.id = a.simulation_id
     RETURNING a.simulation_id, a.number, a.next_batch, s.stop_reason
-    """
-)
+"""
 
 
 async def simulation_of(session: AsyncSession, attempt_id: int) -> int | None:
@@ -183,14 +181,15 @@ async def accept(session: AsyncSession, attempt_id: int, token_digest: bytes, no
 
     `stored` tells the caller to store the batch in this transaction; otherwise `expected_batch` says which is next.
     """
-    values = {"id": attempt_id, "digest": token_digest, "nonce": nonce}
+    connection = await session.connection()
+    claim = (attempt_id, token_digest, nonce)
     if batch is not None:
-        row = (await session.execute(_ACCEPT, {**values, "batch": batch})).one_or_none()
+        row = (await connection.exec_driver_sql(ACCEPT, (*claim, batch))).one_or_none()
         if row is not None:
-            return Receipt(Standing.CURRENT, True, row[0], row[1], row[2], _reason(row[3]))
-    row = (await session.execute(_BEAT, values)).one_or_none()
+            return receipt_of(row, stored=True)
+    row = (await connection.exec_driver_sql(_BEAT, claim)).one_or_none()
     if row is not None:
-        return Receipt(Standing.CURRENT, False, row[0], row[1], row[2], _reason(row[3]))
+        return receipt_of(row, stored=False)
     known = await session.scalar(
         select(Attempt.next_batch).where(Attempt.id == attempt_id, Attempt.token_digest == token_digest)
     )
@@ -199,8 +198,11 @@ async def accept(session: AsyncSession, attempt_id: int, token_digest: bytes, no
     return Receipt(Standing.OVER, expected_batch=known)
 
 
-def _reason(value: str | None) -> Reason | None:
-    return Reason(value) if value is not None else None
+def receipt_of(row: Sequence[Any], *, stored: bool) -> Receipt:
+    """Read what `ACCEPT` returned."""
+    simulation_id, number, next_batch, stop_reason = row
+    reason = Reason(stop_reason) if stop_reason is not None else None
+    return Receipt(Standing.CURRENT, stored, simulation_id, number, next_batch, reason)
 
 
 # --- losing them -----------------------------------------------------------------------------------------------

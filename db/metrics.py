@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import groupby
 from typing import Protocol, TypeVar
 
@@ -43,12 +43,17 @@ class Stretch(Protocol):
 
 AnyStretch = TypeVar("AnyStretch", bound=Stretch)
 
-# The end of the statement that stores a row of a batch: `convergence` has its beginning.
+# Of a summary in a statement: its columns, and their types.
+NAMES = tuple(field.name for field in fields(Summary))
+KINDS = ("text", "bigint", "bigint", "bigint", "float8", "bigint", "float8", "bigint", "float8")
+
+# A part of the statement that stores a batch: `convergence` has the rest, with a row of `given` for each metric.
 KEEP = """
     INSERT INTO metrics AS m (simulation_id, attempt, metric, count, first_step, last_step, last_value,
                               min_step, min_value, max_step, max_value)
-    VALUES (:simulation_id, :attempt, :metric, :count, :first_step, :last_step, :last_value,
-            :min_step, :min_value, :max_step, :max_value)
+    SELECT simulation_id, number, metric, count, first_step, last_step, last_value,
+           min_step, min_value, max_step, max_value
+    FROM given
     ON CONFLICT (simulation_id, attempt, metric) DO UPDATE SET
         count = m.count + excluded.count,
         last_step = excluded.last_step,

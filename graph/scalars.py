@@ -88,28 +88,28 @@ def _column(name: str, raw: object) -> Column:
         raise BadColumns(f"{name[:40]}: no points")
     if set(map(type, steps)) != {int} or steps[0] < 0 or steps[-1] > MAX_STEP or any(map(ge, steps, steps[1:])):
         raise BadColumns(f"{name[:40]}: steps must be whole numbers from 0 to 2^53 that rise")
-    if not set(map(type, values)) <= {float, int}:
-        values = [_value(name, value) for value in values]
-    if not set(map(type, elapsed)) <= {float, int}:
-        raise BadColumns(f"{name[:40]}: elapsed must be numbers of seconds")
     try:
-        column = Column(steps, _floats(values), _floats(elapsed))
+        numbers = _floats(values) or [_value(name, value) for value in values]
+        seconds = _floats(elapsed)
     except OverflowError:
         raise BadColumns(f"{name[:40]}: a value is too large for a double") from None
     # A sum is the cheapest look at all of them; one that overflows only costs the look at each.
-    if not math.isfinite(sum(column.elapsed)) and not all(map(math.isfinite, column.elapsed)):
+    if seconds is None or (not math.isfinite(sum(seconds)) and not all(map(math.isfinite, seconds))):
         raise BadColumns(f"{name[:40]}: elapsed must be numbers of seconds")
-    return column
+    return Column(steps, numbers, seconds)
 
 
-def _floats(numbers: list[float]) -> list[float]:
-    """The same list if it holds nothing else, as almost every one does."""
-    return numbers if set(map(type, numbers)) == {float} else list(map(float, numbers))
+def _floats(numbers: list[object]) -> list[float] | None:
+    """The same list if it holds nothing else, as almost every one does; None if these are not all numbers."""
+    kinds = set(map(type, numbers))
+    if kinds == {float}:
+        return numbers  # type: ignore[return-value]  # the line above
+    return list(map(float, numbers)) if kinds <= {float, int} else None  # type: ignore[arg-type]  # the same
 
 
 def _value(name: str, value: object) -> float:
     if type(value) in (float, int):
-        return value  # type: ignore[return-value]  # the line above
+        return float(value)  # type: ignore[arg-type]  # the line above
     if isinstance(value, str) and value in NOT_FINITE:
         return NOT_FINITE[value]
     raise BadColumns(f"{name[:40]}: {str(value)[:40]!r} is not a number")

@@ -1,14 +1,15 @@
 """The supervisors' side: hello and report. Authorised by the attempt's own token and nothing else.
 
 A report with a payload is stored in one transaction: the guarded update of the attempt's row (fence, order,
-idempotency, heartbeat), the columns, the log, and with an exit the end of the attempt. Acknowledged is committed.
+idempotency, heartbeat), the columns, the log, and with an exit the end of the attempt. Points alone, as most reports
+bring, are one statement. Acknowledged is committed.
 Only an answer that names the attempt may say OVER; a wrong token is answered with an error that names nothing.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
 from hashlib import sha256
@@ -149,6 +150,28 @@ async def report(info: Info, given: ReportAttemptInput) -> ReportAttemptPayload:
         points, chunks = _payload(given)
     except BadReport as error:
         return await _refused(info, given, attempt_id, digest, error)
+    receipt = None
+    if given.batch is not None and given.exit is None and not chunks:
+        async with info.context.sessions() as session:
+            receipt = await convergence.take_in(session, attempt_id, digest, given.nonce, given.batch, points)
+    if receipt is None:  # there is more to it than points, or they are not what is expected next
+        receipt = await _take_in(info, given, attempt_id, digest, points, chunks)
+    if receipt.standing is Standing.UNKNOWN:
+        raise Unauthenticated("This token is not the token of this attempt.")
+    if receipt.stored:
+        info.context.hub.committed(receipt.simulation_id, ended=given.exit is not None)
+    return _answer(given, receipt)
+
+
+async def _take_in(
+    info: Info,
+    given: ReportAttemptInput,
+    attempt_id: int,
+    digest: bytes,
+    points: Mapping[str, Column],
+    chunks: Sequence[Chunk],
+) -> Receipt:
+    """Any report, statement by statement, in one transaction."""
     async with info.context.sessions() as session, session.begin():
         if given.exit is not None:
             # The simulation's lock comes before the attempt's: an exit ends both.
@@ -161,11 +184,7 @@ async def report(info: Info, given: ReportAttemptInput) -> ReportAttemptPayload:
             await logs.store(session, receipt.simulation_id, receipt.number, given.batch, chunks)
             if given.exit is not None:
                 await _end(session, receipt, given.exit, info.context.settings)
-    if receipt.standing is Standing.UNKNOWN:
-        raise Unauthenticated("This token is not the token of this attempt.")
-    if receipt.stored:
-        info.context.hub.committed(receipt.simulation_id, ended=given.exit is not None)
-    return _answer(given, receipt)
+    return receipt
 
 
 def _credentials(info: Info, public_id: str, nonce: str) -> tuple[int, bytes]:

@@ -27,7 +27,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, convergence, lifecycle, simulations
-from db.attempts import Standing
+from db.attempts import Receipt, Standing
 from db.connection import create_engine, session_factory
 from db.convergence import Column
 from db.errors import WrongState
@@ -178,14 +178,24 @@ class Report:
 
     async def on_rows(self, session: AsyncSession) -> object:
         target = self.target
+        points = {"loss": Column([self.batch or 0], [0.5], [0.1]), "accuracy": Column([self.batch or 0], [0.5], [0.1])}
         if self.exits:
             await lifecycle.lock(session, target.simulation_id)
+        elif self.batch is not None:
+            async with AsyncSession(session.bind) as alone:
+                taken = await convergence.take_in(
+                    alone, target.attempt_id, target.token, target.nonce, self.batch, points
+                )
+            if taken is not None:
+                assert taken == Receipt(
+                    Standing.CURRENT, True, target.simulation_id, target.number, self.batch + 1, taken.stop_reason
+                )
+                return "CURRENT", True
         receipt = await attempts.accept(session, target.attempt_id, target.token, target.nonce, self.batch)
         if receipt.stored:
             assert self.batch is not None
             assert (receipt.simulation_id, receipt.number) == (target.simulation_id, target.number)
             assert receipt.expected_batch == self.batch + 1
-            points = {"loss": Column([self.batch], [0.5], [0.1]), "accuracy": Column([self.batch], [0.5], [0.1])}
             await convergence.store(session, receipt.simulation_id, receipt.number, self.batch, points)
             if self.exits:
                 ending = Ending(Reason.COMPLETED, exit_code=0)

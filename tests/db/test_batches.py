@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import asyncpg
 import pytest
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from db import attempts, convergence, lifecycle, logs
 from db.attempts import Receipt, Standing
@@ -32,6 +36,22 @@ async def put(session: AsyncSession, started: Started, batch: int) -> Receipt:
         await convergence.store(session, receipt.simulation_id, receipt.number, batch, POINT)
         await logs.store(session, receipt.simulation_id, receipt.number, batch, [Chunk(LogStream.STDOUT, "line\n")])
     return receipt
+
+
+async def take_in(
+    sessions: Sessions, started: Started, batch: int, points: Mapping[str, Column] = POINT
+) -> Receipt | None:
+    """The same for a report that brings points only: in one statement, which commits itself."""
+    async with sessions() as session:
+        return await convergence.take_in(session, started.attempt_id, started.token, started.nonce, batch, points)
+
+
+async def cursors(rows: Rows) -> list[tuple[int, int, str]]:
+    """Which (attempt, batch, metric) are there; the summary counts as many points."""
+    counted = await rows.value("SELECT coalesce(sum(count), 0) FROM metrics")
+    assert counted == await rows.value("SELECT coalesce(sum(cardinality(steps)), 0) FROM convergence")
+    found = await rows.query("SELECT attempt, batch, metric FROM convergence ORDER BY attempt, batch, metric")
+    return [(each["attempt"], each["batch"], each["metric"]) for each in found]
 
 
 async def lose(session: AsyncSession, started: Started) -> bool:
@@ -243,3 +263,92 @@ async def test_an_exit_and_a_loss_at_once_end_the_attempt_once_and_never_deadloc
             "SELECT count(*) FROM convergence WHERE simulation_id = :id", id=started.simulation_id
         )
         assert points == left
+
+
+# --- points alone: one statement -------------------------------------------------------------------------------
+
+
+async def test_points_alone_are_let_in_and_stored_by_one_statement(rows: Rows) -> None:
+    started = await rows.start()
+    before = await rows.value("SELECT heartbeat_at FROM attempts WHERE id = :id", id=started.attempt_id)
+    for batch in (1, 2):
+        receipt = await take_in(
+            rows.sessions, started, batch, {**POINT, "accuracy": Column([7, 9], [1.0, math.nan], [0, 0])}
+        )
+        assert receipt == Receipt(Standing.CURRENT, True, started.simulation_id, 1, batch + 1)
+    assert await cursors(rows) == [(1, 1, "accuracy"), (1, 1, "loss"), (1, 2, "accuracy"), (1, 2, "loss")]
+    assert await rows.value("SELECT heartbeat_at FROM attempts WHERE id = :id", id=started.attempt_id) > before
+
+
+async def test_a_batch_without_points_is_let_in_too(rows: Rows) -> None:
+    started = await rows.start()
+    receipt = await take_in(rows.sessions, started, 1, {})
+    assert receipt == Receipt(Standing.CURRENT, True, started.simulation_id, 1, 2)
+    assert await cursors(rows) == []
+
+
+@pytest.mark.parametrize("batch", [1, 3, 2**63 - 1])
+async def test_points_alone_that_are_not_the_next_batch_are_not_let_in(batch: int, rows: Rows) -> None:
+    started = await rows.start()
+    await take_in(rows.sessions, started, 1)
+    before = await rows.snapshot(started.simulation_id)
+    assert await take_in(rows.sessions, started, batch) is None
+    assert await cursors(rows) == [(1, 1, "loss")]
+    assert await rows.snapshot(started.simulation_id) == before
+
+
+async def test_points_alone_of_an_old_attempt_or_with_another_token_are_not_let_in(rows: Rows) -> None:
+    started = await rows.start()
+    assert await take_in(rows.sessions, replace(started, token=b"another"), 1) is None
+    assert await take_in(rows.sessions, replace(started, nonce="another"), 1) is None
+    await rows.end(started.simulation_id, 1, Reason.MACHINE_LOST, retry_after=timedelta(0))
+    assert await take_in(rows.sessions, started, 1) is None
+    assert await cursors(rows) == []
+
+
+async def test_points_alone_are_told_that_they_are_to_stop_and_why(rows: Rows) -> None:
+    started = await rows.start()
+    async with rows.sessions.begin() as session:
+        await lifecycle.want_stop(session, started.simulation_id, Reason.MAX_RUNTIME, PLANNER)
+    receipt = await take_in(rows.sessions, started, 1)
+    assert receipt is not None
+    assert receipt.stop_reason is Reason.MAX_RUNTIME
+
+
+async def test_points_alone_that_can_not_be_stored_leave_nothing_of_their_statement(rows: Rows) -> None:
+    started = await rows.start()
+    await rows.query(
+        "INSERT INTO convergence VALUES (:id, 1, 1, 'loss', '{1}', '{1}', '{1}')", id=started.simulation_id
+    )
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await take_in(rows.sessions, started, 1, {"accuracy": POINT["loss"], **POINT})
+    assert await rows.value("SELECT next_batch FROM attempts WHERE id = :id", id=started.attempt_id) == 1
+    assert await rows.value("SELECT count(*) FROM metrics") == 0
+    assert await rows.value("SELECT count(*) FROM convergence") == 1
+
+
+async def test_the_same_points_from_two_connections_at_once_are_stored_once(
+    rows: Rows, other_sessions: Sessions
+) -> None:
+    started = await rows.start()
+    for batch in range(1, 11):
+        receipts = await asyncio.gather(take_in(rows.sessions, started, batch), take_in(other_sessions, started, batch))
+        assert sorted(receipt is not None for receipt in receipts) == [False, True]
+    assert await cursors(rows) == [(1, batch, "loss") for batch in range(1, 11)]
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+async def test_points_alone_wait_for_the_end_of_their_attempt(
+    is_lost: bool, rows: Rows, engine: AsyncEngine, other_sessions: Sessions
+) -> None:
+    started = await rows.start()
+    async with engine.connect() as connection, AsyncSession(connection) as report, other_sessions() as loss:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        assert await lose(loss, started)
+        reporting = asyncio.create_task(
+            convergence.take_in(report, started.attempt_id, started.token, started.nonce, 1, POINT)
+        )
+        await rows.until_blocked(driver.get_server_pid())
+        await (loss.commit() if is_lost else loss.rollback())
+        assert (await reporting is None) == is_lost
+    assert await cursors(rows) == ([] if is_lost else [(1, 1, "loss")])

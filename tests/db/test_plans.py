@@ -46,6 +46,7 @@ FILL = """
 """
 HOT = ("simulations", "attempts", "convergence")
 WITH_WATCHERS = (*HOT, "watchers")
+STORED = ["convergence", "metrics"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,20 @@ class Filled:
                 await verb(session)
         finally:
             event.remove(self.engine.sync_engine, "before_cursor_execute", hear)
+        return await self.explained(sent)
+
+    async def plans_of_take_in(self, columns: Mapping[str, Column]) -> list[Any]:
+        """The same of `convergence.take_in`, which goes to the driver: there it is heard of after it was run."""
+        sent: list[tuple[str, Any]] = []
+        await self.rows.query("UPDATE attempts SET next_batch = 99 WHERE id = :id", id=self.attempt)
+        async with self.engine.connect() as connection, AsyncSession(connection) as session:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            with driver.query_logger(lambda record: sent.append((record.query, record.args))):
+                assert await convergence.take_in(session, self.attempt, self.token, "nonce", 99, columns) is not None
+        # Before its first statement with arrays a connection asks what they are.
+        return await self.explained([each for each in sent if "UPDATE attempts" in each[0]])
+
+    async def explained(self, sent: list[tuple[str, Any]]) -> list[Any]:
         plans = []
         async with self.engine.connect() as connection:
             for statement, parameters in sent:
@@ -149,8 +164,19 @@ async def test_storing_a_batch_reads_no_table(filled: Filled) -> None:
         await convergence.store(session, filled.running, 1, 99, {"loss": POINT, "b": POINT})
 
     [plan] = await filled.plans_of(put)
-    assert plan["Node Type"] == "ModifyTable"
-    assert {node["Node Type"] for node in nodes(plan)} == {"ModifyTable", "Result"}
+    assert not [node for node in nodes(plan) if node["Node Type"].endswith("Scan") and "Relation Name" in node]
+    assert [node["Relation Name"] for node in nodes(plan) if node["Node Type"] == "ModifyTable"] == STORED
+
+
+async def test_taking_points_in_is_one_statement_that_looks_up_two_rows(filled: Filled) -> None:
+    [plan] = await filled.plans_of_take_in({"loss": POINT, "b": POINT})
+    assert_by_index([plan], "pk_simulations")
+    written = [node["Relation Name"] for node in nodes(plan) if node["Node Type"] == "ModifyTable"]
+    assert written == ["attempts", *STORED]
+    read = [node for node in nodes(plan) if node["Node Type"].endswith("Scan") and "Relation Name" in node]
+    assert {node["Relation Name"] for node in read} == {"attempts", "simulations"}
+    # What is stored is what was let in: whatever is written but the attempt's row is read from it.
+    assert {node.get("CTE Name") for node in nodes(plan)} >= {"accepted", "given"}
 
 
 @pytest.mark.parametrize("after", [START, (1, 20), (2, 39)], ids=["all", "half", "tail"])
