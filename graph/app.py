@@ -70,9 +70,9 @@ def create_app(settings: Settings, *, sessions: Sessions | None = None, closing:
             lease = timedelta(seconds=settings.lease_seconds)
             doors = Doors(factory)
             watching = Watching(factory, lease)
-            hub = Hub(factory, watching)
+            hub = Hub(factory, watching, doors.stir)
             await stack.enter_async_context(hub.running(url if settings.notifications else None))
-            await stack.enter_async_context(doors.running(url if settings.notifications else None))
+            await stack.enter_async_context(doors.running())
             await stack.enter_async_context(_beating(factory, lease))
             await stack.enter_async_context(watching.running())
             yield {"engine": engine, "sessions": factory, "hub": hub, "doors": doors, "closing": closing or Closing()}

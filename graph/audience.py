@@ -12,9 +12,10 @@ import asyncio
 from collections.abc import Awaitable, Coroutine, Generator, Hashable, Sequence
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Protocol, Self
+from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
-    from graph.sharing import Feed
+    from graph.sharing import ExecutionContext, Feed
 
 AT_A_STRETCH = 200  # sends before others get their turn: some milliseconds
 
@@ -75,9 +76,11 @@ class Audience:
 
     def __init__(self) -> None:
         self._groups: dict[Hashable, set[Member]] = {}
+        self._executors: WeakValueDictionary[Hashable, ExecutionContext] = WeakValueDictionary()
 
     async def stay(self, place: Place, feed: Feed) -> None:
         """Be told what comes, until there is something to do that the group can't; `place` has moved on then."""
+        feed.join(self._executors)
         member = Member(place, feed)
         self._groups.setdefault(member.key, set()).add(member)
         try:

@@ -61,20 +61,22 @@ async def follow(
     wanted = frozenset(metrics) if metrics is not None else None
     cursor = decode(after)
     limit = curve.points_asked(max_points) if max_points is not None else None
-    feed = wanted_feed.get()
-    with info.context.hub.watched(simulation_id), info.context.hub.tail(simulation_id) as tail:
+    feed, sessions, hub = wanted_feed.get(), info.context.sessions, info.context.hub
+    del info  # it holds what the first event was executed with
+    with hub.watched(simulation_id), hub.tail(simulation_id) as tail:
         await tail.ready()
         follower = Follower(tail, cursor, wanted)
         if limit is not None and after is None:
             then = tail.head
-            for piece in await curve.past(info.context.sessions, simulation_id, wanted, limit):
+            for piece in await curve.past(sessions, simulation_id, wanted, limit):
                 follower.cursor = piece.cursor
                 if then is not None and piece.series:
                     yield _event(piece.cursor, piece.cursor[0], then, piece.series, wanted, live=False)
         while True:
             pulse = tail.pulse.next
-            for event in await follower.next():
-                yield event
+            news = [*await follower.next()]
+            while news:
+                yield news.pop(0)  # nothing that was told is kept while waiting for what is next
             if follower.ended:
                 return
             if feed is not None and feed.send is not None and follower.caught_up and not pulse.is_set():

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import tokens
-from db.notifications import Channel, listening
 from graph.access import Viewer
 from graph.errors import DATABASE_AWAY
 
@@ -42,18 +41,19 @@ class Doors:
         self._look = asyncio.Event()
 
     @asynccontextmanager
-    async def running(self, url: str | None) -> AsyncIterator[None]:
-        """Watch the tokens while the block runs. url: where revocations are told; None: look by timer only."""
-        async with AsyncExitStack() as stack:
-            if url is not None:
-                await stack.enter_async_context(listening(url, (Channel.TOKENS,), lambda *_: self._look.set()))
-            # A group: should the task break, so does this process, and not the promise that it keeps.
-            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+    async def running(self) -> AsyncIterator[None]:
+        """Watch the tokens while the block runs."""
+        # A group: should the task break, so does this process, and not the promise that it keeps.
+        async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(self._watch(), name="doors")
             try:
                 yield
             finally:
                 task.cancel()
+
+    def stir(self) -> None:
+        """Look now: a token was revoked, or something may have been missed."""
+        self._look.set()
 
     @contextmanager
     def open(self, viewer: Viewer) -> Iterator[asyncio.Event]:

@@ -209,8 +209,14 @@ class Changes:
 class Hub:
     """All tails and all watchers of one graph process."""
 
-    def __init__(self, sessions: async_sessionmaker[AsyncSession], watching: Watching | None = None) -> None:
+    def __init__(
+        self,
+        sessions: async_sessionmaker[AsyncSession],
+        watching: Watching | None = None,
+        tokens_changed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._sessions = sessions
+        self._tokens_changed = tokens_changed
         self._watching = watching
         self._tails: dict[int, Tail] = {}
         self._watchers: dict[Channel, set[Changes]] = {Channel.SIMULATIONS: set(), Channel.MACHINES: set()}
@@ -247,7 +253,9 @@ class Hub:
         """A hint came in, or a timer did (ids None)."""
         for watcher in self._watchers.get(channel, ()):
             watcher.add(ids)
-        if channel is not Channel.MACHINES:
+        if channel is Channel.TOKENS:
+            self._tokens_changed()
+        elif channel is not Channel.MACHINES:
             for simulation_id in ids if ids is not None else tuple(self._tails):
                 self._stir(simulation_id, head=channel is not Channel.CONVERGENCE or ids is None)
 

@@ -10,11 +10,12 @@ Also here: lists of plain numbers are completed as they are, without a visit to 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterable, Awaitable, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any
+from weakref import WeakValueDictionary
 
 import orjson
 from graphql import (
@@ -37,13 +38,11 @@ NUMBERS = frozenset({GraphQLFloat.name, GraphQLInt.name, "Step"})
 class Encoded(dict[str, Any]):
     """The data of a result, with their JSON made once."""
 
-    __slots__ = ("fragment", "text")
+    __slots__ = ("text",)
 
     def __init__(self, data: dict[str, Any]) -> None:
         super().__init__(data)
-        encoded = orjson.dumps(data)
-        self.fragment = orjson.Fragment(encoded)
-        self.text = encoded.decode()
+        self.text = orjson.dumps(data).decode()  # the bytes are not kept: orjson gives them room for a kilobyte or more
 
 
 @dataclass(slots=True)
@@ -61,7 +60,7 @@ def dumps(value: object) -> str:
 def _plain(value: object) -> object:
     """Of the subclasses that orjson leaves to us: what is encoded already, and words of an enum."""
     if isinstance(value, Encoded):
-        return value.fragment
+        return orjson.Fragment(value.text)
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, dict):
@@ -74,12 +73,23 @@ class Feed:
     """The source of a subscription's events, below the layers that execute, extend and wrap each one.
 
     A transport that sets `wanted_feed` before it opens the stream may, after the first result, pull the events from
-    here and ask for their shared text: those layers cost more than a delivery does.
+    here and ask for their shared text: those layers cost more than a delivery does. And they cost memory, so it may
+    take the source from them and close the stream.
     """
 
     executor: ExecutionContext | None = None
-    source: AsyncIterable[object] | None = None
+    source: AsyncGenerator[object, None] | None = None
     send: Callable[[str], Awaitable[None]] | None = None  # set by a transport that can be sent to without being pulled
+    is_taken: bool = False
+
+    def take(self) -> None:
+        """Make the source the transport's to close: the stream closes without it."""
+        self.is_taken = True
+
+    def join(self, executors: WeakValueDictionary[Hashable, ExecutionContext]) -> None:
+        """Use the executor of those who get the same, if there are any: one is enough for all of them."""
+        assert self.executor is not None
+        self.executor = executors.setdefault(self.executor.sharing_key, self.executor)
 
     @property
     def key(self) -> Hashable:
@@ -99,6 +109,26 @@ class Feed:
             await self.send(text)
 
 
+class _Lent:
+    """The source of a feed, as the layers above are given it: they close it, unless it was taken from them."""
+
+    __slots__ = ("_feed", "_source")
+
+    def __init__(self, source: AsyncGenerator[object, None], feed: Feed) -> None:
+        self._source = source
+        self._feed = feed
+
+    def __aiter__(self) -> _Lent:
+        return self
+
+    def __anext__(self) -> Awaitable[object]:
+        return self._source.__anext__()
+
+    async def aclose(self) -> None:
+        if not self._feed.is_taken:
+            await self._source.aclose()
+
+
 wanted_feed: ContextVar[Feed | None] = ContextVar("wanted_feed", default=None)
 
 
@@ -109,11 +139,12 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
 
     def cancellable_iterable(self, iterable: Any) -> Any:
         """Note the source of a subscription's events, for a transport that asked for it."""
-        source = super().cancellable_iterable(iterable)
+        source: Any = super().cancellable_iterable(iterable)
         feed = wanted_feed.get()
-        if feed is not None:
-            feed.executor, feed.source = self, source
-        return source
+        if feed is None:
+            return source
+        feed.executor, feed.source = self, source
+        return _Lent(source, feed)
 
     def shared_text(self, event: object) -> str | None:
         """The encoded data of an event that somebody with the same selection and rights has had executed."""
@@ -130,7 +161,11 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
     def build_per_event_executor(self, payload: Any) -> ExecutionContext:
         if self.sharing_key is None:
             self.sharing_key = self._make_sharing_key()
-        return super().build_per_event_executor(payload)  # type: ignore[return-value]  # a copy of self
+        made: ExecutionContext = super().build_per_event_executor(payload)  # type: ignore[assignment]  # a copy of self
+        # The copy would share the memo of collected fields, whose keys are objects made anew for each event: what
+        # one event leaves there no other finds, and it would be kept for as long as the subscription lasts.
+        made._relevant_sub_fields = {}
+        return made
 
     def execute_operation(self, serially: bool | None = None) -> Any:
         memo: Memo | None = getattr(self.root_value, "memo", None)

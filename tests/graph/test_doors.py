@@ -15,6 +15,7 @@ from db.events import Actor
 from db.states import Role
 from graph.access import LOOPBACK, Viewer
 from graph.doors import Doors
+from graph.hub import Hub
 
 Sessions = async_sessionmaker[AsyncSession]
 ADA = Actor("ada")
@@ -41,7 +42,8 @@ async def doors(
     told = request.param == "told"
     monkeypatch.setattr("graph.doors.LOOK_AGAIN_SECONDS", 3_600 if told else 0.05)
     doors = Doors(sessions)
-    async with doors.running(database_url if told else None):
+    hub = Hub(sessions, tokens_changed=doors.stir)
+    async with hub.running(database_url if told else None), doors.running():
         yield doors
 
 
@@ -59,12 +61,10 @@ async def test_a_revoked_token_ends_what_it_opened_and_nothing_else(doors: Doors
         assert not here.is_set()
 
 
-async def test_an_expired_token_ends_what_it_opened(
-    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, database_url: str
-) -> None:
+async def test_an_expired_token_ends_what_it_opened(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("graph.doors.LOOK_AGAIN_SECONDS", 0.05)
     viewer, doors = await make(sessions, "short"), Doors(sessions)
-    async with doors.running(database_url):
+    async with doors.running():
         with doors.open(viewer) as ended:
             await doors.look()
             assert not ended.is_set()

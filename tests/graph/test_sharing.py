@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from types import AsyncGeneratorType
 from typing import Any
 
 import pytest
 from graphql import ExecutionResult
+from graphql.execution.collect_fields import FieldDetails
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.types.execution import PreExecutionError
 
@@ -17,7 +21,7 @@ from db.states import Role
 from graph.access import Viewer
 from graph.context import Context
 from graph.schema import build_schema
-from graph.sharing import Encoded
+from graph.sharing import Encoded, ExecutionContext
 
 World = Any  # the fixture of conftest.py
 
@@ -117,7 +121,7 @@ async def test_viewers_with_different_rights_never_share(world: World, execution
     assert mine is mine_again
     assert theirs is theirs_again
     assert mine is not theirs
-    assert mine.fragment is not theirs.fragment, "nor what is encoded"
+    assert mine.text is not theirs.text, "nor what is encoded"
     assert mine == theirs
 
 
@@ -188,3 +192,48 @@ async def test_an_argument_that_chooses_the_events_is_not_shared_over(world: Wor
     answers = await told(world, executions, asks)
     assert [len(answer["convergence"]["series"]) for answer in answers] == [1, 1, 1]
     assert len(executions) == 3
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def alive(kind: type, name: str = "") -> int:
+    """How many objects of a type there are; of generators, of those with this name."""
+    gc.collect()
+    return sum(type(each) is kind and getattr(each, "__name__", "") == name for each in gc.get_objects())
+
+
+async def test_subscribers_that_wait_have_one_executor_among_them_and_no_stream(world: World) -> None:
+    supervisor = await world.running()
+    executors, streams = alive(ExecutionContext), alive(AsyncGeneratorType, "_stream")
+    async with AsyncExitStack() as of_others, AsyncExitStack() as of_first:
+        people = []
+        for stack in (of_first, of_others, of_others):
+            subscription = world.api.subscribe(CURVE, {"id": supervisor.simulation_id})
+            people.append(await stack.enter_async_context(subscription))
+            await people[-1].next()
+        await supervisor.loss(1)
+        for person in people:
+            assert (await person.next())["series"][0]["steps"] == [1]
+        async with asyncio.timeout(20):
+            while alive(ExecutionContext) > executors + 1:  # until the last of them waits
+                await asyncio.sleep(0.005)
+        assert alive(ExecutionContext) == executors + 1
+        assert alive(AsyncGeneratorType, "_stream") == streams
+        await of_first.aclose()  # whose executor it may be
+        await supervisor.loss(2)
+        for person in people[1:]:
+            assert (await person.next())["series"][0]["steps"] == [2]
+
+
+async def test_an_event_leaves_nothing_behind_in_its_subscription(world: World) -> None:
+    supervisor = await world.running()
+    watcher = Watcher(world, ADMIN, CURVE, {"id": supervisor.simulation_id})
+    await watcher.next()
+    kept = []
+    for step in range(1, 5):
+        await supervisor.loss(step)
+        await watcher.next()
+        kept.append(alive(FieldDetails))
+    await watcher.leave()
+    assert kept == [kept[0]] * 4
