@@ -150,6 +150,7 @@ def create_engine(
         pool_size=pool_size,
         max_overflow=0,
         pool_recycle=-1 if address.is_socket else RECYCLE_SECONDS,
+        hide_parameters=True,  # an error is logged with its statement, and values may be environment variables
         json_serializer=_to_json,
         json_deserializer=orjson.loads,
     )

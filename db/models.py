@@ -334,6 +334,22 @@ class Token(Base):
     )
 
 
+class Login(Base):
+    """A browser that came in with a token. Its cookie's value is kept nowhere: it is found by its digest."""
+
+    __tablename__ = "logins"
+
+    digest: Mapped[bytes] = mapped_column(primary_key=True)
+    token_id: Mapped[int] = mapped_column(ForeignKey("tokens.id"))  # what it stands for: it ends with it
+    created_at: Mapped[datetime] = _now()
+    expires_at: Mapped[datetime]
+
+    __table_args__ = (
+        Index("ix_logins_token_id_created_at", "token_id", "created_at"),
+        Index("ix_logins_expires_at", "expires_at"),
+    )
+
+
 class Event(Base):
     """What happened, to what, when, by whom, from where. No foreign key: the record outlives its object."""
 

@@ -83,7 +83,7 @@ async def create(
 async def find(session: AsyncSession, text: str) -> Token | None:
     """Find what this text lets in as; None if it is unknown, expired or revoked."""
     return await session.scalar(
-        select(Token).where(Token.digest == digest_of(text), _is_usable()).execution_options(populate_existing=True)
+        select(Token).where(Token.digest == digest_of(text), is_usable()).execution_options(populate_existing=True)
     )
 
 
@@ -114,7 +114,7 @@ async def touch(session: AsyncSession, token_id: int) -> bool:
 
 async def usable(session: AsyncSession, ids: Collection[int]) -> frozenset[int]:
     """Which of these tokens still let in: for what was opened with them and is open yet."""
-    return frozenset((await session.scalars(select(Token.id).where(Token.id.in_(ids), _is_usable()))).all())
+    return frozenset((await session.scalars(select(Token.id).where(Token.id.in_(ids), is_usable()))).all())
 
 
 async def revoke(session: AsyncSession, token_id: int, actor: Actor) -> Token:
@@ -152,10 +152,11 @@ async def page_all(session: AsyncSession, *, first: int, after: str | None) -> P
 
 async def any_exists(session: AsyncSession) -> bool:
     """Whether anybody could come in with a token now."""
-    return bool(await session.scalar(select(select(Token.id).where(_is_usable()).exists())))
+    return bool(await session.scalar(select(select(Token.id).where(is_usable()).exists())))
 
 
-def _is_usable() -> ColumnElement[bool]:
+def is_usable() -> ColumnElement[bool]:
+    """Neither revoked nor expired, by Postgres' clock."""
     return Token.revoked_at.is_(None) & or_(Token.expires_at.is_(None), Token.expires_at > func.now())
 
 

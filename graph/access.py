@@ -11,7 +11,7 @@ Fails with `Unauthenticated` for strangers, `Forbidden` for whoever is known and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import wraps
 from inspect import isawaitable
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphql import GraphQLField, GraphQLNonNull, GraphQLResolveInfo, GraphQLSchema
 
-from db import projects, public_ids, simulations, tokens
+from db import logins, projects, public_ids, simulations, tokens
 from db.models import Token
 from db.projects import Scope
 from db.states import Role
@@ -137,6 +137,18 @@ async def recognise(sessions: Sessions, bearer: str | None, *, trusted: bool) ->
         if tokens.is_due(token):
             await tokens.touch(session, token.id)
         return Viewer.of(token)
+
+
+async def recognise_browser(sessions: Sessions, login: str) -> Viewer:
+    """Say who signed in with the token that this cookie stands for. Raises `Unauthenticated`."""
+    async with sessions() as session, session.begin():
+        found = await logins.find(session, login)
+        if found is None:
+            raise Unauthenticated("This login has ended, or its token was revoked: sign in again.")
+        token, expires_at = found
+        if tokens.is_due(token):
+            await tokens.touch(session, token.id)
+        return replace(Viewer.of(token), expires_at=expires_at)
 
 
 # --- the check before every root field -------------------------------------------------------------------------

@@ -89,6 +89,7 @@ class Forbidden(SafeError):
     TAKEN="A name or a key is in use.",
     WRONG_STATE="The object's state does not allow it.",
     BATCH_REFUSED="Nothing of the report is stored; its number stays free.",
+    RATE_LIMITED="Too many of them lately; the message says when to try again.",
 )
 class UserErrorCode(StrEnum):
     INVALID = "INVALID"
@@ -96,6 +97,7 @@ class UserErrorCode(StrEnum):
     TAKEN = "TAKEN"
     WRONG_STATE = "WRONG_STATE"
     BATCH_REFUSED = "BATCH_REFUSED"
+    RATE_LIMITED = "RATE_LIMITED"
 
 
 @strawberry.type(description="Why a mutation did nothing, in words for the person who asked for it.")

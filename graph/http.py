@@ -6,7 +6,9 @@ in the shape of a GraphQL result. Executing and streaming are not done here.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from email.message import Message
 from http import HTTPStatus
@@ -16,6 +18,7 @@ from urllib.parse import parse_qsl
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Send
 
 from graph.sharing import dumps
 
@@ -24,6 +27,8 @@ JSON = "application/json"  # what clients asked for before there was RESULT; its
 EVENTS = "text/event-stream"
 METHODS = "GET, POST"
 MAX_BODY_BYTES = 2 * 1_048_576  # a report has at most half of it; createSimulation far less
+LINGER_SECONDS = 5.0  # for the rest of a body that is not wanted: closed at once, its sender would miss the answer
+CODES = {HTTPStatus.UNAUTHORIZED: "UNAUTHENTICATED", HTTPStatus.TOO_MANY_REQUESTS: "RATE_LIMITED"}  # as in results
 NEVER_STORED = {"Cache-Control": "no-store", "Vary": "Accept"}
 
 
@@ -38,7 +43,7 @@ class Refusal(Exception):
 
     def response(self, media_type: str) -> Response:
         """Say it as a GraphQL result would."""
-        error = {"message": self.message, "extensions": {"code": self.status.name}}
+        error = {"message": self.message, "extensions": {"code": CODES.get(self.status, self.status.name)}}
         return json_response({"errors": [error]}, media_type, self.status, self.headers)
 
 
@@ -133,8 +138,29 @@ async def read(request: Request) -> Operation:
     """The operation that a request carries. Raises `Refusal`; `ClientDisconnect` if nobody is left to answer."""
     if request.method == "GET":
         return _operation(_of_address(request.scope["query_string"]))
+    return _operation(await read_json(request))
+
+
+async def read_json(request: Request, *, most_bytes: int = MAX_BODY_BYTES) -> object:
+    """Read a body, which is JSON and says so. Raises `Refusal`."""
     _require_json(request)
-    return _operation(_decoded(await _body(request), "The body"))
+    return _decoded(await _body(request, most_bytes), "The body")
+
+
+async def refuse(refusal: Refusal, media_type: str, request: Request, send: Send) -> None:
+    """Say why there is no result. Said early: what comes of the body within a moment is dropped, then it is closed."""
+    response = refusal.response(media_type)
+    if not isinstance(refusal, EarlyRefusal):
+        await response(request.scope, request.receive, send)
+        return
+    response.headers["Connection"] = "close"
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while (await request.receive()).get("more_body"):
+                pass
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _of_address(query_string: bytes) -> dict[str, object]:
@@ -167,23 +193,23 @@ def _require_json(request: Request) -> None:
         )
 
 
-async def _body(request: Request) -> bytes:
-    """The whole body, of which never more than `MAX_BODY_BYTES` and a chunk are held."""
+async def _body(request: Request, most_bytes: int) -> bytes:
+    """The whole body, of which never more than so many bytes and a chunk are held."""
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > MAX_BODY_BYTES:
-        raise _too_large()
+    if length.isdecimal() and int(length) > most_bytes:
+        raise _too_large(most_bytes)
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size > MAX_BODY_BYTES:
-            raise _too_large()
+        if size > most_bytes:
+            raise _too_large(most_bytes)
         chunks.append(chunk)
     return b"".join(chunks)
 
 
-def _too_large() -> EarlyRefusal:
+def _too_large(most_bytes: int) -> EarlyRefusal:
     return EarlyRefusal(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A request has at most {MAX_BODY_BYTES:,} bytes; nothing of it was done."
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A request has at most {most_bytes:,} bytes; nothing of it was done."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -15,10 +16,11 @@ from db import attempts, errors, events, machines, models, projects, simulations
 from db.notifications import Channel
 from db.simulations import Wanted
 from graph import curve, pages
+from graph.admission import client_of
 from graph.context import Info
 from graph.cost import Cost
 from graph.curve import Curve
-from graph.errors import UserError, refusals_told, user_error
+from graph.errors import UserError, UserErrorCode, refusals_told, user_error
 from graph.ids import number_asked, number_of
 from graph.inputs import Invalid, SimulationAsked, check
 from graph.log import LogConnection, page_of_log
@@ -370,6 +372,8 @@ class DeleteSimulationPayload:
 async def create(info: Info, given: CreateSimulationInput) -> SimulationPayload:
     try:
         asked = check(SimulationAsked, given)
+        if refused := _too_many(info):
+            return SimulationPayload(user_errors=[refused])
         async with info.context.sessions() as session, session.begin():
             project = await projects.named(session, asked.project, info.context.actor, scope=info.context.scope)
             machine = None
@@ -399,6 +403,8 @@ async def cancel(info: Info, public_id: str) -> SimulationPayload:
 async def retry(info: Info, public_id: str) -> SimulationPayload:
     try:
         number = number_of(public_id, "Simulation")
+        if refused := _too_many(info):
+            return SimulationPayload(user_errors=[refused])
         async with info.context.sessions() as session, session.begin():
             row = await simulations.repeat(session, number, info.context.actor, scope=info.context.scope)
             return SimulationPayload(simulation=Simulation.of(row))
@@ -414,6 +420,22 @@ async def delete(info: Info, public_id: str) -> DeleteSimulationPayload:
         return DeleteSimulationPayload(deleted_id=strawberry.ID(public_id))
     except errors.Refusal as refusal:
         return DeleteSimulationPayload(user_errors=[user_error(refusal)])
+
+
+def _too_many(info: Info) -> UserError | None:
+    """Count one more that is submitted, or say when it may be."""
+    context = info.context
+    if context.submits is None:
+        return None
+    # Without a token everybody is one viewer: there the address counts.
+    wait = context.submits.take(context.viewer.token_id or client_of(context.actor.origin or ""))
+    if not wait:
+        return None
+    return UserError(
+        code=UserErrorCode.RATE_LIMITED,
+        message=f"At most {context.submits.per_minute:,} simulations may be submitted in a minute: try again in "
+        f"{math.ceil(wait)} s.",
+    )
 
 
 def _wanted(asked: SimulationAsked, project: models.Project, machine: models.Machine | None) -> Wanted:

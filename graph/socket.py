@@ -1,6 +1,7 @@
 """graphql-transport-ws as this service speaks it (enisdenjo/graphql-ws, PROTOCOL.md): Strawberry's handler, with a
 short way for shared events, and with manners.
 
+Who opens a socket is asked for with connection_init; refused, or let in no more later, it is closed with 4403.
 The server pings, and closes whoever is silent for three pings. What the protocol calls a violation closes the socket
 with its code and a sentence; what is wrong with one operation (syntax, an unknown operation, one too many) is that
 operation's `error`, and the others go on. Whatever a client sends or however it leaves, nothing of it is logged as a
@@ -11,20 +12,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from datetime import timedelta
+from http import HTTPStatus
 from typing import Any, cast
 
 import structlog
-from graphql import GraphQLError, GraphQLSyntaxError
+from graphql import GraphQLError, GraphQLSyntaxError, parse
 from starlette import websockets as starlette
 from starlette.websockets import WebSocketDisconnect
 from strawberry.asgi import ASGIWebSocketAdapter
 from strawberry.http.exceptions import WebSocketDisconnected
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
+from strawberry.types.execution import ExecutionContext as Execution
 from strawberry.types.execution import ExecutionResult, PreExecutionError
+from strawberry.types.graphql import OperationType
 
 from graph.context import Context
+from graph.doors import Doors
+from graph.entry import Entry, NotAdmitted
 from graph.sharing import Encoded, Feed, dumps, wanted_feed
 
 log = structlog.get_logger()
@@ -32,6 +38,8 @@ log = structlog.get_logger()
 INIT_SECONDS = 5.0  # from the handshake to connection_init
 SILENT_PINGS = 3  # unanswered, after which a peer counts as gone
 OPERATIONS_PER_SOCKET = 100  # at once
+FORBIDDEN = 4403  # connection_init was refused; and here: what it let in is let in no more
+TRY_AGAIN_LATER = 1013
 LONGEST_ID = 256  # characters: it comes back with every event
 REASON_BYTES = 123  # what a close frame can carry (RFC 6455, 5.5)
 TOO_MANY_OPERATIONS = GraphQLError(
@@ -52,6 +60,11 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
         self._ping_timer: asyncio.TimerHandle | None = None
         self._ping_task: asyncio.Task[None] | None = None
         self._unanswered = 0
+        self._door_task: asyncio.Task[None] | None = None
+
+    @property
+    def _socket(self) -> starlette.WebSocket:
+        return cast("ASGIWebSocketAdapter", self.websocket).ws
 
     async def handle_message(self, message: Any) -> None:
         """Close the socket of whoever sends what is no message; unchecked, it would raise out of the application."""
@@ -65,9 +78,33 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
     async def handle_connection_init(self, message: Any) -> None:
         if message.get("payload") is None:
             message = {"type": "connection_init"}
+        if not self.connection_init_received and not await self._is_let_in(message.get("payload", {})):
+            return
         await super().handle_connection_init(message)
         if self.connection_acknowledged and self._ping_timer is None:
+            self.connection_init_timeout_task = None  # it is over; kept, it would keep the frames it was cancelled in
             self._expect()
+            if self.context.viewer.token_id is not None:
+                self._door_task = asyncio.create_task(self._stay(), name="door")
+
+    async def _is_let_in(self, params: dict[str, object]) -> bool:
+        """Find who has opened the socket; close it if they may not."""
+        entry: Entry = self.view.entry  # type: ignore[attr-defined]  # of graph/transport.py
+        try:
+            viewer, self.context.bearer = await entry.find(self.context.sessions, self._socket, params)
+        except NotAdmitted as refused:
+            away = refused.status is HTTPStatus.SERVICE_UNAVAILABLE
+            await self.websocket.close(TRY_AGAIN_LATER if away else FORBIDDEN, refused.message)
+            return False
+        self.context.admit(viewer)
+        return True
+
+    async def _stay(self) -> None:
+        """Hold the socket open for its viewer; close it when their token lets in no more."""
+        doors: Doors = self._socket.state.doors
+        with doors.open(self.context.viewer) as ended:
+            await ended.wait()
+        await self.websocket.close(FORBIDDEN, "The token was revoked or has expired.")
 
     async def handle_subscribe(self, message: Any) -> None:
         """Start an operation; one too many is refused, and the others go on."""
@@ -111,57 +148,96 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
     async def shutdown(self) -> None:
         if self._ping_timer is not None:
             self._ping_timer.cancel()
-        if self._ping_task is not None:
-            self._ping_task.cancel()
+        for task in (self._ping_task, self._door_task):
+            if task is not None:
+                task.cancel()
         await super().shutdown()
 
     # --- operations --------------------------------------------------------------------------------------------
 
     async def run_operation(self, operation: Operation[Context, None]) -> None:
-        wanted_feed.set(Feed())  # of this operation: each runs in a task, and so in a context of its own
-        await super().run_operation(operation)
-
-    async def _send_result_stream(self, operation: Operation[Context, None], result_source: Any) -> None:
+        """Run one to its end, in a task of its own: as Strawberry does, but without its frames under whoever waits."""
         try:
-            await self._send_results(operation, result_source)
-        except GraphQLSyntaxError as error:  # where a cache of documents raises it, there is no result to hold it
-            await operation.send_initial_errors([error])
+            feed = await self._send_results(operation)
+            if feed is not None:
+                await self._deliver(operation, feed)
+            await operation.send_operation_message({"id": operation.id, "type": "complete"})
+        except Exception as error:
+            await self.handle_task_exception(error)
+            with suppress(Exception):
+                await operation.send_operation_message({"id": operation.id, "type": "complete"})
+            self.operations.pop(operation.id, None)
+            raise
 
-    async def _send_results(self, operation: Operation[Context, None], result_source: Any) -> None:
-        feed = wanted_feed.get()
-        async for result in result_source:
-            if not isinstance(result, ExecutionResult):
-                await self._reject_incremental_delivery(operation)
-                return
-            if _is_refused(result):
-                assert result.errors is not None
-                await operation.send_initial_errors(result.errors)
-                return
-            await operation.send_next(result)
-            if feed is not None and feed.source is not None and isinstance(result.data, Encoded):
-                await self._deliver(operation, feed, result_source)
-                return
+    async def _send_results(self, operation: Operation[Context, None]) -> Feed | None:
+        """Send results to their end; or until the rest can be had below the layers that make them: from the feed."""
+        feed = Feed()
+        wanted_feed.set(feed)  # of this operation: its task has a context of its own
+        stream: Any = await self.schema.stream(
+            operation.query,
+            variable_values=operation.variables,
+            context_value=self.context,
+            operation_name=operation.operation_name,
+        )
+        async with aclosing(stream):
+            try:
+                async for result in stream:
+                    if not isinstance(result, ExecutionResult):
+                        await self._reject_incremental_delivery(operation)
+                        return None
+                    if _is_refused(result):
+                        assert result.errors is not None
+                        await operation.send_initial_errors(result.errors)
+                        return None
+                    await operation.send_next(result)
+                    if feed.source is not None and isinstance(result.data, Encoded):
+                        feed.take()
+                        return feed
+            except GraphQLSyntaxError as error:  # where a cache of documents raises it, there is no result to hold it
+                await operation.send_initial_errors([error])
+        return None
 
-    async def _deliver(self, operation: Operation[Context, None], feed: Feed, result_source: Any) -> None:
-        """Send the rest of the events as they were encoded once for everybody."""
-        assert feed.source is not None
+    async def _deliver(self, operation: Operation[Context, None], feed: Feed) -> None:
+        """Send the rest of the events as they were encoded once for everybody.
+
+        The stream is closed, and nothing that was told is kept: a subscriber may wait for hours.
+        """
+        source: Any = feed.source
         begin = f'{{"id":{dumps(operation.id)},"type":"next","payload":{{"data":'
-        socket = cast("ASGIWebSocketAdapter", self.websocket).ws
+        socket = self._socket
 
         async def send(text: str) -> None:
             await socket.send_text(f"{begin}{text}}}}}")
 
         feed.send = send  # from here on it may be told with others, below: see graph/audience.py
         try:
-            async for event in feed.source:
+            async for event in source:
                 text = await feed.text(event)
                 if text is None:
                     raise RuntimeError("an event that could be shared before can't be shared now")
                 await send(text)
+                del event, text
         except (WebSocketDisconnect, starlette.WebSocketDisconnected) as gone:  # by the client; by us
             raise WebSocketDisconnected from gone
-        except Exception as error:  # noqa: BLE001  # the stream knows how to tell: as if it had been raised there
-            await operation.send_next(await result_source.athrow(error))
+        except Exception as error:  # noqa: BLE001  # told as the stream would have told it
+            await operation.send_next(self._failure(operation, error))
+        finally:
+            await source.aclose()
+
+    def _failure(self, operation: Operation[Context, None], error: Exception) -> ExecutionResult:
+        """The result that the stream would have ended with."""
+        errors = [error if isinstance(error, GraphQLError) else GraphQLError(str(error), original_error=error)]
+        schema: Any = self.schema
+        execution = Execution(
+            operation.query,
+            schema,
+            (OperationType.SUBSCRIPTION,),
+            self.context,
+            graphql_document=parse(operation.query),  # the log tells the operation's name
+            provided_operation_name=operation.operation_name,
+        )
+        schema.process_errors(errors, execution)
+        return ExecutionResult(None, errors)
 
     async def handle_task_exception(self, error: Exception) -> None:
         if not isinstance(error, WebSocketDisconnected):  # that it left is nobody's mistake

@@ -10,8 +10,9 @@
 
 A silence is broken by a comment. A reader that stalls makes its own stream wait, not the server's memory grow: uvicorn
 holds at most its high-water mark and one event; it is cut off when nothing was taken for `stall_seconds`. When the
-process ends, streams end without `complete`, so that their clients come back. What a stream tells is executed and
-encoded once for all (graph/sharing.py), and told by one loop (graph/audience.py), as on WebSockets.
+process ends, or the token that a stream was opened with, it ends without `complete`: its client comes back, and is told
+what is the matter. What a stream tells is executed and encoded once for all (graph/sharing.py), and told by one loop
+(graph/audience.py), as on WebSockets.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable
-from contextlib import aclosing, suppress
+from contextlib import AbstractContextManager, ExitStack, aclosing, suppress
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -99,10 +100,21 @@ class _Transport(Protocol):
 class EventStream:
     """An ASGI response: the results of one subscription, sent as they come."""
 
-    def __init__(self, results: AsyncGenerator[Any, None], *, closing: Closing | None, stall_seconds: float) -> None:
-        """results: of `schema.stream`, not begun yet. closing: None where nobody says that the process ends."""
+    def __init__(
+        self,
+        results: AsyncGenerator[Any, None],
+        *,
+        closing: Closing | None,
+        stall_seconds: float,
+        door: AbstractContextManager[asyncio.Event] | None = None,
+    ) -> None:
+        """results: of `schema.stream`, not begun yet. closing: None where nobody says that the process ends.
+
+        door: held while the stream is open, with the event that says when its token lets in no more (graph/doors.py).
+        """
         self._results = results
         self._closing = closing
+        self._door = door
         self._stall_seconds = stall_seconds
         self._feed = EventFeed()
         self._first = asyncio.create_task(self._open(), name="subscription")
@@ -130,9 +142,12 @@ class EventStream:
         telling = asyncio.create_task(self._tell(), name="telling")
         gone = asyncio.create_task(_gone(receive), name="gone")
         watching = asyncio.create_task(self._watch(transport), name="watching")
-        tasks = {telling, gone, watching}
+        tasks: set[asyncio.Task[Any]] = {telling, gone, watching}
         if self._closing is not None:
             tasks.add(asyncio.create_task(self._closing.wait(), name="closing"))
+        door = ExitStack()
+        if self._door is not None:
+            tasks.add(asyncio.create_task(door.enter_context(self._door).wait(), name="door"))
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if not gone.done() and not await self._ended(telling, watching):
@@ -140,6 +155,7 @@ class EventStream:
                     transport.abort()
                 await asyncio.wait({gone}, timeout=FAREWELL_SECONDS)
         finally:
+            door.close()
             for task in tasks:
                 task.cancel()
             self._first.cancel()

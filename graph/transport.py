@@ -8,13 +8,13 @@ text/event-stream` alone is a stream of one event.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Any
 
 import orjson
-from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -27,16 +27,18 @@ from strawberry.types.graphql import OperationType
 
 from db.events import Actor
 from graph import http, sse
+from graph.access import STRANGER
 from graph.context import Context, Sessions
+from graph.entry import Entry, NotAdmitted
 from graph.http import Accept, EarlyRefusal, Refusal
 from graph.hub import Hub
+from graph.rates import Rates
 from graph.schema import Schema
 from graph.sharing import dumps
 from graph.socket import Handler
 from settings import Settings
 
 REQUEST_SECONDS = 30.0  # from the first byte of the body to the result of a query or a mutation
-LINGER_SECONDS = 5.0  # for the rest of a body that is not wanted: closed at once, its sender would miss the answer
 
 STATUS = {
     "UNAUTHENTICATED": HTTPStatus.UNAUTHORIZED,
@@ -53,10 +55,12 @@ class Endpoint(GraphQL[Context, None]):
 
     graphql_transport_ws_handler_class = Handler
 
-    def __init__(self, schema: Schema, settings: Settings) -> None:
+    def __init__(self, schema: Schema, settings: Settings, entry: Entry) -> None:
         # The older WebSocket protocol is on by default there; its clients are long gone, its messages are not ours.
         super().__init__(schema, subscription_protocols=[GRAPHQL_TRANSPORT_WS_PROTOCOL])
         self._settings = settings
+        self._submits = Rates(settings.submits_per_minute)
+        self.entry = entry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -67,24 +71,32 @@ class Endpoint(GraphQL[Context, None]):
         with suppress(ClientDisconnect):  # in the midst of its body: nobody is left to answer
             try:
                 answer = await self._answer(request, accept)
-            except EarlyRefusal as refusal:
-                await _refuse_early(refusal.response(accept.json or http.JSON), receive, send)
             except Refusal as refusal:
-                await refusal.response(accept.json or http.JSON)(scope, receive, send)
+                await http.refuse(refusal, accept.json or http.JSON, request, send)
             else:
                 await answer(scope, receive, send)
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:
+        """Make what resolvers are given. Over HTTP its sender is let in, or `Refusal` is raised; a socket's comes in
+        with connection_init (graph/socket.py)."""
         state = request.state
         sessions: Sessions = state.sessions
         hub: Hub = state.hub
-        return Context(
+        context = Context(
             sessions=sessions,
             settings=self._settings,
             hub=hub,
             actor=Actor("anonymous", request.client.host if request.client else None),
-            bearer=_bearer(request),
+            submits=self._submits,
+            viewer=STRANGER,
         )
+        if isinstance(request, Request):
+            try:
+                viewer, context.bearer = await self.entry.find(sessions, request)
+                context.admit(viewer)
+            except NotAdmitted as refused:
+                raise EarlyRefusal(refused.status, refused.message, refused.headers) from None
+        return context
 
     def decode_json(self, data: str | bytes) -> object:
         """Strict: NaN is not JSON."""
@@ -113,15 +125,18 @@ class Endpoint(GraphQL[Context, None]):
             return Response(status_code=HTTPStatus.NO_CONTENT, headers=http.NEVER_STORED)
 
         deadline = asyncio.get_running_loop().time() + REQUEST_SECONDS
+        no_result = Refusal(
+            HTTPStatus.GATEWAY_TIMEOUT, f"There is no result after {REQUEST_SECONDS:g} seconds; it was given up."
+        )
+        async with _until(deadline, no_result):
+            context = await self.get_context(request, Response())
         late = f"The request did not arrive within {REQUEST_SECONDS:g} seconds."
         async with _until(deadline, Refusal(HTTPStatus.REQUEST_TIMEOUT, late, {"Connection": "close"})):
             operation = await http.read(request)
-        late = f"There is no result after {REQUEST_SECONDS:g} seconds; it was given up."
-        async with _until(deadline, Refusal(HTTPStatus.GATEWAY_TIMEOUT, late)):
-            return await self._execute(request, accept, operation)
+        async with _until(deadline, no_result):
+            return await self._execute(request, accept, operation, context)
 
-    async def _execute(self, request: Request, accept: Accept, operation: http.Operation) -> ASGIApp:
-        context = await self.get_context(request, Response())
+    async def _execute(self, request: Request, accept: Accept, operation: http.Operation, context: Context) -> ASGIApp:
         try:
             result = await self.schema.execute(
                 operation.query,
@@ -165,6 +180,7 @@ class Endpoint(GraphQL[Context, None]):
             results,
             closing=getattr(request.state, "closing", None),
             stall_seconds=self._settings.socket_stall_seconds,
+            door=request.state.doors.open(context.viewer) if context.viewer.token_id is not None else None,
         )
         refusal = await stream.refusal()
         return stream if refusal is None else _no_stream(refusal, accept.json or http.JSON)
@@ -202,21 +218,3 @@ def _no_stream(result: ExecutionResult, media_type: str) -> Response:
     status = next((STATUS[code] for code in codes if code in STATUS), HTTPStatus.BAD_REQUEST)
     headers = {"WWW-Authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else {}
     return http.json_response(content, media_type, status, headers)
-
-
-async def _refuse_early(response: Response, receive: Receive, send: Send) -> None:
-    """Answer at once; what comes of the body within a moment is dropped, then the connection is closed."""
-    response.headers["Connection"] = "close"
-    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
-    await send({"type": "http.response.body", "body": response.body, "more_body": True})
-    with suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_SECONDS):
-            while (await receive()).get("more_body"):
-                pass
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _bearer(request: HTTPConnection) -> str | None:
-    headers: Mapping[str, Any] = request.headers
-    scheme, _, token = str(headers.get("authorization", "")).partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None

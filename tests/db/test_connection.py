@@ -302,6 +302,15 @@ async def test_a_listening_connection_hears(database_url: str, sessions: async_s
     await listener.close()
 
 
+async def test_an_error_shows_its_statement_and_no_value(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """It is logged; and a value may be an environment variable of somebody's simulation."""
+    async with sessions() as session:
+        with pytest.raises(DBAPIError) as raised:
+            await session.execute(text("INSERT INTO nowhere VALUES (:value)"), {"value": "hunter2"})
+    assert "INSERT INTO nowhere" in str(raised.value)
+    assert "hunter2" not in f"{raised.value}{raised.value!r}"
+
+
 async def test_the_template_brings_the_migrated_tables(sessions: async_sessionmaker[AsyncSession]) -> None:
     async with sessions() as session:
         assert await session.scalar(text("SELECT count(*) FROM alembic_version")) == 1

@@ -318,7 +318,7 @@ async def test_a_body_that_is_announced_too_large_is_refused_before_it_is_sent(a
 async def test_an_endless_body_is_neither_kept_nor_listened_to_for_long(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graph.transport.LINGER_SECONDS", 0.3)
+    monkeypatch.setattr("graph.http.LINGER_SECONDS", 0.3)
     chunk, most = b"100000\r\n" + b" " * 0x100000 + b"\r\n", 0
 
     async def pour(writer: asyncio.StreamWriter) -> None:

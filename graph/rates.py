@@ -1,0 +1,48 @@
+"""How often somebody may do something: so many times a minute, all at once if they like (GCRA: a bucket as one number).
+
+Kept in this process, for a limited number of keys: whoever was seen longest ago is forgotten first. With N processes
+somebody may do it up to N times as often: these limits keep one process usable. The libraries for it drop keys by age
+only, and strangers choose the keys here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+WINDOW_SECONDS = 60.0
+MOST_KEYS = 10_000
+ROUNDING_SECONDS = 1e-6  # thousands of periods added up miss the minute by less
+
+
+class Rates:
+    """One limit, for everybody by their key."""
+
+    def __init__(self, per_minute: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.per_minute = per_minute
+        self._period = WINDOW_SECONDS / per_minute
+        self._clock = clock
+        self._full_again_at: OrderedDict[Hashable, float] = OrderedDict()  # when nothing will be spent any more
+
+    def wait_seconds(self, key: Hashable) -> float:
+        """How long until once more is allowed; 0: now."""
+        now = self._clock()
+        wait = max(self._full_again_at.get(key, now), now) + self._period - now - WINDOW_SECONDS
+        return wait if wait > ROUNDING_SECONDS else 0.0
+
+    def spend(self, key: Hashable) -> None:
+        """Count it once, whether it is allowed or not: but never further than to a whole minute's wait."""
+        now = self._clock()
+        full = max(self._full_again_at.get(key, now), now) + self._period
+        self._full_again_at[key] = min(full, now + 2 * WINDOW_SECONDS)
+        self._full_again_at.move_to_end(key)
+        if len(self._full_again_at) > MOST_KEYS:
+            self._full_again_at.popitem(last=False)
+
+    def take(self, key: Hashable) -> float:
+        """Count it if it is allowed (0), or say how many seconds to wait."""
+        wait = self.wait_seconds(key)
+        if not wait:
+            self.spend(key)
+        return wait
