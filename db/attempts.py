@@ -277,16 +277,17 @@ async def forgive_clock(session: AsyncSession) -> None:
     """After Postgres' clock was set back, what has happened may lie in the future: it counts from now.
 
     A heartbeat, for else a silent attempt would not be found; and the begin of a wait in the queue, unless it was put
-    off on purpose, after an attempt that ended in the past.
+    off on purpose, after an attempt that ended in the past. The past ends at clock_timestamp(): now() is this
+    transaction's begin, and what another leader has ended and committed since would count as the future.
     """
     await session.execute(
         text(
             """
             UPDATE simulations SET queued_at = now() WHERE id IN (
                 SELECT s.id FROM simulations AS s
-                WHERE s.state = 'QUEUED' AND s.queued_at > now() AND NOT EXISTS (
+                WHERE s.state = 'QUEUED' AND s.queued_at > clock_timestamp() AND NOT EXISTS (
                     SELECT FROM attempts AS a
-                    WHERE a.simulation_id = s.id AND a.number = s.attempt AND a.ended_at <= now()
+                    WHERE a.simulation_id = s.id AND a.number = s.attempt AND a.ended_at <= clock_timestamp()
                 )
                 ORDER BY s.id FOR NO KEY UPDATE
             )
