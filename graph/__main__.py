@@ -61,7 +61,7 @@ def _allow_open_files(connections: int) -> None:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         if most < wanted:
-            structlog.get_logger().warning("few_connections", open_files=most, connections=connections)
+            structlog.get_logger().info("few_connections", open_files=most, connections=connections)
 
 
 if __name__ == "__main__":
