@@ -1,0 +1,14 @@
+/** Which page is at which address. graph serves the same page for all of them (graph/window.py). */
+import { createRouter } from 'sv-router';
+
+import NotFound from './NotFound.svelte';
+import Now from './now/Now.svelte';
+
+export const { p, navigate, isActive, route } = createRouter({
+  '/': Now,
+  '/simulations/:id': () => import('./simulation/Simulation.svelte'),
+  '/compare': () => import('./compare/Compare.svelte'),
+  '/machines': () => import('./machines/Machines.svelte'),
+  '/submit': () => import('./submit/Submit.svelte'),
+  '*': NotFound,
+});

@@ -1,0 +1,67 @@
+/** Numbers, money and times as readers see them: their zone, their digits. */
+
+const UNITS: readonly [number, string][] = [
+  [86_400, 'd'],
+  [3_600, 'h'],
+  [60, 'min'],
+];
+
+/** 12:04:31, with the day where it is not today. */
+export function timeOf(when: string | number): string {
+  const date = new Date(when);
+  const time = date.toLocaleTimeString(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit' });
+  if (date.toDateString() === new Date().toDateString()) return time;
+  return `${date.toLocaleDateString(undefined, { day: 'numeric', month: 'short', year: 'numeric' })}, ${time}`;
+}
+
+/** The exact UTC, as the server said it. */
+export function utcOf(when: string | number): string {
+  return new Date(when).toISOString().replace('T', ' ').replace('Z', ' UTC');
+}
+
+/** 43 s; 12 min 5 s; 3 h 20 min; 4 d 2 h. */
+export function durationOf(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds));
+  for (const [index, [size, name]] of UNITS.entries()) {
+    if (whole < size) continue;
+    const [smallerSize, smallerName] = UNITS[index + 1] ?? [1, 's'];
+    const rest = Math.floor((whole % size) / smallerSize);
+    return rest ? `${Math.floor(whole / size)} ${name} ${rest} ${smallerName}` : `${Math.floor(whole / size)} ${name}`;
+  }
+  return seconds < 10 && seconds > 0 && !Number.isInteger(seconds) ? `${seconds.toFixed(1)} s` : `${whole} s`;
+}
+
+/** 5 min ago; just now. `seconds`: how long ago. */
+export function agoOf(seconds: number): string {
+  return seconds < 5 ? 'just now' : `${durationOf(seconds).split(' ').slice(0, 2).join(' ')} ago`;
+}
+
+/** $1.23; small sums with the digits that say something. */
+export function moneyOf(amount: number, currency: string): string {
+  const size = Math.abs(amount);
+  const digits = size === 0 || size >= 1 ? 2 : size >= 0.01 ? 3 : 6;
+  return new Intl.NumberFormat(undefined, {
+    style: 'currency',
+    currency,
+    minimumFractionDigits: 2,
+    maximumFractionDigits: digits,
+  }).format(amount);
+}
+
+/** A metric's value: four significant digits. Null: not finite. */
+export function valueOf(value: number | null | undefined): string {
+  if (value === undefined) return '';
+  if (value === null) return 'not finite';
+  if (value !== 0 && (Math.abs(value) >= 1e6 || Math.abs(value) < 1e-4)) return value.toExponential(3);
+  return String(Number(value.toPrecision(5)));
+}
+
+/** A whole number with the reader's separators. */
+export function countOf(value: number): string {
+  return value.toLocaleString();
+}
+
+/** An argv as one would type it. */
+export function shellOf(argv: readonly string[]): string {
+  return argv.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`)).join(' ');
+}

@@ -1,0 +1,44 @@
+/** The words of the schema's enums, as people read them. */
+import type { graphql } from '../api/graphql';
+
+export type SimulationState = ReturnType<typeof graphql.scalar<'SimulationState'>>;
+export type Reason = ReturnType<typeof graphql.scalar<'Reason'>>;
+
+/** The class of a badge. */
+export type Tone = 'run' | 'wait' | 'good' | 'bad' | 'off';
+
+export const TONES: Record<SimulationState, Tone> = {
+  QUEUED: 'wait',
+  STARTING: 'run',
+  RUNNING: 'run',
+  FINISHED: 'good',
+  FAILED: 'bad',
+  CANCELLED: 'off',
+};
+
+export const STATE_NAMES: Record<SimulationState, string> = {
+  QUEUED: 'Waiting',
+  STARTING: 'Starting',
+  RUNNING: 'Running',
+  FINISHED: 'Finished',
+  FAILED: 'Failed',
+  CANCELLED: 'Cancelled',
+};
+
+export const FINAL: ReadonlySet<SimulationState> = new Set(['FINISHED', 'FAILED', 'CANCELLED']);
+
+const REASON_NAMES: Record<Reason, string> = {
+  COMPLETED: 'It came to its end.',
+  CANCELLED: 'Somebody cancelled it.',
+  EXIT_CODE: 'It exited with an error.',
+  LAUNCH_ERROR: 'It could not be started.',
+  MACHINE_LOST: 'Its machine was lost.',
+  MAX_RUNTIME: 'It reached its time limit.',
+  UNWATCHED: 'Nobody watched it any more.',
+};
+
+/** Why something ended, in words; a reason that this page does not know yet, as the server names it. */
+export function reasonOf(reason: Reason | null, detail?: string | null): string {
+  if (detail) return detail;
+  return reason === null ? '' : (REASON_NAMES[reason] ?? reason);
+}
