@@ -70,6 +70,7 @@ TABLE: Mapping[str, Rule] = {
     "Query.nodes": READ,
     "Query.simulation": READ,
     "Query.simulations": READ,
+    "Query.overview": READ,
     "Query.machine": READ,  # machines are everybody's: their names, sizes and prices, not what others run on them
     "Query.machines": READ,
     "Query.project": READ,

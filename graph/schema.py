@@ -21,6 +21,7 @@ from db.public_ids import decode
 from graph import convergence as of_convergence
 from graph import log as of_log
 from graph import machine as of_machine
+from graph import overview as of_overview
 from graph import project as of_project
 from graph import simulation as of_simulation
 from graph import supervision as of_supervisors
@@ -43,6 +44,7 @@ from graph.machine import (
     MachinePayload,
     UpdateMachineInput,
 )
+from graph.overview import Overview
 from graph.project import Project, ProjectConnection
 from graph.scalars import DECIMAL, POINT_COLUMNS, STEP, PointColumns, Step
 from graph.sharing import ExecutionContext
@@ -131,6 +133,10 @@ class Query:
             scope=info.context.scope,
         )
         return await of_simulation.page(info, wanted, order_by or SimulationOrder(), first, after)
+
+    @strawberry.field(description="What is not over yet, and what it costs; of one project, or of all.")
+    async def overview(self, info: Info, project: strawberry.ID | None = None) -> Overview:
+        return await of_overview.read(info, project)
 
     @strawberry.field(description="Null if there is none.")
     async def machine(self, info: Info, id: strawberry.ID) -> Machine | None:

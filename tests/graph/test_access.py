@@ -44,7 +44,18 @@ ORIGIN = "192.0.2.7"
 
 # Said once more, by role, so that a slip in the table is not a slip here too.
 READING = {
-    "Query": {"node", "nodes", "simulation", "simulations", "machine", "machines", "project", "projects", "viewer"},
+    "Query": {
+        "node",
+        "nodes",
+        "simulation",
+        "simulations",
+        "overview",
+        "machine",
+        "machines",
+        "project",
+        "projects",
+        "viewer",
+    },
     "Subscription": {"convergence", "logs", "simulationChanged", "machineChanged"},
 }
 RUNNING = {"Mutation": {"createSimulation", "cancelSimulation", "retrySimulation", "deleteSimulation"}}
@@ -263,6 +274,7 @@ ON_PROJECTS: dict[str, str] = {
     "Query.node.id": ON_SIMULATIONS["Query.node.id"],
     "Query.nodes.ids": ON_SIMULATIONS["Query.nodes.ids"],
     "Query.project.id": "query ($value: ID!) { project(id: $value) { name } }",
+    "Query.overview.project": "query ($value: ID!) { overview(project: $value) { queued running cost { amount } } }",
     "Query.simulations.project": "query ($value: ID!) { simulations(project: $value) { totalCount nodes { name } } }",
     "Subscription.simulationChanged.project": "subscription ($value: ID) { simulationChanged(project: $value) "
     "{ name } }",
@@ -343,11 +355,24 @@ async def test_what_is_of_another_project_is_answered_like_what_is_not_there(
     assert "theirs" not in json.dumps(theirs)
     assert await world.counts() == before
     # And it was not blind: what is one's own is there, and so is theirs for an admin.
+    if path == "Query.overview.project":
+        return  # of what is over it shows nothing, to nobody: the next test looks at what runs
     if path not in ("Subscription.simulationChanged.id", "Subscription.simulationChanged.project"):
         for viewer, owner in ((ADA, two.theirs), (two.operator, two.mine)):
             assert await asking(viewer, query, {"value": owner[kind]}) != theirs, viewer
     else:
         assert codes(theirs) == {"NOT_FOUND"}
+
+
+async def test_the_overview_is_of_the_own_projects(asking: Asking, world: World, two: Two) -> None:
+    for name in ("mine", "theirs"):
+        await world.running(project=name)
+    query = "query ($project: ID) { overview(project: $project) { running } }"
+    for viewer, project, count in (
+        (ADA, None, 2), (ADA, two.theirs["project"], 1), (two.reader, None, 1), (two.reader, two.mine["project"], 1),
+        (two.reader, two.theirs["project"], 0),
+    ):  # fmt: skip
+        assert await asking.data(viewer, query, {"project": project}) == {"running": count}, (viewer, project)
 
 
 async def test_lists_show_what_is_of_the_own_projects_only(asking: Asking, world: World, two: Two) -> None:

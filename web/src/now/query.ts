@@ -1,0 +1,128 @@
+/** What the page of what runs now asks for. */
+import { graphql, type FragmentOf, type ResultOf } from '../api/graphql';
+
+export const row = graphql(`
+  fragment Row on Simulation @_unmask {
+    id
+    name
+    state
+    reason
+    reasonDetail
+    tags
+    createdAt
+    startedAt
+    finishedAt
+    waiting { reason detail }
+    stopWanted { reason by }
+    project { id name }
+    machine { id name }
+    cost { amount currency perHour }
+    metrics { name mode lastStep lastValue bestValue }
+  }
+`);
+
+export type Row = FragmentOf<typeof row>;
+
+export const list = graphql(
+  `
+    query Simulations($first: Int!, $after: String, $states: [SimulationState!], $project: ID, $machine: ID, $name: String) {
+      simulations(
+        first: $first
+        after: $after
+        states: $states
+        project: $project
+        machine: $machine
+        nameContains: $name
+      ) {
+        nodes { ...Row }
+        pageInfo { hasNextPage endCursor }
+        totalCount
+      }
+    }
+  `,
+  [row],
+);
+
+export const changed = graphql(
+  `
+    subscription Changed($project: ID) {
+      simulationChanged(project: $project) { ...Row }
+    }
+  `,
+  [row],
+);
+
+export const glance = graphql(`
+  query Glance {
+    overview { queued starting running cost { amount currency perHour } }
+  }
+`);
+
+export type Glance = ResultOf<typeof glance>['overview'];
+
+export const choices = graphql(`
+  query Choices {
+    projects(first: 500) { nodes { id name } }
+  }
+`);
+
+export const machineParts = graphql(`
+  fragment MachineParts on Machine @_unmask {
+    id
+    name
+    state
+    pricePerHour
+    currency
+    resources { cpus memoryGib gpus gpuModel }
+    free { cpus memoryGib gpus }
+  }
+`);
+
+export type MachineParts = FragmentOf<typeof machineParts>;
+
+export const machines = graphql(
+  `
+    query MachinesNow {
+      machines(first: 100) {
+        nodes { ...MachineParts }
+        pageInfo { hasNextPage }
+      }
+    }
+  `,
+  [machineParts],
+);
+
+export const machineChanged = graphql(
+  `
+    subscription MachinesChanged {
+      machineChanged { ...MachineParts }
+    }
+  `,
+  [machineParts],
+);
+
+export const demo = graphql(`
+  mutation Demo($input: CreateSimulationInput!) {
+    createSimulation(input: $input) {
+      simulation { id }
+      userErrors { message }
+    }
+  }
+`);
+
+export const spark = graphql(`
+  query Spark($id: ID!, $metric: String!) {
+    simulation(id: $id) {
+      convergence(metric: $metric, maxPoints: 60) { steps values }
+    }
+  }
+`);
+
+export const cancel = graphql(`
+  mutation Cancel($id: ID!) {
+    cancelSimulation(input: { id: $id }) {
+      simulation { id state }
+      userErrors { message }
+    }
+  }
+`);
