@@ -15,7 +15,7 @@ import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import structlog
 from pydantic import AliasChoices, Field, ValidationError, field_validator
@@ -23,8 +23,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 # A name, with *. for all below it; or an address.
 HOST_PATTERN = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f]*:[0-9a-f:.]+", re.IGNORECASE)
+NAME_PATTERN = re.compile(r"([a-z0-9_-]+\.)*(?![0-9]+$)[a-z0-9_-]+", re.IGNORECASE)  # what ends in a number is no name
 ORIGIN_PATTERN = re.compile(r"(https?)://([a-z0-9._-]+|\[[0-9a-f:]+\])(?::([0-9]{1,5}))?/?")
 TOKEN_PATTERN = re.compile(r"sim_[A-Za-z0-9_-]{43,200}")
+MOST_PASSWORD_CHARACTERS = 1_000
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
@@ -45,13 +47,14 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", validation_alias=_plain("HOST"))
     port: int = Field(8000, ge=0, le=65535, validation_alias=_plain("PORT"))
     database_url: str | None = Field(None, validation_alias=_plain("DATABASE_URL"))
+    database_password_file: Path | None = None  # its one line is the password, which DATABASE_URL then has not
     data_dir: Path | None = None  # None: the XDG data directory, as root /var/lib/simulations
     public_url: str | None = None  # where supervisors reach the API; None: http://127.0.0.1:PORT
 
     # Who may reach it; README and SECURITY.md tell the whole of it
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()  # names it is called by, comma-separated; *.example.org
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()  # of other web pages that may use it (CORS), comma-sep.
-    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()  # whose X-Forwarded-* count: addresses, networks
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()  # whose X-Forwarded-* count: addresses, networks, names
     admin_token_file: Path | None = None  # a token that is made ADMIN at the start; only its owner may read the file
     submits_per_minute: int = Field(6_000, ge=1)  # of each token, by each process; that many may come at once
     connections: int = Field(20_000, ge=10)  # of each process, WebSockets among them; one more is closed at once
@@ -112,7 +115,9 @@ class Settings(BaseSettings):
             try:
                 ipaddress.ip_network(value)
             except ValueError as error:
-                raise ValueError(f"expected addresses like 10.0.0.7 or networks like 10.0.0.0/8: {error}") from None
+                if not NAME_PATTERN.fullmatch(value):
+                    expected = "addresses like 10.0.0.7, networks like 10.0.0.0/8 or names like proxy.example.org"
+                    raise ValueError(f"expected {expected}: {error}") from None
         return values
 
     @field_validator("public_url")
@@ -174,6 +179,29 @@ class Settings(BaseSettings):
             )
         return text
 
+    def read_database_url(self) -> str | None:
+        """`database_url`, with the password in `database_password_file`. Raises `SettingsError`, which never quotes it.
+
+        Secrets that containers are given are often readable by all of their users, so the file's mode is not judged.
+        """
+        path, url = self.database_password_file, self.database_url
+        if path is None:
+            return url
+        if url is None:
+            raise SettingsError("SIMULATIONS_DATABASE_PASSWORD_FILE: DATABASE_URL is not set, expected it beside it.")
+        if re.search(r"://[^/?#@]*:[^/?#]*@|[?&]password=", url):
+            raise SettingsError("SIMULATIONS_DATABASE_PASSWORD_FILE: DATABASE_URL has a password too, expected one.")
+        try:
+            with path.open(encoding="utf-8") as file:
+                password = file.read(MOST_PASSWORD_CHARACTERS + 2).removesuffix("\n")
+        except OSError as error:
+            raise SettingsError(f"SIMULATIONS_DATABASE_PASSWORD_FILE: {path} can't be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            password = ""
+        if not 1 <= len(password) <= MOST_PASSWORD_CHARACTERS or not password.isprintable():
+            raise SettingsError(f"SIMULATIONS_DATABASE_PASSWORD_FILE: expected one line with the password in {path}.")
+        return f"{url}{'&' if '?' in url else '?'}password={quote(password, safe='')}"
+
     @property
     def api_url(self) -> str:
         """The GraphQL address that supervisors on this host report to."""
@@ -210,9 +238,10 @@ def load(**overrides: object) -> Settings:
     Raises `SettingsError`: one line for each value that can't be used.
     """
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
+        settings = Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
         raise SettingsError("\n".join(_sentence(dict(problem)) for problem in error.errors())) from None
+    return settings.model_copy(update={"database_url": settings.read_database_url(), "database_password_file": None})
 
 
 def _is_loopback(host: str) -> bool:

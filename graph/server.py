@@ -10,6 +10,7 @@ from graph.app import create_app
 from graph.closing import Closing
 from graph.context import Sessions
 from graph.http_wire import http_wires
+from graph.proxies import Proxies
 from graph.wire import wires
 from settings import Settings
 
@@ -40,8 +41,9 @@ def build_server(settings: Settings, *, sessions: Sessions | None = None) -> Ser
 
 def build_config(settings: Settings, closing: Closing, *, sessions: Sessions | None = None) -> uvicorn.Config:
     """Say how uvicorn is to serve the application."""
+    app = create_app(settings, sessions=sessions, closing=closing)
     return uvicorn.Config(
-        create_app(settings, sessions=sessions, closing=closing),
+        Proxies(app, settings.trusted_proxies) if settings.trusted_proxies else app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -55,7 +57,5 @@ def build_config(settings: Settings, closing: Closing, *, sessions: Sessions | N
         access_log=False,
         log_config=None,
         server_header=False,
-        # uvicorn's own default is whoever comes from this host: anybody here could take any address.
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=list(settings.trusted_proxies),
+        proxy_headers=False,  # `Proxies`; uvicorn would believe whoever comes from this host
     )

@@ -10,7 +10,7 @@ On the loopback address no login is needed, so a browser on this host must not b
 The Host may name any port: tunnels and containers are reached at others than we listen on. Programs send no Origin and
 are not concerned. `/healthz` and `/readyz` are answered whatever the Host is, for orchestrators ask by address; they
 tell nothing that would help a stranger. What a trusted proxy says of scheme and client is in the scope already
-(uvicorn, `forwarded_allow_ips`); X-Forwarded-Host counts for nothing: proxies pass the Host on.
+(graph/proxies.py); X-Forwarded-Host counts for nothing: proxies pass the Host on.
 
 Who somebody is, is not judged here (graph/access.py). Fails with nothing: whoever is refused gets a sentence that
 names the setting.

@@ -165,7 +165,7 @@ def test_compose_makes_one_admins_token_and_says_where_however_often_it_starts(
     """The script of `migrate`, as it stands in docker-compose.yml, with the command and the volume of here."""
     compose = (ROOT / "docker-compose.yml").read_text()
     assert "INSECURE" not in compose
-    found = re.search(r"- sh\n +- -euc\n +- \|\n((?: {8}.*\n)+)", compose)
+    found = re.search(r"\n  migrate:\n(?:    .*\n)*? +- \|\n((?: {8}.*\n)+)", compose)
     assert found is not None
     volume, commands = tmp_path / "admin", tmp_path / "bin"
     volume.mkdir()
@@ -192,3 +192,7 @@ def test_compose_makes_one_admins_token_and_says_where_however_often_it_starts(
     token.unlink()
     assert "cat" not in start(), "somebody has put it elsewhere: no other one is made"
     assert rows("SELECT name FROM tokens") == [("compose",)]
+    token.touch()  # killed when the database had it, and the file had not
+    assert f"cat {token}" in start()
+    assert token.read_text().startswith("sim_")
+    assert rows("SELECT name, revoked_at IS NULL FROM tokens ORDER BY id") == [("compose", False), ("compose", True)]

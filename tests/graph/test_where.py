@@ -309,8 +309,9 @@ async def origin_of_a_simulation(api: Api, world: World, token: str, *headers: b
     return origin
 
 
-async def test_what_a_trusted_proxy_says_counts(serve: Serve, world: World, admin: str) -> None:
-    api = await serve(trusted_proxies="127.0.0.0/8")
+@pytest.mark.parametrize("proxy", ["127.0.0.0/8", "localhost"])
+async def test_what_a_trusted_proxy_says_counts(serve: Serve, world: World, admin: str, proxy: str) -> None:
+    api = await serve(trusted_proxies=proxy)
     assert await origin_of_a_simulation(api, world, admin, *FORWARDED) == "203.0.113.9"
     answer = await ask(api, HERE, *FORWARDED)
     assert "strict-transport-security" in answer.headers
@@ -370,7 +371,9 @@ def test_a_login_is_needed_wherever_others_than_this_hosts_users_come(given: dic
         ("allowed_hosts", "a.example:8000"), ("allowed_hosts", "a.*.example"), ("allowed_hosts", "a b"),
         ("allowed_origins", "*"), ("allowed_origins", "null"), ("allowed_origins", "a.example"),
         ("allowed_origins", "https://*.a.example"), ("allowed_origins", "https://a.example/x"),
-        ("trusted_proxies", "*"), ("trusted_proxies", "proxy"), ("trusted_proxies", "10.0.0.1/8"),
+        ("trusted_proxies", "*"), ("trusted_proxies", "*.a.example"), ("trusted_proxies", "10.0.0.1/8"),
+        ("trusted_proxies", "10.0.0.256"), ("trusted_proxies", "10.0.0"), ("trusted_proxies", "http://proxy"),
+        ("trusted_proxies", "proxy:80"),
     ],
 )  # fmt: skip
 def test_what_would_open_more_than_it_says_is_no_setting(

@@ -1,0 +1,68 @@
+"""What the environment says, where it is put together from more than one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from db.connection import parse_url
+from settings import SettingsError, load
+
+PASSWORD = "se@cr:et/?#&% x"
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that the setting names, with a password in it."""
+    path = tmp_path / "password"
+    path.write_text(f"{PASSWORD}\n")
+    monkeypatch.setenv("SIMULATIONS_DATABASE_PASSWORD_FILE", str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql://user@host/base", "postgresql://user@host/base?"),
+        ("postgresql://user@a:1,b:2/base?sslmode=require", "postgresql://user@a:1,b:2/base?sslmode=require&"),
+        ("postgresql://user@/base?host=/run/postgresql", "postgresql://user@/base?host=%2Frun%2Fpostgresql&"),
+    ],
+)
+def test_the_password_in_a_file_belongs_to_the_database(
+    file: Path, monkeypatch: pytest.MonkeyPatch, url: str, expected: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    found = load().database_url
+    assert found is not None
+    address = parse_url(found)
+    assert address.dsn == f"{expected}password=se%40cr%3Aet%2F%3F%23%26%25%20x"
+    assert "se" not in str(address).replace("base", "")
+
+
+@pytest.mark.parametrize(
+    ("url", "content", "why"),
+    [
+        (None, b"se@cret", "DATABASE_URL is not set"),
+        ("postgresql://user:other@host/base", b"se@cret", "has a password too"),
+        ("postgresql://user@host/base?password=other", b"se@cret", "has a password too"),
+        ("postgresql://user@host/base", b"", "expected one line"),
+        ("postgresql://user@host/base", b"\n", "expected one line"),
+        ("postgresql://user@host/base", b"se@cret\nse@cret\n", "expected one line"),
+        ("postgresql://user@host/base", b"\xffse@cret", "expected one line"),
+        ("postgresql://user@host/base", b"se@cret" * 1_000, "expected one line"),
+        ("postgresql://user@host/base", None, "can't be read: No such file"),
+    ],
+)
+def test_a_password_that_can_not_be_used_is_refused_and_not_repeated(
+    file: Path, monkeypatch: pytest.MonkeyPatch, url: str | None, content: bytes | None, why: str
+) -> None:
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    if url is not None:
+        monkeypatch.setenv("DATABASE_URL", url)
+    with pytest.raises(SettingsError, match=f"^SIMULATIONS_DATABASE_PASSWORD_FILE: .*{why}") as refused:
+        load()
+    assert "se@cret" not in str(refused.value)
+    assert "other" not in str(refused.value)
