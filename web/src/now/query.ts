@@ -25,7 +25,7 @@ export type Row = FragmentOf<typeof row>;
 
 export const list = graphql(
   `
-    query Simulations($first: Int!, $after: String, $states: [SimulationState!], $project: ID, $machine: ID, $name: String) {
+    query Simulations($first: Int!, $after: String, $states: [SimulationState!], $project: ID, $machine: ID, $name: String, $direction: OrderDirection!) {
       simulations(
         first: $first
         after: $after
@@ -33,6 +33,7 @@ export const list = graphql(
         project: $project
         machine: $machine
         nameContains: $name
+        orderBy: { field: CREATED_AT, direction: $direction }
       ) {
         nodes { ...Row }
         pageInfo { hasNextPage endCursor }
@@ -110,10 +111,15 @@ export const demo = graphql(`
   }
 `);
 
-export const spark = graphql(`
-  query Spark($id: ID!, $metric: String!) {
-    simulation(id: $id) {
-      convergence(metric: $metric, maxPoints: 60) { steps values }
+/** Of rows whose first metric is the same: what has become of them since. */
+export const pulses = graphql(`
+  query Pulses($ids: [ID!]!, $metric: String!) {
+    nodes(ids: $ids) {
+      ... on Simulation {
+        id
+        metrics { name mode lastStep lastValue bestValue }
+        convergence(metric: $metric, maxPoints: 60) { steps values }
+      }
     }
   }
 `);

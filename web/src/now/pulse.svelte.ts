@@ -1,0 +1,88 @@
+/**
+ * The small curves of the list, and the newest values: asked for now and then, for what is on the screen. A subscription
+ * each would be quicker, but it counts as watching, and watching starts simulations that wait to be watched.
+ */
+import { SvelteMap } from 'svelte/reactivity';
+
+import { request } from '../api/client';
+import { connection } from '../api/connection.svelte';
+import type { ResultOf } from '../api/graphql';
+import { pulses, type Row } from './query';
+
+const EVERY_MS = 5_000;
+const AT_ONCE = 20; // what the server lets one query cost
+
+type Node = NonNullable<ResultOf<typeof pulses>['nodes'][number]>;
+export type Pulse = Extract<Node, { id: string }>;
+
+/** The metric a list shows: what sounds like a loss, else the first. */
+export function chiefMetric(metrics: readonly { name: string }[]): string | null {
+  return (metrics.find(({ name }) => /loss|error|residual|perplexity/i.test(name)) ?? metrics[0])?.name ?? null;
+}
+
+export class Pulses {
+  readonly #pulses = new SvelteMap<string, Pulse>();
+  readonly #shown = new Map<string, { metric: string | null; live: boolean }>();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  get(id: string): Pulse | undefined {
+    return this.#pulses.get(id);
+  }
+
+  /** A row has come onto the screen, or what it shows has changed. */
+  show(row: Row, live: boolean): void {
+    const metric = chiefMetric(this.#pulses.get(row.id)?.metrics ?? row.metrics);
+    const before = this.#shown.get(row.id);
+    this.#shown.set(row.id, { metric, live });
+    if (before?.metric === metric && before.live === live) return;
+    this.#soon(50);
+  }
+
+  hide(id: string): void {
+    this.#shown.delete(id);
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#shown.clear();
+  }
+
+  #soon(milliseconds: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => void this.#ask(), milliseconds);
+  }
+
+  async #ask(): Promise<void> {
+    const groups = new Map<string, string[]>();
+    for (const [id, { metric, live }] of this.#shown) {
+      // One that reported nothing yet is asked for, too: under a name that it may come to use.
+      if (live || (metric !== null && !this.#pulses.has(id))) {
+        const group = groups.get(metric ?? 'loss') ?? groups.set(metric ?? 'loss', []).get(metric ?? 'loss')!;
+        group.push(id);
+      }
+    }
+    if (connection.live && !document.hidden) {
+      for (const [metric, ids] of groups) {
+        for (let from = 0; from < ids.length; from += AT_ONCE) {
+          await this.#askFor(metric, ids.slice(from, from + AT_ONCE));
+        }
+      }
+    }
+    if ([...this.#shown.values()].some(({ live }) => live)) this.#soon(EVERY_MS);
+  }
+
+  async #askFor(metric: string, ids: string[]): Promise<void> {
+    try {
+      const { nodes } = await request(pulses, { ids, metric });
+      for (const node of nodes) {
+        if (node !== null && 'id' in node) {
+          this.#pulses.set(node.id, node);
+          const shown = this.#shown.get(node.id);
+          if (shown !== undefined) shown.metric = chiefMetric(node.metrics);
+        }
+      }
+    } catch {
+      // It is a decoration: the next round tries again.
+    }
+  }
+}
