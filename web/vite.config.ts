@@ -4,6 +4,7 @@ import { brotliCompress, constants, gzip } from 'node:zlib';
 import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { defineConfig, type Plugin } from 'vite';
 
+const SERVICE = process.env.SIMULATIONS_URL ?? 'http://localhost:8000'; // what `vite` develops against
 const COMPRESSIBLE = /\.(js|css|svg|ttf|json)$/;
 
 /** Lay a .br and a .gz beside each file, for graph to serve as they are: compressing on request would cost it CPU. */
@@ -37,5 +38,7 @@ export default defineConfig({
       },
     },
   },
-  server: { proxy: { '/graphql': { target: 'http://localhost:8000', ws: true }, '/session': 'http://localhost:8000' } },
+  // GraphiQL's workers can't be bundled ahead of time; `vite` is for the dashboard.
+  optimizeDeps: { entries: ['index.html'], exclude: ['graphiql', '@graphiql/react'] },
+  server: { proxy: { '/graphql': { target: SERVICE, ws: true }, '/session': SERVICE } },
 });
