@@ -1,0 +1,172 @@
+/**
+ * What was typed into the form, as it was typed: nothing is lost that can't be read yet. It lives as long as the page
+ * is open, through other views, a lost connection and signing in once more; it is never written to this browser's
+ * disk, for it holds secrets.
+ */
+import type { ResultOf } from '../api/graphql';
+import type { SimulationToRepeat } from './documents';
+import { typedDuration } from './duration';
+import { shellOf } from '../ui/format';
+
+export type Kind = 'auto' | 'text' | 'number' | 'boolean' | 'json';
+export type Mode = 'MIN' | 'MAX';
+export type Retryable = 'MACHINE_LOST' | 'EXIT_CODE' | 'LAUNCH_ERROR';
+
+export interface Pair {
+  row: number;
+  key: string;
+  value: string;
+}
+
+export interface Parameter extends Pair {
+  kind: Kind;
+}
+
+export interface Draft {
+  command: string;
+  name: string;
+  cpus: string;
+  memoryGib: string;
+  gpus: string;
+  parametersAs: 'rows' | 'json';
+  parameters: Parameter[];
+  parametersJson: string;
+  environment: Pair[];
+  workingDirectory: string;
+  project: string;
+  tags: string[];
+  /** One that is being typed. */
+  tag: string;
+  priority: string;
+  gpuModel: string;
+  labels: Pair[];
+  /** Its name. */
+  machine: string;
+  maxPricePerHour: string;
+  maxRuntime: string;
+  maxRetries: string;
+  retryOn: Retryable[];
+  metrics: { row: number; name: string; mode: Mode }[];
+  attended: boolean;
+  attendedGrace: string;
+}
+
+export const RETRYABLE: readonly Retryable[] = ['MACHINE_LOST', 'EXIT_CODE', 'LAUNCH_ERROR'];
+
+let rows = 0;
+
+export function pairOf(key = '', value = ''): Pair {
+  rows += 1;
+  return { row: rows, key, value };
+}
+
+export function parameterOf(key = '', value: unknown = ''): Parameter {
+  if (typeof value === 'string') return { ...pairOf(key, value), kind: value === '' || isReadAsJson(value) ? 'text' : 'auto' };
+  return { ...pairOf(key, JSON.stringify(value)), kind: value !== null && typeof value === 'object' ? 'json' : 'auto' };
+}
+
+/** A row to be filled in. */
+export function emptyParameter(): Parameter {
+  return { ...pairOf(), kind: 'auto' };
+}
+
+function isReadAsJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+export function blank(): Draft {
+  return {
+    command: '', name: '', cpus: '', memoryGib: '', gpus: '',
+    parametersAs: 'rows', parameters: [], parametersJson: '{}', environment: [], workingDirectory: '',
+    project: '', tags: [], tag: '', priority: '',
+    gpuModel: '', labels: [], machine: '', maxPricePerHour: '',
+    maxRuntime: '', maxRetries: '', retryOn: ['MACHINE_LOST'], metrics: [], attended: false, attendedGrace: '',
+  }; // prettier-ignore
+}
+
+/** The built-in simulation, as `simulations demo` submits it. */
+export function demo(): Draft {
+  return { ...blank(), command: 'python -m runner.demo --steps 200 --interval 0.1', name: 'demo', tags: ['demo'] };
+}
+
+/** The same once more. What is left at the server's default stays empty. */
+export function draftOf(simulation: NonNullable<ResultOf<typeof SimulationToRepeat>['simulation']>): Draft {
+  const { resources, limits } = simulation;
+  const values = Object.entries(simulation.parameters as Record<string, unknown>);
+  return {
+    ...blank(),
+    command: shellOf(simulation.entrypoint),
+    name: simulation.name,
+    cpus: other(resources.cpus, 1),
+    memoryGib: other(resources.memoryGib, 0),
+    gpus: other(resources.gpus, 0),
+    parameters: values.map(([key, value]) => parameterOf(key, value)),
+    environment: Object.keys(simulation.environment as Record<string, null>).map((key) => pairOf(key)),
+    workingDirectory: simulation.workingDirectory ?? '',
+    project: simulation.project.name === 'default' ? '' : simulation.project.name,
+    tags: simulation.tags,
+    priority: other(simulation.priority, 0),
+    gpuModel: resources.gpuModel ?? '',
+    labels: Object.entries(resources.labels as Record<string, string>).map(([key, value]) => pairOf(key, value)),
+    machine: resources.machineName ?? '',
+    maxPricePerHour: resources.maxPricePerHour ?? '',
+    maxRuntime: limits.maxRuntimeSeconds === null ? '' : typedDuration(limits.maxRuntimeSeconds),
+    maxRetries: other(limits.maxRetries, 3),
+    retryOn: RETRYABLE.filter((reason) => limits.retryOn.includes(reason)),
+    metrics: simulation.metrics
+      .filter(({ mode }) => mode === 'MAX')
+      .map(({ name, mode }) => ({ row: pairOf().row, name, mode })),
+    attended: simulation.attended,
+    attendedGrace: simulation.attendedGraceSeconds === null ? '' : typedDuration(simulation.attendedGraceSeconds),
+  };
+}
+
+function other(value: number, byDefault: number): string {
+  return value === byDefault ? '' : String(value);
+}
+
+/** However often it is sent, one form makes one simulation. (`crypto.randomUUID` is missing over plain HTTP.) */
+function newKey(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return `web-${Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')}`;
+}
+
+class Form {
+  draft = $state<Draft>(blank());
+  clientKey = $state(newKey());
+  /** The id of the simulation that it was filled in from. */
+  from = $state<string | null>(null);
+  /** Names of variables whose values have to be given once more. */
+  secrets = $state<string[]>([]);
+  sending = $state(false);
+  #filledIn = $state(textOf(blank()));
+
+  /** Whether something was typed that is nowhere else. */
+  get unsent(): boolean {
+    return textOf(this.draft) !== this.#filledIn;
+  }
+
+  fill(draft: Draft, from: string | null = null): void {
+    this.draft = draft;
+    this.from = from;
+    this.secrets = from === null ? [] : draft.environment.map(({ key }) => key);
+    this.#filledIn = textOf(draft);
+    this.renew();
+  }
+
+  /** From here on it is another simulation. */
+  renew(): void {
+    this.clientKey = newKey();
+  }
+}
+
+function textOf(draft: Draft): string {
+  return JSON.stringify(draft, (key, value: unknown) => (key === 'row' ? undefined : value));
+}
+
+export const form = new Form();

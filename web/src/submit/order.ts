@@ -1,0 +1,218 @@
+/** The form's texts as the API's CreateSimulationInput. What is left empty is left out: defaults have one place. */
+import type { Fault } from '../ui/faults';
+import type { CreateSimulationInput } from './documents';
+import type { Draft, Kind, Pair, Parameter } from './draft.svelte';
+import { secondsOf } from './duration';
+import { wordsOf } from './words';
+
+export interface Order {
+  /** Without the machine, whose id has to be looked up, and without the client key. */
+  input: CreateSimulationInput;
+  /** What can't be put into the API's words at all. Everything else is the server's to judge. */
+  faults: Fault[];
+}
+
+type Json = Record<string, unknown>;
+
+const MOST_INT = 2 ** 31 - 1; // GraphQL's Int
+const DURATION = 'Expected a duration like 90s, 15m, 1h30m or 2d';
+
+export function orderOf(draft: Draft): Order {
+  const faults: Fault[] = [];
+
+  function number(path: string, text: string): number | undefined {
+    const typed = text.trim();
+    if (!typed) return undefined;
+    if (isNumber(typed)) return Number(typed);
+    faults.push({ path, message: `Expected a number, got “${typed}”.` });
+    return undefined;
+  }
+
+  function whole(path: string, text: string): number | undefined {
+    const typed = text.trim();
+    if (!typed) return undefined;
+    if (/^[+-]?\d+$/.test(typed) && Math.abs(Number(typed)) <= MOST_INT) return Number(typed);
+    faults.push({ path, message: `Expected a whole number, got “${typed}”.` });
+    return undefined;
+  }
+
+  function price(path: string, text: string): string | undefined {
+    const typed = text.trim();
+    if (!typed) return undefined;
+    if (/^\d+(\.\d+)?$/.test(typed)) return typed;
+    faults.push({ path, message: `Expected a price like 2.50, without a currency, got “${typed}”.` });
+    return undefined;
+  }
+
+  function duration(path: string, text: string): number | undefined {
+    if (!text.trim()) return undefined;
+    const seconds = secondsOf(text);
+    if (seconds !== null && seconds <= MOST_INT) return seconds;
+    faults.push({ path, message: `${DURATION}, got “${text.trim()}”.` });
+    return undefined;
+  }
+
+  const words = wordsOf(draft.command);
+  if (words.fault) faults.push({ path: 'entrypoint', message: words.fault });
+  else if (!words.argv.length) faults.push({ path: 'entrypoint', message: 'What shall run? The program, and its arguments.' });
+
+  const resources = given({
+    cpus: number('resources.cpus', draft.cpus),
+    memoryGib: number('resources.memoryGib', draft.memoryGib),
+    gpus: whole('resources.gpus', draft.gpus),
+    gpuModel: draft.gpuModel.trim() || undefined,
+    labels: pairsOf('resources.labels', draft.labels, faults),
+    maxPricePerHour: price('resources.maxPricePerHour', draft.maxPricePerHour),
+  });
+  const limits = given({
+    maxRuntimeSeconds: duration('limits.maxRuntimeSeconds', draft.maxRuntime),
+    maxRetries: whole('limits.maxRetries', draft.maxRetries),
+    retryOn: draft.retryOn.length === 1 && draft.retryOn[0] === 'MACHINE_LOST' ? undefined : draft.retryOn,
+  });
+  const input = given({
+    entrypoint: words.argv,
+    name: draft.name.trim() || undefined,
+    project: draft.project.trim() || undefined,
+    parameters: parametersOf(draft, faults),
+    environment: pairsOf('environment', draft.environment, faults),
+    workingDirectory: draft.workingDirectory.trim() || undefined,
+    tags: filled(tagsOf(draft)),
+    resources: anyOf(resources),
+    priority: whole('priority', draft.priority),
+    limits: anyOf(limits),
+    metrics: metricsOf(draft, faults),
+    attended: draft.attended || undefined,
+    attendedGraceSeconds: draft.attended ? duration('attendedGraceSeconds', draft.attendedGrace) : undefined,
+  });
+  return { input: input as CreateSimulationInput, faults };
+}
+
+/** What a parameter is read as: with `auto`, JSON where it is JSON, else text, as on the command line. */
+export function kindOf({ kind, value }: { kind: Kind; value: string }): Exclude<Kind, 'auto'> {
+  if (kind !== 'auto') return kind;
+  try {
+    const read: unknown = JSON.parse(value);
+    return typeof read === 'number' || typeof read === 'boolean' ? (typeof read as 'number' | 'boolean') : 'json';
+  } catch {
+    return 'text';
+  }
+}
+
+/** The rows as an object in JSON, to go on with by hand; null where they can't be. */
+export function jsonOf(rows: readonly Parameter[]): string | null {
+  const faults: Fault[] = [];
+  const values = rowsOf(rows, faults);
+  return faults.length ? null : JSON.stringify(values, null, 2);
+}
+
+/** A JSON object that was typed. Throws an `Error` with a sentence. */
+export function objectOf(text: string): Json {
+  let value: unknown;
+  try {
+    value = JSON.parse(text.trim() || '{}', exactly);
+  } catch (error) {
+    throw new Error(error instanceof RangeError ? error.message : `This is no JSON: ${(error as Error).message}.`);
+  }
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) {
+    throw new Error('Expected an object: {"name": value, …}.');
+  }
+  return value as Json;
+}
+
+export function tagsOf(draft: Draft): string[] {
+  return [...draft.tags, ...draft.tag.split(',')].map((tag) => tag.trim()).filter((tag, index, all) => tag && all.indexOf(tag) === index);
+}
+
+function parametersOf(draft: Draft, faults: Fault[]): Json | undefined {
+  if (draft.parametersAs === 'rows') return anyOf(rowsOf(draft.parameters, faults));
+  try {
+    return anyOf(objectOf(draft.parametersJson));
+  } catch (error) {
+    faults.push({ path: 'parameters', message: (error as Error).message });
+    return undefined;
+  }
+}
+
+function rowsOf(rows: readonly Parameter[], faults: Fault[]): Json {
+  const values = new Map<string, unknown>();
+  for (const row of rows) {
+    const key = row.key.trim();
+    if (!key && !row.value.trim()) continue;
+    if (!named('parameters', key, row.value, values, faults)) continue;
+    try {
+      values.set(key, valueOf(row));
+    } catch (error) {
+      faults.push({ path: `parameters.${key}`, message: (error as Error).message });
+    }
+  }
+  return Object.fromEntries(values);
+}
+
+function valueOf(row: Parameter): unknown {
+  const kind = kindOf(row);
+  const typed = row.value.trim();
+  if (kind === 'text') return row.value;
+  if (kind === 'number') {
+    if (!isNumber(typed)) throw new Error(`Expected a number, got “${typed}”.`);
+    return exactly('', Number(typed));
+  }
+  if (kind === 'boolean') {
+    if (typed !== 'true' && typed !== 'false') throw new Error(`Expected true or false, got “${typed}”.`);
+    return typed === 'true';
+  }
+  try {
+    return JSON.parse(typed, exactly) as unknown;
+  } catch (error) {
+    throw new Error(error instanceof RangeError ? error.message : `This is no JSON: ${(error as Error).message}.`);
+  }
+}
+
+function pairsOf(path: string, pairs: readonly Pair[], faults: Fault[]): Record<string, string> | undefined {
+  const values = new Map<string, string>();
+  for (const { key: typed, value } of pairs) {
+    const key = typed.trim();
+    if (!key && !value) continue;
+    if (named(path, key, value, values, faults)) values.set(key, value);
+  }
+  return anyOf(Object.fromEntries(values));
+}
+
+function named(path: string, key: string, value: string, values: Map<string, unknown>, faults: Fault[]): boolean {
+  if (!key) faults.push({ path, message: path === 'environment' ? 'A value has no name.' : `“${value}” has no name.` });
+  else if (values.has(key)) faults.push({ path, message: `${key} is given twice.` });
+  else return true;
+  return false;
+}
+
+function metricsOf(draft: Draft, faults: Fault[]): { name: string; mode: 'MIN' | 'MAX' }[] | undefined {
+  const metrics = draft.metrics.filter(({ name }) => name.trim()).map(({ name, mode }) => ({ name: name.trim(), mode }));
+  const twice = metrics.find(({ name }, index) => metrics.findIndex((other) => other.name === name) < index);
+  if (twice) faults.push({ path: 'metrics', message: `${twice.name} is given twice.` });
+  return filled(metrics);
+}
+
+/** Refuses numbers that would arrive as another one. */
+function exactly(_key: string, value: unknown): unknown {
+  if (typeof value !== 'number') return value;
+  if (!Number.isFinite(value)) throw new RangeError('A number is too big for JSON as browsers read it: give it as text.');
+  if (Number.isInteger(value) && !Number.isSafeInteger(value)) {
+    throw new RangeError('A whole number beyond 2^53 would be rounded here: give it as text.');
+  }
+  return value;
+}
+
+function isNumber(text: string): boolean {
+  return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text);
+}
+
+function given<T extends object>(values: T): Partial<T> {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as Partial<T>;
+}
+
+function anyOf<T extends object>(values: T): T | undefined {
+  return Object.keys(values).length ? values : undefined;
+}
+
+function filled<T>(values: T[]): T[] | undefined {
+  return values.length ? values : undefined;
+}

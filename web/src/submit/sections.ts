@@ -1,0 +1,97 @@
+/** What the form asks for, by the API's paths: what each is called, and under which heading it is folded away. */
+import { countOf } from '../ui/format';
+import type { Draft } from './draft.svelte';
+import { tagsOf } from './order';
+
+export const FIELDS = {
+  entrypoint: 'Command',
+  name: 'Name',
+  'resources.cpus': 'CPUs',
+  'resources.memoryGib': 'Memory',
+  'resources.gpus': 'GPUs',
+  parameters: 'Parameters',
+  environment: 'Environment',
+  workingDirectory: 'Working directory',
+  project: 'Project',
+  tags: 'Tags',
+  priority: 'Priority',
+  'resources.gpuModel': 'GPU model',
+  'resources.labels': 'Labels',
+  'resources.machine': 'Machine',
+  'resources.maxPricePerHour': 'Highest price per hour',
+  'limits.maxRuntimeSeconds': 'Longest runtime',
+  'limits.maxRetries': 'Retries',
+  'limits.retryOn': 'Retry after',
+  metrics: 'Metrics',
+  attended: 'Attended',
+  attendedGraceSeconds: 'Grace',
+} as const;
+
+export type Path = keyof typeof FIELDS;
+
+export interface Section {
+  key: string;
+  title: string;
+  paths: readonly Path[];
+  /** What stands in it, in a few words; empty: nothing. */
+  says: (draft: Draft) => string;
+}
+
+export const SECTIONS: readonly Section[] = [
+  { key: 'parameters', title: 'Parameters', paths: ['parameters'], says: saysParameters },
+  {
+    key: 'environment',
+    title: 'Environment and working directory',
+    paths: ['environment', 'workingDirectory'],
+    says: (draft) => list([counted(draft.environment.length, 'variable'), draft.workingDirectory.trim()]),
+  },
+  {
+    key: 'place',
+    title: 'Project, tags and priority',
+    paths: ['project', 'tags', 'priority'],
+    says: (draft) => list([draft.project.trim(), ...tagsOf(draft), draft.priority.trim() && `priority ${draft.priority.trim()}`]),
+  },
+  {
+    key: 'machine',
+    title: 'Which machine',
+    paths: ['resources.gpuModel', 'resources.labels', 'resources.machine', 'resources.maxPricePerHour'],
+    says: (draft) =>
+      list([
+        draft.gpuModel.trim(),
+        counted(draft.labels.length, 'label'),
+        draft.machine.trim(),
+        draft.maxPricePerHour.trim() && `at most ${draft.maxPricePerHour.trim()} per hour`,
+      ]),
+  },
+  {
+    key: 'limits',
+    title: 'Limits and retries',
+    paths: ['limits.maxRuntimeSeconds', 'limits.maxRetries', 'limits.retryOn'],
+    says: (draft) =>
+      list([draft.maxRuntime.trim(), draft.maxRetries.trim() && `${draft.maxRetries.trim()} retries`, draft.retryOn.length > 1 && 'more to retry after']),
+  },
+  {
+    key: 'curve',
+    title: 'Metrics and watching',
+    paths: ['metrics', 'attended', 'attendedGraceSeconds'],
+    says: (draft) => list([counted(draft.metrics.length, 'metric'), draft.attended && 'attended']),
+  },
+];
+
+/** The heading that a field is folded away under; undefined: it is always there. */
+export function sectionOf(path: string): string | undefined {
+  return SECTIONS.find(({ paths }) => paths.some((each) => path === each || path.startsWith(`${each}.`)))?.key;
+}
+
+function saysParameters(draft: Draft): string {
+  if (draft.parametersAs === 'rows') return counted(draft.parameters.length, 'parameter');
+  return /^\s*(\{\s*\})?\s*$/.test(draft.parametersJson) ? '' : 'JSON';
+}
+
+function counted(count: number, what: string): string {
+  return count ? `${countOf(count)} ${what}${count === 1 ? '' : 's'}` : '';
+}
+
+function list(parts: readonly (string | false)[]): string {
+  return parts.filter(Boolean).join(' · ');
+}
