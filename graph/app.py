@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
-from typing import Any, TypedDict
+from http import HTTPStatus
+from typing import TypedDict
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -26,13 +27,14 @@ from graph.context import Sessions
 from graph.doors import Doors
 from graph.entry import Entry
 from graph.errors import DATABASE_AWAY
-from graph.headers import Headers, policy_of
+from graph.headers import Headers
 from graph.hub import Hub
 from graph.login import Login
 from graph.schema import build_schema
 from graph.transport import Endpoint
 from graph.watching import Watching
 from graph.where import Hosts, Where
+from graph.window import Window
 from settings import Settings
 
 log = structlog.get_logger()
@@ -51,11 +53,18 @@ class State(TypedDict):
     closing: Closing
 
 
-def create_app(settings: Settings, *, sessions: Sessions | None = None, closing: Closing | None = None) -> Starlette:
+def create_app(
+    settings: Settings,
+    *,
+    sessions: Sessions | None = None,
+    closing: Closing | None = None,
+    window: Window | None = None,
+) -> Starlette:
     """Build the application. It expects a database that answers and whose schema is current (`check_database`).
 
     sessions: the factory that every resolver opens its session from; a test may give its own.
     closing: what the server begins when it is told to end; without one, streams end only with their connections.
+    window: the pages; a test may give others than those that were built.
     """
     if settings.database_url is None:
         raise ValueError("settings.database_url is not set: `simulations up` starts a database and sets it")
@@ -78,19 +87,21 @@ def create_app(settings: Settings, *, sessions: Sessions | None = None, closing:
             yield {"engine": engine, "sessions": factory, "hub": hub, "doors": doors, "closing": closing or Closing()}
 
     entry = Entry(settings)
-    endpoint = Endpoint(build_schema(), settings, entry)
+    window = window or Window()
+    endpoint = Endpoint(build_schema(), settings, entry, window)
     endpoint.allowed_origins = frozenset({"*"})  # Strawberry would judge sockets once more, and knows no settings
     return Application(
-        policies={"/graphql": policy_of(endpoint.graphql_ide_html)},
         middleware=[Middleware(Where, settings)],
         lifespan=lifespan,
+        exception_handlers={HTTPStatus.NOT_FOUND: window.not_found},
         routes=[
             Route("/graphql", endpoint),
             WebSocketRoute("/graphql", Admission(endpoint, settings.sockets_per_client)),
             Route("/session", Login(entry)),
             Route("/healthz", healthz),
             Route("/readyz", Readiness(None if settings.requires_login else Hosts(settings)), methods=["GET"]),
-            *(Route(path, to_explorer) for path in ("/", "/docs", "/redoc")),
+            *(Route(path, to_explorer) for path in ("/docs", "/redoc")),
+            *window.routes,
         ],
     )
 
@@ -98,12 +109,8 @@ def create_app(settings: Settings, *, sessions: Sessions | None = None, closing:
 class Application(Starlette):
     """Starlette, with what browsers are told on every answer, those to defects among them."""
 
-    def __init__(self, *, policies: Mapping[str, str], **given: Any) -> None:
-        super().__init__(**given)
-        self._policies = policies
-
     def build_middleware_stack(self) -> ASGIApp:
-        return Headers(super().build_middleware_stack(), self._policies)
+        return Headers(super().build_middleware_stack())
 
 
 async def check_database(settings: Settings) -> None:

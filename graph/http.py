@@ -74,12 +74,7 @@ class Accept:
 
     @classmethod
     def of(cls, request: Request) -> Self:
-        weights: dict[str, float] = {}
-        for part in ",".join(request.headers.getlist("accept")).split(","):
-            name, *parameters = (piece.strip().lower() for piece in part.split(";"))
-            if name:
-                weights[name] = max(weights.get(name, 0.0), _weight(parameters))
-        return cls(weights or {"*/*": 1.0}, request.method == "GET")
+        return cls(weights_of(request.headers.getlist("accept")) or {"*/*": 1.0}, request.method == "GET")
 
     @property
     def json(self) -> str | None:
@@ -110,6 +105,16 @@ class Accept:
             if known in self.weights:
                 return self.weights[known]
         return 0.0
+
+
+def weights_of(headers: list[str]) -> dict[str, float]:
+    """What a client says it takes, by name, with the weight it gives to each (RFC 9110, section 12.4.2)."""
+    weights: dict[str, float] = {}
+    for part in ",".join(headers).split(","):
+        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        if name:
+            weights[name] = max(weights.get(name, 0.0), _weight(parameters))
+    return weights
 
 
 def _weight(parameters: list[str]) -> float:

@@ -11,6 +11,7 @@ from graph.closing import Closing
 from graph.context import Sessions
 from graph.http_wire import http_wires
 from graph.proxies import Proxies
+from graph.window import Window
 from graph.wire import wires
 from settings import Settings
 
@@ -39,9 +40,11 @@ def build_server(settings: Settings, *, sessions: Sessions | None = None) -> Ser
     return Server(build_config(settings, closing, sessions=sessions), closing)
 
 
-def build_config(settings: Settings, closing: Closing, *, sessions: Sessions | None = None) -> uvicorn.Config:
+def build_config(
+    settings: Settings, closing: Closing, *, sessions: Sessions | None = None, window: Window | None = None
+) -> uvicorn.Config:
     """Say how uvicorn is to serve the application."""
-    app = create_app(settings, sessions=sessions, closing=closing)
+    app = create_app(settings, sessions=sessions, closing=closing, window=window)
     return uvicorn.Config(
         Proxies(app, settings.trusted_proxies) if settings.trusted_proxies else app,
         host=settings.host,

@@ -36,6 +36,7 @@ from graph.rates import Rates
 from graph.schema import Schema
 from graph.sharing import dumps
 from graph.socket import Handler
+from graph.window import Window
 from settings import Settings
 
 REQUEST_SECONDS = 30.0  # from the first byte of the body to the result of a query or a mutation
@@ -55,12 +56,13 @@ class Endpoint(GraphQL[Context, None]):
 
     graphql_transport_ws_handler_class = Handler
 
-    def __init__(self, schema: Schema, settings: Settings, entry: Entry) -> None:
+    def __init__(self, schema: Schema, settings: Settings, entry: Entry, window: Window) -> None:
         # The older WebSocket protocol is on by default there; its clients are long gone, its messages are not ours.
-        super().__init__(schema, subscription_protocols=[GRAPHQL_TRANSPORT_WS_PROTOCOL])
+        super().__init__(schema, graphql_ide=None, subscription_protocols=[GRAPHQL_TRANSPORT_WS_PROTOCOL])
         self._settings = settings
         self._submits = Rates(settings.submits_per_minute)
         self.entry = entry
+        self._window = window
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -115,7 +117,7 @@ class Endpoint(GraphQL[Context, None]):
                 HTTPStatus.METHOD_NOT_ALLOWED, "GraphQL is asked by GET or by POST.", {"Allow": http.METHODS}
             )
         if accept.is_get and accept.names_html and "query" not in request.query_params:
-            return await self.render_graphql_ide(request)
+            return await self._window.explorer(request)
         if accept.json is None and not accept.events:
             raise EarlyRefusal(
                 HTTPStatus.NOT_ACCEPTABLE,

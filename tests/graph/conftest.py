@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -38,6 +39,7 @@ from graph.context import Context, Sessions
 from graph.hub import Hub
 from graph.schema import build_schema
 from graph.server import Server, build_config
+from graph.window import Window
 from settings import Settings
 
 PATIENCE_SECONDS = 20  # a bound for what takes milliseconds: the machine may be busy
@@ -196,9 +198,9 @@ SCHEMA = build_schema()
 class _Server(Server):
     """The service's server, which leaves the signals to pytest, and ends at once when it is told to."""
 
-    def __init__(self, settings: Settings, sessions: Sessions | None) -> None:
+    def __init__(self, settings: Settings, sessions: Sessions | None, window: Window) -> None:
         self.closing = Closing()
-        super().__init__(build_config(settings, self.closing, sessions=sessions), self.closing)
+        super().__init__(build_config(settings, self.closing, sessions=sessions, window=window), self.closing)
         self.ended = asyncio.Event()
 
     @contextlib.contextmanager
@@ -225,11 +227,11 @@ class _Server(Server):
 
 
 @asynccontextmanager
-async def serving(settings: Settings, sessions: Sessions | None = None) -> AsyncIterator[Api]:
+async def serving(settings: Settings, sessions: Sessions | None, window: Window) -> AsyncIterator[Api]:
     """Serve as `python -m graph` does, on a free port."""
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
-    server = _Server(settings, sessions)
+    server = _Server(settings, sessions, window)
     task = asyncio.create_task(server.serve(sockets=[listening]), name="serve")
     try:
         while not server.started:
@@ -264,14 +266,31 @@ Serve = Callable[..., Awaitable[Api]]
 
 
 @pytest.fixture
-async def serve(database_url: str, engine: AsyncEngine) -> AsyncIterator[Serve]:
+def pages(tmp_path: Path) -> Path:
+    """A folder like web/: with a small build of it in `dist`."""
+    assets = tmp_path / "web" / "dist" / "assets"
+    assets.mkdir(parents=True)
+    for name in ("index", "graphiql"):
+        page = f'<!doctype html><title>{name}</title><script type="module" src="/assets/{name}-AbCd1234.js"></script>'
+        (assets.parent / f"{name}.html").write_text(page)
+        (assets / f"{name}-AbCd1234.js").write_text(f"document.title = '{name}'" + " " * 500)
+        for ending in ("br", "gz"):
+            (assets / f"{name}-AbCd1234.js.{ending}").write_text(f"{name}, made smaller by {ending}")
+    (assets / "icons-AbCd1234.ttf").write_bytes(b"letters")
+    (assets.parent / "favicon.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    return assets.parents[1]
+
+
+@pytest.fixture
+async def serve(database_url: str, engine: AsyncEngine, pages: Path) -> AsyncIterator[Serve]:
     """Start a graph process: `await serve(sessions=None, **settings)`. It ends with the test, and before its engine."""
     async with AsyncExitStack() as stack:
 
         async def start(sessions: Sessions | None = None, **given: Any) -> Api:
             given.setdefault("database_url", database_url)
             given.setdefault("database_pool_size", 5)
-            return await stack.enter_async_context(serving(Settings(**given), sessions))
+            window = Window((pages / "dist",), builder=pages)
+            return await stack.enter_async_context(serving(Settings(**given), sessions, window))
 
         yield start
 

@@ -30,7 +30,7 @@ async def test_a_process_that_can_serve_is_alive_and_ready(api: Api) -> None:
         assert (response.status_code, response.json()) == (200, {"status": status})
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/redoc"])
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
 async def test_the_ways_to_the_documentation_lead_to_the_explorer(api: Api, path: str) -> None:
     response = await api.client.get(path, headers={"accept": "text/html"}, follow_redirects=True)
     assert response.status_code == 200
