@@ -6,7 +6,7 @@
  */
 import { SvelteMap } from 'svelte/reactivity';
 
-import { request } from '../api/client';
+import { request, Unreachable } from '../api/client';
 import { clock } from '../api/clock.svelte';
 import { belongs, type Filter, type Section } from './filter';
 import { list, type Row } from './query';
@@ -110,7 +110,7 @@ export class Rows {
       this.more = simulations.pageInfo.hasNextPage;
       this.total = simulations.totalCount;
     } catch (problem) {
-      this.#complain(problem);
+      if (!(problem instanceof Unreachable)) this.#complain(problem); // the banner says so, and it is read anew after that
     } finally {
       this.busy = false;
     }
