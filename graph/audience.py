@@ -58,17 +58,19 @@ class Member:
         if not self.left.done():
             self.left.set_result(rest)
 
-    def take(self, texts: Sequence[str]) -> bool:
-        """Send, and say whether it could be done at once; if not, it leaves."""
+    def take(self, texts: Sequence[bytes]) -> None:
+        """Send; if that can't be done at once, it leaves."""
+        rest, write = None, self.feed.write
         try:
-            rest = begin(self.feed.send_all(texts))
+            for number, text in enumerate(texts):
+                if not write(text):
+                    rest = begin(self.feed.send_all(texts[number:]))
+                    break
         except Exception as gone:  # noqa: BLE001  # handed on: its own stream tells it
             if not self.left.done():
                 self.left.set_exception(gone)
-            return False
         if rest is not None:
             self.release(rest)
-        return rest is None
 
 
 class Audience:
@@ -97,37 +99,29 @@ class Audience:
             if members:
                 await self._tell(members)
 
-    def dismiss(self) -> None:
-        """Let everybody go on alone."""
-        groups, self._groups = self._groups, {}
-        for members in groups.values():
-            for member in members:
-                member.release()
-
     async def _tell(self, members: set[Member]) -> None:
         first = next(iter(members))
         ahead = first.place.copy()
         try:
             events = ahead.at_hand()
-            texts = [await first.feed.text(event) for event in events] if events is not None else []
+            found = [await first.feed.text(event) for event in events] if events is not None else []
         except Exception:  # noqa: BLE001  # each finds it again by itself, and its stream tells it
             events = None
-        if events is None or ahead.ended or None in texts:
+        if events is None or ahead.ended or None in found:
             for member in members:
                 member.release()
             return
-        staying = set[Member]()
+        texts = [text for text in found if text is not None]
         for count, member in enumerate(members, 1):
-            if member.left.done():
-                continue
-            member.place.move(ahead)
-            if member.take([text for text in texts if text is not None]):
-                staying.add(member)
+            if not member.left.done():
+                member.place.move(ahead)
+                member.take(texts)
             if not count % AT_A_STRETCH:
                 await asyncio.sleep(0)
-        staying = {member for member in staying if not member.left.done()}
-        if staying:
-            self._groups.setdefault(next(iter(staying)).key, set()).update(staying)
+        members.difference_update([member for member in members if member.left.done()])
+        if members:
+            group = self._groups.setdefault(next(iter(members)).key, members)
+            group |= members
 
     def _leave(self, member: Member) -> None:
         group = self._groups.get(member.key)

@@ -68,6 +68,11 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
+def never(_text: bytes) -> bool:
+    """Write nothing: it is to be sent the long way."""
+    return False
+
+
 @dataclass(slots=True)
 class Feed:
     """The source of a subscription's events, below the layers that execute, extend and wrap each one.
@@ -79,7 +84,10 @@ class Feed:
 
     executor: ExecutionContext | None = None
     source: AsyncGenerator[object, None] | None = None
-    send: Callable[[str], Awaitable[None]] | None = None  # set by a transport that can be sent to without being pulled
+    send: Callable[[bytes], Awaitable[None]] | None = (
+        None  # set by a transport that can be sent to without being pulled
+    )
+    write: Callable[[bytes], bool] = never  # by one that can be written to past its layers: whether it was, at once
     is_taken: bool = False
 
     def take(self) -> None:
@@ -97,12 +105,13 @@ class Feed:
         assert self.executor is not None
         return self.executor.sharing_key
 
-    async def text(self, event: object) -> str | None:
+    async def text(self, event: object) -> bytes | None:
         """The encoded data of an event; None if it can't be shared."""
         assert self.executor is not None
-        return self.executor.shared_text(event) or await self.executor.text_of(event)
+        text = self.executor.shared_text(event) or await self.executor.text_of(event)
+        return text.encode() if text is not None else None
 
-    async def send_all(self, texts: Sequence[str]) -> None:
+    async def send_all(self, texts: Sequence[bytes]) -> None:
         """Send events as `text` made them."""
         assert self.send is not None
         for text in texts:

@@ -11,7 +11,7 @@ defect. Stalled readers and the end of the process are the business of graph/wir
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
 from datetime import timedelta
 from http import HTTPStatus
@@ -32,6 +32,7 @@ from graph.context import Context
 from graph.doors import Doors
 from graph.entry import Entry, NotAdmitted
 from graph.sharing import Encoded, Feed, dumps, wanted_feed
+from graph.wire import WRITE
 
 log = structlog.get_logger()
 
@@ -203,12 +204,18 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
         The stream is closed, and nothing that was told is kept: a subscriber may wait for hours.
         """
         source: Any = feed.source
-        begin = f'{{"id":{dumps(operation.id)},"type":"next","payload":{{"data":'
+        begin, end = f'{{"id":{dumps(operation.id)},"type":"next","payload":{{"data":'.encode(), b"}}"
         socket = self._socket
+        write_parts: Callable[..., bool] = socket.scope["extensions"][WRITE]
 
-        async def send(text: str) -> None:
-            await socket.send_text(f"{begin}{text}}}}}")
+        def write(text: bytes) -> bool:
+            return write_parts(begin, text, end)
 
+        async def send(text: bytes) -> None:
+            if not write(text):
+                await socket.send_text(b"".join((begin, text, end)).decode())
+
+        feed.write = write
         feed.send = send  # from here on it may be told with others, below: see graph/audience.py
         try:
             async for event in source:

@@ -60,9 +60,9 @@ class EventFeed(Feed):
     def key(self) -> Hashable:
         return (EventFeed, super().key)
 
-    async def text(self, event: object) -> str | None:
+    async def text(self, event: object) -> bytes | None:
         text = await super().text(event)
-        return block(f'{{"data":{text}}}', event) if text is not None else None
+        return block(f'{{"data":{text.decode()}}}', event).encode() if text is not None else None
 
     async def noting(self, events: AsyncIterator[T]) -> AsyncGenerator[T, None]:
         async with aclosing(events) as source:  # type: ignore[type-var]  # resolvers give generators
@@ -172,15 +172,16 @@ class EventStream:
         assert self._send is not None
         await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         self._is_started = True
-        await self._write(f"retry: {random.randint(*RETRY_MILLISECONDS)}\n\n")
+        await self._write(f"retry: {random.randint(*RETRY_MILLISECONDS)}\n\n".encode())
         result = await self._first
         while result is not None:
-            await self._write(block(dumps(process_result(result)), self._feed.event if not result.errors else None))
+            event = self._feed.event if not result.errors else None
+            await self._write(block(dumps(process_result(result)), event).encode())
             if isinstance(result.data, Encoded) and self._feed.source is not None:
                 result = await self._tell_shared()
             else:
                 result = await anext(self._results, None)
-        await self._write(COMPLETE, is_last=True)
+        await self._write(COMPLETE.encode(), is_last=True)
 
     async def _tell_shared(self) -> ExecutionResult | None:
         """Send the rest as it is encoded once for everybody; return the error that it ended with, if it did."""
@@ -197,11 +198,11 @@ class EventStream:
             return failed
         return None
 
-    async def _write(self, text: str, *, is_last: bool = False) -> None:
+    async def _write(self, text: bytes, *, is_last: bool = False) -> None:
         assert self._send is not None
         self._sending_since = self._now()
         try:
-            await self._send({"type": "http.response.body", "body": text.encode(), "more_body": not is_last})
+            await self._send({"type": "http.response.body", "body": text, "more_body": not is_last})
         finally:
             self._sent_at, self._sending_since = self._now(), None
 
@@ -224,7 +225,7 @@ class EventStream:
                 continue
             try:
                 async with asyncio.timeout(self._stall_seconds):
-                    await self._write(STILL_HERE)
+                    await self._write(STILL_HERE.encode())
             except TimeoutError:
                 break
         log.info("stream_stalled", unsent_bytes=unsent_bytes)

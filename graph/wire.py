@@ -6,6 +6,10 @@ backlog has been taken. Here a peer that has taken nothing for `stall_seconds` i
 resume by its cursor), and whatever the reason for an end, a connection that can't be closed in peace is cut off. Also
 here: what would let a stranger grow this process' memory or fill its log below GraphQL.
 
+What many subscribers are told at once goes past the layers in between, each of which would encode and copy it anew
+for every one of them: `write` takes it as bytes, if they can be sent now. An application finds it among its ASGI
+extensions.
+
 Not here: what the messages mean (graph/socket.py). Nothing of this is on the way of a message that can be sent at once.
 """
 
@@ -13,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import struct
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -26,7 +31,9 @@ from websockets.protocol import State
 
 log = structlog.get_logger()
 
+WRITE = "simulations.write"  # the extension: (*parts: bytes) -> whether they were sent, as one text message
 FAREWELL_SECONDS = 5.0  # for the rest of what was sent, and the peer's own close frame, before it is cut off
+FINAL_TEXT = 0x81
 LAST_FAREWELL_SECONDS = 1.0  # the same when the process ends
 
 
@@ -55,6 +62,16 @@ class Wire(WebSocketsSansIOProtocol):
         self._unsent_bytes = 0
         self._stall_timer: asyncio.TimerHandle | None = None
         self._farewell_timer: asyncio.TimerHandle | None = None
+
+    # --- a message that is encoded already ------------------------------------------------------------------------
+
+    def write(self, *parts: bytes) -> bool:
+        """Send UTF-8 as one text message; False, and nothing is sent, if that would have to wait, or can't be."""
+        if not self.writable.is_set() or self.conn.state is not State.OPEN or self.transport.is_closing():
+            return False
+        text = b"".join(parts)
+        self.transport.write(head_of(len(text)) + text)
+        return True
 
     # --- a peer that does not read -----------------------------------------------------------------------------
 
@@ -103,6 +120,7 @@ class Wire(WebSocketsSansIOProtocol):
     # --- the end -----------------------------------------------------------------------------------------------
 
     async def run_asgi(self) -> None:
+        self.scope["extensions"][WRITE] = self.write  # type: ignore[assignment]  # ASGI allows own ones
         await super().run_asgi()
         self._part(FAREWELL_SECONDS)
 
@@ -153,6 +171,15 @@ class Wire(WebSocketsSansIOProtocol):
                 self.handle_parser_exception()
         else:
             super().send_receive_event_to_app()
+
+
+def head_of(length: int) -> bytes:
+    """What stands before so many bytes of text in one unmasked frame (RFC 6455, 5.2)."""
+    if length < 126:
+        return struct.pack("!BB", FINAL_TEXT, length)
+    if length < 65_536:
+        return struct.pack("!BBH", FINAL_TEXT, 126, length)
+    return struct.pack("!BBQ", FINAL_TEXT, 127, length)
 
 
 class _Writable(asyncio.Event):
