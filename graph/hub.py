@@ -1,8 +1,9 @@
 """What wakes subscribers: one LISTEN connection per process, and per watched simulation one shared tail of its log.
 
 A subscriber is a cursor over the log in the database, never a queue. The tail is only what the cursors at the end of
-the log share: each new batch is read once, by whoever comes first, into a bounded deque. Whoever fell behind reads
-from the database in pages. Nothing is dropped, nothing is unbounded.
+the log share: each new batch is read once, by whoever comes first, into a bounded deque, or not at all if it was
+committed by this process and follows on what is there. Whoever fell behind reads from the database in pages. Nothing is
+dropped, nothing is unbounded.
 
 With notifications switched off, or while the LISTEN connection is broken, a timer makes everybody look again.
 """
@@ -73,6 +74,7 @@ class Tail:
         self._begin = START  # the cursor just before the first batch of the tail
         self._end: tuple[int, int] | None = None  # of its last; None: not read yet
         self._head: Head | None = None
+        self._log_asked = True
         self._head_asked = True
         self._head_read_at = 0.0  # by the loop's clock
         self._defect: Exception | None = None  # what the reading broke on, other than the database being away
@@ -83,8 +85,20 @@ class Tail:
 
     def stir(self, *, head: bool = True) -> None:
         """Something may be new: look, then wake everybody. Without `head`, only new batches are looked for."""
-        self._asked += 1
+        self._log_asked = True
         self._head_asked |= head
+        self._wake()
+
+    def give(self, batch: Batch) -> None:
+        """Take a batch that this process has committed as it is, if it follows on the tail's end; otherwise look."""
+        if self._follows(batch):
+            self._take([batch])
+            self._wake()
+        else:
+            self.stir(head=False)
+
+    def _wake(self) -> None:
+        self._asked += 1
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._catch_up(), name=f"tail {self.simulation_id}")
 
@@ -153,9 +167,41 @@ class Tail:
             self.pulse.beat()
             await self.audience.tell()
 
+    def _follows(self, batch: Batch) -> bool:
+        """Whether nothing can lie between the tail's end and this batch, and it supersedes nothing.
+
+        Batches of an attempt commit in the order of their numbers, so nothing is missing before the end's successor.
+        In a later attempt the first points of a metric say what they supersede, which only a reading tells.
+        """
+        if self._end != (batch.attempt, batch.batch - 1):
+            return False
+        if batch.attempt == 1:
+            return True
+        before = self._batches[-1].metrics if self._batches else frozenset()
+        return batch.metrics <= before
+
+    def _take(self, new: Sequence[Batch]) -> None:
+        """Put batches in at the end, in order; those that came in meanwhile are there already."""
+        for batch in new:
+            if self._end is None or batch.cursor > self._end:
+                self._batches.append(batch)
+                self._end = batch.cursor
+        while len(self._batches) > TAIL_BATCHES:
+            self._begin = self._batches.popleft().cursor
+
     async def _refresh(self) -> None:
         now = asyncio.get_running_loop().time()
         read_head = self._head_asked or now - self._head_read_at >= convergence.MONEY_SECONDS
+        if not read_head and not self._log_asked:
+            return  # what is new was given
+        self._log_asked = False
+        try:
+            await self._read(now, read_head=read_head)
+        except BaseException:
+            self._log_asked = True
+            raise
+
+    async def _read(self, now: float, *, read_head: bool) -> None:
         head = self._head
         async with self._sessions() as session:
             # Each statement for itself: a transaction would cost two more messages to the server.
@@ -172,11 +218,7 @@ class Tail:
                 self._begin = self._end = await convergence.find_end(session, self.simulation_id)
             while True:
                 new = await convergence.read(session, self.simulation_id, self._end, limit=PAGE_BATCHES)
-                self._batches.extend(new)
-                if new:
-                    self._end = new[-1].cursor
-                while len(self._batches) > TAIL_BATCHES:
-                    self._begin = self._batches.popleft().cursor
+                self._take(new)
                 if len(new) < PAGE_BATCHES:
                     break
         if head is None or head.replaces(self._head):
@@ -242,9 +284,13 @@ class Hub:
             for task in background:
                 task.cancel()
 
-    def committed(self, simulation_id: int, *, ended: bool) -> None:
+    def committed(self, simulation_id: int, batch: Batch, *, ended: bool) -> None:
         """A batch was committed by this process: wake its subscribers here now, those elsewhere in a moment."""
-        self._stir(simulation_id, head=ended)
+        tail = self._tails.get(simulation_id)
+        if tail is not None and batch.series and not ended:
+            tail.give(batch)
+        elif tail is not None:
+            tail.stir(head=ended)
         if self._announces:
             self._committed.add(simulation_id)
             self._commit.set()

@@ -158,8 +158,9 @@ async def report(info: Info, given: ReportAttemptInput) -> ReportAttemptPayload:
         receipt = await _take_in(info, given, attempt_id, digest, points, chunks)
     if receipt.standing is Standing.UNKNOWN:
         raise Unauthenticated("This token is not the token of this attempt.")
-    if receipt.stored:
-        info.context.hub.committed(receipt.simulation_id, ended=given.exit is not None)
+    if receipt.stored and given.batch is not None:
+        batch = convergence.batch_of(receipt.number, given.batch, points)
+        info.context.hub.committed(receipt.simulation_id, batch, ended=given.exit is not None)
     return _answer(given, receipt)
 
 

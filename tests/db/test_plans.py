@@ -74,16 +74,15 @@ class Filled:
             event.remove(self.engine.sync_engine, "before_cursor_execute", hear)
         return await self.explained(sent)
 
-    async def plans_of_take_in(self, columns: Mapping[str, Column]) -> list[Any]:
-        """The same of `convergence.take_in`, which goes to the driver: there it is heard of after it was run."""
+    async def plans_of_driver(self, verb: Callable[[AsyncSession], Awaitable[object]], words: str) -> list[Any]:
+        """The same of a verb that goes to the driver: there it is heard of after it was run."""
         sent: list[tuple[str, Any]] = []
-        await self.rows.query("UPDATE attempts SET next_batch = 99 WHERE id = :id", id=self.attempt)
         async with self.engine.connect() as connection, AsyncSession(connection) as session:
             driver: Any = (await connection.get_raw_connection()).driver_connection
             with driver.query_logger(lambda record: sent.append((record.query, record.args))):
-                assert await convergence.take_in(session, self.attempt, self.token, "nonce", 99, columns) is not None
+                await verb(session)
         # Before its first statement with arrays a connection asks what they are.
-        return await self.explained([each for each in sent if "UPDATE attempts" in each[0]])
+        return await self.explained([each for each in sent if words in each[0]])
 
     async def explained(self, sent: list[tuple[str, Any]]) -> list[Any]:
         plans = []
@@ -169,7 +168,13 @@ async def test_storing_a_batch_reads_no_table(filled: Filled) -> None:
 
 
 async def test_taking_points_in_is_one_statement_that_looks_up_two_rows(filled: Filled) -> None:
-    [plan] = await filled.plans_of_take_in({"loss": POINT, "b": POINT})
+    await filled.rows.query("UPDATE attempts SET next_batch = 99 WHERE id = :id", id=filled.attempt)
+
+    async def put(session: AsyncSession) -> None:
+        columns = {"loss": POINT, "b": POINT}
+        assert await convergence.take_in(session, filled.attempt, filled.token, "nonce", 99, columns) is not None
+
+    [plan] = await filled.plans_of_driver(put, "UPDATE attempts")
     assert_by_index([plan], "pk_simulations")
     written = [node["Relation Name"] for node in nodes(plan) if node["Node Type"] == "ModifyTable"]
     assert written == ["attempts", *STORED]
@@ -184,7 +189,7 @@ async def test_reading_behind_a_cursor_goes_by_the_primary_key_alone(after: tupl
     async def get(session: AsyncSession) -> None:
         assert await convergence.read(session, 50, after, limit=64)
 
-    plans = await filled.plans_of(get)
+    plans = await filled.plans_of_driver(get, "WITH page")
     assert_by_index(plans, "pk_convergence")
     # The cursor is part of what the index seeks: the past is not walked through.
     assert any("ROW(attempt, batch)" in node.get("Index Cond", "") for plan in plans for node in nodes(plan))

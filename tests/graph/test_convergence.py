@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from db import convergence
 from db.connection import session_factory
 from db.public_ids import encode
 
@@ -39,6 +40,10 @@ def curve(events: list[Any], metric: str = "loss") -> list[int]:
                     steps = [step for step in steps if step < series["supersedesFrom"]]
                 steps += series["steps"]
     return steps
+
+
+def points(metric: str, *steps: int) -> dict[str, Any]:
+    return {metric: {"steps": list(steps), "values": [1.0] * len(steps), "elapsed": [0.5] * len(steps)}}
 
 
 async def listen_to(api: Api, simulation_id: str, **given: Any) -> list[Any]:
@@ -269,17 +274,35 @@ async def test_a_slow_subscriber_misses_nothing(world: World, monkeypatch: pytes
     assert all(event["live"] for event in got_fast)
 
 
-async def test_twenty_subscribers_cost_one_read_per_batch(
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The cursors behind which a log was read."""
+    behind: list[tuple[int, int]] = []
+    read = convergence.read
+
+    async def note(session: Any, simulation_id: int, after: tuple[int, int], *, limit: int) -> Any:
+        behind.append(after)
+        return await read(session, simulation_id, after, limit=limit)
+
+    monkeypatch.setattr(convergence, "read", note)
+    return behind
+
+
+@pytest.mark.parametrize("through", ["this process", "another one"])
+async def test_twenty_subscribers_cost_one_read_per_batch_at_most(
     world: World,
     serve: Serve,
     engine: AsyncEngine,
     statements: Statements,
     only_hints: None,
     wait_until: WaitUntil,
+    reads: list[tuple[int, int]],
+    through: str,
 ) -> None:
+    """What this process has committed itself, it does not read again."""
     api = await serve(session_factory(engine))
     supervisor = await world.running()
-    supervisor.api = api
+    supervisor.api = api if through == "this process" else await serve()
     await supervisor.loss(0)
     variables = {"id": supervisor.simulation_id}
     subscribers = [api.subscribe_directly(CURVE, variables) for _ in range(20)]
@@ -288,19 +311,65 @@ async def test_twenty_subscribers_cost_one_read_per_batch(
         assert (await anext(events))["live"]
     waiting = [asyncio.create_task(anext(events)) for events in subscribers]
     (tail,) = api.hub._tails.values()
+    reads.clear()
     for number in range(1, 4):
         await wait_until(lambda: len(tail.pulse.next._waiters) == 20, "all are at the end of the log")
         with statements.of(engine):
             await supervisor.loss(number)
             got = await asyncio.gather(*waiting)
         assert [curve([event]) for event in got] == [[number]] * 20
-        assert len(statements.matching("WITH page")) == 1
+        assert reads == ([] if through == "this process" else [(1, number)])
+        reads.clear()
         assert len(statements.matching("FROM simulations WHERE id")) <= 1
         statements.clear()
         waiting = [asyncio.create_task(anext(events)) for events in subscribers]
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_what_a_process_commits_between_what_others_do_comes_in_its_place(
+    world: World, serve: Serve, only_hints: None, reads: list[tuple[int, int]]
+) -> None:
+    """Through one process and the other, with a log in between, and over a retry that brings a metric later."""
+    here, elsewhere = world.api, await serve()
+    supervisor = await world.running()
+    here_events, there_events = (
+        api.subscribe_directly(CURVE, {"id": supervisor.simulation_id}) for api in (here, elsewhere)
+    )
+    got: list[list[Any]] = [[await anext(here_events)], [await anext(there_events)]]
+
+    async def told(count: int) -> None:
+        for events, kept in zip((here_events, there_events), got, strict=True):
+            while sum(bool(event["series"]) for event in kept) < count:
+                kept.append(await anext(events))
+
+    for number in range(12):
+        supervisor.api = here if number % 3 else elsewhere
+        if number == 5:
+            await supervisor.send(logs=[{"stream": "STDOUT", "text": "in between\n"}])
+        await supervisor.loss(number)
+        await told(number + 1)
+    await world.lose(supervisor)
+    second = await world.running(supervisor.simulation_id)
+    reads.clear()
+    await second.loss(6)
+    await second.send({**points("loss", 7), **points("other", 0)})
+    await told(14)
+    reads_of_new_metrics = len(reads)
+    await second.send({**points("loss", 8), **points("other", 1)})
+    await told(15)
+    await second.exit()
+    for events, kept in zip((here_events, there_events), got, strict=True):
+        kept += [event async for event in events]
+        assert curve(kept) == [*range(6), 6, 7, 8]
+        assert curve(kept, "other") == [0, 1]
+        told_of = [
+            (s["metric"], s["supersedesFrom"]) for event in kept if event["attempt"] == 2 for s in event["series"]
+        ]
+        assert told_of == [("loss", 6), ("loss", None), ("other", 0), ("loss", None), ("other", None)]
+    assert reads_of_new_metrics >= 2
+    assert (2, 2) not in reads[:reads_of_new_metrics]
 
 
 async def test_whoever_leaves_frees_the_tail(world: World, wait_until: WaitUntil) -> None:

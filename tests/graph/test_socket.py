@@ -21,10 +21,11 @@ import psutil
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Frame, Opcode
 
 from graph.closing import Closing
 from graph.server import Server, build_server
-from graph.wire import Wire
+from graph.wire import Wire, head_of
 from settings import Settings
 
 World = Any  # the fixtures of conftest.py
@@ -721,3 +722,74 @@ async def test_clients_that_break_off_are_nobodys_mistake(
             assert await close_code(connection) == 4400
             await sending
     await until(lambda: here.wires == [], "nothing of them is left")
+
+
+# --- what is encoded once and written to many --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 65_535, 65_536, 1_000_000])
+def test_a_frame_that_is_written_directly_is_the_librarys_own(length: int) -> None:
+    frame = Frame(Opcode.TEXT, b"x" * length).serialize(mask=False)
+    assert head_of(length) == frame[: len(frame) - length]
+
+
+async def test_operations_of_any_id_are_told_together_and_each_by_its_own(world: World, start: Start) -> None:
+    """Short and long frames, with letters of several bytes, to sockets that are told in one loop."""
+    here = await start()
+    supervisor = await world.running()
+    ids = ["1", "é🙂", 'a"b\\', "x" * 256]
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(opened(here.port)) for _ in range(3)]
+        for connection in connections:
+            for operation_id in ids:
+                await connection.send(subscribe(operation_id, CURVE, id=supervisor.simulation_id))
+                while (await receive(connection))["id"] != operation_id:
+                    pass
+        hub = here.server.lifespan.state["hub"]
+        (tail,) = hub._tails.values()
+        await until(lambda: sum(map(len, tail.audience._groups.values())) == 12, "all are told together")
+        for number, size in enumerate((1, 3, 2_000), 1):
+            steps = list(range(number * 10_000, number * 10_000 + size))
+            await supervisor.send({"Verlust 🙂": {"steps": steps, "values": [0.5] * size, "elapsed": [1.5] * size}})
+            for connection in connections:
+                got = [await receive(connection) for _ in ids]
+                assert {message["id"] for message in got} == set(ids)
+                for message in got:
+                    (series,) = message["payload"]["data"]["convergence"]["series"]
+                    assert (series["metric"], series["steps"]) == ("Verlust 🙂", steps)
+        for connection in connections:
+            assert await is_alive(connection)
+
+
+async def test_whoever_goes_while_many_are_told_disturbs_nobody(
+    world: World, start: Start, nothing_is_a_defect: None
+) -> None:
+    here = await start()
+    supervisor = await world.running()
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(opened(here.port)) for _ in range(9)]
+        for connection in connections:
+            await connection.send(subscribe("1", CURVE, id=supervisor.simulation_id))
+            await receive(connection)
+        (tail,) = here.server.lifespan.state["hub"]._tails.values()
+        await until(lambda: sum(map(len, tail.audience._groups.values())) == 9, "all are told together")
+        wires = here.wires
+        for wire in wires[:3]:
+            wire.transport.abort()
+        await connections[0].send('{"id": "1", "type": "complete"}')
+        await supervisor.loss(1)
+        await supervisor.loss(2)
+        told = 0
+        for connection in connections[1:]:
+            with suppress(ConnectionClosed):
+                steps: list[int] = []
+                while len(steps) < 2:
+                    message = await receive(connection)
+                    steps += [
+                        step for each in message["payload"]["data"]["convergence"]["series"] for step in each["steps"]
+                    ]
+                assert steps == [1, 2]
+                told += 1
+        assert told >= 5
+        for connection in connections:
+            connection.transport.abort()
