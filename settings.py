@@ -39,9 +39,14 @@ def _plain(name: str) -> AliasChoices:
 
 
 class Settings(BaseSettings):
-    """What the operator chose. `HOST`, `PORT` and `DATABASE_URL` bare, all else with the prefix `SIMULATIONS_`."""
+    """What the operator chose. `HOST`, `PORT` and `DATABASE_URL` bare, all else with the prefix `SIMULATIONS_`.
 
-    model_config = SettingsConfigDict(env_prefix="SIMULATIONS_", frozen=True, extra="ignore", populate_by_name=True)
+    A variable that is empty counts as not set: an empty HOST would be every address, an empty path this directory.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="SIMULATIONS_", frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True
+    )
 
     # Where
     host: str = Field("127.0.0.1", validation_alias=_plain("HOST"))

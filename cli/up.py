@@ -23,6 +23,7 @@ import httpx
 
 import settings as knobs
 from cli import ports, terminal
+from cli.app import DEFAULT_URL
 from cli.children import Child, Program, Roster, end_all, python_module
 from cli.errors import ExitCode, InUse, StartFailed
 from cli.signals import Signals
@@ -228,10 +229,11 @@ async def _keep_database(database: Database) -> None:
 
 def announce(place: Place) -> None:
     """Say where it is, and what to do with it."""
+    where = "" if place.url == DEFAULT_URL else f"--url {place.url} "
     with suppress(OSError):
         terminal.print_line(
             f"\nSimulations is ready at {place.url} (GraphiQL at {place.url}/graphql)\n"
-            f"  In another terminal:  {own_command()} submit --watch -- python -m runner.demo\n"
+            f"  In another terminal:  {own_command()} submit {where}--watch -- python -m runner.demo\n"
             f"  To stop:              Ctrl-C; simulations that run go on\n"
         )
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -239,25 +239,26 @@ def beat_period(lease: timedelta) -> timedelta:
     return coverage_gap(lease) / 3
 
 
-async def find_silent(session: AsyncSession, lease: timedelta, gap: timedelta) -> Sequence[Attempt]:
-    """Attempts that were silent for a whole lease in which they could have been heard.
-
-    That is: during all of it some graph process beat, and the scheduler missed no tick. Otherwise nobody is silent,
-    for nobody listened.
-    """
-    covered = await session.scalar(
-        select(func.count()).where(
-            Coverage.role.in_(("graph", "scheduler")),
-            Coverage.covered_since <= func.now() - lease,
-            Coverage.beat_at >= func.now() - gap,
-        )
+async def heard_since(session: AsyncSession, gap: timedelta) -> datetime | None:
+    """Since when reports could come in: some graph process beat, and the scheduler missed no tick. None: not now."""
+    return await session.scalar(
+        select(func.max(Coverage.covered_since))
+        .where(Coverage.role.in_(("graph", "scheduler")), Coverage.beat_at >= func.now() - gap)
+        .having(func.count() == 2)
     )
-    if covered != 2:
+
+
+async def find_silent(session: AsyncSession, lease: timedelta, gap: timedelta) -> Sequence[Attempt]:
+    """Attempts that were silent for a whole lease in which they could have been heard; otherwise nobody is silent."""
+    since = await heard_since(session, gap)
+    if since is None:
         return ()
+    a_lease_ago = func.now() - lease
     return (
         await session.scalars(
             select(Attempt)
-            .where(Attempt.ended_at.is_(None), Attempt.heartbeat_at < func.now() - lease)
+            .where(Attempt.ended_at.is_(None), Attempt.heartbeat_at < a_lease_ago)
+            .where(a_lease_ago >= literal(since, Coverage.covered_since.type))
             .order_by(Attempt.id)
         )
     ).all()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import ProgrammingError
@@ -35,7 +36,10 @@ def migrations_directory() -> Path:
 
 
 async def upgrade(url: str, revision: str = "head") -> None:
-    """Migrate up to `revision`; concurrent callers wait for one another, and the second finds nothing to do."""
+    """Migrate up to `revision`; concurrent callers wait for one another, and the second finds nothing to do.
+
+    Raises `SchemaMismatch`, having changed nothing, where a newer version has been at work.
+    """
     await _run(url, lambda config: command.upgrade(config, revision))
 
 
@@ -60,18 +64,21 @@ async def require_current(engine: AsyncEngine) -> None:
             found = None
     if found == head:
         return
-    known = {revision.revision for revision in script.walk_revisions()}
     if found is None:
         raise SchemaMismatch("The database has no tables of Simulations yet. Run: simulations migrate")
-    if found in known:
-        raise SchemaMismatch(
-            f"The database's schema is older ({found}) than this version of Simulations ({head}). "
-            "Stop the service everywhere, then run: simulations migrate"
-        )
+    _require_known(found, script)
     raise SchemaMismatch(
-        f"The database's schema ({found}) is unknown to this version of Simulations (newest: {head}): "
-        "it was migrated by a newer one. Install that version here too."
+        f"The database's schema is older ({found}) than this version of Simulations ({head}). "
+        "Stop the service everywhere, then run: simulations migrate"
     )
+
+
+def _require_known(found: str, script: ScriptDirectory) -> None:
+    if found not in {revision.revision for revision in script.walk_revisions()}:
+        raise SchemaMismatch(
+            f"The database's schema ({found}) is unknown to this version of Simulations "
+            f"(newest: {script.get_current_head()}): it was migrated by a newer one. Install that version here too."
+        )
 
 
 async def _run(url: str, action: object) -> None:
@@ -81,6 +88,10 @@ async def _run(url: str, action: object) -> None:
         config = Config()
         config.set_main_option("script_location", str(migrations_directory()))
         config.attributes["connection"] = connection
+        found = MigrationContext.configure(connection).get_current_revision()
+        connection.rollback()  # asking has begun a transaction
+        if found is not None:
+            _require_known(found, ScriptDirectory.from_config(config))
         assert callable(action)
         action(config)
 

@@ -1035,8 +1035,8 @@ class Signals:
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._terminate)
         # Handlers that do nothing, because what is ignored would be ignored by the child as well.
-        signal.signal(signal.SIGINT, self._stay)
-        signal.signal(signal.SIGHUP, self._stay)
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, self._stay)
 
     def wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # full: it will wake up anyway

@@ -5,7 +5,8 @@ changed. Only this host's scheduler touches this host's processes. What waits on
 transaction, and one attempt that fails keeps no other from its turn.
 
 A supervisor is left to itself as long as possible: it hears of a stop and of its end by its own reports. The engine
-is asked to end it only when it had time enough for that, or has been silent for a whole lease; and an attempt on
+is asked to end it only when it had time enough for that (time in which it could reach the service), or has been
+silent for a whole lease; and an attempt on
 this host is given up only when the engine says DEAD, so that its successor never has a living twin here.
 """
 
@@ -146,17 +147,19 @@ class HostLoop:
         async with self._sessions() as session:
             now = await attempts.clock(session)
             rows = await attempts.open_on_host(session, self._host_id)
-            silent = {
-                each.id for each in await attempts.find_silent(session, self._lease, attempts.coverage_gap(self._lease))
-            }
+            gap = attempts.coverage_gap(self._lease)
+            silent = {each.id for each in await attempts.find_silent(session, self._lease, gap)}
+            heard_for = now - (await attempts.heard_since(session, gap) or now)
         outcomes = await self._each(
-            self._look_at(attempt, simulation, now, attempt.id in silent)
+            self._look_at(attempt, simulation, now, heard_for, attempt.id in silent)
             for attempt, simulation in rows
             if attempt.launched_at is not None
         )
         return sum(outcomes)
 
-    async def _look_at(self, attempt: Attempt, simulation: Simulation, now: datetime, silent: bool) -> bool:
+    async def _look_at(
+        self, attempt: Attempt, simulation: Simulation, now: datetime, heard_for: timedelta, silent: bool
+    ) -> bool:
         public_id = public_ids.encode("Attempt", attempt.id)
         liveness = await self._engine.probe(public_id)
         if liveness is Liveness.DEAD:
@@ -164,7 +167,8 @@ class HostLoop:
             ending = Ending(Reason.MACHINE_LOST, f"Its supervisor died, on {attempt.machine_name}.")
             return await settle(self._sessions, self._settings, attempt, ending)
         wanted_at = simulation.stop_wanted_at
-        ignores_stop = wanted_at is not None and now - wanted_at > self._stop_grace + self._lease
+        # It can't have heard of a stop, nor told what came of it, while nobody was there.
+        ignores_stop = wanted_at is not None and min(now - wanted_at, heard_for) > self._stop_grace + self._lease
         if silent or ignores_stop:
             await self._end(public_id, "it is silent" if silent else "it does not stop")
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -15,9 +16,10 @@ from typing import Any
 import psutil
 import pytest
 
+import settings as knobs
 from cli.children import Record, Roster
 from cli.ports import choose_port, local_url, probe_url, require_free
-from db import embedded
+from db import connection, embedded, schema
 
 Eventually = Callable[..., None]
 
@@ -340,6 +342,33 @@ def test_what_can_not_start_says_why_in_a_sentence(here: Path, environment: dict
     assert found in ran.stderr
     assert "Traceback" not in ran.stderr
     assert "secret" not in ran.stderr
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("SIMULATIONS_")]:
+        monkeypatch.delenv(name)
+    for name in ("HOST", "PORT", "DATABASE_URL", "SIMULATIONS_DATA_DIR", "SIMULATIONS_LEASE_SECONDS"):
+        monkeypatch.setenv(name, "")
+    settings = knobs.load()
+    assert (settings.host, settings.port, settings.lease_seconds) == ("127.0.0.1", 8000, 30)
+    assert settings.database_url is None
+    assert settings.data_dir is None
+
+
+@pytest.mark.parametrize("name", ["up", "migrate"])
+def test_tables_of_a_newer_version_are_left_alone_and_it_is_said(data_directory: Path, name: str) -> None:
+    async def pretend(url: str) -> None:
+        await schema.upgrade(url)
+        database = await connection.connect_raw(url, application="test")
+        await database.execute("UPDATE alembic_version SET version_num = 'f00'")
+        await database.close()
+
+    with embedded.serve(data_directory, settings={"fsync": "off"}) as server:
+        asyncio.run(pretend(server.url))
+    ran = command(name, PORT="0", SIMULATIONS_DATA_DIR=str(data_directory))
+    assert ran.returncode == 1
+    assert "(f00) is unknown to this version" in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 def test_up_refuses_a_given_database_that_was_not_migrated_and_migrate_mends_it(

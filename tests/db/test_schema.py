@@ -218,6 +218,17 @@ async def test_a_schema_of_a_newer_version_is_refused_with_what_to_install(engin
     assert "simulations migrate" not in str(caught.value)  # it would not help
 
 
+async def test_a_schema_of_a_newer_version_is_migrated_neither_up_nor_down(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = 'f00'"))
+    for migration in (upgrade(database_url), downgrade(database_url, "base")):
+        with pytest.raises(SchemaMismatch, match=r"\(f00\) is unknown.*newer.*[Ii]nstall that version"):
+            await migration
+    assert await _revision(engine) == "f00"
+
+
 async def _revision(engine: AsyncEngine) -> str:
     async with engine.connect() as connection:
         return str(await connection.scalar(text("SELECT version_num FROM alembic_version")))

@@ -30,6 +30,13 @@ class Victim(StrEnum):
     CHILD = "child"
     POSTGRES = "postgres"
     UP = "up"
+    SERVICE = "service"  # all that `up` started, and itself, at once
+    MACHINE = "machine"  # the simulation with it, as when the power fails
+
+
+OWN_DATABASE = (Victim.POSTGRES, Victim.UP, Victim.SERVICE, Victim.MACHINE)
+IN_NEED_OF_A_START = (Victim.UP, Victim.SERVICE, Victim.MACHINE)
+WITHOUT_SUPERVISOR = (Victim.SUPERVISOR, Victim.MACHINE)
 
 
 class Moment(StrEnum):
@@ -53,7 +60,7 @@ def promised(victim: Victim, moment: Moment) -> Outcome:
     if moment is Moment.STOPPING:
         # It was to be stopped, and it has stopped, whatever of: nobody wants another attempt.
         return Outcome("CANCELLED", "CANCELLED", ["CANCELLED"])
-    if victim is Victim.SUPERVISOR:
+    if victim in WITHOUT_SUPERVISOR:
         # Nobody is left who could report: the attempt is lost, and made again.
         return Outcome("FINISHED", "COMPLETED", ["MACHINE_LOST", "COMPLETED"])
     if victim is Victim.CHILD and moment is not Moment.AFTER_EXIT:
@@ -95,11 +102,17 @@ class Cell:
                 kill(service.postmaster)
             case Victim.UP:
                 assert await service.end(signal.SIGKILL) != 0
+            case Victim.SERVICE:
+                kill(*service.itself())
+                assert await service.ended() != 0
+            case Victim.MACHINE:
+                kill(*service.everything())
+                assert await service.ended() != 0
         self.said_at_strike = self.witness.said
 
     async def recover(self) -> None:
         """Have it all run again: `up` does that by itself, unless it was the one that was killed."""
-        if self.victim is Victim.UP:
+        if self.victim in IN_NEED_OF_A_START:
             self.service.start()
         await self.service.whole()
 
@@ -123,7 +136,7 @@ async def before_hello(cell: Cell) -> None:
     cell.witness.permit("speak")
     await cell.recover()
     if cell.victim is not Victim.CHILD:
-        await cell.witness.has_noted("begun", 2 if cell.victim is Victim.SUPERVISOR else 1)
+        await cell.witness.has_noted("begun", 2 if cell.victim in WITHOUT_SUPERVISOR else 1)
         cell.witness.permit("finish")
 
 
@@ -133,7 +146,7 @@ async def running(cell: Cell) -> None:
     await cell.strike()
     await cell.recover()
     if cell.victim is not Victim.CHILD:
-        if cell.victim is Victim.SUPERVISOR:
+        if cell.victim in WITHOUT_SUPERVISOR:
             await cell.witness.has_noted("begun", 2)
         await cell.witness.has_said(FEW)
         cell.witness.permit("finish")
@@ -145,7 +158,7 @@ async def stopping(cell: Cell) -> None:
     await cell.service.cancel(cell.simulation_id)
     await cell.witness.has_noted("told")
     await cell.strike()
-    if cell.victim is not Victim.SUPERVISOR:
+    if cell.victim not in WITHOUT_SUPERVISOR:
         cell.witness.permit("let-go")
     await cell.recover()
 
@@ -181,8 +194,7 @@ MOMENTS = {
 @pytest.fixture
 def url(victim: Victim, request: pytest.FixtureRequest) -> str | None:
     """The database; None means the service's own, which is quicker to kill than to make."""
-    is_embedded = victim in (Victim.POSTGRES, Victim.UP)
-    return None if is_embedded else str(request.getfixturevalue("database_url"))
+    return None if victim in OWN_DATABASE else str(request.getfixturevalue("database_url"))
 
 
 @pytest.mark.parametrize("moment", list(Moment))
@@ -223,7 +235,7 @@ async def nothing_was_lost_or_doubled(cell: Cell) -> None:
             witness.loss(attempt, step) for step in steps
         ]
         # A supervisor that was killed took what it had not sent with it. Any other has sent all that it read.
-        if not (cell.victim is Victim.SUPERVISOR and attempt == 1):
+        if not (cell.victim in WITHOUT_SUPERVISOR and attempt == 1):
             printed = cell.witness.notes("printed", attempt)
             assert [len(steps)] == printed if printed else len(steps) >= cell.said_at_strike
     last = max((attempt for attempt, _, _ in stored), default=0)

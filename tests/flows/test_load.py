@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 import httpx
-from live import BRISK, CREATE, Service, eventually, service_on
+from live import BRISK, CREATE, Service, eventually, points, service_on
 from observers import Watch
 
 MANY = 1_000
@@ -143,6 +143,41 @@ while not os.path.exists(sys.argv[1]): time.sleep(0.01)
 open(sys.argv[2], "w").close()
 os._exit(7)
 """
+
+
+RAVES = """
+import json, os
+def say(text): os.write(1, (text if isinstance(text, bytes) else text.encode()) + b"\\n")
+say("no json"); say("[1, 2]"); say("null"); say("")
+say('{"step": 7, "loss": 1}'); say('{"step": 6, "loss": 0.9}'); say('{"step": 8, "loss": "low", "good": true}')
+say('{"step": 9, "loss": {"deep": 1}, "fine": 3}')
+say('{"step": 10, "loss": NaN}'); say('{"step": 11, "loss": -Infinity}')
+say(json.dumps({f"m{number}": number for number in range(100)} | {"step": 2**31 + 1}))
+say('{"' + "n" * 1_000_000 + '": 1}'); say('{"long": 1, "pad": "' + "x" * 10_000_000 + '"}')
+say(b"bad \\xff\\xfe bytes"); say(b"nul \\0 byte"); say('{"step": 3000000000, "loss": 1e400}')
+os.write(1, b'{"step": 9007199254740992, "loss": 0.5}')
+"""
+
+
+async def test_what_is_no_point_goes_to_the_log_and_what_is_one_arrives(service: Service) -> None:
+    simulation = await service.submit("python", "-c", RAVES)
+    watch = Watch.of(service, simulation)
+    last = await watch.to_the_end()
+    assert (last["state"], last["reason"]) == ("FINISHED", "COMPLETED")
+    assert points(watch.events, "loss") == [
+        (7, 1.0), (10, None), (11, None), (3_000_000_000, None), (2**53, 0.5),
+    ]  # fmt: skip
+    assert points(watch.events, "fine") == [(9, 3.0)]
+    assert [points(watch.events, f"m{number}") for number in range(100)] == [
+        [(2**31 + 1, float(number))] for number in range(100)
+    ]
+    assert points(watch.events, "long") == []
+    shown = await service.show(simulation)
+    logged = "\n".join(chunk["text"] for chunk in shown["logs"]["nodes"] if chunk["stream"] == "STDOUT")
+    for line in ("no json", "[1, 2]", '{"step": 6, "loss": 0.9}', "bad \ufffd\ufffd bytes", "nul \ufffd byte"):
+        assert line in logged.split("\n")
+    assert "x" * 1000 in logged
+    assert "bytes more]" in logged
 
 
 async def test_a_simulation_that_forks_a_hundred_children_leaves_none_behind(service: Service) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -95,6 +96,41 @@ async def test_a_command_that_does_not_exist_is_a_launch_error_that_names_it(ser
     assert "no-such-program" in shown["reasonDetail"]
 
 
+async def test_a_working_directory_has_to_be_there_and_allowed(database_url: str, tmp_path: Path) -> None:
+    allowed, missing, other = tmp_path / "allowed", tmp_path / "allowed" / "missing", tmp_path / "other"
+    allowed.mkdir()
+    other.mkdir()
+    with service_on(database_url, SIMULATIONS_WORKING_DIRECTORY_ROOTS=str(allowed)) as service:
+        await service.up()
+        for directory, sentence in ((missing, "does not exist"), (other, "is not inside a directory allowed")):
+            shown = await service.finished(await service.submit("pwd", workingDirectory=str(directory)))
+            assert (shown["state"], shown["reason"]) == ("FAILED", "LAUNCH_ERROR")
+            assert f"{directory} {sentence}" in shown["reasonDetail"]
+        shown = await service.finished(await service.submit("pwd", workingDirectory=str(allowed)))
+        assert "".join(chunk["text"] for chunk in shown["logs"]["nodes"]) == str(allowed)
+        shown = await service.finished(await service.submit("pwd"))
+        place = "".join(chunk["text"] for chunk in shown["logs"]["nodes"])
+        assert place.startswith(str(service.data_directory)), "one of its own, where none was asked for"
+
+
+async def test_a_requirement_that_no_machine_meets_waits_with_the_reason_until_one_joins(service: Service) -> None:
+    await eventually(service.is_free, "its machine has joined")
+    simulation = await service.submit("true", resources={"cpus": 0.1, "labels": {"zone": "moon"}})
+
+    async def is_told() -> bool:
+        waiting = (await service.show(simulation))["waiting"]
+        return bool(waiting and waiting["reason"] == "NO_MACHINE_FITS" and "zone=moon" in waiting["detail"])
+
+    await eventually(is_told, "it is told which requirement nobody meets")
+    joined = await service.execute(
+        "mutation Join($input: CreateMachineInput!) { createMachine(input: $input) { userErrors { message } } }",
+        input={"name": "lander", "cpus": 1, "memoryGib": 1, "labels": {"zone": "moon"}},
+    )
+    assert not joined["createMachine"]["userErrors"]
+    shown = await service.finished(simulation)
+    assert (shown["state"], shown["machine"]["name"]) == ("FINISHED", "lander")
+
+
 async def test_a_run_that_takes_too_long_is_stopped(service: Service) -> None:
     simulation = await service.submit("sleep", "600", limits={"maxRuntimeSeconds": 1})
     shown = await service.finished(simulation)
@@ -137,6 +173,34 @@ async def test_ctrl_c_ends_the_service_but_not_the_simulation_and_a_new_start_pi
     assert [step for step, _ in curve] == list(range(len(curve)))
     assert events[-1]["state"] == "CANCELLED"
     assert len((await service.show(simulation))["attempts"]) == 1
+
+
+async def test_the_command_that_is_announced_works_as_it_stands(service: Service) -> None:
+    def announced() -> list[str]:
+        return [line for line in service.log.splitlines() if "In another terminal:" in line]
+
+    await eventually(lambda: bool(announced()), "it says how to go on")
+    [line] = announced()
+    program, *arguments = shlex.split(line.partition(":")[2])
+    assert program == "python"
+    ran = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, "--steps", "5", "--interval", "0",
+        cwd=service.data_directory, env=clean_environment(), stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(60):
+        output, _ = await ran.communicate()
+    assert ran.returncode == 0
+    assert "FINISHED (COMPLETED)" in output.decode()
+
+
+def clean_environment() -> dict[str, str]:
+    """What another terminal has: nothing of where the service is."""
+    own = ("SIMULATIONS_", "PG")
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("HOST", "PORT", "DATABASE_URL") and not name.startswith(own)
+    }
 
 
 async def test_everything_on_the_embedded_database_survives_a_restart() -> None:

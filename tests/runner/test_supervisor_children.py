@@ -318,11 +318,11 @@ def test_told_to_end_without_a_service_it_does_not_wait_for_it(service: Any, sup
     assert not exists(pids(service)[0])
 
 
-def test_a_hangup_and_an_interrupt_change_nothing(service: Any, supervise: Any, tmp_path: Path) -> None:
+def test_what_a_terminal_sends_changes_nothing(service: Any, supervise: Any, tmp_path: Path) -> None:
     code = f"import os, time\nwhile not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)"
     started = supervise(READY + code)
     service.wait(lambda: service.points("ready"))
-    for number in (signal.SIGHUP, signal.SIGINT):
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         started.process.send_signal(number)
         beats = service.heartbeats
         service.wait(lambda beats=beats: service.heartbeats > beats + 1)

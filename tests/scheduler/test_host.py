@@ -337,6 +337,12 @@ async def test_a_supervisor_that_does_not_stop_is_ended_after_its_time(
     assert scripted.ended == [], "it hears of it by itself"
     await world.execute("UPDATE simulations SET stop_wanted_at = now() - interval '5 minutes'")
     await host.run_once()
+    assert scripted.ended == [], "it could not hear of it"
+    await world.cover()
+    await host.run_once()
+    assert scripted.ended == [], "it hears of it after an outage, and has its time from then on"
+    await world.cover(leases=3)
+    await host.run_once()
     assert scripted.ended == [await _public_id(world, simulation_id)]
     await host.run_once()
     assert await world.state(simulation_id) == "CANCELLED"

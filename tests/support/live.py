@@ -114,9 +114,10 @@ def held(*processes: psutil.Process) -> Iterator[None]:
 
 
 def kill(*processes: psutil.Process) -> None:
-    """kill -9, all at once."""
+    """kill -9, all at once; the end of one may have been that of another."""
     for process in processes:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -346,6 +347,13 @@ class Service:
                 if process.environ().get("SIMULATION_ATTEMPT_DIRECTORY", "").startswith(under) and is_alive(process):
                     found.append(process)
         return found
+
+    def itself(self) -> list[psutil.Process]:
+        """`up` and what it started, its database included; the simulations are not its own."""
+        assert self.process is not None
+        postmaster = self.postmaster
+        found = [psutil.Process(self.process.pid), self.child("graph"), self.child("scheduler"), postmaster]
+        return [*found, *postmaster.children()]
 
     def everything(self) -> list[psutil.Process]:
         """Every living process that has to do with the data directory, by its command, environment or whereabouts."""
