@@ -1,0 +1,61 @@
+/** What stands at the axes. */
+import type uPlot from 'uplot';
+
+import { moneyOf } from '../ui/format';
+
+const SECONDS = [1, 2, 5, 10, 15, 30];
+const MINUTE = 60;
+const HOUR = 3_600;
+const DAY = 86_400;
+
+/** Time since the start: steps as clocks have them. */
+export const agoAxis: Pick<uPlot.Axis, 'incrs' | 'values'> = {
+  incrs: [
+    ...[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5],
+    ...SECONDS,
+    ...SECONDS.map((each) => each * MINUTE),
+    ...[1, 2, 3, 6, 12].map((each) => each * HOUR),
+    ...[1, 2, 5, 10, 20, 50, 100].map((each) => each * DAY),
+  ],
+  values: (_u, splits) => splits.map(clockOf),
+};
+
+function clockOf(seconds: number): string {
+  if (seconds < MINUTE) return `${Number(seconds.toFixed(3))} s`;
+  const [days, hours] = [Math.floor(seconds / DAY), Math.floor((seconds % DAY) / HOUR)];
+  const [minutes, rest] = [Math.floor((seconds % HOUR) / MINUTE), Math.floor(seconds % MINUTE)];
+  const named: [number, string][] = [[days, 'd'], [hours, 'h'], [minutes, 'min'], [rest, 's']];
+  return named.filter(([count]) => count).slice(0, 2).map(([count, name]) => `${count} ${name}`).join(' ');
+}
+
+/** Money at an axis: neighbours always differ. */
+export function moneyAxis(splits: readonly number[], currency: string): string[] {
+  const step = splits.length > 1 ? splits[1]! - splits[0]! : 0;
+  if (!(step > 0) || step >= 0.01) return splits.map((split) => moneyOf(split, currency));
+  const digits = Math.min(12, Math.ceil(-Math.log10(step)) + 1);
+  const format = new Intl.NumberFormat(undefined, { style: 'currency', currency, minimumFractionDigits: 2, maximumFractionDigits: digits });
+  return splits.map((split) => format.format(split));
+}
+
+/** Values at an axis, with as many digits as tell neighbours apart. */
+export function digitsOf(splits: readonly (number | null)[], increment: number, log: boolean): string[] {
+  const digits = decimalsOf(increment);
+  return splits.map((split) => {
+    if (split === null || split === undefined) return '';
+    if (split === 0) return '0';
+    const size = Math.abs(split);
+    if (log || size >= 1e6 || (size < 1e-4 && increment < 1e-4)) {
+      return size >= 1e-4 && size < 1e6 ? String(Number(split.toPrecision(3))) : split.toExponential().replace('e+', 'e');
+    }
+    return split.toLocaleString(undefined, { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  });
+}
+
+/** How many decimals a number has that is meant to be short: 2 for 0.25. */
+function decimalsOf(number: number): number {
+  for (let digits = 0; digits < 12; digits++) {
+    const shifted = number * 10 ** digits;
+    if (Math.abs(shifted - Math.round(shifted)) < 1e-6 * shifted) return digits;
+  }
+  return 12;
+}

@@ -1,0 +1,158 @@
+/**
+ * The points of one metric as columns that only grow at their end, and of all metrics of a simulation.
+ *
+ * An event costs as much as it brings. A later attempt cuts off what older ones said from its first step on; a point
+ * that is there already is never taken twice. Values that are not finite are NaN here, null on the wire.
+ */
+export interface SeriesEvent {
+  metric: string;
+  steps: readonly number[];
+  values: readonly (number | null)[];
+  elapsed: readonly number[];
+  supersedesFrom: number | null;
+}
+
+export interface ConvergenceEvent {
+  attempt: number;
+  series: readonly SeriesEvent[];
+}
+
+/** Where the points of an attempt begin. */
+export interface Beginning {
+  attempt: number;
+  index: number;
+}
+
+const FIRST_ROOM = 1_024;
+
+export class Series {
+  readonly metric: string;
+  length = 0;
+  /** Rising; the first `length` of each column count. */
+  steps = new Float64Array(FIRST_ROOM);
+  values = new Float64Array(FIRST_ROOM);
+  /** Seconds since the start of the point's attempt. */
+  elapsed = new Float64Array(FIRST_ROOM);
+  /** One for each attempt that has points, first to last. */
+  beginnings: Beginning[] = [];
+  /** How often something was cut off: what was derived from the columns is void then. */
+  cuts = 0;
+  /** Points that came twice, and were left out. */
+  repeated = 0;
+  /** How many values are not finite. */
+  unbounded = 0;
+  /** Where the least and the greatest finite value were reached first; -1: there is none. */
+  least = -1;
+  greatest = -1;
+
+  constructor(metric: string) {
+    this.metric = metric;
+  }
+
+  get lastStep(): number | undefined {
+    return this.length ? this.steps[this.length - 1] : undefined;
+  }
+
+  /** Undefined: there is none. NaN: it is not finite. */
+  get lastValue(): number | undefined {
+    return this.length ? this.values[this.length - 1] : undefined;
+  }
+
+  best(mode: 'MIN' | 'MAX'): number {
+    return mode === 'MAX' ? this.greatest : this.least;
+  }
+
+  /** The attempt that a point is from. */
+  attemptAt(index: number): number {
+    let found = 0;
+    for (const beginning of this.beginnings) if (beginning.index <= index) found = beginning.attempt;
+    return found;
+  }
+
+  /** Where the first point with this step, or a higher one, is. */
+  indexOf(step: number): number {
+    return lowerBound(this.steps, this.length, step);
+  }
+
+  append(attempt: number, points: SeriesEvent): void {
+    const newest = this.beginnings.at(-1)?.attempt ?? 0;
+    if (attempt < newest || points.steps.length === 0) return; // the log goes from attempt to attempt, never back
+    if (attempt > newest) {
+      this.#cut(points.supersedesFrom ?? points.steps[0]!);
+      this.beginnings.push({ attempt, index: this.length });
+    }
+    this.#grow(this.length + points.steps.length);
+    for (let at = 0; at < points.steps.length; at++) {
+      const step = points.steps[at]!;
+      if (this.length && step <= this.steps[this.length - 1]!) {
+        this.repeated++;
+        continue;
+      }
+      const value = points.values[at];
+      this.steps[this.length] = step;
+      this.elapsed[this.length] = points.elapsed[at]!;
+      this.values[this.length] = value ?? NaN;
+      this.#note(this.length++);
+    }
+  }
+
+  #note(index: number): void {
+    const value = this.values[index]!;
+    if (!Number.isFinite(value)) {
+      this.unbounded++;
+      return;
+    }
+    if (this.least < 0 || value < this.values[this.least]!) this.least = index;
+    if (this.greatest < 0 || value > this.values[this.greatest]!) this.greatest = index;
+  }
+
+  #cut(from: number): void {
+    const length = this.indexOf(from);
+    if (length === this.length) return;
+    this.length = length;
+    this.cuts++;
+    this.beginnings = this.beginnings.filter((beginning) => beginning.index < length);
+    this.unbounded = 0;
+    this.least = this.greatest = -1;
+    for (let index = 0; index < length; index++) this.#note(index);
+  }
+
+  #grow(needed: number): void {
+    if (needed <= this.steps.length) return;
+    const room = Math.max(needed, 2 * this.steps.length);
+    this.steps = wider(this.steps, room);
+    this.values = wider(this.values, room);
+    this.elapsed = wider(this.elapsed, room);
+  }
+}
+
+/** All metrics of one simulation. */
+export class Curves {
+  readonly byMetric = new Map<string, Series>();
+
+  add(event: ConvergenceEvent): void {
+    for (const points of event.series) {
+      let series = this.byMetric.get(points.metric);
+      if (!series) this.byMetric.set(points.metric, (series = new Series(points.metric)));
+      series.append(event.attempt, points);
+    }
+  }
+}
+
+export function wider(column: Float64Array<ArrayBuffer>, room: number): Float64Array<ArrayBuffer> {
+  const copy = new Float64Array(room);
+  copy.set(column);
+  return copy;
+}
+
+/** The first place in `column[0 .. length)`, which rises, whose number is not below `sought`. */
+export function lowerBound(column: Float64Array, length: number, sought: number): number {
+  let low = 0;
+  let high = length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (column[middle]! < sought) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}

@@ -1,0 +1,95 @@
+/**
+ * The curves of a simulation as they grow: the past first, then live, to the end. After a lost connection it goes on
+ * behind the last event that came, so that there is neither a gap nor a duplicate.
+ */
+import { subscribe } from '../api/client';
+import { graphql, type ResultOf } from '../api/graphql';
+import { Curves } from './series';
+
+/** Above so many points of one metric the past comes thinned; everything that is new comes in full. */
+export const FULL_UP_TO = 200_000;
+const THINNED_TO = 100_000; // what the service allows at most
+
+const CONVERGENCE = graphql(`
+  subscription Convergence($id: ID!, $metrics: [String!], $after: String, $maxPoints: Int) {
+    convergence(simulationId: $id, metrics: $metrics, after: $after, maxPoints: $maxPoints) {
+      cursor
+      attempt
+      live
+      state
+      reason
+      series {
+        metric
+        steps
+        values
+        elapsed
+        supersedesFrom
+      }
+    }
+  }
+`);
+
+type Event = ResultOf<typeof CONVERGENCE>['convergence'];
+
+export interface Wanted {
+  id: string;
+  /** Left out: all of them. */
+  metrics?: readonly string[];
+  thinned?: boolean;
+}
+
+export interface Watcher {
+  /** Something came. */
+  next: (event: Event) => void;
+  /** The service refused it; it does not go on. */
+  failed: (problem: Error) => void;
+  /** It has come to its end. */
+  complete?: () => void;
+}
+
+export interface Stream {
+  curves: Curves;
+  stop: () => void;
+}
+
+export function follow({ id, metrics, thinned = false }: Wanted, watcher: Watcher): Stream {
+  const curves = new Curves();
+  let after: string | null = null;
+  const stop = subscribe(CONVERGENCE, {
+    variables: () => ({
+      id,
+      metrics: metrics ? [...metrics] : null,
+      after,
+      maxPoints: thinned && after === null ? THINNED_TO : null,
+    }),
+    next: ({ convergence }) => {
+      after = convergence.cursor;
+      curves.add(convergence);
+      watcher.next(convergence);
+    },
+    failed: watcher.failed,
+    ...(watcher.complete ? { complete: watcher.complete } : {}),
+  });
+  return { curves, stop };
+}
+
+/** Every point there is now, however many. progress: how many came so far. */
+export function allPoints(id: string, progress: (points: number) => void): Promise<Curves> {
+  return new Promise((resolve, reject) => {
+    let points = 0;
+    const stream = follow(
+      { id },
+      {
+        next: (event) => {
+          for (const series of event.series) points += series.steps.length;
+          progress(points);
+          if (!event.live) return;
+          stream.stop();
+          resolve(stream.curves);
+        },
+        failed: reject,
+        complete: () => resolve(stream.curves),
+      },
+    );
+  });
+}

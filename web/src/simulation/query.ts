@@ -1,0 +1,166 @@
+/** What the page of a simulation asks, and what it does. */
+import { graphql, type ResultOf } from '../api/graphql';
+import type { Span } from '../curves/places';
+
+const FIELDS = graphql(`
+  fragment Fields on Simulation @_unmask {
+    id
+    name
+    state
+    reason
+    reasonDetail
+    waiting {
+      reason
+      detail
+    }
+    stopWanted {
+      reason
+      by
+      at
+    }
+    entrypoint
+    parameters
+    environment
+    workingDirectory
+    tags
+    resources {
+      cpus
+      memoryGib
+      gpus
+      gpuModel
+      labels
+      machineName
+      maxPricePerHour
+    }
+    priority
+    limits {
+      maxRuntimeSeconds
+      maxRetries
+      retryOn
+    }
+    attended
+    attendedGraceSeconds
+    createdBy
+    createdAt
+    startedAt
+    finishedAt
+    project {
+      id
+      name
+    }
+    attempts {
+      id
+      number
+      machineName
+      gpuIndices
+      pricePerHour
+      share
+      currency
+      assignedAt
+      startedAt
+      endedAt
+      reason
+      reasonDetail
+      exitCode
+      signal
+    }
+    events {
+      id
+      at
+      kind
+      actor
+      detail
+    }
+    cost {
+      amount
+      currency
+      perHour
+    }
+    metrics {
+      name
+      mode
+      count
+    }
+    retryOf {
+      id
+      name
+    }
+  }
+`);
+
+export const SIMULATION = graphql(
+  `
+    query Simulation($id: ID!) {
+      simulation(id: $id) {
+        ...Fields
+      }
+    }
+  `,
+  [FIELDS],
+);
+
+export const CHANGED = graphql(
+  `
+    subscription SimulationChanged($id: ID!) {
+      simulationChanged(id: $id) {
+        ...Fields
+      }
+    }
+  `,
+  [FIELDS],
+);
+
+export const CANCEL = graphql(`
+  mutation Cancel($id: ID!) {
+    cancelSimulation(input: { id: $id }) {
+      userErrors {
+        message
+      }
+    }
+  }
+`);
+
+export const RETRY = graphql(`
+  mutation Retry($id: ID!) {
+    retrySimulation(input: { id: $id }) {
+      simulation {
+        id
+      }
+      userErrors {
+        message
+      }
+    }
+  }
+`);
+
+export const DELETE = graphql(`
+  mutation Delete($id: ID!) {
+    deleteSimulation(input: { id: $id }) {
+      userErrors {
+        message
+      }
+    }
+  }
+`);
+
+export type Simulation = NonNullable<ResultOf<typeof SIMULATION>['simulation']>;
+
+interface Billed {
+  number: number;
+  assignedAt: string;
+  startedAt: string | null;
+  endedAt: string | null;
+  pricePerHour: string;
+  share: string;
+}
+
+/** What time and money on a chart are reckoned from. */
+export function spansOf(attempts: readonly Billed[]): Span[] {
+  return attempts.map(({ number, assignedAt, startedAt, endedAt, pricePerHour, share }) => ({
+    number,
+    assignedAt: Date.parse(assignedAt),
+    startedAt: startedAt === null ? null : Date.parse(startedAt),
+    endedAt: endedAt === null ? null : Date.parse(endedAt),
+    perHour: Number(pricePerHour) * Number(share),
+  }));
+}

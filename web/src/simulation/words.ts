@@ -1,0 +1,84 @@
+/** What happened, where a simulation stands and what it asked for, as sentences. */
+import { type Reason, reasonOf, type SimulationState } from '../ui/states';
+import type { Simulation } from './query';
+
+type Attempt = Simulation['attempts'][number];
+type Event = Simulation['events'][number];
+
+interface Detail {
+  attempt?: number;
+  machine?: string;
+  reason?: Reason;
+  detail?: string;
+  exitCode?: number;
+  signal?: number;
+}
+
+/** Why it stands where it stands. */
+export function standingOf({ state, reason, reasonDetail, waiting, stopWanted, attempts }: Simulation): string {
+  if (stopWanted && (state === 'STARTING' || state === 'RUNNING')) return `Stopping, asked by ${whoOf(stopWanted.by)}.`;
+  if (waiting) return waiting.detail;
+  if (state === 'QUEUED') return attempts.length ? 'Back in the queue for another attempt.' : 'In the queue; it is about to be planned.';
+  if (state === 'STARTING') return `It has the machine ${attempts.at(-1)?.machineName ?? ''}, and begins there.`;
+  if (state === 'RUNNING') return `On ${attempts.at(-1)?.machineName ?? 'its machine'}${attempts.length > 1 ? `, attempt ${attempts.length}` : ''}.`;
+  return reasonOf(reason, reasonDetail);
+}
+
+export function whoOf(actor: string): string {
+  return actor === 'anonymous' ? 'somebody' : actor;
+}
+
+/** How an attempt ended. */
+export function endOf({ endedAt, reason, reasonDetail, exitCode, signal }: Attempt): string {
+  if (endedAt === null) return '';
+  const status = signal !== null ? ` (signal ${signal})` : exitCode ? ` (exit code ${exitCode})` : '';
+  const sentence = reasonOf(reason, reasonDetail);
+  return reasonDetail && status && sentence.includes(String(signal ?? exitCode)) ? sentence : sentence + status;
+}
+
+export function eventOf(event: Event): string {
+  const detail = (event.detail ?? {}) as Detail;
+  const attempt = detail.attempt === undefined ? 'It' : `Attempt ${detail.attempt}`;
+  switch (event.kind as SimulationState | 'STOP_WANTED' | 'DELETED') {
+    case 'QUEUED':
+      if (detail.reason === undefined) return `Submitted by ${whoOf(event.actor)}.`;
+      return `${attempt} ended: ${lower(whyOf(detail))} Back in the queue.`;
+    case 'STARTING':
+      return `${attempt} got the machine ${detail.machine ?? ''}.`;
+    case 'RUNNING':
+      return `${attempt} began to run.`;
+    case 'FINISHED':
+      return `Finished: ${lower(whyOf(detail))}`;
+    case 'FAILED':
+      return `Failed: ${lower(whyOf(detail))}`;
+    case 'CANCELLED':
+      return detail.reason === undefined ? `Cancelled by ${whoOf(event.actor)}.` : 'Cancelled: it has ended.';
+    case 'STOP_WANTED':
+      return detail.reason === 'UNWATCHED' ? 'Asked to stop: nobody watched it any more.' : `Asked to stop by ${whoOf(event.actor)}.`;
+    default:
+      return `${event.kind} by ${whoOf(event.actor)}.`;
+  }
+}
+
+function whyOf({ reason, detail, exitCode, signal }: Detail): string {
+  const sentence = reasonOf(reason ?? null, detail);
+  if (detail) return sentence.endsWith('.') ? sentence : `${sentence}.`;
+  if (signal !== undefined && signal !== null) return `${sentence.replace(/\.$/, '')}, by signal ${signal}.`;
+  return exitCode ? `${sentence.replace(/\.$/, '')}, exit code ${exitCode}.` : sentence;
+}
+
+function lower(sentence: string): string {
+  return /^(It|Its|Somebody|Nobody) /.test(sentence) ? sentence[0]!.toLowerCase() + sentence.slice(1) : sentence;
+}
+
+/** What it needs of a machine. */
+export function needsOf({ cpus, memoryGib, gpus, gpuModel, labels, machineName, maxPricePerHour }: Simulation['resources'], money: (amount: number) => string): string {
+  const parts = [`${cpus} ${cpus === 1 ? 'cpu' : 'cpus'}`];
+  if (memoryGib) parts.push(`${memoryGib} GiB of memory`);
+  if (gpus) parts.push(`${gpus} ${gpuModel ?? ''} ${gpus === 1 ? 'GPU' : 'GPUs'}`.replace('  ', ' '));
+  const asked = Object.entries((labels ?? {}) as Record<string, string>).map(([name, value]) => `${name}=${value}`);
+  if (asked.length) parts.push(asked.join(', '));
+  if (machineName) parts.push(`only on ${machineName}`);
+  if (maxPricePerHour !== null) parts.push(`at most ${money(Number(maxPricePerHour))} per hour`);
+  return parts.join(', ');
+}
