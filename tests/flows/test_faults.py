@@ -49,6 +49,10 @@ SELECT count(*) = 2
    AND max(now() - beat_at) < $1 * interval '0.3 s'
 FROM coverage
 """
+AN_HOUR_AGO = """
+UPDATE simulations SET stop_wanted_at = stop_wanted_at - interval '1 hour';
+UPDATE coverage SET covered_since = now();
+"""
 LATE_POINTS = {"loss": {"steps": [10**6], "values": [0.5], "elapsed": [1.0]}}
 
 
@@ -147,18 +151,22 @@ async def test_who_sleeps_for_longer_than_a_lease_has_lost_no_attempt(database_u
         await it_completes(service, witness, watch)
 
 
-async def test_a_cancellation_during_an_outage_takes_effect_after_it(database_url: str) -> None:
+async def test_a_cancellation_before_an_outage_of_an_hour_takes_effect_after_it(database_url: str) -> None:
     with service_on(database_url, **BRISK) as service:
         await service.up()
         witness, watch = await running(service)
         witness.permit("let-go")
         with held(*service.recorded("supervisor")):
-            await service.cancel(watch.simulation_id)
-            kill(service.child("graph"), service.child("scheduler"))
+            async with service.paused("scheduler"):
+                await service.cancel(watch.simulation_id)
+                await service.alter(AN_HOUR_AGO)
+                kill(service.child("graph"), service.child("scheduler"))
         last = await watch.to_the_end()
 
         assert (last["state"], last["reason"]) == ("CANCELLED", "CANCELLED")
         assert witness.notes("told"), "it was asked to end, and not killed"
+        [printed] = witness.notes("printed")
+        assert [step for _, step, _ in watch.received("loss")] == list(range(printed)), "and had time to tell the rest"
         await eventually(lambda: not service.processes_of(), "nothing of it is left")
 
 
