@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, case, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -19,12 +20,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import events
 from db.errors import NotFound, Refusal, Taken, WrongState
 from db.events import Actor
-from db.models import Attempt, Host, Machine, Simulation
+from db.models import Attempt, Event, Host, Machine, Simulation
 from db.notifications import Channel, notify, payload_of
 from db.pages import Order, Page, page
 from db.states import MachineState
 
 LOCAL = "local"
+DRAINED = "DRAINED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +226,7 @@ async def change(
 
 async def drain(session: AsyncSession, machine_id: int, actor: Actor) -> Machine:
     """Give it nothing new; what runs on it goes on."""
-    return await change(session, machine_id, {"draining": True}, actor, kind="DRAINED")
+    return await change(session, machine_id, {"draining": True}, actor, kind=DRAINED)
 
 
 async def resume(session: AsyncSession, machine_id: int, actor: Actor) -> Machine:
@@ -293,20 +295,39 @@ async def page_matching(
     session: AsyncSession, wanted: Filter, lease: timedelta, *, descending: bool, first: int, after: str | None
 ) -> Page[Machine]:
     """One page of the machines that match, by name."""
-    statement: Select[tuple[Machine]] = select(Machine)
+    order = Order((Machine.name, Machine.id), descending)
+    return await page(session, _matching(select(Machine), wanted, lease), order, first=first, after=after)
+
+
+async def count_matching(session: AsyncSession, wanted: Filter, lease: timedelta) -> int:
+    """How many match: asked for only when a client selects it."""
+    return int((await session.scalars(_matching(select(func.count(Machine.id)), wanted, lease))).one())
+
+
+def _matching(statement: Select[Any], wanted: Filter, lease: timedelta) -> Select[Any]:
     if wanted.states is not None:
         statement = statement.where(state(lease).in_([each.value for each in wanted.states]))
     if wanted.engine is not None:
         statement = statement.where(Machine.engine == wanted.engine)
     if wanted.name_contains is not None:
         statement = statement.where(Machine.name.icontains(wanted.name_contains, autoescape=True))
-    return await page(session, statement, Order((Machine.name, Machine.id), descending), first=first, after=after)
+    return statement
 
 
 async def states_of(session: AsyncSession, ids: Collection[int], lease: timedelta) -> Mapping[int, MachineState]:
     """The state of each, by Postgres' clock."""
     rows = await session.execute(select(Machine.id, state(lease)).where(Machine.id.in_(ids)))
     return {machine_id: MachineState(value) for machine_id, value in rows}
+
+
+async def drained_at(session: AsyncSession, ids: Collection[int]) -> Mapping[int, datetime]:
+    """When each was drained last; machines that never were are left out."""
+    rows = await session.execute(
+        select(Event.object_id, func.max(Event.at))
+        .where(Event.object_type == "Machine", Event.object_id.in_(ids), Event.kind == DRAINED)
+        .group_by(Event.object_id)
+    )
+    return {int(machine_id or 0): at for machine_id, at in rows}
 
 
 async def usage(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Usage]:

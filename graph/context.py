@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeAlias, TypeVar
 
 import strawberry
@@ -94,6 +94,7 @@ class Loaders:
         self.token = DataLoader(self._by_ids(tokens.by_ids, Token), cache=False)
         self.usage: DataLoader[int, Usage] = DataLoader(self._load_usage, cache=False)
         self.machine_state: DataLoader[int, MachineState] = DataLoader(self._load_states, cache=False)
+        self.drained_at: DataLoader[int, datetime | None] = DataLoader(self._load_drained_at, cache=False)
 
     def _by_ids(
         self, load: Callable[[AsyncSession, Collection[int]], Awaitable[Sequence[Row]]], _kind: type[Row]
@@ -141,3 +142,8 @@ class Loaders:
         async with self._sessions() as session:
             found = await machines.states_of(session, set(ids), self._lease)
         return [found.get(each, MachineState.OFFLINE) for each in ids]
+
+    async def _load_drained_at(self, ids: list[int]) -> Sequence[datetime | None]:
+        async with self._sessions() as session:
+            found = await machines.drained_at(session, set(ids))
+        return [found.get(each) for each in ids]

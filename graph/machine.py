@@ -60,6 +60,10 @@ class Machine(relay.Node):
     async def state(self, info: Info) -> MachineState:
         return await info.context.loaders.machine_state.load(self.row.id)
 
+    @strawberry.field(description="When it was drained; null if it is not.")
+    async def draining_since(self, info: Info) -> datetime | None:
+        return await info.context.loaders.drained_at.load(self.row.id) if self.row.draining else None
+
     @strawberry.field(description="What no simulation on it holds.")
     async def free(self, info: Info) -> Free:
         used = await info.context.loaders.usage.load(self.row.id)
@@ -89,9 +93,15 @@ class Machine(relay.Node):
 
 @strawberry.type(description="Machines, by name.")
 class MachineConnection:
+    wanted: strawberry.Private[machines.Filter]
     edges: list[pages.Edge[Machine]]
     nodes: list[Machine]
     page_info: relay.PageInfo
+
+    @strawberry.field(description="How many there are on all pages.")
+    async def total_count(self, info: Info) -> int:
+        async with info.context.sessions() as session:
+            return await machines.count_matching(session, self.wanted, info.context.lease)
 
 
 # --- queries ---------------------------------------------------------------------------------------------------
@@ -111,7 +121,7 @@ async def page(
                 session, wanted, info.context.lease, descending=descending, first=pages.size(first), after=after
             )
     edges, nodes, page_info = pages.edges(found, Machine.of)
-    return MachineConnection(edges=edges, nodes=nodes, page_info=page_info)
+    return MachineConnection(wanted=wanted, edges=edges, nodes=nodes, page_info=page_info)
 
 
 # --- mutations -------------------------------------------------------------------------------------------------
@@ -223,7 +233,10 @@ async def changed(info: Info, public_id: str | None) -> AsyncIterator[Machine]:
                 rows = await (machines.every(session) if ids is None else machines.by_ids(session, ids))
                 states = await machines.states_of(session, [row.id for row in rows], info.context.lease)
             for row in sorted(rows, key=lambda row: row.id):
-                face = (row.name, states.get(row.id), row.cpus, row.memory_gib, row.gpus, row.price_per_hour)
+                face = (
+                    row.name, states.get(row.id), row.cpus, row.memory_gib, row.gpus, row.gpu_model, row.labels,
+                    row.price_per_hour,
+                )  # fmt: skip
                 if number in (None, row.id) and shown.get(row.id) != face:
                     shown[row.id] = face
                     yield Machine.of(row)

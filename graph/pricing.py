@@ -53,6 +53,7 @@ PRICES: Mapping[str, int] = {
     "Query.__schema": 100,
     "Query.__type": 100,
     "Simulation.convergence": 10,  # reads a whole curve to thin it
+    "MachineConnection.totalCount": 10,
     "SimulationConnection.totalCount": 10,  # counts every row that the filter finds
 }
 # How long lists are that no argument bounds, as a rule: what comes with a row and is not paged.

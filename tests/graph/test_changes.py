@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ subscription Changed($id: ID, $project: ID) {
   }
 }
 """
-MACHINES = "subscription Changed($id: ID) { machineChanged(id: $id) { id name state free { cpus } } }"
+MACHINES = "subscription Changed($id: ID) { machineChanged(id: $id) { id name state labels free { cpus } } }"
 SOMEBODY = Actor("somebody")
 
 
@@ -125,6 +126,13 @@ async def test_a_machine_is_shown_when_it_changes(world: World, watch: Any, only
         for changes in (every, one):
             shown = await changes.next()
             assert (shown["id"], shown["name"], shown["state"]) == (encode("Machine", first), "m1", "DRAINING")
+        part = machines.Declared("part", None, 1.0, 1.0, 0, None, {}, Decimal(0))
+        async with world.sessions.begin() as session:
+            declared = (await machines.declare(session, part, SOMEBODY)).id
+        assert (await every.next())["labels"] == {}
+        async with world.sessions.begin() as session:
+            await machines.change(session, declared, {"labels": {"zone": "a"}}, SOMEBODY)
+        assert (await every.next())["labels"] == {"zone": "a"}
 
 
 async def test_what_changed_through_another_process_is_shown_too(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -14,7 +14,7 @@ World = Any  # the fixture of conftest.py
 
 FIELDS = """
 machine {
-  id name engine host declared state draining labels pricePerHour currency heartbeatAt
+  id name engine host declared state draining drainingSince labels pricePerHour currency heartbeatAt
   resources { cpus memoryGib gpus gpuModel } free { cpus memoryGib gpus } simulations { id state }
 }
 userErrors { code message field }
@@ -30,7 +30,7 @@ query ($first: Int! = 50, $after: String, $states: [MachineState!], $engine: Str
        $direction: OrderDirection! = ASC) {
   machines(first: $first, after: $after, states: $states, engine: $engine, nameContains: $nameContains,
            direction: $direction) {
-    nodes { name } edges { cursor node { name } } pageInfo { hasNextPage endCursor }
+    totalCount nodes { name } edges { cursor node { name } } pageInfo { hasNextPage endCursor }
   }
 }
 """
@@ -169,8 +169,18 @@ async def test_draining_and_resuming_may_be_said_twice(world: World) -> None:
         for _ in range(2):
             payload = await world.api.data(mutation, {"id": machine["id"]})
             assert (payload["machine"]["state"], payload["userErrors"]) == (state, [])
-        recorded = await world.select("SELECT count(*) FROM events WHERE kind = :kind", kind=kind)
-        assert recorded == [(1,)]
+        recorded = await world.select("SELECT at FROM events WHERE kind = :kind", kind=kind)
+        assert len(recorded) == 1
+        since = payload["machine"]["drainingSince"]
+        assert since == (recorded[0][0].isoformat() if state == "DRAINING" else None)
+
+
+async def test_a_machine_is_draining_since_it_was_drained_last(world: World) -> None:
+    machine = await declared(world)
+    first = (await world.api.data(DRAIN, {"id": machine["id"]}))["machine"]["drainingSince"]
+    await world.api.data(RESUME, {"id": machine["id"]})
+    second = (await world.api.data(DRAIN, {"id": machine["id"]}))["machine"]["drainingSince"]
+    assert datetime.fromisoformat(first) < datetime.fromisoformat(second)
 
 
 async def test_a_machine_shows_what_is_on_it_and_what_is_left(world: World) -> None:
@@ -253,6 +263,7 @@ async def test_machines_are_listed_by_name_and_by_what_they_are(world: World) ->
     assert await names(states=[]) == []
     assert await names(nameContains="_") == ["a_1"]
     assert await names(engine="ray") == []
+    assert (await world.api.data(LIST, {"states": ["DRAINING"], "first": 1}))["totalCount"] == 1
     assert sorted(await names(engine="local")) == everything
 
     read: list[str] = []
@@ -260,4 +271,5 @@ async def test_machines_are_listed_by_name_and_by_what_they_are(world: World) ->
     while page["pageInfo"]["hasNextPage"]:
         page = await world.api.data(LIST, {"first": 1, "after": page["pageInfo"]["endCursor"]})
         read += [edge["node"]["name"] for edge in page["edges"]]  # type: ignore[index]
+        assert page["totalCount"] == 4
     assert read == await names()
