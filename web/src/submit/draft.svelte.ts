@@ -7,16 +7,11 @@ import type { ResultOf } from '../api/graphql';
 import type { SimulationToRepeat } from './documents';
 import { typedDuration } from './duration';
 import { shellOf } from '../ui/format';
+import { pairOf, type Pair } from '../ui/pairs';
 
 export type Kind = 'auto' | 'text' | 'number' | 'boolean' | 'json';
 export type Mode = 'MIN' | 'MAX';
 export type Retryable = 'MACHINE_LOST' | 'EXIT_CODE' | 'LAUNCH_ERROR';
-
-export interface Pair {
-  row: number;
-  key: string;
-  value: string;
-}
 
 export interface Parameter extends Pair {
   kind: Kind;
@@ -52,13 +47,6 @@ export interface Draft {
 }
 
 export const RETRYABLE: readonly Retryable[] = ['MACHINE_LOST', 'EXIT_CODE', 'LAUNCH_ERROR'];
-
-let rows = 0;
-
-export function pairOf(key = '', value = ''): Pair {
-  rows += 1;
-  return { row: rows, key, value };
-}
 
 export function parameterOf(key = '', value: unknown = ''): Parameter {
   if (typeof value === 'string') return { ...pairOf(key, value), kind: value === '' || isReadAsJson(value) ? 'text' : 'auto' };

@@ -1,7 +1,8 @@
 /** The form's texts as the API's CreateSimulationInput. What is left empty is left out: defaults have one place. */
 import type { Fault } from '../ui/faults';
+import { isNumber, Typed } from '../ui/typed';
 import type { CreateSimulationInput } from './documents';
-import type { Draft, Kind, Pair, Parameter } from './draft.svelte';
+import type { Draft, Kind, Parameter } from './draft.svelte';
 import { secondsOf } from './duration';
 import { wordsOf } from './words';
 
@@ -14,77 +15,47 @@ export interface Order {
 
 type Json = Record<string, unknown>;
 
-const MOST_INT = 2 ** 31 - 1; // GraphQL's Int
-const DURATION = 'Expected a duration like 90s, 15m, 1h30m or 2d';
-
 export function orderOf(draft: Draft): Order {
-  const faults: Fault[] = [];
-
-  function number(path: string, text: string): number | undefined {
-    const typed = text.trim();
-    if (!typed) return undefined;
-    if (isNumber(typed)) return Number(typed);
-    faults.push({ path, message: `Expected a number, got “${typed}”.` });
-    return undefined;
-  }
-
-  function whole(path: string, text: string): number | undefined {
-    const typed = text.trim();
-    if (!typed) return undefined;
-    if (/^[+-]?\d+$/.test(typed) && Math.abs(Number(typed)) <= MOST_INT) return Number(typed);
-    faults.push({ path, message: `Expected a whole number, got “${typed}”.` });
-    return undefined;
-  }
-
-  function price(path: string, text: string): string | undefined {
-    const typed = text.trim();
-    if (!typed) return undefined;
-    if (/^\d+(\.\d+)?$/.test(typed)) return typed;
-    faults.push({ path, message: `Expected a price like 2.50, without a currency, got “${typed}”.` });
-    return undefined;
-  }
+  const typed = new Typed();
 
   function duration(path: string, text: string): number | undefined {
     if (!text.trim()) return undefined;
-    const seconds = secondsOf(text);
-    if (seconds !== null && seconds <= MOST_INT) return seconds;
-    faults.push({ path, message: `${DURATION}, got “${text.trim()}”.` });
-    return undefined;
+    return secondsOf(text) ?? typed.refuse(path, `Expected a duration like 90s, 15m, 1h30m or 2d, got “${text.trim()}”.`);
   }
 
   const words = wordsOf(draft.command);
-  if (words.fault) faults.push({ path: 'entrypoint', message: words.fault });
-  else if (!words.argv.length) faults.push({ path: 'entrypoint', message: 'What shall run? The program, and its arguments.' });
+  if (words.fault) typed.refuse('entrypoint', words.fault);
+  else if (!words.argv.length) typed.refuse('entrypoint', 'What shall run? The program, and its arguments.');
 
   const resources = given({
-    cpus: number('resources.cpus', draft.cpus),
-    memoryGib: number('resources.memoryGib', draft.memoryGib),
-    gpus: whole('resources.gpus', draft.gpus),
+    cpus: typed.number('resources.cpus', draft.cpus),
+    memoryGib: typed.number('resources.memoryGib', draft.memoryGib),
+    gpus: typed.whole('resources.gpus', draft.gpus),
     gpuModel: draft.gpuModel.trim() || undefined,
-    labels: pairsOf('resources.labels', draft.labels, faults),
-    maxPricePerHour: price('resources.maxPricePerHour', draft.maxPricePerHour),
+    labels: anyOf(typed.pairs('resources.labels', draft.labels)),
+    maxPricePerHour: typed.price('resources.maxPricePerHour', draft.maxPricePerHour),
   });
   const limits = given({
     maxRuntimeSeconds: duration('limits.maxRuntimeSeconds', draft.maxRuntime),
-    maxRetries: whole('limits.maxRetries', draft.maxRetries),
+    maxRetries: typed.whole('limits.maxRetries', draft.maxRetries),
     retryOn: draft.retryOn.length === 1 && draft.retryOn[0] === 'MACHINE_LOST' ? undefined : draft.retryOn,
   });
   const input = given({
     entrypoint: words.argv,
     name: draft.name.trim() || undefined,
     project: draft.project.trim() || undefined,
-    parameters: parametersOf(draft, faults),
-    environment: pairsOf('environment', draft.environment, faults),
+    parameters: parametersOf(draft, typed),
+    environment: anyOf(typed.pairs('environment', draft.environment, { secret: true })),
     workingDirectory: draft.workingDirectory.trim() || undefined,
     tags: filled(tagsOf(draft)),
     resources: anyOf(resources),
-    priority: whole('priority', draft.priority),
+    priority: typed.whole('priority', draft.priority),
     limits: anyOf(limits),
-    metrics: metricsOf(draft, faults),
+    metrics: metricsOf(draft, typed),
     attended: draft.attended || undefined,
     attendedGraceSeconds: draft.attended ? duration('attendedGraceSeconds', draft.attendedGrace) : undefined,
   });
-  return { input: input as CreateSimulationInput, faults };
+  return { input: input as CreateSimulationInput, faults: typed.faults };
 }
 
 /** What a parameter is read as: with `auto`, JSON where it is JSON, else text, as on the command line. */
@@ -100,9 +71,9 @@ export function kindOf({ kind, value }: { kind: Kind; value: string }): Exclude<
 
 /** The rows as an object in JSON, to go on with by hand; null where they can't be. */
 export function jsonOf(rows: readonly Parameter[]): string | null {
-  const faults: Fault[] = [];
-  const values = rowsOf(rows, faults);
-  return faults.length ? null : JSON.stringify(values, null, 2);
+  const typed = new Typed();
+  const values = rowsOf(rows, typed);
+  return typed.faults.length ? null : JSON.stringify(values, null, 2);
 }
 
 /** A JSON object that was typed. Throws an `Error` with a sentence. */
@@ -123,26 +94,25 @@ export function tagsOf(draft: Draft): string[] {
   return [...draft.tags, ...draft.tag.split(',')].map((tag) => tag.trim()).filter((tag, index, all) => tag && all.indexOf(tag) === index);
 }
 
-function parametersOf(draft: Draft, faults: Fault[]): Json | undefined {
-  if (draft.parametersAs === 'rows') return anyOf(rowsOf(draft.parameters, faults));
+function parametersOf(draft: Draft, typed: Typed): Json | undefined {
+  if (draft.parametersAs === 'rows') return anyOf(rowsOf(draft.parameters, typed));
   try {
     return anyOf(objectOf(draft.parametersJson));
   } catch (error) {
-    faults.push({ path: 'parameters', message: (error as Error).message });
-    return undefined;
+    return typed.refuse('parameters', (error as Error).message);
   }
 }
 
-function rowsOf(rows: readonly Parameter[], faults: Fault[]): Json {
+function rowsOf(rows: readonly Parameter[], typed: Typed): Json {
   const values = new Map<string, unknown>();
   for (const row of rows) {
     const key = row.key.trim();
     if (!key && !row.value.trim()) continue;
-    if (!named('parameters', key, row.value, values, faults)) continue;
+    if (!typed.name('parameters', key, `“${row.value}”`, values)) continue;
     try {
       values.set(key, valueOf(row));
     } catch (error) {
-      faults.push({ path: `parameters.${key}`, message: (error as Error).message });
+      typed.refuse(`parameters.${key}`, (error as Error).message);
     }
   }
   return Object.fromEntries(values);
@@ -167,27 +137,10 @@ function valueOf(row: Parameter): unknown {
   }
 }
 
-function pairsOf(path: string, pairs: readonly Pair[], faults: Fault[]): Record<string, string> | undefined {
-  const values = new Map<string, string>();
-  for (const { key: typed, value } of pairs) {
-    const key = typed.trim();
-    if (!key && !value) continue;
-    if (named(path, key, value, values, faults)) values.set(key, value);
-  }
-  return anyOf(Object.fromEntries(values));
-}
-
-function named(path: string, key: string, value: string, values: Map<string, unknown>, faults: Fault[]): boolean {
-  if (!key) faults.push({ path, message: path === 'environment' ? 'A value has no name.' : `“${value}” has no name.` });
-  else if (values.has(key)) faults.push({ path, message: `${key} is given twice.` });
-  else return true;
-  return false;
-}
-
-function metricsOf(draft: Draft, faults: Fault[]): { name: string; mode: 'MIN' | 'MAX' }[] | undefined {
+function metricsOf(draft: Draft, typed: Typed): { name: string; mode: 'MIN' | 'MAX' }[] | undefined {
   const metrics = draft.metrics.filter(({ name }) => name.trim()).map(({ name, mode }) => ({ name: name.trim(), mode }));
   const twice = metrics.find(({ name }, index) => metrics.findIndex((other) => other.name === name) < index);
-  if (twice) faults.push({ path: 'metrics', message: `${twice.name} is given twice.` });
+  if (twice) typed.refuse('metrics', `${twice.name} is given twice.`);
   return filled(metrics);
 }
 
@@ -199,10 +152,6 @@ function exactly(_key: string, value: unknown): unknown {
     throw new RangeError('A whole number beyond 2^53 would be rounded here: give it as text.');
   }
   return value;
-}
-
-function isNumber(text: string): boolean {
-  return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text);
 }
 
 function given<T extends object>(values: T): Partial<T> {

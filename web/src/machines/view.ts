@@ -1,0 +1,33 @@
+/** Which machines are shown, and in which order: all of it in the address bar, so that a view can be kept and sent. */
+import type { MachineState } from '../ui/machines';
+
+export interface View {
+  /** Null: all of them. */
+  state: MachineState | null;
+  engine: string | null;
+  /** A part of the name, in any case. */
+  name: string;
+  /** Z to A. */
+  descending: boolean;
+  /** The cursor that the page begins behind; null: the first page. */
+  after: string | null;
+}
+
+export const STATES: readonly MachineState[] = ['ONLINE', 'DRAINING', 'OFFLINE'];
+
+type Params = { get: (name: string) => unknown };
+
+export function readView(params: Params): View {
+  const text = (name: string): string | null => {
+    const value = params.get(name);
+    return value === null || value === '' ? null : String(value);
+  };
+  const state = text('state') as MachineState | null;
+  return {
+    state: state !== null && STATES.includes(state) ? state : null,
+    engine: text('engine'),
+    name: text('name') ?? '',
+    descending: text('order') === 'desc',
+    after: text('after'),
+  };
+}
