@@ -17,6 +17,8 @@ export interface Part {
   free: number;
   all: number;
   unit: string;
+  /** Which kind of them. */
+  model?: string | null;
 }
 
 /** What a machine has any of. */
@@ -24,7 +26,7 @@ export function partsOf({ resources, free }: Room): Part[] {
   return [
     { name: 'CPUs', free: free.cpus, all: resources.cpus, unit: '' },
     { name: 'Memory', free: free.memoryGib, all: resources.memoryGib, unit: ' GiB' },
-    { name: resources.gpuModel ?? 'GPUs', free: free.gpus, all: resources.gpus, unit: '' },
+    { name: 'GPUs', free: free.gpus, all: resources.gpus, unit: '', model: resources.gpuModel },
   ].filter(({ all }) => all > 0);
 }
 
