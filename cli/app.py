@@ -78,11 +78,15 @@ DEFAULT_URL = "http://localhost:8000"
 
 
 @app.command()
-def up() -> None:
+def up(
+    build: Annotated[
+        bool, typer.Option("--build", help="In a checkout: build the dashboard beside it, if need be.")
+    ] = False,
+) -> None:
     """Run the whole service on this machine, until Ctrl-C. HOST, PORT and DATABASE_URL say where."""
     from cli.up import up
 
-    raise typer.Exit(up())
+    raise typer.Exit(up(builds_pages=build))
 
 
 @app.command()

@@ -80,7 +80,7 @@ class Child:
         record = Record()
         while True:
             began = time.monotonic()
-            code = await self._run()
+            code = await self.run_once()
             record = record.after(time.monotonic() - began)
             ending = f"{self.program.name} ended ({say_ending(code)})"
             if record.is_hopeless:
@@ -88,7 +88,8 @@ class Child:
             say(f"{ending}; starting it again in {record.pause_seconds:g} s.")
             await asyncio.sleep(record.pause_seconds)
 
-    async def _run(self) -> int:
+    async def run_once(self) -> int:
+        """Start it and wait for its end; its return code. Raises `StartFailed` if it can't be started."""
         try:
             self.process = await asyncio.create_subprocess_exec(
                 *self.program.command,

@@ -38,6 +38,7 @@ ROSTER = "children.json"
 NOT_FOR_CHILDREN = frozenset({"SIMULATIONS_TOKEN", "SIMULATIONS_TOKEN_FILE", "SIMULATIONS_DATABASE_PASSWORD_FILE"})
 
 PROGRAMS = (python_module("graph"), python_module("scheduler"))
+BUILDER = Path(__file__).resolve().parents[1] / "web" / "build.py"  # in a checkout
 
 
 class Database(Protocol):
@@ -74,11 +75,17 @@ class Place:
         }
 
 
-def up() -> ExitCode:
-    """Run the service until a signal ends it. Raises `StartFailed`."""
+def up(*, builds_pages: bool = False) -> ExitCode:
+    """Run the service until a signal ends it. Raises `StartFailed`.
+
+    builds_pages: the dashboard's, beside it, if they are missing or older than their sources; in a checkout only.
+    """
+    if builds_pages and not BUILDER.is_file():
+        raise StartFailed("--build is for a checkout: what is installed has its pages built.")
+    builder = Program("the build of the dashboard", (sys.executable, str(BUILDER)))
     with Signals() as signals:
         try:
-            _up(signals)
+            _up(signals, (builder,) if builds_pages else ())
         except KeyboardInterrupt:
             say("Stopped before it was ready.")
         except knobs.SettingsError as error:
@@ -90,7 +97,7 @@ def up() -> ExitCode:
     return ExitCode.OK
 
 
-def _up(signals: Signals) -> None:
+def _up(signals: Signals, errands: Sequence[Program]) -> None:
     settings = knobs.load()
     # What goes well is told in sentences here; at the level of information the log would tell it a second time.
     quiet = settings.model_copy(update={"log_level": "warning"}) if settings.log_level == "info" else settings
@@ -115,6 +122,7 @@ def _up(signals: Signals) -> None:
                     database=database,
                     roster=roster,
                     signals=signals,
+                    errands=errands,
                 )
             )
     say("Stopped. Simulations that run go on; start again to pick them up.")
@@ -156,16 +164,20 @@ async def serve(
     roster: Roster,
     signals: Signals,
     database: Database | None = None,
+    errands: Sequence[Program] = (),
     grace_seconds: float = GRACE_SECONDS,
 ) -> None:
     """Keep the programs and the database running until a signal comes, then end the programs.
 
+    errands: programs that end by themselves, which say themselves how that went.
     Raises `StartFailed` when one of them can't be kept running; all have ended then, too.
     """
     stop, hurry = signals.as_events(asyncio.get_running_loop())
     children = [Child(program, environment, roster) for program in programs]
+    once = [Child(program, environment, roster) for program in errands]
     stopped = asyncio.create_task(stop.wait())
     tasks = [asyncio.create_task(child.keep_running(say)) for child in children]
+    tasks += [asyncio.create_task(_run_once(child)) for child in once]
     tasks.append(asyncio.create_task(_announce_when_ready(children, ready, announce)))
     if database is not None:
         tasks.append(asyncio.create_task(_keep_database(database)))
@@ -177,7 +189,7 @@ async def serve(
         for task in (stopped, *tasks):
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
-        killed = await end_all(children, grace_seconds, hurry)
+        killed = await end_all([*children, *once], grace_seconds, hurry)
         roster.clear()
         signals.ignore()  # what is left to do, the database's clean stop, is quick and worth it
     if killed:
@@ -209,6 +221,11 @@ async def _announce_when_ready(
         await asyncio.sleep(READY_POLL_SECONDS)
     announce()
     await asyncio.Event().wait()  # all that `serve` watches goes on until it is cancelled
+
+
+async def _run_once(child: Child) -> None:
+    await child.run_once()
+    await asyncio.Event().wait()  # nothing ends because it has ended
 
 
 async def _keep_database(database: Database) -> None:
