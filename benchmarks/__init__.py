@@ -6,6 +6,7 @@
     python -m benchmarks.ingest       what taking in a batch costs, against writing its rows with asyncpg
     python -m benchmarks.curve        a million points read back as a thousand, against reading the rows
     python -m benchmarks.memory       what subscribers cost in memory, those that wait and those that never read
+    python -m benchmarks.overhead     what limits, prices and rights cost a small query, against the schema without them
     python -m benchmarks.peers        the same work done by an MLflow tracking server (`make bench-peers`)
 
 A benchmark prints a table and writes `benchmarks/results/NAME.json`, a list of {benchmark, case, value, unit, floor,

@@ -14,7 +14,7 @@ import time
 from benchmarks.goals import GOALS, judge, show
 from benchmarks.report import forget, published
 
-NAMES = ("latency", "fanout", "ingest", "curve", "memory")
+NAMES = ("latency", "fanout", "ingest", "curve", "memory", "overhead")
 
 
 def main() -> int:

@@ -58,6 +58,7 @@ GOALS = (
     Goal("curve", "1,000,000 points to 1,000", r"1,000,000 points .* to 1,000", at_most=1.5),
     Goal("memory", "idle subscribers", r"[\d,]+ idle subscribers", at_most=1.5),
     Goal("memory", "readers that stall, slope", r".*never read.*slope.*", at_most=0.1),
+    Goal("overhead", "small queries", r".*", at_most=1.3),
     Goal("peers", "MLflow: ingest and reading back", r".*", at_least=20),
 )
 

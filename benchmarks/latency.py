@@ -90,8 +90,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20, help="simulations, one after the other (default 20)")
     parser.add_argument("--points", type=int, default=20, help="points that each prints (default 20)")
-    parser.add_argument("--seconds", type=float, default=10, help="of steady load in a round (default 10)")
-    parser.add_argument("--rounds", type=int, default=3, help="of steady load, the median counts (default 3)")
+    parser.add_argument("--seconds", type=float, default=3, help="of steady load in a round (default 3)")
+    parser.add_argument("--rounds", type=int, default=10, help="of steady load (default 10)")
     arguments = parser.parse_args()
     with running_service() as address:
         floor = statistics.median(bare_process_seconds(arguments.runs))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 import pytest
 
 from benchmarks import report
+from benchmarks.__main__ import NAMES
 from benchmarks.goals import GOALS, Goal, Outcome, judge
 from benchmarks.processes import cpu_seconds
 from benchmarks.report import Row, forget, publish, published
@@ -53,6 +55,7 @@ def test_what_was_not_measured_is_not_called_missed() -> None:
         ("curve", "1,000,000 points in batches of 20, to 1,000"),
         ("memory", "1,000 idle subscribers"),
         ("memory", "20 that never read, 1,000,000 points: slope, against queues"),
+        ("overhead", "who am I"),
         ("peers", "log one by one"),
     ],
 )
@@ -79,6 +82,13 @@ def test_rows_are_written_for_programs_and_read_back(tmp_path: Path, monkeypatch
     assert published("curve") == rows
     forget("curve")
     assert published("curve") == []
+
+
+def test_every_benchmark_has_a_goal_and_is_run_with_the_others() -> None:
+    beside_the_database_of_another_product = {"peers"}
+    assert {goal.benchmark for goal in GOALS} - beside_the_database_of_another_product == {*NAMES}
+    for name in NAMES:
+        assert find_spec(f"benchmarks.{name}") is not None
 
 
 def test_cpu_time_is_that_of_the_process_and_not_of_the_wall() -> None:
