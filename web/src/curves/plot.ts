@@ -8,6 +8,7 @@ import { agoAxis, digitsOf, moneyAxis } from './axes';
 import { Places, type Span, type XKind } from './places';
 import { Line, sample } from './sampling';
 import { lowerBound, type Series } from './series';
+import { Shape } from './shape';
 import { Smoothed } from './smoothing';
 import { type Range, View } from './view';
 
@@ -63,6 +64,7 @@ const COLOURS = 8;
 const DASHES = [undefined, [7, 4], [2, 3]];
 const TWO_AXES_FROM = 560; // pixels of width
 const FAINT = 0.35;
+const DENSE = 1.5; // points to a pixel column, from which on a line is drawn as the area that it covers
 const DOTS_UP_TO = 80; // points in sight: more of them are a line anyway
 
 export class Plot {
@@ -259,6 +261,7 @@ export class Plot {
           const common: uPlot.Series = {
             scale: curve.scale,
             stroke: () => this.#colourOf(curve),
+            fill: () => this.#colourOf(curve),
             points: { show: false },
             ...(dash ? { dash } : {}),
           };
@@ -349,28 +352,37 @@ export class Plot {
     // Between two attempts there is time and money, but no line.
     const { beginnings } = trace.curve.series;
     const breaks = trace.places.kind === 'step' ? [] : beginnings.slice(1).map((each) => trace.places.xs[each.index]!);
+    const shape = xs.length > DENSE * u.bbox.width ? new Shape((u.series[number]!.width ?? 1) * devicePixelRatio) : null;
     let open = false;
     for (let index = 0; index < xs.length; index++) {
-      if (Number.isNaN(ys[index]!)) {
-        open = false;
-        continue;
-      }
+      const value = ys[index]!;
       while (breaks.length && breaks[0]! <= xs[index]!) {
         if (index && breaks[0]! > xs[index - 1]!) open = false;
         breaks.shift();
       }
+      if (Number.isNaN(value)) {
+        open = false;
+        continue;
+      }
       const x = u.bbox.left + (xs[index]! - min) * perX;
-      const y = u.valToPos(ys[index]!, trace.curve.scale, true);
-      if (open) path.lineTo(x, y);
-      else path.moveTo(x, y);
-      const alone = !open && (index + 1 === xs.length || Number.isNaN(ys[index + 1]!));
+      const y = u.valToPos(value, trace.curve.scale, true);
+      const begins = !open;
       open = true;
+      if (shape) {
+        if (begins) shape.interrupt();
+        shape.add(x, y);
+        continue;
+      }
+      if (begins) path.moveTo(x, y);
+      else path.lineTo(x, y);
+      const alone = begins && (index + 1 === xs.length || Number.isNaN(ys[index + 1]!));
       if (!dotted && !alone) continue;
       path.moveTo(x + radius, y);
       path.arc(x, y, radius, 0, 2 * Math.PI);
       path.moveTo(x, y);
     }
-    return { stroke: path };
+    shape?.interrupt();
+    return shape ? { stroke: shape.stroke, fill: shape.fill } : { stroke: path };
   }
 
   /** Behind the lines: stretches that are not finite, and attempts. */

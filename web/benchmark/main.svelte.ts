@@ -1,0 +1,97 @@
+/**
+ * How long a chart takes to redraw when points come, for benchmarks/chart.py: the page's chart, with all that stands
+ * round it, and uPlot alone with the same points, in turns. Reading a pixel back makes the browser finish drawing.
+ */
+import '../src/app.css';
+
+import { flushSync, mount, unmount } from 'svelte';
+import uPlot from 'uplot';
+
+import Chart from '../src/curves/Chart.svelte';
+import type { Curve, Settings } from '../src/curves/plot';
+import { Series } from '../src/curves/series';
+
+interface Asked {
+  points: number;
+  metrics: number;
+  smoothing: number;
+  /** How often each is redrawn. */
+  frames: number;
+  /** New points a frame. */
+  fresh: number;
+}
+
+/** Milliseconds of each redraw. */
+interface Measured {
+  chart: number[];
+  floor: number[];
+}
+
+const WIDTH = 1_200;
+const HEIGHT = 400;
+const UNCOUNTED = 5; // until the code is warm
+
+function valueAt(step: number, metric: number): number {
+  return (metric + 1) * (2.3 * Math.exp(-step / 40_000) + 0.05 * Math.sin(step * 1.7 + metric) + 0.04 * Math.sin(step * 0.37));
+}
+
+const frame = (): Promise<void> => new Promise((resolve) => requestAnimationFrame(() => resolve()));
+
+function finish(host: HTMLElement): void {
+  host.querySelector('canvas')!.getContext('2d')!.getImageData(0, 0, 1, 1);
+}
+
+async function measure({ points, metrics, smoothing, frames, fresh }: Asked): Promise<Measured> {
+  const hosts = { chart: document.getElementById('chart')!, floor: document.getElementById('floor')! };
+  hosts.chart.style.width = `${WIDTH}px`;
+  const series = Array.from({ length: metrics }, (_, metric) => new Series(`metric ${metric}`));
+  const xs: number[] = [];
+  const columns: number[][] = series.map(() => []);
+
+  function grow(count: number): void {
+    const begin = xs.length;
+    const steps = Array.from({ length: count }, (_, at) => begin + at);
+    xs.push(...steps);
+    for (const [metric, each] of series.entries()) {
+      const values = steps.map((step) => valueAt(step, metric));
+      each.append(1, { metric: each.metric, steps, values, elapsed: steps, supersedesFrom: null });
+      columns[metric]!.push(...values);
+    }
+  }
+  while (xs.length < points) grow(Math.min(10_000, points - xs.length));
+
+  const settings: Settings = { x: 'step', log: false, smoothing, currency: 'USD', attempts: true };
+  const curves = series.map((each, colour): Curve => ({
+    key: each.metric, label: each.metric, scale: each.metric, colour, mode: 'MIN', series: each, spans: [],
+  }));
+  const props = $state({ curves, settings, kinds: { step: 'Step' }, version: 0, label: 'Benchmark', change: () => {} });
+  const chart = mount(Chart, { target: hosts.chart, props });
+  const scales = Object.fromEntries(series.map(({ metric }) => [metric, {}]));
+  const lines = series.map(({ metric }): uPlot.Series => ({ scale: metric, stroke: 'steelblue', width: 1.5, points: { show: false } }));
+  const axes = [{}, ...series.slice(0, 2).map(({ metric }) => ({ scale: metric }))];
+  const options: uPlot.Options = { width: WIDTH, height: HEIGHT, scales: { x: { time: false }, ...scales }, axes, series: [{}, ...lines], legend: { show: false } };
+  const floor = new uPlot(options, [xs, ...columns], hosts.floor);
+  await frame();
+  await frame();
+
+  const found: Measured = { chart: [], floor: [] };
+  for (let turn = -UNCOUNTED; turn < frames; turn++) {
+    grow(fresh);
+    await frame();
+    let begun = performance.now();
+    props.version++;
+    flushSync();
+    finish(hosts.chart);
+    if (turn >= 0) found.chart.push(performance.now() - begun);
+    await frame();
+    begun = performance.now();
+    floor.batch(() => floor.setData([xs, ...columns]));
+    finish(hosts.floor);
+    if (turn >= 0) found.floor.push(performance.now() - begun);
+  }
+  floor.destroy();
+  await unmount(chart);
+  return found;
+}
+
+Object.assign(window, { measure });
