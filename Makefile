@@ -7,10 +7,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progre
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
 LOCK := $(COMPILE) pyproject.toml
 
-.PHONY: run test check web chromium chaos bench bench-peers help lock schema examples clean
+.PHONY: run test test-containers check web chromium chaos bench bench-peers help lock schema examples clean
 
 help: ## What can be done here
-	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 run: $(VENV)/installed-run ## Everything on this machine, with an embedded PostgreSQL, at http://localhost:8000
 	@$(BIN)/simulations up --build
@@ -23,6 +23,9 @@ examples: $(VENV)/installed-examples ## What the examples need: scikit-learn
 test: $(VENV)/installed-test $(VENV)/installed-client chromium ## All tests, on a real PostgreSQL, with real processes
 	@$(BIN)/python web/build.py
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+test-containers: $(VENV)/installed-test ## What docker compose brings up, tried on a real Docker engine, in some minutes
+	@CONTAINERS=1 $(BIN)/python -m pytest tests/containers $(ARGS)
 
 check: $(VENV)/installed-test ## Lint, types, import rules, migrations against models, the schema's snapshot
 	@$(BIN)/python web/build.py check
