@@ -303,20 +303,23 @@ async def forgive_clock(session: AsyncSession) -> None:
     )
 
 
-async def find_overdue(session: AsyncSession, margin: timedelta) -> Sequence[int]:
+async def find_overdue(session: AsyncSession, margin: timedelta, gap: timedelta) -> Sequence[int]:
     """Simulations that nobody stopped, although their attempt began longer ago than their limit and the margin.
 
-    Counted only while the scheduler missed no tick: an hour by which the clock jumped is no runtime.
+    Counted only while the scheduler missed no tick: an hour by which the clock jumped is no runtime, and neither is
+    one by which it has jumped since the last tick.
     """
-    covered_since = select(Coverage.covered_since).where(Coverage.role == "scheduler").scalar_subquery()
     return (
         await session.scalars(
             select(Simulation.id)
             .join(Attempt, Attempt.simulation_id == Simulation.id)
+            .join(Coverage, (Coverage.role == "scheduler") & (Coverage.beat_at >= func.now() - gap))
             .where(
                 Attempt.ended_at.is_(None),
+                Attempt.started_at.is_not(None),  # `greatest` passes over what is null
                 Simulation.stop_wanted_at.is_(None),
-                func.greatest(Attempt.started_at, covered_since) + Simulation.max_runtime + margin < func.now(),
+                func.greatest(Attempt.started_at, Coverage.covered_since) + Simulation.max_runtime + margin
+                < func.now(),
             )
             .order_by(Simulation.id)
         )

@@ -185,7 +185,8 @@ class Planner:
     async def _stop_overdue(self) -> None:
         """Want what exceeds its limit stopped. Its supervisor does that by itself, unless its clock is wrong."""
         async with self._sessions() as session:
-            overdue: Sequence[int] = await attempts.find_overdue(session, self._stop_grace + OVERTIME)
+            gap = attempts.coverage_gap(self._lease)
+            overdue: Sequence[int] = await attempts.find_overdue(session, self._stop_grace + OVERTIME, gap)
         for simulation_id in overdue:
             async with self._sessions.begin() as session:
                 await lifecycle.want_stop(session, simulation_id, Reason.MAX_RUNTIME, events.PLANNER)

@@ -233,15 +233,19 @@ async def test_what_runs_beyond_its_limit_and_the_margin_is_overdue_until_it_is_
     waiting = await rows.simulation(max_runtime=timedelta(seconds=1))
     await rows.assign(waiting)  # has not begun: its time does not count yet
 
-    async def overdue_after(seconds: int) -> list[int]:
+    async def overdue_after(seconds: int, beat_ago: int = 0) -> list[int]:
         await rows.query(
             "UPDATE attempts SET started_at = now() - CAST(:p AS interval) WHERE nonce IS NOT NULL",
             p=timedelta(seconds=seconds),
         )
+        await rows.query("UPDATE coverage SET beat_at = now() - CAST(:p AS interval)", p=timedelta(seconds=beat_ago))
         async with rows.sessions() as session:
-            return list(await attempts.find_overdue(session, timedelta(seconds=15)))
+            return list(await attempts.find_overdue(session, timedelta(seconds=15), timedelta(seconds=10)))
 
+    assert await overdue_after(120) == [], "no scheduler has ever looked"
+    await rows.query("INSERT INTO coverage SELECT 'scheduler', now() - interval '1 day', now()")
     assert await overdue_after(110) == []
+    assert await overdue_after(120, beat_ago=11) == [], "the clock may have jumped since"
     assert await overdue_after(120) == [limited.simulation_id]
     async with rows.sessions.begin() as session:
         await lifecycle.want_stop(session, limited.simulation_id, Reason.MAX_RUNTIME, PLANNER)

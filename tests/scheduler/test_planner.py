@@ -328,6 +328,18 @@ async def test_what_is_cancelled_during_its_launch_is_left_to_its_supervisor(wor
     assert await world.state(simulation_id) == "STARTING"
 
 
+async def test_what_has_not_begun_has_not_passed_its_limit_however_long_the_scheduler_runs(
+    world: World, planner: Planner
+) -> None:
+    await world.machine()
+    simulation_id = await world.simulation(max_runtime=timedelta(seconds=1))
+    await planner.tick()
+    assert await world.state(simulation_id) == "STARTING"
+    await world.cover(leases=1000)
+    await planner.tick()
+    assert (await world.get(simulation_id)).stop_reason is None
+
+
 async def test_a_supervisor_that_lets_its_limit_pass_is_told_to_stop(world: World, planner: Planner) -> None:
     simulation_id = await _running(world, planner, max_runtime=timedelta(hours=1))
     await world.execute("UPDATE attempts SET started_at = now() - interval '1 hour 1 minute'")
