@@ -1,13 +1,20 @@
-"""The handle: `simulations up | migrate | submit | list | show | watch | cancel | retry`.
+"""The handle: `simulations up | migrate | submit | demo | list | show | watch | logs | cancel | retry | ...`.
 
-    app        the commands, and what happens to errors        errors      every way to end, with its exit code
-    up         the whole service on one machine                children    processes: started, watched, restarted
-    migrate    the tables, brought up to date                  ports       addresses, and whether they are free
-    submit     queue a simulation                              arguments   durations, key=value pairs, ids
-    browse     list, show                                      server      the API: documents, answers, errors
-    change     cancel, retry                                   answers     what the API says, as values
-    watch      the live curve                                  follow      the subscription, resumed when it is cut
-    terminal   text that is safe to show, durations in words   curve, plot the points, and how they are drawn
+    app, machine_commands, token_commands   the commands and their options
+    options, completion, group              what they have in common: options, what a shell completes, how they end
+    errors                                  every way to end, with its exit code
 
-A GraphQL client like any other: it starts processes and never imports them. Only `up` and `migrate` use `db`.
+    up                   the whole service on one machine       children, ports, signals   how it keeps processes
+    migrate, tokens      what works on the database itself
+    submit, order_file   an order, typed or in YAML             arguments   durations, key=value pairs, ids
+    browse, machines     what there is, as tables               tables      columns that give way
+    change               cancel, drain, resume, delete
+    watch, logs, waiting what goes on, live                     follow, resuming   subscriptions through cut connections
+    curve, plot          the points, and how they are drawn
+
+    server, requests     the API: its failures in sentences; what is asked of it
+    documents, answers   GraphQL; what comes back, as values
+    terminal, progress   text that is safe to show, durations in words; work that takes a while
+
+A GraphQL client like any other: it starts processes and never imports them. Only `up`, `migrate` and `token` use `db`.
 """

@@ -127,6 +127,56 @@ class Details(Simulation):
     retry_of: Named | None
 
 
+class Project(Named):
+    created_at: datetime
+
+
+class MachineResources(Answer):
+    cpus: float
+    memory_gib: float
+    gpus: int
+    gpu_model: str | None
+
+
+class Free(Answer):
+    cpus: float
+    memory_gib: float
+    gpus: int
+
+
+class Machine(Named):
+    """What a line of a list needs; prices stay the text that the API writes."""
+
+    engine: str
+    host: str | None
+    declared: bool
+    labels: dict[str, JsonValue]
+    price_per_hour: str
+    currency: str
+    draining: bool
+    heartbeat_at: datetime | None
+    created_at: datetime
+    state: str
+    resources: MachineResources
+    free: Free
+
+
+class MachineDetails(Machine):
+    """A machine with what is on it now."""
+
+    simulations: tuple[Named, ...]
+
+
+class LogChunk(Answer):
+    """A stretch of one stream."""
+
+    cursor: str
+    attempt: int
+    stream: str
+    text: str
+    received_at: datetime
+
+
 class UserError(Answer):
     message: str
     field: tuple[str, ...] | None

@@ -7,35 +7,42 @@ driver, and no command but `up`, `migrate` and `token` needs `db`.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from cli import terminal
-from cli.errors import CommandError, ExitCode
-
-EPILOG = (
-    "Exit codes: 0 done, or the watched simulation FINISHED. 1 it FAILED, or the service could not start. "
-    "2 wrong usage. 3 already running. 4 the port is taken. 5 the watched simulation was CANCELLED. "
-    "6 the server could not be reached, or refused. 130 Ctrl-C."
+from cli import completion, machine_commands, terminal, token_commands
+from cli.group import Commands
+from cli.options import (
+    DEFAULT_URL,
+    AsJson,
+    LogScale,
+    Metrics,
+    ProjectName,
+    SimulationId,
+    SimulationIds,
+    Token,
+    TokenFile,
+    Url,
 )
 
+EPILOG = """
+\b
+Exit codes:
+  0    done; of submit --wait, submit --watch, watch and demo: it FINISHED
+  1    it FAILED; of up and migrate: it could not start; of doctor: something is wrong
+  2    wrong usage: the sentence says what was expected
+  3    the service runs already on this data directory
+  4    the port is taken
+  5    it was CANCELLED
+  6    the server could not be reached, or refused
+  130  Ctrl-C; what runs on machines goes on
+  141  nobody reads the output any more, as in `| head`
 
-class Commands(TyperGroup):
-    """The group of all commands: turns expected errors into sentences and exit codes."""
-
-    def invoke(self, ctx: Any) -> Any:  # typer's own Context, whose class it does not export
-        try:
-            return super().invoke(ctx)
-        except CommandError as error:
-            for line in str(error).splitlines():
-                terminal.say(line, style="red")
-            raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt:
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
-
+\b
+The server is the one at SIMULATIONS_URL or --url. Where it asks for a login, give a token with
+SIMULATIONS_TOKEN_FILE or --token-file. Every command that reads has --json.
+"""
 
 app = typer.Typer(
     name="simulations",
@@ -43,38 +50,11 @@ app = typer.Typer(
     epilog=EPILOG,
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Url = Annotated[
-    str, typer.Option("--url", metavar="URL", envvar="SIMULATIONS_URL", help="Where the server is.", show_default=True)
-]
-Token = Annotated[
-    str | None,
-    typer.Option(
-        "--token", metavar="TOKEN", envvar="SIMULATIONS_TOKEN", help="Who is asking; needed where there is a login."
-    ),
-]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--token-file",
-        metavar="FILE",
-        envvar="SIMULATIONS_TOKEN_FILE",
-        help="The same out of a file: arguments can be read by everybody on this host. Wins over --token.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-SimulationId = Annotated[str, typer.Argument(metavar="ID", help="The simulation's id, or the word `last`: the newest.")]
-Metrics = Annotated[
-    list[str] | None, typer.Option("--metric", "-m", help="Only this metric; repeat it for several.", metavar="NAME")
-]
-LogScale = Annotated[bool, typer.Option("--log", help="Draw values on a logarithmic scale.")]
-
-DEFAULT_URL = "http://localhost:8000"
 
 
 @app.command()
@@ -101,14 +81,24 @@ def migrate() -> None:
 @app.command(context_settings={"allow_interspersed_args": False})
 def submit(
     command: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="COMMAND",
-            help="The program and its arguments; no shell. What follows it is its own, best after two dashes.",
+            metavar="-- COMMAND",
+            help="The program and its arguments; no shell. Everything after the dashes is its own.",
+            show_default=False,
         ),
-    ],
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(
+            "--file", "-f", metavar="FILE", help="An order in YAML; `-` is standard input. Options win over it."
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Made from the command if left out.")] = None,
-    project: Annotated[str | None, typer.Option(metavar="NAME", help="A new name makes a new project.")] = None,
+    project: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A new name makes a new project.", autocompletion=completion.projects),
+    ] = None,
     parameter: Annotated[
         list[str] | None,
         typer.Option(
@@ -123,14 +113,17 @@ def submit(
     ] = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", "-t", metavar="TAG", help="To find it by.")] = None,
     cpus: Annotated[float | None, typer.Option(help="Processors it needs.  [server's default: 1]")] = None,
-    memory_gib: Annotated[float | None, typer.Option(help="Memory it needs.")] = None,
+    memory_gib: Annotated[float | None, typer.Option(help="Memory it needs, in GiB.")] = None,
     gpus: Annotated[int | None, typer.Option(help="GPUs it needs.")] = None,
     gpu_model: Annotated[str | None, typer.Option(metavar="MODEL", help="Part of the model's name: A100.")] = None,
     label: Annotated[
         list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="The machine must have it.")
     ] = None,
     machine: Annotated[
-        str | None, typer.Option(metavar="MACHINE", help="Only on this machine: its name or id.")
+        str | None,
+        typer.Option(
+            metavar="MACHINE", help="Only on this machine: its name or id.", autocompletion=completion.machines
+        ),
     ] = None,
     max_price_per_hour: Annotated[
         str | None, typer.Option(metavar="PRICE", help="Only where it costs no more.")
@@ -154,7 +147,10 @@ def submit(
         str | None,
         typer.Option("--working-directory", "-C", metavar="PATH", help="On the machine; `.` is this directory."),
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow its curve until it ends.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end; the exit code says how it ended.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "--follow", "-w", help="The same, and draw its curve meanwhile.")
+    ] = False,
     metric: Metrics = None,
     log: LogScale = False,
     as_json: AsJson = False,
@@ -162,30 +158,79 @@ def submit(
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Queue a simulation: simulations submit --gpus 1 -- python train.py --epochs 20"""
+    """Queue a simulation, and print its id.
+
+    \b
+    simulations submit --gpus 1 --memory-gib 16 -- python train.py --epochs 20
+    simulations submit --file order.yaml --wait
+
+    \b
+    An order in YAML has these words, all of them optional but one entrypoint, here or in the file:
+      name, project, entrypoint: [python, train.py], working_directory, tags: [...], priority,
+      parameters: {...}, environment: {...}, metrics: {accuracy: MAX}, attended, attended_grace: 60s, client_key,
+      resources: {cpus, memory_gib, gpus, gpu_model, labels: {...}, machine, max_price_per_hour},
+      limits: {max_runtime: 2h, max_retries, retry_on: [MACHINE_LOST]}
+    """
+    from cli import submit, waiting
+    from cli import watch as watching
+    from cli.order_file import read_order
+    from cli.server import parse_server
+
+    server = parse_server(url, token, token_file)
+    order = submit.Order(
+        command=command or (), name=name, project=project, parameters=parameter or (), environment=env or (),
+        tags=tag or (), cpus=cpus, memory_gib=memory_gib, gpus=gpus, gpu_model=gpu_model, labels=label or (),
+        machine=machine, max_price_per_hour=max_price_per_hour, priority=priority, max_runtime=max_runtime,
+        max_retries=max_retries, attended=attended, attended_grace=attended_grace, client_key=client_key,
+        working_directory=working_directory,
+    )  # fmt: skip
+    simulation = submit.submit(server, order, read_order(file) if file is not None else {})
+    submit.tell(simulation, as_json=as_json, staying=watch or wait)
+    if watch:
+        raise typer.Exit(watching.watch(server, simulation.id, metric or (), log_scale=log, as_json=as_json))
+    if wait:
+        raise typer.Exit(waiting.wait(server, simulation.id))
+
+
+@app.command()
+def demo(
+    steps: Annotated[int, typer.Option(min=1, help="How many points of each metric.")] = 200,
+    interval: Annotated[float, typer.Option(min=0.0, help="Seconds between them.")] = 0.1,
+    diverge: Annotated[bool, typer.Option("--diverge", help="Let it go wrong half way.")] = False,
+    metric: Metrics = None,
+    log: LogScale = False,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Run the built-in simulation, and draw its curve live: it needs no code of yours."""
     from cli import submit
     from cli import watch as watching
     from cli.server import parse_server
 
     server = parse_server(url, token, token_file)
-    order = submit.Order(
-        command=command, name=name, project=project, parameters=parameter or (), environment=env or (), tags=tag or (),
-        cpus=cpus, memory_gib=memory_gib, gpus=gpus, gpu_model=gpu_model, labels=label or (), machine=machine,
-        max_price_per_hour=max_price_per_hour, priority=priority, max_runtime=max_runtime, max_retries=max_retries,
-        attended=attended, attended_grace=attended_grace, client_key=client_key, working_directory=working_directory,
-    )  # fmt: skip
-    simulation = submit.submit(server, order)
-    submit.tell(simulation, as_json=as_json, watching=watch)
-    if watch:
-        raise typer.Exit(watching.watch(server, simulation.id, metric or (), log_scale=log, as_json=as_json))
+    options = ["--steps", str(steps), "--interval", f"{interval:g}", *(["--diverge"] if diverge else [])]
+    simulation = submit.submit(
+        server, submit.Order(["python", "-m", "runner.demo", *options], name="demo", tags=["demo"])
+    )
+    submit.tell(simulation, as_json=as_json, staying=True)
+    raise typer.Exit(watching.watch(server, simulation.id, metric or (), log_scale=log, as_json=as_json))
 
 
 @app.command("list")
 def list_(
     state: Annotated[
-        list[str] | None, typer.Option("--state", "-s", metavar="STATE", help="Only these: queued, running, ...")
+        list[str] | None,
+        typer.Option(
+            "--state",
+            "-s",
+            metavar="STATE",
+            help="Only these: queued, starting, running, finished, failed, cancelled.",
+            autocompletion=completion.states,
+        ),
     ] = None,
-    project: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this project.")] = None,
+    project: ProjectName = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the newest first.")] = 20,
     everything: Annotated[bool, typer.Option("--all", "-a", help="No limit.")] = False,
     as_json: AsJson = False,
@@ -196,7 +241,8 @@ def list_(
     """List simulations, newest first."""
     from cli import browse
     from cli.arguments import parse_states
-    from cli.server import newest_first, parse_server
+    from cli.requests import newest_first
+    from cli.server import parse_server
 
     wanted = None if everything else limit
     # One more than is shown tells whether there are more.
@@ -227,7 +273,8 @@ def show(
 ) -> None:
     """Show everything about a simulation."""
     from cli import browse
-    from cli.server import get, parse_server, resolve_id
+    from cli.requests import get, resolve_id
+    from cli.server import parse_server
 
     server = parse_server(url, token, token_file)
     details = get(server, resolve_id(server, simulation))
@@ -249,7 +296,8 @@ def watch(
 ) -> None:
     """Draw a simulation's curve live, until it ends. Ctrl-C stops watching; the simulation goes on, unless attended."""
     from cli import watch
-    from cli.server import parse_server, resolve_id
+    from cli.requests import resolve_id
+    from cli.server import parse_server
 
     server = parse_server(url, token, token_file)
     simulation_id = resolve_id(server, simulation)
@@ -257,8 +305,49 @@ def watch(
 
 
 @app.command()
+def logs(
+    simulation: SimulationId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until it ends.")] = False,
+    tail: Annotated[
+        int | None, typer.Option("--tail", "-n", metavar="LINES", min=1, help="Only the last lines of what there is.")
+    ] = None,
+    stream: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stream", metavar="STREAM", help="Only this: stdout, stderr or supervisor; repeat it for several."
+        ),
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="CURSOR", help="Go on behind this place: a `cursor` of --json.")
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Print a simulation's log.
+
+    That is what it wrote that was no point, and what its supervisor said of it. Points are for `watch`.
+
+    With --follow it goes on through lost connections, without a hole, and ends with the simulation. Control characters
+    are left out; --json has everything, one chunk on a line.
+    """
+    from cli import logs
+    from cli.arguments import STREAMS, parse_words
+    from cli.requests import resolve_id
+    from cli.server import parse_server
+
+    streams = frozenset(parse_words("--stream", stream or (), STREAMS))
+    server = parse_server(url, token, token_file)
+    simulation_id = resolve_id(server, simulation)
+    raise typer.Exit(
+        logs.logs(server, simulation_id, streams=streams, tail=tail, after=after, follow=follow, as_json=as_json)
+    )
+
+
+@app.command()
 def cancel(
-    simulations: Annotated[list[str], typer.Argument(metavar="ID", help="Ids, or the word `last`: the newest.")],
+    simulations: SimulationIds,
     url: Url = DEFAULT_URL,
     token: Token = None,
     token_file: TokenFile = None,
@@ -279,60 +368,37 @@ def retry(
     token_file: TokenFile = None,
 ) -> None:
     """Queue a new simulation like an ended one."""
-    from cli.server import parse_server, resolve_id, retry
+    from cli.requests import resolve_id, retry
+    from cli.server import parse_server
     from cli.submit import tell
 
     server = parse_server(url, token, token_file)
-    tell(retry(server, resolve_id(server, simulation)), as_json=as_json, watching=False)
+    tell(retry(server, resolve_id(server, simulation)), as_json=as_json, staying=False)
 
 
-token_app = typer.Typer(
-    help="Make, list and revoke the tokens that let people and programs in. Works on the database itself.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-app.add_typer(token_app, name="token")
-TokenName = Annotated[str, typer.Argument(metavar="NAME", help="Whom the history names.")]
-
-
-@token_app.command("create")
-def token_create(
-    name: TokenName,
-    role: Annotated[
-        str, typer.Option(metavar="ROLE", help="viewer reads, operator runs simulations, admin does everything.")
-    ],
-    project: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Only for this one, made if it is new; repeat it for several.  [all]"),
-    ] = None,
-    expires_in: Annotated[str | None, typer.Option(metavar="DURATION", help="30d, 12h.  [never]")] = None,
-    output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write it there, for its owner only, and do not print it.")
-    ] = None,
-    if_none: Annotated[bool, typer.Option("--if-none", help="Do nothing if there is a valid token already.")] = False,
+@app.command()
+def projects(
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+    token_file: TokenFile = None,
 ) -> None:
-    """Make a token. It is printed once, on standard output, and can't be read again."""
-    from cli import tokens
+    """List projects by name. A new one is made by submitting to it."""
+    from cli import browse
+    from cli.requests import projects
+    from cli.server import parse_server
 
-    tokens.create(tokens.Order(name, role, project or (), expires_in, output, if_none))
-
-
-@token_app.command("list")
-def token_list(as_json: AsJson = False) -> None:
-    """List all tokens that were made, newest first; never what they read."""
-    from cli import tokens
-
-    tokens.list_all(as_json=as_json)
+    found = list(projects(parse_server(url, token, token_file)))
+    if as_json:
+        terminal.print_json([each.as_json() for each in found])
+    else:
+        browse.print_projects(found)
 
 
-@token_app.command("revoke")
-def token_revoke(name: TokenName) -> None:
-    """Let nobody in with a token any more, and end what was opened with it."""
-    from cli import tokens
-
-    tokens.revoke(name)
+app.add_typer(machine_commands.app, name="machines")
+app.add_typer(token_commands.app, name="token")
 
 
-def main() -> None:
+def run() -> None:
     """Run the command line."""
-    app()
+    app(prog_name="simulations")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import difflib
 import json
 import re
 from collections.abc import Sequence
@@ -13,6 +14,10 @@ from pathlib import Path
 from cli.errors import UsageError
 
 UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+NAMED = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+STATES = ("QUEUED", "STARTING", "RUNNING", "FINISHED", "FAILED", "CANCELLED")
+MACHINE_STATES = ("ONLINE", "DRAINING", "OFFLINE")
+STREAMS = ("STDOUT", "STDERR", "SUPERVISOR")
 PART = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d|w)?")
 LONGEST = timedelta(days=100_000)
 
@@ -27,13 +32,23 @@ def parse_duration(text: str) -> timedelta:
         match = PART.match(rest)
         # "1h30" could mean minutes or seconds: only a number on its own may go without a unit.
         if match is None or (match[2] is None and (parts or match.end() != len(rest))):
-            raise UsageError(expected)
+            raise UsageError(f"{expected}{_right_unit(text)}")
         seconds += float(match[1]) * UNITS[match[2] or "s"]
         rest = rest[match.end() :].lstrip()
         parts += 1
     if not parts or not 0 < seconds <= LONGEST.total_seconds():
         raise UsageError(expected)
     return timedelta(seconds=seconds)
+
+
+def _right_unit(text: str) -> str:
+    """Say how a unit is written that stands there in another way; nothing if it can't be known."""
+    for word in re.findall(r"[a-z]+", text.lower()):
+        names = (unit for unit, name in NAMED.items() if name.startswith(word.rstrip("s")))
+        right = "h" if word in ("hr", "hrs") else next(names, None)
+        if word not in UNITS and right:
+            return f"; {word} is written {right}"
+    return ""
 
 
 def parse_parameters(pairs: Sequence[str], option: str = "--parameter") -> dict[str, object]:
@@ -91,13 +106,17 @@ def _is_relative_file(word: str) -> bool:
         return False
 
 
-STATES = ("QUEUED", "STARTING", "RUNNING", "FINISHED", "FAILED", "CANCELLED")
+def parse_words(option: str, given: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Read names out of a short list, in any case, several in one with commas."""
+    words = [word.strip().upper() for text in given for word in text.split(",")]
+    for word in words:
+        if word not in known:
+            near = difflib.get_close_matches(word, known, n=1)
+            meant = f"; did you mean {near[0].lower()}?" if near else ""
+            raise UsageError(f"{option}: expected one of {', '.join(known).lower()}, got {word.lower()!r}{meant}")
+    return words
 
 
-def parse_states(given: Sequence[str]) -> list[str]:
-    """Read the names of states, in any case, several in one with commas."""
-    states = [word.strip().upper() for text in given for word in text.split(",")]
-    for state in states:
-        if state not in STATES:
-            raise UsageError(f"--state: expected one of {', '.join(STATES).lower()}, got {state.lower()!r}")
-    return states
+def parse_states(given: Sequence[str], known: Sequence[str] = STATES) -> list[str]:
+    """Read the names of states."""
+    return parse_words("--state", given, known)

@@ -1,4 +1,4 @@
-"""`simulations list` and `simulations show`: what there is, as tables for people or JSON for programs."""
+"""`simulations list`, `show` and `projects`: what there is, as tables for people or JSON for programs."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from datetime import UTC, datetime, timedelta
 from rich.table import Table
 from rich.text import Text
 
-from cli.answers import Attempt, Details, Simulation
+from cli.answers import Attempt, Details, Project, Simulation
+from cli.tables import Column, print_table
 from cli.terminal import clean, say_age, say_duration, state_text, stdout
 
 MOST_EVENTS = 20  # of the history; the newest
+SIMULATION_COLUMNS = (
+    Column("ID", is_key=True),
+    Column("NAME", from_width=24, max_width=40),
+    Column("PROJECT", from_width=100, max_width=40),
+    Column("STATE", from_width=36),
+    Column("WHY", from_width=70, max_width=60, folds=True),
+    Column("MACHINE", from_width=100, max_width=30),
+    Column("CHANGED", from_width=60),
+)
 
 
 def print_list(simulations: Sequence[Simulation], *, more: bool) -> None:
     """Print a table, newest first; `more` says that there are older ones that are not in it."""
     now = datetime.now(UTC)
     console = stdout()
-    # On a terminal the columns share its width; elsewhere each simulation stays one line, whole.
-    narrow = console.is_terminal
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("ID", no_wrap=True, overflow="fold")
-    for title in ("NAME", "PROJECT"):
-        table.add_column(title, overflow="ellipsis", no_wrap=True, max_width=40 if narrow else None)
-    table.add_column("STATE", no_wrap=True)
-    table.add_column("WHY", overflow="fold", max_width=60 if narrow else None)
-    table.add_column("MACHINE", overflow="ellipsis", no_wrap=True, max_width=30 if narrow else None)
-    table.add_column("CHANGED", no_wrap=True)
-    for each in simulations:
-        table.add_row(
+    rows = [
+        (
             clean(each.id),
             clean(each.name),
             clean(each.project.name),
@@ -40,9 +40,20 @@ def print_list(simulations: Sequence[Simulation], *, more: bool) -> None:
             clean(each.machine.name) if each.machine else "",
             say_age(each.changed_at, now),
         )
-    console.print(table)
+        for each in simulations
+    ]
+    print_table(console, SIMULATION_COLUMNS, rows)
     if more:
         console.print(Text("There are older ones: --limit N, or --all.", style="dim"))
+
+
+def print_projects(projects: Sequence[Project]) -> None:
+    """Print a table, by name."""
+    now = datetime.now(UTC)
+    columns = (Column("NAME", folds=True), Column("ID"), Column("MADE", from_width=50))
+    print_table(
+        stdout(), columns, [(clean(each.name), clean(each.id), say_age(each.created_at, now)) for each in projects]
+    )
 
 
 def print_details(simulation: Details) -> None:

@@ -82,16 +82,101 @@ query Details($id: ID!) {
 PROJECTS = gql(
     """
 query Projects($first: Int!, $after: String) {
-  projects(first: $first, after: $after) { nodes { id name } pageInfo { hasNextPage endCursor } }
+  projects(first: $first, after: $after) { nodes { id name createdAt } pageInfo { hasNextPage endCursor } }
 }
 """
 )
 
-MACHINES = gql(
-    """
-query Machines($first: Int!, $after: String, $name: String!) {
-  machines(first: $first, after: $after, nameContains: $name) { nodes { id name } pageInfo { hasNextPage endCursor } }
+_MACHINE = """
+fragment Parts on Machine {
+  id name engine host declared labels pricePerHour currency draining heartbeatAt createdAt state
+  resources { cpus memoryGib gpus gpuModel }
+  free { cpus memoryGib gpus }
 }
+"""
+
+MACHINES = gql(
+    _MACHINE
+    + """
+query Machines($first: Int!, $after: String, $name: String, $states: [MachineState!]) {
+  machines(first: $first, after: $after, nameContains: $name, states: $states) {
+    nodes { ...Parts }
+    pageInfo { hasNextPage endCursor }
+  }
+}
+"""
+)
+
+MACHINE = gql(
+    _MACHINE
+    + """
+query Machine($id: ID!) { machine(id: $id) { ...Parts simulations { id name } } }
+"""
+)
+
+CREATE_MACHINE = gql(
+    _MACHINE
+    + """
+mutation CreateMachine($input: CreateMachineInput!) {
+  createMachine(input: $input) { machine { ...Parts } userErrors { message field } }
+}
+"""
+)
+
+UPDATE_MACHINE = gql(
+    _MACHINE
+    + """
+mutation UpdateMachine($input: UpdateMachineInput!) {
+  updateMachine(input: $input) { machine { ...Parts } userErrors { message field } }
+}
+"""
+)
+
+DRAIN_MACHINE = gql(
+    _MACHINE
+    + """
+mutation DrainMachine($input: MachineInput!) {
+  drainMachine(input: $input) { machine { ...Parts } userErrors { message field } }
+}
+"""
+)
+
+RESUME_MACHINE = gql(
+    _MACHINE
+    + """
+mutation ResumeMachine($input: MachineInput!) {
+  resumeMachine(input: $input) { machine { ...Parts } userErrors { message field } }
+}
+"""
+)
+
+DELETE_MACHINE = gql(
+    """
+mutation DeleteMachine($input: MachineInput!) {
+  deleteMachine(input: $input) { deletedId userErrors { message field } }
+}
+"""
+)
+
+_CHUNK = """
+fragment Chunk on LogChunk { cursor attempt stream text receivedAt }
+"""
+
+LOG_PAGE = gql(
+    _CHUNK
+    + """
+query LogPage($id: ID!, $first: Int!, $after: String) {
+  simulation(id: $id) {
+    logs(first: $first, after: $after) { nodes { ...Chunk } pageInfo { hasNextPage endCursor } }
+  }
+}
+"""
+)
+
+LOGS = gql(
+    _CHUNK
+    + """
+subscription Logs($id: ID!, $after: String) { logs(simulationId: $id, after: $after) { ...Chunk } }
 """
 )
 

@@ -7,6 +7,9 @@ CommandError                NOT_DONE
 ├── StartFailed             FAILED, `up` or `migrate` could not do it
 │   ├── InUse               ALREADY_RUNNING
 │   └── PortTaken           PORT_TAKEN
+├── Interrupted             INTERRUPTED, and what goes on all the same
+├── OutputFailed            NOT_DONE, what was to be shown can't be written
+└── OutputClosed            NOBODY_READS, which is nobody's mistake and needs no sentence
 
 Anything else is a defect and keeps its traceback.
 """
@@ -20,13 +23,19 @@ class ExitCode(IntEnum):
     """What a command's exit code means; `simulations --help` lists them."""
 
     OK = 0  # done; watched: FINISHED
-    FAILED = 1  # watched: FAILED; up, migrate: could not start
+    FAILED = 1  # watched: FAILED; up, migrate: could not start; doctor: something is wrong
     USAGE = 2
     ALREADY_RUNNING = 3
     PORT_TAKEN = 4
     CANCELLED = 5  # watched: CANCELLED
     NOT_DONE = 6  # the server can't be reached, or refused
     INTERRUPTED = 130  # Ctrl-C, as shells count it: 128 + SIGINT
+    NOBODY_READS = 141  # as in `| head`: 128 + SIGPIPE
+
+    @classmethod
+    def of(cls, state: str) -> ExitCode:
+        """What a simulation's final state means."""
+        return {"FINISHED": cls.OK, "FAILED": cls.FAILED, "CANCELLED": cls.CANCELLED}.get(state, cls.NOT_DONE)
 
 
 class CommandError(Exception):
@@ -65,3 +74,19 @@ class PortTaken(StartFailed):
     """Another program listens where the service should."""
 
     exit_code = ExitCode.PORT_TAKEN
+
+
+class Interrupted(CommandError):
+    """Ctrl-C; the message says what goes on."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
+class OutputFailed(CommandError):
+    """Standard output can't be written: its disk is full."""
+
+
+class OutputClosed(CommandError):
+    """Nobody reads standard output any more."""
+
+    exit_code = ExitCode.NOBODY_READS

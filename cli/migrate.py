@@ -11,8 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import settings as knobs
 from cli.errors import ExitCode, StartFailed
+from cli.progress import progress
 from cli.terminal import say
-from cli.up import progress
 from db import connection, embedded, schema
 
 

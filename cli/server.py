@@ -1,6 +1,6 @@
 """A Simulations server, seen from a client: where it is, what is asked of it, and what its failures mean in sentences.
 
-Requests go over HTTP, one connection per command; streams (`cli.follow`) over a WebSocket to the same address.
+Requests (`cli.requests`) go over HTTP, a connection each; streams (`cli.resuming`) over a WebSocket to that address.
 Fails with `ServerUnreachable`, `ServerRefused`, or `UsageError` where the address itself makes no sense.
 """
 
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -26,18 +25,15 @@ from gql.transport.exceptions import (
 from gql.transport.httpx import HTTPXTransport
 from gql.transport.websockets import WebsocketsTransport
 from pydantic import ValidationError
+from websockets.exceptions import InvalidHandshake
 
-from cli.answers import Answer, Details, Named, Simulation, UserError
-from cli.arguments import is_node_id
-from cli.documents import CANCEL, CREATE, DETAILS, LIST, MACHINES, PROJECTS, RETRY
+from cli.answers import Answer
 from cli.errors import CommandError, ServerRefused, ServerUnreachable, UsageError
 from cli.terminal import clean
 
 DEFAULT_URL = "http://localhost:8000"
 REQUEST_SECONDS = 30.0
 BIGGEST_FRAME_BYTES = 64 * 2**20  # a batch of 10,000 points is about 1 MB of JSON; websockets stops at 1 MiB by itself
-PAGE_SIZE = 100
-NEWEST = "last"  # instead of an id
 ANOTHER_TOKEN = "Use another token: --token-file or SIMULATIONS_TOKEN_FILE."
 
 # Errors reach the user as sentences; gql's own log would tell them a second time.
@@ -53,6 +49,7 @@ class Server:
 
     url: str
     token: str | None = field(default=None, repr=False)
+    patience_seconds: float = REQUEST_SECONDS  # for an answer
 
     @property
     def graphql_url(self) -> str:
@@ -118,69 +115,18 @@ def websocket_transport(server: Server) -> WebsocketsTransport:
     )
 
 
-# --- what is asked ---------------------------------------------------------------------------------------------
-
-
-def create(server: Server, wanted: Mapping[str, object]) -> Simulation:
-    """Queue a simulation. `wanted` is the API's CreateSimulationInput."""
-    return _mutate(server, CREATE, "createSimulation", wanted)
-
-
-def cancel(server: Server, simulation_id: str) -> Simulation:
-    """Ask for a simulation's end; one that is on a machine is stopped there first."""
-    return _mutate(server, CANCEL, "cancelSimulation", {"id": simulation_id})
-
-
-def retry(server: Server, simulation_id: str) -> Simulation:
-    """Queue a simulation like an ended one."""
-    return _mutate(server, RETRY, "retrySimulation", {"id": simulation_id})
-
-
-def get(server: Server, simulation_id: str) -> Details:
-    """Read everything about one simulation. Raises `ServerRefused` where there is none."""
-    found = _ask(server, DETAILS, {"id": simulation_id}).get("simulation")
-    if found is None:
-        raise unknown_simulation(simulation_id)
-    return read_answer(Details, found)
-
-
-def newest_first(
-    server: Server, *, states: Sequence[str] = (), project: str | None = None, limit: int | None = None
-) -> list[Simulation]:
-    """List simulations, at most `limit` of them."""
-    wanted: dict[str, object] = {"states": list(states) or None}
-    if project is not None:
-        found = (each for each in _walk(server, PROJECTS, "projects", Named, {}) if each.name == project)
-        named = next(found, None)
-        if named is None:
-            raise ServerRefused(f"There is no project named {clean(project)}.")
-        wanted["project"] = named.id
-    first = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit)
-    return list(islice(_walk(server, LIST, "simulations", Simulation, wanted, first), limit))
-
-
-def resolve_id(server: Server, given: str) -> str:
-    """Take an id as it is, and the word `last` as the newest simulation's."""
-    if given != NEWEST:
-        return given
-    newest = newest_first(server, limit=1)
-    if not newest:
-        raise ServerRefused("There is no simulation yet.")
-    return newest[0].id
-
-
-def machine_id(server: Server, given: str) -> str:
-    """Find a machine by its exact name; an id is taken as it is."""
-    if is_node_id(given, "Machine"):
-        return given
-    found = list(_walk(server, MACHINES, "machines", Named, {"name": given}))
-    matching = [machine.id for machine in found if machine.name == given]
-    if not matching:
-        names = ", ".join(clean(machine.name) for machine in found[:5])
-        raise ServerRefused(f"There is no machine named {clean(given)}." + (f" Similar: {names}." if names else ""))
-    if len(matching) > 1:
-        raise ServerRefused(f"{len(matching)} machines are named {clean(given)}: give an id ({', '.join(matching)}).")
-    return matching[0]
+def ask(server: Server, document: GraphQLRequest, variables: Mapping[str, object]) -> dict[str, object]:
+    """Send one query or mutation, and return its data. Raises `CommandError`."""
+    request = GraphQLRequest(document, variable_values=dict(variables))
+    transport = HTTPXTransport(
+        server.graphql_url, headers=server.headers, timeout=server.patience_seconds, trust_env=not server.is_near
+    )
+    try:
+        with Client(transport=transport) as session:
+            answer: dict[str, object] = session.execute(request)
+            return answer
+    except (TransportError, TimeoutError) as error:
+        raise explain(error, server) from error
 
 
 # --- what failures mean ----------------------------------------------------------------------------------------
@@ -207,8 +153,12 @@ def explain(error: BaseException, server: Server) -> CommandError:
     closed = getattr(getattr(cause, "rcvd", None), "code", None)  # a WebSocket that was closed with a code
     if status in (401, 403) or closed in (4401, 4403):
         return ServerRefused(_login_sentence(server))
-    if status is not None:
-        return ServerUnreachable(f"{server.url} has no streams (HTTP {status} for a WebSocket). Is a proxy in between?")
+    if isinstance(cause, InvalidHandshake):
+        told = f" (HTTP {status} for a WebSocket)" if status is not None else ""
+        return ServerUnreachable(
+            f"What answers at {server.url} is no Simulations server, or a proxy in between lets no WebSocket "
+            f"through{told}. Check --url or SIMULATIONS_URL."
+        )
     slow = isinstance(error, TimeoutError) or "timed out" in str(error).lower()
     return ServerUnreachable(
         f"No Simulations server answers at {server.url}{' in time' if slow else ''}. "
@@ -234,49 +184,8 @@ def read_answer(model: type[Asked], value: object) -> Asked:
         ) from None
 
 
-def _walk(
-    server: Server,
-    document: GraphQLRequest,
-    name: str,
-    model: type[Asked],
-    variables: Mapping[str, object],
-    first: int = PAGE_SIZE,
-) -> Iterator[Asked]:
-    """Yield a connection's nodes, page after page as they are wanted."""
-    after: object = None
-    while True:
-        page = _object(_ask(server, document, {**variables, "first": first, "after": after}).get(name))
-        nodes = page.get("nodes")
-        for node in nodes if isinstance(nodes, list) else []:
-            yield read_answer(model, node)
-        turn = _object(page.get("pageInfo"))
-        after = turn.get("endCursor")
-        if not turn.get("hasNextPage") or after is None:
-            return
-
-
-def _mutate(server: Server, document: GraphQLRequest, name: str, given: Mapping[str, object]) -> Simulation:
-    payload = _object(_ask(server, document, {"input": given}).get(name))
-    errors = payload.get("userErrors")
-    if isinstance(errors, list) and errors:
-        raise ServerRefused("\n".join(clean(read_answer(UserError, error).sentence()) for error in errors))
-    return read_answer(Simulation, payload.get("simulation"))
-
-
-def _ask(server: Server, document: GraphQLRequest, variables: Mapping[str, object]) -> dict[str, object]:
-    request = GraphQLRequest(document, variable_values=dict(variables))
-    transport = HTTPXTransport(
-        server.graphql_url, headers=server.headers, timeout=REQUEST_SECONDS, trust_env=not server.is_near
-    )
-    try:
-        with Client(transport=transport) as session:
-            answer: dict[str, object] = session.execute(request)
-            return answer
-    except (TransportError, TimeoutError) as error:
-        raise explain(error, server) from error
-
-
-def _object(value: object) -> dict[str, object]:
+def as_object(value: object) -> dict[str, object]:
+    """Take what should be a JSON object; anything else is an empty one."""
     return value if isinstance(value, dict) else {}
 
 
@@ -286,7 +195,7 @@ def _sentences(errors: Sequence[object] | None) -> str:
 
 
 def _codes(errors: Sequence[object] | None) -> set[object]:
-    return {_object(error.get("extensions")).get("code") for error in errors or () if isinstance(error, dict)}
+    return {as_object(error.get("extensions")).get("code") for error in errors or () if isinstance(error, dict)}
 
 
 def _login_sentence(server: Server) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from cli.answers import Simulation
 from cli.arguments import absolute_directory, parse_duration, parse_pairs, parse_parameters, relative_files
 from cli.errors import UsageError
-from cli.server import Server, create, machine_id
+from cli.requests import create, machine_id
+from cli.server import Server
 from cli.terminal import clean, print_json, print_line, say
 
 
@@ -17,7 +19,7 @@ from cli.terminal import clean, print_json, print_line, say
 class Order:
     """What was typed. None and empty mean: the server's default."""
 
-    command: Sequence[str]
+    command: Sequence[str] = ()
     name: str | None = None
     project: str | None = None
     parameters: Sequence[str] = ()
@@ -39,32 +41,34 @@ class Order:
     working_directory: str | None = None
 
 
-def submit(server: Server, order: Order) -> Simulation:
-    """Queue what was ordered. Raises `CommandError`."""
-    wanted = order_input(order)
-    if order.machine is not None:
-        wanted["resources"] = {**_section(wanted, "resources"), "machine": machine_id(server, order.machine)}
+def submit(server: Server, order: Order, given: Mapping[str, object] = MappingProxyType({})) -> Simulation:
+    """Queue what was ordered, beyond what a file gives. Raises `CommandError`."""
+    wanted = combine(given, order_input(order))
+    if not wanted.get("entrypoint"):
+        raise UsageError("What shall run? Give the command after two dashes: simulations submit -- python train.py")
+    if "attendedGraceSeconds" in wanted and not wanted.get("attended"):
+        raise UsageError("--attended-grace says for how long an attended simulation may go unwatched: add --attended.")
+    resources = _section(wanted, "resources")
+    if resources.get("machine") is not None:
+        wanted["resources"] = {**resources, "machine": machine_id(server, str(resources["machine"]))}
     simulation = create(server, wanted)
-    _warn_of_relative_files(order)
+    _warn_of_relative_files(wanted)
     return simulation
 
 
 def order_input(order: Order) -> dict[str, object]:
-    """Put an order into the API's words, but for the machine, whose name needs looking up. Raises `UsageError`."""
-    if not order.command:
-        raise UsageError("What shall run? Give the command after two dashes: simulations submit -- python train.py")
-    if order.attended_grace is not None and not order.attended:
-        raise UsageError("--attended-grace says for how long an attended simulation may go unwatched: add --attended.")
+    """Put an order into the API's words, but for the machine, which stays a name. Raises `UsageError`."""
     resources = _given(
         cpus=order.cpus,
         memoryGib=order.memory_gib,
         gpus=order.gpus,
         gpuModel=order.gpu_model,
         labels=parse_pairs(order.labels, "--label") or None,
+        machine=order.machine,
         maxPricePerHour=order.max_price_per_hour,
     )
     return _given(
-        entrypoint=list(order.command),
+        entrypoint=list(order.command) or None,
         name=order.name,
         project=order.project,
         parameters=parse_parameters(order.parameters) or None,
@@ -80,14 +84,26 @@ def order_input(order: Order) -> dict[str, object]:
     )
 
 
-def tell(simulation: Simulation, *, as_json: bool, watching: bool) -> None:
+def combine(file: Mapping[str, object], options: Mapping[str, object]) -> dict[str, object]:
+    """Lay options over a file: what is given twice is as the option says, key by key in what has keys."""
+    combined = dict(file)
+    for name, value in options.items():
+        below = combined.get(name)
+        if isinstance(below, dict) and isinstance(value, dict):
+            combined[name] = combine(below, value) if name == "resources" else {**below, **value}
+        else:
+            combined[name] = value
+    return combined
+
+
+def tell(simulation: Simulation, *, as_json: bool, staying: bool) -> None:
     """Print the new simulation's id, alone on standard output, and beside it what can be done with it."""
     if as_json:
         print_json(simulation.as_json())
         return
     print_line(clean(simulation.id))
     say(f"{clean(simulation.name)} is {simulation.state} in the project {clean(simulation.project.name)}.")
-    if not watching:
+    if not staying:
         does = "It starts when somebody watches its curve" if simulation.attended else "Watch its curve"
         say(f"{does}: simulations watch {clean(simulation.id)}   (or: simulations watch last)")
 
@@ -97,9 +113,10 @@ def _seconds(duration: str | None) -> int | None:
     return math.ceil(parse_duration(duration).total_seconds()) if duration is not None else None
 
 
-def _warn_of_relative_files(order: Order) -> None:
-    files = relative_files(order.command)
-    if files and order.working_directory is None:
+def _warn_of_relative_files(wanted: Mapping[str, object]) -> None:
+    command = wanted["entrypoint"]
+    files = relative_files([str(word) for word in command]) if isinstance(command, list) else []
+    if files and wanted.get("workingDirectory") is None:
         say(
             f"Note: {clean(files[0])} is a file here, but the simulation starts in a directory of its own. "
             "Give --working-directory . or an absolute path.",
@@ -112,6 +129,6 @@ def _given(**values: object) -> dict[str, object]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _section(wanted: dict[str, object], name: str) -> dict[str, object]:
+def _section(wanted: Mapping[str, object], name: str) -> dict[str, object]:
     section = wanted.get(name)
     return section if isinstance(section, dict) else {}

@@ -1,17 +1,25 @@
 """What is written to the terminal: text from others made harmless, times in words, and the two places to write to.
 
 Names, logs and messages come from other people. `clean` takes out what could move the cursor, colour, or reorder
-text; and they are shown as `Text`, never as Rich's markup.
+text; and they are shown as `Text`, never as Rich's markup. Standard output that can't be written ends the command,
+with `OutputClosed` or `OutputFailed`; standard error that can't be written is nobody's to hear of.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
+
+from cli.errors import OutputClosed, OutputFailed
 
 # Control, format (bidirectional overrides, zero width), surrogate, private use, line and paragraph separators.
 UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
@@ -20,17 +28,69 @@ WIDE = 10_000  # columns of an output that is no terminal: whoever reads it ther
 STYLES = {
     "QUEUED": "yellow", "STARTING": "cyan", "RUNNING": "bold cyan",
     "FINISHED": "green", "FAILED": "bold red", "CANCELLED": "magenta",
+    "ONLINE": "green", "DRAINING": "yellow", "OFFLINE": "bold red",
 }  # fmt: skip
 
 
-def stdout() -> Console:
+class Results(Console):
+    """Standard output. Without a reader there is nothing more to do."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        _silence(sys.stdout)
+        raise OutputClosed
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        with self._written():
+            super().print(*objects, **how)
+
+    def write(self, text: str, style: str = "") -> None:
+        """Write text without an end of line of its own; where it is no terminal, letter by letter as it is."""
+        if self.is_terminal:
+            self.print(Text(text, style=style), end="", soft_wrap=True)
+            return
+        with self._written():
+            self.file.write(text)
+            self.file.flush()
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            self.on_broken_pipe()
+        except OSError as error:
+            self.quiet = True
+            _silence(sys.stdout)
+            raise OutputFailed(f"Standard output can't be written: {error.strerror or error}.") from error
+
+
+class Remarks(Console):
+    """Standard error. What can't be said is not said: it must not keep anything from being done."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        _silence(sys.stderr)
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        try:
+            super().print(*objects, **how)
+        except OSError:
+            self.on_broken_pipe()
+
+
+def stdout() -> Results:
     """Open standard output, for results."""
-    return _as_wide_as_needed(Console(highlight=False, markup=False, emoji=False))
+    console = Results(highlight=False, markup=False, emoji=False)
+    _widen(console)
+    return console
 
 
 def stderr() -> Console:
     """Open standard error, for everything that is said about the work."""
-    return _as_wide_as_needed(Console(highlight=False, markup=False, emoji=False, stderr=True))
+    console = Remarks(highlight=False, markup=False, emoji=False, stderr=True)
+    _widen(console)
+    return console
 
 
 def say(sentence: str, *, style: str = "") -> None:
@@ -53,6 +113,11 @@ def clean(text: str, *, limit: int = 500) -> str:
     spaced = (" " if character.isspace() else character for character in text[: limit + 1])
     shown = "".join(character for character in spaced if unicodedata.category(character) not in UNSAFE)
     return f"{shown[:limit]}…" if len(text) > limit else shown
+
+
+def clean_lines(text: str) -> str:
+    """Make somebody else's text safe to show on lines of its own; of a line that was overwritten, its last form."""
+    return "\n".join(_clean_line(line) for line in text.split("\n"))
 
 
 def state_text(state: str) -> Text:
@@ -86,7 +151,21 @@ def say_number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _as_wide_as_needed(console: Console) -> Console:
+def _clean_line(line: str) -> str:
+    if line.isprintable():  # almost all are
+        return line
+    last = line.rstrip("\r").rpartition("\r")[2]
+    return "".join(each for each in last if each == "\t" or unicodedata.category(each) not in UNSAFE)
+
+
+def _silence(stream: TextIO) -> None:
+    """Let what is still buffered go nowhere: at the interpreter's end it would fail once more, and say so."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _widen(console: Console) -> None:
     if not console.is_terminal:
         console.width = WIDE
-    return console

@@ -23,10 +23,12 @@ import httpx
 
 import settings as knobs
 from cli import ports, terminal
-from cli.app import DEFAULT_URL
 from cli.children import Child, Program, Roster, end_all, python_module
-from cli.errors import ExitCode, InUse, StartFailed
+from cli.errors import ExitCode, InUse, OutputClosed, OutputFailed, StartFailed
+from cli.options import DEFAULT_URL
+from cli.progress import progress
 from cli.signals import Signals
+from cli.terminal import say
 from db import connection, embedded, schema, way_in
 
 GRACE_SECONDS = 10.0
@@ -246,11 +248,11 @@ async def _keep_database(database: Database) -> None:
 
 def announce(place: Place) -> None:
     """Say where it is, and what to do with it."""
-    where = "" if place.url == DEFAULT_URL else f"--url {place.url} "
-    with suppress(OSError):
+    where = "" if place.url == DEFAULT_URL else f" --url {place.url}"
+    with suppress(OutputClosed, OutputFailed):
         terminal.print_line(
             f"\nSimulations is ready at {place.url} (GraphiQL at {place.url}/graphql)\n"
-            f"  In another terminal:  {own_command()} submit {where}--watch -- python -m runner.demo\n"
+            f"  In another terminal:  {own_command()} demo{where}\n"
             f"  To stop:              Ctrl-C; simulations that run go on\n"
         )
 
@@ -265,40 +267,3 @@ def own_command() -> str:
         found = found.relative_to(Path.cwd())
     on_path = any(Path(folder) / called.name == called for folder in os.get_exec_path())
     return called.name if on_path else shlex.quote(str(found))
-
-
-def say(sentence: str) -> None:
-    """Write a line to standard error, even if the terminal is gone: stopping must not fail for it."""
-    with suppress(OSError):
-        terminal.say(sentence)
-
-
-class Step:
-    """Something that takes a while; `done` ends its spinner, or says so in a line."""
-
-    def __init__(self, finish: Callable[[], None]) -> None:
-        self._finish = finish
-        self._is_done = False
-
-    def done(self) -> None:
-        """End it; a second time does nothing."""
-        if not self._is_done:
-            self._is_done = True
-            self._finish()
-
-
-@contextmanager
-def progress(sentence: str) -> Iterator[Step]:
-    """Show that something is being done: a spinner on a terminal, a line elsewhere."""
-    console = terminal.stderr()
-    if not console.is_terminal:
-        say(f"{sentence} …")
-        yield Step(lambda: None)
-        return
-    status = console.status(f"{sentence} …")
-    step = Step(status.stop)
-    status.start()
-    try:
-        yield step
-    finally:
-        step.done()

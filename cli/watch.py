@@ -28,8 +28,6 @@ FRAME_SECONDS = 0.125
 DRAWING_SHARE = 0.1  # of a processor, at most, for a curve of millions of points
 TALLEST = 24  # rows of plots: a full screen of one curve says no more
 
-EXIT_CODES = {"FINISHED": ExitCode.OK, "FAILED": ExitCode.FAILED, "CANCELLED": ExitCode.CANCELLED}
-
 
 def watch(server: Server, simulation_id: str, metrics: Sequence[str], *, log_scale: bool, as_json: bool) -> ExitCode:
     """Follow a simulation to its end. Raises `CommandError`."""
@@ -49,7 +47,7 @@ def watch(server: Server, simulation_id: str, metrics: Sequence[str], *, log_sca
         return ExitCode.INTERRUPTED
     if not as_json:
         print_line(told.end())
-    return EXIT_CODES.get(told.curve.state, ExitCode.NOT_DONE)
+    return ExitCode.of(told.curve.state)
 
 
 class Told:

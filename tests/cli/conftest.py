@@ -159,6 +159,22 @@ def simulation() -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
+def machine() -> Callable[..., dict[str, Any]]:
+    """Make a machine as the API answers it."""
+
+    def machine(**changes: Any) -> dict[str, Any]:
+        return {
+            "id": "TWFjaGluZTox", "name": "big", "engine": "local", "host": "h1", "declared": True, "labels": {},
+            "pricePerHour": "2.5", "currency": "EUR", "draining": False, "heartbeatAt": "2026-01-01T12:00:00Z",
+            "createdAt": "2026-01-01T12:00:00Z", "state": "ONLINE",
+            "resources": {"cpus": 8.0, "memoryGib": 32.0, "gpus": 2, "gpuModel": "A100"},
+            "free": {"cpus": 6.0, "memoryGib": 16.0, "gpus": 1}, **changes,
+        }  # fmt: skip
+
+    return machine
+
+
+@pytest.fixture
 def event() -> Callable[..., dict[str, Any]]:
     """Make an event of a curve: `points` is {metric: {step: value}}."""
 

@@ -68,7 +68,10 @@ def test_all_pages_are_read_with_all_and_no_more_than_the_limit_without(
 def test_filters_reach_the_server(server: Any, run: Run) -> None:
     server.answers["Projects"] = lambda _: {
         "projects": {
-            "nodes": [{"id": "p0", "name": "alphabet"}, {"id": "p1", "name": "alpha"}],
+            "nodes": [
+                {"id": "p0", "name": "alphabet", "createdAt": "2026-01-01T12:00:00Z"},
+                {"id": "p1", "name": "alpha", "createdAt": "2026-01-01T12:00:00Z"},
+            ],
             "pageInfo": {"hasNextPage": False, "endCursor": "x"},
         }
     }

@@ -44,10 +44,10 @@ def test_without_the_dashes_the_commands_own_options_are_still_its_own(accepting
     assert sent["input"]["entrypoint"] == ["python", "train.py", "--epochs", "20", "--name", "x"]
 
 
-def test_every_option_reaches_the_server(accepting: Any, run: Run, tmp_path: Path) -> None:
+def test_every_option_reaches_the_server(accepting: Any, run: Run, machine: Make, tmp_path: Path) -> None:
     accepting.answers["Machines"] = lambda _: {
         "machines": {
-            "nodes": [{"id": "a", "name": "bigger"}, {"id": "b", "name": "big"}],
+            "nodes": [machine(id="a", name="bigger"), machine(id="b", name="big")],
             "pageInfo": {"hasNextPage": False, "endCursor": "x"},
         }
     }
@@ -109,7 +109,7 @@ def test_each_user_error_is_a_line_and_nothing_is_printed_as_an_id(server: Any, 
         (["--max-runtime", "soon", "--", "run"], "expected a duration"),
         (["--url", "localhost:8000", "--", "run"], "--url: expected an address like"),
         (["--cpus", "many", "--", "run"], "Invalid value for '--cpus'"),
-        ([], "COMMAND"),
+        ([], "What shall run?"),
     ],
 )
 def test_wrong_usage_is_a_sentence_and_exit_code_2(run: Run, server: Any, arguments: list[str], found: str) -> None:
@@ -120,10 +120,10 @@ def test_wrong_usage_is_a_sentence_and_exit_code_2(run: Run, server: Any, argume
     assert server.asked == []
 
 
-def test_a_machine_nobody_has_is_named(accepting: Any, run: Run) -> None:
+def test_a_machine_nobody_has_is_named(accepting: Any, run: Run, machine: Make) -> None:
     accepting.answers["Machines"] = lambda _: {
         "machines": {
-            "nodes": [{"id": "a", "name": "bigger"}],
+            "nodes": [machine(id="a", name="bigger")],
             "pageInfo": {"hasNextPage": False, "endCursor": None},
         }
     }

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-import cli.follow
+import cli.resuming
 
 Run = Callable[..., Result]
 Make = Callable[..., dict[str, Any]]
@@ -111,7 +111,7 @@ def test_a_cut_connection_is_resumed_behind_the_last_event(
 def test_a_connection_that_breaks_before_any_event_is_tried_again(
     watched: Any, run: Run, event: Make, cut: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli.follow, "LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(cli.resuming, "LONGEST_PAUSE_SECONDS", 0.01)
     watched.asked_before_end = 5
 
     async def stream(_: object) -> AsyncIterator[Any]:
@@ -188,13 +188,13 @@ def test_what_the_server_says_about_the_request_ends_it(
 def test_a_server_that_keeps_failing_is_given_up(
     watched: Any, run: Run, refuse: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli.follow, "LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(cli.resuming, "LONGEST_PAUSE_SECONDS", 0.01)
     watched.asked_before_end = 100
     watched.streams["Convergence"] = plays(refuse("Something went wrong on the server."))
     result = run("watch", "x")
     assert result.exit_code == 6
     assert "Something went wrong on the server." in result.stderr
-    assert watched.sockets == cli.follow.MOST_SERVER_ERRORS
+    assert watched.sockets == cli.resuming.MOST_SERVER_ERRORS
 
 
 def test_a_change_is_shown_while_nothing_is_printed_yet(watched: Any, run: Run, event: Make, simulation: Make) -> None:

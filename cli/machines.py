@@ -1,0 +1,132 @@
+"""`simulations machines`: what there is to run simulations on, as tables for people; and what is typed about one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from rich.table import Table
+from rich.text import Text
+
+from cli.answers import Machine, MachineDetails
+from cli.arguments import parse_pairs
+from cli.errors import UsageError
+from cli.tables import Column, print_table
+from cli.terminal import clean, say_age, state_text, stdout
+
+COLUMNS = (
+    Column("NAME", folds=True),
+    Column("STATE"),
+    Column("CPUS FREE", from_width=50),
+    Column("MEMORY FREE", from_width=70),
+    Column("GPUS FREE", from_width=80),
+    Column("PRICE/H", from_width=60),
+    Column("LABELS", from_width=100, folds=True),
+    Column("HEARD OF", from_width=90),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What was typed. None means: the server's default, or with a change: as it is."""
+
+    cpus: float | None = None
+    memory_gib: float | None = None
+    gpus: int | None = None
+    gpu_model: str | None = None
+    labels: Sequence[str] | None = None
+    price_per_hour: str | None = None
+    name: str | None = None
+    host: str | None = None
+
+
+def order_input(order: Order) -> dict[str, object]:
+    """Put an order into the API's words. Raises `UsageError`."""
+    given: dict[str, object] = {
+        "name": order.name,
+        "cpus": order.cpus,
+        "memoryGib": order.memory_gib,
+        "gpus": order.gpus,
+        "gpuModel": order.gpu_model,
+        "labels": parse_pairs(order.labels, "--label") if order.labels else None,
+        "pricePerHour": order.price_per_hour,
+        "host": order.host,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def change_input(machine_id: str, order: Order, *, no_labels: bool) -> dict[str, object]:
+    """Put a change into the API's words: an empty model is none. Raises `UsageError` where nothing is to change."""
+    given = order_input(order)
+    if no_labels and "labels" in given:
+        raise UsageError("--no-labels takes all labels away: leave out --label.")
+    if no_labels:
+        given["labels"] = {}
+    if given.get("gpuModel") == "":
+        given["gpuModel"] = None
+    if not given:
+        raise UsageError("What is to change? Give at least one option: simulations machines update --help")
+    return {"id": machine_id, **given}
+
+
+def print_list(machines: Sequence[Machine]) -> None:
+    """Print a table, by name."""
+    now = datetime.now(UTC)
+    rows = [
+        (
+            clean(each.name),
+            state_text(each.state),
+            f"{each.free.cpus:g} of {each.resources.cpus:g}",
+            f"{each.free.memory_gib:.4g} of {each.resources.memory_gib:.4g} GiB",
+            _gpus(each),
+            _price(each),
+            _labels(each),
+            say_age(each.heartbeat_at, now) if each.heartbeat_at is not None else "never",
+        )
+        for each in machines
+    ]
+    print_table(stdout(), COLUMNS, rows)
+
+
+def print_details(machine: MachineDetails) -> None:
+    """Print everything about one machine."""
+    now = datetime.now(UTC)
+    has, free = machine.resources, machine.free
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    gpus = f"{free.gpus} of {has.gpus} free" + (f" ({clean(has.gpu_model)})" if has.gpu_model else "")
+    for title, value in (
+        ("id", clean(machine.id)),
+        ("cpus", f"{free.cpus:g} of {has.cpus:g} free"),
+        ("memory", f"{free.memory_gib:.4g} of {has.memory_gib:.4g} GiB free"),
+        ("gpus", gpus if has.gpus else ""),
+        ("price", f"{_price(machine)} an hour"),
+        ("labels", _labels(machine)),
+        ("engine", clean(machine.engine)),
+        ("host", clean(machine.host or "")),
+        ("made by", "createMachine" if machine.declared else "its engine, which found it"),
+        ("made", say_age(machine.created_at, now)),
+        ("heard of", say_age(machine.heartbeat_at, now) if machine.heartbeat_at is not None else "never"),
+        ("on it now", ", ".join(f"{clean(each.name)} ({clean(each.id)})" for each in machine.simulations)),
+    ):
+        if value:
+            facts.add_row(title, value)
+    console = stdout()
+    console.print(Text.assemble((clean(machine.name), "bold"), "  ", state_text(machine.state)))
+    console.print(facts)
+
+
+def _gpus(machine: Machine) -> str:
+    has = machine.resources
+    model = f" {clean(has.gpu_model, limit=40)}" if has.gpu_model else ""
+    return f"{machine.free.gpus} of {has.gpus}{model}" if has.gpus else ""
+
+
+def _price(machine: Machine) -> str:
+    return f"{clean(machine.price_per_hour)} {clean(machine.currency)}"
+
+
+def _labels(machine: Machine) -> str:
+    return ", ".join(f"{clean(name)}={clean(str(value))}" for name, value in machine.labels.items())

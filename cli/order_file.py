@@ -1,0 +1,388 @@
+"""`submit --file`: an order in YAML. Each mistake is told with its line and the nearest right word, all at once.
+
+The words are those of the options, `_` for `-`. Read as YAML 1.2 means it: only `true` and `false` are booleans, a date
+is text. An alias is followed as often as it stands, up to a bound, so that a small file can't grow without end.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import yaml
+from pydantic import (
+    AliasGenerator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    JsonValue,
+    ValidationError,
+    field_serializer,
+)
+from pydantic.alias_generators import to_camel
+
+from cli.arguments import parse_duration
+from cli.errors import UsageError
+from cli.terminal import clean
+
+MOST_BYTES = 1_000_000
+MOST_NODES = 100_000
+DEEPEST = 50
+MOST_TOLD = 20
+
+QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
+BYTES = {
+    "": 2**30, "b": 1, "kb": 10**3, "k": 2**10, "ki": 2**10, "kib": 2**10, "mb": 10**6, "m": 2**20, "mi": 2**20,
+    "mib": 2**20, "gb": 10**9, "g": 2**30, "gi": 2**30, "gib": 2**30, "tb": 10**12, "t": 2**40, "ti": 2**40,
+    "tib": 2**40,
+}  # fmt: skip
+
+Place: TypeAlias = tuple[str | int, ...]
+
+
+class Mistake(ValueError):
+    """A value that makes no sense; the message is what was expected."""
+
+
+def _seconds(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise Mistake("expected a duration like 90s, 15m, 1h30m or 2d")
+    try:
+        return math.ceil(parse_duration(str(value)).total_seconds())
+    except UsageError as error:
+        raise Mistake(str(error)) from None
+
+
+def _number(value: object) -> object:
+    match = QUANTITY.fullmatch(value) if isinstance(value, str) else None
+    if match is not None:
+        raise Mistake(f"expected a number without a unit or quotes, {match[1]}, got {value!r}")
+    return value
+
+
+def _gib(value: object) -> object:
+    match = QUANTITY.fullmatch(value) if isinstance(value, str) else None
+    if match is not None and match[2].lower() in BYTES:
+        gib = float(match[1]) * BYTES[match[2].lower()] / 2**30
+        raise Mistake(f"expected a number of GiB, {gib:.4g}, got {value!r}")
+    return value
+
+
+def _price(value: object) -> str:
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            price = Decimal(str(value))
+        except InvalidOperation:
+            price = Decimal("NaN")
+        if price.is_finite() and price >= 0:
+            return str(value)
+    raise Mistake(f"expected a price per hour like 2.50, without a currency, got {_as_yaml(value)}")
+
+
+def _argv(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            words = shlex.split(value)
+        except ValueError:
+            words = [value]
+        raise Mistake(f"expected a list of words, for no shell reads it: {json.dumps(words, ensure_ascii=False)}")
+    return value
+
+
+Duration = Annotated[int, BeforeValidator(_seconds)]
+Number = Annotated[float, BeforeValidator(_number)]
+Gib = Annotated[float, BeforeValidator(_gib)]
+Count = Annotated[int, BeforeValidator(_number)]
+Price = Annotated[str, BeforeValidator(_price)]
+Argv = Annotated[list[str], BeforeValidator(_argv)]
+
+
+class Section(BaseModel):
+    """A mapping of the file: only these words, of exactly these types."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, alias_generator=AliasGenerator(serialization_alias=to_camel)
+    )
+
+
+class Resources(Section):
+    cpus: Number | None = None
+    memory_gib: Gib | None = None
+    gpus: Count | None = None
+    gpu_model: str | None = None
+    labels: dict[str, str] | None = None
+    machine: str | None = None
+    max_price_per_hour: Price | None = None
+
+
+class Limits(Section):
+    max_runtime_seconds: Duration | None = None
+    max_retries: Count | None = None
+    retry_on: list[Literal["MACHINE_LOST", "EXIT_CODE", "LAUNCH_ERROR"]] | None = None
+
+
+class OrderFile(Section):
+    """The whole file."""
+
+    name: str | None = None
+    project: str | None = None
+    entrypoint: Argv | None = None
+    parameters: dict[str, JsonValue] | None = None
+    environment: dict[str, str] | None = None
+    working_directory: str | None = None
+    tags: list[str] | None = None
+    resources: Resources | None = None
+    limits: Limits | None = None
+    metrics: dict[str, Literal["MIN", "MAX"]] | None = None
+    priority: Count | None = None
+    attended: bool | None = None
+    attended_grace_seconds: Duration | None = None
+    client_key: str | None = None
+
+    @field_serializer("metrics")
+    def _as_list(self, metrics: dict[str, str] | None) -> list[dict[str, str]] | None:
+        return [{"name": name, "mode": mode} for name, mode in metrics.items()] if metrics is not None else None
+
+
+# In the file a duration has its unit in the value, in the API in the name.
+WRITTEN = {"max_runtime": "max_runtime_seconds", "attended_grace": "attended_grace_seconds"}
+NAMES = {name: written for written, name in WRITTEN.items()}
+
+
+def read_order(path: str) -> dict[str, object]:
+    """Read an order into the API's words, but for the machine, which stays a name. `-` is standard input.
+
+    A working directory that is relative is so to the file. Raises `UsageError`: a line for each mistake.
+    """
+    name, text = _read(path)
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UsageError(f"{name}:{line}: this is not YAML: {error.problem or 'it makes no sense'}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"{name}: this is not YAML: {clean(str(error))}") from None
+    tree = Tree(name)
+    given = tree.value(root, (), 0) if root is not None else {}
+    if not isinstance(given, dict):
+        raise UsageError(f"{name}:1: expected words with values, like `entrypoint: [python, train.py]`")
+    problems = list(tree.problems)
+    try:
+        order = OrderFile.model_validate(_renamed(given))
+    except ValidationError as error:
+        problems += [_problem(tree, dict(each)) for each in error.errors()]
+    if problems:
+        told = [sentence for _, sentence in sorted(problems)]
+        more = [f"... and {len(told) - MOST_TOLD} more"] if len(told) > MOST_TOLD else []
+        raise UsageError("\n".join(told[:MOST_TOLD] + more))
+    wanted: dict[str, object] = order.model_dump(by_alias=True, exclude_none=True)
+    directory = wanted.get("workingDirectory")
+    if isinstance(directory, str):
+        base = Path.cwd() if path == "-" else Path(path).absolute().parent
+        wanted["workingDirectory"] = str((base / Path(directory).expanduser()).resolve())
+    return wanted
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1, as the library reads it, without what surprises people."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
+
+
+class Tree:
+    """The file as values, and the line of each."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.problems: list[tuple[int, str]] = []
+        self._lines: dict[Place, int] = {}
+        self._nodes = 0
+        self._loader = _Loader("")
+
+    def line(self, path: Place) -> int:
+        """The line of what is there, or of what it would be in."""
+        while path and path not in self._lines:
+            path = path[:-1]
+        return self._lines.get(path, 1)
+
+    def known(self, path: Place) -> Place:
+        """Of a path of pydantic's the parts that stand in the file: it names types, too."""
+        found: Place = ()
+        for part in path:
+            if (*found, part) in self._lines:
+                found = (*found, part)
+        return found
+
+    def value(self, node: yaml.Node, path: Place, depth: int) -> Any:
+        """Make the value of a node."""
+        self._nodes += 1
+        if self._nodes > MOST_NODES or depth > DEEPEST:
+            raise UsageError(f"{self.name}:{node.start_mark.line + 1}: this grows too large or too deep for an order")
+        self._lines.setdefault(path, node.start_mark.line + 1)
+        match node:
+            case yaml.MappingNode():
+                return self._mapping(node, path, depth)
+            case yaml.SequenceNode():
+                return [self.value(each, (*path, number), depth + 1) for number, each in enumerate(node.value)]
+        try:
+            made = self._loader.construct_object(node)
+        except (yaml.YAMLError, ValueError) as error:
+            self._tell(node, path, f"this value can't be read: {clean(str(getattr(error, 'problem', error)))}")
+            return None
+        if isinstance(made, float) and not math.isfinite(made):
+            self._tell(node, path, f"expected a number that JSON knows, got {node.value}; as text, quote it")
+            return None
+        return made
+
+    def _mapping(self, node: yaml.MappingNode, path: Place, depth: int) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self._tell(key, path, "expected a word before the colon")
+                continue
+            name = str(key.value)
+            if name in made:
+                self._tell(key, path, f"{name} is given twice, first in line {self.line((*path, name))}")
+                continue
+            self._lines[(*path, name)] = key.start_mark.line + 1
+            made[name] = self.value(value, (*path, name), depth + 1)
+        return made
+
+    def _tell(self, node: yaml.Node, path: Place, sentence: str) -> None:
+        line = node.start_mark.line + 1
+        self.problems.append((line, say(self.name, line, path, sentence)))
+
+
+def say(name: str, line: int, path: Place, sentence: str) -> str:
+    """Say what is wrong at a place of the file."""
+    where = ".".join(map(str, path))
+    return clean(f"{name}:{line}: {f'{where}: ' if where else ''}{sentence}", limit=1_000)
+
+
+def _read(path: str) -> tuple[str, str]:
+    """The file's name for people, and its text. Raises `UsageError`."""
+    try:
+        if path == "-":
+            name, raw = "standard input", sys.stdin.buffer.read(MOST_BYTES + 1)
+        else:
+            name = path
+            with Path(path).open("rb") as file:
+                raw = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"--file: {clean(path)} can't be read: {error.strerror or error}") from None
+    if len(raw) > MOST_BYTES:
+        raise UsageError(f"--file: {clean(name)} is too large for an order: at most {MOST_BYTES:,} bytes")
+    try:
+        return clean(name), raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"--file: {clean(name)} is no text in UTF-8") from None
+
+
+def _renamed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the file's words for durations in the place of the API's, which the file does not know."""
+    made: dict[str, Any] = {}
+    for key, value in given.items():
+        if key in NAMES:
+            key = f"{key}?"  # unknown, and told as such
+        inner = _renamed(value) if key == "limits" and isinstance(value, dict) else value
+        made[WRITTEN.get(key, key)] = inner
+    return made
+
+
+# --- mistakes --------------------------------------------------------------------------------------------------
+
+PLACES = {
+    NAMES.get(field, field): prefix
+    for prefix, section in (("", OrderFile), ("resources.", Resources), ("limits.", Limits))
+    for field in section.model_fields
+}
+SECTIONS: Mapping[Place, type[Section]] = {(): OrderFile, ("resources",): Resources, ("limits",): Limits}
+OTHER_WORDS = {
+    "command": "entrypoint", "cmd": "entrypoint", "args": "entrypoint", "run": "entrypoint", "env": "environment",
+    "envs": "environment", "params": "parameters", "workdir": "working_directory", "cwd": "working_directory",
+    "memory": "memory_gib", "mem": "memory_gib", "ram": "memory_gib", "cpu": "cpus", "gpu": "gpus",
+    "accelerator": "gpu_model", "retries": "max_retries", "timeout": "max_runtime", "time_limit": "max_runtime",
+    "requirements": "resources", "price": "max_price_per_hour",
+}  # fmt: skip
+
+
+def _problem(tree: Tree, problem: dict[str, Any]) -> tuple[int, str]:
+    # pydantic names the member of a union, and a key, behind the place itself.
+    location = tuple(NAMES.get(str(part), part) for part in problem["loc"])
+    path: Place = tuple(part[:-1] if isinstance(part, str) and part.endswith("?") else part for part in location)
+    if problem["type"] == "extra_forbidden":
+        return tree.line(path), say(tree.name, tree.line(path), path, _unknown(path))
+    if path and path[-1] == "[key]":
+        path = path[:-1]
+    sentence = EXPECTED.get(problem["type"], "")
+    if problem["type"] == "value_error":
+        sentence = str(problem["ctx"]["error"])
+    elif problem["type"] == "literal_error":
+        sentence = f"expected {problem['ctx']['expected']}, got {_as_yaml(problem['input'])}"
+        right = _nearest(str(problem["input"]).upper(), re.findall(r"'(\w+)'", problem["ctx"]["expected"]))
+        sentence += f"; did you mean {right}?" if right else ""
+    elif sentence:
+        got = _as_yaml(problem["input"])
+        sentence = f"expected {sentence}, got {got}"
+        if problem["type"] == "string_type" and not isinstance(problem["input"], dict | list | None):
+            sentence += f': quote it, "{got}"'
+    else:
+        sentence = clean(str(problem["msg"]))
+    path = tree.known(path)
+    return tree.line(path), say(tree.name, tree.line(path), path, sentence)
+
+
+EXPECTED = {
+    "string_type": "text", "int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number",
+    "bool_type": "true or false", "dict_type": "words with values", "model_type": "words with values",
+    "list_type": "a list", "finite_number": "a finite number",
+}  # fmt: skip
+
+
+def _unknown(path: Place) -> str:
+    """Say that a word is not known here, and which one may be meant."""
+    word = re.sub(r"([a-z])([A-Z])", r"\1_\2", str(path[-1])).lower().replace("-", "_")
+    here = [NAMES.get(field, field) for field in SECTIONS.get(path[:-1], OrderFile).model_fields]
+    prefix = "".join(f"{part}." for part in path[:-1])
+    meant = OTHER_WORDS.get(word, word).removesuffix("_seconds")
+    right = meant if meant in here else None
+    if right is None and meant in PLACES:
+        return f"there is no such word here; it is {PLACES[meant]}{meant}"
+    right = right or _nearest(meant, here)
+    if right is not None:
+        return f"there is no such word; did you mean {right}?"
+    elsewhere = _nearest(meant, list(PLACES))
+    if elsewhere is not None:
+        return f"there is no such word; did you mean {PLACES[elsewhere]}{elsewhere}?"
+    return f"there is no such word; {prefix or 'an order '}{'has' if not prefix else 'knows'} {', '.join(here)}"
+
+
+def _nearest(word: str, known: list[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.6)), None)
+
+
+def _as_yaml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict):
+        return "words with values"
+    return "a list" if isinstance(value, list) else clean(str(value), limit=100)

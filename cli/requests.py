@@ -1,0 +1,194 @@
+"""What is asked of a Simulations server, one function for each thing. Fails as `cli.server` says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TypeVar
+
+from gql import GraphQLRequest
+
+from cli import documents
+from cli.answers import Answer, Details, LogChunk, Machine, MachineDetails, Project, Simulation, UserError
+from cli.arguments import is_node_id
+from cli.errors import Interrupted, ServerRefused
+from cli.server import Server, as_object, ask, read_answer, unknown_simulation
+from cli.terminal import clean
+
+PAGE_SIZE = 100
+NEWEST = "last"  # instead of an id
+
+Asked = TypeVar("Asked", bound=Answer)
+
+
+# --- simulations -----------------------------------------------------------------------------------------------
+
+
+def create(server: Server, wanted: Mapping[str, object]) -> Simulation:
+    """Queue a simulation. `wanted` is the API's CreateSimulationInput."""
+    payload = _mutate(server, documents.CREATE, "createSimulation", wanted)
+    return read_answer(Simulation, payload.get("simulation"))
+
+
+def cancel(server: Server, simulation_id: str) -> Simulation:
+    """Ask for a simulation's end; one that is on a machine is stopped there first."""
+    payload = _mutate(server, documents.CANCEL, "cancelSimulation", {"id": simulation_id})
+    return read_answer(Simulation, payload.get("simulation"))
+
+
+def retry(server: Server, simulation_id: str) -> Simulation:
+    """Queue a simulation like an ended one."""
+    payload = _mutate(server, documents.RETRY, "retrySimulation", {"id": simulation_id})
+    return read_answer(Simulation, payload.get("simulation"))
+
+
+def get(server: Server, simulation_id: str) -> Details:
+    """Read everything about one simulation. Raises `ServerRefused` where there is none."""
+    found = ask(server, documents.DETAILS, {"id": simulation_id}).get("simulation")
+    if found is None:
+        raise unknown_simulation(simulation_id)
+    return read_answer(Details, found)
+
+
+def newest_first(
+    server: Server, *, states: Sequence[str] = (), project: str | None = None, limit: int | None = None
+) -> list[Simulation]:
+    """List simulations, at most `limit` of them."""
+    wanted: dict[str, object] = {"states": list(states) or None}
+    if project is not None:
+        named = next((each for each in projects(server) if each.name == project), None)
+        if named is None:
+            raise ServerRefused(f"There is no project named {clean(project)}. `simulations projects` lists them.")
+        wanted["project"] = named.id
+    first = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit)
+    return list(islice(_walk(server, documents.LIST, "simulations", Simulation, wanted, first), limit))
+
+
+def resolve_id(server: Server, given: str) -> str:
+    """Take an id as it is, and the word `last` as the newest simulation's."""
+    if given != NEWEST:
+        return given
+    newest = newest_first(server, limit=1)
+    if not newest:
+        raise ServerRefused("There is no simulation yet.")
+    return newest[0].id
+
+
+def log(server: Server, simulation_id: str, after: str | None = None) -> Iterator[LogChunk]:
+    """Yield what a simulation has logged so far behind a cursor, page after page."""
+    while True:
+        variables = {"id": simulation_id, "first": PAGE_SIZE, "after": after}
+        found = ask(server, documents.LOG_PAGE, variables).get("simulation")
+        if found is None:
+            raise unknown_simulation(simulation_id)
+        nodes, end = _page(as_object(found).get("logs"))
+        for node in nodes:
+            yield read_answer(LogChunk, node)
+        if end is None:
+            return
+        after = end
+
+
+def projects(server: Server) -> Iterator[Project]:
+    """Yield all projects, by name."""
+    return _walk(server, documents.PROJECTS, "projects", Project, {})
+
+
+# --- machines --------------------------------------------------------------------------------------------------
+
+
+def machines(server: Server, *, states: Sequence[str] = (), name: str | None = None) -> Iterator[Machine]:
+    """Yield machines by name; `name` is a part of it."""
+    wanted: dict[str, object] = {"states": list(states) or None, "name": name}
+    return _walk(server, documents.MACHINES, "machines", Machine, wanted)
+
+
+def get_machine(server: Server, machine_id: str) -> MachineDetails:
+    """Read everything about one machine. Raises `ServerRefused` where there is none."""
+    found = ask(server, documents.MACHINE, {"id": machine_id}).get("machine")
+    if found is None:
+        raise ServerRefused(f"There is no machine with the id {clean(machine_id)}.")
+    return read_answer(MachineDetails, found)
+
+
+def create_machine(server: Server, wanted: Mapping[str, object]) -> Machine:
+    """Make a machine. `wanted` is the API's CreateMachineInput."""
+    payload = _mutate(server, documents.CREATE_MACHINE, "createMachine", wanted)
+    return read_answer(Machine, payload.get("machine"))
+
+
+def update_machine(server: Server, wanted: Mapping[str, object]) -> Machine:
+    """Change a machine. `wanted` is the API's UpdateMachineInput."""
+    payload = _mutate(server, documents.UPDATE_MACHINE, "updateMachine", wanted)
+    return read_answer(Machine, payload.get("machine"))
+
+
+def drain_machine(server: Server, machine_id: str) -> Machine:
+    """Give a machine nothing new."""
+    payload = _mutate(server, documents.DRAIN_MACHINE, "drainMachine", {"id": machine_id})
+    return read_answer(Machine, payload.get("machine"))
+
+
+def resume_machine(server: Server, machine_id: str) -> Machine:
+    """Give a drained machine work again."""
+    payload = _mutate(server, documents.RESUME_MACHINE, "resumeMachine", {"id": machine_id})
+    return read_answer(Machine, payload.get("machine"))
+
+
+def delete_machine(server: Server, machine_id: str) -> None:
+    """Delete a machine on which nothing runs."""
+    _mutate(server, documents.DELETE_MACHINE, "deleteMachine", {"id": machine_id})
+
+
+def machine_id(server: Server, given: str) -> str:
+    """Find a machine by its exact name; an id is taken as it is."""
+    if is_node_id(given, "Machine"):
+        return given
+    found = list(machines(server, name=given))
+    matching = [machine.id for machine in found if machine.name == given]
+    if not matching:
+        names = ", ".join(clean(machine.name) for machine in found[:5])
+        raise ServerRefused(f"There is no machine named {clean(given)}." + (f" Similar: {names}." if names else ""))
+    return matching[0]  # a name is one machine's
+
+
+# --- how -------------------------------------------------------------------------------------------------------
+
+
+def _walk(
+    server: Server,
+    document: GraphQLRequest,
+    name: str,
+    model: type[Asked],
+    variables: Mapping[str, object],
+    first: int = PAGE_SIZE,
+) -> Iterator[Asked]:
+    """Yield a connection's nodes, page after page as they are wanted."""
+    after: str | None = None
+    while True:
+        nodes, after = _page(ask(server, document, {**variables, "first": first, "after": after}).get(name))
+        for node in nodes:
+            yield read_answer(model, node)
+        if after is None:
+            return
+
+
+def _page(connection: object) -> tuple[list[object], str | None]:
+    """The nodes of a connection, and the cursor behind which there are more; None at its end."""
+    page = as_object(connection)
+    nodes, turn = page.get("nodes"), as_object(page.get("pageInfo"))
+    end = turn.get("endCursor") if turn.get("hasNextPage") else None
+    return nodes if isinstance(nodes, list) else [], end if isinstance(end, str) else None
+
+
+def _mutate(server: Server, document: GraphQLRequest, name: str, given: Mapping[str, object]) -> Mapping[str, object]:
+    try:
+        payload = as_object(ask(server, document, {"input": given}).get(name))
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "Interrupted before the server had answered: it may have done it all the same. Look before you try again."
+        ) from None
+    errors = payload.get("userErrors")
+    if isinstance(errors, list) and errors:
+        raise ServerRefused("\n".join(clean(read_answer(UserError, error).sentence()) for error in errors))
+    return payload

@@ -1,0 +1,112 @@
+"""`submit --wait`: nothing but the end of a simulation, without its curve; whoever waits so watches nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+
+from gql import GraphQLRequest
+from gql.client import AsyncClientSession
+from rich.status import Status
+from rich.text import Text
+
+from cli.answers import Simulation
+from cli.documents import CHANGES
+from cli.errors import ExitCode
+from cli.resuming import Resuming
+from cli.server import Server, read_answer
+from cli.terminal import clean, say, stderr
+
+LOOK_AGAIN_SECONDS = 15.0  # a change may have come between looking and being told of changes
+
+
+def wait(server: Server, simulation_id: str) -> ExitCode:
+    """Wait until a simulation has ended; how it did is the exit code. Raises `CommandError`."""
+    told = Told()
+    try:
+        asyncio.run(Waiter(server, simulation_id, told.simulation, told.outage).run())
+    except KeyboardInterrupt:
+        told.end()
+        say(f"Not waiting any more; the simulation goes on. Stop it: simulations cancel {clean(simulation_id)}")
+        return ExitCode.INTERRUPTED
+    finally:
+        told.end()
+    return ExitCode.of(told.state)
+
+
+class Waiter(Resuming):
+    """The state of a simulation, until it is final."""
+
+    def __init__(
+        self,
+        server: Server,
+        simulation_id: str,
+        show: Callable[[Simulation], None],
+        outage: Callable[[str], None],
+    ) -> None:
+        super().__init__(server, simulation_id, outage)
+        self._show = show
+
+    async def follow(self, session: AsyncClientSession) -> None:
+        request = GraphQLRequest(CHANGES, variable_values={"id": self._id})
+        changed = asyncio.Event()
+
+        async def listen() -> None:
+            async with aclosing(session.subscribe(request)) as changes:
+                async for answer in changes:
+                    read_answer(Simulation, answer.get("simulationChanged"))
+                    changed.set()
+
+        listening = asyncio.create_task(listen())
+        try:
+            while True:
+                changed.clear()
+                simulation = await self.now(session)
+                self.accepted()
+                self.came()
+                self._show(simulation)
+                if simulation.is_final:
+                    return
+                woken = asyncio.create_task(changed.wait())
+                await asyncio.wait({woken, listening}, timeout=LOOK_AGAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                woken.cancel()
+                if listening.done():
+                    listening.result()  # raises what ended it
+                    raise self.ended_early()
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+
+class Told:
+    """What is said meanwhile: on a terminal a line that moves, elsewhere a line for each state."""
+
+    def __init__(self) -> None:
+        self.state = ""
+        self._line = ""
+        console = stderr()
+        self._status = Status("", console=console) if console.is_terminal else None
+        if self._status is not None:
+            self._status.start()
+
+    def simulation(self, simulation: Simulation) -> None:
+        self.state = simulation.state
+        line = f"{clean(simulation.name)}: {simulation.state} {clean(simulation.why)}".rstrip()
+        if self._status is not None and not simulation.is_final:
+            self._status.update(Text(line))
+        elif line != self._line:
+            self.end()
+            say(line)
+        self._line = line
+
+    def outage(self, sentence: str) -> None:
+        if self._status is not None:
+            self._status.update(Text(sentence))
+        elif sentence != self._line:
+            say(sentence)
+        self._line = sentence
+
+    def end(self) -> None:
+        if self._status is not None:
+            self._status.stop()

@@ -1,0 +1,244 @@
+"""What holds for each command: whatever is wrong around it, it ends with a sentence and the exit code of its kind.
+
+The commands are found in the program: a new one is asked the same.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from typer.testing import CliRunner, Result
+
+from cli.app import app
+
+ROOT = Path(__file__).parents[2]
+ID = "U2ltdWxhdGlvbjox"
+
+# What each needs to be asked at all. The first part is its name.
+COMMANDS: dict[str, list[str]] = {
+    "submit": ["--", "run"],
+    "submit --wait": ["--", "run"],
+    "demo": [],
+    "list": [],
+    "show": [ID],
+    "watch": [ID],
+    "logs": [ID],
+    "logs --follow": [ID],
+    "cancel": [ID],
+    "retry": [ID],
+    "projects": [],
+    "machines list": [],
+    "machines show": ["TWFjaGluZTox"],
+    "machines add": ["new", "--cpus", "1", "--memory-gib", "1"],
+    "machines update": ["TWFjaGluZTox", "--cpus", "1"],
+    "machines drain": ["TWFjaGluZTox"],
+    "machines resume": ["TWFjaGluZTox"],
+    "machines delete": ["TWFjaGluZTox"],
+}
+OF_THE_DATABASE = {"up", "migrate", "token create", "token list", "token revoke"}
+
+
+def names(group: Any, prefix: str = "") -> Iterator[str]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from names(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}"
+
+
+def ask(name: str, *more: str) -> Result:
+    """Run a command; what is no sentence but a defect is raised."""
+    result = CliRunner().invoke(app, [*name.split(), *more, *COMMANDS[name]])
+    assert result.exception is None or isinstance(result.exception, SystemExit), (name, result.exception)
+    return result
+
+
+class Page(BaseHTTPRequestHandler):
+    """A web server that is something else: a page for whatever is asked."""
+
+    def do_GET(self) -> None:
+        if self.headers.get("content-length"):
+            self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-type", "text/html")
+        self.send_header("content-length", "13")
+        self.end_headers()
+        self.wfile.write(b"<html></html>")
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def page() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_each_command_is_tried() -> None:
+    tried = {" ".join(word for word in name.split() if not word.startswith("--")) for name in COMMANDS}
+    assert set(names(typer.main.get_command(app))) == tried | OF_THE_DATABASE
+
+
+def test_nobody_answers() -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # bound and never listening
+        url = f"http://127.0.0.1:{held.getsockname()[1]}"
+        for name in COMMANDS:
+            ran = ask(name, "--url", url)
+            assert (ran.exit_code, ran.stdout) == (6, ""), (name, ran.stderr)
+            assert f"No Simulations server answers at {url}" in ran.stderr, (name, ran.stderr)
+
+
+def test_the_address_makes_no_sense() -> None:
+    for name in COMMANDS:
+        ran = ask(name, "--url", "localhost:8000")
+        assert (ran.exit_code, ran.stdout) == (2, ""), (name, ran.stderr)
+        assert "--url: expected an address like http://localhost:8000" in ran.stderr, (name, ran.stderr)
+
+
+def test_another_web_server_answers_with_a_page(page: str) -> None:
+    for name in COMMANDS:
+        ran = ask(name, "--url", page)
+        assert (ran.exit_code, ran.stdout) == (6, ""), (name, ran.stderr)
+        assert f"What answers at {page} is no Simulations server" in ran.stderr, (name, ran.stderr)
+
+
+def test_the_token_lets_nobody_in(server: Any, refuse: type[Exception]) -> None:
+    def refused(_: object) -> None:
+        raise refuse("This token is unknown, expired or revoked.", "UNAUTHENTICATED")
+
+    class Everything(dict[str, Any]):
+        def __missing__(self, key: str) -> Any:
+            return refused
+
+        def __contains__(self, key: object) -> bool:
+            return True
+
+    server.answers = Everything()
+    for name in COMMANDS:
+        ran = ask(name, "--url", server.url, "--token", "sim_wrong")
+        assert (ran.exit_code, ran.stdout) == (6, ""), (name, ran.stderr)
+        assert "does not accept this token" in ran.stderr, (name, ran.stderr)
+        assert "sim_wrong" not in ran.stderr, name
+
+
+@pytest.fixture
+def listing(server: Any, simulation: Callable[..., dict[str, Any]]) -> Any:
+    """A server with a long list."""
+    nodes = [simulation(id=f"s{number}") for number in range(500)]
+    server.answers["List"] = lambda _: {
+        "simulations": {"nodes": nodes, "pageInfo": {"hasNextPage": False, "endCursor": None}}
+    }
+    return server
+
+
+@pytest.mark.parametrize("how", [[], ["--json"]])
+def test_nobody_reads_the_output_any_more(listing: Any, how: list[str]) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with os.fdopen(theirs, "w") as closed:
+        ran = subprocess.run(
+            [sys.executable, "-m", "cli", "list", "--all", *how, "--url", listing.url],
+            stdout=closed, stderr=subprocess.PIPE, text=True, cwd=ROOT, timeout=60, check=False,
+        )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (141, "")
+
+
+def test_the_disk_of_the_output_is_full(listing: Any) -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "cli", "list", "--url", listing.url],
+            stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, timeout=60, check=False,
+        )  # fmt: skip
+    assert ran.returncode == 6
+    assert ran.stderr == "Standard output can't be written: No space left on device.\n"
+
+
+def test_nobody_reads_what_is_said(listing: Any) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with os.fdopen(theirs, "w") as closed:
+        ran = subprocess.run(
+            [sys.executable, "-m", "cli", "list", "--url", "nonsense"], stderr=closed, cwd=ROOT, timeout=60, check=False
+        )
+    assert ran.returncode == 2
+
+
+def test_a_terminal_without_the_letters_gets_others(listing: Any) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "cli", "submit", "--url", "no…sense", "--", "x"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True, cwd=ROOT, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 2
+    assert b"expected an address" in ran.stderr
+
+
+@pytest.mark.parametrize("columns", [40, 10])
+def test_a_narrow_terminal_is_no_mistake(listing: Any, columns: int) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli", "list", "-n", "3", "--url", listing.url],
+        stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT,
+        env={**os.environ, "COLUMNS": str(columns), "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 65_536):
+            shown += chunk
+    except OSError:  # the other end is closed
+        pass
+    os.close(ours)
+    assert process.wait(30) == 0
+    assert b"Traceback" not in shown
+    assert b"s0" in shown
+
+
+def test_ctrl_c_at_any_moment_is_no_traceback() -> None:
+    """Of a command that hangs: somebody accepts the connection, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        for moment in (0.15, 0.4, 0.8, None):  # seconds after the start, in the midst of imports; None: it has asked
+            process = subprocess.Popen(
+                [sys.executable, "-c", "from cli.__main__ import main; print('on', flush=True); main()",
+                 "submit", "--url", url, "--", "x"],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True,
+            )  # fmt: skip
+            assert process.stdout is not None
+            assert process.stdout.readline() == "on\n"
+            with ExitStack() as stack:
+                if moment is None:
+                    stack.enter_context(silent.accept()[0])
+                else:
+                    deadline = time.monotonic() + moment
+                    while time.monotonic() < deadline:
+                        time.sleep(0.01)
+                process.send_signal(signal.SIGINT)
+                _, said = process.communicate(timeout=30)
+            assert process.returncode == 130, (moment, said)
+            assert "Traceback" not in said, (moment, said)
+            if moment is None:
+                assert "it may have done it all the same" in said

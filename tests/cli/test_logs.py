@@ -1,0 +1,162 @@
+"""`logs`: whole, in order, harmless, and through lost connections."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+Run = Callable[..., Result]
+Make = Callable[..., dict[str, Any]]
+
+
+def chunk(number: int, text: str, *, stream: str = "STDOUT", attempt: int = 1) -> dict[str, Any]:
+    return {
+        "cursor": str(number), "attempt": attempt, "stream": stream, "text": text,
+        "receivedAt": "2026-01-01T12:00:00Z",
+    }  # fmt: skip
+
+
+def pages(chunks: list[dict[str, Any]], size: int = 2) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The log as a server with small pages answers it."""
+
+    def answer(variables: dict[str, Any]) -> dict[str, Any]:
+        rest = [each for each in chunks if int(each["cursor"]) > int(variables["after"] or 0)]
+        more = len(rest) > size
+        end = rest[:size][-1]["cursor"] if rest else None
+        return {"simulation": {"logs": {"nodes": rest[:size], "pageInfo": {"hasNextPage": more, "endCursor": end}}}}
+
+    return answer
+
+
+@pytest.fixture
+def logged(server: Any, simulation: Make) -> Any:
+    """A server with a log of several pages, two attempts and all streams."""
+    server.answers["LogPage"] = pages([
+        chunk(1, "one\ntwo\n"), chunk(2, "half a"), chunk(3, " line\n"), chunk(4, "oh\n", stream="STDERR"),
+        chunk(5, "It was lost.\n", stream="SUPERVISOR"), chunk(6, "again\n", attempt=2),
+    ])  # fmt: skip
+    server.answers["Simulation"] = lambda _: {"simulation": simulation(state="FINISHED")}
+    return server
+
+
+def test_all_pages_are_printed_as_they_were_written(logged: Any, run: Run) -> None:
+    result = run("logs", "x")
+    assert result.exit_code == 0
+    assert result.stdout == "one\ntwo\nhalf a line\noh\nIt was lost.\nagain\n"
+    assert "attempt 2" in result.stderr
+    assert len(logged.variables("LogPage")) == 3
+
+
+def test_only_the_last_lines_or_one_stream_or_what_is_behind_a_cursor(logged: Any, run: Run) -> None:
+    assert run("logs", "x", "--tail", "2").stdout == "It was lost.\nagain\n"
+    assert run("logs", "x", "--tail", "5").stdout == "two\nhalf a line\noh\nIt was lost.\nagain\n"
+    assert run("logs", "x", "--tail", "99").stdout.startswith("one\n")
+    assert run("logs", "x", "--stream", "stderr,supervisor").stdout == "oh\nIt was lost.\n"
+    assert run("logs", "x", "--after", "5").stdout == "again\n"
+    wrong = run("logs", "x", "--stream", "stdrr")
+    assert wrong.exit_code == 2
+    assert "did you mean stderr?" in wrong.stderr
+
+
+def test_json_is_whole_and_in_ascii(server: Any, run: Run) -> None:
+    hostile = "\x1b[2J\u202eevil\r\x07\n"
+    server.answers["LogPage"] = pages([chunk(1, hostile)])
+    shown = run("logs", "x", "--json").stdout
+    assert shown.isascii()
+    assert "\x1b" not in shown
+    assert json.loads(shown)["text"] == hostile
+
+
+def test_a_hostile_log_does_nothing_to_a_terminal(server: Any, run: Run) -> None:
+    server.answers["LogPage"] = pages([chunk(1, "a\x1b[2Jb\u202ec\td\x07\r\n10%\r 20%\r100%\n")])
+    assert run("logs", "x").stdout == "a[2Jbc\td\n100%\n"
+
+
+def test_a_text_without_an_end_of_line_gets_one_at_the_end(server: Any, run: Run) -> None:
+    server.answers["LogPage"] = pages([chunk(1, "half"), chunk(2, "other\n", stream="STDERR"), chunk(3, "end")])
+    assert run("logs", "x").stdout == "half\nother\nend\n"
+
+
+def test_a_log_with_nothing_in_it_says_so_and_prints_nothing(server: Any, run: Run) -> None:
+    server.answers["LogPage"] = pages([])
+    result = run("logs", "x")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "nothing in its log" in result.stderr
+
+
+def test_following_goes_on_behind_the_past_and_behind_each_cut(
+    server: Any, run: Run, simulation: Make, cut: type[Exception]
+) -> None:
+    server.answers["LogPage"] = pages([chunk(1, "past\n")])
+    states = iter(["RUNNING", "RUNNING", "FINISHED"])
+    server.answers["Simulation"] = lambda _: {"simulation": simulation(state=next(states, "FINISHED"))}
+
+    async def stream(variables: dict[str, Any]) -> AsyncIterator[Any]:
+        after = int(variables["after"])
+        yield {"logs": chunk(after + 1, f"line {after + 1}\n")}
+        if after < 3:
+            raise cut
+
+    server.streams["Logs"] = stream
+    result = run("logs", "x", "--follow")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "past\nline 2\nline 3\nline 4\n"
+    assert [each["after"] for each in server.variables("Logs")] == ["1", "2", "3"]
+    assert result.stderr.count("trying again") == 2
+
+
+def test_a_server_that_ends_the_stream_too_early_is_asked_for_the_rest(server: Any, run: Run, simulation: Make) -> None:
+    """It shut down in order; meanwhile the simulation wrote more, and ended."""
+    whole = [chunk(1, "past\n"), chunk(2, "rest\n")]
+    told: list[dict[str, Any]] = whole[:1]
+    server.answers["LogPage"] = lambda variables: pages(told)(variables)
+    server.answers["Simulation"] = lambda _: {"simulation": simulation(state="FINISHED")}
+
+    async def stream(_: dict[str, Any]) -> AsyncIterator[Any]:
+        told[:] = whole
+        return
+        yield
+
+    server.streams["Logs"] = stream
+    assert run("logs", "x", "--follow").stdout == "past\nrest\n"
+
+
+def test_ctrl_c_while_following_says_that_the_simulation_goes_on(server: Any, simulation: Make) -> None:
+    server.answers["LogPage"] = pages([])
+    server.answers["Simulation"] = lambda _: {"simulation": simulation()}
+
+    async def stream(_: dict[str, Any]) -> AsyncIterator[Any]:
+        yield {"logs": chunk(1, "here\n")}
+        await asyncio.Event().wait()
+
+    server.streams["Logs"] = stream
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli", "logs", "x", "--follow", "--url", server.url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "what runs goes on" in said
+    assert "Traceback" not in said
+
+
+def test_what_there_is_not_is_a_sentence(server: Any, run: Run) -> None:
+    server.answers["LogPage"] = lambda _: {"simulation": None}
+    result = run("logs", "nobody")
+    assert result.exit_code == 6
+    assert "There is no simulation with the id nobody" in result.stderr

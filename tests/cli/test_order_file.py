@@ -1,0 +1,212 @@
+"""`submit --file`: what is right reaches the server, what is wrong is told with its line and the nearest right word."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import Result
+
+from cli.errors import UsageError
+from cli.order_file import read_order
+
+Run = Callable[..., Result]
+Make = Callable[..., dict[str, Any]]
+
+WHOLE = """
+name: n
+project: p
+entrypoint: [python, train.py, --epochs, "20"]
+parameters: {rate: 0.1, when: 2024-01-01, on: yes, nested: {a: [1, null, true]}}
+environment: {DEBUG: "1"}
+working_directory: sub
+tags: [a, b]
+resources:
+  cpus: 2
+  memory_gib: 0.5
+  gpus: 1
+  gpu_model: A100
+  labels: {zone: eu}
+  machine: big
+  max_price_per_hour: 2.50
+limits: {max_runtime: 1h30m, max_retries: 0, retry_on: [MACHINE_LOST, EXIT_CODE]}
+metrics: {accuracy: MAX}
+priority: -3
+attended: true
+attended_grace: 90
+client_key: k
+"""
+
+
+@pytest.fixture
+def order(tmp_path: Path) -> Callable[[str], Path]:
+    """Write an order."""
+
+    def order(text: str) -> Path:
+        path = tmp_path / "order.yaml"
+        path.write_text(text)
+        return path
+
+    return order
+
+
+@pytest.fixture
+def accepting(server: Any, simulation: Make, machine: Make) -> Any:
+    server.answers["Create"] = lambda _: {"createSimulation": {"simulation": simulation(), "userErrors": []}}
+    server.answers["Machines"] = lambda _: {
+        "machines": {"nodes": [machine()], "pageInfo": {"hasNextPage": False, "endCursor": None}}
+    }
+    return server
+
+
+def test_every_word_reaches_the_server(accepting: Any, run: Run, order: Callable[[str], Path], tmp_path: Path) -> None:
+    result = run("submit", "--file", str(order(WHOLE)))
+    assert result.exit_code == 0, result.stderr
+    (sent,) = accepting.variables("Create")
+    assert sent["input"] == {
+        "name": "n", "project": "p", "entrypoint": ["python", "train.py", "--epochs", "20"],
+        "parameters": {"rate": 0.1, "when": "2024-01-01", "on": "yes", "nested": {"a": [1, None, True]}},
+        "environment": {"DEBUG": "1"}, "workingDirectory": str(tmp_path / "sub"), "tags": ["a", "b"],
+        "resources": {
+            "cpus": 2.0, "memoryGib": 0.5, "gpus": 1, "gpuModel": "A100", "labels": {"zone": "eu"},
+            "machine": "TWFjaGluZTox", "maxPricePerHour": "2.5",
+        },
+        "limits": {"maxRuntimeSeconds": 5400, "maxRetries": 0, "retryOn": ["MACHINE_LOST", "EXIT_CODE"]},
+        "metrics": [{"name": "accuracy", "mode": "MAX"}], "priority": -3, "attended": True,
+        "attendedGraceSeconds": 90, "clientKey": "k",
+    }  # fmt: skip
+
+
+def test_options_win_over_the_file_key_by_key(accepting: Any, run: Run, order: Callable[[str], Path]) -> None:
+    run(
+        "submit", "--file", str(order(WHOLE)), "--name", "mine", "--cpus", "4", "-p", "rate=2", "--label", "disk=ssd",
+        "--max-retries", "1", "--tag", "c", "--machine", "TWFjaGluZToy", "--", "sleep", "1",
+    )  # fmt: skip
+    (sent,) = accepting.variables("Create")
+    wanted = sent["input"]
+    assert (wanted["name"], wanted["entrypoint"], wanted["tags"]) == ("mine", ["sleep", "1"], ["c"])
+    assert wanted["parameters"]["rate"] == 2
+    assert wanted["parameters"]["on"] == "yes"
+    assert wanted["resources"]["cpus"] == 4.0
+    assert wanted["resources"]["labels"] == {"zone": "eu", "disk": "ssd"}
+    assert wanted["resources"]["machine"] == "TWFjaGluZToy"
+    assert wanted["limits"] == {"maxRuntimeSeconds": 5400, "maxRetries": 1, "retryOn": ["MACHINE_LOST", "EXIT_CODE"]}
+
+
+def test_an_order_comes_through_a_pipe(
+    accepting: Any, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"entrypoint: [a]\nworking_directory: .\n")))
+    assert read_order("-") == {"entrypoint": ["a"], "workingDirectory": str(tmp_path)}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nmae: x", "order.yaml:1: nmae: there is no such word; did you mean name?"),
+        ("\ncommand: [a]", "order.yaml:2: command: there is no such word; did you mean entrypoint?"),
+        ("resources:\n  cpus: 1\n  memroy_gib: 1", ":3: resources.memroy_gib: there is no such word; did you mean m"),
+        ("maxRuntime: 1h", ":1: maxRuntime: there is no such word here; it is limits.max_runtime"),
+        ("max_runtime_seconds: 1", ":1: max_runtime_seconds: there is no such word"),
+        ("limits: {\n cpus: 1}", ":2: limits.cpus: there is no such word here; it is resources.cpus"),
+        ("zzz: 1", ":1: zzz: there is no such word; an order has name, project, entrypoint"),
+        ("resources: {memory_gib: 16GB}", "resources.memory_gib: expected a number of GiB, 14.9, got '16GB'"),
+        ("resources: {memory_gib: 512 MiB}", "expected a number of GiB, 0.5, got '512 MiB'"),
+        ('resources: {cpus: "4"}', "resources.cpus: expected a number without a unit or quotes, 4, got '4'"),
+        ("resources: {gpus: 1.5}", "resources.gpus: expected a whole number, got 1.5"),
+        ("resources: {max_price_per_hour: 2 USD}", "expected a price per hour like 2.50, without a currency"),
+        ("resources: 3", ":1: resources: expected words with values, got 3"),
+        ("limits: {max_runtime: 2 hours}", "limits.max_runtime: expected a duration like 90s, 15m, 1h30m or 2d"),
+        ("limits: {max_runtime: 2 hours}", "hours is written h"),
+        ("limits: {max_runtime: true}", "expected a duration"),
+        ("limits: {retry_on: [machine_lost]}", "did you mean MACHINE_LOST?"),
+        ("environment:\n  A: b\n  FLAG: true", ':3: environment.FLAG: expected text, got true: quote it, "true"'),
+        ("entrypoint: python train.py", 'entrypoint: expected a list of words, for no shell reads it: ["python"'),
+        ("entrypoint:\n- a\n- 3", ':3: entrypoint.1: expected text, got 3: quote it, "3"'),
+        ("attended: yes", "attended: expected true or false, got yes"),
+        ("tags: one", "tags: expected a list, got one"),
+        ("metrics: {accuracy: up}", "metrics.accuracy: expected 'MIN' or 'MAX', got up"),
+        ("parameters: {a: .nan}", "parameters.a: expected a number that JSON knows, got .nan"),
+        ("name: a\nname: b", ":2: name is given twice, first in line 1"),
+        ("- a", ":1: expected words with values"),
+        ("a: [", ":1: this is not YAML"),
+        ("a: b: c", ":1: this is not YAML"),
+        ("? [a]\n: b", ":1: expected a word before the colon"),
+        ("a: &a [*a]", "grows too large or too deep"),
+        ("a: !!python/object/apply:os.system [true]", "a: there is no such word"),
+        ("parameters: {a: !!python/name:os.system }", "parameters.a: this value can't be read"),
+        ("name: \x00", "this is not YAML"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_its_line_and_the_nearest_right_word(
+    server: Any, run: Run, order: Callable[[str], Path], text: str, said: str
+) -> None:
+    result = run("submit", "--file", str(order(text)), "--", "run")
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert server.asked == []
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(order: Callable[[str], Path]) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_order(str(order("nmae: a\nname: b\nname: c\nresources:\n  gpu: 1\npriority: x\n")))
+    lines = str(caught.value).splitlines()
+    assert [int(line.split(":")[1]) for line in lines] == [1, 3, 5, 6]
+
+
+def test_a_small_file_can_not_grow_without_end(order: Callable[[str], Path]) -> None:
+    bomb = "a: &b0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+        f"b{n}: &b{n} [{','.join([f'*b{n - 1}'] * 10)}]\n" for n in range(1, 9)
+    )
+    with pytest.raises(UsageError, match="too large or too deep"):
+        read_order(str(order(bomb)))
+    with pytest.raises(UsageError, match="at most"):
+        read_order(str(order("#" * 1_000_001)))
+
+
+def test_a_file_that_is_none_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "latin").write_bytes(b"name: \xff")
+    for path, said in (("missing", "No such file"), (".", "Is a directory"), ("latin", "no text in UTF-8")):
+        with pytest.raises(UsageError, match=said):
+            read_order(str(tmp_path / path))
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=8,
+)
+WORDS = [*yaml.safe_load(WHOLE), "cpus", "machine", "unknown"]
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(WORDS), values, max_size=4))
+def test_whatever_stands_in_a_file_is_an_order_or_a_sentence(
+    tmp_path_factory: pytest.TempPathFactory, wanted: dict[str, Any]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_text(yaml.safe_dump(wanted))
+    try:
+        json.dumps(read_order(str(path)), allow_nan=False)
+        said = ""
+    except UsageError as error:
+        said = str(error)
+    assert all(line.startswith((f"{path}:", "...")) for line in said.splitlines())
+
+
+@settings(deadline=None)
+@given(st.text(max_size=60))
+def test_whatever_text_is_an_order_or_a_sentence(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "text.yaml"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    with suppress(UsageError):
+        read_order(str(path))

@@ -1,0 +1,80 @@
+"""`submit --wait`: the exit code says how it ended, and nothing is watched meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+Run = Callable[..., Result]
+Make = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def queued(server: Any, simulation: Make) -> Any:
+    """A server that takes an order, and tells of no change."""
+    made = simulation(state="QUEUED")
+    server.answers["Create"] = lambda _: {"createSimulation": {"simulation": made, "userErrors": []}}
+
+    async def silent(_: Any) -> AsyncIterator[Any]:
+        await asyncio.Event().wait()
+        yield
+
+    server.streams["Changes"] = silent
+    return server
+
+
+@pytest.mark.parametrize(("state", "code"), [("FINISHED", 0), ("FAILED", 1), ("CANCELLED", 5)])
+def test_the_exit_code_says_how_it_ended(queued: Any, run: Run, simulation: Make, state: str, code: int) -> None:
+    states = iter(["QUEUED", "RUNNING", state])
+    queued.answers["Simulation"] = lambda _: {"simulation": simulation(state=next(states))}
+
+    async def changes(_: Any) -> AsyncIterator[Any]:
+        for _number in range(3):
+            await asyncio.sleep(0)
+            yield {"simulationChanged": simulation(state="RUNNING")}
+        await asyncio.Event().wait()
+
+    queued.streams["Changes"] = changes
+    result = run("submit", "--wait", "--", "run")
+    assert result.exit_code == code, result.output
+    assert result.stdout.strip() == "U2ltdWxhdGlvbjox"
+    assert f"train: {state}" in result.stderr
+    assert queued.variables("Convergence") == [], "to subscribe to the curve would be to watch it"
+
+
+def test_a_cut_connection_is_opened_again(queued: Any, run: Run, simulation: Make, cut: type[Exception]) -> None:
+    states = iter(["RUNNING", "RUNNING", "FINISHED"])
+    queued.answers["Simulation"] = lambda _: {"simulation": simulation(state=next(states))}
+
+    async def changes(_: Any) -> AsyncIterator[Any]:
+        raise cut
+        yield
+
+    queued.streams["Changes"] = changes
+    assert run("submit", "--wait", "--", "run").exit_code == 0
+    assert queued.sockets == 3
+
+
+def test_ctrl_c_stops_waiting_and_says_that_the_simulation_goes_on(queued: Any, simulation: Make) -> None:
+    queued.answers["Simulation"] = lambda _: {"simulation": simulation(state="RUNNING")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli", "submit", "--wait", "--url", queued.url, "--", "run"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    while "train: RUNNING" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "the simulation goes on" in said
+    assert "Traceback" not in said
