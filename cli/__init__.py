@@ -6,6 +6,7 @@
 
     up                   the whole service on one machine       children, ports, signals   how it keeps processes
     migrate, tokens      what works on the database itself
+    doctor, doctor_database   what is wrong with an installation
     submit, order_file   an order, typed or in YAML             arguments   durations, key=value pairs, ids
     browse, machines     what there is, as tables               tables      columns that give way
     change               cancel, drain, resume, delete
@@ -16,5 +17,6 @@
     documents, answers   GraphQL; what comes back, as values
     terminal, progress   text that is safe to show, durations in words; work that takes a while
 
-A GraphQL client like any other: it starts processes and never imports them. Only `up`, `migrate` and `token` use `db`.
+A GraphQL client like any other: it starts processes and never imports them. Only `up`, `migrate`,
+`doctor` and `token` use `db`.
 """

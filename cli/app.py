@@ -2,7 +2,7 @@
 
 Expected errors (`cli.errors`) become sentences on standard error here, for all commands; anything else is a defect and
 keeps its traceback. A command imports what it needs when it runs: `simulations list` should not wait for a database
-driver, and no command but `up`, `migrate` and `token` needs `db`.
+driver, and no command but `up`, `migrate`, `doctor` and `token` needs `db`.
 """
 
 from __future__ import annotations
@@ -67,6 +67,18 @@ def up(
     from cli.up import up
 
     raise typer.Exit(up(builds_pages=build))
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Find out what is wrong with this installation, and what to do. Changes nothing.
+
+    It looks with the settings of the service (DATABASE_URL, HOST, PORT, SIMULATIONS_DATA_DIR, ...), on its host: at
+    the data directory, the disk, the port, the database and its tables, the clock, the processes and the machines.
+    """
+    from cli.doctor import doctor
+
+    raise typer.Exit(doctor(as_json=as_json))
 
 
 @app.command()

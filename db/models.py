@@ -242,6 +242,8 @@ class Attempt(Base):
         # What the promise rests on: never two attempts of one simulation whose writes count.
         Index("uq_attempts_current", "simulation_id", unique=True, postgresql_where=text("ended_at IS NULL")),
         Index("ix_attempts_machine_id", "machine_id"),
+        # What is counted for those who look how it is doing.
+        Index("ix_attempts_lost", "id", postgresql_where=text("reason = 'MACHINE_LOST'")),
         Index("ix_attempts_open", "machine_id", "id", postgresql_where=text("ended_at IS NULL")),
         # A heartbeat updates the row in place: room on the page keeps it a heap-only update.
         {"postgresql_with": {"fillfactor": 70}},

@@ -14,10 +14,10 @@ import asyncpg
 import structlog
 
 from db.connection import connect_raw
+from db.vitals import LEADER_LOCK
 
 log = structlog.get_logger()
 
-LOCK_KEY = 0x53_69_6D_50_6C_61_6E  # "SimPlan": advisory locks are numbers, and belong to one database
 ANSWER_SECONDS = 5.0  # a connection that is silent for longer counts as broken
 BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
 
@@ -47,7 +47,9 @@ class Leadership:
                 self._connection = await connect_raw(self._url, application="leader")
             if self.held:
                 await self._connection.execute("SELECT 1", timeout=ANSWER_SECONDS)
-            elif await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY, timeout=ANSWER_SECONDS):
+            elif await self._connection.fetchval(
+                "SELECT pg_try_advisory_lock($1)", LEADER_LOCK, timeout=ANSWER_SECONDS
+            ):
                 self.held = True
                 log.info("leadership_won")
         except BROKEN as error:

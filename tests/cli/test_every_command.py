@@ -49,7 +49,7 @@ COMMANDS: dict[str, list[str]] = {
     "machines resume": ["TWFjaGluZTox"],
     "machines delete": ["TWFjaGluZTox"],
 }
-OF_THE_DATABASE = {"up", "migrate", "token create", "token list", "token revoke"}
+OF_THE_DATABASE = {"up", "migrate", "doctor", "token create", "token list", "token revoke"}
 
 
 def names(group: Any, prefix: str = "") -> Iterator[str]:

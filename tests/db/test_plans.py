@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from db import attempts, convergence, simulations, watchers
+from db import attempts, convergence, simulations, vitals, watchers
 from db.convergence import START, Column
 
 Rows = Any  # the fixture of conftest.py
@@ -257,3 +257,8 @@ async def test_what_is_forgotten_is_found_without_a_walk_through_all_simulations
         await watchers.sweep(session, LEASE)
 
     assert_by_index(await filled.plans_of(sweep))
+
+
+async def test_how_it_is_doing_is_read_without_what_has_ended(filled: Filled) -> None:
+    plans = await filled.plans_of(lambda session: vitals.read(session, LEASE))
+    assert_by_index(plans, "ix_attempts_lost")

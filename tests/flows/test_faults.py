@@ -28,7 +28,7 @@ LONG_LEASE = {**BRISK, "SIMULATIONS_LEASE_SECONDS": "60"}
 # A scheduler that takes another lock than everybody else, and so leads whoever else does.
 SECOND_LEADER = (
     "-c",
-    "import sys, scheduler.leader, scheduler.__main__ as it; scheduler.leader.LOCK_KEY += 1; sys.exit(it.main())",
+    "import sys, scheduler.leader, scheduler.__main__ as it; scheduler.leader.LEADER_LOCK += 1; sys.exit(it.main())",
 )
 DRAIN = "mutation Drain($id: ID!) { drainMachine(input: {id: $id}) { userErrors { message } } }"
 RESUME = "mutation Resume($id: ID!) { resumeMachine(input: {id: $id}) { userErrors { message } } }"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from db.connection import connect_raw
-from scheduler.leader import LOCK_KEY, Leadership, leadership
+from db.vitals import LEADER_LOCK
+from scheduler.leader import Leadership, leadership
 
 
 async def _end_the_leaders_connection(url: str) -> None:
@@ -62,4 +63,4 @@ async def test_each_installation_has_a_leader_of_its_own(database_url: str, empt
 
 def test_the_key_of_the_lock_never_changes() -> None:
     """Two releases side by side elect one leader."""
-    assert LOCK_KEY == 23478341288616302
+    assert LEADER_LOCK == 23478341288616302

@@ -1,0 +1,227 @@
+"""`doctor`: each thing that is wrong is found, said with what to do, and left as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from typer.testing import CliRunner
+
+from cli import doctor_database
+from cli.app import app
+from cli.doctor import Level, judge_disk
+from db.connection import connect_raw, create_engine
+from db.vitals import LEADER_LOCK, Leader
+
+ROOT = Path(__file__).parents[2]
+ALIVE = "INSERT INTO coverage SELECT role, now(), now() FROM unnest('{graph,scheduler}'::text[]) AS role"
+
+Found = dict[str, list[dict[str, str]]]
+Ask = Callable[..., tuple[int, Found]]
+
+
+@pytest.fixture
+def execute(database_url: str) -> Callable[[str], None]:
+    """Change the database as a test needs it."""
+
+    async def run(statement: str) -> None:
+        engine = create_engine(database_url, pool_size=1)
+        async with engine.begin() as connection:
+            for each in statement.split(";"):
+                await connection.execute(text(each))
+        await engine.dispose()
+
+    return lambda statement: asyncio.run(run(statement))
+
+
+@pytest.fixture
+def ask(database_url: str, tmp_path: Path) -> Ask:
+    """Run it on the test's database; the exit code, and the findings by what was looked at."""
+
+    def ask(**environment: str) -> tuple[int, Found]:
+        given = {"DATABASE_URL": database_url, "SIMULATIONS_DATA_DIR": str(tmp_path / "data"), "PORT": "0"}
+        ran = CliRunner().invoke(app, ["doctor", "--json"], env={**given, **environment})
+        assert ran.exception is None or isinstance(ran.exception, SystemExit), ran.exception
+        told = json.loads(ran.stdout)
+        assert told["ok"] is (ran.exit_code == 0)
+        found: Found = {}
+        for finding in told["findings"]:
+            found.setdefault(finding["check"], []).append(finding)
+        return ran.exit_code, found
+
+    return ask
+
+
+def only(found: Found, check: str, level: str) -> dict[str, str]:
+    [finding] = [each for each in found[check] if each["level"] == level]
+    return finding
+
+
+def test_an_installation_that_is_well(ask: Ask, execute: Callable[[str], None], database_url: str) -> None:
+    execute(ALIVE)
+
+    async def led() -> tuple[int, Found]:
+        leader: Any = await connect_raw(database_url, application="leader")
+        await leader.execute("SELECT pg_advisory_lock($1)", LEADER_LOCK)
+        try:
+            return await asyncio.to_thread(ask)
+        finally:
+            await leader.close()
+
+    code, found = asyncio.run(led())
+    assert code == 0, found
+    assert {each["level"] for check in found if check != "machines" for each in found[check]} == {"ok"}, found
+    assert "PostgreSQL 18" in only(found, "database", "ok")["sentence"]
+
+
+def test_nobody_is_alive(ask: Ask) -> None:
+    code, found = ask()
+    assert code == 1
+    assert only(found, "graph", "problem")["advice"].startswith("Start one")
+    assert only(found, "scheduler", "problem")["sentence"] == "No scheduler plans."
+    assert only(found, "machines", "warning")["sentence"] == "There is no machine."
+
+
+def test_what_was_alive_is_silent_and_a_machine_with_it(ask: Ask, execute: Callable[[str], None]) -> None:
+    execute(
+        "INSERT INTO coverage SELECT role, now() - interval '2 h', now() - interval '1 h' "
+        "FROM unnest('{graph,scheduler}'::text[]) AS role;"
+        "INSERT INTO machines (name, engine, engine_key, cpus, memory_gib, heartbeat_at) "
+        "VALUES ('big', 'local', 'k', 1, 1, now() - interval '1 h')"
+    )
+    code, found = ask()
+    assert code == 1
+    assert "for 1 h" in only(found, "graph", "problem")["sentence"]
+    assert "Nothing was heard of the machine big for 1 h" in only(found, "machines", "warning")["sentence"]
+
+
+def test_a_leader_that_hangs_is_told_from_none(ask: Ask, database_url: str) -> None:
+    async def hanging() -> tuple[int, Found]:
+        leader: Any = await connect_raw(database_url, application="leader")
+        await leader.execute("SELECT pg_advisory_lock($1)", LEADER_LOCK)
+        try:
+            return await asyncio.to_thread(ask)
+        finally:
+            await leader.close()
+
+    code, found = asyncio.run(hanging())
+    assert code == 1
+    assert "The scheduler that leads hangs" in only(found, "scheduler", "problem")["sentence"]
+
+
+def test_a_clock_that_was_set_back_and_a_queue_that_nothing_fits(ask: Ask, execute: Callable[[str], None]) -> None:
+    execute(
+        "INSERT INTO coverage VALUES ('graph', now(), now() + interval '5 min'), ('scheduler', now(), now());"
+        "INSERT INTO simulations (project_id, name, entrypoint, created_by, waiting, queued_at) "
+        "VALUES (1, 's', '{true}', 'me', 'NO_MACHINE_FITS', now() - interval '1 h')"
+    )
+    code, found = ask()
+    assert code == 1
+    assert re.search(r"(4 min 5\d\.?\d* s|5 min) in the future", only(found, "clock", "problem")["sentence"]), found
+    assert only(found, "queue", "warning")["sentence"].startswith("1 simulations wait for a machine that there is not")
+
+
+def test_a_schema_that_is_old_or_missing(ask: Ask, execute: Callable[[str], None], empty_database_url: str) -> None:
+    execute("UPDATE alembic_version SET version_num = '0001'")
+    code, found = ask()
+    assert code == 1
+    assert only(found, "schema", "problem")["advice"] == "Stop the service everywhere, then run: simulations migrate"
+    assert "graph" not in found
+    code, found = ask(DATABASE_URL=empty_database_url)
+    assert code == 1
+    assert only(found, "schema", "problem")["advice"] == "Run: simulations migrate"
+
+
+@pytest.mark.parametrize(
+    ("environment", "check", "said"),
+    [
+        ({"DATABASE_URL": "mysql://x"}, "database", "not the URL of a PostgreSQL database"),
+        ({"DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/x"}, "database", "No PostgreSQL server answers"),
+        ({"PORT": "many"}, "settings", "PORT: "),
+        ({"SIMULATIONS_LEASE_SECONDS": "0"}, "settings", "SIMULATIONS_LEASE_SECONDS"),
+        ({"SIMULATIONS_DATA_DIR": "/dev/null"}, "data directory", "is a file"),
+        ({"HOST": "no.such.host.invalid"}, "port", "no address of this machine"),
+    ],
+)
+def test_settings_that_can_not_be_used(ask: Ask, environment: dict[str, str], check: str, said: str) -> None:
+    code, found = ask(**environment)
+    assert code == 1
+    finding = only(found, check, "problem")
+    assert said in finding["sentence"]
+    assert "secret" not in str(found)
+
+
+def test_a_port_that_is_taken_is_taken_by_somebody(ask: Ask) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        _, found = ask(PORT=str(other.getsockname()[1]))
+        assert f"pid {os.getpid()}" in only(found, "port", "problem")["sentence"]
+        assert "PORT=" in only(found, "port", "problem")["advice"]
+
+
+def test_where_a_login_is_needed_there_must_be_a_token(ask: Ask, execute: Callable[[str], None]) -> None:
+    execute(ALIVE)
+    _, found = ask(SIMULATIONS_PUBLIC_URL="https://sims.example.org")
+    assert "simulations token create" in only(found, "login", "problem")["advice"]
+
+
+def test_a_transaction_that_somebody_forgot_is_found(database_url: str) -> None:
+    async def look() -> list[tuple[int, str, float]]:
+        from db.connection import session_factory
+        from db.vitals import forgotten
+
+        other: Any = await connect_raw(database_url, application="psql")
+        await other.execute("BEGIN")
+        engine = create_engine(database_url, pool_size=1)
+        try:
+            async with session_factory(engine)() as session:
+                return list(await forgotten(session, timedelta(0)))
+        finally:
+            await engine.dispose()
+            await other.close()
+
+    [(_, application, _)] = asyncio.run(look())
+    assert application == "simulations-psql"
+
+
+def test_nothing_is_changed(ask: Ask, tmp_path: Path) -> None:
+    ask()
+    assert list(tmp_path.iterdir()) == [], "not even the data directory is made"
+
+
+def test_judgements() -> None:
+    assert judge_disk(Path("/x"), 50, 1000, 5).level is Level.PROBLEM
+    assert judge_disk(Path("/x"), 500, 1000, 5).level is Level.WARNING
+    assert judge_disk(Path("/x"), 5000, 10_000, 0).level is Level.PROBLEM
+    assert judge_disk(Path("/x"), 5000, 10_000, -1).level is Level.OK
+    assert doctor_database.judge_clock(1.0)[1] == "ok"
+    assert "1 min 13 s behind" in doctor_database.judge_clock(-73)[2]
+    assert doctor_database.judge_connections(95, 100)[0][1] == "warning"
+    assert doctor_database.judge_connections(10, 100) == []
+    lease = timedelta(seconds=30)
+    alive = doctor_database.judge_beats({"graph": 1.0, "scheduler": 1.0}, Leader(1, None, 5.0), lease)
+    assert [level for _, level, _, _ in alive] == ["ok", "ok"]
+    between = doctor_database.judge_beats({"graph": 1.0, "scheduler": 1.0}, None, lease)
+    assert [level for _, level, _, _ in between] == ["ok", "ok", "warning"]
+
+
+def test_people_get_a_line_for_each_and_the_advice_below(database_url: str, tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "cli", "doctor"],
+        env={**os.environ, "DATABASE_URL": database_url, "SIMULATIONS_DATA_DIR": str(tmp_path), "PORT": "0"},
+        capture_output=True, text=True, cwd=ROOT, timeout=100, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert "ok       settings: The settings can be used.\n" in ran.stdout
+    assert "PROBLEM  graph: No graph process is alive, so no report can be delivered.\n         Start one" in ran.stdout
+    assert ran.stderr == ""
