@@ -10,8 +10,26 @@ export interface Who {
   expiresAt: string | null;
 }
 
+/** Too many have failed from this address: for so long nobody is let in. */
+export class TooSoon extends Error {
+  readonly seconds: number;
+
+  constructor(sentence: string, seconds: number) {
+    super(sentence);
+    this.seconds = seconds;
+  }
+}
+
 class Session {
   who = $state<Who | null>(null);
+  /** Who one was, when that has ended without being asked to: expired, revoked, signed out elsewhere. */
+  ended = $state<Who | null>(null);
+  readonly #partings: (() => void)[] = [];
+
+  /** What to do when somebody leaves or somebody else comes: whatever is kept of the one before is not theirs to see. */
+  atParting(act: () => void): void {
+    this.#partings.push(act);
+  }
 
   /** Whether somebody with a role, or a higher one, asks. */
   may(role: Who['role']): boolean {
@@ -25,10 +43,16 @@ class Session {
       const response = await fetch('/session', { headers: { accept: 'application/json' } });
       clock.set(response.headers.get('date'));
       if (response.status === 401) connection.enter('signed-out');
-      this.who = response.ok ? ((await response.json()) as Who) : null;
+      if (response.ok) this.who = (await response.json()) as Who;
     } catch {
       // Not reachable: the connection says so.
     }
+  }
+
+  /** The server asks for a token, and this page thought that it had shown one. */
+  over(): void {
+    if (this.who !== null) this.ended = this.who;
+    this.who = null;
   }
 
   /** Exchange a token for a cookie. Throws an `Error` whose message is the server's sentence. */
@@ -38,17 +62,28 @@ class Session {
       headers: { 'content-type': 'application/json', accept: 'application/json' },
       body: JSON.stringify({ token }),
     }).catch(() => {
-      throw new Error('The server cannot be reached.');
+      throw new Error('The server cannot be reached. Try again in a moment.');
     });
+    if (response.status === 429) throw new TooSoon(await sentenceOf(response), Number(response.headers.get('retry-after')) || 60);
     if (!response.ok) throw new Error(await sentenceOf(response));
-    this.who = (await response.json()) as Who;
+    const who = (await response.json()) as Who;
+    if (this.ended !== null && this.ended.name !== who.name) this.#part();
+    [this.who, this.ended] = [who, null];
     reconnect();
   }
 
+  /** End the cookie. Throws an `Error` where the server could not be told: then one is still signed in. */
   async signOut(): Promise<void> {
-    await fetch('/session', { method: 'DELETE' });
-    this.who = null;
+    const response = await fetch('/session', { method: 'DELETE' }).catch(() => null);
+    if (!response?.ok) throw new Error('You are still signed in: the server could not be told.');
+    [this.who, this.ended] = [null, null];
+    this.#part();
     reconnect();
+    await this.look();
+  }
+
+  #part(): void {
+    for (const act of this.#partings) act();
   }
 }
 

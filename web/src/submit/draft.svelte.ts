@@ -4,6 +4,7 @@
  * disk, for it holds secrets.
  */
 import type { ResultOf } from '../api/graphql';
+import { session } from '../api/session.svelte';
 import type { SimulationToRepeat } from './documents';
 import { typedDuration } from './duration';
 import { shellOf } from '../ui/format';
@@ -158,3 +159,5 @@ function textOf(draft: Draft): string {
 }
 
 export const form = new Form();
+
+session.atParting(() => form.fill(blank()));
