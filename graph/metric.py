@@ -10,12 +10,15 @@ import strawberry
 from db.metrics import Summary
 from graph.scalars import Step
 from graph.terms import MetricMode
+from policy.direction import goes_up
 
 
 @strawberry.type(description="What a metric came to so far, over all attempts: what later ones said anew counts once.")
 class Metric:
     name: str
-    mode: MetricMode = strawberry.field(description="Which way it is to go, as createSimulation said; else MIN.")
+    mode: MetricMode = strawberry.field(
+        description="Which way it is to go: as createSimulation said, else as its name tells, else MIN."
+    )
     count: int = strawberry.field(description="How many points there are.")
     last_step: Step = strawberry.field(description="The newest step.")
     last_value: float | None = strawberry.field(description="There; null if it is not finite.")
@@ -45,6 +48,11 @@ class Metric:
             max_step=Step(summary.max_step) if summary.max_step is not None else None,
             max_value=summary.max_value,
         )
+
+
+def usual_mode(metric: str) -> MetricMode:
+    """Which way a metric goes that createSimulation did not speak of."""
+    return MetricMode.MAX if goes_up(metric) else MetricMode.MIN
 
 
 @strawberry.input(description="Something that the simulation will report.")

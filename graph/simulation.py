@@ -24,10 +24,10 @@ from graph.errors import UserError, UserErrorCode, refusals_told, user_error
 from graph.ids import number_asked, number_of
 from graph.inputs import Invalid, SimulationAsked, check
 from graph.log import LogConnection, page_of_log
-from graph.metric import Metric, MetricInput
+from graph.metric import Metric, MetricInput, usual_mode
 from graph.project import Project
 from graph.scalars import Step
-from graph.terms import MetricMode, OrderDirection, Reason, SimulationOrder, SimulationState, Sort, WaitingReason
+from graph.terms import OrderDirection, Reason, SimulationOrder, SimulationState, Sort, WaitingReason
 
 if TYPE_CHECKING:
     from graph.machine import Machine
@@ -190,7 +190,7 @@ class Simulation(relay.Node):
     @strawberry.field(description="What it has reported, by name.")
     async def metrics(self, info: Info) -> list[Metric]:
         found = await info.context.loaders.metrics.load(self.row.id)
-        return [Metric.of(each, self.row.metric_modes.get(each.metric, MetricMode.MIN)) for each in found]
+        return [Metric.of(each, self.row.metric_modes.get(each.metric) or usual_mode(each.metric)) for each in found]
 
     @strawberry.field(
         description="The curve of a metric, with at most `maxPoints` points (1 to 100,000), chosen so that its shape, "
@@ -334,7 +334,8 @@ class CreateSimulationInput:
     priority: int = strawberry.field(default=0, description="Higher goes first.")
     limits: LimitsInput = strawberry.field(default_factory=LimitsInput)
     metrics: list[MetricInput] = strawberry.field(
-        default_factory=list, description="Which way its metrics are to go: those that are not named are to go down."
+        default_factory=list,
+        description="Which way its metrics are to go, where their names don't tell: an accuracy goes up, a loss down.",
     )
     attended: bool = strawberry.field(
         default=False,
