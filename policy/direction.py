@@ -9,51 +9,18 @@ from __future__ import annotations
 import re
 
 _WORDS = re.compile(r"[A-Z]?[a-z]+\d*|[A-Z]+(?![a-z])\d*|\d+")
-_DOWN = frozenset(
-    ["loss", "error", "err", "regret", "distance", "perplexity", "ppl", "nll", "residual", "neg", "negative", "latency"]
-)
-_UP = frozenset(
-    # Classification and retrieval, segmentation, images, text, reinforcement learning, regression, speed.
-    [
-        "accuracy",
-        "acc",
-        "auc",
-        "auroc",
-        "auprc",
-        "f1",
-        "precision",
-        "recall",
-        "specificity",
-        "sensitivity",
-        "map",
-        "ap",
-        "ndcg",
-        "mrr",
-        "kappa",
-        "mcc",
-        "top1",
-        "top5",
-        "hits",
-        "iou",
-        "miou",
-        "dice",
-        "psnr",
-        "ssim",
-        "bleu",
-        "rouge",
-        "meteor",
-        "cider",
-        "reward",
-        "return",
-        "returns",
-        "score",
-        "success",
-        "r2",
-        "likelihood",
-        "elbo",
-        "throughput",
-    ]
-)
+_DOWN = frozenset({
+    "loss", "error", "err", "regret", "distance", "perplexity", "ppl", "nll", "residual", "neg", "negative", "latency",
+})  # fmt: skip
+_UP = frozenset({
+    "accuracy", "acc", "auc", "auroc", "auprc", "f1", "precision", "recall", "specificity", "sensitivity", "kappa",
+    "mcc", "top1", "top5",  # classification
+    "map", "ap", "ndcg", "mrr", "hits",  # retrieval, detection
+    "iou", "miou", "dice", "psnr", "ssim",  # images
+    "bleu", "rouge", "meteor", "cider",  # text
+    "reward", "return", "returns", "score", "success",  # reinforcement learning
+    "r2", "likelihood", "elbo", "throughput",
+})  # fmt: skip
 
 
 def goes_up(metric: str) -> bool:
