@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progre
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
 LOCK := $(COMPILE) pyproject.toml
 
-.PHONY: run test test-containers check web chromium chaos bench bench-peers help lock schema examples clean
+.PHONY: run test test-containers check web chromium chaos bench bench-peers docs help lock schema examples clean
 
 help: ## What can be done here
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ bench-peers: $(VENV)/peers/installed ## The same work done by an MLflow tracking
 
 schema: $(VENV)/installed-run ## Write graph/schema.graphql anew, after the schema was changed on purpose
 	@$(BIN)/python -m graph.export > graph/schema.graphql
+
+docs: $(VENV)/installed-run ## Write docs/settings.md anew, after settings.py was changed
+	@$(BIN)/python docs/settings_reference.py
 
 lock: $(VENV)/installed-test ## Make the locks anew from pyproject.toml; UPGRADE=--upgrade takes newer versions
 	@$(LOCK) $(UPGRADE) --all-extras -o requirements-test.lock

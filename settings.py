@@ -49,16 +49,16 @@ class Settings(BaseSettings):
     )
 
     # Where
-    host: str = Field("127.0.0.1", validation_alias=_plain("HOST"))
-    port: int = Field(8000, ge=0, le=65535, validation_alias=_plain("PORT"))
-    database_url: str | None = Field(None, validation_alias=_plain("DATABASE_URL"))
+    host: str = Field("127.0.0.1", validation_alias=_plain("HOST"))  # where it listens
+    port: int = Field(8000, ge=0, le=65535, validation_alias=_plain("PORT"))  # 0: any that is free
+    database_url: str | None = Field(None, validation_alias=_plain("DATABASE_URL"))  # None: an embedded PostgreSQL
     database_password_file: Path | None = None  # its one line is the password, which DATABASE_URL then has not
     data_dir: Path | None = None  # None: the XDG data directory, as root /var/lib/simulations
     public_url: str | None = None  # where supervisors reach the API; None: http://127.0.0.1:PORT
 
     # Who may reach it; README and SECURITY.md tell the whole of it
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()  # names it is called by, comma-separated; *.example.org
-    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()  # of other web pages that may use it (CORS), comma-sep.
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()  # names it is called by; *.example.org
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()  # of other web pages that may use it (CORS)
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()  # whose X-Forwarded-* count: addresses, networks, names
     admin_token_file: Path | None = None  # a token that is made ADMIN at the start; only its owner may read the file
     submits_per_minute: int = Field(6_000, ge=1)  # of each token, by each process; that many may come at once
@@ -84,11 +84,11 @@ class Settings(BaseSettings):
     local_machine: bool = True  # off: only machines made by createMachine
     machine_name: str | None = None  # None: the host's name
     machine_price_per_hour: Decimal = Field(Decimal(0), ge=0, max_digits=12, decimal_places=6)
-    working_directory_roots: Annotated[tuple[Path, ...], NoDecode] = ()  # colon-separated; empty: anywhere
+    working_directory_roots: Annotated[tuple[Path, ...], NoDecode] = ()  # empty: anywhere
     currency: str = Field("USD", pattern=r"^[A-Z]{3}$")  # one per installation (ISO 4217)
 
     # Logs
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"  # this and what is worse
 
     @field_validator("working_directory_roots", mode="before")
     @classmethod

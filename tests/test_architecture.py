@@ -19,7 +19,8 @@ ROOMS = ("graph", "scheduler", "policy", "runner", "db", "cli")
 # DESIGN.md, section 1; what a package manager, a reader or a container wants beside it.
 REQUIRED = {
     *ROOMS, "alembic", "tests", "benchmarks", "examples", "settings.py", "pyproject.toml", "Dockerfile",
-    "docker-compose.yml", "README.md", "SECURITY.md", "CHANGELOG.md", "LICENSE", "Makefile", "requirements.lock",
+    "docker-compose.yml", "README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "Makefile",
+    "requirements.lock",
 }  # fmt: skip
 ALLOWED = {"web", "docs", "requirements-*.lock"}
 NEVER_COMMITTED = {"__pycache__", "node_modules", "dist", "*.egg-info"}
