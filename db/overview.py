@@ -40,6 +40,6 @@ async def read(session: AsyncSession, *, project_id: int | None = None, scope: S
         .where(Simulation.state.in_(ACTIVE), within(Simulation.project_id, projects))
         .group_by(Simulation.state)
     )
-    counts = dict((await session.execute(counted)).tuples().all())
+    counts = {row[0]: row[1] for row in await session.execute(counted)}
     held = await session.execute(*((_HELD,) if projects is None else (_HELD_IN, {"projects": list(projects)})))
     return Overview(counts, [Holding(*row) for row in held])

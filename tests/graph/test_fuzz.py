@@ -65,7 +65,7 @@ def fuzzed(share: float = 1.0) -> Callable[[Test], Test]:
     """The same operations each time, or as many new ones as are asked for."""
     asked = os.environ.get("FUZZ_OPERATIONS")
     return settings(
-        max_examples=max(1, int(int(asked or 300) * share)),
+        max_examples=max(1, int(int(asked or 500) * share)),
         derandomize=asked is None,
         database=None,
         deadline=None,
