@@ -79,6 +79,8 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(2.0, gt=0, le=3600)  # how often an idle supervisor reports
     stop_grace_seconds: float = Field(10.0, ge=0, le=3600)  # between SIGTERM and SIGKILL
     retry_backoff_seconds: float = Field(5.0, ge=0, le=86_400)  # before the first retry; doubles, at most 100 times it
+    scheduler_metrics_port: int | None = Field(None, ge=1, le=65535)  # its own numbers for Prometheus; none: untold
+    scheduler_metrics_host: str = "127.0.0.1"  # where it tells them; without a login
 
     # This host as a machine
     local_machine: bool = True  # off: only machines made by createMachine

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -29,13 +30,16 @@ from cli.options import DEFAULT_URL
 from cli.progress import progress
 from cli.signals import Signals
 from cli.terminal import say
-from db import connection, embedded, schema, way_in
+from db import connection, embedded, schema, vitals, way_in
 
 GRACE_SECONDS = 10.0
 READY_POLL_SECONDS = 0.1
 STILL_WAITING_SECONDS = 30.0
 DATABASE_POLL_SECONDS = 1.0
 DATABASE_PAUSE_SECONDS = 5.0
+NEW_DATABASE_MIB = 200  # its files, PostgreSQL's programs for a user of its own, and the first log of changes
+FULL_MIB = 100
+CLOCK_SECONDS = 2.0
 ROSTER = "children.json"
 NOT_FOR_CHILDREN = frozenset({"SIMULATIONS_TOKEN", "SIMULATIONS_TOKEN_FILE", "SIMULATIONS_DATABASE_PASSWORD_FILE"})
 
@@ -110,6 +114,7 @@ def _up(signals: Signals, errands: Sequence[Program]) -> None:
         ports.choose_port(settings.host, settings.port),
     )
     with embedded.lock(place.data_directory, place.url):
+        _require_room(place.data_directory, settings)
         roster = Roster(place.data_directory / ROSTER)
         if roster.end_leftovers():
             say("Ended what an earlier run, which was killed, had left behind.")
@@ -146,12 +151,30 @@ def _database(settings: knobs.Settings, place: Place) -> Iterator[tuple[str, Dat
         yield server.url, server
 
 
+def _require_room(directory: Path, settings: knobs.Settings) -> None:
+    """Say that the disk is nearly full; make no database where it would not fit. Raises `StartFailed`."""
+    free_mib = shutil.disk_usage(directory).free // 2**20
+    if settings.database_url is None and not (directory / "postgres").exists() and free_mib < NEW_DATABASE_MIB:
+        raise StartFailed(
+            f"Only {free_mib} MiB are free in {directory}, and a new database needs {NEW_DATABASE_MIB}: none was "
+            "made. Make room, or choose another directory with SIMULATIONS_DATA_DIR."
+        )
+    if free_mib < FULL_MIB:
+        say(f"Only {free_mib} MiB are free in {directory}: make room before the database stops, and logs are lost.")
+
+
 async def _require_usable(settings: knobs.Settings, url: str) -> None:
     engine = connection.create_engine(url, pool_size=1, application="up")
     try:
         await connection.check_server(engine)
         await schema.require_current(engine)
         async with connection.session_factory(engine)() as session, session.begin():
+            ahead = await vitals.from_the_future(session)
+            if ahead > CLOCK_SECONDS:
+                say(
+                    f"The database's clock was set back: a heartbeat lies {ahead:.0f} s in the future. Silence is "
+                    "noticed only when that time has come. `simulations doctor` says more."
+                )
             await way_in.require(session, settings.read_admin_token(), why=settings.why_login)
     finally:
         await engine.dispose()

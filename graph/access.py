@@ -61,6 +61,7 @@ class Rule:
 
 READ = Rule(Role.VIEWER)
 RUN = Rule(Role.OPERATOR)
+READ_EVERYWHERE = Rule(Role.VIEWER, everywhere=True)
 OPERATE = Rule(Role.OPERATOR, everywhere=True)
 ADMINISTER = Rule(Role.ADMIN, everywhere=True)
 ATTEMPT = Rule(None)
@@ -106,6 +107,13 @@ def may(viewer: Viewer, operation: str) -> bool:
 def operations_of(viewer: Viewer) -> list[str]:
     """The names of the root fields that the viewer may use, in the table's order."""
     return [operation.partition(".")[2] for operation in TABLE if may(viewer, operation)]
+
+
+def require(viewer: Viewer, rule: Rule) -> None:
+    """Raise `Unauthenticated` or `Forbidden` unless the viewer has what the rule asks for."""
+    refusal = _refusal(viewer, rule)
+    if refusal is not None:
+        raise refusal
 
 
 def _refusal(viewer: Viewer, rule: Rule) -> Forbidden | Unauthenticated | None:
@@ -178,9 +186,7 @@ def root_fields(schema: GraphQLSchema) -> Iterator[tuple[str, GraphQLField]]:
 
 def _check(info: GraphQLResolveInfo[Any], rule: Rule) -> Context:
     context: Context = info.context
-    refusal = _refusal(context.viewer, rule)
-    if refusal is not None:
-        raise refusal
+    require(context.viewer, rule)
     return context
 
 

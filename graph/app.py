@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from http import HTTPStatus
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -27,9 +27,12 @@ from graph.context import Sessions
 from graph.doors import Doors
 from graph.entry import Entry
 from graph.errors import DATABASE_AWAY
+from graph.exposition import Exposition
 from graph.headers import Headers
 from graph.hub import Hub
 from graph.login import Login
+from graph.meters import Meters
+from graph.requests import Requests
 from graph.schema import build_schema
 from graph.transport import Endpoint
 from graph.watching import Watching
@@ -79,18 +82,20 @@ def create_app(
             lease = timedelta(seconds=settings.lease_seconds)
             doors = Doors(factory)
             watching = Watching(factory, lease)
-            hub = Hub(factory, watching, doors.stir)
+            hub = Hub(factory, watching, doors.stir, meters)
             await stack.enter_async_context(hub.running(url if settings.notifications else None))
             await stack.enter_async_context(doors.running())
             await stack.enter_async_context(_beating(factory, lease))
             await stack.enter_async_context(watching.running())
             yield {"engine": engine, "sessions": factory, "hub": hub, "doors": doors, "closing": closing or Closing()}
 
+    meters = Meters()
     entry = Entry(settings)
     window = window or Window()
     endpoint = Endpoint(build_schema(), settings, entry, window)
     endpoint.allowed_origins = frozenset({"*"})  # Strawberry would judge sockets once more, and knows no settings
     return Application(
+        meters=meters,
         middleware=[Middleware(Where, settings)],
         lifespan=lifespan,
         exception_handlers={HTTPStatus.NOT_FOUND: window.not_found},
@@ -100,6 +105,7 @@ def create_app(
             Route("/session", Login(entry)),
             Route("/healthz", healthz),
             Route("/readyz", Readiness(None if settings.requires_login else Hosts(settings)), methods=["GET"]),
+            Route("/metrics", Exposition(meters, entry, settings), methods=["GET"]),
             *(Route(path, to_explorer) for path in ("/docs", "/redoc")),
             *window.routes,
         ],
@@ -107,10 +113,14 @@ def create_app(
 
 
 class Application(Starlette):
-    """Starlette, with what browsers are told on every answer, those to defects among them."""
+    """Starlette, with what every answer has, those to defects among them: an id, and what browsers are told."""
+
+    def __init__(self, *, meters: Meters, **given: Any) -> None:
+        super().__init__(**given)
+        self._meters = meters
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Headers(super().build_middleware_stack())
+        return Requests(Headers(super().build_middleware_stack()), self._meters)
 
 
 async def check_database(settings: Settings) -> None:

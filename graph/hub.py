@@ -24,6 +24,7 @@ from db.convergence import START, Batch, Head
 from db.notifications import Channel, Listener, listening, payload_of
 from graph.audience import Audience
 from graph.errors import DATABASE_AWAY
+from graph.meters import Meters
 from graph.watching import Watching
 
 log = structlog.get_logger()
@@ -64,8 +65,17 @@ class Tail:
     for a lock. While the database is away, everybody waits for it.
     """
 
-    def __init__(self, simulation_id: int, sessions: async_sessionmaker[AsyncSession]) -> None:
+    def __init__(
+        self,
+        simulation_id: int,
+        sessions: async_sessionmaker[AsyncSession],
+        delivered: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
+        """delivered: told, in seconds, how long it took from knowing of new batches to having told the audience."""
         self.simulation_id = simulation_id
+        self._delivered = delivered
+        self._knows_since: float | None = None  # of what was not told yet, by the loop's clock
+        self._told_end: tuple[int, int] | None = None
         self.pulse = Pulse()
         self.audience = Audience()
         self.subscribers = 0
@@ -99,6 +109,8 @@ class Tail:
 
     def _wake(self) -> None:
         self._asked += 1
+        if self._knows_since is None:
+            self._knows_since = asyncio.get_running_loop().time()
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._catch_up(), name=f"tail {self.simulation_id}")
 
@@ -165,7 +177,11 @@ class Tail:
             answered, failing = asked, False
             self._read_once.set()
             self.pulse.beat()
+            since, self._knows_since, end = self._knows_since, None, self._end
             await self.audience.tell()
+            if since is not None and end != self._told_end and self._told_end is not None:
+                self._delivered(asyncio.get_running_loop().time() - since)
+            self._told_end = end
 
     def _follows(self, batch: Batch) -> bool:
         """Whether nothing can lie between the tail's end and this batch, and it supersedes nothing.
@@ -256,7 +272,9 @@ class Hub:
         sessions: async_sessionmaker[AsyncSession],
         watching: Watching | None = None,
         tokens_changed: Callable[[], None] = lambda: None,
+        meters: Meters | None = None,
     ) -> None:
+        self._meters = meters or Meters()
         self._sessions = sessions
         self._tokens_changed = tokens_changed
         self._watching = watching
@@ -286,6 +304,7 @@ class Hub:
 
     def committed(self, simulation_id: int, batch: Batch, *, ended: bool) -> None:
         """A batch was committed by this process: wake its subscribers here now, those elsewhere in a moment."""
+        self._meters.stored(sum(len(series.steps) for series in batch.series))
         tail = self._tails.get(simulation_id)
         if tail is not None and batch.series and not ended:
             tail.give(batch)
@@ -310,7 +329,7 @@ class Hub:
         """Share the tail of a simulation's log with whoever else watches it."""
         tail = self._tails.get(simulation_id)
         if tail is None:
-            tail = self._tails[simulation_id] = Tail(simulation_id, self._sessions)
+            tail = self._tails[simulation_id] = Tail(simulation_id, self._sessions, self._meters.delivered)
             tail.stir()
         tail.subscribers += 1
         try:
@@ -320,6 +339,13 @@ class Hub:
             if not tail.subscribers:
                 self._tails.pop(simulation_id, None)
                 tail.close()
+
+    def subscribers(self) -> dict[str, int]:
+        """How many subscriptions run, by what they are of."""
+        return {
+            "log": sum(tail.subscribers for tail in self._tails.values()),
+            **{channel.name.lower(): len(watchers) for channel, watchers in self._watchers.items()},
+        }
 
     def watched(self, simulation_id: int) -> AbstractContextManager[None]:
         """Somebody watches this simulation while the block runs: an attended one runs only then."""

@@ -29,6 +29,7 @@ from runner.local import LocalEngine
 from scheduler.host import HostLoop
 from scheduler.identity import this_host
 from scheduler.leader import Leadership, leadership
+from scheduler.meters import Meters, told
 from scheduler.planner import Planner
 from scheduler.rhythm import keep
 from settings import Settings, SettingsError, configure_logs, load
@@ -78,6 +79,8 @@ async def _schedule(chosen: Settings) -> None:
     data_directory = chosen.data_dir or default_data_directory()
     async with AsyncExitStack() as stack:
         host_id = stack.enter_context(this_host(data_directory))
+        meters = Meters()
+        stack.enter_context(told(meters, chosen.scheduler_metrics_host, chosen.scheduler_metrics_port))
         url = chosen.database_url or find_url(data_directory)
         if url is None:
             raise NoDatabase(
@@ -114,8 +117,12 @@ async def _schedule(chosen: Settings) -> None:
             await stack.enter_async_context(listening(url, (Channel.SIMULATIONS, Channel.MACHINES), heard))
 
         async def plan(by_timer: bool) -> None:
-            if await _leads(candidate, by_timer):
+            leads = await _leads(candidate, by_timer)
+            meters.leads.set(leads)
+            if leads:
+                began = asyncio.get_running_loop().time()
                 summary = await (planner.tick() if by_timer else planner.plan())
+                meters.planned(asyncio.get_running_loop().time() - began, summary.assigned, summary.refused)
                 if host_id in summary.hosts:
                     host_wake.set()
                 if summary.unfinished:

@@ -1,0 +1,61 @@
+"""What a scheduler counts of itself, and tells Prometheus on a port of its own, `SIMULATIONS_SCHEDULER_METRICS_PORT`.
+
+Only here is known how long planning takes, and nothing of it has to pass through the database to be told: each
+scheduler is a target of its own, and those that do not lead say so. What the rows say is told by graph's `/metrics`.
+There is no login: it listens on the loopback address unless a setting says otherwise, and tells numbers without names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
+
+from settings import SettingsError
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Meters:
+    """The counters of one scheduler."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._plan = Histogram(
+            "simulations_plan_seconds", "Rounds of the planner that leads.", buckets=BUCKETS, registry=self.registry
+        )
+        self._assigned = Counter(
+            "simulations_assignments", "Simulations that were given a machine.", registry=self.registry
+        )
+        self._refused = Counter(
+            "simulations_refused_assignments", "Placements that no longer fitted.", registry=self.registry
+        )
+        self.leads = Gauge("simulations_leads", "Whether this scheduler is the one that plans.", registry=self.registry)
+
+    def planned(self, seconds: float, assigned: int, refused: int) -> None:
+        """A round is over."""
+        self._plan.observe(seconds)
+        self._assigned.inc(assigned)
+        self._refused.inc(refused)
+
+
+@contextmanager
+def told(meters: Meters, host: str, port: int | None) -> Iterator[None]:
+    """Tell the counters over HTTP while the block runs; without a port, nobody. Raises `SettingsError`."""
+    if port is None:
+        yield
+        return
+    try:
+        server, thread = start_http_server(port, host, meters.registry)
+    except OSError as error:
+        raise SettingsError(
+            f"SIMULATIONS_SCHEDULER_METRICS_PORT: can't listen on {host}:{port}: {error.strerror}. Choose another one."
+        ) from error
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
