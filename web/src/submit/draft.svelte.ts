@@ -49,6 +49,8 @@ export interface Draft {
 
 export const RETRYABLE: readonly Retryable[] = ['MACHINE_LOST', 'EXIT_CODE', 'LAUNCH_ERROR'];
 
+const MOST_METRICS = 100; // as the API takes
+
 export function parameterOf(key = '', value: unknown = ''): Parameter {
   if (typeof value === 'string') return { ...pairOf(key, value), kind: value === '' || isReadAsJson(value) ? 'text' : 'auto' };
   return { ...pairOf(key, JSON.stringify(value)), kind: value !== null && typeof value === 'object' ? 'json' : 'auto' };
@@ -107,9 +109,7 @@ export function draftOf(simulation: NonNullable<ResultOf<typeof SimulationToRepe
     maxRuntime: limits.maxRuntimeSeconds === null ? '' : typedDuration(limits.maxRuntimeSeconds),
     maxRetries: other(limits.maxRetries, 3),
     retryOn: RETRYABLE.filter((reason) => limits.retryOn.includes(reason)),
-    metrics: simulation.metrics
-      .filter(({ mode }) => mode === 'MAX')
-      .map(({ name, mode }) => ({ row: pairOf().row, name, mode })),
+    metrics: simulation.metrics.slice(0, MOST_METRICS).map(({ name, mode }) => ({ row: pairOf().row, name, mode })),
     attended: simulation.attended,
     attendedGrace: simulation.attendedGraceSeconds === null ? '' : typedDuration(simulation.attendedGraceSeconds),
   };
