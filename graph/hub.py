@@ -14,6 +14,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from time import perf_counter
 from typing import TypeVar
 
 import structlog
@@ -74,7 +75,7 @@ class Tail:
         """delivered: told, in seconds, how long it took from knowing of new batches to having told the audience."""
         self.simulation_id = simulation_id
         self._delivered = delivered
-        self._knows_since: float | None = None  # of what was not told yet, by the loop's clock
+        self._knows_since: float | None = None  # of what was not told yet
         self._told_end: tuple[int, int] | None = None
         self.pulse = Pulse()
         self.audience = Audience()
@@ -110,7 +111,7 @@ class Tail:
     def _wake(self) -> None:
         self._asked += 1
         if self._knows_since is None:
-            self._knows_since = asyncio.get_running_loop().time()
+            self._knows_since = perf_counter()  # uvloop counts milliseconds
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._catch_up(), name=f"tail {self.simulation_id}")
 
@@ -180,7 +181,7 @@ class Tail:
             since, self._knows_since, end = self._knows_since, None, self._end
             await self.audience.tell()
             if since is not None and end != self._told_end and self._told_end is not None:
-                self._delivered(asyncio.get_running_loop().time() - since)
+                self._delivered(perf_counter() - since)
             self._told_end = end
 
     def _follows(self, batch: Batch) -> bool:

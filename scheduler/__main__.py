@@ -13,6 +13,7 @@ import socket
 import sys
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from time import perf_counter
 
 import structlog
 import uvloop
@@ -120,9 +121,9 @@ async def _schedule(chosen: Settings) -> None:
             leads = await _leads(candidate, by_timer)
             meters.leads.set(leads)
             if leads:
-                began = asyncio.get_running_loop().time()
+                began = perf_counter()
                 summary = await (planner.tick() if by_timer else planner.plan())
-                meters.planned(asyncio.get_running_loop().time() - began, summary.assigned, summary.refused)
+                meters.planned(perf_counter() - began, summary.assigned, summary.refused)
                 if host_id in summary.hosts:
                     host_wake.set()
                 if summary.unfinished:

@@ -393,3 +393,25 @@ def test_migrate_brings_up_the_embedded_database_unless_it_runs(data_directory: 
         ran = command("migrate", SIMULATIONS_DATA_DIR=str(data_directory))
     assert ran.returncode == 0
     assert "Simulations runs at http://localhost:1234" in ran.stderr
+
+
+def test_a_disk_without_room_is_said_before_a_database_is_made(here: Path) -> None:
+    small = here / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=30m", "none", str(small)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("only root may mount a small disk")
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-m", "cli", "up"],
+            env={**os.environ, "SIMULATIONS_DATA_DIR": str(small / "data"), "PORT": "0"},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert ran.returncode == 1
+        assert "MiB are free" in ran.stderr
+        assert "Traceback" not in ran.stderr
+        assert not (small / "data" / "postgres").exists()
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
