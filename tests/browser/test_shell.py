@@ -1,0 +1,107 @@
+"""What is round every page: it loads, from here alone; what nothing has; what stands in for it until it is built."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import uvicorn
+from playwright.async_api import Browser, Page, expect
+from starlette.applications import Starlette
+
+from graph.headers import Headers
+from graph.window import Window
+
+Axe = Any  # the fixtures of conftest.py
+Complaints = Any
+OpenPage = Any
+Service = Any
+
+
+async def test_the_dashboard_loads_from_this_host_alone_with_a_name_for_each_page(page: Page) -> None:
+    responses: list[str] = []
+    page.on("response", lambda response: responses.append(f"{response.status} {response.url}"))
+    await page.goto("/")
+    await expect(page.get_by_role("banner")).to_contain_text("Simulations")
+    await page.get_by_role("link", name="Machines", exact=True).click()
+    await expect(page).to_have_url("/machines")
+    await expect(page.get_by_role("main")).not_to_be_empty()
+    assert {each.split()[0] for each in responses} <= {"200", "304"}, responses
+
+
+async def test_a_second_visit_loads_no_script_again(open_page: OpenPage) -> None:
+    page = await open_page("/")
+    await expect(page.get_by_role("banner")).to_contain_text("Simulations")
+    await page.goto("/")
+    await expect(page.get_by_role("banner")).to_contain_text("Simulations")
+    sizes = await page.evaluate(
+        "performance.getEntriesByType('resource').filter(e => e.name.includes('/assets/')).map(e => e.transferSize)"
+    )
+    assert sizes
+    assert not any(sizes), "all from the browser's cache"
+
+
+async def test_an_address_that_nothing_has_says_so(page: Page, complaints: Complaints, axe: Axe) -> None:
+    complaints.expect("status of 404")
+    response = await page.goto("/nowhere")
+    assert response is not None
+    assert response.status == 404
+    await expect(page.get_by_role("main")).to_contain_text("There is nothing at this address.")
+    await axe(page)
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+async def test_documentation_leads_to_graphiql(page: Page, path: str) -> None:
+    await page.goto(path)
+    await expect(page).to_have_url("/graphql")
+    await expect(page).to_have_title("GraphiQL · Simulations")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def unbuilt(tmp_path: Path) -> AsyncIterator[tuple[str, Path]]:
+    """The window alone, before anything was built: its address, and the folder of the builder."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    window = Window((tmp_path / "dist",), builder=tmp_path)
+    app = Headers(Starlette(routes=window.routes, exception_handlers={404: window.not_found}))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}", tmp_path
+    server.should_exit = True
+    await task
+    listening.close()
+
+
+async def test_a_page_says_how_far_the_build_is_and_gives_way_to_it(
+    browser: Browser, complaints: Complaints, axe: Axe, unbuilt: tuple[str, Path], built: Path
+) -> None:
+    address, folder = unbuilt
+    complaints.expect("status of 503|status of 404|WebSocket connection")  # there is no API behind this window
+    context = await browser.new_context(base_url=address)
+    page = await context.new_page()
+    complaints.watch(page, address.removeprefix("http://"))
+    await page.goto("/machines")
+    await expect(page.get_by_role("heading")).to_have_text("The dashboard is not built")
+    progress = folder / ".build" / "progress.json"
+    progress.parent.mkdir()
+    with (folder / ".build" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        progress.write_text(json.dumps({"lines": ["Installing <img src=x>"], "failure": None}))
+        await expect(page.get_by_role("heading")).to_have_text("The dashboard is being built")
+        await expect(page.get_by_role("status")).to_have_text("Installing <img src=x>")
+        await axe(page)
+    progress.write_text(json.dumps({"lines": ["Installing"], "failure": "npm does not answer."}))
+    await expect(page.get_by_role("heading")).to_have_text("The dashboard could not be built")
+    await expect(page.get_by_text("npm does not answer.")).to_be_visible()
+    shutil.copytree(built, folder / "draft")
+    (folder / "draft").rename(folder / "dist")
+    await expect(page.get_by_role("banner")).to_contain_text("Simulations")
+    await expect(page).to_have_url(f"{address}/machines")
+    await context.close()
