@@ -5,11 +5,12 @@ shell commands, Python, JavaScript; and each held against what the page shows.
     ```json variables       its variables
     ```json answer          what a query or a mutation answers
     ```json events          what a subscription tells, some of its events in order; of the open one, if there is one
-    ```console              commands after `$ `, each with what it prints
+    ```console              commands after `$ `, each with what it prints, or nothing if that is not the point
+    ```yaml NAME            a file
     ```python, js           a program, and what it prints in the ```text after it
 
-A query is asked until it answers as shown, for a page that says "a moment later" means it. A block of any other kind
-fails: what is not tried is not shown.
+A query, or a command that only reads, is tried until it answers as shown: a page that says "a moment later" means it.
+A block of any other kind fails: what is not tried is not shown.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from live import CLIENT, PATIENCE_SECONDS, ROOT, Service
 from pages import Block, Likeness, Unlike, blocks, output_like, values_in
 
 ADDRESS = "//localhost:8000"
+READS = re.compile(r"\bsimulations (show|list)\b")
 COMMENT = re.compile(r"\s{2,}# .*$")
 CONTINUED = "\\"
 BIN = Path(sys.executable).parent
@@ -43,6 +45,7 @@ class Session:
 
     def __init__(self, service: Service, home: Path, not_run: Mapping[str, str]) -> None:
         """not_run: commands that a page shows and this can't run, and where they are run instead."""
+        (home / "examples").symlink_to(ROOT / "examples")  # what else a reader finds where they are
         self.likeness = Likeness()
         self.ran: list[Block] = []
         self._service = service
@@ -87,6 +90,8 @@ class Session:
                 await self.events(block)
             case "console", ():
                 await self.commands(block)
+            case "yaml", (name,):
+                (self._home / name).write_text(block.text + "\n")
             case "python", ():
                 self._program = await self._run([sys.executable, "-c", self._at_home(block.text)])
             case "js", ():
@@ -170,8 +175,18 @@ class Session:
         for command, shown in commands_in(block.text):
             if command in self._not_run:
                 continue
-            printed = await self._run(["bash", "-c", self._at_home(command)])
-            output_like(shown, printed, self.likeness)
+            reads = READS.search(command) is not None
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while True:
+                    printed = await self._run(["bash", "-c", self._at_home(command)], may_fail=bool(shown))
+                    try:
+                        if shown:
+                            output_like(shown, printed, self.likeness)
+                        break
+                    except Unlike:
+                        if not reads:
+                            raise
+                    await asyncio.sleep(0.05)
 
     async def _run_js(self, text: str) -> str:
         (self._home / "node_modules").unlink(missing_ok=True)
@@ -186,10 +201,10 @@ class Session:
         here = self._service.address.partition(":")[2]
         return self.likeness.real(text).replace(ADDRESS, here).replace(".venv/bin/", f"{BIN}/")
 
-    async def _run(self, arguments: Sequence[str]) -> str:
+    async def _run(self, arguments: Sequence[str], *, may_fail: bool = False) -> str:
         process = await asyncio.create_subprocess_exec(
             *arguments,
-            cwd=ROOT,
+            cwd=self._home,
             env={
                 **self._service.environment,
                 "PATH": f"{BIN}:{os.environ['PATH']}",
@@ -203,7 +218,7 @@ class Session:
         )
         async with asyncio.timeout(PATIENCE_SECONDS):
             output, _ = await process.communicate()
-        assert process.returncode == 0, f"{' '.join(arguments)}\n{output.decode()}"
+        assert may_fail or process.returncode == 0, f"{' '.join(arguments)}\n{output.decode()}"
         return output.decode()
 
 

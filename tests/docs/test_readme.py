@@ -1,0 +1,37 @@
+"""The README's tour works as it is shown, and what it names is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from live import BRISK, ROOT, service_on
+from pages import blocks
+from session import Session, commands_in
+
+PAGE = ROOT / "README.md"
+NOT_RUN = {
+    "make run": "the service that this test starts",
+    "make test": "what runs this test",
+    "make examples": "make test has installed them",
+    "docker compose exec graph cat /var/lib/simulations-admin/token": "tests/containers",
+}
+
+
+@pytest.mark.timeout(300)
+async def test_the_tour_works_as_it_is_shown(database_url: str, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    with service_on(database_url, **BRISK, SIMULATIONS_MACHINE_NAME="vm") as service:
+        await service.up()
+        await Session(service, tmp_path, NOT_RUN).read(PAGE)
+
+
+def test_what_is_not_run_is_shown_and_its_targets_are_there() -> None:
+    consoles = [block for block in blocks(PAGE) if block.language == "console"]
+    shown = [command for block in consoles for command, _ in commands_in(block.text)]
+    assert set(NOT_RUN) <= set(shown)
+
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"\bmake ([a-z-]+)", PAGE.read_text(encoding="utf-8")):
+        assert re.search(rf"^{target}:", makefile, re.M), target
