@@ -48,8 +48,9 @@ bench-peers: $(VENV)/peers/installed ## The same work done by an MLflow tracking
 schema: $(VENV)/installed-run ## Write graph/schema.graphql anew, after the schema was changed on purpose
 	@$(BIN)/python -m graph.export > graph/schema.graphql
 
-docs: $(VENV)/installed-run ## Write docs/settings.md anew, after settings.py was changed
+docs: $(VENV)/installed-run ## Write docs/settings.md and docs/cli.md anew, after what they tell was changed
 	@$(BIN)/python docs/settings_reference.py
+	@$(BIN)/python docs/cli_reference.py
 
 lock: $(VENV)/installed-test ## Make the locks anew from pyproject.toml; UPGRADE=--upgrade takes newer versions
 	@$(LOCK) $(UPGRADE) --all-extras -o requirements-test.lock
