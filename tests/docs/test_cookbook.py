@@ -14,7 +14,7 @@ NOT_RUN = {
 }
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_every_example_works_as_it_is_shown(database_url: str, tmp_path: Path) -> None:
     settings = {**BRISK, "SIMULATIONS_MACHINE_NAME": "vm", "SIMULATIONS_MACHINE_PRICE_PER_HOUR": "3.60"}
     with service_on(database_url, **settings) as service:

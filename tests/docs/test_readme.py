@@ -19,7 +19,7 @@ NOT_RUN = {
 }
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_the_tour_works_as_it_is_shown(database_url: str, tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     with service_on(database_url, **BRISK, SIMULATIONS_MACHINE_NAME="vm") as service:

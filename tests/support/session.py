@@ -34,6 +34,7 @@ from live import CLIENT, PATIENCE_SECONDS, ROOT, Service
 from pages import Block, Likeness, Unlike, blocks, output_like, values_in
 
 ADDRESS = "//localhost:8000"
+PROGRAM_SECONDS = 180  # a bound for what takes seconds on a machine that does nothing else
 READS = re.compile(r"\bsimulations (show|list)\b")
 COMMENT = re.compile(r"\s{2,}# .*$")
 CONTINUED = "\\"
@@ -176,7 +177,7 @@ class Session:
             if command in self._not_run:
                 continue
             reads = READS.search(command) is not None
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(PROGRAM_SECONDS):
                 while True:
                     printed = await self._run(["bash", "-c", self._at_home(command)], may_fail=bool(shown))
                     try:
@@ -216,7 +217,7 @@ class Session:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(PROGRAM_SECONDS):
             output, _ = await process.communicate()
         assert may_fail or process.returncode == 0, f"{' '.join(arguments)}\n{output.decode()}"
         return output.decode()
