@@ -8,11 +8,15 @@ import { SvelteMap } from 'svelte/reactivity';
 
 import { request, Unreachable } from '../api/client';
 import { clock } from '../api/clock.svelte';
+import type { ResultOf } from '../api/graphql';
 import { belongs, type Filter, type Section } from './filter';
 import { list, type Row } from './query';
 
 const PAGE = 50;
+const MOST_AT_ONCE = 500; // what the server lets one page have
 const RECOUNT_MS = 1_000;
+
+type Page = ResultOf<typeof list>['simulations'];
 
 export interface Held extends Row {
   /** When the server said so, by `clock.now`: money ticks from there. */
@@ -27,6 +31,7 @@ export class Rows {
   #end: string | null = null;
   #recount: ReturnType<typeof setTimeout> | undefined;
   #round = 0;
+  #changed = new Set<string>(); // since it was last read anew
 
   total = $state<number | null>(null);
   more = $state(false);
@@ -47,23 +52,38 @@ export class Rows {
   /** Read it anew, as far as it was read. */
   async load(): Promise<void> {
     const round = ++this.#round;
-    const wanted = Math.max(PAGE, Math.min(this.#held.size, 500));
-    await this.#page(wanted, null, (rows) => {
-      if (round !== this.#round) return false; // another view has begun meanwhile
-      const fresh = new Set(rows.map((row) => row.id));
-      for (const id of this.#held.keys()) if (!fresh.has(id)) this.#held.delete(id);
-      return true;
+    const fresh = new Map<string, Held>();
+    const changed = (this.#changed = new Set<string>());
+    await this.#read(async () => {
+      let after: string | null = null;
+      do {
+        const left = Math.max(PAGE, this.#held.size) - fresh.size;
+        const page: Page = await this.#page(Math.min(left, MOST_AT_ONCE), after);
+        if (round !== this.#round) return; // another view has begun meanwhile
+        for (const row of page.nodes) fresh.set(row.id, { ...row, at: clock.now });
+        after = page.pageInfo.hasNextPage ? page.pageInfo.endCursor : null;
+        this.#note(page);
+      } while (after !== null && fresh.size < this.#held.size);
+      // What was told to have changed meanwhile is newer than what was read.
+      for (const id of this.#held.keys()) if (!fresh.has(id) && !changed.has(id)) this.#held.delete(id);
+      for (const [id, row] of fresh) if (!changed.has(id)) this.#held.set(id, row);
     });
   }
 
   async next(): Promise<void> {
     const round = this.#round;
-    await this.#page(PAGE, this.#end, () => round === this.#round);
+    await this.#read(async () => {
+      const page = await this.#page(PAGE, this.#end);
+      if (round !== this.#round) return;
+      for (const row of page.nodes) this.#held.set(row.id, { ...row, at: clock.now });
+      this.#note(page);
+    });
   }
 
   /** Take in what has changed. */
   take(row: Row): void {
     const known = this.#held.has(row.id);
+    this.#changed.add(row.id);
     if (!belongs(row, this.section, this.#filter)) {
       if (known) this.#held.delete(row.id);
     } else if (known || this.#isWithin(row)) {
@@ -100,17 +120,23 @@ export class Rows {
     return { states: this.section.states, project, machine, name: name || null, direction };
   }
 
-  async #page(first: number, after: string | null, isWanted: (rows: Row[]) => boolean): Promise<void> {
+  async #page(first: number, after: string | null): Promise<Page> {
+    return (await request(list, { ...this.#variables, first, after })).simulations;
+  }
+
+  #note({ pageInfo, totalCount }: Page): void {
+    this.#end = pageInfo.endCursor;
+    this.more = pageInfo.hasNextPage;
+    this.total = totalCount;
+  }
+
+  async #read(read: () => Promise<void>): Promise<void> {
     this.busy = true;
     try {
-      const { simulations } = await request(list, { ...this.#variables, first, after });
-      if (!isWanted(simulations.nodes)) return;
-      for (const row of simulations.nodes) this.#held.set(row.id, { ...row, at: clock.now });
-      this.#end = simulations.pageInfo.endCursor;
-      this.more = simulations.pageInfo.hasNextPage;
-      this.total = simulations.totalCount;
+      await read();
     } catch (problem) {
-      if (!(problem instanceof Unreachable)) this.#complain(problem); // the banner says so, and it is read anew after that
+      // The banner says that the connection is lost, and it is read anew after that.
+      if (!(problem instanceof Unreachable)) this.#complain(problem);
     } finally {
       this.busy = false;
     }

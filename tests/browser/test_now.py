@@ -1,0 +1,198 @@
+"""What runs, what waits and why, what it costs: the first page, in a real browser, while things happen."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+from playwright.async_api import Page, expect
+
+Service = Any  # the fixtures of conftest.py
+OpenPage = Any
+Axe = Any
+Complaints = Any
+
+NARROW = {"width": 360, "height": 740}
+FIRST_VIEW_BYTES = 60_000
+MANY = 1_000
+NEVER = {"gpus": 100}  # no machine has them
+LONG = ("python", "-m", "runner.demo", "--steps", "100000", "--interval", "0.2")
+HOSTILE = "<img src=x onerror=document.title='owned'> & \"quotes\""
+
+
+def section(page: Page, name: str) -> Any:
+    return page.get_by_role("region", name=name, exact=True)
+
+
+def line(page: Page, name: str) -> Any:
+    return page.get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True))
+
+
+def at_a_glance(page: Page, name: str) -> Any:
+    """The figure under a heading of the strip."""
+    return page.locator(".glance > div").filter(has_text=name).locator("dd")
+
+
+async def test_who_has_nothing_yet_is_told_what_to_do_and_the_demo_is_a_button(page: Page) -> None:
+    await page.goto("/")
+    await expect(page.get_by_role("heading", name="Nothing has been submitted yet.")).to_be_visible()
+    await expect(page.get_by_role("link", name="Submit a simulation")).to_be_visible()
+    await page.get_by_role("button", name="Run the demo").click()
+    await expect(page).to_have_url(re.compile(r"/simulations/\w+"))
+    await page.go_back()
+    await expect(line(page, "demo")).to_be_visible()
+
+
+async def test_what_runs_what_waits_and_what_has_ended_stand_apart_and_say_why(
+    service: Service, page: Page, axe: Axe
+) -> None:
+    await service.submit(*LONG, name="long one", project="vision", tags=["a-tag"])
+    await service.submit("true", name="too big", resources=NEVER)
+    await service.finished(await service.submit("python", "-c", "raise SystemExit(3)", name="broken"))
+    await page.goto("/")
+
+    running = section(page, "On machines").get_by_role("row").filter(has_text="long one")
+    await expect(running).to_contain_text("Running")
+    await expect(running).to_contain_text("loss")
+    await expect(running.locator("svg path")).to_have_count(1)  # its small curve
+    await expect(running).to_contain_text("a-tag")
+    await expect(section(page, "Waiting").get_by_role("row").filter(has_text="too big")).to_contain_text(
+        "No machine has"
+    )
+    await expect(section(page, "Ended").get_by_role("row").filter(has_text="broken")).to_contain_text("exit code 3")
+    await expect(at_a_glance(page, "Running")).to_have_text("1")
+    await expect(at_a_glance(page, "Waiting")).to_have_text("1")
+    await expect(section(page, "Machines")).to_contain_text("CPUs")
+    await axe(page)
+
+    await page.set_viewport_size(NARROW)
+    assert await page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+    await axe(page)
+
+
+async def test_it_is_live_a_simulation_goes_from_one_section_to_the_next(service: Service, page: Page) -> None:
+    await page.goto("/")
+    simulation = await service.submit(*LONG, name="moving")
+    await expect(section(page, "On machines").get_by_text("moving")).to_be_visible()
+    await service.cancel(simulation)
+    await expect(section(page, "Ended").get_by_text("moving")).to_be_visible()
+    await expect(section(page, "On machines").get_by_text("moving")).to_have_count(0)
+    await expect(line(page, "moving")).to_contain_text("Cancelled")
+    await expect(at_a_glance(page, "Running")).to_have_text("0")
+
+
+async def test_the_view_is_in_the_address_bar_and_survives_a_reload(service: Service, page: Page) -> None:
+    await service.submit("true", name="alpha", project="vision", resources=NEVER)
+    await service.submit("true", name="beta", project="language", resources=NEVER)
+    await page.goto("/")
+    await page.get_by_label("Project").select_option("vision")
+    await expect(line(page, "beta")).to_have_count(0)
+    await expect(line(page, "alpha")).to_be_visible()
+    await page.get_by_label("State").select_option("QUEUED")
+    await expect(page).to_have_url(re.compile(r"project=.*state=QUEUED|state=QUEUED.*project="))
+    await page.reload()
+    await expect(line(page, "alpha")).to_be_visible()
+    await expect(line(page, "beta")).to_have_count(0)
+    await expect(section(page, "Ended")).to_have_count(0)
+
+    # What comes in has to match, too.
+    await service.submit("true", name="gamma", project="vision", resources=NEVER)
+    await service.submit("true", name="delta", project="language", resources=NEVER)
+    await expect(line(page, "gamma")).to_be_visible()
+    await expect(line(page, "delta")).to_have_count(0)
+
+    await page.get_by_placeholder("Search by name").fill("ALPH")
+    await page.keyboard.press("Enter")
+    await expect(line(page, "gamma")).to_have_count(0)
+    await expect(line(page, "alpha")).to_be_visible()
+    await page.get_by_role("link", name="Clear", exact=True).click()
+    await expect(line(page, "delta")).to_be_visible()
+    await page.go_back()
+    await expect(line(page, "delta")).to_have_count(0)
+
+
+async def test_two_pages_show_a_thousand_simulations_and_what_becomes_of_them(
+    service: Service, open_page: OpenPage
+) -> None:
+    ids: list[str] = []
+    for _ in range(MANY // 50):
+        ids += await asyncio.gather(*(service.submit("true", name=f"many {n}", resources=NEVER) for n in range(50)))
+    pages = [await open_page("/"), await open_page("/?state=QUEUED")]
+    for page in pages:
+        await expect(section(page, "Waiting").locator("header")).to_contain_text("1,000")
+        await expect(section(page, "Waiting").get_by_role("rowheader")).to_have_count(50)
+    for count in range(100, MANY + 1, 50):
+        await pages[1].get_by_role("button", name="Show more").click()
+        await expect(pages[1].get_by_role("rowheader")).to_have_count(count)
+    await expect(pages[1].get_by_role("button", name="Show more")).to_have_count(0)
+
+    for simulation in ids[:20]:
+        await service.cancel(simulation)
+    for page in pages:
+        await expect(section(page, "Waiting").locator("header")).to_contain_text("980")
+        await expect(at_a_glance(page, "Waiting")).to_have_text("980")
+    await expect(pages[1].get_by_role("rowheader")).to_have_count(980)
+    await expect(section(pages[0], "Ended").get_by_role("rowheader")).to_have_count(20)
+
+
+async def test_a_name_full_of_html_is_a_name(service: Service, page: Page) -> None:
+    await service.submit(*LONG, name=HOSTILE, project=HOSTILE, tags=[HOSTILE])
+    await page.goto("/")
+    await expect(page.get_by_role("link", name=HOSTILE)).to_be_visible()
+    assert await page.locator("main img").count() == 0
+    assert "owned" not in await page.title()
+
+
+async def test_a_lost_connection_is_said_the_clocks_stop_and_all_of_it_is_true_again_after(
+    service: Service, page: Page, complaints: Complaints
+) -> None:
+    complaints.expect("WebSocket connection")
+    complaints.expect("ERR_CONNECTION_REFUSED")
+    simulation = await service.submit(*LONG, name="goes on")
+    gone = await service.submit("true", name="cancelled meanwhile", resources=NEVER)
+    await page.clock.install()
+    await page.goto("/")
+    await expect(line(page, "goes on")).to_contain_text("Running")
+
+    await service.end()
+    banner = page.get_by_text("The connection was lost")
+    await expect(banner).to_be_visible()
+    time = line(page, "goes on").locator(".time")
+    stood = await time.inner_text()
+    await page.clock.fast_forward(5_000)
+    assert await time.inner_text() == stood
+
+    await service.up()
+    await service.cancel(gone)
+    await expect(banner).to_have_count(0)
+    await expect(section(page, "Ended").get_by_text("cancelled meanwhile")).to_be_visible()
+    await expect(line(page, "goes on")).to_contain_text("Running")
+    await service.cancel(simulation)
+
+
+async def test_the_first_view_is_small(service: Service, page: Page) -> None:
+    sizes: dict[str, int] = {}
+
+    async def note(response: Any) -> None:
+        if response.request.resource_type == "script":
+            sizes[response.url] = int((await response.all_headers())["content-length"])
+
+    page.on("response", note)
+    await page.goto("/")
+    await expect(page.get_by_text("Machines online")).to_be_visible()
+    await page.wait_for_load_state("networkidle")
+    assert sizes
+    assert sum(sizes.values()) < FIRST_VIEW_BYTES, sizes
+
+
+async def test_what_is_chosen_leads_to_the_comparison(service: Service, page: Page) -> None:
+    for name in ("one", "two"):
+        await service.finished(
+            await service.submit("python", "-m", "runner.demo", "--steps", "5", "--interval", "0", name=name)
+        )
+    await page.goto("/")
+    for name in ("one", "two"):
+        await page.get_by_label(f"Choose {name} to compare").check()
+    await page.get_by_role("link", name="Compare", exact=True).click()
+    await expect(page).to_have_url(re.compile(r"/compare\?ids="))
