@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from pathlib import Path
 
+import httpx
 import pytest
-from live import BRISK, ROOT, service_on
+from live import BRISK, ROOT, Service, eventually, service_on
+from pages import blocks
 from session import Session
 
 PAGE = ROOT / "docs" / "cookbook.md"
@@ -20,3 +24,28 @@ async def test_every_example_works_as_it_is_shown(database_url: str, tmp_path: P
     with service_on(database_url, **settings) as service:
         await service.up()
         await Session(service, tmp_path, NOT_RUN).read(PAGE)
+
+
+@pytest.mark.parametrize("language", ["python", "js"])
+async def test_the_clients_of_the_page_come_back_and_miss_nothing(
+    database_url: str, tmp_path: Path, language: str
+) -> None:
+    [block] = [block for block in blocks(PAGE) if block.language == language]
+    with service_on(database_url, **BRISK) as service:
+        await service.up()
+        simulation = await service.submit("python", "-m", "runner.demo", "--steps", "600", "--interval", "0.02")
+        reader = Session(service, tmp_path, {})
+        reader.likeness.given_out["U2ltdWxhdGlvbjox"] = simulation
+        printed = asyncio.create_task(reader.program(block))
+        for _ in range(2):
+            await eventually(lambda: is_watched(service), "it is connected")
+            service.child("graph").kill()
+            await service.whole()
+
+        assert (await printed).startswith("FINISHED 600 points")
+
+
+async def is_watched(service: Service) -> bool:
+    async with httpx.AsyncClient() as client:
+        told = (await client.get(f"{service.address}/metrics")).text
+    return re.search(r'simulations_subscribers\{kind="log"\} 1', told) is not None

@@ -93,10 +93,8 @@ class Session:
                 await self.commands(block)
             case "yaml", (name,):
                 (self._home / name).write_text(block.text + "\n")
-            case "python", ():
-                self._program = await self._run([sys.executable, "-c", self._at_home(block.text)])
-            case "js", ():
-                self._program = await self._run_js(block.text)
+            case "python" | "js", ():
+                self._program = await self.program(block)
             case "text", ():
                 assert self._program is not None, "nothing printed this"
                 output_like(block.text, self._program, self.likeness)
@@ -189,10 +187,13 @@ class Session:
                             raise
                     await asyncio.sleep(0.05)
 
-    async def _run_js(self, text: str) -> str:
+    async def program(self, block: Block) -> str:
+        """Run a program of the page; what it prints."""
+        if block.language == "python":
+            return await self._run([sys.executable, "-c", self._at_home(block.text)])
         (self._home / "node_modules").unlink(missing_ok=True)
         (self._home / "node_modules").symlink_to(CLIENT / "node_modules")
-        (self._home / "page.mjs").write_text(self._at_home(text))
+        (self._home / "page.mjs").write_text(self._at_home(block.text))
         node = shutil.which("node", path=f"{os.environ['PATH']}:{BIN}")
         assert node is not None, "node is missing: make test installs it"
         return await self._run([node, str(self._home / "page.mjs")])
