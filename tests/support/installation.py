@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 from gql import Client, GraphQLRequest
 from gql.transport.websockets import WebsocketsTransport
-from live import CREATE, CURVE, LOG, ROOT, SHOW, eventually, number_of
+from live import CANCEL, CREATE, CURVE, LOG, ROOT, SHOW, eventually, number_of
 
 PATIENCE_SECONDS = 240  # an image is built in it, on a machine that may be busy
 TOKEN = "/var/lib/simulations-admin/token"
@@ -72,8 +72,9 @@ class Installation:
     def kill(self, container: str) -> None:
         """kill -9 of its first process, from outside: to Docker it has died by itself."""
         process = self.inspect(container)["State"]["Pid"]
-        self.run("docker", "run", "--rm", "--pid=host", "--user=root", "--network=none", "--entrypoint=kill",
-                 f"{self.project}-service", "-9", str(process))  # fmt: skip
+        strike = f"import os, signal; os.kill({process}, signal.SIGKILL)"
+        self.run("docker", "run", "--rm", "--pid=host", "--user=root", "--network=none", f"{self.project}-service",
+                 "python", "-c", strike)  # fmt: skip
 
     async def whole(self) -> None:
         """Wait until everything that should run does, and is healthy where that is known."""
@@ -111,6 +112,9 @@ class Installation:
         data = await self.execute(CREATE, input={"entrypoint": list(entrypoint), **given})
         assert not data["createSimulation"]["userErrors"], data
         return str(data["createSimulation"]["simulation"]["id"])
+
+    async def cancel(self, simulation_id: str) -> None:
+        await self.execute(CANCEL, id=simulation_id)
 
     async def show(self, simulation_id: str) -> dict[str, Any]:
         return dict((await self.execute(SHOW, id=simulation_id))["simulation"])

@@ -50,6 +50,7 @@ mutation Create($input: CreateSimulationInput!) {
   createSimulation(input: $input) { simulation { id } userErrors { message field } }
 }
 """
+CANCEL = "mutation Cancel($id: ID!) { cancelSimulation(input: {id: $id}) { userErrors { message } } }"
 CURVE = """
 subscription Curve($id: ID!, $after: String) {
   convergence(simulationId: $id, after: $after) {
@@ -225,10 +226,7 @@ class Service:
         return (await self.execute(SHOW, id=simulation_id))["simulation"]
 
     async def cancel(self, simulation_id: str) -> None:
-        await self.execute(
-            "mutation Cancel($id: ID!) { cancelSimulation(input: {id: $id}) { userErrors { message } } }",
-            id=simulation_id,
-        )
+        await self.execute(CANCEL, id=simulation_id)
 
     async def curve(self, simulation_id: str, after: str | None = None) -> AsyncIterator[dict[str, Any]]:
         """The events of its convergence, through Python's gql, resumed by cursor while the service is away."""
