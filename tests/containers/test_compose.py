@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import tarfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -27,12 +29,12 @@ ASKERS = 6
 Follow = Callable[[str, str | None], AsyncIterator[tuple[str, dict[str, Any]]]]
 
 
-def example(title: str) -> str:
+def examples(title: str) -> list[str]:
     """The shell commands under this title of the page about containers."""
     page = (ROOT / "docs" / "containers.md").read_text()
-    found = re.search(rf"\n## {re.escape(title)}\n.*?\n```sh\n(.*?)```", page, re.DOTALL)
-    assert found is not None, f"docs/containers.md has no commands under {title!r}"
-    return found[1]
+    section = re.search(rf"\n## {re.escape(title)}\n(.*?)(?=\n## |\Z)", page, re.DOTALL)
+    assert section is not None, f"docs/containers.md has no {title!r}"
+    return re.findall(r"\n```sh\n(.*?)```", section[1], re.DOTALL)
 
 
 @dataclass
@@ -162,7 +164,8 @@ async def test_a_rolling_restart_loses_no_request_and_no_point(installation: Ins
             tasks.create_task(watcher.to_the_end())
         asking = [tasks.create_task(asker.ask_until(over)) for asker in askers]
         await eventually(lambda: all(watcher.points for watcher in watchers), "everybody watches", PATIENCE_SECONDS)
-        await asyncio.to_thread(installation.run, "bash", "-euc", example("Restart without a gap"))
+        [restart] = examples("Restart without a gap")
+        await asyncio.to_thread(installation.run, "bash", "-euc", restart)
         over.set()
         await asyncio.wait(asking)
         await installation.cancel(simulation)
@@ -226,6 +229,34 @@ async def test_data_survive_down_and_up(installation: Installation) -> None:
     assert installation.log_of(simulation, "loss") == stored
     again = await installation.submit(*DEMO, "20")
     assert (await installation.until(again, "FINISHED"))["machine"] == before["machine"]
+
+
+async def test_a_backup_makes_a_new_installation_what_the_old_one_was(
+    installation: Installation, tmp_path: Path
+) -> None:
+    dump, restore, pack, renew = examples("Backup and restore")
+    simulation = await installation.submit(*DEMO, "20")
+    before = await installation.until(simulation, "FINISHED")
+    stored = installation.log_of(simulation, "loss")
+    installation.run("bash", "-euc", dump, directory=tmp_path)
+    installation.compose("stop", "scheduler")
+    installation.run("bash", "-euc", pack, directory=tmp_path)
+    with tarfile.open(tmp_path / "scheduler.tar.gz") as archive:
+        assert "./host-id" in archive.getnames()
+
+    installation.compose("down", "--volumes")
+    installation.run("bash", "-euc", restore, directory=tmp_path)
+    await installation.until(simulation, "FINISHED")  # with the token of before: a dump has the digests
+    assert await installation.show(simulation) == before
+    assert installation.log_of(simulation, "loss") == stored
+
+    installation.compose("down")
+    installation.run("docker", "volume", "rm", f"{installation.project}_secrets")
+    installation.run("bash", "-euc", renew, directory=tmp_path)
+    installation.compose("up", "--detach")
+    assert (await installation.until(simulation, "FINISHED")) == before
+    installation.compose("down", "--volumes")
+    installation.up()
 
 
 def test_the_token_is_where_the_readme_says(installation: Installation) -> None:

@@ -9,8 +9,9 @@ import json
 import os
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -42,14 +43,19 @@ class Installation:
     @property
     def environment(self) -> dict[str, str]:
         """What a shell has in which somebody works on this installation."""
-        return {**os.environ, "COMPOSE_PROJECT_NAME": self.project, "PORT": str(self.port)}
+        return {
+            **os.environ,
+            "COMPOSE_PROJECT_NAME": self.project,
+            "COMPOSE_FILE": str(ROOT / "docker-compose.yml"),
+            "PORT": str(self.port),
+        }
 
     # --- containers ----------------------------------------------------------------------------------------------
 
-    def run(self, *command: str) -> str:
-        """Run a command beside docker-compose.yml; what it printed."""
+    def run(self, *command: str, directory: Path = ROOT) -> str:
+        """Run a command; what it printed."""
         ran = subprocess.run(
-            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False, timeout=900
+            command, cwd=directory, env=self.environment, capture_output=True, text=True, check=False, timeout=900
         )
         assert ran.returncode == 0, f"{command}: {ran.returncode}\n{ran.stdout[-4000:]}\n{ran.stderr[-4000:]}"
         return ran.stdout
@@ -91,10 +97,9 @@ class Installation:
         async with httpx.AsyncClient() as client:
 
             async def answers() -> bool:
-                try:
+                with suppress(httpx.TransportError):
                     return (await client.get(f"{self.address}/readyz")).status_code == 200
-                except httpx.TransportError:
-                    return False
+                return False
 
             await eventually(answers, "the proxy answers", PATIENCE_SECONDS)
 
@@ -124,8 +129,9 @@ class Installation:
         seen: dict[str, Any] = {}
 
         async def is_there() -> bool:
-            seen.update(await self.show(simulation_id))
-            return bool(seen["state"] == state)
+            with suppress(httpx.TransportError, ValueError):  # nobody answers, or the proxy does
+                seen.update(await self.show(simulation_id))
+            return bool(seen.get("state") == state)
 
         await eventually(is_there, f"{simulation_id} is {state}: {seen}", PATIENCE_SECONDS)
         return seen
