@@ -1,7 +1,7 @@
 """How long a chart takes to redraw when points come, in headless Chromium: the page's own chart, its legend included.
 
-The floor is uPlot alone with the same points, redrawn in turns with it. Needs npm, Playwright and Chromium; where one
-of them is missing nothing is measured, and it says so.
+The floor is uPlot alone with the same points, redrawn in turns with it. Needs Playwright and Chromium; where one of
+them is missing nothing is measured, and it says so.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +20,7 @@ from typing import Any
 from benchmarks.report import Row, publish
 
 WEB = Path(__file__).resolve().parents[1] / "web"
+BUILT = WEB / "benchmark" / "dist"
 FRAME_MS = 17.0  # of a screen with 60 Hz
 FRESH = 20  # new points a frame
 
@@ -28,16 +28,6 @@ FRESH = 20  # new points a frame
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *arguments: object) -> None:
         pass
-
-
-def build(into: str) -> None:
-    """Build the page that measures."""
-    if not (WEB / "node_modules").exists():
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--silent"], cwd=WEB, check=True)
-    if not (WEB / "src" / "api" / "schema.d.ts").exists():
-        subprocess.run(["npm", "run", "--silent", "types"], cwd=WEB, check=True)
-    command = ["npx", "vite", "build", "-c", "benchmark/vite.config.ts", "--outDir", into, "--logLevel", "error"]
-    subprocess.run(command, cwd=WEB, check=True)
 
 
 def measure(address: str, chromium: str, cases: list[dict[str, Any]]) -> list[dict[str, list[float]]]:
@@ -71,12 +61,11 @@ def main() -> int:
         {"points": options.points, "metrics": metrics, "smoothing": smoothing, "frames": options.frames, "fresh": FRESH}
         for metrics, smoothing in ((1, 0), (1, 0.9), (4, 0))
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        build(folder)
-        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        measured = measure(f"http://127.0.0.1:{server.server_port}/", options.chromium, cases)
-        server.shutdown()
+    subprocess.run([sys.executable, WEB / "build.py", "benchmark"], check=True)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=BUILT))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    measured = measure(f"http://127.0.0.1:{server.server_port}/", options.chromium, cases)
+    server.shutdown()
     rows: list[Row] = []
     for case, found in zip(cases, measured, strict=True):
         named = f"{case['points']:,} points"
@@ -102,8 +91,6 @@ def p95(numbers: list[float]) -> float:
 def _missing(chromium: str | None) -> str | None:
     if chromium is None:
         return "Chromium"
-    if shutil.which("npm") is None:
-        return "npm"
     try:
         import playwright  # noqa: F401
     except ImportError:

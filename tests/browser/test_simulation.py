@@ -1,0 +1,430 @@
+"""The page of a simulation, in a real browser: curves against the database, zoom, attempts, log, CSV, what one does."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import math
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import pytest_asyncio
+from live import Service, kill, number_of
+from playwright.async_api import Locator, Page, expect
+
+Axe = Any  # the fixtures of conftest.py
+Complaints = Any
+OpenPage = Any
+
+expect.set_options(timeout=30_000)  # a bound for what takes less than one second: the machine may be busy
+
+HTML = "<img src=x onerror=\"document.title='broken'\"> & <b>bold</b>"
+
+# Goes as far as a file says, line by line; `end N` ends it, with that status.
+GATED = """
+import json, math, sys, time
+gate, step = sys.argv[1], 0
+while True:
+    word, _, number = open(gate).read().partition(" ")
+    if word == "end":
+        sys.exit(int(number))
+    while word == "go" and step < int(number):
+        loss = math.exp(-step / 50) + step % 7 / 100
+        print(json.dumps({"step": step, "loss": loss, "accuracy": step / 1000}), flush=True)
+        if step % 5 == 0:
+            print(f"line of step {step}", flush=True)
+        step += 1
+    time.sleep(0.01)
+"""
+# Reports up to step 40, dies, and reports again from step 25 on; names and values as nobody would want them.
+RETRIED = """
+import json, math, os, sys
+first = not os.path.exists(sys.argv[1])
+open(sys.argv[1], "a").close()
+for step in range(0, 41) if first else range(25, 61):
+    value = math.nan if step in (10, 30) else (1 if first else 2) + step / 3
+    print(json.dumps({"step": step, "loss": value, "=1+1,\\"x\\"": -step}), flush=True)
+sys.exit(3 if first else 0)
+"""
+STANDING = """
+WITH points AS (
+    SELECT attempt, metric, unnest(steps) AS step, unnest("values") AS value, unnest(elapsed) AS elapsed
+    FROM convergence WHERE simulation_id = $1
+), firsts AS (
+    SELECT attempt, metric, min(step) AS first FROM points GROUP BY attempt, metric
+)
+SELECT metric, step, value, elapsed, attempt FROM points AS p
+WHERE NOT EXISTS (
+    SELECT FROM firsts AS f WHERE f.metric = p.metric AND f.attempt > p.attempt AND f.first <= p.step
+)
+ORDER BY metric, step
+"""  # said once more and in another way than the service does
+
+
+class Gate:
+    """How far a simulation may go."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.go(0)
+
+    def say(self, words: str) -> None:
+        draft = self.path.with_suffix(".draft")
+        draft.write_text(words)
+        draft.replace(self.path)
+
+    def go(self, steps: int) -> None:
+        self.say(f"go {steps}")
+
+    def end(self, status: int = 0) -> None:
+        self.say(f"end {status}")
+
+    async def submit(self, service: Service, **given: Any) -> str:
+        return await service.submit(sys.executable, "-c", GATED, str(self.path), **given)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path / "gate")
+
+
+def chart_of(page: Page) -> Locator:
+    return page.get_by_role("group", name=re.compile("Convergence of"))
+
+
+async def has(page: Page, points: int) -> None:
+    """Wait until the page holds so many points of its first curve."""
+    await expect(chart_of(page)).to_have_attribute("data-held", re.compile(rf'"points":{points},'))
+
+
+async def held(page: Page) -> dict[str, Any]:
+    """What the page holds of each curve."""
+    told = await chart_of(page).get_attribute("data-held")
+    assert told is not None
+    return {each.pop("curve"): each for each in json.loads(told)}
+
+
+async def shown(page: Page) -> tuple[float, float]:
+    """The part of the x axis that is shown."""
+    low, high = [await chart_of(page).get_attribute(f"data-x-{end}") for end in ("min", "max")]
+    assert low is not None
+    assert high is not None
+    return float(low), float(high)
+
+
+async def drag(page: Page, begin: float, end: float) -> None:
+    """Drag over the plot, from one share of its width to another."""
+    box = await page.locator(".u-over").bounding_box()
+    assert box is not None
+    y = box["y"] + box["height"] / 2
+    await page.mouse.move(box["x"] + begin * box["width"], y)
+    await page.mouse.down()
+    await page.mouse.move(box["x"] + (begin + end) / 2 * box["width"], y)
+    await page.mouse.move(box["x"] + end * box["width"], y)
+    await page.mouse.up()
+
+
+async def table_of(page: Page) -> list[tuple[int, list[float | None]]]:
+    """All that the table of the points says, oldest first."""
+    await page.get_by_role("button", name="Table").click()
+    table = page.get_by_role("table", name="Points")
+    rows: list[tuple[int, list[float | None]]] = []
+    while True:
+        cells = await table.locator("tbody tr").evaluate_all(
+            "rows => rows.map(row => [...row.cells].map(cell => cell.title || cell.textContent.trim()))"
+        )
+        rows += [(int(step), [number(value) for value in values]) for step, *values in cells]
+        older = page.get_by_role("button", name="Older")
+        if await older.is_disabled():
+            return rows[::-1]
+        await older.click()
+
+
+def number(text: str) -> float | None:
+    """A cell: a number; NaN where it says "not finite"; None where it is empty."""
+    return math.nan if text == "not finite" else float(text) if text else None
+
+
+async def colours_of(page: Page, names: list[str]) -> list[int]:
+    """How many pixels of the plot have the colour of each curve."""
+    counted: list[int] = await page.locator("canvas").evaluate(
+        """(canvas, names) => {
+            const style = getComputedStyle(canvas)
+            const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)
+            return names.map(name => {
+                const [r, g, b] = style.getPropertyValue(name).match(/[0-9a-f]{2}/gi).map(each => parseInt(each, 16))
+                let found = 0
+                for (let at = 0; at < data.length; at += 4)
+                    found += data[at] === r && data[at + 1] === g && data[at + 2] === b && data[at + 3] === 255
+                return found
+            })
+        }""",
+        names,
+    )
+    return counted
+
+
+async def test_the_demo_goes_from_its_button_to_finished_with_its_curve_drawn(page: Page, service: Service) -> None:
+    await page.goto("/")
+    await page.get_by_role("button", name="Run the demo").first.click()
+    await expect(page.get_by_role("heading", name="demo", exact=True)).to_be_visible()
+    await expect(page.get_by_role("main").get_by_text("Finished", exact=True)).to_be_visible(timeout=90_000)
+    await has(page, 300)
+
+    simulation_id = page.url.rsplit("/", 1)[1]
+    for metric, curve in (await held(page)).items():
+        stored = await service.log_of(simulation_id, metric)
+        assert curve == {"points": len(stored), "first": 0, "last": 299, "attempts": [1], "repeated": 0}
+    assert min(await colours_of(page, ["--curve-1", "--curve-2"])) > 300
+    await expect(page).to_have_title(re.compile(r"accuracy 0\.\d+ · Finished · demo"))
+    await expect(page.get_by_test_id("standing")).to_have_text("It came to its end.")
+
+
+async def test_a_zoom_stays_while_points_arrive_until_one_follows_again(
+    page: Page, service: Service, gate: Gate
+) -> None:
+    gate.go(100)
+    await page.goto(f"/simulations/{await gate.submit(service)}")
+    await has(page, 100)
+    assert await shown(page) == (0, 99)
+
+    await drag(page, 0.2, 0.4)
+    await expect(chart_of(page)).to_have_attribute("data-following", "false")
+    zoomed = await shown(page)
+    assert zoomed == (pytest.approx(20, abs=1), pytest.approx(40, abs=1))
+    gate.go(300)
+    await has(page, 300)
+    assert await shown(page) == zoomed
+
+    await page.keyboard.down("Shift")
+    await drag(page, 0.5, 0.25)
+    await page.keyboard.up("Shift")
+    panned = await shown(page)
+    assert panned == (pytest.approx(25, abs=1), pytest.approx(45, abs=1))
+
+    await page.get_by_role("button", name="Follow newest").click()
+    await expect(chart_of(page)).to_have_attribute("data-x-max", "299")
+    gate.go(500)
+    await has(page, 500)
+    await expect(chart_of(page)).to_have_attribute("data-x-max", "499")
+    low, high = await shown(page)
+    assert high - low == pytest.approx(panned[1] - panned[0])
+
+    await page.get_by_role("button", name="Whole curve").click()
+    await expect(chart_of(page)).to_have_attribute("data-x-min", "0")
+    gate.end()
+
+
+async def test_an_open_page_resumes_after_a_crash_with_neither_gap_nor_duplicate(
+    page: Page, service: Service, gate: Gate, complaints: Complaints
+) -> None:
+    complaints.expect("WebSocket connection|ERR_CONNECTION_REFUSED|status of 50")
+    gate.go(70)
+    simulation_id = await gate.submit(service)
+    await page.goto(f"/simulations/{simulation_id}")
+    await has(page, 70)
+
+    assert service.process is not None
+    kill(psutil.Process(service.process.pid), service.child("graph"), service.child("scheduler"))
+    await service.ended()
+    await expect(page.get_by_text("The connection was lost")).to_be_visible()
+    gate.go(140)  # nobody hears of it now
+    await service.up()
+    await has(page, 140)
+    await expect(page.get_by_text("The connection was lost")).to_be_hidden()
+    gate.go(150)
+    await has(page, 150)
+    gate.end()
+    await expect(page.get_by_role("main").get_by_text("Finished", exact=True)).to_be_visible()
+
+    rows = await table_of(page)
+    for place, metric in enumerate(("accuracy", "loss")):
+        stored = [(step, value) for _, step, value in await service.log_of(simulation_id, metric)]
+        assert [step for step, _ in stored] == list(range(150))
+        assert [(step, values[place]) for step, values in rows] == stored
+    assert {curve["repeated"] for curve in (await held(page)).values()} == {0}
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def retried(service: Service, tmp_path: Path) -> str:
+    """A simulation that came to its end in its second attempt."""
+    simulation_id = await service.submit(
+        sys.executable, "-c", RETRIED, str(tmp_path / "tried"),
+        name=HTML, tags=[HTML], parameters={HTML: HTML}, limits={"maxRetries": 1, "retryOn": ["EXIT_CODE"]},
+    )  # fmt: skip
+    assert (await service.finished(simulation_id))["state"] == "FINISHED"
+    return simulation_id
+
+
+async def test_what_a_retry_reports_again_supersedes_and_attempts_are_told_apart(
+    page: Page, service: Service, retried: str
+) -> None:
+    await page.goto(f"/simulations/{retried}")
+    await has(page, 61)
+    assert (await held(page))["loss"] == {"points": 61, "first": 0, "last": 60, "attempts": [1, 2], "repeated": 0}
+    await expect(chart_of(page)).to_have_attribute("data-not-finite", "true")
+    await expect(page.get_by_role("main").get_by_text("not finite", exact=True)).to_be_visible()
+
+    rows = [values[1] for _, values in await table_of(page)]
+    expected = [math.nan if step in (10, 30) else (1 if step < 25 else 2) + step / 3 for step in range(61)]
+    assert rows == pytest.approx(expected, nan_ok=True)
+    attempts = page.get_by_role("region", name="Attempts").get_by_role("row")
+    await expect(attempts.nth(1)).to_contain_text("It came to its end.")
+    await expect(attempts.nth(2)).to_contain_text("exit code 3")
+    await expect(page.get_by_role("region", name="History")).to_contain_text("Attempt 1 ended")
+    for along in ("elapsed", "wall", "cost"):
+        await page.get_by_label("Along the x axis").select_option(along)
+        await expect(chart_of(page)).to_have_attribute("data-x", along)
+        await has(page, 61)
+
+
+async def test_the_csv_is_what_the_database_holds(page: Page, service: Service, retried: str) -> None:
+    await page.goto(f"/simulations/{retried}")
+    await has(page, 61)
+    async with page.expect_download() as downloading:
+        await page.get_by_role("button", name="CSV of all points").click()
+    download = await downloading.value
+    assert re.fullmatch(r"[\w.-]+\.csv", download.suggested_filename)
+    with Path(await download.path()).open(newline="") as file:
+        head, *lines = csv.reader(file)
+
+    assert head == ["metric", "step", "value", "elapsed_seconds", "attempt"]
+    stored = await service.fetch(STANDING, number_of(retried))
+    assert len(stored) == 2 * 61
+    assert sorted(lines) == sorted(
+        [
+            "'" + row["metric"] if row["metric"].startswith("=") else row["metric"],
+            str(row["step"]),
+            shortest(row["value"]),
+            shortest(row["elapsed"]),
+            str(row["attempt"]),
+        ]
+        for row in stored
+    )
+
+
+def shortest(value: float) -> str:
+    """As JavaScript writes a number; empty where it is not finite."""
+    if not math.isfinite(value):
+        return ""
+    return str(int(value)) if value == int(value) else re.sub(r"e-0", "e-", repr(value))
+
+
+async def test_names_full_of_html_are_nothing_but_text(page: Page, retried: str) -> None:
+    await page.goto(f"/simulations/{retried}")
+    await expect(page.get_by_role("heading", name=HTML)).to_be_visible()
+    await has(page, 61)
+    await expect(page.get_by_role("table", name="Parameters")).to_contain_text(HTML)
+    await expect(page).to_have_title(re.compile("<img src=x"))
+    assert await page.get_by_role("main").locator("img, b").count() == 0
+
+
+async def test_the_log_follows_until_one_scrolls_up(page: Page, service: Service, gate: Gate) -> None:
+    gate.go(300)
+    await page.goto(f"/simulations/{await gate.submit(service)}")
+    log = page.get_by_role("log")
+    await expect(log).to_contain_text("line of step 295")
+    await expect(log).to_have_attribute("data-following", "true")
+    assert await log.evaluate("box => box.scrollHeight - box.scrollTop - box.clientHeight") < 24
+
+    await log.evaluate("box => box.scrollTo(0, 100)")
+    await expect(log).to_have_attribute("data-following", "false")
+    gate.go(600)
+    await expect(log).to_have_attribute("data-lines", "120")
+    assert await log.evaluate("box => box.scrollTop") == 100
+    await page.get_by_role("button", name="Follow", exact=True).click()
+    await expect(log).to_have_attribute("data-following", "true")
+    gate.go(605)
+    await expect(log.get_by_text("line of step 600", exact=True)).to_be_in_viewport()
+    gate.end()
+
+
+async def test_one_cancels_and_retries_after_a_question(page: Page, service: Service, gate: Gate) -> None:
+    gate.go(5)
+    await page.goto(f"/simulations/{await gate.submit(service, name='once')}")
+    await has(page, 5)
+    await page.get_by_role("button", name="Cancel", exact=True).click()
+    await page.get_by_role("button", name="No, go back").click()
+    await expect(page.get_by_role("main").get_by_text("Running", exact=True).first).to_be_visible()
+    await page.get_by_role("button", name="Cancel", exact=True).click()
+    await page.get_by_role("button", name="Yes, cancel it").click()
+    await expect(page.get_by_role("main").get_by_text("Cancelled", exact=True)).to_be_visible()
+    await expect(page.get_by_role("region", name="History")).to_contain_text("Asked to stop")
+
+    first = page.url
+    await page.get_by_role("button", name="Retry").click()
+    await page.get_by_role("button", name="Yes, queue it again").click()
+    await expect(page).not_to_have_url(first)
+    await expect(page.get_by_role("region", name="What was asked for")).to_contain_text("Repeats")
+    await has(page, 5)
+    gate.end()
+
+    await page.goto(first)
+    await page.get_by_role("button", name="Delete").click()
+    await page.get_by_role("button", name="Yes, delete it").click()
+    await expect(page).to_have_url("/")
+    await page.goto(first)
+    await expect(page.get_by_role("heading", name="There is no simulation with this id.")).to_be_visible()
+
+
+async def test_curves_are_read_by_keyboard(page: Page, service: Service, gate: Gate) -> None:
+    gate.go(200)
+    await page.goto(f"/simulations/{await gate.submit(service)}")
+    await has(page, 200)
+    reader = page.get_by_role("slider", name=re.compile("Read the values"))
+    await reader.focus()
+    await page.keyboard.press("Home")
+    await expect(reader).to_have_attribute("aria-valuetext", "step 0: accuracy 0, loss 1")
+    await page.keyboard.press("ArrowRight")
+    await expect(reader).to_have_attribute("aria-valuetext", re.compile("^step 1: accuracy 0.001, loss"))
+    await page.keyboard.press("+")
+    await expect(page.get_by_role("button", name="Whole curve")).to_be_visible()
+    await page.keyboard.press("0")
+    await expect(chart_of(page)).to_have_attribute("data-x-max", "199")
+    await expect(page.get_by_role("img", name=re.compile("loss: 200 points, last"))).to_be_visible()
+    gate.end()
+
+
+async def test_what_waits_says_why_and_what_is_no_id_is_refused_in_a_sentence(page: Page, service: Service) -> None:
+    waiting = await service.submit("true", resources={"cpus": 100_000})
+    await page.goto(f"/simulations/{waiting}")
+    await expect(page.get_by_test_id("standing")).to_contain_text("cpus")
+    await expect(page.get_by_role("heading", name="No points yet.")).to_be_visible()
+    await page.goto("/simulations/nonsense")
+    await expect(page.get_by_role("alert")).to_contain_text("'nonsense' is not an id.")
+
+
+async def test_a_very_long_curve_is_drawn_from_some_of_its_points_and_says_so(page: Page, service: Service) -> None:
+    count = 200_100
+    script = f'for step in range({count}): print(f\'{{{{"step": {{step}}, "loss": {{step % 1000}}}}}}\')'
+    simulation_id = await service.submit(sys.executable, "-c", script)
+    assert (await service.finished(simulation_id))["state"] == "FINISHED"
+    await page.goto(f"/simulations/{simulation_id}")
+    await expect(
+        page.get_by_text(re.compile(r"loss: drawn from [\d,]+ of 200,100 points\. The CSV has all\."))
+    ).to_be_visible()
+    curve = (await held(page))["loss"]
+    assert curve["points"] <= 100_000
+    assert (curve["first"], curve["last"]) == (0, count - 1)
+    async with page.expect_download() as downloading:
+        await page.get_by_role("button", name="CSV of all points").click()
+    lines = await asyncio.to_thread(Path(await (await downloading.value).path()).read_bytes)
+    assert lines.count(b"\r\n") == count + 1
+
+
+@pytest.mark.parametrize("width", [1440, 360])
+async def test_nothing_bars_anybody_from_the_page(
+    open_page: OpenPage, retried: str, axe: Callable[..., Any], width: int
+) -> None:
+    page = await open_page(f"/simulations/{retried}", viewport={"width": width, "height": 900})
+    await has(page, 61)
+    await page.get_by_role("button", name="Table").click()
+    await axe(page)
+    overflow = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert overflow <= 0, "nothing is wider than the window"
