@@ -15,8 +15,6 @@ from playwright.async_api import Locator, Page, expect
 
 OpenPage = Any  # a fixture of conftest.py
 
-expect.set_options(timeout=30_000)  # a bound for what takes less than one second: the machine may be busy
-
 SWEPT = """
 import json, os
 rate = json.loads(os.environ["SIMULATION_PARAMETERS"])["rate"]
