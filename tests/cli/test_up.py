@@ -47,6 +47,7 @@ with Signals() as signals:
             {**os.environ, "MARK": "handed on"},
             ready=ready, announce=lambda: say("READY"), roster=Roster(here / "children.json"), signals=signals,
             database=Database(), grace_seconds=float(sys.argv[2]),
+            errands=[Program(path.stem, (sys.executable, str(path), str(here))) for path in here.glob("errand.py")],
         ))
     except CommandError as error:
         say(str(error))
@@ -114,7 +115,7 @@ def start(here: Path) -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
     def start(*, stubborn: bool = False, grace_seconds: float = 60, **programs: str) -> Running:
-        for name in ("first", "second"):
+        for name in {"first", "second", *programs}:
             text = programs.get(name, STUB.replace("STUBBORN", str(stubborn)))
             (here / f"{name}.py").write_text(text)
         started.append(Running(here, grace_seconds))
@@ -171,6 +172,27 @@ def test_a_program_that_keeps_dying_at_its_start_ends_everything_with_its_words_
     assert "first ended (exit code 3) 3 times within seconds of its start; what it said is above." in said
     assert all(map(ended, running.pids("second")))
     assert not (running.here / "children.json").exists()
+
+
+def test_an_errand_that_ends_ends_nothing_and_one_that_runs_ends_with_the_rest(
+    here: Path, start: Callable[..., Running], eventually: Eventually
+) -> None:
+    ends = "import sys, pathlib; pathlib.Path(sys.argv[1], 'notes').open('a').write('errand done\\n'); sys.exit(1)"
+    running = start(errand=ends)
+    eventually(lambda: ["errand", "done"] in running.notes(), "the errand is done")
+    eventually(running.has_started, "both programs")
+    (here / "ready").touch()
+    eventually(lambda: "READY" in running.said.read_text(), "it is ready")
+    running.process.terminate()
+    assert running.process.wait(30) == 0
+    assert running.terminated() == {"first", "second"}
+    assert "starting it again" not in running.said.read_text()
+
+    running = start(errand=STUB.replace("STUBBORN", "False"))
+    eventually(lambda: bool(running.pids("errand")), "the errand")
+    running.process.terminate()
+    assert running.process.wait(30) == 0
+    assert all(map(ended, running.pids("errand")))
 
 
 def test_ready_is_said_when_the_service_is(start: Callable[..., Running], eventually: Eventually) -> None:

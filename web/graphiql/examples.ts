@@ -4,8 +4,8 @@ export interface Example {
   variables?: string;
 }
 
-const LIST = `# The newest simulations, and what waits or runs. Run it with Ctrl-Enter;
-# the next tabs submit a demo, and watch it converge.
+const LIST = `# What waits and runs. To run this: Ctrl-Enter.
+# The next tabs submit a demo and watch it.
 query Simulations {
   overview { queued starting running cost { amount currency perHour } }
   simulations(first: 10) {
@@ -22,7 +22,8 @@ query Simulations {
 }
 `;
 
-const SUBMIT = `# A demo that converges within a minute; then put its id into the variables of the next tab.
+const SUBMIT = `# A demo that converges within seconds. Put its
+# id into the variables of the next tab.
 mutation SubmitDemo($input: CreateSimulationInput!) {
   createSimulation(input: $input) {
     simulation { id name state }
@@ -31,8 +32,9 @@ mutation SubmitDemo($input: CreateSimulationInput!) {
 }
 `;
 
-const WATCH = `# First everything until now, then each new point as it comes, until the end.
-# After a lost connection go on with the last cursor: convergence(simulationId: $id, after: "...")
+const WATCH = `# All points until now, then each as it comes,
+# until the end. To go on after a lost connection:
+# add \`after\` with the last cursor.
 subscription Watch($id: ID!) {
   convergence(simulationId: $id) {
     cursor

@@ -5,25 +5,29 @@
  * Nothing is tried again: a repeated subscription would tell its past twice. Whoever signed in has a cookie anyway.
  */
 import type { Fetcher, FetcherOpts, FetcherParams, Observable } from '@graphiql/toolkit';
-import { type DocumentNode, OperationTypeNode } from 'graphql';
+import { Kind, type OperationDefinitionNode, OperationTypeNode, parse } from 'graphql';
 import { createClient, type SubscribePayload } from 'graphql-ws';
 
 type Headers = Record<string, string>;
 
 const SOCKET = `${location.origin.replace(/^http/, 'ws')}/graphql`;
 
-export const fetcher = ((params: FetcherParams, options?: FetcherOpts) => {
+export const fetcher = (({ query, operationName, ...rest }: FetcherParams, options?: FetcherOpts) => {
   const headers = (options?.headers ?? {}) as Headers;
-  return isSubscription(options?.documentAST, params.operationName) ? follow(params, headers) : ask(params, headers);
+  const operations = operationsIn(query);
+  // What GraphiQL knows of the text lags behind for a moment when the tab was changed: it may name one of another tab.
+  const named = operations.find((each) => each.name?.value === operationName);
+  const params = { ...rest, query, ...(named && { operationName }) };
+  const operation = named ?? operations[0];
+  return operation?.operation === OperationTypeNode.SUBSCRIPTION ? follow(params, headers) : ask(params, headers);
 }) as Fetcher;
 
-function isSubscription(document: DocumentNode | undefined, name: string | null | undefined): boolean {
-  return !!document?.definitions.some(
-    (each) =>
-      each.kind === 'OperationDefinition' &&
-      each.operation === OperationTypeNode.SUBSCRIPTION &&
-      (!name || each.name?.value === name),
-  );
+function operationsIn(query: string): OperationDefinitionNode[] {
+  try {
+    return parse(query).definitions.filter((each) => each.kind === Kind.OPERATION_DEFINITION);
+  } catch {
+    return []; // the server will say what is wrong with it
+  }
 }
 
 async function ask(params: FetcherParams, headers: Headers): Promise<unknown> {
