@@ -299,9 +299,12 @@ def _node_in(place: Path) -> tuple[list[str], str] | None:
 
 def _gist_of(said: Sequence[str]) -> str:
     """The line that says what went wrong, as well as can be told."""
-    lines = [re.sub(r"^npm (error|ERR!)\s*(code\s+\w+)?\s*", "", line) for line in said if line]
+    lines = [line for line in said if line and not line.startswith("npm warn")]
     telling = [line for line in lines if re.search(r"error|cannot|can't|failed|not found|unable", line, re.IGNORECASE)]
-    gist = (telling or lines or ["it said nothing."])[0].strip()
+    found = [
+        re.sub(r"^npm (error|ERR!)\s*((code|syscall|errno|path)\b.*)?", "", line).strip() for line in telling or lines
+    ]
+    gist = next(filter(None, found), "it said nothing.")
     return gist if gist.endswith((".", "!", "?")) else f"{gist}."
 
 
