@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,7 @@ def test_whoever_ends_it_ends_npm_too(pages: Pages) -> None:
     began = pages.folder.parent / "began"
     while not (began.exists() and began.read_text()):
         assert builder.poll() is None
+        time.sleep(0.01)
     node = psutil.Process(int(began.read_text()))
     builder.terminate()
     builder.communicate(timeout=100)
