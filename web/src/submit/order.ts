@@ -109,6 +109,7 @@ function rowsOf(rows: readonly Parameter[], typed: Typed): Json {
     const key = row.key.trim();
     if (!key && !row.value.trim()) continue;
     if (!typed.name('parameters', key, `“${row.value}”`, values)) continue;
+    values.set(key, null); // its name is taken, whatever becomes of its value
     try {
       values.set(key, valueOf(row));
     } catch (error) {

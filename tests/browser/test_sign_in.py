@@ -1,0 +1,164 @@
+"""Signing in where the server asks for a token: to where one wanted to go, and out again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from live import service_on
+from playwright.async_api import Page, expect
+
+Axe = Any  # the fixtures of conftest.py
+Complaints = Any
+Service = Any
+
+ADMIN = f"sim_{'a' * 43}"
+WRONG = f"sim_{'w' * 43}"
+TOKEN = "mutation T($input: CreateTokenInput!) { createToken(input: $input) { secret token { id } } }"
+REVOKE = "mutation R($id: ID!) { revokeToken(input: {id: $id}) { userErrors { message } } }"
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def service(database_url: str, built: Path, tmp_path: Path) -> AsyncIterator[Service]:
+    """A service that asks everybody for a token."""
+    file = tmp_path / "token"
+    file.write_text(ADMIN)
+    file.chmod(0o600)
+    settings = {"SIMULATIONS_ADMIN_TOKEN_FILE": str(file), "SIMULATIONS_ALLOWED_HOSTS": "simulations.example.org"}
+    with service_on(database_url, **settings) as service:
+        await service.up()
+        yield service
+
+
+@pytest.fixture(autouse=True)
+def refusals(complaints: Complaints) -> None:
+    """A browser notes on its console that somebody was not let in."""
+    complaints.expect(r"status of 401|WebSocket")
+
+
+async def ask(service: Service, query: str, **variables: Any) -> Any:
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {ADMIN}"}, timeout=30) as client:
+        body = (await client.post(f"{service.address}/graphql", json={"query": query, "variables": variables})).json()
+    assert "errors" not in body, body
+    return body["data"]
+
+
+async def token(service: Service, name: str, role: str) -> tuple[str, str]:
+    """A new one: its text and its id."""
+    made = (await ask(service, TOKEN, input={"name": name, "role": role}))["createToken"]
+    return made["secret"], made["token"]["id"]
+
+
+async def sign_in(page: Page, secret: str) -> None:
+    await page.get_by_label("API token").fill(secret)
+    await page.get_by_role("button", name="Sign in").click()
+
+
+async def test_one_comes_to_where_one_wanted_to_go_and_leaves_for_good(page: Page, axe: Axe) -> None:
+    await page.goto("/machines?order=desc")
+    await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    await expect(page.get_by_label("API token")).to_be_focused()
+    await axe(page)
+    await page.keyboard.type(f"  {ADMIN}\n")
+    await expect(page.get_by_role("heading", name="Machines", level=1)).to_be_visible()
+    await expect(page).to_have_url("/machines?order=desc")
+    await expect(page.get_by_role("main")).to_be_focused()
+
+    await page.reload()
+    await page.get_by_role("button", name="Who you are").click()
+    await expect(page.get_by_text("may do everything")).to_be_visible()
+    await axe(page)
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    await expect(page.get_by_role("button", name="Who you are")).to_have_count(0)
+    assert await page.context.cookies() == []
+    await page.reload()
+    await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+async def test_what_lets_nobody_in_is_told_and_can_be_typed_anew(page: Page, axe: Axe) -> None:
+    await page.goto("/")
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_role("alert")).to_have_text("A token is missing: it begins with sim_.")
+    for typed, sentence in {
+        WRONG: "This token is unknown, expired or revoked.",
+        "secret": "This is no API token: they begin with sim_.",
+    }.items():
+        await sign_in(page, typed)
+        await expect(page.get_by_role("alert")).to_have_text(sentence)
+        await expect(page.get_by_label("API token")).to_be_focused()
+        await expect(page.get_by_label("API token")).to_have_value(typed)
+    await axe(page)
+    await page.get_by_role("button", name="Show").click()
+    await expect(page.get_by_label("API token")).to_have_attribute("type", "text")
+    await sign_in(page, ADMIN)
+    await expect(page.get_by_role("button", name="Who you are")).to_be_visible()
+
+
+async def test_who_failed_too_often_is_held_off_and_then_let_in(
+    page: Page, service: Service, complaints: Complaints
+) -> None:
+    complaints.expect("status of 429")
+    await page.goto("/")
+    async with httpx.AsyncClient() as client:
+        for _ in range(12):
+            refused = await client.post(f"{service.address}/session", json={"token": WRONG})
+    assert refused.status_code == 429
+    await sign_in(page, f"sim_{'x' * 43}")
+    await expect(page.get_by_role("alert")).to_contain_text("Too many failed logins from this address")
+    await expect(page.get_by_role("button", name="Try again in")).to_be_visible()
+    await expect(page.get_by_role("button", name="Sign in", exact=True)).to_be_visible()
+    await sign_in(page, ADMIN)
+    await expect(page.get_by_role("button", name="Who you are")).to_be_visible()
+
+
+async def test_while_the_server_is_away_the_token_stays(page: Page, service: Service, complaints: Complaints) -> None:
+    complaints.expect("ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET")
+    await page.goto("/")
+    await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    await service.end()
+    await sign_in(page, ADMIN)
+    await expect(page.get_by_role("alert")).to_have_text("The server cannot be reached. Try again in a moment.")
+    await expect(page.get_by_label("API token")).to_have_value(ADMIN)
+    await service.up()
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_role("button", name="Who you are")).to_be_visible()
+
+
+async def test_whose_token_ends_is_asked_for_another_and_finds_what_was_typed_but_nobody_else_does(
+    page: Page, service: Service
+) -> None:
+    command = page.get_by_label("Command", exact=True)
+    ended = page.get_by_text("You were worker here. That has ended")
+    first, first_id = await token(service, "worker", "OPERATOR")
+    await page.goto("/submit")
+    await sign_in(page, first)
+    await command.fill("python train.py")
+    await ask(service, REVOKE, id=first_id)
+    await expect(ended).to_be_visible()
+    second, second_id = await token(service, "worker", "OPERATOR")
+    await sign_in(page, second)
+    await expect(command).to_have_value("python train.py")
+    await ask(service, REVOKE, id=second_id)
+    await expect(ended).to_be_visible()
+    await sign_in(page, ADMIN)
+    await expect(command).to_have_value("")
+
+
+async def test_viewers_are_offered_nothing_that_they_may_not_do(page: Page, service: Service, axe: Axe) -> None:
+    secret, _ = await token(service, "<b>watcher</b>", "VIEWER")
+    await page.goto("/machines")
+    await sign_in(page, secret)
+    await expect(page.get_by_role("list", name="Machines")).to_be_visible()
+    for name in ("Add a machine", "Drain", "Edit", "Delete"):
+        await expect(page.get_by_role("button", name=name)).to_have_count(0)
+    await expect(page.get_by_role("link", name="Submit", exact=True)).to_have_count(0)
+    await page.get_by_role("button", name="Who you are").click()
+    await expect(page.get_by_text("<b>watcher</b> may read and watch (viewer).")).to_be_visible()
+    await page.goto("/submit")
+    await expect(page.get_by_role("heading", name="Submitting is for operators.")).to_be_visible()
+    await axe(page)
