@@ -194,7 +194,8 @@ export function subscribe<Data, Variables>(
     while (!stopped && (await attempt()) === 'lost' && !stopped) await connected();
   }
 
-  void run();
+  // Not at once: what a subscriber reads when it begins is no dependency of the effect that subscribes.
+  queueMicrotask(() => void run());
   return () => {
     stopped = true;
     leave();

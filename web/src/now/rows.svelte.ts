@@ -28,7 +28,8 @@ export class Rows {
   readonly #filter: Filter;
   readonly #held = new SvelteMap<string, Held>();
   readonly #complain: (problem: unknown) => void;
-  #end: string | null = null;
+  #end: string | null = null; // the cursor of the last page
+  #edge: string | undefined; // when the last row of it was created
   #recount: ReturnType<typeof setTimeout> | undefined;
   #round = 0;
   #changed = new Set<string>(); // since it was last read anew
@@ -98,9 +99,8 @@ export class Rows {
   }
 
   #isWithin(row: Row): boolean {
-    const last = this.sorted.at(-1);
-    if (!this.more || last === undefined) return true;
-    return this.section.oldestFirst ? row.createdAt <= last.createdAt : row.createdAt >= last.createdAt;
+    if (!this.more || this.#edge === undefined) return true;
+    return this.section.oldestFirst ? row.createdAt <= this.#edge : row.createdAt >= this.#edge;
   }
 
   #countSoon(): void {
@@ -124,7 +124,8 @@ export class Rows {
     return (await request(list, { ...this.#variables, first, after })).simulations;
   }
 
-  #note({ pageInfo, totalCount }: Page): void {
+  #note({ nodes, pageInfo, totalCount }: Page): void {
+    this.#edge = nodes.at(-1)?.createdAt ?? this.#edge;
     this.#end = pageInfo.endCursor;
     this.more = pageInfo.hasNextPage;
     this.total = totalCount;
