@@ -20,6 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
+from cli import requests
 from cli import server as client
 from cli.errors import ServerRefused
 from db import projects, tokens
@@ -706,14 +707,14 @@ async def test_commands_say_what_to_do_about_a_token(locked: Api, world: World, 
     async def said(token: str | None, ask: Callable[[client.Server], object]) -> str:
         return await asyncio.to_thread(told, token, ask)
 
-    assert await said(None, client.newest_first) == (
+    assert await said(None, requests.newest_first) == (
         f"{locked.address} wants a token: give one with --token-file or SIMULATIONS_TOKEN_FILE."
     )
-    assert await said(UNKNOWN, client.newest_first) == (
+    assert await said(UNKNOWN, requests.newest_first) == (
         f"{locked.address} does not accept this token. Check --token-file or SIMULATIONS_TOKEN_FILE, --token or "
         "SIMULATIONS_TOKEN: it may be expired or revoked."
     )
-    assert await said(reader, lambda server: client.cancel(server, simulation)) == (
+    assert await said(reader, lambda server: requests.cancel(server, simulation)) == (
         "This needs the role OPERATOR; reader is VIEWER. Use another token: --token-file or SIMULATIONS_TOKEN_FILE."
     )
 
