@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     submits_per_minute: int = Field(6_000, ge=1)  # of each token, by each process; that many may come at once
     connections: int = Field(20_000, ge=10)  # of each process, WebSockets among them; one more is closed at once
 
+    drain_seconds: float = Field(0.0, ge=0, le=600)  # before it ends it serves on, not ready: proxies go elsewhere
+
     # The database
     database_pool_size: int = Field(10, ge=1, le=500)  # connections of each process
     notifications: bool = True  # LISTEN/NOTIFY; off: everything works by polling, only slower

@@ -145,7 +145,7 @@ async def healthz(_request: Request) -> Response:
 
 
 class Readiness:
-    """`/readyz`: the database answers and its schema is this version's; 503 otherwise."""
+    """`/readyz`: the database answers, its schema is this version's, and the process does not end; 503 otherwise."""
 
     def __init__(self, explains_to: Hosts | None) -> None:
         """explains_to: the Hosts by which one is told the reason, too. It may name the database's address."""
@@ -154,7 +154,8 @@ class Readiness:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        reason = await self._reason(request.state.engine)
+        closing: Closing = request.state.closing
+        reason = "It is about to end." if closing.announced else await self._reason(request.state.engine)
         content = {"status": "ready" if reason is None else "not ready"}
         if reason != self._logged:
             log.warning("not_ready" if reason is not None else "ready_again", reason=reason)

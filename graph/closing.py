@@ -3,7 +3,8 @@
 The server begins it as soon as it reacts to SIGTERM or SIGINT, before it waits for open connections. The lifespan's
 end would be too late: it comes only after they have closed. WebSockets need not wait for it, they are closed with 1012
 at that moment; a stream over HTTP ends itself when `wait` returns, and its client resumes at another process, or here
-again. It is begun once and never taken back.
+again. It is begun once and never taken back. Before that it may be announced: then `/readyz` says so, and proxies send
+nobody here any more, while everything is served as before.
 """
 
 from __future__ import annotations
@@ -16,6 +17,16 @@ class Closing:
 
     def __init__(self) -> None:
         self._begun = asyncio.Event()
+        self._announced = False
+
+    @property
+    def announced(self) -> bool:
+        """Whether new requests had better go elsewhere."""
+        return self._announced
+
+    def announce(self) -> None:
+        """Say from now on that the process is about to end."""
+        self._announced = True
 
     @property
     def begun(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import uvicorn
@@ -18,18 +19,29 @@ from settings import Settings
 # Longer than clients and proxies keep an idle connection: whoever closes first must not be the one who is asked.
 KEEP_ALIVE_SECONDS = 75
 SHUTDOWN_SECONDS = 3  # for open requests; streams are told to come back at once
+DRAIN_STEP_SECONDS = 0.05
 MESSAGE_BYTES = 1_048_576  # of one WebSocket message from a client
 
 
 class Server(uvicorn.Server):
     """uvicorn's server, which tells streams that it ends before it waits for them."""
 
-    def __init__(self, config: uvicorn.Config, closing: Closing) -> None:
+    def __init__(self, config: uvicorn.Config, closing: Closing, drain_seconds: float = 0.0) -> None:
         super().__init__(config)
         self._closing = closing
+        self._drain_seconds = drain_seconds
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End: streams over HTTP hear of it now, WebSockets are closed with 1012, the rest has a moment to finish."""
+        """End: streams over HTTP hear of it now, WebSockets are closed with 1012, the rest has a moment to finish.
+
+        Before that it serves on for `drain_seconds`, not ready any more, until whoever asks has heard of it: a request
+        that comes when the door closes is lost, and nobody but the proxy that sent it could have known. A second Ctrl-C
+        ends that.
+        """
+        self._closing.announce()
+        drained_at = asyncio.get_running_loop().time() + self._drain_seconds
+        while asyncio.get_running_loop().time() < drained_at and not self.force_exit:  # noqa: ASYNC110  # uvicorn's flag
+            await asyncio.sleep(DRAIN_STEP_SECONDS)
         self._closing.begin()
         await super().shutdown(sockets)
 
@@ -37,7 +49,7 @@ class Server(uvicorn.Server):
 def build_server(settings: Settings, *, sessions: Sessions | None = None) -> Server:
     """Make the server of a graph process. `run()` serves until a signal, `serve()` does in a loop that runs."""
     closing = Closing()
-    return Server(build_config(settings, closing, sessions=sessions), closing)
+    return Server(build_config(settings, closing, sessions=sessions), closing, settings.drain_seconds)
 
 
 def build_config(

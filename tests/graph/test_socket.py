@@ -461,6 +461,32 @@ def frame(opcode: int, payload: bytes, *, last: bool = True, mask: bool = True) 
 # --- the end of the process ------------------------------------------------------------------------------------
 
 
+async def test_before_it_ends_it_serves_on_and_says_that_nobody_else_should_come(spawn: Spawn) -> None:
+    here = await spawn(SIMULATIONS_DRAIN_SECONDS=600)
+    address = f"http://127.0.0.1:{here.port}"
+    async with httpx.AsyncClient(verify=False, timeout=PATIENCE_SECONDS) as client, opened(here.port) as connection:
+        here.process.terminate()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (ready := await client.get(f"{address}/readyz")).status_code == 200:
+                await asyncio.sleep(0.01)
+        assert ready.json() == {"status": "not ready", "reason": "It is about to end."}
+        assert await is_alive(connection)
+        async with httpx.AsyncClient(verify=False, timeout=PATIENCE_SECONDS) as newcomer:
+            answer = await newcomer.post(f"{address}/graphql", json={"query": "{ viewer { role } }"})
+        assert answer.json()["data"] == {"viewer": {"role": "ADMIN"}}
+        here.process.send_signal(signal.SIGINT)
+        closed = await closing(connection)
+    assert closed.rcvd is not None
+    assert closed.rcvd.code == 1012
+    await here.ended()
+
+
+async def test_it_ends_by_itself_when_it_has_served_on_for_long_enough(spawn: Spawn) -> None:
+    here = await spawn(SIMULATIONS_DRAIN_SECONDS=0.3)
+    here.process.terminate()
+    assert await here.ended() in (0, -signal.SIGTERM)
+
+
 async def test_sigterm_closes_every_socket_with_1012_and_ends_the_process(world: World, spawn: Spawn) -> None:
     graph = await spawn()
     supervisor = await world.running()
