@@ -34,8 +34,12 @@ def response(page: Page) -> Any:
 
 
 async def open_example(page: Page, name: str) -> None:
+    editor = page.locator(".graphiql-query-editor .view-lines")
+    await expect(editor).to_contain_text(
+        "{"
+    )  # whatever it begins with: until then a tab that is chosen shows that, too
     await page.get_by_role("tab").get_by_role("button", name=name, exact=True).click()
-    await expect(page.locator(".graphiql-query-editor .view-lines")).to_contain_text(name)
+    await expect(editor).to_contain_text(name)
 
 
 async def test_the_examples_of_a_first_visit_query_change_and_follow(page: Page, service: Service) -> None:
