@@ -34,7 +34,9 @@ class Overview:
 
 async def read(session: AsyncSession, *, project_id: int | None = None, scope: Scope = None) -> Overview:
     """Read it for one project, or for all in the scope."""
-    projects = scope if project_id is None else frozenset({project_id}) & (scope if scope is not None else {project_id})
+    projects = scope
+    if project_id is not None:
+        projects = frozenset({project_id}) if scope is None or project_id in scope else frozenset()
     counted = (
         select(Simulation.state, func.count())
         .where(Simulation.state.in_(ACTIVE), within(Simulation.project_id, projects))
