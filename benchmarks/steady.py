@@ -10,6 +10,7 @@ batches of all turns: whatever else the machine does then meets both, and one ba
 from __future__ import annotations
 
 import asyncio
+import gc
 import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -115,6 +116,8 @@ async def measure_steady(url: str, seconds: float, rounds: int) -> list[Row]:
     port, floor_port = free_port(), free_port()
     taken: list[float] = []
     least: list[float] = []
+    gc.collect()
+    gc.freeze()  # or this process would look through all it has once a second, while batches wait to be received
     with (
         server("graph", port, DATABASE_URL=url),
         server("benchmarks.bare", floor_port, DATABASE_URL=url),

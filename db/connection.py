@@ -14,10 +14,11 @@ tables. What can go wrong with an address or a server is told in a sentence that
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import asyncpg
@@ -25,6 +26,7 @@ import orjson
 from sqlalchemy import URL, event, text
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.util.concurrency import greenlet_spawn
 
 MINIMUM_MAJOR = 15  # older ones leave support; nothing here needs a newer one
 CONNECT_TIMEOUT_SECONDS = 10.0
@@ -163,25 +165,68 @@ def session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     return async_sessionmaker(engine, expire_on_commit=False)
 
 
+Driver: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+@asynccontextmanager
+async def driver_of(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[Driver]:
+    """Borrow a connection from the pool that these sessions use, bare: each statement is a transaction of its own.
+
+    For the hottest statements. A session and SQLAlchemy's execution round them cost more than the statement.
+    """
+    engine: AsyncEngine = sessions.kw["bind"]
+    borrowed = await engine.raw_connection()
+    try:
+        driver = borrowed.driver_connection
+        assert driver is not None
+        yield driver
+    finally:
+        await greenlet_spawn(borrowed.close)
+
+
 async def connect_raw(url: str, *, application: str = "listen") -> asyncpg.Connection[asyncpg.Record]:
     """Open a bare connection, for LISTEN; the caller closes it. Raises what asyncpg raises."""
     return await _connect(parse_url(url), application, {}, None)
+
+
+_FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, DBAPIError)
 
 
 async def check_server(engine: AsyncEngine) -> None:
     """Raise a `DatabaseError` unless a server new enough answers and lets us in."""
     place = f"{engine.url.query.get('host') or 'this host'}/{engine.url.database}"
     try:
-        async with engine.connect() as connection:
-            found = str(await connection.scalar(text("SHOW server_version")))
-            number = int(str(await connection.scalar(text("SHOW server_version_num"))))
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, DBAPIError) as error:
+        try:
+            found, number = await _version_of(engine)
+        except _BrokenConnection:  # one of the pool's, perhaps, which says little of the server: ask by a new one
+            await engine.dispose()
+            found, number = await _version_of(engine)
+    except _BrokenConnection as broken:
+        raise _explain(broken.error, place) from broken.error
+    except _FAILURES as error:
         raise _explain(error, place) from error
     if number // 10_000 < MINIMUM_MAJOR:
         raise ServerTooOld(
             f"The PostgreSQL server at {place} is version {found}; Simulations needs {MINIMUM_MAJOR} or newer. "
             "Upgrade it, or set DATABASE_URL to another server."
         )
+
+
+class _BrokenConnection(Exception):
+    """There was a connection, and it failed."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+async def _version_of(engine: AsyncEngine) -> tuple[str, int]:
+    async with engine.connect() as connection:
+        try:
+            found = str(await connection.scalar(text("SHOW server_version")))
+            return found, int(str(await connection.scalar(text("SHOW server_version_num"))))
+        except _FAILURES as error:
+            raise _BrokenConnection(error) from error
 
 
 def _explain(error: BaseException, place: str) -> DatabaseError:

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
-import asyncpg
 import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -20,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import attempts, billing, metrics
 from db.attempts import Receipt
 from db.billing import Holding
+from db.connection import Driver
 from db.states import Reason, SimulationState
 
 START = (0, 0)
@@ -77,11 +77,11 @@ class Head:
     read_at: int = field(default=0, compare=False)  # Unix time in seconds, by Postgres' clock
 
     def replaces(self, older: Head | None) -> bool:
-        """Whether it says something else, or its money is so much newer that the older one should not be shown."""
+        """Whether it says something else, or its money is so much newer that the older should not be shown."""
         if older is None or self != older:
             return True
         runs = any(holding.is_open and holding.price_per_hour for holding in self.holdings)
-        return runs and not 0 <= self.read_at - older.read_at < MONEY_SECONDS
+        return runs and not 0 <= self.read_at - older.read_at < MONEY_SECONDS / 2
 
 
 # A batch is stored by one statement, in which what lets it in, the points and their summary follow from one another:
@@ -149,7 +149,7 @@ _HEAD = text(
 
 
 async def take_in(
-    session: AsyncSession,
+    driver: Driver,
     attempt_id: int,
     token_digest: bytes,
     nonce: str,
@@ -158,11 +158,9 @@ async def take_in(
 ) -> Receipt | None:
     """Let a batch in as `attempts.accept` does, and store it; None if it isn't the next one of a current attempt.
 
-    session: one that is in no transaction, as this is a transaction of its own, committed when it returns: one
-    statement, straight to the driver, that BEGIN, COMMIT and SQLAlchemy would cost as much again.
+    It is a transaction of its own, committed when it returns: BEGIN and COMMIT would cost as much again.
     """
-    assert not session.in_transaction()
-    driver = await _driver(session)
+    assert not driver.is_in_transaction()
     rows = await driver.fetch(_TAKE_IN, attempt_id, token_digest, nonce, batch, *_given(columns))
     return attempts.receipt_of(tuple(rows[0]), stored=True) if rows else None
 
@@ -177,11 +175,6 @@ async def store(
     if columns:
         connection = await session.connection()
         await connection.exec_driver_sql(_STORE, (simulation_id, attempt, batch, *_given(columns)))
-
-
-async def _driver(session: AsyncSession) -> asyncpg.Connection[asyncpg.Record]:
-    connection = await (await session.connection()).get_raw_connection()
-    return cast("asyncpg.Connection[asyncpg.Record]", connection.driver_connection)
 
 
 def _given(columns: Mapping[str, Column]) -> list[list[Any]]:
@@ -203,13 +196,12 @@ def _array(numbers: Sequence[float]) -> str:
     return f"{{{written[1:-1].decode()}}}"
 
 
-async def read(session: AsyncSession, simulation_id: int, after: tuple[int, int], *, limit: int) -> Sequence[Batch]:
+async def read(driver: Driver, simulation_id: int, after: tuple[int, int], *, limit: int) -> Sequence[Batch]:
     """At most `limit` batches behind the cursor, in order.
 
     Straight from the driver: it is asked for every batch that somebody watches, and SQLAlchemy's way to it takes four
     times as long as reading a hundred points.
     """
-    driver = await _driver(session)
     rows = await driver.fetch(_READ, simulation_id, *after, limit)
     batches: list[Batch] = []
     for attempt, batch, metric, steps, values, elapsed, first_of_attempt in rows:

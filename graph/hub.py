@@ -5,7 +5,7 @@ the log share: each new batch is read once, by whoever comes first, into a bound
 committed by this process and follows on what is there. Whoever fell behind reads from the database in pages. Nothing is
 dropped, nothing is unbounded.
 
-With notifications switched off, or while the LISTEN connection is broken, a timer makes everybody look again.
+With notifications switched off, or while the LISTEN connection is broken, timers make everybody look again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from random import uniform
 from time import perf_counter
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import convergence
+from db.connection import driver_of
 from db.convergence import START, Batch, Head
 from db.notifications import Channel, Listener, listening, payload_of
 from graph.audience import Audience
@@ -34,7 +36,7 @@ TAIL_BATCHES = 64  # of at most 10,000 points each: what cursors at the end of t
 PAGE_BATCHES = 64  # how many batches whoever fell behind reads at once
 COLLECT_SECONDS = 0.01  # ids committed within this time go out in one notification
 POLL_SECONDS = 1.0  # without notifications
-LOOK_AGAIN_SECONDS = 15.0  # with them: a hint may be lost
+LOOK_AGAIN_SECONDS = float(convergence.MONEY_SECONDS)  # with them: a hint may be lost, and money runs
 MOST_SHARED = 32  # events that subscribers of one tail share; they keep their encoded results
 RETRY_SECONDS = 0.5  # while the database does not answer
 MANY = 1_000  # changed ids kept per subscriber; more mean "look at all"
@@ -70,9 +72,14 @@ class Tail:
         self,
         simulation_id: int,
         sessions: async_sessionmaker[AsyncSession],
-        delivered: Callable[[float], None] = lambda _seconds: None,
+        delivered: Callable[[float], None],
+        look_again_seconds: float,
     ) -> None:
-        """delivered: told, in seconds, how long it took from knowing of new batches to having told the audience."""
+        """Make one that nobody has read yet.
+
+        delivered: told, in seconds, how long it took from knowing of new batches to having told the audience.
+        look_again_seconds: how long it is left alone at most.
+        """
         self.simulation_id = simulation_id
         self._delivered = delivered
         self._knows_since: float | None = None  # of what was not told yet
@@ -87,12 +94,13 @@ class Tail:
         self._head: Head | None = None
         self._log_asked = True
         self._head_asked = True
-        self._head_read_at = 0.0  # by the loop's clock
         self._defect: Exception | None = None  # what the reading broke on, other than the database being away
         self._read_once = asyncio.Event()
         self._asked = 0
         self._reading: asyncio.Task[None] | None = None
         self._shared: dict[Hashable, object] = {}
+        self._look_again_seconds = look_again_seconds
+        self._look_again: asyncio.TimerHandle | None = None
 
     def stir(self, *, head: bool = True) -> None:
         """Something may be new: look, then wake everybody. Without `head`, only new batches are looked for."""
@@ -117,6 +125,8 @@ class Tail:
 
     def close(self) -> None:
         """Nobody is left to be woken."""
+        if self._look_again is not None:
+            self._look_again.cancel()
         if self._reading is not None:
             self._reading.cancel()
 
@@ -145,8 +155,8 @@ class Tail:
 
     async def page(self, after: tuple[int, int]) -> Sequence[Batch]:
         """Some batches behind the cursor, from the database."""
-        async with self._sessions() as session:
-            return await convergence.read(session, self.simulation_id, after, limit=PAGE_BATCHES)
+        async with driver_of(self._sessions) as driver:
+            return await convergence.read(driver, self.simulation_id, after, limit=PAGE_BATCHES)
 
     def _whole_or_raise(self) -> None:
         if self._defect is not None:
@@ -207,40 +217,42 @@ class Tail:
             self._begin = self._batches.popleft().cursor
 
     async def _refresh(self) -> None:
-        now = asyncio.get_running_loop().time()
-        read_head = self._head_asked or now - self._head_read_at >= convergence.MONEY_SECONDS
-        if not read_head and not self._log_asked:
+        if not self._head_asked and not self._log_asked:
             return  # what is new was given
-        self._log_asked = False
+        read_head = self._head_asked
+        self._log_asked = self._head_asked = False
         try:
-            await self._read(now, read_head=read_head)
+            await self._read(read_head=read_head)
         except BaseException:
-            self._log_asked = True
+            self._log_asked, self._head_asked = True, self._head_asked or read_head
             raise
 
-    async def _read(self, now: float, *, read_head: bool) -> None:
+    async def _read(self, *, read_head: bool) -> None:
         head = self._head
-        async with self._sessions() as session:
-            # Each statement for itself: a transaction would cost two more messages to the server.
-            await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-            if read_head:
-                self._head_asked = False
-                try:
-                    head = await convergence.find_head(session, self.simulation_id)
-                except BaseException:
-                    self._head_asked = True
-                    raise
-                self._head_read_at = now
-            if self._end is None:
+        if read_head:
+            async with self._sessions() as session:
+                head = await convergence.find_head(session, self.simulation_id)
+        if self._end is None:
+            async with self._sessions() as session:
                 self._begin = self._end = await convergence.find_end(session, self.simulation_id)
+        async with driver_of(self._sessions) as driver:
             while True:
-                new = await convergence.read(session, self.simulation_id, self._end, limit=PAGE_BATCHES)
+                new = await convergence.read(driver, self.simulation_id, self._end, limit=PAGE_BATCHES)
                 self._take(new)
                 if len(new) < PAGE_BATCHES:
                     break
         if head is None or head.replaces(self._head):
             self._head = head
             self._shared.clear()  # an event tells the state too
+        if read_head:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        """Look again in a while; not when all the others do, which would hold up what is live."""
+        if self._look_again is not None:
+            self._look_again.cancel()
+        seconds = self._look_again_seconds * uniform(0.75, 1)
+        self._look_again = asyncio.get_running_loop().call_later(seconds, self.stir)
 
 
 class Changes:
@@ -284,19 +296,21 @@ class Hub:
         self._committed: set[int] = set()
         self._commit = asyncio.Event()
         self._announces = False
+        self._look_again_seconds = POLL_SECONDS
 
     @asynccontextmanager
     async def running(self, url: str | None) -> AsyncIterator[None]:
         """Listen on the database at `url` while the block runs; None: notifications are off, look by timer."""
         self._announces = url is not None
+        self._look_again_seconds = LOOK_AGAIN_SECONDS if self._announces else POLL_SECONDS
         async with asyncio.TaskGroup() as tasks:
             if url is None:
-                background = [tasks.create_task(self._poll(POLL_SECONDS))]
+                background = [tasks.create_task(self._poll())]
                 yield
             else:
                 async with listening(url, tuple(Channel), self.heard) as listener:
                     background = [
-                        tasks.create_task(self._poll(LOOK_AGAIN_SECONDS)),
+                        tasks.create_task(self._poll()),
                         tasks.create_task(self._announce(listener)),
                     ]
                     yield
@@ -316,21 +330,23 @@ class Hub:
             self._commit.set()
 
     def heard(self, channel: Channel, ids: frozenset[int] | None) -> None:
-        """A hint came in, or a timer did (ids None)."""
+        """A hint came in; ids None: look at all."""
         for watcher in self._watchers.get(channel, ()):
             watcher.add(ids)
         if channel is Channel.TOKENS:
             self._tokens_changed()
         elif channel is not Channel.MACHINES:
-            for simulation_id in ids if ids is not None else tuple(self._tails):
-                self._stir(simulation_id, head=channel is not Channel.CONVERGENCE or ids is None)
+            for simulation_id in ids if ids is not None else self._tails:
+                if tail := self._tails.get(simulation_id):
+                    tail.stir(head=channel is not Channel.CONVERGENCE or ids is None)
 
     @contextmanager
     def tail(self, simulation_id: int) -> Iterator[Tail]:
         """Share the tail of a simulation's log with whoever else watches it."""
         tail = self._tails.get(simulation_id)
         if tail is None:
-            tail = self._tails[simulation_id] = Tail(simulation_id, self._sessions, self._meters.delivered)
+            tail = Tail(simulation_id, self._sessions, self._meters.delivered, self._look_again_seconds)
+            self._tails[simulation_id] = tail
             tail.stir()
         tail.subscribers += 1
         try:
@@ -362,16 +378,12 @@ class Hub:
         finally:
             self._watchers[channel].discard(changes)
 
-    def _stir(self, simulation_id: int, *, head: bool = True) -> None:
-        tail = self._tails.get(simulation_id)
-        if tail is not None:
-            tail.stir(head=head)
-
-    async def _poll(self, seconds: float) -> None:
+    async def _poll(self) -> None:
         while True:
-            await asyncio.sleep(seconds)
-            for channel in (Channel.SIMULATIONS, Channel.MACHINES):
-                self.heard(channel, None)
+            await asyncio.sleep(self._look_again_seconds)
+            for watchers in self._watchers.values():
+                for watcher in watchers:
+                    watcher.add(None)
 
     async def _announce(self, listener: Listener) -> None:
         while True:

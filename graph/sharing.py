@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakMethod, WeakValueDictionary
 
 import orjson
 from graphql import (
@@ -25,6 +25,7 @@ from graphql import (
     GraphQLList,
     GraphQLNonNull,
     GraphQLResolveInfo,
+    GraphQLResolveInfoHelpers,
     Visitor,
     print_ast,
     visit,
@@ -146,6 +147,14 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
 
     sharing_key: Hashable = None
 
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        # Its own methods, kept by itself, are a cycle: what each request leaves would wait for the garbage collector,
+        # and for that, now and then, every stream.
+        self.async_helpers = GraphQLResolveInfoHelpers(
+            gather=_weakly(self.gather_async_work), track=_weakly(self.track_async_work)
+        )
+
     def cancellable_iterable(self, iterable: Any) -> Any:
         """Note the source of a subscription's events, for a transport that asked for it."""
         source: Any = super().cancellable_iterable(iterable)
@@ -229,6 +238,18 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
             tuple((name, repr(coerced.get(name))) for name in sorted(names)),
             getattr(self.context_value, "rights", None),
         )
+
+
+def _weakly(method: Callable[[Sequence[Any]], Any]) -> Callable[[Sequence[Any]], Any]:
+    """The method of an object that lives for as long as it may be called, without keeping it alive."""
+    kept = WeakMethod(method)
+
+    def call(values: Sequence[Any]) -> Any:
+        alive = kept()
+        assert alive is not None
+        return alive(values)
+
+    return call
 
 
 class _VariableNames(Visitor):

@@ -22,6 +22,7 @@ from strawberry.scalars import JSON
 
 from db import attempts, convergence, lifecycle, logs, models, projects
 from db.attempts import Receipt, Standing
+from db.connection import driver_of
 from db.convergence import Column
 from db.events import SUPERVISOR
 from db.lifecycle import Ending
@@ -152,8 +153,8 @@ async def report(info: Info, given: ReportAttemptInput) -> ReportAttemptPayload:
         return await _refused(info, given, attempt_id, digest, error)
     receipt = None
     if given.batch is not None and given.exit is None and not chunks:
-        async with info.context.sessions() as session:
-            receipt = await convergence.take_in(session, attempt_id, digest, given.nonce, given.batch, points)
+        async with driver_of(info.context.sessions) as driver:
+            receipt = await convergence.take_in(driver, attempt_id, digest, given.nonce, given.batch, points)
     if receipt is None:  # there is more to it than points, or they are not what is expected next
         receipt = await _take_in(info, given, attempt_id, digest, points, chunks)
     if receipt.standing is Standing.UNKNOWN:

@@ -24,11 +24,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import attempts, convergence, lifecycle, simulations
 from db.attempts import Receipt, Standing
-from db.connection import create_engine, session_factory
+from db.connection import create_engine, driver_of, session_factory
 from db.convergence import Column
 from db.errors import WrongState
 from db.events import Actor
@@ -182,7 +182,7 @@ class Report:
         if self.exits:
             await lifecycle.lock(session, target.simulation_id)
         elif self.batch is not None:
-            async with AsyncSession(session.bind) as alone:
+            async with driver_of(async_sessionmaker(session.bind)) as alone:
                 taken = await convergence.take_in(
                     alone, target.attempt_id, target.token, target.nonce, self.batch, points
                 )

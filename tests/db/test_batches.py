@@ -12,10 +12,11 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import attempts, convergence, lifecycle, logs
 from db.attempts import Receipt, Standing
+from db.connection import driver_of
 from db.convergence import Column
 from db.events import PLANNER
 from db.lifecycle import Ending
@@ -42,8 +43,8 @@ async def take_in(
     sessions: Sessions, started: Started, batch: int, points: Mapping[str, Column] = POINT
 ) -> Receipt | None:
     """The same for a report that brings points only: in one statement, which commits itself."""
-    async with sessions() as session:
-        return await convergence.take_in(session, started.attempt_id, started.token, started.nonce, batch, points)
+    async with driver_of(sessions) as driver:
+        return await convergence.take_in(driver, started.attempt_id, started.token, started.nonce, batch, points)
 
 
 async def cursors(rows: Rows) -> list[tuple[int, int, str]]:
@@ -339,14 +340,13 @@ async def test_the_same_points_from_two_connections_at_once_are_stored_once(
 
 @pytest.mark.parametrize("is_lost", [True, False])
 async def test_points_alone_wait_for_the_end_of_their_attempt(
-    is_lost: bool, rows: Rows, engine: AsyncEngine, other_sessions: Sessions
+    is_lost: bool, rows: Rows, other_sessions: Sessions
 ) -> None:
     started = await rows.start()
-    async with engine.connect() as connection, AsyncSession(connection) as report, other_sessions() as loss:
-        driver: Any = (await connection.get_raw_connection()).driver_connection
+    async with driver_of(rows.sessions) as driver, other_sessions() as loss:
         assert await lose(loss, started)
         reporting = asyncio.create_task(
-            convergence.take_in(report, started.attempt_id, started.token, started.nonce, 1, POINT)
+            convergence.take_in(driver, started.attempt_id, started.token, started.nonce, 1, POINT)
         )
         await rows.until_blocked(driver.get_server_pid())
         await (loss.commit() if is_lost else loss.rollback())

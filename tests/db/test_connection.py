@@ -1,6 +1,8 @@
 """Addresses as people and clouds write them, the messages when they don't work, and what a connection is set to."""
 
 import asyncio
+import os
+import signal
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -245,6 +247,17 @@ async def test_a_server_that_is_too_old_is_told_with_both_versions(
     engine = create_engine(postgres_server.url)
     with pytest.raises(ServerTooOld, match=r"is version 18\.\d+.*; Simulations needs 99 or newer"):
         await check_server(engine)
+    await engine.dispose()
+
+
+async def test_connections_that_broke_in_the_pool_say_nothing_of_the_server(empty_database_url: str) -> None:
+    """Their ends are sent at the very moment of asking, so that nobody can have noticed."""
+    engine = create_engine(empty_database_url, pool_size=3)
+    async with engine.connect() as one, engine.connect() as other, engine.connect() as third:
+        pids = [int(str(await each.scalar(text("SELECT pg_backend_pid()")))) for each in (one, other, third)]
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
+    await check_server(engine)
     await engine.dispose()
 
 

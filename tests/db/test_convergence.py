@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from db import convergence
+from db.connection import driver_of
 from db.convergence import START, Batch, Column, Head, Series
 from db.states import Reason, SimulationState
 
@@ -25,8 +26,8 @@ async def store(rows: Rows, simulation_id: int, attempt: int, batch: int, **colu
 
 
 async def read(rows: Rows, simulation_id: int, after: tuple[int, int] = START, *, limit: int = 100) -> list[Batch]:
-    async with rows.sessions() as session:
-        return list(await convergence.read(session, simulation_id, after, limit=limit))
+    async with driver_of(rows.sessions) as driver:
+        return list(await convergence.read(driver, simulation_id, after, limit=limit))
 
 
 async def supersessions(rows: Rows, simulation_id: int) -> list[tuple[tuple[int, int], str, int]]:

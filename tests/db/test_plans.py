@@ -6,6 +6,7 @@ The tables are filled as a service of some weeks fills them: most of what was ru
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from db import attempts, convergence, simulations, vitals, watchers
+from db.connection import Driver, driver_of
 from db.convergence import START, Column
 
 Rows = Any  # the fixture of conftest.py
@@ -74,13 +76,13 @@ class Filled:
             event.remove(self.engine.sync_engine, "before_cursor_execute", hear)
         return await self.explained(sent)
 
-    async def plans_of_driver(self, verb: Callable[[AsyncSession], Awaitable[object]], words: str) -> list[Any]:
+    async def plans_of_driver(self, verb: Callable[[Driver], Awaitable[object]], words: str) -> list[Any]:
         """The same of a verb that goes to the driver: there it is heard of after it was run."""
         sent: list[tuple[str, Any]] = []
-        async with self.engine.connect() as connection, AsyncSession(connection) as session:
-            driver: Any = (await connection.get_raw_connection()).driver_connection
+        async with driver_of(self.rows.sessions) as driver:
             with driver.query_logger(lambda record: sent.append((record.query, record.args))):
-                await verb(session)
+                await verb(driver)
+                await asyncio.sleep(0)  # in the next turn of the loop
         # Before its first statement with arrays a connection asks what they are.
         return await self.explained([each for each in sent if words in each[0]])
 
@@ -170,9 +172,9 @@ async def test_storing_a_batch_reads_no_table(filled: Filled) -> None:
 async def test_taking_points_in_is_one_statement_that_looks_up_two_rows(filled: Filled) -> None:
     await filled.rows.query("UPDATE attempts SET next_batch = 99 WHERE id = :id", id=filled.attempt)
 
-    async def put(session: AsyncSession) -> None:
+    async def put(driver: Driver) -> None:
         columns = {"loss": POINT, "b": POINT}
-        assert await convergence.take_in(session, filled.attempt, filled.token, "nonce", 99, columns) is not None
+        assert await convergence.take_in(driver, filled.attempt, filled.token, "nonce", 99, columns) is not None
 
     [plan] = await filled.plans_of_driver(put, "UPDATE attempts")
     assert_by_index([plan], "pk_simulations")
@@ -186,8 +188,8 @@ async def test_taking_points_in_is_one_statement_that_looks_up_two_rows(filled: 
 
 @pytest.mark.parametrize("after", [START, (1, 20), (2, 39)], ids=["all", "half", "tail"])
 async def test_reading_behind_a_cursor_goes_by_the_primary_key_alone(after: tuple[int, int], filled: Filled) -> None:
-    async def get(session: AsyncSession) -> None:
-        assert await convergence.read(session, 50, after, limit=64)
+    async def get(driver: Driver) -> None:
+        assert await convergence.read(driver, 50, after, limit=64)
 
     plans = await filled.plans_of_driver(get, "WITH page")
     assert_by_index(plans, "pk_convergence")

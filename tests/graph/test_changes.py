@@ -55,7 +55,7 @@ def watch(world: World, wait_until: WaitUntil) -> Any:
     return watching
 
 
-async def test_a_simulation_is_shown_at_each_change_of_its_state(world: World, watch: Any, only_hints: None) -> None:
+async def test_a_simulation_is_shown_at_each_change_of_its_state(only_hints: None, world: World, watch: Any) -> None:
     async with watch(world.api, SIMULATIONS) as changes:
         simulation = await world.simulation(name="a name")
         shown = await changes.next()
@@ -72,7 +72,7 @@ async def test_a_simulation_is_shown_at_each_change_of_its_state(world: World, w
         assert (await changes.next())["state"] == "FINISHED"
 
 
-async def test_one_simulation_or_one_project_is_watched(world: World, watch: Any, only_hints: None) -> None:
+async def test_one_simulation_or_one_project_is_watched(only_hints: None, world: World, watch: Any) -> None:
     await world.simulation(name="first", project="vision")
     listed = await world.api.data("{ projects { nodes { id name } } }")
     projects = {node["name"]: node["id"] for node in listed["nodes"]}
@@ -89,7 +89,7 @@ async def test_one_simulation_or_one_project_is_watched(world: World, watch: Any
         assert (await by_project.next())["name"] == "second"
 
 
-async def test_a_hint_without_a_change_shows_nothing(world: World, watch: Any, only_hints: None) -> None:
+async def test_a_hint_without_a_change_shows_nothing(only_hints: None, world: World, watch: Any) -> None:
     simulation = await world.simulation()
     async with watch(world.api, SIMULATIONS) as changes:
         for _ in range(3):
@@ -101,7 +101,7 @@ async def test_a_hint_without_a_change_shows_nothing(world: World, watch: Any, o
         assert (await changes.next())["state"] == "CANCELLED"
 
 
-async def test_a_waiting_reason_is_a_change(world: World, watch: Any, only_hints: None) -> None:
+async def test_a_waiting_reason_is_a_change(only_hints: None, world: World, watch: Any) -> None:
     await world.simulation()
     async with watch(world.api, SIMULATIONS) as changes:
         async with world.sessions.begin() as session:
@@ -109,7 +109,7 @@ async def test_a_waiting_reason_is_a_change(world: World, watch: Any, only_hints
         assert (await changes.next())["waiting"] == {"reason": "MACHINES_BUSY"}
 
 
-async def test_a_machine_is_shown_when_it_changes(world: World, watch: Any, only_hints: None) -> None:
+async def test_a_machine_is_shown_when_it_changes(only_hints: None, world: World, watch: Any) -> None:
     first = await world.machine("m1")
     await world.host()
     async with (
@@ -136,7 +136,7 @@ async def test_a_machine_is_shown_when_it_changes(world: World, watch: Any, only
 
 
 async def test_what_changed_through_another_process_is_shown_too(
-    world: World, serve: Serve, watch: Any, only_hints: None
+    only_hints: None, world: World, serve: Serve, watch: Any
 ) -> None:
     other = await serve()
     simulation = await world.simulation()

@@ -250,6 +250,30 @@ async def test_a_simulation_deleted_while_it_is_watched_is_no_longer_found(world
             await events.next()
 
 
+async def test_a_database_that_goes_away_between_a_state_and_its_points_takes_neither(
+    only_hints: None, world: World, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state was read, and what is before it was not: nobody will be told of it a second time."""
+    monkeypatch.setattr("graph.hub.RETRY_SECONDS", 0)
+    supervisor = await world.running()
+    async with world.api.subscribe(CURVE, {"id": supervisor.simulation_id}) as events:
+        await events.next()
+        read = convergence.read
+        failures = iter([OSError("gone")])
+
+        async def fail_once(*given: Any, **named: Any) -> Any:
+            for failure in failures:
+                raise failure
+            return await read(*given, **named)
+
+        supervisor.api = await serve()
+        monkeypatch.setattr(convergence, "read", fail_once)
+        await supervisor.exit()
+        last = (await events.all())[-1]
+    assert next(failures, None) is None
+    assert last["state"] == "FINISHED"
+
+
 # --- falling behind, sharing, leaving --------------------------------------------------------------------------
 
 
@@ -290,11 +314,11 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("through", ["this process", "another one"])
 async def test_twenty_subscribers_cost_one_read_per_batch_at_most(
+    only_hints: None,
     world: World,
     serve: Serve,
     engine: AsyncEngine,
     statements: Statements,
-    only_hints: None,
     wait_until: WaitUntil,
     reads: list[tuple[int, int]],
     through: str,
@@ -329,7 +353,7 @@ async def test_twenty_subscribers_cost_one_read_per_batch_at_most(
 
 
 async def test_what_a_process_commits_between_what_others_do_comes_in_its_place(
-    world: World, serve: Serve, only_hints: None, reads: list[tuple[int, int]]
+    only_hints: None, world: World, serve: Serve, reads: list[tuple[int, int]]
 ) -> None:
     """Through one process and the other, with a log in between, and over a retry that brings a metric later."""
     here, elsewhere = world.api, await serve()
@@ -441,7 +465,7 @@ async def test_the_schema_itself_yields_what_the_socket_carries(world: World) ->
 # --- several processes, and hints that don't come --------------------------------------------------------------
 
 
-async def test_what_one_process_stores_another_delivers(world: World, serve: Serve, only_hints: None) -> None:
+async def test_what_one_process_stores_another_delivers(only_hints: None, world: World, serve: Serve) -> None:
     other = await serve()
     simulation = await world.simulation()
     async with other.subscribe(CURVE, {"id": simulation}) as events:
@@ -479,7 +503,7 @@ LISTENERS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()
 
 
 async def test_a_listen_connection_that_is_killed_loses_nothing(
-    world: World, serve: Serve, only_hints: None, wait_until: WaitUntil
+    only_hints: None, world: World, serve: Serve, wait_until: WaitUntil
 ) -> None:
     supervisor = await world.running()
     before = set(await world.select(LISTENERS))

@@ -91,7 +91,7 @@ async def test_an_empty_log_is_an_empty_page(world: World) -> None:
     assert page == {"nodes": [], "pageInfo": {"hasNextPage": False, "startCursor": None, "endCursor": None}}
 
 
-async def test_a_log_through_another_process_arrives_by_hint(world: World, serve: Serve, only_hints: None) -> None:
+async def test_a_log_through_another_process_arrives_by_hint(only_hints: None, world: World, serve: Serve) -> None:
     other = await serve()
     supervisor = await world.running()
     async with other.subscribe(LOGS, {"id": supervisor.simulation_id}) as chunks:

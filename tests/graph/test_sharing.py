@@ -237,3 +237,26 @@ async def test_an_event_leaves_nothing_behind_in_its_subscription(world: World) 
         kept.append(alive(FieldDetails))
     await watcher.leave()
     assert kept == [kept[0]] * 4
+
+
+async def test_an_operation_leaves_nothing_to_the_garbage_collector(world: World) -> None:
+    """Its pauses would hold up every stream."""
+    state = world.api.server.lifespan.state
+    query = "{ simulations { nodes { id name machine { name } } } }"
+
+    def executors() -> int:
+        return sum(isinstance(each, ExecutionContext) for each in gc.get_objects())
+
+    before = executors()
+    gc.disable()
+    try:
+        for _ in range(3):
+            context = Context(state["sessions"], world.api.settings, state["hub"], Actor("ada"))
+            context.admit(ADMIN)
+            result = await SCHEMA.execute(query, context_value=context)
+            assert result.errors is None
+        del context, result
+        await asyncio.sleep(0)
+        assert executors() == before
+    finally:
+        gc.enable()
