@@ -151,6 +151,7 @@ def create_engine(
         async_creator=connect,
         pool_size=pool_size,
         max_overflow=0,
+        pool_use_lifo=True,  # the one used last: it, its backend and what both have at hand are still in the caches
         pool_recycle=-1 if address.is_socket else RECYCLE_SECONDS,
         hide_parameters=True,  # an error is logged with its statement, and values may be environment variables
         json_serializer=_to_json,
