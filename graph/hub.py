@@ -135,6 +135,11 @@ class Tail:
         """Where the simulation stands, as far as the tail was read; None if there is none. After `ready`."""
         return self._head
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether its subscribers are told of a defect, one after the other; whoever comes now needs another one."""
+        return self._defect is not None
+
     async def ready(self) -> None:
         """Wait until the tail has been read once."""
         await self._read_once.wait()
@@ -344,7 +349,7 @@ class Hub:
     def tail(self, simulation_id: int) -> Iterator[Tail]:
         """Share the tail of a simulation's log with whoever else watches it."""
         tail = self._tails.get(simulation_id)
-        if tail is None:
+        if tail is None or tail.is_broken:
             tail = Tail(simulation_id, self._sessions, self._meters.delivered, self._look_again_seconds)
             self._tails[simulation_id] = tail
             tail.stir()
@@ -354,7 +359,8 @@ class Hub:
         finally:
             tail.subscribers -= 1
             if not tail.subscribers:
-                self._tails.pop(simulation_id, None)
+                if self._tails.get(simulation_id) is tail:
+                    del self._tails[simulation_id]
                 tail.close()
 
     def subscribers(self) -> dict[str, int]:

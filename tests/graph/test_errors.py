@@ -8,6 +8,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from structlog.testing import capture_logs
 
+from db.notifications import Channel
+
 Api = Any  # the fixtures of conftest.py
 Serve = Any
 
@@ -22,9 +24,17 @@ class Breakable:
         self.broken = False
 
     def __call__(self) -> AsyncSession:
+        return self._whole()()
+
+    @property
+    def kw(self) -> dict[str, Any]:
+        """What the sessions are made with: the hottest statements go past them, to their engine."""
+        return self._whole().kw
+
+    def _whole(self) -> async_sessionmaker[AsyncSession]:
         if self.broken:
             raise RuntimeError("the secret of the house")
-        return self._sessions()
+        return self._sessions
 
 
 @pytest.fixture
@@ -74,12 +84,28 @@ async def test_a_defect_in_a_subscription_is_masked_before_and_after_its_first_e
                 for _ in range(events_before):
                     await events.next()
                     breakable.broken = True
-                    api.hub._stir(1)
+                    api.hub.heard(Channel.SIMULATIONS, None)
                 with pytest.raises(Exception, match=MASK) as refused:
                     await events.next()
             breakable.broken = False
         assert "secret" not in str(refused.value)
         assert [entry["event"] for entry in logged].count("resolver_failed") == 1
+
+
+async def test_whoever_comes_while_others_are_told_of_a_defect_is_not(api: Api, breakable: Breakable) -> None:
+    await api.data('mutation { createSimulation(input: {entrypoint: ["x"]}) { simulation { id } } }')
+    with api.hub.tail(1) as tail:
+        await tail.ready()
+        breakable.broken, told = True, tail.pulse.next
+        tail.stir()
+        await told.wait()
+        breakable.broken = False
+        with pytest.raises(RuntimeError, match="secret"):
+            await tail.ready()
+        with api.hub.tail(1) as another:
+            await another.ready()
+            assert another.head is not None
+    assert not api.hub._tails
 
 
 async def test_what_the_client_did_wrong_is_not_logged_as_a_defect(api: Api) -> None:
