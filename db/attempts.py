@@ -188,7 +188,11 @@ async def accept(session: AsyncSession, attempt_id: int, token_digest: bytes, no
             return receipt_of(row, stored=True)
     row = (await connection.exec_driver_sql(_BEAT, claim)).one_or_none()
     if row is not None:
-        return receipt_of(row, stored=False)
+        receipt = receipt_of(row, stored=False)
+        if receipt.expected_batch != batch:
+            return receipt
+        # What made it the next one, a hello, was committed between the two statements. Now nobody else has the row.
+        return receipt_of((await connection.exec_driver_sql(ACCEPT, (*claim, batch))).one(), stored=True)
     known = await session.scalar(
         select(Attempt.next_batch).where(Attempt.id == attempt_id, Attempt.token_digest == token_digest)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -45,6 +45,22 @@ async def take_in(
     """The same for a report that brings points only: in one statement, which commits itself."""
     async with driver_of(sessions) as driver:
         return await convergence.take_in(driver, started.attempt_id, started.token, started.nonce, batch, points)
+
+
+class Interrupted:
+    """A session during whose report something else happens: before its second statement."""
+
+    def __init__(self, session: AsyncSession, between: Callable[[], Awaitable[object]]) -> None:
+        self._session, self._between, self._sent = session, between, 0
+
+    async def connection(self) -> Interrupted:
+        return self
+
+    async def exec_driver_sql(self, statement: str, parameters: Any) -> Any:
+        self._sent += 1
+        if self._sent == 2:
+            await self._between()
+        return await (await self._session.connection()).exec_driver_sql(statement, parameters)
 
 
 async def cursors(rows: Rows) -> list[tuple[int, int, str]]:
@@ -352,3 +368,20 @@ async def test_points_alone_wait_for_the_end_of_their_attempt(
         await (loss.commit() if is_lost else loss.rollback())
         assert (await reporting is None) == is_lost
     assert await cursors(rows) == ([] if is_lost else [(1, 1, "loss")])
+
+
+async def test_a_hello_in_the_midst_of_its_own_first_report_came_before_it(
+    rows: Rows, other_sessions: Sessions
+) -> None:
+    """Neither is there an answer that no order of the two explains: current, the next one, and yet not stored."""
+    started = await rows.start()
+    await rows.query("UPDATE attempts SET nonce = NULL WHERE id = :id", id=started.attempt_id)
+
+    async def hello() -> None:
+        async with other_sessions.begin() as session:
+            await attempts.hello(session, started.attempt_id, started.token, started.nonce)
+
+    async with rows.sessions.begin() as session:
+        interrupted: Any = Interrupted(session, hello)
+        receipt = await attempts.accept(interrupted, started.attempt_id, started.token, started.nonce, 1)
+    assert (receipt.standing, receipt.stored, receipt.expected_batch) == (Standing.CURRENT, True, 2)
