@@ -7,7 +7,7 @@ them costs (see ingest) is not counted; hearing of them, reading each once and e
 alternate, and the median of the rounds counts.
 
 Both send in the same rhythm. The process that stores a batch collects for a hundredth of a second what it tells the
-others, and so a graph process has slept before each batch; on a processor that has, the very same loop takes up to
+others, and so a graph process has slept before each batch; on a processor that has, the very same loop takes about
 twice as long as on one that goes on sending. So the floor is left alone as long before it sends. What it reaches in a
 tight loop, which nothing that waits for batches can, is shown beside it for the fewest subscribers.
 
@@ -71,12 +71,12 @@ async def measure(sizes: list[int], sample_points: list[int], rounds: int, url: 
                     async def report() -> None:
                         await supervisor.report(points)  # noqa: B023  # called in this turn of the loop only
 
-                    async def send() -> bytes:
-                        await asyncio.sleep(COLLECT_SECONDS)
-                        return await wire.post("/send")
-
                     async def send_at_once() -> bytes:
                         return await wire.post("/send")
+
+                    async def send() -> bytes:
+                        await asyncio.sleep(COLLECT_SECONDS)
+                        return await send_at_once()  # likewise
 
                     await wire.post("/text", supervisor.frame(points).encode())
                     await cost(graph, report, people, size, 3)

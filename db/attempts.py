@@ -191,7 +191,7 @@ async def accept(session: AsyncSession, attempt_id: int, token_digest: bytes, no
         receipt = receipt_of(row, stored=False)
         if receipt.expected_batch != batch:
             return receipt
-        # What made it the next one, a hello, was committed between the two statements. Now nobody else has the row.
+        # The hello, or the batch before, was committed between the two statements. Now the row is ours.
         return receipt_of((await connection.exec_driver_sql(ACCEPT, (*claim, batch))).one(), stored=True)
     known = await session.scalar(
         select(Attempt.next_batch).where(Attempt.id == attempt_id, Attempt.token_digest == token_digest)

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import attempts
@@ -173,6 +174,16 @@ async def test_beats_of_several_processes_that_overtake_one_another_leave_no_gap
         await beat(rows, "graph")
         await attempts.beat(slow, "graph", GAP)
     assert await rows.value("SELECT covered_since FROM coverage") == since
+
+
+async def test_a_beat_waits_for_no_disk_and_what_comes_after_it_does(rows: Rows) -> None:
+    async with rows.sessions() as session:
+        for _ in range(2):  # the first makes the row
+            async with session.begin():
+                await attempts.beat(session, "graph", GAP)
+                assert await session.scalar(text("SHOW synchronous_commit")) == "off"
+            async with session.begin():
+                assert await session.scalar(text("SHOW synchronous_commit")) == "on"
 
 
 async def test_first_beats_of_two_processes_at_once_are_one_row(rows: Rows, other_sessions: Sessions) -> None:
