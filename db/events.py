@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import ARRAY, BigInteger, any_, cast, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import Event
@@ -60,3 +60,12 @@ async def list_of(
             .limit(limit)
         )
     ).all()
+
+
+async def find_deleted(session: AsyncSession, object_type: str, object_ids: Collection[int]) -> set[int]:
+    """Which of these objects were deleted, and are not merely unknown here. Any number of ids."""
+    wanted = Event.object_id == any_(cast(list(object_ids), ARRAY(BigInteger)))
+    found = await session.scalars(
+        select(Event.object_id).where(Event.object_type == object_type, wanted, Event.kind == "DELETED")
+    )
+    return {each for each in found if each is not None}

@@ -198,7 +198,7 @@ async def cancel(session: AsyncSession, simulation_id: int, actor: Actor, *, sco
 
 
 async def delete_ended(session: AsyncSession, simulation_id: int, actor: Actor, *, scope: Scope = None) -> None:
-    """Delete an ended simulation with its attempts, curve and log; its events stay.
+    """Delete an ended simulation with its attempts, curve and log; its events stay. Hosts remove its files by them.
 
     Raises `NotFound`, and `WrongState` while it has not ended.
     """

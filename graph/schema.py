@@ -193,7 +193,9 @@ class Mutation:
     async def retry_simulation(self, info: Info, input: SimulationInput) -> SimulationPayload:
         return await of_simulation.retry(info, input.id)
 
-    @strawberry.mutation(description="Delete an ended simulation with its curve and its log. Its history stays.")
+    @strawberry.mutation(
+        description="Delete an ended simulation with its curve, log, checkpoints and files. Its history stays."
+    )
     async def delete_simulation(self, info: Info, input: SimulationInput) -> DeleteSimulationPayload:
         return await of_simulation.delete(info, input.id)
 

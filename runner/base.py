@@ -79,3 +79,9 @@ class Engine(Protocol):
 
     async def forget(self, attempt_id: str) -> None:
         """Clear away what is kept of an attempt that is over; does nothing while any of it is alive."""
+
+    async def simulations(self) -> Sequence[str]:
+        """The simulations of which files are kept: checkpoints, and what their attempts left."""
+
+    async def discard(self, simulation_id: str) -> None:
+        """Remove the files of a simulation. Idempotent. Raises OSError if some can't be removed."""

@@ -6,7 +6,7 @@ while its recorded supervisor is; if that died, the engine first kills all that 
 says DEAD. What the kernel would not let go of is UNKNOWN.
 
     attempts/<attempt>/     0700: config.json, token (0600), supervisor.json, child.json, supervisor.log, spool/, work/
-    checkpoints/<simulation>/    kept over the attempts of a simulation, never removed here
+    checkpoints/<simulation>/    kept over the attempts of a simulation, until it is discarded
     work/<simulation>/<attempt>/ what a simulation left in its attempt's own directory, once the attempt is forgotten
     address                 where the API is; supervisors read it again before each try
 """
@@ -54,6 +54,8 @@ class LocalEngine:
     ) -> None:
         self._data_directory = data_directory.resolve()
         self._attempts = self._data_directory / "attempts"
+        self._checkpoints = self._data_directory / "checkpoints"
+        self._work = self._data_directory / "work"
         self._address_file = self._data_directory / "address"
         self._host = host
         self._machine_name = machine_name
@@ -93,6 +95,14 @@ class LocalEngine:
     async def forget(self, attempt_id: str) -> None:
         """Remove the attempt's directory, unless something of it is alive. What the simulation left there is kept."""
         await asyncio.to_thread(self._forget, attempt_id)
+
+    async def simulations(self) -> Sequence[str]:
+        """The simulations that have a directory of checkpoints or of what their attempts left."""
+        return await asyncio.to_thread(self._simulations)
+
+    async def discard(self, simulation_id: str) -> None:
+        """Remove a simulation's checkpoints, and what its attempts left."""
+        await asyncio.to_thread(self._discard, simulation_id)
 
     # --- all below runs in threads, and for one attempt one at a time ------------------------------------------------
 
@@ -134,7 +144,7 @@ class LocalEngine:
             "attempt_id": launch.attempt_id,
             "simulation_id": launch.simulation_id,
             "address_file": str(self._address_file),
-            "checkpoint_directory": str(self._data_directory / "checkpoints" / _safe(launch.simulation_id)),
+            "checkpoint_directory": str(self._checkpoints / _safe(launch.simulation_id)),
             "work_directory": str(directory / "work"),
             "allowed_roots": [str(root) for root in self._allowed_roots],
             "give_up_seconds": self._give_up_after.total_seconds(),
@@ -198,9 +208,20 @@ class LocalEngine:
         work = directory / "work"
         if work.is_dir() and any(work.iterdir()):
             simulation = json.loads((directory / "config.json").read_bytes())["simulation_id"]
-            kept = self._data_directory / "work" / _safe(simulation) / directory.name
+            kept = self._work / _safe(simulation) / directory.name
             kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             work.rename(kept)
+
+    def _simulations(self) -> Sequence[str]:
+        kept = (self._checkpoints, self._work)
+        return sorted({unquote(path.name) for each in kept if each.is_dir() for path in each.iterdir()})
+
+    def _discard(self, simulation_id: str) -> None:
+        for directory in (self._checkpoints / _safe(simulation_id), self._work / _safe(simulation_id)):
+            if directory.is_symlink():  # a simulation put it there: nothing behind it is ours
+                directory.unlink()
+            elif directory.exists():
+                shutil.rmtree(directory)
 
     def _end_all(self, directory: Path) -> bool:
         return processes.end_all(

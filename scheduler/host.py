@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 from secrets import token_urlsafe
+from time import monotonic
 from typing import TypeVar
 
 import structlog
 
-from db import attempts, machines, public_ids
+from db import attempts, events, machines, public_ids
 from db.lifecycle import Ending
 from db.models import Attempt, Simulation
 from db.states import Reason
@@ -36,6 +37,7 @@ log = structlog.get_logger()
 Outcome = TypeVar("Outcome")
 
 AT_ONCE = 8  # launches and probes side by side: more only wait for the same cores
+DISCARD_SECONDS = 60  # between two looks for files of deleted simulations: nobody waits for it
 MARGIN = timedelta(seconds=15)  # beyond the grace of a stop: to report the end, hear that it is over and leave
 
 
@@ -59,6 +61,7 @@ class HostLoop:
         self._stop_grace = timedelta(seconds=settings.stop_grace_seconds)
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._strangers: set[int] = set()
+        self._discards_at = monotonic()
 
     async def run_once(self) -> HostSummary:
         """Do the whole round once."""
@@ -66,6 +69,9 @@ class HostLoop:
         started = await self.launch_assigned()
         ended = await self._look_after()
         await self._clear_away()
+        if monotonic() >= self._discards_at:
+            self._discards_at = monotonic() + DISCARD_SECONDS
+            await self.discard_deleted()
         return HostSummary(started.launched, started.ended + ended)
 
     async def _announce(self) -> None:
@@ -177,7 +183,7 @@ class HostLoop:
 
     async def _clear_away(self) -> None:
         """Forget what is dead and over, and end what is over and does not leave."""
-        known = dict(_numbered(await self._engine.attempts()))
+        known = dict(_numbered("Attempt", await self._engine.attempts()))
         if not known:
             return
         async with self._sessions() as session:
@@ -205,6 +211,20 @@ class HostLoop:
         # A lost one may have a successor by now: no time is given. Any other is about to hear that it is over.
         return row.reason is Reason.MACHINE_LOST or now - ended_at > self._stop_grace + MARGIN
 
+    async def discard_deleted(self) -> None:
+        """Remove the files of simulations that were deleted; what this database does not know may be another's."""
+        kept = dict(_numbered("Simulation", await self._engine.simulations()))
+        if not kept:
+            return
+        async with self._sessions() as session:
+            deleted = await events.find_deleted(session, "Simulation", kept)
+        for each in sorted(deleted):
+            try:
+                await self._engine.discard(kept[each])
+                log.info("files_discarded", simulation_id=each)
+            except OSError as error:  # the next look tries again
+                log.warning("files_not_discarded", simulation_id=each, error=str(error))
+
     async def _end(self, public_id: str, why: str) -> None:
         log.warning("supervisor_ended", attempt_id=public_ids.decode(public_id)[1], why=why)
         try:
@@ -226,10 +246,10 @@ class HostLoop:
         return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
 
 
-def _numbered(names: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """Read what an engine holds; what is no attempt's id was put there by somebody else."""
+def _numbered(wanted: str, names: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Read what an engine holds; what is no id of the wanted type was put there by somebody else."""
     for name in names:
         with suppress(ValueError):
-            type_name, attempt_id = public_ids.decode(name)
-            if type_name == "Attempt":
-                yield attempt_id, name
+            type_name, number = public_ids.decode(name)
+            if type_name == wanted:
+                yield number, name

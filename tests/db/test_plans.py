@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from db import attempts, convergence, simulations, vitals, watchers
+from db import attempts, convergence, events, simulations, vitals, watchers
 from db.connection import Driver, driver_of
 from db.convergence import START, Column
 
@@ -158,6 +158,20 @@ async def test_a_hello_looks_up_its_rows(filled: Filled) -> None:
         assert greeting.standing is attempts.Standing.CURRENT
 
     assert_by_index(await filled.plans_of(hello), "pk_simulations")
+
+
+async def test_what_was_deleted_is_looked_up_in_the_audit_by_object(filled: Filled) -> None:
+    await filled.rows.query(
+        "INSERT INTO events (kind, actor, object_type, object_id) "
+        "SELECT kind, 'somebody', 'Simulation', n FROM generate_series(1, 5000) AS n, "
+        "unnest('{CREATED,STARTED,FINISHED}'::text[]) AS kind"
+    )
+    await filled.rows.query("ANALYZE events")
+
+    async def find(session: AsyncSession) -> None:
+        assert await events.find_deleted(session, "Simulation", [1, 2, 3]) == set()
+
+    assert_by_index(await filled.plans_of(find), "ix_events_object_type_object_id_id", hot=("events",))
 
 
 async def test_storing_a_batch_reads_no_table(filled: Filled) -> None:

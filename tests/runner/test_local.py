@@ -119,6 +119,24 @@ async def test_an_attempt_lives_until_it_is_over_and_is_then_forgotten(
     assert (tmp_path / "checkpoints" / "U2ltdWxhdGlvbjox" / "kept").exists()
     assert [path.read_text() for path in (tmp_path / "work").rglob("model")] == ["weights"]
     await engine.forget(ATTEMPT)
+    [simulation] = await engine.simulations()
+    await engine.discard(simulation)
+    assert await engine.simulations() == []
+    await engine.discard(simulation)
+
+
+async def test_discarding_removes_a_link_and_nothing_behind_it(engine: LocalEngine, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").touch()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "work" / "of-it").mkdir(parents=True)
+    for link in (tmp_path / "checkpoints" / "of-it", tmp_path / "work" / "of-it" / "attempt"):
+        link.symlink_to(elsewhere)
+    assert await engine.simulations() == ["of-it"]
+    await engine.discard("of-it")
+    assert await engine.simulations() == []
+    assert (elsewhere / "precious").exists()
 
 
 async def test_only_the_owner_can_look_into_an_attempt(service: Any, engine: LocalEngine, tmp_path: Path) -> None:

@@ -134,6 +134,8 @@ class ScriptedEngine:
         self.launches: list[Launch] = []
         self.ended: list[str] = []
         self.forgotten: list[str] = []
+        self.kept: list[str] = []  # simulations that have files
+        self.held: set[str] = set()  # of these, whose can't be removed
         self.failure: Exception | None = None  # of the next launches
         self.machine = DiscoveredMachine("own", "here", HOST, 4.0, 16.0, 0, None, {})
 
@@ -159,6 +161,14 @@ class ScriptedEngine:
     async def forget(self, attempt_id: str) -> None:
         assert self.liveness.pop(attempt_id, Liveness.DEAD) is Liveness.DEAD
         self.forgotten.append(attempt_id)
+
+    async def simulations(self) -> Sequence[str]:
+        return list(self.kept)
+
+    async def discard(self, simulation_id: str) -> None:
+        if simulation_id in self.held:
+            raise PermissionError(f"{simulation_id} can't be removed")
+        self.kept.remove(simulation_id)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from db import attempts, lifecycle, machines, public_ids
+from db import attempts, lifecycle, machines, public_ids, simulations
 from db.events import Actor
 from db.lifecycle import Ending
 from db.states import Reason
@@ -427,3 +427,24 @@ async def test_a_process_that_the_kernel_holds_keeps_nobody_else_from_being_clea
     await host.run_once()
     assert await world.state(held) == "RUNNING"
     assert scripted.forgotten == [await _public_id(world, other)]
+
+
+async def test_files_of_a_simulation_are_kept_until_it_is_deleted(
+    world: World, host: HostLoop, planner: Planner, scripted: ScriptedEngine
+) -> None:
+    ended = await _running(world, host, planner)
+    held, deleted = await _running(world, host, planner), await _running(world, host, planner)
+    for each in (ended, held, deleted):
+        await _complete(world, each)
+    unknown = 77
+    ids = {each: public_ids.encode("Simulation", each) for each in (ended, held, deleted, unknown)}
+    scripted.kept = [*ids.values(), "lost+found"]
+    scripted.held = {ids[held]}
+    async with world.sessions.begin() as session:
+        for each in (held, deleted):
+            await simulations.delete_ended(session, each, SOMEBODY)
+    await HostLoop(world.sessions, world.settings, scripted, world.host_id).run_once()
+    assert scripted.kept == [ids[ended], ids[held], ids[unknown], "lost+found"]
+    scripted.held.clear()
+    await host.discard_deleted()
+    assert scripted.kept == [ids[ended], ids[unknown], "lost+found"]
