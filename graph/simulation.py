@@ -25,6 +25,7 @@ from graph.ids import number_asked, number_of
 from graph.inputs import Invalid, SimulationAsked, check
 from graph.log import LogConnection, page_of_log
 from graph.metric import Metric, MetricInput, usual_mode
+from graph.naming import name_of
 from graph.project import Project
 from graph.scalars import Step
 from graph.terms import OrderDirection, Reason, SimulationOrder, SimulationState, Sort, WaitingReason
@@ -443,7 +444,7 @@ def _wanted(asked: SimulationAsked, project: models.Project, machine: models.Mac
     resources, limits = asked.resources, asked.limits
     return Wanted(
         project_id=project.id,
-        name=asked.name or _name_of(asked.entrypoint),
+        name=asked.name or name_of(asked.entrypoint),
         entrypoint=asked.entrypoint,
         parameters=asked.parameters,
         environment=asked.environment,
@@ -465,18 +466,6 @@ def _wanted(asked: SimulationAsked, project: models.Project, machine: models.Mac
         attended=asked.attended,
         attended_grace=timedelta(seconds=asked.attended_grace_seconds),
     )
-
-
-def _name_of(entrypoint: tuple[str, ...]) -> str:
-    """What people would call it: the script or module rather than the interpreter, without folders and options."""
-    interesting = [word for word in entrypoint[1:] if not word.startswith("-")] or [entrypoint[0]]
-    chosen = (
-        interesting[0]
-        if entrypoint[0].rpartition("/")[2].startswith(("python", "bash", "sh", "node", "uv"))
-        else (entrypoint[0])
-    )
-    name = "".join(character for character in chosen.rpartition("/")[2] if character.isprintable())[:100].strip()
-    return name or "simulation"
 
 
 # --- subscription ----------------------------------------------------------------------------------------------
