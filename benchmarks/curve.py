@@ -1,7 +1,8 @@
-"""What reading a curve back takes: 1,000,000 points of one metric, thinned to 1,000.
+"""What reading a curve back takes: 1,000,000 points of one metric, thinned to 1,000, and all of them to a subscriber.
 
-The floor is reading the same rows with asyncpg, which makes Python's numbers of them and does nothing more. Both are
-wall time, and both wait for the same server; the service's part is what `Simulation.convergence` runs.
+The floor is reading the same rows with asyncpg, which makes Python's numbers of them and does nothing more. All are
+wall time, and all wait for the same server. Thinning is what `Simulation.convergence` runs; a subscriber gets its
+points over a WebSocket, as JSON.
 """
 
 from __future__ import annotations
@@ -13,15 +14,22 @@ import random
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from uuid import uuid4
 
+import orjson
 from asyncpg import Connection, Record
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from websockets.asyncio.client import ClientConnection
 
+from benchmarks.crowd import QUERY, answered, open_socket
 from benchmarks.database import fresh_database
+from benchmarks.processes import server
 from benchmarks.report import Row, publish
+from benchmarks.service import free_port
 from db import convergence
 from db.connection import connect_raw, create_engine, session_factory
 from db.convergence import Column
+from db.public_ids import encode
 from graph.curve import thinned
 
 SHOWN = 1_000
@@ -59,12 +67,33 @@ async def seconds(read: Callable[[], Awaitable[int]], runs: int, expected: int) 
     return statistics.median(taken)
 
 
+async def everything(socket: ClientConnection, simulation_id: str) -> int:
+    """Subscribe from the beginning, and take events until it is told that this is the end; how many points came."""
+    variables = {"id": simulation_id}
+    message = {"id": str(uuid4()), "type": "subscribe", "payload": {"query": QUERY, "variables": variables}}
+    await socket.send(orjson.dumps(message).decode())
+    found = 0
+    while True:
+        text = await socket.recv()
+        if await answered(socket, text):
+            continue
+        event = orjson.loads(text)["payload"]["data"]["convergence"]
+        found += sum(len(series["steps"]) for series in event["series"])
+        if event["live"]:
+            await socket.send(orjson.dumps({"id": message["id"], "type": "complete"}).decode())
+            return found
+
+
 async def measure(url: str, points: int, runs: int) -> list[Row]:
     engine = create_engine(url, pool_size=1, application="benchmark")
     sessions = session_factory(engine)
     raw: Connection[Record] = await connect_raw(url, application="benchmark")
     rows = []
-    try:
+    port = free_port()
+    with server("graph", port, DATABASE_URL=url):
+        socket = await open_socket(port, "/graphql")
+        await socket.send('{"type": "connection_init"}')
+        await socket.recv()
         for batch in (20, 1_000):
             simulation_id = await raw.fetchval(CREATE)
             await fill(sessions, simulation_id, points, batch)
@@ -80,9 +109,16 @@ async def measure(url: str, points: int, runs: int) -> list[Row]:
             taken = await seconds(ours, runs, SHOWN)
             case = f"{points:,} points in batches of {batch:,}, to {SHOWN:,}"
             rows.append(Row("curve", case, taken, "s", least, taken / least))
-    finally:
-        await raw.close()
-        await engine.dispose()
+
+            async def all_of_it(simulation_id: int = simulation_id) -> int:
+                return await everything(socket, encode("Simulation", simulation_id))
+
+            taken = await seconds(all_of_it, runs, points)
+            case = f"{points:,} points in batches of {batch:,}, to a subscriber"
+            rows.append(Row("curve", case, taken, "s", least, taken / least))
+        await socket.close()
+    await raw.close()
+    await engine.dispose()
     return rows
 
 

@@ -8,8 +8,9 @@ not land in the order of a sequence.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import orjson
@@ -211,6 +212,45 @@ async def read(driver: Driver, simulation_id: int, after: tuple[int, int], *, li
         else:
             batches.append(Batch(attempt, batch, (series,)))
     return batches
+
+
+def joined(batches: Iterable[Batch], most_points: int) -> Iterator[Batch]:
+    """The same points in fewer batches: an attempt's that follow one another are one, with the cursor of the last.
+
+    At most `most_points` are put together; a batch that has more comes as it is.
+    """
+    for _, of_attempt in groupby(batches, lambda batch: batch.attempt):
+        together: list[Batch] = []
+        points = 0
+        for batch in of_attempt:
+            more = sum(len(series.steps) for series in batch.series)
+            if together and points + more > most_points:
+                yield _one_of(together)
+                together, points = [], 0
+            together.append(batch)
+            points += more
+        yield _one_of(together)
+
+
+def _one_of(batches: Sequence[Batch]) -> Batch:
+    last = batches[-1]
+    if len(batches) == 1:
+        return last
+    found: dict[str, list[Series]] = {}
+    for batch in batches:
+        for series in batch.series:
+            found.setdefault(series.metric, []).append(series)
+    return Batch(last.attempt, last.batch, tuple(_end_to_end(found[metric]) for metric in sorted(found)))
+
+
+def _end_to_end(parts: Sequence[Series]) -> Series:
+    return Series(
+        parts[0].metric,
+        [step for part in parts for step in part.steps],
+        [value for part in parts for value in part.values],
+        [seconds for part in parts for seconds in part.elapsed],
+        parts[0].supersedes_from,  # only the first points of a metric in an attempt supersede
+    )
 
 
 def batch_of(attempt: int, batch: int, columns: Mapping[str, Column]) -> Batch:

@@ -10,7 +10,7 @@ from functools import partial
 
 import strawberry
 
-from db.convergence import Batch, Head
+from db.convergence import Batch, Head, joined
 from db.convergence import Series as DbSeries
 from graph import curve
 from graph.context import Info
@@ -22,6 +22,8 @@ from graph.scalars import MAX_METRICS, Step
 from graph.sharing import Memo, wanted_feed
 from graph.terms import Reason, SimulationState
 from policy.cost import cost_so_far
+
+MOST_JOINED = 1_000  # points of small batches that are one event to whoever catches up; more save little
 
 
 @strawberry.type(description="Points of one metric, as columns of equal length.")
@@ -126,7 +128,7 @@ class Follower:
     def _past(self, head: Head | None, batches: Sequence[Batch]) -> Sequence[ConvergenceEvent]:
         """Events of a cursor that is catching up: its own, not shared."""
         events = []
-        for batch in batches:
+        for batch in joined(batches, MOST_JOINED):
             self.cursor = batch.cursor
             event = _event(self.cursor, batch.attempt, _there(head), batch.series, self._wanted, live=False)
             if event.series:
