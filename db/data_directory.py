@@ -14,7 +14,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -73,11 +73,26 @@ def create_data_directory(data_directory: Path) -> None:
 def lock(data_directory: Path, url: str) -> Iterator[None]:
     """Hold the directory while the block runs; whoever comes second is told `url` and this process's id.
 
-    The kernel lets go of it when this process ends, by kill -9 too; children don't inherit it.
     Raises `AlreadyRunning` at once if another process holds it, `EmbeddedError` if the directory can't be written.
     """
-    create_data_directory(data_directory)
-    path = data_directory / LOCK_NAME
+    with locked(data_directory / LOCK_NAME, lambda file: AlreadyRunning(data_directory, *_holder(file))) as file:
+        try:
+            os.ftruncate(file, 0)
+            os.pwrite(file, json.dumps({"pid": os.getpid(), "url": url}).encode(), 0)
+        except OSError as error:
+            raise unwritable(data_directory / LOCK_NAME, error) from error
+        yield
+        os.ftruncate(file, 0)
+
+
+@contextmanager
+def locked(path: Path, taken: Callable[[int], EmbeddedError]) -> Iterator[int]:
+    """Hold a lock file of a data directory, made if it is missing, while the block runs; gives its descriptor.
+
+    The kernel lets go of it when this process ends, by kill -9 too; children don't inherit it. Raises what `taken`
+    makes of the descriptor, at once, if another process holds it; `EmbeddedError` if it can't be written.
+    """
+    create_data_directory(path.parent)
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
@@ -86,14 +101,8 @@ def lock(data_directory: Path, url: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise AlreadyRunning(data_directory, *_holder(file)) from None
-        try:
-            os.ftruncate(file, 0)
-            os.pwrite(file, json.dumps({"pid": os.getpid(), "url": url}).encode(), 0)
-        except OSError as error:
-            raise unwritable(path, error) from error
-        yield
-        os.ftruncate(file, 0)
+            raise taken(file) from None
+        yield file
     finally:
         os.close(file)
 
