@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ QUERY = {"query": "{ viewer { name } }"}
 NAMED = "query A { viewer { name } } query B { viewer { role } }"
 RESULT = "application/graphql-response+json"
 JSON = "application/json"
+MOST_CPU_SECONDS = 1.0  # for what takes a millisecond
 
 
 @pytest.fixture(autouse=True)
@@ -137,6 +139,22 @@ async def test_a_body_that_is_no_json_in_utf8_gets_415(api: Api, headers: dict[s
 async def test_json_in_utf8_may_be_said_in_many_ways(api: Api) -> None:
     for content_type in ('application/json; charset="UTF-8"', "APPLICATION/JSON;charset=utf-8", "application/json;x=y"):
         assert (await post(api, content_type=content_type)).status_code == 200
+
+
+# What takes the standard library seconds, in some versions at least; 60 KB of it fit into a head.
+SLOW_HEADERS = {
+    "a quoted parameter": {"content-type": f'{JSON}; a="{";" * 60_000}'},
+    "a parameter of many digits": {"content-type": f"{JSON}; charset*{'1' * 5_000}=utf-8"},
+    "a quoted cookie": {"cookie": f'a="{chr(92) * 60_000}"'},
+    "our cookie": {"cookie": f'simulations="{chr(92) * 60_000}"'},
+}
+
+
+@pytest.mark.parametrize("headers", SLOW_HEADERS.values(), ids=SLOW_HEADERS.keys())
+async def test_a_header_made_to_waste_time_is_answered_fast(api: Api, headers: dict[str, str]) -> None:
+    begun = time.process_time()
+    assert (await post(api, **{name.replace("-", "_"): value for name, value in headers.items()})).status_code < 500
+    assert time.process_time() - begun < MOST_CPU_SECONDS
 
 
 # --- methods and parameters --------------------------------------------------------------------------------------
