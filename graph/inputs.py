@@ -9,7 +9,16 @@ from typing import Annotated, Any, TypeVar
 
 import orjson
 import strawberry
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic.alias_generators import to_camel
 from strawberry.types.base import has_object_definition
 
@@ -19,6 +28,7 @@ from graph.errors import UserError, UserErrorCode
 
 MAX_JSON_BYTES = 65_536
 MAX_JSON_DEPTH = 100  # an answer can hold some 250 levels, and has a few of its own
+MOST_FINDINGS = 50  # in one answer, as GraphQL has them of variables: a body has room for half a million mistakes
 CLEARABLE = frozenset({"gpu_model"})  # null says that there is none
 
 Checked = TypeVar("Checked", bound=BaseModel)
@@ -74,6 +84,17 @@ def _is_deeper(value: object, levels: int) -> bool:
     return any(isinstance(each, dict | list) for each in below)
 
 
+def _at_most(items: int) -> BeforeValidator:
+    """Count first: Pydantic judges all items of a list, and counts only those that are good."""
+
+    def counted(given: object) -> object:
+        if isinstance(given, list | tuple | dict) and len(given) > items:
+            raise ValueError(f"has at most {items:,} items, and this has {len(given):,}")
+        return given
+
+    return BeforeValidator(counted)
+
+
 def _variable(name: str) -> str:
     if not name or "=" in name or "\0" in name:
         raise ValueError("names of variables must not be empty or contain = or NUL")
@@ -116,8 +137,10 @@ Word = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterVali
 Argument = Annotated[str, StringConstraints(max_length=131_072), AfterValidator(_no_nul)]  # Linux: MAX_ARG_STRLEN
 PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_no_nul)]
 Json = Annotated[dict[str, Any], AfterValidator(_storable)]
-Labels = Annotated[dict[Word, Word], Field(max_length=100)]
-Variables = Annotated[dict[Annotated[str, AfterValidator(_variable)], Argument], AfterValidator(_storable)]
+Labels = Annotated[dict[Word, Word], _at_most(100)]
+Variables = Annotated[  # more of them have no room in MAX_JSON_BYTES
+    dict[Annotated[str, AfterValidator(_variable)], Argument], _at_most(10_000), AfterValidator(_storable)
+]
 Price = Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=6, allow_inf_nan=False)]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 SmallInt = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
@@ -140,7 +163,7 @@ class ResourcesAsked(_Model):
 class LimitsAsked(_Model):
     max_runtime_seconds: Annotated[int, Field(ge=1, le=31_622_400)] | None = None  # a year
     max_retries: Annotated[int, Field(ge=0, le=1_000)] = 3
-    retry_on: Annotated[tuple[Reason, ...], Field(max_length=10), AfterValidator(_retryable)] = (Reason.MACHINE_LOST,)
+    retry_on: Annotated[tuple[Reason, ...], _at_most(10), AfterValidator(_retryable)] = (Reason.MACHINE_LOST,)
 
 
 class MetricAsked(_Model):
@@ -150,16 +173,16 @@ class MetricAsked(_Model):
 
 class SimulationAsked(_Model):
     name: Name | None = None
-    entrypoint: Annotated[tuple[Argument, ...], Field(min_length=1, max_length=1_000), AfterValidator(_command)]
+    entrypoint: Annotated[tuple[Argument, ...], _at_most(1_000), Field(min_length=1), AfterValidator(_command)]
     project: Name = "default"
     parameters: Json = {}
     environment: Variables = {}
     working_directory: PathText | None = None
-    tags: Annotated[tuple[Word, ...], Field(max_length=50)] = ()
+    tags: Annotated[tuple[Word, ...], _at_most(50)] = ()
     resources: ResourcesAsked = ResourcesAsked()
     priority: SmallInt = 0
     limits: LimitsAsked = LimitsAsked()
-    metrics: Annotated[tuple[MetricAsked, ...], Field(max_length=100), AfterValidator(_named_once)] = ()
+    metrics: Annotated[tuple[MetricAsked, ...], _at_most(100), AfterValidator(_named_once)] = ()
     attended: bool = False
     attended_grace_seconds: Annotated[
         int, Field(ge=1, le=int(LONGEST_GRACE.total_seconds())), AfterValidator(_of_attended)
@@ -191,12 +214,12 @@ class MachineChanged(_Model):
 class TokenAsked(_Model):
     name: Name
     role: Role
-    projects: Annotated[tuple[str, ...], Field(min_length=1, max_length=1_000)] | None = None
+    projects: Annotated[tuple[str, ...], _at_most(1_000), Field(min_length=1)] | None = None
     expires_in_seconds: Annotated[int, Field(ge=1)] | None = None  # as GraphQL's Int goes: 68 years
 
 
 def check(model: type[Checked], given: object) -> Checked:
-    """Judge a Strawberry input. Raises `Invalid` with everything that is wrong with it, not only the first."""
+    """Judge a Strawberry input. Raises `Invalid` with what is wrong: not with the first alone, nor without end."""
     try:
         return model.model_validate(_plain(given))
     except ValidationError as error:
@@ -208,7 +231,7 @@ def check(model: type[Checked], given: object) -> Checked:
                 _user_error(problem["loc"], problem["msg"])
                 for problem in problems
                 if problem["type"] != "too_short" or problem["loc"] not in bad_items
-            ]
+            ][:MOST_FINDINGS]
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""How big an operation may be, judged from its text alone: its length, depth, aliases, root fields and directives.
+"""How big an operation may be, judged from its text alone: its length, depth, aliases, directives, numbers.
 
 Everything is counted in one walk that visits each fragment once, before the rules of the specification see the
 document: so neither a cycle of fragments nor a fragment that doubles with every spread costs more than its text. What
@@ -20,6 +20,7 @@ from graphql import (
     Node,
     OperationDefinitionNode,
     SelectionSetNode,
+    TokenKind,
 )
 
 from graph.errors import TooLarge
@@ -38,6 +39,7 @@ class Limits:
     fields: int = 2_000  # with each fragment as often as it is spread
     root_fields: int = 20
     directives: int = 50
+    digits: int = 400  # of a number; a double written out has at most 309 before its point, Python reads 4,300
     cost: int = 10_000  # in objects to load, about: see pricing.py
 
     @property
@@ -58,6 +60,7 @@ def breaches(document: DocumentNode, limits: Limits) -> Sequence[TooLarge]:
         ("aliases", found.aliases, limits.aliases),
         ("root fields", found.root_fields, limits.root_fields),
         ("directives", found.directives, limits.directives),
+        ("digits in a number", found.digits, limits.digits),
     )
     return [TooLarge(_sentence(what, count, limit)) for what, count, limit in asked if count > limit]
 
@@ -86,12 +89,13 @@ class _Counts:
     root_fields: int = 0
     depth: int = 0
     fields: int = 0
+    digits: int = 0
     _extents: dict[str, _Extent] = field(default_factory=dict)
 
     @classmethod
     def of(cls, document: DocumentNode) -> _Counts:
         fragments = [node for node in document.definitions if isinstance(node, FragmentDefinitionNode)]
-        counts = cls({node.name.value: node for node in fragments})
+        counts = cls({node.name.value: node for node in fragments}, digits=_digits(document))
         for node in document.definitions:
             counts.directives += len(getattr(node, "directives", None) or ())
             if isinstance(node, OperationDefinitionNode):
@@ -134,3 +138,13 @@ class _Counts:
             known = self._selected(fragment.selection_set) if fragment is not None else _Extent()
             self._extents[name] = known
         return known
+
+
+def _digits(document: DocumentNode) -> int:
+    """Of its longest number."""
+    token, most = document.loc.start_token if document.loc is not None else None, 0
+    while token is not None:
+        if token.kind in (TokenKind.INT, TokenKind.FLOAT):
+            most = max(most, len(token.value or ""))
+        token = token.next
+    return most

@@ -89,10 +89,14 @@ class Price:
     variables: Sequence[VariableDefinitionNode]
 
     def of(self, values: object) -> int | None:
-        """The cost with these values of variables; None if they don't fit, which the execution says better."""
+        """The cost with these values of variables; None if they don't fit, which the execution says better.
+
+        So the first mistake ends it: each is told at length, and a body has room for half a million.
+        """
         if isinstance(self.amount, int):
             return self.amount
-        coerced = get_variable_values(self.schema, self.variables, values if isinstance(values, dict) else {})
+        given = values if isinstance(values, dict) else {}
+        coerced = get_variable_values(self.schema, self.variables, given, max_errors=1)
         return None if isinstance(coerced, list) else self.amount(_Request(coerced.coerced))
 
 

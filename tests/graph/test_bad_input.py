@@ -7,6 +7,7 @@ is with their own: `test_simulations.py`, `test_machines.py`, `test_access.py`; 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ assert MUTATIONS is not None
 OF_SUPERVISORS = ("helloAttempt", "reportAttempt")  # these have no person to tell: test_supervision.py
 OF_PEOPLE = [name for name in MUTATIONS.fields if name not in OF_SUPERVISORS]
 NUL = "a\0b"
+MOST_CPU_SECONDS = 2.0  # both ends of a request with two megabytes; it takes a tenth
 Path = tuple[str, ...]
 
 # What makes each input whole, so that only one thing is wrong with it.
@@ -259,6 +261,28 @@ async def test_objects_that_are_none_or_too_much(
             assert {code for code, _ in errors} == {"INVALID"}
             assert all(field[: len(path)] == list(path) for _, field in errors)
     assert await world.counts() == before
+
+
+ENDLESS: dict[str, Any] = {
+    "entrypoint": [NUL] * 150_000,
+    "tags": [""] * 400_000,
+    "metrics": [{"name": "", "mode": "MIN"}] * 20_000,
+    "environment": {f"={number}": "" for number in range(100_000)},
+    "resources": {"labels": {f"\n{number}": "" for number in range(100_000)}},
+    "limits": {"retryOn": ["COMPLETED"] * 100_000},
+}
+
+
+@pytest.mark.parametrize(("field", "value"), ENDLESS.items(), ids=ENDLESS.keys())
+async def test_mistakes_without_end_are_answered_fast_and_some_of_them_told(
+    world: World, field: str, value: Any
+) -> None:
+    """Judging and telling each took 40 seconds, in which the process did nothing else, and 50 MB."""
+    begun = time.process_time()
+    errors = await attempted(world.api, "createSimulation", {**WHOLE["CreateSimulationInput"], field: value})
+    assert 0 < len(errors) <= 50
+    assert {name[0] for _, name in errors} == {field}
+    assert time.process_time() - begun < MOST_CPU_SECONDS
 
 
 async def test_parameters_as_deep_as_json_goes_are_kept_or_refused_in_a_sentence(world: World) -> None:

@@ -76,6 +76,11 @@ TOO_LARGE = {
         "{ viewer { name } } fragment f on Query {" + " a: viewer { name }" * 51 + "}",
         "50 aliases",
     ),
+    "a number of many digits": (
+        "{ simulations(first: " + "9" * 5_000 + ") { nodes { id } } }",
+        "400 digits in a number",
+    ),
+    "a default of many digits": ("query ($v: Float = -1." + "9" * 5_000 + ") { viewer { name } }", "400 digits"),
     "tokens": ("{" + " viewer" * 2_000 + "}", "more than 1500 tokens"),
     "a million aliases": ("{" + " ".join(f"a{n}: __typename" for n in range(1_000_000)) + "}", "more than 65536"),
     "characters": ('{ node(id: "' + "x" * 70_000 + '") { id } }', "more than 65536"),
@@ -123,6 +128,18 @@ async def test_variables_that_are_nested_deeply_are_answered_fast(depth: int) ->
     assert await refusals(query, {"order": nested(depth, "field")})
     query = "mutation ($input: CreateSimulationInput!) { createSimulation(input: $input) { simulation { id } } }"
     assert await refusals(query, {"input": {"entrypoint": nested(depth, "")}})
+
+
+MANY = 200_000  # a body has room for three times as many
+
+
+async def test_values_with_mistakes_without_end_are_answered_fast() -> None:
+    query = "query ($ids: [ID!]!) { nodes(ids: $ids) { id } }"
+    assert 0 < len(await refusals(query, {"ids": [{}] * MANY})) < 100
+    query = "query ($states: [SimulationState!], $n: Int) { simulations(states: $states, first: $n) { nodes { id } } }"
+    assert 0 < len(await refusals(query, {"states": [""] * MANY, "n": 1})) < 100
+    query = "mutation ($input: CreateSimulationInput!) { createSimulation(input: $input) { simulation { id } } }"
+    assert 0 < len(await refusals(query, {"input": {str(number): 1 for number in range(MANY)}})) < 100
 
 
 COSTS: dict[str, tuple[str, dict[str, Any], int]] = {
