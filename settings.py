@@ -223,7 +223,10 @@ class Settings(BaseSettings):
 def configure_logs(settings: Settings) -> None:
     """Structured logs on stderr: for people on a terminal, as JSON lines elsewhere."""
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+        # Not the tracebacks that it draws otherwise: they show all variables, tokens and environments among them.
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if sys.stderr.isatty()
+        else structlog.processors.JSONRenderer()
     )
     processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
