@@ -5,6 +5,8 @@ whoever does not read an answer. Here
 
 - a head, be it the first or a later one, has `HEAD_SECONDS` from the first byte on (the first: from the connection on),
 - all that is not body (head, chunk sizes, trailers) has at most `MAX_HEAD_BYTES` in a request,
+- a request that asks to go on in another protocol than WebSockets, or has a body, is answered as any other (RFC 9110,
+  7.8): uvicorn would take its body, or whatever comes next, for one more request,
 - connections that have not sent one request yet are few: beyond `MOST_NEWCOMERS` the one that waits longest is closed,
   so that half-open connections can't keep anybody out who means to ask something,
 - requests that are sent before their forerunners are answered are few, and nothing is read while some wait,
@@ -94,6 +96,7 @@ class HttpWire(HttpToolsProtocol):
         self._overhead_bytes = 0  # of this request, without its body: as it arrives
         self._head_bytes = 0  # and as it is understood, for it may arrive in one piece
         self._is_upgraded = False
+        self._is_again = False  # the head that is read now asks for a protocol that it won't get
         self._is_between = False  # the last piece ended with the end of a request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
@@ -117,11 +120,7 @@ class HttpWire(HttpToolsProtocol):
         self._is_between = False
         self._overhead_bytes += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            if self._should_upgrade():
-                self._is_upgraded = True
-                self.handle_websocket_upgrade()
+            self._feed(data)
         except httptools.HttpParserError:
             too_large = self._head_bytes > MAX_HEAD_BYTES
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST)
@@ -136,6 +135,30 @@ class HttpWire(HttpToolsProtocol):
             )
         elif self._is_idle and self._head_timer is None:  # no whole head yet, or more of a body that nobody wants
             self._expect_head()
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as asked:
+            if self._should_upgrade():
+                self._is_upgraded = True
+                self.handle_websocket_upgrade()
+            else:
+                (end_of_head,) = asked.args
+                head = self._head_without_upgrade()
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+                self._feed(head + data[end_of_head:])
+
+    def _should_upgrade(self) -> bool:
+        """Whether it is a handshake: a GET without a body (RFC 6455, 4.1)."""
+        has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+        return self.parser.get_method() == b"GET" and not has_body and bool(super()._should_upgrade())
+
+    def _head_without_upgrade(self) -> bytes:
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        lines = [b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join((b"%b %b HTTP/%b" % (method, self.url, version), *lines, b"", b""))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -160,11 +183,16 @@ class HttpWire(HttpToolsProtocol):
             raise ValueError("a request to a proxy")  # its target would be another Host than the one that is checked
         if len(self.pipeline) >= MOST_PIPELINED:
             raise ValueError("too many requests at once")
+        self._is_again = self.parser.should_upgrade() and not self._should_upgrade()
+        if self._is_again:
+            return
         super().on_headers_complete()
         self._lobby.leave(self)
         self._head_came()
 
     def on_message_complete(self) -> None:
+        if self._is_again:
+            return
         super().on_message_complete()
         self._is_between = True
         self._head_came()

@@ -34,6 +34,7 @@ log = structlog.get_logger()
 WRITE = "simulations.write"  # the extension: (*parts: bytes) -> whether they were sent, as one text message
 FAREWELL_SECONDS = 5.0  # for the rest of what was sent, and the peer's own close frame, before it is cut off
 FINAL_TEXT = 0x81
+UNREADABLE = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 LAST_FAREWELL_SECONDS = 1.0  # the same when the process ends
 
 
@@ -149,6 +150,13 @@ class Wire(WebSocketsSansIOProtocol):
             self._farewell_timer = self.loop.call_at(when, self.transport.abort)
 
     # --- what a stranger may send ------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; a handshake that the library can't read ends here, or nobody would ever hear of it again."""
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            self.transport.write(UNREADABLE)
+            self.transport.close()
 
     def handle_ping(self) -> None:
         """Answer, unless earlier answers are not being read (RFC 6455, 5.5.3, allows to skip some)."""

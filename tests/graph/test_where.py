@@ -631,6 +631,46 @@ async def test_requests_that_nobody_waits_for_do_not_pile_up(api: Api) -> None:
     assert (await ask(api, HERE)).status == 307
 
 
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket", b"nonsense"])
+async def test_a_request_for_another_protocol_is_answered_as_any_other_and_its_body_is_no_request(
+    api: Api, protocol: bytes
+) -> None:
+    """Java's and curl's clients ask for HTTP/2 so; a proxy that passes it on must not get two answers to one."""
+    hidden = b"GET /hidden HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    head = b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: Upgrade\r\n"
+    asking = head + b"Upgrade: %b\r\nContent-Length: %d\r\n\r\n"
+    last = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    async with connection(api) as (reader, writer):
+        writer.write(asking % (protocol, len(QUERY)) + QUERY + asking % (protocol, len(hidden)))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            first = await reader.readuntil(b"}")
+            writer.write(hidden + last)
+            answers = first + await reader.read()
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"400", b"200"]
+    assert answers.endswith(b'{"status":"alive"}')
+
+
+HANDSHAKE = (
+    b" HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "handshake",
+    [
+        b"GET /graphql?" + b"x" * 9_000 + HANDSHAKE,
+        b"GET /graphql" + HANDSHAKE + b"X: " + b"x" * 9_000 + b"\r\n",
+        b"GET /graphql" + HANDSHAKE + b"X: y\r\n" * 200,
+    ],
+    ids=["address", "header", "headers"],
+)
+async def test_a_handshake_that_can_not_be_read_is_refused_and_not_kept_waiting(api: Api, handshake: bytes) -> None:
+    async with connection(api) as (reader, writer):
+        writer.write(handshake + b"\r\n")
+        assert (await ends(reader)).startswith(b"HTTP/1.1 400")
+
+
 @pytest.mark.parametrize(
     "sent", [b"\x16\x03\x01\x02\x00\x01\x00\x01", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n",
              b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n", b"nonsense\r\n\r\n",
