@@ -33,6 +33,7 @@ log = structlog.get_logger()
 FAILURES_PER_MINUTE = 10  # of one address
 MOST_KNOWN = 10_000
 AWAY_SECONDS = 2
+LONGEST_TOKEN = 1_000  # characters; it is kept for as long as what was opened with it. Ours have less than 300
 NO_TOKEN = "This needs an API token: send it as `Authorization: Bearer ...`, or sign in with it at /session."
 # A close frame carries 123 bytes.
 NO_TOKEN_ON_SOCKET = 'This needs an API token: send {"Authorization": "Bearer ..."} with connection_init.'
@@ -64,6 +65,8 @@ class Entry:
         Raises `NotAdmitted`: a token that lets nobody in, or none where one is needed.
         """
         bearer = (_bearer_in(params) if params is not None else None) or _bearer_of(connection)
+        if bearer is not None and len(bearer) > LONGEST_TOKEN:
+            raise unauthorised(f"This is no token: they have at most {LONGEST_TOKEN:,} characters.")
         login = cookie.value_of(connection) if "authorization" not in connection.headers else None
         viewer = await self.recognise(sessions, connection, bearer=bearer, login=login)
         if viewer is STRANGER:

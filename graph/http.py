@@ -26,6 +26,7 @@ JSON = "application/json"  # what clients asked for before there was RESULT; its
 EVENTS = "text/event-stream"
 METHODS = "GET, POST"
 MAX_BODY_BYTES = 2 * 1_048_576  # a report has at most half of it; createSimulation far less
+MOST_STREAM_BYTES = 262_144  # of a subscription: it is kept for as long as that lasts
 LINGER_SECONDS = 5.0  # for the rest of a body that is not wanted: closed at once, its sender would miss the answer
 CODES = {HTTPStatus.UNAUTHORIZED: "UNAUTHENTICATED", HTTPStatus.TOO_MANY_REQUESTS: "RATE_LIMITED"}  # as in results
 NEVER_STORED = {"Cache-Control": "no-store", "Vary": "Accept"}
@@ -136,16 +137,20 @@ class Operation:
     variables: dict[str, object] | None
     name: str | None
     extensions: dict[str, object] | None
+    size_bytes: int
 
 
 async def read(request: Request) -> Operation:
     """The operation that a request carries. Raises `Refusal`; `ClientDisconnect` if nobody is left to answer."""
     if request.method == "GET":
-        return _operation(_of_address(request.scope["query_string"]))
-    return _operation(await read_json(request))
+        address: bytes = request.scope["query_string"]
+        return _operation(_of_address(address), len(address))
+    _require_json(request)
+    body = await _body(request, MAX_BODY_BYTES)
+    return _operation(_decoded(body, "The body"), len(body))
 
 
-async def read_json(request: Request, *, most_bytes: int = MAX_BODY_BYTES) -> object:
+async def read_json(request: Request, *, most_bytes: int) -> object:
     """Read a body, which is JSON and says so. Raises `Refusal`."""
     _require_json(request)
     return _decoded(await _body(request, most_bytes), "The body")
@@ -225,7 +230,7 @@ def _decoded(text: bytes, what: str) -> object:
     return decoded
 
 
-def _operation(given: object) -> Operation:
+def _operation(given: object, size_bytes: int) -> Operation:
     if isinstance(given, list):
         raise Refusal(
             HTTPStatus.BAD_REQUEST,
@@ -240,7 +245,7 @@ def _operation(given: object) -> Operation:
         raise Refusal(HTTPStatus.BAD_REQUEST, "`query` must be a string with an operation in it.")
     if not isinstance(name, str | None):
         raise Refusal(HTTPStatus.BAD_REQUEST, "`operationName` must be a string or null.")
-    return Operation(query, _object(given, "variables"), name, _object(given, "extensions"))
+    return Operation(query, _object(given, "variables"), name, _object(given, "extensions"), size_bytes)
 
 
 def _object(given: dict[str, object], name: str) -> dict[str, object] | None:

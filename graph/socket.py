@@ -11,7 +11,7 @@ defect. Stalled readers and the end of the process are the business of graph/wir
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from datetime import timedelta
 from http import HTTPStatus
@@ -20,9 +20,9 @@ from typing import Any, cast
 import structlog
 from graphql import GraphQLError, GraphQLSyntaxError, parse
 from starlette import websockets as starlette
-from starlette.websockets import WebSocketDisconnect
+from starlette.websockets import WebSocketDisconnect, WebSocketState
 from strawberry.asgi import ASGIWebSocketAdapter
-from strawberry.http.exceptions import WebSocketDisconnected
+from strawberry.http.exceptions import NonJsonMessageReceived, NonTextMessageReceived, WebSocketDisconnected
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
 from strawberry.types.execution import ExecutionContext as Execution
 from strawberry.types.execution import ExecutionResult, PreExecutionError
@@ -41,10 +41,15 @@ SILENT_PINGS = 3  # unanswered, after which a peer counts as gone
 OPERATIONS_PER_SOCKET = 100  # at once
 FORBIDDEN = 4403  # connection_init was refused; and here: what it let in is let in no more
 TRY_AGAIN_LATER = 1013
+HELD_BYTES_PER_SOCKET = 262_144  # of the messages of operations that run: each is kept until its operation has ended
 LONGEST_ID = 256  # characters: it comes back with every event
 REASON_BYTES = 123  # what a close frame can carry (RFC 6455, 5.5)
 TOO_MANY_OPERATIONS = GraphQLError(
     f"At most {OPERATIONS_PER_SOCKET} operations may run on one socket: complete some, or open another socket.",
+    extensions={"code": "TOO_MANY_OPERATIONS"},
+)
+TOO_MUCH_AT_ONCE = GraphQLError(
+    f"What runs on one socket has at most {HELD_BYTES_PER_SOCKET:,} bytes: complete some, or open another socket.",
     extensions={"code": "TOO_MANY_OPERATIONS"},
 )
 NO_OPERATION = GraphQLError("The query is empty.", extensions={"code": "BAD_USER_INPUT"})
@@ -55,7 +60,8 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.websocket = Adapter(self.view, cast("ASGIWebSocketAdapter", self.websocket).ws)
+        self.websocket = self._adapter = Adapter(self.view, cast("ASGIWebSocketAdapter", self.websocket).ws)
+        self._held_bytes: dict[str, int] = {}  # of operations that run, or ran just now
         self.connection_init_wait_timeout = timedelta(seconds=INIT_SECONDS)
         self._ping_seconds = self.context.settings.socket_ping_seconds
         self._ping_timer: asyncio.TimerHandle | None = None
@@ -73,13 +79,13 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
         problem = _what_is_wrong(message)
         if problem is None:
             await super().handle_message(message)
+            message.clear()  # whoever reads messages keeps each until the next one comes
         else:
             await self.handle_invalid_message(problem)
 
     async def handle_connection_init(self, message: Any) -> None:
-        if message.get("payload") is None:
-            message = {"type": "connection_init"}
-        if not self.connection_init_received and not await self._is_let_in(message.get("payload", {})):
+        params = message.pop("payload", None) or {}  # left there, Strawberry would keep it as long as the socket
+        if not self.connection_init_received and not await self._is_let_in(params):
             return
         await super().handle_connection_init(message)
         if self.connection_acknowledged and self._ping_timer is None:
@@ -108,13 +114,18 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
         await self.websocket.close(FORBIDDEN, "The token was revoked or has expired.")
 
     async def handle_subscribe(self, message: Any) -> None:
-        """Start an operation; one too many is refused, and the others go on."""
+        """Start an operation; one too many, or too much, is refused, and the others go on."""
         known = message["id"] in self.operations
+        self._held_bytes = {each: self._held_bytes.get(each, 0) for each in self.operations}
+        size = self._adapter.received_bytes
         if self.connection_acknowledged and not known and len(self.operations) >= OPERATIONS_PER_SOCKET:
             await self._refuse(message["id"], TOO_MANY_OPERATIONS)
+        elif self.operations and not known and sum(self._held_bytes.values()) + size > HELD_BYTES_PER_SOCKET:
+            await self._refuse(message["id"], TOO_MUCH_AT_ONCE)
         elif self.connection_acknowledged and not known and not message["payload"]["query"].strip():
             await self._refuse(message["id"], NO_OPERATION)
         else:
+            self._held_bytes[message["id"]] = size
             await super().handle_subscribe(message)
 
     async def _refuse(self, operation_id: str, error: GraphQLError) -> None:
@@ -256,6 +267,26 @@ class Adapter(ASGIWebSocketAdapter):
 
     def __init__(self, view: Any, socket: starlette.WebSocket) -> None:
         super().__init__(view, socket, socket)
+        self.received_bytes = 0  # of the last message
+
+    async def iter_json(self, *, ignore_parsing_errors: bool = False) -> AsyncGenerator[object, None]:
+        """As Strawberry does it, without keeping the text of a message until the next one comes."""
+        with suppress(WebSocketDisconnect):
+            while self.ws.application_state != WebSocketState.DISCONNECTED:
+                yield self._message_of(await self._receive_text())
+
+    async def _receive_text(self) -> str:
+        try:
+            return await self.ws.receive_text()
+        except KeyError as error:
+            raise NonTextMessageReceived from error
+
+    def _message_of(self, text: str) -> object:
+        self.received_bytes = len(text)
+        try:
+            return self.view.decode_json(text)
+        except ValueError as error:
+            raise NonJsonMessageReceived from error
 
     async def send_json(self, message: Any) -> None:
         try:

@@ -169,6 +169,10 @@ class Endpoint(GraphQL[Context, None]):
                 f"A subscription is a stream: send `Accept: {http.EVENTS}`, or subscribe over a WebSocket at this "
                 f"address ({GRAPHQL_TRANSPORT_WS_PROTOCOL}).",
             )
+        if operation.size_bytes > http.MOST_STREAM_BYTES:
+            raise Refusal(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A subscription has at most {http.MOST_STREAM_BYTES:,} bytes."
+            )
         context.resume_after = request.headers.get("last-event-id") or None
         results: Any = await self.schema.stream(
             operation.query,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import shutil
@@ -555,6 +556,45 @@ async def test_one_operation_too_many_is_refused_and_the_others_go_on(start: Sta
         await connection.send('{"type": "complete", "id": "7"}')
         await connection.send(subscribe("again", VIEWER))
         assert (await receive(connection))["payload"]["data"] == {"viewer": {"name": "anonymous"}}
+
+
+async def test_what_runs_on_a_socket_is_kept_within_bounds(start: Start, nothing_is_a_defect: None) -> None:
+    here = await start()
+    ballast = "x" * 100_000
+    async with opened(here.port) as connection:
+        for number in range(3):
+            await connection.send(subscribe(str(number), WATCH, ballast=ballast))
+        message = await receive(connection)
+        assert (message["id"], message["type"]) == ("2", "error")
+        assert message["payload"][0]["extensions"]["code"] == "TOO_MANY_OPERATIONS"
+        await connection.send('{"type": "complete", "id": "1"}')
+        await connection.send(subscribe("again", VIEWER, ballast=ballast))
+        assert (await receive(connection))["type"] == "next"
+    async with opened(here.port) as connection:
+        await connection.send(subscribe("large and alone", VIEWER, ballast=ballast * 9))
+        assert (await receive(connection))["type"] == "next"
+
+
+async def test_what_a_message_brought_beside_its_operation_is_not_kept(start: Start, nothing_is_a_defect: None) -> None:
+    here = await start()
+    for kind in ("connection_init", "ping"):
+        async with plain(here.port) as connection:
+            if kind == "ping":
+                await connection.send(INIT)
+                await receive(connection)
+            await connection.send(json.dumps({"type": kind, "payload": {"ballast": "1"}}))
+            await receive(connection)
+            kept = [each for each in gc.get_objects() if type(each) is dict and "ballast" in each]
+            assert kept == []
+            del kept
+            assert await is_alive(connection)
+
+
+async def test_a_token_has_an_end(start: Start, nothing_is_a_defect: None) -> None:
+    here = await start()
+    async with plain(here.port) as connection:
+        await connection.send(json.dumps({"type": "connection_init", "payload": {"token": "x" * 1_001}}))
+        assert await close_code(connection) == 4403
 
 
 async def test_a_client_has_so_many_sockets_and_no_more(start: Start, nothing_is_a_defect: None) -> None:

@@ -295,6 +295,12 @@ async def test_a_defect_within_is_masked_and_then_it_is_over(
     await wait_until(lambda: not world.api.hub._tails, "nobody is subscribed any more")
 
 
+async def test_a_subscription_that_would_be_kept_for_long_is_not_too_large(api: Api) -> None:
+    response = await api.client.post("/graphql", json=body(LOG, id="x", ballast="x" * 300_000), headers=STREAM)
+    assert response.status_code == 413
+    assert "A subscription has at most 262,144 bytes." in response.text
+
+
 async def test_a_plain_post_of_a_subscription_is_told_what_to_do(world: World) -> None:
     simulation = await world.simulation()
     for accept in ("application/json", "*/*", "application/graphql-response+json", "text/event-stream;q=0, */*"):
