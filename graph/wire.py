@@ -165,10 +165,15 @@ class Wire(WebSocketsSansIOProtocol):
         else:
             self.conn.data_to_send()
 
+    def handle_text(self, event: Frame) -> None:
+        super().handle_text(event)
+        event.data = b""  # the library keeps the last frame until the next one comes
+
     def handle_cont(self, event: Frame) -> None:
         """Take a fragment; an empty one counts only as the end, or they would pile up without reaching any limit."""
         if event.data or event.fin:
             super().handle_cont(event)
+            event.data = b""
 
     def send_receive_event_to_app(self) -> None:
         """Hand a message on; one that is not UTF-8 ends the connection, and is nothing to log with a traceback."""
