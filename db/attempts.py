@@ -16,6 +16,7 @@ from sqlalchemy import func, literal, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import events, lifecycle
+from db.events import Actor
 from db.models import Attempt, Coverage, Simulation
 from db.states import Reason
 
@@ -123,7 +124,9 @@ async def is_still_unclaimed(session: AsyncSession, attempt_id: int) -> bool:
 # --- what supervisors say --------------------------------------------------------------------------------------
 
 
-async def hello(session: AsyncSession, attempt_id: int, token_digest: bytes, nonce: str) -> Greeting:
+async def hello(
+    session: AsyncSession, attempt_id: int, token_digest: bytes, nonce: str, actor: Actor = events.SUPERVISOR
+) -> Greeting:
     """Bind the attempt to the first nonce and begin it; the same nonce again gets the same answer, any other OVER."""
     simulation_id = await session.scalar(
         select(Attempt.simulation_id).where(Attempt.id == attempt_id, Attempt.token_digest == token_digest)
@@ -146,7 +149,7 @@ async def hello(session: AsyncSession, attempt_id: int, token_digest: bytes, non
     if simulation is None or attempt is None:
         return Greeting(Standing.OVER)
     if attempt.started_at is None and simulation.stop_wanted_at is None:
-        await lifecycle.begin(session, attempt, events.SUPERVISOR)
+        await lifecycle.begin(session, attempt, actor)
         await session.refresh(attempt)
         await session.refresh(simulation)
     return Greeting(Standing.CURRENT, attempt, simulation)

@@ -24,7 +24,7 @@ from db import attempts, convergence, lifecycle, logs, models, projects
 from db.attempts import Receipt, Standing
 from db.connection import driver_of
 from db.convergence import Column
-from db.events import SUPERVISOR
+from db.events import SUPERVISOR, Actor
 from db.lifecycle import Ending
 from db.logs import Chunk
 from db.public_ids import encode
@@ -130,7 +130,7 @@ class ReportAttemptPayload:
 async def hello(info: Info, given: HelloAttemptInput) -> HelloAttemptPayload:
     attempt_id, digest = _credentials(info, given.attempt_id, given.nonce)
     async with info.context.sessions() as session, session.begin():
-        greeting = await attempts.hello(session, attempt_id, digest, given.nonce)
+        greeting = await attempts.hello(session, attempt_id, digest, given.nonce, _actor(info))
         if greeting.standing is Standing.UNKNOWN:
             raise Unauthenticated("This token is not the token of this attempt.")
         attempt, simulation = greeting.attempt, greeting.simulation
@@ -185,7 +185,7 @@ async def _take_in(
             await convergence.store(session, receipt.simulation_id, receipt.number, given.batch, points)
             await logs.store(session, receipt.simulation_id, receipt.number, given.batch, chunks)
             if given.exit is not None:
-                await _end(session, receipt, given.exit, info.context.settings)
+                await _end(session, receipt, given.exit, info.context.settings, _actor(info))
     return receipt
 
 
@@ -196,6 +196,11 @@ def _credentials(info: Info, public_id: str, nonce: str) -> tuple[int, bytes]:
     if not 1 <= len(nonce) <= 100 or "\0" in nonce:
         raise BadInput("nonce: 1 to 100 characters, none of them NUL.")
     return number_asked(public_id, "Attempt"), sha256(info.context.bearer.encode()).digest()
+
+
+def _actor(info: Info) -> Actor:
+    """A supervisor, and from where it reports: whoever has its token may be somewhere else."""
+    return Actor(SUPERVISOR.name, info.context.actor.origin)
 
 
 def _payload(given: ReportAttemptInput) -> tuple[Mapping[str, Column], list[Chunk]]:
@@ -240,7 +245,7 @@ def _answer(given: ReportAttemptInput, receipt: Receipt) -> ReportAttemptPayload
     )
 
 
-async def _end(session: AsyncSession, receipt: Receipt, given: ExitInput, settings: Settings) -> None:
+async def _end(session: AsyncSession, receipt: Receipt, given: ExitInput, settings: Settings, actor: Actor) -> None:
     simulation = await lifecycle.lock(session, receipt.simulation_id)
     assert simulation is not None
     ending = _ending(given, simulation)
@@ -256,10 +261,10 @@ async def _end(session: AsyncSession, receipt: Receipt, given: ExitInput, settin
         longest=timedelta(seconds=settings.retry_backoff_seconds * LONGEST_BACKOFF),
     )
     if isinstance(decision, Retry):
-        await lifecycle.end(session, simulation.id, receipt.number, ending, SUPERVISOR, retry_after=decision.after)
+        await lifecycle.end(session, simulation.id, receipt.number, ending, actor, retry_after=decision.after)
     else:
         final = Ending(Reason(decision.reason), ending.detail, ending.exit_code, ending.signal)
-        await lifecycle.end(session, simulation.id, receipt.number, final, SUPERVISOR)
+        await lifecycle.end(session, simulation.id, receipt.number, final, actor)
 
 
 def _ending(given: ExitInput, simulation: models.Simulation) -> Ending:

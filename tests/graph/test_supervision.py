@@ -202,6 +202,13 @@ async def test_what_an_old_attempt_sends_does_not_count(world: World) -> None:
     assert (await world.show(old.simulation_id))["state"] == "RUNNING"
 
 
+async def test_the_history_says_from_where_an_attempt_was_reported(world: World) -> None:
+    supervisor = await world.running()
+    await supervisor.exit()
+    told = await world.select("SELECT kind, origin FROM events WHERE actor = 'supervisor' ORDER BY id")
+    assert told == [("RUNNING", "127.0.0.1"), ("FINISHED", "127.0.0.1")]
+
+
 async def test_after_the_end_everything_is_over(world: World) -> None:
     supervisor = await world.running()
     await supervisor.loss(1)
