@@ -7,7 +7,7 @@ in the shape of a GraphQL result. Executing and streaming are not done here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -27,6 +27,8 @@ EVENTS = "text/event-stream"
 METHODS = "GET, POST"
 MAX_BODY_BYTES = 2 * 1_048_576  # a report has at most half of it; createSimulation far less
 MOST_STREAM_BYTES = 262_144  # of a subscription: it is kept for as long as that lasts
+MOST_UNFINISHED_BYTES = 256 * 1_048_576  # of all bodies that are on their way into a process
+AGAIN_SECONDS = 1
 LINGER_SECONDS = 5.0  # for the rest of a body that is not wanted: closed at once, its sender would miss the answer
 CODES = {HTTPStatus.UNAUTHORIZED: "UNAUTHENTICATED", HTTPStatus.TOO_MANY_REQUESTS: "RATE_LIMITED"}  # as in results
 NEVER_STORED = {"Cache-Control": "no-store", "Vary": "Accept"}
@@ -140,13 +142,52 @@ class Operation:
     size_bytes: int
 
 
-async def read(request: Request) -> Operation:
+class Bodies:
+    """The bodies that a process is reading: who has sent most of one could hold it for as long as a request may take.
+
+    When they get too much together, the one that began first is given up: whoever means to ask something needs
+    milliseconds.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._held: dict[asyncio.Timeout, int] = {}  # what has come so far of each, the oldest first
+
+    async def read(self, request: Request, most_bytes: int) -> bytes:
+        """Read one to its end. Raises `Refusal`."""
+        try:
+            async with asyncio.timeout(None) as patience:
+                self._held[patience] = 0
+                try:
+                    return await _body(request, most_bytes, lambda size: self._grow(patience, size))
+                finally:
+                    self._forget(patience)
+        except TimeoutError:
+            raise EarlyRefusal(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "More is arriving at once than this process can hold: try again.",
+                {"Retry-After": str(AGAIN_SECONDS)},
+            ) from None
+
+    def _grow(self, patience: asyncio.Timeout, size: int) -> None:
+        self._held[patience] = self._held.get(patience, 0) + size
+        self._bytes += size
+        while self._bytes > MOST_UNFINISHED_BYTES:
+            oldest = next(iter(self._held))
+            self._forget(oldest)
+            oldest.reschedule(asyncio.get_running_loop().time())
+
+    def _forget(self, patience: asyncio.Timeout) -> None:
+        self._bytes -= self._held.pop(patience, 0)
+
+
+async def read(request: Request, bodies: Bodies) -> Operation:
     """The operation that a request carries. Raises `Refusal`; `ClientDisconnect` if nobody is left to answer."""
     if request.method == "GET":
         address: bytes = request.scope["query_string"]
         return _operation(_of_address(address), len(address))
     _require_json(request)
-    body = await _body(request, MAX_BODY_BYTES)
+    body = await bodies.read(request, MAX_BODY_BYTES)
     return _operation(_decoded(body, "The body"), len(body))
 
 
@@ -202,8 +243,8 @@ def _require_json(request: Request) -> None:
         )
 
 
-async def _body(request: Request, most_bytes: int) -> bytes:
-    """The whole body, of which never more than so many bytes and a chunk are held."""
+async def _body(request: Request, most_bytes: int, grow: Callable[[int], None] = lambda _size: None) -> bytes:
+    """The whole body, of which never more than so many bytes and a chunk are held. grow: told of each chunk's size."""
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > most_bytes:
         raise _too_large(most_bytes)
@@ -212,6 +253,7 @@ async def _body(request: Request, most_bytes: int) -> bytes:
         size += len(chunk)
         if size > most_bytes:
             raise _too_large(most_bytes)
+        grow(len(chunk))
         chunks.append(chunk)
     return b"".join(chunks)
 

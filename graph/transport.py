@@ -61,6 +61,7 @@ class Endpoint(GraphQL[Context, None]):
         super().__init__(schema, graphql_ide=None, subscription_protocols=[GRAPHQL_TRANSPORT_WS_PROTOCOL])
         self._settings = settings
         self._submits = Rates(settings.submits_per_minute)
+        self._bodies = http.Bodies()
         self.entry = entry
         self._window = window
 
@@ -134,7 +135,7 @@ class Endpoint(GraphQL[Context, None]):
             context = await self.get_context(request, Response())
         late = f"The request did not arrive within {REQUEST_SECONDS:g} seconds."
         async with _until(deadline, Refusal(HTTPStatus.REQUEST_TIMEOUT, late, {"Connection": "close"})):
-            operation = await http.read(request)
+            operation = await http.read(request, self._bodies)
         async with _until(deadline, no_result):
             return await self._execute(request, accept, operation, context)
 

@@ -382,6 +382,27 @@ async def test_a_body_that_drips_is_given_up_too(api: Api, monkeypatch: pytest.M
         assert answer.result() == 408
 
 
+async def test_bodies_that_are_too_much_together_are_given_up_the_oldest_first(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graph.http.MOST_UNFINISHED_BYTES", 250_000)
+    content = json.dumps({**QUERY, "variables": {"ballast": "x" * 200_000}}).encode()
+
+    async def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(content))
+        assert await status_of(reader) == 100  # its body is waited for
+        writer.write(content[:-1])
+
+    async with connection_to(api) as old, connection_to(api) as young:
+        await begin(*old)
+        await begin(*young)
+        assert await status_of(old[0]) == 503
+        young[1].write(content[-1:])
+        assert await status_of(young[0]) == 200
+    for _ in range(2):  # what was given up, or is finished, counts no more
+        assert (await post(api, content)).status_code == 200
+
+
 async def test_a_client_that_leaves_in_the_midst_of_its_body_is_nobodys_defect(api: Api, wait_until: WaitUntil) -> None:
     async with connection_to(api) as (_, writer):
         writer.write(HEAD + b"Content-Length: 100\r\n\r\n{")
