@@ -248,14 +248,18 @@ async def _body(request: Request, most_bytes: int, grow: Callable[[int], None] =
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > most_bytes:
         raise _too_large(most_bytes)
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > most_bytes:
-            raise _too_large(most_bytes)
-        grow(len(chunk))
-        chunks.append(chunk)
-    return b"".join(chunks)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > most_bytes:
+                raise _too_large(most_bytes)
+            grow(len(chunk))
+            chunks.append(chunk)
+        return b"".join(chunks)
+    finally:
+        chunks.clear()  # else whoever holds the error holds them, too: for as long as its answer takes
 
 
 def _too_large(most_bytes: int) -> EarlyRefusal:
