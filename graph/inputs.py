@@ -3,6 +3,7 @@ user error that names the field. Whether names and ids exist is for the memory t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, TypeVar
@@ -26,6 +27,7 @@ from db.states import MetricMode, Reason, Role
 from db.watchers import LONGEST_GRACE
 from graph.errors import UserError, UserErrorCode
 
+MAX_COMMAND_BYTES = 65_536  # of all words; Linux takes 131,072 in one
 MAX_JSON_BYTES = 65_536
 MAX_JSON_DEPTH = 100  # an answer can hold some 250 levels, and has a few of its own
 MOST_FINDINGS = 50  # in one answer, as GraphQL has them of variables: a body has room for half a million mistakes
@@ -62,6 +64,10 @@ def _storable(value: dict[str, Any]) -> dict[str, Any]:
     """JSON as Postgres can keep it and an answer can hold it: of bounded size and depth, without NUL."""
     if _is_deeper(value, MAX_JSON_DEPTH):
         raise ValueError(f"has more than {MAX_JSON_DEPTH} levels")
+    try:
+        json.dumps(value, allow_nan=False)  # orjson would write null for what a number like 1e999 is read as
+    except ValueError:
+        raise ValueError("has a number that is too large for JSON, or is none") from None
     try:
         encoded = orjson.dumps(value)
     except (orjson.JSONEncodeError, RecursionError) as error:
@@ -106,6 +112,9 @@ def _variable(name: str) -> str:
 def _command(entrypoint: tuple[str, ...]) -> tuple[str, ...]:
     if not entrypoint[0].strip():
         raise ValueError("the first word is the program to run, and is empty")
+    size = sum(len(word.encode()) for word in entrypoint)
+    if size > MAX_COMMAND_BYTES:
+        raise ValueError(f"has {size:,} bytes: at most {MAX_COMMAND_BYTES:,}; put a long program into a file")
     return entrypoint
 
 
@@ -134,7 +143,7 @@ RETRYABLE = (Reason.MACHINE_LOST, Reason.EXIT_CODE, Reason.LAUNCH_ERROR)
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_one_line)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_one_line)]
-Argument = Annotated[str, StringConstraints(max_length=131_072), AfterValidator(_no_nul)]  # Linux: MAX_ARG_STRLEN
+Argument = Annotated[str, StringConstraints(max_length=MAX_COMMAND_BYTES), AfterValidator(_no_nul)]
 PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_no_nul)]
 Json = Annotated[dict[str, Any], AfterValidator(_storable)]
 Labels = Annotated[dict[Word, Word], _at_most(100)]

@@ -1,9 +1,9 @@
 """What an operation would cost at most, in objects to load, before anything of it runs.
 
 An object costs 1 and a scalar nothing; a connection costs its children `first` times, another list as often as its
-argument says or as `SIZES` expects, and `maxPoints` a point in a hundred. What does more work than loading a row has
-a price of its own in `PRICES`. Fragments, `@skip`, `@include` and the coerced values of variables count as in the
-execution, except that a field selected twice is paid for twice.
+argument says or as `SIZES` expects, and `maxPoints` a point in a hundred. What does more work than loading a row, or
+may be long, has a price of its own in `PRICES`. Fragments, `@skip`, `@include` and the coerced values of variables
+count as in the execution, except that a field selected twice is paid for twice.
 
 A document is compiled once, each fragment once, to a sum that only the variables can still change; so the price of a
 request is a handful of additions. Money is `cost.py`'s.
@@ -55,6 +55,10 @@ PRICES: Mapping[str, int] = {
     "Simulation.convergence": 10,  # reads a whole curve to thin it
     "MachineConnection.totalCount": 10,
     "SimulationConnection.totalCount": 10,  # counts every row that the filter finds
+    # Up to 64 KiB each: an answer has at most some 100 MB of them.
+    "LogChunk.text": 10,
+    "Simulation.entrypoint": 5,
+    "Simulation.parameters": 5,
 }
 # How long lists are that no argument bounds, as a rule: what comes with a row and is not paged.
 SIZES: Mapping[str, int] = {

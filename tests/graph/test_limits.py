@@ -153,7 +153,11 @@ COSTS: dict[str, tuple[str, dict[str, Any], int]] = {
         {},
         1 + 7 * (1 + 2),
     ),
-    "rows times rows": ("{ simulations(first: 7) { nodes { logs(first: 9) { nodes { text } } } } }", {}, 1 + 7 * 11),
+    "rows times rows": (
+        "{ simulations(first: 7) { nodes { logs(first: 9) { nodes { text } } } } }",
+        {},
+        1 + 7 * (2 + 9 * 11),
+    ),
     "lists without an argument": ('{ simulation(id: "x") { attempts { machine { id } } } }', {}, 1 + 1 + 4 * 2),
     "as many as there are ids": ('{ nodes(ids: ["a", "b", "c"]) { id } }', {}, 1 + 3),
     "one id is a list of one": ('{ nodes(ids: "a") { id } }', {}, 1 + 1),
@@ -197,6 +201,7 @@ COSTS: dict[str, tuple[str, dict[str, Any], int]] = {
         {},
         1 + 1,
     ),
+    "what may be long": ("{ simulations(first: 7) { nodes { entrypoint parameters name } } }", {}, 1 + 7 * (1 + 5 + 5)),
     "a mutation": (
         'mutation { cancelSimulation(input: {id: "x"}) { simulation { id } userErrors { message } } }',
         {},
@@ -214,21 +219,21 @@ LOGS = "query ($n: Int!, $m: Int! = 500) { simulations(first: $n) { nodes { logs
 
 
 async def test_the_same_document_is_allowed_with_some_values_and_refused_with_others() -> None:
-    assert await cost(LOGS, n=1) == 1 + 1 + 501
+    assert await cost(LOGS, n=1) == 1 + 1 + 1 + 500 * 11
     result = await judged(LOGS, {"n": 500})
     (error,) = result.errors
     assert "at most 10,000" in error.message
-    assert "would cost 251,001" in error.message
-    asked = {"requested": 1 + 500 * 502, "maximum": 10_000}
+    assert "would cost 2,751,001" in error.message
+    asked = {"requested": 1 + 500 * (2 + 500 * 11), "maximum": 10_000}
     assert error.extensions == {"code": "COST_EXCEEDED", "cost": asked}
     assert result.extensions == {"cost": asked}
-    assert await cost(LOGS, n=500, m=1) == 1 + 500 * 3
+    assert await cost(LOGS, n=500, m=1) == 1 + 500 * (2 + 11)
 
 
 async def test_fragments_that_double_are_priced_fast_even_with_variables() -> None:
     bomb = doubling("Simulation", "x: retryOf { NEXT } y: retryOf { NEXT }", "logs(first: $n) { nodes { text } }", 7)
     query = f'query ($n: Int!) {{ simulation(id: "x") {{ ...f0 }} }} {bomb}'
-    assert "would cost 64,383" in (await refusals(query, {"n": 500}))[0]
+    assert "would cost 704,383" in (await refusals(query, {"n": 500}))[0]
 
 
 async def test_values_that_do_not_fit_are_refused_for_what_they_are() -> None:
@@ -315,7 +320,7 @@ async def test_a_subscription_is_judged_before_it_begins(api: Api) -> None:
     logs = "logs(first: 500) { nodes { text } }"
     query = f"subscription {{ simulationChanged {{ machine {{ simulations {{ {logs} retryOf {{ {logs} }} }} }} }} }}"
     async with api.subscribe(query) as answers:
-        with pytest.raises(Exception, match="would cost 10,052"):
+        with pytest.raises(Exception, match="would cost 110,052"):
             await anext(answers)
     results = [result async for result in await SCHEMA.stream(query)]
     assert len(results) == 1

@@ -131,7 +131,8 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "an empty entrypoint": ({"entrypoint": []}, ["entrypoint"]),
     "an empty program": ({"entrypoint": [" ", "x"]}, ["entrypoint"]),
     "a NUL byte in an argument": ({"entrypoint": ["echo", NUL]}, ["entrypoint", "1"]),
-    "an argument that Linux refuses": ({"entrypoint": ["echo", "x" * 131_073]}, ["entrypoint", "1"]),
+    "an argument that is too long": ({"entrypoint": ["echo", "x" * 65_537]}, ["entrypoint", "1"]),
+    "arguments that are too long together": ({"entrypoint": ["ü" * 17_000] * 2}, ["entrypoint"]),
     "too many arguments": ({"entrypoint": ["x"] * 1_001}, ["entrypoint"]),
     "an empty project": ({"project": ""}, ["project"]),
     "an over-long project": ({"project": "p" * 201}, ["project"]),
@@ -196,6 +197,20 @@ async def test_what_breaks_a_rule_is_named_and_nothing_is_stored(world: World, s
             assert 10 < len(error["message"]) < 500
             assert "value_error" not in error["message"]
     assert await world.counts() == before
+
+
+async def test_a_number_that_no_double_holds_is_not_stored_as_something_else(world: World) -> None:
+    query = 'mutation { createSimulation(input: {entrypoint: ["true"], parameters: {x: [1e999]}}) { simulation { id } '
+    answer = await world.api.execute(query + "userErrors { field message } } }")
+    (error,) = answer["data"]["createSimulation"]["userErrors"]
+    assert error["field"] == ["parameters"]
+    assert "too large" in error["message"]
+    document = "mutation M($p: JSON) { createSimulation(input: {entrypoint: [], parameters: $p}) { __typename } }"
+    body = f'{{"query": "{document}", "variables": {{"p": {{"x": -1e999}}}}}}'
+    headers = {"content-type": "application/json"}
+    response = await world.api.client.post("/graphql", content=body, headers=headers)
+    assert (response.status_code, "JSON" in response.text) == (400, True)
+    assert (await world.counts())["simulations"] == 0
 
 
 async def test_everything_that_is_wrong_is_told_at_once(world: World) -> None:
