@@ -1,7 +1,8 @@
 """`submit --file`: an order in YAML. Each mistake is told with its line and the nearest right word, all at once.
 
 The words are those of the options, `_` for `-`. Read as YAML 1.2 means it: only `true` and `false` are booleans, a date
-is text. An alias is followed as often as it stands, up to a bound, so that a small file can't grow without end.
+is text, and so is 12:30; 1e-3 is a number. An alias is followed as often as it stands, up to a bound, so that a small
+file can't grow without end. Tags that make something else of a list or of words with values are mistakes.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ BYTES = {
     "mib": 2**20, "gb": 10**9, "g": 2**30, "gi": 2**30, "gib": 2**30, "tb": 10**12, "t": 2**40, "ti": 2**40,
     "tib": 2**40,
 }  # fmt: skip
+
+TAGS = "tag:yaml.org,2002:"  # written !!
 
 Place: TypeAlias = tuple[str | int, ...]
 
@@ -192,18 +195,27 @@ def read_order(path: str) -> dict[str, object]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1, as the library reads it, without what surprises people."""
+    """The library reads YAML 1.1, which surprises people: this is the core schema of 1.2 (section 10.3.2)."""
+
+    def integer(self, node: yaml.ScalarNode) -> int:
+        """Read a whole number: 010 is ten."""
+        text = str(node.value)
+        return int(text, 0 if text[:2] in ("0o", "0x") else 10)
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern)
-        for tag, pattern in resolvers
-        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+CORE_SCHEMA = {  # what each may look like, and begin with
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
+_Loader.yaml_implicit_resolvers = {}
+for kind, (pattern, first) in CORE_SCHEMA.items():
+    _Loader.add_implicit_resolver(f"{TAGS}{kind}", re.compile(f"(?:{pattern})$"), first)
+_Loader.add_constructor(f"{TAGS}int", _Loader.integer)
 
 
 class Tree:
@@ -236,6 +248,9 @@ class Tree:
         if self._nodes > MOST_NODES or depth > DEEPEST:
             raise UsageError(f"{self.name}:{node.start_mark.line + 1}: this grows too large or too deep for an order")
         self._lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.CollectionNode) and node.tag not in (f"{TAGS}map", f"{TAGS}seq"):
+            self._tell(node, path, f"expected a list or words with values, got {node.tag.replace(TAGS, '!!')}")
+            return None
         match node:
             case yaml.MappingNode():
                 return self._mapping(node, path, depth)

@@ -127,7 +127,11 @@ def test_an_order_comes_through_a_pipe(
         ("resources: 3", ":1: resources: expected words with values, got 3"),
         ("limits: {max_runtime: 2 hours}", "limits.max_runtime: expected a duration like 90s, 15m, 1h30m or 2d"),
         ("limits: {max_runtime: 2 hours}", "hours is written h"),
+        ("limits: {max_runtime: 5 hors}", "hors is written h"),
+        ("limits: {max_runtime: 1:30:00}", "expected a duration like 90s, 15m, 1h30m or 2d, got '1:30:00'"),
         ("limits: {max_runtime: true}", "expected a duration"),
+        ("entrypoint: !!python/object/apply:os.system [id]", ":1: entrypoint: expected a list or words with values"),
+        ("parameters: {a: !!set {x}}", ":1: parameters.a: expected a list or words with values, got !!set"),
         ("limits: {retry_on: [machine_lost]}", "did you mean MACHINE_LOST?"),
         ("environment:\n  A: b\n  FLAG: true", ':3: environment.FLAG: expected text, got true: quote it, "true"'),
         ("entrypoint: python train.py", 'entrypoint: expected a list of words, for no shell reads it: ["python"'),
@@ -154,6 +158,13 @@ def test_a_mistake_is_told_with_its_line_and_the_nearest_right_word(
     assert result.exit_code == 2
     assert said in result.stderr
     assert server.asked == []
+
+
+def test_numbers_are_read_as_people_write_them(order: Callable[[str], Path]) -> None:
+    numbers = "{a: 1e-3, b: -2.5E+3, c: .5, d: 010, e: 0x1F, f: 12:30:45, g: 1_000, h: =}"
+    assert read_order(str(order(f"parameters: {numbers}"))) == {
+        "parameters": {"a": 0.001, "b": -2500.0, "c": 0.5, "d": 10, "e": 31, "f": "12:30:45", "g": "1_000", "h": "="}
+    }
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(order: Callable[[str], Path]) -> None:
