@@ -44,9 +44,14 @@ def parse_duration(text: str) -> timedelta:
 def _right_unit(text: str) -> str:
     """Say how a unit is written that stands there in another way; nothing if it can't be known."""
     for word in re.findall(r"[a-z]+", text.lower()):
-        names = (unit for unit, name in NAMED.items() if name.startswith(word.rstrip("s")))
-        right = "h" if word in ("hr", "hrs") else next(names, None)
-        if word not in UNITS and right:
+        if word in UNITS:
+            continue
+        short = word.removesuffix("s") if len(word) > 2 else word  # "ms" is no minute
+        begun = (unit for unit, name in NAMED.items() if name.startswith(short))
+        meant = difflib.get_close_matches(word, NAMED.values(), n=1, cutoff=0.75)
+        alike = next((unit for unit, name in NAMED.items() if name in meant), None)
+        right = "h" if word in ("hr", "hrs") else next(begun, alike)
+        if right:
             return f"; {word} is written {right}"
     return ""
 

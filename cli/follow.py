@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from contextlib import aclosing, suppress
 from typing import Protocol
 
-from gql import GraphQLRequest
 from gql.client import AsyncClientSession
 from gql.transport.exceptions import TransportError
 
 from cli.answers import FINAL_STATES, ConvergenceEvent, Simulation
 from cli.documents import CHANGES, CONVERGENCE
 from cli.resuming import Resuming
-from cli.server import Server, read_answer
+from cli.server import Server, prepare, read_answer
 
 
 class Display(Protocol):
@@ -49,9 +48,7 @@ class Follower(Resuming):
         try:
             self._display.simulation(await self.now(session))
             self.accepted()
-            request = GraphQLRequest(
-                CONVERGENCE, variable_values={"id": self._id, "metrics": self._metrics, "after": self._cursor}
-            )
+            request = prepare(CONVERGENCE, {"id": self._id, "metrics": self._metrics, "after": self._cursor})
             async with aclosing(session.subscribe(request)) as events:
                 async for answer in events:
                     event = read_answer(ConvergenceEvent, answer.get("convergence"))
@@ -69,7 +66,7 @@ class Follower(Resuming):
     async def _follow_changes(self, session: AsyncClientSession) -> None:
         # Only a hint: when it fails, the curve's own subscription notices what there is to notice.
         with suppress(TransportError, TimeoutError):
-            request = GraphQLRequest(CHANGES, variable_values={"id": self._id})
+            request = prepare(CHANGES, {"id": self._id})
             async with aclosing(session.subscribe(request)) as changes:
                 async for answer in changes:
                     self._display.simulation(read_answer(Simulation, answer.get("simulationChanged")))

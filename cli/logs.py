@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from typing import Protocol
 
-from gql import GraphQLRequest
 from gql.client import AsyncClientSession
 
 from cli import requests
@@ -20,7 +19,7 @@ from cli.answers import LogChunk
 from cli.documents import LOGS
 from cli.errors import ExitCode
 from cli.resuming import Resuming
-from cli.server import Server, read_answer
+from cli.server import Server, prepare, read_answer
 from cli.terminal import clean_lines, print_json, say, stdout
 
 STYLES = {"STDERR": "yellow", "SUPERVISOR": "dim"}
@@ -100,7 +99,7 @@ class LogFollower(Resuming):
         await self.now(session)
         self.accepted()
         self._back()
-        request = GraphQLRequest(LOGS, variable_values={"id": self._id, "after": self._after})
+        request = prepare(LOGS, {"id": self._id, "after": self._after})
         async with aclosing(session.subscribe(request)) as chunks:
             async for answer in chunks:
                 self._take(read_answer(LogChunk, answer.get("logs")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar
@@ -60,6 +61,7 @@ def newest_first(
         if named is None:
             raise ServerRefused(f"There is no project named {clean(project)}. `simulations projects` lists them.")
         wanted["project"] = named.id
+    limit = min(limit, sys.maxsize) if limit is not None else None  # islice() counts no further
     first = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit)
     return list(islice(_walk(server, documents.LIST, "simulations", Simulation, wanted, first), limit))
 

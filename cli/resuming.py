@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gql import Client, GraphQLRequest
+from gql import Client
 from gql.client import AsyncClientSession
 from gql.transport.exceptions import TransportError, TransportQueryError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
@@ -18,7 +18,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_ran
 from cli.answers import Simulation
 from cli.documents import SIMULATION
 from cli.errors import CommandError, ServerRefused
-from cli.server import Server, explain, read_answer, unknown_simulation, websocket_transport
+from cli.server import Server, explain, prepare, read_answer, unknown_simulation, websocket_transport
 
 LONGEST_PAUSE_SECONDS = 3.0
 MOST_SERVER_ERRORS = (
@@ -81,7 +81,7 @@ class Resuming:
 
     async def now(self, session: AsyncClientSession) -> Simulation:
         """Read the simulation as it is now. Raises `ServerRefused` where there is none."""
-        answer = await session.execute(GraphQLRequest(SIMULATION, variable_values={"id": self._id}))
+        answer = await session.execute(prepare(SIMULATION, {"id": self._id}))
         found = answer.get("simulation")
         if found is None:
             raise unknown_simulation(self._id)

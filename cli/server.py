@@ -1,12 +1,14 @@
 """A Simulations server, seen from a client: where it is, what is asked of it, and what its failures mean in sentences.
 
 Requests (`cli.requests`) go over HTTP, a connection each; streams (`cli.resuming`) over a WebSocket to that address.
-Fails with `ServerUnreachable`, `ServerRefused`, or `UsageError` where the address itself makes no sense.
+Fails with `ServerUnreachable`, `ServerRefused`, or `UsageError` where the address itself makes no sense, or what is to
+be sent.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,9 +117,20 @@ def websocket_transport(server: Server) -> WebsocketsTransport:
     )
 
 
+def prepare(document: GraphQLRequest, variables: Mapping[str, object]) -> GraphQLRequest:
+    """Put a document and its variables together. Raises `UsageError` where one of them is nothing that JSON can say."""
+    try:
+        json.dumps(variables, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        raise UsageError("What was given has letters that are no UTF-8, and can't be sent.") from None
+    except ValueError:
+        raise UsageError("What was given has a number that is not finite, and can't be sent.") from None
+    return GraphQLRequest(document, variable_values=dict(variables))
+
+
 def ask(server: Server, document: GraphQLRequest, variables: Mapping[str, object]) -> dict[str, object]:
     """Send one query or mutation, and return its data. Raises `CommandError`."""
-    request = GraphQLRequest(document, variable_values=dict(variables))
+    request = prepare(document, variables)
     transport = HTTPXTransport(
         server.graphql_url, headers=server.headers, timeout=server.patience_seconds, trust_env=not server.is_near
     )

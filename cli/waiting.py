@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 
-from gql import GraphQLRequest
 from gql.client import AsyncClientSession
 from rich.status import Status
 from rich.text import Text
@@ -15,7 +14,7 @@ from cli.answers import Simulation
 from cli.documents import CHANGES
 from cli.errors import ExitCode
 from cli.resuming import Resuming
-from cli.server import Server, read_answer
+from cli.server import Server, prepare, read_answer
 from cli.terminal import clean, say, stderr
 
 LOOK_AGAIN_SECONDS = 15.0  # a change may have come between looking and being told of changes
@@ -49,7 +48,7 @@ class Waiter(Resuming):
         self._show = show
 
     async def follow(self, session: AsyncClientSession) -> None:
-        request = GraphQLRequest(CHANGES, variable_values={"id": self._id})
+        request = prepare(CHANGES, {"id": self._id})
         changed = asyncio.Event()
 
         async def listen() -> None:

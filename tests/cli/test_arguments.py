@@ -40,6 +40,20 @@ def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
         parse_duration(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("2 hours", "; hours is written h"), ("5 mins", "; mins is written m"), ("3 hrs", "; hrs is written h"),
+        ("5 hors", "; hors is written h"), ("1 wek", "; wek is written w"), ("2 sceonds", "; sceonds is written s"),
+        ("500ms", ""), ("2 parsecs", ""),
+    ],
+)  # fmt: skip
+def test_the_unit_that_was_meant_is_said_where_it_can_be_known(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse_duration(text)
+    assert str(refused.value) == f"expected a duration like 90s, 15m, 1h30m or 2d, got {text!r}{said}"
+
+
 @given(st.text(max_size=20))
 def test_any_text_is_a_positive_duration_or_is_refused(text: str) -> None:
     with suppress(UsageError):

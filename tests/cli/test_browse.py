@@ -61,6 +61,7 @@ def test_all_pages_are_read_with_all_and_no_more_than_the_limit_without(
     assert len(json.loads(run("list", "--all", "--json").stdout)) == 250
     assert len(json.loads(run("list", "--json").stdout)) == 20
     assert len(json.loads(run("list", "--limit", "150", "--json").stdout)) == 150
+    assert len(json.loads(run("list", "--limit", "9" * 30, "--json").stdout)) == 250
     assert "There are older ones" in run("list").stdout
     assert "There are older ones" not in run("list", "--all").stdout
 

@@ -110,6 +110,9 @@ def test_each_user_error_is_a_line_and_nothing_is_printed_as_an_id(server: Any, 
         (["--url", "localhost:8000", "--", "run"], "--url: expected an address like"),
         (["--cpus", "many", "--", "run"], "Invalid value for '--cpus'"),
         ([], "What shall run?"),
+        (["--cpus", "nan", "--", "run"], "a number that is not finite"),
+        (["--memory-gib", "inf", "--", "run"], "a number that is not finite"),
+        (["--name", "\udcff", "--", "run"], "letters that are no UTF-8"),
     ],
 )
 def test_wrong_usage_is_a_sentence_and_exit_code_2(run: Run, server: Any, arguments: list[str], found: str) -> None:

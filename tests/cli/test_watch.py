@@ -175,6 +175,12 @@ def test_an_unknown_simulation_is_a_sentence(watched: Any, run: Run) -> None:
     assert "There is no simulation with the id nobody." in result.stderr
 
 
+def test_a_metric_that_can_not_be_sent_is_wrong_usage(watched: Any, run: Run) -> None:
+    result = run("watch", "x", "--metric", "\udcff")
+    assert result.exit_code == 2
+    assert "letters that are no UTF-8" in result.stderr
+
+
 def test_what_the_server_says_about_the_request_ends_it(
     watched: Any, run: Run, event: Make, refuse: type[Exception]
 ) -> None:
