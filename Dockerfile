@@ -99,7 +99,7 @@ CMD ["haproxy", "-db", "-f", "/etc/haproxy/haproxy.cfg"]
 
 FROM python:3.12-slim-trixie AS service
 RUN useradd --system --uid 1000 --create-home simulations \
- && install -d -o simulations /var/lib/simulations \
+ && install -d -o simulations -m 700 /var/lib/simulations \
  && install -d -o simulations -m 700 /var/lib/simulations-admin
 COPY --from=build /opt/simulations /opt/simulations
 ENV PATH=/opt/simulations/bin:$PATH PYTHONUNBUFFERED=1 SIMULATIONS_DATA_DIR=/var/lib/simulations

@@ -80,7 +80,7 @@ def examine() -> Iterator[Finding]:
     yield Finding("settings", Level.OK, "The settings can be used.")
     directory = (settings.data_dir or embedded.default_data_directory()).absolute()
     owner = _holder(directory)
-    yield from _directory(directory, owner)
+    yield from _directory(directory, owner, given_database=settings.database_url is not None)
     yield _disk(directory)
     yield _port(settings, runs=owner is not None)
     url = settings.database_url
@@ -121,7 +121,7 @@ def _holder(directory: Path) -> psutil.Process | None:
     return process if held else None
 
 
-def _directory(directory: Path, owner: psutil.Process | None) -> Iterator[Finding]:
+def _directory(directory: Path, owner: psutil.Process | None, *, given_database: bool) -> Iterator[Finding]:
     try:
         status = directory.stat()
     except FileNotFoundError:
@@ -139,6 +139,15 @@ def _directory(directory: Path, owner: psutil.Process | None) -> Iterator[Findin
         yield Finding(
             "data directory", Level.PROBLEM, f"{directory} is a file.", "Choose another with SIMULATIONS_DATA_DIR."
         )
+        return
+    if os.statvfs(directory).f_flag & os.ST_RDONLY:
+        sentence = f"{directory} is read-only"
+        if given_database:  # as in the containers of `graph`
+            yield Finding("data directory", Level.OK, f"{sentence}: enough for a graph, which keeps nothing there.")
+        else:
+            yield Finding(
+                "data directory", Level.PROBLEM, f"{sentence}.", "Choose another directory with SIMULATIONS_DATA_DIR."
+            )
         return
     if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
         yield Finding(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 import tarfile
@@ -140,6 +141,12 @@ def test_containers_may_do_little_and_hold_no_secret(installation: Installation)
         said = installation.compose("exec", service, "sh", "-c", "touch /x 2>&1 || id -u")
         assert "Read-only" in said, service
         assert said.split()[-1] != "0", service
+
+
+@pytest.mark.parametrize("service", ["graph", "scheduler"])
+def test_the_doctor_finds_everything_well_where_it_is(installation: Installation, service: str) -> None:
+    told = json.loads(installation.compose("exec", service, "simulations", "doctor", "--json"))
+    assert [finding for finding in told["findings"] if finding["level"] != "ok"] == []
 
 
 def test_the_image_adds_little_to_its_base(installation: Installation) -> None:
