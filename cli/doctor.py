@@ -125,7 +125,16 @@ def _directory(directory: Path, owner: psutil.Process | None, *, given_database:
     try:
         status = directory.stat()
     except FileNotFoundError:
-        yield Finding("data directory", Level.OK, f"{directory} is not there yet; the first start makes it.")
+        there = _nearest(directory)
+        if os.access(there, os.W_OK | os.X_OK):
+            yield Finding("data directory", Level.OK, f"{directory} is not there yet; the first start makes it.")
+        else:
+            yield Finding(
+                "data directory",
+                Level.PROBLEM,
+                f"{directory} is not there yet, and this user may make nothing in {there}.",
+                "Make it for this user, or choose another directory with SIMULATIONS_DATA_DIR.",
+            )
         return
     except OSError as error:
         yield Finding(
@@ -194,8 +203,13 @@ def _leftovers(directory: Path) -> Iterator[tuple[int, str]]:
             continue
 
 
+def _nearest(directory: Path) -> Path:
+    """This directory, or the one that it would be made in."""
+    return next((path for path in (directory, *directory.parents) if path.is_dir()), Path("/"))
+
+
 def _disk(directory: Path) -> Finding:
-    there = next((path for path in (directory, *directory.parents) if path.is_dir()), Path("/"))
+    there = _nearest(directory)
     try:
         usage, files = shutil.disk_usage(there), os.statvfs(there)
     except OSError as error:

@@ -162,6 +162,15 @@ def test_settings_that_can_not_be_used(ask: Ask, environment: dict[str, str], ch
     assert "secret" not in str(found)
 
 
+def test_a_data_directory_that_this_user_can_not_make(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)  # root, which tests may be, may do all
+    code, found = ask(SIMULATIONS_DATA_DIR=str(tmp_path / "not" / "there"))
+    assert code == 1
+    assert f"may make nothing in {tmp_path}." in only(found, "data directory", "problem")["sentence"]
+
+
 def test_a_port_that_is_taken_is_taken_by_somebody(ask: Ask) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         _, found = ask(PORT=str(other.getsockname()[1]))
