@@ -17,7 +17,7 @@ import httpx
 import pytest
 from gql.transport.exceptions import TransportError
 from installation import PATIENCE_SECONDS, TOKEN, Installation
-from live import ROOT, eventually
+from live import ROOT, eventually, number_of
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -256,6 +256,7 @@ async def test_a_backup_makes_a_new_installation_what_the_old_one_was(
     await installation.until(simulation, "FINISHED")  # with the token of before: a dump has the digests
     assert await installation.show(simulation) == before
     assert installation.log_of(simulation, "loss") == stored
+    assert number_of(await installation.submit(*DEMO, "1")) > 1_000_000, "no id is given out twice"
 
     installation.compose("down")
     installation.run("docker", "volume", "rm", f"{installation.project}_secrets")
