@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 import settings as knobs
 from cli import terminal
 from cli.arguments import parse_duration
-from cli.errors import CommandError, InUse, StartFailed, UsageError
+from cli.errors import CommandError, InUse, OutputClosed, OutputFailed, StartFailed, UsageError
 from cli.terminal import clean, say, say_age
 from db import connection, embedded, projects, schema, tokens
 from db.errors import Refusal
@@ -67,9 +67,9 @@ def create(order: Order) -> None:
         return await tokens.create(session, name, role, actor, scope=scope, lifetime=lifetime)
 
     with _place(order.output) as put:
-        made = _in_database(make)
+        made = _in_database(make, makes=True)
         if made is not None:
-            put(made[1])
+            _give_out(made[0], made[1], put)
     if made is None:
         say("There is a token already; no other one was made.")
         return
@@ -121,6 +121,20 @@ def revoke(name: str) -> None:
 # --- what is typed, and where the token goes -------------------------------------------------------------------
 
 
+def _give_out(token: Token, text: str, put: Callable[[str], None]) -> None:
+    """Put a token where somebody reads it; one that nobody can ever read lets nobody in."""
+
+    async def end(session: AsyncSession) -> Token:
+        return await tokens.revoke(session, token.id, _actor())
+
+    try:
+        put(text)
+    except (OutputClosed, OutputFailed):
+        _in_database(end)
+        say(f"{clean(token.name)} was revoked at once: nobody has its token.")
+        raise
+
+
 def _role(given: str) -> Role:
     try:
         return Role(given.strip().upper())
@@ -162,8 +176,11 @@ def _place(path: Path | None) -> Iterator[Callable[[str], None]]:
 
     def put(text: str) -> None:
         nonlocal written
-        os.write(file, f"{text}\n".encode())
-        os.fsync(file)
+        try:
+            os.write(file, f"{text}\n".encode())
+            os.fsync(file)
+        except OSError as error:
+            raise OutputFailed(f"--output: {path} can't be written: {error.strerror}") from None
         written = True
 
     try:
@@ -178,9 +195,10 @@ def _place(path: Path | None) -> Iterator[Callable[[str], None]]:
 # --- the database ----------------------------------------------------------------------------------------------
 
 
-def _in_database(action: Callable[[AsyncSession], Awaitable[Result]]) -> Result:
+def _in_database(action: Callable[[AsyncSession], Awaitable[Result]], *, makes: bool = False) -> Result:
+    """Do something in one transaction. makes: the embedded database, too, if it is not there yet."""
     try:
-        with _database_url() as url:
+        with _database_url(makes=makes) as url:
             return asyncio.run(_run(url, action))
     except embedded.AlreadyRunning as running:
         raise InUse(str(running)) from running
@@ -194,7 +212,7 @@ def _in_database(action: Callable[[AsyncSession], Awaitable[Result]]) -> Result:
 
 
 @contextmanager
-def _database_url() -> Iterator[str]:
+def _database_url(*, makes: bool) -> Iterator[str]:
     settings = knobs.load()
     if settings.database_url is not None:
         yield settings.database_url
@@ -204,6 +222,11 @@ def _database_url() -> Iterator[str]:
     if running is not None:
         yield running
         return
+    if not makes and not (directory / "postgres").exists():
+        raise StartFailed(
+            f"There is no database in {directory} yet. It is made by `simulations up`; if it is elsewhere, set "
+            "SIMULATIONS_DATA_DIR or DATABASE_URL."
+        )
     knobs.configure_logs(settings.model_copy(update={"log_level": "warning"}))  # to stderr: stdout is for the token
     with embedded.lock(directory, "a command about tokens"), embedded.serve(directory) as server:
         asyncio.run(schema.upgrade(server.url))  # as `up` does: it may be the first command of all

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -132,6 +133,28 @@ def test_a_file_in_which_no_token_was_put_is_taken_away_again(token: Run, tmp_pa
     assert not path.exists()
 
 
+@pytest.mark.parametrize("where", ["standard output", "a file"])
+def test_a_token_that_can_not_be_written_lets_nobody_in(database_url: str, tmp_path: Path, where: str) -> None:
+    path = tmp_path / "token"
+    output = ["--output", str(path)] if where == "a file" else []
+
+    def leave_no_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    with Path("/dev/full").open("w") as full:
+        made = subprocess.run(
+            [sys.executable, "-m", "cli", "token", "create", "me", "--role", "admin", *output],
+            env={**os.environ, "DATABASE_URL": database_url}, stdout=full, stderr=subprocess.PIPE, text=True,
+            preexec_fn=leave_no_room, timeout=100, check=False,
+        )  # fmt: skip
+    assert made.returncode == 6
+    assert "can't be written" in made.stderr
+    assert "me was revoked at once" in made.stderr
+    assert "Traceback" not in made.stderr
+    assert not path.exists()
+    assert rows(database_url, "SELECT name FROM tokens WHERE revoked_at IS NULL") == []
+
+
 def test_with_if_none_a_second_token_is_not_made(token: Run, tmp_path: Path, database_url: str) -> None:
     path = tmp_path / "token"
     wanted = ("create", "me", "--role", "admin", "--if-none", "--output", str(path))
@@ -214,6 +237,11 @@ def test_the_embedded_database_is_used_whether_it_runs_or_not(data_directory: Pa
         command = [sys.executable, "-m", "cli", "token", *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
 
+    for looking in (("list",), ("revoke", "first")):
+        nothing = token(*looking)
+        assert nothing.returncode == 1
+        assert f"There is no database in {data_directory} yet." in nothing.stderr
+        assert not (data_directory / "postgres").exists()
     made = token("create", "first", "--role", "admin")  # the first command of all: it makes the database too
     assert made.returncode == 0, made.stderr
     assert TOKEN.fullmatch(made.stdout.strip()), "nothing else may be on stdout"
