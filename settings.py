@@ -221,9 +221,9 @@ class Settings(BaseSettings):
 
 
 def configure_logs(settings: Settings) -> None:
-    """Structured logs on stderr: for people on a terminal, as JSON lines elsewhere."""
+    """Structured logs on stderr: for people on a terminal, as JSON lines elsewhere; with what libraries warn of."""
     renderer: structlog.typing.Processor = (
-        # Not the tracebacks that it draws otherwise: they show all variables, tokens and environments among them.
+        # The values of variables are no part of a traceback: there are passwords among them.
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if sys.stderr.isatty()
         else structlog.processors.JSONRenderer()
@@ -241,7 +241,15 @@ def configure_logs(settings: Settings) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+    libraries = logging.StreamHandler(sys.stderr)
+    libraries.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *processors],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[libraries])
+    logging.captureWarnings(capture=True)
 
 
 def load(**overrides: object) -> Settings:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -70,22 +72,23 @@ def test_a_password_that_can_not_be_used_is_refused_and_not_repeated(
     assert "other" not in str(refused.value)
 
 
-@pytest.mark.parametrize("is_terminal", [True, False])
-def test_a_traceback_in_the_log_shows_no_variables(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_terminal: bool
-) -> None:
-    def fail(_bearer: str) -> None:
-        raise RuntimeError("a defect")
+LIBRARIES = """
+import logging, warnings
+from settings import configure_logs, load
+configure_logs(load())
+try:
+    1 / 0
+except ZeroDivisionError:
+    logging.getLogger("asyncio").error("A task %s", "failed", exc_info=True)
+warnings.warn("This is never awaited.", RuntimeWarning)
+logging.getLogger("uvicorn").info("Nobody needs to hear of this.")
+"""
 
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
-    before = structlog.get_config()
-    configure_logs(Settings())
-    try:
-        fail("sim_" + "x" * 43)
-    except RuntimeError as defect:
-        structlog.get_logger().error("resolver_failed", exc_info=defect)
-    finally:
-        structlog.configure(**before)
-    told = capsys.readouterr().err
-    assert "a defect" in told
-    assert "x" * 43 not in told
+
+def test_what_libraries_log_and_warn_of_is_a_line_of_json_too() -> None:
+    ran = subprocess.run([sys.executable, "-c", LIBRARIES], capture_output=True, text=True, timeout=60, check=True)
+    failed, warned = map(json.loads, ran.stderr.splitlines())
+    assert (failed["event"], failed["level"], failed["logger"]) == ("A task failed", "error", "asyncio")
+    assert "ZeroDivisionError" in failed["exception"]
+    assert "This is never awaited." in warned["event"]
+    assert (warned["level"], warned["logger"]) == ("warning", "py.warnings")
