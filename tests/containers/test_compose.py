@@ -129,6 +129,8 @@ def test_containers_may_do_little_and_hold_no_secret(installation: Installation)
             assert inspected["HostConfig"]["CapDrop"] == ["ALL"], service
             assert inspected["HostConfig"]["SecurityOpt"] == ["no-new-privileges:true"], service
             assert inspected["Config"]["User"] not in ("", "0", "root"), service
+            kept = [mount["Name"] for mount in inspected["Mounts"] if mount["Type"] == "volume"]
+            assert all(name.startswith(f"{installation.project}_") for name in kept), service
             ports = [each for bound in (inspected["HostConfig"]["PortBindings"] or {}).values() for each in bound]
             wanted = [{"HostIp": "127.0.0.1", "HostPort": str(installation.port)}] if service == "proxy" else []
             assert ports == wanted, service
