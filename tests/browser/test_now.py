@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from pathlib import Path
 from typing import Any
 
 from playwright.async_api import Page, expect
@@ -13,11 +14,20 @@ OpenPage = Any
 Axe = Any
 Complaints = Any
 
+# Goes on when a file is there.
+HELD = """
+import os, sys, time
+print('{"loss": 3}', flush=True)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
+print('{"loss": 1}')
+"""
 NARROW = {"width": 360, "height": 740}
 FIRST_VIEW_BYTES = 60_000
 MANY = 1_000
 NEVER = {"gpus": 100}  # no machine has them
 LONG = ("python", "-m", "runner.demo", "--steps", "100000", "--interval", "0.2")
+DELETE = "mutation Delete($id: ID!) { deleteSimulation(input: {id: $id}) { userErrors { message } } }"
 HOSTILE = "<img src=x onerror=document.title='owned'> & \"quotes\""
 
 
@@ -80,6 +90,52 @@ async def test_it_is_live_a_simulation_goes_from_one_section_to_the_next(service
     await expect(section(page, "On machines").get_by_text("moving")).to_have_count(0)
     await expect(line(page, "moving")).to_contain_text("Cancelled")
     await expect(at_a_glance(page, "Running")).to_have_text("0")
+
+
+async def test_what_has_ended_stands_there_with_its_last_value(service: Service, page: Page, tmp_path: Path) -> None:
+    await page.goto("/")
+    await service.submit("python", "-c", HELD, str(tmp_path / "on"), name="quick")
+    await expect(line(page, "quick")).to_contain_text("loss 3")
+    (tmp_path / "on").touch()
+    await expect(section(page, "Ended").get_by_role("row").filter(has_text="quick")).to_contain_text("loss 1")
+    await expect(line(page, "quick").locator("svg path")).to_have_count(1)  # its curve has both points
+
+
+async def test_what_was_deleted_elsewhere_goes(service: Service, page: Page) -> None:
+    ids = [await service.submit("true", name=name, resources=NEVER) for name in ("deleted", "stays", "cancelled")]
+    await service.cancel(ids[0])
+    await page.goto("/")
+    await expect(line(page, "deleted")).to_be_visible()
+    await service.execute(DELETE, id=ids[0])
+    await service.cancel(ids[2])
+    await expect(line(page, "deleted")).to_have_count(0)
+    await expect(line(page, "cancelled")).to_contain_text("Cancelled")
+    await expect(line(page, "stays")).to_be_visible()
+
+
+async def test_what_is_searched_for_is_text_and_one_entry_of_the_history(service: Service, page: Page) -> None:
+    for name in ("lr 1e-4", "lr 0.0001", "run 007", "run 7"):
+        await service.submit("true", name=name, resources=NEVER)
+    await page.goto("/")
+    for text, found, other in (("1e-4", "lr 1e-4", "lr 0.0001"), ("007", "run 007", "run 7")):
+        await expect(line(page, other)).to_be_visible()
+        await page.get_by_placeholder("Search by name").fill(text)
+        await page.keyboard.press("Enter")
+        await expect(line(page, other)).to_have_count(0)
+        await expect(line(page, found)).to_be_visible()
+        await expect(page).to_have_url(f"/?name={text}")
+        await page.reload()
+        await expect(page.get_by_placeholder("Search by name")).to_have_value(text)
+        await page.go_back()
+        await expect(page).to_have_url("/")
+
+
+async def test_another_page_begins_at_its_beginning_for_the_keyboard(service: Service, page: Page) -> None:
+    await service.submit("true", name="one", resources=NEVER)
+    await page.goto("/")
+    await page.get_by_role("link", name="one", exact=True).click()
+    await expect(page.get_by_role("heading", name="one")).to_be_visible()
+    await expect(page.get_by_role("main")).to_be_focused()
 
 
 async def test_the_view_is_in_the_address_bar_and_survives_a_reload(service: Service, page: Page) -> None:

@@ -15,13 +15,8 @@ export interface View {
 
 export const STATES: readonly MachineState[] = ['ONLINE', 'DRAINING', 'OFFLINE'];
 
-type Params = { get: (name: string) => unknown };
-
-export function readView(params: Params): View {
-  const text = (name: string): string | null => {
-    const value = params.get(name);
-    return value === null || value === '' ? null : String(value);
-  };
+export function readView(params: URLSearchParams): View {
+  const text = (name: string): string | null => params.get(name) || null;
   const state = text('state') as MachineState | null;
   return {
     state: state !== null && STATES.includes(state) ? state : null,

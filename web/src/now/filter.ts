@@ -36,13 +36,8 @@ export const ENDED: Section = {
 
 const STATES: readonly SimulationState[] = ['QUEUED', 'STARTING', 'RUNNING', 'FINISHED', 'FAILED', 'CANCELLED'];
 
-type Params = { get: (name: string) => unknown };
-
-export function readFilter(params: Params): Filter {
-  const text = (name: string): string | null => {
-    const value = params.get(name);
-    return value === null || value === '' ? null : String(value);
-  };
+export function readFilter(params: URLSearchParams): Filter {
+  const text = (name: string): string | null => params.get(name) || null;
   const state = text('state') as SimulationState | null;
   return {
     state: state !== null && STATES.includes(state) ? state : null,

@@ -108,7 +108,11 @@ export class Rows {
       this.#recount = undefined;
       const round = this.#round;
       request(list, { ...this.#variables, first: 1 }).then(
-        ({ simulations }) => round === this.#round && (this.total = simulations.totalCount),
+        ({ simulations: { totalCount } }) => {
+          if (round !== this.#round) return;
+          this.total = totalCount;
+          if (!this.more && totalCount !== this.#held.size) void this.load(); // nobody tells of what was deleted
+        },
         () => {}, // the banner says that the connection is lost; `load` follows when it is back
       );
     }, RECOUNT_MS);
