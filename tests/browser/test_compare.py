@@ -22,6 +22,7 @@ for step in range(50):
     record = {"step": step, "loss": 1 / (1 + step * rate)}
     if rate > 1:
         record["other"] = step
+        record["validation/of-a-very-long-name-that-no-telephone-has-room-for"] = step
     print(json.dumps(record), flush=True)
 """
 
@@ -32,7 +33,7 @@ async def swept(service: Service) -> dict[str, str]:
     found = {}
     for rate in (1, 2, 3):
         name = f"swept <b>{rate}</b>"
-        parameters = {"batch": 64, "rate": rate}
+        parameters = {"batch": 64, "rate": rate, "a/very/long/name/" * 6: 1}
         found[name] = await service.submit(sys.executable, "-c", SWEPT, name=name, parameters=parameters)
     for simulation_id in found.values():
         assert (await service.finished(simulation_id))["state"] == "FINISHED"

@@ -180,8 +180,21 @@ async def test_the_demo_goes_from_its_button_to_finished_with_its_curve_drawn(pa
         stored = await service.log_of(simulation_id, metric)
         assert curve == {"points": len(stored), "first": 0, "last": 299, "attempts": [1], "repeated": 0}
     assert min(await colours_of(page, ["--curve-1", "--curve-2"])) > 300
-    await expect(page).to_have_title(re.compile(r"accuracy 0\.\d+ · Finished · demo"))
+    await expect(page).to_have_title(re.compile(r"loss 0\.\d+ · Finished · demo"))
     await expect(page.get_by_test_id("standing")).to_have_text("It came to its end.")
+
+
+async def test_numbers_stand_as_the_reader_writes_them(open_page: OpenPage, service: Service) -> None:
+    script = 'for step in (0, 2500): print(f\'{{"step": {step}, "loss": 1.5, "accuracy": 1.25e-7}}\')'
+    simulation_id = await service.submit(sys.executable, "-c", script)
+    assert (await service.finished(simulation_id))["state"] == "FINISHED"
+    page = await open_page(f"/simulations/{simulation_id}", locale="de-DE")
+    metrics = page.get_by_role("region", name="Metrics").get_by_role("row")
+    await expect(metrics.filter(has_text="loss")).to_contain_text("1,5")
+    await expect(metrics.filter(has_text="accuracy")).to_contain_text("1,250e-7")
+    await page.get_by_role("slider", name=re.compile("Read the values")).focus()
+    await page.keyboard.press("End")
+    await expect(page.get_by_text("step 2.500", exact=True)).to_be_visible()
 
 
 async def test_a_zoom_stays_while_points_arrive_until_one_follows_again(
@@ -242,7 +255,7 @@ async def test_an_open_page_resumes_after_a_crash_with_neither_gap_nor_duplicate
     await expect(page.get_by_role("main").get_by_text("Finished", exact=True)).to_be_visible()
 
     rows = await table_of(page)
-    for place, metric in enumerate(("accuracy", "loss")):
+    for place, metric in enumerate(("loss", "accuracy")):
         stored = [(step, value) for _, step, value in await service.log_of(simulation_id, metric)]
         assert [step for step, _ in stored] == list(range(150))
         assert [(step, values[place]) for step, values in rows] == stored
@@ -269,7 +282,7 @@ async def test_what_a_retry_reports_again_supersedes_and_attempts_are_told_apart
     await expect(chart_of(page)).to_have_attribute("data-not-finite", "true")
     await expect(page.get_by_role("main").get_by_text("not finite", exact=True)).to_be_visible()
 
-    rows = [values[1] for _, values in await table_of(page)]
+    rows = [values[0] for _, values in await table_of(page)]
     expected = [math.nan if step in (10, 30) else (1 if step < 25 else 2) + step / 3 for step in range(61)]
     assert rows == pytest.approx(expected, nan_ok=True)
     attempts = page.get_by_role("region", name="Attempts").get_by_role("row")
@@ -379,9 +392,9 @@ async def test_curves_are_read_by_keyboard(page: Page, service: Service, gate: G
     reader = page.get_by_role("slider", name=re.compile("Read the values"))
     await reader.focus()
     await page.keyboard.press("Home")
-    await expect(reader).to_have_attribute("aria-valuetext", "step 0: accuracy 0, loss 1")
+    await expect(reader).to_have_attribute("aria-valuetext", "step 0: loss 1, accuracy 0")
     await page.keyboard.press("ArrowRight")
-    await expect(reader).to_have_attribute("aria-valuetext", re.compile("^step 1: accuracy 0.001, loss"))
+    await expect(reader).to_have_attribute("aria-valuetext", re.compile("^step 1: loss .*, accuracy 0.001"))
     await page.keyboard.press("+")
     await expect(page.get_by_role("button", name="Whole curve")).to_be_visible()
     await page.keyboard.press("0")

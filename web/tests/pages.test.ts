@@ -2,10 +2,12 @@ import { expect, test } from 'vitest';
 
 import { read, write } from '../src/compare/address';
 import { metricsOf, rowsOf } from '../src/compare/differences';
-import { digitsOf, moneyAxis } from '../src/curves/axes';
+import { digitsOf, moneyAxis, wallAxis } from '../src/curves/axes';
+import { chiefMetric } from '../src/curves/chief';
 import { rowsBefore } from '../src/curves/rows';
 import { Series } from '../src/curves/series';
 import { Lines, MOST_LINES } from '../src/simulation/lines';
+import { agoOf, durationOf, valueOf } from '../src/ui/format';
 
 test('an address is read as it was written, and what is not understood is left out', () => {
   const address = { ids: ['a=', 'b='], metric: 'loss, 1', x: 'cost' as const, log: true, smoothing: 0.6 };
@@ -35,7 +37,29 @@ test('neighbours at an axis always differ', () => {
   expect(digitsOf([0, 0.25, 0.5, 0.75], 0.25, false)).toEqual(['0', '0.25', '0.50', '0.75']);
   expect(digitsOf([0, 0.00001, 0.00002], 0.00001, false)).toEqual(['0', '1e-5', '2e-5']);
   expect(digitsOf([0.001, null, 1, 1e9], 1, true)).toEqual(['0.001', '', '1', '1e9']);
-  expect(new Set(moneyAxis([0, 0.0001, 0.0002], 'USD')).size).toBe(3);
+  expect(moneyAxis([0, 0.0025, 0.005], 'USD')).toEqual(['$0.0000', '$0.0025', '$0.0050']);
+});
+
+test('a clock at an axis says the whole time, and the day where it begins', () => {
+  const midnight = new Date(2026, 10, 26).getTime() / 1_000;
+  const [first, ...others] = wallAxis([midnight - 60, midnight - 30, midnight, midnight + 30], 30);
+  expect(first).toMatch(/25.*\n.*11:59:00|25.*\n.*23:59:00/);
+  expect(others[0]).toMatch(/^(11|23):59:30/);
+  expect(others[1]).toMatch(/26.*\n/);
+  expect(others[2]).toMatch(/^(12|00):00:30/);
+  expect(wallAxis([midnight, midnight + 86_400], 86_400).join()).not.toContain(':');
+});
+
+test('what sounds like a loss is looked at first', () => {
+  expect(chiefMetric(['accuracy', 'gpu_temperature', 'validation/loss', 'loss'].map((name) => ({ name })))).toBe('loss');
+  expect(chiefMetric([{ name: 'b' }, { name: 'a' }])).toBe('a');
+  expect(chiefMetric([])).toBeNull();
+});
+
+test('what grows is told in whole seconds, and numbers in few digits', () => {
+  expect([agoOf(1.2), agoOf(5.7), agoOf(3_725)]).toEqual(['just now', '5 s ago', '1 h ago']);
+  expect([durationOf(2.44), durationOf(59.6), durationOf(125)]).toEqual(['2.4 s', '1 min', '2 min 5 s']);
+  expect([1e-7, 123_456.7, 1e9, 0, -0.25, null].map(valueOf)).toEqual(['1.000e-7', '123457', '1.000e9', '0', '-0.25', 'not finite']);
 });
 
 test('a table has the newest rows first, by step over all series', () => {

@@ -1,4 +1,5 @@
 /** Parameters of several simulations side by side. */
+import { chiefFirst } from '../curves/chief';
 import { entriesOf } from '../curves/parameters';
 
 export interface Row {
@@ -19,10 +20,10 @@ export function rowsOf(parameters: readonly unknown[]): Row[] {
   return [...rows.filter(({ differs }) => differs), ...rows.filter(({ differs }) => !differs)];
 }
 
-/** Metrics to choose from: those of all come first, then those of some. */
+/** Metrics to choose from: those of all come first, then those of some, the more the earlier. */
 export function metricsOf(simulations: readonly { metrics: readonly { name: string }[] }[]): { name: string; common: boolean }[] {
   const counts = new Map<string, number>();
   for (const { metrics } of simulations) for (const { name } of metrics) counts.set(name, (counts.get(name) ?? 0) + 1);
-  const names = [...counts].map(([name, count]) => ({ name, common: count === simulations.length }));
-  return names.sort((one, other) => Number(other.common) - Number(one.common) || one.name.localeCompare(other.name));
+  const sorted = [...counts].sort(([one, few], [other, many]) => many - few || chiefFirst(one, other));
+  return sorted.map(([name, count]) => ({ name, common: count === simulations.length }));
 }

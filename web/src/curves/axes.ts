@@ -1,7 +1,7 @@
 /** What stands at the axes. */
 import type uPlot from 'uplot';
 
-import { moneyOf } from '../ui/format';
+import { moneyOf, powerOf } from '../ui/format';
 
 const SECONDS = [1, 2, 5, 10, 15, 30];
 const MINUTE = 60;
@@ -20,6 +20,25 @@ export const agoAxis: Pick<uPlot.Axis, 'incrs' | 'values'> = {
   values: (_u, splits) => splits.map(clockOf),
 };
 
+const SECOND_MS = 1_000;
+
+/** The reader's clock: seconds where neighbours differ in them, and the day where it begins or is the first. */
+export function wallAxis(splits: readonly number[], increment: number): string[] {
+  const finest: Intl.DateTimeFormatOptions =
+    increment < 1 ? { second: '2-digit', fractionalSecondDigits: 3 } : increment < MINUTE ? { second: '2-digit' } : {};
+  const time = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', ...finest });
+  const day = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short' });
+  let last = '';
+  return splits.map((split) => {
+    const date = new Date(split * SECOND_MS);
+    const today = day.format(date);
+    const isNew = today !== last;
+    last = today;
+    if (increment >= DAY) return today;
+    return isNew ? `${today}\n${time.format(date)}` : time.format(date);
+  });
+}
+
 function clockOf(seconds: number): string {
   if (seconds < MINUTE) return `${Number(seconds.toFixed(3))} s`;
   const [days, hours] = [Math.floor(seconds / DAY), Math.floor((seconds % DAY) / HOUR)];
@@ -32,8 +51,8 @@ function clockOf(seconds: number): string {
 export function moneyAxis(splits: readonly number[], currency: string): string[] {
   const step = splits.length > 1 ? splits[1]! - splits[0]! : 0;
   if (!(step > 0) || step >= 0.01) return splits.map((split) => moneyOf(split, currency));
-  const digits = Math.min(12, Math.ceil(-Math.log10(step)) + 1);
-  const format = new Intl.NumberFormat(undefined, { style: 'currency', currency, minimumFractionDigits: 2, maximumFractionDigits: digits });
+  const digits = decimalsOf(step);
+  const format = new Intl.NumberFormat(undefined, { style: 'currency', currency, minimumFractionDigits: digits, maximumFractionDigits: digits });
   return splits.map((split) => format.format(split));
 }
 
@@ -45,7 +64,7 @@ export function digitsOf(splits: readonly (number | null)[], increment: number, 
     if (split === 0) return '0';
     const size = Math.abs(split);
     if (log || size >= 1e6 || (size < 1e-4 && increment < 1e-4)) {
-      return size >= 1e-4 && size < 1e6 ? String(Number(split.toPrecision(3))) : split.toExponential().replace('e+', 'e');
+      return size >= 1e-4 && size < 1e6 ? split.toLocaleString(undefined, { maximumSignificantDigits: 3, useGrouping: false }) : powerOf(split);
     }
     return split.toLocaleString(undefined, { minimumFractionDigits: digits, maximumFractionDigits: digits });
   });

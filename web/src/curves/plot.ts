@@ -4,7 +4,7 @@
  */
 import uPlot from 'uplot';
 
-import { agoAxis, digitsOf, moneyAxis } from './axes';
+import { agoAxis, digitsOf, moneyAxis, wallAxis } from './axes';
 import { Places, type Span, type XKind } from './places';
 import { Line, sample } from './sampling';
 import { lowerBound, type Series } from './series';
@@ -163,7 +163,7 @@ export class Plot {
     }
     this.#limits = new Map([...found].map(([scale, limits]) => [scale, limitsOf(limits, settings.log)]));
     // uPlot is given the corners only: scales take their limits, and lines their points, from here.
-    const corners = this.#traces.flatMap(({ curve }) => {
+    const corners = this.#fromBelow.flatMap(([{ curve }]) => {
       const limits = [...this.#limits.get(curve.scale)!];
       return [limits, limits];
     });
@@ -226,6 +226,11 @@ export class Plot {
 
   #line: HTMLElement | null = null;
 
+  /** In the order in which they are drawn: the first one lies on top of the others. */
+  get #fromBelow(): [Trace, number][] {
+    return this.#traces.map((trace, at): [Trace, number] => [trace, at]).reverse();
+  }
+
   get #axesThatFit(): number {
     return this.#size.width >= TWO_AXES_FROM ? 2 : 1;
   }
@@ -256,7 +261,7 @@ export class Plot {
       axes: [this.#xAxis(settings), ...scales.map((scale, number) => this.#yAxis(scale, number, scales.length > 1))],
       series: [
         {},
-        ...this.#traces.flatMap(({ curve }, at) => {
+        ...this.#fromBelow.flatMap(([{ curve }, at]) => {
           const dash = DASHES[Math.floor(curve.colour / COLOURS) % DASHES.length];
           const common: uPlot.Series = {
             scale: curve.scale,
@@ -313,9 +318,10 @@ export class Plot {
     if (x === 'step') {
       const incrs = [1, 2, 5].flatMap((digit) => Array.from({ length: 16 }, (_, power) => digit * 10 ** power));
       const values: uPlot.Axis.Values = (_u, splits) => splits.map((split) => split.toLocaleString());
-      return { ...axis, incrs: incrs.sort((one, other) => one - other), values };
+      const space = (_u: uPlot, _axis: number, _min: number, max: number): number => 40 + 7 * Math.round(max).toLocaleString().length;
+      return { ...axis, space, incrs: incrs.sort((one, other) => one - other), values };
     }
-    return axis; // wall time: uPlot's own, in the reader's zone
+    return { ...axis, size: 46, space: 90, values: (_u, splits, _axis, _space, increment) => wallAxis(splits, increment) };
   }
 
   #yAxis(scale: string, number: number, coloured: boolean): uPlot.Axis {
@@ -426,7 +432,7 @@ export class Plot {
     const ratio = devicePixelRatio;
     ctx.save();
     ctx.beginPath();
-    ctx.rect(bbox.left - 6 * ratio, 0, bbox.width + 12 * ratio, bbox.top + bbox.height);
+    ctx.rect(bbox.left - 6 * ratio, 0, bbox.width + 12 * ratio, bbox.top + bbox.height + 6 * ratio); // rings, whole ones
     ctx.clip();
     ctx.lineWidth = ratio;
     ctx.font = `${11 * ratio}px ${this.#token('font')}`;
@@ -457,9 +463,12 @@ export class Plot {
       ctx.arc(left, u.valToPos(y, curve.scale, true), 4.5 * ratio, 0, 2 * Math.PI);
       ctx.fillStyle = this.#token('panel');
       ctx.fill();
-      ctx.lineWidth = 2 * ratio;
-      ctx.strokeStyle = this.#colourOf(curve);
-      ctx.stroke();
+      // A rim in the ground's colour first: the ring stands out from a dense curve of its own colour.
+      for (const [width, colour] of [[5, this.#token('panel')], [2, this.#colourOf(curve)]] as const) {
+        ctx.lineWidth = width * ratio;
+        ctx.strokeStyle = colour;
+        ctx.stroke();
+      }
     }
     ctx.restore();
   }

@@ -6,6 +6,10 @@ const UNITS: readonly [number, string][] = [
   [60, 'min'],
 ];
 
+const DECIMAL = new Intl.NumberFormat(undefined, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+const WHOLE = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0, useGrouping: false });
+const FIVE_DIGITS = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 5, useGrouping: false });
+
 /** 12:04:31, with the day where it is not today. */
 export function timeOf(when: string | number): string {
   const date = new Date(when);
@@ -19,7 +23,7 @@ export function utcOf(when: string | number): string {
   return new Date(when).toISOString().replace('T', ' ').replace('Z', ' UTC');
 }
 
-/** 43 s; 12 min 5 s; 3 h 20 min; 4 d 2 h. */
+/** 43 s; 2.4 s; 12 min 5 s; 3 h 20 min; 4 d 2 h. What still grows is given in whole seconds. */
 export function durationOf(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));
   for (const [index, [size, name]] of UNITS.entries()) {
@@ -28,12 +32,12 @@ export function durationOf(seconds: number): string {
     const rest = Math.floor((whole % size) / smallerSize);
     return rest ? `${Math.floor(whole / size)} ${name} ${rest} ${smallerName}` : `${Math.floor(whole / size)} ${name}`;
   }
-  return seconds < 10 && seconds > 0 && !Number.isInteger(seconds) ? `${seconds.toFixed(1)} s` : `${whole} s`;
+  return seconds < 10 && seconds > 0 && !Number.isInteger(seconds) ? `${DECIMAL.format(seconds)} s` : `${whole} s`;
 }
 
 /** 5 min ago; just now. `seconds`: how long ago. */
 export function agoOf(seconds: number): string {
-  return seconds < 5 ? 'just now' : `${durationOf(seconds).split(' ').slice(0, 2).join(' ')} ago`;
+  return seconds < 5 ? 'just now' : `${durationOf(Math.floor(seconds)).split(' ').slice(0, 2).join(' ')} ago`;
 }
 
 /** $1.23; small sums with the digits that say something. */
@@ -48,12 +52,19 @@ export function moneyOf(amount: number, currency: string): string {
   }).format(amount);
 }
 
-/** A metric's value: four significant digits. Null: not finite. */
+/** A metric's value: five significant digits, or all of a whole number's; four where it has a power of ten. Null: not finite. */
 export function valueOf(value: number | null | undefined): string {
   if (value === undefined) return '';
   if (value === null) return 'not finite';
-  if (value !== 0 && (Math.abs(value) >= 1e6 || Math.abs(value) < 1e-4)) return value.toExponential(3);
-  return String(Number(value.toPrecision(5)));
+  if (value !== 0 && (Math.abs(value) >= 1e6 || Math.abs(value) < 1e-4)) return powerOf(value, 3);
+  return (Math.abs(value) < 1e5 ? FIVE_DIGITS : WHOLE).format(value);
+}
+
+/** 1.23e-7, with the reader's decimal sign. digits: behind it; left out: as many as there are. */
+export function powerOf(value: number, digits?: number): string {
+  const [factor, power] = value.toExponential(digits).split('e') as [string, string];
+  const decimals = factor.split('.')[1]?.length ?? 0;
+  return `${Number(factor).toLocaleString(undefined, { minimumFractionDigits: decimals })}e${power.replace('+', '')}`;
 }
 
 /** A whole number with the reader's separators. */
