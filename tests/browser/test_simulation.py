@@ -22,6 +22,7 @@ Axe = Any  # the fixtures of conftest.py
 Complaints = Any
 OpenPage = Any
 
+REPORTS = 60
 HTML = "<img src=x onerror=\"document.title='broken'\"> & <b>bold</b>"
 
 # Goes as far as a file says, line by line; `end N` ends it, with that status.
@@ -410,6 +411,27 @@ async def test_what_waits_says_why_and_what_is_no_id_is_refused_in_a_sentence(pa
     await expect(page.get_by_role("heading", name="No points yet.")).to_be_visible()
     await page.goto("/simulations/nonsense")
     await expect(page.get_by_role("alert")).to_contain_text("'nonsense' is not an id.")
+
+
+async def test_a_past_of_many_reports_comes_in_one_piece(page: Page, service: Service) -> None:
+    script = f"import json, time\nfor step in range({REPORTS}): print(json.dumps(POINT)); time.sleep(0.06)"
+    script = script.replace("POINT", '{"step": step, "loss": float("nan") if step % 9 == 0 else step}')
+    simulation_id = await service.submit(sys.executable, "-c", script)
+    assert (await service.finished(simulation_id))["state"] == "FINISHED"
+    [[batches]] = await service.fetch(
+        "SELECT count(*) FROM convergence WHERE simulation_id = $1", number_of(simulation_id)
+    )
+    assert batches > REPORTS / 4
+    frames: list[str] = []
+    page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: frames.append(str(frame))))
+    await page.goto(f"/simulations/{simulation_id}")
+    await has(page, REPORTS)
+    assert len([frame for frame in frames if '"steps":[' in frame]) <= 2
+    rows = await table_of(page)
+    assert [step for step, _ in rows] == list(range(REPORTS))
+    assert [values[0] for _, values in rows] == pytest.approx(
+        [math.nan if step % 9 == 0 else step for step in range(REPORTS)], nan_ok=True
+    )
 
 
 async def test_a_very_long_curve_is_drawn_from_some_of_its_points_and_says_so(page: Page, service: Service) -> None:
