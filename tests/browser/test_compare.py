@@ -87,6 +87,17 @@ async def test_the_table_says_what_differs_first_and_marks_the_best(page: Page, 
     await expect(chart_of(page)).to_have_attribute("data-held", re.compile(r'"points":0,.*"points":50,.*"points":50,'))
 
 
+async def test_reading_values_off_moves_nothing_below(open_page: OpenPage, swept: dict[str, str]) -> None:
+    page = await open_page(f"/compare?ids={','.join(swept.values())}", viewport={"width": 600, "height": 900})
+    await expect(chart_of(page)).to_have_attribute("data-held", re.compile(r'("points":50,.*){3}'))
+    await expect(page.get_by_text("best").first).to_be_visible()
+    below = page.get_by_role("heading", name="Side by side")
+    stood = await below.bounding_box()
+    await page.locator(".u-over").hover()
+    await expect(page.get_by_text(re.compile(r"^step \d+$")).first).to_be_visible()
+    assert await below.bounding_box() == stood
+
+
 async def test_what_is_not_there_is_said_and_left_out(page: Page, swept: dict[str, str]) -> None:
     [first, *_] = swept.values()
     missing = "U2ltdWxhdGlvbjo5OTk5OTk="  # Simulation:999999

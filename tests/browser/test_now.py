@@ -130,6 +130,32 @@ async def test_what_is_searched_for_is_text_and_one_entry_of_the_history(service
         await expect(page).to_have_url("/")
 
 
+async def test_the_way_back_leads_to_where_one_was_in_the_list(service: Service, page: Page) -> None:
+    await asyncio.gather(*(service.submit("true", name=f"many {n}", resources=NEVER) for n in range(70)))
+    await page.goto("/")
+    await page.get_by_role("button", name="Show more").click()
+    await expect(section(page, "Waiting").get_by_role("rowheader")).to_have_count(70)
+    last = section(page, "Waiting").get_by_role("rowheader").last.get_by_role("link")
+    name = await last.inner_text()
+    await last.click()
+    await expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible()
+    assert await page.evaluate("scrollY") == 0
+    await page.go_back()
+    await expect(page.get_by_role("link", name=name, exact=True)).to_be_in_viewport()
+    await page.get_by_role("link", name="Machines", exact=True).click()
+    await page.get_by_role("link", name="Now", exact=True).click()
+    await expect(section(page, "Waiting").get_by_role("rowheader")).to_have_count(50)
+    assert await page.evaluate("scrollY") == 0
+
+
+async def test_an_address_with_what_is_no_id_says_so_once(page: Page) -> None:
+    await page.goto("/?project=nonsense")
+    await expect(section(page, "Waiting")).to_contain_text("'nonsense' is not an id.")
+    await expect(page.get_by_label("Project")).to_have_value("nonsense")
+    await page.get_by_role("link", name="Clear", exact=True).click()
+    await expect(page.get_by_role("heading", name="Nothing has been submitted yet.")).to_be_visible()
+
+
 async def test_another_page_begins_at_its_beginning_for_the_keyboard(service: Service, page: Page) -> None:
     await service.submit("true", name="one", resources=NEVER)
     await page.goto("/")

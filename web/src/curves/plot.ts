@@ -321,7 +321,7 @@ export class Plot {
       const space = (_u: uPlot, _axis: number, _min: number, max: number): number => 40 + 7 * Math.round(max).toLocaleString().length;
       return { ...axis, space, incrs: incrs.sort((one, other) => one - other), values };
     }
-    return { ...axis, size: 46, space: 90, values: (_u, splits, _axis, _space, increment) => wallAxis(splits, increment) };
+    return { ...axis, size: 46, space: 110, values: (_u, splits, _axis, _space, increment) => wallAxis(splits, increment) };
   }
 
   #yAxis(scale: string, number: number, coloured: boolean): uPlot.Axis {

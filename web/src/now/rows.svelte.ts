@@ -28,6 +28,7 @@ export class Rows {
   readonly #filter: Filter;
   readonly #held = new SvelteMap<string, Held>();
   readonly #complain: (problem: unknown) => void;
+  readonly #atFirst: number;
   #end: string | null = null; // the cursor of the last page
   #edge: string | undefined; // when the last row of it was created
   #recount: ReturnType<typeof setTimeout> | undefined;
@@ -35,13 +36,22 @@ export class Rows {
   #changed = new Set<string>(); // since it was last read anew
 
   total = $state<number | null>(null);
+  /** Why nothing of it could be read. */
+  problem = $state('');
   more = $state(false);
   busy = $state(false);
 
-  constructor(section: Section, filter: Filter, complain: (problem: unknown) => void) {
+  /** atFirst: so many rows are read to begin with. */
+  constructor(section: Section, filter: Filter, complain: (problem: unknown) => void, atFirst = PAGE) {
     this.section = section;
+    this.#atFirst = atFirst;
     this.#filter = filter;
     this.#complain = complain;
+  }
+
+  /** How many rows have been read. */
+  get held(): number {
+    return this.#held.size;
   }
 
   readonly sorted = $derived.by(() => {
@@ -56,15 +66,16 @@ export class Rows {
     const fresh = new Map<string, Held>();
     const changed = (this.#changed = new Set<string>());
     await this.#read(async () => {
+      const wanted = this.total === null ? this.#atFirst : this.#held.size;
       let after: string | null = null;
       do {
-        const left = Math.max(PAGE, this.#held.size) - fresh.size;
+        const left = Math.max(PAGE, wanted) - fresh.size;
         const page: Page = await this.#page(Math.min(left, MOST_AT_ONCE), after);
         if (round !== this.#round) return; // another view has begun meanwhile
         for (const row of page.nodes) fresh.set(row.id, { ...row, at: clock.now });
         after = page.pageInfo.hasNextPage ? page.pageInfo.endCursor : null;
         this.#note(page);
-      } while (after !== null && fresh.size < this.#held.size);
+      } while (after !== null && fresh.size < wanted);
       // What was told to have changed meanwhile is newer than what was read.
       for (const id of this.#held.keys()) if (!fresh.has(id) && !changed.has(id)) this.#held.delete(id);
       for (const [id, row] of fresh) if (!changed.has(id)) this.#held.set(id, row);
@@ -141,7 +152,9 @@ export class Rows {
       await read();
     } catch (problem) {
       // The banner says that the connection is lost, and it is read anew after that.
-      if (!(problem instanceof Unreachable)) this.#complain(problem);
+      if (problem instanceof Unreachable) return;
+      if (this.total === null) this.problem = (problem as Error).message;
+      else this.#complain(problem);
     } finally {
       this.busy = false;
     }

@@ -12,6 +12,7 @@ class Toasts {
   #next = 1;
 
   say(text: string, bad = false): void {
+    if (this.list.some((each) => each.text === text)) return;
     const toast = { id: this.#next++, text, bad };
     this.list.push(toast);
     setTimeout(() => this.close(toast.id), SHOWN_MS);
