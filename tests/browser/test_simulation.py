@@ -233,6 +233,42 @@ async def test_a_zoom_stays_while_points_arrive_until_one_follows_again(
     gate.end()
 
 
+async def test_two_fingers_zoom_and_one_moves(open_page: OpenPage, service: Service, gate: Gate) -> None:
+    gate.go(100)
+    simulation_id = await gate.submit(service)
+    page = await open_page(f"/simulations/{simulation_id}", viewport={"width": 360, "height": 740}, has_touch=True)
+    await has(page, 100)
+    plot = page.locator(".u-over")
+    await plot.scroll_into_view_if_needed()
+    box = await plot.bounding_box()
+    assert box is not None
+    fingers = await page.context.new_cdp_session(page)
+
+    async def put(kind: str, *shares: float) -> None:
+        y = box["y"] + box["height"] / 2
+        points = [{"x": box["x"] + share * box["width"], "y": y, "id": at} for at, share in enumerate(shares)]
+        await fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    await put("touchStart", 0.45, 0.55)
+    for apart in (0.2, 0.3, 0.4):
+        await put("touchMove", 0.5 - apart / 2, 0.5 + apart / 2)
+    await put("touchEnd")
+    await expect(chart_of(page)).to_have_attribute("data-following", "false")
+    low, high = await shown(page)
+    assert high - low == pytest.approx(99 / 4, rel=0.2)
+    assert (low + high) / 2 == pytest.approx(49.5, abs=3)
+
+    await put("touchStart", 0.2)
+    for share in (0.3, 0.4, 0.6):
+        await put("touchMove", share)
+    await put("touchEnd")
+    await expect(chart_of(page)).not_to_have_attribute("data-x-min", str(low))
+    panned = await shown(page)
+    assert panned[0] < low
+    assert panned[1] - panned[0] == pytest.approx(high - low)
+    gate.end()
+
+
 async def test_an_open_page_resumes_after_a_crash_with_neither_gap_nor_duplicate(
     page: Page, service: Service, gate: Gate, complaints: Complaints
 ) -> None:

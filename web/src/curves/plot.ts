@@ -10,6 +10,7 @@ import { Line, sample } from './sampling';
 import { lowerBound, type Series } from './series';
 import { Shape } from './shape';
 import { Smoothed } from './smoothing';
+import { touch } from './touch';
 import { type Range, View } from './view';
 
 export interface Curve {
@@ -305,6 +306,16 @@ export class Plot {
     const { over } = this.#uplot;
     over.addEventListener('wheel', (event) => this.#wheel(event), { passive: false });
     over.addEventListener('mouseleave', () => this.#listener.pointed(null));
+    touch(over, {
+      moved: (before, now) => {
+        this.view.panBy((before - now) / over.clientWidth, this.all);
+        this.#moved();
+      },
+      spread: (times, at) => {
+        this.view.zoomBy(1 / times, this.#uplot!.posToVal(at, 'x'), this.all);
+        this.#moved();
+      },
+    });
     this.#line = over.appendChild(Object.assign(document.createElement('div'), { className: 'plot-line', hidden: true }));
     this.#dots = this.#traces.map(() =>
       over.appendChild(Object.assign(document.createElement('div'), { className: 'plot-dot', hidden: true })),
