@@ -36,6 +36,8 @@ export class Rows {
   #changed = new Set<string>(); // since it was last read anew
 
   total = $state<number | null>(null);
+  /** It has been read as far as it was wanted. */
+  read = $state(false);
   /** Why nothing of it could be read. */
   problem = $state('');
   more = $state(false);
@@ -79,6 +81,7 @@ export class Rows {
       // What was told to have changed meanwhile is newer than what was read.
       for (const id of this.#held.keys()) if (!fresh.has(id) && !changed.has(id)) this.#held.delete(id);
       for (const [id, row] of fresh) if (!changed.has(id)) this.#held.set(id, row);
+      this.read = true;
     });
   }
 
