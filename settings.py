@@ -223,7 +223,7 @@ class Settings(BaseSettings):
 def configure_logs(settings: Settings) -> None:
     """Structured logs on stderr: for people on a terminal, as JSON lines elsewhere; with what libraries warn of."""
     renderer: structlog.typing.Processor = (
-        # The values of variables are no part of a traceback: there are passwords among them.
+        # Not the tracebacks that it draws otherwise: they show all variables, tokens and environments among them.
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if sys.stderr.isatty()
         else structlog.processors.JSONRenderer()

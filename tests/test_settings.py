@@ -72,6 +72,27 @@ def test_a_password_that_can_not_be_used_is_refused_and_not_repeated(
     assert "other" not in str(refused.value)
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_traceback_in_the_log_shows_no_variables(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    def fail(_bearer: str) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    before = structlog.get_config()
+    configure_logs(Settings())
+    try:
+        fail("sim_" + "x" * 43)
+    except RuntimeError as defect:
+        structlog.get_logger().error("resolver_failed", exc_info=defect)
+    finally:
+        structlog.configure(**before)
+    told = capsys.readouterr().err
+    assert "a defect" in told
+    assert "x" * 43 not in told
+
+
 LIBRARIES = """
 import logging, warnings
 from settings import configure_logs, load
