@@ -21,7 +21,7 @@ from starlette.requests import HTTPConnection
 
 from db import tokens
 from graph import cookie
-from graph.access import STRANGER, Viewer, recognise, recognise_browser
+from graph.access import STRANGER, SUPERVISOR, Viewer, recognise, recognise_browser
 from graph.admission import client_of
 from graph.context import Sessions
 from graph.errors import DATABASE_AWAY, Unauthenticated
@@ -35,6 +35,7 @@ MOST_KNOWN = 10_000
 AWAY_SECONDS = 2
 LONGEST_TOKEN = 1_000  # characters; it is kept for as long as what was opened with it. Ours have less than 300
 NO_TOKEN = "This needs an API token: send it as `Authorization: Bearer ...`, or sign in with it at /session."
+NO_API_TOKEN = "This is no API token: they begin with sim_."
 # A close frame carries 123 bytes.
 NO_TOKEN_ON_SOCKET = 'This needs an API token: send {"Authorization": "Bearer ..."} with connection_init.'
 
@@ -71,6 +72,8 @@ class Entry:
         viewer = await self.recognise(sessions, connection, bearer=bearer, login=login)
         if viewer is STRANGER:
             raise unauthorised(NO_TOKEN if params is None else NO_TOKEN_ON_SOCKET)
+        if viewer is SUPERVISOR and params is not None:  # what it may do are two mutations, which it sends over HTTP
+            raise unauthorised(NO_API_TOKEN)
         return viewer, bearer
 
     async def recognise(

@@ -22,7 +22,7 @@ from db import logins, tokens
 from graph import cookie, http
 from graph.access import SUPERVISOR, Viewer
 from graph.context import Sessions
-from graph.entry import Entry, NotAdmitted, unauthorised
+from graph.entry import NO_API_TOKEN, Entry, NotAdmitted, unauthorised
 from graph.errors import DATABASE_AWAY
 from graph.http import EarlyRefusal, Refusal
 
@@ -76,7 +76,7 @@ class Login:
         sessions: Sessions = request.state.sessions
         viewer = await self._entry.recognise(sessions, request, bearer=token.strip())
         if viewer is SUPERVISOR:
-            raise unauthorised("This is no API token: they begin with sim_.")
+            raise unauthorised(NO_API_TOKEN)
         async with sessions() as session, session.begin():
             row = await tokens.find(session, token.strip())
             if row is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from enum import StrEnum
 from hashlib import sha256
@@ -17,6 +18,7 @@ from typing import Any
 
 import orjson
 import strawberry
+import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 from strawberry.scalars import JSON
 
@@ -35,6 +37,8 @@ from graph.scalars import BadColumns, PointColumns, columns
 from graph.terms import LogStream, Reason, described
 from policy.rescue import Ended, Retry, after_attempt
 from settings import Settings
+
+log = structlog.get_logger()
 
 MAX_LOG_CHARACTERS = 2_000_000
 MAX_LOG_CHUNKS = 10_000
@@ -174,6 +178,7 @@ async def _take_in(
     chunks: Sequence[Chunk],
 ) -> Receipt:
     """Any report, statement by statement, in one transaction."""
+    ended: tuple[Ending, timedelta | None] | None = None
     async with info.context.sessions() as session, session.begin():
         if given.exit is not None:
             # The simulation's lock comes before the attempt's: an exit ends both.
@@ -185,7 +190,18 @@ async def _take_in(
             await convergence.store(session, receipt.simulation_id, receipt.number, given.batch, points)
             await logs.store(session, receipt.simulation_id, receipt.number, given.batch, chunks)
             if given.exit is not None:
-                await _end(session, receipt, given.exit, info.context.settings, _actor(info))
+                ended = await _end(session, receipt, given.exit, info.context.settings, _actor(info))
+    if ended is not None:  # and committed
+        ending, retry_after = ended
+        log.info(
+            "attempt_ended",
+            simulation_id=receipt.simulation_id,
+            attempt_id=attempt_id,
+            attempt=receipt.number,
+            reason=ending.reason.value,
+            exit_code=ending.exit_code,
+            retry_after_seconds=retry_after.total_seconds() if retry_after is not None else None,
+        )
     return receipt
 
 
@@ -245,7 +261,10 @@ def _answer(given: ReportAttemptInput, receipt: Receipt) -> ReportAttemptPayload
     )
 
 
-async def _end(session: AsyncSession, receipt: Receipt, given: ExitInput, settings: Settings, actor: Actor) -> None:
+async def _end(
+    session: AsyncSession, receipt: Receipt, given: ExitInput, settings: Settings, actor: Actor
+) -> tuple[Ending, timedelta | None]:
+    """End the attempt as its exit says; with what, and after which time it is retried."""
     simulation = await lifecycle.lock(session, receipt.simulation_id)
     assert simulation is not None
     ending = _ending(given, simulation)
@@ -260,11 +279,11 @@ async def _end(session: AsyncSession, receipt: Receipt, given: ExitInput, settin
         backoff=timedelta(seconds=settings.retry_backoff_seconds),
         longest=timedelta(seconds=settings.retry_backoff_seconds * LONGEST_BACKOFF),
     )
-    if isinstance(decision, Retry):
-        await lifecycle.end(session, simulation.id, receipt.number, ending, actor, retry_after=decision.after)
-    else:
-        final = Ending(Reason(decision.reason), ending.detail, ending.exit_code, ending.signal)
-        await lifecycle.end(session, simulation.id, receipt.number, final, actor)
+    retry_after = decision.after if isinstance(decision, Retry) else None
+    if not isinstance(decision, Retry):
+        ending = replace(ending, reason=Reason(decision.reason))
+    await lifecycle.end(session, simulation.id, receipt.number, ending, actor, retry_after=retry_after)
+    return ending, retry_after
 
 
 def _ending(given: ExitInput, simulation: models.Simulation) -> Ending:

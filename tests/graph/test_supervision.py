@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from db.public_ids import encode
 
@@ -399,7 +400,11 @@ async def test_each_exit_leads_to_its_final_state(world: World, subtests: pytest
 
 async def test_an_exit_that_may_be_retried_goes_back_to_the_queue(world: World) -> None:
     supervisor = await world.running(limits={"maxRetries": 1, "retryOn": ["EXIT_CODE"]})
-    await supervisor.exit(1)
+    with capture_logs() as logged:
+        await supervisor.exit(1)
+    (told,) = [each for each in logged if each["event"] == "attempt_ended"]
+    assert (told["reason"], told["exit_code"], told["attempt"]) == ("EXIT_CODE", 1, 1)
+    assert told["retry_after_seconds"] > 0
     shown = await world.show(supervisor.simulation_id)
     assert (shown["state"], shown["reason"], shown["finishedAt"]) == ("QUEUED", None, None)
     assert shown["attempts"][0]["reason"] == "EXIT_CODE"
@@ -409,7 +414,9 @@ async def test_an_exit_that_may_be_retried_goes_back_to_the_queue(world: World) 
     again = await world.running(supervisor.simulation_id)
     order = (await again.hello())["order"]
     assert order["environment"]["SIMULATION_ATTEMPT"] == "2"
-    await again.exit(1)
+    with capture_logs() as logged:
+        await again.exit(1)
+    assert [each["retry_after_seconds"] for each in logged if each["event"] == "attempt_ended"] == [None]
     shown = await world.show(supervisor.simulation_id)
     assert (shown["state"], shown["reason"]) == ("FAILED", "EXIT_CODE")
     assert [attempt["number"] for attempt in shown["attempts"]] == [1, 2]
