@@ -143,7 +143,20 @@ def submit(
     priority: Annotated[int | None, typer.Option(help="Higher goes first.")] = None,
     max_runtime: Annotated[str | None, typer.Option(metavar="DURATION", help="End it after 90s, 15m, 2h, 1d.")] = None,
     max_retries: Annotated[
-        int | None, typer.Option(help="How often it goes back to the queue when its machine is lost.")
+        int | None, typer.Option(help="How often it goes back to the queue, as when its machine is lost.")
+    ] = None,
+    retry_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REASON",
+            help="After what: machine_lost, exit_code, launch_error.  [server's default: machine_lost]",
+        ),
+    ] = None,
+    metric_mode: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC=MODE", help="Which way is best: accuracy=max.  [server's default: by the metric's name]"
+        ),
     ] = None,
     attended: Annotated[
         bool, typer.Option("--attended", help="Start when somebody watches its curve; stop when nobody does.")
@@ -193,7 +206,8 @@ def submit(
         command=command or (), name=name, project=project, parameters=parameter or (), environment=env or (),
         tags=tag or (), cpus=cpus, memory_gib=memory_gib, gpus=gpus, gpu_model=gpu_model, labels=label or (),
         machine=machine, max_price_per_hour=max_price_per_hour, priority=priority, max_runtime=max_runtime,
-        max_retries=max_retries, attended=attended, attended_grace=attended_grace, client_key=client_key,
+        max_retries=max_retries, retry_on=retry_on or (), metric_modes=metric_mode or (), attended=attended,
+        attended_grace=attended_grace, client_key=client_key,
         working_directory=working_directory,
     )  # fmt: skip
     simulation = submit.submit(server, order, read_order(file) if file is not None else {})

@@ -8,11 +8,21 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from cli.answers import Simulation
-from cli.arguments import absolute_directory, parse_duration, parse_pairs, parse_parameters, relative_files
+from cli.arguments import (
+    absolute_directory,
+    parse_duration,
+    parse_pairs,
+    parse_parameters,
+    parse_words,
+    relative_files,
+)
 from cli.errors import UsageError
 from cli.requests import create, machine_id
 from cli.server import Server
 from cli.terminal import clean, print_json, print_line, say
+
+RETRYABLE = ("MACHINE_LOST", "EXIT_CODE", "LAUNCH_ERROR")
+MODES = ("MIN", "MAX")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,8 @@ class Order:
     priority: int | None = None
     max_runtime: str | None = None
     max_retries: int | None = None
+    retry_on: Sequence[str] = ()
+    metric_modes: Sequence[str] = ()
     attended: bool = False
     attended_grace: str | None = None
     client_key: str | None = None
@@ -76,7 +88,17 @@ def order_input(order: Order) -> dict[str, object]:
         tags=list(order.tags) or None,
         resources=resources or None,
         priority=order.priority,
-        limits=_given(maxRuntimeSeconds=_seconds(order.max_runtime), maxRetries=order.max_retries) or None,
+        limits=_given(
+            maxRuntimeSeconds=_seconds(order.max_runtime),
+            maxRetries=order.max_retries,
+            retryOn=parse_words("--retry-on", order.retry_on, RETRYABLE) or None,
+        )
+        or None,
+        metrics=[
+            {"name": name, "mode": parse_words("--metric-mode", [mode], MODES)[0]}
+            for name, mode in parse_pairs(order.metric_modes, "--metric-mode").items()
+        ]
+        or None,
         attended=order.attended or None,
         attendedGraceSeconds=_seconds(order.attended_grace),
         clientKey=order.client_key,
@@ -91,6 +113,8 @@ def combine(file: Mapping[str, object], options: Mapping[str, object]) -> dict[s
         below = combined.get(name)
         if isinstance(below, dict) and isinstance(value, dict):
             combined[name] = combine(below, value) if name == "resources" else {**below, **value}
+        elif name == "metrics" and isinstance(below, list) and isinstance(value, list):
+            combined[name] = list({each["name"]: each for each in (*below, *value)}.values())
         else:
             combined[name] = value
     return combined

@@ -157,8 +157,8 @@ async def test_all_that_can_be_typed_reaches_the_simulation_by_the_form_the_comm
     done = subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     by_line = (await service.execute(SHOW, id=done.stdout.strip()))["simulation"]
-    unsaid = {"limits": {**expected["limits"], "retryOn": ["MACHINE_LOST"]}}  # as the page says
-    assert by_line == {**expected, **unsaid}
+    assert by_line == expected
+    assert "--metric-mode accuracy=max" in line
 
     # The link's operation, as GraphiQL would send it.
     given = parse_qs(urlsplit(shared).fragment)

@@ -88,7 +88,7 @@ def test_every_word_reaches_the_server(accepting: Any, run: Run, order: Callable
 def test_options_win_over_the_file_key_by_key(accepting: Any, run: Run, order: Callable[[str], Path]) -> None:
     run(
         "submit", "--file", str(order(WHOLE)), "--name", "mine", "--cpus", "4", "-p", "rate=2", "--label", "disk=ssd",
-        "--max-retries", "1", "--tag", "c", "--machine", "TWFjaGluZToy", "--", "sleep", "1",
+        "--max-retries", "1", "--metric-mode", "wer=min", "--tag", "c", "--machine", "TWFjaGluZToy", "--", "sleep", "1",
     )  # fmt: skip
     (sent,) = accepting.variables("Create")
     wanted = sent["input"]
@@ -99,6 +99,7 @@ def test_options_win_over_the_file_key_by_key(accepting: Any, run: Run, order: C
     assert wanted["resources"]["labels"] == {"zone": "eu", "disk": "ssd"}
     assert wanted["resources"]["machine"] == "TWFjaGluZToy"
     assert wanted["limits"] == {"maxRuntimeSeconds": 5400, "maxRetries": 1, "retryOn": ["MACHINE_LOST", "EXIT_CODE"]}
+    assert wanted["metrics"] == [{"name": "accuracy", "mode": "MAX"}, {"name": "wer", "mode": "MIN"}]
 
 
 def test_an_order_comes_through_a_pipe(

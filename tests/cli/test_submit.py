@@ -55,7 +55,9 @@ def test_every_option_reaches_the_server(accepting: Any, run: Run, machine: Make
         "submit", "--name", "n", "--project", "p", "-p", "rate=0.1", "-p", "kind=adam", "--env", "A=1", "--tag", "x",
         "--tag", "y", "--cpus", "2.5", "--memory-gib", "8", "--gpus", "1", "--gpu-model", "A100", "--label", "zone=eu",
         "--machine", "big", "--max-price-per-hour", "3.50", "--priority", "7", "--max-runtime", "1h30m",
-        "--max-retries", "0", "--client-key", "k", "--working-directory", str(tmp_path), "--", "run",
+        "--max-retries", "0", "--retry-on", "machine_lost,EXIT_CODE", "--retry-on", "launch_error",
+        "--metric-mode", "accuracy=max", "--metric-mode", "a b=MIN",
+        "--client-key", "k", "--working-directory", str(tmp_path), "--", "run",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
     (sent,) = accepting.variables("Create")
@@ -67,7 +69,10 @@ def test_every_option_reaches_the_server(accepting: Any, run: Run, machine: Make
             "cpus": 2.5, "memoryGib": 8.0, "gpus": 1, "gpuModel": "A100", "labels": {"zone": "eu"}, "machine": "b",
             "maxPricePerHour": "3.50",
         },
-        "limits": {"maxRuntimeSeconds": 5400, "maxRetries": 0},
+        "limits": {
+            "maxRuntimeSeconds": 5400, "maxRetries": 0, "retryOn": ["MACHINE_LOST", "EXIT_CODE", "LAUNCH_ERROR"],
+        },
+        "metrics": [{"name": "accuracy", "mode": "MAX"}, {"name": "a b", "mode": "MIN"}],
     }  # fmt: skip
 
 
@@ -107,6 +112,9 @@ def test_each_user_error_is_a_line_and_nothing_is_printed_as_an_id(server: Any, 
     [
         (["--parameter", "novalue", "--", "run"], "--parameter: expected KEY=VALUE"),
         (["--max-runtime", "soon", "--", "run"], "expected a duration"),
+        (["--retry-on", "exit", "--", "run"], "did you mean exit_code?"),
+        (["--metric-mode", "accuracy=best", "--", "run"], "--metric-mode: expected one of min, max"),
+        (["--metric-mode", "accuracy", "--", "run"], "--metric-mode: expected KEY=VALUE"),
         (["--url", "localhost:8000", "--", "run"], "--url: expected an address like"),
         (["--cpus", "many", "--", "run"], "Invalid value for '--cpus'"),
         ([], "What shall run?"),

@@ -56,8 +56,11 @@ export function commandLineOf(input: CreateSimulationInput, draft: Draft, origin
   option('--max-retries', limits['maxRetries']);
   if (input.attended) options.push('--attended');
   option('--attended-grace', input.attendedGraceSeconds === undefined ? undefined : draft.attendedGrace.trim().replaceAll(' ', ''));
-  if (limits['retryOn'] !== undefined) missing.push('limits.retryOn');
-  if (input.metrics?.length) missing.push('metrics');
+  const retryOn = limits['retryOn'] as readonly string[] | undefined;
+  for (const reason of retryOn ?? []) option('--retry-on', reason.toLowerCase());
+  if (retryOn?.length === 0) missing.push('limits.retryOn, if empty');
+  const modes = Object.fromEntries((input.metrics ?? []).map(({ name, mode }) => [name, mode]));
+  pairs('--metric-mode', modes, (key, value) => shellOf([`${key}=${String(value).toLowerCase()}`]));
 
   const command = shellOf(input.entrypoint);
   const line = ['simulations submit', ...options, `-- ${command}`];
