@@ -5,7 +5,7 @@ Whatever finds one takes a `scope`: a simulation of another project is not there
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
@@ -14,10 +14,10 @@ from hashlib import sha256
 from typing import Any
 
 import orjson
-from sqlalchemy import Select, delete, func, select, text
+from sqlalchemy import ARRAY, Select, Text, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import load_only
+from sqlalchemy.orm import defer, load_only
 
 from db import events, lifecycle
 from db.errors import NotFound, Taken, WrongState
@@ -151,17 +151,48 @@ async def find(session: AsyncSession, simulation_id: int, *, scope: Scope = None
     return found if found is not None and (scope is None or found.project_id in scope) else None
 
 
+# What may be long, up to 64 KiB each, and lists hardly ever show; `orders` reads it.
+_WITHOUT_ORDERS = tuple(
+    defer(column, raiseload=True) for column in (Simulation.entrypoint, Simulation.parameters, Simulation.environment)
+)
+_ORDERS = text(
+    """
+    SELECT id, entrypoint, parameters, ARRAY(SELECT jsonb_object_keys(environment)) AS variables
+    FROM simulations WHERE id = ANY(:ids)
+    """
+).columns(Simulation.id, Simulation.entrypoint, Simulation.parameters, variables=ARRAY(Text))
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """What a simulation was ordered to run; of its variables the names alone, for values never leave the database."""
+
+    entrypoint: Sequence[str] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    variables: Sequence[str] = ()
+
+
+async def orders(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Ordered]:
+    """What these simulations were ordered to run, by id."""
+    rows = await session.execute(_ORDERS, {"ids": list(ids)})
+    return {row.id: Ordered(row.entrypoint, row.parameters, row.variables) for row in rows}
+
+
 async def by_ids(session: AsyncSession, ids: Collection[int], *, scope: Scope = None) -> Sequence[Simulation]:
-    statement = select(Simulation).where(Simulation.id.in_(ids), within(Simulation.project_id, scope))
+    """Those that there are, without their orders."""
+    statement = (
+        select(Simulation).options(*_WITHOUT_ORDERS).where(Simulation.id.in_(ids), within(Simulation.project_id, scope))
+    )
     return (await session.scalars(statement)).all()
 
 
 async def page_matching(
     session: AsyncSession, wanted: Filter, *, sort: Sort, descending: bool, first: int, after: str | None
 ) -> Page[Simulation]:
-    """One page of the simulations that match."""
+    """One page of the simulations that match, without their orders."""
     order = Order(_SORT_COLUMNS[sort], descending)
-    return await page(session, _matching(select(Simulation), wanted), order, first=first, after=after)
+    matching = _matching(select(Simulation).options(*_WITHOUT_ORDERS), wanted)
+    return await page(session, matching, order, first=first, after=after)
 
 
 async def count_matching(session: AsyncSession, wanted: Filter) -> int:
@@ -220,10 +251,11 @@ async def delete_ended(session: AsyncSession, simulation_id: int, actor: Actor, 
 async def recent(
     session: AsyncSession, period: timedelta, *, limit: int = 1000, scope: Scope = None
 ) -> Sequence[Simulation]:
-    """What has not ended, and what ended within the period: the newest."""
+    """What has not ended, and what ended within the period: the newest, without their orders."""
     return (
         await session.scalars(
             select(Simulation)
+            .options(*_WITHOUT_ORDERS)
             .where(
                 Simulation.state.not_in(FINAL_STATES) | (Simulation.finished_at > func.now() - period),
                 within(Simulation.project_id, scope),

@@ -19,6 +19,7 @@ from db.machines import NOTHING, Usage
 from db.metrics import Summary
 from db.models import Attempt, Machine, Project, Simulation, Token
 from db.projects import Scope
+from db.simulations import Ordered
 from db.states import MachineState
 from graph.access import LOOPBACK, Viewer
 from graph.hub import Hub
@@ -85,6 +86,7 @@ class Loaders:
         self._sessions = context.sessions
         self._lease = context.lease
         self.simulation: DataLoader[int, Simulation | None] = DataLoader(self._load_simulations, cache=False)
+        self.order: DataLoader[int, Ordered] = DataLoader(self._load_orders, cache=False)
         self.attempt = DataLoader(self._by_ids(attempts.by_ids, Attempt), cache=False)
         self.machine = DataLoader(self._by_ids(machines.by_ids, Machine), cache=False)
         self.machine_of: DataLoader[int, int | None] = DataLoader(self._load_machine_of, cache=False)
@@ -111,6 +113,11 @@ class Loaders:
             rows = await simulations.by_ids(session, set(ids), scope=self._context.scope)
         found = {row.id: row for row in rows}
         return [found.get(each) for each in ids]
+
+    async def _load_orders(self, ids: list[int]) -> Sequence[Ordered]:
+        async with self._sessions() as session:
+            found = await simulations.orders(session, set(ids))
+        return [found.get(each) or Ordered() for each in ids]
 
     async def _load_projects(self, ids: list[int]) -> Sequence[Project | None]:
         async with self._sessions() as session:

@@ -55,10 +55,11 @@ PRICES: Mapping[str, int] = {
     "Simulation.convergence": 10,  # reads a whole curve to thin it
     "MachineConnection.totalCount": 10,
     "SimulationConnection.totalCount": 10,  # counts every row that the filter finds
-    # Up to 64 KiB each: an answer has at most some 100 MB of them.
+    # Up to 64 KiB each, read only if they are asked for: an answer has at most some 100 MB of them.
     "LogChunk.text": 10,
-    "Simulation.entrypoint": 5,
-    "Simulation.parameters": 5,
+    "Simulation.entrypoint": 10,
+    "Simulation.parameters": 10,
+    "Simulation.environment": 10,
 }
 # How long lists are that no argument bounds, as a rule: what comes with a row and is not paged.
 SIZES: Mapping[str, int] = {

@@ -135,11 +135,6 @@ class Simulation(relay.Node):
         description="Why it has no machine yet; null if it has, or is not planned."
     )
     stop_wanted: StopWanted | None = strawberry.field(description="Null if nobody wants it to stop.")
-    entrypoint: list[str] = strawberry.field(description="argv, never a shell.")
-    parameters: JSON = strawberry.field(description="Reach it as SIMULATION_PARAMETERS, an object in JSON.")
-    environment: JSON = strawberry.field(
-        description="The names of the variables it was given, each with null: values can be written, never read."
-    )
     working_directory: str | None = strawberry.field(description="On the machine; null: the attempt's own.")
     tags: list[str]
     resources: Requirements
@@ -156,6 +151,20 @@ class Simulation(relay.Node):
     created_at: datetime
     started_at: datetime | None = strawberry.field(description="When its first attempt began.")
     finished_at: datetime | None = strawberry.field(description="When it reached its final state.")
+
+    @strawberry.field(description="argv, never a shell.")
+    async def entrypoint(self, info: Info) -> list[str]:
+        return list((await info.context.loaders.order.load(self.row.id)).entrypoint)
+
+    @strawberry.field(description="Reach it as SIMULATION_PARAMETERS, an object in JSON.")
+    async def parameters(self, info: Info) -> JSON:
+        return JSON((await info.context.loaders.order.load(self.row.id)).parameters)
+
+    @strawberry.field(
+        description="The names of the variables it was given, each with null: values can be written, never read."
+    )
+    async def environment(self, info: Info) -> JSON:
+        return JSON(dict.fromkeys((await info.context.loaders.order.load(self.row.id)).variables))
 
     @strawberry.field
     async def project(self, info: Info) -> Project:
@@ -224,8 +233,7 @@ class Simulation(relay.Node):
             stop = StopWanted(reason=row.stop_reason, by=row.stop_wanted_by or "", at=row.stop_wanted_at)
         return cls(
             id=row.id, row=row, name=row.name, state=row.state, reason=row.reason, reason_detail=row.reason_detail,
-            waiting=waiting, stop_wanted=stop, entrypoint=row.entrypoint, parameters=JSON(row.parameters),
-            environment=JSON(dict.fromkeys(row.environment)), working_directory=row.working_directory, tags=row.tags,
+            waiting=waiting, stop_wanted=stop, working_directory=row.working_directory, tags=row.tags,
             resources=Requirements(
                 machine_number=row.machine_id, cpus=row.cpus, memory_gib=row.memory_gib, gpus=row.gpus,
                 gpu_model=row.gpu_model, labels=JSON(row.labels), machine_name=row.machine_name,

@@ -8,7 +8,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm.exc import DetachedInstanceError
 
 from db import convergence, events, lifecycle, logs, machines, projects, simulations
 from db.convergence import Column
@@ -16,7 +18,7 @@ from db.errors import NotFound, Taken, WrongState
 from db.events import Actor
 from db.lifecycle import Ending
 from db.logs import Chunk
-from db.simulations import Filter, Sort
+from db.simulations import Filter, Ordered, Sort
 from db.states import LogStream, Reason, SimulationState
 
 Rows = Any  # the fixture of conftest.py
@@ -229,6 +231,28 @@ async def test_recent_is_what_has_not_ended_and_what_ended_lately(rows: Rows) ->
         found = await simulations.recent(session, timedelta(hours=1))
         assert [each.id for each in found] == [fresh.simulation_id, waiting]
         assert len(await simulations.recent(session, timedelta(hours=1), limit=1)) == 1
+
+
+async def test_lists_leave_in_the_database_what_may_be_long(rows: Rows) -> None:
+    given = {"entrypoint": ("run",), "parameters": {"a": 1}, "environment": {"KEY": "a secret"}}
+    first, second = await rows.simulation(**given), await rows.simulation()
+    how = {"sort": Sort.CREATED_AT, "descending": False, "first": 10, "after": None}
+    async with rows.sessions() as session:
+        listed = [
+            *(await simulations.page_matching(session, EVERYTHING, **how)).rows,
+            *await simulations.by_ids(session, [first, second]),
+            *await simulations.recent(session, timedelta(minutes=1)),
+        ]
+        session.expunge_all()
+    assert len(listed) == 6
+    for row in listed:
+        for name in ("entrypoint", "parameters", "environment"):
+            with pytest.raises((InvalidRequestError, DetachedInstanceError)):
+                getattr(row, name)
+    async with rows.sessions() as session:
+        found = await simulations.orders(session, [first, second, 999])
+    assert found.keys() == {first, second}
+    assert found[first] == Ordered(["run"], {"a": 1}, ["KEY"])
 
 
 # --- cancelled, repeated, deleted ------------------------------------------------------------------------------

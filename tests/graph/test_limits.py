@@ -201,7 +201,11 @@ COSTS: dict[str, tuple[str, dict[str, Any], int]] = {
         {},
         1 + 1,
     ),
-    "what may be long": ("{ simulations(first: 7) { nodes { entrypoint parameters name } } }", {}, 1 + 7 * (1 + 5 + 5)),
+    "what may be long": (
+        "{ simulations(first: 7) { nodes { entrypoint parameters name } } }",
+        {},
+        1 + 7 * (1 + 10 + 10),
+    ),
     "a mutation": (
         'mutation { cancelSimulation(input: {id: "x"}) { simulation { id } userErrors { message } } }',
         {},
