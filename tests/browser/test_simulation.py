@@ -404,6 +404,7 @@ async def test_one_cancels_and_retries_after_a_question(page: Page, service: Ser
     await page.get_by_role("button", name="Cancel", exact=True).click()
     await page.get_by_role("button", name="Yes, cancel it").click()
     await expect(page.get_by_role("main").get_by_text("Cancelled", exact=True)).to_be_visible()
+    await expect(page.get_by_role("main")).to_be_focused()  # the button that asked is gone
     await expect(page.get_by_role("region", name="History")).to_contain_text("Asked to stop")
 
     first = page.url
