@@ -68,7 +68,7 @@ export class Rows {
     const fresh = new Map<string, Held>();
     const changed = (this.#changed = new Set<string>());
     await this.#read(async () => {
-      const wanted = this.total === null ? this.#atFirst : this.#held.size;
+      const wanted = this.read ? this.#held.size : this.#atFirst;
       let after: string | null = null;
       do {
         const left = Math.max(PAGE, wanted) - fresh.size;
@@ -125,7 +125,7 @@ export class Rows {
         ({ simulations: { totalCount } }) => {
           if (round !== this.#round) return;
           this.total = totalCount;
-          if (!this.more && totalCount !== this.#held.size) void this.load(); // nobody tells of what was deleted
+          if (this.read && !this.more && totalCount !== this.#held.size) void this.load(); // nobody tells of what was deleted
         },
         () => {}, // the banner says that the connection is lost; `load` follows when it is back
       );
