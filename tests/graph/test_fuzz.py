@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -47,11 +48,13 @@ from websockets.exceptions import ConnectionClosedError
 
 from db.public_ids import encode
 from graph.schema import build_schema
+from graph.server import MESSAGE_BYTES
 
 Api = Any  # the fixtures of conftest.py
 World = Any
 Test = TypeVar("Test", bound=Callable[..., Any])
 
+MOST_CPU_SECONDS = 4.0  # both ends of a request: two megabytes of mistakes take half of one
 SECONDS = 20  # for what takes milliseconds: the machine may be busy
 GRAPH = build_schema()._schema
 INSIDES = re.compile(
@@ -104,6 +107,8 @@ INTS = [
     2**53 + 1,
     2**63,
     10**40,
+    10**450,
+    10**4_200,
 ]
 NUMBERS = [0.0, -0.0, 0.1, 1e-320, 1e308, -1e308, 1.5, 2.0**53, 99_999.999_999_9]
 TIMES = ["2026-01-01T00:00:00Z", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2026-01-01", "now", ""]
@@ -123,6 +128,9 @@ DECIMALS = [
     "",
     "1e999999999",
 ]
+
+
+ENORMOUS = [[item] * 400_000 for item in ({}, "", None)]  # as many mistakes as a body has room for
 
 
 def deep(levels: int, wrap: Callable[[Any], Any]) -> Any:
@@ -173,7 +181,8 @@ def values(kind: GraphQLInputType) -> st.SearchStrategy[Any]:
     if isinstance(kind, GraphQLNonNull):
         return values(kind.of_type)
     if isinstance(kind, GraphQLList):
-        fitting = st.lists(values(kind.of_type), max_size=4)
+        some = st.lists(values(kind.of_type), max_size=4)
+        fitting = st.integers(0, 19).flatmap(lambda dice: st.sampled_from(ENORMOUS) if dice == 0 else some)
     elif isinstance(kind, GraphQLEnumType):
         fitting = st.sampled_from(list(kind.values))
     elif isinstance(kind, GraphQLInputObjectType):
@@ -290,11 +299,13 @@ class Wall:
         body = json.dumps(
             {"query": query, "variables": variables}
         )  # NaN and lone surrogates as they are: they may come
+        begun = time.process_time()
         with capture_logs() as logged:
             async with asyncio.timeout(SECONDS):
                 response = await self.api.client.post(
                     "/graphql", content=body, headers={"content-type": "application/json"}
                 )
+        assert time.process_time() - begun < MOST_CPU_SECONDS, f"{len(body)} bytes held up the process"
         self.judge(response.text, logged)
         assert response.status_code < 500, response.text[:500]
 
@@ -379,7 +390,9 @@ async def test_subscriptions_with_hostile_values_are_answered(wall: Wall, reques
                     if message.get("id") == "2" and message["type"] == "complete":
                         break
     wall.judge("".join(answers), logged)
-    if is_json(json.dumps(frames)):
+    if max(len(json.dumps(frame)) for frame in frames) > MESSAGE_BYTES:
+        assert connection.close_code == 1009  # RFC 6455: too big to be read
+    elif is_json(json.dumps(frames)):
         assert any('"id":"2"' in answer for answer in answers), (answers, connection.close_code)
     else:
         assert connection.close_code == 4400
