@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from cli.errors import UsageError
 
@@ -17,6 +18,8 @@ UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_
 NAMED = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 STATES = ("QUEUED", "STARTING", "RUNNING", "FINISHED", "FAILED", "CANCELLED")
 MACHINE_STATES = ("ONLINE", "DRAINING", "OFFLINE")
+Retryable: TypeAlias = Literal["MACHINE_LOST", "EXIT_CODE", "LAUNCH_ERROR"]
+Mode: TypeAlias = Literal["MIN", "MAX"]
 STREAMS = ("STDOUT", "STDERR", "SUPERVISOR")
 PART = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d|w)?")
 LONGEST = timedelta(days=100_000)

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import yaml
 from pydantic import (
@@ -30,7 +30,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from cli.arguments import parse_duration
+from cli.arguments import Mode, Retryable, parse_duration
 from cli.errors import UsageError
 from cli.terminal import clean
 
@@ -129,7 +129,7 @@ class Resources(Section):
 class Limits(Section):
     max_runtime_seconds: Duration | None = None
     max_retries: Count | None = None
-    retry_on: list[Literal["MACHINE_LOST", "EXIT_CODE", "LAUNCH_ERROR"]] | None = None
+    retry_on: list[Retryable] | None = None
 
 
 class OrderFile(Section):
@@ -144,7 +144,7 @@ class OrderFile(Section):
     tags: list[str] | None = None
     resources: Resources | None = None
     limits: Limits | None = None
-    metrics: dict[str, Literal["MIN", "MAX"]] | None = None
+    metrics: dict[str, Mode] | None = None
     priority: Count | None = None
     attended: bool | None = None
     attended_grace_seconds: Duration | None = None

@@ -6,9 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import get_args
 
 from cli.answers import Simulation
 from cli.arguments import (
+    Mode,
+    Retryable,
     absolute_directory,
     parse_duration,
     parse_pairs,
@@ -20,9 +23,6 @@ from cli.errors import UsageError
 from cli.requests import create, machine_id
 from cli.server import Server
 from cli.terminal import clean, print_json, print_line, say
-
-RETRYABLE = ("MACHINE_LOST", "EXIT_CODE", "LAUNCH_ERROR")
-MODES = ("MIN", "MAX")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +91,11 @@ def order_input(order: Order) -> dict[str, object]:
         limits=_given(
             maxRuntimeSeconds=_seconds(order.max_runtime),
             maxRetries=order.max_retries,
-            retryOn=parse_words("--retry-on", order.retry_on, RETRYABLE) or None,
+            retryOn=parse_words("--retry-on", order.retry_on, get_args(Retryable)) or None,
         )
         or None,
         metrics=[
-            {"name": name, "mode": parse_words("--metric-mode", [mode], MODES)[0]}
+            {"name": name, "mode": parse_words("--metric-mode", [mode], get_args(Mode))[0]}
             for name, mode in parse_pairs(order.metric_modes, "--metric-mode").items()
         ]
         or None,

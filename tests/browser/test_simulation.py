@@ -450,7 +450,7 @@ async def test_what_waits_says_why_and_what_is_no_id_is_refused_in_a_sentence(pa
     await expect(page.get_by_role("alert")).to_contain_text("'nonsense' is not an id.")
 
 
-async def test_a_past_of_many_reports_comes_in_one_piece(page: Page, service: Service) -> None:
+async def test_a_past_of_many_reports_comes_together(page: Page, service: Service) -> None:
     script = f"import json, time\nfor step in range({REPORTS}): print(json.dumps(POINT)); time.sleep(0.06)"
     script = script.replace("POINT", '{"step": step, "loss": float("nan") if step % 9 == 0 else step}')
     simulation_id = await service.submit(sys.executable, "-c", script)

@@ -8,17 +8,7 @@ import { Curves } from './series';
 
 /** Above so many points of one metric the past comes thinned; everything that is new comes in full. */
 export const FULL_UP_TO = 200_000;
-/** What the service gives of a past in one piece: of one metric, and of all of them. Fewer are not thinned. */
-const PIECE = 100_000;
-const PIECE_OF_ALL = 200_000;
-const ROOM = 0.9; // for what comes between the count and the subscription
-
-/** How the past of curves is asked for that have so many points each: all in one piece where it fits, else as it came. */
-export function pastOf(counts: readonly number[]): 'piece' | 'log' | 'thinned' {
-  const most = Math.max(0, ...counts);
-  if (most > FULL_UP_TO) return 'thinned';
-  return most <= ROOM * Math.min(PIECE, PIECE_OF_ALL / Math.max(1, counts.length)) ? 'piece' : 'log';
-}
+const THINNED_TO = 100_000; // what the service allows at most
 
 const CONVERGENCE = graphql(`
   subscription Convergence($id: ID!, $metrics: [String!], $after: String, $maxPoints: Int) {
@@ -45,8 +35,7 @@ export interface Wanted {
   id: string;
   /** Left out: all of them. */
   metrics?: readonly string[];
-  /** Left out: as it came, every point, an event for each report. */
-  past?: 'piece' | 'log' | 'thinned';
+  thinned?: boolean;
 }
 
 export interface Watcher {
@@ -63,7 +52,7 @@ export interface Stream {
   stop: () => void;
 }
 
-export function follow({ id, metrics, past = 'log' }: Wanted, watcher: Watcher): Stream {
+export function follow({ id, metrics, thinned = false }: Wanted, watcher: Watcher): Stream {
   const curves = new Curves();
   let after: string | null = null;
   const stop = subscribe(CONVERGENCE, {
@@ -71,7 +60,7 @@ export function follow({ id, metrics, past = 'log' }: Wanted, watcher: Watcher):
       id,
       metrics: metrics ? [...metrics] : null,
       after,
-      maxPoints: past !== 'log' && after === null ? PIECE : null,
+      maxPoints: thinned && after === null ? THINNED_TO : null,
     }),
     next: ({ convergence }) => {
       after = convergence.cursor;

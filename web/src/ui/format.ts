@@ -35,6 +35,12 @@ export function durationOf(seconds: number): string {
   return seconds < 10 && seconds > 0 && !Number.isInteger(seconds) ? `${DECIMAL.format(seconds)} s` : `${whole} s`;
 }
 
+/** From when to when, or till now: of what still grows in whole seconds. `now`: Unix time in ms. */
+export function lengthOf(begun: string, ended: string | null | undefined, now: number): string {
+  const from = Date.parse(begun);
+  return durationOf(ended ? (Date.parse(ended) - from) / 1_000 : Math.floor((now - from) / 1_000));
+}
+
 /** 5 min ago; just now. `seconds`: how long ago. */
 export function agoOf(seconds: number): string {
   return seconds < 5 ? 'just now' : `${durationOf(Math.floor(seconds)).split(' ').slice(0, 2).join(' ')} ago`;
