@@ -21,16 +21,16 @@ from asyncpg import Connection, Record
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from websockets.asyncio.client import ClientConnection
 
-from benchmarks.crowd import QUERY, answered, open_socket
 from benchmarks.database import fresh_database
 from benchmarks.processes import server
 from benchmarks.report import Row, publish
 from benchmarks.service import free_port
+from benchmarks.subscribers import QUERY, answered, open_socket
 from db import convergence
 from db.connection import connect_raw, create_engine, session_factory
 from db.convergence import Column
 from db.public_ids import encode
-from graph.curve import thinned
+from graph.types.curve import thinned
 
 SHOWN = 1_000
 FLOOR = """

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from db.connection import connect_raw
-from db.embedded import serve
+from db.embedded.server import serve
 from db.schema import upgrade
 
 

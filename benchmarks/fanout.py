@@ -25,13 +25,13 @@ import psutil
 import uvloop
 
 from benchmarks.attempt import open_attempt
-from benchmarks.crowd import Crowd, crowd
 from benchmarks.database import fresh_database
 from benchmarks.processes import cpu_seconds, server
 from benchmarks.report import Row, publish
 from benchmarks.service import free_port
+from benchmarks.subscribers import Crowd, crowd
 from benchmarks.wire import Wire
-from graph.hub import COLLECT_SECONDS
+from graph.live.hub import COLLECT_SECONDS
 
 DELIVERIES = 10_000  # per round, about: some hundred milliseconds of CPU time
 FEWEST = 10  # batches per round

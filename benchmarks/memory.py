@@ -5,7 +5,7 @@ is a socket of a bare Starlette application under the same uvicorn; both have ha
 that what a process takes once is in neither number.
 
 The readers that stall open their sockets, subscribe, and read nothing more, while a million points are reported and
-another subscriber reads every one. Before the first look the shared tail of the log is full (graph/hub.py), so that a
+another subscriber reads every one. Before the first look the shared tail of the log is full (live/hub.py), so that a
 flat line is flat. Its slope in bytes per point is shown against the bytes that queues would keep of each point: its
 text, for each of them. They are several, for any process that moves so many objects creeps a little; one stalled
 reader's queue would hide in that.
@@ -22,11 +22,11 @@ import psutil
 import uvloop
 
 from benchmarks.attempt import Supervisor, open_attempt, points_of
-from benchmarks.crowd import Crowd, crowd, open_socket, subscribe
 from benchmarks.database import fresh_database
 from benchmarks.processes import own_mebibytes, server
 from benchmarks.report import Row, publish
 from benchmarks.service import free_port
+from benchmarks.subscribers import Crowd, crowd, open_socket, subscribe
 
 WARM = 200  # sockets before the first look
 BATCH = 1_000  # points

@@ -26,11 +26,11 @@ from benchmarks.report import Row, publish
 from db.connection import create_engine, session_factory
 from db.events import Actor
 from graph.context import Context, Sessions
-from graph.hub import Hub
-from graph.scalars import DECIMAL, POINT_COLUMNS, STEP, PointColumns, Step
+from graph.live.hub import Hub
+from graph.live.shared_execution import ExecutionContext
+from graph.live.watch_leases import Watching
 from graph.schema import Mutation, Query, Subscription, build_schema
-from graph.sharing import ExecutionContext
-from graph.watching import Watching
+from graph.types.scalars import DECIMAL, POINT_COLUMNS, STEP, PointColumns, Step
 from settings import Settings
 
 

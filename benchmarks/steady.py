@@ -21,10 +21,10 @@ import orjson
 from websockets.asyncio.client import ClientConnection
 
 from benchmarks.attempt import Supervisor, open_attempts, points_of
-from benchmarks.crowd import answered, open_socket, subscribe
 from benchmarks.processes import server
 from benchmarks.report import Row
 from benchmarks.service import free_port
+from benchmarks.subscribers import answered, open_socket, subscribe
 from benchmarks.wire import Wire
 
 SIMULATIONS = 20

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cli.terminal import clean, say_duration
-from db import connection, schema, tokens, vitals
+from db import connection, health_queries, schema, tokens
 from settings import Settings
 
 CLOCK_SECONDS = 2.0  # by which this host's clock may differ from the database's
@@ -38,15 +38,15 @@ async def examine(settings: Settings, url: str) -> list[Found]:
             await session.execute(text("SET TRANSACTION READ ONLY"))
             found: list[Found] = [("database", "ok", await _version(session), "")]
             found += await _clock(session)
-            found += judge_connections(*await vitals.connections(session))
+            found += judge_connections(*await health_queries.connections(session))
         await schema.require_current(engine)
         found.append(("schema", "ok", "The tables are those of this version.", ""))
         async with connection.session_factory(engine)() as session, session.begin():
             await session.execute(text("SET TRANSACTION READ ONLY"))
-            found += judge_future(await vitals.from_the_future(session))
-            leader = await vitals.find_leader(session)
-            found += judge_beats(await vitals.silences(session), leader, lease)
-            forgotten = await vitals.forgotten(session, timedelta(seconds=FORGOTTEN_SECONDS))
+            found += judge_future(await health_queries.from_the_future(session))
+            leader = await health_queries.find_leader(session)
+            found += judge_beats(await health_queries.silences(session), leader, lease)
+            forgotten = await health_queries.forgotten(session, timedelta(seconds=FORGOTTEN_SECONDS))
             found += [
                 (
                     "locks",
@@ -57,8 +57,10 @@ async def examine(settings: Settings, url: str) -> list[Found]:
                 )
                 for pid, application, seconds in forgotten
             ]
-            found += _machines(await vitals.offline(session, lease), await vitals.machine_states(session, lease))
-            found += _queue((await vitals.read(session, lease)).queue)
+            found += _machines(
+                await health_queries.offline(session, lease), await health_queries.machine_states(session, lease)
+            )
+            found += _queue((await health_queries.read(session, lease)).queue)
             if settings.why_login is not None and not await tokens.any_exists(session):
                 found.append(
                     (
@@ -98,7 +100,7 @@ def judge_future(seconds: float) -> list[Found]:
     ]
 
 
-def judge_beats(silences: Mapping[str, float], leader: vitals.Leader | None, lease: timedelta) -> list[Found]:
+def judge_beats(silences: Mapping[str, float], leader: health_queries.Leader | None, lease: timedelta) -> list[Found]:
     """Say who is alive: a role that has not beaten for a third of a lease does not cover it."""
     bound = (lease / 3).total_seconds()
     found: list[Found] = []
@@ -177,7 +179,7 @@ def _machines(offline: Sequence[tuple[str, float | None]], states: Mapping[str, 
         yield "machines", "ok", f"{online} of {sum(states.values())} machines are heard of.", ""
 
 
-def _queue(queue: Mapping[str, vitals.Queue]) -> Iterator[Found]:
+def _queue(queue: Mapping[str, health_queries.Queue]) -> Iterator[Found]:
     stuck = queue.get("NO_MACHINE_FITS")
     if stuck is not None:
         yield (

@@ -13,7 +13,8 @@ import settings as knobs
 from cli.errors import ExitCode, StartFailed
 from cli.progress import progress
 from cli.terminal import say
-from db import connection, embedded, schema
+from db import connection, schema
+from db.embedded import server as embedded
 
 
 def migrate() -> ExitCode:

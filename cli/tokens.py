@@ -27,7 +27,8 @@ from cli import terminal
 from cli.arguments import parse_duration
 from cli.errors import CommandError, InUse, OutputClosed, OutputFailed, StartFailed, UsageError
 from cli.terminal import clean, say, say_age
-from db import connection, embedded, projects, schema, tokens
+from db import connection, projects, schema, tokens
+from db.embedded import server as embedded
 from db.errors import Refusal
 from db.events import Actor
 from db.models import Token

@@ -30,7 +30,8 @@ from cli.options import DEFAULT_URL
 from cli.progress import progress
 from cli.signals import Signals
 from cli.terminal import say
-from db import connection, embedded, schema, vitals, way_in
+from db import connection, health_queries, require_admin_token, schema
+from db.embedded import server as embedded
 
 GRACE_SECONDS = 10.0
 READY_POLL_SECONDS = 0.1
@@ -98,7 +99,12 @@ def up(*, builds_pages: bool = False) -> ExitCode:
             raise StartFailed(str(error)) from error
         except embedded.AlreadyRunning as error:
             raise InUse(str(error)) from error
-        except (embedded.EmbeddedError, connection.DatabaseError, schema.SchemaMismatch, way_in.NoWayIn) as error:
+        except (
+            embedded.EmbeddedError,
+            connection.DatabaseError,
+            schema.SchemaMismatch,
+            require_admin_token.NoWayIn,
+        ) as error:
             raise StartFailed(str(error)) from error
     return ExitCode.OK
 
@@ -169,13 +175,13 @@ async def _require_usable(settings: knobs.Settings, url: str) -> None:
         await connection.check_server(engine)
         await schema.require_current(engine)
         async with connection.session_factory(engine)() as session, session.begin():
-            ahead = await vitals.from_the_future(session)
+            ahead = await health_queries.from_the_future(session)
             if ahead > CLOCK_SECONDS:
                 say(
                     f"The database's clock was set back: a heartbeat lies {ahead:.0f} s in the future. Silence is "
                     "noticed only when that time has come. `simulations doctor` says more."
                 )
-            await way_in.require(session, settings.read_admin_token(), why=settings.why_login)
+            await require_admin_token.require(session, settings.read_admin_token(), why=settings.why_login)
     finally:
         await engine.dispose()
 

@@ -12,8 +12,8 @@ import structlog
 
 import settings as knobs
 from db.connection import DatabaseError
+from db.require_admin_token import NoWayIn
 from db.schema import SchemaMismatch
-from db.way_in import NoWayIn
 from graph.app import check_database
 from graph.server import build_server
 

@@ -18,26 +18,26 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from db import attempts, way_in
+from db import attempts, require_admin_token
 from db.connection import DatabaseError, check_server, create_engine, session_factory
 from db.schema import SchemaMismatch, require_current
-from graph.admission import Admission
-from graph.closing import Closing
+from graph.auth.authenticate import Entry
+from graph.auth.token_revocation import Doors
 from graph.context import Sessions
-from graph.doors import Doors
-from graph.entry import Entry
 from graph.errors import DATABASE_AWAY
-from graph.exposition import Exposition
-from graph.headers import Headers
-from graph.hub import Hub
-from graph.login import Login
-from graph.meters import Meters
-from graph.requests import Requests
+from graph.http.admission import Admission
+from graph.http.dashboard_files import Window
+from graph.http.endpoint import Endpoint
+from graph.http.headers import Headers
+from graph.http.metrics_endpoint import Exposition
+from graph.http.origin_check import Hosts, Where
+from graph.http.request_id import Requests
+from graph.http.session import Login
+from graph.http.shutdown import Closing
+from graph.live.hub import Hub
+from graph.live.watch_leases import Watching
+from graph.metrics import Meters
 from graph.schema import build_schema
-from graph.transport import Endpoint
-from graph.watching import Watching
-from graph.where import Hosts, Where
-from graph.window import Window
 from settings import Settings
 
 log = structlog.get_logger()
@@ -134,7 +134,7 @@ async def check_database(settings: Settings) -> None:
         await check_server(engine)
         await require_current(engine)
         async with session_factory(engine)() as session, session.begin():
-            await way_in.require(session, settings.read_admin_token(), why=settings.why_login)
+            await require_admin_token.require(session, settings.read_admin_token(), why=settings.why_login)
     finally:
         await engine.dispose()
 

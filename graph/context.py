@@ -21,9 +21,9 @@ from db.models import Attempt, Machine, Project, Simulation, Token
 from db.projects import Scope
 from db.simulations import Ordered
 from db.states import MachineState
-from graph.access import LOOPBACK, Viewer
-from graph.hub import Hub
-from graph.rates import Rates
+from graph.auth.access import LOOPBACK, Viewer
+from graph.auth.rate_limit import Rates
+from graph.live.hub import Hub
 from settings import Settings
 
 Row = TypeVar("Row")

@@ -22,7 +22,7 @@ from graphql import GraphQLError
 from sqlalchemy.exc import SQLAlchemyError
 
 from db import errors
-from graph.terms import described
+from graph.types.enums import described
 
 log = structlog.get_logger()
 

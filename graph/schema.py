@@ -18,24 +18,27 @@ from strawberry.types import ExecutionContext as Operation
 from db import machines as db_machines
 from db import simulations as db_simulations
 from db.public_ids import decode
-from graph import convergence as of_convergence
-from graph import log as of_log
-from graph import machine as of_machine
-from graph import overview as of_overview
-from graph import project as of_project
-from graph import simulation as of_simulation
-from graph import supervision as of_supervisors
-from graph import token as of_token
-from graph.access import guard
+from graph.auth.access import guard
 from graph.context import Info
-from graph.convergence import ConvergenceEvent
-from graph.documents import Documents, Judgement
 from graph.errors import BadInput, is_unexpected, masked
-from graph.ids import number_asked
-from graph.introspection import hide_suggestion, may_introspect
-from graph.limits import Limits
-from graph.log import LogChunk
-from graph.machine import (
+from graph.http.sse import resumable
+from graph.live.shared_execution import ExecutionContext
+from graph.operation.documents import Documents, Judgement
+from graph.operation.introspection import hide_suggestion, may_introspect
+from graph.operation.limits import Limits
+from graph.types import convergence as of_convergence
+from graph.types import log as of_log
+from graph.types import machine as of_machine
+from graph.types import overview as of_overview
+from graph.types import project as of_project
+from graph.types import simulation as of_simulation
+from graph.types import supervision as of_supervisors
+from graph.types import token as of_token
+from graph.types.convergence import ConvergenceEvent
+from graph.types.enums import MachineState, OrderDirection, SimulationOrder, SimulationState
+from graph.types.ids import number_asked
+from graph.types.log import LogChunk
+from graph.types.machine import (
     CreateMachineInput,
     DeleteMachinePayload,
     Machine,
@@ -44,11 +47,10 @@ from graph.machine import (
     MachinePayload,
     UpdateMachineInput,
 )
-from graph.overview import Overview
-from graph.project import Project, ProjectConnection
-from graph.scalars import DECIMAL, POINT_COLUMNS, STEP, PointColumns, Step
-from graph.sharing import ExecutionContext
-from graph.simulation import (
+from graph.types.overview import Overview
+from graph.types.project import Project, ProjectConnection
+from graph.types.scalars import DECIMAL, POINT_COLUMNS, STEP, PointColumns, Step
+from graph.types.simulation import (
     CreateSimulationInput,
     DeleteSimulationPayload,
     Simulation,
@@ -56,10 +58,8 @@ from graph.simulation import (
     SimulationInput,
     SimulationPayload,
 )
-from graph.sse import resumable
-from graph.supervision import HelloAttemptInput, HelloAttemptPayload, ReportAttemptInput, ReportAttemptPayload
-from graph.terms import MachineState, OrderDirection, SimulationOrder, SimulationState
-from graph.token import (
+from graph.types.supervision import HelloAttemptInput, HelloAttemptPayload, ReportAttemptInput, ReportAttemptPayload
+from graph.types.token import (
     CreateTokenInput,
     CreateTokenPayload,
     Token,

@@ -8,12 +8,12 @@ import socket
 import uvicorn
 
 from graph.app import create_app
-from graph.closing import Closing
 from graph.context import Sessions
-from graph.http_wire import http_wires
-from graph.proxies import Proxies
-from graph.window import Window
-from graph.wire import wires
+from graph.http.dashboard_files import Window
+from graph.http.shutdown import Closing
+from graph.wire.http import http_wires
+from graph.wire.proxies import Proxies
+from graph.wire.websocket import wires
 from settings import Settings
 
 # Longer than clients and proxies keep an idle connection: whoever closes first must not be the one who is asked.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
-from policy import words
+from policy import phrasing
 from policy.cost import billed_per_hour, dominant_share
 
 # A millionth of a cpu, a KiB of memory: what three times 0.1 may miss of 0.3, and far less than anybody would notice.
@@ -119,7 +119,7 @@ class Resource(StrEnum):
     def amount(self, count: float) -> str:
         """Write an amount: 8 GPUs, 1 cpu, 0.5 GiB of memory."""
         unit = self.value[:-1] if count == 1 and self is not Resource.MEMORY else self.value
-        return f"{words.number(count)} {unit}"
+        return f"{phrasing.number(count)} {unit}"
 
     @property
     def nothing(self) -> str:
@@ -149,14 +149,14 @@ class AtLeast:
         has = self.resource.total(machine)
         if has <= 0:
             return f"has no {self.resource.nothing}"
-        return f"has {self.resource.amount(has)}, not {words.number(self.asked)}"
+        return f"has {self.resource.amount(has)}, not {phrasing.number(self.asked)}"
 
     def nobody(self, machines: Sequence[Machine]) -> str:
         most = max(machines, key=self.resource.total)  # of equals the first: they come in the order of their names
         has = self.resource.total(most)
         if has <= 0:
-            return f"No machine has {self.resource.nothing}: {words.number(self.asked)} asked for."
-        best = f"the most is {words.number(has)} (on {words.name(most.name)})"
+            return f"No machine has {self.resource.nothing}: {phrasing.number(self.asked)} asked for."
+        best = f"the most is {phrasing.number(has)} (on {phrasing.name(most.name)})"
         return f"No machine has {self.resource.amount(self.asked)}: {best}."
 
 
@@ -178,16 +178,16 @@ class GpuModel:
         return bool(self.words) and self.words <= _words(machine.gpu_model)
 
     def lack(self, machine: Machine) -> str:
-        return f"has no GPU of the model {words.name(self.asked)}"
+        return f"has no GPU of the model {phrasing.name(self.asked)}"
 
     def nobody(self, machines: Sequence[Machine]) -> str:
-        said = f"No machine has a GPU of the model {words.name(self.asked)}"
+        said = f"No machine has a GPU of the model {phrasing.name(self.asked)}"
         models = list(dict.fromkeys(each.gpu_model for each in machines if each.gpus > 0 and each.gpu_model))
         if not models:
             return f"{said}."
-        shown = [words.name(model) for model in models[:2]]
+        shown = [phrasing.name(model) for model in models[:2]]
         more = [f"{len(models) - 2} more"] if len(models) > 2 else []
-        return f"{said}: there {'is' if len(models) == 1 else 'are'} {words.listed(shown + more)}."
+        return f"{said}: there {'is' if len(models) == 1 else 'are'} {phrasing.listed(shown + more)}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +201,10 @@ class Label:
         return machine.labels.get(self.key) == self.value
 
     def lack(self, machine: Machine) -> str:
-        return f"lacks the label {words.name(f'{self.key}={self.value}')}"
+        return f"lacks the label {phrasing.name(f'{self.key}={self.value}')}"
 
     def nobody(self, machines: Sequence[Machine]) -> str:
-        return f"No machine has the label {words.name(f'{self.key}={self.value}')}."
+        return f"No machine has the label {phrasing.name(f'{self.key}={self.value}')}."
 
 
 Condition = AtLeast | GpuModel | Label

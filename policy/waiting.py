@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from policy import words
+from policy import phrasing
 from policy.cost import billed_per_hour
 from policy.matching import Condition, Machine, Requirements, Resource, conditions, covers, share_of, within_price
 
@@ -45,7 +45,7 @@ def explain(required: Requirements, kinds: Sequence[Kind], *, currency: str) -> 
     `kinds`: all machines, or the one that the request names, in the order of their names and as the plan leaves them.
     """
     reason, sentence = _explain(required, kinds, currency)
-    return reason, words.cut(sentence, words.LONGEST_SENTENCE)
+    return reason, phrasing.cut(sentence, phrasing.LONGEST_SENTENCE)
 
 
 def _explain(required: Requirements, kinds: Sequence[Kind], currency: str) -> tuple[WaitingReason, str]:
@@ -64,7 +64,7 @@ def _explain(required: Requirements, kinds: Sequence[Kind], currency: str) -> tu
         return WaitingReason.NO_MACHINE_FITS, _too_expensive(required, able, currency)
     if required.machine_id is not None:
         kind, lacks = unmet[0]
-        only = words.name(kind.first.name)
+        only = phrasing.name(kind.first.name)
         return WaitingReason.NO_MACHINE_FITS, f"It may run only on {only}, which {_lacking(kind.first, lacks)}."
     impossible = [each for each in wanted if all(each in lacks for _, lacks in unmet)]
     if impossible:
@@ -74,7 +74,7 @@ def _explain(required: Requirements, kinds: Sequence[Kind], currency: str) -> tu
 
 def _nothing_there(required: Requirements) -> str:
     if required.machine_name is not None:
-        return f"It may run only on {words.name(required.machine_name)}, which has been deleted."
+        return f"It may run only on {phrasing.name(required.machine_name)}, which has been deleted."
     if required.machine_id is not None:
         return "It may run only on a machine that has been deleted."
     return "No machine has joined yet."
@@ -92,10 +92,10 @@ def _busy(required: Requirements, ready: Sequence[Kind]) -> str:
         (Resource.MEMORY, machine.free_memory_gib, required.memory_gib, ""),
     ):
         if not covers(free, asked):
-            taken.append(f"{words.number(max(free, 0))} of {resource.amount(resource.total(machine))}{note}")
+            taken.append(f"{phrasing.number(max(free, 0))} of {resource.amount(resource.total(machine))}{note}")
     verb = "is" if len(taken) == 1 and " of 1 " in taken[0] else "are"
     others = sum(kind.count for kind in ready) - 1
-    where = f"Fits on {words.name(machine.name)}, where {words.listed(taken)} {verb} free now"
+    where = f"Fits on {phrasing.name(machine.name)}, where {phrasing.listed(taken)} {verb} free now"
     if others == 0:
         return f"{where}."
     return f"{where}, and on {others} {'other that is' if others == 1 else 'others that are'} busy too."
@@ -104,8 +104,8 @@ def _busy(required: Requirements, ready: Sequence[Kind]) -> str:
 def _away(affordable: Sequence[Kind]) -> str:
     count = sum(kind.count for kind in affordable)
     why = sorted({"draining" if kind.first.online else "offline" for kind in affordable}, reverse=True)
-    who = words.name(affordable[0].first.name) + (f" and {count - 1} more" if count > 1 else "")
-    return f"{who} would fit, but {'it is' if count == 1 else 'they are'} {words.listed(why, 'or')}."
+    who = phrasing.name(affordable[0].first.name) + (f" and {count - 1} more" if count > 1 else "")
+    return f"{who} would fit, but {'it is' if count == 1 else 'they are'} {phrasing.listed(why, 'or')}."
 
 
 def _too_expensive(required: Requirements, able: Sequence[Kind], currency: str) -> str:
@@ -113,8 +113,8 @@ def _too_expensive(required: Requirements, able: Sequence[Kind], currency: str) 
     price = billed_per_hour(machine.price_per_hour, share_of(required, machine))
     assert required.max_price_per_hour is not None, "nothing is too expensive without a limit"
     return (
-        f"The cheapest machine that fits, {words.name(machine.name)}, costs {words.money(price, currency)} an hour: "
-        f"the limit is {words.money(required.max_price_per_hour, currency)}."
+        f"The cheapest machine that fits, {phrasing.name(machine.name)}, costs {phrasing.money(price, currency)} an "
+        f"hour: the limit is {phrasing.money(required.max_price_per_hour, currency)}."
     )
 
 
@@ -122,7 +122,7 @@ def _impossible(impossible: Sequence[Condition], machines: Sequence[Machine]) ->
     told = impossible[0].nobody(machines)
     for condition in impossible[1:]:
         longer = f"{told} {condition.nobody(machines)}"
-        if len(longer) <= words.LONGEST_SENTENCE:
+        if len(longer) <= phrasing.LONGEST_SENTENCE:
             told = longer
     return told
 
@@ -136,11 +136,11 @@ def _each_something_else(unmet: Sequence[tuple[Kind, list[Condition]]]) -> str:
     shown: list[str] = []
     told = ""
     for missing, machine in examples.items():
-        trial = [*shown, f"{words.name(machine.name)} {_lacking(machine, missing)}"]
+        trial = [*shown, f"{phrasing.name(machine.name)} {_lacking(machine, missing)}"]
         rest = count - len(trial)
         more = [f"{rest} more {'falls' if rest == 1 else 'fall'} short too"] if rest else []
         sentence = f"No machine meets all requirements: {'; '.join(trial + more)}."
-        if shown and len(sentence) > words.LONGEST_SENTENCE:
+        if shown and len(sentence) > phrasing.LONGEST_SENTENCE:
             break
         shown, told = trial, sentence
         if len(shown) == 3:
@@ -151,7 +151,7 @@ def _each_something_else(unmet: Sequence[tuple[Kind, list[Condition]]]) -> str:
 def _lacking(machine: Machine, lacks: Sequence[Condition]) -> str:
     told = [condition.lack(machine) for condition in lacks[:2]]
     more = [f"misses {len(lacks) - 2} more"] if len(lacks) > 2 else []
-    return words.listed([*told, *more])
+    return phrasing.listed([*told, *more])
 
 
 def _cheapest(required: Requirements, kinds: Sequence[Kind]) -> Machine:

@@ -22,17 +22,17 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from db import attempts
 from db.connection import DatabaseError, DatabaseUnreachable, check_server, create_engine, session_factory
-from db.data_directory import EmbeddedError, default_data_directory
-from db.embedded import find_url
+from db.embedded.data_directory import EmbeddedError, default_data_directory
+from db.embedded.server import find_url
 from db.notifications import Channel, listening
 from db.schema import SchemaMismatch, require_current
 from runner.local import LocalEngine
 from scheduler.host import HostLoop
 from scheduler.identity import this_host
 from scheduler.leader import Leadership, leadership
-from scheduler.meters import Meters, told
+from scheduler.metrics import Meters, told
 from scheduler.planner import Planner
-from scheduler.rhythm import keep
+from scheduler.run_loop import keep
 from settings import Settings, SettingsError, configure_logs, load
 
 log = structlog.get_logger()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from db.data_directory import EmbeddedError, locked, unwritable
+from db.embedded.data_directory import EmbeddedError, locked, unwritable
 
 ID_NAME = "host-id"
 LOCK_NAME = "scheduler.lock"

@@ -19,7 +19,7 @@ from functools import partial
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, events, lifecycle, machines, simulations, watchers
+from db import attempts, events, lifecycle, machines, simulations, watch_leases
 from db.lifecycle import Assignment, Ending
 from db.machines import NOTHING, Usage
 from db.models import Machine as MachineRow
@@ -73,7 +73,7 @@ class Planner:
             queue = await simulations.queue(session, limit=QUEUE_LIMIT)
             if not queue:
                 return PlanSummary()
-            watched = await watchers.watched_of(session, [each.id for each in queue if each.attended])
+            watched = await watch_leases.watched_of(session, [each.id for each in queue if each.attended])
             offered = await _machines(session, await machines.every(session), self._lease)
         requests = [
             Request(
@@ -111,7 +111,7 @@ class Planner:
             simulation = await lifecycle.lock(session, placement.request_id)
             if simulation is None or simulation.state is not SimulationState.QUEUED or simulation.attempt != fence:
                 return None
-            if simulation.attended and not await watchers.watched_of(session, [simulation.id]):
+            if simulation.attended and not await watch_leases.watched_of(session, [simulation.id]):
                 return None
             row = await machines.lock_with_neighbours(session, placement.machine_id)
             if row is None:
@@ -142,7 +142,7 @@ class Planner:
         async with self._sessions.begin() as session:
             await attempts.beat(session, "scheduler", attempts.coverage_gap(self._lease))
             await attempts.forgive_clock(session)
-            await watchers.sweep(session, self._lease)
+            await watch_leases.sweep(session, self._lease)
 
     async def _end_silent(self) -> int:
         """End what was silent for a lease. Where the host's own scheduler lives, it has another lease to prove it."""
@@ -195,11 +195,11 @@ class Planner:
         """Want what is attended stopped when nobody has watched it for its grace. Its supervisor hears of it."""
         gap = attempts.coverage_gap(self._lease)
         async with self._sessions() as session:
-            unwatched = await watchers.find_unwatched(session, gap)
+            unwatched = await watch_leases.find_unwatched(session, gap)
         for simulation_id in unwatched:
             async with self._sessions.begin() as session:
                 await lifecycle.lock(session, simulation_id)
-                if await watchers.is_still_unwatched(session, simulation_id, gap):
+                if await watch_leases.is_still_unwatched(session, simulation_id, gap):
                     await lifecycle.want_stop(session, simulation_id, Reason.UNWATCHED, events.PLANNER)
 
 

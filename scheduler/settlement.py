@@ -18,7 +18,7 @@ from db import events, lifecycle
 from db.lifecycle import Ending
 from db.models import Attempt
 from db.states import Reason
-from policy.rescue import Ended, Retry, after_attempt
+from policy.retry import Ended, Retry, after_attempt
 from settings import Settings
 
 log = structlog.get_logger()

@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from db.connection import connect_raw, create_engine, session_factory
-from db.embedded import EmbeddedServer, find_url, serve
+from db.embedded.server import EmbeddedServer, find_url, serve
 
 # Nothing here outlives the tests, so nothing needs to reach the disk.
 FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}

@@ -6,7 +6,7 @@ The build goes to web/dist, with a digest of its sources in it: as long as that 
 Without one (`npm run build` writes none) it counts as long as it is newer than every source. It is built elsewhere and
 put in place by renaming, so that whoever serves it never sees half of one; a lock makes a second builder wait for the
 first, and shows that somebody builds. What is being done is said in lines, on stderr and in .build/progress.json, from
-which the service tells its visitors (graph/building.py).
+which the service tells its visitors (graph/http/build_status_page.py).
 
 Node is the machine's own if it is new enough, else the one that PyPI has. No script of any package is run. Fails with
 `BuildFailed`, a sentence; what npm said is in .build/log.

@@ -17,8 +17,8 @@ import uvicorn
 from playwright.async_api import Browser, Page, expect
 from starlette.applications import Starlette
 
-from graph.headers import Headers
-from graph.window import Window
+from graph.http.dashboard_files import Window
+from graph.http.headers import Headers
 
 Axe = Any  # the fixtures of conftest.py
 Complaints = Any

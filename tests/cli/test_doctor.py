@@ -22,7 +22,7 @@ from cli import doctor_database
 from cli.app import app
 from cli.doctor import Level, judge_disk
 from db.connection import connect_raw, create_engine
-from db.vitals import LEADER_LOCK, Leader
+from db.health_queries import LEADER_LOCK, Leader
 
 ROOT = Path(__file__).parents[2]
 ALIVE = "INSERT INTO coverage SELECT role, now(), now() FROM unnest('{graph,scheduler}'::text[]) AS role"
@@ -187,7 +187,7 @@ def test_where_a_login_is_needed_there_must_be_a_token(ask: Ask, execute: Callab
 def test_a_transaction_that_somebody_forgot_is_found(database_url: str) -> None:
     async def look() -> list[tuple[int, str, float]]:
         from db.connection import session_factory
-        from db.vitals import forgotten
+        from db.health_queries import forgotten
 
         other: Any = await connect_raw(database_url, application="psql")
         await other.execute("BEGIN")

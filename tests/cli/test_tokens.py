@@ -19,8 +19,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.app import app
-from db import embedded, tokens
+from db import tokens
 from db.connection import connect_raw, create_engine, session_factory
+from db.embedded import server as embedded
 from db.models import Token
 
 Run = Callable[..., Result]

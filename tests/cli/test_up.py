@@ -19,7 +19,8 @@ import pytest
 import settings as knobs
 from cli.children import Record, Roster
 from cli.ports import choose_port, local_url, probe_url, require_free
-from db import connection, embedded, schema
+from db import connection, schema
+from db.embedded import server as embedded
 
 Eventually = Callable[..., None]
 

@@ -30,7 +30,7 @@ from db.connection import (
     create_engine,
     parse_url,
 )
-from db.embedded import EmbeddedServer, serve
+from db.embedded.server import EmbeddedServer, serve
 
 SECRET = "hunter2"
 SSL_REQUEST = 80877103

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from db import attempts, convergence, events, simulations, vitals, watchers
+from db import attempts, convergence, events, health_queries, simulations, watch_leases
 from db.connection import Driver, driver_of
 from db.convergence import START, Column
 
@@ -245,7 +245,7 @@ async def test_all_leases_of_a_process_are_renewed_by_index(filled: Filled) -> N
 
     async def keep(session: AsyncSession) -> None:
         ids = [row["id"] for row in rows]
-        assert await watchers.keep(session, "p1", ids, LEASE) == set(ids)
+        assert await watch_leases.keep(session, "p1", ids, LEASE) == set(ids)
 
     plans = await filled.plans_of(keep)
     assert len(plans) == 1  # one statement for all of them
@@ -254,15 +254,15 @@ async def test_all_leases_of_a_process_are_renewed_by_index(filled: Filled) -> N
 
 async def test_leases_end_and_are_looked_up_by_index(filled: Filled) -> None:
     async def look_and_leave(session: AsyncSession) -> None:
-        await watchers.watched_of(session, [filled.running])
-        await watchers.leave(session, "p1", [filled.running])
+        await watch_leases.watched_of(session, [filled.running])
+        await watch_leases.leave(session, "p1", [filled.running])
 
     assert_by_index(await filled.plans_of(look_and_leave), "pk_watchers", hot=WITH_WATCHERS)
 
 
 async def test_the_unwatched_are_found_among_the_attended_on_machines_only(filled: Filled) -> None:
     async def find(session: AsyncSession) -> None:
-        assert len(await watchers.find_unwatched(session, attempts.coverage_gap(LEASE))) == 50
+        assert len(await watch_leases.find_unwatched(session, attempts.coverage_gap(LEASE))) == 50
 
     plans = await filled.plans_of(find)
     assert_by_index(plans, "ix_simulations_attended", "pk_watchers", hot=WITH_WATCHERS)
@@ -270,11 +270,11 @@ async def test_the_unwatched_are_found_among_the_attended_on_machines_only(fille
 
 async def test_what_is_forgotten_is_found_without_a_walk_through_all_simulations(filled: Filled) -> None:
     async def sweep(session: AsyncSession) -> None:
-        await watchers.sweep(session, LEASE)
+        await watch_leases.sweep(session, LEASE)
 
     assert_by_index(await filled.plans_of(sweep))
 
 
 async def test_how_it_is_doing_is_read_without_what_has_ended(filled: Filled) -> None:
-    plans = await filled.plans_of(lambda session: vitals.read(session, LEASE))
+    plans = await filled.plans_of(lambda session: health_queries.read(session, LEASE))
     assert_by_index(plans, "ix_attempts_lost")

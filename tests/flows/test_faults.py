@@ -18,7 +18,7 @@ from live import BRISK, Service, eventually, free_port, held, kill, part_on, poi
 from observers import Watch, Witness
 
 from cli.errors import ExitCode
-from db.embedded import EmbeddedServer, serve
+from db.embedded.server import EmbeddedServer, serve
 from db.schema import upgrade
 
 FEW = 5  # points to see before something happens

@@ -34,12 +34,12 @@ from db.events import PLANNER, Actor
 from db.lifecycle import Assignment, Ending
 from db.models import Base
 from db.states import Reason
-from graph.closing import Closing
 from graph.context import Context, Sessions
-from graph.hub import Hub
+from graph.http.dashboard_files import Window
+from graph.http.shutdown import Closing
+from graph.live.hub import Hub
 from graph.schema import build_schema
 from graph.server import Server, build_config
-from graph.window import Window
 from settings import Settings
 
 PATIENCE_SECONDS = 20  # a bound for what takes milliseconds: the machine may be busy
@@ -493,10 +493,10 @@ def wait_until() -> Callable[[Callable[[], bool], str], Awaitable[None]]:
 @pytest.fixture
 def only_hints(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody looks by timer: what arrives was announced."""
-    monkeypatch.setattr("graph.hub.LOOK_AGAIN_SECONDS", 3_600)
+    monkeypatch.setattr("graph.live.hub.LOOK_AGAIN_SECONDS", 3_600)
 
 
 @pytest.fixture
 def only_timers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where notifications are off, the timer ticks faster than in earnest."""
-    monkeypatch.setattr("graph.hub.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("graph.live.hub.POLL_SECONDS", 0.05)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from db.connection import DatabaseUnreachable, connect_raw
-from db.embedded import EmbeddedServer
+from db.embedded.server import EmbeddedServer
 from db.schema import SchemaMismatch
 from graph.app import check_database, create_app
 from settings import Settings

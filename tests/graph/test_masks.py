@@ -11,9 +11,9 @@ from graphql import GraphQLBoolean, GraphQLError, GraphQLField, GraphQLInt, Grap
 from sqlalchemy.exc import IntegrityError
 from structlog.testing import capture_logs
 
-from graph.access import LOOPBACK
-from graph.documents import Judgement
+from graph.auth.access import LOOPBACK
 from graph.errors import BadInput, NotFound
+from graph.operation.documents import Judgement
 from graph.schema import Schema, build_schema
 
 MASK = "Something went wrong on the server."

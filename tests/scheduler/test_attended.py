@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from db import lifecycle, watchers
+from db import lifecycle, watch_leases
 from db.events import Actor
 from db.lifecycle import Ending
 from db.states import Reason
@@ -32,7 +32,7 @@ async def attended(world: World, **given: Any) -> int:
 
 async def watch(world: World, *ids: int) -> None:
     async with world.sessions.begin() as session:
-        assert await watchers.keep(session, "somebody's process", ids, LEASE) == set(ids)
+        assert await watch_leases.keep(session, "somebody's process", ids, LEASE) == set(ids)
 
 
 async def leave(world: World) -> None:
@@ -198,4 +198,4 @@ async def test_leases_of_what_has_ended_are_forgotten(world: World, planner: Pla
     await world.cancel(simulation_id)
     await planner.tick()
     async with world.sessions() as session:
-        assert await watchers.watched_of(session, [simulation_id]) == frozenset()
+        assert await watch_leases.watched_of(session, [simulation_id]) == frozenset()

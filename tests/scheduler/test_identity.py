@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from db.data_directory import EmbeddedError
+from db.embedded.data_directory import EmbeddedError
 from scheduler.identity import HostTaken, this_host
 
 

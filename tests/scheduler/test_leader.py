@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from db.connection import connect_raw
-from db.vitals import LEADER_LOCK
+from db.health_queries import LEADER_LOCK
 from scheduler.leader import Leadership, leadership
 
 

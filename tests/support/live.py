@@ -26,9 +26,9 @@ from gql import Client, GraphQLRequest
 from gql.transport.exceptions import TransportError
 from gql.transport.websockets import WebsocketsTransport
 
-from db.cluster import find_postmaster
 from db.connection import connect_raw
-from db.embedded import find_url
+from db.embedded.cluster import find_postmaster
+from db.embedded.server import find_url
 from db.public_ids import decode
 
 ROOT = Path(__file__).parents[2]

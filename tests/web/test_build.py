@@ -200,6 +200,7 @@ def test_a_wheel_has_the_pages_in_it(tmp_path: Path) -> None:
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"graph/dist/index.html", "graph/dist/graphiql.html", "graph/building.html", "graph/schema.graphql"} <= names
+    pages = {"graph/dist/index.html", "graph/dist/graphiql.html", "graph/http/build_status_page.html"}
+    assert pages | {"graph/schema.graphql"} <= names
     assert any(name.startswith("graph/dist/assets/") and name.endswith(".js.br") for name in names)
     assert not [name for name in names if name.startswith(("web/", "tests/"))]

@@ -1,4 +1,4 @@
-/** Which page is at which address. graph serves the same page for all of them (graph/window.py). */
+/** Which page is at which address. graph serves the same page for all of them (graph/http/dashboard_files.py). */
 import { createRouter } from 'sv-router';
 
 import NotFound from './NotFound.svelte';

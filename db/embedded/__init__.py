@@ -1,0 +1,1 @@
+"""The embedded PostgreSQL server: programs, data directory, cluster, start and stop."""

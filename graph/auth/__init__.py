@@ -1,0 +1,1 @@
+"""Who asks: tokens, cookies, log-ins, and what ends with them."""

@@ -1,0 +1,118 @@
+"""Who is subscribed to a convergence in this process, and the leases by which the database knows of it.
+
+`Watching` counts subscribers; `watched` round a subscription is all that a resolver has to do. A task takes a lease
+(`db.watchers`) on each attended simulation that has subscribers here, within milliseconds of the first, and renews
+them all in one statement, as often as the process beats. When the last subscriber leaves, the lease ends at once; when
+the process crashes, it runs out.
+
+While the database is away the task tries again, and then tells it how things stand by then: a subscriber who came and
+left in between was never there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import timedelta
+from uuid import uuid4
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db import attempts, watch_leases
+from graph.errors import DATABASE_AWAY
+
+log = structlog.get_logger()
+
+COLLECT_SECONDS = 0.01  # who comes and leaves within this time goes into one transaction
+RETRY_SECONDS = 0.5  # while the database does not answer
+LAST_WORD_SECONDS = 2.0  # how long the end waits for the leases to be ended
+
+
+class Watching:
+    """The subscribers of one graph process, by simulation."""
+
+    def __init__(self, sessions: async_sessionmaker[AsyncSession], lease: timedelta) -> None:
+        """lease: of attempts; those of watchers are as short as the silence in which a graph process still covers."""
+        self.name = uuid4().hex  # of this watcher: each start of a process is another one
+        self._sessions = sessions
+        self._lease = attempts.coverage_gap(lease)
+        self._period_seconds = attempts.beat_period(lease).total_seconds()
+        self._subscribers: Counter[int] = Counter()
+        self._leaseless = set[int]()  # have subscribers, need no lease: not attended, or ended
+        self._held = set[int]()  # a lease was taken, as far as the database has said so
+        self._perhaps_held = set[int]()  # or has not said so: to be ended when the last subscriber leaves
+        self._changed = asyncio.Event()
+        self._is_ending = False
+
+    @contextmanager
+    def watched(self, simulation_id: int) -> Iterator[None]:
+        """Somebody watches this simulation while the block runs."""
+        self._subscribers[simulation_id] += 1
+        if self._subscribers[simulation_id] == 1:
+            self._changed.set()
+        try:
+            yield
+        finally:
+            self._subscribers[simulation_id] -= 1
+            if not self._subscribers[simulation_id]:
+                del self._subscribers[simulation_id]
+                self._leaseless.discard(simulation_id)
+                if simulation_id in self._perhaps_held:
+                    self._changed.set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep the leases while the block runs, and end them with it."""
+        task = asyncio.create_task(self._keep(), name="watching")
+        try:
+            yield
+        finally:
+            self._is_ending = True  # not cancelled in the midst of connecting: it would leave half a connection behind
+            self._changed.set()
+            _, unfinished = await asyncio.wait({task}, timeout=LAST_WORD_SECONDS)
+            for each in unfinished:
+                each.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def run_once(self, *, renew: bool) -> None:
+        """Tell the database who has come and who has left; with `renew`, that all others are still here."""
+        wanted = self._subscribers.keys() - self._leaseless if not self._is_ending else set[int]()
+        left = self._perhaps_held - wanted
+        asked = wanted if renew else wanted - self._held
+        if not asked and not left:
+            return
+        self._perhaps_held |= asked
+        async with self._sessions() as session, session.begin():
+            await watch_leases.leave(session, self.name, left)
+            kept = await watch_leases.keep(session, self.name, asked, self._lease)
+            await watch_leases.announce(session, kept - self._held)
+        gone = left | (asked - kept)
+        self._perhaps_held -= gone
+        self._held = (self._held | kept) - gone
+        self._leaseless |= (asked - kept) & self._subscribers.keys()
+
+    async def _keep(self) -> None:
+        clock = asyncio.get_running_loop().time
+        due_at, failing, ended = clock(), False, False
+        while not ended:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due_at):
+                    await self._changed.wait()
+                    await asyncio.sleep(COLLECT_SECONDS)
+            self._changed.clear()
+            renew = clock() >= due_at
+            ended = self._is_ending  # this round is the last one
+            try:
+                await self.run_once(renew=renew)
+                failing = False
+            except Exception as error:  # whatever it is: leases that nobody renews stop what is watched
+                if not failing:
+                    is_defect = not isinstance(error, DATABASE_AWAY)
+                    log.warning("watchers_not_told", error=str(error), exc_info=is_defect)
+                failing, due_at = True, clock() + min(RETRY_SECONDS, self._period_seconds)
+            else:
+                if renew:
+                    due_at = clock() + self._period_seconds

@@ -1,0 +1,57 @@
+"""What a graph process counts of itself, for `/metrics` (http/metrics_endpoint.py): what only grows, and a few gauges.
+
+Counted is once for a request, a report and a broadcast, never once for a subscriber: deliveries are a thousand times as
+many. A delivery's lag is the time from when this process knew of new points, because it had committed them or was told
+of them, until all who wait at the end of that log had been sent them; whoever fell behind reads at its own pace.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+DELIVERY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Meters:
+    """The counters of one process. Names as Prometheus wants them: base units, `_total` for what only grows."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._reports = Counter(
+            "simulations_reports", "Reports of supervisors that were stored here.", registry=self.registry
+        )
+        self._points = Counter("simulations_points", "Points in them, over all metrics.", registry=self.registry)
+        self._delivery = Histogram(
+            "simulations_delivery_seconds",
+            "From knowing of new points until all who wait for them here had been sent them.",
+            buckets=DELIVERY_BUCKETS,
+            registry=self.registry,
+        )
+        self._requests = Histogram(
+            "simulations_http_request_seconds",
+            "HTTP requests, streams left out, to the end of their answers.",
+            ("path", "status"),
+            buckets=REQUEST_BUCKETS,
+            registry=self.registry,
+        )
+        self.sockets = Gauge("simulations_sockets", "WebSockets that are open here.", registry=self.registry)
+        self._of_request: dict[tuple[str, int], Histogram] = {}  # `labels()` looks and locks anew each time
+
+    def stored(self, points: int) -> None:
+        """A report was stored."""
+        self._reports.inc()
+        self._points.inc(points)
+
+    def delivered(self, seconds: float) -> None:
+        """New points were sent to all who waited for them."""
+        self._delivery.observe(seconds)
+
+    def answered(self, path: str, status: int, seconds: float) -> None:
+        """A request was answered. path: one of few."""
+        key = (path, status)
+        found = self._of_request.get(key)
+        if found is None:
+            found = self._of_request[key] = self._requests.labels(path, str(status))
+        found.observe(seconds)

@@ -1,0 +1,1 @@
+"""What is checked about an operation before it runs: limits, complexity, documents."""

@@ -1,0 +1,139 @@
+"""From the text of an operation to a document that may be executed: parsed, judged and priced, once for each text.
+
+What does not depend on who asks and with which values is kept: the document, that it is valid, and its price as a
+function of the variables. Only valid documents are kept, so no verdict of one viewer can reach another. The store is
+bounded in entries and in tokens; a text that is new pushes out the one that was not asked for longest, and a big one
+is not kept at all.
+
+It is an extension of the schema, so HTTP, WebSocket and SSE get the same judgement. What it refuses, it leaves in
+`pre_execution_errors`; it never raises. (Strawberry's own caches keep a document whatever its size, and its limiters
+visit a fragment again for each spread.)
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graphql import DocumentNode, GraphQLError, GraphQLSchema, OperationType, validate
+from graphql.validation import specified_rules
+from strawberry.extensions import SchemaExtension
+from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
+from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
+
+from graph.errors import Hidden, SafeError, TooCostly
+from graph.operation.complexity import Price, prices
+from graph.operation.introspection import introspects, may_introspect
+from graph.operation.limits import Limits, breaches
+
+CACHED_DOCUMENTS = 512  # different texts; a dashboard and its programs have some dozens
+CACHED_TOKENS = 60_000  # of all of them, about 35 MB: a token takes up to 600 bytes with its node
+MOST_TOKENS = 1_000  # of a document that is kept
+CHARACTERS_PER_TOKEN = 16  # a long string or comment weighs as much as so many tokens
+MOST_ERRORS = 20  # of one document; then its validation ends
+RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)  # as Strawberry has them
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A valid document, and what else is known of it."""
+
+    document: DocumentNode
+    introspects: bool
+    prices: Mapping[str | None, Price]
+
+
+class Documents:
+    """The documents of one schema that were asked for last."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.tokens = 0
+        self._kept: OrderedDict[str, tuple[Judged, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def find(self, text: str) -> Judged | None:
+        """A document that was kept."""
+        found = self._kept.get(text)
+        if found is None:
+            return None
+        self._kept.move_to_end(text)
+        return found[0]
+
+    def keep(self, text: str, judged: Judged) -> None:
+        """Keep a document, unless it is big, and forget what was not asked for longest."""
+        weight = max(_tokens(judged.document), len(text) // CHARACTERS_PER_TOKEN)
+        if weight > MOST_TOKENS or text in self._kept:
+            return
+        self._kept[text] = (judged, weight)
+        self.tokens += weight
+        while len(self._kept) > CACHED_DOCUMENTS or self.tokens > CACHED_TOKENS:
+            _, (_, lost) = self._kept.popitem(last=False)
+            self.tokens -= lost
+
+
+def _tokens(document: DocumentNode) -> int:
+    token, count = document.loc.start_token if document.loc is not None else None, 0
+    while token is not None:
+        token, count = token.next, count + 1
+    return count
+
+
+class Judgement(SchemaExtension):
+    """Judges one operation, and says in `extensions.cost` what it costs."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+        self._judged: Judged | None = None
+        self._cost: int | None = None
+
+    def on_parse(self) -> Iterator[None]:
+        """Put a document into place, or leave it to Strawberry to parse the text as far as the limits go."""
+        operation = self.execution_context
+        operation.parse_options.update(self._documents.limits.parse_options)  # type: ignore[typeddict-item]  # passed on
+        self._judged = self._documents.find(operation.query or "")
+        if self._judged is not None:
+            operation.graphql_document = self._judged.document
+        yield
+
+    def on_validate(self) -> Iterator[None]:
+        self.execution_context.pre_execution_errors = list(self._refusals())
+        yield
+
+    def get_results(self) -> dict[str, Any]:
+        """The cost; not with each event of a subscription, whose readers know it from the first error or not at all."""
+        if self._cost is None or self.execution_context.operation_type.value == OperationType.SUBSCRIPTION.value:
+            return {}
+        return {"cost": {"requested": self._cost, "maximum": self._documents.limits.cost}}
+
+    def _refusals(self) -> Sequence[GraphQLError]:
+        operation, limits = self.execution_context, self._documents.limits
+        document = operation.graphql_document
+        assert document is not None
+        assert operation.query is not None
+        open_to_viewer = may_introspect(operation.context)
+        judged = self._judged
+        if judged is None:
+            schema: GraphQLSchema = operation.schema._schema
+            errors = breaches(document, limits) or validate(
+                schema, document, RULES, MOST_ERRORS, hide_suggestions=not open_to_viewer
+            )
+            if errors:
+                return errors
+            judged = Judged(document, introspects(document), prices(schema, document))
+            self._documents.keep(operation.query, judged)
+        if judged.introspects and not open_to_viewer:
+            return [Hidden("The schema is shown to those who are logged in.")]
+        return self._costs_too_much(judged)
+
+    def _costs_too_much(self, judged: Judged) -> Sequence[SafeError]:
+        operation, limits = self.execution_context, self._documents.limits
+        price = judged.prices.get(operation.operation_name)
+        self._cost = price.of(operation.variables) if price is not None else None
+        if self._cost is not None and self._cost > limits.cost:
+            return [TooCostly(self._cost, limits.cost)]
+        return []

@@ -1,0 +1,1 @@
+"""One module per noun of the schema: thin resolvers, inputs, enums."""

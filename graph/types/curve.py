@@ -1,0 +1,201 @@
+"""A curve read back, thinned to what a screen can show: on `Simulation`, and as the past of a subscription.
+
+Points are chosen, never averaged: the first and the last, the least and the greatest, a null for each stretch that is
+not finite, and in between those by which the shape is seen (MinMaxLTTB: Van Der Donckt et al., "MinMaxLTTB:
+Leveraging MinMax-Preselection to Scale LTTB", IEEE VIS 2023). The numbers are worked on in a thread, and however long
+a curve is, no more than `MOST_HELD` of its points are in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import strawberry
+from numpy.typing import NDArray
+from sqlalchemy.ext.asyncio import AsyncSession
+from tsdownsample import MinMaxLTTBDownsampler
+
+from db import curve, metrics
+from db.convergence import Series
+from db.curve import NEVER, Points
+from graph.context import Info, Sessions
+from graph.errors import BadInput
+from graph.types.scalars import MAX_METRIC_NAME, Step
+
+MOST_POINTS = 100_000  # of one curve in an answer
+MOST_PAST_POINTS = 200_000  # of all curves in the past of a subscription
+MOST_HELD = 2_000_000  # some 60 MB
+FEWEST_FOR_SHAPE = 3  # of LTTB: both ends, and one between
+
+
+@strawberry.type(
+    description="What stands of a metric's points, as columns of equal length, without what later attempts superseded."
+)
+class Curve:
+    metric: str
+    steps: list[Step] = strawberry.field(description="Rising.")
+    values: list[float | None] = strawberry.field(
+        description="Null where the value was not finite: one for each such stretch, as far as maxPoints allows."
+    )
+    elapsed: list[float] = strawberry.field(description="Seconds since the start of the point's attempt.")
+    attempts: list[int] = strawberry.field(description="The number of the attempt that each point is from.")
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What one attempt said, thinned; `cursor` is behind its last batch as of the time of reading."""
+
+    cursor: tuple[int, int]
+    series: tuple[Series, ...]
+
+
+async def of_simulation(
+    info: Info, simulation_id: int, metric: str, from_step: int | None, to_step: int | None, max_points: int
+) -> Curve:
+    if "\0" in metric or not 0 < len(metric) <= MAX_METRIC_NAME:
+        raise BadInput(f"A metric's name has 1 to {MAX_METRIC_NAME} characters, none of them NUL.")
+    limit = points_asked(max_points)
+    found = await thinned(
+        info.context.sessions,
+        simulation_id,
+        metric,
+        limit,
+        low=from_step if from_step is not None else 0,
+        high=to_step if to_step is not None else NEVER,
+    )
+    return Curve(
+        metric=metric,
+        steps=found.steps.tolist(),
+        values=_with_gaps(found.values),
+        elapsed=found.elapsed.tolist(),
+        attempts=found.attempts.tolist(),
+    )
+
+
+def points_asked(max_points: int) -> int:
+    """Judge what a client wants at most. Raises `BadInput`."""
+    if not 1 <= max_points <= MOST_POINTS:
+        raise BadInput(f"maxPoints is from 1 to {MOST_POINTS}, got {max_points}.")
+    return max_points
+
+
+async def past(
+    sessions: Sessions, simulation_id: int, wanted: frozenset[str] | None, max_points: int
+) -> Sequence[Past]:
+    """The log up to now, an element per attempt that has any, each metric with at most `max_points` points in all.
+
+    With very many metrics they are fewer, so that all of them stay below `MOST_PAST_POINTS`.
+    """
+    async with sessions() as session:
+        ends = await curve.ends(session, simulation_id)
+        names = [name for name in await metrics.names(session, simulation_id) if wanted is None or name in wanted]
+        limit = max(1, min(max_points, MOST_PAST_POINTS // max(len(names), 1)))
+        series: dict[int, list[Series]] = {attempt: [] for attempt in ends}
+        for name in names:
+            firsts = {part.attempt: part.first_step for part in await curve.parts(session, simulation_id, name)}
+            found = await _read(session, simulation_id, name, limit, ends=ends)
+            for attempt in dict.fromkeys(found.attempts.tolist()):
+                points = found.take(found.attempts == attempt)
+                series[attempt].append(_series(name, points, firsts[attempt] if attempt > 1 else None))
+    return [Past((attempt, batch), tuple(series[attempt])) for attempt, batch in ends.items()]
+
+
+async def thinned(
+    sessions: Sessions, simulation_id: int, metric: str, most: int, *, low: int = 0, high: int = NEVER
+) -> Points:
+    """Read what stands of a metric from step `low` to `high`, both included, and choose at most `most` points."""
+    async with sessions() as session:
+        return await _read(session, simulation_id, metric, most, low=low, high=high)
+
+
+def choose(steps: NDArray[np.int64], values: NDArray[np.float64], most: int) -> NDArray[np.intp]:
+    """Choose at most `most` of the points to show, as rising indices. steps: (n,), rising; values: (n,).
+
+    Kept, in this order as far as there is room: the last point and the first, the least value and the greatest, the
+    begin of each stretch that is not finite (evenly thinned, if they would take more than half of what is left), and
+    the rest for the shape of what is finite.
+    """
+    if len(steps) <= most:
+        return np.arange(len(steps))
+    finite = np.isfinite(values)
+    whole = bool(finite.all())
+    places = np.arange(len(steps)) if whole else np.flatnonzero(finite)
+    kept = [len(steps) - 1, 0]
+    if len(places):
+        known = values if whole else values[places]
+        kept += [int(places[np.argmin(known)]), int(places[np.argmax(known)])]
+    must = np.array(list(dict.fromkeys(kept))[:most], dtype=np.intp)
+    room = most - len(must)
+    if room and not whole:
+        begins = np.flatnonzero(~finite & np.concatenate(([True], finite[:-1])))
+        gaps = _thinned(np.setdiff1d(begins, must), (room + 1) // 2 if len(places) else room)
+        must, room = np.concatenate((must, gaps)), room - len(gaps)
+    if len(places):  # the shape has ends of its own: those that are chosen already take no room
+        room += len(np.intersect1d(places[[0, -1]], must))
+    if room >= FEWEST_FOR_SHAPE and len(places) > room:
+        known = values if whole else values[places]
+        shape = MinMaxLTTBDownsampler().downsample(  # type: ignore[no-untyped-call]  # it has no types
+            steps if whole else steps[places], known, n_out=room
+        )
+        must = np.concatenate((must, places[shape.astype(np.intp)]))
+    elif len(places) <= room:
+        must = np.concatenate((must, places))
+    return np.unique(must)
+
+
+async def _read(
+    session: AsyncSession,
+    simulation_id: int,
+    metric: str,
+    most: int,
+    *,
+    low: int = 0,
+    high: int = NEVER,
+    ends: Mapping[int, int] | None = None,
+) -> Points:
+    """Read what stands of a metric, thinned to `most` points; with `ends`, only as far as those batches."""
+    held: list[Points] = []
+    for part in await curve.parts(session, simulation_id, metric):
+        last_batch = NEVER if ends is None else ends.get(part.attempt, 0)
+        async for page in curve.pages(session, simulation_id, metric, part, low=low, high=high, last_batch=last_batch):
+            held.append(await asyncio.to_thread(page.unpack))
+            if sum(map(len, held)) > MOST_HELD:
+                held = [await asyncio.to_thread(_thin, held, MOST_HELD // 2)]
+    return await asyncio.to_thread(_thin, held, most)
+
+
+def _thin(held: Sequence[Points], most: int) -> Points:
+    points = Points(
+        np.concatenate([each.steps for each in held] or [np.empty(0, np.int64)]),
+        np.concatenate([each.values for each in held] or [np.empty(0, np.float64)]),
+        np.concatenate([each.elapsed for each in held] or [np.empty(0, np.float64)]),
+        np.concatenate([each.attempts for each in held] or [np.empty(0, np.int32)]),
+    )
+    # Supervisors send rising steps; the choice must not fall over one that does not.
+    rises = np.concatenate(([True], points.steps[1:] > np.maximum.accumulate(points.steps)[:-1]))[: len(points)]
+    if not rises.all():
+        points = points.take(rises)
+    return points.take(choose(points.steps, points.values, most))
+
+
+def _thinned(places: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+    """At most `most` of them, evenly."""
+    if len(places) <= most:
+        return places
+    return places[np.linspace(0, len(places) - 1, most).astype(np.intp)]
+
+
+def _series(metric: str, points: Points, supersedes_from: int | None) -> Series:
+    return Series(metric, points.steps.tolist(), points.values.tolist(), points.elapsed.tolist(), supersedes_from)
+
+
+def _with_gaps(values: NDArray[np.float64]) -> list[float | None]:
+    """GraphQL has no NaN: what is not finite is null."""
+    finite = np.isfinite(values)
+    listed: list[float | None] = values.tolist()
+    if finite.all():
+        return listed
+    return [value if known else None for value, known in zip(listed, finite.tolist(), strict=True)]

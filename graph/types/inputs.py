@@ -1,0 +1,268 @@
+"""What is checked before anything is stored: lengths, ranges, characters. Pydantic judges, and each finding becomes a
+user error that names the field. Whether names and ids exist is for the memory to say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, TypeVar
+
+import orjson
+import strawberry
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+)
+from pydantic.alias_generators import to_camel
+from strawberry.types.base import has_object_definition
+
+from db.states import MetricMode, Reason, Role
+from db.watch_leases import LONGEST_GRACE
+from graph.errors import UserError, UserErrorCode
+
+MAX_COMMAND_BYTES = 65_536  # of all words; Linux takes 131,072 in one
+MAX_JSON_BYTES = 65_536
+MAX_JSON_DEPTH = 100  # an answer can hold some 250 levels, and has a few of its own
+MOST_FINDINGS = 50  # in one answer, as GraphQL has them of variables: a body has room for half a million mistakes
+CLEARABLE = frozenset({"gpu_model"})  # null says that there is none
+
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+class Invalid(Exception):
+    """The input breaks rules; one user error for each."""
+
+    def __init__(self, errors: list[UserError]) -> None:
+        super().__init__(f"{len(errors)} errors")
+        self.errors = errors
+
+
+def _no_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not contain NUL characters")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode, without lone surrogates") from None
+    return text
+
+
+def _one_line(text: str) -> str:
+    if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in text):
+        raise ValueError("must not contain control characters")
+    return _no_nul(text)
+
+
+def _storable(value: dict[str, Any]) -> dict[str, Any]:
+    """JSON as Postgres can keep it and an answer can hold it: of bounded size and depth, without NUL."""
+    if _is_deeper(value, MAX_JSON_DEPTH):
+        raise ValueError(f"has more than {MAX_JSON_DEPTH} levels")
+    try:
+        json.dumps(value, allow_nan=False)  # orjson would write null for what a number like 1e999 is read as
+    except ValueError:
+        raise ValueError("has a number that is too large for JSON, or is none") from None
+    try:
+        encoded = orjson.dumps(value)
+    except (orjson.JSONEncodeError, RecursionError) as error:
+        raise ValueError(f"can't be stored as JSON: {error}") from None
+    if len(encoded) > MAX_JSON_BYTES:
+        raise ValueError(f"has {len(encoded)} bytes as JSON: at most {MAX_JSON_BYTES}")
+    if b"\\u0000" in encoded:
+        raise ValueError("must not contain NUL characters")
+    return value
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether more than so many objects and lists lie in one another."""
+    below = [value]
+    for _ in range(levels):
+        nested = (each for each in below if isinstance(each, dict | list))
+        below = [inner for each in nested for inner in (each.values() if isinstance(each, dict) else each)]
+        if not below:
+            return False
+    return any(isinstance(each, dict | list) for each in below)
+
+
+def _at_most(items: int) -> BeforeValidator:
+    """Count first: Pydantic judges all items of a list, and counts only those that are good."""
+
+    def counted(given: object) -> object:
+        if isinstance(given, list | tuple | dict) and len(given) > items:
+            raise ValueError(f"has at most {items:,} items, and this has {len(given):,}")
+        return given
+
+    return BeforeValidator(counted)
+
+
+def _variable(name: str) -> str:
+    if not name or "=" in name or "\0" in name:
+        raise ValueError("names of variables must not be empty or contain = or NUL")
+    if name.startswith("SIMULATION_"):
+        raise ValueError("names that begin with SIMULATION_ are the service's own")
+    return name
+
+
+def _command(entrypoint: tuple[str, ...]) -> tuple[str, ...]:
+    if not entrypoint[0].strip():
+        raise ValueError("the first word is the program to run, and is empty")
+    size = sum(len(word.encode()) for word in entrypoint)
+    if size > MAX_COMMAND_BYTES:
+        raise ValueError(f"has {size:,} bytes: at most {MAX_COMMAND_BYTES:,}; put a long program into a file")
+    return entrypoint
+
+
+def _retryable(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
+    for reason in reasons:
+        if reason not in RETRYABLE:
+            raise ValueError(f"{reason} can't be retried: only {', '.join(RETRYABLE)}")
+    return reasons
+
+
+def _named_once(metrics: tuple[MetricAsked, ...]) -> tuple[MetricAsked, ...]:
+    names = [metric.name for metric in metrics]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} is named more than once")
+    return metrics
+
+
+def _of_attended(seconds: int, checked: ValidationInfo) -> int:
+    if checked.data.get("attended") is False:
+        raise ValueError("means something only with attended: true")
+    return seconds
+
+
+RETRYABLE = (Reason.MACHINE_LOST, Reason.EXIT_CODE, Reason.LAUNCH_ERROR)
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_one_line)]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_one_line)]
+Argument = Annotated[str, StringConstraints(max_length=MAX_COMMAND_BYTES), AfterValidator(_no_nul)]
+PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_no_nul)]
+Json = Annotated[dict[str, Any], AfterValidator(_storable)]
+Labels = Annotated[dict[Word, Word], _at_most(100)]
+Variables = Annotated[  # more of them have no room in MAX_JSON_BYTES
+    dict[Annotated[str, AfterValidator(_variable)], Argument], _at_most(10_000), AfterValidator(_storable)
+]
+Price = Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=6, allow_inf_nan=False)]
+Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+SmallInt = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+
+class ResourcesAsked(_Model):
+    cpus: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] = 1.0
+    memory_gib: Annotated[Finite, Field(le=10_000_000)] = 0.0
+    gpus: Annotated[int, Field(ge=0, le=10_000)] = 0
+    gpu_model: Word | None = None
+    labels: Labels = {}
+    machine: str | None = None
+    max_price_per_hour: Price | None = None
+
+
+class LimitsAsked(_Model):
+    max_runtime_seconds: Annotated[int, Field(ge=1, le=31_622_400)] | None = None  # a year
+    max_retries: Annotated[int, Field(ge=0, le=1_000)] = 3
+    retry_on: Annotated[tuple[Reason, ...], _at_most(10), AfterValidator(_retryable)] = (Reason.MACHINE_LOST,)
+
+
+class MetricAsked(_Model):
+    name: Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_no_nul)]  # as in scalars.py
+    mode: MetricMode
+
+
+class SimulationAsked(_Model):
+    name: Name | None = None
+    entrypoint: Annotated[tuple[Argument, ...], _at_most(1_000), Field(min_length=1), AfterValidator(_command)]
+    project: Name = "default"
+    parameters: Json = {}
+    environment: Variables = {}
+    working_directory: PathText | None = None
+    tags: Annotated[tuple[Word, ...], _at_most(50)] = ()
+    resources: ResourcesAsked = ResourcesAsked()
+    priority: SmallInt = 0
+    limits: LimitsAsked = LimitsAsked()
+    metrics: Annotated[tuple[MetricAsked, ...], _at_most(100), AfterValidator(_named_once)] = ()
+    attended: bool = False
+    attended_grace_seconds: Annotated[
+        int, Field(ge=1, le=int(LONGEST_GRACE.total_seconds())), AfterValidator(_of_attended)
+    ] = 60
+    client_key: Word | None = None
+
+
+class MachineAsked(_Model):
+    name: Name
+    host: Word | None = None
+    cpus: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
+    memory_gib: Annotated[Finite, Field(le=10_000_000)]
+    gpus: Annotated[int, Field(ge=0, le=10_000)] = 0
+    gpu_model: Word | None = None
+    labels: Labels = {}
+    price_per_hour: Price = Decimal(0)
+
+
+class MachineChanged(_Model):
+    name: Name | None = None
+    cpus: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None = None
+    memory_gib: Annotated[Finite, Field(le=10_000_000)] | None = None
+    gpus: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    gpu_model: Word | None = None
+    labels: Labels | None = None
+    price_per_hour: Price | None = None
+
+
+class TokenAsked(_Model):
+    name: Name
+    role: Role
+    projects: Annotated[tuple[str, ...], _at_most(1_000), Field(min_length=1)] | None = None
+    expires_in_seconds: Annotated[int, Field(ge=1)] | None = None  # as GraphQL's Int goes: 68 years
+
+
+def check(model: type[Checked], given: object) -> Checked:
+    """Judge a Strawberry input. Raises `Invalid` with what is wrong: not with the first alone, nor without end."""
+    try:
+        return model.model_validate(_plain(given))
+    except ValidationError as error:
+        problems = error.errors()
+        # A list that lost its bad items is called too short as well: that is no mistake of its own.
+        bad_items = {problem["loc"][:-1] for problem in problems}
+        raise Invalid(
+            [
+                _user_error(problem["loc"], problem["msg"])
+                for problem in problems
+                if problem["type"] != "too_short" or problem["loc"] not in bad_items
+            ][:MOST_FINDINGS]
+        ) from None
+
+
+def _plain(given: object) -> object:
+    """An input as a mapping, by the names that clients know.
+
+    What was left out stays out, so that defaults have one place: the models here. So does null, which is what typed
+    clients send for it, except where it has a meaning of its own.
+    """
+    if has_object_definition(given):  # not every definition: the members of an enum have one too
+        fields: Mapping[str, object] = vars(given)
+        return {
+            to_camel(name): _plain(value)
+            for name, value in fields.items()
+            if value is not strawberry.UNSET and (value is not None or name in CLEARABLE)
+        }
+    if isinstance(given, list):
+        return [_plain(each) for each in given]
+    return given
+
+
+def _user_error(location: tuple[int | str, ...], message: str) -> UserError:
+    sentence = message.removeprefix("Value error, ").replace("dictionary", "JSON object")
+    path = [str(part) for part in location if part != "[key]"]
+    return UserError(code=UserErrorCode.INVALID, message=f"{'.'.join(path[:4])[:120]}: {sentence}", field=path[:8])

@@ -1,0 +1,242 @@
+"""Machines as clients see them: the type, its list, its mutations."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from decimal import Decimal
+from typing import Self
+
+import strawberry
+from strawberry import relay
+from strawberry.scalars import JSON
+
+from db import errors, machines, models
+from db.notifications import Channel
+from graph.context import Info
+from graph.errors import UserError, refusals_told, user_error
+from graph.types import pages
+from graph.types.enums import MachineState
+from graph.types.ids import number_asked, number_of
+from graph.types.inputs import Invalid, MachineAsked, MachineChanged, check
+from graph.types.simulation import Simulation
+
+
+@strawberry.type(description="What a machine has.")
+class Resources:
+    cpus: float
+    memory_gib: float
+    gpus: int
+    gpu_model: str | None
+
+
+@strawberry.type(description="What is free on a machine.")
+class Free:
+    cpus: float
+    memory_gib: float
+    gpus: int
+
+
+@strawberry.type(description="Something that runs simulations, several at once as far as it has room.")
+class Machine(relay.Node):
+    id: relay.NodeID[int]
+    row: strawberry.Private[models.Machine]
+    name: str
+    engine: str = strawberry.field(description="What starts work on it: local.")
+    host: str | None = strawberry.field(description="The id of the host it is a part of.")
+    declared: bool = strawberry.field(description="Made by createMachine, not found by its engine.")
+    resources: Resources
+    labels: JSON = strawberry.field(description="An object of strings, for requirements to match.")
+    price_per_hour: Decimal = strawberry.field(description="Of the whole machine.")
+    draining: bool = strawberry.field(description="Whether drainMachine was the last word.")
+    heartbeat_at: datetime | None = strawberry.field(description="When it was last heard of.")
+    created_at: datetime
+
+    @strawberry.field(description="The currency of this installation's prices (ISO 4217).")
+    def currency(self, info: Info) -> str:
+        return info.context.settings.currency
+
+    @strawberry.field
+    async def state(self, info: Info) -> MachineState:
+        return await info.context.loaders.machine_state.load(self.row.id)
+
+    @strawberry.field(description="When it was drained; null if it is not.")
+    async def draining_since(self, info: Info) -> datetime | None:
+        return await info.context.loaders.drained_at.load(self.row.id) if self.row.draining else None
+
+    @strawberry.field(description="What no simulation on it holds.")
+    async def free(self, info: Info) -> Free:
+        used = await info.context.loaders.usage.load(self.row.id)
+        return Free(
+            cpus=round(max(0.0, self.row.cpus - used.cpus), 6),
+            memory_gib=round(max(0.0, self.row.memory_gib - used.memory_gib), 6),
+            gpus=max(0, self.row.gpus - used.gpus),
+        )
+
+    @strawberry.field(description="What is on it now.")
+    async def simulations(self, info: Info) -> list[Simulation]:
+        used = await info.context.loaders.usage.load(self.row.id)
+        rows = await info.context.loaders.simulation.load_many(list(used.simulation_ids))
+        return [Simulation.of(row) for row in rows if row is not None]
+
+    @classmethod
+    def of(cls, row: models.Machine) -> Self:
+        return cls(
+            id=row.id, row=row, name=row.name, engine=row.engine, host=row.host, declared=row.declared,
+            resources=Resources(
+                cpus=row.cpus, memory_gib=row.memory_gib, gpus=row.gpus, gpu_model=row.gpu_model
+            ),
+            labels=JSON(row.labels), price_per_hour=row.price_per_hour, draining=row.draining,
+            heartbeat_at=row.heartbeat_at, created_at=row.created_at,
+        )  # fmt: skip
+
+
+@strawberry.type(description="Machines, by name.")
+class MachineConnection:
+    wanted: strawberry.Private[machines.Filter]
+    edges: list[pages.Edge[Machine]]
+    nodes: list[Machine]
+    page_info: relay.PageInfo
+
+    @strawberry.field(description="How many there are on all pages.")
+    async def total_count(self, info: Info) -> int:
+        async with info.context.sessions() as session:
+            return await machines.count_matching(session, self.wanted, info.context.lease)
+
+
+# --- queries ---------------------------------------------------------------------------------------------------
+
+
+async def find(info: Info, number: int) -> Machine | None:
+    row = await info.context.loaders.machine.load(number)
+    return Machine.of(row) if row is not None else None
+
+
+async def page(
+    info: Info, wanted: machines.Filter, *, descending: bool, first: int, after: str | None
+) -> MachineConnection:
+    with refusals_told():
+        async with info.context.sessions() as session:
+            found = await machines.page_matching(
+                session, wanted, info.context.lease, descending=descending, first=pages.size(first), after=after
+            )
+    edges, nodes, page_info = pages.edges(found, Machine.of)
+    return MachineConnection(wanted=wanted, edges=edges, nodes=nodes, page_info=page_info)
+
+
+# --- mutations -------------------------------------------------------------------------------------------------
+
+
+@strawberry.input(description="A part of a scheduler's host, as a machine of its own.")
+class CreateMachineInput:
+    name: str
+    cpus: float
+    memory_gib: float
+    gpus: int = 0
+    gpu_model: str | None = None
+    labels: JSON | None = strawberry.field(default=strawberry.UNSET, description="An object of strings.")
+    price_per_hour: Decimal = strawberry.field(default=Decimal(0), description="Of the whole machine.")
+    host: str | None = strawberry.field(default=None, description="Its id or name; not needed if there is only one.")
+
+
+@strawberry.input(
+    description="What is left out, or null, stays as it is. What runs is billed as it was when it was assigned."
+)
+class UpdateMachineInput:
+    id: strawberry.ID
+    name: str | None = strawberry.UNSET
+    cpus: float | None = strawberry.UNSET
+    memory_gib: float | None = strawberry.UNSET
+    gpus: int | None = strawberry.UNSET
+    gpu_model: str | None = strawberry.field(default=strawberry.UNSET, description="Null: it is not known.")
+    labels: JSON | None = strawberry.field(default=strawberry.UNSET, description="An object of strings, all of them.")
+    price_per_hour: Decimal | None = strawberry.field(default=strawberry.UNSET, description="Of the whole machine.")
+
+
+@strawberry.input(description="Which machine.")
+class MachineInput:
+    id: strawberry.ID
+
+
+@strawberry.type(description="The machine, or why not.")
+class MachinePayload:
+    machine: Machine | None = None
+    user_errors: list[UserError] = strawberry.field(default_factory=list)
+
+
+@strawberry.type(description="What was deleted, or why not.")
+class DeleteMachinePayload:
+    deleted_id: strawberry.ID | None = strawberry.field(default=None, description="Null if it is still there.")
+    user_errors: list[UserError] = strawberry.field(default_factory=list)
+
+
+async def create(info: Info, given: CreateMachineInput) -> MachinePayload:
+    try:
+        asked = check(MachineAsked, given)
+        wanted = machines.Declared(
+            name=asked.name, host=asked.host, cpus=asked.cpus, memory_gib=asked.memory_gib, gpus=asked.gpus,
+            gpu_model=asked.gpu_model, labels=asked.labels, price_per_hour=asked.price_per_hour,
+        )  # fmt: skip
+        async with info.context.sessions() as session, session.begin():
+            return MachinePayload(machine=Machine.of(await machines.declare(session, wanted, info.context.actor)))
+    except Invalid as invalid:
+        return MachinePayload(user_errors=invalid.errors)
+    except errors.Refusal as refusal:
+        return MachinePayload(user_errors=[user_error(refusal)])
+
+
+async def update(info: Info, given: UpdateMachineInput) -> MachinePayload:
+    try:
+        number = number_of(given.id, "Machine")
+        asked = check(MachineChanged, given)
+        values = {name: getattr(asked, name) for name in asked.model_fields_set}
+        async with info.context.sessions() as session, session.begin():
+            row = await machines.change(session, number, values, info.context.actor)
+            return MachinePayload(machine=Machine.of(row))
+    except Invalid as invalid:
+        return MachinePayload(user_errors=invalid.errors)
+    except errors.Refusal as refusal:
+        return MachinePayload(user_errors=[user_error(refusal)])
+
+
+async def set_draining(info: Info, public_id: str, draining: bool) -> MachinePayload:
+    try:
+        number = number_of(public_id, "Machine")
+        verb = machines.drain if draining else machines.resume
+        async with info.context.sessions() as session, session.begin():
+            return MachinePayload(machine=Machine.of(await verb(session, number, info.context.actor)))
+    except errors.Refusal as refusal:
+        return MachinePayload(user_errors=[user_error(refusal)])
+
+
+async def delete(info: Info, public_id: str) -> DeleteMachinePayload:
+    try:
+        number = number_of(public_id, "Machine")
+        async with info.context.sessions() as session, session.begin():
+            await machines.delete_idle(session, number, info.context.actor)
+        return DeleteMachinePayload(deleted_id=strawberry.ID(public_id))
+    except errors.Refusal as refusal:
+        return DeleteMachinePayload(user_errors=[user_error(refusal)])
+
+
+# --- subscription ----------------------------------------------------------------------------------------------
+
+
+async def changed(info: Info, public_id: str | None) -> AsyncIterator[Machine]:
+    """The newest state of each machine that changed, from now on."""
+    number = number_asked(public_id, "Machine") if public_id is not None else None
+    shown: dict[int, tuple[object, ...]] = {}
+    with info.context.hub.changes(Channel.MACHINES) as changes:
+        while True:
+            ids = await changes.next()
+            async with info.context.sessions() as session:
+                rows = await (machines.every(session) if ids is None else machines.by_ids(session, ids))
+                states = await machines.states_of(session, [row.id for row in rows], info.context.lease)
+            for row in sorted(rows, key=lambda row: row.id):
+                face = (
+                    row.name, states.get(row.id), row.cpus, row.memory_gib, row.gpus, row.gpu_model, row.labels,
+                    row.price_per_hour,
+                )  # fmt: skip
+                if number in (None, row.id) and shown.get(row.id) != face:
+                    shown[row.id] = face
+                    yield Machine.of(row)

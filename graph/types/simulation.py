@@ -1,0 +1,506 @@
+"""Simulations as clients see them: the type, its lists, its mutations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Self
+
+import strawberry
+from strawberry import relay
+from strawberry.scalars import JSON
+
+from db import attempts, errors, events, machines, models, projects, simulations
+from db.notifications import Channel
+from db.simulations import Wanted
+from graph.context import Info
+from graph.errors import UserError, UserErrorCode, refusals_told, user_error
+from graph.http.admission import client_of
+from graph.types import curve, pages
+from graph.types.cost import Cost
+from graph.types.curve import Curve
+from graph.types.enums import OrderDirection, Reason, SimulationOrder, SimulationState, Sort, WaitingReason
+from graph.types.ids import number_asked, number_of
+from graph.types.inputs import Invalid, SimulationAsked, check
+from graph.types.log import LogConnection, page_of_log
+from graph.types.metric import Metric, MetricInput, usual_mode
+from graph.types.naming import name_of
+from graph.types.project import Project
+from graph.types.scalars import Step
+
+if TYPE_CHECKING:
+    from graph.types.machine import Machine
+
+LazyMachine = Annotated["Machine", strawberry.lazy("graph.types.machine")]
+
+
+@strawberry.type(description="Why a queued simulation has no machine yet.")
+class Waiting:
+    reason: WaitingReason = strawberry.field(description="For programs.")
+    detail: str = strawberry.field(description="A sentence.")
+
+
+@strawberry.type(description="An intent to stop a simulation that is on a machine.")
+class StopWanted:
+    reason: Reason = strawberry.field(description="What it will have ended for, once it has.")
+    by: str = strawberry.field(description="Who wants it.")
+    at: datetime = strawberry.field(description="Since when.")
+
+
+@strawberry.type(description="What a machine must have, for a simulation to be placed on it.")
+class Requirements:
+    machine_number: strawberry.Private[int | None]
+    cpus: float
+    memory_gib: float
+    gpus: int
+    gpu_model: str | None = strawberry.field(description="Part of the model's name, in any case: A100.")
+    labels: JSON = strawberry.field(description="All of these, with these values.")
+    machine_name: str | None = strawberry.field(description="Only on this one.")
+    max_price_per_hour: Decimal | None = strawberry.field(
+        description="Of the share that would be billed, in the installation's currency."
+    )
+
+    @strawberry.field(description="Only on this one; null once it was deleted.")
+    async def machine(self, info: Info) -> LazyMachine | None:
+        from graph.types.machine import find
+
+        return await find(info, self.machine_number) if self.machine_number is not None else None
+
+
+@strawberry.type(description="How long, and how often again.")
+class Limits:
+    max_runtime_seconds: int | None = strawberry.field(description="Of each attempt, from its start.")
+    max_retries: int = strawberry.field(description="How many attempts there may be after the first.")
+    retry_on: list[Reason] = strawberry.field(description="After which ends it goes back to the queue.")
+
+
+@strawberry.type(
+    description="One execution on one machine. Its number is the fence: an older one's reports don't count."
+)
+class Attempt(relay.Node):
+    id: relay.NodeID[int]
+    machine_number: strawberry.Private[int | None]
+    number: int = strawberry.field(description="1 for the first.")
+    machine_name: str = strawberry.field(description="Kept when the machine is deleted.")
+    gpu_indices: list[int] = strawberry.field(description="Of its host's GPUs, those that it may use.")
+    price_per_hour: Decimal = strawberry.field(description="Of the whole machine, at assignment.")
+    share: Decimal = strawberry.field(description="Of the machine, 0 to 1: what is billed.")
+    currency: str
+    assigned_at: datetime = strawberry.field(description="When it got its machine: it is billed from here on.")
+    started_at: datetime | None = strawberry.field(description="When its supervisor said hello.")
+    heartbeat_at: datetime = strawberry.field(description="When it was last heard of.")
+    ended_at: datetime | None = strawberry.field(description="Null while it is the current one.")
+    reason: Reason | None = strawberry.field(description="Why it ended; null before.")
+    reason_detail: str | None = strawberry.field(description="The same in a sentence, where there is more to say.")
+    exit_code: int | None
+    signal: int | None
+
+    @strawberry.field(description="Null once the machine was deleted.")
+    async def machine(self, info: Info) -> LazyMachine | None:
+        from graph.types.machine import find
+
+        return await find(info, self.machine_number) if self.machine_number is not None else None
+
+    @classmethod
+    def of(cls, row: models.Attempt) -> Self:
+        return cls(
+            id=row.id, machine_number=row.machine_id, number=row.number, machine_name=row.machine_name,
+            gpu_indices=row.gpu_indices, price_per_hour=row.price_per_hour, share=row.share, currency=row.currency,
+            assigned_at=row.assigned_at, started_at=row.started_at, heartbeat_at=row.heartbeat_at,
+            ended_at=row.ended_at, reason=row.reason, reason_detail=row.reason_detail, exit_code=row.exit_code,
+            signal=row.signal,
+        )  # fmt: skip
+
+
+@strawberry.type(description="Something that happened to an object.")
+class Event:
+    id: strawberry.ID
+    at: datetime = strawberry.field(description="When.")
+    kind: str = strawberry.field(description="What: a state that was entered, STOP_WANTED, UPDATED...")
+    actor: str = strawberry.field(description="Who did it.")
+    detail: JSON = strawberry.field(description="What else there is to say, by kind.")
+
+
+@strawberry.type(description="A training run, a solver: anything that converges.")
+class Simulation(relay.Node):
+    id: relay.NodeID[int]
+    row: strawberry.Private[models.Simulation]
+    name: str
+    state: SimulationState
+    reason: Reason | None = strawberry.field(description="Why it ended; null before.")
+    reason_detail: str | None = strawberry.field(description="The same in a sentence, where there is more to say.")
+    waiting: Waiting | None = strawberry.field(
+        description="Why it has no machine yet; null if it has, or is not planned."
+    )
+    stop_wanted: StopWanted | None = strawberry.field(description="Null if nobody wants it to stop.")
+    working_directory: str | None = strawberry.field(description="On the machine; null: the attempt's own.")
+    tags: list[str]
+    resources: Requirements
+    priority: int = strawberry.field(description="Higher goes first.")
+    limits: Limits
+    attended: bool = strawberry.field(
+        description="Whether it starts only when somebody subscribes to its convergence, and is stopped when nobody "
+        "has been subscribed for `attendedGraceSeconds`."
+    )
+    attended_grace_seconds: int | None = strawberry.field(
+        description="For how long nobody may watch it while it is on a machine; null if it is not attended."
+    )
+    created_by: str = strawberry.field(description="Who asked for it.")
+    created_at: datetime
+    started_at: datetime | None = strawberry.field(description="When its first attempt began.")
+    finished_at: datetime | None = strawberry.field(description="When it reached its final state.")
+
+    @strawberry.field(description="argv, never a shell.")
+    async def entrypoint(self, info: Info) -> list[str]:
+        return list((await info.context.loaders.order.load(self.row.id)).entrypoint)
+
+    @strawberry.field(description="Reach it as SIMULATION_PARAMETERS, an object in JSON.")
+    async def parameters(self, info: Info) -> JSON:
+        return JSON((await info.context.loaders.order.load(self.row.id)).parameters)
+
+    @strawberry.field(
+        description="The names of the variables it was given, each with null: values can be written, never read."
+    )
+    async def environment(self, info: Info) -> JSON:
+        return JSON(dict.fromkeys((await info.context.loaders.order.load(self.row.id)).variables))
+
+    @strawberry.field
+    async def project(self, info: Info) -> Project:
+        row = await info.context.loaders.project.load(self.row.project_id)
+        assert row is not None
+        return Project.of(row)
+
+    @strawberry.field(description="The machine of the current attempt, or of the last one.")
+    async def machine(self, info: Info) -> LazyMachine | None:
+        from graph.types.machine import find
+
+        number = await info.context.loaders.machine_of.load(self.row.id)
+        return await find(info, number) if number is not None else None
+
+    @strawberry.field(description="First to last.")
+    async def attempts(self, info: Info) -> list[Attempt]:
+        async with info.context.sessions() as session:
+            return [Attempt.of(row) for row in await attempts.of_simulation(session, self.row.id)]
+
+    @strawberry.field(description="Its history, oldest first: at most 1,000 events.")
+    async def events(self, info: Info) -> list[Event]:
+        async with info.context.sessions() as session:
+            rows = await events.list_of(session, "Simulation", self.row.id)
+        return [
+            Event(id=strawberry.ID(str(row.id)), at=row.at, kind=row.kind, actor=row.actor, detail=JSON(row.detail))
+            for row in rows
+        ]
+
+    @strawberry.field(description="What it has cost so far.")
+    async def cost(self, info: Info) -> Cost:
+        return Cost.of(await info.context.loaders.holdings.load(self.row.id), info.context.settings.currency)
+
+    @strawberry.field(description="What it has reported, by name.")
+    async def metrics(self, info: Info) -> list[Metric]:
+        found = await info.context.loaders.metrics.load(self.row.id)
+        return [Metric.of(each, self.row.metric_modes.get(each.metric) or usual_mode(each.metric)) for each in found]
+
+    @strawberry.field(
+        description="The curve of a metric, with at most `maxPoints` points (1 to 100,000), chosen so that its shape, "
+        "its ends, its extremes and its gaps are kept. Steps are included. To watch it live, subscribe to it."
+    )
+    async def convergence(
+        self,
+        info: Info,
+        metric: str,
+        from_step: Step | None = None,
+        to_step: Step | None = None,
+        max_points: int = 1000,
+    ) -> Curve:
+        return await curve.of_simulation(info, self.row.id, metric, from_step, to_step, max_points)
+
+    @strawberry.field(description="What it printed that was no point, and what its supervisor said.")
+    async def logs(self, info: Info, first: int = 100, after: str | None = None) -> LogConnection:
+        return await page_of_log(info, self.row.id, first, after)
+
+    @strawberry.field(description="The simulation that this one repeats.")
+    async def retry_of(self, info: Info) -> Annotated[Simulation, strawberry.lazy("graph.types.simulation")] | None:
+        return await find(info, self.row.retry_of) if self.row.retry_of is not None else None
+
+    @classmethod
+    def of(cls, row: models.Simulation) -> Self:
+        waiting = stop = None
+        if row.state is SimulationState.QUEUED and row.waiting is not None:
+            waiting = Waiting(reason=WaitingReason(row.waiting), detail=row.waiting_detail or "")
+        if row.stop_wanted_at is not None and row.stop_reason is not None:
+            stop = StopWanted(reason=row.stop_reason, by=row.stop_wanted_by or "", at=row.stop_wanted_at)
+        return cls(
+            id=row.id, row=row, name=row.name, state=row.state, reason=row.reason, reason_detail=row.reason_detail,
+            waiting=waiting, stop_wanted=stop, working_directory=row.working_directory, tags=row.tags,
+            resources=Requirements(
+                machine_number=row.machine_id, cpus=row.cpus, memory_gib=row.memory_gib, gpus=row.gpus,
+                gpu_model=row.gpu_model, labels=JSON(row.labels), machine_name=row.machine_name,
+                max_price_per_hour=row.max_price_per_hour,
+            ),
+            priority=row.priority,
+            limits=Limits(
+                max_runtime_seconds=int(row.max_runtime.total_seconds()) if row.max_runtime is not None else None,
+                max_retries=row.max_retries,
+                retry_on=[Reason(reason) for reason in row.retry_on],
+            ),
+            attended=row.attended,
+            attended_grace_seconds=int(row.attended_grace.total_seconds()) if row.attended else None,
+            created_by=row.created_by, created_at=row.created_at, started_at=row.started_at,
+            finished_at=row.finished_at,
+        )  # fmt: skip
+
+
+@strawberry.type(description="Simulations, newest first unless asked otherwise.")
+class SimulationConnection:
+    wanted: strawberry.Private[simulations.Filter]
+    edges: list[pages.Edge[Simulation]]
+    nodes: list[Simulation]
+    page_info: relay.PageInfo
+
+    @strawberry.field(description="How many there are on all pages.")
+    async def total_count(self, info: Info) -> int:
+        async with info.context.sessions() as session:
+            return await simulations.count_matching(session, self.wanted)
+
+
+# --- queries ---------------------------------------------------------------------------------------------------
+
+
+async def find(info: Info, number: int) -> Simulation | None:
+    row = await info.context.loaders.simulation.load(number)
+    return Simulation.of(row) if row is not None else None
+
+
+async def find_attempt(info: Info, number: int) -> Attempt | None:
+    row = await info.context.loaders.attempt.load(number)
+    if row is None or await info.context.loaders.simulation.load(row.simulation_id) is None:
+        return None
+    return Attempt.of(row)
+
+
+async def page(
+    info: Info, wanted: simulations.Filter, order: SimulationOrder, first: int, after: str | None
+) -> SimulationConnection:
+    with refusals_told():
+        async with info.context.sessions() as session:
+            found = await simulations.page_matching(
+                session,
+                wanted,
+                sort=Sort(order.field),
+                descending=order.direction is OrderDirection.DESC,
+                first=pages.size(first),
+                after=after,
+            )
+    edges, nodes, page_info = pages.edges(found, Simulation.of)
+    return SimulationConnection(wanted=wanted, edges=edges, nodes=nodes, page_info=page_info)
+
+
+# --- mutations -------------------------------------------------------------------------------------------------
+
+
+@strawberry.input(description="What the machine must have.")
+class ResourcesInput:
+    cpus: float = 1.0
+    memory_gib: float = 0.0
+    gpus: int = 0
+    gpu_model: str | None = strawberry.field(default=None, description="Part of the model's name, in any case: A100.")
+    labels: JSON | None = strawberry.field(default=strawberry.UNSET, description="An object: all of these.")
+    machine: strawberry.ID | None = strawberry.field(default=None, description="Only on this one.")
+    max_price_per_hour: Decimal | None = strawberry.field(
+        default=None, description="Of the share that would be billed."
+    )
+
+
+@strawberry.input(description="How long, and how often again.")
+class LimitsInput:
+    max_runtime_seconds: int | None = strawberry.field(default=None, description="Of each attempt, from its start.")
+    max_retries: int = strawberry.field(default=3, description="How many attempts there may be after the first.")
+    retry_on: list[Reason] = strawberry.field(
+        default_factory=lambda: [Reason.MACHINE_LOST],
+        description="After which ends it goes back to the queue: MACHINE_LOST, EXIT_CODE, LAUNCH_ERROR.",
+    )
+
+
+@strawberry.input(description="A simulation to be queued.")
+class CreateSimulationInput:
+    entrypoint: list[str] = strawberry.field(
+        description="argv, never a shell; what it prints as JSON lines are points."
+    )
+    name: str | None = strawberry.field(default=None, description="Made from the entrypoint if left out.")
+    project: str = strawberry.field(default="default", description="A name; a new one makes a new project.")
+    parameters: JSON | None = strawberry.field(
+        default=strawberry.UNSET, description="An object; reaches the simulation as SIMULATION_PARAMETERS, in JSON."
+    )
+    environment: JSON | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="An object of strings. Only the simulation can read the values again.",
+    )
+    working_directory: str | None = strawberry.field(default=None, description="On the machine.")
+    tags: list[str] = strawberry.field(default_factory=list)
+    resources: ResourcesInput = strawberry.field(default_factory=ResourcesInput)
+    priority: int = strawberry.field(default=0, description="Higher goes first.")
+    limits: LimitsInput = strawberry.field(default_factory=LimitsInput)
+    metrics: list[MetricInput] = strawberry.field(
+        default_factory=list,
+        description="Which way its metrics are to go, where their names don't tell: an accuracy goes up, a loss down.",
+    )
+    attended: bool = strawberry.field(
+        default=False,
+        description="Let it wait until somebody subscribes to its convergence, and stop it (FINISHED, UNWATCHED) when "
+        "nobody has been subscribed for the grace.",
+    )
+    attended_grace_seconds: int | None = strawberry.field(
+        default=None,
+        description="With `attended`: for how long nobody may watch it while it is on a machine. 1 to 86,400; 60 if "
+        "left out.",
+    )
+    client_key: str | None = strawberry.field(
+        default=None,
+        description="Chosen by the client: the same key in a project makes one simulation, however often sent.",
+    )
+
+
+@strawberry.input(description="Which simulation.")
+class SimulationInput:
+    id: strawberry.ID
+
+
+@strawberry.type(description="The simulation, or why not.")
+class SimulationPayload:
+    simulation: Simulation | None = None
+    user_errors: list[UserError] = strawberry.field(default_factory=list)
+
+
+@strawberry.type(description="What was deleted, or why not.")
+class DeleteSimulationPayload:
+    deleted_id: strawberry.ID | None = strawberry.field(default=None, description="Null if it is still there.")
+    user_errors: list[UserError] = strawberry.field(default_factory=list)
+
+
+async def create(info: Info, given: CreateSimulationInput) -> SimulationPayload:
+    try:
+        asked = check(SimulationAsked, given)
+        if refused := _too_many(info):
+            return SimulationPayload(user_errors=[refused])
+        async with info.context.sessions() as session, session.begin():
+            project = await projects.named(session, asked.project, info.context.actor, scope=info.context.scope)
+            machine = None
+            if asked.resources.machine is not None:
+                number = number_of(asked.resources.machine, "Machine", field="resources.machine")
+                machine = await machines.get(session, number, field="resources.machine")
+            row = await simulations.create(
+                session, _wanted(asked, project, machine), info.context.actor, client_key=asked.client_key
+            )
+            return SimulationPayload(simulation=Simulation.of(row))
+    except Invalid as invalid:
+        return SimulationPayload(user_errors=invalid.errors)
+    except errors.Refusal as refusal:
+        return SimulationPayload(user_errors=[user_error(refusal)])
+
+
+async def cancel(info: Info, public_id: str) -> SimulationPayload:
+    try:
+        number = number_of(public_id, "Simulation")
+        async with info.context.sessions() as session, session.begin():
+            row = await simulations.cancel(session, number, info.context.actor, scope=info.context.scope)
+            return SimulationPayload(simulation=Simulation.of(row))
+    except errors.Refusal as refusal:
+        return SimulationPayload(user_errors=[user_error(refusal)])
+
+
+async def retry(info: Info, public_id: str) -> SimulationPayload:
+    try:
+        number = number_of(public_id, "Simulation")
+        if refused := _too_many(info):
+            return SimulationPayload(user_errors=[refused])
+        async with info.context.sessions() as session, session.begin():
+            row = await simulations.repeat(session, number, info.context.actor, scope=info.context.scope)
+            return SimulationPayload(simulation=Simulation.of(row))
+    except errors.Refusal as refusal:
+        return SimulationPayload(user_errors=[user_error(refusal)])
+
+
+async def delete(info: Info, public_id: str) -> DeleteSimulationPayload:
+    try:
+        number = number_of(public_id, "Simulation")
+        async with info.context.sessions() as session, session.begin():
+            await simulations.delete_ended(session, number, info.context.actor, scope=info.context.scope)
+        return DeleteSimulationPayload(deleted_id=strawberry.ID(public_id))
+    except errors.Refusal as refusal:
+        return DeleteSimulationPayload(user_errors=[user_error(refusal)])
+
+
+def _too_many(info: Info) -> UserError | None:
+    """Count one more that is submitted, or say when it may be."""
+    context = info.context
+    if context.submits is None:
+        return None
+    # Without a token everybody is one viewer: there the address counts.
+    wait = context.submits.take(context.viewer.token_id or client_of(context.actor.origin or ""))
+    if not wait:
+        return None
+    return UserError(
+        code=UserErrorCode.RATE_LIMITED,
+        message=f"At most {context.submits.per_minute:,} simulations may be submitted in a minute: try again in "
+        f"{math.ceil(wait)} s.",
+    )
+
+
+def _wanted(asked: SimulationAsked, project: models.Project, machine: models.Machine | None) -> Wanted:
+    resources, limits = asked.resources, asked.limits
+    return Wanted(
+        project_id=project.id,
+        name=asked.name or name_of(asked.entrypoint),
+        entrypoint=asked.entrypoint,
+        parameters=asked.parameters,
+        environment=asked.environment,
+        working_directory=asked.working_directory,
+        tags=asked.tags,
+        cpus=resources.cpus,
+        memory_gib=resources.memory_gib,
+        gpus=resources.gpus,
+        gpu_model=resources.gpu_model,
+        labels=resources.labels,
+        machine_id=machine.id if machine is not None else None,
+        machine_name=machine.name if machine is not None else None,
+        max_price_per_hour=resources.max_price_per_hour,
+        priority=asked.priority,
+        max_runtime=timedelta(seconds=limits.max_runtime_seconds) if limits.max_runtime_seconds is not None else None,
+        max_retries=limits.max_retries,
+        retry_on=tuple(reason.value for reason in limits.retry_on),
+        metric_modes={metric.name: metric.mode.value for metric in asked.metrics},
+        attended=asked.attended,
+        attended_grace=timedelta(seconds=asked.attended_grace_seconds),
+    )
+
+
+# --- subscription ----------------------------------------------------------------------------------------------
+
+RECENT = timedelta(minutes=10)
+
+
+async def changed(info: Info, public_id: str | None, project: str | None) -> AsyncIterator[Simulation]:
+    """The newest state of each simulation that changed, from now on. What was missed is read again by the client."""
+    number = number_asked(public_id, "Simulation") if public_id is not None else None
+    project_id = number_asked(project, "Project") if project is not None else None
+    shown: dict[int, tuple[object, ...]] = {}
+    with info.context.hub.changes(Channel.SIMULATIONS) as changes:
+        while True:
+            ids = await changes.next()
+            if number is not None:
+                ids = {number} if ids is None or number in ids else set()
+            async with info.context.sessions() as session:
+                rows = await (
+                    simulations.by_ids(session, ids, scope=info.context.scope)
+                    if ids is not None
+                    else simulations.recent(session, RECENT, scope=info.context.scope)
+                )
+            for row in sorted(rows, key=lambda row: row.id):
+                face = (row.state, row.reason, row.waiting_detail, row.attempt, row.stop_wanted_at)
+                if (project_id is None or row.project_id == project_id) and shown.get(row.id) != face:
+                    shown[row.id] = face
+                    if len(shown) > 10_000:
+                        shown.pop(next(iter(shown)))
+                    yield Simulation.of(row)

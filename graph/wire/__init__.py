@@ -1,0 +1,1 @@
+"""Connections as bytes: subclasses and overrides of uvicorn and websockets."""

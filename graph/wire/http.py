@@ -1,0 +1,259 @@
+"""One HTTP connection as bytes: uvicorn's protocol, made to let go of peers that never finish what they begin.
+
+uvicorn waits for the head of a request as long as it takes, keeps as much of it as is sent, and waits for ever for
+whoever does not read an answer. Here
+
+- a head, be it the first or a later one, has `HEAD_SECONDS` from the first byte on (the first: from the connection on),
+- all that is not body (head, chunk sizes, trailers) has at most `MAX_HEAD_BYTES` in a request,
+- a request that asks to go on in another protocol than WebSockets, or has a body, is answered as any other (RFC 9110,
+  7.8): uvicorn would take its body, or whatever comes next, for one more request,
+- connections that have not sent one request yet are few: beyond `MOST_NEWCOMERS` the one that waits longest is closed,
+  so that half-open connections can't keep anybody out who means to ask something,
+- requests that are sent before their forerunners are answered are few, and nothing is read while some wait,
+- whoever takes nothing of an answer for a while is cut off; streams see to that themselves, and sooner (http/sse.py),
+- one connection more than a process may have is closed at once.
+
+Bodies are read, and limited, where they are wanted (http/protocol.py). Sockets are handed on to wire/websocket.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+import structlog
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+log = structlog.get_logger()
+
+HEAD_SECONDS = 10.0
+MAX_HEAD_BYTES = 65_536  # a query by GET is in it
+LINE_BYTES = 4  # ": " and the end of the line
+MOST_NEWCOMERS = 512  # of a process; whoever means to ask sends a head within milliseconds
+MOST_PIPELINED = 64  # requests of a connection that wait for one before them; browsers send none so
+STALLS = 2  # times `stall_seconds`, so that a stream, which has more to say about it, is first
+LOG_AGAIN_SECONDS = 60.0
+
+
+def http_wires(stall_seconds: float, most_connections: int) -> Callable[..., asyncio.Protocol]:
+    """What makes an `HttpWire` for each connection, for `uvicorn.Config(http=...)`."""
+    return partial(HttpWire, lobby=Lobby(most_connections), stall_seconds=stall_seconds)
+
+
+class Lobby:
+    """The connections of a process that have not sent a request yet, those that wait longest first."""
+
+    def __init__(self, most_connections: int) -> None:
+        self._most_connections = most_connections
+        self._newcomers: dict[HttpWire, None] = {}
+        self._logged_at: float | None = None
+
+    def takes(self, connections: int, now: float) -> bool:
+        """Whether there is room beside so many; says so in the log now and then if there is not."""
+        if connections <= self._most_connections:
+            return True
+        if self._logged_at is None or now - self._logged_at >= LOG_AGAIN_SECONDS:
+            self._logged_at = now
+            log.warning("connections_exhausted", connections=self._most_connections)
+        return False
+
+    def enter(self, newcomer: HttpWire) -> None:
+        if len(self._newcomers) >= MOST_NEWCOMERS:
+            longest = next(iter(self._newcomers))
+            self.leave(longest)
+            longest.transport.abort()
+        self._newcomers[newcomer] = None
+
+    def leave(self, newcomer: HttpWire) -> None:
+        self._newcomers.pop(newcomer, None)
+
+
+class HttpWire(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        lobby: Lobby,
+        stall_seconds: float,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._lobby = lobby
+        self._stall_seconds = stall_seconds
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._unsent_bytes = 0
+        self._overhead_bytes = 0  # of this request, without its body: as it arrives
+        self._head_bytes = 0  # and as it is understood, for it may arrive in one piece
+        self._is_upgraded = False
+        self._is_again = False  # the head that is read now asks for a protocol that it won't get
+        self._is_between = False  # the last piece ended with the end of a request
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        if not self._lobby.takes(len(self.connections), self.loop.time()):
+            transport.abort()
+            return
+        self._lobby.enter(self)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lobby.leave(self)
+        self._head_came()
+        self._unwatch()
+        super().connection_lost(exc)
+
+    # --- a request that is never finished ------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        self._is_between = False
+        self._overhead_bytes += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            too_large = self._head_bytes > MAX_HEAD_BYTES
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST)
+        if self._is_upgraded or self.transport.is_closing():
+            return
+        if self._overhead_bytes > MAX_HEAD_BYTES:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        elif self._is_idle and self._is_between:  # the rest of a body that was answered before it came
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        elif self._is_idle and self._head_timer is None:  # no whole head yet, or more of a body that nobody wants
+            self._expect_head()
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as asked:
+            if self._should_upgrade():
+                self._is_upgraded = True
+                self.handle_websocket_upgrade()
+            else:
+                (end_of_head,) = asked.args
+                head = self._head_without_upgrade()
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+                self._feed(head + data[end_of_head:])
+
+    def _should_upgrade(self) -> bool:
+        """Whether it is a handshake: a GET without a body (RFC 6455, 4.1)."""
+        has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+        return self.parser.get_method() == b"GET" and not has_body and bool(super()._should_upgrade())
+
+    def _head_without_upgrade(self) -> bytes:
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        lines = [b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join((b"%b %b HTTP/%b" % (method, self.url, version), *lines, b"", b""))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_between = False
+        self._overhead_bytes = self._head_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._count(len(name) + len(value) + LINE_BYTES)
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise ValueError("a head that is too large")  # to the parser, which ends for it
+
+    def on_headers_complete(self) -> None:
+        if not self.url.startswith(b"/"):
+            raise ValueError("a request to a proxy")  # its target would be another Host than the one that is checked
+        if len(self.pipeline) >= MOST_PIPELINED:
+            raise ValueError("too many requests at once")
+        self._is_again = self.parser.should_upgrade() and not self._should_upgrade()
+        if self._is_again:
+            return
+        super().on_headers_complete()
+        self._lobby.leave(self)
+        self._head_came()
+
+    def on_message_complete(self) -> None:
+        if self._is_again:
+            return
+        super().on_message_complete()
+        self._is_between = True
+        self._head_came()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.pipeline:  # uvicorn goes on reading after each answer, and so they would pile up
+            self.flow.pause_reading()
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self._overhead_bytes -= len(body)
+
+    @property
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _expect_head(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
+
+    def _head_came(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        """Say it, if nothing else is being said, and close."""
+        if not self._is_idle:
+            self.transport.abort()
+        elif not self.transport.is_closing():
+            self.transport.write(STATUS_LINE[status] + b"content-length: 0\r\nconnection: close\r\n\r\n")
+            self.transport.close()
+
+    # --- an answer that is not read --------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stall_timer is None:
+            self._watch()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unwatch()
+
+    def _watch(self) -> None:
+        self._unsent_bytes = self.transport.get_write_buffer_size()
+        self._stall_timer = self.loop.call_later(STALLS * self._stall_seconds, self._judge)
+
+    def _unwatch(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def _judge(self) -> None:
+        self._stall_timer = None
+        if self.transport.get_write_buffer_size() < self._unsent_bytes:
+            self._watch()
+        else:
+            log.info("answer_not_read", client=self.client, unsent_bytes=self._unsent_bytes)
+            self.transport.abort()

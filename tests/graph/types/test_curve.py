@@ -1,0 +1,439 @@
+"""Curves read back: thinned and whole, with gaps, over retries; the past of a subscription; metrics and money."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from decimal import Decimal
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from db import convergence
+from db.convergence import Column
+from db.public_ids import decode
+from graph.live import hub
+from graph.types import curve
+from graph.types.curve import choose
+
+World = Any  # the fixtures of conftest.py
+Api = Any
+Statements = Any
+Serve = Any
+WaitUntil = Any
+
+CURVE = """
+query Curve($id: ID!, $metric: String! = "loss", $from: Step, $to: Step, $most: Int! = 1000) {
+  simulation(id: $id) {
+    convergence(metric: $metric, fromStep: $from, toStep: $to, maxPoints: $most) {
+      metric steps values elapsed attempts
+    }
+  }
+}
+"""
+METRICS = """
+query Metrics($id: ID!) {
+  simulation(id: $id) {
+    metrics { name mode count lastStep lastValue minStep minValue maxStep maxValue bestStep bestValue }
+  }
+}
+"""
+FOLLOW = """
+subscription Follow($id: ID!, $after: String, $most: Int, $metrics: [String!]) {
+  convergence(simulationId: $id, after: $after, maxPoints: $most, metrics: $metrics) {
+    cursor attempt live state cost series { metric steps values elapsed supersedesFrom }
+  }
+}
+"""
+COST = "query Cost($id: ID!) { simulation(id: $id) { cost { amount currency perHour } } }"
+
+
+async def fill(world: World, simulation_id: str, attempt: int, batch: int, metric: str, values: list[float]) -> None:
+    """One batch whose steps are 0, 1, 2..."""
+    steps = list(range(len(values)))
+    columns = {metric: Column(steps, values, [step / 10 for step in steps])}
+    async with world.sessions.begin() as session:
+        await convergence.store(session, decode(simulation_id)[1], attempt, batch, columns)
+
+
+async def read(api: Api, simulation_id: str, **given: Any) -> Any:
+    return (await api.data(CURVE, {"id": simulation_id, **given}))["convergence"]
+
+
+# --- choosing points -------------------------------------------------------------------------------------------
+
+
+def chosen(values: list[float], most: int) -> list[int]:
+    return [int(place) for place in choose(np.arange(len(values)) * 3, np.array(values, float), most)]
+
+
+def stretches(values: list[float]) -> list[range]:
+    """Where values are not finite: consecutive ones together."""
+    found = []
+    for finite, places in groupby(range(len(values)), key=lambda place: math.isfinite(values[place])):
+        if not finite:
+            inside = list(places)
+            found.append(range(inside[0], inside[-1] + 1))
+    return found
+
+
+def test_what_is_short_enough_is_left_alone() -> None:
+    assert chosen([1.0, math.nan, 3.0], 3) == [0, 1, 2]
+    assert chosen([], 1) == []
+
+
+def test_a_spike_survives_a_hundredfold_thinning() -> None:
+    values = [math.sin(place / 5000) for place in range(100_000)]
+    values[70_001], values[31_234] = 9.0, -9.0
+    found = chosen(values, 1000)
+    assert {0, 31_234, 70_001, 99_999} <= set(found)
+    assert 990 <= len(found) <= 1000
+
+
+def test_the_fewer_there_may_be_the_more_the_ends_count() -> None:
+    values = [5.0, 1.0, 9.0, 3.0, 4.0]
+    assert [chosen(values, most) for most in (1, 2, 3, 4)] == [[4], [0, 4], [0, 1, 4], [0, 1, 2, 4]]
+
+
+def test_each_gap_is_shown_where_it_begins() -> None:
+    values = [1.0] * 1000
+    for begin, length in ((100, 1), (500, 300), (990, 5)):
+        values[begin : begin + length] = [math.nan] * length
+    found = chosen(values, 50)
+    assert [place for place in found if math.isnan(values[place])] == [100, 500, 990]
+    assert len(found) > 40
+
+
+def test_a_curve_of_nothing_but_gaps_is_shown() -> None:
+    assert chosen([math.nan] * 100, 10) == [0, 99]
+    found = chosen([math.nan, 1.0] * 1000, 100)
+    assert len(found) == 100
+    assert 40 <= sum(place % 2 == 0 for place in found) <= 60
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0.0, 1.0, -2.5, 1e308, math.nan, math.inf, -math.inf]), st.integers(1, 30)),
+        max_size=20,
+    ),
+    st.integers(1, 60),
+)
+def test_ends_extremes_and_gaps_are_kept_within_the_limit(runs: list[tuple[float, int]], most: int) -> None:
+    values = [value for value, length in runs for _ in range(length)]
+    found = chosen(values, most)
+    assert found == sorted(set(found))
+    assert len(found) <= most
+    if not values:
+        return
+    assert len(values) - 1 in found
+    kept = [values[place] for place in found]
+    finite = [value for value in values if math.isfinite(value)]
+    if most >= 4:
+        assert 0 in found
+        if finite:
+            assert {min(finite), max(finite)} <= set(kept)
+    if most >= 4 + 2 * len(stretches(values)):
+        assert all(set(stretch) & set(found) for stretch in stretches(values))
+
+
+def test_steps_that_do_not_rise_are_passed_over() -> None:
+    steps = np.array([1, 5, 3, 5, 6])
+    points = curve.Points(steps, steps * 1.0, steps * 1.0, np.ones(5, np.int32))
+    assert curve._thin([points], 10).steps.tolist() == [1, 5, 6]
+
+
+# --- over GraphQL ----------------------------------------------------------------------------------------------
+
+
+async def test_a_curve_is_read_back_whole_and_in_order(api: Api, world: World) -> None:
+    supervisor = await world.running()
+    await supervisor.loss(0, 1, 2)
+    await supervisor.loss(5, 9)
+    assert await read(api, supervisor.simulation_id) == {
+        "metric": "loss",
+        "steps": [0, 1, 2, 5, 9],
+        "values": [1.0, 1 / 2, 1 / 3, 1 / 6, 1 / 10],
+        "elapsed": [0.0, 0.1, 0.2, 0.5, 0.9],
+        "attempts": [1] * 5,
+    }
+    some = await read(api, supervisor.simulation_id, **{"from": 1, "to": 5})
+    assert some["steps"] == [1, 2, 5]
+
+
+async def test_a_metric_that_nobody_reported_is_empty(api: Api, world: World) -> None:
+    simulation_id = await world.simulation()
+    assert await read(api, simulation_id, metric="loss") == {
+        "metric": "loss", "steps": [], "values": [], "elapsed": [], "attempts": [],
+    }  # fmt: skip
+
+
+async def test_a_long_curve_is_thinned_and_its_gaps_are_null(api: Api, world: World) -> None:
+    simulation_id = await world.simulation()
+    values = [math.cos(step / 300) for step in range(10_000)]
+    values[4000:4100] = [math.nan] * 100
+    values[7000] = math.inf
+    values[8000] = -3.0
+    await fill(world, simulation_id, 1, 1, "loss", values)
+    found = await read(api, simulation_id, most=200)
+    assert 150 < len(found["steps"]) <= 200
+    assert (found["steps"][0], found["steps"][-1]) == (0, 9999)
+    assert [step for step, value in zip(found["steps"], found["values"], strict=True) if value is None] == [4000, 7000]
+    assert min(value for value in found["values"] if value is not None) == -3.0
+    assert all(values[step] == value for step, value in zip(found["steps"], found["values"], strict=True) if value)
+
+
+async def test_after_a_retry_only_what_stands_is_read(api: Api, world: World) -> None:
+    supervisor = await world.running()
+    await supervisor.loss(0, 1, 2, 3, 4)
+    await world.lose(supervisor)
+    again = await world.running(supervisor.simulation_id)
+    await again.loss(3, 6)
+    found = await read(api, supervisor.simulation_id)
+    assert (found["steps"], found["attempts"]) == ([0, 1, 2, 3, 6], [1, 1, 1, 2, 2])
+
+
+async def test_a_curve_longer_than_what_may_be_held_is_thinned_on_the_way(
+    api: Api, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curve, "MOST_HELD", 100)
+    simulation_id = await world.simulation()
+    values = [float(step) for step in range(1000)]
+    values[333] = -1.0
+    await fill(world, simulation_id, 1, 1, "loss", values)
+    found = await read(api, simulation_id, most=500)
+    assert len(found["steps"]) <= 100
+    assert {0, 333, 999} <= set(found["steps"])
+
+
+@pytest.mark.parametrize(
+    "given", [{"most": 0}, {"most": 100_001}, {"most": -1}, {"metric": ""}, {"metric": "a\0"}, {"metric": "a" * 257}]
+)
+async def test_what_makes_no_sense_is_refused_in_a_sentence(api: Api, world: World, given: dict[str, Any]) -> None:
+    error = await api.error(CURVE, {"id": await world.simulation(), **given})
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+
+
+# --- the past of a subscription --------------------------------------------------------------------------------
+
+
+async def test_the_past_comes_thinned_and_what_is_new_in_full(api: Api, world: World) -> None:
+    supervisor = await world.running()
+    for begin in range(0, 100, 10):
+        await supervisor.loss(*range(begin, begin + 10))
+    async with api.subscribe(FOLLOW, {"id": supervisor.simulation_id, "most": 10}) as events:
+        past = await events.next()
+        [series] = past["series"]
+        assert (past["attempt"], past["live"], past["state"]) == (1, False, "RUNNING")
+        assert (series["steps"][0], series["steps"][-1], series["supersedesFrom"]) == (0, 99, None)
+        assert 4 < len(series["steps"]) <= 10
+        now = await events.next()
+        assert (now["cursor"], now["live"], now["series"]) == (past["cursor"], True, [])
+        await supervisor.loss(*range(100, 150))
+        new = await events.next()
+        assert new["series"][0]["steps"] == list(range(100, 150))
+        await supervisor.exit()
+        rest = await events.all()
+    assert rest[-1]["state"] == "FINISHED"
+    async with api.subscribe(FOLLOW, {"id": supervisor.simulation_id, "after": past["cursor"], "most": 10}) as events:
+        resumed = await events.all()
+    assert [step for event in resumed for series in event["series"] for step in series["steps"]] == [*range(100, 150)]
+
+
+async def test_the_past_has_an_event_per_attempt_and_no_superseded_points(api: Api, world: World) -> None:
+    supervisor = await world.running()
+    await supervisor.loss(0, 1, 2, 3, 4)
+    await supervisor.send({"norm": {"steps": [0], "values": ["NaN"], "elapsed": [0]}})
+    await world.lose(supervisor)
+    again = await world.running(supervisor.simulation_id)
+    await again.loss(3, 6)
+    await again.loss(7)
+    await again.exit()
+    async with api.subscribe(FOLLOW, {"id": supervisor.simulation_id, "most": 100}) as events:
+        first, second, last = await events.all()
+    assert [(each["metric"], each["steps"], each["supersedesFrom"]) for each in first["series"]] == [
+        ("loss", [0, 1, 2], None),
+        ("norm", [0], None),
+    ]
+    assert first["series"][1]["values"] == [None]
+    assert [(each["metric"], each["steps"], each["supersedesFrom"]) for each in second["series"]] == [
+        ("loss", [3, 6, 7], 3)
+    ]
+    assert (first["attempt"], second["attempt"], last["state"], last["series"]) == (1, 2, "FINISHED", [])
+    # Behind the first of them is all of the second attempt, in full.
+    async with api.subscribe(FOLLOW, {"id": supervisor.simulation_id, "after": first["cursor"]}) as events:
+        resumed = await events.all()
+    assert [(e["attempt"], s["steps"]) for e in resumed for s in e["series"]] == [(2, [3, 6, 7])]
+
+
+async def test_the_past_of_other_metrics_is_not_sent_and_passed_over(api: Api, world: World) -> None:
+    supervisor = await world.running()
+    await supervisor.loss(0, 1)
+    await supervisor.send({"norm": {"steps": [5], "values": [1], "elapsed": [0]}})
+    await supervisor.exit()
+    given = {"id": supervisor.simulation_id, "most": 5, "metrics": ["norm"]}
+    async with api.subscribe(FOLLOW, given) as events:
+        found = await events.all()
+    assert [[series["steps"] for series in event["series"]] for event in found] == [[[5]], []]
+
+
+@pytest.mark.parametrize("most", [0, 100_001])
+async def test_a_past_of_no_points_or_too_many_is_refused(api: Api, world: World, most: int) -> None:
+    given = {"id": await world.simulation(), "most": most}
+    async with api.subscribe(FOLLOW, given) as events:
+        with pytest.raises(Exception, match="maxPoints is from 1 to 100000"):
+            await events.next()
+
+
+# --- metrics ---------------------------------------------------------------------------------------------------
+
+
+async def test_metrics_say_what_they_came_to_and_which_way_is_best(api: Api, world: World) -> None:
+    supervisor = await world.running(metrics=[{"name": "accuracy", "mode": "MAX"}, {"name": "later", "mode": "MIN"}])
+    await supervisor.send({
+        "loss": {"steps": [1, 2, 3], "values": [2.0, 1.0, "NaN"], "elapsed": [0, 0, 0]},
+        "accuracy": {"steps": [1, 2], "values": [0.9, 0.8], "elapsed": [0, 0]},
+        "norm": {"steps": [1], "values": ["Infinity"], "elapsed": [0]},
+    })  # fmt: skip
+    found = (await api.data(METRICS, {"id": supervisor.simulation_id}))["metrics"]
+    assert found == [
+        {
+            "name": "accuracy", "mode": "MAX", "count": 2, "lastStep": 2, "lastValue": 0.8, "minStep": 2,
+            "minValue": 0.8, "maxStep": 1, "maxValue": 0.9, "bestStep": 1, "bestValue": 0.9,
+        },
+        {
+            "name": "loss", "mode": "MIN", "count": 3, "lastStep": 3, "lastValue": None, "minStep": 2,
+            "minValue": 1.0, "maxStep": 1, "maxValue": 2.0, "bestStep": 2, "bestValue": 1.0,
+        },
+        {
+            "name": "norm", "mode": "MIN", "count": 1, "lastStep": 1, "lastValue": None, "minStep": None,
+            "minValue": None, "maxStep": None, "maxValue": None, "bestStep": None, "bestValue": None,
+        },
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ([{"name": "", "mode": "MIN"}], ["metrics", "0", "name"]),
+        ([{"name": "a\0", "mode": "MIN"}], ["metrics", "0", "name"]),
+        ([{"name": "a" * 257, "mode": "MIN"}], ["metrics", "0", "name"]),
+        ([{"name": "a", "mode": "MIN"}, {"name": "a", "mode": "MAX"}], ["metrics"]),
+        ([{"name": str(number), "mode": "MIN"} for number in range(101)], ["metrics"]),
+    ],
+)
+async def test_metrics_that_make_no_sense_are_told_by_field(
+    api: Api, world: World, asked: list[dict[str, str]], field: list[str]
+) -> None:
+    mutation = "mutation ($i: CreateSimulationInput!) { createSimulation(input: $i) { userErrors { code field } } }"
+    payload = await api.data(mutation, {"i": {"entrypoint": ["true"], "metrics": asked}})
+    assert payload["userErrors"] == [{"code": "INVALID", "field": field}]
+    assert (await world.counts())["simulations"] == 0
+
+
+async def test_a_repeated_simulation_keeps_its_modes_and_a_client_key_tells_them_apart(api: Api, world: World) -> None:
+    up, down = ([{"name": "a", "mode": mode}] for mode in ("MAX", "MIN"))
+    first = await world.simulation(clientKey="k", metrics=up)
+    assert await world.simulation(clientKey="k", metrics=up) == first
+    mutation = "mutation ($i: CreateSimulationInput!) { createSimulation(input: $i) { userErrors { code } } }"
+    payload = await api.data(mutation, {"i": {"entrypoint": ["true"], "clientKey": "k", "metrics": down}})
+    assert payload["userErrors"] == [{"code": "TAKEN"}]
+    await world.cancel(first)
+    await api.data("mutation ($id: ID!) { retrySimulation(input: {id: $id}) { userErrors { code } } }", {"id": first})
+    kept = await world.select("SELECT metric_modes FROM simulations ORDER BY id")
+    assert [modes for (modes,) in kept] == [{"a": "MAX"}] * 2
+
+
+async def test_a_list_with_metrics_and_costs_costs_a_statement_for_each(
+    api: Api, world: World, statements: Statements
+) -> None:
+    for _ in range(3):
+        supervisor = await world.running()
+        await supervisor.loss(1, 2)
+    engine = api.hub._sessions.kw["bind"]
+    assert isinstance(engine, AsyncEngine)
+    query = "{ simulations(first: 50) { nodes { metrics { name bestValue } cost { amount } } } }"
+    with statements.of(engine):
+        nodes = (await api.data(query))["nodes"]
+    assert len(nodes) == 3
+    assert all(node["metrics"] == [{"name": "loss", "bestValue": 1 / 3}] for node in nodes)
+    assert len(statements.matching("FROM metrics")) == 1
+    assert len(statements.matching("FROM attempts AS a")) == 1
+
+
+# --- money -----------------------------------------------------------------------------------------------------
+
+
+async def price(world: World, supervisor: Any, price_per_hour: str, share: str, ago_seconds: int) -> None:
+    """Change what an attempt is billed by, and since when."""
+    await world.select(
+        "UPDATE attempts SET price_per_hour = :price, share = :share, assigned_at = now() - make_interval(secs => :ago)"
+        " WHERE id = :id",
+        id=supervisor.number, price=Decimal(price_per_hour), share=Decimal(share), ago=ago_seconds,
+    )  # fmt: skip
+
+
+async def test_nothing_was_spent_before_there_was_a_machine(api: Api, world: World) -> None:
+    found = await api.data(COST, {"id": await world.simulation()})
+    assert found == {"cost": {"amount": "0", "currency": "USD", "perHour": "0"}}
+
+
+async def test_money_is_counted_over_all_attempts_and_stops_with_the_last(api: Api, world: World) -> None:
+    supervisor = await world.running()
+    await price(world, supervisor, "40", "0.5", 1800)
+    await world.lose(supervisor)
+    lost = (await api.data(COST, {"id": supervisor.simulation_id}))["cost"]
+    assert (10 <= Decimal(lost["amount"]) < 11, lost["perHour"]) == (True, "0")
+    again = await world.running(supervisor.simulation_id)
+    await price(world, again, "8", "0.25", 3600)
+    running = (await api.data(COST, {"id": supervisor.simulation_id}))["cost"]
+    assert (12 <= Decimal(running["amount"]) < 13, running["perHour"]) == (True, "2")
+    await again.exit()
+    ended = (await api.data(COST, {"id": supervisor.simulation_id}))["cost"]
+    assert Decimal(ended["amount"]) >= Decimal(running["amount"])
+    assert ended["perHour"] == "0"
+    assert (await api.data(COST, {"id": supervisor.simulation_id}))["cost"] == ended
+    async with api.subscribe(FOLLOW, {"id": supervisor.simulation_id}) as events:
+        [last] = await events.all()
+    assert (last["state"], last["cost"]) == ("FINISHED", ended["amount"])
+
+
+async def test_subscribers_share_an_event_and_the_cost_in_it(api: Api, world: World) -> None:
+    supervisor = await world.running()
+    await price(world, supervisor, "3600", "1", 3600)
+    given = {"id": supervisor.simulation_id}
+    async with api.subscribe(FOLLOW, given) as one, api.subscribe(FOLLOW, given) as other:
+        assert await one.next() == await other.next()
+        await supervisor.loss(1)
+        told = await asyncio.gather(one.next(), other.next())
+    assert told[0] == told[1]
+    assert 3600 <= Decimal(told[0]["cost"]) < 3700
+
+
+async def test_a_cost_that_is_shown_is_never_much_older_than_ten_seconds(
+    serve: Serve, world: World, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    assert convergence.MONEY_SECONDS == hub.LOOK_AGAIN_SECONDS == 10
+    monkeypatch.setattr("graph.live.hub.LOOK_AGAIN_SECONDS", 0.02)
+    api = await serve()
+    supervisor = await world.running()
+    await price(world, supervisor, "3600", "1", 0)
+    async with api.subscribe(FOLLOW, {"id": supervisor.simulation_id}) as one:
+        await one.next()
+        await supervisor.loss(1)
+        before = await one.next()
+        await price(world, supervisor, "3600", "1", 100)
+        # As if the clock of the database had gone on: what was read is old now.
+        tail = api.hub._tails[decode(supervisor.simulation_id)[1]]
+        old = tail.head
+        assert old is not None
+        object.__setattr__(old, "read_at", old.read_at - convergence.MONEY_SECONDS)
+        await wait_until(lambda: tail.head is not old, "the tail has looked again")
+        await supervisor.loss(2)
+        after = await one.next()
+    assert Decimal(after["cost"]) - Decimal(before["cost"]) > 50

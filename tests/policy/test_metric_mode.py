@@ -1,0 +1,34 @@
+"""Which way a metric goes that nobody spoke of."""
+
+from __future__ import annotations
+
+import pytest
+
+from policy.metric_mode import goes_up
+
+
+@pytest.mark.parametrize(
+    "name", ["accuracy", "val_acc", "valAccuracy", "eval/F1", "mAP", "test.AUROC", "mean_reward", "top5", "BLEU", "R2"]
+)
+def test_what_the_field_wants_more_of_goes_up(name: str) -> None:
+    assert goes_up(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "loss",
+        "accuracy_loss",
+        "neg_log_likelihood",
+        "score_error",
+        "residual",
+        "wer",
+        "map2d",
+        "accelerate",
+        "",
+        "1",
+        "é",
+    ],
+)
+def test_everything_else_goes_down(name: str) -> None:
+    assert not goes_up(name)

@@ -1,0 +1,53 @@
+"""What a scheduler tells Prometheus of itself."""
+
+from __future__ import annotations
+
+import socket
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from scheduler.metrics import Meters, told
+from settings import SettingsError
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def test_its_numbers_are_told_while_it_runs_and_no_longer() -> None:
+    meters, port = Meters(), free_port()
+    meters.leads.set(True)
+    meters.planned(0.02, assigned=3, refused=1)
+    with told(meters, "127.0.0.1", port):
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    found = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if "le" not in sample.labels
+    }
+    assert found["simulations_plan_seconds_count"] == 1
+    assert found["simulations_plan_seconds_sum"] == pytest.approx(0.02)
+    assert found["simulations_assignments_total"] == 3
+    assert found["simulations_refused_assignments_total"] == 1
+    assert found["simulations_leads"] == 1
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"http://127.0.0.1:{port}/metrics")
+
+
+def test_without_a_port_nobody_listens() -> None:
+    with told(Meters(), "127.0.0.1", None):
+        pass
+
+
+def test_a_port_that_is_taken_is_a_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with (
+            pytest.raises(SettingsError, match=f"SIMULATIONS_SCHEDULER_METRICS_PORT: can't listen on 127.0.0.1:{port}"),
+            told(Meters(), "127.0.0.1", port),
+        ):
+            pass

@@ -1,0 +1,83 @@
+"""The loop: by timer, at once when woken, and still there after an error."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from structlog.testing import capture_logs
+
+from scheduler import run_loop
+from scheduler.run_loop import keep
+
+
+@contextmanager
+def _kept(work: Callable[[bool], Awaitable[None]], wake: asyncio.Event, period_seconds: float) -> Iterator[None]:
+    task = asyncio.create_task(keep("test", work, wake, period_seconds))
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def test_it_works_at_once_and_then_in_every_period() -> None:
+    rounds: asyncio.Queue[bool] = asyncio.Queue()
+    with _kept(rounds.put, asyncio.Event(), 0.01):
+        async with asyncio.timeout(10):
+            assert [await rounds.get() for _ in range(3)] == [True, True, True]
+
+
+async def test_a_wake_is_heeded_long_before_the_period_is_over() -> None:
+    rounds: asyncio.Queue[bool] = asyncio.Queue()
+    wake = asyncio.Event()
+    with _kept(rounds.put, wake, 3600):
+        async with asyncio.timeout(10):
+            assert await rounds.get() is True
+            for _ in range(3):
+                wake.set()
+                assert await rounds.get() is False
+
+
+async def test_wakes_during_a_round_are_one() -> None:
+    rounds: asyncio.Queue[bool] = asyncio.Queue()
+    wake = asyncio.Event()
+    first, second = asyncio.Event(), asyncio.Event()
+
+    async def work(by_timer: bool) -> None:
+        await rounds.put(by_timer)
+        await (first if by_timer else second).wait()
+
+    with _kept(work, wake, 3600):
+        async with asyncio.timeout(10):
+            assert await rounds.get() is True
+            for _ in range(100):
+                wake.set()
+            first.set()
+            assert await rounds.get() is False
+            assert not wake.is_set()
+            assert rounds.empty()
+
+
+async def test_an_error_is_told_once_and_the_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_loop, "LONGEST_PAUSE_SECONDS", 0.01)
+    succeeded = asyncio.Event()
+    failures = 0
+
+    async def work(_by_timer: bool) -> None:
+        nonlocal failures
+        if failures < 5:
+            failures += 1
+            raise ConnectionError("the database is gone")
+        succeeded.set()
+
+    with capture_logs() as logs, _kept(work, asyncio.Event(), 0.001):
+        async with asyncio.timeout(10):
+            await succeeded.wait()
+            while not any(entry["event"] == "round_succeeded_again" for entry in logs):
+                await asyncio.sleep(0)
+
+    told = [entry for entry in logs if entry["event"] == "round_failed"]
+    assert [entry["log_level"] for entry in told] == ["error", "debug", "debug", "debug", "debug"]
+    assert told[0]["error"] == "the database is gone"
