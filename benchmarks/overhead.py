@@ -23,9 +23,9 @@ from strawberry.schema.config import StrawberryConfig
 
 from benchmarks.database import fresh_database
 from benchmarks.report import Row, publish
-from db.connection import create_engine, session_factory
+from db.connection import Sessions, create_engine, session_factory
 from db.events import Actor
-from graph.context import Context, Sessions
+from graph.context import Context
 from graph.live.hub import Hub
 from graph.live.shared_execution import ExecutionContext
 from graph.live.watch_leases import Watching

@@ -1,12 +1,34 @@
-"""The memory: tables, the state machine, every SQL statement, notifications and the embedded server.
+"""The database: tables, the state machine, every SQL statement, notifications and the embedded server.
 
 Rows are the truth. The rooms meet only here, and a notification is a hint: everything works, only slower,
 without them.
 
-    connection   addresses, engines, sessions           models      the tables
-    embedded     PostgreSQL out of a wheel              schema      migrate, and refuse what does not match
-    lifecycle    the one place that writes `state`      attempts    hello, reports, heartbeats, losses
-    simulations, machines, projects, convergence, logs, events      one noun each, a list of verbs
+    connection            addresses, engines, sessions
+    models                the tables
+    schema                migrate, and refuse a database that does not match
+    states                the enums that rows are written in
+    errors                the expected errors
+    lifecycle             the state machine: the one statement that writes `state`
+    attempts              hello, reports, heartbeats, losses
+    simulations           create, list, cancel, delete
+    machines              machines and hosts: join, declare, drain, what is free
+    projects              projects, and the scope of a viewer
+    convergence           the log of points: batches of columns
+    curve                 one metric read back over all attempts
+    metrics               count, last, minimum and maximum of each metric
+    logs                  what a simulation printed that was no point
+    events                the history of simulations, and the audit of everything else
+    billing               what attempts hold of machines, and for how long
+    overview              what is queued and running now
+    watch_leases          which processes have subscribers of attended simulations
+    tokens                API tokens
+    logins                browsers that signed in with a token
+    require_admin_token   refuses to start where a login is needed and no token exists
+    health_queries        figures of the whole installation, for /metrics and `doctor`
+    notifications         NOTIFY and LISTEN
+    pages                 keyset pages
+    public_ids            Relay ids
+    embedded              a PostgreSQL server out of a wheel
 
 Functions take a session first, never commit (the caller owns the transaction) and await nothing but Postgres.
 `get_*` raises NotFound, `find_*` returns None, `page_*` returns a page. Locks are taken in one order everywhere:

@@ -161,7 +161,10 @@ def create_engine(
     return engine
 
 
-def session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+Sessions: TypeAlias = async_sessionmaker[AsyncSession]
+
+
+def session_factory(engine: AsyncEngine) -> Sessions:
     """Make the factory that every root resolver, tick and batch opens its session from."""
     return async_sessionmaker(engine, expire_on_commit=False)
 
@@ -170,7 +173,7 @@ Driver: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 @asynccontextmanager
-async def driver_of(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[Driver]:
+async def driver_of(sessions: Sessions) -> AsyncIterator[Driver]:
     """Borrow a connection from the pool that these sessions use, bare: each statement is a transaction of its own.
 
     For the hottest statements. A session and SQLAlchemy's execution round them cost more than the statement.

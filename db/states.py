@@ -59,7 +59,7 @@ class LogStream(StrEnum):
 
 
 class Role(StrEnum):
-    """What a token may do; each may do what those before it may. Which operation needs which: `graph.access`."""
+    """What a token may do, and each role before it; which operation needs which: graph/operation/permissions.py."""
 
     VIEWER = "VIEWER"  # reads and watches
     OPERATOR = "OPERATOR"  # submits, cancels, retries, deletes simulations

@@ -1,4 +1,4 @@
-"""API tokens: made, found by their text, revoked. What a token may do is judged in `graph.access`.
+"""API tokens: made, found by their text, revoked. What a token may do is judged in `graph.operation.permissions`.
 
 A token is `sim_` and 256 random bits. Its text is given out once; kept is its SHA-256, by which it is found. Slow
 hashes are for what people choose; nobody guesses 256 bits. Expiry is judged by Postgres' clock. A revocation is told

@@ -1,20 +1,21 @@
-"""The front door: speaks GraphQL over HTTP and WebSocket to clients and to supervisors; N copies of it may run.
+"""The API: GraphQL over HTTP, WebSocket and server-sent events, for people and for supervisors. N processes may run.
 
-    app         create_app: the Starlette application, wired top to bottom      __main__   serves it
-    schema      Query, Mutation, Subscription, put together                     schema.graphql  what is promised
-    simulation, machine, project     one noun each: its types, its inputs, its mutations
-    convergence, log                 what is streamed
-    supervision                      helloAttempt and reportAttempt: the supervisors' side
-    hub         one LISTEN connection and a shared tail per simulation: what wakes subscribers
-    where, headers          which Host and Origin are answered; what browsers are told to refuse
-    http_wire, wire         connections as bytes: what is never finished, never read, or too large ends
-    entry, login, cookie    who comes in, by a token or by a browser's cookie; access  who may do what
-    doors       what is held open with a token, and ends with it
-    rates       how often somebody may fail to log in, or submit
-    context     what a resolver is given: the session factory, the hub, who asks
-    errors      the closed family of errors that clients see; everything else is masked
-    inputs      what is checked before anything is stored
-    pages       /healthz, /readyz, and the way to the explorer
+One import-linter contract orders the modules; each imports from its own layer and from the layers below:
+
+    __main__    `python -m graph`: check the database, then serve
+    app         create_app: the Starlette application, wired top to bottom
+    server      uvicorn's configuration, and a shutdown that lets streams end
+    export      print the schema, for graph/schema.graphql (what clients are promised)
+    http        endpoints and protocols: GraphQL, SSE, sessions, dashboard files, health, /metrics
+    schema      Query, Mutation and Subscription, put together
+    types       one module per noun of the schema: thin resolvers, inputs, enums
+    operation   what is checked about an operation: limits, complexity, permissions, documents
+    context     what a resolver is given: session factory, hub, viewer, loaders
+    auth        who makes a request: tokens and cookies become one Viewer
+    live        what is pushed: hub, tails, broadcast, shared execution, watch leases
+    errors      the closed family of errors that clients see; all others are masked
+    metrics     counters of one process, for /metrics
+    wire        connections as bytes: overrides of uvicorn and websockets
 
 A root resolver or a mutation opens its own session and owns its transaction; a subscription holds none across a
 yield. Nothing here decides between machines or starts a process.

@@ -14,21 +14,21 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from db import attempts, require_admin_token
-from db.connection import DatabaseError, check_server, create_engine, session_factory
-from db.schema import SchemaMismatch, require_current
+from db.connection import Sessions, check_server, create_engine, session_factory
+from db.schema import require_current
 from graph.auth.authenticate import Entry
 from graph.auth.token_revocation import Doors
-from graph.context import Sessions
 from graph.errors import DATABASE_AWAY
 from graph.http.admission import Admission
 from graph.http.dashboard_files import Window
 from graph.http.endpoint import Endpoint
 from graph.http.headers import Headers
+from graph.http.health import Readiness, healthz
 from graph.http.metrics_endpoint import Exposition
 from graph.http.origin_check import Hosts, Where
 from graph.http.request_id import Requests
@@ -137,43 +137,6 @@ async def check_database(settings: Settings) -> None:
             await require_admin_token.require(session, settings.read_admin_token(), why=settings.why_login)
     finally:
         await engine.dispose()
-
-
-async def healthz(_request: Request) -> Response:
-    """The process is alive."""
-    return JSONResponse({"status": "alive"})
-
-
-class Readiness:
-    """`/readyz`: the database answers, its schema is this version's, and the process does not end; 503 otherwise."""
-
-    def __init__(self, explains_to: Hosts | None) -> None:
-        """explains_to: the Hosts by which one is told the reason, too. It may name the database's address."""
-        self._explains_to = explains_to
-        self._logged: str | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        closing: Closing = request.state.closing
-        reason = "It is about to end." if closing.announced else await self._reason(request.state.engine)
-        content = {"status": "ready" if reason is None else "not ready"}
-        if reason != self._logged:
-            log.warning("not_ready" if reason is not None else "ready_again", reason=reason)
-            self._logged = reason
-        hosts = [value for name, value in scope["headers"] if name == b"host"]
-        if reason is not None and self._explains_to is not None and self._explains_to.refusal(hosts) is None:
-            content["reason"] = reason
-        await JSONResponse(content, status_code=200 if reason is None else 503)(scope, receive, send)
-
-    async def _reason(self, engine: AsyncEngine) -> str | None:
-        try:
-            await check_server(engine)
-            await require_current(engine)
-        except (DatabaseError, SchemaMismatch) as error:
-            return str(error)
-        except DATABASE_AWAY:
-            return "The database does not answer."
-        return None
 
 
 async def to_explorer(_request: Request) -> Response:

@@ -9,11 +9,12 @@ from datetime import datetime, timedelta
 from typing import Any, TypeAlias, TypeVar
 
 import strawberry
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession
 from strawberry.dataloader import DataLoader
 
 from db import attempts, billing, machines, metrics, projects, simulations, tokens
 from db.billing import Holding
+from db.connection import Sessions
 from db.events import Actor
 from db.machines import NOTHING, Usage
 from db.metrics import Summary
@@ -21,13 +22,12 @@ from db.models import Attempt, Machine, Project, Simulation, Token
 from db.projects import Scope
 from db.simulations import Ordered
 from db.states import MachineState
-from graph.auth.access import LOOPBACK, Viewer
 from graph.auth.rate_limit import Rates
+from graph.auth.viewer import LOOPBACK, Viewer
 from graph.live.hub import Hub
 from settings import Settings
 
 Row = TypeVar("Row")
-Sessions: TypeAlias = async_sessionmaker[AsyncSession]
 
 
 @dataclass(slots=True)

@@ -18,14 +18,13 @@ from strawberry.types import ExecutionContext as Operation
 from db import machines as db_machines
 from db import simulations as db_simulations
 from db.public_ids import decode
-from graph.auth.access import guard
 from graph.context import Info
 from graph.errors import BadInput, is_unexpected, masked
-from graph.http.sse import resumable
-from graph.live.shared_execution import ExecutionContext
+from graph.live.shared_execution import ExecutionContext, observed
 from graph.operation.documents import Documents, Judgement
 from graph.operation.introspection import hide_suggestion, may_introspect
 from graph.operation.limits import Limits
+from graph.operation.permissions import guard
 from graph.types import convergence as of_convergence
 from graph.types import log as of_log
 from graph.types import machine as of_machine
@@ -252,11 +251,11 @@ class Subscription:
         max_points: int | None = None,
     ) -> AsyncIterator[ConvergenceEvent]:
         after = info.context.resume_after or after
-        return resumable(of_convergence.follow(info, simulation_id, metrics, after, max_points))
+        return observed(of_convergence.follow(info, simulation_id, metrics, after, max_points))
 
     @strawberry.subscription(description="Its log: the past behind the cursor, then live, to the end.")
     def logs(self, info: Info, simulation_id: strawberry.ID, after: str | None = None) -> AsyncIterator[LogChunk]:
-        return resumable(of_log.follow(info, simulation_id, info.context.resume_after or after))
+        return observed(of_log.follow(info, simulation_id, info.context.resume_after or after))
 
     @strawberry.subscription(
         description="The newest state of each simulation that changes. Refetch lists after a reconnect."
@@ -301,7 +300,7 @@ class Schema(strawberry.Schema):
 
 
 def build_schema(limits: Limits | None = None) -> Schema:
-    """Build the schema; it may be shared. Every operation of it asks `graph.access` first.
+    """Build the schema; it may be shared. Every operation of it asks `graph.operation.permissions` first.
 
     limits: of each operation. All it keeps is the documents that it was asked for last.
     """

@@ -7,8 +7,8 @@ import socket
 
 import uvicorn
 
+from db.connection import Sessions
 from graph.app import create_app
-from graph.context import Sessions
 from graph.http.dashboard_files import Window
 from graph.http.shutdown import Closing
 from graph.wire.http import http_wires

@@ -4,7 +4,9 @@
     host         on each host: launches, probes and ends what is assigned to this host        `run_once()`
     settlement   the one transaction by which this room ends an attempt
     leader       which of several schedulers plans: whoever holds a lock of the database
-    rhythm       the loop round both, woken by notifications and by timer
+    run_loop     the loop round both, woken by notifications and by timer
+    metrics      what it counts of itself, for Prometheus
+    __main__     the process, wired top to bottom
     identity     the id of this host, kept in its data directory
 
 Nothing is remembered between two rounds: every round reads rows, asks `policy`, and acts on what it is told. So a

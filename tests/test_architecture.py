@@ -201,6 +201,22 @@ def holds_code(tree: ast.Module) -> Iterator[tuple[int, str]]:
         yield node.lineno, "code in a package's __init__"
 
 
+NAMES_A_MODULE = re.compile(r"^(?: {4})?(\w+) {2,}\S", re.M)  # ruff takes the spaces away where no prose follows
+
+
+def misnames_modules(init: Path) -> list[str]:
+    """The modules and packages beside an `__init__` that its docstring has no line for, and lines for what is gone.
+
+    A line is the name, at least two spaces, and what the module holds.
+    """
+    there = {path.stem for path in init.parent.glob("*.py")} | {path.parent.name for path in init.parent.glob("*/*.py")}
+    story = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8")), clean=False) or ""
+    named = NAMES_A_MODULE.findall(story)
+    lacking, gone = there - {"__init__"} - set(named), set(named) - there
+    twice = {name for name in named if named.count(name) > 1}
+    return [f"{name_of(init)}: {name}" for name in sorted(lacking | gone | twice)]
+
+
 # --- they find what they are there for -------------------------------------------------------------------------
 
 
@@ -269,6 +285,20 @@ def test_the_rule_lets_pass(rule: Rule, clean: str) -> None:
     assert not list(rule(ast.parse(clean)))
 
 
+def test_an_init_that_lacks_a_module_or_names_one_that_is_gone_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    init = tmp_path / "__init__.py"
+    for name in ("here.py", "new.py", "inner/__init__.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('"""Story."""', encoding="utf-8")
+    init.write_text('"""Story.\n\n    here    what it holds\n    old     what it held\n"""', encoding="utf-8")
+    assert misnames_modules(init) == ["__init__.py: inner", "__init__.py: new", "__init__.py: old"]
+    init.write_text('"""Story.\n\n    here    one\n    new     two\n    inner   three\n"""', encoding="utf-8")
+    assert misnames_modules(init) == []
+
+
 # --- and this house keeps them ---------------------------------------------------------------------------------
 
 
@@ -297,6 +327,10 @@ def test_every_module_says_what_it_is_responsible_for() -> None:
 def test_a_package_holds_its_story_and_no_code() -> None:
     assert breaches(holds_code, [path for path in modules() if path.name == "__init__.py"]) == []
     assert all((ROOT / room / "__init__.py").is_file() for room in ROOMS)
+
+
+def test_a_package_names_each_of_its_modules_with_a_line() -> None:
+    assert [each for path in modules() if path.name == "__init__.py" for each in misnames_modules(path)] == []
 
 
 def test_neither_the_migrations_nor_the_tests_are_packages() -> None:

@@ -1,1 +1,7 @@
-"""The embedded PostgreSQL server: programs, data directory, cluster, start and stop."""
+"""The embedded PostgreSQL server.
+
+server           started, watched and stopped
+cluster          its data on disk: making them, their version, the processes that use them
+binaries         PostgreSQL's programs, and the user they run as
+data_directory   where an installation keeps its files, and the lock that guards them
+"""

@@ -6,7 +6,7 @@
 Who fails too often from one address is refused without asking the database, until some time has passed. Whoever was
 let in lately is not concerned: behind one address there may be a whole house, and somebody's forgotten script.
 
-Fails with `NotAdmitted`, which each transport says in its own way. Who may do what is said in graph/auth/access.py.
+Fails with `NotAdmitted`, which each transport says in its own way. What a viewer may do: operation/permissions.py.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ import structlog
 from starlette.requests import HTTPConnection
 
 from db import tokens
+from db.connection import Sessions
 from graph.auth import cookie
-from graph.auth.access import STRANGER, SUPERVISOR, Viewer, recognise, recognise_browser
-from graph.auth.rate_limit import Rates
-from graph.context import Sessions
+from graph.auth.rate_limit import Rates, client_of
+from graph.auth.viewer import STRANGER, SUPERVISOR, Viewer, recognise, recognise_browser
 from graph.errors import DATABASE_AWAY, Unauthenticated
-from graph.http.admission import client_of
 from settings import Settings
 
 log = structlog.get_logger()

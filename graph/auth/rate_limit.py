@@ -7,12 +7,14 @@ only, and strangers choose the keys here.
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 WINDOW_SECONDS = 60.0
 MOST_KEYS = 10_000
+IPV6_PREFIX_BITS = 64  # what one client has to itself
 ROUNDING_SECONDS = 1e-6  # thousands of periods added up miss the minute by less
 
 
@@ -46,3 +48,16 @@ class Rates:
         if not wait:
             self.spend(key)
         return wait
+
+
+def client_of(address: str) -> str:
+    """The key of a client in a limit: its IPv4 address, or its IPv6 network, since one client has a whole /64."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((int(parsed), IPV6_PREFIX_BITS), strict=False))

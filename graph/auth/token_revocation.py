@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import tokens
-from graph.auth.access import Viewer
+from db.connection import Sessions
+from graph.auth.viewer import Viewer
 from graph.errors import DATABASE_AWAY
 
 log = structlog.get_logger()
@@ -35,7 +35,7 @@ class _Door:
 class Doors:
     """All that is open in one graph process."""
 
-    def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+    def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
         self._doors: dict[int, _Door] = {}
         self._look = asyncio.Event()

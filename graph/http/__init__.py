@@ -1,1 +1,17 @@
-"""Endpoints and protocols: GraphQL over HTTP, WebSocket and SSE, sessions, dashboard files, health, metrics."""
+"""Endpoints and protocols: everything that answers an HTTP request or speaks on a WebSocket.
+
+endpoint            /graphql: queries and mutations over HTTP, and the way to the other transports
+protocol            GraphQL over HTTP to the letter: bodies, media types, refusals
+sse                 subscriptions as server-sent events
+websocket           subscriptions over graphql-transport-ws: limits, pings, close codes
+admission           at most so many WebSockets per client
+session             /session: sign in with a token, sign out
+dashboard_files     the dashboard's pages and GraphiQL, as `web/` built them
+build_status_page   the page in their place until they are built
+health              /healthz and /readyz
+metrics_endpoint    /metrics, for Prometheus
+origin_check        which Host and Origin are answered
+headers             security headers of every response
+request_id          X-Request-ID, and the duration of each request
+shutdown            tells streams that the process is about to end
+"""

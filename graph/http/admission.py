@@ -6,14 +6,13 @@ says; clients behind one address (a network, a proxy that is not trusted) share 
 
 from __future__ import annotations
 
-import ipaddress
-
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from graph.auth.rate_limit import client_of
+
 RETRY_SECONDS = 10
-IPV6_PREFIX_BITS = 64  # what one client has to itself
 
 
 class Admission:
@@ -42,16 +41,3 @@ class Admission:
             self._open[client] -= 1
             if not self._open[client]:
                 del self._open[client]
-
-
-def client_of(address: str) -> str:
-    """Whom an address belongs to: of IPv6 the network, since one client has a whole network of addresses."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.ip_network((int(parsed), IPV6_PREFIX_BITS), strict=False))

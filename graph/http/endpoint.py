@@ -25,11 +25,12 @@ from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.types.execution import ExecutionResult
 from strawberry.types.graphql import OperationType
 
+from db.connection import Sessions
 from db.events import Actor
-from graph.auth.access import STRANGER
 from graph.auth.authenticate import Entry, NotAdmitted
 from graph.auth.rate_limit import Rates
-from graph.context import Context, Sessions
+from graph.auth.viewer import STRANGER
+from graph.context import Context
 from graph.http import protocol, sse
 from graph.http.dashboard_files import Window
 from graph.http.protocol import Accept, EarlyRefusal, Refusal

@@ -28,15 +28,15 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from db import health_queries
+from db.connection import Sessions
 from db.health_queries import Vitals
-from graph.auth.access import READ_EVERYWHERE, require
 from graph.auth.authenticate import Entry, NotAdmitted
-from graph.context import Sessions
 from graph.errors import DATABASE_AWAY, Forbidden, Unauthenticated
 from graph.http import protocol
 from graph.http.protocol import Refusal
 from graph.live.hub import Hub
 from graph.metrics import Meters
+from graph.operation.permissions import READ_EVERYWHERE, require
 from settings import Settings
 
 log = structlog.get_logger()

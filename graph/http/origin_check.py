@@ -12,8 +12,8 @@ are not concerned. `/healthz` and `/readyz` are answered whatever the Host is, f
 tell nothing that would help a stranger. What a trusted proxy says of scheme and client is in the scope already
 (graph/wire/proxies.py); X-Forwarded-Host counts for nothing: proxies pass the Host on.
 
-Who somebody is, is not judged here (graph/auth/access.py). Fails with nothing: whoever is refused gets a sentence that
-names the setting.
+Who makes a request is not judged here (graph/auth/authenticate.py). It raises nothing: the refusal is a response whose
+sentence names the setting.
 """
 
 from __future__ import annotations

@@ -20,10 +20,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from db import logins, tokens
+from db.connection import Sessions
 from graph.auth import cookie
-from graph.auth.access import SUPERVISOR, Viewer
 from graph.auth.authenticate import NO_API_TOKEN, Entry, NotAdmitted, unauthorised
-from graph.context import Sessions
+from graph.auth.viewer import SUPERVISOR, Viewer
 from graph.errors import DATABASE_AWAY
 from graph.http import protocol
 from graph.http.protocol import EarlyRefusal, Refusal

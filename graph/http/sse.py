@@ -64,17 +64,12 @@ class EventFeed(Feed):
         text = await super().text(event)
         return block(f'{{"data":{text.decode()}}}', event).encode() if text is not None else None
 
-    async def noting(self, events: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+    async def observe(self, events: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+        """Note each event: its cursor becomes the id of its block, and a result does not show which event it is of."""
         async with aclosing(events) as source:  # type: ignore[type-var]  # resolvers give generators
             async for event in source:
                 self.event = event
                 yield event
-
-
-def resumable(events: AsyncIterator[T]) -> AsyncIterator[T]:
-    """Let a stream over HTTP see the events: it needs their cursors, and results do not say what they tell of."""
-    feed = wanted_feed.get()
-    return feed.noting(events) if isinstance(feed, EventFeed) else events
 
 
 def block(data: str, event: object = None) -> str:

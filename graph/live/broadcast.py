@@ -11,11 +11,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Coroutine, Generator, Hashable, Sequence
 from types import coroutine
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 from weakref import WeakValueDictionary
 
-if TYPE_CHECKING:
-    from graph.live.shared_execution import ExecutionContext, Feed
+from graph.live.shared_execution import ExecutionContext, Feed
 
 AT_A_STRETCH = 200  # sends before others get their turn: some milliseconds
 

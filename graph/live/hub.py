@@ -19,10 +19,9 @@ from time import perf_counter
 from typing import TypeVar
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import convergence
-from db.connection import driver_of
+from db.connection import Sessions, driver_of
 from db.convergence import START, Batch, Head
 from db.notifications import Channel, Listener, listening, payload_of
 from graph.errors import DATABASE_AWAY
@@ -71,7 +70,7 @@ class Tail:
     def __init__(
         self,
         simulation_id: int,
-        sessions: async_sessionmaker[AsyncSession],
+        sessions: Sessions,
         delivered: Callable[[float], None],
         look_again_seconds: float,
     ) -> None:
@@ -287,7 +286,7 @@ class Hub:
 
     def __init__(
         self,
-        sessions: async_sessionmaker[AsyncSession],
+        sessions: Sessions,
         watching: Watching | None = None,
         tokens_changed: Callable[[], None] = lambda: None,
         meters: Meters | None = None,

@@ -10,11 +10,11 @@ Also here: lists of plain numbers are completed as they are, without a visit to 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import NoneType
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakMethod, WeakValueDictionary
 
 import orjson
@@ -32,6 +32,8 @@ from graphql import (
 )
 from graphql.language import FieldNode, Node, VariableNode
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+
+Event = TypeVar("Event")
 
 NUMBERS = frozenset({GraphQLFloat.name, GraphQLInt.name, "Step"})
 
@@ -112,6 +114,10 @@ class Feed:
         text = self.executor.shared_text(event) or await self.executor.text_of(event)
         return text.encode() if text is not None else None
 
+    def observe(self, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+        """See each event before it is executed, for a transport that needs more of it than its result shows."""
+        return events
+
     async def send_all(self, texts: Sequence[bytes]) -> None:
         """Send events as `text` made them."""
         assert self.send is not None
@@ -140,6 +146,12 @@ class _Lent:
 
 
 wanted_feed: ContextVar[Feed | None] = ContextVar("wanted_feed", default=None)
+
+
+def observed(events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+    """Let the transport of this subscription see its events (`Feed.observe`)."""
+    feed = wanted_feed.get()
+    return events if feed is None else feed.observe(events)
 
 
 class ExecutionContext(StrawberryGraphQLCoreExecutionContext):

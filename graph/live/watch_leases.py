@@ -19,9 +19,9 @@ from datetime import timedelta
 from uuid import uuid4
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import attempts, watch_leases
+from db.connection import Sessions
 from graph.errors import DATABASE_AWAY
 
 log = structlog.get_logger()
@@ -34,7 +34,7 @@ LAST_WORD_SECONDS = 2.0  # how long the end waits for the leases to be ended
 class Watching:
     """The subscribers of one graph process, by simulation."""
 
-    def __init__(self, sessions: async_sessionmaker[AsyncSession], lease: timedelta) -> None:
+    def __init__(self, sessions: Sessions, lease: timedelta) -> None:
         """lease: of attempts; those of watchers are as short as the silence in which a graph process still covers."""
         self.name = uuid4().hex  # of this watcher: each start of a process is another one
         self._sessions = sessions

@@ -42,8 +42,7 @@ from graphql import (
 )
 
 from db.pages import MAX_PAGE
-from graph.operation.limits import CEILING
-from graph.types.curve import MOST_POINTS
+from graph.operation.limits import CEILING, MOST_POINTS
 
 POINTS_PER_OBJECT = 100
 MOST_NODES = 500  # `nodes` refuses more

@@ -25,6 +25,7 @@ from graphql import (
 
 from graph.errors import TooLarge
 
+MOST_POINTS = 100_000  # of one curve in an answer: the most that `maxPoints` may ask for
 CEILING = 10**9  # counts end here: what doubles with every fragment would fill pages with its digits
 
 

@@ -19,13 +19,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tsdownsample import MinMaxLTTBDownsampler
 
 from db import curve, metrics
+from db.connection import Sessions
 from db.convergence import Series
 from db.curve import NEVER, Points
-from graph.context import Info, Sessions
+from graph.context import Info
 from graph.errors import BadInput
+from graph.operation.limits import MOST_POINTS
 from graph.types.scalars import MAX_METRIC_NAME, Step
 
-MOST_POINTS = 100_000  # of one curve in an answer
 MOST_PAST_POINTS = 200_000  # of all curves in the past of a subscription
 MOST_HELD = 2_000_000  # some 60 MB
 FEWEST_FOR_SHAPE = 3  # of LTTB: both ends, and one between

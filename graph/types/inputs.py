@@ -25,7 +25,7 @@ from strawberry.types.base import has_object_definition
 
 from db.states import MetricMode, Reason, Role
 from db.watch_leases import LONGEST_GRACE
-from graph.errors import UserError, UserErrorCode
+from graph.types.user_errors import UserError, UserErrorCode
 
 MAX_COMMAND_BYTES = 65_536  # of all words; Linux takes 131,072 in one
 MAX_JSON_BYTES = 65_536

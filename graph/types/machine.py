@@ -14,12 +14,13 @@ from strawberry.scalars import JSON
 from db import errors, machines, models
 from db.notifications import Channel
 from graph.context import Info
-from graph.errors import UserError, refusals_told, user_error
+from graph.errors import refusals_told
 from graph.types import pages
 from graph.types.enums import MachineState
 from graph.types.ids import number_asked, number_of
 from graph.types.inputs import Invalid, MachineAsked, MachineChanged, check
 from graph.types.simulation import Simulation
+from graph.types.user_errors import UserError, user_error
 
 
 @strawberry.type(description="What a machine has.")

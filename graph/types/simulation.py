@@ -15,9 +15,9 @@ from strawberry.scalars import JSON
 from db import attempts, errors, events, machines, models, projects, simulations
 from db.notifications import Channel
 from db.simulations import Wanted
+from graph.auth.rate_limit import client_of
 from graph.context import Info
-from graph.errors import UserError, UserErrorCode, refusals_told, user_error
-from graph.http.admission import client_of
+from graph.errors import refusals_told
 from graph.types import curve, pages
 from graph.types.cost import Cost
 from graph.types.curve import Curve
@@ -29,6 +29,7 @@ from graph.types.metric import Metric, MetricInput, usual_mode
 from graph.types.naming import name_of
 from graph.types.project import Project
 from graph.types.scalars import Step
+from graph.types.user_errors import UserError, UserErrorCode, user_error
 
 if TYPE_CHECKING:
     from graph.types.machine import Machine

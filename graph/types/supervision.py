@@ -31,10 +31,11 @@ from db.lifecycle import Ending
 from db.logs import Chunk
 from db.public_ids import encode
 from graph.context import Info
-from graph.errors import BadInput, Unauthenticated, UserError, UserErrorCode
+from graph.errors import BadInput, Unauthenticated
 from graph.types.enums import LogStream, Reason, described
 from graph.types.ids import number_asked
 from graph.types.scalars import BadColumns, PointColumns, columns
+from graph.types.user_errors import UserError, UserErrorCode
 from policy.retry import Ended, Retry, after_attempt
 from settings import Settings
 

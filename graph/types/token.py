@@ -9,14 +9,15 @@ import strawberry
 from strawberry import relay
 
 from db import errors, models, tokens
-from graph.auth import access
 from graph.context import Info
-from graph.errors import UserError, refusals_told, user_error
+from graph.errors import refusals_told
+from graph.operation import permissions
 from graph.types import pages
 from graph.types.enums import Role
 from graph.types.ids import number_of
 from graph.types.inputs import Invalid, TokenAsked, check
 from graph.types.project import Project
+from graph.types.user_errors import UserError, user_error
 
 
 async def _projects(info: Info, ids: list[int] | None) -> list[Project] | None:
@@ -79,7 +80,7 @@ def viewer(info: Info) -> Viewer:
     return Viewer(
         name=info.context.actor.name,
         role=asking.role,
-        operations=access.operations_of(asking),
+        operations=permissions.operations_of(asking),
         expires_at=asking.expires_at,
         scope=sorted(asking.projects) if asking.projects is not None else None,
     )
@@ -87,7 +88,7 @@ def viewer(info: Info) -> Viewer:
 
 async def find(info: Info, number: int) -> Token | None:
     """Find one for `node`, which everybody may use: only those who may list tokens see one."""
-    if not access.may(info.context.viewer, "Query.tokens"):
+    if not permissions.may(info.context.viewer, "Query.tokens"):
         return None
     row = await info.context.loaders.token.load(number)
     return Token.of(row) if row is not None else None

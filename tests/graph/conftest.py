@@ -30,11 +30,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from websockets.asyncio.client import ClientConnection, connect
 
 from db import attempts, lifecycle, machines, public_ids
+from db.connection import Sessions
 from db.events import PLANNER, Actor
 from db.lifecycle import Assignment, Ending
 from db.models import Base
 from db.states import Reason
-from graph.context import Context, Sessions
+from graph.context import Context
 from graph.http.dashboard_files import Window
 from graph.http.shutdown import Closing
 from graph.live.hub import Hub

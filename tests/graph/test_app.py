@@ -1,33 +1,23 @@
-"""The application around the schema: alive, ready or not and why, the explorer, a database that goes away."""
+"""The application around the schema: the explorer, a database that goes away."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 
-from db.connection import DatabaseUnreachable, connect_raw
+from db.connection import connect_raw
 from db.embedded.server import EmbeddedServer
-from db.schema import SchemaMismatch
-from graph.app import check_database, create_app
+from graph.app import create_app
 from settings import Settings
 
 Api = Any  # the fixtures of conftest.py
 World = Any
 Serve = Any
 WaitUntil = Any
-
-NOWHERE = "postgresql://somebody@/anything?host=/tmp/there-is-no-such-directory"
-
-
-async def test_a_process_that_can_serve_is_alive_and_ready(api: Api) -> None:
-    for path, status in (("/healthz", "alive"), ("/readyz", "ready")):
-        response = await api.client.get(path)
-        assert (response.status_code, response.json()) == (200, {"status": status})
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])
@@ -37,36 +27,6 @@ async def test_the_ways_to_the_documentation_lead_to_the_explorer(api: Api, path
     assert response.url.path.startswith("/graphql")
     assert "text/html" in response.headers["content-type"]
     assert "graphi" in response.text.lower()
-
-
-@pytest.mark.parametrize(
-    ("statement", "reason"),
-    [
-        ("DELETE FROM alembic_version", "Run: simulations migrate"),
-        ("UPDATE alembic_version SET version_num = '0000'", "migrated by a newer one"),
-        ("UPDATE alembic_version SET version_num = '0001'", "older .0001. than this version"),
-        ("DROP TABLE alembic_version", "Run: simulations migrate"),
-    ],
-)
-async def test_it_is_not_ready_while_the_schema_is_another(world: World, statement: str, reason: str) -> None:
-    await world.select(statement)
-    response = await world.api.client.get("/readyz")
-    assert response.status_code == 503
-    assert response.json()["status"] == "not ready"
-    assert re.search(reason, response.json()["reason"])
-    assert (await world.api.client.get("/healthz")).status_code == 200
-    with pytest.raises(SchemaMismatch, match=reason):
-        await check_database(world.api.settings)
-
-
-async def test_it_starts_without_a_database_and_says_what_is_missing(serve: Serve) -> None:
-    api = await serve(database_url=NOWHERE)
-    response = await api.client.get("/readyz")
-    assert response.status_code == 503
-    assert "No PostgreSQL server answers at /tmp/there-is-no-such-directory" in response.json()["reason"]
-    assert (await api.client.get("/healthz")).status_code == 200
-    with pytest.raises(DatabaseUnreachable):
-        await check_database(api.settings)
 
 
 def test_an_application_needs_the_url_of_a_database() -> None:

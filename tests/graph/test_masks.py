@@ -11,7 +11,7 @@ from graphql import GraphQLBoolean, GraphQLError, GraphQLField, GraphQLInt, Grap
 from sqlalchemy.exc import IntegrityError
 from structlog.testing import capture_logs
 
-from graph.auth.access import LOOPBACK
+from graph.auth.viewer import LOOPBACK
 from graph.errors import BadInput, NotFound
 from graph.operation.documents import Judgement
 from graph.schema import Schema, build_schema

@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from db import tokens
 from db.events import Actor
 from db.states import Role
-from graph.auth.access import LOOPBACK, Viewer
 from graph.auth.token_revocation import Doors
+from graph.auth.viewer import LOOPBACK, Viewer
 from graph.live.hub import Hub
 
 Sessions = async_sessionmaker[AsyncSession]

@@ -1,7 +1,7 @@
 """What can't be done is told by field and stores nothing: hostile text, numbers, ids, cursors, in every place for them.
 
 The places are read from the schema: one that is new is tried, or has to be named here. What else single fields refuse
-is with their own: `test_simulations.py`, `test_machines.py`, `test_access.py`; reports in `test_supervision.py`.
+is with their own: `test_simulations.py`, `test_machines.py`, `test_permissions.py`; reports in `test_supervision.py`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from strawberry.types.execution import PreExecutionError
 
 from db.events import Actor
 from db.states import Role
-from graph.auth.access import Viewer
+from graph.auth.viewer import Viewer
 from graph.context import Context
 from graph.live.shared_execution import Encoded, ExecutionContext
 from graph.schema import build_schema

@@ -11,7 +11,7 @@ import pytest
 import strawberry.schema.schema as of_strawberry
 from graphql import GraphQLError, parse
 
-from graph.auth.access import LOOPBACK, STRANGER
+from graph.auth.viewer import LOOPBACK, STRANGER
 from graph.operation import documents
 from graph.operation.documents import CACHED_DOCUMENTS, CACHED_TOKENS, MOST_TOKENS, Documents, Judged
 from graph.operation.introspection import hide_suggestion, may_introspect

@@ -30,14 +30,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import wait_fixed
 
 from db import attempts, lifecycle, simulations
-from db.connection import create_engine, session_factory
+from db.connection import Sessions, create_engine, session_factory
 from db.events import PLANNER, Actor
 from db.lifecycle import Assignment, Ending
 from db.public_ids import encode
 from db.simulations import Wanted
 from db.states import Reason
 from graph.app import create_app
-from graph.context import Context, Sessions
+from graph.context import Context
 from graph.schema import build_schema
 from settings import Settings
 

@@ -24,12 +24,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import projects, public_ids, tokens
 from db.events import Actor
-from db.models import Token
 from db.states import Role
-from graph.auth import access
-from graph.auth.access import LOOPBACK, STRANGER, SUPERVISOR, TABLE, Viewer, may, recognise
+from graph.auth.viewer import LOOPBACK, STRANGER, SUPERVISOR, Viewer, recognise
 from graph.context import Context
 from graph.errors import Unauthenticated
+from graph.operation import permissions
+from graph.operation.permissions import TABLE, may
 from graph.schema import build_schema
 
 Api = Any  # the fixtures of conftest.py
@@ -138,13 +138,13 @@ def test_the_table_names_every_root_field_and_nothing_else() -> None:
 def test_a_schema_with_an_operation_that_the_table_forgets_can_not_be_built(
     forgotten: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access, "TABLE", {name: rule for name, rule in TABLE.items() if name != forgotten})
+    monkeypatch.setattr(permissions, "TABLE", {name: rule for name, rule in TABLE.items() if name != forgotten})
     with pytest.raises(LookupError, match=forgotten):
         build_schema()
 
 
 def test_a_table_with_an_operation_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access, "TABLE", {**TABLE, "Query.gone": access.READ})
+    monkeypatch.setattr(permissions, "TABLE", {**TABLE, "Query.gone": permissions.READ})
     with pytest.raises(LookupError, match=r"Query\.gone"):
         build_schema()
 
@@ -541,27 +541,6 @@ async def test_a_viewer_is_told_who_they_are_and_what_they_may_do(asking: Asking
     assert "createToken" in shown["operations"]
 
 
-async def test_who_sends_nothing_is_somebody_on_this_host_only(sessions: Sessions) -> None:
-    assert await recognise(sessions, None, trusted=True) == LOOPBACK
-    assert await recognise(sessions, None, trusted=False) == STRANGER
-    for trusted in (True, False):  # it may be an attempt's: it lets in to nothing else, on this host too
-        assert await recognise(sessions, "not one of ours", trusted=trusted) == SUPERVISOR
-        with pytest.raises(Unauthenticated):
-            await recognise(sessions, "sim_unknown", trusted=trusted)
-
-
-async def test_recognising_somebody_writes_at_most_once_a_minute(
-    sessions: Sessions, engine: Any, statements: Any
-) -> None:
-    async with sessions.begin() as session:
-        _, text = await tokens.create(session, "ci", Role.VIEWER, Actor("ada"))
-    with statements.of(engine):
-        for _ in range(3):
-            await recognise(sessions, text, trusted=False)
-    assert len(statements.matching("UPDATE tokens")) == 1
-    assert len(statements.matching("SELECT", "tokens.digest =")) == 3
-
-
 async def test_those_who_see_the_same_share_and_others_do_not(asking: Asking) -> None:
     def rights(role: Role, *scope: int) -> Any:
         return asking.context(Viewer("n", role, frozenset(scope) if scope else None, 1)).rights
@@ -569,13 +548,6 @@ async def test_those_who_see_the_same_share_and_others_do_not(asking: Asking) ->
     assert rights(Role.VIEWER, 1, 2) == rights(Role.VIEWER, 2, 1)
     different = [rights(Role.VIEWER), rights(Role.VIEWER, 1), rights(Role.VIEWER, 2), rights(Role.OPERATOR, 1)]
     assert len(set(different)) == len(different)
-
-
-def test_a_row_makes_the_viewer_that_it_says() -> None:
-    row = Token(id=7, name="n", role=Role.VIEWER, project_ids=[1, 2], expires_at=None)
-    assert Viewer.of(row) == Viewer("n", Role.VIEWER, frozenset({1, 2}), 7)
-    row.project_ids = []
-    assert Viewer.of(row).projects == frozenset()  # of none: not of all
 
 
 # --- who did it ------------------------------------------------------------------------------------------------

@@ -1,54 +1,28 @@
-"""Who asks, and who may ask what: one table of all operations. Nothing else decides about roles.
+"""Permissions: one table of all operations and the role that each one needs. Nothing else decides about roles.
 
 `guard` puts a check before every root field when the schema is built; a root field that the table does not name keeps
-the schema from being built. What is inside of a field needs no check of its own: roles are for operations, and what a
-viewer sees of them ends at its projects (`Viewer.projects`), which every reader of rows is given as its `scope`.
-A subscription's generator lives long: what it is about is looked for here, before it begins.
+the schema from being built. Fields below need no check: roles are for operations, and what a viewer sees ends at its
+projects (`Viewer.projects`), which every reader of rows is given as its `scope`. A subscription lives long, so the
+object that it is about is looked up here, before its generator begins.
 
-Fails with `Unauthenticated` for strangers, `Forbidden` for whoever is known and may not.
+Fails with `Unauthenticated` without a viewer, and with `Forbidden` for a viewer that lacks the role or the projects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
 from functools import wraps
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graphql import GraphQLField, GraphQLNonNull, GraphQLResolveInfo, GraphQLSchema
 
-from db import logins, projects, public_ids, simulations, tokens
-from db.models import Token
-from db.projects import Scope
+from db import projects, public_ids, simulations
 from db.states import Role
+from graph.auth.viewer import Viewer
+from graph.context import Context
 from graph.errors import Forbidden, NotFound, Unauthenticated
-
-if TYPE_CHECKING:
-    from graph.context import Context, Sessions
-
-
-@dataclass(frozen=True, slots=True)
-class Viewer:
-    """Who asks. Without a role: nobody, or a supervisor, whose attempt's token is judged where it is used."""
-
-    name: str
-    role: Role | None
-    projects: Scope = None
-    token_id: int | None = None
-    expires_at: datetime | None = None
-
-    @classmethod
-    def of(cls, token: Token) -> Viewer:
-        scope = frozenset(token.project_ids) if token.project_ids is not None else None
-        return cls(token.name, token.role, scope, token.id, token.expires_at)
-
-
-NOBODY: Scope = frozenset()
-LOOPBACK = Viewer("anonymous", Role.ADMIN)  # without login, on this host
-STRANGER = Viewer("anonymous", None, NOBODY)  # without login, from elsewhere
-SUPERVISOR = Viewer("supervisor", None, NOBODY)  # with what may be an attempt's token
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,36 +104,6 @@ def _refusal(viewer: Viewer, rule: Rule) -> Forbidden | Unauthenticated | None:
     return None
 
 
-async def recognise(sessions: Sessions, bearer: str | None, *, trusted: bool) -> Viewer:
-    """Say who sends this bearer, and note that a token is used. trusted: who sends none is on this host.
-
-    Raises `Unauthenticated` for a token that lets nobody in, on this host too: whoever sends one means it.
-    """
-    if not bearer:
-        return LOOPBACK if trusted else STRANGER
-    if not bearer.startswith(tokens.PREFIX):
-        return SUPERVISOR
-    async with sessions() as session, session.begin():
-        token = await tokens.find(session, bearer)
-        if token is None:
-            raise Unauthenticated("This token is unknown, expired or revoked.")
-        if tokens.is_due(token):
-            await tokens.touch(session, token.id)
-        return Viewer.of(token)
-
-
-async def recognise_browser(sessions: Sessions, login: str) -> Viewer:
-    """Say who signed in with the token that this cookie stands for. Raises `Unauthenticated`."""
-    async with sessions() as session, session.begin():
-        found = await logins.find(session, login)
-        if found is None:
-            raise Unauthenticated("This login has ended, or its token was revoked: sign in again.")
-        token, expires_at = found
-        if tokens.is_due(token):
-            await tokens.touch(session, token.id)
-        return replace(Viewer.of(token), expires_at=expires_at)
-
-
 # --- the check before every root field -------------------------------------------------------------------------
 
 
@@ -167,7 +111,9 @@ def guard(schema: GraphQLSchema) -> None:
     """Put the table before the resolvers. Raises `LookupError` if it and the schema do not name the same fields."""
     fields = dict(root_fields(schema))
     if fields.keys() != TABLE.keys():
-        raise LookupError(f"graph/auth/access.py and the schema disagree about {sorted(fields.keys() ^ TABLE.keys())}")
+        raise LookupError(
+            f"graph/operation/permissions.py and the schema disagree about {sorted(fields.keys() ^ TABLE.keys())}"
+        )
     for name, field in fields.items():
         rule = TABLE[name]
         if name.startswith("Subscription."):

@@ -1,0 +1,70 @@
+"""The viewer: who makes a request, and how a credential becomes one.
+
+A viewer has a role, the projects it is for, and the API token it came in with. `recognise` reads a bearer token,
+`recognise_browser` a login cookie; both record that the token is in use and raise `Unauthenticated` for a credential
+that is unknown, expired or revoked. What a viewer may do is in graph/operation/permissions.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from db import logins, tokens
+from db.connection import Sessions
+from db.models import Token
+from db.projects import Scope
+from db.states import Role
+from graph.errors import Unauthenticated
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Who asks. Without a role: nobody, or a supervisor, whose attempt's token is judged where it is used."""
+
+    name: str
+    role: Role | None
+    projects: Scope = None
+    token_id: int | None = None
+    expires_at: datetime | None = None
+
+    @classmethod
+    def of(cls, token: Token) -> Viewer:
+        scope = frozenset(token.project_ids) if token.project_ids is not None else None
+        return cls(token.name, token.role, scope, token.id, token.expires_at)
+
+
+NOBODY: Scope = frozenset()
+LOOPBACK = Viewer("anonymous", Role.ADMIN)  # without login, on this host
+STRANGER = Viewer("anonymous", None, NOBODY)  # without login, from elsewhere
+SUPERVISOR = Viewer("supervisor", None, NOBODY)  # with what may be an attempt's token
+
+
+async def recognise(sessions: Sessions, bearer: str | None, *, trusted: bool) -> Viewer:
+    """Say who sends this bearer, and note that a token is used. trusted: who sends none is on this host.
+
+    Raises `Unauthenticated` for a token that lets nobody in, on this host too: whoever sends one means it.
+    """
+    if not bearer:
+        return LOOPBACK if trusted else STRANGER
+    if not bearer.startswith(tokens.PREFIX):
+        return SUPERVISOR
+    async with sessions() as session, session.begin():
+        token = await tokens.find(session, bearer)
+        if token is None:
+            raise Unauthenticated("This token is unknown, expired or revoked.")
+        if tokens.is_due(token):
+            await tokens.touch(session, token.id)
+        return Viewer.of(token)
+
+
+async def recognise_browser(sessions: Sessions, login: str) -> Viewer:
+    """Say who signed in with the token that this cookie stands for. Raises `Unauthenticated`."""
+    async with sessions() as session, session.begin():
+        found = await logins.find(session, login)
+        if found is None:
+            raise Unauthenticated("This login has ended, or its token was revoked: sign in again.")
+        token, expires_at = found
+        if tokens.is_due(token):
+            await tokens.touch(session, token.id)
+        return replace(Viewer.of(token), expires_at=expires_at)
