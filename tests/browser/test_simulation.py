@@ -198,6 +198,29 @@ async def test_numbers_stand_as_the_reader_writes_them(open_page: OpenPage, serv
     await expect(page.get_by_text("step 2.500", exact=True)).to_be_visible()
 
 
+async def test_the_title_goes_on_in_a_tab_that_draws_nothing(page: Page, service: Service, gate: Gate) -> None:
+    await page.add_init_script("window.requestAnimationFrame = () => 0")  # what a hidden tab does
+    simulation_id = await gate.submit(service)
+    await page.goto(f"/simulations/{simulation_id}")
+    gate.go(1)
+    await expect(page).to_have_title(re.compile(r"^loss 1 · "))
+    gate.go(2)
+    await expect(page).to_have_title(re.compile(r"^loss 0\.99"))
+    gate.end()
+
+
+async def test_a_tiny_value_among_others_can_be_shown_on_a_logarithmic_axis(page: Page, service: Service) -> None:
+    script = 'for step in range(50): print(f\'{{"step": {step}, "loss": {1e-23 if step == 20 else 1}}}\')'
+    simulation_id = await service.submit(sys.executable, "-c", script)
+    assert (await service.finished(simulation_id))["state"] == "FINISHED"
+    await page.goto(f"/simulations/{simulation_id}")
+    await has(page, 50)
+    await page.get_by_role("button", name="Logarithmic").click()
+    await expect(page.get_by_role("button", name="Logarithmic")).to_have_attribute("aria-pressed", "true")
+    await page.get_by_role("button", name="Table").click()  # the tab still answers
+    await expect(page.get_by_role("table", name="Points")).to_be_visible()
+
+
 async def test_a_zoom_stays_while_points_arrive_until_one_follows_again(
     page: Page, service: Service, gate: Gate
 ) -> None:

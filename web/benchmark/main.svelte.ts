@@ -8,8 +8,9 @@ import { flushSync, mount, unmount } from 'svelte';
 import uPlot from 'uplot';
 
 import Chart from '../src/curves/Chart.svelte';
-import type { Curve, Settings } from '../src/curves/plot';
+import { LiveSeries } from '../src/curves/live.svelte';
 import { Series } from '../src/curves/series';
+import type { Curve, Settings } from '../src/curves/trace';
 
 interface Asked {
   points: number;
@@ -61,10 +62,11 @@ async function measure({ points, metrics, smoothing, frames, fresh }: Asked): Pr
   while (xs.length < points) grow(Math.min(10_000, points - xs.length));
 
   const settings: Settings = { x: 'step', log: false, smoothing, currency: 'USD', attempts: true };
+  let version = $state(0);
   const curves = series.map((each, colour): Curve => ({
-    key: each.metric, label: each.metric, scale: each.metric, colour, mode: 'MIN', series: each, spans: [],
+    key: each.metric, label: each.metric, scale: each.metric, colour, mode: 'MIN', series: new LiveSeries(each, () => version), spans: [],
   }));
-  const props = $state({ curves, settings, kinds: { step: 'Step' }, version: 0, label: 'Benchmark', change: () => {} });
+  const props = { curves, settings, kinds: { step: 'Step' }, label: 'Benchmark', change: () => {} };
   const chart = mount(Chart, { target: hosts.chart, props });
   const scales = Object.fromEntries(series.map(({ metric }) => [metric, {}]));
   const lines = series.map(({ metric }): uPlot.Series => ({ scale: metric, stroke: 'steelblue', width: 1.5, points: { show: false } }));
@@ -79,7 +81,7 @@ async function measure({ points, metrics, smoothing, frames, fresh }: Asked): Pr
     grow(fresh);
     await frame();
     let begun = performance.now();
-    props.version++;
+    version++;
     flushSync();
     finish(hosts.chart);
     if (turn >= 0) found.chart.push(performance.now() - begun);

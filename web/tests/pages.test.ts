@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { read, write } from '../src/compare/address';
 import { metricsOf, rowsOf } from '../src/compare/differences';
 import { digitsOf, moneyAxis, wallAxis } from '../src/curves/axes';
-import { chiefMetric } from '../src/curves/chief';
+import { mainMetric } from '../src/curves/mainMetric';
 import { rowsBefore } from '../src/curves/rows';
 import { Series } from '../src/curves/series';
 import { Lines, MOST_LINES } from '../src/simulation/lines';
@@ -51,9 +51,9 @@ test('a clock at an axis says the whole time, and the day where it begins', () =
 });
 
 test('what sounds like a loss is looked at first', () => {
-  expect(chiefMetric(['accuracy', 'gpu_temperature', 'validation/loss', 'loss'].map((name) => ({ name })))).toBe('loss');
-  expect(chiefMetric([{ name: 'b' }, { name: 'a' }])).toBe('a');
-  expect(chiefMetric([])).toBeNull();
+  expect(mainMetric(['accuracy', 'gpu_temperature', 'validation/loss', 'loss'].map((name) => ({ name })))).toBe('loss');
+  expect(mainMetric([{ name: 'b' }, { name: 'a' }])).toBe('a');
+  expect(mainMetric([])).toBeNull();
 });
 
 test('what grows is told in whole seconds, and numbers in few digits', () => {

@@ -1,5 +1,5 @@
 /** What is compared, and how: all of it in the address bar. */
-import type { XKind } from '../curves/places';
+import type { XKind } from '../curves/xAxis';
 
 export const MOST = 12;
 

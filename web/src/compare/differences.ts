@@ -1,5 +1,5 @@
 /** Parameters of several simulations side by side. */
-import { chiefFirst } from '../curves/chief';
+import { mainFirst } from '../curves/mainMetric';
 import { entriesOf } from '../curves/parameters';
 
 export interface Row {
@@ -24,6 +24,6 @@ export function rowsOf(parameters: readonly unknown[]): Row[] {
 export function metricsOf(simulations: readonly { metrics: readonly { name: string }[] }[]): { name: string; common: boolean }[] {
   const counts = new Map<string, number>();
   for (const { metrics } of simulations) for (const { name } of metrics) counts.set(name, (counts.get(name) ?? 0) + 1);
-  const sorted = [...counts].sort(([one, few], [other, many]) => many - few || chiefFirst(one, other));
+  const sorted = [...counts].sort(([one, few], [other, many]) => many - few || mainFirst(one, other));
   return sorted.map(([name, count]) => ({ name, common: count === simulations.length }));
 }

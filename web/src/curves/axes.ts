@@ -56,6 +56,26 @@ export function moneyAxis(splits: readonly number[], currency: string): string[]
   return splits.map((split) => format.format(split));
 }
 
+const MOST_DECADES = 8;
+
+/**
+ * Ticks of a logarithmic axis: powers of ten, with 2 and 5 between them where there is room, every digit within a
+ * decade. uPlot's own ticks add up increments and never end where these are lost in rounding (1e-23 to 1).
+ */
+export function logSplits(min: number, max: number): number[] {
+  const from = Math.floor(Math.log10(min));
+  const to = Math.ceil(Math.log10(max));
+  const decades = Math.log10(max) - Math.log10(min);
+  const digits = decades <= 1.2 ? [1, 2, 3, 4, 5, 6, 7, 8, 9] : decades <= 3 ? [1, 2, 5] : [1];
+  const stride = Math.max(1, Math.ceil(decades / MOST_DECADES));
+  const splits: number[] = [];
+  for (let power = Math.ceil(from / stride) * stride; power <= to; power += stride) {
+    for (const digit of digits) splits.push(Number(`${digit}e${power}`));
+  }
+  const shown = splits.filter((split) => split > 0 && split >= min && split <= max);
+  return shown.length > 1 ? shown : [min, max];
+}
+
 /** Values at an axis, with as many digits as tell neighbours apart. */
 export function digitsOf(splits: readonly (number | null)[], increment: number, log: boolean): string[] {
   const digits = decimalsOf(increment);

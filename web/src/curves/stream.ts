@@ -4,7 +4,7 @@
  */
 import { subscribe } from '../api/client';
 import { graphql, type ResultOf } from '../api/graphql';
-import { Curves } from './series';
+import { type ConvergenceEvent, Curves } from './series';
 
 /** Above so many points of one metric the past comes thinned; everything that is new comes in full. */
 export const FULL_UP_TO = 200_000;
@@ -47,15 +47,15 @@ export interface Watcher {
   complete?: () => void;
 }
 
-export interface Stream {
-  curves: Curves;
-  stop: () => void;
+/** Where the points go. */
+export interface Sink {
+  add: (event: ConvergenceEvent) => void;
 }
 
-export function follow({ id, metrics, thinned = false }: Wanted, watcher: Watcher): Stream {
-  const curves = new Curves();
+/** Fill `curves` from the first point on, until it ends or is stopped. Returns how to stop it. */
+export function follow({ id, metrics, thinned = false }: Wanted, curves: Sink, watcher: Watcher): () => void {
   let after: string | null = null;
-  const stop = subscribe(CONVERGENCE, {
+  return subscribe(CONVERGENCE, {
     variables: () => ({
       id,
       metrics: metrics ? [...metrics] : null,
@@ -70,25 +70,26 @@ export function follow({ id, metrics, thinned = false }: Wanted, watcher: Watche
     failed: watcher.failed,
     ...(watcher.complete ? { complete: watcher.complete } : {}),
   });
-  return { curves, stop };
 }
 
 /** Every point there is now, however many. progress: how many came so far. */
 export function allPoints(id: string, progress: (points: number) => void): Promise<Curves> {
   return new Promise((resolve, reject) => {
     let points = 0;
-    const stream = follow(
+    const curves = new Curves();
+    const stop = follow(
       { id },
+      curves,
       {
         next: (event) => {
           for (const series of event.series) points += series.steps.length;
           progress(points);
           if (!event.live) return;
-          stream.stop();
-          resolve(stream.curves);
+          stop();
+          resolve(curves);
         },
         failed: reject,
-        complete: () => resolve(stream.curves),
+        complete: () => resolve(curves),
       },
     );
   });

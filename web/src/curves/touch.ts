@@ -1,6 +1,6 @@
 /** Fingers on a plot: two zoom, one moves. Up and down the page scrolls, as everywhere. */
 export interface Touched {
-  /** Places in pixels from the left: of one finger, before and now. */
+  /** XColumn in pixels from the left: of one finger, before and now. */
   moved: (before: number, now: number) => void;
   /** Two fingers are so many times as far apart as before; at: what is in the middle of them. */
   spread: (times: number, at: number) => void;

@@ -7,7 +7,7 @@ import { SvelteMap } from 'svelte/reactivity';
 import { request } from '../api/client';
 import { connection } from '../api/connection.svelte';
 import type { ResultOf } from '../api/graphql';
-import { chiefMetric } from '../curves/chief';
+import { mainMetric } from '../curves/mainMetric';
 import { pulses, type Row } from './query';
 
 const EVERY_MS = 5_000;
@@ -28,7 +28,7 @@ export class Pulses {
 
   /** A row has come onto the screen, or what it shows has changed. */
   show(row: Row, live: boolean): void {
-    const metric = chiefMetric(this.#pulses.get(row.id)?.metrics ?? row.metrics);
+    const metric = mainMetric(this.#pulses.get(row.id)?.metrics ?? row.metrics);
     const before = this.#shown.get(row.id);
     this.#shown.set(row.id, { metric, live });
     if (live) this.#settled.delete(row.id);
@@ -82,7 +82,7 @@ export class Pulses {
           this.#pulses.set(node.id, node);
           const shown = this.#shown.get(node.id);
           if (shown === undefined) continue;
-          shown.metric = chiefMetric(node.metrics);
+          shown.metric = mainMetric(node.metrics);
           if (shown.metric !== metric) this.#settled.delete(node.id); // the curve of another one came with it
         }
       }

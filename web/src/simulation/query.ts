@@ -1,6 +1,6 @@
 /** What the page of a simulation asks, and what it does. */
 import { graphql, type ResultOf } from '../api/graphql';
-import type { Span } from '../curves/places';
+import type { Span } from '../curves/xAxis';
 
 const FIELDS = graphql(`
   fragment Fields on Simulation @_unmask {

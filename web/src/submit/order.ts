@@ -4,7 +4,7 @@ import { isNumber, Typed } from '../ui/typed';
 import type { CreateSimulationInput } from './documents';
 import type { Draft, Kind, Parameter } from './draft.svelte';
 import { secondsOf } from './duration';
-import { wordsOf } from './words';
+import { parse } from './argv';
 
 export interface Order {
   /** Without the machine, whose id has to be looked up, and without the client key. */
@@ -23,7 +23,7 @@ export function orderOf(draft: Draft): Order {
     return secondsOf(text) ?? typed.refuse(path, `Expected a duration like 90s, 15m, 1h30m or 2d, got “${text.trim()}”.`);
   }
 
-  const words = wordsOf(draft.command);
+  const words = parse(draft.command);
   if (words.fault) typed.refuse('entrypoint', words.fault);
   else if (!words.argv.length) typed.refuse('entrypoint', 'What shall run? The program, and its arguments.');
 

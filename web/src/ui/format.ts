@@ -58,10 +58,10 @@ export function moneyOf(amount: number, currency: string): string {
   }).format(amount);
 }
 
-/** A metric's value: five significant digits, or all of a whole number's; four where it has a power of ten. Null: not finite. */
+/** A metric's value: five significant digits, or all of a whole number's; four where it has a power of ten. Null and NaN: not finite. */
 export function valueOf(value: number | null | undefined): string {
   if (value === undefined) return '';
-  if (value === null) return 'not finite';
+  if (value === null || !Number.isFinite(value)) return 'not finite';
   if (value !== 0 && (Math.abs(value) >= 1e6 || Math.abs(value) < 1e-4)) return powerOf(value, 3);
   return (Math.abs(value) < 1e5 ? FIVE_DIGITS : WHOLE).format(value);
 }

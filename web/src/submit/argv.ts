@@ -2,7 +2,7 @@
  * A command line as people type it, cut into the argv that is run. No shell ever reads it: only spaces, quotes and
  * backslashes mean something, and mean what they mean in POSIX sh (Shell Command Language, 2.2 Quoting).
  */
-export interface Words {
+export interface Parsed {
   argv: string[];
   /** Why it can't be cut; empty: it can. */
   fault: string;
@@ -14,7 +14,7 @@ const ESCAPED_IN_QUOTES = '$`"\\\n';
 const OPERATORS = /[|&;<>]+|^#/;
 const PATTERNS = /[*?]|\[.+\]/;
 
-export function wordsOf(line: string): Words {
+export function parse(line: string): Parsed {
   const argv: string[] = [];
   let bare = ''; // what stood outside of quotes in this word: a shell would look at it
   let word: string | null = null;
@@ -79,7 +79,7 @@ function noticesOf(bare: string, first: boolean): string[] {
   return notices;
 }
 
-function failed(argv: string[], fault: string): Words {
+function failed(argv: string[], fault: string): Parsed {
   return { argv, fault, notices: [] };
 }
 

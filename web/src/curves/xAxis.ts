@@ -43,7 +43,7 @@ export function placing(kind: XKind, spans: readonly Span[]): Map<number, Placin
 }
 
 /** The x column of a series; like the series itself, it only grows at its end. */
-export class Places {
+export class XColumn {
   xs: Float64Array = new Float64Array(0);
   /** As many as can be placed: points of an attempt that is not known yet wait for it. */
   length = 0;

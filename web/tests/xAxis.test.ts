@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { Places, type Span, type XKind } from '../src/curves/places';
+import { XColumn, type Span, type XKind } from '../src/curves/xAxis';
 import { Series } from '../src/curves/series';
 import { View } from '../src/curves/view';
 
@@ -18,7 +18,7 @@ function seriesOf(): Series {
 }
 
 function xsOf(kind: XKind, spans: readonly Span[] = SPANS): number[] {
-  const places = new Places(kind);
+  const places = new XColumn(kind);
   places.follow(seriesOf(), spans);
   return [...places.xs.subarray(0, places.length)];
 }

@@ -1,0 +1,166 @@
+/** What is drawn on the canvas: behind the lines, the lines, and the marks over the ground. */
+import type uPlot from 'uplot';
+
+import type { Scene } from './options';
+import { Shape } from './shape';
+import type { Curve, Trace } from './trace';
+import type { Range } from './view';
+
+const FAINT = 0.35;
+const DENSE = 1.5; // points to a pixel column, from which on a line is drawn as the area that it covers
+const DOTS_UP_TO = 80; // points in sight: more of them are a line anyway
+
+/** The path of a trace's corners, with dots where few points are in sight. */
+export function linePath(u: uPlot, number: number, trace: Trace, kind: 'raw' | 'smooth', [min, max]: Range): uPlot.Series.Paths {
+  const { xs, ys } = trace[kind];
+  const path = new Path2D();
+  u.series[number]!.alpha = kind === 'raw' && trace.smoothed ? FAINT : 1;
+  if (kind === 'smooth' && !trace.smoothed) return { stroke: path };
+  const perX = u.bbox.width / (max - min);
+  const dotted = xs.length <= DOTS_UP_TO && !trace.smoothed;
+  const radius = 1.25 * devicePixelRatio;
+  // Between two attempts there is time and money, but no line.
+  const { beginnings } = trace.curve.series.points;
+  const breaks = trace.x.kind === 'step' ? [] : beginnings.slice(1).map((each) => trace.x.xs[each.index]!);
+  const shape = xs.length > DENSE * u.bbox.width ? new Shape((u.series[number]!.width ?? 1) * devicePixelRatio) : null;
+  let open = false;
+  for (let index = 0; index < xs.length; index++) {
+    const value = ys[index]!;
+    while (breaks.length && breaks[0]! <= xs[index]!) {
+      if (index && breaks[0]! > xs[index - 1]!) open = false;
+      breaks.shift();
+    }
+    if (Number.isNaN(value)) {
+      open = false;
+      continue;
+    }
+    const x = u.bbox.left + (xs[index]! - min) * perX;
+    const y = u.valToPos(value, trace.curve.scale, true);
+    const begins = !open;
+    open = true;
+    if (shape) {
+      if (begins) shape.interrupt();
+      shape.add(x, y);
+      continue;
+    }
+    if (begins) path.moveTo(x, y);
+    else path.lineTo(x, y);
+    const alone = begins && (index + 1 === xs.length || Number.isNaN(ys[index + 1]!));
+    if (!dotted && !alone) continue;
+    path.moveTo(x + radius, y);
+    path.arc(x, y, radius, 0, 2 * Math.PI);
+    path.moveTo(x, y);
+  }
+  shape?.interrupt();
+  return shape ? { stroke: shape.stroke, fill: shape.fill } : { stroke: path };
+}
+
+/** Behind the lines: stretches that are not finite, and attempts. */
+export function drawGround(u: uPlot, { traces, settings, palette }: Scene): void {
+  const { ctx, bbox } = u;
+  ctx.save();
+  ctx.beginPath();
+  ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+  ctx.clip();
+  const begins = settings.attempts ? attemptsOf(traces, true) : [];
+  ctx.fillStyle = palette.token('raised');
+  for (const [number, { attempt, x }] of begins.entries()) {
+    if (attempt % 2) continue;
+    const from = u.valToPos(x, 'x', true);
+    const next = begins[number + 1];
+    const to = next ? u.valToPos(next.x, 'x', true) : bbox.left + bbox.width;
+    ctx.fillRect(from, bbox.top, to - from, bbox.height);
+  }
+  const strip = 4 * devicePixelRatio; // for each curve its own, upon the x axis
+  let bottom = bbox.top + bbox.height;
+  for (const { curve, raw } of traces) {
+    if (!raw.gaps.length) continue;
+    bottom -= strip;
+    for (const [from, to] of raw.gaps) {
+      const left = u.valToPos(from, 'x', true);
+      const width = Math.max(2 * devicePixelRatio, u.valToPos(to, 'x', true) - left);
+      if (settings.attempts && palette.hatching) {
+        ctx.fillStyle = palette.hatching;
+        ctx.fillRect(left, bbox.top, width, bbox.height);
+      }
+      ctx.fillStyle = palette.colour(curve.colour);
+      ctx.fillRect(left, bottom, width, strip - devicePixelRatio);
+    }
+  }
+  ctx.restore();
+}
+
+/** Where attempts begin, and the best values. */
+export function drawMarks(u: uPlot, scene: Scene): void {
+  const { ctx, bbox } = u;
+  const ratio = devicePixelRatio;
+  ctx.save();
+  ctx.beginPath();
+  ctx.rect(bbox.left - 6 * ratio, 0, bbox.width + 12 * ratio, bbox.top + bbox.height + 6 * ratio); // rings, whole ones
+  ctx.clip();
+  drawAttempts(u, scene);
+  drawBest(u, scene);
+  ctx.restore();
+}
+
+function drawAttempts(u: uPlot, { traces, settings, palette }: Scene): void {
+  const { ctx, bbox } = u;
+  const ratio = devicePixelRatio;
+  ctx.lineWidth = ratio;
+  ctx.font = `${11 * ratio}px ${palette.token('font')}`;
+  ctx.textBaseline = 'bottom';
+  ctx.setLineDash([3 * ratio, 3 * ratio]);
+  for (const { attempt, x, curve } of attemptsOf(traces, settings.attempts)) {
+    const left = Math.round(u.valToPos(x, 'x', true)) + 0.5;
+    if (left < bbox.left || left > bbox.left + bbox.width) continue;
+    ctx.strokeStyle = settings.attempts ? palette.token('line-strong') : palette.colour(curve.colour);
+    ctx.beginPath();
+    ctx.moveTo(left, bbox.top);
+    ctx.lineTo(left, bbox.top + bbox.height);
+    ctx.stroke();
+    if (!settings.attempts) continue;
+    ctx.fillStyle = palette.token('soft');
+    const right = left + 70 * ratio > bbox.left + bbox.width;
+    ctx.textAlign = right ? 'right' : 'left';
+    ctx.fillText(`attempt ${attempt}`, left, bbox.top - 2 * ratio);
+  }
+  ctx.setLineDash([]);
+}
+
+function drawBest(u: uPlot, { traces, settings, palette }: Scene): void {
+  const { ctx, bbox } = u;
+  const ratio = devicePixelRatio;
+  for (const { curve, x } of traces) {
+    const { points } = curve.series;
+    const best = points.best(curve.mode);
+    const y = points.values[best];
+    if (best < 0 || best >= x.length || y === undefined || (settings.log && y <= 0)) continue;
+    const left = u.valToPos(x.xs[best]!, 'x', true);
+    if (left < bbox.left - 1 || left > bbox.left + bbox.width + 1) continue;
+    ctx.beginPath();
+    ctx.arc(left, u.valToPos(y, curve.scale, true), 4.5 * ratio, 0, 2 * Math.PI);
+    ctx.fillStyle = palette.token('panel');
+    ctx.fill();
+    // A rim in the ground's colour first: the ring stands out from a dense curve of its own colour.
+    for (const [width, colour] of [[5, palette.token('panel')], [2, palette.colour(curve.colour)]] as const) {
+      ctx.lineWidth = width * ratio;
+      ctx.strokeStyle = colour;
+      ctx.stroke();
+    }
+  }
+}
+
+/** Where each attempt but the first one begins, by its first point; together: the curves are of one simulation. */
+function attemptsOf(traces: readonly Trace[], together: boolean): { attempt: number; x: number; curve: Curve }[] {
+  const found = new Map<string, { attempt: number; x: number; curve: Curve }>();
+  for (const { curve, x: column } of traces) {
+    for (const { attempt, index } of curve.series.points.beginnings) {
+      if (attempt === 1 || index >= column.length) continue;
+      const key = together ? String(attempt) : `${curve.key} ${attempt}`;
+      const x = column.xs[index]!;
+      const old = found.get(key);
+      if (!old || x < old.x) found.set(key, { attempt, x, curve });
+    }
+  }
+  return [...found.values()].sort((one, other) => one.x - other.x);
+}

@@ -1,0 +1,94 @@
+/** uPlot's options for a set of traces: scales, axes, and lines whose corners are chosen here (layers.ts). */
+import type uPlot from 'uplot';
+
+import { agoAxis, digitsOf, logSplits, moneyAxis, wallAxis } from './axes';
+import { linePath } from './layers';
+import type { Palette } from './palette';
+import type { Curve, Settings, Trace } from './trace';
+import type { Range } from './view';
+
+/** What the options read at each drawing. */
+export interface Scene {
+  readonly traces: readonly Trace[];
+  readonly settings: Settings;
+  readonly palette: Palette;
+  /** The part of the x axis that is shown. */
+  range(): Range;
+  /** Limits of a y scale. */
+  limits(scale: string): Range;
+}
+
+/** Numbers and traces in the order in which they are drawn: the first one lies on top of the others. */
+export function fromBelow(traces: readonly Trace[]): [number, Trace][] {
+  return [...traces.entries()].reverse();
+}
+
+/** The names of the y scales, first to last. */
+export function scalesOf(traces: readonly Trace[]): string[] {
+  return [...new Set(traces.map(({ curve }) => curve.scale))];
+}
+
+/** Scales, axes and series; axes: how many y axes have room. */
+export function optionsOf(scene: Scene, axes: number): Pick<uPlot.Options, 'scales' | 'axes' | 'series'> {
+  const { traces, settings } = scene;
+  const scales = scalesOf(traces);
+  const distr = settings.log ? 3 : 1;
+  return {
+    scales: {
+      x: { time: settings.x === 'wall', range: () => [...scene.range()] },
+      ...Object.fromEntries(scales.map((scale) => [scale, { distr, range: () => [...scene.limits(scale)] as [number, number] }])),
+    },
+    axes: [
+      xAxis(scene),
+      ...scales.map((scale, number) => {
+        const { curve } = traces.find((trace) => trace.curve.scale === scale)!;
+        return yAxis(scene, curve, number, axes, scales.length > 1);
+      }),
+    ],
+    series: [{}, ...fromBelow(traces).flatMap(([at, { curve }]) => lines(scene, at, curve))],
+  };
+}
+
+/** The two lines of the trace with this number. The trace is looked up at each drawing: it may have been replaced. */
+function lines(scene: Scene, at: number, curve: Curve): uPlot.Series[] {
+  const dash = scene.palette.dash(curve.colour);
+  const colour = (): string => scene.palette.colour(curve.colour);
+  const common: uPlot.Series = { scale: curve.scale, stroke: colour, fill: colour, points: { show: false }, ...(dash ? { dash } : {}) };
+  return [
+    { ...common, width: 1.5, paths: (u, number) => linePath(u, number, scene.traces[at]!, 'raw', scene.range()) },
+    { ...common, width: 2, paths: (u, number) => linePath(u, number, scene.traces[at]!, 'smooth', scene.range()) },
+  ];
+}
+
+function xAxis({ settings: { x, currency }, palette }: Scene): uPlot.Axis {
+  const axis: uPlot.Axis = { ...axisOf(palette), size: 32, space: 80 };
+  if (x === 'elapsed') return { ...axis, ...agoAxis };
+  if (x === 'cost') return { ...axis, values: (_u, splits) => moneyAxis(splits, currency) };
+  if (x === 'step') {
+    const incrs = [1, 2, 5].flatMap((digit) => Array.from({ length: 16 }, (_, power) => digit * 10 ** power));
+    const values: uPlot.Axis.Values = (_u, splits) => splits.map((split) => split.toLocaleString());
+    const space = (_u: uPlot, _axis: number, _min: number, max: number): number => 40 + 7 * Math.round(max).toLocaleString().length;
+    return { ...axis, space, incrs: incrs.sort((one, other) => one - other), values };
+  }
+  return { ...axis, size: 46, space: 110, values: (_u, splits, _axis, _space, increment) => wallAxis(splits, increment) };
+}
+
+function yAxis({ settings: { log }, palette }: Scene, { scale, colour }: Curve, number: number, axes: number, coloured: boolean): uPlot.Axis {
+  const axis = axisOf(palette);
+  return {
+    ...axis,
+    scale,
+    show: number < axes,
+    side: number === 0 ? 3 : 1,
+    grid: { ...axis.grid, show: number === 0 },
+    stroke: () => (coloured ? palette.colour(colour) : palette.token('soft')),
+    values: (_u, splits, _axis, _space, increment) => digitsOf(splits, increment, log),
+    size: (_u, values) => 18 + 7 * Math.max(3, ...(values ?? []).map((value) => String(value ?? '').length)),
+    ...(log ? { splits: (_u, _axis, min, max) => logSplits(min, max), filter: (_u, splits) => splits } : {}),
+  };
+}
+
+function axisOf(palette: Palette): uPlot.Axis {
+  const line = { stroke: () => palette.token('line'), width: 1 };
+  return { stroke: () => palette.token('soft'), font: `12px ${palette.token('font')}`, grid: line, ticks: line };
+}

@@ -1,0 +1,100 @@
+/** A curve with what is derived from it for drawing: its x column, its smoothed values, the corners to draw. */
+import uPlot from 'uplot';
+
+import type { LiveSeries } from './live.svelte';
+import { Line, sample } from './sampling';
+import { lowerBound } from './series';
+import { Smoothed } from './smoothing';
+import type { Range } from './view';
+import { type Span, XColumn, type XKind } from './xAxis';
+
+export interface Curve {
+  key: string;
+  label: string;
+  /** Curves with the same one share a y axis. */
+  scale: string;
+  /** 0, 1, 2...: which of the curves' colours. */
+  colour: number;
+  mode: 'MIN' | 'MAX';
+  series: LiveSeries;
+  spans: readonly Span[];
+}
+
+export interface Settings {
+  x: XKind;
+  log: boolean;
+  /** 0: none, to below 1. */
+  smoothing: number;
+  currency: string;
+  /** Attempts have names here, as all curves are of one simulation. */
+  attempts: boolean;
+}
+
+export class Trace {
+  readonly curve: Curve;
+  readonly x: XColumn;
+  readonly smoothed: Smoothed | null;
+  readonly raw = new Line();
+  readonly smooth = new Line();
+
+  /** old: the trace of the same series in the settings before, whose columns are kept where they still hold. */
+  constructor(curve: Curve, settings: Settings, old: Trace | undefined) {
+    const smoothed = old?.smoothed?.weight === settings.smoothing ? old.smoothed : new Smoothed(settings.smoothing);
+    this.curve = curve;
+    this.x = old?.x.kind === settings.x ? old.x : new XColumn(settings.x);
+    this.smoothed = settings.smoothing > 0 ? smoothed : null;
+  }
+
+  /** Bring the x column up to the series' end. */
+  follow(): void {
+    this.x.follow(this.curve.series.points, this.curve.spans);
+  }
+
+  /** Choose the corners to draw in a range of x; columns: its width in pixels. Returns the limits of their values. */
+  sample(range: Range, columns: number, log: boolean): Range {
+    const { points } = this.curve.series;
+    sample(this.raw, this.x.xs, points.values, this.x.length, range, columns, log);
+    if (!this.smoothed) return [this.raw.least, this.raw.greatest];
+    sample(this.smooth, this.x.xs, this.smoothed.follow(points), this.x.length, range, columns, log);
+    return [Math.min(this.raw.least, this.smooth.least), Math.max(this.raw.greatest, this.smooth.greatest)];
+  }
+
+  /** The point nearest to x. */
+  nearest(x: number): { index: number; x: number } | null {
+    const { xs, length } = this.x;
+    if (!length) return null;
+    const after = Math.min(length - 1, lowerBound(xs, length, x));
+    const before = Math.max(0, after - 1);
+    const index = Math.abs(xs[before]! - x) < Math.abs(xs[after]! - x) ? before : after;
+    return { index, x: xs[index]! };
+  }
+}
+
+/** From the first to the last x of all traces, never of width 0. */
+export function extentOf(traces: readonly Trace[]): Range {
+  let min = Infinity;
+  let max = -Infinity;
+  for (const { x } of traces) {
+    if (!x.length) continue;
+    min = Math.min(min, x.xs[0]!);
+    max = Math.max(max, x.xs[x.length - 1]!);
+  }
+  if (min > max) return [0, 1];
+  if (min < max) return [min, max];
+  return [min - (Math.abs(min) / 10 || 1), max + (Math.abs(max) / 10 || 1)];
+}
+
+/** Limits of a y axis that shows values from `least` to `greatest`. */
+export function limitsOf([least, greatest]: Range, log: boolean): Range {
+  if (least > greatest) return log ? [1, 10] : [0, 1];
+  if (log) return logLimitsOf(least, greatest);
+  const [min, max] = uPlot.rangeNum(least, greatest, 0.08, true);
+  return min !== null && max !== null && min < max ? [min, max] : [least - 1, greatest + 1];
+}
+
+/** uPlot's rounding, where doubles are exact enough for it: near the ends of their range it gives 0, NaN or Infinity. */
+function logLimitsOf(least: number, greatest: number): Range {
+  const [min, max] = uPlot.rangeLog(least, greatest, 10, false);
+  if (min !== null && max !== null && min > 0 && min < max && Number.isFinite(max)) return [min, max];
+  return least < greatest ? [least, greatest] : [Math.max(Number.MIN_VALUE, least / 10), Math.min(Number.MAX_VALUE, greatest * 10)];
+}
