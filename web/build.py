@@ -4,8 +4,8 @@
 
 The build goes to web/dist, with a digest of its sources in it: as long as that is theirs, there is nothing to do.
 Without one (`npm run build` writes none) it counts as long as it is newer than every source. It is built elsewhere and
-put in place by renaming, so that whoever serves it never sees half of one; a lock makes a second builder wait for the
-first, and shows that somebody builds. What is being done is said in lines, on stderr and in .build/progress.json, from
+put in place by renaming, so that a server never sees half of one; a lock makes a second builder wait for the
+first, and shows that a build is running. Progress goes to stderr and to .build/progress.json, from
 which the service tells its visitors (graph/http/build_status_page.py).
 
 Node is the machine's own if it is new enough, else the one that PyPI has. No script of any package is run. Fails with
@@ -41,7 +41,7 @@ NODE_LOCK = HERE.parent / "requirements-web.lock"
 OLDEST = ((20, 19), (22, 12))  # what Vite takes: of version 20 from the first on, else from the second on
 KEPT_LINES = 200
 PRIVATE = ("DATABASE_URL", "SIMULATIONS_", "PG")
-NICE = 10  # whoever waits for the pages wants the service first
+NICE = 10  # the service comes before its pages
 
 
 class BuildFailed(Exception):
@@ -159,12 +159,12 @@ def _digest_in(dist: Path) -> str | None:
 
 @contextmanager
 def _only_one() -> Iterator[IO[str]]:
-    """Wait until nobody else builds. Whoever has the file open has the lock: npm is given it, too."""
+    """Wait until no other build is running. The lock belongs to all who hold the file open: npm inherits it."""
     with (DRAFTS / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            sys.stderr.write("The dashboard is being built by somebody else; waiting for that.\n")
+            sys.stderr.write("Another process is building the dashboard; waiting for it.\n")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock
 

@@ -2,7 +2,7 @@
 
 `page` is a tab on the service; `open_page` opens more of them, each as if in a browser of its own. A test fails with
 whatever a page complains of: errors on its console (broken Content-Security-Policies are among them), exceptions that
-nobody caught, requests to another host. What a test means to provoke it says with `complaints.expect(REGEX)`.
+unhandled, requests to another host. What a test means to provoke it says with `complaints.expect(REGEX)`.
 
 Where there is no Chromium these tests are skipped; with REQUIRE_BROWSER set, as in CI, they fail.
 """
@@ -173,7 +173,7 @@ async def page(open_page: OpenPage) -> Page:
 
 @pytest.fixture
 def axe() -> Callable[..., Awaitable[None]]:
-    """Judge a page as it is, in light and in dark: `await axe(page)`. It fails with what bars somebody from it."""
+    """Judge a page as it is, in light and in dark: `await axe(page)`. Fails with axe's findings."""
 
     async def judge(page: Page, **options: Any) -> None:
         for scheme in ("light", "dark"):

@@ -49,13 +49,13 @@ async def test_simulations_are_found_by_name_and_all_of_it_is_in_the_address(
 ) -> None:
     _, two, _ = swept
     await page.goto("/compare")
-    await expect(page.get_by_text("Nothing to compare yet.")).to_be_visible()
+    await expect(page.get_by_text("Nothing to compare yet")).to_be_visible()
     for name in swept:
         await page.get_by_role("searchbox").fill(name)
         await page.get_by_role("list", name="Simulations found").get_by_role("button").filter(has_text=name).click()
         await expect(page.get_by_role("link", name=name)).to_be_visible()
     await expect(page.get_by_label("Metric")).to_have_value("loss")
-    await page.get_by_label("Along the x axis").select_option("cost")
+    await page.get_by_label("X axis").select_option("cost")
     await page.get_by_role("button", name="Logarithmic").click()
     await expect(page).to_have_url(re.compile("x=cost.*log=1|log=1.*x=cost"))
 
@@ -102,9 +102,9 @@ async def test_what_is_not_there_is_said_and_left_out(page: Page, swept: dict[st
     [first, *_] = swept.values()
     missing = "U2ltdWxhdGlvbjo5OTk5OTk="  # Simulation:999999
     await page.goto(f"/compare?ids={first},{missing}")
-    await expect(page.get_by_text("There is no simulation with the id")).to_be_visible()
-    await page.get_by_role("button", name="Leave it out").click()
-    await expect(page.get_by_text("There is no simulation with the id")).to_be_hidden()
+    await expect(page.get_by_text("No simulation has the id")).to_be_visible()
+    await page.get_by_role("button", name="Remove", exact=True).click()
+    await expect(page.get_by_text("No simulation has the id")).to_be_hidden()
     await expect(chart_of(page)).to_have_attribute("data-held", re.compile('"points":50,'))
 
 

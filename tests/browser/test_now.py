@@ -46,7 +46,7 @@ def at_a_glance(page: Page, name: str) -> Any:
 
 async def test_who_has_nothing_yet_is_told_what_to_do_and_the_demo_is_a_button(page: Page) -> None:
     await page.goto("/")
-    await expect(page.get_by_role("heading", name="Nothing has been submitted yet.")).to_be_visible()
+    await expect(page.get_by_role("heading", name="No simulations yet.")).to_be_visible()
     await expect(page.get_by_role("link", name="Submit a simulation")).to_be_visible()
     await page.get_by_role("button", name="Run the demo").click()
     await expect(page).to_have_url(re.compile(r"/simulations/\w+"))
@@ -153,7 +153,7 @@ async def test_an_address_with_what_is_no_id_says_so_once(page: Page) -> None:
     await expect(section(page, "Waiting")).to_contain_text("'nonsense' is not an id.")
     await expect(page.get_by_label("Project")).to_have_value("nonsense")
     await page.get_by_role("link", name="Clear", exact=True).click()
-    await expect(page.get_by_role("heading", name="Nothing has been submitted yet.")).to_be_visible()
+    await expect(page.get_by_role("heading", name="No simulations yet.")).to_be_visible()
 
 
 async def test_another_page_begins_at_its_beginning_for_the_keyboard(service: Service, page: Page) -> None:
@@ -275,6 +275,6 @@ async def test_what_is_chosen_leads_to_the_comparison(service: Service, page: Pa
         )
     await page.goto("/")
     for name in ("one", "two"):
-        await page.get_by_label(f"Choose {name} to compare").check()
+        await page.get_by_label(f"Select {name} for comparison").check()
     await page.get_by_role("link", name="Compare", exact=True).click()
     await expect(page).to_have_url(re.compile(r"/compare\?ids="))

@@ -54,7 +54,7 @@ async def test_an_address_that_nothing_has_says_so(page: Page, complaints: Compl
     response = await page.goto("/nowhere")
     assert response is not None
     assert response.status == 404
-    await expect(page.get_by_role("main")).to_contain_text("There is nothing at this address.")
+    await expect(page.get_by_role("main")).to_contain_text("Page not found")
     await axe(page)
 
 

@@ -36,7 +36,7 @@ async def service(database_url: str, built: Path, tmp_path: Path) -> AsyncIterat
 
 @pytest.fixture(autouse=True)
 def refusals(complaints: Complaints) -> None:
-    """A browser notes on its console that somebody was not let in."""
+    """A refused sign-in appears on the browser's console."""
     complaints.expect(r"status of 401|WebSocket")
 
 
@@ -80,7 +80,7 @@ async def test_one_comes_to_where_one_wanted_to_go_and_leaves_for_good(page: Pag
     await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
-async def test_what_lets_nobody_in_is_told_and_can_be_typed_anew(page: Page, axe: Axe) -> None:
+async def test_a_refused_token_is_reported_and_can_be_typed_again(page: Page, axe: Axe) -> None:
     await page.goto("/")
     await page.get_by_role("button", name="Sign in").click()
     await expect(page.get_by_role("alert")).to_have_text("A token is missing: it begins with sim_.")
@@ -129,7 +129,7 @@ async def test_while_the_server_is_away_the_token_stays(page: Page, service: Ser
     await expect(page.get_by_role("button", name="Who you are")).to_be_visible()
 
 
-async def test_whose_token_ends_is_asked_for_another_and_finds_what_was_typed_but_nobody_else_does(
+async def test_after_a_token_ends_the_user_signs_in_again_and_finds_the_typed_text_but_another_user_does_not(
     page: Page, service: Service
 ) -> None:
     command = page.get_by_label("Command", exact=True)
@@ -160,5 +160,5 @@ async def test_viewers_are_offered_nothing_that_they_may_not_do(page: Page, serv
     await page.get_by_role("button", name="Who you are").click()
     await expect(page.get_by_text("<b>watcher</b> may read and watch (viewer).")).to_be_visible()
     await page.goto("/submit")
-    await expect(page.get_by_role("heading", name="Submitting is for operators.")).to_be_visible()
+    await expect(page.get_by_role("heading", name="Submitting requires the OPERATOR role.")).to_be_visible()
     await axe(page)

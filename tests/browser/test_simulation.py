@@ -41,7 +41,7 @@ while True:
         step += 1
     time.sleep(0.01)
 """
-# Reports up to step 40, dies, and reports again from step 25 on; names and values as nobody would want them.
+# Reports up to step 40, dies, and reports again from step 25 on; hostile names and values.
 RETRIED = """
 import json, math, os, sys
 first = not os.path.exists(sys.argv[1])
@@ -182,7 +182,7 @@ async def test_the_demo_goes_from_its_button_to_finished_with_its_curve_drawn(pa
         assert curve == {"points": len(stored), "first": 0, "last": 299, "attempts": [1], "repeated": 0}
     assert min(await colours_of(page, ["--curve-1", "--curve-2"])) > 300
     await expect(page).to_have_title(re.compile(r"loss 0\.\d+ · Finished · demo"))
-    await expect(page.get_by_test_id("standing")).to_have_text("It came to its end.")
+    await expect(page.get_by_test_id("standing")).to_have_text("Finished successfully.")
 
 
 async def test_numbers_stand_as_the_reader_writes_them(open_page: OpenPage, service: Service) -> None:
@@ -305,7 +305,7 @@ async def test_an_open_page_resumes_after_a_crash_with_neither_gap_nor_duplicate
     kill(psutil.Process(service.process.pid), service.child("graph"), service.child("scheduler"))
     await service.ended()
     await expect(page.get_by_text("The connection was lost")).to_be_visible()
-    gate.go(140)  # nobody hears of it now
+    gate.go(140)  # not delivered now
     await service.up()
     await has(page, 140)
     await expect(page.get_by_text("The connection was lost")).to_be_hidden()
@@ -346,11 +346,11 @@ async def test_what_a_retry_reports_again_supersedes_and_attempts_are_told_apart
     expected = [math.nan if step in (10, 30) else (1 if step < 25 else 2) + step / 3 for step in range(61)]
     assert rows == pytest.approx(expected, nan_ok=True)
     attempts = page.get_by_role("region", name="Attempts").get_by_role("row")
-    await expect(attempts.nth(1)).to_contain_text("It came to its end.")
+    await expect(attempts.nth(1)).to_contain_text("Finished successfully.")
     await expect(attempts.nth(2)).to_contain_text("exit code 3")
     await expect(page.get_by_role("region", name="History")).to_contain_text("Attempt 1 ended")
     for along in ("elapsed", "wall", "cost"):
-        await page.get_by_label("Along the x axis").select_option(along)
+        await page.get_by_label("X axis").select_option(along)
         await expect(chart_of(page)).to_have_attribute("data-x", along)
         await has(page, 61)
 
@@ -359,7 +359,7 @@ async def test_the_csv_is_what_the_database_holds(page: Page, service: Service, 
     await page.goto(f"/simulations/{retried}")
     await has(page, 61)
     async with page.expect_download() as downloading:
-        await page.get_by_role("button", name="CSV of all points").click()
+        await page.get_by_role("button", name="Download CSV").click()
     download = await downloading.value
     assert re.fullmatch(r"[\w.-]+\.csv", download.suggested_filename)
     with Path(await download.path()).open(newline="") as file:
@@ -425,14 +425,14 @@ async def test_one_cancels_and_retries_after_a_question(page: Page, service: Ser
     await page.get_by_role("button", name="No, go back").click()
     await expect(page.get_by_role("main").get_by_text("Running", exact=True).first).to_be_visible()
     await page.get_by_role("button", name="Cancel", exact=True).click()
-    await page.get_by_role("button", name="Yes, cancel it").click()
+    await page.get_by_role("button", name="Cancel simulation").click()
     await expect(page.get_by_role("main").get_by_text("Cancelled", exact=True)).to_be_visible()
     await expect(page.get_by_role("main")).to_be_focused()  # the button that asked is gone
-    await expect(page.get_by_role("region", name="History")).to_contain_text("Asked to stop")
+    await expect(page.get_by_role("region", name="History")).to_contain_text("Stop requested")
 
     first = page.url
     await page.get_by_role("button", name="Retry").click()
-    await page.get_by_role("button", name="Yes, queue it again").click()
+    await page.get_by_role("button", name="Queue it again").click()
     await expect(page).not_to_have_url(first)
     await expect(page.get_by_role("region", name="What was asked for")).to_contain_text("Repeats")
     await has(page, 5)
@@ -440,10 +440,10 @@ async def test_one_cancels_and_retries_after_a_question(page: Page, service: Ser
 
     await page.goto(first)
     await page.get_by_role("button", name="Delete").click()
-    await page.get_by_role("button", name="Yes, delete it").click()
+    await page.get_by_role("button", name="Delete simulation").click()
     await expect(page).to_have_url("/")
     await page.goto(first)
-    await expect(page.get_by_role("heading", name="There is no simulation with this id.")).to_be_visible()
+    await expect(page.get_by_role("heading", name="Simulation not found")).to_be_visible()
 
 
 async def test_curves_are_read_by_keyboard(page: Page, service: Service, gate: Gate) -> None:
@@ -505,7 +505,7 @@ async def test_a_very_long_curve_is_drawn_from_some_of_its_points_and_says_so(pa
     assert curve["points"] <= 100_000
     assert (curve["first"], curve["last"]) == (0, count - 1)
     async with page.expect_download() as downloading:
-        await page.get_by_role("button", name="CSV of all points").click()
+        await page.get_by_role("button", name="Download CSV").click()
     lines = await asyncio.to_thread(Path(await (await downloading.value).path()).read_bytes)
     assert lines.count(b"\r\n") == count + 1
 

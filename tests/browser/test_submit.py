@@ -82,8 +82,8 @@ async def fill_all(page: Page, directory: str) -> None:
     await unfold(page)
     for label, text in {
         "CPUs": "0.5", "Memory, GiB": "0.25", "GPUs": "0", "Working directory": directory, "Project": "a project",
-        "Priority": "-5", "GPU model": "A100", "Highest price per hour": "2.50", "Machine": "elsewhere",
-        "Longest runtime": "1h 30m", "Retries": "7", "Tags": "one, two",
+        "Priority": "-5", "GPU model": "A100", "Maximum price per hour": "2.50", "Machine": "elsewhere",
+        "Maximum runtime": "1h 30m", "Retries": "7", "Tags": "one, two",
     }.items():  # fmt: skip
         await page.get_by_label(label, exact=True).fill(text)
     values = {"lr": "0.1", "depth": "3", "deep": "true", "name": "resnet", "sizes": "[1, 2]", "text": "42"}
@@ -190,7 +190,7 @@ async def test_a_command_line_is_cut_as_a_shell_would_cut_it(page: Page) -> None
             await expect(page.get_by_text("is not closed.")).to_be_visible()
         else:
             shown = ["an empty word" if word == "" else word for word in expected]
-            await expect(page.get_by_role("list", name="What is run").get_by_role("listitem")).to_have_text(shown)
+            await expect(page.get_by_role("list", name="Arguments (argv)").get_by_role("listitem")).to_have_text(shown)
 
 
 async def test_what_only_a_shell_would_understand_is_said_and_can_be_left_to_one(page: Page) -> None:
@@ -198,8 +198,8 @@ async def test_what_only_a_shell_would_understand_is_said_and_can_be_left_to_one
     await command(page).fill("echo $HOME 'it' > out.txt")
     await expect(page.get_by_text("> is passed on as a character.")).to_be_visible()
     await expect(page.get_by_text("no variable is put in")).to_be_visible()
-    await page.get_by_role("button", name="Let a shell on the machine read it").click()
-    shown = page.get_by_role("list", name="What is run").get_by_role("listitem")
+    await page.get_by_role("button", name="Run it through a shell").click()
+    shown = page.get_by_role("list", name="Arguments (argv)").get_by_role("listitem")
     await expect(shown).to_have_text(["sh", "-c", "echo $HOME 'it' > out.txt"])
 
 
@@ -212,9 +212,9 @@ WRONG: dict[str, tuple[str, str]] = {
     "Project": ("p" * 201, "at most 200"),
     "Priority": ("9999999", "less than or equal to 1000000"),
     "GPU model": ("m" * 201, "at most 200"),
-    "Highest price per hour": ("$2", "Expected a price like 2.50"),
+    "Maximum price per hour": ("$2", "Expected a price like 2.50"),
     "Machine": ("nowhere", "No machine is called “nowhere”."),
-    "Longest runtime": ("soon", "Expected a duration like 90s, 15m, 1h30m or 2d, got “soon”."),
+    "Maximum runtime": ("soon", "Expected a duration like 90s, 15m, 1h30m or 2d, got “soon”."),
     "Retries": ("-1", "greater than or equal to 0"),
     "Working directory": ("/" + "d" * 4096, "at most 4096"),
 }
@@ -289,7 +289,7 @@ async def test_a_double_click_makes_one_simulation(page: Page, service: Service)
 
 
 class Severed:
-    """The way to the server, which breaks when the answer to a submit comes back: it was done, and nobody hears it."""
+    """The way to the server, which breaks when the answer to a submit comes back: it was done, the answer lost."""
 
     def __init__(self) -> None:
         self.armed = True
@@ -380,7 +380,7 @@ async def test_another_one_like_it_takes_all_but_the_secrets(page: Page, service
     )  # fmt: skip
     await page.goto(f"/submit?from={first}")
     await expect(page.get_by_label("Name", exact=True)).to_have_value("first")
-    await expect(page.get_by_text("The values of its variables can be read by nobody")).to_be_visible()
+    await expect(page.get_by_text("Values of environment variables can't be read back")).to_be_visible()
     await submit(page).click()
     await expect(page.get_by_role("alert")).to_contain_text("API_KEY")
     await page.get_by_label("Value of variable API_KEY").fill("another")
@@ -398,7 +398,7 @@ async def test_the_demo_is_one_button(page: Page, service: Service) -> None:
     assert (await arrived(page, service))["entrypoint"][:3] == ["python", "-m", "runner.demo"]
 
 
-async def test_the_form_bars_nobody_and_fits_a_narrow_screen(open_page: OpenPage, axe: Axe) -> None:
+async def test_the_form_is_accessible_and_fits_a_narrow_screen(open_page: OpenPage, axe: Axe) -> None:
     for options in ({}, {"viewport": NARROW}):
         page = await open_page("/submit", **options)
         await command(page).fill(f"python {'long' * 40} 'two  words' | tee")

@@ -137,7 +137,7 @@ def test_a_second_builder_waits_until_the_first_is_gone(pages: Pages) -> None:
     assert (second.returncode, pages.builds) == (0, 1)
 
 
-def test_whoever_ends_it_ends_npm_too(pages: Pages) -> None:
+def test_ending_the_build_ends_npm_too(pages: Pages) -> None:
     pages.write("slow", "")
     builder = pages.start()
     began = pages.folder.parent / "began"

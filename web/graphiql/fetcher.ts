@@ -2,7 +2,7 @@
  * How GraphiQL asks: queries and mutations by POST, subscriptions over a WebSocket of their own (graphql-transport-ws).
  *
  * The header editor counts for both: on a socket, a browser can send no header, so the token goes into connection_init.
- * Nothing is tried again: a repeated subscription would tell its past twice. Whoever signed in has a cookie anyway.
+ * Nothing is retried: a repeated subscription would deliver its past twice. Signed-in users are authenticated by cookie.
  */
 import type { Fetcher, FetcherOpts, FetcherParams, Observable } from '@graphiql/toolkit';
 import { Kind, type OperationDefinitionNode, OperationTypeNode, parse } from 'graphql';

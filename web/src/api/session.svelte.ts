@@ -10,7 +10,7 @@ export interface Who {
   expiresAt: string | null;
 }
 
-/** Too many have failed from this address: for so long nobody is let in. */
+/** Too many sign-ins failed from this address: seconds until the next try is allowed. */
 export class TooSoon extends Error {
   readonly seconds: number;
 
@@ -26,12 +26,12 @@ class Session {
   ended = $state<Who | null>(null);
   readonly #partings: (() => void)[] = [];
 
-  /** What to do when somebody leaves or somebody else comes: whatever is kept of the one before is not theirs to see. */
+  /** Called when the user changes: data kept for the user before must not be shown to the next. */
   atParting(act: () => void): void {
     this.#partings.push(act);
   }
 
-  /** Whether somebody with a role, or a higher one, asks. */
+  /** True if the user has this role or a higher one. */
   may(role: Who['role']): boolean {
     const ranks = ['VIEWER', 'OPERATOR', 'ADMIN'];
     return this.who !== null && ranks.indexOf(this.who.role) >= ranks.indexOf(role);

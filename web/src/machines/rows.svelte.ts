@@ -1,6 +1,6 @@
 /**
  * The machines of one page of the list, kept true: what the server says has changed is a hint to ask again, at most so
- * often. What tells nobody (a heartbeat, a machine that falls silent or is deleted) is found by asking now and then.
+ * often. Heartbeats, silence and deletions are not announced: they are found by polling.
  */
 import { request, subscribe, Unreachable } from '../api/client';
 import { connection } from '../api/connection.svelte';

@@ -5,7 +5,7 @@ export interface View {
   /** Null: all of them. */
   state: MachineState | null;
   engine: string | null;
-  /** A part of the name, in any case. */
+  /** Name contains, in any case. */
   name: string;
   /** Z to A. */
   descending: boolean;

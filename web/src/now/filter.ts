@@ -8,7 +8,7 @@ export interface Filter {
   /** Ids. */
   project: string | null;
   machine: string | null;
-  /** A part of the name, in any case. */
+  /** Name contains, in any case. */
   name: string;
 }
 

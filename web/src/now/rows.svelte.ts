@@ -125,7 +125,7 @@ export class Rows {
         ({ simulations: { totalCount } }) => {
           if (round !== this.#round) return;
           this.total = totalCount;
-          if (this.read && !this.more && totalCount !== this.#held.size) void this.load(); // nobody tells of what was deleted
+          if (this.read && !this.more && totalCount !== this.#held.size) void this.load(); // deletions are not announced
         },
         () => {}, // the banner says that the connection is lost; `load` follows when it is back
       );

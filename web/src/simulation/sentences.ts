@@ -16,16 +16,16 @@ interface Detail {
 
 /** Why it stands where it stands. */
 export function standingOf({ state, reason, reasonDetail, waiting, stopWanted, attempts }: Simulation): string {
-  if (stopWanted && (state === 'STARTING' || state === 'RUNNING')) return `Stopping, asked by ${whoOf(stopWanted.by)}.`;
+  if (stopWanted && (state === 'STARTING' || state === 'RUNNING')) return `Stopping, requested by ${whoOf(stopWanted.by)}.`;
   if (waiting) return waiting.detail;
-  if (state === 'QUEUED') return attempts.length ? 'Back in the queue for another attempt.' : 'In the queue; it is about to be planned.';
-  if (state === 'STARTING') return `It has the machine ${attempts.at(-1)?.machineName ?? ''}, and begins there.`;
+  if (state === 'QUEUED') return attempts.length ? 'Back in the queue for another attempt.' : 'In the queue; the next planning round is about to begin.';
+  if (state === 'STARTING') return `Starting on ${attempts.at(-1)?.machineName ?? 'its machine'}.`;
   if (state === 'RUNNING') return `On ${attempts.at(-1)?.machineName ?? 'its machine'}${attempts.length > 1 ? `, attempt ${attempts.length}` : ''}.`;
   return reasonOf(reason, reasonDetail);
 }
 
 export function whoOf(actor: string): string {
-  return actor === 'anonymous' ? 'somebody' : actor;
+  return actor === 'anonymous' ? 'an anonymous user' : actor;
 }
 
 /** How an attempt ended. */
@@ -44,17 +44,17 @@ export function eventOf(event: Event): string {
       if (detail.reason === undefined) return `Submitted by ${whoOf(event.actor)}.`;
       return `${attempt} ended: ${lower(whyOf(detail))} Back in the queue.`;
     case 'STARTING':
-      return `${attempt} got the machine ${detail.machine ?? ''}.`;
+      return `${attempt} was assigned to ${detail.machine ?? 'a machine'}.`;
     case 'RUNNING':
-      return `${attempt} began to run.`;
+      return `${attempt} started.`;
     case 'FINISHED':
       return `Finished: ${lower(whyOf(detail))}`;
     case 'FAILED':
       return `Failed: ${lower(whyOf(detail))}`;
     case 'CANCELLED':
-      return detail.reason === undefined ? `Cancelled by ${whoOf(event.actor)}.` : 'Cancelled: it has ended.';
+      return detail.reason === undefined ? `Cancelled by ${whoOf(event.actor)}.` : 'Cancelled.';
     case 'STOP_WANTED':
-      return detail.reason === 'UNWATCHED' ? 'Asked to stop: nobody watched it any more.' : `Asked to stop by ${whoOf(event.actor)}.`;
+      return detail.reason === 'UNWATCHED' ? 'Stop requested: no viewer was watching.' : `Stop requested by ${whoOf(event.actor)}.`;
     default:
       return `${event.kind} by ${whoOf(event.actor)}.`;
   }
@@ -68,7 +68,7 @@ function whyOf({ reason, detail, exitCode, signal }: Detail): string {
 }
 
 function lower(sentence: string): string {
-  return /^(It|Its|Somebody|Nobody) /.test(sentence) ? sentence[0]!.toLowerCase() + sentence.slice(1) : sentence;
+  return /^(It|Its|Cancelled|Stopped|Exited|Reached|Could|Finished) /.test(sentence) ? sentence[0]!.toLowerCase() + sentence.slice(1) : sentence;
 }
 
 /** What it needs of a machine. */

@@ -25,7 +25,7 @@ export function orderOf(draft: Draft): Order {
 
   const words = parse(draft.command);
   if (words.fault) typed.refuse('entrypoint', words.fault);
-  else if (!words.argv.length) typed.refuse('entrypoint', 'What shall run? The program, and its arguments.');
+  else if (!words.argv.length) typed.refuse('entrypoint', 'Enter a command: the program and its arguments.');
 
   const resources = given({
     cpus: typed.number('resources.cpus', draft.cpus),

@@ -28,13 +28,13 @@ export const STATE_NAMES: Record<SimulationState, string> = {
 export const FINAL: ReadonlySet<SimulationState> = new Set(['FINISHED', 'FAILED', 'CANCELLED']);
 
 const REASON_NAMES: Record<Reason, string> = {
-  COMPLETED: 'It came to its end.',
-  CANCELLED: 'Somebody cancelled it.',
-  EXIT_CODE: 'It exited with an error.',
-  LAUNCH_ERROR: 'It could not be started.',
+  COMPLETED: 'Finished successfully.',
+  CANCELLED: 'Cancelled by a user.',
+  EXIT_CODE: 'Exited with an error.',
+  LAUNCH_ERROR: 'Could not be started.',
   MACHINE_LOST: 'Its machine was lost.',
-  MAX_RUNTIME: 'It reached its time limit.',
-  UNWATCHED: 'Nobody watched it any more.',
+  MAX_RUNTIME: 'Reached its time limit.',
+  UNWATCHED: 'Stopped: no viewer was watching.',
 };
 
 /** Why something ended, in words; a reason that this page does not know yet, as the server names it. */
