@@ -3,8 +3,9 @@
     base         the protocol of an engine: discover, launch, probe, end
     local        the engine of this very host
     processes    who is alive: pid, start time, boot; and how everything of an attempt is found and killed
-    supervisor   one file of the standard library, run by path beside each simulation: it reads what the simulation
+    supervisor   a package of the standard library only, run beside each simulation: it reads what the simulation
                  prints, reports it, obeys, and leaves nothing behind
+    archive      the supervisor as one zip archive, named by its hash
     demo         a built-in simulation, so that anyone can see a curve with no training code
 
 The scheduler starts and forgets: a supervisor lives in its own session and reports to the API by itself, so that

@@ -8,6 +8,7 @@ says DEAD. What the kernel would not let go of is UNKNOWN.
     attempts/<attempt>/     0700: config.json, token (0600), supervisor.json, child.json, supervisor.log, spool/, work/
     checkpoints/<simulation>/    kept over the attempts of a simulation, until it is discarded
     work/<simulation>/<attempt>/ what a simulation left in its attempt's own directory, once the attempt is forgotten
+    supervisors/<hash>.pyz  the supervisor as one file, for each version that was ever launched here
     address                 where the API is; supervisors read it again before each try
 """
 
@@ -29,8 +30,9 @@ from urllib.parse import quote, unquote
 import psutil
 import pynvml
 
-from runner import processes, supervisor
+from runner import archive, processes
 from runner.base import DiscoveredMachine, Launch, LaunchError, Liveness
+from runner.supervisor.child import ATTEMPT_VARIABLE, MARK_VARIABLE, inherited, mark
 
 GIB = 2**30
 LONGEST_NAME = 255  # of a file, in bytes (Linux: NAME_MAX)
@@ -56,6 +58,7 @@ class LocalEngine:
         self._attempts = self._data_directory / "attempts"
         self._checkpoints = self._data_directory / "checkpoints"
         self._work = self._data_directory / "work"
+        self._archives = self._data_directory / "supervisors"
         self._address_file = self._data_directory / "address"
         self._host = host
         self._machine_name = machine_name
@@ -155,17 +158,17 @@ class LocalEngine:
             file.write(launch.token)
 
     def _start(self, directory: Path, attempt_id: str) -> None:
-        environment = supervisor.inherited(os.environ)
+        environment = inherited(os.environ)
         # `python` in a simulation's command is the interpreter that runs the service.
         environment["PATH"] = os.pathsep.join(
             part for part in (str(Path(self._python).parent), environment.get("PATH", os.defpath)) if part
         )
-        environment[supervisor.ATTEMPT_VARIABLE] = attempt_id
-        environment[supervisor.MARK_VARIABLE] = supervisor.mark(directory)
+        environment[ATTEMPT_VARIABLE] = attempt_id
+        environment[MARK_VARIABLE] = mark(directory)
         with open(directory / "supervisor.log", "ab") as log:
             process = subprocess.Popen(
                 # -I and -S: nothing of the environment or of installed packages, and 30 ms less
-                [self._python, "-I", "-S", supervisor.__file__, str(directory)],
+                [self._python, "-I", "-S", str(archive.install(self._archives)), str(directory)],
                 cwd=directory,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -225,7 +228,7 @@ class LocalEngine:
 
     def _end_all(self, directory: Path) -> bool:
         return processes.end_all(
-            f"{supervisor.MARK_VARIABLE}={supervisor.mark(directory)}",
+            f"{MARK_VARIABLE}={mark(directory)}",
             processes.read_identity(directory / "supervisor.json"),
             processes.read_identity(directory / "child.json"),
         )

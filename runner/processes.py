@@ -24,7 +24,7 @@ END_SECONDS = 10.0  # a killed process is gone in milliseconds, unless the kerne
 PAUSE_SECONDS = 0.005
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Identity:
     """One process, once and for all. `start_time` is in clock ticks since boot (proc(5), stat, field 22)."""
 
@@ -33,7 +33,7 @@ class Identity:
     boot_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Status:
     pid: int
     state: str
@@ -65,7 +65,7 @@ def read_identity(path: Path) -> Identity | None:
 def write_identity(path: Path, identity: Identity) -> None:
     """Record an identity, whole or not at all."""
     record = {"pid": identity.pid, "start_time": identity.start_time, "boot_id": identity.boot_id}
-    temporary = path.with_name(f".{path.name}.engine")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # the engine and the supervisor may both be at it
     temporary.write_text(json.dumps(record))
     temporary.replace(path)
 

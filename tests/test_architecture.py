@@ -28,7 +28,7 @@ NEVER_COMMITTED = {"__pycache__", "node_modules", "dist", "*.egg-info"}
 # Nobody but settings.py reads the environment, except to hand it on to a process that is started.
 READS_ENVIRONMENT = {
     "settings.py": "every knob, once",
-    "runner/supervisor.py": "travels without settings.py, and hands an allow-list of its own environment to the child",
+    "runner/supervisor/child.py": "travels without settings.py; hands an allow-list of its environment to the child",
     "runner/local.py": "hands an allow-list of its own environment to the supervisor that it starts",
     "cli/up.py": "hands its environment to the processes of the service that it starts",
     "cli/children.py": "hands its environment to the processes of the service that it starts",

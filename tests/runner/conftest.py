@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -15,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from runner import processes, supervisor
+from runner import archive, processes
+from runner.supervisor.child import MARK_VARIABLE, mark
 
 DEADLINE_SECONDS = 40.0  # far more than anything takes: only a hang or a fault gets there
 ATTEMPT = "QXR0ZW1wdDo3Lw=="
@@ -168,12 +170,12 @@ class Service:
 class Started:
     """A supervisor as a process."""
 
-    def __init__(self, directory: Path, environment: Mapping[str, str], program: str) -> None:
+    def __init__(self, directory: Path, environment: Mapping[str, str], program: Path) -> None:
         self.directory = directory
         with open(directory / "supervisor.log", "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", program, str(directory)],
-                env={**environment, supervisor.MARK_VARIABLE: supervisor.mark(directory)},
+                [sys.executable, "-I", "-S", str(program), str(directory)],
+                env={**environment, MARK_VARIABLE: mark(directory)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -189,7 +191,7 @@ class Started:
         return (self.directory / "supervisor.log").read_text()
 
     def kill(self) -> None:
-        assert processes.end_all(f"{supervisor.MARK_VARIABLE}={supervisor.mark(self.directory)}", None, None)
+        assert processes.end_all(f"{MARK_VARIABLE}={mark(self.directory)}", None, None)
         self.process.wait(DEADLINE_SECONDS)
 
 
@@ -235,7 +237,7 @@ def supervise(service: Service, tmp_path: Path) -> Iterator[Supervise]:
         code: str | None = None,
         *,
         config: Mapping[str, object] | None = None,
-        program: str = supervisor.__file__,
+        program: Path | None = None,
         **order: object,
     ) -> Started:
         if code is not None:
@@ -254,9 +256,32 @@ def supervise(service: Service, tmp_path: Path) -> Iterator[Supervise]:
             "give_up_seconds": 60,
         }
         (directory / "config.json").write_text(json.dumps({**settings, **(config or {})}))
-        started.append(Started(directory, {**os.environ, "SECRET_OF_THE_SERVICE": "hunter2"}, program))
+        started.append(
+            Started(
+                directory,
+                {**os.environ, "SECRET_OF_THE_SERVICE": "hunter2"},
+                program or archive.install(tmp_path / "supervisors"),
+            )
+        )
         return started[-1]
 
     yield start
     for one in started:
         one.kill()
+
+
+@pytest.fixture
+def in_turns(tmp_path: Path) -> Callable[..., tuple[str, Callable[[], None]]]:
+    """The code of a child that prints each line only when told to, and how to tell it. The first comes by itself."""
+
+    def make(*lines: str) -> tuple[str, Callable[[], None]]:
+        code = f"""
+import os, time
+for number, line in enumerate({lines!r}):
+    while number and not os.path.exists(f"{tmp_path}/turn{{number}}"): time.sleep(0.01)
+    print(line)
+"""
+        turns = itertools.count(1)
+        return code, lambda: (tmp_path / f"turn{next(turns)}").touch()
+
+    return make

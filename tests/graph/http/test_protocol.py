@@ -18,7 +18,9 @@ import pytest
 from live import CLIENT
 
 from graph.http.protocol import MAX_BODY_BYTES
-from runner import supervisor
+from runner.supervisor.curve import MAX_METRIC_NAME
+from runner.supervisor.lines import MAX_LOGGED_LINE
+from runner.supervisor.spool import MAX_BATCH_BYTES
 
 Api = Any  # the fixtures of conftest.py
 World = Any
@@ -303,8 +305,8 @@ async def test_a_body_up_to_the_limit_is_taken_and_one_byte_more_is_not(api: Api
 
 def test_the_limit_leaves_room_for_the_largest_report() -> None:
     """What fills a batch up comes on top, and so does the frame of the mutation: together they promise a megabyte."""
-    longest_line = supervisor.MAX_LOGGED_LINE * 6  # each character escaped
-    most = supervisor.MAX_BATCH_BYTES + max(longest_line, 6 * supervisor.MAX_METRIC_NAME + 1_000)
+    longest_line = MAX_LOGGED_LINE * 6  # each character escaped
+    most = MAX_BATCH_BYTES + max(longest_line, 6 * MAX_METRIC_NAME + 1_000)
     assert most < 1_048_576 < MAX_BODY_BYTES / 1.9
 
 

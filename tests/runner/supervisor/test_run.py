@@ -1,20 +1,23 @@
-"""What becomes of the processes: started as told, ended when wanted, and none left behind."""
+"""One attempt as a process: what it prints arrives, it ends when that is wanted, and nothing is left behind."""
 
 from __future__ import annotations
 
-import os
+import json
 import re
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runner import supervisor
+from runner import archive
 
 Until = Callable[[Callable[[], object]], None]
 Exists = Callable[[int], bool]
+
+NONE: dict[str, list[float]] = {"steps": [], "values": [], "elapsed": []}
 
 READY = "print('{\"ready\": 1}', flush=True)\n"
 
@@ -23,108 +26,49 @@ def pids(service: Any) -> list[int]:
     return [int(found) for found in re.findall(r"pid (\d+)", service.log("STDOUT"))]
 
 
-# --- starting ---
+# --- what is printed ---
 
 
-def test_the_command_is_run_without_a_shell_in_a_directory_of_its_own(service: Any, supervise: Any) -> None:
-    started = supervise(entrypoint=["printf", "%s|%s|%s\n", "$HOME", "a b", "*"])
+def test_points_logs_and_the_exit_arrive_in_order(service: Any, supervise: Any) -> None:
+    started = supervise(
+        "import sys\n"
+        "print('hello')\n"
+        'for step in range(5): print(\'{"step": %d, "loss": %g, "accuracy": 1}\' % (step, 1 / (step + 1)))\n'
+        "print('bye'); print('oops', file=sys.stderr); sys.exit(3)"
+    )
     assert started.wait() == 0
-    assert service.log("STDOUT") == "$HOME|a b|*"
-    service.stored.clear()
-    supervise("import os, sys; print(os.getcwd(), os.getpgid(0) == os.getpid(), sys.stdin.read() == '')").wait()
-    assert service.log("STDOUT") == f"{started.directory / 'work'} True True"
+    assert service.points("loss") == [(0, 1.0), (1, 0.5), (2, 0.333333), (3, 0.25), (4, 0.2)]
+    assert service.points("accuracy") == [(step, 1.0) for step in range(5)]
+    assert service.log("STDOUT") == "hello\nbye"
+    assert service.log("STDERR") == "oops"
+    assert service.exit == {"exitCode": 3, "signal": None, "reason": None, "message": None}
+    assert "exit" in service.stored[-1]
+    assert [batch["batch"] for batch in service.stored] == list(range(1, len(service.stored) + 1))
+    assert len(service.nonces) == 1
+    assert len(service.nonces.pop()) == 32
 
 
-def test_the_environment_is_made_and_not_inherited(service: Any, supervise: Any, tmp_path: Path) -> None:
-    supervise(
-        "import os, json; print('env', json.dumps(dict(os.environ)))",
-        environment={"SIMULATION_PARAMETERS": '{"a": 1}', "PATH": os.environ["PATH"]},
-        gpuIndices=[1, 3],
-    ).wait()
-    given = eval(service.log("STDOUT").removeprefix("env "))  # noqa: S307  # what our own child printed
-    assert "SECRET_OF_THE_SERVICE" not in given
-    assert given["SIMULATION_PARAMETERS"] == '{"a": 1}'
-    assert given["SIMULATION_ATTEMPT_ID"] == "QXR0ZW1wdDo3Lw=="
-    assert given["SIMULATION_CHECKPOINT_DIR"] == str(tmp_path / "checkpoints")
-    assert (given["PYTHONUNBUFFERED"], given["CUDA_VISIBLE_DEVICES"]) == ("1", "1,3")
-    ours = {"SIMULATION_PARAMETERS", "SIMULATION_ATTEMPT_ID", "SIMULATION_CHECKPOINT_DIR", "PYTHONUNBUFFERED"}
-    ours |= {"CUDA_VISIBLE_DEVICES", supervisor.MARK_VARIABLE, "LC_CTYPE"}
-    assert given.keys() <= ours | supervisor.INHERITED
-    assert (tmp_path / "checkpoints").is_dir()
+def test_elapsed_counts_seconds_from_the_start_of_the_child(service: Any, supervise: Any, in_turns: Any) -> None:
+    code, go_on = in_turns('{"a": 1}', '{"a": 2}')
+    before = time.monotonic()
+    started = supervise(code)
+    service.wait(lambda: service.points("a"))
+    go_on()
+    started.wait()
+    first, second = [second for batch in service.stored for second in batch.get("points", {"a": NONE})["a"]["elapsed"]]
+    assert 0 <= first < second < time.monotonic() - before
 
 
-def test_without_gpus_none_is_visible(service: Any, supervise: Any) -> None:
-    supervise(entrypoint=["sh", "-c", 'echo "gpus <$CUDA_VISIBLE_DEVICES>"']).wait()
-    assert service.log("STDOUT") == "gpus <>"
+def test_values_that_are_not_finite_arrive_as_words_in_valid_json(service: Any, supervise: Any) -> None:
+    supervise("import json, math\nfor v in (math.nan, math.inf, -math.inf, 1.5): print(json.dumps({'loss': v}))").wait()
+    assert service.points("loss") == [(0, "NaN"), (1, "Infinity"), (2, "-Infinity"), (3, 1.5)]
+    for _, body in service.bodies:
+        json.loads(body, parse_constant=lambda word: pytest.fail(f"bare {word} is not JSON"))
 
 
-def test_the_token_is_neither_in_an_argument_nor_in_an_environment(service: Any, supervise: Any) -> None:
-    started = supervise(READY + "import os, time; print('pid', os.getpid()); time.sleep(1000)")
-    service.wait(lambda: pids(service))
-    for pid in (started.process.pid, *pids(service)):
-        for name in ("cmdline", "environ"):
-            assert b"token-of-this-attempt" not in Path("/proc", str(pid), name).read_bytes()
-
-
-def test_signals_and_descriptors_are_as_a_program_expects_them(service: Any, supervise: Any) -> None:
-    supervise(entrypoint=["sh", "-c", "grep SigIgn /proc/self/status; ls /proc/self/fd | tr '\\n' ' '"]).wait()
-    ignored, descriptors = service.log("STDOUT").split("\n")
-    assert int(ignored.split()[1], 16) & 0x7FFFFFFF == 0  # from the 32nd on they are the C library's own
-    assert descriptors.split() == ["0", "1", "2", "3"]  # 3 is the directory that ls reads
-
-
-@pytest.mark.parametrize(
-    ("order", "sentence"),
-    [
-        (
-            {"entrypoint": ["no-such-command", "-x"]},
-            "The command no-such-command was not found on this machine's PATH.",
-        ),
-        ({"entrypoint": ["./missing.sh"]}, "./missing.sh does not exist on this machine"),
-        ({"entrypoint": ["/etc/passwd"]}, "/etc/passwd can't be started: permission denied"),
-        ({"entrypoint": ["/etc"]}, "/etc can't be started: permission denied"),
-        ({"entrypoint": ["{tmp}/script"]}, "the interpreter that its first line names does not exist"),
-        ({"entrypoint": ["{tmp}/garbage"]}, "can't be started: Exec format error"),
-        ({"entrypoint": ["echo", "nul\0"]}, "'echo' can't be started"),
-        ({"entrypoint": ["echo", "x" * 3_000_000]}, "Argument list too long"),
-        ({"entrypoint": ["echo"], "environment": {"A=B": "1"}}, "'echo' can't be started"),
-        (
-            {"workingDirectory": "/no/such/place"},
-            "The working directory /no/such/place does not exist on this machine.",
-        ),
-        ({"workingDirectory": "/etc/passwd"}, "The working directory /etc/passwd is not a directory."),
-        ({"workingDirectory": "nul\0"}, "can't be used on this machine"),
-        ({"workingDirectory": "/" + "x" * 5000}, "can't be used on this machine"),
-    ],
-)
-def test_what_can_not_be_started_is_a_launch_error_that_names_it(
-    service: Any, supervise: Any, tmp_path: Path, order: dict[str, Any], sentence: str
-) -> None:
-    (tmp_path / "script").write_text("#!/no/such/interpreter\n")
-    (tmp_path / "garbage").write_bytes(b"\x01\x02\x03")
-    for name in ("script", "garbage"):
-        (tmp_path / name).chmod(0o700)
-    if "entrypoint" in order:
-        order = order | {"entrypoint": [word.replace("{tmp}", str(tmp_path)) for word in order["entrypoint"]]}
-    assert supervise(**order).wait() == 0
-    assert (service.exit["reason"], service.exit["exitCode"], service.exit["signal"]) == ("LAUNCH_ERROR", None, None)
-    assert sentence in service.exit["message"]
-
-
-def test_the_working_directory_has_to_lie_in_an_allowed_root(service: Any, supervise: Any, tmp_path: Path) -> None:
-    allowed, other = tmp_path / "allowed", tmp_path / "other"
-    (allowed / "deep").mkdir(parents=True)
-    other.mkdir()
-    (allowed / "way out").symlink_to(other)
-    config = {"allowed_roots": [str(allowed)]}
-    for asked in (other, allowed / "way out", allowed / ".." / "other", tmp_path / "allowed2"):
-        service.stored.clear()
-        supervise(entrypoint=["pwd"], workingDirectory=str(asked), config=config).wait()
-        assert service.exit["reason"] == "LAUNCH_ERROR"
-        assert f"The working directory {asked} is not inside a directory allowed" in service.exit["message"]
-    service.stored.clear()
-    supervise(workingDirectory=str(allowed / "deep")).wait()
-    assert service.log("STDOUT") == str(allowed / "deep")
+def test_a_line_is_reported_at_once_and_not_when_the_child_ends(service: Any, supervise: Any) -> None:
+    supervise("import time\nprint('{\"loss\": 1}')\ntime.sleep(1000)")
+    service.wait(lambda: service.points("loss") == [(0, 1.0)])
 
 
 # --- ending ---
@@ -348,18 +292,22 @@ def test_a_verdict_nobody_knows_changes_nothing(service: Any, supervise: Any, ex
     assert exists(pids(service)[0])
 
 
-@pytest.mark.parametrize("place", ["    def _settle(self, answer", "    def _pause_or_resume(self)"])
+@pytest.mark.parametrize(
+    ("module", "place"),
+    [("reporter", "    def _settle(self, answer"), ("run", "    def _pause_or_resume(self)")],
+)
 def test_if_the_program_itself_fails_nothing_stays_behind(
-    service: Any, supervise: Any, exists: Exists, tmp_path: Path, place: str
+    service: Any, supervise: Any, exists: Exists, tmp_path: Path, module: str, place: str
 ) -> None:
-    source = Path(supervisor.__file__).read_text()
-    before, after = source.split(place)
+    contents = archive.sources()
+    name = f"runner/supervisor/{module}.py"
+    before, after = contents[name].decode().split(place)
     signature, body = after.split("\n", 1)
     mistake = f"        if os.path.exists({str(tmp_path / 'mistake')!r}): raise RuntimeError('a mistake')"
-    program = tmp_path / "supervisor.py"
-    program.write_text(f"{before}{place}{signature}\n{mistake}\n{body}")
+    contents[name] = f"{before}{place}{signature}\n        import os\n{mistake}\n{body}".encode()
+    program = archive.install(tmp_path / "mistaken", contents)
     code = "import os, time; print('pid', os.getpid(), flush=True)\nwhile True: print('more'); time.sleep(0.01)"
-    started = supervise(code, program=str(program))
+    started = supervise(code, program=program)
     service.wait(lambda: pids(service))
     (tmp_path / "mistake").touch()
     assert started.wait() == 1

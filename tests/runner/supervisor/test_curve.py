@@ -3,51 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from runner import supervisor
-from runner.supervisor import (
-    MAX_LOGGED_LINE,
-    MAX_METRIC_NAME,
-    MAX_METRICS,
-    MAX_PARSED_LINE,
-    MAX_STEP,
-    Curve,
-    Lines,
-    Log,
-    Spool,
-)
-
-
-@given(st.binary(max_size=200), st.lists(st.integers(1, 20), min_size=1, max_size=30))
-def test_lines_come_out_as_they_went_in_however_they_were_cut(text: bytes, sizes: list[int]) -> None:
-    lines, out, position = Lines(), b"", 0
-    while position < len(text):
-        size = sizes[position % len(sizes)]
-        block = lines.feed(text[position : position + size])
-        assert not block or block.endswith(b"\n")
-        out += block
-        position += size
-    assert out + lines.rest() == text
-
-
-def test_a_line_over_the_limit_keeps_its_beginning_and_can_not_be_parsed() -> None:
-    lines = Lines()
-    line = b'{"loss": 1}' + b" " * (10 << 20)
-    out = b"".join(lines.feed(line[at : at + 65_536]) for at in range(0, len(line), 65_536)) + lines.feed(
-        b'\n{"a": 1}\n'
-    )
-    first, second, rest = out.split(b"\n")
-    assert len(first) < MAX_LOGGED_LINE + 64
-    assert first.decode().endswith(f"[cut: {len(line) - MAX_LOGGED_LINE} bytes more]")
-    with pytest.raises(ValueError):
-        json.loads(first)
-    assert (second, rest) == (b'{"a": 1}', b"")
-    assert len(line) > MAX_PARSED_LINE
+from runner.supervisor.curve import MAX_METRIC_NAME, MAX_METRICS, MAX_STEP, Curve
 
 
 def test_a_line_with_no_step_means_the_next_integer() -> None:
@@ -117,18 +76,3 @@ def test_the_metrics_of_an_attempt_are_counted() -> None:
     assert len(taken) == MAX_METRICS
     assert curve.read(b'{"one more": 1}')[1:] == ([], False)
     assert curve.read(b'{"m0": 1}')[1:] == ([("m0", 1.0)], True)
-
-
-def test_the_log_of_an_attempt_ends_somewhere_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "LOG_TOTAL_BYTES", 100_000)
-    spool = Spool(tmp_path / "spool", 1 << 20, 1 << 20)
-    log = Log(spool)
-    for _ in range(100):
-        log.write("STDOUT", b"x" * 1_999 + b"\n")
-    log.say_dropped()
-    chunks = json.loads(b"{" + spool.head()[1:] + b"}")["logs"]
-    logged = sum(len(chunk["text"]) + 1 for chunk in chunks if chunk["stream"] == "STDOUT")
-    assert 60_000 <= logged <= 100_000
-    full, dropped = next(chunk["text"] for chunk in chunks if chunk["stream"] == "SUPERVISOR").split("\n")
-    assert full.startswith("the log is full")
-    assert dropped.startswith(f"dropped {200_000 - logged} bytes")

@@ -1,0 +1,57 @@
+"""The supervisor as one file: a zip archive of the standard library's kind that `python ARCHIVE` runs.
+
+The same sources make the same bytes: names in order, no times, no compression (zlib's output differs by version). The
+file is named by the hash of its bytes and never overwritten, so that a new version of the service leaves alone what
+running supervisors were started from.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+
+ROOM = Path(__file__).parent
+MODULES = ("__init__.py", "processes.py", "supervisor/*.py")
+ENTRY = b"import sys\n\nfrom runner.supervisor.__main__ import main\n\nsys.exit(main())\n"
+EARLIEST = (1980, 1, 1, 0, 0, 0)  # a zip archive has no earlier time
+
+
+def sources() -> dict[str, bytes]:
+    """What goes into the archive, by name in it."""
+    modules = {
+        f"runner/{path.relative_to(ROOM).as_posix()}": path.read_bytes()
+        for pattern in MODULES
+        for path in ROOM.glob(pattern)
+    }
+    return {"__main__.py": ENTRY, **modules}
+
+
+def build(contents: Mapping[str, bytes]) -> bytes:
+    """The archive of these files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(contents):
+            entry = zipfile.ZipInfo(name, EARLIEST)
+            entry.create_system = 3  # Unix, wherever it is built
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, contents[name])
+    return buffer.getvalue()
+
+
+def install(directory: Path, contents: Mapping[str, bytes] | None = None) -> Path:
+    """Put the archive into a directory, unless it is there; return its path. Raises OSError."""
+    archive = build(sources() if contents is None else contents)
+    path = directory / f"{sha256(archive).hexdigest()}.pyz"
+    if not path.exists():
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with open(temporary, "wb") as file:
+            file.write(archive)
+            file.flush()
+            os.fsync(file.fileno())  # a name that stands for content must not outlive it in a crash
+        temporary.replace(path)
+    return path

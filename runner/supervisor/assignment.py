@@ -1,0 +1,89 @@
+"""What one supervisor is given: the assignment written by its engine, and the order of the service.
+
+The assignment (`config.json` and `token` in the attempt's directory) holds what differs between machines; the order
+comes with the reply to hello and holds what the user asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+REPORT_SPACING_SECONDS = 0.05  # 20 reports a second: a curve looks live, a busy run costs the service little
+SPOOL_MEMORY_BYTES = 4 << 20  # sealed batches beyond this go to files
+SPOOL_LIMIT_BYTES = 64 << 20  # and beyond this, with the disk full, reading stops
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which attempt this is and where things lie on this machine: `config.json` and `token`."""
+
+    directory: Path
+    attempt_id: str
+    token: str = field(repr=False)
+    address_file: Path
+    checkpoint_directory: Path
+    work_directory: Path
+    allowed_roots: tuple[Path, ...]
+    give_up_seconds: float
+    spool_memory_bytes: int
+    spool_limit_bytes: int
+
+    @classmethod
+    def read(cls, directory: Path) -> Assignment:
+        config = json.loads((directory / "config.json").read_bytes())
+        return cls(
+            directory=directory,
+            attempt_id=config["attempt_id"],
+            token=(directory / "token").read_text().strip(),
+            address_file=directory / config["address_file"],
+            checkpoint_directory=directory / config["checkpoint_directory"],
+            work_directory=directory / config.get("work_directory", "work"),
+            allowed_roots=tuple(Path(root) for root in config.get("allowed_roots", ())),
+            give_up_seconds=float(config["give_up_seconds"]),
+            spool_memory_bytes=int(config.get("spool_memory_bytes", SPOOL_MEMORY_BYTES)),
+            spool_limit_bytes=int(config.get("spool_limit_bytes", SPOOL_LIMIT_BYTES)),
+        )
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the service wants done. Seconds are None where there is no limit."""
+
+    entrypoint: tuple[str, ...]
+    environment: Mapping[str, str]
+    working_directory: str | None
+    max_runtime_seconds: float | None
+    stop_grace_seconds: float
+    heartbeat_seconds: float
+    gpu_indices: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, object]) -> Order:
+        """Read the order of a hello reply. Raises ValueError, TypeError or KeyError on anything odd."""
+        entrypoint, environment, gpus = raw["entrypoint"], raw["environment"] or {}, raw["gpuIndices"] or []
+        directory, limit = raw["workingDirectory"], raw["maxRuntimeSeconds"]
+        if not isinstance(entrypoint, list) or not entrypoint or not all(isinstance(word, str) for word in entrypoint):
+            raise ValueError("entrypoint")
+        if not isinstance(environment, dict) or not all(isinstance(value, str) for value in environment.values()):
+            raise ValueError("environment")
+        if not isinstance(gpus, list) or not (directory is None or isinstance(directory, str)):
+            raise ValueError("gpuIndices or workingDirectory")
+        return cls(
+            entrypoint=tuple(entrypoint),
+            environment=environment,
+            working_directory=directory,
+            max_runtime_seconds=None if limit is None else _seconds(limit),
+            stop_grace_seconds=_seconds(raw["stopGraceSeconds"]),
+            heartbeat_seconds=max(_seconds(raw["heartbeatSeconds"]), REPORT_SPACING_SECONDS),
+            gpu_indices=tuple(int(index) for index in gpus),
+        )
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ValueError(f"{value!r} is no number of seconds")
+    return float(value)

@@ -1,0 +1,189 @@
+"""The child process: how it is started, and how everything that descends from it is found, reaped and killed."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runner import processes
+from runner.supervisor.assignment import Assignment, Order
+from runner.supervisor.complaints import complain
+
+KILL_SECONDS = 10.0
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+
+INHERITED = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR"})
+INHERITED |= {"LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CUDA_DEVICE_ORDER"}
+INHERITED |= {"NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
+ATTEMPT_VARIABLE = "SIMULATION_ATTEMPT_ID"
+MARK_VARIABLE = "SIMULATION_ATTEMPT_DIRECTORY"  # unlike the id, no other installation on this host has it too
+CHECKPOINT_VARIABLE = "SIMULATION_CHECKPOINT_DIR"
+
+OWN_GROUP: dict[str, Any]
+if sys.version_info >= (3, 11):
+    OWN_GROUP = {"process_group": 0}
+else:
+    OWN_GROUP = {"preexec_fn": os.setpgrp}  # one system call, and safe beside the reporter's thread
+
+
+class Refused(Exception):
+    """The child could not be started; the message is a sentence for the user."""
+
+
+def inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    """What of an environment a simulation may see. Everything else stays behind: it may be a secret."""
+    return {name: value for name, value in environment.items() if name in INHERITED or name.startswith("LC_")}
+
+
+def start(assignment: Assignment, order: Order) -> subprocess.Popen[bytes]:
+    """Start the child in a process group of its own. Raises Refused."""
+    directory = _working_directory(assignment, order)
+    try:
+        assignment.checkpoint_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refused(f"The checkpoint directory can't be made: {error}.") from None
+    environment = {
+        **inherited(os.environ),
+        "PYTHONUNBUFFERED": "1",  # else a print into a pipe arrives when the child ends
+        **order.environment,
+        "CUDA_VISIBLE_DEVICES": ",".join(map(str, order.gpu_indices)),
+        CHECKPOINT_VARIABLE: str(assignment.checkpoint_directory),
+        ATTEMPT_VARIABLE: assignment.attempt_id,
+        MARK_VARIABLE: mark(assignment.directory),
+    }
+    command = order.entrypoint[0]
+    try:
+        return subprocess.Popen(
+            order.entrypoint,
+            cwd=directory,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            close_fds=True,
+            **OWN_GROUP,
+        )
+    except OSError as error:
+        raise Refused(_why_not(command, directory, error)) from None
+    except ValueError as error:  # NUL, or = in the name of a variable
+        raise Refused(f"{command!r} can't be started: {error}.") from None
+
+
+def mark(directory: Path) -> str:
+    """The value of `MARK_VARIABLE` for an attempt's directory."""
+    return str(directory.resolve())
+
+
+def _working_directory(assignment: Assignment, order: Order) -> Path:
+    if order.working_directory is None:
+        try:
+            assignment.work_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise Refused(f"The attempt's own directory can't be made: {error}.") from None
+        return assignment.work_directory
+    asked = order.working_directory
+    try:
+        directory = (assignment.work_directory / asked).resolve()
+        is_directory = directory.is_dir()
+        exists = is_directory or directory.exists()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise Refused(f"The working directory {asked} can't be used on this machine: {error}.") from None
+    roots = [root.resolve() for root in assignment.allowed_roots]
+    if roots and not any(directory.is_relative_to(root) for root in roots):
+        allowed = ", ".join(map(str, roots))
+        raise Refused(f"The working directory {asked} is not inside a directory allowed on this machine ({allowed}).")
+    if not exists:
+        raise Refused(f"The working directory {asked} does not exist on this machine.")
+    if not is_directory:
+        raise Refused(f"The working directory {asked} is not a directory.")
+    if not os.access(directory, os.X_OK):
+        raise Refused(f"The working directory {asked} can't be entered: permission denied.")
+    return directory
+
+
+def _why_not(command: str, directory: Path, error: OSError) -> str:
+    if error.errno == errno.ENOENT:
+        if "/" not in command:
+            return f"The command {command} was not found on this machine's PATH."
+        if (directory / command).exists():
+            return f"{command} can't be started: the interpreter that its first line names does not exist."
+        return f"{command} does not exist on this machine (looked from {directory})."
+    if error.errno == errno.EACCES:
+        return f"{command} can't be started: permission denied; is it an executable file?"
+    return f"{command} can't be started: {error.strerror or error}."
+
+
+def become_subreaper() -> None:
+    """Have orphaned descendants handed to this process, whatever they did to escape."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        complain(f"not a subreaper: {os.strerror(ctypes.get_errno())}")
+
+
+def reap(spared: int | None = None) -> None:
+    """Take leave of descendants that have ended, but not of the spared one: its pid must stay its own."""
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if ended.si_pid == spared:
+                return
+            os.waitpid(ended.si_pid, os.WNOHANG)
+
+
+def kill_descendants(spared: int | None = None) -> bool:
+    """Kill every descendant until there is none; False if one would not die. A spared one must be a zombie already."""
+    deadline = time.monotonic() + KILL_SECONDS
+    while _has_children():
+        living = [pid for pid in _children() if pid != spared]
+        for pid in living:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in living:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        if not living:
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _children() -> list[int]:
+    # By the parent's pid and not by /proc/self/task/*/children: that list may skip some while others exit.
+    me = os.getpid()
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                text = Path("/proc", name, "stat").read_bytes()
+                if int(text[text.rindex(b")") + 2 :].split()[1]) == me:
+                    found.append(int(name))
+    return found
+
+
+def record(path: Path, pid: int) -> None:
+    """Record a process's identity where the engine reads it."""
+    try:
+        identity = processes.identify(pid)
+        if identity is not None:
+            processes.write_identity(path, identity)
+    except OSError as error:  # a full disk; the mark in the environment is still there
+        complain(f"{path.name} can't be written: {error}")

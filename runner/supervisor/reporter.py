@@ -1,0 +1,131 @@
+"""The thread that waits for the network: sends what the spool holds, and keeps what the service answers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from runner.supervisor.assignment import REPORT_SPACING_SECONDS
+from runner.supervisor.complaints import complain
+from runner.supervisor.service import Backoff, Service, Unreachable
+from runner.supervisor.spool import Spool
+
+LAST_RETRY_SECONDS = 5.0
+
+
+class Reporter(threading.Thread):
+    """Sends what the spool holds and keeps what it is answered: `is_over`, `is_stop_wanted`, `stop_reason`."""
+
+    def __init__(
+        self,
+        service: Service,
+        spool: Spool,
+        wake: Callable[[], None],
+        heartbeat_seconds: float,
+        first_heartbeat_seconds: float,
+    ) -> None:
+        super().__init__(name="reporter", daemon=True)
+        self.is_over = False
+        self.is_stop_wanted = False
+        self.stop_reason: str | None = None
+        self.is_answered = False
+        self.is_finished = False  # done, or failed by a mistake of ours
+        self._service = service
+        self._spool = spool
+        self._heartbeat_seconds = heartbeat_seconds
+        self._wake = wake
+        # Who wants to hear of it often gives it up early, too: back again, it must not be silent for long.
+        self._backoff = Backoff(min(LAST_RETRY_SECONDS, 2.5 * heartbeat_seconds))
+        self._send_at = 0.0  # not before
+        self._heartbeat_at = time.monotonic() + first_heartbeat_seconds  # not after
+        self._refusals = 0
+
+    @property
+    def is_done(self) -> bool:
+        return self.is_over or self._spool.is_delivered
+
+    def run(self) -> None:
+        try:
+            while not self.is_done:
+                self.run_once()
+        finally:  # whatever happened here, the reader has to look at it
+            self.is_finished = True
+            self._wake()
+
+    def run_once(self) -> None:
+        """Wait until something is due, send it, take in the answer; after a failure, wait before the next."""
+        number = self._next()
+        payload = b"" if number is None else self._spool.head()
+        if number is not None:
+            self._send_at = time.monotonic() + REPORT_SPACING_SECONDS
+        try:
+            answer = self._service.report(number, payload)
+            settled = self._obey(answer, number)
+        except Unreachable as error:
+            time.sleep(self._backoff.failed(str(error)))
+            return
+        if not settled:
+            time.sleep(self._backoff.failed(f"batch {number} was not taken: {str(answer)[:300]}"))
+            return
+        self._backoff.succeeded()
+
+    def _next(self) -> int | None:
+        with self._spool.changed:
+            while True:
+                now = time.monotonic()
+                is_waiting = not self._spool.is_empty
+                if is_waiting and now >= self._send_at:
+                    return self._spool.number
+                if not is_waiting and now >= self._heartbeat_at:
+                    return None
+                self._spool.changed.wait((self._send_at if is_waiting else self._heartbeat_at) - now)
+
+    def _obey(self, answer: Mapping[str, object], number: int | None) -> bool:
+        """Take in an answer that names this attempt; False if the batch has to be sent again, after a while."""
+        self._heartbeat_at = time.monotonic() + self._heartbeat_seconds
+        was_full, had_stop = self._spool.is_full, self.is_stop_wanted
+        settled = True
+        if answer["verdict"] == "OVER":
+            self.is_over = True
+        elif number is not None:
+            settled = self._settle(answer, number)
+        if answer["verdict"] == "STOP" and not had_stop:
+            reason = answer.get("stopReason")
+            self.stop_reason = reason if isinstance(reason, str) else None
+            self.is_stop_wanted = True
+        is_first, self.is_answered = not self.is_answered, True
+        if self.is_over or is_first or was_full or self.is_stop_wanted != had_stop:
+            self._wake()
+        return settled
+
+    def _settle(self, answer: Mapping[str, object], number: int) -> bool:
+        expected = answer.get("expectedBatch")
+        if type(expected) is not int:
+            raise Unreachable(f"an answer without expectedBatch: {str(answer)[:300]}")
+        refusal = _refusal(answer)
+        if expected > number:
+            self._refusals = 0
+            self._spool.acknowledge()
+            return True
+        if refusal is not None:
+            self._refusals += 1
+            complain(f"batch {number} was refused: {refusal}")
+            # Should even the sentence be refused, nothing is put in its place: never stuck for ever.
+            sentence = f"The service refused batch {number} and its content is lost: {refusal}"
+            self._spool.replace_head(sentence if self._refusals == 1 else None)
+            return self._refusals <= 2
+        if expected < number and expected > 0:
+            # What came before was acknowledged and is not held any more: the service has gone back to an older state
+            # (a restored backup). Going on from there is all that can be done.
+            complain(f"the service expects batch {expected} again, after it acknowledged {number - 1}")
+            self._spool.number = expected
+        return False
+
+
+def _refusal(answer: Mapping[str, object]) -> str | None:
+    errors = answer.get("userErrors")
+    for error in errors if isinstance(errors, list) else []:
+        if isinstance(error, dict) and error.get("code") == "BATCH_REFUSED":
+            return str(error.get("message"))[:1000].replace("\0", "\ufffd")
+    return None

@@ -1,0 +1,296 @@
+"""One attempt from hello to the last acknowledgement: greet, run the child, deliver.
+
+Two threads share one `Spool`. The reader (main) waits for the child's pipes, its end and signals, and never for the
+network. The reporter waits for the network and for nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import selectors
+import signal
+import time
+from pathlib import Path
+
+from runner.supervisor.assignment import Assignment, Order
+from runner.supervisor.child import Refused, become_subreaper, kill_descendants, reap, record, start
+from runner.supervisor.complaints import complain
+from runner.supervisor.curve import Curve
+from runner.supervisor.lines import Log, Output
+from runner.supervisor.reporter import Reporter
+from runner.supervisor.service import Backoff, Service, Unreachable
+from runner.supervisor.spool import Exit, Spool
+
+LAST_HELLO_RETRY_SECONDS = 1.0  # the machine is held and does nothing yet
+DEFAULT_HEARTBEAT_SECONDS = 2.0  # where no order says it
+TICK_SECONDS = 0.5
+DRAIN_SECONDS = 5.0  # for the end of the pipes, once everybody who could write is dead
+SHUTDOWN_SECONDS = 5.0  # to get the last report out while the machine goes down
+
+
+def supervise(directory: Path) -> int:
+    """See one attempt through. Returns the exit status of this process: 0 once the service knows how it ended."""
+    assignment = Assignment.read(directory)
+    become_subreaper()
+    record(directory / "supervisor.json", os.getpid())
+    signals = Signals()
+    service = Service(assignment)
+    greeting = greet(service, signals, time.monotonic() + assignment.give_up_seconds)
+    if greeting is None:
+        complain("gave up before the service answered")
+        return 1
+    verdict, order = greeting
+    if verdict == "OVER":
+        complain("this attempt is over already")
+        return 0
+
+    spool = Spool(directory / "spool", assignment.spool_memory_bytes, assignment.spool_limit_bytes)
+    heartbeat_seconds = order.heartbeat_seconds if order is not None else DEFAULT_HEARTBEAT_SECONDS
+    is_stopped = order is None or verdict == "STOP"
+    reporter = Reporter(service, spool, signals.wake, heartbeat_seconds, 0.0 if is_stopped else heartbeat_seconds)
+    reporter.start()
+    try:
+        if order is None or is_stopped:
+            end: Exit | None = refuse_to_start(reporter, signals, assignment.give_up_seconds)
+        else:
+            try:
+                end = Run(assignment, order, spool, reporter, signals).to_the_end()
+            except Refused as refusal:
+                end = Exit(reason="LAUNCH_ERROR", message=str(refusal))
+        spool.close(end)
+        deliver(reporter, signals, assignment.give_up_seconds)
+    finally:  # also when this very program is wrong: nothing stays behind
+        kill_descendants()
+    if reporter.is_over or (reporter.is_done and end is not None):
+        spool.clear()
+        return 0
+    complain("gave up: the end was not reported")
+    return 1
+
+
+def greet(service: Service, signals: Signals, give_up_at: float) -> tuple[str, Order | None] | None:
+    """Say hello until it is answered with a verdict and, unless that is OVER, the order.
+
+    Returns None if this process is to end first.
+    """
+    backoff = Backoff(LAST_HELLO_RETRY_SECONDS)
+    while not signals.is_terminated and time.monotonic() < give_up_at:
+        try:
+            answer = service.hello()
+            verdict, order = str(answer["verdict"]), answer["order"]
+            if verdict == "CONTINUE" and not isinstance(order, dict):
+                raise Unreachable("an answer without an order")
+            return verdict, Order.parse(order) if isinstance(order, dict) else None
+        except (Unreachable, KeyError, ValueError, TypeError) as error:
+            signals.wait(backoff.failed(f"{type(error).__name__}: {error}"))
+    return None
+
+
+def refuse_to_start(reporter: Reporter, signals: Signals, give_up_seconds: float) -> Exit | None:
+    """The service wanted it stopped before it began: learn the reason from the first heartbeat's answer."""
+    deadline = time.monotonic() + give_up_seconds
+    while not reporter.is_answered and not reporter.is_finished and time.monotonic() < deadline:
+        if signals.is_terminated:
+            return None
+        signals.wait(deadline - time.monotonic())
+    return Exit(reason=reporter.stop_reason, message="It was stopped before it began.")
+
+
+def deliver(reporter: Reporter, signals: Signals, give_up_seconds: float) -> None:
+    """Wait until everything is acknowledged; not for ever, and not for long while the machine goes down."""
+    deadline = time.monotonic() + give_up_seconds
+    is_hurried = False
+    while not reporter.is_finished and time.monotonic() < deadline:
+        if signals.is_terminated and not is_hurried:
+            is_hurried = True
+            deadline = min(deadline, time.monotonic() + SHUTDOWN_SECONDS)
+        signals.wait(min(deadline - time.monotonic(), 60.0))
+
+
+class Run:
+    """One child from its start to its end: read it, end it when that is wanted, and let nothing of it remain."""
+
+    def __init__(
+        self, assignment: Assignment, order: Order, spool: Spool, reporter: Reporter, signals: Signals
+    ) -> None:
+        """Start the child. Raises Refused."""
+        self._order = order
+        self._spool = spool
+        self._reporter = reporter
+        self._signals = signals
+        self._log = Log(spool)
+        self._child = start(assignment, order)
+        self._started_at = time.monotonic()
+        self._pid = self._child.pid
+        self._child.returncode = 0  # reaped here and not by subprocess, which would take over the pid
+        record(assignment.directory / "child.json", self._pid)
+        self._ended_by: str | None = None
+        self._is_ended = False  # by us; `_ended_by` may still be None
+        self._is_lost = False
+        self._message: str | None = None
+        self._kill_at = math.inf
+        self._is_paused = False
+        curve = Curve()
+        self._selector = selectors.DefaultSelector()
+        self._exited = os.pidfd_open(self._pid)
+        self._selector.register(self._exited, selectors.EVENT_READ)
+        self._selector.register(signals.descriptor, selectors.EVENT_READ)
+        self._outputs: list[Output] = []
+        for pipe, stream, rules in ((self._child.stdout, "STDOUT", curve), (self._child.stderr, "STDERR", None)):
+            assert pipe is not None
+            output = Output(os.dup(pipe.fileno()), stream, rules, self._log, spool)
+            pipe.close()
+            self._outputs.append(output)
+            self._selector.register(output.descriptor, selectors.EVENT_READ, output)
+
+    def to_the_end(self) -> Exit | None:
+        """Stay with the child until it and all its descendants are gone.
+
+        Returns None if its end says nothing about it, because the machine went down. At OVER it is simply killed.
+        """
+        while not self._look():
+            if self._reporter.is_over or self._reporter.is_finished:
+                self._signal(signal.SIGKILL)
+                kill_descendants()
+                return None
+            self._enforce()
+            self._log.tick()
+            self._pause_or_resume()
+            reap(spared=self._pid)
+        self._signal(signal.SIGKILL)  # the child is a zombie by now, but its group may be full of life
+        if not kill_descendants(spared=self._pid):
+            self._spool.add_log("SUPERVISOR", "some process of this simulation can't be killed: the kernel holds it")
+        _, status = os.waitpid(self._pid, 0)
+        self._drain()
+        self._log.say_dropped()
+        # Whoever takes a machine down may send SIGTERM to all processes at once: then it was not killed by us.
+        if self._is_lost or (self._signals.is_terminated and not self._is_ended and os.WIFSIGNALED(status)):
+            # Nobody wanted it to end, so this is no end: the engine will find the attempt dead, and it may be retried.
+            self._spool.add_log("SUPERVISOR", "the machine is going down: the supervisor was told to end (SIGTERM)")
+            return None
+        return Exit(
+            exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
+            signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
+            reason=self._ended_by,
+            message=self._message,
+        )
+
+    @property
+    def _elapsed(self) -> float:
+        return round(time.monotonic() - self._started_at, 6)
+
+    def _look(self) -> bool:
+        """Wait for something to happen and read what there is; True once the child has ended."""
+        until = min(self._kill_at, self._deadline if not self._is_ended else math.inf) - time.monotonic()
+        has_exited = False
+        for key, _ in self._selector.select(max(min(until, TICK_SECONDS), 0.0)):
+            if isinstance(key.data, Output):
+                self._read(key.data)
+            elif key.fd == self._exited:
+                has_exited = True
+            else:
+                self._signals.clear()
+        return has_exited
+
+    def _read(self, output: Output) -> None:
+        if not output.read(self._elapsed):
+            with contextlib.suppress(KeyError):  # while paused it is not registered
+                self._selector.unregister(output.descriptor)
+            self._outputs.remove(output)
+            output.close(self._elapsed)
+
+    @property
+    def _deadline(self) -> float:
+        limit = self._order.max_runtime_seconds
+        return math.inf if limit is None else self._started_at + limit
+
+    def _enforce(self) -> None:
+        """End the child if somebody or something wants it ended; kill it if it was asked and did not."""
+        now = time.monotonic()
+        if self._is_ended:
+            if now >= self._kill_at:
+                self._kill_at = math.inf
+                self._signal(signal.SIGKILL)
+        elif self._reporter.is_stop_wanted:
+            self._end(self._reporter.stop_reason, None)
+        elif self._signals.is_terminated:
+            self._end(None, None)
+            self._is_lost = self._is_ended
+        elif now >= self._deadline:
+            self._end("MAX_RUNTIME", f"It ran longer than its limit of {self._order.max_runtime_seconds:g} seconds.")
+
+    def _end(self, reason: str | None, message: str | None) -> None:
+        if os.waitid(os.P_PIDFD, self._exited, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return  # it was faster, and its own end is what gets reported
+        self._is_ended, self._ended_by, self._message = True, reason, message
+        self._kill_at = time.monotonic() + self._order.stop_grace_seconds
+        self._signal(signal.SIGTERM)
+
+    def _signal(self, number: int) -> None:
+        # The child is not reaped before the end, so that neither number can be anybody else's.
+        with contextlib.suppress(PermissionError):  # it became another user
+            try:
+                os.killpg(self._pid, number)
+            except ProcessLookupError:  # it left its group
+                os.kill(self._pid, number)
+
+    def _pause_or_resume(self) -> None:
+        if self._spool.is_full != self._is_paused:
+            self._is_paused = not self._is_paused
+            complain("nowhere to keep output: the simulation waits" if self._is_paused else "reading output again")
+            for output in self._outputs:
+                if self._is_paused:
+                    self._selector.unregister(output.descriptor)
+                else:
+                    self._selector.register(output.descriptor, selectors.EVENT_READ, output)
+
+    def _drain(self) -> None:
+        """Read what is left in the pipes; it is bounded, for nobody who could write is left."""
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while self._outputs and time.monotonic() < deadline:
+            descriptors = [output.descriptor for output in self._outputs]
+            ready, _, _ = select.select(descriptors, [], [], TICK_SECONDS)
+            for output in [output for output in self._outputs if output.descriptor in ready]:
+                self._read(output)
+        for output in self._outputs:
+            output.close(self._elapsed)
+
+
+class Signals:
+    """What can wake the reader besides the child: a signal to this process, or the reporter."""
+
+    def __init__(self) -> None:
+        self.is_terminated = False
+        self.descriptor, self._writer = os.pipe()
+        os.set_blocking(self.descriptor, False)
+        os.set_blocking(self._writer, False)
+        # Whoever started this may have blocked or ignored signals, and all of that is inherited.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, self._terminate)
+        # Handlers that do nothing, because what is ignored would be ignored by the child as well.
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, self._stay)
+
+    def wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full: it will wake up anyway
+            os.write(self._writer, b"\0")
+
+    def wait(self, seconds: float) -> None:
+        """Wait until woken, at most so long."""
+        select.select([self.descriptor], [], [], max(seconds, 0.0))
+        self.clear()
+
+    def clear(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.descriptor, 4096)
+
+    def _terminate(self, *_: object) -> None:
+        self.is_terminated = True
+
+    def _stay(self, *_: object) -> None:
+        """Go on."""

@@ -1,0 +1,141 @@
+"""The GraphQL API as a supervisor sees it: hello and reports, over one connection.
+
+Only a reply that names this attempt counts. Whatever else comes back (nothing, an error page, another installation)
+raises Unreachable.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from runner.supervisor.assignment import Assignment
+from runner.supervisor.complaints import complain
+from runner.supervisor.spool import encode
+
+FIRST_RETRY_SECONDS = 0.05
+HTTP_SECONDS = 10.0
+MAX_REPLY_BYTES = 4 << 20
+
+HELLO = (
+    "mutation Hello($input: HelloAttemptInput!) { helloAttempt(input: $input) { attempt { id } verdict order { "
+    "entrypoint environment workingDirectory maxRuntimeSeconds stopGraceSeconds heartbeatSeconds gpuIndices } "
+    "userErrors { code message field } } }"
+)
+REPORT = (
+    "mutation Report($input: ReportAttemptInput!) { reportAttempt(input: $input) { attempt { id } verdict stopReason "
+    "expectedBatch userErrors { code message field } } }"
+)
+
+
+class Unreachable(Exception):
+    """What came back, if anything, does not count as an answer. The message says what it was."""
+
+
+class Service:
+    """The GraphQL API, over one connection that is kept while the address stays the same. One thread at a time."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+        self._nonce = f"{random.SystemRandom().getrandbits(128):032x}"
+        self._connection: http.client.HTTPConnection | None = None
+        self._address = ""
+
+    def hello(self) -> Mapping[str, object]:
+        """Ask for the order. Raises Unreachable."""
+        return self._ask("helloAttempt", self._body(HELLO, b""))
+
+    def report(self, number: int | None, payload: bytes) -> Mapping[str, object]:
+        """Send a batch, or with no number a heartbeat. The same arguments make the same bytes. Raises Unreachable."""
+        batch = b"" if number is None else b',"batch":%d' % number
+        return self._ask("reportAttempt", self._body(REPORT, batch + payload))
+
+    def _body(self, query: str, fields: bytes) -> bytes:
+        identity = encode({"attemptId": self._assignment.attempt_id, "nonce": self._nonce})
+        return b'{"query":%s,"variables":{"input":%s%s}}}' % (encode(query), identity[:-1], fields)
+
+    def _ask(self, name: str, body: bytes) -> Mapping[str, object]:
+        reply = self._post(body)
+        try:
+            document = json.loads(reply)
+            if document.get("errors"):
+                raise Unreachable(f"errors: {str(document['errors'])[:300]}")
+            answer = document["data"][name]
+            named, verdict = answer["attempt"]["id"], answer["verdict"]
+        except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+            raise Unreachable(f"no answer to {name}: {reply[:100]!r}") from None
+        if named != self._assignment.attempt_id or verdict not in ("CONTINUE", "STOP", "OVER"):
+            raise Unreachable(f"an answer to somebody else: {str(named)[:100]}, {str(verdict)[:100]}")
+        return dict(answer)
+
+    def _post(self, body: bytes) -> bytes:
+        try:
+            address = self._assignment.address_file.read_text().strip()
+            if address != self._address or self._connection is None:
+                self.close()
+                self._connection = _connection(address)
+                self._address = address
+            was_open = self._connection.sock is not None
+            try:
+                return self._exchange(self._connection, body)
+            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+                # The service closes idle connections; batches are numbered, so asking again at once does no harm.
+                self._connection.close()
+                if not was_open:
+                    raise
+                return self._exchange(self._connection, body)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self.close()
+            raise Unreachable(f"{type(error).__name__}: {error}") from None
+
+    def _exchange(self, connection: http.client.HTTPConnection, body: bytes) -> bytes:
+        headers = {
+            "Authorization": f"Bearer {self._assignment.token}",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+        }
+        parts = urlsplit(self._address)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection.request("POST", target, body, headers)
+        response = connection.getresponse()
+        reply = response.read(MAX_REPLY_BYTES)
+        if response.status != 200 or response.read(1):
+            raise ValueError(f"status {response.status}: {reply[:100]!r}")
+        return reply
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _connection(address: str) -> http.client.HTTPConnection:
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{address[:100]!r} is no address")
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    return kind(parts.hostname, parts.port, timeout=HTTP_SECONDS)
+
+
+class Backoff:
+    """How long to wait before the next try: longer each time up to a limit, never in step with others."""
+
+    def __init__(self, longest_seconds: float) -> None:
+        self._longest_seconds = longest_seconds
+        self._failures = 0
+
+    def failed(self, why: str) -> float:
+        """Note a failure, return the seconds to wait."""
+        if not self._failures:
+            complain(f"the service can't be reached, trying on: {why}")
+        self._failures += 1
+        longest: float = min(FIRST_RETRY_SECONDS * 2.0 ** min(self._failures - 1, 20), self._longest_seconds)
+        return longest * random.uniform(0.5, 1.0)
+
+    def succeeded(self) -> None:
+        if self._failures:
+            complain(f"the service answers again after {self._failures} tries")
+        self._failures = 0

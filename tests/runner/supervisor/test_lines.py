@@ -1,0 +1,122 @@
+"""What becomes of what the child prints: cut into lines, points told from log, the log within limits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.supervisor import lines as module
+from runner.supervisor.lines import LOG_BURST_BYTES, LOG_RATE_BYTES, MAX_LOGGED_LINE, MAX_PARSED_LINE, Lines, Log
+from runner.supervisor.spool import Spool
+
+
+@given(st.binary(max_size=200), st.lists(st.integers(1, 20), min_size=1, max_size=30))
+def test_lines_come_out_as_they_went_in_however_they_were_cut(text: bytes, sizes: list[int]) -> None:
+    lines, out, position = Lines(), b"", 0
+    while position < len(text):
+        size = sizes[position % len(sizes)]
+        block = lines.feed(text[position : position + size])
+        assert not block or block.endswith(b"\n")
+        out += block
+        position += size
+    assert out + lines.rest() == text
+
+
+def test_a_line_over_the_limit_keeps_its_beginning_and_can_not_be_parsed() -> None:
+    lines = Lines()
+    line = b'{"loss": 1}' + b" " * (10 << 20)
+    out = b"".join(lines.feed(line[at : at + 65_536]) for at in range(0, len(line), 65_536)) + lines.feed(
+        b'\n{"a": 1}\n'
+    )
+    first, second, rest = out.split(b"\n")
+    assert len(first) < MAX_LOGGED_LINE + 64
+    assert first.decode().endswith(f"[cut: {len(line) - MAX_LOGGED_LINE} bytes more]")
+    with pytest.raises(ValueError):
+        json.loads(first)
+    assert (second, rest) == (b'{"a": 1}', b"")
+    assert len(line) > MAX_PARSED_LINE
+
+
+def test_the_log_of_an_attempt_ends_somewhere_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOG_TOTAL_BYTES", 100_000)
+    spool = Spool(tmp_path / "spool", 1 << 20, 1 << 20)
+    log = Log(spool)
+    for _ in range(100):
+        log.write("STDOUT", b"x" * 1_999 + b"\n")
+    log.say_dropped()
+    chunks = json.loads(b"{" + spool.head()[1:] + b"}")["logs"]
+    logged = sum(len(chunk["text"]) + 1 for chunk in chunks if chunk["stream"] == "STDOUT")
+    assert 60_000 <= logged <= 100_000
+    full, dropped = next(chunk["text"] for chunk in chunks if chunk["stream"] == "SUPERVISOR").split("\n")
+    assert full.startswith("the log is full")
+    assert dropped.startswith(f"dropped {200_000 - logged} bytes")
+
+
+def test_bad_output_goes_to_the_log_and_never_ends_the_run(service: Any, supervise: Any) -> None:
+    started = supervise(
+        """
+import os, json
+def line(text): os.write(1, (text if isinstance(text, bytes) else text.encode()) + b"\\n")
+line('not json'); line('[1, 2]'); line('3.5'); line('"text"'); line('null'); line('')
+line('{"step": 7, "loss": 1}'); line('{"step": 6, "loss": 0.9}'); line('{"step": 8, "loss": "low", "good": true}')
+line('{"step": 9, "loss": {"deep": 1}, "fine": 3}')
+line(json.dumps({f"m{i}": i for i in range(100)} | {"step": 3_000_000_000}))
+line('{"' + "n" * 1_000_000 + '": 1}'); line('{"long": 1, "pad": "' + "x" * 10_000_000 + '"}')
+line(b'bad \\xff\\xfe bytes'); line(b'nul \\0 byte'); line('{"loss": 1e400, "step": 3000000001}')
+os.write(1, b'{"step": 4000000000, "last": 1}')
+"""
+    )
+    assert started.wait() == 0
+    assert service.points("loss") == [(7, 1.0), (3_000_000_001, "Infinity")]
+    assert service.points("fine") == [(9, 3.0)]
+    assert service.points("m99") == [(3_000_000_000, 99.0)]
+    assert service.points("last") == [(4_000_000_000, 1.0)]
+    assert service.points("long") == []
+    log = service.log("STDOUT").split("\n")
+    assert log[:6] == ["not json", "[1, 2]", "3.5", '"text"', "null", ""]
+    assert log[6:8] == ['{"step": 6, "loss": 0.9}', '{"step": 8, "loss": "low", "good": true}']
+    assert log[8] == '{"step": 9, "loss": {"deep": 1}, "fine": 3}'
+    assert [line[-30:] for line in log[9:11]] == [
+        ("n" * 30 + f" … [cut: {1_000_007 - MAX_LOGGED_LINE} bytes more]")[-30:],
+        ("x" * 30 + f" … [cut: {10_000_022 - MAX_LOGGED_LINE} bytes more]")[-30:],
+    ]
+    assert log[11:] == ["bad \ufffd\ufffd bytes", "nul \ufffd byte"]
+    assert service.exit["exitCode"] == 0
+
+
+def test_a_progress_bar_that_never_ends_its_line_is_seen_while_it_moves(service: Any, supervise: Any) -> None:
+    supervise("import sys, time\nsys.stderr.write('10%\\r20%\\r'); sys.stderr.flush(); time.sleep(1000)")
+    service.wait(lambda: service.log("STDERR") == "10%\n20%")
+
+
+def test_a_flood_drops_and_counts_logs_and_never_points(service: Any, supervise: Any) -> None:
+    lines, flood = 300, 1_000_000
+    started = supervise(
+        f"""
+import os
+for step in range({lines}):
+    os.write(1, b"y\\n" * {flood // 2})
+    os.write(1, b'{{"loss": %d}}\\n' % step)
+""",
+        maxRuntimeSeconds=60,
+    )
+    assert started.wait() == 0
+    assert service.exit["exitCode"] == 0
+    assert service.points("loss") == [(step, float(step)) for step in range(lines)]
+    marks = [line for line in service.log("SUPERVISOR").split("\n") if line.startswith("dropped ")]
+    dropped = sum(int(mark.split()[1]) for mark in marks)
+    logged = sum(
+        len(chunk["text"]) + 1
+        for batch in service.stored
+        for chunk in batch.get("logs", ())
+        if chunk["stream"] == "STDOUT"
+    )
+    assert dropped + logged == lines * flood
+    seconds = service.arrivals[-1] - service.arrivals[0]
+    assert logged <= LOG_BURST_BYTES + LOG_RATE_BYTES * (seconds + 2)
+    assert len(marks) <= seconds + 3

@@ -1,0 +1,71 @@
+"""The archive: the same sources make the same file, which runs wherever there is Python."""
+
+from __future__ import annotations
+
+import ast
+import os
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from runner import archive
+
+
+def test_the_same_sources_make_the_same_bytes_whatever_their_order_and_age(tmp_path: Path) -> None:
+    contents = archive.sources()
+    assert archive.build(contents) == archive.build(dict(reversed(contents.items())))
+    path = archive.install(tmp_path / "supervisors")
+    assert path == archive.install(tmp_path / "supervisors")
+    assert list(path.parent.iterdir()) == [path]
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_other_sources_make_another_file_beside_the_first(tmp_path: Path) -> None:
+    first = archive.install(tmp_path)
+    second = archive.install(tmp_path, {**archive.sources(), "runner/supervisor/more.py": b""})
+    assert first != second
+    assert {*tmp_path.iterdir()} == {first, second}
+
+
+def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
+    path = archive.install(tmp_path)
+    before = path.stat()
+    archive.install(tmp_path)
+    after = path.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_it_holds_what_it_imports_and_nothing_else(tmp_path: Path) -> None:
+    path = archive.install(tmp_path)
+    names = set(zipfile.ZipFile(path).namelist())
+    assert {"__main__.py", "runner/__init__.py", "runner/processes.py", "runner/supervisor/run.py"} <= names
+    code = (
+        f"import sys; sys.path = [{str(path)!r}, *sys.path]; import runner.supervisor.__main__\n"
+        "print(*sorted(name for name in sys.modules if name.split('.')[0] == 'runner'))\n"
+        "assert all(sys.modules[name].__file__.startswith(sys.path[0]) for name in sys.modules if name[:6] == 'runner')"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], cwd="/", env={}, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    imported = {name.replace(".", "/") for name in ran.stdout.split()}
+    assert {name.removesuffix(".py").removesuffix("/__init__") for name in names} - {"__main__"} == imported
+
+
+def test_without_a_directory_to_work_on_it_ends_with_an_error(tmp_path: Path) -> None:
+    program = archive.install(tmp_path)
+    ran = subprocess.run(
+        [sys.executable, "-I", "-S", str(program), str(tmp_path / "none")],
+        env=dict(os.environ), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert "config.json" in ran.stderr
+
+
+@pytest.mark.parametrize("name", sorted(archive.sources()))
+def test_its_syntax_is_that_of_python_3_9(name: str) -> None:
+    ast.parse(archive.sources()[name], name, feature_version=(3, 9))
