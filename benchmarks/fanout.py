@@ -29,7 +29,7 @@ from benchmarks.database import fresh_database
 from benchmarks.processes import cpu_seconds, server
 from benchmarks.report import Row, publish
 from benchmarks.service import free_port
-from benchmarks.subscribers import Crowd, crowd
+from benchmarks.subscribers import Subscribers, subscribed
 from benchmarks.wire import Wire
 from graph.live.hub import COLLECT_SECONDS
 
@@ -38,7 +38,7 @@ FEWEST = 10  # batches per round
 
 
 async def cost(
-    process: psutil.Process, say: Callable[[], Awaitable[object]], people: Crowd, size: int, batches: int
+    process: psutil.Process, say: Callable[[], Awaitable[object]], people: Subscribers, size: int, batches: int
 ) -> float:
     """CPU seconds per delivery of the process that delivers. Each batch waits until the one before has arrived."""
     begun, received = cpu_seconds(process), people.received
@@ -64,8 +64,8 @@ async def measure(sizes: list[int], sample_points: list[int], rounds: int, url: 
                 batches = max(FEWEST, DELIVERIES // size)
                 async with (
                     open_attempt(url, ingest_port) as supervisor,
-                    crowd(graph_port, "/graphql", size, supervisor.simulation_id) as people,
-                    crowd(floor_port, "/socket", size, None) as bare_people,
+                    subscribed(graph_port, "/graphql", size, supervisor.simulation_id) as people,
+                    subscribed(floor_port, "/socket", size, None) as bare_people,
                 ):
 
                     async def report() -> None:

@@ -26,7 +26,7 @@ from benchmarks.database import fresh_database
 from benchmarks.processes import own_mebibytes, server
 from benchmarks.report import Row, publish
 from benchmarks.service import free_port
-from benchmarks.subscribers import Crowd, crowd, open_socket, subscribe
+from benchmarks.subscribers import Subscribers, open_socket, subscribe, subscribed
 
 WARM = 200  # sockets before the first look
 BATCH = 1_000  # points
@@ -36,9 +36,9 @@ LOOKS = 20  # at the memory, while the points come in
 
 async def per_socket(process: psutil.Process, port: int, path: str, size: int, simulation_id: str | None) -> float:
     """KiB per socket that waits."""
-    async with crowd(port, path, WARM, simulation_id):
+    async with subscribed(port, path, WARM, simulation_id):
         before = own_mebibytes(process)
-        async with crowd(port, path, size, simulation_id):
+        async with subscribed(port, path, size, simulation_id):
             return (own_mebibytes(process) - before) / size * 1024
 
 
@@ -50,7 +50,7 @@ async def stalled(process: psutil.Process, supervisor: Supervisor, port: int, re
             unread = await open_socket(port, "/graphql", max_queue=1)
             stack.callback(unread.transport.abort)
             await subscribe(unread, supervisor.simulation_id)
-        people = await stack.enter_async_context(crowd(port, "/graphql", 1, supervisor.simulation_id))
+        people = await stack.enter_async_context(subscribed(port, "/graphql", 1, supervisor.simulation_id))
         await _report(supervisor, people, columns, TAIL_BATCHES)
         seen, memory = [0], [own_mebibytes(process)]
         every = max(1, points // BATCH // LOOKS)
@@ -67,7 +67,7 @@ async def stalled(process: psutil.Process, supervisor: Supervisor, port: int, re
     ]
 
 
-async def _report(supervisor: Supervisor, people: Crowd, columns: bytes, batches: int) -> None:
+async def _report(supervisor: Supervisor, people: Subscribers, columns: bytes, batches: int) -> None:
     expected = people.received + batches
     for _ in range(batches):
         await supervisor.send(columns)

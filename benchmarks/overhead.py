@@ -28,7 +28,7 @@ from db.events import Actor
 from graph.context import Context
 from graph.live.hub import Hub
 from graph.live.shared_execution import ExecutionContext
-from graph.live.watch_leases import Watching
+from graph.live.watch_leases import WatchLeases
 from graph.schema import Mutation, Query, Subscription, build_schema
 from graph.types.scalars import DECIMAL, POINT_COLUMNS, STEP, PointColumns, Step
 from settings import Settings
@@ -68,7 +68,7 @@ def unguarded_schema() -> strawberry.Schema:
 async def cpu_seconds(schema: strawberry.Schema, operation: Operation, sessions: Sessions, times: int) -> float:
     """Of one execution, in the mean of so many."""
     settings = Settings(database_url="postgresql://")
-    hub = Hub(sessions, Watching(sessions, timedelta(seconds=settings.lease_seconds)))
+    hub = Hub(sessions, WatchLeases(sessions, timedelta(seconds=settings.lease_seconds)))
     gc.collect()
     begun = time.process_time()
     for _ in range(times):

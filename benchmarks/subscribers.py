@@ -23,7 +23,7 @@ PONG = '{"type":"pong"}'
 MOST_OF_A_PING = 40  # characters; what is longer is no ping, and is not looked into
 
 
-class Crowd:
+class Subscribers:
     """Counts what all of them received together."""
 
     def __init__(self) -> None:
@@ -85,11 +85,11 @@ async def subscribe(socket: ClientConnection, simulation_id: str) -> None:
 
 
 @asynccontextmanager
-async def crowd(port: int, path: str, size: int, simulation_id: str | None) -> AsyncIterator[Crowd]:
+async def subscribed(port: int, path: str, size: int, simulation_id: str | None) -> AsyncIterator[Subscribers]:
     """So many open sockets, subscribed if a simulation is given; each is read."""
     allow_open_files()
     sockets: list[ClientConnection] = []
-    people = Crowd()
+    people = Subscribers()
     readers: list[asyncio.Task[None]] = []
     try:
         for _ in range(size):

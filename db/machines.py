@@ -22,7 +22,7 @@ from db.errors import NotFound, Refusal, Taken, WrongState
 from db.events import Actor
 from db.models import Attempt, Event, Host, Machine, Simulation
 from db.notifications import Channel, notify, payload_of
-from db.pages import Order, Page, page
+from db.pages import Ordering, Page, page
 from db.states import MachineState
 
 LOCAL = "local"
@@ -295,7 +295,7 @@ async def page_matching(
     session: AsyncSession, wanted: Filter, lease: timedelta, *, descending: bool, first: int, after: str | None
 ) -> Page[Machine]:
     """One page of the machines that match, by name."""
-    order = Order((Machine.name, Machine.id), descending)
+    order = Ordering((Machine.name, Machine.id), descending)
     return await page(session, _matching(select(Machine), wanted, lease), order, first=first, after=after)
 
 

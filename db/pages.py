@@ -24,7 +24,7 @@ MAX_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Ordering:
     """By which columns a list is sorted; the last one is unique. All in one direction, so that a tuple compares."""
 
     columns: tuple[InstrumentedAttribute[Any], ...]
@@ -41,7 +41,7 @@ class Page(Generic[Row]):
 
 
 async def page(
-    session: AsyncSession, statement: Select[Any], order: Order, *, first: int, after: str | None
+    session: AsyncSession, statement: Select[Any], order: Ordering, *, first: int, after: str | None
 ) -> Page[Any]:
     """Read at most `first` rows of the statement behind the cursor `after`."""
     if after is not None:
@@ -54,12 +54,12 @@ async def page(
     return Page(shown, [_encode(row, order) for row in shown], len(rows) > first)
 
 
-def _encode(row: object, order: Order) -> str:
+def _encode(row: object, order: Ordering) -> str:
     key = [getattr(row, column.key) for column in order.columns]
     return base64.urlsafe_b64encode(orjson.dumps(key)).decode().rstrip("=")
 
 
-def _decode(cursor: str, order: Order) -> list[Any]:
+def _decode(cursor: str, order: Ordering) -> list[Any]:
     problem = InvalidCursor("This cursor does not belong to this list: pass an `endCursor` that it gave out.")
     try:
         key = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))

@@ -17,7 +17,7 @@ from db import events
 from db.errors import NotFound
 from db.events import Actor
 from db.models import Project
-from db.pages import Order, Page, page
+from db.pages import Ordering, Page, page
 
 DEFAULT = "default"
 
@@ -65,4 +65,4 @@ async def named(session: AsyncSession, name: str, actor: Actor, *, scope: Scope 
 
 async def page_all(session: AsyncSession, *, first: int, after: str | None, scope: Scope = None) -> Page[Project]:
     statement = select(Project).where(within(Project.id, scope))
-    return await page(session, statement, Order((Project.name, Project.id)), first=first, after=after)
+    return await page(session, statement, Ordering((Project.name, Project.id)), first=first, after=after)

@@ -24,7 +24,7 @@ from db.errors import NotFound, Taken, WrongState
 from db.events import Actor
 from db.models import Attempt, Machine, Simulation
 from db.notifications import Channel, notify, payload_of
-from db.pages import Order, Page, page
+from db.pages import Ordering, Page, page
 from db.projects import Scope, within
 from db.states import FINAL_STATES, Reason, SimulationState
 
@@ -151,11 +151,11 @@ async def find(session: AsyncSession, simulation_id: int, *, scope: Scope = None
     return found if found is not None and (scope is None or found.project_id in scope) else None
 
 
-# What may be long, up to 64 KiB each, and lists hardly ever show; `orders` reads it.
-_WITHOUT_ORDERS = tuple(
+# What may be long, up to 64 KiB each, and lists hardly ever show; `commands` reads it.
+_WITHOUT_COMMANDS = tuple(
     defer(column, raiseload=True) for column in (Simulation.entrypoint, Simulation.parameters, Simulation.environment)
 )
-_ORDERS = text(
+_COMMANDS = text(
     """
     SELECT id, entrypoint, parameters, ARRAY(SELECT jsonb_object_keys(environment)) AS variables
     FROM simulations WHERE id = ANY(:ids)
@@ -164,24 +164,26 @@ _ORDERS = text(
 
 
 @dataclass(frozen=True, slots=True)
-class Ordered:
-    """What a simulation was ordered to run; of its variables the names alone, for values never leave the database."""
+class Command:
+    """What a simulation runs: of its environment only the names of variables, since values never leave the database."""
 
     entrypoint: Sequence[str] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
     variables: Sequence[str] = ()
 
 
-async def orders(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Ordered]:
-    """What these simulations were ordered to run, by id."""
-    rows = await session.execute(_ORDERS, {"ids": list(ids)})
-    return {row.id: Ordered(row.entrypoint, row.parameters, row.variables) for row in rows}
+async def commands(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Command]:
+    """What these simulations run, by id."""
+    rows = await session.execute(_COMMANDS, {"ids": list(ids)})
+    return {row.id: Command(row.entrypoint, row.parameters, row.variables) for row in rows}
 
 
 async def by_ids(session: AsyncSession, ids: Collection[int], *, scope: Scope = None) -> Sequence[Simulation]:
-    """Those that there are, without their orders."""
+    """Those that there are, without their commands."""
     statement = (
-        select(Simulation).options(*_WITHOUT_ORDERS).where(Simulation.id.in_(ids), within(Simulation.project_id, scope))
+        select(Simulation)
+        .options(*_WITHOUT_COMMANDS)
+        .where(Simulation.id.in_(ids), within(Simulation.project_id, scope))
     )
     return (await session.scalars(statement)).all()
 
@@ -189,9 +191,9 @@ async def by_ids(session: AsyncSession, ids: Collection[int], *, scope: Scope = 
 async def page_matching(
     session: AsyncSession, wanted: Filter, *, sort: Sort, descending: bool, first: int, after: str | None
 ) -> Page[Simulation]:
-    """One page of the simulations that match, without their orders."""
-    order = Order(_SORT_COLUMNS[sort], descending)
-    matching = _matching(select(Simulation).options(*_WITHOUT_ORDERS), wanted)
+    """One page of the simulations that match, without their commands."""
+    order = Ordering(_SORT_COLUMNS[sort], descending)
+    matching = _matching(select(Simulation).options(*_WITHOUT_COMMANDS), wanted)
     return await page(session, matching, order, first=first, after=after)
 
 
@@ -251,11 +253,11 @@ async def delete_ended(session: AsyncSession, simulation_id: int, actor: Actor, 
 async def recent(
     session: AsyncSession, period: timedelta, *, limit: int = 1000, scope: Scope = None
 ) -> Sequence[Simulation]:
-    """What has not ended, and what ended within the period: the newest, without their orders."""
+    """What has not ended, and what ended within the period: the newest, without their commands."""
     return (
         await session.scalars(
             select(Simulation)
-            .options(*_WITHOUT_ORDERS)
+            .options(*_WITHOUT_COMMANDS)
             .where(
                 Simulation.state.not_in(FINAL_STATES) | (Simulation.finished_at > func.now() - period),
                 within(Simulation.project_id, scope),

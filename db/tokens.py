@@ -21,7 +21,7 @@ from db.errors import NotFound, Refusal, Taken
 from db.events import Actor
 from db.models import Project, Token
 from db.notifications import Channel, notify
-from db.pages import Order, Page, page
+from db.pages import Ordering, Page, page
 from db.projects import Scope
 from db.states import Role
 
@@ -147,7 +147,7 @@ async def find_named(session: AsyncSession, name: str) -> Token | None:
 
 async def page_all(session: AsyncSession, *, first: int, after: str | None) -> Page[Token]:
     """One page of all that ever were, the newest first."""
-    return await page(session, select(Token), Order((Token.id,), descending=True), first=first, after=after)
+    return await page(session, select(Token), Ordering((Token.id,), descending=True), first=first, after=after)
 
 
 async def any_exists(session: AsyncSession) -> bool:

@@ -21,22 +21,22 @@ from starlette.types import ASGIApp
 from db import attempts, require_admin_token
 from db.connection import Sessions, check_server, create_engine, session_factory
 from db.schema import require_current
-from graph.auth.authenticate import Entry
-from graph.auth.token_revocation import Doors
+from graph.auth.authenticate import Authenticator
+from graph.auth.token_revocation import TokenRevocation
 from graph.errors import DATABASE_AWAY
 from graph.http.admission import Admission
-from graph.http.dashboard_files import Window
+from graph.http.dashboard_files import DashboardFiles
 from graph.http.endpoint import Endpoint
 from graph.http.headers import Headers
 from graph.http.health import Readiness, healthz
-from graph.http.metrics_endpoint import Exposition
-from graph.http.origin_check import Hosts, Where
-from graph.http.request_id import Requests
-from graph.http.session import Login
-from graph.http.shutdown import Closing
+from graph.http.metrics_endpoint import MetricsEndpoint
+from graph.http.origin_check import Hosts, OriginCheck
+from graph.http.request_id import RequestId
+from graph.http.session import SessionEndpoint
+from graph.http.shutdown import Shutdown
 from graph.live.hub import Hub
-from graph.live.watch_leases import Watching
-from graph.metrics import Meters
+from graph.live.watch_leases import WatchLeases
+from graph.metrics import Metrics
 from graph.schema import build_schema
 from settings import Settings
 
@@ -52,16 +52,16 @@ class State(TypedDict):
     engine: AsyncEngine
     sessions: Sessions
     hub: Hub
-    doors: Doors
-    closing: Closing
+    revocation: TokenRevocation
+    shutdown: Shutdown
 
 
 def create_app(
     settings: Settings,
     *,
     sessions: Sessions | None = None,
-    closing: Closing | None = None,
-    window: Window | None = None,
+    shutdown: Shutdown | None = None,
+    dashboard: DashboardFiles | None = None,
 ) -> Starlette:
     """Build the application. It expects a database that answers and whose schema is current (`check_database`).
 
@@ -80,34 +80,40 @@ def create_app(
             stack.push_async_callback(engine.dispose)
             factory = sessions or session_factory(engine)
             lease = timedelta(seconds=settings.lease_seconds)
-            doors = Doors(factory)
-            watching = Watching(factory, lease)
-            hub = Hub(factory, watching, doors.stir, meters)
+            revocation = TokenRevocation(factory)
+            watch_leases = WatchLeases(factory, lease)
+            hub = Hub(factory, watch_leases, revocation.stir, metrics)
             await stack.enter_async_context(hub.running(url if settings.notifications else None))
-            await stack.enter_async_context(doors.running())
+            await stack.enter_async_context(revocation.running())
             await stack.enter_async_context(_beating(factory, lease))
-            await stack.enter_async_context(watching.running())
-            yield {"engine": engine, "sessions": factory, "hub": hub, "doors": doors, "closing": closing or Closing()}
+            await stack.enter_async_context(watch_leases.running())
+            yield {
+                "engine": engine,
+                "sessions": factory,
+                "hub": hub,
+                "revocation": revocation,
+                "shutdown": shutdown or Shutdown(),
+            }
 
-    meters = Meters()
-    entry = Entry(settings)
-    window = window or Window()
-    endpoint = Endpoint(build_schema(), settings, entry, window)
+    metrics = Metrics()
+    authenticator = Authenticator(settings)
+    dashboard = dashboard or DashboardFiles()
+    endpoint = Endpoint(build_schema(), settings, authenticator, dashboard)
     endpoint.allowed_origins = frozenset({"*"})  # Strawberry would judge sockets once more, and knows no settings
     return Application(
-        meters=meters,
-        middleware=[Middleware(Where, settings)],
+        metrics=metrics,
+        middleware=[Middleware(OriginCheck, settings)],
         lifespan=lifespan,
-        exception_handlers={HTTPStatus.NOT_FOUND: window.not_found},
+        exception_handlers={HTTPStatus.NOT_FOUND: dashboard.not_found},
         routes=[
             Route("/graphql", endpoint),
             WebSocketRoute("/graphql", Admission(endpoint, settings.sockets_per_client)),
-            Route("/session", Login(entry)),
+            Route("/session", SessionEndpoint(authenticator)),
             Route("/healthz", healthz),
             Route("/readyz", Readiness(None if settings.requires_login else Hosts(settings)), methods=["GET"]),
-            Route("/metrics", Exposition(meters, entry, settings), methods=["GET"]),
+            Route("/metrics", MetricsEndpoint(metrics, authenticator, settings), methods=["GET"]),
             *(Route(path, to_explorer) for path in ("/docs", "/redoc")),
-            *window.routes,
+            *dashboard.routes,
         ],
     )
 
@@ -115,12 +121,12 @@ def create_app(
 class Application(Starlette):
     """Starlette, with what every answer has, those to defects among them: an id, and what browsers are told."""
 
-    def __init__(self, *, meters: Meters, **given: Any) -> None:
+    def __init__(self, *, metrics: Metrics, **given: Any) -> None:
         super().__init__(**given)
-        self._meters = meters
+        self._metrics = metrics
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Requests(Headers(super().build_middleware_stack()), self._meters)
+        return RequestId(Headers(super().build_middleware_stack()), self._metrics)
 
 
 async def check_database(settings: Settings) -> None:

@@ -20,9 +20,9 @@ from db.machines import NOTHING, Usage
 from db.metrics import Summary
 from db.models import Attempt, Machine, Project, Simulation, Token
 from db.projects import Scope
-from db.simulations import Ordered
+from db.simulations import Command
 from db.states import MachineState
-from graph.auth.rate_limit import Rates
+from graph.auth.rate_limit import RateLimit
 from graph.auth.viewer import LOOPBACK, Viewer
 from graph.live.hub import Hub
 from settings import Settings
@@ -41,7 +41,7 @@ class Context:
     bearer: str | None = None  # what was sent as such: an attempt's token is judged where it is used
     connection_params: dict[str, Any] = field(default_factory=dict)
     resume_after: str | None = None  # the cursor a stream over HTTP comes back with; it wins over `after`
-    submits: Rates | None = None  # None: no limit
+    submits: RateLimit | None = None  # None: no limit
     viewer: Viewer = LOOPBACK  # changed by `admit` alone
     _loaders: Loaders | None = field(default=None, init=False)
 
@@ -86,7 +86,7 @@ class Loaders:
         self._sessions = context.sessions
         self._lease = context.lease
         self.simulation: DataLoader[int, Simulation | None] = DataLoader(self._load_simulations, cache=False)
-        self.order: DataLoader[int, Ordered] = DataLoader(self._load_orders, cache=False)
+        self.command: DataLoader[int, Command] = DataLoader(self._load_commands, cache=False)
         self.attempt = DataLoader(self._by_ids(attempts.by_ids, Attempt), cache=False)
         self.machine = DataLoader(self._by_ids(machines.by_ids, Machine), cache=False)
         self.machine_of: DataLoader[int, int | None] = DataLoader(self._load_machine_of, cache=False)
@@ -114,10 +114,10 @@ class Loaders:
         found = {row.id: row for row in rows}
         return [found.get(each) for each in ids]
 
-    async def _load_orders(self, ids: list[int]) -> Sequence[Ordered]:
+    async def _load_commands(self, ids: list[int]) -> Sequence[Command]:
         async with self._sessions() as session:
-            found = await simulations.orders(session, set(ids))
-        return [found.get(each) or Ordered() for each in ids]
+            found = await simulations.commands(session, set(ids))
+        return [found.get(each) or Command() for each in ids]
 
     async def _load_projects(self, ids: list[int]) -> Sequence[Project | None]:
         async with self._sessions() as session:

@@ -13,7 +13,7 @@ REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 DELIVERY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
-class Meters:
+class Metrics:
     """The counters of one process. Names as Prometheus wants them: base units, `_total` for what only grows."""
 
     def __init__(self) -> None:

@@ -9,8 +9,8 @@ import uvicorn
 
 from db.connection import Sessions
 from graph.app import create_app
-from graph.http.dashboard_files import Window
-from graph.http.shutdown import Closing
+from graph.http.dashboard_files import DashboardFiles
+from graph.http.shutdown import Shutdown
 from graph.wire.http import http_wires
 from graph.wire.proxies import Proxies
 from graph.wire.websocket import wires
@@ -26,9 +26,9 @@ MESSAGE_BYTES = 1_048_576  # of one WebSocket message from a client
 class Server(uvicorn.Server):
     """uvicorn's server, which tells streams that it ends before it waits for them."""
 
-    def __init__(self, config: uvicorn.Config, closing: Closing, drain_seconds: float = 0.0) -> None:
+    def __init__(self, config: uvicorn.Config, shutdown: Shutdown, drain_seconds: float = 0.0) -> None:
         super().__init__(config)
-        self._closing = closing
+        self._shutdown = shutdown
         self._drain_seconds = drain_seconds
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -38,25 +38,25 @@ class Server(uvicorn.Server):
         that comes when the door closes is lost, and nobody but the proxy that sent it could have known. A second Ctrl-C
         ends that.
         """
-        self._closing.announce()
+        self._shutdown.announce()
         drained_at = asyncio.get_running_loop().time() + self._drain_seconds
         while asyncio.get_running_loop().time() < drained_at and not self.force_exit:  # noqa: ASYNC110  # uvicorn's flag
             await asyncio.sleep(DRAIN_STEP_SECONDS)
-        self._closing.begin()
+        self._shutdown.begin()
         await super().shutdown(sockets)
 
 
 def build_server(settings: Settings, *, sessions: Sessions | None = None) -> Server:
     """Make the server of a graph process. `run()` serves until a signal, `serve()` does in a loop that runs."""
-    closing = Closing()
-    return Server(build_config(settings, closing, sessions=sessions), closing, settings.drain_seconds)
+    shutdown = Shutdown()
+    return Server(build_config(settings, shutdown, sessions=sessions), shutdown, settings.drain_seconds)
 
 
 def build_config(
-    settings: Settings, closing: Closing, *, sessions: Sessions | None = None, window: Window | None = None
+    settings: Settings, shutdown: Shutdown, *, sessions: Sessions | None = None, dashboard: DashboardFiles | None = None
 ) -> uvicorn.Config:
     """Say how uvicorn is to serve the application."""
-    app = create_app(settings, sessions=sessions, closing=closing, window=window)
+    app = create_app(settings, sessions=sessions, shutdown=shutdown, dashboard=dashboard)
     return uvicorn.Config(
         Proxies(app, settings.trusted_proxies) if settings.trusted_proxies else app,
         host=settings.host,

@@ -30,7 +30,7 @@ from runner.local import LocalEngine
 from scheduler.host import HostLoop
 from scheduler.identity import this_host
 from scheduler.leader import Leadership, leadership
-from scheduler.metrics import Meters, told
+from scheduler.metrics import Metrics, told
 from scheduler.planner import Planner
 from scheduler.run_loop import keep
 from settings import Settings, SettingsError, configure_logs, load
@@ -80,8 +80,8 @@ async def _schedule(chosen: Settings) -> None:
     data_directory = chosen.data_dir or default_data_directory()
     async with AsyncExitStack() as stack:
         host_id = stack.enter_context(this_host(data_directory))
-        meters = Meters()
-        stack.enter_context(told(meters, chosen.scheduler_metrics_host, chosen.scheduler_metrics_port))
+        metrics = Metrics()
+        stack.enter_context(told(metrics, chosen.scheduler_metrics_host, chosen.scheduler_metrics_port))
         url = chosen.database_url or find_url(data_directory)
         if url is None:
             raise NoDatabase(
@@ -119,11 +119,11 @@ async def _schedule(chosen: Settings) -> None:
 
         async def plan(by_timer: bool) -> None:
             leads = await _leads(candidate, by_timer)
-            meters.leads.set(leads)
+            metrics.leads.set(leads)
             if leads:
                 began = perf_counter()
                 summary = await (planner.tick() if by_timer else planner.plan())
-                meters.planned(perf_counter() - began, summary.assigned, summary.refused)
+                metrics.planned(perf_counter() - began, summary.assigned, summary.refused)
                 if host_id in summary.hosts:
                     host_wake.set()
                 if summary.unfinished:

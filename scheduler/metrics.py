@@ -17,7 +17,7 @@ from settings import SettingsError
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
-class Meters:
+class Metrics:
     """The counters of one scheduler."""
 
     def __init__(self) -> None:
@@ -42,13 +42,13 @@ class Meters:
 
 
 @contextmanager
-def told(meters: Meters, host: str, port: int | None) -> Iterator[None]:
+def told(metrics: Metrics, host: str, port: int | None) -> Iterator[None]:
     """Tell the counters over HTTP while the block runs; without a port, nobody. Raises `SettingsError`."""
     if port is None:
         yield
         return
     try:
-        server, thread = start_http_server(port, host, meters.registry)
+        server, thread = start_http_server(port, host, metrics.registry)
     except OSError as error:
         raise SettingsError(
             f"SIMULATIONS_SCHEDULER_METRICS_PORT: can't listen on {host}:{port}: {error.strerror}. Choose another one."

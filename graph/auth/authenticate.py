@@ -22,7 +22,7 @@ from starlette.requests import HTTPConnection
 from db import tokens
 from db.connection import Sessions
 from graph.auth import cookie
-from graph.auth.rate_limit import Rates, client_of
+from graph.auth.rate_limit import RateLimit, client_of
 from graph.auth.viewer import STRANGER, SUPERVISOR, Viewer, recognise, recognise_browser
 from graph.errors import DATABASE_AWAY, Unauthenticated
 from settings import Settings
@@ -49,12 +49,12 @@ class NotAdmitted(Exception):
         self.headers = headers
 
 
-class Entry:
+class Authenticator:
     """Where everybody comes in. One for all transports of a process: they count failures together."""
 
     def __init__(self, settings: Settings) -> None:
         self._trusted = not settings.requires_login
-        self._failures = Rates(FAILURES_PER_MINUTE)
+        self._failures = RateLimit(FAILURES_PER_MINUTE)
         self._known: OrderedDict[bytes, None] = OrderedDict()  # digests of what let somebody in
 
     async def find(

@@ -1,8 +1,8 @@
-"""How often somebody may do something: so many times a minute, all at once if they like (GCRA: a bucket as one number).
+"""Rate limits per minute and key (GCRA: a token bucket as one number); a whole minute's worth may come at once.
 
-Kept in this process, for a limited number of keys: whoever was seen longest ago is forgotten first. With N processes
-somebody may do it up to N times as often: these limits keep one process usable. The libraries for it drop keys by age
-only, and strangers choose the keys here.
+Kept in this process, for a limited number of keys; the least recently used key is dropped first. N processes allow N
+times as much: these limits keep one process usable. The libraries for it drop keys by age only, and here clients choose
+the keys.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ IPV6_PREFIX_BITS = 64  # what one client has to itself
 ROUNDING_SECONDS = 1e-6  # thousands of periods added up miss the minute by less
 
 
-class Rates:
-    """One limit, for everybody by their key."""
+class RateLimit:
+    """One limit, counted for each key."""
 
     def __init__(self, per_minute: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.per_minute = per_minute

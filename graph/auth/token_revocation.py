@@ -25,19 +25,19 @@ LOOK_AGAIN_SECONDS = 5.0
 
 
 @dataclass(slots=True)
-class _Door:
+class _OpenToken:
     """One token, and how many hold something open with it."""
 
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     holders: int = 0
 
 
-class Doors:
+class TokenRevocation:
     """All that is open in one graph process."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._doors: dict[int, _Door] = {}
+        self._open: dict[int, _OpenToken] = {}
         self._look = asyncio.Event()
 
     @asynccontextmanager
@@ -45,7 +45,7 @@ class Doors:
         """Watch the tokens while the block runs."""
         # A group: should the task break, so does this process, and not the promise that it keeps.
         async with asyncio.TaskGroup() as tasks:
-            task = tasks.create_task(self._watch(), name="doors")
+            task = tasks.create_task(self._watch(), name="revocation")
             try:
                 yield
             finally:
@@ -64,27 +64,27 @@ class Doors:
         if viewer.token_id is None:
             yield asyncio.Event()
             return
-        door = self._doors.setdefault(viewer.token_id, _Door())
-        door.holders += 1
+        held = self._open.setdefault(viewer.token_id, _OpenToken())
+        held.holders += 1
         self._look.set()  # between the look that let them in and this one the token may have ended
         try:
-            yield door.ended
+            yield held.ended
         finally:
-            door.holders -= 1
-            if not door.holders and self._doors.get(viewer.token_id) is door:
-                del self._doors[viewer.token_id]
+            held.holders -= 1
+            if not held.holders and self._open.get(viewer.token_id) is held:
+                del self._open[viewer.token_id]
 
     async def look(self) -> None:
         """Ask once, for all, which tokens let in yet; tell the holders of the others."""
-        asked = dict(self._doors)
+        asked = dict(self._open)
         if not asked:
             return
         async with self._sessions() as session:
             usable = await tokens.usable(session, asked.keys())
         for token_id in asked.keys() - usable:
             asked[token_id].ended.set()
-            if self._doors.get(token_id) is asked[token_id]:
-                del self._doors[token_id]
+            if self._open.get(token_id) is asked[token_id]:
+                del self._open[token_id]
             log.info("token_ended", token_id=token_id, holders=asked[token_id].holders)
 
     async def _watch(self) -> None:

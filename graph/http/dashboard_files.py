@@ -1,4 +1,4 @@
-"""The window: the dashboard's pages and GraphiQL, served as `web/` built them.
+"""Dashboard files: the dashboard's pages and GraphiQL, served as `web/` built them.
 
     /, /simulations/ID, ...   one page, which shows what its address says; asked again each time (ETag)
     /graphql in a browser     GraphiQL, which may write styles into itself: its editor does
@@ -110,7 +110,7 @@ def _is_own(path: Path) -> bool:
     return path.is_file() and not path.is_symlink() and not path.name.startswith(".")
 
 
-class Window:
+class DashboardFiles:
     """The pages of the first place in which there is a build."""
 
     def __init__(self, places: tuple[Path, ...] | None = None, builder: Path = CHECKOUT) -> None:

@@ -27,12 +27,12 @@ from strawberry.types.graphql import OperationType
 
 from db.connection import Sessions
 from db.events import Actor
-from graph.auth.authenticate import Entry, NotAdmitted
-from graph.auth.rate_limit import Rates
+from graph.auth.authenticate import Authenticator, NotAdmitted
+from graph.auth.rate_limit import RateLimit
 from graph.auth.viewer import STRANGER
 from graph.context import Context
 from graph.http import protocol, sse
-from graph.http.dashboard_files import Window
+from graph.http.dashboard_files import DashboardFiles
 from graph.http.protocol import Accept, EarlyRefusal, Refusal
 from graph.http.websocket import Handler
 from graph.live.hub import Hub
@@ -57,14 +57,16 @@ class Endpoint(GraphQL[Context, None]):
 
     graphql_transport_ws_handler_class = Handler
 
-    def __init__(self, schema: Schema, settings: Settings, entry: Entry, window: Window) -> None:
+    def __init__(
+        self, schema: Schema, settings: Settings, authenticator: Authenticator, dashboard: DashboardFiles
+    ) -> None:
         # The older WebSocket protocol is on by default there; its clients are long gone, its messages are not ours.
         super().__init__(schema, graphql_ide=None, subscription_protocols=[GRAPHQL_TRANSPORT_WS_PROTOCOL])
         self._settings = settings
-        self._submits = Rates(settings.submits_per_minute)
+        self._submits = RateLimit(settings.submits_per_minute)
         self._bodies = protocol.Bodies()
-        self.entry = entry
-        self._window = window
+        self.authenticator = authenticator
+        self._dashboard = dashboard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -96,7 +98,7 @@ class Endpoint(GraphQL[Context, None]):
         )
         if isinstance(request, Request):
             try:
-                viewer, context.bearer = await self.entry.find(sessions, request)
+                viewer, context.bearer = await self.authenticator.find(sessions, request)
                 context.admit(viewer)
             except NotAdmitted as refused:
                 raise EarlyRefusal(refused.status, refused.message, refused.headers) from None
@@ -119,7 +121,7 @@ class Endpoint(GraphQL[Context, None]):
                 HTTPStatus.METHOD_NOT_ALLOWED, "GraphQL is asked by GET or by POST.", {"Allow": protocol.METHODS}
             )
         if accept.is_get and accept.names_html and "query" not in request.query_params:
-            return await self._window.explorer(request)
+            return await self._dashboard.explorer(request)
         if accept.json is None and not accept.events:
             raise EarlyRefusal(
                 HTTPStatus.NOT_ACCEPTABLE,
@@ -191,9 +193,9 @@ class Endpoint(GraphQL[Context, None]):
         )
         stream = sse.EventStream(
             results,
-            closing=getattr(request.state, "closing", None),
+            shutdown=getattr(request.state, "shutdown", None),
             stall_seconds=self._settings.socket_stall_seconds,
-            door=request.state.doors.open(context.viewer) if context.viewer.token_id is not None else None,
+            revocation=request.state.revocation.open(context.viewer) if context.viewer.token_id is not None else None,
         )
         refusal = await stream.refusal()
         return stream if refusal is None else _no_stream(refusal, accept.json or protocol.JSON)

@@ -12,7 +12,7 @@ from db.connection import DatabaseError, check_server
 from db.schema import SchemaMismatch, require_current
 from graph.errors import DATABASE_AWAY
 from graph.http.origin_check import Hosts
-from graph.http.shutdown import Closing
+from graph.http.shutdown import Shutdown
 
 log = structlog.get_logger()
 
@@ -32,8 +32,8 @@ class Readiness:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        closing: Closing = request.state.closing
-        reason = "It is about to end." if closing.announced else await self._reason(request.state.engine)
+        shutdown: Shutdown = request.state.shutdown
+        reason = "It is about to end." if shutdown.announced else await self._reason(request.state.engine)
         content = {"status": "ready" if reason is None else "not ready"}
         if reason != self._logged:
             log.warning("not_ready" if reason is not None else "ready_again", reason=reason)

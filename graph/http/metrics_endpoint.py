@@ -30,12 +30,12 @@ from starlette.types import Receive, Scope, Send
 from db import health_queries
 from db.connection import Sessions
 from db.health_queries import Vitals
-from graph.auth.authenticate import Entry, NotAdmitted
+from graph.auth.authenticate import Authenticator, NotAdmitted
 from graph.errors import DATABASE_AWAY, Forbidden, Unauthenticated
 from graph.http import protocol
 from graph.http.protocol import Refusal
 from graph.live.hub import Hub
-from graph.metrics import Meters
+from graph.metrics import Metrics
 from graph.operation.permissions import READ_EVERYWHERE, require
 from settings import Settings
 
@@ -45,12 +45,12 @@ FRESH_SECONDS = 1.0
 PATIENCE_SECONDS = 5.0  # for the rows; Prometheus gives up after ten
 
 
-class Exposition:
+class MetricsEndpoint:
     """The endpoint."""
 
-    def __init__(self, meters: Meters, entry: Entry, settings: Settings) -> None:
-        self._meters = meters
-        self._entry = entry
+    def __init__(self, metrics: Metrics, authenticator: Authenticator, settings: Settings) -> None:
+        self._metrics = metrics
+        self._authenticator = authenticator
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._vitals: Vitals | None = None
         self._asked_at = float("-inf")
@@ -59,7 +59,7 @@ class Exposition:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
-            viewer, _ = await self._entry.find(request.state.sessions, request)
+            viewer, _ = await self._authenticator.find(request.state.sessions, request)
             require(viewer, READ_EVERYWHERE)
         except NotAdmitted as refused:
             refusal = Refusal(refused.status, refused.message, refused.headers)
@@ -75,7 +75,7 @@ class Exposition:
     async def _answer(self, request: Request) -> Response:
         found = await self._read(request.state.sessions)
         everything = CollectorRegistry(auto_describe=False)
-        everything.register(self._meters.registry)
+        everything.register(self._metrics.registry)
         everything.register(_Told([*_of_rows(found), *_of_process(request.state.engine, request.state.hub)]))
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(everything), headers={"Content-Type": content_type})

@@ -1,4 +1,4 @@
-"""From where a request may come, judged by its Host and Origin before anything else looks at it.
+"""Origin check: which Host and Origin are answered, decided before anything else looks at a request.
 
 On the loopback address no login is needed, so a browser on this host must not be made to ask for somebody else's page:
 
@@ -46,8 +46,8 @@ FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarde
 Place: TypeAlias = tuple[str, str, int]  # scheme, host, port: what browsers call an origin
 
 
-class Where:
-    """An ASGI application round another one, which hears only what may come here."""
+class OriginCheck:
+    """ASGI middleware: passes on the requests that may come here."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = _open_to(app, settings.allowed_origins) if settings.allowed_origins else app

@@ -1,4 +1,4 @@
-"""What every request has: an id, in its answer's `X-Request-ID` and in each line that is logged for it; and a duration.
+"""Middleware: request ids (`X-Request-ID`, and in each log line of the request) and durations.
 
 An id that a client or a proxy sends is taken if it could do no harm in a log, so that one request is found again in the
 logs of all it went through; otherwise one is made. A WebSocket's is its id for as long as it is open, `socket_id` in
@@ -14,7 +14,7 @@ from time import perf_counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
-from graph.metrics import Meters
+from graph.metrics import Metrics
 
 HEADER = b"x-request-id"
 ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -23,12 +23,12 @@ OTHER = "other"  # a label has few values
 STREAM = b"text/event-stream"
 
 
-class Requests:
-    """An ASGI application round another one, outside of everything else."""
+class RequestId:
+    """The outermost ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, meters: Meters) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
-        self._meters = meters
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
@@ -59,7 +59,7 @@ class Requests:
             finally:
                 if status and not is_stream:  # without one: nobody was left to answer
                     path = scope["path"] if scope["path"] in PATHS else OTHER
-                    self._meters.answered(path, status, perf_counter() - began)
+                    self._metrics.answered(path, status, perf_counter() - began)
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         socket_id = _id_of(scope)
@@ -69,12 +69,12 @@ class Requests:
                 message["headers"] = [*message.get("headers", ()), (HEADER, socket_id)]
             await send(message)
 
-        self._meters.sockets.inc()
+        self._metrics.sockets.inc()
         with bound_contextvars(socket_id=socket_id.decode()):
             try:
                 await self._app(scope, receive, send_with_id)
             finally:
-                self._meters.sockets.dec()
+                self._metrics.sockets.dec()
 
 
 def _id_of(scope: Scope) -> bytes:

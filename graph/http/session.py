@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from db import logins, tokens
 from db.connection import Sessions
 from graph.auth import cookie
-from graph.auth.authenticate import NO_API_TOKEN, Entry, NotAdmitted, unauthorised
+from graph.auth.authenticate import NO_API_TOKEN, Authenticator, NotAdmitted, unauthorised
 from graph.auth.viewer import SUPERVISOR, Viewer
 from graph.errors import DATABASE_AWAY
 from graph.http import protocol
@@ -33,11 +33,11 @@ REQUEST_SECONDS = 10.0
 METHODS = ("GET", "POST", "DELETE")
 
 
-class Login:
+class SessionEndpoint:
     """The ASGI application at `/session`."""
 
-    def __init__(self, entry: Entry) -> None:
-        self._entry = entry
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -76,7 +76,7 @@ class Login:
         if not isinstance(token, str) or not token.strip():
             raise Refusal(HTTPStatus.BAD_REQUEST, 'The body is a JSON object with the token: {"token": "sim_..."}.')
         sessions: Sessions = request.state.sessions
-        viewer = await self._entry.recognise(sessions, request, bearer=token.strip())
+        viewer = await self._authenticator.recognise(sessions, request, bearer=token.strip())
         if viewer is SUPERVISOR:
             raise unauthorised(NO_API_TOKEN)
         async with sessions() as session, session.begin():
@@ -100,7 +100,7 @@ class Login:
         return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Set-Cookie": cookie.end(request)})
 
     async def _who(self, request: Request) -> Response:
-        viewer, _ = await self._entry.find(request.state.sessions, request)
+        viewer, _ = await self._authenticator.find(request.state.sessions, request)
         if viewer.role is None:
             raise unauthorised("This is no API token: they begin with sim_.")
         return _who_is(viewer, viewer.expires_at)

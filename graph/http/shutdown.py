@@ -1,4 +1,4 @@
-"""That this process is about to end: told to whoever holds a response open, so that streams don't keep it alive.
+"""Shutdown: tells open streams that this process is about to end, so that they don't keep it alive.
 
 The server begins it as soon as it reacts to SIGTERM or SIGINT, before it waits for open connections. The lifespan's
 end would be too late: it comes only after they have closed. WebSockets need not wait for it, they are closed with 1012
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Closing:
+class Shutdown:
     """Begun by the server, awaited by streams. To be used in the event loop's thread only."""
 
     def __init__(self) -> None:

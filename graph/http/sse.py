@@ -28,7 +28,7 @@ from starlette.types import Receive, Scope, Send
 from strawberry.http import process_result
 from strawberry.types.execution import ExecutionResult, PreExecutionError
 
-from graph.http.shutdown import Closing
+from graph.http.shutdown import Shutdown
 from graph.live.shared_execution import Encoded, Feed, dumps, wanted_feed
 
 log = structlog.get_logger()
@@ -99,9 +99,9 @@ class EventStream:
         self,
         results: AsyncGenerator[Any, None],
         *,
-        closing: Closing | None,
+        shutdown: Shutdown | None,
         stall_seconds: float,
-        door: AbstractContextManager[asyncio.Event] | None = None,
+        revocation: AbstractContextManager[asyncio.Event] | None = None,
     ) -> None:
         """results: of `schema.stream`, not begun yet. closing: None where nobody says that the process ends.
 
@@ -109,8 +109,8 @@ class EventStream:
         (auth/token_revocation.py).
         """
         self._results = results
-        self._closing = closing
-        self._door = door
+        self._shutdown = shutdown
+        self._revocation = revocation
         self._stall_seconds = stall_seconds
         self._feed = EventFeed()
         self._first = asyncio.create_task(self._open(), name="subscription")
@@ -139,11 +139,11 @@ class EventStream:
         gone = asyncio.create_task(_gone(receive), name="gone")
         watching = asyncio.create_task(self._watch(transport), name="watching")
         tasks: set[asyncio.Task[Any]] = {telling, gone, watching}
-        if self._closing is not None:
-            tasks.add(asyncio.create_task(self._closing.wait(), name="closing"))
-        door = ExitStack()
-        if self._door is not None:
-            tasks.add(asyncio.create_task(door.enter_context(self._door).wait(), name="door"))
+        if self._shutdown is not None:
+            tasks.add(asyncio.create_task(self._shutdown.wait(), name="shutdown"))
+        revocation = ExitStack()
+        if self._revocation is not None:
+            tasks.add(asyncio.create_task(revocation.enter_context(self._revocation).wait(), name="revocation"))
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if not gone.done() and not await self._ended(telling, watching):
@@ -151,7 +151,7 @@ class EventStream:
                     transport.abort()
                 await asyncio.wait({gone}, timeout=FAREWELL_SECONDS)
         finally:
-            door.close()
+            revocation.close()
             for task in tasks:
                 task.cancel()
             self._first.cancel()

@@ -28,8 +28,8 @@ from strawberry.types.execution import ExecutionContext as Execution
 from strawberry.types.execution import ExecutionResult, PreExecutionError
 from strawberry.types.graphql import OperationType
 
-from graph.auth.authenticate import Entry, NotAdmitted
-from graph.auth.token_revocation import Doors
+from graph.auth.authenticate import Authenticator, NotAdmitted
+from graph.auth.token_revocation import TokenRevocation
 from graph.context import Context
 from graph.live.shared_execution import Encoded, Feed, dumps, wanted_feed
 from graph.wire.websocket import WRITE
@@ -67,7 +67,7 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
         self._ping_timer: asyncio.TimerHandle | None = None
         self._ping_task: asyncio.Task[None] | None = None
         self._unanswered = 0
-        self._door_task: asyncio.Task[None] | None = None
+        self._revocation_task: asyncio.Task[None] | None = None
 
     @property
     def _socket(self) -> starlette.WebSocket:
@@ -92,13 +92,13 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
             self.connection_init_timeout_task = None  # it is over; kept, it would keep the frames it was cancelled in
             self._expect()
             if self.context.viewer.token_id is not None:
-                self._door_task = asyncio.create_task(self._stay(), name="door")
+                self._revocation_task = asyncio.create_task(self._stay(), name="revocation")
 
     async def _is_let_in(self, params: dict[str, object]) -> bool:
         """Find who has opened the socket; close it if they may not."""
-        entry: Entry = self.view.entry  # type: ignore[attr-defined]  # of graph/http/endpoint.py
+        authenticator: Authenticator = self.view.authenticator  # type: ignore[attr-defined]  # of graph/http/endpoint.py
         try:
-            viewer, self.context.bearer = await entry.find(self.context.sessions, self._socket, params)
+            viewer, self.context.bearer = await authenticator.find(self.context.sessions, self._socket, params)
         except NotAdmitted as refused:
             away = refused.status is HTTPStatus.SERVICE_UNAVAILABLE
             await self.websocket.close(TRY_AGAIN_LATER if away else FORBIDDEN, refused.message)
@@ -108,8 +108,8 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
 
     async def _stay(self) -> None:
         """Hold the socket open for its viewer; close it when their token lets in no more."""
-        doors: Doors = self._socket.state.doors
-        with doors.open(self.context.viewer) as ended:
+        revocation: TokenRevocation = self._socket.state.revocation
+        with revocation.open(self.context.viewer) as ended:
             await ended.wait()
         await self.websocket.close(FORBIDDEN, "The token was revoked or has expired.")
 
@@ -160,7 +160,7 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
     async def shutdown(self) -> None:
         if self._ping_timer is not None:
             self._ping_timer.cancel()
-        for task in (self._ping_task, self._door_task):
+        for task in (self._ping_task, self._revocation_task):
             if task is not None:
                 task.cancel()
         await super().shutdown()

@@ -1,9 +1,9 @@
-"""Who has been told everything: subscribers at the end of a log, whose next event one loop sends to all.
+"""Broadcast: one loop sends the next event to all subscribers that have reached the end of a log.
 
-Waking a subscriber, having it look and pull its event through its generators costs more than sending does. So whoever
-waits at the end of a log may leave its place here instead: those who stand at the same place, and get the same with
-the same selection and rights, are one group, told in one loop. It is no queue: whoever can't take an event at once,
-or gets something else, leaves the group, and goes on by its own cursor.
+Waking a subscriber so that it pulls its event through its own generators costs more than sending does. A subscriber
+that has caught up may therefore join here: subscribers at the same cursor, with the same selection and rights, are one
+group, and each event is sent to the group in one loop. It is no queue: a subscriber that can't take an event at once,
+or that is due a different event, leaves the group and goes on by its own cursor.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Rest = Awaitable[None]
 
 
 class Place(Protocol):
-    """Where a subscriber stands in a log: its cursor, and what it was told last."""
+    """A subscriber's position in a log: its cursor, and the state it was sent last."""
 
     ended: bool
 
     @property
     def key(self) -> Hashable:
-        """Equal for those who will be told the same from here on."""
+        """Equal for subscribers that get the same events from here on."""
 
     def copy(self) -> Self: ...
 
@@ -38,8 +38,8 @@ class Place(Protocol):
         """The events behind this place, which moves on behind them; None if the tail does not reach back to it."""
 
 
-class Member:
-    """A subscriber that waits, with its place and its way out."""
+class Subscriber:
+    """A subscriber that waits for the next event, with its place; `left` is set when it has to go on by itself."""
 
     __slots__ = ("feed", "left", "place")
 
@@ -72,34 +72,34 @@ class Member:
             self.release(rest)
 
 
-class Audience:
-    """The members that wait at the end of one log."""
+class Broadcast:
+    """The subscribers that wait at the end of one log, in groups."""
 
     def __init__(self) -> None:
-        self._groups: dict[Hashable, set[Member]] = {}
+        self._groups: dict[Hashable, set[Subscriber]] = {}
         self._executors: WeakValueDictionary[Hashable, ExecutionContext] = WeakValueDictionary()
 
-    async def stay(self, place: Place, feed: Feed) -> None:
-        """Be told what comes, until there is something to do that the group can't; `place` has moved on then."""
+    async def join(self, place: Place, feed: Feed) -> None:
+        """Wait while events are sent to the group; return when the subscriber has to go on by itself, from `place`."""
         feed.join(self._executors)
-        member = Member(place, feed)
-        self._groups.setdefault(member.key, set()).add(member)
+        subscriber = Subscriber(place, feed)
+        self._groups.setdefault(subscriber.key, set()).add(subscriber)
         try:
-            rest = await member.left
+            rest = await subscriber.left
         finally:
-            self._leave(member)
+            self._leave(subscriber)
         if rest is not None:
             await rest
 
-    async def tell(self) -> None:
-        """Something is new: send it to everybody it is meant for."""
+    async def publish(self) -> None:
+        """Send what is new to each group."""
         for key in tuple(self._groups):
-            members = self._groups.pop(key, None)
-            if members:
-                await self._tell(members)
+            subscribers = self._groups.pop(key, None)
+            if subscribers:
+                await self._publish(subscribers)
 
-    async def _tell(self, members: set[Member]) -> None:
-        first = next(iter(members))
+    async def _publish(self, subscribers: set[Subscriber]) -> None:
+        first = next(iter(subscribers))
         ahead = first.place.copy()
         try:
             events = ahead.at_hand()
@@ -107,27 +107,27 @@ class Audience:
         except Exception:  # noqa: BLE001  # each finds it again by itself, and its stream tells it
             events = None
         if events is None or ahead.ended or None in found:
-            for member in members:
-                member.release()
+            for subscriber in subscribers:
+                subscriber.release()
             return
         texts = [text for text in found if text is not None]
-        for count, member in enumerate(members, 1):
-            if not member.left.done():
-                member.place.move(ahead)
-                member.take(texts)
+        for count, subscriber in enumerate(subscribers, 1):
+            if not subscriber.left.done():
+                subscriber.place.move(ahead)
+                subscriber.take(texts)
             if not count % AT_A_STRETCH:
                 await asyncio.sleep(0)
-        members.difference_update([member for member in members if member.left.done()])
-        if members:
-            group = self._groups.setdefault(next(iter(members)).key, members)
-            group |= members
+        subscribers.difference_update([subscriber for subscriber in subscribers if subscriber.left.done()])
+        if subscribers:
+            group = self._groups.setdefault(next(iter(subscribers)).key, subscribers)
+            group |= subscribers
 
-    def _leave(self, member: Member) -> None:
-        group = self._groups.get(member.key)
+    def _leave(self, subscriber: Subscriber) -> None:
+        group = self._groups.get(subscriber.key)
         if group is not None:
-            group.discard(member)
+            group.discard(subscriber)
             if not group:
-                del self._groups[member.key]
+                del self._groups[subscriber.key]
 
 
 def begin(work: Coroutine[Any, Any, None]) -> Rest | None:

@@ -25,9 +25,9 @@ from db.connection import Sessions, driver_of
 from db.convergence import START, Batch, Head
 from db.notifications import Channel, Listener, listening, payload_of
 from graph.errors import DATABASE_AWAY
-from graph.live.broadcast import Audience
-from graph.live.watch_leases import Watching
-from graph.metrics import Meters
+from graph.live.broadcast import Broadcast
+from graph.live.watch_leases import WatchLeases
+from graph.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -76,7 +76,7 @@ class Tail:
     ) -> None:
         """Make one that nobody has read yet.
 
-        delivered: told, in seconds, how long it took from knowing of new batches to having told the audience.
+        delivered: called with the seconds between learning of new batches and having sent them to all subscribers.
         look_again_seconds: how long it is left alone at most.
         """
         self.simulation_id = simulation_id
@@ -84,7 +84,7 @@ class Tail:
         self._knows_since: float | None = None  # of what was not told yet
         self._told_end: tuple[int, int] | None = None
         self.pulse = Pulse()
-        self.audience = Audience()
+        self.broadcast = Broadcast()
         self.subscribers = 0
         self._sessions = sessions
         self._batches: deque[Batch] = deque()
@@ -193,7 +193,7 @@ class Tail:
             self._read_once.set()
             self.pulse.beat()
             since, self._knows_since, end = self._knows_since, None, self._end
-            await self.audience.tell()
+            await self.broadcast.publish()
             if since is not None and end != self._told_end and self._told_end is not None:
                 self._delivered(perf_counter() - since)
             self._told_end = end
@@ -287,14 +287,14 @@ class Hub:
     def __init__(
         self,
         sessions: Sessions,
-        watching: Watching | None = None,
+        watch_leases: WatchLeases | None = None,
         tokens_changed: Callable[[], None] = lambda: None,
-        meters: Meters | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
-        self._meters = meters or Meters()
+        self._metrics = metrics or Metrics()
         self._sessions = sessions
         self._tokens_changed = tokens_changed
-        self._watching = watching
+        self._watch_leases = watch_leases
         self._tails: dict[int, Tail] = {}
         self._watchers: dict[Channel, set[Changes]] = {Channel.SIMULATIONS: set(), Channel.MACHINES: set()}
         self._committed: set[int] = set()
@@ -323,7 +323,7 @@ class Hub:
 
     def committed(self, simulation_id: int, batch: Batch, *, ended: bool) -> None:
         """A batch was committed by this process: wake its subscribers here now, those elsewhere in a moment."""
-        self._meters.stored(sum(len(series.steps) for series in batch.series))
+        self._metrics.stored(sum(len(series.steps) for series in batch.series))
         tail = self._tails.get(simulation_id)
         if tail is not None and batch.series and not ended:
             tail.give(batch)
@@ -349,7 +349,7 @@ class Hub:
         """Share the tail of a simulation's log with whoever else watches it."""
         tail = self._tails.get(simulation_id)
         if tail is None or tail.is_broken:
-            tail = Tail(simulation_id, self._sessions, self._meters.delivered, self._look_again_seconds)
+            tail = Tail(simulation_id, self._sessions, self._metrics.delivered, self._look_again_seconds)
             self._tails[simulation_id] = tail
             tail.stir()
         tail.subscribers += 1
@@ -371,7 +371,7 @@ class Hub:
 
     def watched(self, simulation_id: int) -> AbstractContextManager[None]:
         """Somebody watches this simulation while the block runs: an attended one runs only then."""
-        return self._watching.watched(simulation_id) if self._watching is not None else nullcontext()
+        return self._watch_leases.watched(simulation_id) if self._watch_leases is not None else nullcontext()
 
     @contextmanager
     def changes(self, channel: Channel) -> Iterator[Changes]:

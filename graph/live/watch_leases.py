@@ -1,12 +1,11 @@
-"""Who is subscribed to a convergence in this process, and the leases by which the database knows of it.
+"""Watch leases: which attended simulations have subscribers in this process, recorded in the database.
 
-`Watching` counts subscribers; `watched` round a subscription is all that a resolver has to do. A task takes a lease
-(`db.watchers`) on each attended simulation that has subscribers here, within milliseconds of the first, and renews
-them all in one statement, as often as the process beats. When the last subscriber leaves, the lease ends at once; when
-the process crashes, it runs out.
+A resolver puts `watched` round a subscription; `WatchLeases` counts. A task takes a lease (`db.watch_leases`) on each
+attended simulation that has subscribers here, within milliseconds of the first, and renews all of them in one
+statement, as often as the process beats. The lease ends with the last subscriber; after a crash it runs out.
 
-While the database is away the task tries again, and then tells it how things stand by then: a subscriber who came and
-left in between was never there.
+While the database is away the task tries again and then writes the present state: a subscriber that came and left
+during the outage is never recorded.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ RETRY_SECONDS = 0.5  # while the database does not answer
 LAST_WORD_SECONDS = 2.0  # how long the end waits for the leases to be ended
 
 
-class Watching:
+class WatchLeases:
     """The subscribers of one graph process, by simulation."""
 
     def __init__(self, sessions: Sessions, lease: timedelta) -> None:
@@ -66,7 +65,7 @@ class Watching:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep the leases while the block runs, and end them with it."""
-        task = asyncio.create_task(self._keep(), name="watching")
+        task = asyncio.create_task(self._keep(), name="watch leases")
         try:
             yield
         finally:

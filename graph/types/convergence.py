@@ -82,7 +82,7 @@ async def follow(
             if follower.ended:
                 return
             if feed is not None and feed.send is not None and follower.caught_up and not pulse.is_set():
-                await tail.audience.stay(follower, feed)
+                await tail.broadcast.join(follower, feed)
             elif follower.caught_up:
                 await pulse.wait()
 

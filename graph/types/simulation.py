@@ -155,17 +155,17 @@ class Simulation(relay.Node):
 
     @strawberry.field(description="argv, never a shell.")
     async def entrypoint(self, info: Info) -> list[str]:
-        return list((await info.context.loaders.order.load(self.row.id)).entrypoint)
+        return list((await info.context.loaders.command.load(self.row.id)).entrypoint)
 
     @strawberry.field(description="Reach it as SIMULATION_PARAMETERS, an object in JSON.")
     async def parameters(self, info: Info) -> JSON:
-        return JSON((await info.context.loaders.order.load(self.row.id)).parameters)
+        return JSON((await info.context.loaders.command.load(self.row.id)).parameters)
 
     @strawberry.field(
         description="The names of the variables it was given, each with null: values can be written, never read."
     )
     async def environment(self, info: Info) -> JSON:
-        return JSON(dict.fromkeys((await info.context.loaders.order.load(self.row.id)).variables))
+        return JSON(dict.fromkeys((await info.context.loaders.command.load(self.row.id)).variables))
 
     @strawberry.field
     async def project(self, info: Info) -> Project:

@@ -17,7 +17,7 @@ import uvicorn
 from playwright.async_api import Browser, Page, expect
 from starlette.applications import Starlette
 
-from graph.http.dashboard_files import Window
+from graph.http.dashboard_files import DashboardFiles
 from graph.http.headers import Headers
 
 Axe = Any  # the fixtures of conftest.py
@@ -69,8 +69,8 @@ async def test_documentation_leads_to_graphiql(page: Page, path: str) -> None:
 async def unbuilt(tmp_path: Path) -> AsyncIterator[tuple[str, Path]]:
     """The window alone, before anything was built: its address, and the folder of the builder."""
     listening = socket.create_server(("127.0.0.1", 0))
-    window = Window((tmp_path / "dist",), builder=tmp_path)
-    app = Headers(Starlette(routes=window.routes, exception_handlers={404: window.not_found}))
+    dashboard = DashboardFiles((tmp_path / "dist",), builder=tmp_path)
+    app = Headers(Starlette(routes=dashboard.routes, exception_handlers={404: dashboard.not_found}))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
     task = asyncio.create_task(server.serve(sockets=[listening]))
     yield f"http://127.0.0.1:{listening.getsockname()[1]}", tmp_path

@@ -14,15 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.errors import InvalidCursor
 from db.models import Machine, Project, Simulation
-from db.pages import Order, Page, _decode, page
+from db.pages import Ordering, Page, _decode, page
 
 Rows = Any  # the fixture of conftest.py
 Sessions = async_sessionmaker[AsyncSession]
 
-BY_NAME = Order((Project.name, Project.id))
-BY_NAME_DOWN = Order((Project.name, Project.id), descending=True)
-BY_PRIORITY = Order((Simulation.priority, Simulation.id), descending=True)
-BY_ID = Order((Simulation.id,))
+BY_NAME = Ordering((Project.name, Project.id))
+BY_NAME_DOWN = Ordering((Project.name, Project.id), descending=True)
+BY_PRIORITY = Ordering((Simulation.priority, Simulation.id), descending=True)
+BY_ID = Ordering((Simulation.id,))
 NAMES = ["Zebra", "a", "b", "b ", "default", "ä", "日本"]
 
 
@@ -34,13 +34,13 @@ async def fill(rows: Rows) -> None:
     await rows.query("INSERT INTO projects (name) SELECT unnest(CAST(:names AS text[]))", names=NAMES[:4] + NAMES[5:])
 
 
-async def get(sessions: Sessions, order: Order, *, first: int = 2, after: str | None = None) -> Page[Any]:
+async def get(sessions: Sessions, order: Ordering, *, first: int = 2, after: str | None = None) -> Page[Any]:
     async with sessions() as session:
         model = order.columns[0].class_
         return await page(session, select(model), order, first=first, after=after)
 
 
-async def walk(sessions: Sessions, order: Order, first: int) -> list[Any]:
+async def walk(sessions: Sessions, order: Ordering, first: int) -> list[Any]:
     """Everything, page by page."""
     found: list[Any] = []
     after = None
@@ -57,7 +57,7 @@ async def walk(sessions: Sessions, order: Order, first: int) -> list[Any]:
 @pytest.mark.parametrize("first", [1, 2, 3, 7, 8, 500])
 @pytest.mark.parametrize("order", [BY_NAME, BY_NAME_DOWN], ids=["up", "down"])
 async def test_pages_of_any_size_bring_every_row_once_and_in_order(
-    order: Order, first: int, rows: Rows, sessions: Sessions
+    order: Ordering, first: int, rows: Rows, sessions: Sessions
 ) -> None:
     await fill(rows)
     expected = await rows.query(f"SELECT name FROM projects ORDER BY name {'DESC' if order.descending else 'ASC'}, id")
@@ -120,7 +120,9 @@ async def test_a_cursor_can_be_read_by_no_accident(rows: Rows, sessions: Session
         (BY_PRIORITY, cursor_of(0, 2**63)),
     ],
 )
-async def test_a_cursor_that_this_list_never_gave_out_is_refused(order: Order, cursor: str, sessions: Sessions) -> None:
+async def test_a_cursor_that_this_list_never_gave_out_is_refused(
+    order: Ordering, cursor: str, sessions: Sessions
+) -> None:
     with pytest.raises(InvalidCursor, match="endCursor"):
         await get(sessions, order, after=cursor)
 
@@ -135,7 +137,7 @@ async def test_a_cursor_may_lie_beyond_every_row(priority: int, rows: Rows, sess
 @given(st.one_of(st.text(), st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists).map(repr)))
 @settings(deadline=None)
 def test_no_text_does_worse_than_being_refused(cursor: str) -> None:
-    for order in (BY_ID, BY_NAME, BY_PRIORITY, Order((Machine.name, Machine.id))):
+    for order in (BY_ID, BY_NAME, BY_PRIORITY, Ordering((Machine.name, Machine.id))):
         try:
             key = _decode(cursor, order)
         except InvalidCursor:

@@ -18,7 +18,7 @@ from db.errors import NotFound, Taken, WrongState
 from db.events import Actor
 from db.lifecycle import Ending
 from db.logs import Chunk
-from db.simulations import Filter, Ordered, Sort
+from db.simulations import Command, Filter, Sort
 from db.states import LogStream, Reason, SimulationState
 
 Rows = Any  # the fixture of conftest.py
@@ -250,9 +250,9 @@ async def test_lists_leave_in_the_database_what_may_be_long(rows: Rows) -> None:
             with pytest.raises((InvalidRequestError, DetachedInstanceError)):
                 getattr(row, name)
     async with rows.sessions() as session:
-        found = await simulations.orders(session, [first, second, 999])
+        found = await simulations.commands(session, [first, second, 999])
     assert found.keys() == {first, second}
-    assert found[first] == Ordered(["run"], {"a": 1}, ["KEY"])
+    assert found[first] == Command(["run"], {"a": 1}, ["KEY"])
 
 
 # --- cancelled, repeated, deleted ------------------------------------------------------------------------------

@@ -36,8 +36,8 @@ from db.lifecycle import Assignment, Ending
 from db.models import Base
 from db.states import Reason
 from graph.context import Context
-from graph.http.dashboard_files import Window
-from graph.http.shutdown import Closing
+from graph.http.dashboard_files import DashboardFiles
+from graph.http.shutdown import Shutdown
 from graph.live.hub import Hub
 from graph.schema import build_schema
 from graph.server import Server, build_config
@@ -199,9 +199,9 @@ SCHEMA = build_schema()
 class _Server(Server):
     """The service's server, which leaves the signals to pytest, and ends at once when it is told to."""
 
-    def __init__(self, settings: Settings, sessions: Sessions | None, window: Window) -> None:
-        self.closing = Closing()
-        super().__init__(build_config(settings, self.closing, sessions=sessions, window=window), self.closing)
+    def __init__(self, settings: Settings, sessions: Sessions | None, dashboard: DashboardFiles) -> None:
+        self.streams = Shutdown()
+        super().__init__(build_config(settings, self.streams, sessions=sessions, dashboard=dashboard), self.streams)
         self.ended = asyncio.Event()
 
     @contextlib.contextmanager
@@ -213,7 +213,7 @@ class _Server(Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As in earnest, without the tenth of a second that it always pauses there."""
-        self.closing.begin()
+        self.streams.begin()
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
@@ -228,11 +228,11 @@ class _Server(Server):
 
 
 @asynccontextmanager
-async def serving(settings: Settings, sessions: Sessions | None, window: Window) -> AsyncIterator[Api]:
+async def serving(settings: Settings, sessions: Sessions | None, dashboard: DashboardFiles) -> AsyncIterator[Api]:
     """Serve as `python -m graph` does, on a free port."""
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
-    server = _Server(settings, sessions, window)
+    server = _Server(settings, sessions, dashboard)
     task = asyncio.create_task(server.serve(sockets=[listening]), name="serve")
     try:
         while not server.started:
@@ -290,8 +290,8 @@ async def serve(database_url: str, engine: AsyncEngine, pages: Path) -> AsyncIte
         async def start(sessions: Sessions | None = None, **given: Any) -> Api:
             given.setdefault("database_url", database_url)
             given.setdefault("database_pool_size", 5)
-            window = Window((pages / "dist",), builder=pages)
-            return await stack.enter_async_context(serving(Settings(**given), sessions, window))
+            dashboard = DashboardFiles((pages / "dist",), builder=pages)
+            return await stack.enter_async_context(serving(Settings(**given), sessions, dashboard))
 
         yield start
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from scheduler.metrics import Meters, told
+from scheduler.metrics import Metrics, told
 from settings import SettingsError
 
 
@@ -18,10 +18,10 @@ def free_port() -> int:
 
 
 def test_its_numbers_are_told_while_it_runs_and_no_longer() -> None:
-    meters, port = Meters(), free_port()
-    meters.leads.set(True)
-    meters.planned(0.02, assigned=3, refused=1)
-    with told(meters, "127.0.0.1", port):
+    metrics, port = Metrics(), free_port()
+    metrics.leads.set(True)
+    metrics.planned(0.02, assigned=3, refused=1)
+    with told(metrics, "127.0.0.1", port):
         text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
     found = {
         sample.name: sample.value
@@ -39,7 +39,7 @@ def test_its_numbers_are_told_while_it_runs_and_no_longer() -> None:
 
 
 def test_without_a_port_nobody_listens() -> None:
-    with told(Meters(), "127.0.0.1", None):
+    with told(Metrics(), "127.0.0.1", None):
         pass
 
 
@@ -48,6 +48,6 @@ def test_a_port_that_is_taken_is_a_sentence() -> None:
         port = other.getsockname()[1]
         with (
             pytest.raises(SettingsError, match=f"SIMULATIONS_SCHEDULER_METRICS_PORT: can't listen on 127.0.0.1:{port}"),
-            told(Meters(), "127.0.0.1", port),
+            told(Metrics(), "127.0.0.1", port),
         ):
             pass

@@ -412,7 +412,7 @@ async def test_at_the_end_of_the_process_streams_end_without_complete(world: Wor
     async with streaming(api, url=url) as (_, events):
         assert "retry" in await anext(events)
         last = await anext(events)
-        api.server.lifespan.state["closing"].begin()
+        api.server.lifespan.state["shutdown"].begin()
         assert [event async for event in events if event.get("event") == "complete"] == []
     again = await world.api.client.get("/healthz")
     assert again.status_code == 200
@@ -469,12 +469,12 @@ async def test_an_event_source_comes_back_where_it_was_and_stays_away_after_the_
     assert process.stdout is not None
     got: list[dict[str, Any]] = []
     state = api.server.lifespan.state
-    closing = state["closing"]
+    closing = state["shutdown"]
     try:
         async with asyncio.timeout(60):
             while not (got and got[-1].get("lastEventId") == "1-1"):
                 got.append(json.loads(await process.stdout.readline()))
-            state["closing"] = type(closing)()  # what requests from here on find
+            state["shutdown"] = type(closing)()  # what requests from here on find
             closing.begin()
             await supervisor.loss(2)
             await supervisor.exit()

@@ -24,7 +24,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
-from graph.http.shutdown import Closing
+from graph.http.shutdown import Shutdown
 from graph.server import Server, build_server
 from graph.wire.websocket import Wire, head_of
 from settings import Settings
@@ -516,7 +516,7 @@ async def test_sigterm_closes_every_socket_with_1012_and_ends_the_process(world:
 
 async def test_streams_hear_of_the_end_before_the_server_waits_for_them(start: Start) -> None:
     here = await start()
-    told: Closing = here.server.lifespan.state["closing"]
+    told: Shutdown = here.server.lifespan.state["shutdown"]
     assert not told.begun
     async with opened(here.port) as connection:
         waiting = asyncio.create_task(told.wait())
@@ -813,7 +813,7 @@ async def test_operations_of_any_id_are_told_together_and_each_by_its_own(world:
                     pass
         hub = here.server.lifespan.state["hub"]
         (tail,) = hub._tails.values()
-        await until(lambda: sum(map(len, tail.audience._groups.values())) == 12, "all are told together")
+        await until(lambda: sum(map(len, tail.broadcast._groups.values())) == 12, "all are told together")
         for number, size in enumerate((1, 3, 2_000), 1):
             steps = list(range(number * 10_000, number * 10_000 + size))
             await supervisor.send({"Verlust 🙂": {"steps": steps, "values": [0.5] * size, "elapsed": [1.5] * size}})
@@ -838,7 +838,7 @@ async def test_whoever_goes_while_many_are_told_disturbs_nobody(
             await connection.send(subscribe("1", CURVE, id=supervisor.simulation_id))
             await receive(connection)
         (tail,) = here.server.lifespan.state["hub"]._tails.values()
-        await until(lambda: sum(map(len, tail.audience._groups.values())) == 9, "all are told together")
+        await until(lambda: sum(map(len, tail.broadcast._groups.values())) == 9, "all are told together")
         wires = here.wires
         for wire in wires[:3]:
             wire.transport.abort()

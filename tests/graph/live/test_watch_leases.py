@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from db.notifications import Channel, listening
 from db.public_ids import decode
-from graph.live.watch_leases import Watching
+from graph.live.watch_leases import WatchLeases
 
 World = Any  # the fixtures of conftest.py
 Api = Any
@@ -197,77 +197,77 @@ def flaky(sessions: async_sessionmaker[AsyncSession]) -> Flaky:
 async def test_all_leases_are_renewed_in_one_statement_and_new_ones_taken_without_the_others(
     world: World, sessions: async_sessionmaker[AsyncSession], engine: AsyncEngine, statements: Statements
 ) -> None:
-    watching = Watching(sessions, LEASE)
+    watch_leases = WatchLeases(sessions, LEASE)
     first, second = [await world.simulation(attended=True) for _ in range(2)]
     plain, late = await world.simulation(), await world.simulation(attended=True)
     with ExitStack() as stack:
         for each in (first, second, plain):
-            stack.enter_context(watching.watched(decode(each)[1]))
-        await watching.run_once(renew=False)
+            stack.enter_context(watch_leases.watched(decode(each)[1]))
+        await watch_leases.run_once(renew=False)
         assert [await leases(world, each) for each in (first, second, plain, late)] == [1, 1, 0, 0]
         await world.select("UPDATE watchers SET watched_until = now() - interval '1 hour'")
 
-        stack.enter_context(watching.watched(decode(late)[1]))
+        stack.enter_context(watch_leases.watched(decode(late)[1]))
         with statements.of(engine):
-            await watching.run_once(renew=False)
+            await watch_leases.run_once(renew=False)
         assert len(statements.matching("INSERT INTO watchers")) == 1
         assert [await leases(world, each) for each in (first, second, late)] == [0, 0, 1]
 
         statements.clear()
         with statements.of(engine):
-            await watching.run_once(renew=True)
+            await watch_leases.run_once(renew=True)
         assert len(statements) == 1
         assert [await leases(world, each) for each in (first, second, plain, late)] == [1, 1, 0, 1]
-    await watching.run_once(renew=False)
+    await watch_leases.run_once(renew=False)
     assert [await leases(world, each) for each in (first, second, late)] == [0, 0, 0]
 
 
 async def test_where_nothing_is_watched_nothing_is_asked(flaky: Flaky) -> None:
-    watching = Watching(flaky, LEASE)  # type: ignore[arg-type]  # it makes sessions
-    await watching.run_once(renew=True)
-    with watching.watched(1):
+    watch_leases = WatchLeases(flaky, LEASE)  # type: ignore[arg-type]  # it makes sessions
+    await watch_leases.run_once(renew=True)
+    with watch_leases.watched(1):
         pass
-    await watching.run_once(renew=True)
+    await watch_leases.run_once(renew=True)
     assert flaky.asked == 0
 
 
 async def test_what_needs_no_lease_is_asked_about_once(world: World, flaky: Flaky) -> None:
-    watching = Watching(flaky, LEASE)  # type: ignore[arg-type]  # it makes sessions
+    watch_leases = WatchLeases(flaky, LEASE)  # type: ignore[arg-type]  # it makes sessions
     plain, ended = await world.simulation(), await world.in_state("CANCELLED")
-    with watching.watched(decode(plain)[1]), watching.watched(decode(ended)[1]):
+    with watch_leases.watched(decode(plain)[1]), watch_leases.watched(decode(ended)[1]):
         for renew in (False, True, True):
-            await watching.run_once(renew=renew)
-    await watching.run_once(renew=True)
+            await watch_leases.run_once(renew=renew)
+    await watch_leases.run_once(renew=True)
     assert flaky.asked == 1
 
 
 async def test_a_lease_outlives_no_end_of_its_simulation(world: World, flaky: Flaky) -> None:
-    watching = Watching(flaky, LEASE)  # type: ignore[arg-type]  # it makes sessions
+    watch_leases = WatchLeases(flaky, LEASE)  # type: ignore[arg-type]  # it makes sessions
     simulation = await world.simulation(attended=True)
-    with watching.watched(decode(simulation)[1]):
-        await watching.run_once(renew=True)
+    with watch_leases.watched(decode(simulation)[1]):
+        await watch_leases.run_once(renew=True)
         await world.cancel(simulation)
-        await watching.run_once(renew=True)
-        await watching.run_once(renew=True)
+        await watch_leases.run_once(renew=True)
+        await watch_leases.run_once(renew=True)
         assert flaky.asked == 2
 
 
 async def test_who_comes_back_before_it_was_told_never_left(world: World, flaky: Flaky) -> None:
-    watching = Watching(flaky, LEASE)  # type: ignore[arg-type]  # it makes sessions
+    watch_leases = WatchLeases(flaky, LEASE)  # type: ignore[arg-type]  # it makes sessions
     simulation = await world.simulation(attended=True)
-    with watching.watched(decode(simulation)[1]):
-        await watching.run_once(renew=False)
-    with watching.watched(decode(simulation)[1]):
-        await watching.run_once(renew=False)
+    with watch_leases.watched(decode(simulation)[1]):
+        await watch_leases.run_once(renew=False)
+    with watch_leases.watched(decode(simulation)[1]):
+        await watch_leases.run_once(renew=False)
         assert (flaky.asked, await leases(world, simulation)) == (1, 1)
 
 
 async def test_the_database_is_told_when_it_is_back(world: World, flaky: Flaky) -> None:
-    watching = Watching(flaky, timedelta(seconds=1))  # type: ignore[arg-type]  # it makes sessions
+    watch_leases = WatchLeases(flaky, timedelta(seconds=1))  # type: ignore[arg-type]  # it makes sessions
     came, left = await world.simulation(attended=True), await world.simulation(attended=True)
-    async with watching.running():
-        with watching.watched(decode(came)[1]):
-            with watching.watched(decode(left)[1]):
+    async with watch_leases.running():
+        with watch_leases.watched(decode(came)[1]):
+            with watch_leases.watched(decode(left)[1]):
                 await until_watched_by(world, left, 1)
                 await until_watched_by(world, came, 1)
                 flaky.is_away, tries = True, flaky.asked
@@ -284,18 +284,18 @@ async def test_the_database_is_told_when_it_is_back(world: World, flaky: Flaky) 
 async def test_what_may_have_been_stored_before_the_connection_broke_is_ended_too(
     world: World, sessions: async_sessionmaker[AsyncSession], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watching = Watching(sessions, LEASE)
+    watch_leases = WatchLeases(sessions, LEASE)
     simulation = await world.simulation(attended=True)
 
     async def broken(session: AsyncSession, _ids: object) -> None:
         await session.commit()
         raise OSError("the answer to the commit was lost")
 
-    with watching.watched(decode(simulation)[1]):
+    with watch_leases.watched(decode(simulation)[1]):
         with monkeypatch.context() as patched:
             patched.setattr("graph.live.watch_leases.watch_leases.announce", broken)
             with pytest.raises(OSError, match="lost"):
-                await watching.run_once(renew=False)
+                await watch_leases.run_once(renew=False)
         assert await leases(world, simulation) == 1
-    await watching.run_once(renew=False)
+    await watch_leases.run_once(renew=False)
     assert await leases(world, simulation) == 0
