@@ -15,11 +15,11 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from benchmarks.wire import Wire
-from db import attempts, lifecycle, machines, projects, public_ids, simulations
+from db import attempts, machines, projects, public_ids, simulations
 from db.connection import create_engine, session_factory
 from db.events import Actor
-from db.lifecycle import Assignment
 from db.models import Project
+from transitions.assign import Assignment, assign
 
 HELLO = "mutation($input: HelloAttemptInput!) { helloAttempt(input: $input) { verdict } }"
 REPORT = (
@@ -142,7 +142,7 @@ async def _open(session: AsyncSession) -> Opened:
         gpus=0, gpu_model=None, labels={}, price_per_hour=Decimal(1),
     )  # fmt: skip
     assignment = Assignment(machine_id, "nowhere", None, (), Decimal(1), Decimal(1), "USD")
-    attempt_id = await lifecycle.assign(session, simulation.id, 0, assignment, ACTOR)
+    attempt_id = await assign(session, simulation.id, 0, assignment, ACTOR)
     assert attempt_id is not None
     await attempts.claim_launch(session, attempt_id, sha256(token.encode()).digest())
     return Opened(simulation.id, attempt_id, token)

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from cli.terminal import clean, say_duration
 from db import connection, health_queries, schema, tokens
+from db.leader import Leader, find_leader
 from settings import Settings
 
 CLOCK_SECONDS = 2.0  # by which this host's clock may differ from the database's
@@ -44,7 +45,7 @@ async def examine(settings: Settings, url: str) -> list[Found]:
         async with connection.session_factory(engine)() as session, session.begin():
             await session.execute(text("SET TRANSACTION READ ONLY"))
             found += judge_future(await health_queries.from_the_future(session))
-            leader = await health_queries.find_leader(session)
+            leader = await find_leader(session)
             found += judge_beats(await health_queries.silences(session), leader, lease)
             forgotten = await health_queries.forgotten(session, timedelta(seconds=FORGOTTEN_SECONDS))
             found += [
@@ -100,7 +101,7 @@ def judge_future(seconds: float) -> list[Found]:
     ]
 
 
-def judge_beats(silences: Mapping[str, float], leader: health_queries.Leader | None, lease: timedelta) -> list[Found]:
+def judge_beats(silences: Mapping[str, float], leader: Leader | None, lease: timedelta) -> list[Found]:
     """Say who is alive: a role that has not beaten for a third of a lease does not cover it."""
     bound = (lease / 3).total_seconds()
     found: list[Found] = []

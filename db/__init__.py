@@ -9,8 +9,8 @@ without them.
     states                the enums that rows are written in
     errors                the expected errors
     lifecycle             the state machine: the one statement that writes `state`
-    attempts              hello, reports, heartbeats, losses
-    simulations           create, list, cancel, delete
+    attempts              launches, reports, heartbeats, coverage
+    simulations           create, list, repeat, delete
     machines              machines and hosts: join, declare, drain, what is free
     projects              projects, and the scope of a viewer
     convergence           the log of points: batches of columns
@@ -24,6 +24,7 @@ without them.
     tokens                API tokens
     logins                browsers that signed in with a token
     require_admin_token   refuses to start where a login is needed and no token exists
+    leader                the lock that planners elect one by, and who holds it
     health_queries        figures of the whole installation, for /metrics and `doctor`
     notifications         NOTIFY and LISTEN
     pages                 keyset pages

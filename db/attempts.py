@@ -1,4 +1,7 @@
-"""Attempts: launched, greeted, heard of, lost. What opens and ends one is in `lifecycle`.
+"""Attempts: the statements by which they are created, launched, bound, reported for, stopped and closed.
+
+Who calls them when is in `transitions`; what a silence or a limit means is judged by `policy.retry`, for the candidates
+that are found here.
 
 The attempt's own row is the fence: every statement of a report is guarded by `ended_at IS NULL` on that row, so that
 what an old attempt sends can't be stored after its successor began.
@@ -12,17 +15,15 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import func, literal, select, text, update
+from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import events, lifecycle
-from db.events import Actor
 from db.models import Attempt, Coverage, Simulation
-from db.states import Reason
+from db.states import Reason, SimulationState
 
 
 class Standing(StrEnum):
-    """What the row says to whoever claims to be an attempt's supervisor."""
+    """Whether a claim to be an attempt's supervisor holds."""
 
     CURRENT = "CURRENT"
     OVER = "OVER"  # it has ended, or another supervisor was first
@@ -30,12 +31,12 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Greeting:
-    """The answer to a hello."""
+class Claim:
+    """What a supervisor proves itself by: the attempt, the SHA-256 of its token, and the nonce of its hello."""
 
-    standing: Standing
-    attempt: Attempt | None = None
-    simulation: Simulation | None = None
+    attempt_id: int
+    token_digest: bytes
+    nonce: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,87 @@ class Receipt:
     number: int = 0
     expected_batch: int = 1
     stop_reason: Reason | None = None
+
+
+# --- from assignment to the end --------------------------------------------------------------------------------
+
+
+async def create(session: AsyncSession, **values: Any) -> int:
+    """Insert the next attempt; its id. The caller has moved its simulation to STARTING in this transaction."""
+    attempt_id: int | None = await session.scalar(insert(Attempt).values(**values).returning(Attempt.id))
+    assert attempt_id is not None
+    return attempt_id
+
+
+async def close(
+    session: AsyncSession,
+    simulation_id: int,
+    number: int,
+    *,
+    reason: Reason,
+    reason_detail: str | None,
+    exit_code: int | None,
+    signal: int | None,
+) -> int | None:
+    """End an attempt: from here on nothing of it is stored. Its id; None if it is not current."""
+    return await session.scalar(
+        update(Attempt)
+        .where(Attempt.simulation_id == simulation_id, Attempt.number == number, Attempt.ended_at.is_(None))
+        .values(ended_at=func.now(), reason=reason, reason_detail=reason_detail, exit_code=exit_code, signal=signal)
+        .returning(Attempt.id)
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def want_stop(session: AsyncSession, simulation_id: int, reason: Reason, by: str) -> int | None:
+    """Write the intent to stop a simulation that is on a machine. Its project; None if it is on none, or has one."""
+    return await session.scalar(
+        update(Simulation)
+        .where(
+            Simulation.id == simulation_id,
+            Simulation.state.in_((SimulationState.STARTING, SimulationState.RUNNING)),
+            Simulation.stop_wanted_at.is_(None),
+        )
+        .values(stop_wanted_at=func.now(), stop_wanted_by=by, stop_reason=reason)
+        .returning(Simulation.project_id)
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def bind(session: AsyncSession, claim: Claim) -> Attempt | None:
+    """Bind the attempt to the claim's nonce, if it is current and bound to no other; a heartbeat too."""
+    return await session.scalar(
+        update(Attempt)
+        .where(
+            Attempt.id == claim.attempt_id,
+            Attempt.token_digest == claim.token_digest,
+            Attempt.ended_at.is_(None),
+            func.coalesce(Attempt.nonce, claim.nonce) == claim.nonce,
+        )
+        .values(nonce=claim.nonce, heartbeat_at=func.now())
+        .returning(Attempt)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+
+
+async def note_started(session: AsyncSession, attempt_id: int) -> None:
+    """Its supervisor has said hello."""
+    await session.execute(
+        update(Attempt)
+        .where(Attempt.id == attempt_id)
+        .values(started_at=func.now())
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def lock(session: AsyncSession, attempt_id: int) -> Attempt | None:
+    """Lock a current attempt and read it; None if it has ended. The caller holds the simulation's lock."""
+    return await session.scalar(
+        select(Attempt)
+        .where(Attempt.id == attempt_id, Attempt.ended_at.is_(None))
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
 
 
 # --- launching -------------------------------------------------------------------------------------------------
@@ -95,7 +177,7 @@ async def note_launched(session: AsyncSession, attempt_id: int) -> None:
 
 
 async def find_unwanted(session: AsyncSession) -> Sequence[Attempt]:
-    """Attempts that somebody wants stopped before anybody claimed their launch: no supervisor will ever hear of it."""
+    """Attempts that are to be stopped and whose launch is unclaimed: there is no supervisor to receive it."""
     return (
         await session.scalars(
             select(Attempt)
@@ -111,48 +193,7 @@ async def find_unwanted(session: AsyncSession) -> Sequence[Attempt]:
     ).all()
 
 
-async def is_still_unclaimed(session: AsyncSession, attempt_id: int) -> bool:
-    """Lock the attempt and look again: its launch may be claimed by now. The caller holds the simulation's lock."""
-    found = await session.scalar(
-        select(Attempt.id)
-        .where(Attempt.id == attempt_id, Attempt.ended_at.is_(None), Attempt.token_digest.is_(None))
-        .with_for_update(key_share=True)
-    )
-    return found is not None
-
-
 # --- what supervisors say --------------------------------------------------------------------------------------
-
-
-async def hello(
-    session: AsyncSession, attempt_id: int, token_digest: bytes, nonce: str, actor: Actor = events.SUPERVISOR
-) -> Greeting:
-    """Bind the attempt to the first nonce and begin it; the same nonce again gets the same answer, any other OVER."""
-    simulation_id = await session.scalar(
-        select(Attempt.simulation_id).where(Attempt.id == attempt_id, Attempt.token_digest == token_digest)
-    )
-    if simulation_id is None:
-        return Greeting(Standing.UNKNOWN)
-    simulation = await lifecycle.lock(session, simulation_id)
-    attempt = await session.scalar(
-        update(Attempt)
-        .where(
-            Attempt.id == attempt_id,
-            Attempt.token_digest == token_digest,
-            Attempt.ended_at.is_(None),
-            func.coalesce(Attempt.nonce, nonce) == nonce,
-        )
-        .values(nonce=nonce, heartbeat_at=func.now())
-        .returning(Attempt)
-        .execution_options(synchronize_session=False, populate_existing=True)
-    )
-    if simulation is None or attempt is None:
-        return Greeting(Standing.OVER)
-    if attempt.started_at is None and simulation.stop_wanted_at is None:
-        await lifecycle.begin(session, attempt, actor)
-        await session.refresh(attempt)
-        await session.refresh(simulation)
-    return Greeting(Standing.CURRENT, attempt, simulation)
 
 
 # Fence, order, idempotency and heartbeat in one row lock. The simulation is only read: no lock, no wait.
@@ -173,31 +214,33 @@ _BEAT = """
 """
 
 
-async def simulation_of(session: AsyncSession, attempt_id: int) -> int | None:
-    """The simulation of an attempt; the way to its lock, which comes before the attempt's."""
-    return await session.scalar(select(Attempt.simulation_id).where(Attempt.id == attempt_id))
+async def simulation_of(session: AsyncSession, attempt_id: int, token_digest: bytes) -> int | None:
+    """The simulation of an attempt with this token; the way to its lock, which comes before the attempt's."""
+    return await session.scalar(
+        select(Attempt.simulation_id).where(Attempt.id == attempt_id, Attempt.token_digest == token_digest)
+    )
 
 
-async def accept(session: AsyncSession, attempt_id: int, token_digest: bytes, nonce: str, batch: int | None) -> Receipt:
+async def accept(session: AsyncSession, claim: Claim, batch: int | None) -> Receipt:
     """Take note of a report: its batch is the next one, or it is a heartbeat (no batch, a duplicate, a gap).
 
     `stored` tells the caller to store the batch in this transaction; otherwise `expected_batch` says which is next.
     """
     connection = await session.connection()
-    claim = (attempt_id, token_digest, nonce)
+    proof = (claim.attempt_id, claim.token_digest, claim.nonce)
     if batch is not None:
-        row = (await connection.exec_driver_sql(ACCEPT, (*claim, batch))).one_or_none()
+        row = (await connection.exec_driver_sql(ACCEPT, (*proof, batch))).one_or_none()
         if row is not None:
             return receipt_of(row, stored=True)
-    row = (await connection.exec_driver_sql(_BEAT, claim)).one_or_none()
+    row = (await connection.exec_driver_sql(_BEAT, proof)).one_or_none()
     if row is not None:
         receipt = receipt_of(row, stored=False)
         if receipt.expected_batch != batch:
             return receipt
         # The hello, or the batch before, was committed between the two statements. Now the row is ours.
-        return receipt_of((await connection.exec_driver_sql(ACCEPT, (*claim, batch))).one(), stored=True)
+        return receipt_of((await connection.exec_driver_sql(ACCEPT, (*proof, batch))).one(), stored=True)
     known = await session.scalar(
-        select(Attempt.next_batch).where(Attempt.id == attempt_id, Attempt.token_digest == token_digest)
+        select(Attempt.next_batch).where(Attempt.id == claim.attempt_id, Attempt.token_digest == claim.token_digest)
     )
     if known is None:
         return Receipt(Standing.UNKNOWN)
@@ -231,7 +274,7 @@ _SAY_ALIVE = text(
 
 
 async def beat(session: AsyncSession, role: str, gap: timedelta) -> None:
-    """Say that a process of this role is alive; a silence longer than `gap`, or a clock that jumped, begins anew.
+    """Note that a process of this role is alive; a silence longer than `gap`, or a clock that jumped, begins anew.
 
     For a transaction of things that are said again and again: a crash of the server may take it back.
     By the time at which the row is ours, not by that of the transaction: one that began earlier and came later would
@@ -240,49 +283,41 @@ async def beat(session: AsyncSession, role: str, gap: timedelta) -> None:
     await session.execute(_SAY_ALIVE, {"role": role, "gap": gap})
 
 
-def coverage_gap(lease: timedelta) -> timedelta:
-    """How long a role may be silent and still cover: a third of a lease, so that a slow round breaks nothing."""
-    return lease / 3
+@dataclass(frozen=True, slots=True)
+class Beats:
+    """The beats of a role: without a gap since `covered_since`, the newest at `beat_at`."""
+
+    covered_since: datetime
+    beat_at: datetime
 
 
-def beat_period(lease: timedelta) -> timedelta:
-    """How long a role waits from one beat to the next at most: three of them fit into a gap."""
-    return coverage_gap(lease) / 3
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """The beats of each role, None before its first, and the time: whether and since when reports can come in."""
+
+    now: datetime
+    graph: Beats | None
+    scheduler: Beats | None
 
 
-async def heard_since(session: AsyncSession, gap: timedelta) -> datetime | None:
-    """Since when reports could come in: some graph process beat, and the scheduler missed no tick. None: not now."""
-    return await session.scalar(
-        select(func.max(Coverage.covered_since))
-        .where(Coverage.role.in_(("graph", "scheduler")), Coverage.beat_at >= func.now() - gap)
-        .having(func.count() == 2)
-    )
+async def listening(session: AsyncSession) -> Listening:
+    """Read the beats of both roles, and the time by Postgres' clock."""
+    found = {row.role: Beats(row.covered_since, row.beat_at) for row in await session.scalars(_COVERAGE)}
+    return Listening(await clock(session), found.get("graph"), found.get("scheduler"))
 
 
-async def find_silent(session: AsyncSession, lease: timedelta, gap: timedelta) -> Sequence[Attempt]:
-    """Attempts that were silent for a whole lease in which they could have been heard; otherwise nobody is silent."""
-    since = await heard_since(session, gap)
-    if since is None:
-        return ()
-    a_lease_ago = func.now() - lease
+_COVERAGE = select(Coverage).execution_options(populate_existing=True)
+
+
+async def find_quiet(session: AsyncSession, lease: timedelta) -> Sequence[Attempt]:
+    """Current attempts of which nothing was heard for a lease: the candidates of a loss."""
     return (
         await session.scalars(
             select(Attempt)
-            .where(Attempt.ended_at.is_(None), Attempt.heartbeat_at < a_lease_ago)
-            .where(a_lease_ago >= literal(since, Coverage.covered_since.type))
+            .where(Attempt.ended_at.is_(None), Attempt.heartbeat_at < func.now() - lease)
             .order_by(Attempt.id)
         )
     ).all()
-
-
-async def is_still_silent(session: AsyncSession, attempt_id: int, lease: timedelta) -> bool:
-    """Lock the attempt and look again: a report may have come in meanwhile. The caller holds the simulation's lock."""
-    found = await session.scalar(
-        select(Attempt.id)
-        .where(Attempt.id == attempt_id, Attempt.ended_at.is_(None), Attempt.heartbeat_at < func.now() - lease)
-        .with_for_update(key_share=True)
-    )
-    return found is not None
 
 
 async def forgive_clock(session: AsyncSession) -> None:
@@ -314,27 +349,19 @@ async def forgive_clock(session: AsyncSession) -> None:
     )
 
 
-async def find_overdue(session: AsyncSession, margin: timedelta, gap: timedelta) -> Sequence[int]:
-    """Simulations that nobody stopped, although their attempt began longer ago than their limit and the margin.
-
-    Counted only while the scheduler missed no tick: an hour by which the clock jumped is no runtime, and neither is
-    one by which it has jumped since the last tick.
-    """
-    return (
-        await session.scalars(
-            select(Simulation.id)
-            .join(Attempt, Attempt.simulation_id == Simulation.id)
-            .join(Coverage, (Coverage.role == "scheduler") & (Coverage.beat_at >= func.now() - gap))
-            .where(
-                Attempt.ended_at.is_(None),
-                Attempt.started_at.is_not(None),  # `greatest` passes over what is null
-                Simulation.stop_wanted_at.is_(None),
-                func.greatest(Attempt.started_at, Coverage.covered_since) + Simulation.max_runtime + margin
-                < func.now(),
-            )
-            .order_by(Simulation.id)
+async def find_beyond_limit(session: AsyncSession) -> Sequence[tuple[Attempt, timedelta]]:
+    """Current attempts that began longer ago than their limit, with it, and that nothing has stopped yet."""
+    rows = await session.execute(
+        select(Attempt, Simulation.max_runtime)
+        .join(Simulation, Simulation.id == Attempt.simulation_id)
+        .where(
+            Attempt.ended_at.is_(None),
+            Simulation.stop_wanted_at.is_(None),
+            Attempt.started_at + Simulation.max_runtime < func.now(),
         )
-    ).all()
+        .order_by(Attempt.id)
+    )
+    return [(attempt, limit) for attempt, limit in rows if limit is not None]
 
 
 # --- reading ---------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, billing, metrics
-from db.attempts import Receipt
+from db.attempts import Claim, Receipt
 from db.billing import Holding
 from db.connection import Driver
 from db.states import Reason, SimulationState
@@ -151,9 +151,7 @@ _HEAD = text(
 
 async def take_in(
     driver: Driver,
-    attempt_id: int,
-    token_digest: bytes,
-    nonce: str,
+    claim: Claim,
     batch: int,
     columns: Mapping[str, Column],
 ) -> Receipt | None:
@@ -162,7 +160,7 @@ async def take_in(
     It is a transaction of its own, committed when it returns: BEGIN and COMMIT would cost as much again.
     """
     assert not driver.is_in_transaction()
-    rows = await driver.fetch(_TAKE_IN, attempt_id, token_digest, nonce, batch, *_given(columns))
+    rows = await driver.fetch(_TAKE_IN, claim.attempt_id, claim.token_digest, claim.nonce, batch, *_given(columns))
     return attempts.receipt_of(tuple(rows[0]), stored=True) if rows else None
 
 

@@ -18,7 +18,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import machines
 from db.models import Machine
 
-LEADER_LOCK = 0x53_69_6D_50_6C_61_6E  # "SimPlan": advisory locks are numbers, and belong to one database
 NOT_PLANNED = "NOT_PLANNED"  # why one waits that no planner has looked at yet
 
 QUEUE = text(
@@ -30,13 +29,6 @@ ACTIVE = text("SELECT state, count(*) FROM simulations WHERE state IN ('STARTING
 SPENDING = text("SELECT currency, sum(price_per_hour * share) FROM attempts WHERE ended_at IS NULL GROUP BY 1")
 LOST = text("SELECT count(*) FROM attempts WHERE reason = 'MACHINE_LOST'")
 BEATS = text("SELECT role, extract(epoch FROM clock_timestamp() - beat_at)::float8 FROM coverage")
-LEADER = text(
-    "SELECT a.pid, host(a.client_addr), extract(epoch FROM clock_timestamp() - a.backend_start)::float8"
-    " FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid"
-    " WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1"
-    " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    " AND l.classid = :high AND l.objid = :low"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +49,6 @@ class Vitals:
     price_per_hour: Mapping[str, Decimal]  # by currency: what all that runs costs
     lost_attempts: int
     silences: Mapping[str, float]  # seconds since a role's last beat
-
-
-@dataclass(frozen=True, slots=True)
-class Leader:
-    """The session that holds the planners' lock."""
-
-    pid: int  # of Postgres' process
-    address: str | None  # None: through a unix socket
-    seconds: float
 
 
 async def read(session: AsyncSession, lease: timedelta) -> Vitals:
@@ -92,13 +75,6 @@ async def machine_states(session: AsyncSession, lease: timedelta) -> Mapping[str
 async def silences(session: AsyncSession) -> Mapping[str, float]:
     """Seconds since the last beat of each role that ever beat; below zero: it lies in the future."""
     return await _pairs(session, BEATS)
-
-
-async def find_leader(session: AsyncSession) -> Leader | None:
-    """Find who plans; None: nobody does."""
-    keys = {"high": LEADER_LOCK >> 32, "low": LEADER_LOCK & 0xFFFFFFFF}
-    row = (await session.execute(LEADER, keys)).one_or_none()
-    return Leader(*row) if row is not None else None
 
 
 async def offline(session: AsyncSession, lease: timedelta) -> Sequence[tuple[str, float | None]]:

@@ -1,4 +1,4 @@
-"""Simulations: asked for, listed, cancelled, deleted. What moves them from state to state is in `lifecycle`.
+"""Simulations: created, listed, repeated, deleted. What moves them from state to state is in `transitions`.
 
 Whatever finds one takes a `scope`: a simulation of another project is not there for whoever asks.
 """
@@ -26,7 +26,7 @@ from db.models import Attempt, Machine, Simulation
 from db.notifications import Channel, notify, payload_of
 from db.pages import Ordering, Page, page
 from db.projects import Scope, within
-from db.states import FINAL_STATES, Reason, SimulationState
+from db.states import FINAL_STATES, SimulationState
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +143,19 @@ async def _hold_machine(session: AsyncSession, machine_id: int) -> None:
 
 
 async def get(session: AsyncSession, simulation_id: int, *, scope: Scope = None) -> Simulation:
-    return _seen(await find(session, simulation_id), scope)
+    return seen(await find(session, simulation_id), scope)
 
 
 async def find(session: AsyncSession, simulation_id: int, *, scope: Scope = None) -> Simulation | None:
     found = await session.get(Simulation, simulation_id, populate_existing=True)
     return found if found is not None and (scope is None or found.project_id in scope) else None
+
+
+def seen(simulation: Simulation | None, scope: Scope) -> Simulation:
+    """Raises `NotFound` for one that does not exist, or not within the scope."""
+    if simulation is None or (scope is not None and simulation.project_id not in scope):
+        raise NotFound("There is no such simulation.", field="id")
+    return simulation
 
 
 # What may be long, up to 64 KiB each, and lists hardly ever show; `commands` reads it.
@@ -208,26 +215,12 @@ async def repeat(session: AsyncSession, simulation_id: int, actor: Actor, *, sco
     Raises `NotFound`, and `WrongState` while it has not ended.
     """
     # Locked, so that it is not deleted before the new one refers to it.
-    old = _seen(await lifecycle.lock(session, simulation_id), scope)
+    old = seen(await lifecycle.lock(session, simulation_id), scope)
     if not old.state.is_final:
         raise WrongState(f"It is {old.state.value}: only an ended simulation can be repeated.", field="id")
     wanted = {name: getattr(old, name) for name in Wanted.__dataclass_fields__}
     wanted |= {name: tuple(wanted[name]) for name in ("entrypoint", "tags", "retry_on")}
     return await create(session, Wanted(**{**wanted, "retry_of": old.id}), actor)
-
-
-async def cancel(session: AsyncSession, simulation_id: int, actor: Actor, *, scope: Scope = None) -> Simulation:
-    """Cancel what waits, ask what runs to stop; asking again changes nothing.
-
-    Raises `NotFound`, and `WrongState` if it has ended for another reason.
-    """
-    _seen(await lifecycle.lock(session, simulation_id), scope)
-    if not await lifecycle.cancel_queued(session, simulation_id, actor):
-        await lifecycle.want_stop(session, simulation_id, Reason.CANCELLED, actor)
-    simulation = await get(session, simulation_id)
-    if simulation.state.is_final and simulation.state is not SimulationState.CANCELLED:
-        raise WrongState(f"It has ended already: {simulation.state.value}, {simulation.reason}.", field="id")
-    return simulation
 
 
 async def delete_ended(session: AsyncSession, simulation_id: int, actor: Actor, *, scope: Scope = None) -> None:
@@ -330,13 +323,6 @@ async def note_waiting(session: AsyncSession, reasons: Sequence[tuple[int, str, 
     changed_ids = changed.all()
     if changed_ids:
         await notify(session, Channel.SIMULATIONS, payload_of(changed_ids))
-
-
-def _seen(simulation: Simulation | None, scope: Scope) -> Simulation:
-    """Raises `NotFound` for one that is not there, or not there for whoever asks."""
-    if simulation is None or (scope is not None and simulation.project_id not in scope):
-        raise NotFound("There is no such simulation.", field="id")
-    return simulation
 
 
 def _matching(statement: Select[Any], wanted: Filter) -> Select[Any]:

@@ -4,13 +4,14 @@ A watcher is one run of a graph process, by a name it gave itself. Its lease is 
 at once when the last of them leaves, and runs out when the process crashes; all by Postgres' clock. A lease that has
 ended stays until the simulation has ended, or for the longest grace: the grace is counted from it.
 
-Nothing here stops or starts a simulation: the planner asks, and decides.
+Nothing here stops or starts a simulation: `policy.retry` judges what is found, the planner acts on it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -38,20 +39,20 @@ _LEAVE = text(
     """
 )
 
-# Nobody watched it for its grace, although all the while somebody could have: the attempt was there, and some graph
-# process has beaten without a gap. While none beats, nobody can watch, and so nothing is stopped.
+# Those whose grace has passed since they were assigned, began or lost their last subscriber.
 _UNWATCHED = """
-    SELECT s.id FROM simulations AS s
-    JOIN attempts AS a ON a.simulation_id = s.id AND a.ended_at IS NULL
-    JOIN coverage AS c ON c.role = 'graph' AND c.beat_at >= now() - CAST(:gap AS interval)
-    WHERE s.attended AND s.state IN ('STARTING', 'RUNNING') AND s.stop_wanted_at IS NULL
-      AND s.attended_grace + greatest(
-          a.assigned_at, a.started_at, c.covered_since,
-          (SELECT max(w.watched_until) FROM watchers AS w WHERE w.simulation_id = s.id)
-      ) < now()
+    SELECT * FROM (
+        SELECT s.id, s.attended_grace, greatest(
+            a.assigned_at, a.started_at,
+            (SELECT max(w.watched_until) FROM watchers AS w WHERE w.simulation_id = s.id)
+        ) AS present_since
+        FROM simulations AS s JOIN attempts AS a ON a.simulation_id = s.id AND a.ended_at IS NULL
+        WHERE s.attended AND s.state IN ('STARTING', 'RUNNING') AND s.stop_wanted_at IS NULL
+    ) AS s
+    WHERE s.present_since + s.attended_grace < now()
 """
 _FIND_UNWATCHED = text(f"{_UNWATCHED} ORDER BY s.id")
-_IS_UNWATCHED = text(f"{_UNWATCHED} AND s.id = :id")
+_GET_UNWATCHED = text(f"{_UNWATCHED} AND s.id = :id")
 
 # SKIP LOCKED: whoever renews a lease at this moment is neither waited for nor made to wait.
 _FORGET = text(
@@ -109,17 +110,24 @@ async def watched_of(session: AsyncSession, ids: Collection[int]) -> frozenset[i
     return frozenset((await session.scalars(statement)).all())
 
 
-async def find_unwatched(session: AsyncSession, gap: timedelta) -> Sequence[int]:
-    """Attended simulations on a machine that nobody has watched for their grace, while it could be heard of.
+@dataclass(frozen=True, slots=True)
+class Unwatched:
+    """An attended simulation on a machine without a subscriber, and since when."""
 
-    gap: how long graph processes may be silent and still cover (`attempts.coverage_gap`).
-    """
-    return (await session.scalars(_FIND_UNWATCHED, {"gap": gap})).all()
+    simulation_id: int
+    grace: timedelta
+    present_since: datetime  # when it was assigned, began or lost its last subscriber
 
 
-async def is_still_unwatched(session: AsyncSession, simulation_id: int, gap: timedelta) -> bool:
-    """Look again: somebody may have come meanwhile. The caller holds the simulation's lock."""
-    return await session.scalar(_IS_UNWATCHED, {"gap": gap, "id": simulation_id}) is not None
+async def find_unwatched(session: AsyncSession) -> Sequence[Unwatched]:
+    """Find attended simulations that have had no subscriber for their grace, and that nothing has stopped yet."""
+    return [Unwatched(*row) for row in await session.execute(_FIND_UNWATCHED)]
+
+
+async def still_unwatched(session: AsyncSession, simulation_id: int) -> Unwatched | None:
+    """Look again: a subscriber may have come meanwhile. The caller holds the simulation's lock."""
+    row = (await session.execute(_GET_UNWATCHED, {"id": simulation_id})).one_or_none()
+    return Unwatched(*row) if row is not None else None
 
 
 async def sweep(session: AsyncSession, longest_lease: timedelta) -> None:

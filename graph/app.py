@@ -38,6 +38,7 @@ from graph.live.hub import Hub
 from graph.live.watch_leases import WatchLeases
 from graph.metrics import Metrics
 from graph.schema import build_schema
+from policy.retry import beat_period, coverage_gap
 from settings import Settings
 
 log = structlog.get_logger()
@@ -165,12 +166,12 @@ async def _beating(sessions: Sessions, lease: timedelta) -> AsyncIterator[None]:
 
 
 async def _beat(sessions: Sessions, lease: timedelta, ending: asyncio.Event) -> None:
-    period = min(BEAT_SECONDS, attempts.beat_period(lease).total_seconds())
+    period = min(BEAT_SECONDS, beat_period(lease).total_seconds())
     failing = False
     while not ending.is_set():
         try:
             async with sessions() as session, session.begin():
-                await attempts.beat(session, "graph", attempts.coverage_gap(lease))
+                await attempts.beat(session, "graph", coverage_gap(lease))
             failing = False
         except DATABASE_AWAY as error:
             if not failing:

@@ -10,7 +10,7 @@ explained afterwards: hand it what was known then.
     waiting       why a request waits, in a sentence for the person who waits
     phrasing      amounts, prices and other users' names, as those sentences write them
     cost          the share of a machine that is billed, and the price of a stretch of time
-    retry         retry or final, and when silence means that an attempt is lost
+    retry         retry or final, what an exit means, what is lost, overdue or unwatched
     metric_mode   whether a metric is better high or low, by its name
 
 This room decides and does nothing. The scheduler acts, and may find that the world has moved on meanwhile: a

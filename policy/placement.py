@@ -16,8 +16,8 @@ using it makes it fit tighter, until it is full or another line has changed one 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -94,16 +94,9 @@ def order(requests: Iterable[Request]) -> Sequence[Request]:
 
 
 def _sameness(required: Requirements) -> Hashable:
-    return (
-        required.cpus,
-        required.memory_gib,
-        required.gpus,
-        required.gpu_model,
-        frozenset(required.labels.items()),
-        required.machine_id,
-        required.machine_name,
-        required.max_price_per_hour,
-    )
+    """Equal for requests that ask for the same: of every field, so that a new one can't be forgotten."""
+    values = (getattr(required, each.name) for each in fields(required))
+    return tuple(frozenset(value.items()) if isinstance(value, Mapping) else value for value in values)
 
 
 class _Room:

@@ -1,19 +1,34 @@
-"""What happens after an attempt has ended, and when silence means that it has.
+"""The end of an attempt: what an exit means, when silence is a loss, when it is stopped, and whether it is retried.
 
-Reasons are plain strings here, for this room imports nothing of ours: they are the values of `db.states.Reason`.
-Nothing fails: every ending has an answer.
+SQL finds the candidates, these functions judge them, `transitions` carries the verdict out. Reasons are plain strings
+here, for this room imports nothing of ours: they are the values of `db.states.Reason`. Nothing fails: every ending has
+an answer.
 """
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Protocol
 
 COMPLETED = "COMPLETED"
-CANCELLED = "CANCELLED"
+EXIT_CODE = "EXIT_CODE"
+LAUNCH_ERROR = "LAUNCH_ERROR"
+MACHINE_LOST = "MACHINE_LOST"
+MAX_RUNTIME = "MAX_RUNTIME"
 
-# More doublings than this reach any `longest` from any `backoff`, and the power stays a small number.
-_MOST_DOUBLINGS = 64
+# What `limits.retryOn` may name. CLI and page have the same list; a test compares all three.
+RETRYABLE = (MACHINE_LOST, EXIT_CODE, LAUNCH_ERROR)
+MOST_BACKOFFS = 100  # what `SIMULATIONS_RETRY_BACKOFF_SECONDS` promises: doubled, at most to a hundred times it
+
+OVERTIME = timedelta(seconds=15)  # how much slower than Postgres' clock a supervisor's may run
+LEAVING = timedelta(seconds=15)  # beyond the grace of a stop: to report the end, hear that it is over and leave
+
+_MOST_DOUBLINGS = 7  # 2 ** 7 is more than MOST_BACKOFFS
+
+
+# --- retry or final --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +39,7 @@ class Ended:
     attempts_made: int  # this one included
     max_retries: int
     retry_on: frozenset[str]
-    stop_wanted: str | None  # the reason of the stop that somebody asked for
+    stop_wanted: str | None  # the reason of the stop intent
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,39 +56,182 @@ class Final:
     reason: str
 
 
-def after_attempt(ended: Ended, *, backoff: timedelta, longest: timedelta) -> Retry | Final:
+def after_attempt(ended: Ended, *, backoff: timedelta) -> Retry | Final:
     """Decide between another attempt and the end.
 
-    Work that completed is complete, even if somebody wanted it stopped a moment before. Otherwise a stop that is
-    wanted wins: whether the attempt died of it, failed by itself or was lost, nobody wants another one. Otherwise it
-    is retried for the reasons chosen, up to `max_retries` times, after a pause that doubles from `backoff` up to
-    `longest`.
+    Work that completed is complete, even if a stop was wanted a moment before. Otherwise a stop that is wanted wins:
+    whether the attempt died of it, failed by itself or was lost, another one is not wanted. Otherwise it is retried for
+    the reasons chosen, up to `max_retries` times.
     """
     if ended.reason == COMPLETED:
         return Final(COMPLETED)
     if ended.stop_wanted is not None:
         return Final(ended.stop_wanted)
-    chosen = ended.reason in ended.retry_on and ended.reason != CANCELLED
+    chosen = ended.reason in ended.retry_on and ended.reason in RETRYABLE
     if chosen and ended.attempts_made <= ended.max_retries:
-        return Retry(_pause(ended.attempts_made, backoff, longest))
+        return Retry(_pause(ended, backoff))
     return Final(ended.reason)
 
 
-def lost(
-    silent_for: timedelta, lease: timedelta, graph_covered: timedelta | None, scheduler_covered: timedelta | None
-) -> bool:
-    """Judge whether an attempt that has been silent for so long is lost.
+def _pause(ended: Ended, backoff: timedelta) -> timedelta:
+    """How long it waits: doubled with each retry, at most a hundred times the first; a first loss waits for nothing.
 
-    Only if it could have been heard all the while: for one whole lease some graph process beat and the scheduler
-    missed no tick. `*_covered`: for how long without a gap, None if there is a gap right now. A night switched off
-    or a database that was down thus loses no attempt that is still alive.
+    A lost machine is no reason to expect that the work fails again, so the first retry after it starts at once.
     """
-    if graph_covered is None or scheduler_covered is None:
-        return False
-    return silent_for > lease and graph_covered >= lease and scheduler_covered >= lease
+    if ended.reason == MACHINE_LOST and ended.attempts_made <= 1:
+        return timedelta(0)
+    doublings = min(max(ended.attempts_made - 1, 0), _MOST_DOUBLINGS)
+    return backoff * min(1 << doublings, MOST_BACKOFFS)
 
 
-def _pause(attempts_made: int, backoff: timedelta, longest: timedelta) -> timedelta:
-    factor = 2 ** min(max(attempts_made - 1, 0), _MOST_DOUBLINGS)
-    # Compared by division, because the product may be more than a timedelta can hold.
-    return longest if backoff > longest / factor else min(backoff * factor, longest)
+# --- what an exit means ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How the child process ended, as its supervisor reports it."""
+
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str | None = None  # why the supervisor ended it, or why there was nothing to end; None: it ended by itself
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What an exit is as an ending of the attempt."""
+
+    reason: str
+    detail: str | None  # a sentence
+    exit_code: int | None
+    signal: int | None
+
+
+def meaning_of(exit_: Exit, stop_wanted: str | None) -> Meaning:
+    """Tell a limit or a stop that ended it from an exit code or signal of its own.
+
+    MACHINE_LOST: its machine was shut down under it, and what it made of the SIGTERM, exit code 0 perhaps, is not its
+    own end.
+    """
+    stopped = stop_wanted is not None and exit_.reason == stop_wanted
+    if exit_.reason == LAUNCH_ERROR and not stopped:
+        return Meaning(LAUNCH_ERROR, exit_.message, None, None)
+    if exit_.reason is not None and (stopped or exit_.reason in (MACHINE_LOST, MAX_RUNTIME)):
+        return Meaning(exit_.reason, exit_.message, exit_.exit_code, exit_.signal)
+    if exit_.exit_code == 0:
+        return Meaning(COMPLETED, None, 0, None)
+    return Meaning(EXIT_CODE, exit_.message or _sentence(exit_), exit_.exit_code, exit_.signal)
+
+
+def _sentence(exit_: Exit) -> str:
+    if exit_.signal is None:
+        return f"It ended with exit code {exit_.exit_code}."
+    try:
+        name = signal.Signals(exit_.signal).name
+    except ValueError:
+        name = "unknown"
+    return f"It was ended by signal {exit_.signal} ({name})."
+
+
+# --- silence and losses ----------------------------------------------------------------------------------------
+
+
+class Beats(Protocol):
+    """The beats of one role (graph, scheduler): without a gap since `covered_since`, the newest at `beat_at`."""
+
+    @property
+    def covered_since(self) -> datetime: ...
+    @property
+    def beat_at(self) -> datetime: ...
+
+
+class Listening(Protocol):
+    """The beats of each role, None before its first, and the time at which they were read, all by one clock."""
+
+    @property
+    def now(self) -> datetime: ...
+    @property
+    def graph(self) -> Beats | None: ...
+    @property
+    def scheduler(self) -> Beats | None: ...
+
+
+def coverage_gap(lease: timedelta) -> timedelta:
+    """Return how long a role may be silent and still cover: a third of a lease, so that a slow round breaks nothing."""
+    return lease / 3
+
+
+def beat_period(lease: timedelta) -> timedelta:
+    """Return how long a role waits from one beat to the next at most: three of them fit into a gap."""
+    return coverage_gap(lease) / 3
+
+
+def covered_since(beats: Beats | None, now: datetime, lease: timedelta) -> datetime | None:
+    """Return since when this role has beaten without a gap; None: it does not now, or the clock has jumped."""
+    if beats is None or beats.beat_at < now - coverage_gap(lease):
+        return None
+    return beats.covered_since
+
+
+def heard_since(listening: Listening, lease: timedelta) -> datetime | None:
+    """Return since when reports could come in, None if they can't now: some graph process beat, the scheduler too."""
+    graph = covered_since(listening.graph, listening.now, lease)
+    scheduler = covered_since(listening.scheduler, listening.now, lease)
+    return max(graph, scheduler) if graph is not None and scheduler is not None else None
+
+
+def is_silent(heartbeat_at: datetime, listening: Listening, lease: timedelta, leases: int = 1) -> bool:
+    """Whether nothing was heard of an attempt for so many whole leases in which it could have been heard.
+
+    A night switched off or a database that was down thus makes no attempt silent that is still alive.
+    """
+    heard = heard_since(listening, lease)
+    begin = listening.now - leases * lease
+    return heard is not None and heard <= begin and heartbeat_at < begin
+
+
+def is_lost(heartbeat_at: datetime, listening: Listening, lease: timedelta, *, host_lives: bool) -> bool:
+    """Whether a silent attempt is given up without proof that its supervisor is dead.
+
+    Where the host's own scheduler lives, that one has another lease to prove it, and ends the supervisor first.
+    """
+    return is_silent(heartbeat_at, listening, lease, 2 if host_lives else 1)
+
+
+# --- stops -----------------------------------------------------------------------------------------------------
+
+
+def is_overdue(
+    started_at: datetime, limit: timedelta, listening: Listening, lease: timedelta, grace: timedelta
+) -> bool:
+    """Whether an attempt runs on although its limit, the grace of a stop and OVERTIME have passed.
+
+    Its supervisor stops it by itself, unless its clock is wrong. Counted only while the scheduler missed no tick: an
+    hour by which the clock jumped is no runtime, and neither is one by which it has jumped since the last tick.
+    """
+    since = covered_since(listening.scheduler, listening.now, lease)
+    return since is not None and max(started_at, since) + limit + grace + OVERTIME < listening.now
+
+
+def is_unwatched(present_since: datetime, grace: timedelta, listening: Listening, lease: timedelta) -> bool:
+    """Whether an attended attempt had no subscriber for its grace, in which it could have had one.
+
+    present_since: when it was assigned, began or lost its last subscriber, the newest of these. While no graph process
+    beats, subscribing is impossible, and so nothing is stopped.
+    """
+    since = covered_since(listening.graph, listening.now, lease)
+    return since is not None and max(present_since, since) + grace < listening.now
+
+
+def ignores_stop(wanted_at: datetime | None, listening: Listening, lease: timedelta, grace: timedelta) -> bool:
+    """Whether a supervisor had time enough to receive a stop and to report what came of it, and did not."""
+    heard = heard_since(listening, lease)
+    return wanted_at is not None and heard is not None and listening.now - max(wanted_at, heard) > grace + lease
+
+
+def has_outstayed(reason: str | None, ended_at: datetime, now: datetime, grace: timedelta) -> bool:
+    """Whether the supervisor of an attempt that has ended is to be ended too.
+
+    A lost one may have a successor already: it gets no time. Any other is about to receive OVER and to leave.
+    """
+    return reason == MACHINE_LOST or now - ended_at > grace + LEAVING

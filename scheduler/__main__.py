@@ -20,12 +20,12 @@ import uvloop
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
-from db import attempts
 from db.connection import DatabaseError, DatabaseUnreachable, check_server, create_engine, session_factory
 from db.embedded.data_directory import EmbeddedError, default_data_directory
 from db.embedded.server import find_url
 from db.notifications import Channel, listening
 from db.schema import SchemaMismatch, require_current
+from policy.retry import beat_period
 from runner.local import LocalEngine
 from scheduler.host import HostLoop
 from scheduler.identity import this_host
@@ -135,7 +135,7 @@ async def _schedule(chosen: Settings) -> None:
                 planner_wake.set()
 
         # Whoever ticks counts as alive, so with a short lease it ticks more often.
-        period = min(chosen.tick_seconds, attempts.beat_period(timedelta(seconds=chosen.lease_seconds)).total_seconds())
+        period = min(chosen.tick_seconds, beat_period(timedelta(seconds=chosen.lease_seconds)).total_seconds())
         log.info("scheduler_started", host_id=host_id, data_directory=str(data_directory))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(keep("host", look_after_host, host_wake, period))

@@ -24,13 +24,15 @@ from typing import TypeVar
 
 import structlog
 
-from db import attempts, events, machines, public_ids
-from db.lifecycle import Ending
+from db import attempts, events, lifecycle, machines, public_ids
+from db.attempts import Listening
+from db.connection import Sessions
 from db.models import Attempt, Simulation
 from db.states import Reason
+from policy.retry import has_outstayed, ignores_stop, is_silent
 from runner.base import Engine, Launch, LaunchError, Liveness
-from scheduler.settlement import STOPPED_EARLY, Sessions, settle
 from settings import Settings
+from transitions.settle import STOPPED_EARLY, Ending, settle
 
 log = structlog.get_logger()
 
@@ -38,7 +40,6 @@ Outcome = TypeVar("Outcome")
 
 AT_ONCE = 8  # launches and probes side by side: more only wait for the same cores
 DISCARD_SECONDS = 60  # between two looks for files of deleted simulations: nobody waits for it
-MARGIN = timedelta(seconds=15)  # beyond the grace of a stop: to report the end, hear that it is over and leave
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class HostLoop:
         self._host_id = host_id
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._stop_grace = timedelta(seconds=settings.stop_grace_seconds)
+        self._backoff = timedelta(seconds=settings.retry_backoff_seconds)
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._strangers: set[int] = set()
         self._discards_at = monotonic()
@@ -123,7 +125,7 @@ class HostLoop:
             await self._note_launched(attempt.id)
             return HostSummary(launched=1)
         if simulation.stop_wanted_at is not None:
-            return HostSummary(ended=await settle(self._sessions, self._settings, attempt, STOPPED_EARLY))
+            return HostSummary(ended=await self._settle(attempt, STOPPED_EARLY))
         token = token_urlsafe(32)
         async with self._sessions.begin() as session:
             if not await attempts.claim_launch(session, attempt.id, sha256(token.encode()).digest()):
@@ -133,7 +135,7 @@ class HostLoop:
             await self._engine.launch(launch)
         except (LaunchError, OSError) as error:
             ending = Ending(Reason.LAUNCH_ERROR, str(error))
-            return HostSummary(ended=await settle(self._sessions, self._settings, attempt, ending))
+            return HostSummary(ended=await self._settle(attempt, ending))
         await self._note_launched(attempt.id)
         log.info("attempt_launched", simulation_id=attempt.simulation_id, attempt_id=attempt.id)
         return HostSummary(launched=1)
@@ -141,6 +143,14 @@ class HostLoop:
     async def _runs_already(self, public_id: str, known: frozenset[str]) -> bool:
         """Whether a launch that was never noted has led to a supervisor."""
         return public_id in known and await self._engine.probe(public_id) is not Liveness.DEAD
+
+    async def _settle(self, attempt: Attempt, ending: Ending) -> bool:
+        """End an attempt if it is still current; whether it was."""
+        async with self._sessions.begin() as session:
+            simulation = await lifecycle.lock(session, attempt.simulation_id)
+            if simulation is None:
+                return False
+            return await settle(session, simulation, attempt.number, ending, events.PLANNER, backoff=self._backoff)
 
     async def _note_launched(self, attempt_id: int) -> None:
         async with self._sessions.begin() as session:
@@ -151,32 +161,26 @@ class HostLoop:
     async def _look_after(self) -> int:
         """Give up what is dead, and end what is silent or ignores that it is to stop. How many were given up."""
         async with self._sessions() as session:
-            now = await attempts.clock(session)
+            listening = await attempts.listening(session)
             rows = await attempts.open_on_host(session, self._host_id)
-            gap = attempts.coverage_gap(self._lease)
-            silent = {each.id for each in await attempts.find_silent(session, self._lease, gap)}
-            heard_for = now - (await attempts.heard_since(session, gap) or now)
         outcomes = await self._each(
-            self._look_at(attempt, simulation, now, heard_for, attempt.id in silent)
+            self._look_at(attempt, simulation, listening)
             for attempt, simulation in rows
             if attempt.launched_at is not None
         )
         return sum(outcomes)
 
-    async def _look_at(
-        self, attempt: Attempt, simulation: Simulation, now: datetime, heard_for: timedelta, silent: bool
-    ) -> bool:
+    async def _look_at(self, attempt: Attempt, simulation: Simulation, listening: Listening) -> bool:
         public_id = public_ids.encode("Attempt", attempt.id)
         liveness = await self._engine.probe(public_id)
         if liveness is Liveness.DEAD:
             # It may have reported its end since its row was read: then it is over, and this does nothing.
             ending = Ending(Reason.MACHINE_LOST, f"Its supervisor died, on {attempt.machine_name}.")
-            return await settle(self._sessions, self._settings, attempt, ending)
-        wanted_at = simulation.stop_wanted_at
-        # It can't have heard of a stop, nor told what came of it, while nobody was there.
-        ignores_stop = wanted_at is not None and min(now - wanted_at, heard_for) > self._stop_grace + self._lease
-        if silent or ignores_stop:
-            await self._end(public_id, "it is silent" if silent else "it does not stop")
+            return await self._settle(attempt, ending)
+        if is_silent(attempt.heartbeat_at, listening, self._lease):
+            await self._end(public_id, "it is silent")
+        elif ignores_stop(simulation.stop_wanted_at, listening, self._lease, self._stop_grace):
+            await self._end(public_id, "it does not stop")
         return False
 
     # --- what is over ------------------------------------------------------------------------------------------
@@ -204,12 +208,8 @@ class HostLoop:
             return
         if await self._engine.probe(public_id) is Liveness.DEAD:
             await self._engine.forget(public_id)
-        elif row is None or row.ended_at is None or self._has_outstayed(row, row.ended_at, now):
+        elif row is None or row.ended_at is None or has_outstayed(row.reason, row.ended_at, now, self._stop_grace):
             await self._end(public_id, "it is over")
-
-    def _has_outstayed(self, row: Attempt, ended_at: datetime, now: datetime) -> bool:
-        # A lost one may have a successor by now: no time is given. Any other is about to hear that it is over.
-        return row.reason is Reason.MACHINE_LOST or now - ended_at > self._stop_grace + MARGIN
 
     async def discard_deleted(self) -> None:
         """Remove the files of simulations that were deleted; what this database does not know may be another's."""

@@ -14,7 +14,7 @@ import asyncpg
 import structlog
 
 from db.connection import connect_raw
-from db.health_queries import LEADER_LOCK
+from db.leader import LEADER_LOCK
 
 log = structlog.get_logger()
 

@@ -11,30 +11,29 @@ Nothing is started or stopped here: an assignment is a row that its host's own l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from functools import partial
 
-import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, events, lifecycle, machines, simulations, watch_leases
-from db.lifecycle import Assignment, Ending
+from db.connection import Sessions
 from db.machines import NOTHING, Usage
+from db.models import Attempt, Simulation
 from db.models import Machine as MachineRow
-from db.models import Simulation
 from db.states import MachineState, Reason, SimulationState
 from policy.matching import share_of
 from policy.placement import Machine, Placement, Request, Requirements, Waiting, fits_now, plan
-from scheduler.settlement import STOPPED_EARLY, Sessions, settle
+from policy.retry import coverage_gap, is_lost, is_overdue, is_unwatched
 from settings import Settings
-
-log = structlog.get_logger()
+from transitions.assign import Assignment, assign
+from transitions.settle import STOPPED_EARLY, Ending, settle
+from transitions.stop import stop
 
 QUEUE_LIMIT = 10_000  # what is behind them waits unexplained until they have moved
 PLACEMENTS_AT_ONCE = 100  # then the queue is read again: somebody more urgent may have come
-OVERTIME = timedelta(seconds=15)  # how much slower than Postgres' clock a supervisor's may run
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +56,12 @@ class Planner:
         self._settings = settings
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._stop_grace = timedelta(seconds=settings.stop_grace_seconds)
+        self._backoff = timedelta(seconds=settings.retry_backoff_seconds)
 
     async def tick(self) -> PlanSummary:
         """Do the whole round once."""
         await self._beat()
-        ended = await self._end_silent() + await self._end_unwanted()
+        ended = await self._end_lost() + await self._end_unwanted()
         await self._stop_overdue()
         await self._stop_unwatched()
         planned = await self.plan()
@@ -130,93 +130,99 @@ class Planner:
                 share=share_of(required, machine),
                 currency=self._settings.currency,
             )
-            attempt_id = await lifecycle.assign(session, simulation.id, fence, assignment, events.PLANNER)
-        if attempt_id is None:
-            return None
-        log.info("simulation_assigned", simulation_id=simulation.id, attempt_id=attempt_id, machine=row.name)
-        return row
+            attempt_id = await assign(session, simulation.id, fence, assignment, events.PLANNER)
+        return row if attempt_id is not None else None
 
     # --- what went wrong ---------------------------------------------------------------------------------------
 
     async def _beat(self) -> None:
         async with self._sessions.begin() as session:
-            await attempts.beat(session, "scheduler", attempts.coverage_gap(self._lease))
+            await attempts.beat(session, "scheduler", coverage_gap(self._lease))
             await attempts.forgive_clock(session)
             await watch_leases.sweep(session, self._lease)
 
-    async def _end_silent(self) -> int:
+    async def _end_lost(self) -> int:
         """End what was silent for a lease. Where the host's own scheduler lives, it has another lease to prove it."""
-        gap = attempts.coverage_gap(self._lease)
         async with self._sessions() as session:
-            silent = await attempts.find_silent(session, self._lease, gap)
-            if not silent:
+            quiet = await attempts.find_quiet(session, self._lease)
+            if not quiet:
                 return 0
-            long_silent = {each.id for each in await attempts.find_silent(session, 2 * self._lease, gap)}
+            listening = await attempts.listening(session)
             live = await machines.live_hosts(session, self._lease)
         ended = 0
-        for attempt in silent:
-            if attempt.host in live and attempt.id not in long_silent:
-                continue
-            seconds = f"{self._settings.lease_seconds:g} seconds"
-            ending = Ending(
-                Reason.MACHINE_LOST, f"Nothing was heard of it, on {attempt.machine_name}, for more than {seconds}."
-            )
-            still_so = partial(self._is_still_lost, attempt_id=attempt.id)
-            ended += await settle(self._sessions, self._settings, attempt, ending, still_so=still_so)
+        for attempt in quiet:
+            host_lives = attempt.host in live
+            if is_lost(attempt.heartbeat_at, listening, self._lease, host_lives=host_lives):
+                ended += await self._settle(attempt, partial(self._as_lost, host_lives=host_lives))
         return ended
 
-    async def _is_still_lost(self, session: AsyncSession, attempt_id: int) -> bool:
-        """Look again, at the coverage too: this process may just have been asleep, and everybody with it."""
-        if not await attempts.is_still_silent(session, attempt_id, self._lease):
-            return False
-        silent = await attempts.find_silent(session, self._lease, attempts.coverage_gap(self._lease))
-        return attempt_id in {each.id for each in silent}
+    async def _as_lost(self, session: AsyncSession, attempt: Attempt, *, host_lives: bool) -> Ending | None:
+        """Look again, at the coverage too: this process may just have been asleep, and all others with it."""
+        listening = await attempts.listening(session)
+        if not is_lost(attempt.heartbeat_at, listening, self._lease, host_lives=host_lives):
+            return None
+        seconds = f"{self._settings.lease_seconds:g} seconds"
+        return Ending(
+            Reason.MACHINE_LOST, f"Nothing was heard of it, on {attempt.machine_name}, for more than {seconds}."
+        )
 
     async def _end_unwanted(self) -> int:
-        """End what was to be stopped before it was launched: there is no supervisor that could be told."""
+        """End what was to be stopped before it was launched: there is no supervisor to receive the stop."""
         async with self._sessions() as session:
             unwanted = await attempts.find_unwanted(session)
-        ended = 0
-        for attempt in unwanted:
-            still_so = partial(attempts.is_still_unclaimed, attempt_id=attempt.id)
-            ended += await settle(self._sessions, self._settings, attempt, STOPPED_EARLY, still_so=still_so)
-        return ended
+        return sum([await self._settle(attempt, _as_unclaimed) for attempt in unwanted])
+
+    async def _settle(
+        self, attempt: Attempt, look_again: Callable[[AsyncSession, Attempt], Awaitable[Ending | None]]
+    ) -> bool:
+        """End an attempt as it looks under lock, if it is to be ended then; whether it was."""
+        async with self._sessions.begin() as session:
+            simulation = await lifecycle.lock(session, attempt.simulation_id)
+            current = await attempts.lock(session, attempt.id)
+            if simulation is None or current is None:
+                return False
+            ending = await look_again(session, current)
+            if ending is None:
+                return False
+            return await settle(session, simulation, current.number, ending, events.PLANNER, backoff=self._backoff)
 
     async def _stop_overdue(self) -> None:
-        """Want what exceeds its limit stopped. Its supervisor does that by itself, unless its clock is wrong."""
+        """Stop what exceeds its limit. Its supervisor does that by itself, unless its clock is wrong."""
         async with self._sessions() as session:
-            gap = attempts.coverage_gap(self._lease)
-            overdue: Sequence[int] = await attempts.find_overdue(session, self._stop_grace + OVERTIME, gap)
-        for simulation_id in overdue:
-            async with self._sessions.begin() as session:
-                await lifecycle.want_stop(session, simulation_id, Reason.MAX_RUNTIME, events.PLANNER)
+            beyond = await attempts.find_beyond_limit(session)
+            listening = await attempts.listening(session)
+        for attempt, limit in beyond:
+            started_at = attempt.started_at
+            if started_at and is_overdue(started_at, limit, listening, self._lease, self._stop_grace):
+                async with self._sessions.begin() as session:
+                    await stop(session, attempt.simulation_id, Reason.MAX_RUNTIME, events.PLANNER)
 
     async def _stop_unwatched(self) -> None:
-        """Want what is attended stopped when nobody has watched it for its grace. Its supervisor hears of it."""
-        gap = attempts.coverage_gap(self._lease)
+        """Stop what is attended and had no subscriber for its grace."""
         async with self._sessions() as session:
-            unwatched = await watch_leases.find_unwatched(session, gap)
-        for simulation_id in unwatched:
+            found = await watch_leases.find_unwatched(session)
+            listening = await attempts.listening(session)
+        for each in found:
+            if not is_unwatched(each.present_since, each.grace, listening, self._lease):
+                continue
             async with self._sessions.begin() as session:
-                await lifecycle.lock(session, simulation_id)
-                if await watch_leases.is_still_unwatched(session, simulation_id, gap):
-                    await lifecycle.want_stop(session, simulation_id, Reason.UNWATCHED, events.PLANNER)
+                await lifecycle.lock(session, each.simulation_id)
+                still = await watch_leases.still_unwatched(session, each.simulation_id)
+                listening = await attempts.listening(session)
+                if still and is_unwatched(still.present_since, still.grace, listening, self._lease):
+                    await stop(session, each.simulation_id, Reason.UNWATCHED, events.PLANNER)
+
+
+async def _as_unclaimed(_session: AsyncSession, attempt: Attempt) -> Ending | None:
+    """Its launch may be claimed by now: then its supervisor receives the stop."""
+    return STOPPED_EARLY if attempt.token_digest is None else None
 
 
 # --- rows as policy wants them ---------------------------------------------------------------------------------
 
 
 def _requirements(simulation: Simulation) -> Requirements:
-    return Requirements(
-        cpus=simulation.cpus,
-        memory_gib=simulation.memory_gib,
-        gpus=simulation.gpus,
-        gpu_model=simulation.gpu_model,
-        labels=simulation.labels,
-        machine_id=simulation.machine_id,
-        machine_name=simulation.machine_name,
-        max_price_per_hour=simulation.max_price_per_hour,
-    )
+    return Requirements(**{each.name: getattr(simulation, each.name) for each in fields(Requirements)})
 
 
 async def _machines(session: AsyncSession, rows: Sequence[MachineRow], lease: timedelta) -> Sequence[Machine]:

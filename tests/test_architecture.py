@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("graph", "scheduler", "policy", "runner", "db", "cli")
+ROOMS = ("graph", "scheduler", "transitions", "policy", "runner", "db", "cli")
 
 # DESIGN.md, section 1; what a package manager, a reader or a container wants beside it.
 REQUIRED = {
@@ -130,6 +130,18 @@ def _is_row(tree: ast.Module) -> bool:
     )
 
 
+def moves_simulations(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """What calls, imports or hands on the guarded statement of `db.lifecycle`."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(module="db.lifecycle", names=names) if "move" in {each.name for each in names}:
+                yield node.lineno, "imports the guarded statement"
+            case ast.Attribute(attr="move") as found if dotted(found).split(".")[-2:-1] == ["lifecycle"]:
+                yield node.lineno, "uses the guarded statement"
+            case ast.Call(func=ast.Name(id="getattr"), args=[_, ast.Constant(value="move"), *_]):
+                yield node.lineno, "uses the guarded statement"
+
+
 def reads_environment(tree: ast.Module) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         match node:
@@ -237,6 +249,10 @@ def misnames_modules(init: Path) -> list[str]:
         (writes_state, "text('''update simulations as s\n set waiting = NULL,\n state='QUEUED' from x''')"),
         (writes_state, "text('INSERT INTO simulations (name, state) VALUES (1, 2)')"),
         (writes_state, "text(f'UPDATE simulations SET state = {x}')"),
+        (moves_simulations, "from db.lifecycle import lock, move"),
+        (moves_simulations, "from db import lifecycle\nawait lifecycle.move(session, 1)"),
+        (moves_simulations, "import db.lifecycle\nverb = db.lifecycle.move"),
+        (moves_simulations, "getattr(lifecycle, 'move')(session)"),
         (reads_environment, "os.environ['A']"),
         (reads_environment, "os.getenv('A')"),
         (reads_environment, "from os import environ"),
@@ -271,6 +287,8 @@ def test_the_rule_finds(rule: Rule, breach: str) -> None:
         (writes_state, "select(S).where(S.state == x)"),
         (writes_state, "text(\"UPDATE simulations SET waiting = 1 WHERE state = 'QUEUED'\")"),
         (writes_state, "Head(state=x)"),
+        (moves_simulations, "from db.lifecycle import lock\nlock(session, 1)"),
+        (moves_simulations, "shutil.move(a, b)"),
         (reads_environment, "environment['A']"),
         (swallows_everything, "try: f()\nexcept OSError: pass"),
         (swallows_everything, "try: f()\nexcept Exception as e: log.error(e)"),
@@ -306,6 +324,13 @@ def test_only_the_state_machine_writes_the_state_of_simulations() -> None:
     lifecycle = ROOT / "db" / "lifecycle.py"
     assert len(breaches(writes_state, [lifecycle])) == 1, "there is one guarded statement"
     assert breaches(writes_state, [path for path in modules() if path != lifecycle]) == []
+
+
+def test_only_transitions_move_simulations_and_each_from_one_place() -> None:
+    lifecycle, room = ROOT / "db" / "lifecycle.py", ROOT / "transitions"
+    assert breaches(moves_simulations, [p for p in modules() if p != lifecycle and room not in p.parents]) == []
+    found = [breach.split(":")[0] for breach in breaches(moves_simulations, sorted(room.rglob("*.py")))]
+    assert found == [f"transitions/{name}.py" for name in ("assign", "begin", "cancel", "settle")]
 
 
 def test_only_settings_reads_the_environment() -> None:

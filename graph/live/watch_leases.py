@@ -19,9 +19,10 @@ from uuid import uuid4
 
 import structlog
 
-from db import attempts, watch_leases
+from db import watch_leases
 from db.connection import Sessions
 from graph.errors import DATABASE_AWAY
+from policy.retry import beat_period, coverage_gap
 
 log = structlog.get_logger()
 
@@ -37,8 +38,8 @@ class WatchLeases:
         """lease: of attempts; those of watchers are as short as the silence in which a graph process still covers."""
         self.name = uuid4().hex  # of this watcher: each start of a process is another one
         self._sessions = sessions
-        self._lease = attempts.coverage_gap(lease)
-        self._period_seconds = attempts.beat_period(lease).total_seconds()
+        self._lease = coverage_gap(lease)
+        self._period_seconds = beat_period(lease).total_seconds()
         self._subscribers: Counter[int] = Counter()
         self._leaseless = set[int]()  # have subscribers, need no lease: not attended, or ended
         self._held = set[int]()  # a lease was taken, as far as the database has said so

@@ -26,6 +26,7 @@ from strawberry.types.base import has_object_definition
 from db.states import MetricMode, Reason, Role
 from db.watch_leases import LONGEST_GRACE
 from graph.types.user_errors import UserError, UserErrorCode
+from policy.retry import RETRYABLE
 
 MAX_COMMAND_BYTES = 65_536  # of all words; Linux takes 131,072 in one
 MAX_JSON_BYTES = 65_536
@@ -138,8 +139,6 @@ def _of_attended(seconds: int, checked: ValidationInfo) -> int:
         raise ValueError("means something only with attended: true")
     return seconds
 
-
-RETRYABLE = (Reason.MACHINE_LOST, Reason.EXIT_CODE, Reason.LAUNCH_ERROR)
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_one_line)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_one_line)]

@@ -30,6 +30,7 @@ from graph.types.naming import name_of
 from graph.types.project import Project
 from graph.types.scalars import Step
 from graph.types.user_errors import UserError, UserErrorCode, user_error
+from transitions.cancel import cancel as cancel_simulation
 
 if TYPE_CHECKING:
     from graph.types.machine import Machine
@@ -405,7 +406,7 @@ async def cancel(info: Info, public_id: str) -> SimulationPayload:
     try:
         number = number_of(public_id, "Simulation")
         async with info.context.sessions() as session, session.begin():
-            row = await simulations.cancel(session, number, info.context.actor, scope=info.context.scope)
+            row = await cancel_simulation(session, number, info.context.actor, scope=info.context.scope)
             return SimulationPayload(simulation=Simulation.of(row))
     except errors.Refusal as refusal:
         return SimulationPayload(user_errors=[user_error(refusal)])

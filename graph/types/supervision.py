@@ -1,16 +1,13 @@
 """The supervisors' side: hello and report. Authorised by the attempt's own token and nothing else.
 
-A report with a payload is stored in one transaction: the guarded update of the attempt's row (fence, order,
-idempotency, heartbeat), the columns, the log, and with an exit the end of the attempt. Points alone, as most reports
-bring, are one statement. Acknowledged is committed.
+Each mutation parses, calls its transition (`transitions.begin`, `transitions.ingest`), notifies the hub and maps the
+answer. Acknowledged is committed.
 Only an answer that names the attempt may say OVER; a wrong token is answered with an error that names nothing.
 """
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from hashlib import sha256
@@ -18,16 +15,11 @@ from typing import Any
 
 import orjson
 import strawberry
-import structlog
-from sqlalchemy.ext.asyncio import AsyncSession
 from strawberry.scalars import JSON
 
-from db import attempts, convergence, lifecycle, logs, models, projects
-from db.attempts import Receipt, Standing
-from db.connection import driver_of
-from db.convergence import Column
+from db import convergence, models, projects
+from db.attempts import Claim, Receipt, Standing
 from db.events import SUPERVISOR, Actor
-from db.lifecycle import Ending
 from db.logs import Chunk
 from db.public_ids import encode
 from graph.context import Info
@@ -36,14 +28,13 @@ from graph.types.enums import LogStream, Reason, described
 from graph.types.ids import number_asked
 from graph.types.scalars import BadColumns, PointColumns, columns
 from graph.types.user_errors import UserError, UserErrorCode
-from policy.retry import Ended, Retry, after_attempt
+from policy.retry import Exit
 from settings import Settings
-
-log = structlog.get_logger()
+from transitions import begin
+from transitions.ingest import HEARTBEAT, Report, ingest
 
 MAX_LOG_CHARACTERS = 2_000_000
 MAX_LOG_CHUNKS = 10_000
-LONGEST_BACKOFF = 100  # times the first one
 
 
 class BadReport(ValueError):
@@ -133,9 +124,9 @@ class ReportAttemptPayload:
 
 
 async def hello(info: Info, given: HelloAttemptInput) -> HelloAttemptPayload:
-    attempt_id, digest = _credentials(info, given.attempt_id, given.nonce)
+    claim = _claim(info, given.attempt_id, given.nonce)
     async with info.context.sessions() as session, session.begin():
-        greeting = await attempts.hello(session, attempt_id, digest, given.nonce, _actor(info))
+        greeting = await begin.hello(session, claim, _actor(info))
         if greeting.standing is Standing.UNKNOWN:
             raise Unauthenticated("This token is not the token of this attempt.")
         attempt, simulation = greeting.attempt, greeting.simulation
@@ -151,76 +142,38 @@ async def hello(info: Info, given: HelloAttemptInput) -> HelloAttemptPayload:
 
 
 async def report(info: Info, given: ReportAttemptInput) -> ReportAttemptPayload:
-    attempt_id, digest = _credentials(info, given.attempt_id, given.nonce)
+    claim = _claim(info, given.attempt_id, given.nonce)
+    refusals: list[UserError] = []
     try:
-        points, chunks = _payload(given)
-    except BadReport as error:
-        return await _refused(info, given, attempt_id, digest, error)
-    receipt = None
-    if given.batch is not None and given.exit is None and not chunks:
-        async with driver_of(info.context.sessions) as driver:
-            receipt = await convergence.take_in(driver, attempt_id, digest, given.nonce, given.batch, points)
-    if receipt is None:  # there is more to it than points, or they are not what is expected next
-        receipt = await _take_in(info, given, attempt_id, digest, points, chunks)
+        brought = _report(given)
+    except BadReport as error:  # nothing of it is stored; its number stays free, for a batch that says so
+        brought = HEARTBEAT
+        refusals = [UserError(code=UserErrorCode.BATCH_REFUSED, message=str(error), field=[error.field])]
+    backoff = timedelta(seconds=info.context.settings.retry_backoff_seconds)
+    receipt = await ingest(info.context.sessions, claim, brought, backoff=backoff, actor=_actor(info))
     if receipt.standing is Standing.UNKNOWN:
         raise Unauthenticated("This token is not the token of this attempt.")
-    if receipt.stored and given.batch is not None:
-        batch = convergence.batch_of(receipt.number, given.batch, points)
-        info.context.hub.committed(receipt.simulation_id, batch, ended=given.exit is not None)
-    return _answer(given, receipt)
+    if receipt.stored and brought.number is not None:
+        batch = convergence.batch_of(receipt.number, brought.number, brought.points)
+        info.context.hub.committed(receipt.simulation_id, batch, ended=brought.exit is not None)
+    return _answer(given, receipt, refusals)
 
 
-async def _take_in(
-    info: Info,
-    given: ReportAttemptInput,
-    attempt_id: int,
-    digest: bytes,
-    points: Mapping[str, Column],
-    chunks: Sequence[Chunk],
-) -> Receipt:
-    """Any report, statement by statement, in one transaction."""
-    ended: tuple[Ending, timedelta | None] | None = None
-    async with info.context.sessions() as session, session.begin():
-        if given.exit is not None:
-            # The simulation's lock comes before the attempt's: an exit ends both.
-            simulation_id = await attempts.simulation_of(session, attempt_id)
-            if simulation_id is not None:
-                await lifecycle.lock(session, simulation_id)
-        receipt = await attempts.accept(session, attempt_id, digest, given.nonce, given.batch)
-        if receipt.stored and given.batch is not None:
-            await convergence.store(session, receipt.simulation_id, receipt.number, given.batch, points)
-            await logs.store(session, receipt.simulation_id, receipt.number, given.batch, chunks)
-            if given.exit is not None:
-                ended = await _end(session, receipt, given.exit, info.context.settings, _actor(info))
-    if ended is not None:  # and committed
-        ending, retry_after = ended
-        log.info(
-            "attempt_ended",
-            simulation_id=receipt.simulation_id,
-            attempt_id=attempt_id,
-            attempt=receipt.number,
-            reason=ending.reason.value,
-            exit_code=ending.exit_code,
-            retry_after_seconds=retry_after.total_seconds() if retry_after is not None else None,
-        )
-    return receipt
-
-
-def _credentials(info: Info, public_id: str, nonce: str) -> tuple[int, bytes]:
-    """The attempt's number and the digest of the token that was sent for it."""
+def _claim(info: Info, public_id: str, nonce: str) -> Claim:
+    """The attempt, the digest of the token that was sent for it, and the nonce."""
     if not info.context.bearer:
         raise Unauthenticated("The attempt's token is missing.")
     if not 1 <= len(nonce) <= 100 or "\0" in nonce:
         raise BadInput("nonce: 1 to 100 characters, none of them NUL.")
-    return number_asked(public_id, "Attempt"), sha256(info.context.bearer.encode()).digest()
+    return Claim(number_asked(public_id, "Attempt"), sha256(info.context.bearer.encode()).digest(), nonce)
 
 
 def _actor(info: Info) -> Actor:
-    """A supervisor, and from where it reports: whoever has its token may be somewhere else."""
+    """A supervisor, and the address from which it reports: its token may have been taken elsewhere."""
     return Actor(SUPERVISOR.name, info.context.actor.origin)
 
 
-def _payload(given: ReportAttemptInput) -> tuple[Mapping[str, Column], list[Chunk]]:
+def _report(given: ReportAttemptInput) -> Report:
     if given.batch is None and (given.points or given.logs or given.exit):
         raise BadReport("a report with a payload needs a batch number", "batch")
     if given.batch is not None and given.batch < 1:
@@ -230,25 +183,18 @@ def _payload(given: ReportAttemptInput) -> tuple[Mapping[str, Column], list[Chun
         raise BadReport(f"too much log: at most {MAX_LOG_CHARACTERS} characters in {MAX_LOG_CHUNKS} chunks", "logs")
     made = [Chunk(chunk.stream, chunk.text.replace("\0", "�").encode(errors="replace").decode()) for chunk in chunks]
     try:
-        return columns(given.points) if given.points is not None else {}, made
+        points = columns(given.points) if given.points is not None else {}
     except BadColumns as error:
         raise BadReport(str(error), "points") from None
+    return Report(given.batch, points, made, _exit(given.exit) if given.exit is not None else None)
 
 
-async def _refused(
-    info: Info, given: ReportAttemptInput, attempt_id: int, digest: bytes, error: BadReport
-) -> ReportAttemptPayload:
-    """Nothing of the batch is stored; its number stays free, for a batch that says so."""
-    async with info.context.sessions() as session, session.begin():
-        receipt = await attempts.accept(session, attempt_id, digest, given.nonce, None)
-    if receipt.standing is Standing.UNKNOWN:
-        raise Unauthenticated("This token is not the token of this attempt.")
-    answer = _answer(given, receipt)
-    answer.user_errors = [UserError(code=UserErrorCode.BATCH_REFUSED, message=str(error), field=[error.field])]
-    return answer
+def _exit(given: ExitInput) -> Exit:
+    message = given.message.replace("\0", "�")[:2_000] if given.message else None
+    return Exit(given.exit_code, given.signal, given.reason, message)
 
 
-def _answer(given: ReportAttemptInput, receipt: Receipt) -> ReportAttemptPayload:
+def _answer(given: ReportAttemptInput, receipt: Receipt, refusals: list[UserError]) -> ReportAttemptPayload:
     verdict = Verdict.CONTINUE
     if receipt.standing is Standing.OVER:
         verdict = Verdict.OVER
@@ -259,59 +205,8 @@ def _answer(given: ReportAttemptInput, receipt: Receipt) -> ReportAttemptPayload
         verdict=verdict,
         stop_reason=receipt.stop_reason,
         expected_batch=receipt.expected_batch,
+        user_errors=refusals,
     )
-
-
-async def _end(
-    session: AsyncSession, receipt: Receipt, given: ExitInput, settings: Settings, actor: Actor
-) -> tuple[Ending, timedelta | None]:
-    """End the attempt as its exit says; with what, and after which time it is retried."""
-    simulation = await lifecycle.lock(session, receipt.simulation_id)
-    assert simulation is not None
-    ending = _ending(given, simulation)
-    decision = after_attempt(
-        Ended(
-            reason=ending.reason.value,
-            attempts_made=receipt.number,
-            max_retries=simulation.max_retries,
-            retry_on=frozenset(simulation.retry_on),
-            stop_wanted=simulation.stop_reason.value if simulation.stop_reason is not None else None,
-        ),
-        backoff=timedelta(seconds=settings.retry_backoff_seconds),
-        longest=timedelta(seconds=settings.retry_backoff_seconds * LONGEST_BACKOFF),
-    )
-    retry_after = decision.after if isinstance(decision, Retry) else None
-    if not isinstance(decision, Retry):
-        ending = replace(ending, reason=Reason(decision.reason))
-    await lifecycle.end(session, simulation.id, receipt.number, ending, actor, retry_after=retry_after)
-    return ending, retry_after
-
-
-def _ending(given: ExitInput, simulation: models.Simulation) -> Ending:
-    """What the exit means: a limit or a wish that ended it, or its own exit code or signal."""
-    message = given.message.replace("\0", "�")[:2_000] if given.message else None
-    if given.reason is not None and simulation.stop_reason is not None and given.reason == simulation.stop_reason:
-        return Ending(simulation.stop_reason, message, given.exit_code, given.signal)
-    if given.reason == Reason.LAUNCH_ERROR:
-        return Ending(Reason.LAUNCH_ERROR, message)
-    if given.reason == Reason.MACHINE_LOST:
-        # Its machine was shut down under it: what it made of the SIGTERM, exit code 0 perhaps, is not its own end.
-        return Ending(Reason.MACHINE_LOST, message, given.exit_code, given.signal)
-    if given.reason == Reason.MAX_RUNTIME:
-        return Ending(Reason.MAX_RUNTIME, message, given.exit_code, given.signal)
-    if given.exit_code == 0:
-        return Ending(Reason.COMPLETED, None, 0)
-    return Ending(Reason.EXIT_CODE, message or _how(given), given.exit_code, given.signal)
-
-
-def _how(given: ExitInput) -> str:
-    if given.signal is not None:
-        try:
-            name = signal.Signals(given.signal).name
-        except ValueError:
-            name = "unknown"
-        return f"It was ended by signal {given.signal} ({name})."
-    return f"It ended with exit code {given.exit_code}."
 
 
 def _order(

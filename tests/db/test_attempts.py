@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db import attempts, lifecycle
-from db.attempts import Receipt, Standing
+from db import attempts
+from db.attempts import Claim, Standing
 from db.events import PLANNER
 from db.states import Reason
+from policy.retry import is_overdue
+from transitions.begin import hello
+from transitions.stop import stop
 
 Rows = Any  # the fixture of conftest.py
 Sessions = async_sessionmaker[AsyncSession]
@@ -32,11 +34,11 @@ async def test_a_launch_is_claimed_anew_with_another_token_until_somebody_says_h
     async with rows.sessions.begin() as session:
         assert await attempts.claim_launch(session, attempt_id, b"first")
         assert await attempts.claim_launch(session, attempt_id, b"second")
-        assert (await attempts.hello(session, attempt_id, b"first", "n")).standing is Standing.UNKNOWN
-        assert (await attempts.hello(session, attempt_id, b"second", "n")).standing is Standing.CURRENT
+        assert (await hello(session, Claim(attempt_id, b"first", "n"))).standing is Standing.UNKNOWN
+        assert (await hello(session, Claim(attempt_id, b"second", "n"))).standing is Standing.CURRENT
     async with rows.sessions.begin() as session:
         assert not await attempts.claim_launch(session, attempt_id, b"third")
-        assert (await attempts.accept(session, attempt_id, b"second", "n", 1)).stored
+        assert (await attempts.accept(session, Claim(attempt_id, b"second", "n"), 1)).stored
 
 
 async def test_the_launch_of_an_ended_or_unknown_attempt_is_not_claimed(rows: Rows) -> None:
@@ -77,130 +79,13 @@ async def test_what_is_unwanted_before_its_launch_is_found_until_the_launch_is_c
     await rows.assign(await rows.simulation())  # nobody minds this one
     async with rows.sessions.begin() as session:
         assert await attempts.find_unwanted(session) == []
-        await lifecycle.want_stop(session, simulation_id, Reason.CANCELLED, PLANNER)
+        await stop(session, simulation_id, Reason.CANCELLED, PLANNER)
         assert [each.id for each in await attempts.find_unwanted(session)] == [attempt_id]
-        assert await attempts.is_still_unclaimed(session, attempt_id)
+        assert (await attempts.lock(session, attempt_id)).token_digest is None
     await rows.launch(attempt_id)
     async with rows.sessions.begin() as session:
         assert await attempts.find_unwanted(session) == []
-        assert not await attempts.is_still_unclaimed(session, attempt_id)
-
-
-# --- hello -----------------------------------------------------------------------------------------------------
-
-
-async def test_the_first_nonce_binds_the_attempt_and_starts_the_simulation(rows: Rows) -> None:
-    simulation_id = await rows.simulation()
-    attempt_id = await rows.assign(simulation_id)
-    token = await rows.launch(attempt_id)
-    async with rows.sessions.begin() as session:
-        greeting = await attempts.hello(session, attempt_id, token, "mine")
-    assert greeting.standing is Standing.CURRENT
-    assert greeting.attempt is not None
-    assert greeting.simulation is not None
-    assert (greeting.attempt.id, greeting.attempt.nonce, greeting.simulation.id) == (attempt_id, "mine", simulation_id)
-    assert await rows.state(simulation_id) == "RUNNING"
-
-
-async def test_the_same_nonce_gets_the_same_answer_and_starts_nothing_twice(rows: Rows) -> None:
-    started = await rows.start()
-    before = await rows.snapshot(started.simulation_id)
-    async with rows.sessions.begin() as session:
-        greeting = await attempts.hello(session, started.attempt_id, started.token, started.nonce)
-    assert greeting.standing is Standing.CURRENT
-    assert greeting.attempt is not None
-    assert greeting.simulation is not None
-    after = await rows.snapshot(started.simulation_id)
-    assert (after["simulation"], after["events"]) == (before["simulation"], before["events"])
-    assert after["attempts"][0]["started_at"] == before["attempts"][0]["started_at"]
-
-
-async def test_another_nonce_is_told_that_it_is_over_and_takes_nothing_from_the_first(rows: Rows) -> None:
-    started = await rows.start()
-    before = await rows.snapshot(started.simulation_id)
-    async with rows.sessions.begin() as session:
-        greeting = await attempts.hello(session, started.attempt_id, started.token, "another")
-        assert greeting == attempts.Greeting(Standing.OVER)
-        receipt = await attempts.accept(session, started.attempt_id, started.token, "another", 1)
-        assert (receipt.standing, receipt.stored) == (Standing.OVER, False)
-    assert await rows.snapshot(started.simulation_id) == before
-    assert (await rows.report(started, 1)).stored
-
-
-async def test_of_two_first_nonces_at_once_one_binds(rows: Rows, other_sessions: Sessions) -> None:
-    attempt_id = await rows.assign(await rows.simulation())
-    token = await rows.launch(attempt_id)
-
-    async def greet(sessions: Sessions, nonce: str) -> Standing:
-        async with sessions.begin() as session:
-            return (await attempts.hello(session, attempt_id, token, nonce)).standing
-
-    answers = dict(
-        zip(("a", "b"), await asyncio.gather(greet(rows.sessions, "a"), greet(other_sessions, "b")), strict=True)
-    )
-    assert sorted(answers.values()) == [Standing.CURRENT, Standing.OVER]
-    bound = await rows.value("SELECT nonce FROM attempts WHERE id = :id", id=attempt_id)
-    assert answers[bound] is Standing.CURRENT
-    assert await rows.value("SELECT count(*) FROM events WHERE kind = 'RUNNING'") == 1
-
-
-async def test_a_wrong_token_is_unknown_whatever_it_says(rows: Rows) -> None:
-    started, other = await rows.start(), await rows.start()
-    before = await rows.snapshot(started.simulation_id)
-    for token in (b"wrong", b"", other.token):
-        async with rows.sessions.begin() as session:
-            greeting = await attempts.hello(session, started.attempt_id, token, started.nonce)
-            assert greeting == attempts.Greeting(Standing.UNKNOWN)
-            for batch in (None, 1, 2):
-                receipt = await attempts.accept(session, started.attempt_id, token, started.nonce, batch)
-                assert receipt == Receipt(Standing.UNKNOWN)
-    assert await rows.snapshot(started.simulation_id) == before
-
-
-async def test_an_attempt_that_is_not_there_is_unknown(rows: Rows) -> None:
-    async with rows.sessions.begin() as session:
-        assert (await attempts.hello(session, 999, b"token", "nonce")).standing is Standing.UNKNOWN
-        assert (await attempts.accept(session, 999, b"token", "nonce", 1)).standing is Standing.UNKNOWN
-        assert await attempts.simulation_of(session, 999) is None
-
-
-async def test_hello_after_the_end_is_over(rows: Rows) -> None:
-    simulation_id = await rows.simulation()
-    attempt_id = await rows.assign(simulation_id)
-    token = await rows.launch(attempt_id)
-    await rows.end(simulation_id, 1, Reason.MACHINE_LOST, retry_after=timedelta(0))
-    before = await rows.snapshot(simulation_id)
-    async with rows.sessions.begin() as session:
-        assert await attempts.hello(session, attempt_id, token, "n") == attempts.Greeting(Standing.OVER)
-    assert await rows.snapshot(simulation_id) == before
-
-
-async def test_what_is_unwanted_is_greeted_and_does_not_begin(rows: Rows) -> None:
-    simulation_id = await rows.simulation()
-    attempt_id = await rows.assign(simulation_id)
-    token = await rows.launch(attempt_id)
-    async with rows.sessions.begin() as session:
-        await lifecycle.want_stop(session, simulation_id, Reason.CANCELLED, PLANNER)
-    async with rows.sessions.begin() as session:
-        greeting = await attempts.hello(session, attempt_id, token, "n")
-        assert greeting.standing is Standing.CURRENT
-        assert greeting.simulation is not None
-        assert greeting.simulation.stop_reason is Reason.CANCELLED
-    assert await rows.state(simulation_id) == "STARTING"
-    async with rows.sessions.begin() as session:  # its report of the end is taken all the same
-        assert (await attempts.accept(session, attempt_id, token, "n", 1)).stored
-
-
-async def test_a_greeting_can_be_read_after_its_transaction(rows: Rows) -> None:
-    attempt_id = await rows.assign(await rows.simulation())
-    token = await rows.launch(attempt_id)
-    async with rows.sessions.begin() as session:
-        greeting = await attempts.hello(session, attempt_id, token, "n")
-    for row in (greeting.attempt, greeting.simulation):
-        for column in row.__table__.columns:
-            getattr(row, column.key)
-    assert greeting.attempt.started_at is not None
-    assert greeting.simulation.state.value == "RUNNING"
+        assert (await attempts.lock(session, attempt_id)).token_digest is not None
 
 
 # --- heartbeats ------------------------------------------------------------------------------------------------
@@ -220,7 +105,7 @@ async def test_a_hello_is_a_heartbeat_too(rows: Rows) -> None:
     started = await rows.start()
     await rows.query("UPDATE attempts SET heartbeat_at = now() - interval '1 day'")
     async with rows.sessions.begin() as session:
-        await attempts.hello(session, started.attempt_id, started.token, started.nonce)
+        await hello(session, started.claim)
     assert await heard_just_now(rows, started.attempt_id)
 
 
@@ -240,7 +125,12 @@ async def test_what_runs_beyond_its_limit_and_the_margin_is_overdue_until_it_is_
         )
         await rows.query("UPDATE coverage SET beat_at = now() - CAST(:p AS interval)", p=timedelta(seconds=beat_ago))
         async with rows.sessions() as session:
-            return list(await attempts.find_overdue(session, timedelta(seconds=15), timedelta(seconds=10)))
+            listening = await attempts.listening(session)
+            return [
+                attempt.simulation_id
+                for attempt, limit in await attempts.find_beyond_limit(session)
+                if is_overdue(attempt.started_at, limit, listening, timedelta(seconds=30), timedelta(0))
+            ]
 
     assert await overdue_after(120) == [], "no scheduler has ever looked"
     await rows.query("INSERT INTO coverage SELECT 'scheduler', now() - interval '1 day', now()")
@@ -248,7 +138,7 @@ async def test_what_runs_beyond_its_limit_and_the_margin_is_overdue_until_it_is_
     assert await overdue_after(120, beat_ago=11) == [], "the clock may have jumped since"
     assert await overdue_after(120) == [limited.simulation_id]
     async with rows.sessions.begin() as session:
-        await lifecycle.want_stop(session, limited.simulation_id, Reason.MAX_RUNTIME, PLANNER)
+        await stop(session, limited.simulation_id, Reason.MAX_RUNTIME, PLANNER)
     assert await overdue_after(120) == []
 
 
@@ -270,5 +160,5 @@ async def test_attempts_are_listed_first_to_last_and_the_current_ones_told_apart
         assert [each.number for each in await attempts.of_simulation(session, first.simulation_id)] == [1, 2]
         assert await attempts.current_ids(session, [*ids, 999]) == {second.attempt_id}
         assert {each.id for each in await attempts.by_ids(session, [*ids, 999])} == set(ids)
-        assert await attempts.simulation_of(session, second.attempt_id) == first.simulation_id
+        assert await attempts.simulation_of(session, second.attempt_id, second.token) == first.simulation_id
         assert abs(await attempts.clock(session) - await rows.value("SELECT now()")) < timedelta(minutes=1)

@@ -19,9 +19,12 @@ from db.attempts import Receipt, Standing
 from db.connection import driver_of
 from db.convergence import Column
 from db.events import PLANNER
-from db.lifecycle import Ending
 from db.logs import Chunk
 from db.states import LogStream, Reason
+from transitions.assign import Assignment, assign
+from transitions.begin import hello
+from transitions.settle import Ending, end
+from transitions.stop import stop
 
 Rows = Any  # the fixture of conftest.py
 Started = Any  # what it gives for a running simulation
@@ -32,7 +35,7 @@ POINT = {"loss": Column([1], [0.5], [0.1])}
 
 async def put(session: AsyncSession, started: Started, batch: int) -> Receipt:
     """Accept and store one batch, as a report does, in the caller's transaction."""
-    receipt = await attempts.accept(session, started.attempt_id, started.token, started.nonce, batch)
+    receipt = await attempts.accept(session, started.claim, batch)
     if receipt.stored:
         await convergence.store(session, receipt.simulation_id, receipt.number, batch, POINT)
         await logs.store(session, receipt.simulation_id, receipt.number, batch, [Chunk(LogStream.STDOUT, "line\n")])
@@ -44,7 +47,7 @@ async def take_in(
 ) -> Receipt | None:
     """The same for a report that brings points only: in one statement, which commits itself."""
     async with driver_of(sessions) as driver:
-        return await convergence.take_in(driver, started.attempt_id, started.token, started.nonce, batch, points)
+        return await convergence.take_in(driver, started.claim, batch, points)
 
 
 class Interrupted:
@@ -73,9 +76,8 @@ async def cursors(rows: Rows) -> list[tuple[int, int, str]]:
 
 async def lose(session: AsyncSession, started: Started) -> bool:
     ending = Ending(Reason.MACHINE_LOST)
-    return await lifecycle.end(
-        session, started.simulation_id, started.number, ending, PLANNER, retry_after=timedelta(0)
-    )
+    await lifecycle.lock(session, started.simulation_id)
+    return await end(session, started.simulation_id, started.number, ending, PLANNER, retry_after=timedelta(0))
 
 
 async def stored(rows: Rows) -> list[tuple[int, int]]:
@@ -129,7 +131,7 @@ async def test_a_batch_that_is_rolled_back_can_be_sent_again(rows: Rows) -> None
 async def test_a_report_is_told_that_it_is_to_stop_and_why(rows: Rows) -> None:
     started = await rows.start()
     async with rows.sessions.begin() as session:
-        await lifecycle.want_stop(session, started.simulation_id, Reason.MAX_RUNTIME, PLANNER)
+        await stop(session, started.simulation_id, Reason.MAX_RUNTIME, PLANNER)
     for batch in (None, 1, 1, 5):
         assert (await rows.report(started, batch)).stop_reason is Reason.MAX_RUNTIME
 
@@ -180,9 +182,7 @@ async def test_an_old_attempt_is_over_and_nothing_of_it_is_stored(successor: str
 
     for batch in (None, 1, 2, 3):
         async with rows.sessions.begin() as session:
-            receipt = await put(session, started, batch) if batch else await attempts.accept(
-                session, started.attempt_id, started.token, started.nonce, None
-            )  # fmt: skip
+            receipt = await (put(session, started, batch) if batch else attempts.accept(session, started.claim, None))
         assert receipt == Receipt(Standing.OVER, expected_batch=2)
     assert await stored(rows) == [(1, 1)]
     assert await rows.snapshot(started.simulation_id) == before  # not even a heartbeat
@@ -246,8 +246,8 @@ async def test_a_batch_can_not_slip_in_while_the_successor_begins(rows: Rows, ot
     machine_id = await rows.machine()
     async with rows.sessions.begin() as report, other_sessions() as planner:
         assert await lose(planner, started)
-        assignment = lifecycle.Assignment(machine_id, "m", None, (), Decimal(0), Decimal(1), "USD")
-        assert await lifecycle.assign(planner, started.simulation_id, 1, assignment, PLANNER)
+        assignment = Assignment(machine_id, "m", None, (), Decimal(0), Decimal(1), "USD")
+        assert await assign(planner, started.simulation_id, 1, assignment, PLANNER)
         pid = await rows.pid(report)
         reporting = asyncio.create_task(put(report, started, 1))
         await rows.until_blocked(pid)
@@ -265,7 +265,7 @@ async def test_an_exit_and_a_loss_at_once_end_the_attempt_once_and_never_deadloc
             await lifecycle.lock(session, started.simulation_id)
             if not (await put(session, started, 1)).stored:
                 return False
-            return await lifecycle.end(session, started.simulation_id, 1, Ending(Reason.COMPLETED), PLANNER)
+            return await end(session, started.simulation_id, 1, Ending(Reason.COMPLETED), PLANNER)
 
     async def give_up(started: Started) -> bool:
         async with other_sessions.begin() as session:
@@ -326,7 +326,7 @@ async def test_points_alone_of_an_old_attempt_or_with_another_token_are_not_let_
 async def test_points_alone_are_told_that_they_are_to_stop_and_why(rows: Rows) -> None:
     started = await rows.start()
     async with rows.sessions.begin() as session:
-        await lifecycle.want_stop(session, started.simulation_id, Reason.MAX_RUNTIME, PLANNER)
+        await stop(session, started.simulation_id, Reason.MAX_RUNTIME, PLANNER)
     receipt = await take_in(rows.sessions, started, 1)
     assert receipt is not None
     assert receipt.stop_reason is Reason.MAX_RUNTIME
@@ -361,9 +361,7 @@ async def test_points_alone_wait_for_the_end_of_their_attempt(
     started = await rows.start()
     async with driver_of(rows.sessions) as driver, other_sessions() as loss:
         assert await lose(loss, started)
-        reporting = asyncio.create_task(
-            convergence.take_in(driver, started.attempt_id, started.token, started.nonce, 1, POINT)
-        )
+        reporting = asyncio.create_task(convergence.take_in(driver, started.claim, 1, POINT))
         await rows.until_blocked(driver.get_server_pid())
         await (loss.commit() if is_lost else loss.rollback())
         assert (await reporting is None) == is_lost
@@ -377,11 +375,11 @@ async def test_a_hello_in_the_midst_of_its_own_first_report_came_before_it(
     started = await rows.start()
     await rows.query("UPDATE attempts SET nonce = NULL WHERE id = :id", id=started.attempt_id)
 
-    async def hello() -> None:
+    async def greet() -> None:
         async with other_sessions.begin() as session:
-            await attempts.hello(session, started.attempt_id, started.token, started.nonce)
+            await hello(session, started.claim)
 
     async with rows.sessions.begin() as session:
-        interrupted: Any = Interrupted(session, hello)
-        receipt = await attempts.accept(interrupted, started.attempt_id, started.token, started.nonce, 1)
+        interrupted: Any = Interrupted(session, greet)
+        receipt = await attempts.accept(interrupted, started.claim, 1)
     assert (receipt.standing, receipt.stored, receipt.expected_batch) == (Standing.CURRENT, True, 2)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from db import health_queries
+from db import health_queries, leader
 
 Rows = Any  # the fixture of conftest.py
 LEASE = timedelta(seconds=30)
@@ -58,6 +58,6 @@ async def test_the_rows_are_counted_by_what_they_say(rows: Rows) -> None:
 async def test_an_empty_installation_says_nothing(rows: Rows) -> None:
     async with rows.sessions() as session:
         found = await health_queries.read(session, LEASE)
-        assert await health_queries.find_leader(session) is None
+        assert await leader.find_leader(session) is None
         assert await health_queries.from_the_future(session) == 0
     assert not any((found.queue, found.active, found.machines, found.price_per_hour, found.lost_attempts))

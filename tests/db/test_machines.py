@@ -14,10 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from db import events, lifecycle, machines
 from db.errors import NotFound, Refusal, Taken, WrongState
 from db.events import Actor
-from db.lifecycle import Assignment
 from db.machines import Declared, Filter, Usage
 from db.models import Machine
 from db.states import MachineState, Reason
+from transitions.assign import Assignment, assign
 
 Rows = Any  # the fixture of conftest.py
 Sessions = async_sessionmaker[AsyncSession]
@@ -254,7 +254,7 @@ async def test_what_ran_on_a_deleted_machine_keeps_its_name(rows: Rows) -> None:
 async def test_a_machine_that_is_deleted_while_work_is_assigned_to_it_never_gets_it(
     rows: Rows, other_sessions: Sessions
 ) -> None:
-    async def assign(simulation_id: int, machine_id: int) -> bool:
+    async def try_to_assign(simulation_id: int, machine_id: int) -> bool:
         """As the planner does: the simulation's lock, the machine's, and a look."""
         async with other_sessions.begin() as session:
             await lifecycle.lock(session, simulation_id)
@@ -262,7 +262,7 @@ async def test_a_machine_that_is_deleted_while_work_is_assigned_to_it_never_gets
             if machine is None:
                 return False
             assignment = Assignment(machine.id, machine.name, None, (), Decimal(0), Decimal(1), "USD")
-            return await lifecycle.assign(session, simulation_id, 0, assignment, OWNER) is not None
+            return await assign(session, simulation_id, 0, assignment, OWNER) is not None
 
     async def try_to_delete(machine_id: int) -> bool:
         try:
@@ -274,7 +274,7 @@ async def test_a_machine_that_is_deleted_while_work_is_assigned_to_it_never_gets
     for _ in range(10):
         machine_id = await rows.machine()
         simulation_id = await rows.simulation(machine_id=machine_id)  # it asks for this very machine
-        assigned, deleted = await asyncio.gather(assign(simulation_id, machine_id), try_to_delete(machine_id))
+        assigned, deleted = await asyncio.gather(try_to_assign(simulation_id, machine_id), try_to_delete(machine_id))
         assert assigned != deleted
 
 

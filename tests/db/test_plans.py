@@ -18,8 +18,10 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from db import attempts, convergence, events, health_queries, simulations, watch_leases
+from db.attempts import Claim
 from db.connection import Driver, driver_of
 from db.convergence import START, Column
+from transitions.begin import hello
 
 Rows = Any  # the fixture of conftest.py
 
@@ -60,6 +62,10 @@ class Filled:
     running: int  # a running simulation
     attempt: int  # its attempt
     token: bytes
+
+    @property
+    def claim(self) -> Claim:
+        return Claim(self.attempt, self.token, "nonce")
 
     async def plans_of(self, verb: Callable[[AsyncSession], Awaitable[object]]) -> list[Any]:
         """Run a verb, and explain each statement that it sent."""
@@ -123,7 +129,7 @@ def assert_by_index(plans: list[Any], *expected: str, hot: tuple[str, ...] = HOT
 
 async def test_accepting_a_batch_looks_up_two_rows(filled: Filled) -> None:
     async def accept(session: AsyncSession) -> None:
-        assert (await attempts.accept(session, filled.attempt, filled.token, "nonce", 1)).stored
+        assert (await attempts.accept(session, filled.claim, 1)).stored
 
     plans = await filled.plans_of(accept)
     assert len(plans) == 1  # one statement: fence, order, idempotency and heartbeat
@@ -133,7 +139,7 @@ async def test_accepting_a_batch_looks_up_two_rows(filled: Filled) -> None:
 
 async def test_a_heartbeat_looks_up_two_rows(filled: Filled) -> None:
     async def heartbeat(session: AsyncSession) -> None:
-        receipt = await attempts.accept(session, filled.attempt, filled.token, "nonce", None)
+        receipt = await attempts.accept(session, filled.claim, None)
         assert receipt.standing is attempts.Standing.CURRENT
 
     plans = await filled.plans_of(heartbeat)
@@ -146,18 +152,18 @@ async def test_an_old_attempt_is_turned_away_by_index(filled: Filled) -> None:
 
     async def knock(session: AsyncSession) -> None:
         [row] = await filled.rows.query("SELECT token_digest FROM attempts WHERE id = :id", id=ended)
-        receipt = await attempts.accept(session, ended, row["token_digest"], "nonce", 1)
+        receipt = await attempts.accept(session, Claim(ended, row["token_digest"], "nonce"), 1)
         assert receipt.standing is attempts.Standing.OVER
 
     assert_by_index(await filled.plans_of(knock))
 
 
 async def test_a_hello_looks_up_its_rows(filled: Filled) -> None:
-    async def hello(session: AsyncSession) -> None:
-        greeting = await attempts.hello(session, filled.attempt, filled.token, "nonce")
+    async def greet(session: AsyncSession) -> None:
+        greeting = await hello(session, filled.claim)
         assert greeting.standing is attempts.Standing.CURRENT
 
-    assert_by_index(await filled.plans_of(hello), "pk_simulations")
+    assert_by_index(await filled.plans_of(greet), "pk_simulations")
 
 
 async def test_what_was_deleted_is_looked_up_in_the_audit_by_object(filled: Filled) -> None:
@@ -188,7 +194,7 @@ async def test_taking_points_in_is_one_statement_that_looks_up_two_rows(filled: 
 
     async def put(driver: Driver) -> None:
         columns = {"loss": POINT, "b": POINT}
-        assert await convergence.take_in(driver, filled.attempt, filled.token, "nonce", 99, columns) is not None
+        assert await convergence.take_in(driver, filled.claim, 99, columns) is not None
 
     [plan] = await filled.plans_of_driver(put, "UPDATE attempts")
     assert_by_index([plan], "pk_simulations")
@@ -222,7 +228,7 @@ async def test_the_end_of_a_log_is_one_seek_from_behind(filled: Filled) -> None:
 
 async def test_the_silent_are_found_among_the_open_ones_only(filled: Filled) -> None:
     async def find(session: AsyncSession) -> None:
-        found = await attempts.find_silent(session, LEASE, attempts.coverage_gap(LEASE))
+        found = await attempts.find_quiet(session, LEASE)
         assert len(found) == 50
 
     plans = await filled.plans_of(find)
@@ -262,7 +268,7 @@ async def test_leases_end_and_are_looked_up_by_index(filled: Filled) -> None:
 
 async def test_the_unwatched_are_found_among_the_attended_on_machines_only(filled: Filled) -> None:
     async def find(session: AsyncSession) -> None:
-        assert len(await watch_leases.find_unwatched(session, attempts.coverage_gap(LEASE))) == 50
+        assert len(await watch_leases.find_unwatched(session)) == 50
 
     plans = await filled.plans_of(find)
     assert_by_index(plans, "ix_simulations_attended", "pk_watchers", hot=WITH_WATCHERS)

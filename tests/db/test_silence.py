@@ -15,12 +15,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import attempts
+from policy.retry import coverage_gap, is_silent
 
 Rows = Any  # the fixture of conftest.py
 Sessions = async_sessionmaker[AsyncSession]
 
 LEASE = timedelta(seconds=30)
-GAP = attempts.coverage_gap(LEASE)
+GAP = coverage_gap(LEASE)
 
 
 async def beat(rows: Rows, *roles: str) -> None:
@@ -50,7 +51,15 @@ async def listen_for(rows: Rows, period: timedelta, *, roles: Sequence[str] = ("
 
 async def silent(rows: Rows) -> list[int]:
     async with rows.sessions() as session:
-        return [each.id for each in await attempts.find_silent(session, LEASE, GAP)]
+        listening = await attempts.listening(session)
+        quiet = await attempts.find_quiet(session, LEASE)
+        return [each.id for each in quiet if is_silent(each.heartbeat_at, listening, LEASE)]
+
+
+async def still_silent(session: AsyncSession, attempt_id: int) -> bool:
+    """Look again under lock."""
+    attempt = await attempts.lock(session, attempt_id)
+    return attempt is not None and is_silent(attempt.heartbeat_at, await attempts.listening(session), LEASE)
 
 
 async def test_an_attempt_that_nobody_heard_for_a_whole_lease_is_silent(rows: Rows) -> None:
@@ -62,8 +71,8 @@ async def test_an_attempt_that_nobody_heard_for_a_whole_lease_is_silent(rows: Ro
     await listen_for(rows, LEASE * 0.2)
     assert await silent(rows) == [started.attempt_id]
     async with rows.sessions.begin() as session:
-        assert await attempts.is_still_silent(session, started.attempt_id, LEASE)
-        assert not await attempts.is_still_silent(session, talkative.attempt_id, LEASE)
+        assert await still_silent(session, started.attempt_id)
+        assert not await still_silent(session, talkative.attempt_id)
 
 
 async def test_one_that_was_heard_meanwhile_is_no_longer_silent(rows: Rows) -> None:
@@ -73,7 +82,7 @@ async def test_one_that_was_heard_meanwhile_is_no_longer_silent(rows: Rows) -> N
     assert await silent(rows) == [started.attempt_id]
     await rows.report(started, None)
     async with rows.sessions.begin() as session:
-        assert not await attempts.is_still_silent(session, started.attempt_id, LEASE)
+        assert not await still_silent(session, started.attempt_id)
 
 
 async def test_an_ended_attempt_is_never_silent(rows: Rows) -> None:
@@ -83,7 +92,7 @@ async def test_an_ended_attempt_is_never_silent(rows: Rows) -> None:
     await listen_for(rows, LEASE * 2)
     assert await silent(rows) == []
     async with rows.sessions.begin() as session:
-        assert not await attempts.is_still_silent(session, started.attempt_id, LEASE)
+        assert not await still_silent(session, started.attempt_id)
 
 
 @pytest.mark.parametrize("there", ["", "graph", "scheduler"])

@@ -12,14 +12,14 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm.exc import DetachedInstanceError
 
-from db import convergence, events, lifecycle, logs, machines, projects, simulations
+from db import convergence, events, logs, machines, projects, simulations
 from db.convergence import Column
 from db.errors import NotFound, Taken, WrongState
 from db.events import Actor
-from db.lifecycle import Ending
 from db.logs import Chunk
 from db.simulations import Command, Filter, Sort
 from db.states import LogStream, Reason, SimulationState
+from transitions.cancel import cancel as cancel_simulation
 
 Rows = Any  # the fixture of conftest.py
 Sessions = async_sessionmaker[AsyncSession]
@@ -258,66 +258,11 @@ async def test_lists_leave_in_the_database_what_may_be_long(rows: Rows) -> None:
 # --- cancelled, repeated, deleted ------------------------------------------------------------------------------
 
 
-async def cancel(rows: Rows, simulation_id: int) -> str:
-    async with rows.sessions.begin() as session:
-        return (await simulations.cancel(session, simulation_id, OTHER)).state.value
-
-
-async def test_what_waits_is_cancelled_at_once(rows: Rows) -> None:
-    simulation_id = await rows.simulation()
-    assert await cancel(rows, simulation_id) == "CANCELLED"
-    assert await cancel(rows, simulation_id) == "CANCELLED"  # asking again changes nothing
-    assert await kinds(rows, simulation_id) == ["QUEUED", "CANCELLED"]
-    simulation = await rows.get(simulation_id)
-    assert (simulation.reason, simulation.stop_wanted_by) == (Reason.CANCELLED, "other")
-    assert simulation.finished_at is not None
-
-
-async def test_what_is_on_a_machine_is_asked_to_stop_once(rows: Rows) -> None:
-    assigned = await rows.simulation()
-    await rows.assign(assigned)
-    running = (await rows.start()).simulation_id
-    for simulation_id, state in ((assigned, "STARTING"), (running, "RUNNING")):
-        assert await cancel(rows, simulation_id) == state
-        wanted_at = (await rows.get(simulation_id)).stop_wanted_at
-        assert await cancel(rows, simulation_id) == state
-        simulation = await rows.get(simulation_id)
-        assert (simulation.stop_wanted_at, simulation.stop_reason) == (wanted_at, Reason.CANCELLED)
-        assert (await kinds(rows, simulation_id)).count("STOP_WANTED") == 1
-
-
-@pytest.mark.parametrize(("reason", "said"), [(Reason.COMPLETED, "FINISHED, COMPLETED"), (Reason.EXIT_CODE, "FAILED")])
-async def test_what_has_ended_otherwise_can_not_be_cancelled(reason: Reason, said: str, rows: Rows) -> None:
-    started = await rows.start()
-    await rows.end(started.simulation_id, 1, reason)
-    before = await rows.snapshot(started.simulation_id)
-    with pytest.raises(WrongState, match=said):
-        await cancel(rows, started.simulation_id)
-    assert await rows.snapshot(started.simulation_id) == before
-
-
 async def test_what_is_not_there_can_be_neither_cancelled_nor_repeated_nor_deleted(rows: Rows) -> None:
-    for verb in (simulations.cancel, simulations.repeat, simulations.delete_ended):
+    for verb in (cancel_simulation, simulations.repeat, simulations.delete_ended):
         async with rows.sessions.begin() as session:
             with pytest.raises(NotFound):
                 await verb(session, 999, OTHER)
-
-
-async def test_a_cancel_that_meets_an_assignment_is_one_or_the_other(rows: Rows, other_sessions: Sessions) -> None:
-    machine_id = await rows.machine()
-    assignment = lifecycle.Assignment(machine_id, "m", None, (), Decimal(0), Decimal(1), "USD")
-
-    async def assign(simulation_id: int) -> int | None:
-        async with other_sessions.begin() as session:
-            return await lifecycle.assign(session, simulation_id, 0, assignment, SOMEBODY)
-
-    for _ in range(10):
-        simulation_id = await rows.simulation()
-        state, attempt_id = await asyncio.gather(cancel(rows, simulation_id), assign(simulation_id))
-        simulation = await rows.get(simulation_id)
-        assert (state == "CANCELLED") == (attempt_id is None)
-        assert simulation.state == state
-        assert simulation.stop_reason is Reason.CANCELLED  # nobody's wish is lost
 
 
 @pytest.mark.parametrize("reason", [Reason.COMPLETED, Reason.CANCELLED, Reason.EXIT_CODE])
@@ -370,7 +315,7 @@ async def test_what_is_deleted_while_it_is_repeated_is_gone_or_stays_until_it_is
 
     for _ in range(10):
         simulation_id = await rows.simulation()
-        await cancel(rows, simulation_id)
+        await rows.cancel(simulation_id)
         repeated, _ = await asyncio.gather(repeat(simulation_id), delete(simulation_id))
         assert await rows.value("SELECT count(*) FROM simulations WHERE state = 'QUEUED'") == repeated
         await rows.query("DELETE FROM simulations")
@@ -474,16 +419,8 @@ async def test_notes_about_the_whole_queue_and_cancels_of_it_never_deadlock(
     async def cancel_all() -> None:
         for each in ids:
             async with other_sessions.begin() as session:
-                await simulations.cancel(session, each, OTHER)
+                await cancel_simulation(session, each, OTHER)
 
     await asyncio.gather(note(ids), note(ids[::-1]), cancel_all(), note(ids[5:] + ids[:5]))
     assert {await rows.state(each) for each in ids} == {"CANCELLED"}
     assert await rows.value("SELECT count(*) FROM simulations WHERE waiting IS NOT NULL") == 0
-
-
-async def test_what_was_lost_while_unwanted_ends_cancelled(rows: Rows) -> None:
-    started = await rows.start()
-    await cancel(rows, started.simulation_id)
-    async with rows.sessions.begin() as session:
-        assert await lifecycle.end(session, started.simulation_id, 1, Ending(Reason.CANCELLED, "Lost."), OTHER)
-    assert await cancel(rows, started.simulation_id) == "CANCELLED"

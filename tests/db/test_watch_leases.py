@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import lifecycle, simulations, watch_leases
+from db import attempts, simulations, watch_leases
 from db.states import Reason
+from policy.retry import is_unwatched
+from transitions.cancel import cancel as cancel_simulation
+from transitions.stop import stop
 
 Rows = Any  # the fixture of conftest.py
 
@@ -36,9 +39,14 @@ async def watched(rows: Rows, *ids: int) -> frozenset[int]:
 
 async def unwatched(rows: Rows) -> list[int]:
     async with rows.sessions() as session:
-        found = list(await watch_leases.find_unwatched(session, GAP))
+        listening = await attempts.listening(session)
+        found = [
+            each.simulation_id
+            for each in await watch_leases.find_unwatched(session)
+            if is_unwatched(each.present_since, each.grace, listening, LEASE)
+        ]
         for each in found:
-            assert await watch_leases.is_still_unwatched(session, each, GAP)
+            assert await watch_leases.still_unwatched(session, each) is not None
         return found
 
 
@@ -130,7 +138,7 @@ async def test_a_deleted_simulation_takes_its_leases_with_it(rows: Rows) -> None
     simulation_id = await attended(rows)
     await keep(rows, "a", simulation_id)
     async with rows.sessions.begin() as session:
-        await simulations.cancel(session, simulation_id, rows.somebody)
+        await cancel_simulation(session, simulation_id, rows.somebody)
         await simulations.delete_ended(session, simulation_id, rows.somebody)
     assert await rows.query("SELECT * FROM watchers") == []
 
@@ -197,7 +205,7 @@ async def test_only_attended_ones_on_a_machine_that_nobody_wants_stopped_are_fou
         await ago(rows, 2 * GRACE, each)
     assert await unwatched(rows) == [alone]
     async with rows.sessions.begin() as session:
-        assert await lifecycle.want_stop(session, alone, Reason.UNWATCHED, rows.somebody)
+        assert await stop(session, alone, Reason.UNWATCHED, rows.somebody)
     assert await unwatched(rows) == []
 
 
@@ -222,7 +230,7 @@ async def test_leases_are_forgotten_with_the_end_of_their_simulation_or_after_th
     await leave(rows, "b", goes_on)
     await rows.query("UPDATE watchers SET watched_until = now() - interval '25 hours' WHERE watcher = 'c'")
     async with rows.sessions.begin() as session:
-        await simulations.cancel(session, ends, rows.somebody)
+        await cancel_simulation(session, ends, rows.somebody)
         await sweep(session)
     left = await rows.query("SELECT simulation_id, watcher FROM watchers ORDER BY watcher")
     assert [(row["simulation_id"], row["watcher"]) for row in left] == [(goes_on, "a"), (goes_on, "b")]
@@ -265,6 +273,6 @@ async def test_a_key_that_was_used_before_there_were_attended_ones_is_still_the_
 async def test_a_repeated_simulation_is_attended_as_the_old_one_was(rows: Rows) -> None:
     old = await attended(rows)
     async with rows.sessions.begin() as session:
-        await simulations.cancel(session, old, rows.somebody)
+        await cancel_simulation(session, old, rows.somebody)
         new = await simulations.repeat(session, old, rows.somebody)
     assert (new.attended, new.attended_grace) == (True, GRACE)

@@ -29,10 +29,9 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from websockets.asyncio.client import ClientConnection, connect
 
-from db import attempts, lifecycle, machines, public_ids
+from db import attempts, machines, public_ids
 from db.connection import Sessions
 from db.events import PLANNER, Actor
-from db.lifecycle import Assignment, Ending
 from db.models import Base
 from db.states import Reason
 from graph.context import Context
@@ -42,6 +41,8 @@ from graph.live.hub import Hub
 from graph.schema import build_schema
 from graph.server import Server, build_config
 from settings import Settings
+from transitions.assign import Assignment, assign
+from transitions.settle import Ending, end
 
 PATIENCE_SECONDS = 20  # a bound for what takes milliseconds: the machine may be busy
 HOST = "host-1"
@@ -398,7 +399,7 @@ class World:
         async with self.sessions.begin() as session:
             fence = await session.scalar(text("SELECT attempt FROM simulations WHERE id = :id"), {"id": number})
             assignment = Assignment(machine_id, f"machine-{machine_id}", host, (), Decimal(0), Decimal(1), "USD")
-            attempt_id = await lifecycle.assign(session, number, fence, assignment, PLANNER)
+            attempt_id = await assign(session, number, fence, assignment, PLANNER)
             assert attempt_id is not None
             assert await attempts.claim_launch(session, attempt_id, sha256(token.encode()).digest())
             await attempts.note_launched(session, attempt_id)
@@ -429,7 +430,7 @@ class World:
         async with self.sessions.begin() as session:
             ending, again = Ending(Reason.MACHINE_LOST), timedelta(0)
             number = number_of(supervisor.simulation_id)
-            assert await lifecycle.end(session, number, attempt, ending, PLANNER, retry_after=again)
+            assert await end(session, number, attempt, ending, PLANNER, retry_after=again)
 
     async def cancel(self, simulation_id: str) -> Any:
         return await self.api.data(

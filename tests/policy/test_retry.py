@@ -1,19 +1,49 @@
-"""What happens after an attempt has ended, and when one is lost."""
+"""What happens after an attempt has ended, what its exit means, when it is lost, and when it is to be stopped."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+import re
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policy.retry import Ended, Final, Retry, after_attempt, lost
+from cli.arguments import Retryable
+from policy.retry import (
+    LEAVING,
+    MOST_BACKOFFS,
+    OVERTIME,
+    RETRYABLE,
+    Ended,
+    Exit,
+    Final,
+    Meaning,
+    Retry,
+    after_attempt,
+    beat_period,
+    coverage_gap,
+    has_outstayed,
+    heard_since,
+    ignores_stop,
+    is_lost,
+    is_overdue,
+    is_unwatched,
+    meaning_of,
+)
 
 BACKOFF = timedelta(seconds=5)
-LONGEST = timedelta(minutes=8)
+LONGEST = MOST_BACKOFFS * BACKOFF
 LEASE = timedelta(seconds=30)
+NOTHING = timedelta(0)
 LONG = timedelta(hours=1)
+GRACE = timedelta(seconds=10)
+MOMENT = timedelta(microseconds=1)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ROOT = Path(__file__).resolve().parents[2]
 reasons = st.sampled_from(["COMPLETED", "CANCELLED", "EXIT_CODE", "LAUNCH_ERROR", "MACHINE_LOST", "MAX_RUNTIME"])
 
 
@@ -26,7 +56,7 @@ def decide(
     stop_wanted: str | None = None,
 ) -> Retry | Final:
     ended = Ended(reason, attempts_made, max_retries, frozenset(retry_on), stop_wanted)
-    return after_attempt(ended, backoff=BACKOFF, longest=LONGEST)
+    return after_attempt(ended, backoff=BACKOFF)
 
 
 def test_without_retries_the_reason_of_the_attempt_is_that_of_the_simulation() -> None:
@@ -34,8 +64,18 @@ def test_without_retries_the_reason_of_the_attempt_is_that_of_the_simulation() -
 
 
 def test_one_retry_means_two_attempts() -> None:
-    assert decide("MACHINE_LOST", attempts_made=1, max_retries=1, retry_on=("MACHINE_LOST",)) == Retry(BACKOFF)
+    assert decide("MACHINE_LOST", attempts_made=1, max_retries=1, retry_on=("MACHINE_LOST",)) == Retry(NOTHING)
     assert decide("MACHINE_LOST", attempts_made=2, max_retries=1, retry_on=("MACHINE_LOST",)) == Final("MACHINE_LOST")
+
+
+def test_the_first_retry_after_a_lost_machine_waits_for_nothing_and_later_ones_do() -> None:
+    lost_again = [decide("MACHINE_LOST", attempts_made=n, max_retries=9, retry_on=("MACHINE_LOST",)) for n in (1, 2, 3)]
+    assert lost_again == [Retry(NOTHING), Retry(2 * BACKOFF), Retry(4 * BACKOFF)]
+
+
+@pytest.mark.parametrize("reason", ["MAX_RUNTIME", "UNWATCHED", "CANCELLED", "COMPLETED"])
+def test_what_is_not_retryable_is_not_retried_even_if_it_was_chosen(reason: str) -> None:
+    assert decide(reason, max_retries=5, retry_on=(reason,)) == Final(reason)
 
 
 def test_only_the_reasons_that_were_chosen_are_retried() -> None:
@@ -65,7 +105,7 @@ def test_a_stop_for_another_reason_than_cancel_keeps_its_reason() -> None:
 
 def test_the_pause_doubles_up_to_the_longest() -> None:
     pauses = [decide("EXIT_CODE", attempts_made=n, max_retries=9, retry_on=("EXIT_CODE",)) for n in range(1, 10)]
-    seconds = [5, 10, 20, 40, 80, 160, 320, 480, 480]
+    seconds = [5, 10, 20, 40, 80, 160, 320, 500, 500]
     assert pauses == [Retry(timedelta(seconds=each)) for each in seconds]
 
 
@@ -73,15 +113,14 @@ def test_the_pause_doubles_up_to_the_longest() -> None:
 @given(
     attempts=st.integers(1, 10**9),
     backoff=st.timedeltas(timedelta(0), timedelta(days=1)),
-    longest=st.timedeltas(timedelta(0), timedelta(days=100)),
 )
 def test_no_number_of_attempts_makes_the_pause_overflow_or_longer_than_the_longest(
-    attempts: int, backoff: timedelta, longest: timedelta
+    attempts: int, backoff: timedelta
 ) -> None:
     ended = Ended("EXIT_CODE", attempts, attempts, frozenset({"EXIT_CODE"}), None)
-    decision = after_attempt(ended, backoff=backoff, longest=longest)
+    decision = after_attempt(ended, backoff=backoff)
     assert isinstance(decision, Retry)
-    assert min(backoff, longest) <= decision.after <= longest
+    assert backoff <= decision.after <= MOST_BACKOFFS * backoff
 
 
 @settings(deadline=None)
@@ -89,7 +128,7 @@ def test_no_number_of_attempts_makes_the_pause_overflow_or_longer_than_the_longe
 def test_there_are_never_more_attempts_than_one_and_the_retries(
     reason: str, attempts: int, retries: int, retry_on: frozenset[str], stop: str | None
 ) -> None:
-    decision = after_attempt(Ended(reason, attempts, retries, retry_on, stop), backoff=BACKOFF, longest=LONGEST)
+    decision = after_attempt(Ended(reason, attempts, retries, retry_on, stop), backoff=BACKOFF)
     if isinstance(decision, Retry):
         assert attempts <= retries
         assert reason in retry_on
@@ -98,17 +137,139 @@ def test_there_are_never_more_attempts_than_one_and_the_retries(
         assert decision.reason in (reason, stop)
 
 
+# --- silence and losses ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Beats:
+    covered_since: datetime
+    beat_at: datetime
+
+
+@dataclass(frozen=True)
+class Listening:
+    now: datetime
+    graph: Beats | None
+    scheduler: Beats | None
+
+
+def listening(graph: timedelta | None = LONG, scheduler: timedelta | None = LONG) -> Listening:
+    """Both roles beat without a gap for so long; None: not now."""
+    return Listening(NOW, *(Beats(NOW - each, NOW) if each is not None else None for each in (graph, scheduler)))
+
+
+def lost(silent_for: timedelta, *covered: timedelta | None, host_lives: bool = False) -> bool:
+    return is_lost(NOW - silent_for, listening(*covered), LEASE, host_lives=host_lives)
+
+
 def test_silence_for_more_than_a_lease_that_was_listened_to_means_lost() -> None:
-    assert lost(LEASE + timedelta(seconds=1), LEASE, LONG, LONG)
-    assert lost(LEASE + timedelta(seconds=1), LEASE, LEASE, LEASE)
+    assert lost(LEASE + MOMENT)
+    assert lost(LEASE + MOMENT, LEASE, LEASE)
 
 
 def test_silence_for_just_a_lease_does_not() -> None:
-    assert not lost(LEASE, LEASE, LONG, LONG)
-    assert not lost(timedelta(seconds=-5), LEASE, LONG, LONG)
+    assert not lost(LEASE)
+    assert not lost(timedelta(seconds=-5))
 
 
 @pytest.mark.parametrize("covered", [None, timedelta(0), LEASE - timedelta(microseconds=1)])
 def test_nobody_is_lost_while_nobody_listened_for_a_whole_lease(covered: timedelta | None) -> None:
-    assert not lost(LONG, LEASE, covered, LONG)
-    assert not lost(LONG, LEASE, LONG, covered)
+    assert not lost(LONG, covered, LONG)
+    assert not lost(LONG, LONG, covered)
+
+
+def test_a_role_that_has_missed_its_last_beats_does_not_listen_now() -> None:
+    gone = Beats(NOW - LONG, NOW - coverage_gap(LEASE) - MOMENT)
+    assert heard_since(replace(listening(), scheduler=gone), LEASE) is None
+    assert not is_lost(NOW - LONG, replace(listening(), graph=gone), LEASE, host_lives=False)
+
+
+def test_where_the_hosts_own_scheduler_lives_it_has_another_lease_to_prove_the_loss() -> None:
+    assert not lost(2 * LEASE, host_lives=True)
+    assert lost(2 * LEASE + MOMENT, host_lives=True)
+    assert not lost(LONG, 2 * LEASE - MOMENT, LONG, host_lives=True)
+
+
+def test_a_role_beats_three_times_in_the_silence_that_breaks_its_cover() -> None:
+    assert coverage_gap(LEASE) / beat_period(LEASE) == pytest.approx(3)
+    assert coverage_gap(LEASE) == LEASE / 3
+
+
+# --- stops -----------------------------------------------------------------------------------------------------
+
+
+def test_overdue_is_what_exceeds_limit_grace_and_the_difference_of_clocks() -> None:
+    just = timedelta(minutes=10) + GRACE + OVERTIME
+
+    def overdue(ran: timedelta, heard: Listening) -> bool:
+        return is_overdue(NOW - ran, timedelta(minutes=10), heard, LEASE, GRACE)
+
+    assert not overdue(just, listening())
+    assert overdue(just + MOMENT, listening())
+    assert overdue(just + MOMENT, listening(graph=None)), "no report is needed to count time"
+    assert not overdue(just + MOMENT, listening(scheduler=None))
+    assert not overdue(LONG, listening(scheduler=just)), "time before the last gap of the scheduler does not count"
+
+
+def test_unwatched_is_what_had_no_subscriber_for_its_grace_in_which_it_could_have_had_one() -> None:
+    def unwatched(since: timedelta, heard: Listening) -> bool:
+        return is_unwatched(NOW - since, GRACE, heard, LEASE)
+
+    assert not unwatched(GRACE, listening())
+    assert unwatched(GRACE + MOMENT, listening())
+    assert unwatched(GRACE + MOMENT, listening(scheduler=None))
+    assert not unwatched(GRACE + MOMENT, listening(graph=None))
+    assert not unwatched(LONG, listening(graph=GRACE)), "no graph process was there to subscribe to"
+
+
+def test_a_stop_is_ignored_after_the_grace_and_a_lease_in_which_it_could_be_received() -> None:
+    def ignores(since: timedelta | None, heard: Listening) -> bool:
+        return ignores_stop(NOW - since if since is not None else None, heard, LEASE, GRACE)
+
+    assert not ignores(None, listening())
+    assert not ignores(GRACE + LEASE, listening())
+    assert ignores(GRACE + LEASE + MOMENT, listening())
+    assert not ignores(LONG, listening(graph=GRACE + LEASE)), "reports could not come in before"
+    assert not ignores(LONG, listening(scheduler=None))
+
+
+def test_what_was_lost_outstays_at_once_and_what_ended_otherwise_after_time_to_leave() -> None:
+    assert has_outstayed("MACHINE_LOST", NOW, NOW, GRACE)
+    assert not has_outstayed("COMPLETED", NOW - GRACE - LEAVING, NOW, GRACE)
+    assert has_outstayed("COMPLETED", NOW - GRACE - LEAVING - MOMENT, NOW, GRACE)
+
+
+# --- what an exit means ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("exit_", "stop", "meaning"),
+    [
+        (Exit(0), None, Meaning("COMPLETED", None, 0, None)),
+        (Exit(0), "CANCELLED", Meaning("COMPLETED", None, 0, None)),
+        (Exit(3), None, Meaning("EXIT_CODE", "It ended with exit code 3.", 3, None)),
+        (Exit(3, message="Out of memory."), None, Meaning("EXIT_CODE", "Out of memory.", 3, None)),
+        (Exit(None, 9), None, Meaning("EXIT_CODE", "It was ended by signal 9 (SIGKILL).", None, 9)),
+        (Exit(None, 99), None, Meaning("EXIT_CODE", "It was ended by signal 99 (unknown).", None, 99)),
+        (Exit(None, 15, "CANCELLED"), "CANCELLED", Meaning("CANCELLED", None, None, 15)),
+        (Exit(None, 15, "CANCELLED"), None, Meaning("EXIT_CODE", "It was ended by signal 15 (SIGTERM).", None, 15)),
+        (Exit(0, None, "MAX_RUNTIME", "Too long."), None, Meaning("MAX_RUNTIME", "Too long.", 0, None)),
+        (Exit(0, None, "MACHINE_LOST"), None, Meaning("MACHINE_LOST", None, 0, None)),
+        (Exit(1, 2, "LAUNCH_ERROR", "No such file."), None, Meaning("LAUNCH_ERROR", "No such file.", None, None)),
+        (Exit(0, None, "COMPLETED"), None, Meaning("COMPLETED", None, 0, None)),
+        (Exit(None, None, "anything"), None, Meaning("EXIT_CODE", "It ended with exit code None.", None, None)),
+    ],
+)
+def test_an_exit_means(exit_: Exit, stop: str | None, meaning: Meaning) -> None:
+    assert meaning_of(exit_, stop) == meaning
+
+
+# --- the list that three places show ---------------------------------------------------------------------------
+
+
+def test_command_line_and_page_offer_what_may_be_retried_and_nothing_else() -> None:
+    assert get_args(Retryable) == RETRYABLE
+    page = (ROOT / "web/src/submit/draft.svelte.ts").read_text(encoding="utf-8")
+    listed = re.search(r"RETRYABLE: readonly Retryable\[\] = \[(.*?)\]", page)
+    assert listed is not None
+    assert tuple(re.findall(r"[A-Z_]+", listed[1])) == RETRYABLE

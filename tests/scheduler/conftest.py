@@ -12,11 +12,14 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import attempts, events, machines, simulations
+from db.attempts import Claim
 from db.events import Actor
 from db.models import Attempt, Event, Project, Simulation
 from db.simulations import Wanted
 from runner.base import DiscoveredMachine, Launch, Liveness
 from settings import Settings
+from transitions.begin import hello
+from transitions.cancel import cancel as cancel_simulation
 
 SOMEBODY = Actor("somebody")
 HOST = "host-1"
@@ -60,7 +63,7 @@ class World:
 
     async def cancel(self, simulation_id: int) -> None:
         async with self.sessions.begin() as session:
-            await simulations.cancel(session, simulation_id, SOMEBODY)
+            await cancel_simulation(session, simulation_id, SOMEBODY)
 
     async def get(self, simulation_id: int) -> Simulation:
         async with self.sessions() as session:
@@ -95,7 +98,7 @@ class World:
                 token_digest = b"made up for %d" % attempt.id
             digest = token_digest or attempt.token_digest
             assert digest is not None
-            greeting = await attempts.hello(session, attempt.id, digest, "nonce")
+            greeting = await hello(session, Claim(attempt.id, digest, "nonce"))
             assert greeting.standing is attempts.Standing.CURRENT
 
     async def silence(self, simulation_id: int, leases: float = 1.1) -> None:

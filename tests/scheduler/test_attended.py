@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from db import lifecycle, watch_leases
+from db import watch_leases
 from db.events import Actor
-from db.lifecycle import Ending
 from db.states import Reason
 from scheduler import planner as planner_module
 from scheduler.planner import Planner
+from transitions.settle import Ending, end
 
 World = Any  # the fixture of conftest.py
 LEASE = timedelta(seconds=10)
@@ -183,7 +183,7 @@ async def test_a_retried_attempt_waits_for_somebody_too(world: World, planner: P
     await leave(world)
     async with world.sessions.begin() as session:
         ending = Ending(Reason.MACHINE_LOST)
-        assert await lifecycle.end(session, simulation_id, 1, ending, SOMEBODY, retry_after=timedelta(0))
+        assert await end(session, simulation_id, 1, ending, SOMEBODY, retry_after=timedelta(0))
     await planner.tick()
     waits = await world.get(simulation_id)
     assert (waits.state, waits.waiting) == ("QUEUED", "UNATTENDED")

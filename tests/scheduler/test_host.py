@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from db import attempts, lifecycle, machines, public_ids, simulations
+from db import attempts, machines, public_ids, simulations
+from db.attempts import Claim
 from db.events import Actor
-from db.lifecycle import Ending
 from db.states import Reason
 from runner.base import Engine, Launch, LaunchError, Liveness
 from scheduler.host import HostLoop
 from scheduler.planner import Planner
+from transitions.begin import hello
+from transitions.settle import Ending, end
 
 World = Any  # the fixtures of conftest.py
 ScriptedEngine = Any
@@ -54,7 +56,7 @@ async def _public_id(world: World, simulation_id: int) -> str:
 
 async def _complete(world: World, simulation_id: int) -> None:
     async with world.sessions.begin() as session:
-        assert await lifecycle.end(session, simulation_id, 1, Ending(Reason.COMPLETED), SOMEBODY)
+        assert await end(session, simulation_id, 1, Ending(Reason.COMPLETED), SOMEBODY)
 
 
 # --- announcing ------------------------------------------------------------------------------------------------
@@ -142,7 +144,7 @@ async def test_a_launch_that_was_cut_off_is_made_again_with_a_new_token(
     attempt = await world.attempt_of(simulation_id)
     assert attempt.token_digest == sha256(scripted.launches[0].token.encode()).digest()
     async with world.sessions.begin() as session:
-        greeting = await attempts.hello(session, attempt.id, b"of the killed one", "nonce")
+        greeting = await hello(session, Claim(attempt.id, b"of the killed one", "nonce"))
     assert greeting.standing is attempts.Standing.UNKNOWN
 
 

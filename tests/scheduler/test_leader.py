@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from db.connection import connect_raw
-from db.health_queries import LEADER_LOCK
+from db.leader import LEADER_LOCK
 from scheduler.leader import Leadership, leadership
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from db import attempts, lifecycle, machines
+from db import attempts, machines
 from db.events import Actor
 from db.models import Attempt
 from db.states import Reason
 from scheduler import planner as planner_module
 from scheduler.planner import Planner
+from transitions.settle import Ending, end
 
 World = Any  # the fixture of conftest.py
 SOMEBODY = Actor("somebody")
@@ -204,9 +205,7 @@ async def _running(world: World, planner: Planner, **given: Any) -> int:
 
 async def _end(world: World, attempt: Attempt) -> None:
     async with world.sessions.begin() as session:
-        assert await lifecycle.end(
-            session, attempt.simulation_id, attempt.number, lifecycle.Ending(Reason.COMPLETED), SOMEBODY
-        )
+        assert await end(session, attempt.simulation_id, attempt.number, Ending(Reason.COMPLETED), SOMEBODY)
 
 
 async def test_a_silent_attempt_is_lost_and_its_simulation_goes_back_to_the_queue(

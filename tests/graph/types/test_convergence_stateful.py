@@ -29,10 +29,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import wait_fixed
 
-from db import attempts, lifecycle, simulations
+from db import attempts, simulations
+from db.attempts import Claim
 from db.connection import Sessions, create_engine, session_factory
 from db.events import PLANNER, Actor
-from db.lifecycle import Assignment, Ending
 from db.public_ids import encode
 from db.simulations import Wanted
 from db.states import Reason
@@ -40,6 +40,9 @@ from graph.app import create_app
 from graph.context import Context
 from graph.schema import build_schema
 from settings import Settings
+from transitions.assign import Assignment, assign
+from transitions.begin import hello
+from transitions.settle import Ending, end
 
 PATIENCE_SECONDS = 20  # a bound for what takes milliseconds: the machine may be busy
 SCHEMA = build_schema()
@@ -419,9 +422,7 @@ class Log(RuleBasedStateMachine):
         async def lose() -> None:
             async with self.sessions.begin() as session:
                 ending, at_once = Ending(Reason.MACHINE_LOST), timedelta(0)
-                assert await lifecycle.end(
-                    session, self.simulation_id, self.number, ending, PLANNER, retry_after=at_once
-                )
+                assert await end(session, self.simulation_id, self.number, ending, PLANNER, retry_after=at_once)
             late = {"batch": len(self.sent) + 1, "points": {"loss": {"steps": [10**6], "values": [0], "elapsed": [0]}}}
             assert (await self._send(through, late))["verdict"] == "OVER"
             old = {"attemptId": self.attempt_id, "token": self.token, "nonce": self.nonce}
@@ -518,11 +519,11 @@ class Log(RuleBasedStateMachine):
         self.token, self.nonce = secrets.token_urlsafe(), "nonce"
         async with self.sessions.begin() as session:
             assignment = Assignment(None, "m", None, (), Decimal(0), Decimal(1), "USD")  # type: ignore[arg-type]
-            made = await lifecycle.assign(session, self.simulation_id, self.number, assignment, PLANNER)
+            made = await assign(session, self.simulation_id, self.number, assignment, PLANNER)
             assert made is not None
             digest = sha256(self.token.encode()).digest()
             assert await attempts.claim_launch(session, made, digest)
-            await attempts.hello(session, made, digest, self.nonce)
+            await hello(session, Claim(made, digest, self.nonce))
         self.attempt_id, self.number = encode("Attempt", made), self.number + 1
         self.sent.clear()
         self.hints.append((len(self.model.log), set()))
@@ -558,7 +559,7 @@ class Log(RuleBasedStateMachine):
         else:
             async with self.sessions.begin() as session:
                 ending = Ending(Reason.MACHINE_LOST)
-                assert await lifecycle.end(session, self.simulation_id, self.number, ending, PLANNER)
+                assert await end(session, self.simulation_id, self.number, ending, PLANNER)
         self.ended = True
         self.hints.append((len(self.model.log), set()))
 

@@ -11,15 +11,22 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import lifecycle
 from db.connection import connect_raw
+from db.errors import NotFound, WrongState
 from db.events import Actor
-from db.lifecycle import FINAL_STATE_OF, TRANSITIONS, Assignment, Ending
+from db.lifecycle import TRANSITIONS
 from db.models import Attempt
 from db.states import FINAL_STATES, Reason, SimulationState
+from transitions.assign import Assignment, assign
+from transitions.begin import begin
+from transitions.cancel import cancel
+from transitions.settle import FINAL_STATE_OF, Ending, end
+from transitions.stop import stop
 
 Rows = Any  # the fixture of conftest.py
 S = SimulationState
@@ -29,7 +36,7 @@ OTHER = Actor("other")
 # The drawing of the state machine, once more and by hand: what is not here must not happen.
 DRAWN = {
     ("QUEUED", "assign"): "STARTING",
-    ("QUEUED", "cancel_queued"): "CANCELLED",
+    ("QUEUED", "cancel"): "CANCELLED",
     ("STARTING", "begin"): "RUNNING",
 } | {
     (source, verb): target
@@ -70,37 +77,51 @@ def assignment_to(machine_id: int) -> Assignment:
     return Assignment(machine_id, "m", None, (), Decimal("2.5"), Decimal("0.5"), "USD")
 
 
-async def assign(session: AsyncSession, now: Now) -> object:
-    return await lifecycle.assign(session, now.simulation_id, now.number, assignment_to(now.machine_id), OTHER)
+async def assign_next(session: AsyncSession, now: Now) -> object:
+    return await assign(session, now.simulation_id, now.number, assignment_to(now.machine_id), OTHER)
 
 
-async def begin(session: AsyncSession, now: Now) -> object:
-    return await lifecycle.begin(session, now.attempt, OTHER)
+async def begin_it(session: AsyncSession, now: Now) -> object:
+    return await begin(session, now.attempt, OTHER)
 
 
-def end(reason: Reason, retry_after: timedelta | None) -> Verb:
+def end_with(reason: Reason, retry_after: timedelta | None) -> Verb:
     async def verb(session: AsyncSession, now: Now) -> object:
         ending = Ending(reason, "A sentence.", 3, 9)
-        return await lifecycle.end(session, now.simulation_id, now.number, ending, OTHER, retry_after=retry_after)
+        await lifecycle.lock(session, now.simulation_id)
+        return await end(session, now.simulation_id, now.number, ending, OTHER, retry_after=retry_after)
 
     return verb
 
 
-async def cancel_queued(session: AsyncSession, now: Now) -> object:
-    return await lifecycle.cancel_queued(session, now.simulation_id, OTHER)
+async def cancel_it(session: AsyncSession, now: Now) -> object:
+    """Whether that changed anything."""
+    before = await wish_of(session, now.simulation_id)
+    try:
+        await cancel(session, now.simulation_id, OTHER)
+    except (NotFound, WrongState):
+        return False
+    return await wish_of(session, now.simulation_id) != before
 
 
-async def want_stop(session: AsyncSession, now: Now) -> object:
-    return await lifecycle.want_stop(session, now.simulation_id, Reason.MAX_RUNTIME, OTHER)
+async def wish_of(session: AsyncSession, simulation_id: int) -> object:
+    found = await session.execute(
+        text("SELECT state, stop_wanted_at, stop_reason FROM simulations WHERE id = :id"), {"id": simulation_id}
+    )
+    return found.one_or_none()
+
+
+async def stop_it(session: AsyncSession, now: Now) -> object:
+    return await stop(session, now.simulation_id, Reason.MAX_RUNTIME, OTHER)
 
 
 VERBS: dict[str, Verb] = {
-    "assign": assign,
-    "begin": begin,
-    "cancel_queued": cancel_queued,
-    "want_stop": want_stop,
-    **{f"end {reason}": end(reason, None) for reason in Reason},
-    **{f"end {reason} and retry": end(reason, timedelta(minutes=1)) for reason in Reason},
+    "assign": assign_next,
+    "begin": begin_it,
+    "cancel": cancel_it,
+    "stop": stop_it,
+    **{f"end {reason}": end_with(reason, None) for reason in Reason},
+    **{f"end {reason} and retry": end_with(reason, timedelta(minutes=1)) for reason in Reason},
 }
 
 
@@ -131,7 +152,7 @@ def unwanted(before: Callable[[Rows], Awaitable[int]]) -> Any:
     async def situation(rows: Rows) -> int:
         simulation_id = await before(rows)
         async with rows.sessions.begin() as session:
-            assert await lifecycle.want_stop(session, simulation_id, Reason.CANCELLED, SOMEBODY)
+            assert await stop(session, simulation_id, Reason.CANCELLED, SOMEBODY)
         return simulation_id
 
     return situation
@@ -140,7 +161,7 @@ def unwanted(before: Callable[[Rows], Awaitable[int]]) -> Any:
 async def cancelled_in_the_queue(rows: Rows) -> int:
     simulation_id = await queued(rows)
     async with rows.sessions.begin() as session:
-        assert await lifecycle.cancel_queued(session, simulation_id, SOMEBODY)
+        await cancel(session, simulation_id, SOMEBODY)
     return simulation_id
 
 
@@ -205,9 +226,9 @@ async def test_of_all_verbs_exactly_the_drawn_ones_move_a_simulation_that_is(sit
         if target is not None:
             assert answer, (situation, name)
             check_move(name, before, after, target)
-        elif name == "want_stop" and situation in ("starting", "running"):
+        elif name in ("stop", "cancel") and situation in ("starting", "running"):
             assert answer is True
-            check_wish(before, after)
+            check_wish(before, after, "MAX_RUNTIME" if name == "stop" else "CANCELLED")
         else:
             assert answer in (False, None), (situation, name)
             assert after == before, (situation, name)
@@ -254,14 +275,14 @@ def check_move(verb: str, before: Any, after: Any, target: str) -> None:
             assert new["finished_at"] == attempt["ended_at"]
 
 
-def check_wish(before: Any, after: Any) -> None:
+def check_wish(before: Any, after: Any, reason: str) -> None:
     [old], [new] = before["simulation"], after["simulation"]
-    wish = {"stop_wanted_at": new["stop_wanted_at"], "stop_wanted_by": "other", "stop_reason": "MAX_RUNTIME"}
+    wish = {"stop_wanted_at": new["stop_wanted_at"], "stop_wanted_by": "other", "stop_reason": reason}
     assert new["stop_wanted_at"] is not None
     assert new == {**old, **wish}
     assert after["attempts"] == before["attempts"]
     [event] = after["events"][len(before["events"]) :]
-    assert (event["kind"], event["actor"], event["detail"]) == ("STOP_WANTED", "other", {"reason": "MAX_RUNTIME"})
+    assert (event["kind"], event["actor"], event["detail"]) == ("STOP_WANTED", "other", {"reason": reason})
 
 
 async def test_a_simulation_that_is_not_there_is_moved_by_nothing(rows: Rows) -> None:
@@ -290,7 +311,7 @@ async def test_whoever_holds_an_old_number_changes_nothing(successor: str, rows:
     before = await rows.snapshot(first.simulation_id)
 
     for name, verb in VERBS.items():
-        if name not in ("cancel_queued", "want_stop"):  # they are about the simulation, whichever attempt it is at
+        if name not in ("cancel", "stop"):  # they are about the simulation, whichever attempt it is at
             async with rows.sessions.begin() as session:
                 assert not await verb(session, stale), name
     assert await rows.snapshot(first.simulation_id) == before
@@ -303,7 +324,7 @@ async def test_an_assignment_with_another_number_than_the_newest_does_nothing(fe
     machine_id = await rows.machine()
     before = await rows.snapshot(first.simulation_id)
     async with rows.sessions.begin() as session:
-        assert await lifecycle.assign(session, first.simulation_id, fence, assignment_to(machine_id), OTHER) is None
+        assert await assign(session, first.simulation_id, fence, assignment_to(machine_id), OTHER) is None
     assert await rows.snapshot(first.simulation_id) == before
 
 
@@ -315,7 +336,7 @@ async def test_of_two_assignments_at_once_one_is_made(
 
     async def try_to(sessions: async_sessionmaker[AsyncSession]) -> int | None:
         async with sessions.begin() as session:
-            return await lifecycle.assign(session, simulation_id, 0, assignment_to(machine_id), OTHER)
+            return await assign(session, simulation_id, 0, assignment_to(machine_id), OTHER)
 
     made = await asyncio.gather(try_to(rows.sessions), try_to(other_sessions))
     assert sorted(each is None for each in made) == [False, True]
@@ -353,7 +374,7 @@ async def test_requeueing_and_the_end_of_the_attempt_are_one_transaction(
     )
     async with other_sessions.begin() as session:
         ending = Ending(Reason.MACHINE_LOST)
-        assert await lifecycle.end(session, started.simulation_id, 1, ending, OTHER, retry_after=timedelta(0))
+        assert await end(session, started.simulation_id, 1, ending, OTHER, retry_after=timedelta(0))
         assert await rows.query(seen, id=started.simulation_id) == [{"state": "RUNNING", "current": True}]
     assert await rows.query(seen, id=started.simulation_id) == [{"state": "QUEUED", "current": False}]
 
@@ -362,7 +383,7 @@ async def test_a_transition_that_is_rolled_back_leaves_no_event(rows: Rows) -> N
     started = await rows.start()
     before = await rows.snapshot(started.simulation_id)
     async with rows.sessions() as session:
-        assert await lifecycle.end(session, started.simulation_id, 1, Ending(Reason.COMPLETED), OTHER)
+        assert await end(session, started.simulation_id, 1, Ending(Reason.COMPLETED), OTHER)
         await session.rollback()
     assert await rows.snapshot(started.simulation_id) == before
 
@@ -379,8 +400,8 @@ async def test_a_retry_keeps_when_it_first_began_and_forgets_why_it_was_lost(row
 async def test_the_first_reason_to_stop_stands(rows: Rows) -> None:
     started = await rows.start()
     async with rows.sessions.begin() as session:
-        assert await lifecycle.want_stop(session, started.simulation_id, Reason.CANCELLED, SOMEBODY)
-        assert not await lifecycle.want_stop(session, started.simulation_id, Reason.MAX_RUNTIME, OTHER)
+        assert await stop(session, started.simulation_id, Reason.CANCELLED, SOMEBODY)
+        assert not await stop(session, started.simulation_id, Reason.MAX_RUNTIME, OTHER)
     simulation = await rows.get(started.simulation_id)
     assert (simulation.stop_reason, simulation.stop_wanted_by) == (Reason.CANCELLED, "somebody")
 
@@ -420,7 +441,7 @@ async def ear(rows: Rows, database_url: str) -> AsyncIterator[Ear]:
 @asynccontextmanager
 async def uncommitted(sessions: async_sessionmaker[AsyncSession], simulation_id: int) -> AsyncIterator[AsyncSession]:
     async with sessions() as session:
-        assert await lifecycle.end(session, simulation_id, 1, Ending(Reason.COMPLETED), OTHER)
+        assert await end(session, simulation_id, 1, Ending(Reason.COMPLETED), OTHER)
         yield session
 
 
@@ -447,7 +468,7 @@ async def test_a_transition_that_is_rolled_back_sends_no_hint(
 
 async def test_every_verb_that_changes_something_sends_a_hint_and_no_other_does(rows: Rows, ear: Ear) -> None:
     machine_id = await rows.machine()
-    for name, source in (("assign", queued), ("begin", starting), ("end EXIT_CODE", running), ("want_stop", running)):
+    for name, source in (("assign", queued), ("begin", starting), ("end EXIT_CODE", running), ("stop", running)):
         simulation_id = await source(rows)
         subject = await now(rows, simulation_id, machine_id)
         for expected in ([str(simulation_id)], []):  # the second time it is too late

@@ -27,14 +27,17 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import attempts, convergence, lifecycle, simulations
-from db.attempts import Receipt, Standing
+from db.attempts import Claim, Receipt, Standing
 from db.connection import create_engine, driver_of, session_factory
 from db.convergence import Column
 from db.errors import WrongState
 from db.events import Actor
-from db.lifecycle import Assignment, Ending
 from db.simulations import Wanted
 from db.states import Reason
+from transitions.assign import Assignment, assign
+from transitions.begin import hello
+from transitions.cancel import cancel as cancel_simulation
+from transitions.settle import Ending, end
 
 ACTOR = Actor("model")
 REFUSED = "refused"  # OVER or UNKNOWN: which of both may depend on what another transaction is about to do
@@ -126,6 +129,10 @@ class Target:
     token: bytes
     nonce: str
 
+    @property
+    def claim(self) -> Claim:
+        return Claim(self.attempt_id, self.token, self.nonce)
+
 
 class Operation(Protocol):
     async def on_rows(self, session: AsyncSession) -> object: ...
@@ -140,14 +147,14 @@ class Assign:
 
     async def on_rows(self, session: AsyncSession) -> object:
         assignment = Assignment(None, "m", None, (), Decimal(0), Decimal(1), "USD")  # type: ignore[arg-type]
-        return await lifecycle.assign(session, self.simulation_id, self.fence, assignment, ACTOR) is not None
+        return await assign(session, self.simulation_id, self.fence, assignment, ACTOR) is not None
 
     def on_model(self, model: Model) -> object:
         return model.assign(self.fence)
 
 
 @dataclass(frozen=True)
-class Claim:
+class ClaimLaunch:
     target: Target
     token: bytes
 
@@ -163,7 +170,7 @@ class Hello:
     target: Target
 
     async def on_rows(self, session: AsyncSession) -> object:
-        greeting = await attempts.hello(session, self.target.attempt_id, self.target.token, self.target.nonce)
+        greeting = await hello(session, self.target.claim)
         return "CURRENT" if greeting.standing is Standing.CURRENT else REFUSED
 
     def on_model(self, model: Model) -> object:
@@ -183,15 +190,13 @@ class Report:
             await lifecycle.lock(session, target.simulation_id)
         elif self.batch is not None:
             async with driver_of(async_sessionmaker(session.bind)) as alone:
-                taken = await convergence.take_in(
-                    alone, target.attempt_id, target.token, target.nonce, self.batch, points
-                )
+                taken = await convergence.take_in(alone, target.claim, self.batch, points)
             if taken is not None:
                 assert taken == Receipt(
                     Standing.CURRENT, True, target.simulation_id, target.number, self.batch + 1, taken.stop_reason
                 )
                 return "CURRENT", True
-        receipt = await attempts.accept(session, target.attempt_id, target.token, target.nonce, self.batch)
+        receipt = await attempts.accept(session, target.claim, self.batch)
         if receipt.stored:
             assert self.batch is not None
             assert (receipt.simulation_id, receipt.number) == (target.simulation_id, target.number)
@@ -199,7 +204,7 @@ class Report:
             await convergence.store(session, receipt.simulation_id, receipt.number, self.batch, points)
             if self.exits:
                 ending = Ending(Reason.COMPLETED, exit_code=0)
-                assert await lifecycle.end(session, target.simulation_id, target.number, ending, ACTOR)
+                assert await end(session, target.simulation_id, target.number, ending, ACTOR)
         return ("CURRENT" if receipt.standing is Standing.CURRENT else REFUSED), receipt.stored
 
     def on_model(self, model: Model) -> object:
@@ -217,9 +222,8 @@ class Lose:
     async def on_rows(self, session: AsyncSession) -> object:
         retry_after = timedelta(0) if self.requeued else None
         ending = Ending(Reason.MACHINE_LOST)
-        return await lifecycle.end(
-            session, self.target.simulation_id, self.target.number, ending, ACTOR, retry_after=retry_after
-        )
+        await lifecycle.lock(session, self.target.simulation_id)
+        return await end(session, self.target.simulation_id, self.target.number, ending, ACTOR, retry_after=retry_after)
 
     def on_model(self, model: Model) -> object:
         return model.end(self.target.number, "QUEUED" if self.requeued else "FAILED")
@@ -231,7 +235,7 @@ class Cancel:
 
     async def on_rows(self, session: AsyncSession) -> object:
         try:
-            return (await simulations.cancel(session, self.simulation_id, ACTOR)).state.value
+            return (await cancel_simulation(session, self.simulation_id, ACTOR)).state.value
         except WrongState:
             return "too late"
 
@@ -334,7 +338,7 @@ class Attempts(RuleBasedStateMachine):
         batch = max(known.batches + 1 + ahead, 1) if ahead is not None else None
         match kind:
             case "claim":
-                return Claim(target, b"%d %d" % (self.simulation_id, next(self.tokens)))
+                return ClaimLaunch(target, b"%d %d" % (self.simulation_id, next(self.tokens)))
             case "hello":
                 return Hello(target)
             case "report":

@@ -1,0 +1,194 @@
+"""Rows for the tests of `db` and `transitions`: made by their own verbs, read back whole, their times moved."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from db import attempts, lifecycle, machines, simulations
+from db.attempts import Claim
+from db.connection import create_engine, session_factory
+from db.events import Actor
+from db.models import Project, Simulation
+from db.simulations import Wanted
+from db.states import Reason
+from transitions.assign import Assignment, assign
+from transitions.begin import hello
+from transitions.cancel import cancel
+from transitions.settle import Ending, end
+
+SOMEBODY = Actor("somebody", "192.0.2.1")
+PATIENCE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """An attempt whose supervisor said hello, with all that it needs to report."""
+
+    simulation_id: int
+    attempt_id: int
+    number: int
+    token: bytes
+    nonce: str = "nonce"
+
+    @property
+    def claim(self) -> Claim:
+        return Claim(self.attempt_id, self.token, self.nonce)
+
+
+class Rows:
+    """Makes and reads the rows of one database."""
+
+    somebody = SOMEBODY
+
+    def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+        self.sessions = sessions
+        self._numbers = itertools.count(1)
+
+    # --- making ------------------------------------------------------------------------------------------------
+
+    async def wanted(self, **given: Any) -> Wanted:
+        async with self.sessions() as session:
+            project_id = (await session.scalars(select(Project.id).where(Project.name == "default"))).one()
+        values: dict[str, Any] = {
+            "project_id": project_id, "name": "a simulation", "entrypoint": ("python", "train.py"), "parameters": {},
+            "environment": {}, "working_directory": None, "tags": (), "cpus": 1.0, "memory_gib": 0.0, "gpus": 0,
+            "gpu_model": None, "labels": {}, "machine_id": None, "machine_name": None, "max_price_per_hour": None,
+            "priority": 0, "max_runtime": None, "max_retries": 3, "retry_on": ("MACHINE_LOST",),
+        }  # fmt: skip
+        return Wanted(**{**values, **given})
+
+    async def simulation(self, *, client_key: str | None = None, **given: Any) -> int:
+        wanted = await self.wanted(**given)
+        async with self.sessions.begin() as session:
+            return (await simulations.create(session, wanted, SOMEBODY, client_key=client_key)).id
+
+    async def machine(self, name: str | None = None, *, host: str | None = None, **given: Any) -> int:
+        """A machine of four cpus that its engine found; on a host, if one is named."""
+        name = name or f"machine-{next(self._numbers)}"
+        values: dict[str, Any] = {
+            "engine": "local", "engine_key": f"key-of-{name}", "cpus": 4.0, "memory_gib": 16.0, "gpus": 0,
+            "gpu_model": None, "labels": {}, "price_per_hour": Decimal(0),
+        }  # fmt: skip
+        async with self.sessions.begin() as session:
+            if host is not None:
+                await machines.beat_host(session, host, name=host, gpus=given.get("gpus", 0))
+            return await machines.join(session, name=name, host=host, **{**values, **given})
+
+    async def assign(
+        self, simulation_id: int, machine_id: int | None = None, *, host: str | None = None, gpus: tuple[int, ...] = ()
+    ) -> int:
+        """The next attempt of a queued simulation; its id."""
+        machine_id = machine_id or await self.machine()
+        async with self.sessions.begin() as session:
+            simulation = await simulations.get(session, simulation_id)
+            machine = await machines.get(session, machine_id)
+            assignment = Assignment(machine_id, machine.name, host, gpus, Decimal("1.5"), Decimal("0.25"), "USD")
+            attempt_id = await assign(session, simulation_id, simulation.attempt, assignment, SOMEBODY)
+        assert attempt_id is not None
+        return attempt_id
+
+    async def launch(self, attempt_id: int) -> bytes:
+        """Claim its launch; the digest of its token."""
+        token = f"token {next(self._numbers)} of attempt {attempt_id}".encode()
+        async with self.sessions.begin() as session:
+            assert await attempts.claim_launch(session, attempt_id, token)
+            await attempts.note_launched(session, attempt_id)
+        return token
+
+    async def start(self, simulation_id: int | None = None, **given: Any) -> Started:
+        """A running simulation (a new one, if none is given), by way of assignment, launch and hello."""
+        simulation_id = simulation_id or await self.simulation()
+        attempt_id = await self.assign(simulation_id, **given)
+        token = await self.launch(attempt_id)
+        async with self.sessions.begin() as session:
+            greeting = await hello(session, Claim(attempt_id, token, "nonce"))
+            assert greeting.standing is attempts.Standing.CURRENT
+            assert greeting.attempt is not None
+            return Started(simulation_id, attempt_id, greeting.attempt.number, token)
+
+    async def end(self, simulation_id: int, number: int, reason: Reason = Reason.COMPLETED, **given: Any) -> bool:
+        async with self.sessions.begin() as session:
+            await lifecycle.lock(session, simulation_id)
+            return await end(session, simulation_id, number, Ending(reason), SOMEBODY, **given)
+
+    async def cancel(self, simulation_id: int) -> None:
+        async with self.sessions.begin() as session:
+            await cancel(session, simulation_id, SOMEBODY)
+
+    async def report(self, started: Started, batch: int | None, **given: Any) -> attempts.Receipt:
+        """What a report is answered with; nothing is stored with it."""
+        async with self.sessions.begin() as session:
+            claim = Claim(started.attempt_id, given.get("token", started.token), given.get("nonce", started.nonce))
+            return await attempts.accept(session, claim, batch)
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    async def get(self, simulation_id: int) -> Simulation:
+        async with self.sessions() as session:
+            return await simulations.get(session, simulation_id)
+
+    async def state(self, simulation_id: int) -> str:
+        return (await self.get(simulation_id)).state.value
+
+    async def query(self, statement: str, **values: Any) -> list[Mapping[str, Any]]:
+        """The rows of a statement, as mappings; what it writes is committed."""
+        async with self.sessions.begin() as session:
+            found = await session.execute(text(statement), values)
+            return [dict(row) for row in found.mappings()] if found.returns_rows else []
+
+    async def value(self, statement: str, **values: Any) -> Any:
+        """The only value of the only row."""
+        [row] = await self.query(statement, **values)
+        [value] = row.values()
+        return value
+
+    async def snapshot(self, simulation_id: int) -> Mapping[str, list[Mapping[str, Any]]]:
+        """Everything there is of a simulation but its curve."""
+        return {
+            "simulation": await self.query("SELECT * FROM simulations WHERE id = :id", id=simulation_id),
+            "attempts": await self.query(
+                "SELECT * FROM attempts WHERE simulation_id = :id ORDER BY number", id=simulation_id
+            ),
+            "events": await self.query(
+                "SELECT * FROM events WHERE object_type = 'Simulation' AND object_id = :id ORDER BY id",
+                id=simulation_id,
+            ),
+        }
+
+    # --- two transactions at once ------------------------------------------------------------------------------
+
+    async def pid(self, session: AsyncSession) -> int:
+        return int((await session.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+
+    async def until_blocked(self, pid: int) -> None:
+        """Wait until this backend waits for a lock: there is no event for it, only a look at the server."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not await self.value("SELECT cardinality(pg_blocking_pids(:pid)) > 0", pid=pid):
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def rows(sessions: async_sessionmaker[AsyncSession]) -> Rows:
+    return Rows(sessions)
+
+
+@pytest.fixture
+async def other_engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """A second pool, as another process has one."""
+    engine = create_engine(database_url, application="other")
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+def other_sessions(other_engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+    return session_factory(other_engine)

@@ -1,0 +1,133 @@
+"""Hello: the first nonce binds the attempt and begins it, the same one again changes nothing, any other is over."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db import attempts
+from db.attempts import Claim, Receipt, Standing
+from db.events import PLANNER
+from db.states import Reason
+from transitions.begin import Greeting, hello
+from transitions.stop import stop
+
+Rows = Any  # the fixture of conftest.py
+Sessions = async_sessionmaker[AsyncSession]
+
+
+async def test_the_first_nonce_binds_the_attempt_and_starts_the_simulation(rows: Rows) -> None:
+    simulation_id = await rows.simulation()
+    attempt_id = await rows.assign(simulation_id)
+    token = await rows.launch(attempt_id)
+    async with rows.sessions.begin() as session:
+        greeting = await hello(session, Claim(attempt_id, token, "mine"))
+    assert greeting.standing is Standing.CURRENT
+    assert greeting.attempt is not None
+    assert greeting.simulation is not None
+    assert (greeting.attempt.id, greeting.attempt.nonce, greeting.simulation.id) == (attempt_id, "mine", simulation_id)
+    assert await rows.state(simulation_id) == "RUNNING"
+
+
+async def test_the_same_nonce_gets_the_same_answer_and_starts_nothing_twice(rows: Rows) -> None:
+    started = await rows.start()
+    before = await rows.snapshot(started.simulation_id)
+    async with rows.sessions.begin() as session:
+        greeting = await hello(session, started.claim)
+    assert greeting.standing is Standing.CURRENT
+    assert greeting.attempt is not None
+    assert greeting.simulation is not None
+    after = await rows.snapshot(started.simulation_id)
+    assert (after["simulation"], after["events"]) == (before["simulation"], before["events"])
+    assert after["attempts"][0]["started_at"] == before["attempts"][0]["started_at"]
+
+
+async def test_another_nonce_is_told_that_it_is_over_and_takes_nothing_from_the_first(rows: Rows) -> None:
+    started = await rows.start()
+    before = await rows.snapshot(started.simulation_id)
+    async with rows.sessions.begin() as session:
+        greeting = await hello(session, Claim(started.attempt_id, started.token, "another"))
+        assert greeting == Greeting(Standing.OVER)
+        receipt = await attempts.accept(session, Claim(started.attempt_id, started.token, "another"), 1)
+        assert (receipt.standing, receipt.stored) == (Standing.OVER, False)
+    assert await rows.snapshot(started.simulation_id) == before
+    assert (await rows.report(started, 1)).stored
+
+
+async def test_of_two_first_nonces_at_once_one_binds(rows: Rows, other_sessions: Sessions) -> None:
+    attempt_id = await rows.assign(await rows.simulation())
+    token = await rows.launch(attempt_id)
+
+    async def greet(sessions: Sessions, nonce: str) -> Standing:
+        async with sessions.begin() as session:
+            return (await hello(session, Claim(attempt_id, token, nonce))).standing
+
+    answers = dict(
+        zip(("a", "b"), await asyncio.gather(greet(rows.sessions, "a"), greet(other_sessions, "b")), strict=True)
+    )
+    assert sorted(answers.values()) == [Standing.CURRENT, Standing.OVER]
+    bound = await rows.value("SELECT nonce FROM attempts WHERE id = :id", id=attempt_id)
+    assert answers[bound] is Standing.CURRENT
+    assert await rows.value("SELECT count(*) FROM events WHERE kind = 'RUNNING'") == 1
+
+
+async def test_a_wrong_token_is_unknown_whatever_it_says(rows: Rows) -> None:
+    started, other = await rows.start(), await rows.start()
+    before = await rows.snapshot(started.simulation_id)
+    for token in (b"wrong", b"", other.token):
+        async with rows.sessions.begin() as session:
+            greeting = await hello(session, Claim(started.attempt_id, token, started.nonce))
+            assert greeting == Greeting(Standing.UNKNOWN)
+            for batch in (None, 1, 2):
+                receipt = await attempts.accept(session, Claim(started.attempt_id, token, started.nonce), batch)
+                assert receipt == Receipt(Standing.UNKNOWN)
+    assert await rows.snapshot(started.simulation_id) == before
+
+
+async def test_an_attempt_that_is_not_there_is_unknown(rows: Rows) -> None:
+    async with rows.sessions.begin() as session:
+        assert (await hello(session, Claim(999, b"token", "nonce"))).standing is Standing.UNKNOWN
+        assert (await attempts.accept(session, Claim(999, b"token", "nonce"), 1)).standing is Standing.UNKNOWN
+        assert await attempts.simulation_of(session, 999, b"token") is None
+
+
+async def test_hello_after_the_end_is_over(rows: Rows) -> None:
+    simulation_id = await rows.simulation()
+    attempt_id = await rows.assign(simulation_id)
+    token = await rows.launch(attempt_id)
+    await rows.end(simulation_id, 1, Reason.MACHINE_LOST, retry_after=timedelta(0))
+    before = await rows.snapshot(simulation_id)
+    async with rows.sessions.begin() as session:
+        assert await hello(session, Claim(attempt_id, token, "n")) == Greeting(Standing.OVER)
+    assert await rows.snapshot(simulation_id) == before
+
+
+async def test_what_is_unwanted_is_greeted_and_does_not_begin(rows: Rows) -> None:
+    simulation_id = await rows.simulation()
+    attempt_id = await rows.assign(simulation_id)
+    token = await rows.launch(attempt_id)
+    async with rows.sessions.begin() as session:
+        await stop(session, simulation_id, Reason.CANCELLED, PLANNER)
+    async with rows.sessions.begin() as session:
+        greeting = await hello(session, Claim(attempt_id, token, "n"))
+        assert greeting.standing is Standing.CURRENT
+        assert greeting.simulation is not None
+        assert greeting.simulation.stop_reason is Reason.CANCELLED
+    assert await rows.state(simulation_id) == "STARTING"
+    async with rows.sessions.begin() as session:  # its report of the end is taken all the same
+        assert (await attempts.accept(session, Claim(attempt_id, token, "n"), 1)).stored
+
+
+async def test_a_greeting_can_be_read_after_its_transaction(rows: Rows) -> None:
+    attempt_id = await rows.assign(await rows.simulation())
+    token = await rows.launch(attempt_id)
+    async with rows.sessions.begin() as session:
+        greeting = await hello(session, Claim(attempt_id, token, "n"))
+    for row in (greeting.attempt, greeting.simulation):
+        for column in row.__table__.columns:
+            getattr(row, column.key)
+    assert greeting.attempt.started_at is not None
+    assert greeting.simulation.state.value == "RUNNING"

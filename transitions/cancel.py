@@ -1,0 +1,50 @@
+"""QUEUED -> CANCELLED at once; what is on a machine is asked to stop."""
+
+from __future__ import annotations
+
+from sqlalchemy import func
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import lifecycle, simulations
+from db.errors import WrongState
+from db.events import Actor
+from db.models import Simulation
+from db.projects import Scope
+from db.states import Reason, SimulationState
+from transitions import journal
+from transitions.stop import stop
+
+
+async def cancel(session: AsyncSession, simulation_id: int, actor: Actor, *, scope: Scope = None) -> Simulation:
+    """Cancel what waits, ask what runs to stop; asking again changes nothing.
+
+    Raises `NotFound`, and `WrongState` if it has ended for another reason.
+    """
+    simulation = simulations.seen(await lifecycle.lock(session, simulation_id), scope)
+    if simulation.state is SimulationState.QUEUED:
+        await _cancel_queued(session, simulation, actor)
+    else:
+        await stop(session, simulation_id, Reason.CANCELLED, actor)
+    simulation = await simulations.get(session, simulation_id)
+    if simulation.state.is_final and simulation.state is not SimulationState.CANCELLED:
+        raise WrongState(f"It has ended already: {simulation.state.value}, {simulation.reason}.", field="id")
+    return simulation
+
+
+async def _cancel_queued(session: AsyncSession, simulation: Simulation, actor: Actor) -> None:
+    """End a simulation that is on no machine: there is no attempt to be asked."""
+    values = {
+        "reason": Reason.CANCELLED,
+        "waiting": None,
+        "waiting_detail": None,
+        "finished_at": func.now(),
+        "stop_reason": Reason.CANCELLED,
+        "stop_wanted_at": func.now(),
+        "stop_wanted_by": actor.name,
+    }
+    moved = await lifecycle.move(
+        session, simulation.id, simulation.attempt, SimulationState.CANCELLED, actor, values, {},
+        only_from=SimulationState.QUEUED,
+    )  # fmt: skip
+    assert moved, f"simulation {simulation.id} was locked and QUEUED"
+    journal.write(session, "simulation_cancelled", simulation_id=simulation.id, by=actor.name)

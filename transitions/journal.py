@@ -1,0 +1,35 @@
+"""The log of transitions: a line is written when its transaction has committed, and none if it is rolled back.
+
+So a state change is logged in one place whichever caller owns the transaction. No transition runs inside a savepoint.
+"""
+
+from __future__ import annotations
+
+import structlog
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+log = structlog.get_logger("transitions")
+
+_PENDING = "transitions.journal"
+
+
+def write(session: AsyncSession, name: str, **facts: object) -> None:
+    """Log the event `name` with these facts once the session's transaction has committed."""
+    sync = session.sync_session
+    if _PENDING not in sync.info:
+        sync.info[_PENDING] = []
+        event.listen(sync, "after_commit", _committed)
+    sync.info[_PENDING].append((sync.get_transaction(), name, facts))
+
+
+def _committed(session: Session) -> None:
+    if session.in_nested_transaction():
+        return  # a savepoint of the caller: its transaction is still open
+    committed = session.get_transaction()
+    pending = session.info[_PENDING]
+    session.info[_PENDING] = []
+    for transaction, name, facts in pending:
+        if transaction is committed:  # what an earlier transaction of this session noted was rolled back
+            log.info(name, **facts)

@@ -1,0 +1,120 @@
+"""The end of an attempt: by its exit, a loss, a launch error or a stop; final for its simulation, or back to the queue.
+
+`settle` asks `policy.retry` for the verdict and carries it out; there is no other way to a final state for what is on a
+machine. The attempt's row gets `ended_at` in the very transaction that requeues or finishes the simulation, so a batch
+of an old attempt can't commit after its successor began.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import func
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import attempts, lifecycle
+from db.events import Actor
+from db.models import Simulation
+from db.states import Reason, SimulationState
+from policy.retry import Ended, Retry, after_attempt
+from transitions import journal
+
+S = SimulationState
+
+FINAL_STATE_OF: dict[Reason, SimulationState] = {
+    Reason.COMPLETED: S.FINISHED,
+    Reason.CANCELLED: S.CANCELLED,
+    Reason.EXIT_CODE: S.FAILED,
+    Reason.LAUNCH_ERROR: S.FAILED,
+    Reason.MACHINE_LOST: S.FAILED,
+    Reason.MAX_RUNTIME: S.FAILED,
+    Reason.UNWATCHED: S.FINISHED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt ended."""
+
+    reason: Reason
+    detail: str | None = None  # a sentence
+    exit_code: int | None = None
+    signal: int | None = None
+
+
+STOPPED_EARLY = Ending(Reason.CANCELLED, "It was stopped before it began.")
+
+
+async def settle(
+    session: AsyncSession, simulation: Simulation, number: int, ending: Ending, actor: Actor, *, backoff: timedelta
+) -> bool:
+    """End an attempt if it is still current, and requeue or finish its simulation; whether it was.
+
+    simulation: locked and read in this transaction (`lifecycle.lock`). backoff: before the first retry.
+    """
+    verdict = after_attempt(
+        Ended(
+            reason=ending.reason.value,
+            attempts_made=number,
+            max_retries=simulation.max_retries,
+            retry_on=frozenset(simulation.retry_on),
+            stop_wanted=simulation.stop_reason.value if simulation.stop_reason is not None else None,
+        ),
+        backoff=backoff,
+    )
+    if isinstance(verdict, Retry):
+        return await end(session, simulation.id, number, ending, actor, retry_after=verdict.after)
+    return await end(session, simulation.id, number, replace(ending, reason=Reason(verdict.reason)), actor)
+
+
+async def end(
+    session: AsyncSession,
+    simulation_id: int,
+    number: int,
+    ending: Ending,
+    actor: Actor,
+    *,
+    retry_after: timedelta | None = None,
+) -> bool:
+    """Carry out a verdict: with `retry_after` back to the queue (waiting that long), else to the final state.
+
+    The caller holds the simulation's lock. False if the attempt is not the current one.
+    """
+    attempt_id = await attempts.close(
+        session, simulation_id, number,
+        reason=ending.reason, reason_detail=ending.detail, exit_code=ending.exit_code, signal=ending.signal,
+    )  # fmt: skip
+    if attempt_id is None:
+        return False
+    values: dict[str, Any]
+    if retry_after is None:
+        values = {"reason": ending.reason, "reason_detail": ending.detail, "finished_at": func.now()}
+        target = FINAL_STATE_OF[ending.reason]
+    else:
+        values = {"queued_at": func.now() + retry_after, "reason": None, "reason_detail": None}
+        target = S.QUEUED
+    moved = await lifecycle.move(session, simulation_id, number, target, actor, values, _event(number, ending))
+    assert moved, f"attempt {number} of simulation {simulation_id} was current, but its simulation was not running"
+    journal.write(
+        session,
+        "attempt_ended",
+        simulation_id=simulation_id,
+        attempt_id=attempt_id,
+        attempt=number,
+        state=target.value,
+        reason=ending.reason.value,
+        detail=ending.detail,
+        exit_code=ending.exit_code,
+        retry_after_seconds=retry_after.total_seconds() if retry_after is not None else None,
+    )
+    return True
+
+
+def _event(number: int, ending: Ending) -> dict[str, Any]:
+    told = {
+        "attempt": number, "reason": ending.reason.value, "detail": ending.detail or None,
+        "exitCode": ending.exit_code, "signal": ending.signal,
+    }  # fmt: skip
+    return {key: value for key, value in told.items() if value is not None}
