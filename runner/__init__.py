@@ -5,6 +5,7 @@
     processes    who is alive: pid, start time, boot; and how everything of an attempt is found and killed
     supervisor   a package of the standard library only, run beside each simulation: it reads what the simulation
                  prints, reports it, obeys, and leaves nothing behind
+    removal      removal of directories that simulations wrote into
     archive      the supervisor as one zip archive, named by its hash
     demo         a built-in simulation, so that anyone can see a curve with no training code
 

@@ -51,6 +51,31 @@ class Launch:
         return f"Launch(attempt_id={self.attempt_id!r}, machine_key={self.machine_key!r})"
 
 
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """A batch that a dead supervisor left on disk, with what proves that it comes from this attempt."""
+
+    token: str
+    nonce: str
+    number: int
+    points: Mapping[str, tuple[Sequence[int], Sequence[float | str], Sequence[float]]]  # steps, values, elapsed seconds
+    logs: Sequence[tuple[str, str]]  # stream, text
+    exit: UndeliveredExit | None
+
+    def __repr__(self) -> str:
+        return f"Undelivered(number={self.number!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class UndeliveredExit:
+    """How the simulation ended. `reason` is None where it ended by itself."""
+
+    exit_code: int | None
+    signal: int | None
+    reason: str | None
+    message: str | None
+
+
 class Engine(Protocol):
     """Where work can run."""
 
@@ -77,8 +102,17 @@ class Engine(Protocol):
     async def attempts(self) -> Sequence[str]:
         """The attempts this engine still holds something of, running or not."""
 
+    async def undelivered(self, attempt_id: str, after: int) -> Undelivered | None:
+        """The first batch with a number above `after` that a dead attempt left; None: there is none.
+
+        Raises OSError if it can't be read. The attempt must be DEAD.
+        """
+
     async def forget(self, attempt_id: str) -> None:
-        """Clear away what is kept of an attempt that is over; does nothing while any of it is alive."""
+        """Clear away what is kept of an attempt that is over; does nothing while any of it is alive.
+
+        Raises OSError if some of it can't be removed.
+        """
 
     async def simulations(self) -> Sequence[str]:
         """The simulations of which files are kept: checkpoints, and what their attempts left."""

@@ -5,7 +5,8 @@ process knows as much as the one before. Killing whoever uses this engine kills 
 while its recorded supervisor is; if that died, the engine first kills all that is left of the attempt, and only then
 says DEAD. What the kernel would not let go of is UNKNOWN.
 
-    attempts/<attempt>/     0700: config.json, token (0600), supervisor.json, child.json, supervisor.log, spool/, work/
+    attempts/<attempt>/     0700: config.json, token, nonce (0600), supervisor.json, child.json, supervisor.log,
+                            spool/, work/
     checkpoints/<simulation>/    kept over the attempts of a simulation, until it is discarded
     work/<simulation>/<attempt>/ what a simulation left in its attempt's own directory, once the attempt is forgotten
     supervisors/<hash>.pyz  the supervisor as one file, for each version that was ever launched here
@@ -17,12 +18,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import astuple
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -31,8 +32,10 @@ import psutil
 import pynvml
 
 from runner import archive, processes
-from runner.base import DiscoveredMachine, Launch, LaunchError, Liveness
+from runner.base import DiscoveredMachine, Launch, LaunchError, Liveness, Undelivered, UndeliveredExit
+from runner.removal import remove_tree
 from runner.supervisor.child import ATTEMPT_VARIABLE, MARK_VARIABLE, inherited, mark
+from runner.supervisor.spool import first_above
 
 GIB = 2**30
 LONGEST_NAME = 255  # of a file, in bytes (Linux: NAME_MAX)
@@ -95,8 +98,15 @@ class LocalEngine:
         """The attempts that have a directory."""
         return await asyncio.to_thread(lambda: sorted(unquote(path.name) for path in self._attempts.iterdir()))
 
+    async def undelivered(self, attempt_id: str, after: int) -> Undelivered | None:
+        """The first batch above `after` in the spool of a DEAD attempt; None: there is none. Raises OSError."""
+        return await asyncio.to_thread(self._undelivered, attempt_id, after)
+
     async def forget(self, attempt_id: str) -> None:
-        """Remove the attempt's directory, unless something of it is alive. What the simulation left there is kept."""
+        """Remove the attempt's directory, unless something of it is alive. What the simulation left there is kept.
+
+        Raises OSError if some of it can't be removed.
+        """
         await asyncio.to_thread(self._forget, attempt_id)
 
     async def simulations(self) -> Sequence[str]:
@@ -140,7 +150,7 @@ class LocalEngine:
 
     def _prepare(self, directory: Path, launch: Launch) -> None:
         if directory.exists():
-            shutil.rmtree(directory)
+            remove_tree(directory)
         directory.mkdir(mode=0o700)
         (directory / "work").mkdir(mode=0o700)
         config = {
@@ -197,20 +207,37 @@ class LocalEngine:
             if not self._end_all(self._directory(attempt_id)):
                 raise TimeoutError(f"something of attempt {attempt_id} can't be killed")
 
+    def _undelivered(self, attempt_id: str, after: int) -> Undelivered | None:
+        directory = self._directory(attempt_id)
+        try:
+            token, nonce = ((directory / name).read_text().strip() for name in ("token", "nonce"))
+        except FileNotFoundError:  # it was killed before its hello
+            return None
+        found = first_above(directory / "spool", after)
+        if found is None:
+            return None
+        number, batch = found
+        logs = [(stream, "\n".join(texts)) for stream, texts in batch.logs]
+        end = UndeliveredExit(*astuple(batch.exit)) if batch.exit is not None else None
+        return Undelivered(token, nonce, number, batch.points, logs, end)
+
     def _forget(self, attempt_id: str) -> None:
         directory = self._directory(attempt_id)
         with self._alone(attempt_id):
             if not directory.exists() or self._liveness(directory) is not Liveness.DEAD:
                 return
             self._keep_work(directory)
-            shutil.rmtree(directory, ignore_errors=True)
+            remove_tree(directory)
         self._locks.pop(attempt_id, None)
 
     def _keep_work(self, directory: Path) -> None:
         # What a simulation wrote where it was started may be all that its owner wants of it.
         work = directory / "work"
         if work.is_dir() and any(work.iterdir()):
-            simulation = json.loads((directory / "config.json").read_bytes())["simulation_id"]
+            try:
+                simulation = str(json.loads((directory / "config.json").read_bytes())["simulation_id"])
+            except (OSError, ValueError, KeyError, TypeError) as error:  # the simulation can write there, too
+                raise OSError(f"{directory / 'config.json'} can't be read: {error}") from None
             kept = self._work / _safe(simulation) / directory.name
             kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             work.rename(kept)
@@ -224,7 +251,7 @@ class LocalEngine:
             if directory.is_symlink():  # a simulation put it there: nothing behind it is ours
                 directory.unlink()
             elif directory.exists():
-                shutil.rmtree(directory)
+                remove_tree(directory)
 
     def _end_all(self, directory: Path) -> bool:
         return processes.end_all(

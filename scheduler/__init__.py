@@ -2,6 +2,7 @@
 
     planner      one leader: what waits is matched to what is free; what was lost is found    `tick()`
     host         on each host: launches, probes and ends what is assigned to this host        `run_once()`
+    leftovers    what a dead supervisor left on disk is stored before its attempt is settled
     leader       which of several schedulers plans: whoever holds a lock of the database
     run_loop     the loop round both, woken by notifications and by timer
     metrics      what it counts of itself, for Prometheus

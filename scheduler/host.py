@@ -31,6 +31,7 @@ from db.models import Attempt, Simulation
 from db.states import Reason
 from policy.retry import has_outstayed, ignores_stop, is_silent
 from runner.base import Engine, Launch, LaunchError, Liveness
+from scheduler import leftovers
 from settings import Settings
 from transitions.settle import STOPPED_EARLY, Ending, settle
 
@@ -63,6 +64,8 @@ class HostLoop:
         self._backoff = timedelta(seconds=settings.retry_backoff_seconds)
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._strangers: set[int] = set()
+        self._stuck: set[str] = set()  # whose files could not be removed: not tried in every round
+        self._reported: set[str] = set()  # of these, those in the log already
         self._discards_at = monotonic()
 
     async def run_once(self) -> HostSummary:
@@ -73,6 +76,7 @@ class HostLoop:
         await self._clear_away()
         if monotonic() >= self._discards_at:
             self._discards_at = monotonic() + DISCARD_SECONDS
+            self._stuck.clear()
             await self.discard_deleted()
         return HostSummary(started.launched, started.ended + ended)
 
@@ -174,6 +178,8 @@ class HostLoop:
         public_id = public_ids.encode("Attempt", attempt.id)
         liveness = await self._engine.probe(public_id)
         if liveness is Liveness.DEAD:
+            if await leftovers.deliver(self._sessions, self._engine, attempt.id, backoff=self._backoff):
+                return True
             # It may have reported its end since its row was read: then it is over, and this does nothing.
             ending = Ending(Reason.MACHINE_LOST, f"Its supervisor died, on {attempt.machine_name}.")
             return await self._settle(attempt, ending)
@@ -206,8 +212,13 @@ class HostLoop:
                 self._strangers.add(attempt_id)
                 log.warning("attempt_of_another_database", attempt_id=attempt_id)
             return
+        if public_id in self._stuck:
+            return
         if await self._engine.probe(public_id) is Liveness.DEAD:
-            await self._engine.forget(public_id)
+            try:
+                await self._engine.forget(public_id)
+            except OSError as error:
+                self._keep(public_id, error, attempt_id=attempt_id)
         elif row is None or row.ended_at is None or has_outstayed(row.reason, row.ended_at, now, self._stop_grace):
             await self._end(public_id, "it is over")
 
@@ -222,8 +233,15 @@ class HostLoop:
             try:
                 await self._engine.discard(kept[each])
                 log.info("files_discarded", simulation_id=each)
-            except OSError as error:  # the next look tries again
-                log.warning("files_not_discarded", simulation_id=each, error=str(error))
+            except OSError as error:
+                self._keep(kept[each], error, simulation_id=each)
+
+    def _keep(self, public_id: str, error: OSError, **ids: int) -> None:
+        """Leave files that can't be removed until the next look at deleted simulations; log the first failure only."""
+        self._stuck.add(public_id)
+        if public_id not in self._reported:
+            self._reported.add(public_id)
+            log.warning("files_not_removed", **ids, error=str(error))
 
     async def _end(self, public_id: str, why: str) -> None:
         log.warning("supervisor_ended", attempt_id=public_ids.decode(public_id)[1], why=why)

@@ -3,6 +3,7 @@
     assign     QUEUED -> STARTING: the next attempt, on a machine
     begin      STARTING -> RUNNING: a supervisor's hello
     ingest     a supervisor's report: points, log and exit, stored once and acknowledged when committed
+    report     what a supervisor brings, checked
     stop       the intent that the current attempt ends, with its reason
     cancel     QUEUED -> CANCELLED at once; a stop intent for what is on a machine
     settle     the end of an attempt, by an exit, a loss, a launch error or a stop: final, or back to QUEUED

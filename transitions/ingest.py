@@ -3,13 +3,12 @@
 Stored in one transaction, acknowledged when it has committed; a report that is repeated because its answer was lost
 changes nothing. Points alone, as most reports bring, are one statement and one round trip (`convergence.take_in`).
 
-Any caller that has a claim may bring reports: the mutation parses, calls this, notifies its hub and maps the receipt.
+Any caller that has a claim may bring reports. The mutation parses, calls this, notifies its hub and maps the receipt; a
+host's loop brings what a dead supervisor left on disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,26 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import attempts, convergence, events, lifecycle, logs
 from db.attempts import Claim, Receipt
 from db.connection import Sessions, driver_of
-from db.convergence import Column
 from db.events import Actor
-from db.logs import Chunk
 from db.models import Simulation
 from db.states import Reason
 from policy.retry import Exit, meaning_of
+from transitions.report import Report
 from transitions.settle import Ending, settle
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a supervisor brings. With a number (1, 2, 3...) it has a payload; without, it is a heartbeat."""
-
-    number: int | None = None
-    points: Mapping[str, Column] = field(default_factory=dict)
-    chunks: Sequence[Chunk] = ()
-    exit: Exit | None = None
-
-
-HEARTBEAT = Report()
 
 
 async def ingest(

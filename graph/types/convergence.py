@@ -20,8 +20,9 @@ from graph.types import curve
 from graph.types.cursors import decode, encode
 from graph.types.enums import Reason, SimulationState
 from graph.types.ids import number_asked
-from graph.types.scalars import MAX_METRICS, Step
+from graph.types.scalars import Step
 from policy.cost import cost_so_far
+from transitions.report import MAX_METRICS
 
 MOST_JOINED = 1_000  # points of small batches that are one event to whoever catches up; more save little
 

@@ -25,7 +25,8 @@ from db.curve import NEVER, Points
 from graph.context import Info
 from graph.errors import BadInput
 from graph.operation.limits import MOST_POINTS
-from graph.types.scalars import MAX_METRIC_NAME, Step
+from graph.types.scalars import Step
+from transitions.report import MAX_METRIC_NAME
 
 MOST_PAST_POINTS = 200_000  # of all curves in the past of a subscription
 MOST_HELD = 2_000_000  # some 60 MB

@@ -26,23 +26,13 @@ from graph.context import Info
 from graph.errors import BadInput, Unauthenticated
 from graph.types.enums import LogStream, Reason, described
 from graph.types.ids import number_asked
-from graph.types.scalars import BadColumns, PointColumns, columns
+from graph.types.scalars import PointColumns
 from graph.types.user_errors import UserError, UserErrorCode
 from policy.retry import Exit
 from settings import Settings
 from transitions import begin
-from transitions.ingest import HEARTBEAT, Report, ingest
-
-MAX_LOG_CHARACTERS = 2_000_000
-MAX_LOG_CHUNKS = 10_000
-
-
-class BadReport(ValueError):
-    """A report that breaks the rules; the message says which one."""
-
-    def __init__(self, message: str, field: str) -> None:
-        super().__init__(message)
-        self.field = field
+from transitions.ingest import ingest
+from transitions.report import HEARTBEAT, BadReport, Report, checked
 
 
 @described(
@@ -174,24 +164,10 @@ def _actor(info: Info) -> Actor:
 
 
 def _report(given: ReportAttemptInput) -> Report:
-    if given.batch is None and (given.points or given.logs or given.exit):
-        raise BadReport("a report with a payload needs a batch number", "batch")
-    if given.batch is not None and given.batch < 1:
-        raise BadReport("batches are numbered from 1", "batch")
-    chunks = given.logs or []
-    if len(chunks) > MAX_LOG_CHUNKS or sum(len(chunk.text) for chunk in chunks) > MAX_LOG_CHARACTERS:
-        raise BadReport(f"too much log: at most {MAX_LOG_CHARACTERS} characters in {MAX_LOG_CHUNKS} chunks", "logs")
-    made = [Chunk(chunk.stream, chunk.text.replace("\0", "�").encode(errors="replace").decode()) for chunk in chunks]
-    try:
-        points = columns(given.points) if given.points is not None else {}
-    except BadColumns as error:
-        raise BadReport(str(error), "points") from None
-    return Report(given.batch, points, made, _exit(given.exit) if given.exit is not None else None)
-
-
-def _exit(given: ExitInput) -> Exit:
-    message = given.message.replace("\0", "�")[:2_000] if given.message else None
-    return Exit(given.exit_code, given.signal, given.reason, message)
+    chunks = [Chunk(chunk.stream, chunk.text) for chunk in given.logs or []]
+    exit_ = given.exit
+    end = Exit(exit_.exit_code, exit_.signal, exit_.reason, exit_.message) if exit_ is not None else None
+    return checked(given.batch, given.points, chunks, end)
 
 
 def _answer(given: ReportAttemptInput, receipt: Receipt, refusals: list[UserError]) -> ReportAttemptPayload:

@@ -165,6 +165,7 @@ class Output:
         if self._curve is None:
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")  # progress bars return without a new line
         self._take(self._lines.feed(chunk), elapsed)
+        self._spool.write_out()
         return True
 
     def close(self, elapsed: float) -> None:

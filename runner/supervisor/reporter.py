@@ -119,7 +119,7 @@ class Reporter(threading.Thread):
             # What came before was acknowledged and is not held any more: the service has gone back to an older state
             # (a restored backup). Going on from there is all that can be done.
             complain(f"the service expects batch {expected} again, after it acknowledged {number - 1}")
-            self._spool.number = expected
+            self._spool.renumber(expected)
         return False
 
 

@@ -38,6 +38,7 @@ def supervise(directory: Path) -> int:
     record(directory / "supervisor.json", os.getpid())
     signals = Signals()
     service = Service(assignment)
+    note_nonce(directory, service.nonce)
     greeting = greet(service, signals, time.monotonic() + assignment.give_up_seconds)
     if greeting is None:
         complain("gave up before the service answered")
@@ -69,6 +70,15 @@ def supervise(directory: Path) -> int:
         return 0
     complain("gave up: the end was not reported")
     return 1
+
+
+def note_nonce(directory: Path, nonce: str) -> None:
+    """Leave behind what the host's loop needs to deliver the spool for a supervisor that was killed."""
+    try:
+        with open(os.open(directory / "nonce", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(nonce)
+    except OSError as error:
+        complain(f"the nonce could not be written: {error}")
 
 
 def greet(service: Service, signals: Signals, give_up_at: float) -> tuple[str, Order | None] | None:

@@ -40,7 +40,7 @@ class Service:
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
-        self._nonce = f"{random.SystemRandom().getrandbits(128):032x}"
+        self.nonce = f"{random.SystemRandom().getrandbits(128):032x}"
         self._connection: http.client.HTTPConnection | None = None
         self._address = ""
 
@@ -54,7 +54,7 @@ class Service:
         return self._ask("reportAttempt", self._body(REPORT, batch + payload))
 
     def _body(self, query: str, fields: bytes) -> bytes:
-        identity = encode({"attemptId": self._assignment.attempt_id, "nonce": self._nonce})
+        identity = encode({"attemptId": self._assignment.attempt_id, "nonce": self.nonce})
         return b'{"query":%s,"variables":{"input":%s%s}}}' % (encode(query), identity[:-1], fields)
 
     def _ask(self, name: str, body: bytes) -> Mapping[str, object]:

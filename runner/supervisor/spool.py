@@ -1,19 +1,27 @@
-"""What waits to be reported, in order, in numbered batches: in memory, and in files once memory is used up.
+"""Output that waits for delivery: numbered batches, each in a file of its own and, as far as it fits, in memory.
 
-A sealed batch stays the same, under the same number, until it is acknowledged. With the disk and the memory set aside
-both full the spool is full: the reader stops, and the simulation waits in its `print`.
+A sealed batch stays the same, under the same number, until it is acknowledged. Its file is complete before it is sent
+for the first time, and what is read meanwhile is in the file of the next one. So the spool outlives its supervisor:
+`first_above` reads it after a kill -9, and the host's loop stores what is in it. There is no fsync: a crash of the
+machine may lose the newest lines.
+
+A file `000000007.jsonl` holds the entries of batch 7 in order, one JSON array per line and group. A last line without
+its newline was torn and does not count. With the disk full batches stay in memory, and with that full, too, the
+spool is full: the reader stops, and the simulation waits in its `print`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 from runner.supervisor.complaints import complain
 
@@ -99,11 +107,64 @@ class Batch:
         return b"".join(b',"%s":%s' % (name.encode(), encode(value)) for name, value in fields.items())
 
 
-class Spool:
-    """All that waits to be reported, in order: sealed batches in memory and in files, then the one still open.
+class Sealed:
+    """A batch that does not change any more: its bytes, unless its file holds them and memory is used up."""
 
-    Both threads use it; `changed` is its lock. A batch is sealed when it is full or when the reporter asks for it, and
-    then stays the same, under the same number, until it is acknowledged.
+    def __init__(self, payload: bytes | None, file: Path | None) -> None:
+        self.payload = payload
+        self.file = file
+
+    @property
+    def memory_bytes(self) -> int:
+        return len(self.payload) if self.payload is not None else 0
+
+    def read(self) -> bytes:
+        """The payload. Raises OSError where its file can't be read."""
+        if self.payload is not None:
+            return self.payload
+        assert self.file is not None
+        return read_batch(self.file).encode()
+
+
+class BatchFile:
+    """The file of the batch that is still open: created with its first entries, appended to, and then left as it is.
+
+    Once something could not be written, nothing more is: what follows would hide the gap.
+    """
+
+    def __init__(self, directory: Path, number: int) -> None:
+        self.path = directory / f"{number:09d}.jsonl"
+        self.is_whole = True
+        self._descriptor: int | None = None
+
+    def append(self, entries: Sequence[Sequence[object]]) -> None:
+        if not self.is_whole:
+            return
+        try:
+            if self._descriptor is None:
+                self._descriptor = self._create()
+            line = encode(entries) + b"\n"
+            self.is_whole = os.write(self._descriptor, line) == len(line)
+        except OSError:
+            self.is_whole = False
+
+    def _create(self) -> int:
+        directory = self.path.parent
+        directory.mkdir(mode=0o700, exist_ok=True)
+        if shutil.disk_usage(directory).free < DISK_RESERVE_BYTES:
+            raise OSError("the disk is full but for its reserve")
+        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class Spool:
+    """All that waits to be reported, in order: sealed batches, then the one still open.
+
+    Both threads use it; `changed` is its lock. A batch is sealed when it is full or when the reporter asks for it.
     """
 
     def __init__(self, directory: Path, memory_bytes: int, limit_bytes: int) -> None:
@@ -112,10 +173,11 @@ class Spool:
         self._directory = directory
         self._memory_limit_bytes = memory_bytes
         self._limit_bytes = limit_bytes
-        self._sealed: deque[bytes | Path] = deque()
+        self._sealed: deque[Sealed] = deque()
         self._memory_bytes = 0
-        self._files = 0
         self._open = Batch()
+        self._file = BatchFile(directory, self.number)
+        self._unwritten: list[tuple[object, ...]] = []  # entries of the open batch that its file does not hold yet
         self._exit: Exit | None = None
         self._is_closed = False
 
@@ -124,6 +186,7 @@ class Spool:
             was_empty = self.is_empty
             for metric, value in points:
                 self._open.add_point(metric, step, value, elapsed)
+                self._unwritten.append(("point", metric, step, value, elapsed))
                 if self._open.is_full:
                     self._seal()
             if was_empty:
@@ -133,15 +196,23 @@ class Spool:
         with self.changed:
             was_empty = self.is_empty
             self._open.add_log(stream, text)
+            self._unwritten.append(("log", stream, text))
             if self._open.is_full:
                 self._seal()
             if was_empty:
                 self.changed.notify()
 
+    def write_out(self) -> None:
+        """Bring to disk what was added, as one group: once per read of a pipe, not once per line."""
+        with self.changed:
+            self._write_out()
+
     def close(self, end: Exit | None) -> None:
         """Put the end, if it can be told, behind everything else; nothing follows it."""
         with self.changed:
             self._exit = self._open.exit = end
+            if end is not None:
+                self._unwritten.append(("exit", *astuple(end)))
             self._is_closed = True
             if not self._open.is_empty:
                 self._seal()
@@ -167,10 +238,8 @@ class Spool:
             if not self._sealed:
                 self._seal()
             first = self._sealed[0]
-        if isinstance(first, bytes):
-            return first
         try:
-            return first.read_bytes()
+            return first.read()
         except OSError as error:
             lost = f"batch {self.number} was lost with the disk it waited on ({error.strerror})"
             complain(lost)
@@ -179,16 +248,21 @@ class Spool:
     def replace_head(self, sentence: str | None) -> bytes:
         """Put a sentence for the log in the place of the first batch's content. How it ended is kept."""
         with self.changed:
-            batch = Batch()
+            batch, entries = Batch(), []
             if sentence is not None:
                 batch.add_log("SUPERVISOR", sentence)
-            if len(self._sealed) == 1 and self._open.is_empty:
+                entries.append(("log", "SUPERVISOR", sentence))
+            if len(self._sealed) == 1 and self._open.is_empty and self._exit is not None:
                 batch.exit = self._exit
+                entries.append(("exit", *astuple(self._exit)))
             self._discard_head()
-            payload = batch.encode()
-            self._sealed.appendleft(payload)
-            self._memory_bytes += len(payload)
-            return payload
+            file = BatchFile(self._directory, self.number)
+            file.append(entries)
+            file.close()
+            replaced = Sealed(batch.encode(), file.path if file.is_whole else None)
+            self._sealed.appendleft(replaced)
+            self._memory_bytes += replaced.memory_bytes
+            return replaced.read()
 
     def acknowledge(self) -> None:
         """The first batch is stored: forget it."""
@@ -196,40 +270,81 @@ class Spool:
             self._discard_head()
             self.number += 1
 
+    def renumber(self, number: int) -> None:
+        """Number all that waits from `number` on: the service has gone back to an older state of its database."""
+        with self.changed:
+            for at, sealed in enumerate(self._sealed):  # to lower numbers, in order: none is overwritten
+                target = self._directory / f"{number + at:09d}.jsonl"
+                if sealed.file is not None:
+                    with contextlib.suppress(OSError):
+                        sealed.file = sealed.file.replace(target)
+            self._write_out()
+            target = self._directory / f"{number + len(self._sealed):09d}.jsonl"
+            with contextlib.suppress(OSError):
+                self._file.path.replace(target)
+            self._file.path = target
+            self.number = number
+
     def clear(self) -> None:
-        """Remove the files."""
-        shutil.rmtree(self._directory, ignore_errors=True)
+        """Remove the files, and the directory unless the simulation has put something else there."""
+        for file in self._directory.glob("*.jsonl"):
+            with contextlib.suppress(OSError):
+                file.unlink()
+        with contextlib.suppress(OSError):
+            self._directory.rmdir()
 
     def _discard_head(self) -> None:
         first = self._sealed.popleft()
-        if isinstance(first, bytes):
-            self._memory_bytes -= len(first)
-        else:
+        self._memory_bytes -= first.memory_bytes
+        if first.file is not None:
             with contextlib.suppress(OSError):
-                first.unlink()
+                first.file.unlink()
 
     def _seal(self) -> None:
+        self._write_out()
+        self._file.close()
         payload = self._open.encode()
+        fits = self._memory_bytes + len(payload) <= self._memory_limit_bytes
+        sealed = Sealed(payload if fits or not self._file.is_whole else None, self._file.path)
+        self._sealed.append(sealed)
+        self._memory_bytes += sealed.memory_bytes
         self._open = Batch()
-        if self._memory_bytes + len(payload) > self._memory_limit_bytes and (path := self._write(payload)) is not None:
-            self._sealed.append(path)
-        else:
-            self._sealed.append(payload)
-            self._memory_bytes += len(payload)
+        self._file = BatchFile(self._directory, self.number + len(self._sealed))
 
-    def _write(self, payload: bytes) -> Path | None:
-        path = self._directory / f"{self._files:09d}.json"
+    def _write_out(self) -> None:
+        if self._unwritten:
+            self._file.append(self._unwritten)
+            self._unwritten = []
+
+
+def first_above(directory: Path, number: int) -> tuple[int, Batch] | None:
+    """The first batch with a higher number that a supervisor which is gone has left in its spool. Raises OSError."""
+    numbered = [int(file.stem) for file in directory.glob("*.jsonl") if file.stem.isdecimal()]
+    found = min((each for each in numbered if each > number), default=None)
+    return (found, read_batch(directory / f"{found:09d}.jsonl")) if found is not None else None
+
+
+def read_batch(file: Path) -> Batch:
+    """Make a batch again out of its entries: `encode` gives the same bytes. Raises OSError."""
+    batch = Batch()
+    for line in file.read_bytes().split(b"\n")[:-1]:  # behind the last newline: nothing, or a torn line
         try:
-            self._directory.mkdir(mode=0o700, exist_ok=True)
-            if shutil.disk_usage(self._directory).free < DISK_RESERVE_BYTES:
-                return None
-            path.write_bytes(payload)
-        except OSError:
-            with contextlib.suppress(OSError):
-                path.unlink()
-            return None
-        self._files += 1
-        return path
+            entries = json.loads(line)
+        except ValueError:
+            break  # a write that the disk cut off, and then another one
+        for entry in entries:
+            _enter(batch, entry)
+    return batch
+
+
+def _enter(batch: Batch, entry: Sequence[Any]) -> None:
+    kind, *values = entry
+    if kind == "point":
+        batch.add_point(*values)
+    elif kind == "log":
+        batch.add_log(*values)
+    elif kind == "exit":
+        batch.exit = Exit(*values)
 
 
 def encode(value: object) -> bytes:

@@ -125,6 +125,19 @@ async def test_an_attempt_lives_until_it_is_over_and_is_then_forgotten(
     await engine.discard(simulation)
 
 
+async def test_what_a_simulation_leaves_beside_its_directory_goes_however_deep_it_is(
+    engine: LocalEngine, service: Any, tmp_path: Path
+) -> None:
+    code = "import os\nos.chdir('..')\nfor _ in range(1500): os.mkdir('d'); os.chdir('d')"
+    service.order["entrypoint"] = [sys.executable, "-c", code]
+    await engine.launch(launch())
+    await asyncio.to_thread(service.wait, lambda: service.exit)
+    while await engine.probe(ATTEMPT) is not Liveness.DEAD:
+        await asyncio.sleep(0.01)
+    await engine.forget(ATTEMPT)
+    assert list(await engine.attempts()) == []
+
+
 async def test_discarding_removes_a_link_and_nothing_behind_it(engine: LocalEngine, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

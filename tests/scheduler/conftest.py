@@ -16,7 +16,7 @@ from db.attempts import Claim
 from db.events import Actor
 from db.models import Attempt, Event, Project, Simulation
 from db.simulations import Wanted
-from runner.base import DiscoveredMachine, Launch, Liveness
+from runner.base import DiscoveredMachine, Launch, Liveness, Undelivered
 from settings import Settings
 from transitions.begin import hello
 from transitions.cancel import cancel as cancel_simulation
@@ -138,7 +138,8 @@ class ScriptedEngine:
         self.ended: list[str] = []
         self.forgotten: list[str] = []
         self.kept: list[str] = []  # simulations that have files
-        self.held: set[str] = set()  # of these, whose can't be removed
+        self.held: set[str] = set()  # simulations and attempts whose files can't be removed
+        self.left: dict[str, list[Undelivered] | Exception] = {}  # batches of dead attempts, by public id
         self.failure: Exception | None = None  # of the next launches
         self.machine = DiscoveredMachine("own", "here", HOST, 4.0, 16.0, 0, None, {})
 
@@ -161,7 +162,15 @@ class ScriptedEngine:
     async def attempts(self) -> Sequence[str]:
         return list(self.liveness)
 
+    async def undelivered(self, attempt_id: str, after: int) -> Undelivered | None:
+        left = self.left.get(attempt_id, [])
+        if isinstance(left, Exception):
+            raise left
+        return next((each for each in left if each.number > after), None)
+
     async def forget(self, attempt_id: str) -> None:
+        if attempt_id in self.held:
+            raise PermissionError(f"{attempt_id} can't be removed")
         assert self.liveness.pop(attempt_id, Liveness.DEAD) is Liveness.DEAD
         self.forgotten.append(attempt_id)
 

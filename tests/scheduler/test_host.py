@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from db import attempts, machines, public_ids, simulations
 from db.attempts import Claim
@@ -383,12 +384,13 @@ async def test_the_living_twin_of_a_lost_attempt_gets_no_time(
     world: World, host: HostLoop, planner: Planner, scripted: ScriptedEngine
 ) -> None:
     simulation_id = await _running(world, host, planner, max_retries=1)
+    twin = await _public_id(world, simulation_id)
     await world.silence(simulation_id)
     await world.cover()
     await world.host_dies()
     assert (await planner.tick()).ended == 1
     await host.run_once()
-    assert scripted.ended == [await _public_id(world, simulation_id)]
+    assert scripted.ended == [twin]
 
 
 async def test_an_attempt_of_a_deleted_simulation_is_ended_and_forgotten(
@@ -450,3 +452,23 @@ async def test_files_of_a_simulation_are_kept_until_it_is_deleted(
     scripted.held.clear()
     await host.discard_deleted()
     assert scripted.kept == [ids[ended], ids[unknown], "lost+found"]
+
+
+async def test_files_that_cannot_be_removed_are_reported_once_and_keep_no_other_attempt_waiting(
+    world: World, host: HostLoop, planner: Planner, scripted: ScriptedEngine
+) -> None:
+    stuck, other = await _running(world, host, planner), await _running(world, host, planner)
+    ids = [await _public_id(world, each) for each in (stuck, other)]
+    for each in (stuck, other):
+        await _complete(world, each)
+    scripted.liveness = dict.fromkeys(ids, Liveness.DEAD)
+    scripted.held = {ids[0]}
+    with capture_logs() as logs:
+        for _ in range(3):
+            await host.run_once()
+            host._stuck.clear()  # as the look at deleted simulations does, a minute later
+    assert scripted.forgotten == [ids[1]]
+    assert [each["error"] for each in logs if each["event"] == "files_not_removed"] == [f"{ids[0]} can't be removed"]
+    scripted.held.clear()
+    await host.run_once()
+    assert scripted.forgotten == [ids[1], ids[0]]

@@ -17,7 +17,8 @@ from db.convergence import Column
 from db.logs import Chunk
 from db.states import LogStream, Reason
 from policy.retry import Exit
-from transitions.ingest import HEARTBEAT, Report, ingest
+from transitions.ingest import ingest
+from transitions.report import HEARTBEAT, Report
 from transitions.stop import stop
 
 Rows = Any  # the fixture of conftest.py

@@ -1,0 +1,35 @@
+"""Removal of directories that simulations wrote into: trees of any depth, and names of any kind.
+
+`shutil.rmtree` keeps a frame and a descriptor per level: a tree of 1,500 nested directories ends it with
+RecursionError or EMFILE. What it can't remove goes to rm (coreutils), which walks such trees in constant space.
+Links are not followed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+MAX_SENTENCE = 300  # characters of what rm says: a path in it may be 4,096 long
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove a directory with all that is in it. Raises OSError with rm's first sentence if something stays."""
+    try:
+        shutil.rmtree(directory)
+    except FileNotFoundError:
+        if not directory.exists():
+            return
+        _remove_by_rm(directory)  # something in it vanished on the way
+    except (OSError, RecursionError):
+        _remove_by_rm(directory)
+
+
+def _remove_by_rm(directory: Path) -> None:
+    done = subprocess.run(
+        ["rm", "-rf", "--", str(directory)], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+    )
+    if done.returncode:
+        said = (done.stderr.splitlines() or [f"rm ended with {done.returncode}"])[0]
+        raise OSError(said[:MAX_SENTENCE])

@@ -1,0 +1,36 @@
+"""An outage of graph that ends with the supervisor's death: all that was printed is stored, without graph."""
+
+from __future__ import annotations
+
+import pytest
+from live import BRISK, eventually, held, kill, service_on
+from observers import Witness
+
+PRINTED_BEFORE = 5  # points, then the outage begins
+OVER = "SELECT ended_at IS NOT NULL FROM attempts"
+SETTINGS = {**BRISK, "SIMULATIONS_LEASE_SECONDS": "60", "SIMULATIONS_RETRY_BACKOFF_SECONDS": "60"}
+
+
+@pytest.mark.parametrize("more", [1, 7, 60])
+async def test_what_was_printed_during_an_outage_outlives_its_supervisor(database_url: str, more: int) -> None:
+    with service_on(database_url, **SETTINGS) as service:
+        await service.up()
+        witness = Witness.on(service)
+        witness.permit("speak")
+        simulation_id = await service.submit(*witness.command, limits={"maxRetries": 0})
+        await witness.has_said(PRINTED_BEFORE)
+        async with service.paused("graph"):
+            await witness.has_said(more)
+            [supervisor], [child] = service.recorded("supervisor"), service.recorded("child")
+            with held(child):  # nothing more comes: what it said is what is to be found
+                said = witness.said
+                newest = f'"loss",{said - 1},'
+                spools = service.data_directory / "attempts"
+                await eventually(
+                    lambda: any(newest in path.read_text() for path in spools.glob("*/spool/*.jsonl")),
+                    "the newest point is on disk",
+                )
+                kill(supervisor)
+            await eventually(lambda: service.says(OVER), "its attempt is over")
+            stored = await service.log_of(simulation_id, "loss")
+        assert [step for _, step, _ in stored] == list(range(said))

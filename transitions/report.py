@@ -1,0 +1,121 @@
+"""A supervisor's report, checked in one place, whether it came by the API or out of a dead supervisor's spool.
+
+Nothing of a report that breaks a rule is stored. Raises `BadReport`, whose message says which rule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import ge
+
+from db.convergence import Column
+from db.logs import Chunk
+from policy.retry import Exit
+
+MAX_STEP = 2**53  # the largest integer that every JSON reader keeps exact
+MAX_POINTS = 10_000
+MAX_METRICS = 1_000
+MAX_METRIC_NAME = 256
+MAX_LOG_CHARACTERS = 2_000_000
+MAX_LOG_CHUNKS = 10_000
+MAX_MESSAGE = 2_000  # characters
+NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+class BadReport(ValueError):
+    """A report that breaks a rule; `field` is the part of it that does."""
+
+    def __init__(self, message: str, field: str = "points") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A report that keeps the rules. With a number (1, 2, 3...) it has a payload; without, it is a heartbeat."""
+
+    number: int | None = None
+    points: Mapping[str, Column] = field(default_factory=dict)
+    chunks: Sequence[Chunk] = ()
+    exit: Exit | None = None
+
+
+HEARTBEAT = Report()
+
+
+def checked(number: int | None, points: object, chunks: Sequence[Chunk], end: Exit | None) -> Report:
+    """Check a report. Text is made storable: PostgreSQL takes neither NUL nor lone surrogates. Raises `BadReport`.
+
+    points: an object from metric to {steps, values, elapsed}, or None.
+    """
+    if number is None and (points or chunks or end):
+        raise BadReport("a report with a payload needs a batch number", "batch")
+    if number is not None and number < 1:
+        raise BadReport("batches are numbered from 1", "batch")
+    if len(chunks) > MAX_LOG_CHUNKS or sum(len(chunk.text) for chunk in chunks) > MAX_LOG_CHARACTERS:
+        raise BadReport(f"too much log: at most {MAX_LOG_CHARACTERS} characters in {MAX_LOG_CHUNKS} chunks", "logs")
+    storable = [Chunk(chunk.stream, _storable(chunk.text)) for chunk in chunks]
+    if end is not None:
+        end = replace(end, message=_storable(end.message)[:MAX_MESSAGE] if end.message else None)
+    return Report(number, _columns(points) if points is not None else {}, storable, end)
+
+
+def _storable(text: str) -> str:
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+def _columns(raw: object) -> Mapping[str, Column]:
+    """Check a report's columns in bulk. Raises `BadReport`."""
+    if not isinstance(raw, dict):
+        raise BadReport("points must be an object from metric to columns")
+    if len(raw) > MAX_METRICS:
+        raise BadReport(f"{len(raw)} metrics in a report: at most {MAX_METRICS}")
+    checked = {name: _column(name, column) for name, column in raw.items()}
+    points = sum(len(column.steps) for column in checked.values())
+    if points > MAX_POINTS:
+        raise BadReport(f"{points} points in a report: at most {MAX_POINTS}")
+    return checked
+
+
+def _column(name: str, raw: object) -> Column:
+    # Whole lists are judged by the set of their types and by map(): a loop over points costs thirty times as much.
+    if not 0 < len(name) <= MAX_METRIC_NAME or "\0" in name:
+        raise BadReport(f"a metric's name has 1 to {MAX_METRIC_NAME} characters, none of them NUL")
+    if not isinstance(raw, dict) or raw.keys() != {"steps", "values", "elapsed"}:
+        raise BadReport(f"{name[:40]}: expected exactly steps, values and elapsed")
+    steps, values, elapsed = raw["steps"], raw["values"], raw["elapsed"]
+    if not (isinstance(steps, list) and isinstance(values, list) and isinstance(elapsed, list)):
+        raise BadReport(f"{name[:40]}: steps, values and elapsed must be lists")
+    if not len(steps) == len(values) == len(elapsed):
+        raise BadReport(f"{name[:40]}: {len(steps)} steps, {len(values)} values, {len(elapsed)} elapsed")
+    if not steps:
+        raise BadReport(f"{name[:40]}: no points")
+    if set(map(type, steps)) != {int} or steps[0] < 0 or steps[-1] > MAX_STEP or any(map(ge, steps, steps[1:])):
+        raise BadReport(f"{name[:40]}: steps must be whole numbers from 0 to 2^53 that rise")
+    try:
+        numbers = _floats(values) or [_value(name, value) for value in values]
+        seconds = _floats(elapsed)
+    except OverflowError:
+        raise BadReport(f"{name[:40]}: a value is too large for a double") from None
+    # A sum is the cheapest look at all of them; one that overflows only costs the look at each.
+    if seconds is None or (not math.isfinite(sum(seconds)) and not all(map(math.isfinite, seconds))):
+        raise BadReport(f"{name[:40]}: elapsed must be numbers of seconds")
+    return Column(steps, numbers, seconds)
+
+
+def _floats(numbers: list[object]) -> list[float] | None:
+    """The same list if it holds nothing else, as almost every one does; None if these are not all numbers."""
+    kinds = set(map(type, numbers))
+    if kinds == {float}:
+        return numbers  # type: ignore[return-value]  # the line above
+    return list(map(float, numbers)) if kinds <= {float, int} else None  # type: ignore[arg-type]  # the same
+
+
+def _value(name: str, value: object) -> float:
+    if type(value) in (float, int):
+        return float(value)  # type: ignore[arg-type]  # the line above
+    if isinstance(value, str) and value in NOT_FINITE:
+        return NOT_FINITE[value]
+    raise BadReport(f"{name[:40]}: {str(value)[:40]!r} is not a number")
