@@ -17,6 +17,7 @@
     cursors       positions in a log, as clients get them
     ids           public ids to numbers
     naming        a simulation's name, made from its entrypoint
+    variables     names of environment variables, and the variables of parameters
     pages         the shape of connections: edges, nodes, pageInfo
     user_errors   why a mutation did nothing, as data
 

@@ -26,6 +26,7 @@ from strawberry.types.base import has_object_definition
 from db.states import MetricMode, Reason, Role
 from db.watch_leases import LONGEST_GRACE
 from graph.types.user_errors import UserError, UserErrorCode
+from graph.types.variables import check_name, check_parameters
 from policy.retry import RETRYABLE
 
 MAX_COMMAND_BYTES = 65_536  # of all words; Linux takes 131,072 in one
@@ -102,14 +103,6 @@ def _at_most(items: int) -> BeforeValidator:
     return BeforeValidator(counted)
 
 
-def _variable(name: str) -> str:
-    if not name or "=" in name or "\0" in name:
-        raise ValueError("names of variables must not be empty or contain = or NUL")
-    if name.startswith("SIMULATION_"):
-        raise ValueError("names that begin with SIMULATION_ are the service's own")
-    return name
-
-
 def _command(entrypoint: tuple[str, ...]) -> tuple[str, ...]:
     if not entrypoint[0].strip():
         raise ValueError("the first word is the program to run, and is empty")
@@ -147,7 +140,7 @@ PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096), Afte
 Json = Annotated[dict[str, Any], AfterValidator(_storable)]
 Labels = Annotated[dict[Word, Word], _at_most(100)]
 Variables = Annotated[  # more of them have no room in MAX_JSON_BYTES
-    dict[Annotated[str, AfterValidator(_variable)], Argument], _at_most(10_000), AfterValidator(_storable)
+    dict[Annotated[str, AfterValidator(check_name)], Argument], _at_most(10_000), AfterValidator(_storable)
 ]
 Price = Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=6, allow_inf_nan=False)]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -183,7 +176,7 @@ class SimulationAsked(_Model):
     name: Name | None = None
     entrypoint: Annotated[tuple[Argument, ...], _at_most(1_000), Field(min_length=1), AfterValidator(_command)]
     project: Name = "default"
-    parameters: Json = {}
+    parameters: Annotated[Json, AfterValidator(check_parameters)] = {}
     environment: Variables = {}
     working_directory: PathText | None = None
     tags: Annotated[tuple[Word, ...], _at_most(50)] = ()

@@ -7,11 +7,9 @@ Only an answer that names the attempt may say OVER; a wrong token is answered wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any
 
 import orjson
 import strawberry
@@ -28,6 +26,7 @@ from graph.types.enums import LogStream, Reason, described
 from graph.types.ids import number_asked
 from graph.types.scalars import PointColumns
 from graph.types.user_errors import UserError, UserErrorCode
+from graph.types.variables import parameter_variables
 from policy.retry import Exit
 from settings import Settings
 from transitions import begin
@@ -195,7 +194,7 @@ def _order(
         "SIMULATION_PROJECT": project.name,
         "SIMULATION_ATTEMPT": str(attempt.number),
         "SIMULATION_PARAMETERS": orjson.dumps(simulation.parameters).decode(),
-        **_parameter_variables(simulation.parameters),
+        **parameter_variables(simulation.parameters),
     }
     return WorkOrder(
         entrypoint=simulation.entrypoint,
@@ -206,13 +205,3 @@ def _order(
         heartbeat_seconds=settings.heartbeat_seconds,
         gpu_indices=attempt.gpu_indices,
     )
-
-
-def _parameter_variables(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Each plain parameter as a variable of its own: learningRate 0.1 is SIMULATION_PARAMETER_LEARNINGRATE=0.1."""
-    variables = {}
-    for name, value in parameters.items():
-        if isinstance(value, str | int | float) and name.replace("_", "a").isalnum() and name.isascii():
-            text = value if isinstance(value, str) else orjson.dumps(value).decode()
-            variables[f"SIMULATION_PARAMETER_{name.upper()}"] = text
-    return variables
