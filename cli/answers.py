@@ -120,6 +120,7 @@ class Details(Simulation):
     tags: tuple[str, ...]
     resources: Resources
     priority: int
+    queue_position: int | None = None
     limits: Limits
     attempts: tuple[Attempt, ...]
     events: tuple[Event, ...]
@@ -159,6 +160,13 @@ class Machine(Named):
     state: str
     resources: MachineResources
     free: Free
+
+
+class MachineMade(Answer):
+    """A machine that was made or changed, and what its owner should know of that."""
+
+    machine: Machine
+    notices: tuple[str, ...] = ()
 
 
 class MachineDetails(Machine):

@@ -91,6 +91,7 @@ def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
     yield "id", clean(simulation.id)
     yield "project", clean(simulation.project.name)
     yield "why", clean(simulation.why)
+    yield "place in queue", f"{simulation.queue_position:,}" if simulation.queue_position is not None else ""
     yield "command", clean(shlex.join(simulation.entrypoint), limit=2000)
     yield "directory", clean(simulation.working_directory or "")
     yield "parameters", _json(simulation.parameters)

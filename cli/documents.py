@@ -66,7 +66,7 @@ DETAILS = gql(
 query Details($id: ID!) {
   simulation(id: $id) {
     ...Summary
-    entrypoint parameters environment workingDirectory tags priority createdBy
+    entrypoint parameters environment workingDirectory tags priority queuePosition createdBy
     resources { cpus memoryGib gpus gpuModel labels machine { id name } maxPricePerHour }
     limits { maxRuntimeSeconds maxRetries retryOn }
     attempts {
@@ -118,7 +118,7 @@ CREATE_MACHINE = gql(
     _MACHINE
     + """
 mutation CreateMachine($input: CreateMachineInput!) {
-  createMachine(input: $input) { machine { ...Parts } userErrors { message field } }
+  createMachine(input: $input) { machine { ...Parts } notices userErrors { message field } }
 }
 """
 )
@@ -127,7 +127,7 @@ UPDATE_MACHINE = gql(
     _MACHINE
     + """
 mutation UpdateMachine($input: UpdateMachineInput!) {
-  updateMachine(input: $input) { machine { ...Parts } userErrors { message field } }
+  updateMachine(input: $input) { machine { ...Parts } notices userErrors { message field } }
 }
 """
 )

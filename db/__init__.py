@@ -11,6 +11,7 @@ without them.
     lifecycle             the state machine: the one statement that writes `state`
     attempts              launches, reports, heartbeats, coverage
     simulations           create, list, repeat, delete
+    queue                 the queue by classes of equal requirements, and why each waits
     machines              machines and hosts: join, declare, drain, what is free
     projects              projects, and the scope of a viewer
     convergence           the log of points: batches of columns

@@ -332,7 +332,8 @@ async def forgive_clock(session: AsyncSession) -> None:
             """
             UPDATE simulations SET queued_at = now() WHERE id IN (
                 SELECT s.id FROM simulations AS s
-                WHERE s.state = 'QUEUED' AND s.queued_at > clock_timestamp() AND NOT EXISTS (
+                WHERE (SELECT max(queued_at) FROM simulations WHERE state = 'QUEUED') > now()  -- one entry of an index
+                  AND s.state = 'QUEUED' AND s.queued_at > now() AND s.queued_at > clock_timestamp() AND NOT EXISTS (
                     SELECT FROM attempts AS a
                     WHERE a.simulation_id = s.id AND a.number = s.attempt AND a.ended_at <= clock_timestamp()
                 )

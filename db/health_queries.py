@@ -20,10 +20,14 @@ from db.models import Machine
 
 NOT_PLANNED = "NOT_PLANNED"  # why one waits that no planner has looked at yet
 
+# The same judgement as `policy.waiting.why`.
 QUEUE = text(
-    "SELECT coalesce(waiting, :not_planned), count(*),"
-    " greatest(extract(epoch FROM clock_timestamp() - min(queued_at)), 0)::float8"
-    " FROM simulations WHERE state = 'QUEUED' GROUP BY 1"
+    "SELECT CASE WHEN s.queued_at > now() THEN 'BACKOFF'"
+    " WHEN s.attended AND w.simulation_id IS NULL THEN 'UNATTENDED' ELSE coalesce(q.reason, :not_planned) END,"
+    " count(*), greatest(extract(epoch FROM clock_timestamp() - min(s.queued_at)), 0)::float8"
+    " FROM simulations AS s LEFT JOIN queue_classes AS q ON q.queue_class = s.queue_class"
+    " LEFT JOIN (SELECT DISTINCT simulation_id FROM watchers WHERE watched_until > clock_timestamp()) AS w"
+    " ON w.simulation_id = s.id WHERE s.state = 'QUEUED' GROUP BY 1"
 )
 ACTIVE = text("SELECT state, count(*) FROM simulations WHERE state IN ('STARTING', 'RUNNING') GROUP BY 1")
 SPENDING = text("SELECT currency, sum(price_per_hour * share) FROM attempts WHERE ended_at IS NULL GROUP BY 1")

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, delete, func, select, text, update
+from sqlalchemy import ColumnElement, Select, and_, case, delete, func, select, text, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import events
 from db.errors import NotFound, Refusal, Taken, WrongState
 from db.events import Actor
-from db.models import Attempt, Event, Host, Machine, Simulation
+from db.models import THIS_TRANSACTION, Attempt, Event, Host, Machine, Simulation
 from db.notifications import Channel, notify, payload_of
 from db.pages import Ordering, Page, page
 from db.states import MachineState
@@ -51,6 +51,18 @@ class Usage:
     memory_gib: float
     gpus: int
     simulation_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A host as its engine found it, and the sums of its machines that take work."""
+
+    host: str  # its name
+    cpus: float
+    memory_gib: float
+    offered_cpus: float
+    offered_memory_gib: float
+    whole: str | None  # the machine that was found, if it takes work
 
 
 NOTHING = Usage(0.0, 0.0, 0, ())
@@ -254,6 +266,13 @@ async def delete_idle(session: AsyncSession, machine_id: int, actor: Actor) -> N
         raise WrongState(
             f"{busy} simulation(s) are on {machine.name}: drain it and wait, or cancel them first.", field="id"
         )
+    # The queue learns of it: what a simulation requires is not what it was.
+    await session.execute(
+        update(Simulation)
+        .where(Simulation.machine_id == machine_id)
+        .values(machine_id=None, queued_xid=THIS_TRANSACTION)
+        .execution_options(synchronize_session=False)
+    )
     await session.execute(delete(Machine).where(Machine.id == machine_id))
     await events.record(session, "DELETED", actor, "Machine", machine_id, detail={"name": machine.name})
     await notify(session, Channel.MACHINES, str(machine_id))
@@ -285,6 +304,26 @@ async def of_simulations(session: AsyncSession, ids: Collection[int]) -> Mapping
         .where(Simulation.id.in_(ids), Attempt.machine_id.is_not(None))
     )
     return {int(simulation_id): int(machine_id or 0) for simulation_id, machine_id in rows}
+
+
+async def find_offer(session: AsyncSession, host_id: str | None) -> Offer | None:
+    """What a host has and what its machines offer; None if it was never found what it has."""
+    host = await session.get(Host, host_id) if host_id is not None else None
+    if host is None:
+        return None
+    rows = (await session.scalars(select(Machine).where(Machine.host == host_id, Machine.engine == LOCAL))).all()
+    found = next((row for row in rows if not row.declared), None)
+    if found is None:
+        return None
+    open_to_work = [row for row in rows if not row.draining and row.heartbeat_at is not None]
+    return Offer(
+        host=host.name,
+        cpus=found.cpus,
+        memory_gib=found.memory_gib,
+        offered_cpus=sum(row.cpus for row in open_to_work),
+        offered_memory_gib=sum(row.memory_gib for row in open_to_work),
+        whole=found.name if found in open_to_work else None,
+    )
 
 
 async def every(session: AsyncSession) -> Sequence[Machine]:
@@ -332,15 +371,22 @@ async def drained_at(session: AsyncSession, ids: Collection[int]) -> Mapping[int
 
 async def usage(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Usage]:
     """What is held on each of these machines; machines that nothing is on are left out."""
+    # One look-up for each attempt, whatever the statistics say: merged with the primary key, it read the whole queue.
+    asked = (
+        select(Simulation.cpus, Simulation.memory_gib, Simulation.gpus)
+        .where(Simulation.id == Attempt.simulation_id)
+        .limit(1)
+        .lateral("asked")
+    )
     rows = await session.execute(
         select(
             Attempt.machine_id,
-            func.sum(Simulation.cpus),
-            func.sum(Simulation.memory_gib),
-            func.sum(Simulation.gpus),
-            func.array_agg(Simulation.id),
+            func.sum(asked.c.cpus),
+            func.sum(asked.c.memory_gib),
+            func.sum(asked.c.gpus),
+            func.array_agg(Attempt.simulation_id),
         )
-        .join(Simulation, Simulation.id == Attempt.simulation_id)
+        .join(asked, true())
         .where(Attempt.ended_at.is_(None), Attempt.machine_id.in_(ids))
         .group_by(Attempt.machine_id)
     )

@@ -9,10 +9,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Computed,
     DateTime,
     Enum,
     Float,
@@ -27,6 +29,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    Uuid,
     func,
     text,
 )
@@ -78,6 +81,17 @@ def _now() -> Mapped[datetime]:
     return mapped_column(server_default=func.now())
 
 
+THIS_TRANSACTION = text("((pg_current_xact_id())::text)::bigint")
+
+# What a placement depends on, as one value: whoever shares it is interchangeable to the planner. In a project, so that
+# no other project's simulations could be made to share it.
+_QUEUE_CLASS = (
+    "md5(project_id::text || ' ' || cpus::text || ' ' || memory_gib::text || ' ' || gpus::text || ' ' || "
+    "quote_nullable(gpu_model) || ' ' || labels::text || ' ' || coalesce(machine_id::text, '') || ' ' || "
+    "quote_nullable(machine_name) || ' ' || coalesce(max_price_per_hour::text, ''))::uuid"
+)
+
+
 class Project(Base):
     """What simulations are grouped by. `default` is always there."""
 
@@ -101,8 +115,6 @@ class Simulation(Base):
     )
     reason: Mapped[Reason | None] = mapped_column(_enum(Reason))
     reason_detail: Mapped[str | None]
-    waiting: Mapped[str | None] = mapped_column(String(40))  # policy.placement.WaitingReason
-    waiting_detail: Mapped[str | None]
     attempt: Mapped[int] = mapped_column(Integer, server_default=text("0"))
 
     entrypoint: Mapped[list[str]]
@@ -119,6 +131,7 @@ class Simulation(Base):
     machine_id: Mapped[int | None] = mapped_column(ForeignKey("machines.id", ondelete="SET NULL"))  # the only one
     machine_name: Mapped[str | None]  # its name, kept when the machine is deleted
     max_price_per_hour: Mapped[Decimal | None]
+    queue_class: Mapped[UUID] = mapped_column(Uuid, Computed(_QUEUE_CLASS, persisted=True))
     priority: Mapped[int] = mapped_column(Integer, server_default=text("0"))
 
     max_runtime: Mapped[timedelta | None]
@@ -141,6 +154,8 @@ class Simulation(Base):
 
     created_at: Mapped[datetime] = _now()
     queued_at: Mapped[datetime] = _now()  # of the newest queueing; a retry waits until then
+    # The transaction of the newest queueing: what has arrived since a snapshot is found by it, however late it commits.
+    queued_xid: Mapped[int] = mapped_column(server_default=THIS_TRANSACTION)
     started_at: Mapped[datetime | None]  # the first hello
     finished_at: Mapped[datetime | None]
 
@@ -153,6 +168,19 @@ class Simulation(Base):
             "id",
             postgresql_where=text("state = 'QUEUED'"),
         ),
+        # The first of each class of equal requirements; those that need a watcher are found by their watchers.
+        Index(
+            "ix_simulations_queue_class",
+            "queue_class",
+            "attended",
+            text("priority DESC"),
+            "created_at",
+            "id",
+            postgresql_where=text("state = 'QUEUED'"),
+        ),
+        # Whether anything has arrived in the queue, or has come to the end of its backoff.
+        Index("ix_simulations_queued_xid", "queued_xid", postgresql_where=text("state = 'QUEUED'")),
+        Index("ix_simulations_queued_at", "queued_at", postgresql_where=text("state = 'QUEUED'")),
         Index("ix_simulations_active", "id", postgresql_where=text("state IN ('QUEUED', 'STARTING', 'RUNNING')")),
         # What the planner looks through at each tick, for those that nobody watches.
         Index("ix_simulations_attended", "id", postgresql_where=text("attended AND state IN ('STARTING', 'RUNNING')")),
@@ -164,6 +192,16 @@ class Simulation(Base):
         Index("ix_simulations_machine_id", "machine_id", postgresql_where=text("machine_id IS NOT NULL")),
         CheckConstraint("attempt >= 0", name="attempt"),
     )
+
+
+class QueueClass(Base):
+    """Why the simulations of one class of equal requirements wait. Written by the planner, for those that it knows."""
+
+    __tablename__ = "queue_classes"
+
+    queue_class: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    reason: Mapped[str] = mapped_column(String(40))  # policy.waiting.WaitingReason
+    detail: Mapped[str]
 
 
 class Host(Base):

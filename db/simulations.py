@@ -17,13 +17,13 @@ import orjson
 from sqlalchemy import ARRAY, Select, Text, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import defer, load_only
+from sqlalchemy.orm import defer
 
 from db import events, lifecycle
 from db.errors import NotFound, Taken, WrongState
 from db.events import Actor
 from db.models import Attempt, Machine, Simulation
-from db.notifications import Channel, notify, payload_of
+from db.notifications import Channel, notify
 from db.pages import Ordering, Page, page
 from db.projects import Scope, within
 from db.states import FINAL_STATES, SimulationState
@@ -259,70 +259,6 @@ async def recent(
             .limit(limit)
         )
     ).all()
-
-
-_PLANNED = (
-    Simulation.id,
-    Simulation.attempt,
-    Simulation.priority,
-    Simulation.created_at,
-    Simulation.cpus,
-    Simulation.memory_gib,
-    Simulation.gpus,
-    Simulation.gpu_model,
-    Simulation.labels,
-    Simulation.machine_id,
-    Simulation.machine_name,
-    Simulation.max_price_per_hour,
-    Simulation.attended,
-)
-
-
-async def queue(session: AsyncSession, *, limit: int) -> Sequence[Simulation]:
-    """What waits and may be planned now: highest priority first, then oldest. Only what a plan needs is loaded."""
-    return (
-        await session.scalars(
-            select(Simulation)
-            .options(load_only(*_PLANNED, raiseload=True))  # thousands of rows: half of the time was the rest
-            .where(Simulation.state == SimulationState.QUEUED, Simulation.queued_at <= func.now())
-            .order_by(Simulation.priority.desc(), Simulation.created_at, Simulation.id)
-            .limit(limit)
-            .execution_options(populate_existing=True)
-        )
-    ).all()
-
-
-async def note_waiting(session: AsyncSession, reasons: Sequence[tuple[int, str, str]]) -> None:
-    """Write down why each of (simulation, reason, sentence) waits; rows that have left the queue are passed over.
-
-    One statement for the whole queue. It can't deadlock: it locks what it changes in the order of ids, and nobody
-    else holds a queued simulation's lock while waiting for another simulation's.
-    """
-    if not reasons:
-        return
-    ids, codes, details = zip(*reasons, strict=True)
-    changed = await session.scalars(
-        text(
-            """
-            WITH changed AS (
-                SELECT s.id, w.reason, w.detail
-                FROM simulations AS s
-                JOIN unnest(CAST(:ids AS bigint[]), CAST(:codes AS text[]), CAST(:details AS text[]))
-                     AS w (id, reason, detail) ON s.id = w.id
-                WHERE s.state = 'QUEUED' AND (s.waiting, s.waiting_detail) IS DISTINCT FROM (w.reason, w.detail)
-                ORDER BY s.id
-                FOR NO KEY UPDATE OF s
-            )
-            UPDATE simulations AS s SET waiting = c.reason, waiting_detail = c.detail
-            FROM changed AS c WHERE s.id = c.id
-            RETURNING s.id
-            """
-        ),
-        {"ids": list(ids), "codes": list(codes), "details": list(details)},
-    )
-    changed_ids = changed.all()
-    if changed_ids:
-        await notify(session, Channel.SIMULATIONS, payload_of(changed_ids))
 
 
 def _matching(statement: Select[Any], wanted: Filter) -> Select[Any]:

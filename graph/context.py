@@ -12,7 +12,7 @@ import strawberry
 from sqlalchemy.ext.asyncio import AsyncSession
 from strawberry.dataloader import DataLoader
 
-from db import attempts, billing, machines, metrics, projects, simulations, tokens
+from db import attempts, billing, machines, metrics, projects, queue, simulations, tokens
 from db.billing import Holding
 from db.connection import Sessions
 from db.events import Actor
@@ -25,6 +25,7 @@ from db.states import MachineState
 from graph.auth.rate_limit import RateLimit
 from graph.auth.viewer import LOOPBACK, Viewer
 from graph.live.hub import Hub
+from policy.waiting import Wait, why
 from settings import Settings
 
 Row = TypeVar("Row")
@@ -90,6 +91,8 @@ class Loaders:
         self.attempt = DataLoader(self._by_ids(attempts.by_ids, Attempt), cache=False)
         self.machine = DataLoader(self._by_ids(machines.by_ids, Machine), cache=False)
         self.machine_of: DataLoader[int, int | None] = DataLoader(self._load_machine_of, cache=False)
+        self.wait: DataLoader[int, Wait | None] = DataLoader(self._load_waits, cache=False)
+        self.queue_position: DataLoader[int, int | None] = DataLoader(self._load_queue_positions, cache=False)
         self.metrics: DataLoader[int, Sequence[Summary]] = DataLoader(self._load_metrics, cache=False)
         self.holdings: DataLoader[int, Sequence[Holding]] = DataLoader(self._load_holdings, cache=False)
         self.project: DataLoader[int, Project | None] = DataLoader(self._load_projects, cache=False)
@@ -128,6 +131,16 @@ class Loaders:
     async def _load_machine_of(self, ids: list[int]) -> Sequence[int | None]:
         async with self._sessions() as session:
             found = await machines.of_simulations(session, set(ids))
+        return [found.get(each) for each in ids]
+
+    async def _load_waits(self, ids: list[int]) -> Sequence[Wait | None]:
+        async with self._sessions() as session:
+            found = await queue.waiting_of(session, set(ids))
+        return [why(found[each]) if each in found else None for each in ids]
+
+    async def _load_queue_positions(self, ids: list[int]) -> Sequence[int | None]:
+        async with self._sessions() as session:
+            found = await queue.places_of(session, set(ids))
         return [found.get(each) for each in ids]
 
     async def _load_metrics(self, ids: list[int]) -> Sequence[Sequence[Summary]]:

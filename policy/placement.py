@@ -2,8 +2,11 @@
 
 Requests are taken one by one, highest priority first, then oldest. Each gets, of the machines that take work, meet
 its requirements and have room now, the one where it is billed least, then the one where it leaves the least behind.
-A small request may pass a big one that does not fit now; nothing is held back for the big one. Nor for an attended
-one that nobody watches: it waits for that before it waits for a machine.
+A small request may pass a big one that does not fit now; nothing is held back for the big one.
+
+The queue may be long and what fits little, so a caller may pass the first few requests of each class of equal
+requirements (`Request.more`), and of the classes only those that fit somewhere (`placeable`): the answers are those
+that the whole queue would get, as far as they go.
 
 Not responsible for: doing it (the scheduler locks the machine and looks again with `fits_now`), GPU indices,
 retries. Nothing fails: a request that can't be met waits, and is told why.
@@ -15,6 +18,7 @@ using it makes it fit tighter, until it is full or another line has changed one 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -23,9 +27,12 @@ from decimal import Decimal
 
 from policy.cost import billed_per_hour
 from policy.matching import Machine, Requirements, conditions, fits_now, least, share_of, within_price
-from policy.waiting import UNATTENDED_DETAIL, Kind, WaitingReason, explain
+from policy.waiting import Kind, WaitingReason, explain
 
-__all__ = ["Machine", "Placement", "Request", "Requirements", "Waiting", "WaitingReason", "fits_now", "order", "plan"]
+__all__ = [
+    "Machine", "Placement", "Request", "Requirements", "Waiting", "WaitingReason", "fits_now", "left_after", "order",
+    "placeable", "plan",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ class Request:
     priority: int
     created_at: datetime
     requirements: Requirements
-    unattended: bool = False  # it is attended, and nobody watches it now
+    more: bool = False  # others with these requirements stand behind it that are not in the plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,32 +67,57 @@ class Waiting:
 def plan(requests: Sequence[Request], machines: Sequence[Machine], *, currency: str) -> Sequence[Placement | Waiting]:
     """Answer every request once, in the order of `order`; no order of the arguments changes an answer.
 
-    `currency` is only what prices are called in the sentences.
+    Ends early behind a placed request with `more`: whoever comes next is not known. `currency` is only what prices are
+    called in the sentences.
     """
     room = _Room(machines)
     lines: dict[Hashable, _Line] = {}
-    chosen: list[tuple[Request, _Line | None, Placement | None]] = []
+    chosen: list[tuple[Request, _Line, Placement | None]] = []
     for request in order(requests):
-        if request.unattended:
-            chosen.append((request, None, None))
-            continue
         key = _sameness(request.requirements)
         line = lines.get(key)
         if line is None:
             line = lines[key] = _Line(request.requirements, room)
-        chosen.append((request, line, line.place(request.id)))
+        placement = line.place(request.id)
+        chosen.append((request, line, placement))
+        if request.more and placement is not None:
+            break
     # Told at the end, when all is given out, so that everybody who waits for the same is told the same.
     kinds = room.kinds_as_left()
     sentences: dict[int, tuple[WaitingReason, str]] = {}
     answers: list[Placement | Waiting] = []
     for request, line, placement in chosen:
-        if line is None:
-            answers.append(Waiting(request.id, WaitingReason.UNATTENDED, UNATTENDED_DETAIL))
-            continue
         if placement is None and id(line) not in sentences:
             sentences[id(line)] = line.explain(kinds, currency)
         answers.append(placement or Waiting(request.id, *sentences[id(line)]))
     return answers
+
+
+def placeable(wanted: Sequence[Requirements], machines: Sequence[Machine]) -> Sequence[bool]:
+    """For each, whether some machine takes work, meets it and has room for it now."""
+    room = _Room(machines)
+    open_to_work = [number for number, each in enumerate(room.machines) if each.online and not each.draining]
+    most_cpus = max((room.cpus[number] for number in open_to_work), default=-math.inf)
+    most_memory_gib = max((room.memory_gib[number] for number in open_to_work), default=-math.inf)
+    most_gpus = max((room.gpus[number] for number in open_to_work), default=-math.inf)
+    # Most of a long queue asks for more than is left anywhere: three comparisons, whatever else it asks for.
+    return [
+        bool(open_to_work)
+        and most_cpus >= least(required.cpus)
+        and most_memory_gib >= least(required.memory_gib)
+        and most_gpus >= least(required.gpus)
+        and _Line(required, room).fits_somewhere()
+        for required in wanted
+    ]
+
+
+def left_after(machines: Sequence[Machine], taken: Iterable[tuple[int, Requirements]]) -> Sequence[Machine]:
+    """Take what was placed, as (machine id, requirements), off what was free."""
+    room = _Room(machines)
+    for machine_id, required in taken:
+        room.take(room.number_of[machine_id], required)
+    left = {each.id: room.as_left(number) for number, each in enumerate(room.machines)}
+    return [left[each.id] for each in machines]
 
 
 def order(requests: Iterable[Request]) -> Sequence[Request]:
@@ -207,6 +239,9 @@ class _Line:
             return None
         self._room.take(number, self._required)
         return Placement(request_id, self._room.machines[number].id, self._terms_of(number).share)
+
+    def fits_somewhere(self) -> bool:
+        return self._choose() is not None
 
     def explain(self, kinds: Sequence[Kind], currency: str) -> tuple[WaitingReason, str]:
         """Say why those that are left have to wait."""

@@ -7,9 +7,12 @@ the next while nothing has changed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
+from typing import Protocol
 
 from policy import phrasing
 from policy.cost import billed_per_hour
@@ -17,7 +20,7 @@ from policy.matching import Condition, Machine, Requirements, Resource, conditio
 
 
 class WaitingReason(StrEnum):
-    """Why a request stays in the queue. The planner puts it in at each look, and takes it out by placing it."""
+    """Why a request stays in the queue. The first two are the planner's, and those of a whole class of requests."""
 
     # No machine that takes work meets the requirements. Whoever owns machines takes it out of this: a machine that
     # does joins, comes back online, is resumed or made cheaper. Or whoever asked: cancel, and ask for less.
@@ -26,9 +29,79 @@ class WaitingReason(StrEnum):
     MACHINES_BUSY = "MACHINES_BUSY"
     # It is attended, and nobody watches it. Whoever subscribes to its convergence takes it out of this.
     UNATTENDED = "UNATTENDED"
+    # Its last attempt ended, and the pause before the next one has not passed. Time takes it out of this.
+    BACKOFF = "BACKOFF"
 
 
 UNATTENDED_DETAIL = "Nobody watches it: it starts when somebody subscribes to its convergence."
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why one simulation waits: for programs, in a sentence, and until when if time alone decides."""
+
+    reason: WaitingReason
+    detail: str
+    until: datetime | None = None
+
+
+class Queued(Protocol):
+    """What the rows say of a simulation in the queue."""
+
+    @property
+    def until(self) -> datetime | None: ...  # the end of its backoff, while that has not passed
+    @property
+    def seconds_left(self) -> float: ...  # until then
+    @property
+    def attempts_made(self) -> int: ...
+    @property
+    def max_retries(self) -> int: ...
+    @property
+    def ended(self) -> str | None: ...  # how its last attempt did: a value of `db.states.Reason`
+    @property
+    def exit_code(self) -> int | None: ...
+    @property
+    def signal(self) -> int | None: ...
+    @property
+    def unattended(self) -> bool: ...  # it is attended, and nobody watches it now
+    @property
+    def class_reason(self) -> str | None: ...  # of all that require the same; None: the planner has not looked yet
+    @property
+    def class_detail(self) -> str | None: ...
+
+
+def why(queued: Queued) -> Wait | None:
+    """Judge what a simulation waits for: first its own backoff, then a watcher, then a machine."""
+    if queued.until is not None:
+        return Wait(WaitingReason.BACKOFF, _backoff(queued), queued.until)
+    if queued.unattended:
+        return Wait(WaitingReason.UNATTENDED, UNATTENDED_DETAIL)
+    if queued.class_reason is None:
+        return None
+    return Wait(WaitingReason(queued.class_reason), queued.class_detail or "")
+
+
+def _backoff(queued: Queued) -> str:
+    seconds = max(math.ceil(queued.seconds_left), 1)
+    span = f"{seconds} s" if seconds < 120 else f"{math.ceil(seconds / 60)} min"
+    number = queued.attempts_made + 1
+    return f"{_ended(queued)}; attempt {number} of {max(queued.max_retries + 1, number)} begins in {span}."
+
+
+def _ended(queued: Queued) -> str:
+    match queued.ended:
+        case "EXIT_CODE" if queued.signal is not None:
+            return f"It was ended by signal {queued.signal}"
+        case "EXIT_CODE" if queued.exit_code is not None:
+            return f"It ended with exit code {queued.exit_code}"
+        case "MACHINE_LOST":
+            return "Its machine was lost"
+        case "LAUNCH_ERROR":
+            return "It could not be launched"
+        case "MAX_RUNTIME":
+            return "It took longer than its limit"
+        case _:
+            return "Its last attempt ended"
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,9 @@ async def _schedule(chosen: Settings) -> None:
         async def plan(by_timer: bool) -> None:
             leads = await _leads(candidate, by_timer)
             metrics.leads.set(leads)
-            if leads:
+            if not leads:
+                planner.forget()
+            else:
                 began = perf_counter()
                 summary = await (planner.tick() if by_timer else planner.plan())
                 metrics.planned(perf_counter() - began, summary.assigned, summary.refused)

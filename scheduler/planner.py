@@ -11,29 +11,45 @@ Nothing is started or stopped here: an assignment is a row that its host's own l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from functools import partial
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, events, lifecycle, machines, simulations, watch_leases
+from db import attempts, events, lifecycle, machines, queue, watch_leases
 from db.connection import Sessions
 from db.machines import NOTHING, Usage
 from db.models import Attempt, Simulation
 from db.models import Machine as MachineRow
+from db.queue import Candidate
 from db.states import MachineState, Reason, SimulationState
 from policy.matching import share_of
-from policy.placement import Machine, Placement, Request, Requirements, Waiting, fits_now, plan
+from policy.placement import (
+    Machine,
+    Placement,
+    Request,
+    Requirements,
+    Waiting,
+    fits_now,
+    left_after,
+    placeable,
+    plan,
+)
 from policy.retry import coverage_gap, is_lost, is_overdue, is_unwatched
+from scheduler.queue_memory import Explained, QueueMemory
 from settings import Settings
 from transitions.assign import Assignment, assign
 from transitions.settle import STOPPED_EARLY, Ending, settle
 from transitions.stop import stop
 
-QUEUE_LIMIT = 10_000  # what is behind them waits unexplained until they have moved
 PLACEMENTS_AT_ONCE = 100  # then the queue is read again: somebody more urgent may have come
+FEWEST_OF_A_CLASS = 4  # rows read of each class that fits somewhere, however many classes there are
+EXPLAINED_AT_ONCE = 1000  # classes that get their first reason in one round; the others follow in the next ones
+REFRESHED_AT_ONCE = 100  # likewise, of those whose sentence may have changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +59,21 @@ class PlanSummary:
     hosts: frozenset[str] = frozenset()  # of what was assigned
     assigned: int = 0
     refused: int = 0  # somebody was faster
-    waiting: int = 0
+    waiting: int = 0  # classes of equal requirements, not simulations
     ended: int = 0
     unfinished: bool = False
+
+
+@dataclass(slots=True)
+class _Round:
+    """What placing did."""
+
+    hosts: set[str]
+    assigned: int = 0
+    refused: int = 0
+    unfinished: bool = False
+    emptied: Set[UUID] = frozenset()  # classes of which nothing is left in the queue
+    explained: Sequence[Explained] = ()
 
 
 class Planner:
@@ -55,6 +83,7 @@ class Planner:
         self._sessions = sessions
         self._settings = settings
         self._lease = timedelta(seconds=settings.lease_seconds)
+        self._memory = QueueMemory()
         self._stop_grace = timedelta(seconds=settings.stop_grace_seconds)
         self._backoff = timedelta(seconds=settings.retry_backoff_seconds)
 
@@ -69,41 +98,109 @@ class Planner:
 
     async def plan(self) -> PlanSummary:
         """Give waiting simulations the machines that are free, and the rest their reasons. One query if none waits."""
+        # A round that fails leaves no memory: what it has noted may not have been carried out.
+        memory, self._memory = self._memory, QueueMemory()
+        summary = await self._plan(memory)
+        self._memory = memory
+        return summary
+
+    def forget(self) -> None:
+        """Look at the whole queue again in the next round: another planner may lead until then."""
+        self._memory = QueueMemory()
+
+    async def _plan(self, memory: QueueMemory) -> PlanSummary:
+        gone: set[UUID] = set()
         async with self._sessions() as session:
-            queue = await simulations.queue(session, limit=QUEUE_LIMIT)
-            if not queue:
+            look = await queue.look(session, memory.bookmark)
+            if look.is_empty:
+                await queue.forget(session, memory.classes.keys())
+                await session.commit()
+                memory.forget(set(memory.classes))
                 return PlanSummary()
-            watched = await watch_leases.watched_of(session, [each.id for each in queue if each.attended])
+            watched = await queue.watched(session)
             offered = await _machines(session, await machines.every(session), self._lease)
-        requests = [
-            Request(
-                each.id,
-                each.priority,
-                each.created_at,
-                _requirements(each),
-                unattended=each.attended and each.id not in watched,
-            )
-            for each in queue
-        ]
-        # Thousands of requests take a moment, in which this process has launches to make.
+            due, is_whole = look.due, memory.bookmark is None
+            if not is_whole and memory.needs_whole_look(look.bookmark.at) and memory.to_judge(offered, look.arrived):
+                look, is_whole = await queue.look(session, None), True
+            new = {each.queue_class: each for each in watched if each.queue_class not in memory.classes}
+            for each in await queue.first_of(session, look.arrived - memory.classes.keys(), most=1):
+                new.setdefault(each.queue_class, each)
+            if is_whole:
+                there = look.arrived | {each.queue_class for each in watched}
+                memory.forget(memory.classes.keys() - there)
+                memory.whole_look_at = look.bookmark.at
+                gone |= await queue.noted(session) - there
+        for queue_class, example in new.items():
+            memory.meet(queue_class, _request(example))
+        unwatched = memory.watched - {each.id for each in watched}
+        memory.bookmark, memory.watched = look.bookmark, frozenset(each.id for each in watched)
+
+        round_ = _Round(hosts=set())
+        judged = memory.to_judge(offered, new)
+        if judged or memory.has_unexplained:
+            round_ = await self._place(memory, judged, watched, offered)
+        gone |= round_.emptied
+        told = [*due, *sorted(unwatched)]
+        if gone or round_.explained or told:
+            async with self._sessions.begin() as session:
+                await queue.forget(session, gone)
+                await queue.note_reasons(
+                    session,
+                    [(each.queue_class, each.reason, each.detail) for each in round_.explained],
+                    new={each.queue_class for each in round_.explained if each.is_new},
+                )
+                await queue.notify_of(session, told)
+        return PlanSummary(
+            frozenset(round_.hosts), round_.assigned, round_.refused, len(memory.classes), unfinished=round_.unfinished
+        )
+
+    async def _place(
+        self, memory: QueueMemory, judged: Collection[UUID], watched: Sequence[Candidate], offered: Sequence[Machine]
+    ) -> _Round:
+        """Place what fits, and look for the reasons of what does not."""
+        wanted = [memory.classes[each].example.requirements for each in judged]
+        # Thousands of classes take a moment, in which this process has launches to make.
+        fits = await asyncio.to_thread(placeable, wanted, offered)
+        able = {each for each, fitting in zip(judged, fits, strict=True) if fitting}
+        memory.note_unplaced(each for each in judged if each not in able)
+        most = max(FEWEST_OF_A_CLASS, PLACEMENTS_AT_ONCE // max(len(able), 1) + 1)
+        async with self._sessions() as session:
+            candidates = list(await queue.first_of(session, able, most=most))
+        last = {each.queue_class: each.id for each in candidates}
+        counts = Counter(each.queue_class for each in candidates)
+        more = {last[each] for each, count in counts.items() if count == most}
+        candidates += [each for each in watched if each.queue_class in able]
+        requests = [replace(_request(each), more=each.id in more) for each in candidates]
+        class_of = {each.id: each.queue_class for each in candidates}
+        if able:
+            memory.note_stale()
+        for each in memory.to_explain(EXPLAINED_AT_ONCE, REFRESHED_AT_ONCE):
+            if each not in able:
+                requests.append(memory.classes[each].example)
+                class_of[memory.classes[each].example.id] = each
+
         answers = await asyncio.to_thread(plan, requests, offered, currency=self._settings.currency)
         placements = [answer for answer in answers if isinstance(answer, Placement)]
-        waiting = [answer for answer in answers if isinstance(answer, Waiting)]
-        fences = {each.id: each.attempt for each in queue}
-        hosts: set[str] = set()
-        assigned = refused = 0
+        fences = {each.id: each.attempt for each in candidates}
+        round_ = _Round(hosts=set())
+        left = dict(class_of)
+        taken: list[tuple[int, Requirements]] = []
         for placement in placements[:PLACEMENTS_AT_ONCE]:
             machine = await self._assign(placement, fences[placement.request_id])
             if machine is None:
-                refused += 1
-            else:
-                assigned += 1
-                hosts |= {machine.host} if machine.host else set()
-        async with self._sessions.begin() as session:
-            await simulations.note_waiting(session, [(each.request_id, each.reason, each.detail) for each in waiting])
-        return PlanSummary(
-            frozenset(hosts), assigned, refused, len(waiting), unfinished=len(placements) > PLACEMENTS_AT_ONCE
-        )
+                round_.refused += 1
+                continue
+            round_.assigned += 1
+            round_.hosts |= {machine.host} if machine.host else set()
+            taken.append((placement.machine_id, memory.classes[left.pop(placement.request_id)].example.requirements))
+        round_.unfinished = len(placements) > PLACEMENTS_AT_ONCE or len(answers) < len(requests)
+        memory.machines = left_after(offered, taken)
+        memory.is_settled = not round_.unfinished and not round_.refused
+        round_.emptied = able - set(left.values()) - {class_of[each] for each in more}
+        memory.forget(round_.emptied)
+        told = {class_of[each.request_id]: (each.reason, each.detail) for each in answers if isinstance(each, Waiting)}
+        round_.explained = memory.explain(told)
+        return round_
 
     async def _assign(self, placement: Placement, fence: int) -> MachineRow | None:
         """Carry out one placement, if it still fits; None if it does not."""
@@ -221,7 +318,11 @@ async def _as_unclaimed(_session: AsyncSession, attempt: Attempt) -> Ending | No
 # --- rows as policy wants them ---------------------------------------------------------------------------------
 
 
-def _requirements(simulation: Simulation) -> Requirements:
+def _request(candidate: Candidate) -> Request:
+    return Request(candidate.id, candidate.priority, candidate.created_at, _requirements(candidate))
+
+
+def _requirements(simulation: Simulation | Candidate) -> Requirements:
     return Requirements(**{each.name: getattr(simulation, each.name) for each in fields(Requirements)})
 
 

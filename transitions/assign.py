@@ -36,7 +36,7 @@ async def assign(
     number = fence + 1
     moved = await lifecycle.move(
         session, simulation_id, fence, SimulationState.STARTING, actor,
-        {"attempt": number, "waiting": None, "waiting_detail": None},
+        {"attempt": number},
         {"attempt": number, "machine": assignment.machine_name},
         unwanted=True,
     )  # fmt: skip

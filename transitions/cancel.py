@@ -35,8 +35,6 @@ async def _cancel_queued(session: AsyncSession, simulation: Simulation, actor: A
     """End a simulation that is on no machine: there is no attempt to be asked."""
     values = {
         "reason": Reason.CANCELLED,
-        "waiting": None,
-        "waiting_detail": None,
         "finished_at": func.now(),
         "stop_reason": Reason.CANCELLED,
         "stop_wanted_at": func.now(),

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, lifecycle
 from db.events import Actor
-from db.models import Simulation
+from db.models import THIS_TRANSACTION, Simulation
 from db.states import Reason, SimulationState
 from policy.retry import Ended, Retry, after_attempt
 from transitions import journal
@@ -94,6 +94,7 @@ async def end(
         target = FINAL_STATE_OF[ending.reason]
     else:
         values = {"queued_at": func.now() + retry_after, "reason": None, "reason_detail": None}
+        values["queued_xid"] = THIS_TRANSACTION  # it has arrived in the queue
         target = S.QUEUED
     moved = await lifecycle.move(session, simulation_id, number, target, actor, values, _event(number, ending))
     assert moved, f"attempt {number} of simulation {simulation_id} was current, but its simulation was not running"

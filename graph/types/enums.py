@@ -84,6 +84,7 @@ described(
     NO_MACHINE_FITS="No machine meets its requirements, even if nothing were on it.",
     MACHINES_BUSY="The machines that meet its requirements are held by others.",
     UNATTENDED="It is attended, and nobody watches it.",
+    BACKOFF="Its last attempt ended, and the pause before the next one has not passed.",
 )(WaitingReason)
 described(
     "What a list of simulations is sorted by.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Self
@@ -12,7 +12,7 @@ import strawberry
 from strawberry import relay
 from strawberry.scalars import JSON
 
-from db import attempts, errors, events, machines, models, projects, simulations
+from db import attempts, errors, events, machines, models, projects, queue, simulations
 from db.notifications import Channel
 from db.simulations import Wanted
 from graph.auth.rate_limit import client_of
@@ -30,6 +30,7 @@ from graph.types.naming import name_of
 from graph.types.project import Project
 from graph.types.scalars import Step
 from graph.types.user_errors import UserError, UserErrorCode, user_error
+from policy.waiting import Wait, why
 from transitions.cancel import cancel as cancel_simulation
 
 if TYPE_CHECKING:
@@ -42,6 +43,13 @@ LazyMachine = Annotated["Machine", strawberry.lazy("graph.types.machine")]
 class Waiting:
     reason: WaitingReason = strawberry.field(description="For programs.")
     detail: str = strawberry.field(description="A sentence.")
+    until: datetime | None = strawberry.field(
+        default=None, description="When that ends, where time alone decides: the end of a retry's backoff."
+    )
+
+    @classmethod
+    def of(cls, wait: Wait) -> Self:
+        return cls(reason=wait.reason, detail=wait.detail, until=wait.until)
 
 
 @strawberry.type(description="An intent to stop a simulation that is on a machine.")
@@ -133,9 +141,6 @@ class Simulation(relay.Node):
     state: SimulationState
     reason: Reason | None = strawberry.field(description="Why it ended; null before.")
     reason_detail: str | None = strawberry.field(description="The same in a sentence, where there is more to say.")
-    waiting: Waiting | None = strawberry.field(
-        description="Why it has no machine yet; null if it has, or is not planned."
-    )
     stop_wanted: StopWanted | None = strawberry.field(description="Null if nobody wants it to stop.")
     working_directory: str | None = strawberry.field(description="On the machine; null: the attempt's own.")
     tags: list[str]
@@ -167,6 +172,22 @@ class Simulation(relay.Node):
     )
     async def environment(self, info: Info) -> JSON:
         return JSON(dict.fromkeys((await info.context.loaders.command.load(self.row.id)).variables))
+
+    @strawberry.field(description="Why it has no machine yet; null if it has, or the planner has not looked yet.")
+    async def waiting(self, info: Info) -> Waiting | None:
+        if self.row.state is not SimulationState.QUEUED:
+            return None
+        wait = await info.context.loaders.wait.load(self.row.id)
+        return Waiting.of(wait) if wait is not None else None
+
+    @strawberry.field(
+        description="Its place in the queue of the whole installation, by priority and then by age, 1 for the first; "
+        "null if it is not in the queue. What fits may pass what does not."
+    )
+    async def queue_position(self, info: Info) -> int | None:
+        if self.row.state is not SimulationState.QUEUED:
+            return None
+        return await info.context.loaders.queue_position.load(self.row.id)
 
     @strawberry.field
     async def project(self, info: Info) -> Project:
@@ -228,14 +249,12 @@ class Simulation(relay.Node):
 
     @classmethod
     def of(cls, row: models.Simulation) -> Self:
-        waiting = stop = None
-        if row.state is SimulationState.QUEUED and row.waiting is not None:
-            waiting = Waiting(reason=WaitingReason(row.waiting), detail=row.waiting_detail or "")
+        stop = None
         if row.stop_wanted_at is not None and row.stop_reason is not None:
             stop = StopWanted(reason=row.stop_reason, by=row.stop_wanted_by or "", at=row.stop_wanted_at)
         return cls(
             id=row.id, row=row, name=row.name, state=row.state, reason=row.reason, reason_detail=row.reason_detail,
-            waiting=waiting, stop_wanted=stop, working_directory=row.working_directory, tags=row.tags,
+            stop_wanted=stop, working_directory=row.working_directory, tags=row.tags,
             resources=Requirements(
                 machine_number=row.machine_id, cpus=row.cpus, memory_gib=row.memory_gib, gpus=row.gpus,
                 gpu_model=row.gpu_model, labels=JSON(row.labels), machine_name=row.machine_name,
@@ -499,10 +518,17 @@ async def changed(info: Info, public_id: str | None, project: str | None) -> Asy
                     if ids is not None
                     else simulations.recent(session, RECENT, scope=info.context.scope)
                 )
+                queued = [row.id for row in rows if row.state is SimulationState.QUEUED]
+                waits = {key: why(each) for key, each in (await queue.waiting_of(session, queued)).items()}
             for row in sorted(rows, key=lambda row: row.id):
-                face = (row.state, row.reason, row.waiting_detail, row.attempt, row.stop_wanted_at)
+                face = (row.state, row.reason, _face(waits.get(row.id)), row.attempt, row.stop_wanted_at)
                 if (project_id is None or row.project_id == project_id) and shown.get(row.id) != face:
                     shown[row.id] = face
                     if len(shown) > 10_000:
                         shown.pop(next(iter(shown)))
                     yield Simulation.of(row)
+
+
+def _face(wait: Wait | None) -> Hashable:
+    """What is a change when it changes: not the seconds that are left of a backoff."""
+    return None if wait is None else (wait.reason, wait.until or wait.detail)

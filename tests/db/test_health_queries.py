@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from db import health_queries, leader
+from db import health_queries, leader, queue
+from policy.waiting import why
 
 Rows = Any  # the fixture of conftest.py
 LEASE = timedelta(seconds=30)
 FILL = (
     """
-    INSERT INTO simulations (project_id, name, entrypoint, created_by, state, waiting, queued_at)
-    VALUES (1, 'a', '{x}', 'me', 'QUEUED', 'MACHINES_BUSY', now() - interval '1 h'),
-           (1, 'b', '{x}', 'me', 'QUEUED', 'MACHINES_BUSY', now()),
-           (1, 'c', '{x}', 'me', 'QUEUED', NULL, now() + interval '1 h'),
-           (1, 'd', '{x}', 'me', 'RUNNING', NULL, now()),
-           (1, 'e', '{x}', 'me', 'FAILED', NULL, now())
+    INSERT INTO simulations (project_id, name, entrypoint, created_by, state, cpus, queued_at, attended)
+    VALUES (1, 'a', '{x}', 'me', 'QUEUED', 2, now() - interval '1 h', false),
+           (1, 'b', '{x}', 'me', 'QUEUED', 2, now(), false),
+           (1, 'c', '{x}', 'me', 'QUEUED', 2, now() + interval '1 h', false),
+           (1, 'd', '{x}', 'me', 'RUNNING', 2, now(), false),
+           (1, 'e', '{x}', 'me', 'FAILED', 2, now(), false),
+           (1, 'f', '{x}', 'me', 'QUEUED', 3, now(), false),
+           (1, 'g', '{x}', 'me', 'QUEUED', 2, now(), true),
+           (1, 'h', '{x}', 'me', 'QUEUED', 2, now(), true)
+    """,
+    "INSERT INTO watchers SELECT id, 'graph', now() + interval '1 h' FROM simulations WHERE name = 'h'",
+    """
+    INSERT INTO queue_classes
+    SELECT queue_class, 'MACHINES_BUSY', 'All busy.' FROM simulations WHERE name = 'a'
     """,
     """
     INSERT INTO attempts (simulation_id, number, machine_name, price_per_hour, share, currency, reason, ended_at)
@@ -40,12 +50,14 @@ async def test_the_rows_are_counted_by_what_they_say(rows: Rows) -> None:
         found = await health_queries.read(session, LEASE)
         offline = await health_queries.offline(session, LEASE)
     assert {reason: waiting.count for reason, waiting in found.queue.items()} == {
-        "MACHINES_BUSY": 2, health_queries.NOT_PLANNED: 1,
+        "MACHINES_BUSY": 3, "BACKOFF": 1, "UNATTENDED": 1, health_queries.NOT_PLANNED: 1,
     }  # fmt: skip
+    async with rows.sessions() as session:
+        queued = await queue.waiting_of(session, range(1, 9))
+    told = Counter(wait.reason if (wait := why(each)) else health_queries.NOT_PLANNED for each in queued.values())
+    assert told == {reason: waiting.count for reason, waiting in found.queue.items()}, "each is told the same"
     assert 3600 <= found.queue["MACHINES_BUSY"].oldest_seconds < 3700
-    assert found.queue[health_queries.NOT_PLANNED].oldest_seconds == 0, (
-        "a retry waits until then: its wait has not begun"
-    )
+    assert found.queue["BACKOFF"].oldest_seconds == 0, "a retry waits until then: its wait has not begun"
     assert found.active == {"RUNNING": 1}
     assert found.price_per_hour == {"EUR": Decimal("1.5")}
     assert found.lost_attempts == 1

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from db import attempts, convergence, events, health_queries, simulations, watch_leases
+from db import attempts, convergence, events, health_queries, queue, watch_leases
 from db.attempts import Claim
 from db.connection import Driver, driver_of
 from db.convergence import START, Column
@@ -237,13 +237,27 @@ async def test_the_silent_are_found_among_the_open_ones_only(filled: Filled) -> 
     assert used & {"uq_attempts_current", "ix_attempts_open"}  # the partial ones
 
 
-async def test_the_queue_is_read_in_its_order_without_a_sort(filled: Filled) -> None:
-    async def queue(session: AsyncSession) -> None:
-        assert len(await simulations.queue(session, limit=20)) == 20
+async def test_the_first_of_a_class_are_read_in_their_order_without_a_sort(filled: Filled) -> None:
+    [row] = await filled.rows.query("SELECT DISTINCT queue_class FROM simulations")
 
-    [plan] = await filled.plans_of(queue)
-    assert_by_index([plan], "ix_simulations_queue")
+    async def first(session: AsyncSession) -> None:
+        assert len(await queue.first_of(session, [row["queue_class"]], most=20)) == 20
+
+    [plan] = await filled.plans_of(first)
+    assert_by_index([plan], "ix_simulations_queue_class")
     assert "Sort" not in {node["Node Type"] for node in nodes(plan)}
+
+
+async def test_a_look_at_a_queue_in_which_nothing_arrived_reads_two_entries(filled: Filled) -> None:
+    async with filled.rows.sessions() as session:
+        bookmark = (await queue.look(session, None)).bookmark
+
+    async def look(session: AsyncSession) -> None:
+        assert (await queue.look(session, bookmark)).arrived == frozenset()
+
+    [plan] = await filled.plans_of(look)
+    assert_by_index([plan], "ix_simulations_queued_xid", "ix_simulations_queued_at")
+    assert {node["Node Type"] for node in nodes(plan)} <= {"Result", "Limit", "Index Only Scan", "Index Scan"}
 
 
 async def test_all_leases_of_a_process_are_renewed_by_index(filled: Filled) -> None:

@@ -26,7 +26,11 @@ QUEUE = """
 query Queue { simulations(states: [QUEUED], first: 1) { totalCount nodes { waiting { reason detail } } } }
 """
 SOME_RAN = "SELECT count(*) >= 10 FROM simulations WHERE state = 'FINISHED'"
-ALL_EXPLAINED = "SELECT NOT EXISTS (SELECT FROM simulations WHERE state = 'QUEUED' AND waiting IS NULL)"
+ALL_EXPLAINED = """
+SELECT NOT EXISTS (
+  SELECT FROM simulations WHERE state = 'QUEUED' AND queue_class NOT IN (SELECT queue_class FROM queue_classes)
+)
+"""
 ALL_OVER = "SELECT bool_and(state IN ('FINISHED', 'CANCELLED')) FROM simulations"
 # How many attempts were open at most at a time: each beginning counts one up, each end one down.
 MOST_AT_A_TIME = """

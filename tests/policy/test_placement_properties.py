@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +26,9 @@ from policy.placement import (
     Waiting,
     WaitingReason,
     fits_now,
+    left_after,
     order,
+    placeable,
     plan,
 )
 
@@ -251,14 +254,56 @@ def test_no_order_of_the_arguments_changes_an_answer(
 
 
 @patient
-@given(some_requests(), some_machines(), st.randoms(use_true_random=False))
-def test_unattended_ones_change_nothing_for_the_others(
-    requests: list[Request], machines: list[Machine], random: Random
+@given(some_requests(), some_machines())
+def test_what_is_placeable_is_what_would_be_placed_if_it_came_first(
+    requests: list[Request], machines: list[Machine]
 ) -> None:
-    mixed = [replace(each, unattended=random.random() < 0.5) for each in requests]
-    answers = planned(mixed, machines)
-    for each in mixed:
-        answer = answers[each.id]
-        assert (isinstance(answer, Waiting) and answer.reason is WaitingReason.UNATTENDED) is each.unattended
-    others = [each for each in mixed if not each.unattended]
-    assert planned(others, machines) == {each.id: answers[each.id] for each in others}
+    expected = [any(fits_now(each.requirements, machine) for machine in machines) for each in requests]
+    assert placeable([each.requirements for each in requests], machines) == expected
+
+
+@patient
+@given(some_requests(), some_machines())
+def test_what_is_left_is_the_same_however_it_is_reckoned(requests: list[Request], machines: list[Machine]) -> None:
+    answers = planned(requests, machines)
+    asked = {each.id: each.requirements for each in requests}
+    placed = [each for each in answers.values() if isinstance(each, Placement)]
+    left = left_after(machines, [(each.machine_id, asked[each.request_id]) for each in placed])
+    expected = as_left(requests, machines, answers)
+    assert [each.id for each in left] == [each.id for each in expected]
+    for got, wanted in zip(left, expected, strict=True):
+        assert (got.free_gpus, got.free_cpus, got.free_memory_gib) == pytest.approx(
+            (wanted.free_gpus, wanted.free_cpus, wanted.free_memory_gib)
+        )
+
+
+@settings(patient, max_examples=200)
+@given(some_requests(), some_machines(), st.integers(1, 3))
+def test_rounds_of_the_first_of_each_class_place_what_one_plan_of_all_places(
+    requests: list[Request], machines: list[Machine], most: int
+) -> None:
+    """As the planner goes about it: classes that fit somewhere, a few of each, until nothing fits any more."""
+    expected = {
+        key: answer.machine_id for key, answer in planned(requests, machines).items() if isinstance(answer, Placement)
+    }
+    queue, got = list(order(requests)), dict[int, int]()
+    for _ in range(len(requests) + 1):
+        classes: dict[str, list[Request]] = {}
+        for each in queue:
+            classes.setdefault(repr(each.requirements), []).append(each)
+        fits = placeable([members[0].requirements for members in classes.values()], machines)
+        able = [members for members, fitting in zip(classes.values(), fits, strict=True) if fitting]
+        if not able:
+            break
+        known = [
+            replace(each, more=number == most - 1 and len(members) > most)
+            for members in able
+            for number, each in enumerate(members[:most])
+        ]
+        asked = {each.id: each.requirements for each in known}
+        placed = [each for each in plan(known, machines, currency="EUR") if isinstance(each, Placement)]
+        assert placed, "each round gets on"
+        got |= {each.request_id: each.machine_id for each in placed}
+        machines = list(left_after(machines, [(each.machine_id, asked[each.request_id]) for each in placed]))
+        queue = [each for each in queue if each.id not in got]
+    assert got == expected

@@ -11,11 +11,12 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db import attempts, events, machines, simulations
+from db import attempts, events, machines, queue, simulations
 from db.attempts import Claim
 from db.events import Actor
 from db.models import Attempt, Event, Project, Simulation
 from db.simulations import Wanted
+from policy.waiting import Wait, why
 from runner.base import DiscoveredMachine, Launch, Liveness, Undelivered
 from settings import Settings
 from transitions.begin import hello
@@ -71,6 +72,17 @@ class World:
 
     async def state(self, simulation_id: int) -> str:
         return (await self.get(simulation_id)).state.value
+
+    async def wait_of(self, simulation_id: int) -> Wait | None:
+        """Why it waits, as clients are told."""
+        async with self.sessions() as session:
+            found = await queue.waiting_of(session, [simulation_id])
+        return why(found[simulation_id]) if simulation_id in found else None
+
+    async def waiting(self, simulation_id: int) -> str | None:
+        """The reason alone."""
+        wait = await self.wait_of(simulation_id)
+        return wait.reason.value if wait is not None else None
 
     async def attempts_of(self, simulation_id: int) -> Sequence[Attempt]:
         async with self.sessions() as session:

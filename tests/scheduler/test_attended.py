@@ -51,15 +51,14 @@ async def test_an_attended_one_waits_until_somebody_watches_it(world: World, pla
     await world.machine()
     simulation_id = await attended(world)
 
-    assert (await planner.tick()).waiting == 1
+    assert (await planner.tick()).assigned == 0
 
-    waits = await world.get(simulation_id)
-    assert (waits.state, waits.waiting) == ("QUEUED", "UNATTENDED")
-    assert waits.waiting_detail == "Nobody watches it: it starts when somebody subscribes to its convergence."
+    waits = await world.wait_of(simulation_id)
+    assert (await world.state(simulation_id), waits.reason) == ("QUEUED", "UNATTENDED")
+    assert waits.detail == "Nobody watches it: it starts when somebody subscribes to its convergence."
     await watch(world, simulation_id)
     assert (await planner.plan()).assigned == 1
-    placed = await world.get(simulation_id)
-    assert (placed.state, placed.waiting) == ("STARTING", None)
+    assert (await world.state(simulation_id), await world.waiting(simulation_id)) == ("STARTING", None)
 
 
 async def test_once_watched_it_waits_for_a_machine_like_any_other(world: World, planner: Planner) -> None:
@@ -67,13 +66,13 @@ async def test_once_watched_it_waits_for_a_machine_like_any_other(world: World, 
     await world.simulation()
     simulation_id = await attended(world)
     await planner.tick()
-    assert (await world.get(simulation_id)).waiting == "UNATTENDED"
+    assert await world.waiting(simulation_id) == "UNATTENDED"
     await watch(world, simulation_id)
     await planner.tick()
-    assert (await world.get(simulation_id)).waiting == "MACHINES_BUSY"
+    assert await world.waiting(simulation_id) == "MACHINES_BUSY"
     await leave(world)
     await planner.tick()
-    assert (await world.get(simulation_id)).waiting == "UNATTENDED"
+    assert await world.waiting(simulation_id) == "UNATTENDED"
 
 
 async def test_others_are_placed_past_one_that_nobody_watches(world: World, planner: Planner) -> None:
@@ -185,8 +184,7 @@ async def test_a_retried_attempt_waits_for_somebody_too(world: World, planner: P
         ending = Ending(Reason.MACHINE_LOST)
         assert await end(session, simulation_id, 1, ending, SOMEBODY, retry_after=timedelta(0))
     await planner.tick()
-    waits = await world.get(simulation_id)
-    assert (waits.state, waits.waiting) == ("QUEUED", "UNATTENDED")
+    assert (await world.state(simulation_id), await world.waiting(simulation_id)) == ("QUEUED", "UNATTENDED")
     await watch(world, simulation_id)
     await planner.tick()
     assert (await world.attempt_of(simulation_id)).number == 2

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import lifecycle, machines, simulations
+from db import lifecycle, machines, queue
 from db.events import Actor
 
 World = Any  # the fixture of conftest.py
@@ -55,12 +56,15 @@ async def test_deleting_a_machine_locks_who_wants_it_before_it_locks_the_machine
 
 
 async def test_two_planners_write_down_the_same_reasons_at_once(world: World) -> None:
-    ids = [await world.simulation() for _ in range(200)]
+    ids = [await world.simulation(cpus=1 + number) for number in range(200)]
+    async with world.sessions() as session:
+        classes = sorted((await queue.look(session, None)).arrived)
+    assert len(classes) == 200
 
-    async def note(order: list[int], sentence: str) -> None:
+    async def note(order: list[UUID], sentence: str) -> None:
         async with world.sessions.begin() as session:
-            await simulations.note_waiting(session, [(each, "MACHINES_BUSY", sentence) for each in order])
+            await queue.note_reasons(session, [(each, "MACHINES_BUSY", sentence) for each in order])
 
     for round_number in range(5):
-        await asyncio.gather(note(ids, f"a{round_number}"), note(ids[::-1], f"b{round_number}"))
-    assert {(await world.get(each)).waiting for each in ids[:3]} == {"MACHINES_BUSY"}
+        await asyncio.gather(note(classes, f"a{round_number}"), note(classes[::-1], f"b{round_number}"))
+    assert {await world.waiting(each) for each in ids[:3]} == {"MACHINES_BUSY"}

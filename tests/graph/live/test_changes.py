@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from db import machines, simulations
+from db import machines, queue
 from db.events import Actor
 from db.notifications import Channel
 from db.public_ids import encode
@@ -105,8 +105,25 @@ async def test_a_waiting_reason_is_a_change(only_hints: None, world: World, watc
     await world.simulation()
     async with watch(world.api, SIMULATIONS) as changes:
         async with world.sessions.begin() as session:
-            await simulations.note_waiting(session, [(1, "MACHINES_BUSY", "All is held.")])
+            [queue_class] = (await queue.look(session, None)).arrived
+            await queue.note_reasons(session, [(queue_class, "MACHINES_BUSY", "All is held.")], new=[queue_class])
         assert (await changes.next())["waiting"] == {"reason": "MACHINES_BUSY"}
+
+
+async def test_a_backoff_is_one_change_however_often_it_is_looked_at(
+    only_hints: None, world: World, watch: Any
+) -> None:
+    simulation = await world.simulation(limits={"maxRetries": 1, "retryOn": ["EXIT_CODE"]})
+    supervisor = await world.attempt(simulation)
+    await supervisor.hello()
+    async with watch(world.api, SIMULATIONS) as changes:
+        await supervisor.exit(3)
+        shown = await changes.next()
+        assert (shown["state"], shown["waiting"]) == ("QUEUED", {"reason": "BACKOFF"})
+        for _ in range(3):
+            await world.select("SELECT pg_notify('simulations', '1')")
+        await world.cancel(simulation)
+        assert (await changes.next())["state"] == "CANCELLED"
 
 
 async def test_a_machine_is_shown_when_it_changes(only_hints: None, world: World, watch: Any) -> None:

@@ -12,7 +12,7 @@ export const row = graphql(`
     createdAt
     startedAt
     finishedAt
-    waiting { reason detail }
+    waiting { reason detail until }
     stopWanted { reason by }
     project { id name }
     machine { id name }

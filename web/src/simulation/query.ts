@@ -12,7 +12,9 @@ const FIELDS = graphql(`
     waiting {
       reason
       detail
+      until
     }
+    queuePosition
     stopWanted {
       reason
       by

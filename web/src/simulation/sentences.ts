@@ -1,5 +1,5 @@
 /** What happened, where a simulation stands and what it asked for, as sentences. */
-import { type Reason, reasonOf, type SimulationState } from '../ui/states';
+import { type Reason, reasonOf, type SimulationState, waitingOf } from '../ui/states';
 import type { Simulation } from './query';
 
 type Attempt = Simulation['attempts'][number];
@@ -15,9 +15,10 @@ interface Detail {
 }
 
 /** Why it stands where it stands. */
-export function standingOf({ state, reason, reasonDetail, waiting, stopWanted, attempts }: Simulation): string {
+export function standingOf({ state, reason, reasonDetail, waiting, queuePosition, stopWanted, attempts }: Simulation, now: number): string {
   if (stopWanted && (state === 'STARTING' || state === 'RUNNING')) return `Stopping, requested by ${whoOf(stopWanted.by)}.`;
-  if (waiting) return waiting.detail;
+  const place = queuePosition === null || waiting?.until ? '' : ` Place ${queuePosition.toLocaleString('en')} in the queue.`;
+  if (waiting) return waitingOf(waiting, now) + place;
   if (state === 'QUEUED') return attempts.length ? 'Back in the queue for another attempt.' : 'In the queue; the next planning round is about to begin.';
   if (state === 'STARTING') return `Starting on ${attempts.at(-1)?.machineName ?? 'its machine'}.`;
   if (state === 'RUNNING') return `On ${attempts.at(-1)?.machineName ?? 'its machine'}${attempts.length > 1 ? `, attempt ${attempts.length}` : ''}.`;

@@ -42,3 +42,11 @@ export function reasonOf(reason: Reason | null, detail?: string | null): string 
   if (detail) return detail;
   return reason === null ? '' : (REASON_NAMES[reason] ?? reason);
 }
+
+/** Why it waits; where that ends by itself (`until`), with what is left of it now. */
+export function waitingOf({ detail, until }: { detail: string; until: string | null }, now: number): string {
+  if (until === null) return detail;
+  const seconds = Math.ceil((Date.parse(until) - now) / 1_000);
+  const left = seconds < 120 ? `${seconds} s` : `${Math.ceil(seconds / 60)} min`;
+  return detail.replace(/ begins in [^;]*\.$/, seconds > 0 ? ` begins in ${left}.` : ' is about to begin.');
+}

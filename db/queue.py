@@ -1,0 +1,276 @@
+"""The queue as the planner reads it: what has arrived, the first of each class, and why each class waits.
+
+Simulations that require the same, in one project, are one class (`simulations.queue_class`). Whatever fits the first of
+a class fits the others, and what it waits for, they wait for: so the planner reads a few rows of each class instead of
+the queue, and the reason is one row for all of them. What one of them waits for by itself (its backoff, a watcher) is
+read from its own row when it is asked for, and written nowhere.
+
+What has arrived is found by transaction ids: a row carries the one that queued it, and a look begins where the oldest
+transaction stood that was still open at the last look. So nothing is missed, however late it commits, and a look at a
+queue in which nothing arrived reads two entries of two indexes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID
+
+from sqlalchemy import TextualSelect, delete, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.models import QueueClass
+from db.models import Simulation as S
+from db.notifications import EVERYTHING, Channel, notify, payload_of
+from db.states import Reason
+
+MOST_TOLD = 100  # of those whose class has a new sentence: what a page shows
+MOST_COLLECTED = 1000  # ids in one notification; more are "look at all"
+
+_EVER = datetime.fromtimestamp(0, UTC)
+
+# Two entries of two indexes: the newest arrival, and the next that comes to the end of its backoff.
+_CLOCK = text(
+    """
+    SELECT now() AS at, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
+           (SELECT max(queued_xid) FROM simulations WHERE state = 'QUEUED') AS newest,
+           (SELECT min(queued_at) FROM simulations WHERE state = 'QUEUED' AND queued_at > :since) AS next_due
+    """
+)
+_ARRIVED = text(
+    """
+    SELECT DISTINCT queue_class FROM simulations
+    WHERE state = 'QUEUED' AND NOT attended AND queued_at <= now()
+      AND (queued_xid >= :horizon OR queued_at > :since)
+    """
+)
+_DUE = text(
+    """
+    SELECT id FROM simulations
+    WHERE state = 'QUEUED' AND queued_at > :since AND queued_at <= now() AND attempt > 0
+    ORDER BY queued_at LIMIT :most
+    """
+)
+
+_READ = (
+    S.id, S.queue_class, S.attempt, S.priority, S.created_at, S.cpus, S.memory_gib, S.gpus, S.gpu_model, S.labels,
+    S.machine_id, S.machine_name, S.max_price_per_hour,
+)  # fmt: skip
+
+
+def _candidates(statement: str) -> TextualSelect:
+    return text(statement).columns(*_READ)
+
+
+_FIRST = _candidates("""
+    SELECT s.* FROM unnest(CAST(:classes AS uuid[])) AS c (queue_class) CROSS JOIN LATERAL (
+        SELECT s.id, s.queue_class, s.attempt, s.priority, s.created_at, s.cpus, s.memory_gib, s.gpus, s.gpu_model,
+               s.labels, s.machine_id, s.machine_name, s.max_price_per_hour
+        FROM simulations AS s
+        WHERE s.state = 'QUEUED' AND NOT s.attended AND s.queue_class = c.queue_class AND s.queued_at <= now()
+        ORDER BY s.priority DESC, s.created_at, s.id
+        LIMIT :most
+    ) AS s
+""")
+_WATCHED = _candidates("""
+    SELECT s.id, s.queue_class, s.attempt, s.priority, s.created_at, s.cpus, s.memory_gib, s.gpus, s.gpu_model,
+           s.labels, s.machine_id, s.machine_name, s.max_price_per_hour
+    FROM simulations AS s
+    WHERE s.state = 'QUEUED' AND s.attended AND s.queued_at <= now() AND s.id IN (
+        SELECT simulation_id FROM watchers WHERE watched_until > clock_timestamp()
+    )
+    ORDER BY s.priority DESC, s.created_at, s.id
+""")
+_NOTE = text(
+    """
+    INSERT INTO queue_classes AS q (queue_class, reason, detail)
+    SELECT w.queue_class, w.reason, w.detail
+    FROM unnest(CAST(:classes AS uuid[]), CAST(:reasons AS text[]), CAST(:details AS text[]))
+         AS w (queue_class, reason, detail)
+    ORDER BY w.queue_class
+    ON CONFLICT (queue_class) DO UPDATE SET reason = excluded.reason, detail = excluded.detail
+    WHERE (q.reason, q.detail) IS DISTINCT FROM (excluded.reason, excluded.detail)
+    RETURNING q.queue_class
+    """
+)
+_MEMBERS = text(
+    """
+    SELECT s.id FROM unnest(CAST(:classes AS uuid[])) AS c (queue_class) CROSS JOIN LATERAL (
+        SELECT id FROM simulations WHERE state = 'QUEUED' AND queue_class = c.queue_class
+        ORDER BY attended, priority DESC, created_at, id
+        LIMIT :most
+    ) AS s
+    LIMIT :most
+    """
+)
+_WAITING = text(
+    """
+    SELECT s.id, s.max_retries, s.attempt,
+           s.attended AND NOT EXISTS (
+               SELECT FROM watchers AS w WHERE w.simulation_id = s.id AND w.watched_until > clock_timestamp()
+           ) AS unattended,
+           CASE WHEN s.queued_at > now() THEN s.queued_at END AS until,
+           extract(epoch FROM s.queued_at - now())::float8 AS seconds_left,
+           a.reason AS ended, a.exit_code, a.signal, q.reason, q.detail
+    FROM simulations AS s
+    LEFT JOIN attempts AS a ON a.simulation_id = s.id AND a.number = s.attempt
+    LEFT JOIN queue_classes AS q ON q.queue_class = s.queue_class
+    WHERE s.id = ANY(:ids) AND s.state = 'QUEUED'
+    """
+)
+_PLACES = text(
+    """
+    SELECT id, place FROM (
+        SELECT id, row_number() OVER (ORDER BY priority DESC, created_at, id) AS place
+        FROM simulations
+        WHERE state = 'QUEUED' AND priority >= (SELECT min(priority) FROM simulations WHERE id = ANY(:ids))
+    ) AS queue
+    WHERE id = ANY(:ids)
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One that could be placed now: it is in the queue, past its backoff, and watched if it has to be."""
+
+    id: int
+    queue_class: UUID
+    attempt: int  # the fence
+    priority: int
+    created_at: datetime
+    cpus: float
+    memory_gib: float
+    gpus: int
+    gpu_model: str | None
+    labels: Mapping[str, str]
+    machine_id: int | None
+    machine_name: str | None
+    max_price_per_hour: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bookmark:
+    """Where a look ended, and the next one begins."""
+
+    horizon: int  # the oldest transaction that was open then
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look at the queue found."""
+
+    bookmark: Bookmark
+    arrived: frozenset[UUID]  # classes of what arrived; those that need a watcher are in `watched`
+    due: Sequence[int]  # whose backoff has passed since the last look, at most `MOST_COLLECTED`
+    is_empty: bool  # nothing at all is queued
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What the rows say of one that waits, for `policy.waiting` to judge."""
+
+    unattended: bool
+    until: datetime | None  # the end of its backoff
+    seconds_left: float
+    attempts_made: int
+    max_retries: int
+    ended: Reason | None  # how its last attempt did
+    exit_code: int | None
+    signal: int | None
+    class_reason: str | None  # None: the planner has not looked yet
+    class_detail: str | None
+
+
+async def look(session: AsyncSession, since: Bookmark | None) -> Look:
+    """Find out what has arrived since then; without a bookmark, all that is there."""
+    begin, horizon = (since.at, since.horizon) if since is not None else (_EVER, 0)
+    clock = (await session.execute(_CLOCK, {"since": begin})).one()
+    bookmark = Bookmark(clock.horizon, clock.at)
+    is_due = clock.next_due is not None and clock.next_due <= clock.at
+    if clock.newest is None or (clock.newest < horizon and not is_due):
+        return Look(bookmark, frozenset(), (), is_empty=clock.newest is None)
+    # Where a queue has just grown, no statistics say how little of it this reads: by the indexes, in any case.
+    await session.execute(text("SET LOCAL enable_seqscan = off"))
+    arrived = (await session.scalars(_ARRIVED, {"horizon": horizon, "since": begin})).all()
+    await session.execute(text("SET LOCAL enable_seqscan = on"))
+    due: Sequence[int] = ()
+    if since is not None and is_due:
+        due = (await session.scalars(_DUE, {"since": begin, "most": MOST_COLLECTED})).all()
+    return Look(bookmark, frozenset(arrived), due, is_empty=False)
+
+
+async def first_of(session: AsyncSession, classes: Collection[UUID], *, most: int) -> Sequence[Candidate]:
+    """The first of each of these classes, at most so many of each, in the order in which they are served."""
+    if not classes:
+        return []
+    return [Candidate(*row) for row in await session.execute(_FIRST, {"classes": list(classes), "most": most})]
+
+
+async def watched(session: AsyncSession) -> Sequence[Candidate]:
+    """The attended ones that are watched now: as many as there are subscribers at most."""
+    return [Candidate(*row) for row in await session.execute(_WATCHED)]
+
+
+async def note_reasons(
+    session: AsyncSession, reasons: Sequence[tuple[UUID, str, str]], *, new: Collection[UUID] = ()
+) -> None:
+    """Write down why these classes (class, reason, sentence) wait, and notify of those that wait for something else.
+
+    new: classes whose reason is another one than it was: all of their simulations are notified of. Where only the
+    sentence changed, a number in it mostly, the first that are found are: it changes with each start and end.
+    """
+    if not reasons:
+        return
+    classes, codes, details = zip(*reasons, strict=True)
+    rows = await session.scalars(_NOTE, {"classes": list(classes), "reasons": list(codes), "details": list(details)})
+    changed = frozenset(rows)
+    entered = [each for each in changed if each in new]
+    ids = await _members(session, entered, MOST_COLLECTED)
+    if len(ids) < MOST_TOLD:
+        ids = [*ids, *await _members(session, changed.difference(entered), MOST_TOLD)]
+    await notify_of(session, ids)
+
+
+async def notify_of(session: AsyncSession, ids: Sequence[int]) -> None:
+    """Notify that these wait for something else than before."""
+    if ids:
+        await notify(session, Channel.SIMULATIONS, payload_of(ids) if len(ids) < MOST_COLLECTED else EVERYTHING)
+
+
+async def forget(session: AsyncSession, classes: Collection[UUID]) -> None:
+    """Nothing of these classes waits for a machine any more."""
+    if classes:
+        await session.execute(delete(QueueClass).where(QueueClass.queue_class.in_(classes)))
+
+
+async def noted(session: AsyncSession) -> frozenset[UUID]:
+    """The classes that have a reason."""
+    return frozenset(await session.scalars(select(QueueClass.queue_class)))
+
+
+async def waiting_of(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Waiting]:
+    """What those of these simulations wait for that are in the queue, by id."""
+    rows = await session.execute(_WAITING, {"ids": list(ids)})
+    return {
+        row.id: Waiting(
+            unattended=row.unattended, until=row.until, seconds_left=row.seconds_left, attempts_made=row.attempt,
+            max_retries=row.max_retries, ended=Reason(row.ended) if row.ended is not None else None,
+            exit_code=row.exit_code, signal=row.signal, class_reason=row.reason, class_detail=row.detail,
+        )
+        for row in rows
+    }  # fmt: skip
+
+
+async def places_of(session: AsyncSession, ids: Collection[int]) -> Mapping[int, int]:
+    """The places of these simulations in the whole queue, 1 for the first; those that are not in it are left out."""
+    return {row.id: int(row.place) for row in await session.execute(_PLACES, {"ids": list(ids)})}
+
+
+async def _members(session: AsyncSession, classes: Collection[UUID], most: int) -> Sequence[int]:
+    if not classes:
+        return []
+    return (await session.scalars(_MEMBERS, {"classes": list(classes), "most": most})).all()

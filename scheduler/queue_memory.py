@@ -1,0 +1,122 @@
+"""What the planner remembers of the queue from one round to the next, so that it judges only what has changed.
+
+It holds classes of equal requirements, never simulations: which of them wait, how the machines stood when they were
+judged, and what was written down as their reason. In a settled memory each class was found to fit nowhere as the
+machines stood, so neither an arrival in such a class nor a tick in which nothing changed needs a judgement.
+
+Nothing here is the truth: a planner that can't trust its memory begins with an empty one, and looks at the whole queue
+once. No I/O; the rows come from `db.queue`, the judgement from `policy.placement`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import islice
+from uuid import UUID
+
+from db.queue import Bookmark
+from policy.placement import Machine, Request, WaitingReason
+
+# A round that has work looks at the whole queue this often, to drop the classes whose simulations were cancelled.
+WHOLE_LOOK_EVERY = timedelta(minutes=1)
+DECIMALS = 6  # of cpus and GiB, as in `policy.matching.TOLERANCE`
+
+
+@dataclass(slots=True)
+class WaitingClass:
+    """One class of equal requirements, with one of its simulations as the example."""
+
+    example: Request
+    reason: WaitingReason | None = None  # None: not explained yet
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """A class whose reason or sentence is another one than before."""
+
+    queue_class: UUID
+    reason: WaitingReason
+    detail: str
+    is_new: bool  # the reason, not only the sentence
+
+
+@dataclass(slots=True)
+class QueueMemory:
+    """What one round leaves for the next."""
+
+    bookmark: Bookmark | None = None
+    whole_look_at: datetime | None = None
+    watched: frozenset[int] = frozenset()  # attended simulations in the queue that were watched
+    machines: Sequence[Machine] | None = None  # as they stood when the classes were judged
+    is_settled: bool = True  # all classes were judged by that
+    classes: dict[UUID, WaitingClass] = field(default_factory=dict)
+    _hopeless: set[UUID] = field(default_factory=set)  # no machine meets them, whatever runs there
+    _unexplained: dict[UUID, None] = field(default_factory=dict)  # by age: an ordered set
+
+    def needs_whole_look(self, now: datetime) -> bool:
+        return self.whole_look_at is None or not timedelta(0) <= now - self.whole_look_at < WHOLE_LOOK_EVERY
+
+    def meet(self, queue_class: UUID, example: Request) -> None:
+        self.classes[queue_class] = WaitingClass(example)
+
+    def to_judge(self, machines: Sequence[Machine], new: Collection[UUID]) -> Collection[UUID]:
+        """List the classes that may get another answer by what has changed."""
+        if self.machines is None or _facts(self.machines) != _facts(machines):
+            self._hopeless.clear()
+            return list(self.classes)
+        if self.is_settled and _standing(self.machines) == _standing(machines):
+            return new
+        return [each for each in self.classes if each not in self._hopeless]
+
+    def note_unplaced(self, classes: Iterable[UUID]) -> None:
+        """These fit nowhere: their reasons are to be looked for, now or in one of the next rounds."""
+        self._unexplained.update(dict.fromkeys(classes))
+
+    def note_stale(self) -> None:
+        """Room will be taken: what the others were told of it has to be looked at again."""
+        self.note_unplaced(each for each in self.classes if each not in self._hopeless)
+
+    def to_explain(self, most_first: int, most_again: int) -> list[UUID]:
+        """List some of those whose reason is to be looked for: so many for the first time, and so many again."""
+        first = (each for each in self._unexplained if self.classes[each].reason is None)
+        again = (each for each in self._unexplained if self.classes[each].reason is not None)
+        return [*islice(first, most_first), *islice(again, most_again)]
+
+    def explain(self, told: Mapping[UUID, tuple[WaitingReason, str]]) -> list[Explained]:
+        """Take these reasons in; return those that are news."""
+        news = []
+        for each, (reason, detail) in told.items():
+            known = self.classes[each]
+            self._unexplained.pop(each, None)
+            if reason is WaitingReason.NO_MACHINE_FITS:
+                self._hopeless.add(each)
+            if (known.reason, known.detail) != (reason, detail):
+                news.append(Explained(each, reason, detail, is_new=known.reason is not reason))
+                known.reason, known.detail = reason, detail
+        return news
+
+    def forget(self, classes: Set[UUID]) -> None:
+        for each in classes:
+            self.classes.pop(each, None)
+            self._unexplained.pop(each, None)
+        self._hopeless -= classes
+
+    @property
+    def has_unexplained(self) -> bool:
+        return bool(self._unexplained)
+
+
+def _facts(machines: Sequence[Machine]) -> list[Machine]:
+    """What does not depend on what runs there."""
+    return [replace(each, free_cpus=0.0, free_memory_gib=0.0, free_gpus=0, host_free_gpus=None) for each in machines]
+
+
+def _standing(machines: Sequence[Machine]) -> list[Machine]:
+    """What is free as well, without what adding floats in another order makes of it."""
+    return [
+        replace(each, free_cpus=round(each.free_cpus, DECIMALS), free_memory_gib=round(each.free_memory_gib, DECIMALS))
+        for each in machines
+    ]
