@@ -105,10 +105,12 @@ def add(
     order = Order(cpus, memory_gib, gpus, gpu_model, label, price_per_hour, name, host)
     made = create_machine(parse_server(url, token, token_file), order_input(order))
     if as_json:
-        terminal.print_json(made.as_json())
+        terminal.print_json(made.machine.as_json())
     else:
-        terminal.print_line(terminal.clean(made.id))
-        terminal.say(f"{terminal.clean(made.name)} is {made.state}.")
+        terminal.print_line(terminal.clean(made.machine.id))
+        terminal.say(f"{terminal.clean(made.machine.name)} is {made.machine.state}.")
+    for notice in made.notices:
+        terminal.say(terminal.clean(notice))
 
 
 @app.command()
@@ -142,9 +144,11 @@ def update(
     server = parse_server(url, token, token_file)
     changed = update_machine(server, change_input(machine_id(server, machine), order, no_labels=no_labels))
     if as_json:
-        terminal.print_json(changed.as_json())
+        terminal.print_json(changed.machine.as_json())
     else:
-        terminal.print_line(f"{terminal.clean(changed.id)}  {terminal.clean(changed.name)}: changed")
+        terminal.print_line(f"{terminal.clean(changed.machine.id)}  {terminal.clean(changed.machine.name)}: changed")
+    for notice in changed.notices:
+        terminal.say(terminal.clean(notice))
 
 
 @app.command()

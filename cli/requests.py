@@ -10,7 +10,7 @@ from typing import TypeVar
 from gql import GraphQLRequest
 
 from cli import documents
-from cli.answers import Answer, Details, LogChunk, Machine, MachineDetails, Project, Simulation, UserError
+from cli.answers import Answer, Details, LogChunk, Machine, MachineDetails, MachineMade, Project, Simulation, UserError
 from cli.arguments import is_node_id
 from cli.errors import Interrupted, ServerRefused
 from cli.server import Server, as_object, ask, read_answer, unknown_simulation
@@ -113,16 +113,14 @@ def get_machine(server: Server, machine_id: str) -> MachineDetails:
     return read_answer(MachineDetails, found)
 
 
-def create_machine(server: Server, wanted: Mapping[str, object]) -> Machine:
+def create_machine(server: Server, wanted: Mapping[str, object]) -> MachineMade:
     """Make a machine. `wanted` is the API's CreateMachineInput."""
-    payload = _mutate(server, documents.CREATE_MACHINE, "createMachine", wanted)
-    return read_answer(Machine, payload.get("machine"))
+    return read_answer(MachineMade, _mutate(server, documents.CREATE_MACHINE, "createMachine", wanted))
 
 
-def update_machine(server: Server, wanted: Mapping[str, object]) -> Machine:
+def update_machine(server: Server, wanted: Mapping[str, object]) -> MachineMade:
     """Change a machine. `wanted` is the API's UpdateMachineInput."""
-    payload = _mutate(server, documents.UPDATE_MACHINE, "updateMachine", wanted)
-    return read_answer(Machine, payload.get("machine"))
+    return read_answer(MachineMade, _mutate(server, documents.UPDATE_MACHINE, "updateMachine", wanted))
 
 
 def drain_machine(server: Server, machine_id: str) -> Machine:

@@ -8,6 +8,7 @@ explained afterwards: hand it what was known then.
     placement     the queue and the machines in, a machine or a reason to wait out, for every request
     matching      what a request requires of a machine, and whether the machine has it
     waiting       why a request waits, in a sentence for the person who waits
+    offer         what the machines of a host offer together, and whether it has that much
     phrasing      amounts, prices and other users' names, as those sentences write them
     cost          the share of a machine that is billed, and the price of a stretch of time
     retry         retry or final, what an exit means, what is lost, overdue or unwatched

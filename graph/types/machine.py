@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Self
 
 import strawberry
+from sqlalchemy.ext.asyncio import AsyncSession
 from strawberry import relay
 from strawberry.scalars import JSON
 
@@ -21,6 +22,7 @@ from graph.types.ids import number_asked, number_of
 from graph.types.inputs import Invalid, MachineAsked, MachineChanged, check
 from graph.types.simulation import Simulation
 from graph.types.user_errors import UserError, user_error
+from policy.offer import notice_of
 
 
 @strawberry.type(description="What a machine has.")
@@ -163,6 +165,11 @@ class MachineInput:
 class MachinePayload:
     machine: Machine | None = None
     user_errors: list[UserError] = strawberry.field(default_factory=list)
+    notices: list[str] = strawberry.field(
+        default_factory=list,
+        description="What its owner should know, in sentences; it was done nevertheless. Such as: the machines of a "
+        "host offer more together than it has.",
+    )
 
 
 @strawberry.type(description="What was deleted, or why not.")
@@ -179,7 +186,7 @@ async def create(info: Info, given: CreateMachineInput) -> MachinePayload:
             gpu_model=asked.gpu_model, labels=asked.labels, price_per_hour=asked.price_per_hour,
         )  # fmt: skip
         async with info.context.sessions() as session, session.begin():
-            return MachinePayload(machine=Machine.of(await machines.declare(session, wanted, info.context.actor)))
+            return await _done(session, await machines.declare(session, wanted, info.context.actor))
     except Invalid as invalid:
         return MachinePayload(user_errors=invalid.errors)
     except errors.Refusal as refusal:
@@ -192,12 +199,17 @@ async def update(info: Info, given: UpdateMachineInput) -> MachinePayload:
         asked = check(MachineChanged, given)
         values = {name: getattr(asked, name) for name in asked.model_fields_set}
         async with info.context.sessions() as session, session.begin():
-            row = await machines.change(session, number, values, info.context.actor)
-            return MachinePayload(machine=Machine.of(row))
+            return await _done(session, await machines.change(session, number, values, info.context.actor))
     except Invalid as invalid:
         return MachinePayload(user_errors=invalid.errors)
     except errors.Refusal as refusal:
         return MachinePayload(user_errors=[user_error(refusal)])
+
+
+async def _done(session: AsyncSession, row: models.Machine) -> MachinePayload:
+    offer = await machines.find_offer(session, row.host)
+    notice = notice_of(offer) if offer is not None else None
+    return MachinePayload(machine=Machine.of(row), notices=[notice] if notice is not None else [])
 
 
 async def set_draining(info: Info, public_id: str, draining: bool) -> MachinePayload:

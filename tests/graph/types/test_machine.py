@@ -58,6 +58,27 @@ async def test_a_machine_is_a_part_of_the_only_host(world: World) -> None:
     assert await world.api.data(SHOW, {"id": made["id"]}) == made
 
 
+async def test_that_a_host_is_offered_twice_is_said_when_it_is_done(world: World) -> None:
+    """A host of 4 cpus and 16 GiB, a machine by itself, and parts of it beside that."""
+    found = await world.machine("whole", cpus=4.0, memory_gib=16.0)
+    notices = "notices machine { id } userErrors { message }"
+    create = f"mutation ($input: CreateMachineInput!) {{ createMachine(input: $input) {{ {notices} }} }}"
+    update = f"mutation ($input: UpdateMachineInput!) {{ updateMachine(input: $input) {{ {notices} }} }}"
+
+    made = await world.api.data(create, {"input": PART})
+    assert made["userErrors"] == []
+    assert made["notices"] == [
+        "The machines of the host name of host-1 now offer 6 cpus (it has 4) and 24 GiB of memory (it has 16) "
+        "together: programs that run at the same time share what there is. To divide the host instead, drain the "
+        "machine whole."
+    ]
+    await world.api.data(DRAIN, {"id": encode("Machine", found)})
+    assert (await world.api.data(create, {"input": {**PART, "name": "part-2"}}))["notices"] == []
+    [notice] = (await world.api.data(update, {"input": {"id": made["machine"]["id"], "cpus": 3}}))["notices"]
+    assert "5 cpus (it has 4) together" in notice
+    assert "drain" not in notice
+
+
 async def test_every_field_of_a_machine_is_kept(world: World) -> None:
     made = await declared(
         world, gpus=4, gpuModel="A100", labels={"zone": "a"}, pricePerHour="12.345678", host="name of host-1"

@@ -35,13 +35,13 @@ export const SimulationChanged = graphql(`
 
 export const CreateMachine = graphql(`
   mutation AddMachine($input: CreateMachineInput!) {
-    createMachine(input: $input) { machine { id name } userErrors { code message field } }
+    createMachine(input: $input) { machine { id name } notices userErrors { code message field } }
   }
 `);
 
 export const UpdateMachine = graphql(`
   mutation ChangeMachine($input: UpdateMachineInput!) {
-    updateMachine(input: $input) { machine { id name } userErrors { code message field } }
+    updateMachine(input: $input) { machine { id name } notices userErrors { code message field } }
   }
 `);
 

@@ -1,0 +1,44 @@
+"""What is said when the machines of a host offer more than it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from policy.offer import notice_of
+
+
+@dataclass(frozen=True)
+class Host:
+    """Two cpus and 8 GiB, offered once."""
+
+    host: str = "lab"
+    cpus: float = 2.0
+    memory_gib: float = 8.0
+    offered_cpus: float = 2.0
+    offered_memory_gib: float = 8.0
+    whole: str | None = "lab-machine"
+
+
+def test_what_is_offered_once_needs_no_word() -> None:
+    assert notice_of(Host()) is None
+    assert notice_of(Host(offered_cpus=0.1 + 0.2 + 1.7)) is None, "floats make no notice"
+
+
+def test_what_is_offered_twice_is_said_with_what_to_do() -> None:
+    assert notice_of(Host(offered_cpus=3.0)) == (
+        "The machines of the host lab now offer 3 cpus (it has 2) together: programs that run at the same time share "
+        "what there is. To divide the host instead, drain the machine lab-machine."
+    )
+
+
+def test_where_the_whole_takes_no_work_there_is_nothing_to_drain() -> None:
+    notice = notice_of(replace(Host(), offered_cpus=3.0, offered_memory_gib=12.0, whole=None))
+    assert notice is not None
+    assert "3 cpus (it has 2) and 12 GiB of memory (it has 8) together" in notice
+    assert "drain" not in notice
+
+
+def test_no_name_can_break_the_line() -> None:
+    notice = notice_of(Host("a\n\x1b[31m", offered_cpus=3.0, whole="b\n"))
+    assert notice is not None
+    assert notice.isprintable()
