@@ -1,5 +1,7 @@
 """The queue in classes of equal requirements; a waiting reason belongs to a class, not to each of its simulations.
 
+The old columns (`simulations.waiting`, `waiting_detail`) stay, unread, until the next release.
+
 Revision: 0007, after 0006
 """
 
@@ -47,13 +49,9 @@ def upgrade() -> None:
     )
     op.create_index("ix_simulations_queued_xid", "simulations", ["queued_xid"], postgresql_where=QUEUED)
     op.create_index("ix_simulations_queued_at", "simulations", ["queued_at"], postgresql_where=QUEUED)
-    op.drop_column("simulations", "waiting")
-    op.drop_column("simulations", "waiting_detail")
 
 
 def downgrade() -> None:
-    op.add_column("simulations", sa.Column("waiting", sa.String(length=40), nullable=True))
-    op.add_column("simulations", sa.Column("waiting_detail", sa.Text(), nullable=True))
     op.drop_index("ix_simulations_queued_at", table_name="simulations")
     op.drop_index("ix_simulations_queued_xid", table_name="simulations")
     op.drop_index("ix_simulations_queue_class", table_name="simulations")
