@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cli import completion, machine_commands, terminal, token_commands
+from cli import completion, machine_commands, shells, terminal, token_commands
 from cli.group import Commands
 from cli.options import (
     DEFAULT_URL,
@@ -50,11 +50,37 @@ app = typer.Typer(
     epilog=EPILOG,
     cls=Commands,
     no_args_is_help=True,
-    add_completion=True,
+    add_completion=False,  # typer's scripts evaluate what others have named: `cli.shells` has its own
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def simulations(
+    install_completion: Annotated[
+        bool,
+        typer.Option(
+            "--install-completion",
+            help="Install completion for the current shell.",
+            callback=shells.install,
+            is_eager=True,
+            expose_value=False,
+        ),
+    ] = False,
+    show_completion: Annotated[
+        bool,
+        typer.Option(
+            "--show-completion",
+            help="Show completion for the current shell, to copy it or customize the installation.",
+            callback=shells.show,
+            is_eager=True,
+            expose_value=False,
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -427,4 +453,5 @@ app.add_typer(token_commands.app, name="token")
 
 def run() -> None:
     """Run the command line."""
+    shells.register()
     app(prog_name="simulations")
