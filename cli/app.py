@@ -14,7 +14,6 @@ import typer
 from cli import completion, machine_commands, shells, terminal, token_commands
 from cli.group import Commands
 from cli.options import (
-    DEFAULT_URL,
     AsJson,
     LogScale,
     Metrics,
@@ -205,7 +204,7 @@ def submit(
     metric: Metrics = None,
     log: LogScale = False,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
@@ -252,7 +251,7 @@ def demo(
     metric: Metrics = None,
     log: LogScale = False,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
@@ -286,7 +285,7 @@ def list_(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the newest first.")] = 20,
     everything: Annotated[bool, typer.Option("--all", "-a", help="No limit.")] = False,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
@@ -319,7 +318,7 @@ def list_(
 def show(
     simulation: SimulationId,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
@@ -342,7 +341,7 @@ def watch(
     metric: Metrics = None,
     log: LogScale = False,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
@@ -373,7 +372,7 @@ def logs(
         str | None, typer.Option(metavar="CURSOR", help="Go on behind this place: a `cursor` of --json.")
     ] = None,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
@@ -400,7 +399,7 @@ def logs(
 @app.command()
 def cancel(
     simulations: SimulationIds,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
@@ -415,7 +414,7 @@ def cancel(
 def retry(
     simulation: SimulationId,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
@@ -431,7 +430,7 @@ def retry(
 @app.command()
 def projects(
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:

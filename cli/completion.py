@@ -75,11 +75,10 @@ def _simulations(context: typer.Context, incomplete: str, states: tuple[str, ...
 
 
 def _server(context: typer.Context) -> Server:
-    from cli.options import DEFAULT_URL
     from cli.server import parse_server
 
     given = context.params
-    server = parse_server(given.get("url") or DEFAULT_URL, given.get("token"), given.get("token_file"))
+    server = parse_server(given.get("url"), given.get("token"), given.get("token_file"))
     return dataclasses.replace(server, patience_seconds=PATIENCE_SECONDS)
 
 

@@ -34,7 +34,6 @@ import settings as knobs
 from cli import ports, terminal
 from cli.children import Child, Program, Roster, end_all, python_module
 from cli.errors import ExitCode, InUse, OutputClosed, OutputFailed, StartFailed
-from cli.options import DEFAULT_URL
 from cli.progress import progress
 from cli.signals import Signals
 from cli.terminal import say
@@ -321,7 +320,8 @@ async def _keep_database(database: Database) -> None:
 
 def announce(place: Place) -> None:
     """Say where it is, and what to do with it."""
-    where = "" if place.url == DEFAULT_URL else f" --url {place.url}"
+    # The command line finds the service of the usual data directory by itself, on any port.
+    where = "" if place.data_directory == embedded.default_data_directory() else f" --url {place.url}"
     with suppress(OutputClosed, OutputFailed):
         terminal.print_line(
             f"\nSimulations is ready at {place.url} (GraphiQL at {place.url}/graphql)\n"
