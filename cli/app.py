@@ -266,6 +266,8 @@ def demo(
         server, submit.Order(["python", "-m", "runner.demo", *options], name="demo", tags=["demo"])
     )
     submit.tell(simulation, as_json=as_json, staying=True)
+    if not as_json:
+        terminal.say(f"In GraphiQL: {submit.subscription(simulation)}")
     raise typer.Exit(watching.watch(server, simulation.id, metric or (), log_scale=log, as_json=as_json))
 
 
@@ -324,6 +326,7 @@ def show(
 ) -> None:
     """Show everything about a simulation."""
     from cli import browse
+    from cli.advice import say_advice
     from cli.requests import get, resolve_id
     from cli.server import parse_server
 
@@ -333,6 +336,7 @@ def show(
         terminal.print_json(details.as_json())
     else:
         browse.print_details(details)
+        say_advice(server, details)
 
 
 @app.command()

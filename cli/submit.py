@@ -132,6 +132,12 @@ def tell(simulation: Simulation, *, as_json: bool, staying: bool) -> None:
         say(f"{does}: simulations watch {clean(simulation.id)}   (or: simulations watch last)")
 
 
+def subscription(simulation: Simulation) -> str:
+    """The subscription to its curve, to be pasted into GraphiQL."""
+    fields = "state series { metric steps values }"
+    return f'subscription {{ convergence(simulationId: "{clean(simulation.id)}") {{ {fields} }} }}'
+
+
 def _seconds(duration: str | None) -> int | None:
     """Whole seconds, rounded up."""
     return math.ceil(parse_duration(duration).total_seconds()) if duration is not None else None
