@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off
+# A dot a second, on a terminal, for what is silent and takes minutes.
+DOTS = if [ -t 1 ]; then (while sleep 1; do printf .; done) & dots=$$!; trap 'kill $$dots; echo' EXIT; fi;
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
 LOCK := $(COMPILE) pyproject.toml
 
@@ -70,8 +72,8 @@ $(VENV)/python:
 	@touch $@
 
 $(VENV)/installed-%: requirements-%.lock pyproject.toml | $(VENV)/python
-	@echo "Installing what Simulations needs ($<) ..."
-	@$(PIP) --require-hashes -r $<
+	@echo "Installing what Simulations needs ($<), for a minute or two ..."
+	@$(DOTS) $(PIP) --require-hashes -r $<
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -223,11 +223,11 @@ def submit(
     """
     from cli import submit, waiting
     from cli import watch as watching
-    from cli.order_file import read_order
     from cli.server import parse_server
+    from cli.submission_file import read_submission
 
     server = parse_server(url, token, token_file)
-    order = submit.Order(
+    submission = submit.Submission(
         command=command or (), name=name, project=project, parameters=parameter or (), environment=env or (),
         tags=tag or (), cpus=cpus, memory_gib=memory_gib, gpus=gpus, gpu_model=gpu_model, labels=label or (),
         machine=machine, max_price_per_hour=max_price_per_hour, priority=priority, max_runtime=max_runtime,
@@ -235,7 +235,7 @@ def submit(
         attended_grace=attended_grace, client_key=client_key,
         working_directory=working_directory,
     )  # fmt: skip
-    simulation = submit.submit(server, order, read_order(file) if file is not None else {})
+    simulation = submit.submit(server, submission, read_submission(file) if file is not None else {})
     submit.tell(simulation, as_json=as_json, staying=watch or wait)
     if watch:
         raise typer.Exit(watching.watch(server, simulation.id, metric or (), log_scale=log, as_json=as_json))
@@ -263,7 +263,7 @@ def demo(
     server = parse_server(url, token, token_file)
     options = ["--steps", str(steps), "--interval", f"{interval:g}", *(["--diverge"] if diverge else [])]
     simulation = submit.submit(
-        server, submit.Order(["python", "-m", "runner.demo", *options], name="demo", tags=["demo"])
+        server, submit.Submission(["python", "-m", "runner.demo", *options], name="demo", tags=["demo"])
     )
     submit.tell(simulation, as_json=as_json, staying=True)
     if not as_json:

@@ -98,12 +98,12 @@ def add(
     token_file: TokenFile = None,
 ) -> None:
     """Make a part of a scheduler's host a machine of its own, with the resources and the price you declare."""
-    from cli.machines import Order, order_input
+    from cli.machines import Declaration, create_input
     from cli.requests import create_machine
     from cli.server import parse_server
 
-    order = Order(cpus, memory_gib, gpus, gpu_model, label, price_per_hour, name, host)
-    made = create_machine(parse_server(url, token, token_file), order_input(order))
+    declared = Declaration(cpus, memory_gib, gpus, gpu_model, label, price_per_hour, name, host)
+    made = create_machine(parse_server(url, token, token_file), create_input(declared))
     if as_json:
         terminal.print_json(made.machine.as_json())
     else:
@@ -135,14 +135,14 @@ def update(
     token_file: TokenFile = None,
 ) -> None:
     """Change a machine that was added. What runs on it is billed as it was when it was assigned."""
-    from cli.machines import Order, change_input
+    from cli.machines import Declaration, change_input
     from cli.requests import machine_id, update_machine
     from cli.server import parse_server
 
-    order = Order(cpus, memory_gib, gpus, gpu_model, label, price_per_hour, name)
-    change_input("", order, no_labels=no_labels)  # what makes no sense is said before anybody is asked
+    declared = Declaration(cpus, memory_gib, gpus, gpu_model, label, price_per_hour, name)
+    change_input("", declared, no_labels=no_labels)  # what makes no sense is said before anybody is asked
     server = parse_server(url, token, token_file)
-    changed = update_machine(server, change_input(machine_id(server, machine), order, no_labels=no_labels))
+    changed = update_machine(server, change_input(machine_id(server, machine), declared, no_labels=no_labels))
     if as_json:
         terminal.print_json(changed.machine.as_json())
     else:

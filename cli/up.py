@@ -42,7 +42,7 @@ from db.embedded import server as embedded
 
 GRACE_SECONDS = 10.0
 READY_POLL_SECONDS = 0.1
-STILL_WAITING_SECONDS = 30.0
+STILL_WAITING_SECONDS = 10.0
 DATABASE_POLL_SECONDS = 1.0
 DATABASE_PAUSE_SECONDS = 5.0
 NEW_DATABASE_MIB = 200  # its files, PostgreSQL's programs for a user of its own, and the first log of changes
@@ -138,6 +138,7 @@ def _up(signals: Signals, errands: Sequence[Program]) -> None:
             say("Ended what an earlier run, which was killed, had left behind.")
         ports.require_free(place.host, place.port)
         with provide_database(settings, place) as (database_url, database):
+            say(f"Starting {' and '.join(program.name for program in PROGRAMS)} …")
             asyncio.run(
                 serve(
                     PROGRAMS,

@@ -24,9 +24,8 @@ from cli import doctor_database
 from cli.app import app
 from cli.doctor import Level, judge_disk
 from db.connection import connect_raw, create_engine
-from db.leader import LEADER_LOCK, Leader
 from db.embedded.data_directory import lock
-from db.health_queries import LEADER_LOCK, Leader
+from db.leader import LEADER_LOCK, Leader
 
 ROOT = Path(__file__).parents[2]
 ALIVE = "INSERT INTO coverage SELECT role, now(), now() FROM unnest('{graph,scheduler}'::text[]) AS role"
