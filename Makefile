@@ -4,10 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off
+# A dot a second, on a terminal, for what is silent and takes minutes.
+DOTS = if [ -t 1 ]; then (while sleep 1; do printf .; done) & dots=$$!; trap 'kill $$dots; echo' EXIT; fi;
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
 LOCK := $(COMPILE) pyproject.toml
 
-.PHONY: run test test-containers check web chromium chaos bench bench-peers docs help lock schema examples clean
+.PHONY: run test test-containers check web chromium shells chaos bench bench-peers docs help lock schema examples clean
 
 help: ## What can be done here
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -20,7 +22,7 @@ web: $(VENV)/installed-run ## The dashboard and GraphiQL, built into web/dist if
 
 examples: $(VENV)/installed-examples ## What the examples need: scikit-learn
 
-test: $(VENV)/installed-test $(VENV)/installed-client chromium ## All tests, on a real PostgreSQL, with real processes
+test: $(VENV)/installed-test $(VENV)/installed-client chromium shells ## All tests, on a real PostgreSQL, with real processes
 	@$(BIN)/python web/build.py
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
@@ -70,8 +72,8 @@ $(VENV)/python:
 	@touch $@
 
 $(VENV)/installed-%: requirements-%.lock pyproject.toml | $(VENV)/python
-	@echo "Installing what Simulations needs ($<) ..."
-	@$(PIP) --require-hashes -r $<
+	@echo "Installing what Simulations needs ($<), for a minute or two ..."
+	@$(DOTS) $(PIP) --require-hashes -r $<
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -87,6 +89,14 @@ chromium:
 		echo "Installing Chromium, for the tests of the pages ..."; apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium > /dev/null; \
 	else echo "Chromium is missing: the tests of the pages are skipped."; fi
+
+# The shells in which tests/cli presses Tab. The same holds for them.
+shells:
+	@if command -v zsh > /dev/null && command -v fish > /dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		echo "Installing zsh and fish, for the tests of completion ..."; apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends zsh fish > /dev/null; \
+	else echo "zsh or fish is missing: the tests of completion in it are skipped."; fi
 
 $(VENV)/peers/installed: pyproject.toml $(VENV)/installed-test
 	@echo "Installing what Simulations is compared with (MLflow) ..."

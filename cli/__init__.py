@@ -5,12 +5,14 @@
     machine_commands   `machines ...`
     token_commands     `token ...`
     options            options and arguments that several commands have
-    completion         what a shell completes: ids and names, asked of the server
+    completion         candidates for a shell's completion: ids and names, asked of the server
+    shells             completion in zsh, bash and fish: scripts, quoting, installation
     group              how all commands end, and what a group does without a command
     errors             every way to end, with its exit code
 
     up                 the whole service on one machine
     children           programs that are started, watched, restarted and ended together
+    memory             whether the kernel killed for want of memory
     ports              a free port, and the addresses of the service
     signals            Ctrl-C, SIGTERM and a closed terminal during `up`
     migrate            bring the tables up to date
@@ -19,7 +21,7 @@
     doctor_database    the same, of its database
 
     submit             options as a CreateSimulationInput
-    order_file         `submit --file`: YAML, with the line of each mistake
+    submission_file    `submit --file`: YAML, with the line of each mistake
     arguments          durations, key=value pairs, ids
     browse             lists and details, as tables or JSON
     machines           machines, as tables
@@ -39,7 +41,8 @@
     answers            what comes back, as values
     terminal           text that is safe to show, durations in words
     progress           work that takes a while
+    advice             what may mend a failure that many users meet
 
 A GraphQL client like any other: it starts processes and never imports them. Only `up`, `migrate`,
-`doctor` and `token` use `db`.
+`doctor` and `token` use `db`; `server` asks it who holds the data directory.
 """

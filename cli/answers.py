@@ -176,7 +176,7 @@ class MachineDetails(Machine):
 
 
 class LogChunk(Answer):
-    """A stretch of one stream."""
+    """Lines of one stream, joined by line ends; the last one is without its own."""
 
     cursor: str
     attempt: int

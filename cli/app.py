@@ -11,10 +11,9 @@ from typing import Annotated
 
 import typer
 
-from cli import completion, machine_commands, terminal, token_commands
+from cli import completion, machine_commands, shells, terminal, token_commands
 from cli.group import Commands
 from cli.options import (
-    DEFAULT_URL,
     AsJson,
     LogScale,
     Metrics,
@@ -50,11 +49,37 @@ app = typer.Typer(
     epilog=EPILOG,
     cls=Commands,
     no_args_is_help=True,
-    add_completion=True,
+    add_completion=False,  # typer's scripts evaluate what others have named: `cli.shells` has its own
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def simulations(
+    install_completion: Annotated[
+        bool,
+        typer.Option(
+            "--install-completion",
+            help="Install completion for the current shell.",
+            callback=shells.install,
+            is_eager=True,
+            expose_value=False,
+        ),
+    ] = False,
+    show_completion: Annotated[
+        bool,
+        typer.Option(
+            "--show-completion",
+            help="Show completion for the current shell, to copy it or customize the installation.",
+            callback=shells.show,
+            is_eager=True,
+            expose_value=False,
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -179,7 +204,7 @@ def submit(
     metric: Metrics = None,
     log: LogScale = False,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
@@ -198,11 +223,11 @@ def submit(
     """
     from cli import submit, waiting
     from cli import watch as watching
-    from cli.order_file import read_order
     from cli.server import parse_server
+    from cli.submission_file import read_submission
 
     server = parse_server(url, token, token_file)
-    order = submit.Order(
+    submission = submit.Submission(
         command=command or (), name=name, project=project, parameters=parameter or (), environment=env or (),
         tags=tag or (), cpus=cpus, memory_gib=memory_gib, gpus=gpus, gpu_model=gpu_model, labels=label or (),
         machine=machine, max_price_per_hour=max_price_per_hour, priority=priority, max_runtime=max_runtime,
@@ -210,7 +235,7 @@ def submit(
         attended_grace=attended_grace, client_key=client_key,
         working_directory=working_directory,
     )  # fmt: skip
-    simulation = submit.submit(server, order, read_order(file) if file is not None else {})
+    simulation = submit.submit(server, submission, read_submission(file) if file is not None else {})
     submit.tell(simulation, as_json=as_json, staying=watch or wait)
     if watch:
         raise typer.Exit(watching.watch(server, simulation.id, metric or (), log_scale=log, as_json=as_json))
@@ -226,7 +251,7 @@ def demo(
     metric: Metrics = None,
     log: LogScale = False,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
@@ -238,9 +263,11 @@ def demo(
     server = parse_server(url, token, token_file)
     options = ["--steps", str(steps), "--interval", f"{interval:g}", *(["--diverge"] if diverge else [])]
     simulation = submit.submit(
-        server, submit.Order(["python", "-m", "runner.demo", *options], name="demo", tags=["demo"])
+        server, submit.Submission(["python", "-m", "runner.demo", *options], name="demo", tags=["demo"])
     )
     submit.tell(simulation, as_json=as_json, staying=True)
+    if not as_json:
+        terminal.say(f"In GraphiQL: {submit.subscription(simulation)}")
     raise typer.Exit(watching.watch(server, simulation.id, metric or (), log_scale=log, as_json=as_json))
 
 
@@ -260,7 +287,7 @@ def list_(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the newest first.")] = 20,
     everything: Annotated[bool, typer.Option("--all", "-a", help="No limit.")] = False,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
@@ -293,12 +320,13 @@ def list_(
 def show(
     simulation: SimulationId,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
     """Show everything about a simulation."""
     from cli import browse
+    from cli.advice import say_advice
     from cli.requests import get, resolve_id
     from cli.server import parse_server
 
@@ -308,6 +336,7 @@ def show(
         terminal.print_json(details.as_json())
     else:
         browse.print_details(details)
+        say_advice(server, details)
 
 
 @app.command()
@@ -316,7 +345,7 @@ def watch(
     metric: Metrics = None,
     log: LogScale = False,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
@@ -347,7 +376,7 @@ def logs(
         str | None, typer.Option(metavar="CURSOR", help="Go on behind this place: a `cursor` of --json.")
     ] = None,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
@@ -374,7 +403,7 @@ def logs(
 @app.command()
 def cancel(
     simulations: SimulationIds,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
@@ -389,7 +418,7 @@ def cancel(
 def retry(
     simulation: SimulationId,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
@@ -405,7 +434,7 @@ def retry(
 @app.command()
 def projects(
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
@@ -427,4 +456,5 @@ app.add_typer(token_commands.app, name="token")
 
 def run() -> None:
     """Run the command line."""
+    shells.register()
     app(prog_name="simulations")

@@ -4,8 +4,8 @@ Each runs in its own session, so that Ctrl-C in the terminal reaches only us, an
 die, so that kill -9 of us ends it. Who runs is written to a roster in the data directory: the next run ends whoever is
 still there, whatever happened. What they write goes straight to the terminal.
 
-A program that dies is started again after a pause that doubles. One that dies within seconds three times, and never
-lived longer, will not get better: `StartFailed`.
+A program that dies is started again, for ever, after a pause that doubles up to half a minute: what killed it (a lack
+of memory, a database that was away) may pass, and simulations go on without it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from pathlib import Path
 
 import psutil
 
+from cli import memory
 from cli.errors import StartFailed
 
-STEADY_SECONDS = 5.0  # who lives this long has started
-MOST_EARLY_DEATHS = 3
+STEADY_SECONDS = 5.0  # a program that lives this long has started
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 LEFTOVER_SECONDS = 5.0
@@ -44,26 +44,16 @@ class Program:
     command: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What is remembered of a program's deaths."""
+class Pauses:
+    """The pauses before a program is started again: they double while it dies within seconds of its start."""
 
-    was_steady: bool = False
-    deaths: int = 0  # in a row, each within seconds
+    def __init__(self) -> None:
+        self._deaths = 0  # in a row, each within seconds
 
-    def after(self, lifetime_seconds: float) -> Record:
-        """Count a death."""
-        if lifetime_seconds >= STEADY_SECONDS:
-            return Record(was_steady=True, deaths=1)
-        return Record(self.was_steady, self.deaths + 1)
-
-    @property
-    def is_hopeless(self) -> bool:
-        return not self.was_steady and self.deaths >= MOST_EARLY_DEATHS
-
-    @property
-    def pause_seconds(self) -> float:
-        return float(min(FIRST_PAUSE_SECONDS * 2 ** min(self.deaths - 1, 10), LONGEST_PAUSE_SECONDS))
+    def after(self, lifetime_seconds: float) -> float:
+        """How many seconds to wait after such a life."""
+        self._deaths = 1 if lifetime_seconds >= STEADY_SECONDS else self._deaths + 1
+        return float(min(FIRST_PAUSE_SECONDS * 2 ** min(self._deaths - 1, 10), LONGEST_PAUSE_SECONDS))
 
 
 class Child:
@@ -77,16 +67,16 @@ class Child:
 
     async def keep_running(self, say: Callable[[str], None]) -> None:
         """Start it, and start it again, until cancelled; it stays running then. Raises `StartFailed`."""
-        record = Record()
+        pauses = Pauses()
         while True:
-            began = time.monotonic()
+            began, kills = time.monotonic(), memory.count_kills()
             code = await self.run_once()
-            record = record.after(time.monotonic() - began)
-            ending = f"{self.program.name} ended ({say_ending(code)})"
-            if record.is_hopeless:
-                raise StartFailed(f"{ending} {record.deaths} times within seconds of its start; what it said is above.")
-            say(f"{ending}; starting it again in {record.pause_seconds:g} s.")
-            await asyncio.sleep(record.pause_seconds)
+            pause = pauses.after(time.monotonic() - began)
+            ending = say_ending(code)
+            if code == -signal.SIGKILL and self.process is not None:
+                ending += f", {say_who_killed(self.process.pid, kills)}"
+            say(f"{self.program.name} ended ({ending}); starting it again in {pause:g} s. Simulations go on.")
+            await asyncio.sleep(pause)
 
     async def run_once(self) -> int:
         """Start it and wait for its end; its return code. Raises `StartFailed` if it can't be started."""
@@ -186,6 +176,16 @@ def say_ending(code: int) -> str:
         return signal.Signals(-code).name
     except ValueError:
         return f"signal {-code}"
+
+
+def say_who_killed(pid: int, kills: int | None) -> str:
+    """Say what a SIGKILL probably was. kills: how many were killed for want of memory when the process started."""
+    if memory.was_killed(pid):
+        return "by the kernel: out of memory"
+    now = memory.count_kills()
+    if kills is not None and now is not None and now > kills:
+        return "probably by the kernel: out of memory"
+    return "by a user, or by the kernel if memory was short"
 
 
 def python_module(name: str) -> Program:

@@ -1,12 +1,13 @@
-"""What a shell completes beyond words that are known here: ids and names, asked of the server.
+"""Candidates for a shell's completion that only the server knows: ids and names.
 
-A shell waits for it at each Tab: whoever does not answer within a second, or does not let us in, completes nothing.
+A shell waits for them at each Tab: a server that takes longer than a second, or refuses, completes nothing. What is
+offered was named by others: `cli.shells` keeps it data on its way through the shell, and here nothing is offered that
+the command would take for an option of its own (a machine called `--url=http://elsewhere` would get the token).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from cli.errors import CommandError
+from cli.terminal import shows_as_written
 
 if TYPE_CHECKING:
     from cli.server import Server
 
 PATIENCE_SECONDS = 1.0
-MOST = 50  # more help nobody to choose
+MOST = 50  # more are no choice
 
 ACTIVE = ("QUEUED", "STARTING", "RUNNING")
 
@@ -40,17 +42,18 @@ def projects(context: typer.Context, incomplete: str) -> list[str]:
 
     with suppress(CommandError):
         found = (each.name for each in requests.projects(_server(context)))
-        return list(islice(_fitting(found, incomplete), MOST))
+        return list(islice((name for name in found if _fits(name, incomplete)), MOST))
     return []
 
 
 def machines(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """The names of machines, with their states."""
+    """The names of machines, with their states; the id of one whose name can't be typed."""
     from cli import requests
 
     with suppress(CommandError):
         found = requests.machines(_server(context), name=incomplete or None)
-        return [(each.name, each.state) for each in islice(found, MOST) if each.name.startswith(incomplete)]
+        told = ((each.name, each.state) if _can_be_typed(each.name) else (each.id, each.name) for each in found)
+        return list(islice((pair for pair in told if _fits(pair[0], incomplete)), MOST))
     return []
 
 
@@ -58,12 +61,7 @@ def states(incomplete: str) -> list[str]:
     """The states of simulations."""
     from cli.arguments import STATES
 
-    return list(_fitting(map(str.lower, STATES), incomplete))
-
-
-def roles(incomplete: str) -> list[str]:
-    """The roles of tokens."""
-    return list(_fitting(("viewer", "operator", "admin"), incomplete))
+    return [state for state in map(str.lower, STATES) if state.startswith(incomplete)]
 
 
 def _simulations(context: typer.Context, incomplete: str, states: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -72,18 +70,22 @@ def _simulations(context: typer.Context, incomplete: str, states: tuple[str, ...
     with suppress(CommandError):
         newest = requests.newest_first(_server(context), states=states, limit=MOST)
         told = [("last", "the newest"), *((each.id, f"{each.name}, {each.state}") for each in newest)]
-        return [pair for pair in told if pair[0].startswith(incomplete)]
+        return [pair for pair in told if _fits(pair[0], incomplete)]
     return []
 
 
 def _server(context: typer.Context) -> Server:
-    from cli.options import DEFAULT_URL
     from cli.server import parse_server
 
     given = context.params
-    server = parse_server(given.get("url") or DEFAULT_URL, given.get("token"), given.get("token_file"))
+    server = parse_server(given.get("url"), given.get("token"), given.get("token_file"))
     return dataclasses.replace(server, patience_seconds=PATIENCE_SECONDS)
 
 
-def _fitting(words: Iterator[str] | tuple[str, ...], incomplete: str) -> Iterator[str]:
-    return (word for word in words if word.startswith(incomplete))
+def _fits(word: str, incomplete: str) -> bool:
+    return word.startswith(incomplete) and _can_be_typed(word)
+
+
+def _can_be_typed(word: str) -> bool:
+    """Whether a word reaches a command as it is: no option, all of it seen, no ~ (which fish leaves unquoted)."""
+    return bool(word) and not word.startswith(("-", "~")) and shows_as_written(word)

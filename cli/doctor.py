@@ -28,7 +28,7 @@ from cli.terminal import print_json, stdout
 from db.connection import DatabaseError
 from db.embedded import server as embedded
 from db.embedded.cluster import check_version, find_postmaster
-from db.embedded.data_directory import LOCK_NAME
+from db.embedded.data_directory import Holder, find_holder
 from db.schema import SchemaMismatch
 
 FULL_MIB = 100  # with less, a database is not far from its end
@@ -79,10 +79,10 @@ def examine() -> Iterator[Finding]:
         return
     yield Finding("settings", Level.OK, "The settings can be used.")
     directory = (settings.data_dir or embedded.default_data_directory()).absolute()
-    owner = _holder(directory)
+    owner = find_holder(directory)
     yield from _directory(directory, owner, given_database=settings.database_url is not None)
     yield _disk(directory)
-    yield _port(settings, runs=owner is not None)
+    yield _port(settings, owner)
     url = settings.database_url
     if url is None:
         yield from _embedded(directory, owner)
@@ -108,20 +108,7 @@ def judge_disk(path: Path, free_mib: int, total_mib: int, free_files: int) -> Fi
 # --- this host -------------------------------------------------------------------------------------------------
 
 
-def _holder(directory: Path) -> psutil.Process | None:
-    """The process that holds the data directory, without asking for its lock: who asks may get it."""
-    try:
-        told = json.loads((directory / LOCK_NAME).read_text())
-        process = psutil.Process(int(told["pid"]))
-        inode = (directory / LOCK_NAME).stat().st_ino
-        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
-        return None
-    held = any("FLOCK" in lock and any(part.endswith(f":{inode}") for part in lock) for lock in locks)
-    return process if held else None
-
-
-def _directory(directory: Path, owner: psutil.Process | None, *, given_database: bool) -> Iterator[Finding]:
+def _directory(directory: Path, owner: Holder | None, *, given_database: bool) -> Iterator[Finding]:
     try:
         status = directory.stat()
     except FileNotFoundError:
@@ -218,47 +205,46 @@ def _disk(directory: Path) -> Finding:
     return judge_disk(there, usage.free // 2**20, usage.total // 2**20, free_files)
 
 
-def _port(settings: knobs.Settings, *, runs: bool) -> Finding:
+def _port(settings: knobs.Settings, owner: Holder | None) -> Finding:
+    if owner is not None and owner.url is not None:  # it may have been started with another HOST or PORT than this
+        return _answers(owner.url) or Finding(
+            "port",
+            Level.PROBLEM,
+            f"The service runs, and does not answer at {owner.url}.",
+            "If it does not in a minute, look into what `graph` has logged.",
+        )
     try:
         ports.require_free(settings.host, settings.port)
     except PortTaken as taken:
-        return _listener(settings, str(taken))
+        who = _who_listens(settings.port)
+        sentence, _, advice = str(taken).partition(". ")
+        return _answers(ports.probe_url(settings.host, settings.port)) or Finding(
+            "port", Level.PROBLEM, f"{sentence}{f': {who}' if who else ''}.", advice
+        )
     except StartFailed as error:
         return Finding("port", Level.PROBLEM, str(error), "Correct HOST and PORT.")
     if settings.port == 0:
         return Finding("port", Level.OK, "PORT=0: any that is free is taken.")
-    if runs:
-        return Finding(
-            "port",
-            Level.PROBLEM,
-            f"The service runs, and nobody listens on {settings.host}:{settings.port}.",
-            "If it was started with another HOST or PORT, give me the same; else look into what `graph` has logged.",
-        )
     return Finding("port", Level.OK, f"Port {settings.port} is free.")
 
 
-def _listener(settings: knobs.Settings, taken: str) -> Finding:
-    url = ports.probe_url(settings.host, settings.port)
+def _answers(url: str) -> Finding | None:
+    """What a Simulations server answers there; None: there is none."""
     try:
         with httpx.Client(trust_env=False, timeout=PROBE_SECONDS) as client:
             answer = client.get(f"{url}/readyz")
         told = answer.json()
         status = told.get("status") if isinstance(told, dict) else None
     except (httpx.HTTPError, ValueError):
-        told, status = {}, None
+        return None
     if status == "ready":
-        return Finding("port", Level.OK, f"Simulations answers at {ports.local_url(settings.host, settings.port)}.")
-    if status == "not ready":
-        reason = told.get("reason") or "it does not say why to strangers"
-        return Finding(
-            "port",
-            Level.PROBLEM,
-            f"Simulations answers at {url}, and is not ready: {reason}",
-            "See the database below.",
-        )
-    who = _who_listens(settings.port)
-    sentence, _, advice = taken.partition(". ")
-    return Finding("port", Level.PROBLEM, f"{sentence}{f': {who}' if who else ''}.", advice)
+        return Finding("port", Level.OK, f"Simulations answers at {url}.")
+    if status != "not ready":
+        return None
+    reason = told.get("reason") or "it does not say why to strangers"
+    return Finding(
+        "port", Level.PROBLEM, f"Simulations answers at {url}, and is not ready: {reason}", "See the database below."
+    )
 
 
 def _who_listens(port: int) -> str | None:
@@ -271,7 +257,7 @@ def _who_listens(port: int) -> str | None:
     return None
 
 
-def _embedded(directory: Path, owner: psutil.Process | None) -> Iterator[Finding]:
+def _embedded(directory: Path, owner: Holder | None) -> Iterator[Finding]:
     cluster = directory / "postgres"
     try:
         if not cluster.exists():

@@ -1,7 +1,8 @@
 """`simulations logs`: what a simulation printed that was no point, and what its supervisor said of it.
 
 First what there is, page by page; then, with `follow`, what comes, to the simulation's end, through cut connections.
-Text goes to standard output as it was written, but for what could harm a terminal; `--json` gives it whole.
+Lines go to standard output as they were written, but for what could harm a terminal; `--json` gives them whole.
+A chunk is whole lines, joined by line ends: the last line's own is not part of its text.
 """
 
 from __future__ import annotations
@@ -26,13 +27,10 @@ STYLES = {"STDERR": "yellow", "SUPERVISOR": "dim"}
 
 
 class Display(Protocol):
-    """Whoever shows it."""
+    """A way to show a log."""
 
     def show(self, chunk: LogChunk) -> None:
-        """Take the next stretch."""
-
-    def end(self) -> None:
-        """Nothing comes after it."""
+        """Take the next lines."""
 
 
 def logs(
@@ -70,10 +68,8 @@ def logs(
 
             asyncio.run(LogFollower(server, simulation_id, place, show, Outage()).run())
     except KeyboardInterrupt:
-        display.end()
         say("Not following any more; what runs goes on." if follow else "Interrupted.")
         return ExitCode.INTERRUPTED
-    display.end()
     if not seen and not as_json:
         say("There is nothing in its log. Points are not: simulations watch shows them.")
     return ExitCode.OK
@@ -133,29 +129,17 @@ class Outage:
 
 
 class Plain:
-    """The text itself; on a terminal in colours that tell who wrote it."""
+    """The lines themselves; on a terminal in colours that tell who wrote them."""
 
     def __init__(self) -> None:
         self._console = stdout()
         self._attempt = 1
-        self._stream: str | None = None  # of the line that is not at its end
 
     def show(self, chunk: LogChunk) -> None:
         if chunk.attempt != self._attempt:
-            self.end()
             say(f"--- attempt {chunk.attempt} ---", style="dim")
             self._attempt = chunk.attempt
-        if self._stream is not None and self._stream != chunk.stream:
-            self.end()
-        text = clean_lines(chunk.text)
-        self._console.write(text, STYLES.get(chunk.stream, ""))
-        if text:
-            self._stream = None if text.endswith("\n") else chunk.stream
-
-    def end(self) -> None:
-        if self._stream is not None:
-            self._console.write("\n")
-        self._stream = None
+        self._console.write(f"{clean_lines(chunk.text)}\n", STYLES.get(chunk.stream, ""))
 
 
 class JsonLines:
@@ -164,24 +148,21 @@ class JsonLines:
     def show(self, chunk: LogChunk) -> None:
         print_json(chunk.as_json())
 
-    def end(self) -> None:
-        pass
-
 
 def _last_lines(chunks: Iterable[LogChunk], count: int) -> Iterable[LogChunk]:
-    """Keep the last lines, whoever wrote them, and no more than these."""
+    """Keep the last lines, of all streams, and no more than these."""
     kept: deque[LogChunk] = deque()
-    ends = 0  # of lines; a line may go on in the next chunk
+    lines = 0
     for chunk in chunks:
         kept.append(chunk)
-        ends += chunk.text.count("\n")
-        while ends - kept[0].text.count("\n") > count:
-            ends -= kept.popleft().text.count("\n")
-    surplus = ends + (bool(kept) and not kept[-1].text.endswith("\n")) - count
-    while surplus > 0:
+        lines += _lines(chunk)
+        while lines - _lines(kept[0]) >= count:
+            lines -= _lines(kept.popleft())
+    if lines > count:
         first = kept.popleft()
-        rest = first.text.split("\n", surplus)
-        surplus -= len(rest) - 1
-        if surplus == 0 and rest[-1]:
-            kept.appendleft(first.model_copy(update={"text": rest[-1]}))
+        kept.appendleft(first.model_copy(update={"text": first.text.split("\n", lines - count)[-1]}))
     return kept
+
+
+def _lines(chunk: LogChunk) -> int:
+    return chunk.text.count("\n") + 1

@@ -8,7 +8,7 @@ import typer
 
 from cli import completion, terminal
 from cli.group import ListsByDefault
-from cli.options import DEFAULT_URL, AsJson, Token, TokenFile, Url
+from cli.options import AsJson, Token, TokenFile, Url
 
 app = typer.Typer(
     help="Show, add, change, drain and delete machines.",
@@ -39,7 +39,7 @@ def list_(
         list[str] | None, typer.Option("--state", "-s", metavar="STATE", help="Only these: online, draining, offline.")
     ] = None,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
@@ -63,7 +63,7 @@ def list_(
 def show(
     machine: MachineName,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
@@ -93,17 +93,17 @@ def add(
         str | None, typer.Option(metavar="HOST", help="Of which host it is a part: id or name.  [the only one]")
     ] = None,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
     """Make a part of a scheduler's host a machine of its own, with the resources and the price you declare."""
-    from cli.machines import Order, order_input
+    from cli.machines import Declaration, create_input
     from cli.requests import create_machine
     from cli.server import parse_server
 
-    order = Order(cpus, memory_gib, gpus, gpu_model, label, price_per_hour, name, host)
-    made = create_machine(parse_server(url, token, token_file), order_input(order))
+    declared = Declaration(cpus, memory_gib, gpus, gpu_model, label, price_per_hour, name, host)
+    made = create_machine(parse_server(url, token, token_file), create_input(declared))
     if as_json:
         terminal.print_json(made.machine.as_json())
     else:
@@ -130,19 +130,19 @@ def update(
     no_labels: Annotated[bool, typer.Option("--no-labels", help="Take all labels away.")] = False,
     price_per_hour: Price = None,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
     """Change a machine that was added. What runs on it is billed as it was when it was assigned."""
-    from cli.machines import Order, change_input
+    from cli.machines import Declaration, change_input
     from cli.requests import machine_id, update_machine
     from cli.server import parse_server
 
-    order = Order(cpus, memory_gib, gpus, gpu_model, label, price_per_hour, name)
-    change_input("", order, no_labels=no_labels)  # what makes no sense is said before anybody is asked
+    declared = Declaration(cpus, memory_gib, gpus, gpu_model, label, price_per_hour, name)
+    change_input("", declared, no_labels=no_labels)  # what makes no sense is said before anybody is asked
     server = parse_server(url, token, token_file)
-    changed = update_machine(server, change_input(machine_id(server, machine), order, no_labels=no_labels))
+    changed = update_machine(server, change_input(machine_id(server, machine), declared, no_labels=no_labels))
     if as_json:
         terminal.print_json(changed.machine.as_json())
     else:
@@ -152,7 +152,7 @@ def update(
 
 
 @app.command()
-def drain(machines: MachineNames, url: Url = DEFAULT_URL, token: Token = None, token_file: TokenFile = None) -> None:
+def drain(machines: MachineNames, url: Url = None, token: Token = None, token_file: TokenFile = None) -> None:
     """Give machines nothing new; what runs on them goes on."""
     from cli.change import drain_all
     from cli.server import parse_server
@@ -161,7 +161,7 @@ def drain(machines: MachineNames, url: Url = DEFAULT_URL, token: Token = None, t
 
 
 @app.command()
-def resume(machines: MachineNames, url: Url = DEFAULT_URL, token: Token = None, token_file: TokenFile = None) -> None:
+def resume(machines: MachineNames, url: Url = None, token: Token = None, token_file: TokenFile = None) -> None:
     """Give drained machines work again."""
     from cli.change import resume_all
     from cli.server import parse_server
@@ -170,7 +170,7 @@ def resume(machines: MachineNames, url: Url = DEFAULT_URL, token: Token = None, 
 
 
 @app.command()
-def delete(machines: MachineNames, url: Url = DEFAULT_URL, token: Token = None, token_file: TokenFile = None) -> None:
+def delete(machines: MachineNames, url: Url = None, token: Token = None, token_file: TokenFile = None) -> None:
     """Delete machines on which nothing runs. One that its engine finds comes back: drain it instead."""
     from cli.change import delete_all
     from cli.server import parse_server

@@ -28,7 +28,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Declaration:
     """What was typed. None means: the server's default, or with a change: as it is."""
 
     cpus: float | None = None
@@ -41,24 +41,24 @@ class Order:
     host: str | None = None
 
 
-def order_input(order: Order) -> dict[str, object]:
+def create_input(declared: Declaration) -> dict[str, object]:
     """Put an order into the API's words. Raises `UsageError`."""
     given: dict[str, object] = {
-        "name": order.name,
-        "cpus": order.cpus,
-        "memoryGib": order.memory_gib,
-        "gpus": order.gpus,
-        "gpuModel": order.gpu_model,
-        "labels": parse_pairs(order.labels, "--label") if order.labels else None,
-        "pricePerHour": order.price_per_hour,
-        "host": order.host,
+        "name": declared.name,
+        "cpus": declared.cpus,
+        "memoryGib": declared.memory_gib,
+        "gpus": declared.gpus,
+        "gpuModel": declared.gpu_model,
+        "labels": parse_pairs(declared.labels, "--label") if declared.labels else None,
+        "pricePerHour": declared.price_per_hour,
+        "host": declared.host,
     }
     return {name: value for name, value in given.items() if value is not None}
 
 
-def change_input(machine_id: str, order: Order, *, no_labels: bool) -> dict[str, object]:
+def change_input(machine_id: str, declared: Declaration, *, no_labels: bool) -> dict[str, object]:
     """Put a change into the API's words: an empty model is none. Raises `UsageError` where nothing is to change."""
-    given = order_input(order)
+    given = create_input(declared)
     if no_labels and "labels" in given:
         raise UsageError("--no-labels takes all labels away: leave out --label.")
     if no_labels:

@@ -9,10 +9,14 @@ import typer
 
 from cli import completion
 
-DEFAULT_URL = "http://localhost:8000"
-
 Url = Annotated[
-    str, typer.Option("--url", metavar="URL", envvar="SIMULATIONS_URL", help="Where the server is.", show_default=True)
+    str | None,
+    typer.Option(
+        "--url",
+        metavar="URL",
+        envvar="SIMULATIONS_URL",
+        help="Where the server is.  [that of this data directory, or else http://localhost:8000]",
+    ),
 ]
 Token = Annotated[
     str | None,

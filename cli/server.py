@@ -75,8 +75,12 @@ class Server:
             return False
 
 
-def parse_server(url: str, token: str | None, token_file: Path | None = None) -> Server:
-    """Read an address as people give it: with or without `/graphql`. A file wins over a token. Raises `UsageError`."""
+def parse_server(url: str | None, token: str | None, token_file: Path | None = None) -> Server:
+    """Read an address as people give it: with or without `/graphql`. A file wins over a token. Raises `UsageError`.
+
+    Without one it is the service that runs on this user's data directory, whatever its port; or else the usual one.
+    """
+    url = url or _own_service() or DEFAULT_URL
     address = url.strip().rstrip("/").removesuffix("/graphql")
     try:
         parts = urlsplit(address)
@@ -90,6 +94,18 @@ def parse_server(url: str, token: str | None, token_file: Path | None = None) ->
     if token is not None and not (token.isascii() and token.isprintable()):
         raise UsageError("--token: expected a token as `simulations` gave it out: plain letters, no line breaks")
     return Server(address, token or None)
+
+
+def _own_service() -> str | None:
+    import settings
+    from db.embedded.data_directory import default_data_directory, find_holder
+
+    try:
+        directory = settings.load().data_dir
+    except settings.SettingsError:  # they are the service's; a client needs none of them
+        directory = None
+    holder = find_holder(directory or default_data_directory())
+    return holder.url if holder is not None else None
 
 
 def _read_token(path: Path) -> str:

@@ -26,7 +26,7 @@ from cli.terminal import clean, print_json, print_line, say
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Submission:
     """What was typed. None and empty mean: the server's default."""
 
     command: Sequence[str] = ()
@@ -53,9 +53,9 @@ class Order:
     working_directory: str | None = None
 
 
-def submit(server: Server, order: Order, given: Mapping[str, object] = MappingProxyType({})) -> Simulation:
+def submit(server: Server, submission: Submission, given: Mapping[str, object] = MappingProxyType({})) -> Simulation:
     """Queue what was ordered, beyond what a file gives. Raises `CommandError`."""
-    wanted = combine(given, order_input(order))
+    wanted = combine(given, submission_input(submission))
     if not wanted.get("entrypoint"):
         raise UsageError("What shall run? Give the command after two dashes: simulations submit -- python train.py")
     if "attendedGraceSeconds" in wanted and not wanted.get("attended"):
@@ -68,41 +68,41 @@ def submit(server: Server, order: Order, given: Mapping[str, object] = MappingPr
     return simulation
 
 
-def order_input(order: Order) -> dict[str, object]:
+def submission_input(submission: Submission) -> dict[str, object]:
     """Put an order into the API's words, but for the machine, which stays a name. Raises `UsageError`."""
     resources = _given(
-        cpus=order.cpus,
-        memoryGib=order.memory_gib,
-        gpus=order.gpus,
-        gpuModel=order.gpu_model,
-        labels=parse_pairs(order.labels, "--label") or None,
-        machine=order.machine,
-        maxPricePerHour=order.max_price_per_hour,
+        cpus=submission.cpus,
+        memoryGib=submission.memory_gib,
+        gpus=submission.gpus,
+        gpuModel=submission.gpu_model,
+        labels=parse_pairs(submission.labels, "--label") or None,
+        machine=submission.machine,
+        maxPricePerHour=submission.max_price_per_hour,
     )
     return _given(
-        entrypoint=list(order.command) or None,
-        name=order.name,
-        project=order.project,
-        parameters=parse_parameters(order.parameters) or None,
-        environment=parse_pairs(order.environment, "--env") or None,
-        tags=list(order.tags) or None,
+        entrypoint=list(submission.command) or None,
+        name=submission.name,
+        project=submission.project,
+        parameters=parse_parameters(submission.parameters) or None,
+        environment=parse_pairs(submission.environment, "--env") or None,
+        tags=list(submission.tags) or None,
         resources=resources or None,
-        priority=order.priority,
+        priority=submission.priority,
         limits=_given(
-            maxRuntimeSeconds=_seconds(order.max_runtime),
-            maxRetries=order.max_retries,
-            retryOn=parse_words("--retry-on", order.retry_on, get_args(Retryable)) or None,
+            maxRuntimeSeconds=_seconds(submission.max_runtime),
+            maxRetries=submission.max_retries,
+            retryOn=parse_words("--retry-on", submission.retry_on, get_args(Retryable)) or None,
         )
         or None,
         metrics=[
             {"name": name, "mode": parse_words("--metric-mode", [mode], get_args(Mode))[0]}
-            for name, mode in parse_pairs(order.metric_modes, "--metric-mode").items()
+            for name, mode in parse_pairs(submission.metric_modes, "--metric-mode").items()
         ]
         or None,
-        attended=order.attended or None,
-        attendedGraceSeconds=_seconds(order.attended_grace),
-        clientKey=order.client_key,
-        workingDirectory=absolute_directory(order.working_directory),
+        attended=submission.attended or None,
+        attendedGraceSeconds=_seconds(submission.attended_grace),
+        clientKey=submission.client_key,
+        workingDirectory=absolute_directory(submission.working_directory),
     )
 
 
@@ -130,6 +130,12 @@ def tell(simulation: Simulation, *, as_json: bool, staying: bool) -> None:
     if not staying:
         does = "It starts when somebody watches its curve" if simulation.attended else "Watch its curve"
         say(f"{does}: simulations watch {clean(simulation.id)}   (or: simulations watch last)")
+
+
+def subscription(simulation: Simulation) -> str:
+    """The subscription to its curve, to be pasted into GraphiQL."""
+    fields = "state series { metric steps values }"
+    return f'subscription {{ convergence(simulationId: "{clean(simulation.id)}") {{ {fields} }} }}'
 
 
 def _seconds(duration: str | None) -> int | None:

@@ -115,6 +115,11 @@ def clean(text: str, *, limit: int = 500) -> str:
     return f"{shown[:limit]}…" if len(text) > limit else shown
 
 
+def shows_as_written(text: str) -> bool:
+    """Whether `clean` would change nothing: what is seen is what it is."""
+    return all(each == " " or (not each.isspace() and unicodedata.category(each) not in UNSAFE) for each in text)
+
+
 def clean_lines(text: str) -> str:
     """Make somebody else's text safe to show on lines of its own; of a line that was overwritten, its last form."""
     return "\n".join(_clean_line(line) for line in text.split("\n"))

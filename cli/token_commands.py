@@ -37,7 +37,7 @@ def create(
     """Make a token. It is printed once, on standard output, and can't be read again."""
     from cli import tokens
 
-    tokens.create(tokens.Order(name, role, project or (), expires_in, output, if_none))
+    tokens.create(tokens.NewToken(name, role, project or (), expires_in, output, if_none))
 
 
 @app.command("list")

@@ -41,7 +41,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class NewToken:
     """What is asked for, as it was typed."""
 
     name: str
@@ -52,29 +52,29 @@ class Order:
     if_none: bool = False
 
 
-def create(order: Order) -> None:
+def create(wanted: NewToken) -> None:
     """Make a token and give it out, once. Nothing is made if there is nowhere to put it."""
-    role = _role(order.role)
-    names = tuple(_name(each, "--project") for each in order.projects)
-    name = _name(order.name, "NAME")
-    lifetime = parse_duration(order.expires_in) if order.expires_in is not None else None
+    role = _role(wanted.role)
+    names = tuple(_name(each, "--project") for each in wanted.projects)
+    name = _name(wanted.name, "NAME")
+    lifetime = parse_duration(wanted.expires_in) if wanted.expires_in is not None else None
 
     async def make(session: AsyncSession) -> tuple[Token, str] | None:
-        if order.if_none and await tokens.any_exists(session):
+        if wanted.if_none and await tokens.any_exists(session):
             return None
         actor = _actor()
         found = [await projects.named(session, each, actor) for each in names]
         scope = frozenset(each.id for each in found) or None
         return await tokens.create(session, name, role, actor, scope=scope, lifetime=lifetime)
 
-    with _place(order.output) as put:
+    with _place(wanted.output) as put:
         made = _in_database(make, makes=True)
         if made is not None:
             _give_out(made[0], made[1], put)
     if made is None:
         say("There is a token already; no other one was made.")
         return
-    where = f"It is in {order.output}" if order.output is not None else "It is shown this once"
+    where = f"It is in {wanted.output}" if wanted.output is not None else "It is shown this once"
     until = f", until {made[0].expires_at:%Y-%m-%d %H:%M} UTC" if made[0].expires_at is not None else ""
     which = f"the projects {', '.join(map(clean, names))}" if names else "all projects"
     say(f"{clean(name)} may come in as {role}, for {which}{until}. {where}: whoever has it can do the same.")

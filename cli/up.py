@@ -21,12 +21,19 @@ from pathlib import Path
 from typing import Protocol
 
 import httpx
+from asyncpg.exceptions import (
+    InterfaceError,
+    InternalClientError,
+    OperatorInterventionError,
+    PostgresConnectionError,
+    PostgresError,
+)
+from sqlalchemy.exc import SQLAlchemyError
 
 import settings as knobs
 from cli import ports, terminal
 from cli.children import Child, Program, Roster, end_all, python_module
 from cli.errors import ExitCode, InUse, OutputClosed, OutputFailed, StartFailed
-from cli.options import DEFAULT_URL
 from cli.progress import progress
 from cli.signals import Signals
 from cli.terminal import say
@@ -35,11 +42,16 @@ from db.embedded import server as embedded
 
 GRACE_SECONDS = 10.0
 READY_POLL_SECONDS = 0.1
-STILL_WAITING_SECONDS = 30.0
+STILL_WAITING_SECONDS = 10.0
 DATABASE_POLL_SECONDS = 1.0
 DATABASE_PAUSE_SECONDS = 5.0
 NEW_DATABASE_MIB = 200  # its files, PostgreSQL's programs for a user of its own, and the first log of changes
 FULL_MIB = 100
+MOST_LOSSES = 5  # of the database's server while it is prepared
+# What a connection raises that was cut in the middle of something: asyncpg's own state is broken then, too.
+CUT = (OSError, connection.DatabaseUnreachable, InterfaceError, InternalClientError, PostgresConnectionError,
+       OperatorInterventionError)  # fmt: skip
+DATABASE_FAILURES = (SQLAlchemyError, PostgresError, *CUT)
 CLOCK_SECONDS = 2.0
 ROSTER = "children.json"
 NOT_FOR_CHILDREN = frozenset({"SIMULATIONS_TOKEN", "SIMULATIONS_TOKEN_FILE", "SIMULATIONS_DATABASE_PASSWORD_FILE"})
@@ -125,7 +137,8 @@ def _up(signals: Signals, errands: Sequence[Program]) -> None:
         if roster.end_leftovers():
             say("Ended what an earlier run, which was killed, had left behind.")
         ports.require_free(place.host, place.port)
-        with _database(settings, place) as (database_url, database):
+        with provide_database(settings, place) as (database_url, database):
+            say(f"Starting {' and '.join(program.name for program in PROGRAMS)} …")
             asyncio.run(
                 serve(
                     PROGRAMS,
@@ -142,7 +155,7 @@ def _up(signals: Signals, errands: Sequence[Program]) -> None:
 
 
 @contextmanager
-def _database(settings: knobs.Settings, place: Place) -> Iterator[tuple[str, Database | None]]:
+def provide_database(settings: knobs.Settings, place: Place) -> Iterator[tuple[str, Database | None]]:
     """Provide a database that is ready to use: its URL, and the server if it is ours to watch."""
     if settings.database_url is not None:
         asyncio.run(_require_usable(settings, settings.database_url))
@@ -151,10 +164,41 @@ def _database(settings: knobs.Settings, place: Place) -> Iterator[tuple[str, Dat
     first = not (place.data_directory / "postgres").exists()
     sentence = f"{'Creating' if first else 'Starting'} the database in {place.data_directory}"
     with progress(sentence) as step, embedded.serve(place.data_directory) as server:
-        asyncio.run(schema.upgrade(server.url))
-        step.done()
-        asyncio.run(_require_usable(settings, server.url))
+        prepare(server, lambda: asyncio.run(_migrate(settings, server.url, step.done)))
         yield server.url, server
+
+
+def prepare(server: Database, work: Callable[[], None]) -> None:
+    """Do what has to be done on a database; where its server dies meanwhile, start it and do it again, a few times.
+
+    work: may be repeated. Raises `StartFailed`.
+    """
+    for losses in range(MOST_LOSSES + 1):
+        try:
+            work()
+            return
+        except DATABASE_FAILURES as error:
+            reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0] or type(error).__name__
+            # A process of the server that is killed breaks all connections while the server itself lives on.
+            if server.alive() and not _was_cut(error):
+                raise StartFailed(f"The database could not be prepared, and nothing was changed: {reason}") from error
+            if losses == MOST_LOSSES:
+                raise StartFailed(
+                    f"The database's server was lost {losses + 1} times while it was prepared: {reason}. "
+                    "postgres.log in the data directory has its last words."
+                ) from error
+            say("The database's server was lost while it was prepared; starting it again.")
+            server.restart()
+
+
+def _was_cut(error: BaseException | None) -> bool:
+    return error is not None and (isinstance(error, CUT) or _was_cut(error.__cause__))
+
+
+async def _migrate(settings: knobs.Settings, url: str, done: Callable[[], None]) -> None:
+    await schema.upgrade(url)
+    done()
+    await _require_usable(settings, url)
 
 
 def _require_room(directory: Path, settings: knobs.Settings) -> None:
@@ -277,7 +321,8 @@ async def _keep_database(database: Database) -> None:
 
 def announce(place: Place) -> None:
     """Say where it is, and what to do with it."""
-    where = "" if place.url == DEFAULT_URL else f" --url {place.url}"
+    # The command line finds the service of the usual data directory by itself, on any port.
+    where = "" if place.data_directory == embedded.default_data_directory() else f" --url {place.url}"
     with suppress(OutputClosed, OutputFailed):
         terminal.print_line(
             f"\nSimulations is ready at {place.url} (GraphiQL at {place.url}/graphql)\n"

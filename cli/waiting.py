@@ -10,6 +10,7 @@ from gql.client import AsyncClientSession
 from rich.status import Status
 from rich.text import Text
 
+from cli.advice import say_advice
 from cli.answers import Simulation
 from cli.documents import CHANGES
 from cli.errors import ExitCode
@@ -31,6 +32,7 @@ def wait(server: Server, simulation_id: str) -> ExitCode:
         return ExitCode.INTERRUPTED
     finally:
         told.end()
+    say_advice(server, told.now)
     return ExitCode.of(told.state)
 
 
@@ -83,6 +85,7 @@ class Told:
 
     def __init__(self) -> None:
         self.state = ""
+        self.now: Simulation | None = None
         self._line = ""
         console = stderr()
         self._status = Status("", console=console) if console.is_terminal else None
@@ -90,7 +93,7 @@ class Told:
             self._status.start()
 
     def simulation(self, simulation: Simulation) -> None:
-        self.state = simulation.state
+        self.state, self.now = simulation.state, simulation
         line = f"{clean(simulation.name)}: {simulation.state} {clean(simulation.why)}".rstrip()
         if self._status is not None and not simulation.is_final:
             self._status.update(Text(line))

@@ -14,7 +14,7 @@ from db.states import LogStream
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A stretch of one stream."""
+    """Whole lines of one stream, joined by line ends: the last one is without its own."""
 
     stream: LogStream
     text: str

@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from platformdirs import user_data_path
@@ -105,6 +106,29 @@ def locked(path: Path, taken: Callable[[int], EmbeddedError]) -> Iterator[int]:
         yield file
     finally:
         os.close(file)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The process that holds a data directory. url: where it serves, if it does."""
+
+    pid: int
+    url: str | None
+
+
+def find_holder(data_directory: Path) -> Holder | None:
+    """Find the process that holds a directory, without asking for its lock: for a moment that would be taking it."""
+    path = data_directory / LOCK_NAME
+    try:
+        told = json.loads(path.read_text())
+        pid, url = int(told["pid"]), str(told["url"])
+        inode = path.stat().st_ino
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not any("FLOCK" in lock and any(part.endswith(f":{inode}") for part in lock) for lock in locks):
+        return None
+    return Holder(pid, url if url.startswith("http") else None)
 
 
 def unwritable(path: Path, error: OSError) -> EmbeddedError:

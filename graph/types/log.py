@@ -23,7 +23,9 @@ class LogChunk:
     cursor: str = strawberry.field(description="Pass it as `after` to go on behind this chunk.")
     attempt: int
     stream: LogStream
-    text: str = strawberry.field(description="Whole lines, as far as the simulation wrote whole lines.")
+    text: str = strawberry.field(
+        description="Whole lines, joined by \\n: the last one is without its own, and `a\\n` is a and an empty line."
+    )
     received_at: datetime = strawberry.field(description="When the service got it.")
 
     @classmethod

@@ -79,7 +79,7 @@ class HelloAttemptPayload:
 @strawberry.input(description="A stretch of the log.")
 class LogInput:
     stream: LogStream
-    text: str = strawberry.field(description="Whole lines, as far as there were whole lines.")
+    text: str = strawberry.field(description="Whole lines, joined by \\n: the last one is without its own.")
 
 
 @strawberry.input(description="How the child ended.")

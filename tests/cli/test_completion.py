@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
+BREAKS = " \t\n\"'@><=;|&(:"  # bash's COMP_WORDBREAKS
 PROGRAM = "from cli.__main__ import main; main()"
 
 
@@ -22,10 +23,9 @@ def complete() -> Callable[..., tuple[int, set[str]]]:
 
     def complete(url: str, *words: str) -> tuple[int, set[str]]:
         ran = subprocess.run(
-            [sys.executable, "-c", PROGRAM],
+            [sys.executable, "-c", PROGRAM, " ".join(["simulations", *words]), BREAKS],
             env={
-                **os.environ, "SIMULATIONS_URL": url, "_SIMULATIONS_COMPLETE": "complete_bash",
-                "COMP_WORDS": " ".join(["simulations", *words]), "COMP_CWORD": str(len(words)),
+                **os.environ, "SIMULATIONS_URL": url, "_SIMULATIONS_COMPLETE": "complete_quoted",
             },
             capture_output=True, text=True, cwd=ROOT, timeout=100, check=False,
         )  # fmt: skip

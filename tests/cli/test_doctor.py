@@ -16,12 +16,15 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 from typer.testing import CliRunner
 
 from cli import doctor_database
 from cli.app import app
 from cli.doctor import Level, judge_disk
 from db.connection import connect_raw, create_engine
+from db.embedded.data_directory import lock
 from db.leader import LEADER_LOCK, Leader
 
 ROOT = Path(__file__).parents[2]
@@ -177,6 +180,23 @@ def test_a_port_that_is_taken_is_taken_by_somebody(ask: Ask) -> None:
         _, found = ask(PORT=str(other.getsockname()[1]))
         assert f"pid {os.getpid()}" in only(found, "port", "problem")["sentence"]
         assert "PORT=" in only(found, "port", "problem")["advice"]
+
+
+def test_the_service_of_the_data_directory_is_looked_for_where_it_listens(
+    ask: Ask, tmp_path: Path, server: Any
+) -> None:
+    """It was started with another PORT than this command."""
+
+    async def ready(_: Any) -> JSONResponse:
+        return JSONResponse({"status": "ready"})
+
+    server.app.routes.append(Route("/readyz", ready))
+    with lock(tmp_path / "data", server.url), socket.create_server(("127.0.0.1", 0)) as other:
+        _, found = ask(PORT=str(other.getsockname()[1]))
+        assert only(found, "port", "ok")["sentence"] == f"Simulations answers at {server.url}."
+    with lock(tmp_path / "data", "http://127.0.0.1:1"):
+        _, found = ask()
+        assert "does not answer at http://127.0.0.1:1" in only(found, "port", "problem")["sentence"]
 
 
 def test_where_a_login_is_needed_there_must_be_a_token(ask: Ask, execute: Callable[[str], None]) -> None:

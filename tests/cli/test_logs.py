@@ -41,8 +41,8 @@ def pages(chunks: list[dict[str, Any]], size: int = 2) -> Callable[[dict[str, An
 def logged(server: Any, simulation: Make) -> Any:
     """A server with a log of several pages, two attempts and all streams."""
     server.answers["LogPage"] = pages([
-        chunk(1, "one\ntwo\n"), chunk(2, "half a"), chunk(3, " line\n"), chunk(4, "oh\n", stream="STDERR"),
-        chunk(5, "It was lost.\n", stream="SUPERVISOR"), chunk(6, "again\n", attempt=2),
+        chunk(1, "one\ntwo"), chunk(2, "three"), chunk(3, "four\n"), chunk(4, "oh", stream="STDERR"),
+        chunk(5, "It was lost.", stream="SUPERVISOR"), chunk(6, "again", attempt=2),
     ])  # fmt: skip
     server.answers["Simulation"] = lambda _: {"simulation": simulation(state="FINISHED")}
     return server
@@ -51,14 +51,16 @@ def logged(server: Any, simulation: Make) -> Any:
 def test_all_pages_are_printed_as_they_were_written(logged: Any, run: Run) -> None:
     result = run("logs", "x")
     assert result.exit_code == 0
-    assert result.stdout == "one\ntwo\nhalf a line\noh\nIt was lost.\nagain\n"
+    assert result.stdout == "one\ntwo\nthree\nfour\n\noh\nIt was lost.\nagain\n"
     assert "attempt 2" in result.stderr
     assert len(logged.variables("LogPage")) == 3
 
 
 def test_only_the_last_lines_or_one_stream_or_what_is_behind_a_cursor(logged: Any, run: Run) -> None:
     assert run("logs", "x", "--tail", "2").stdout == "It was lost.\nagain\n"
-    assert run("logs", "x", "--tail", "5").stdout == "two\nhalf a line\noh\nIt was lost.\nagain\n"
+    assert run("logs", "x", "--tail", "5").stdout == "four\n\noh\nIt was lost.\nagain\n"
+    assert run("logs", "x", "--tail", "4").stdout == "\noh\nIt was lost.\nagain\n"
+    assert run("logs", "x", "--tail", "7").stdout == "two\nthree\nfour\n\noh\nIt was lost.\nagain\n"
     assert run("logs", "x", "--tail", "99").stdout.startswith("one\n")
     assert run("logs", "x", "--stream", "stderr,supervisor").stdout == "oh\nIt was lost.\n"
     assert run("logs", "x", "--after", "5").stdout == "again\n"
@@ -68,7 +70,7 @@ def test_only_the_last_lines_or_one_stream_or_what_is_behind_a_cursor(logged: An
 
 
 def test_json_is_whole_and_in_ascii(server: Any, run: Run) -> None:
-    hostile = "\x1b[2J\u202eevil\r\x07\n"
+    hostile = "\x1b[2J\u202eevil\r\x07"
     server.answers["LogPage"] = pages([chunk(1, hostile)])
     shown = run("logs", "x", "--json").stdout
     assert shown.isascii()
@@ -77,13 +79,19 @@ def test_json_is_whole_and_in_ascii(server: Any, run: Run) -> None:
 
 
 def test_a_hostile_log_does_nothing_to_a_terminal(server: Any, run: Run) -> None:
-    server.answers["LogPage"] = pages([chunk(1, "a\x1b[2Jb\u202ec\td\x07\r\n10%\r 20%\r100%\n")])
+    server.answers["LogPage"] = pages([chunk(1, "a\x1b[2Jb\u202ec\td\x07\r\n10%\r 20%\r100%")])
     assert run("logs", "x").stdout == "a[2Jbc\td\n100%\n"
 
 
-def test_a_text_without_an_end_of_line_gets_one_at_the_end(server: Any, run: Run) -> None:
-    server.answers["LogPage"] = pages([chunk(1, "half"), chunk(2, "other\n", stream="STDERR"), chunk(3, "end")])
-    assert run("logs", "x").stdout == "half\nother\nend\n"
+def test_the_ends_of_chunks_are_ends_of_lines(server: Any, run: Run) -> None:
+    """Ten lines that came one by one are ten lines; a chunk's text is without its last line's end."""
+    server.answers["LogPage"] = pages([chunk(number, f"line {number}") for number in range(1, 11)])
+    assert run("logs", "x").stdout == "".join(f"line {number}\n" for number in range(1, 11))
+    assert run("logs", "x", "-n", "3").stdout == "line 8\nline 9\nline 10\n"
+    server.answers["LogPage"] = pages(
+        [chunk(1, "half"), chunk(2, "other", stream="STDERR"), chunk(3, ""), chunk(4, "end")]
+    )
+    assert run("logs", "x").stdout == "half\nother\n\nend\n"
 
 
 def test_a_log_with_nothing_in_it_says_so_and_prints_nothing(server: Any, run: Run) -> None:
@@ -96,13 +104,13 @@ def test_a_log_with_nothing_in_it_says_so_and_prints_nothing(server: Any, run: R
 def test_following_goes_on_behind_the_past_and_behind_each_cut(
     server: Any, run: Run, simulation: Make, cut: type[Exception]
 ) -> None:
-    server.answers["LogPage"] = pages([chunk(1, "past\n")])
+    server.answers["LogPage"] = pages([chunk(1, "past")])
     states = iter(["RUNNING", "RUNNING", "FINISHED"])
     server.answers["Simulation"] = lambda _: {"simulation": simulation(state=next(states, "FINISHED"))}
 
     async def stream(variables: dict[str, Any]) -> AsyncIterator[Any]:
         after = int(variables["after"])
-        yield {"logs": chunk(after + 1, f"line {after + 1}\n")}
+        yield {"logs": chunk(after + 1, f"line {after + 1}")}
         if after < 3:
             raise cut
 
@@ -116,7 +124,7 @@ def test_following_goes_on_behind_the_past_and_behind_each_cut(
 
 def test_a_server_that_ends_the_stream_too_early_is_asked_for_the_rest(server: Any, run: Run, simulation: Make) -> None:
     """It shut down in order; meanwhile the simulation wrote more, and ended."""
-    whole = [chunk(1, "past\n"), chunk(2, "rest\n")]
+    whole = [chunk(1, "past"), chunk(2, "rest")]
     told: list[dict[str, Any]] = whole[:1]
     server.answers["LogPage"] = lambda variables: pages(told)(variables)
     server.answers["Simulation"] = lambda _: {"simulation": simulation(state="FINISHED")}
@@ -135,7 +143,7 @@ def test_ctrl_c_while_following_says_that_the_simulation_goes_on(server: Any, si
     server.answers["Simulation"] = lambda _: {"simulation": simulation()}
 
     async def stream(_: dict[str, Any]) -> AsyncIterator[Any]:
-        yield {"logs": chunk(1, "here\n")}
+        yield {"logs": chunk(1, "here")}
         await asyncio.Event().wait()
 
     server.streams["Logs"] = stream

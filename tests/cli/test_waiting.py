@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from cli import waiting
+
 Run = Callable[..., Result]
 Make = Callable[..., dict[str, Any]]
 
@@ -33,13 +35,19 @@ def queued(server: Any, simulation: Make) -> Any:
 @pytest.mark.parametrize(("state", "code"), [("FINISHED", 0), ("FAILED", 1), ("CANCELLED", 5)])
 def test_the_exit_code_says_how_it_ended(queued: Any, run: Run, simulation: Make, state: str, code: int) -> None:
     states = iter(["QUEUED", "RUNNING", state])
-    queued.answers["Simulation"] = lambda _: {"simulation": simulation(state=next(states))}
+    looked = asyncio.Event()
+
+    def look(_: Any) -> dict[str, Any]:
+        looked.set()
+        return {"simulation": simulation(state=next(states))}
 
     async def changes(_: Any) -> AsyncIterator[Any]:
-        for _number in range(3):
-            await asyncio.sleep(0)
+        while True:
+            await looked.wait()
+            looked.clear()
             yield {"simulationChanged": simulation(state="RUNNING")}
-        await asyncio.Event().wait()
+
+    queued.answers["Simulation"] = look
 
     queued.streams["Changes"] = changes
     result = run("submit", "--wait", "--", "run")
@@ -47,6 +55,15 @@ def test_the_exit_code_says_how_it_ended(queued: Any, run: Run, simulation: Make
     assert result.stdout.strip() == "U2ltdWxhdGlvbjox"
     assert f"train: {state}" in result.stderr
     assert queued.variables("Convergence") == [], "to subscribe to the curve would be to watch it"
+
+
+def test_a_change_that_came_before_it_listened_is_seen_by_looking_again(
+    queued: Any, run: Run, simulation: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "LOOK_AGAIN_SECONDS", 0.01)
+    states = iter(["QUEUED", "RUNNING", "FINISHED"])
+    queued.answers["Simulation"] = lambda _: {"simulation": simulation(state=next(states))}
+    assert run("submit", "--wait", "--", "run").exit_code == 0
 
 
 def test_a_cut_connection_is_opened_again(queued: Any, run: Run, simulation: Make, cut: type[Exception]) -> None:

@@ -89,6 +89,21 @@ async def test_an_exit_code_is_told_and_the_log_says_why(service: Service) -> No
     assert "no data" in "".join(chunk["text"] for chunk in shown["logs"]["nodes"])
 
 
+async def test_lines_that_came_one_by_one_are_lines(service: Service) -> None:
+    program = "import time\nfor i in range(1, 11): print('line', i, flush=True); time.sleep(0.12)"
+    simulation = await service.submit("python", "-c", program)
+    shown = await service.finished(simulation)
+    assert len(shown["logs"]["nodes"]) > 3, "several chunks"
+
+    for options, lines in (((), range(1, 11)), (("-n", "3"), range(8, 11)), (("-f",), range(1, 11))):
+        told = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "cli", "logs", *options, simulation, cwd=ROOT, stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "SIMULATIONS_URL": f"http://127.0.0.1:{service.port}"},
+        )  # fmt: skip
+        output, _ = await told.communicate()
+        assert output.decode().splitlines() == [f"line {number}" for number in lines]
+
+
 async def test_a_command_that_does_not_exist_is_a_launch_error_that_names_it(service: Service) -> None:
     shown = await service.finished(await service.submit("no-such-program"))
 

@@ -20,9 +20,9 @@ export class Lines {
   /** How many there were in all. */
   count = 0;
 
+  /** Add a chunk: whole lines, joined by line ends. */
   add({ attempt, stream, text }: Pick<Chunk, 'attempt' | 'stream' | 'text'>): void {
     const parts = text.replaceAll(COLOURS, '').split(/\r\n|\n|\r/);
-    if (parts.at(-1) === '') parts.pop();
     this.count += parts.length;
     let number = this.count - parts.length;
     for (const part of parts) {

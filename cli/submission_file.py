@@ -132,7 +132,7 @@ class Limits(Section):
     retry_on: list[Retryable] | None = None
 
 
-class OrderFile(Section):
+class SubmissionFile(Section):
     """The whole file."""
 
     name: str | None = None
@@ -160,7 +160,7 @@ WRITTEN = {"max_runtime": "max_runtime_seconds", "attended_grace": "attended_gra
 NAMES = {name: written for written, name in WRITTEN.items()}
 
 
-def read_order(path: str) -> dict[str, object]:
+def read_submission(path: str) -> dict[str, object]:
     """Read an order into the API's words, but for the machine, which stays a name. `-` is standard input.
 
     A working directory that is relative is so to the file. Raises `UsageError`: a line for each mistake.
@@ -179,14 +179,14 @@ def read_order(path: str) -> dict[str, object]:
         raise UsageError(f"{name}:1: expected words with values, like `entrypoint: [python, train.py]`")
     problems = list(tree.problems)
     try:
-        order = OrderFile.model_validate(_renamed(given))
+        submission = SubmissionFile.model_validate(_renamed(given))
     except ValidationError as error:
         problems += [_problem(tree, dict(each)) for each in error.errors()]
     if problems:
         told = [sentence for _, sentence in sorted(problems)]
         more = [f"... and {len(told) - MOST_TOLD} more"] if len(told) > MOST_TOLD else []
         raise UsageError("\n".join(told[:MOST_TOLD] + more))
-    wanted: dict[str, object] = order.model_dump(by_alias=True, exclude_none=True)
+    wanted: dict[str, object] = submission.model_dump(by_alias=True, exclude_none=True)
     directory = wanted.get("workingDirectory")
     if isinstance(directory, str):
         base = Path.cwd() if path == "-" else Path(path).absolute().parent
@@ -325,10 +325,10 @@ def _renamed(given: Mapping[str, Any]) -> dict[str, Any]:
 
 PLACES = {
     NAMES.get(field, field): prefix
-    for prefix, section in (("", OrderFile), ("resources.", Resources), ("limits.", Limits))
+    for prefix, section in (("", SubmissionFile), ("resources.", Resources), ("limits.", Limits))
     for field in section.model_fields
 }
-SECTIONS: Mapping[Place, type[Section]] = {(): OrderFile, ("resources",): Resources, ("limits",): Limits}
+SECTIONS: Mapping[Place, type[Section]] = {(): SubmissionFile, ("resources",): Resources, ("limits",): Limits}
 OTHER_WORDS = {
     "command": "entrypoint", "cmd": "entrypoint", "args": "entrypoint", "run": "entrypoint", "env": "environment",
     "envs": "environment", "params": "parameters", "workdir": "working_directory", "cwd": "working_directory",
@@ -374,7 +374,7 @@ EXPECTED = {
 def _unknown(path: Place) -> str:
     """Say that a word is not known here, and which one may be meant."""
     word = re.sub(r"([a-z])([A-Z])", r"\1_\2", str(path[-1])).lower().replace("-", "_")
-    here = [NAMES.get(field, field) for field in SECTIONS.get(path[:-1], OrderFile).model_fields]
+    here = [NAMES.get(field, field) for field in SECTIONS.get(path[:-1], SubmissionFile).model_fields]
     prefix = "".join(f"{part}." for part in path[:-1])
     meant = OTHER_WORDS.get(word, word).removesuffix("_seconds")
     right = meant if meant in here else None
