@@ -26,32 +26,32 @@ from db.models import Attempt, Machine, Simulation
 from db.notifications import Channel, notify
 from db.pages import Ordering, Page, page
 from db.projects import Scope, within
-from db.states import FINAL_STATES, SimulationState
+from db.states import FINAL_STATES, Reason, SimulationState
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What somebody asks for: checked already, units as in the table."""
+    """What a client asks for: checked already, units as in the table. Its defaults are those of the API."""
 
     project_id: int
     name: str
     entrypoint: tuple[str, ...]
-    parameters: dict[str, Any]
-    environment: dict[str, str]
-    working_directory: str | None
-    tags: tuple[str, ...]
-    cpus: float
-    memory_gib: float
-    gpus: int
-    gpu_model: str | None
-    labels: dict[str, str]
-    machine_id: int | None
-    machine_name: str | None
-    max_price_per_hour: Decimal | None
-    priority: int
-    max_runtime: timedelta | None
-    max_retries: int
-    retry_on: tuple[str, ...]
+    parameters: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    working_directory: str | None = None
+    tags: tuple[str, ...] = ()
+    cpus: float = 1.0
+    memory_gib: float = 0.0
+    gpus: int = 0
+    gpu_model: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    machine_id: int | None = None
+    machine_name: str | None = None
+    max_price_per_hour: Decimal | None = None
+    priority: int = 0
+    max_runtime: timedelta | None = None
+    max_retries: int = 3
+    retry_on: tuple[str, ...] = (Reason.MACHINE_LOST.value,)
     retry_of: int | None = None
     metric_modes: dict[str, str] = field(default_factory=dict)  # MetricMode by metric; MIN may be left out
     attended: bool = False

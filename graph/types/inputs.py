@@ -4,24 +4,35 @@ user error that names the field. Whether names and ids exist is for the memory t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from decimal import Decimal
-from typing import Annotated, Any, TypeVar
+from typing import (
+    Annotated,
+    Any,
+    Required,  # Pydantic takes those of `typing` from Python 3.12 on
+    TypeVar,
+)
 
 import orjson
 import strawberry
 from pydantic import (
     AfterValidator,
+    AliasPath,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    GetPydanticSchema,
     StringConstraints,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
 )
 from pydantic.alias_generators import to_camel
+from pydantic_core.core_schema import no_info_after_validator_function
 from strawberry.types.base import has_object_definition
+from typing_extensions import TypedDict
 
 from db.states import MetricMode, Reason, Role
 from db.watch_leases import LONGEST_GRACE
@@ -35,7 +46,7 @@ MAX_JSON_DEPTH = 100  # an answer can hold some 250 levels, and has a few of its
 MOST_FINDINGS = 50  # in one answer, as GraphQL has them of variables: a body has room for half a million mistakes
 CLEARABLE = frozenset({"gpu_model"})  # null says that there is none
 
-Checked = TypeVar("Checked", bound=BaseModel)
+Checked = TypeVar("Checked")
 
 
 class Invalid(Exception):
@@ -127,10 +138,35 @@ def _named_once(metrics: tuple[MetricAsked, ...]) -> tuple[MetricAsked, ...]:
     return metrics
 
 
-def _of_attended(seconds: int, checked: ValidationInfo) -> int:
-    if checked.data.get("attended") is False:
+def _of_attended(grace: timedelta, checked: ValidationInfo) -> timedelta:
+    if not checked.data.get("attended"):
         raise ValueError("means something only with attended: true")
-    return seconds
+    return grace
+
+
+def _in(*path: str) -> Any:
+    """Where a client puts the value, by the names of the input."""
+    first, *rest = path
+    return Field(validation_alias=AliasPath(first, *rest))
+
+
+def _read_as(kind: Any, convert: Callable[[Any], object]) -> GetPydanticSchema:
+    """Judge a value as `kind` and keep what it is converted to."""
+    return GetPydanticSchema(
+        lambda _kept, handler: no_info_after_validator_function(convert, handler.generate_schema(kind))
+    )
+
+
+def _seconds(number: int) -> timedelta:
+    return timedelta(seconds=number)
+
+
+def _values(reasons: tuple[Reason, ...]) -> tuple[str, ...]:
+    return tuple(reason.value for reason in reasons)
+
+
+def _modes(metrics: tuple[MetricAsked, ...]) -> dict[str, str]:
+    return {metric.name: metric.mode.value for metric in metrics}
 
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_one_line)]
@@ -151,44 +187,60 @@ class _Model(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
 
 
-class ResourcesAsked(_Model):
-    cpus: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] = 1.0
-    memory_gib: Annotated[Finite, Field(le=10_000_000)] = 0.0
-    gpus: Annotated[int, Field(ge=0, le=10_000)] = 0
-    gpu_model: Word | None = None
-    labels: Labels = {}
-    machine: str | None = None
-    max_price_per_hour: Price | None = None
-
-
-class LimitsAsked(_Model):
-    max_runtime_seconds: Annotated[int, Field(ge=1, le=31_622_400)] | None = None  # a year
-    max_retries: Annotated[int, Field(ge=0, le=1_000)] = 3
-    retry_on: Annotated[tuple[Reason, ...], _at_most(10), AfterValidator(_retryable)] = (Reason.MACHINE_LOST,)
-
-
 class MetricAsked(_Model):
     name: Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_no_nul)]  # as in scalars.py
     mode: MetricMode
 
 
-class SimulationAsked(_Model):
-    name: Name | None = None
-    entrypoint: Annotated[tuple[Argument, ...], _at_most(1_000), Field(min_length=1), AfterValidator(_command)]
-    project: Name = "default"
-    parameters: Annotated[Json, AfterValidator(check_parameters)] = {}
-    environment: Variables = {}
-    working_directory: PathText | None = None
-    tags: Annotated[tuple[Word, ...], _at_most(50)] = ()
-    resources: ResourcesAsked = ResourcesAsked()
-    priority: SmallInt = 0
-    limits: LimitsAsked = LimitsAsked()
-    metrics: Annotated[tuple[MetricAsked, ...], _at_most(100), AfterValidator(_named_once)] = ()
-    attended: bool = False
-    attended_grace_seconds: Annotated[
-        int, Field(ge=1, le=int(LONGEST_GRACE.total_seconds())), AfterValidator(_of_attended)
-    ] = 60
-    client_key: Word | None = None
+class SimulationAsked(TypedDict, total=False):
+    """The rules of a simulation's input, by the names of `db.simulations.Wanted`, which has the defaults.
+
+    What was left out is not there. `project` and `machine` are looked up first, `client_key` goes beside.
+    """
+
+    __pydantic_config__ = ConfigDict(alias_generator=to_camel)  # type: ignore[misc]  # as Pydantic's documentation has it
+
+    name: Name
+    entrypoint: Required[
+        Annotated[tuple[Argument, ...], _at_most(1_000), Field(min_length=1), AfterValidator(_command)]
+    ]
+    project: Name
+    parameters: Annotated[Json, AfterValidator(check_parameters)]
+    environment: Variables
+    working_directory: PathText
+    tags: Annotated[tuple[Word, ...], _at_most(50)]
+    cpus: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False), _in("resources", "cpus")]
+    memory_gib: Annotated[Finite, Field(le=10_000_000), _in("resources", "memoryGib")]
+    gpus: Annotated[int, Field(ge=0, le=10_000), _in("resources", "gpus")]
+    gpu_model: Annotated[Word | None, _in("resources", "gpuModel")]
+    labels: Annotated[Labels, _in("resources", "labels")]
+    machine: Annotated[str, _in("resources", "machine")]
+    max_price_per_hour: Annotated[Price, _in("resources", "maxPricePerHour")]
+    priority: SmallInt
+    max_runtime: Annotated[  # a year
+        timedelta,
+        _read_as(Annotated[int, Field(ge=1, le=31_622_400)], _seconds),
+        _in("limits", "maxRuntimeSeconds"),
+    ]
+    max_retries: Annotated[int, Field(ge=0, le=1_000), _in("limits", "maxRetries")]
+    retry_on: Annotated[
+        tuple[str, ...],
+        _read_as(Annotated[tuple[Reason, ...], _at_most(10), AfterValidator(_retryable)], _values),
+        _in("limits", "retryOn"),
+    ]
+    metric_modes: Annotated[
+        dict[str, str],
+        _read_as(Annotated[tuple[MetricAsked, ...], _at_most(100), AfterValidator(_named_once)], _modes),
+        _in("metrics"),
+    ]
+    attended: bool
+    attended_grace: Annotated[
+        timedelta,
+        _read_as(Annotated[int, Field(ge=1, le=int(LONGEST_GRACE.total_seconds()))], _seconds),
+        AfterValidator(_of_attended),
+        _in("attendedGraceSeconds"),
+    ]
+    client_key: Word
 
 
 class MachineAsked(_Model):
@@ -219,10 +271,14 @@ class TokenAsked(_Model):
     expires_in_seconds: Annotated[int, Field(ge=1)] | None = None  # as GraphQL's Int goes: 68 years
 
 
-def check(model: type[Checked], given: object) -> Checked:
+_JUDGES: dict[type, TypeAdapter[Any]] = {}  # made once for each of the few rules above
+
+
+def check(rules: type[Checked], given: object) -> Checked:
     """Judge a Strawberry input. Raises `Invalid` with what is wrong: not with the first alone, nor without end."""
+    judge: TypeAdapter[Checked] = _JUDGES.get(rules) or _JUDGES.setdefault(rules, TypeAdapter(rules))
     try:
-        return model.model_validate(_plain(given))
+        return judge.validate_python(_plain(given))
     except ValidationError as error:
         problems = error.errors()
         # A list that lost its bad items is called too short as well: that is no mistake of its own.
@@ -239,8 +295,8 @@ def check(model: type[Checked], given: object) -> Checked:
 def _plain(given: object) -> object:
     """An input as a mapping, by the names that clients know.
 
-    What was left out stays out, so that defaults have one place: the models here. So does null, which is what typed
-    clients send for it, except where it has a meaning of its own.
+    What was left out stays out, so that a default has one place: the rules here, or `Wanted`. So does null, which is
+    what typed clients send for it, except where it has a meaning of its own.
     """
     if has_object_definition(given):  # not every definition: the members of an enum have one too
         fields: Mapping[str, object] = vars(given)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Hashable, Mapping
+from dataclasses import MISSING, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import strawberry
 from strawberry import relay
@@ -321,11 +322,14 @@ async def page(
 # --- mutations -------------------------------------------------------------------------------------------------
 
 
+DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(Wanted) if each.default is not MISSING}
+
+
 @strawberry.input(description="What the machine must have.")
 class ResourcesInput:
-    cpus: float = 1.0
-    memory_gib: float = 0.0
-    gpus: int = 0
+    cpus: float = DEFAULTS["cpus"]
+    memory_gib: float = DEFAULTS["memory_gib"]
+    gpus: int = DEFAULTS["gpus"]
     gpu_model: str | None = strawberry.field(default=None, description="Part of the model's name, in any case: A100.")
     labels: JSON | None = strawberry.field(default=strawberry.UNSET, description="An object: all of these.")
     machine: strawberry.ID | None = strawberry.field(default=None, description="Only on this one.")
@@ -337,9 +341,11 @@ class ResourcesInput:
 @strawberry.input(description="How long, and how often again.")
 class LimitsInput:
     max_runtime_seconds: int | None = strawberry.field(default=None, description="Of each attempt, from its start.")
-    max_retries: int = strawberry.field(default=3, description="How many attempts there may be after the first.")
+    max_retries: int = strawberry.field(
+        default=DEFAULTS["max_retries"], description="How many attempts there may be after the first."
+    )
     retry_on: list[Reason] = strawberry.field(
-        default_factory=lambda: [Reason.MACHINE_LOST],
+        default_factory=lambda: [Reason(each) for each in DEFAULTS["retry_on"]],
         description="After which ends it goes back to the queue: MACHINE_LOST, EXIT_CODE, LAUNCH_ERROR.",
     )
 
@@ -350,7 +356,7 @@ class CreateSimulationInput:
         description="argv, never a shell; what it prints as JSON lines are points."
     )
     name: str | None = strawberry.field(default=None, description="Made from the entrypoint if left out.")
-    project: str = strawberry.field(default="default", description="A name; a new one makes a new project.")
+    project: str = strawberry.field(default=projects.DEFAULT, description="A name; a new one makes a new project.")
     parameters: JSON | None = strawberry.field(
         default=strawberry.UNSET, description="An object; reaches the simulation as SIMULATION_PARAMETERS, in JSON."
     )
@@ -361,14 +367,14 @@ class CreateSimulationInput:
     working_directory: str | None = strawberry.field(default=None, description="On the machine.")
     tags: list[str] = strawberry.field(default_factory=list)
     resources: ResourcesInput = strawberry.field(default_factory=ResourcesInput)
-    priority: int = strawberry.field(default=0, description="Higher goes first.")
+    priority: int = strawberry.field(default=DEFAULTS["priority"], description="Higher goes first.")
     limits: LimitsInput = strawberry.field(default_factory=LimitsInput)
     metrics: list[MetricInput] = strawberry.field(
         default_factory=list,
         description="Which way its metrics are to go, where their names don't tell: an accuracy goes up, a loss down.",
     )
     attended: bool = strawberry.field(
-        default=False,
+        default=DEFAULTS["attended"],
         description="Let it wait until somebody subscribes to its convergence, and stop it (FINISHED, UNWATCHED) when "
         "nobody has been subscribed for the grace.",
     )
@@ -402,18 +408,20 @@ class DeleteSimulationPayload:
 
 async def create(info: Info, given: CreateSimulationInput) -> SimulationPayload:
     try:
-        asked = check(SimulationAsked, given)
+        asked: dict[str, Any] = {**check(SimulationAsked, given)}
         if refused := _too_many(info):
             return SimulationPayload(user_errors=[refused])
+        name = asked.pop("name", None) or name_of(asked["entrypoint"])
+        project_name, machine_id = asked.pop("project", projects.DEFAULT), asked.pop("machine", None)
+        client_key = asked.pop("client_key", None)
         async with info.context.sessions() as session, session.begin():
-            project = await projects.named(session, asked.project, info.context.actor, scope=info.context.scope)
-            machine = None
-            if asked.resources.machine is not None:
-                number = number_of(asked.resources.machine, "Machine", field="resources.machine")
+            project = await projects.named(session, project_name, info.context.actor, scope=info.context.scope)
+            if machine_id is not None:
+                number = number_of(machine_id, "Machine", field="resources.machine")
                 machine = await machines.get(session, number, field="resources.machine")
-            row = await simulations.create(
-                session, _wanted(asked, project, machine), info.context.actor, client_key=asked.client_key
-            )
+                asked |= {"machine_id": machine.id, "machine_name": machine.name}
+            wanted = Wanted(project_id=project.id, name=name, **asked)
+            row = await simulations.create(session, wanted, info.context.actor, client_key=client_key)
             return SimulationPayload(simulation=Simulation.of(row))
     except Invalid as invalid:
         return SimulationPayload(user_errors=invalid.errors)
@@ -466,34 +474,6 @@ def _too_many(info: Info) -> UserError | None:
         code=UserErrorCode.RATE_LIMITED,
         message=f"At most {context.submits.per_minute:,} simulations may be submitted in a minute: try again in "
         f"{math.ceil(wait)} s.",
-    )
-
-
-def _wanted(asked: SimulationAsked, project: models.Project, machine: models.Machine | None) -> Wanted:
-    resources, limits = asked.resources, asked.limits
-    return Wanted(
-        project_id=project.id,
-        name=asked.name or name_of(asked.entrypoint),
-        entrypoint=asked.entrypoint,
-        parameters=asked.parameters,
-        environment=asked.environment,
-        working_directory=asked.working_directory,
-        tags=asked.tags,
-        cpus=resources.cpus,
-        memory_gib=resources.memory_gib,
-        gpus=resources.gpus,
-        gpu_model=resources.gpu_model,
-        labels=resources.labels,
-        machine_id=machine.id if machine is not None else None,
-        machine_name=machine.name if machine is not None else None,
-        max_price_per_hour=resources.max_price_per_hour,
-        priority=asked.priority,
-        max_runtime=timedelta(seconds=limits.max_runtime_seconds) if limits.max_runtime_seconds is not None else None,
-        max_retries=limits.max_retries,
-        retry_on=tuple(reason.value for reason in limits.retry_on),
-        metric_modes={metric.name: metric.mode.value for metric in asked.metrics},
-        attended=asked.attended,
-        attended_grace=timedelta(seconds=asked.attended_grace_seconds),
     )
 
 
