@@ -5,8 +5,7 @@
 The build goes to web/dist, with a digest of its sources in it: as long as that is theirs, there is nothing to do.
 Without one (`npm run build` writes none) it counts as long as it is newer than every source. It is built elsewhere and
 put in place by renaming, so that a server never sees half of one; a lock makes a second builder wait for the
-first, and shows that a build is running. Progress goes to stderr and to .build/progress.json, from
-which the service tells its visitors (graph/http/build_status_page.py).
+first. Progress goes to stderr.
 
 Node is the machine's own if it is new enough, else the one that PyPI has. No script of any package is run. Fails with
 `BuildFailed`, a sentence; what npm said is in .build/log.
@@ -18,7 +17,6 @@ import argparse
 import fcntl
 import hashlib
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -48,28 +46,9 @@ class BuildFailed(Exception):
     """There is no build; the message says why, in a sentence."""
 
 
-class Progress:
-    """What is being done, for those who wait for it."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        """Say a line."""
-        sys.stderr.write(f"{line}\n")
-        self._lines.append(line)
-        self._write(None)
-
-    def fail(self, sentence: str) -> None:
-        """Say why there will be none."""
-        self._write(sentence)
-
-    def _write(self, failure: str | None) -> None:
-        draft = self._file.with_suffix(".new")
-        with suppress(OSError):  # a full disk fails the build by itself
-            draft.write_text(json.dumps({"lines": self._lines, "failure": failure}), encoding="utf-8")
-            draft.replace(self._file)
+def say(line: str) -> None:
+    """Show what is being done."""
+    sys.stderr.write(f"{line}\n")
 
 
 def build(*, trusts_what_it_cant_judge: bool = False) -> Path:
@@ -82,27 +61,20 @@ def build(*, trusts_what_it_cant_judge: bool = False) -> Path:
     if trusts_what_it_cant_judge and _is_unjudged(DIST) and own_node() is None:
         return DIST
     DRAFTS.mkdir(exist_ok=True)
-    progress = Progress(DRAFTS / "progress.json")
     with _only_one() as lock:
         if not is_fresh():  # by now
             try:
-                _build(progress, lock)
-            except BuildFailed as failure:
-                progress.fail(str(failure))
-                raise
+                _build(lock)
             except OSError as error:
-                failed = BuildFailed(f"{error.strerror or error}: {error.filename or DRAFTS}.")
-                progress.fail(str(failed))
-                raise failed from error
+                raise BuildFailed(f"{error.strerror or error}: {error.filename or DRAFTS}.") from error
     return DIST
 
 
 def run(script: str) -> None:
     """Run a script of package.json. Raises `BuildFailed`; what it said is on stderr then."""
     DRAFTS.mkdir(exist_ok=True)
-    progress = Progress(DRAFTS / "progress.json")
     with _only_one() as lock:
-        npm = Npm(progress, lock)
+        npm = Npm(lock)
         npm.install()
         try:
             npm.run("run", script)
@@ -169,14 +141,14 @@ def _only_one() -> Iterator[IO[str]]:
         yield lock
 
 
-def _build(progress: Progress, lock: IO[str]) -> None:
+def _build(lock: IO[str]) -> None:
     began = time.monotonic()
     digest = digest_of_sources()  # of what is read from now on: what changes meanwhile is built the next time
     for left in DRAFTS.glob("dist-*"):  # of a build that was killed
         shutil.rmtree(left, ignore_errors=True)
-    npm = Npm(progress, lock)
+    npm = Npm(lock)
     npm.install()
-    progress.say("Building the dashboard (vite build) …")
+    say("Building the dashboard (vite build) …")
     draft, old = DRAFTS / f"dist-{os.getpid()}", DRAFTS / f"dist-{os.getpid()}-old"
     npm.run("run", "build", "--", "--outDir", str(draft), "--emptyOutDir")
     if not _is_there(draft):
@@ -186,14 +158,13 @@ def _build(progress: Progress, lock: IO[str]) -> None:
         DIST.rename(old)
     draft.rename(DIST)
     shutil.rmtree(old, ignore_errors=True)
-    progress.say(f"The dashboard is built ({time.monotonic() - began:.0f} s).")
+    say(f"The dashboard is built ({time.monotonic() - began:.0f} s).")
 
 
 class Npm:
     """npm, in this folder."""
 
-    def __init__(self, progress: Progress, lock: IO[str]) -> None:
-        self._progress = progress
+    def __init__(self, lock: IO[str]) -> None:
         self._lock = lock
         self._log = (DRAFTS / "log").open("w", encoding="utf-8")
         # No word of where a service has its data, and its tokens, for what others wrote.
@@ -214,7 +185,7 @@ class Npm:
         with suppress(OSError):
             if note.read_text(encoding="ascii") == wanted:
                 return
-        self._progress.say("Installing what the dashboard is built with (npm ci) …")
+        say("Installing what the dashboard is built with (npm ci) …")
         self.run("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline")
         note.parent.mkdir(exist_ok=True)
         note.write_text(wanted, encoding="ascii")
@@ -254,7 +225,7 @@ class Npm:
         """Take Node from PyPI, by the hashes of a lock."""
         if importlib.util.find_spec("pip") is None or not NODE_LOCK.is_file():
             raise BuildFailed("Node.js 20.19, 22.12 or newer is needed, and there is none: install it.")
-        self._progress.say("Fetching Node.js, which is not, or too old, on this machine (pip) …")
+        say("Fetching Node.js, which is not, or too old, on this machine (pip) …")
         target = DRAFTS / "node"
         shutil.rmtree(target, ignore_errors=True)
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]

@@ -7,7 +7,6 @@ websocket           subscriptions over graphql-transport-ws: limits, pings, clos
 admission           at most so many WebSockets per client
 session             /session: sign in with a token, sign out
 dashboard_files     the dashboard's pages and GraphiQL, as `web/` built them
-build_status_page   the page in their place until they are built
 health              /healthz and /readyz
 metrics_endpoint    /metrics, for Prometheus
 origin_check        which Host and Origin are answered

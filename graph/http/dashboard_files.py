@@ -5,10 +5,10 @@
     /assets/NAME-DIGEST.js    kept for a year: another content has another name; compressed when it was built
     any other address         the same page, with 404: it says so in its own words
 
-The build is looked for at each request, so it may come, and be replaced, while this process runs; until it is there,
-pages are another one, which says how far it is (http/build_status_page.py). Nothing here knows anybody's data, so
-nothing here asks for a token. What is not among the files of the build is not found: no path of a request ever
-reaches the disk.
+The build is looked for at each request, so it may come, and be replaced, while this process runs. Until it is there,
+pages are answered with 503 and a sentence, which the browser loads again every two seconds. Nothing here depends on
+the viewer, so nothing here needs a token. No path of a request reaches the disk: what is not among the files of the
+build is not found.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from graph.http import build_status_page
 from graph.http.headers import EDITOR_POLICY, PAGE_POLICY
 from graph.http.protocol import Accept, weights_of
 
@@ -47,6 +46,15 @@ MEDIA_TYPES = {
     ".svg": "image/svg+xml",
     ".ttf": "font/ttf",
     ".woff2": "font/woff2",
+}
+NOT_BUILT = (
+    "The dashboard is not built yet. `make run` builds it beside the service, `make web` by itself, in about a minute: "
+    "its output shows how far it is. This page then gives way to it.\n"
+)
+LOOK_AGAIN = {
+    "Retry-After": "2",  # for programs
+    "Refresh": "2",  # for browsers, which don't where a policy says `sandbox`, as it would for what is no page
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 FOR_EVER = "public, max-age=31536000, immutable"
 ASKED_AGAIN = "no-cache"
@@ -113,10 +121,8 @@ def _is_own(path: Path) -> bool:
 class DashboardFiles:
     """The pages of the first place in which there is a build."""
 
-    def __init__(self, places: tuple[Path, ...] | None = None, builder: Path = CHECKOUT) -> None:
-        """builder: where whoever builds the pages says how far it is."""
+    def __init__(self, places: tuple[Path, ...] | None = None) -> None:
         self._places = default_places() if places is None else places
-        self._builder = builder
         self._build: Build | None = None
 
     @property
@@ -153,7 +159,7 @@ class DashboardFiles:
         build = self._current()
         file = build.files.get(f"/{name}") if build is not None else None
         if file is None:
-            return build_status_page.page(self._builder, as_html=Accept.of(request).names_html)
+            return PlainTextResponse(NOT_BUILT, HTTPStatus.SERVICE_UNAVAILABLE, LOOK_AGAIN)
         return _file(request, file, status)
 
     def _current(self) -> Build | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import json
 import shutil
 import socket
 from collections.abc import AsyncIterator
@@ -67,9 +65,9 @@ async def test_documentation_leads_to_graphiql(page: Page, path: str) -> None:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def unbuilt(tmp_path: Path) -> AsyncIterator[tuple[str, Path]]:
-    """The window alone, before anything was built: its address, and the folder of the builder."""
+    """The dashboard's files alone, before anything was built: their address, and the folder in which they are built."""
     listening = socket.create_server(("127.0.0.1", 0))
-    dashboard = DashboardFiles((tmp_path / "dist",), builder=tmp_path)
+    dashboard = DashboardFiles((tmp_path / "dist",))
     app = Headers(Starlette(routes=dashboard.routes, exception_handlers={404: dashboard.not_found}))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
     task = asyncio.create_task(server.serve(sockets=[listening]))
@@ -79,27 +77,16 @@ async def unbuilt(tmp_path: Path) -> AsyncIterator[tuple[str, Path]]:
     listening.close()
 
 
-async def test_a_page_says_how_far_the_build_is_and_gives_way_to_it(
-    browser: Browser, complaints: Complaints, axe: Axe, unbuilt: tuple[str, Path], built: Path
+async def test_before_the_build_there_is_a_sentence_that_gives_way_to_it(
+    browser: Browser, complaints: Complaints, unbuilt: tuple[str, Path], built: Path
 ) -> None:
     address, folder = unbuilt
-    complaints.expect("status of 503|status of 404|WebSocket connection")  # there is no API behind this window
+    complaints.expect("status of 503|status of 404|WebSocket connection")  # there is no API behind these files
     context = await browser.new_context(base_url=address)
     page = await context.new_page()
     complaints.watch(page, address.removeprefix("http://"))
     await page.goto("/machines")
-    await expect(page.get_by_role("heading")).to_have_text("The dashboard is not built")
-    progress = folder / ".build" / "progress.json"
-    progress.parent.mkdir()
-    with (folder / ".build" / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        progress.write_text(json.dumps({"lines": ["Installing <img src=x>"], "failure": None}))
-        await expect(page.get_by_role("heading")).to_have_text("The dashboard is being built")
-        await expect(page.get_by_role("status")).to_have_text("Installing <img src=x>")
-        await axe(page)
-    progress.write_text(json.dumps({"lines": ["Installing"], "failure": "npm does not answer."}))
-    await expect(page.get_by_role("heading")).to_have_text("The dashboard could not be built")
-    await expect(page.get_by_text("npm does not answer.")).to_be_visible()
+    await expect(page.get_by_text("The dashboard is not built yet.")).to_be_visible()
     shutil.copytree(built, folder / "draft")
     (folder / "draft").rename(folder / "dist")
     await expect(page.get_by_role("banner")).to_contain_text("Simulations")

@@ -291,7 +291,7 @@ async def serve(database_url: str, engine: AsyncEngine, pages: Path) -> AsyncIte
         async def start(sessions: Sessions | None = None, **given: Any) -> Api:
             given.setdefault("database_url", database_url)
             given.setdefault("database_pool_size", 5)
-            dashboard = DashboardFiles((pages / "dist",), builder=pages)
+            dashboard = DashboardFiles((pages / "dist",))
             return await stack.enter_async_context(serving(Settings(**given), sessions, dashboard))
 
         yield start
