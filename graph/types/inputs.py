@@ -39,6 +39,7 @@ from db.watch_leases import LONGEST_GRACE
 from graph.types.user_errors import UserError, UserErrorCode
 from graph.types.variables import check_name, check_parameters
 from policy.retry import RETRYABLE
+from transitions.report import MAX_METRIC_NAME
 
 MAX_COMMAND_BYTES = 65_536  # of all words; Linux takes 131,072 in one
 MAX_JSON_BYTES = 65_536
@@ -188,7 +189,7 @@ class _Model(BaseModel):
 
 
 class MetricAsked(_Model):
-    name: Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_no_nul)]  # as in scalars.py
+    name: Annotated[str, StringConstraints(min_length=1, max_length=MAX_METRIC_NAME), AfterValidator(_no_nul)]
     mode: MetricMode
 
 
