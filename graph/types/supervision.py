@@ -51,8 +51,8 @@ class AttemptReference:
     id: strawberry.ID
 
 
-@strawberry.type(description="What is to be run, and how.")
-class WorkOrder:
+@strawberry.type(name="WorkOrder", description="What is to be run, and how.")
+class LaunchSpec:
     entrypoint: list[str] = strawberry.field(description="argv, never a shell.")
     environment: JSON = strawberry.field(description="Variables to add, an object of strings.")
     working_directory: str | None = strawberry.field(description="Null: the attempt's own.")
@@ -72,7 +72,7 @@ class HelloAttemptInput:
 class HelloAttemptPayload:
     attempt: AttemptReference
     verdict: Verdict
-    order: WorkOrder | None = strawberry.field(default=None, description="Null if it is over.")
+    order: LaunchSpec | None = strawberry.field(default=None, description="Null if it is over.")
     user_errors: list[UserError] = strawberry.field(default_factory=list)
 
 
@@ -115,10 +115,10 @@ class ReportAttemptPayload:
 async def hello(info: Info, given: HelloAttemptInput) -> HelloAttemptPayload:
     claim = _claim(info, given.attempt_id, given.nonce)
     async with info.context.sessions() as session, session.begin():
-        greeting = await begin.hello(session, claim, _actor(info))
-        if greeting.standing is Standing.UNKNOWN:
+        begun = await begin.hello(session, claim, _actor(info))
+        if begun.standing is Standing.UNKNOWN:
             raise Unauthenticated("This token is not the token of this attempt.")
-        attempt, simulation = greeting.attempt, greeting.simulation
+        attempt, simulation = begun.attempt, begun.simulation
         reference = AttemptReference(id=given.attempt_id)
         if attempt is None or simulation is None:
             return HelloAttemptPayload(attempt=reference, verdict=Verdict.OVER)
@@ -126,7 +126,7 @@ async def hello(info: Info, given: HelloAttemptInput) -> HelloAttemptPayload:
         return HelloAttemptPayload(
             attempt=reference,
             verdict=Verdict.STOP if simulation.stop_wanted_at is not None else Verdict.CONTINUE,
-            order=_order(attempt, simulation, project, info.context.settings),
+            order=_launch_spec(attempt, simulation, project, info.context.settings),
         )
 
 
@@ -184,9 +184,9 @@ def _answer(given: ReportAttemptInput, receipt: Receipt, refusals: list[UserErro
     )
 
 
-def _order(
+def _launch_spec(
     attempt: models.Attempt, simulation: models.Simulation, project: models.Project, settings: Settings
-) -> WorkOrder:
+) -> LaunchSpec:
     environment = {
         **simulation.environment,
         "SIMULATION_ID": encode("Simulation", simulation.id),
@@ -196,7 +196,7 @@ def _order(
         "SIMULATION_PARAMETERS": orjson.dumps(simulation.parameters).decode(),
         **parameter_variables(simulation.parameters),
     }
-    return WorkOrder(
+    return LaunchSpec(
         entrypoint=simulation.entrypoint,
         environment=JSON(environment),
         working_directory=simulation.working_directory,
