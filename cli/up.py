@@ -32,6 +32,7 @@ from cli.signals import Signals
 from cli.terminal import say
 from db import connection, health_queries, require_admin_token, schema
 from db.embedded import server as embedded
+from db.errors import DatabaseError
 
 GRACE_SECONDS = 10.0
 READY_POLL_SECONDS = 0.1
@@ -101,7 +102,7 @@ def up(*, builds_pages: bool = False) -> ExitCode:
             raise InUse(str(error)) from error
         except (
             embedded.EmbeddedError,
-            connection.DatabaseError,
+            DatabaseError,
             schema.SchemaMismatch,
             require_admin_token.NoWayIn,
         ) as error:

@@ -123,8 +123,9 @@ def test_a_leader_that_hangs_is_told_from_none(ask: Ask, database_url: str) -> N
 def test_a_clock_that_was_set_back_and_a_queue_that_nothing_fits(ask: Ask, execute: Callable[[str], None]) -> None:
     execute(
         "INSERT INTO coverage VALUES ('graph', now(), now() + interval '5 min'), ('scheduler', now(), now());"
-        "INSERT INTO simulations (project_id, name, entrypoint, created_by, waiting, queued_at) "
-        "VALUES (1, 's', '{true}', 'me', 'NO_MACHINE_FITS', now() - interval '1 h')"
+        "INSERT INTO simulations (project_id, name, entrypoint, created_by, queued_at) "
+        "VALUES (1, 's', '{true}', 'me', now() - interval '1 h');"
+        "INSERT INTO queue_classes SELECT queue_class, 'NO_MACHINE_FITS', 'None fits.' FROM simulations"
     )
     code, found = ask()
     assert code == 1

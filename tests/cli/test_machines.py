@@ -74,6 +74,27 @@ def test_a_machine_is_added_with_what_was_given_and_no_more(known: Any, run: Run
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("arguments", "operation"),
+    [
+        (("add", "big", "--cpus", "8", "--memory-gib", "32"), "CreateMachine"),
+        (("update", "big", "--cpus", "9"), "UpdateMachine"),
+    ],
+    ids=["add", "update"],
+)
+def test_what_its_owner_should_know_is_said_beside_the_answer(
+    known: Any, run: Run, machine: Make, arguments: tuple[str, ...], operation: str
+) -> None:
+    field, notice = operation[0].lower() + operation[1:], "The host offers 3 cpus\x1b[31m together."
+    known.answers[operation] = lambda _: {field: {"machine": machine(), "notices": [notice], "userErrors": []}}
+    done = run("machines", *arguments)
+    assert done.exit_code == 0
+    assert "The host offers 3 cpus" in done.stderr
+    assert "\x1b" not in done.stderr
+    assert "offers" not in done.stdout
+    assert "offers" not in run("machines", *arguments, "--json").stdout
+
+
 def test_a_change_says_what_is_to_change_and_can_take_things_away(known: Any, run: Run, machine: Make) -> None:
     known.answers["UpdateMachine"] = lambda _: {"updateMachine": {"machine": machine(), "userErrors": []}}
     assert run("machines", "update", "big", "--gpu-model", "", "--no-labels").exit_code == 0
