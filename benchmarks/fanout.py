@@ -31,7 +31,7 @@ from benchmarks.report import Row, publish
 from benchmarks.service import free_port
 from benchmarks.subscribers import Subscribers, subscribed
 from benchmarks.wire import Wire
-from graph.live.hub import COLLECT_SECONDS
+from graph.live.notifications import COLLECT_SECONDS
 
 DELIVERIES = 10_000  # per round, about: some hundred milliseconds of CPU time
 FEWEST = 10  # batches per round

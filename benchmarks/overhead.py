@@ -26,9 +26,8 @@ from benchmarks.report import Row, publish
 from db.connection import Sessions, create_engine, session_factory
 from db.events import Actor
 from graph.context import Context
-from graph.live.hub import Hub
+from graph.live.process import Live
 from graph.live.shared_execution import ExecutionContext
-from graph.live.watch_leases import WatchLeases
 from graph.schema import Mutation, Query, Subscription, build_schema
 from graph.types.scalars import DECIMAL, POINT_COLUMNS, STEP, PointColumns, Step
 from settings import Settings
@@ -68,11 +67,11 @@ def unguarded_schema() -> strawberry.Schema:
 async def cpu_seconds(schema: strawberry.Schema, operation: Operation, sessions: Sessions, times: int) -> float:
     """Of one execution, in the mean of so many."""
     settings = Settings(database_url="postgresql://")
-    hub = Hub(sessions, WatchLeases(sessions, timedelta(seconds=settings.lease_seconds)))
+    live = Live.on(sessions, timedelta(seconds=settings.lease_seconds))
     gc.collect()
     begun = time.process_time()
     for _ in range(times):
-        context = Context(sessions, settings, hub, Actor("benchmark"))
+        context = Context(sessions, settings, live, Actor("benchmark"))
         result = await schema.execute(operation.text, dict(operation.variables), context_value=context)
         if result.errors:
             raise RuntimeError(str(result.errors))

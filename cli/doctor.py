@@ -25,10 +25,10 @@ import settings as knobs
 from cli import doctor_database, ports
 from cli.errors import ExitCode, PortTaken, StartFailed
 from cli.terminal import print_json, stdout
-from db.connection import DatabaseError
 from db.embedded import server as embedded
 from db.embedded.cluster import check_version, find_postmaster
 from db.embedded.data_directory import Holder, find_holder
+from db.errors import DatabaseError
 from db.schema import SchemaMismatch
 
 FULL_MIB = 100  # with less, a database is not far from its end

@@ -15,6 +15,7 @@ from cli.progress import progress
 from cli.terminal import say
 from db import connection, schema
 from db.embedded import server as embedded
+from db.errors import DatabaseError
 
 
 def migrate() -> ExitCode:
@@ -29,7 +30,7 @@ def migrate() -> ExitCode:
     except (
         knobs.SettingsError,
         embedded.EmbeddedError,
-        connection.DatabaseError,
+        DatabaseError,
         schema.SchemaMismatch,
     ) as error:
         raise StartFailed(str(error)) from error

@@ -122,6 +122,8 @@ class Resuming:
         codes = {
             str((each.get("extensions") or {}).get("code")) for each in error.errors or () if isinstance(each, dict)
         }
+        if self._accepted and "UNAVAILABLE" in codes:
+            return  # the database is away, and comes back
         self._server_errors += 1
         if not self._accepted or codes & ABOUT_THE_REQUEST or self._server_errors >= MOST_SERVER_ERRORS:
             raise explain(error, self._server) from error

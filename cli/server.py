@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -172,6 +173,11 @@ def explain(error: BaseException, server: Server) -> CommandError:
             return ServerRefused(f"{sentences} {ANOTHER_TOKEN}" if "FORBIDDEN" in codes else sentences)
         case TransportServerError() if error.code in (401, 403):
             return ServerRefused(_login_sentence(server))
+        case TransportServerError() if error.code == HTTPStatus.SERVICE_UNAVAILABLE:
+            return ServerUnreachable(
+                f"The server at {server.url} can't answer now (HTTP 503): its database is away, or it is being "
+                "restarted. Try again in a moment."
+            )
         case TransportServerError() | TransportProtocolError():
             told = f" (HTTP {error.code})" if isinstance(error, TransportServerError) and error.code else ""
             return ServerUnreachable(

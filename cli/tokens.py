@@ -29,7 +29,7 @@ from cli.errors import CommandError, InUse, OutputClosed, OutputFailed, StartFai
 from cli.terminal import clean, say, say_age
 from db import connection, projects, schema, tokens
 from db.embedded import server as embedded
-from db.errors import Refusal
+from db.errors import DatabaseError, Refusal
 from db.events import Actor
 from db.models import Token
 from db.states import Role
@@ -203,7 +203,7 @@ def _in_database(action: Callable[[AsyncSession], Awaitable[Result]], *, makes: 
             return asyncio.run(_run(url, action))
     except embedded.AlreadyRunning as running:
         raise InUse(str(running)) from running
-    except (knobs.SettingsError, embedded.EmbeddedError, connection.DatabaseError, schema.SchemaMismatch) as error:
+    except (knobs.SettingsError, embedded.EmbeddedError, DatabaseError, schema.SchemaMismatch) as error:
         raise StartFailed(str(error)) from error
     except Refusal as refusal:
         raise CommandError(refusal.message) from refusal

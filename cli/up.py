@@ -39,6 +39,7 @@ from cli.signals import Signals
 from cli.terminal import say
 from db import connection, health_queries, require_admin_token, schema
 from db.embedded import server as embedded
+from db.errors import DatabaseError, DatabaseUnavailable
 
 GRACE_SECONDS = 10.0
 READY_POLL_SECONDS = 0.1
@@ -49,7 +50,7 @@ NEW_DATABASE_MIB = 200  # its files, PostgreSQL's programs for a user of its own
 FULL_MIB = 100
 MOST_LOSSES = 5  # of the database's server while it is prepared
 # What a connection raises that was cut in the middle of something: asyncpg's own state is broken then, too.
-CUT = (OSError, connection.DatabaseUnreachable, InterfaceError, InternalClientError, PostgresConnectionError,
+CUT = (OSError, DatabaseUnavailable, InterfaceError, InternalClientError, PostgresConnectionError,
        OperatorInterventionError)  # fmt: skip
 DATABASE_FAILURES = (SQLAlchemyError, PostgresError, *CUT)
 CLOCK_SECONDS = 2.0
@@ -113,7 +114,7 @@ def up(*, builds_pages: bool = False) -> ExitCode:
             raise InUse(str(error)) from error
         except (
             embedded.EmbeddedError,
-            connection.DatabaseError,
+            DatabaseError,
             schema.SchemaMismatch,
             require_admin_token.NoWayIn,
         ) as error:

@@ -7,7 +7,8 @@ without them.
     models                the tables
     schema                migrate, and refuse a database that does not match
     states                the enums that rows are written in
-    errors                the expected errors
+    errors                the expected errors, and what drivers raise while the database is away
+    outage                notices an outage, logs it once, cuts off what hangs
     lifecycle             the state machine: the one statement that writes `state`
     attempts              launches, reports, heartbeats, coverage
     simulations           create, list, repeat, delete

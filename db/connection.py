@@ -2,21 +2,16 @@
 
 Takes URLs as the clouds hand them out (`postgres://`, `sslmode=`, `channel_binding=`). asyncpg reads libpq's URLs
 itself, so an engine and a listening connection open the very same way; nothing is translated twice. Knows no
-tables. What can go wrong with an address or a server is told in a sentence that never holds the password:
-
-    DatabaseError
-    ├── DatabaseUrlError       not the URL of a PostgreSQL database
-    ├── DatabaseUnreachable    nobody answers there, or not in a way that can be trusted
-    ├── DatabaseRefused        a server answers, and does not let us in
-    └── ServerTooOld           a server answers, and is older than MINIMUM_MAJOR
+tables. What can go wrong with an address or a server is one of `db.errors`, whose messages never hold the password. An
+engine raises `DatabaseUnavailable` in place of whatever asyncpg and SQLAlchemy raise while the database is away.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
@@ -24,9 +19,26 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 import asyncpg
 import orjson
 from sqlalchemy import URL, event, text
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection
 from sqlalchemy.util.concurrency import greenlet_spawn
+
+from db.errors import (
+    CONNECTION_FAILURES,
+    DatabaseError,
+    DatabaseExhausted,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    DatabaseUnreachable,
+    DatabaseUrlError,
+    ServerTooOld,
+    reason_of,
+    unavailability,
+)
+from db.outage import Driver, Outage
 
 MINIMUM_MAJOR = 15  # older ones leave support; nothing here needs a newer one
 CONNECT_TIMEOUT_SECONDS = 10.0
@@ -45,26 +57,6 @@ SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"
 
 EXPECTED = "postgresql://USER:PASSWORD@HOST:5432/DATABASE"
 IN_PASSWORD = "Characters like @ : / ? # in a user or a password are written %40 %3A %2F %3F %23."
-
-
-class DatabaseError(Exception):
-    """The database can't be used; the message is a sentence for the operator."""
-
-
-class DatabaseUrlError(DatabaseError):
-    """This is not the URL of a PostgreSQL database."""
-
-
-class DatabaseUnreachable(DatabaseError):
-    """Nobody answers at this address, or not in a way that can be trusted."""
-
-
-class DatabaseRefused(DatabaseError):
-    """A server answers, and does not let us in: user, password, database or too many connections."""
-
-
-class ServerTooOld(DatabaseError):
-    """A server answers, and is older than `MINIMUM_MAJOR`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,26 +121,57 @@ def parse_url(url: str) -> Address:
 
 
 def create_engine(
-    url: str, *, pool_size: int = 10, application: str = "python", statement_timeout: timedelta | None = None
+    url: str,
+    *,
+    pool_size: int = 10,
+    application: str = "python",
+    statement_timeout: timedelta | None = None,
+    outage: Outage | None = None,
 ) -> AsyncEngine:
     """Make an engine that connects when it is first used. Raises `DatabaseUrlError`.
 
     `application` shows in `pg_stat_activity`, unless the URL gives a name. With `statement_timeout` the server ends a
-    longer statement, and five seconds later this side stops waiting for a server that went silent.
+    longer statement, and five seconds later this side stops waiting for a server that went silent. `outage` is told of
+    what fails, and may cut connections off.
     """
     address = parse_url(url)
     settings: dict[str, str] = {}
     if statement_timeout is not None:
         settings["statement_timeout"] = str(round(statement_timeout.total_seconds() * 1000))
     patience_seconds = None if statement_timeout is None else statement_timeout.total_seconds() + 5
+    failures = _Failures(outage)
 
-    async def connect() -> asyncpg.Connection[asyncpg.Record]:
+    async def connect() -> Driver:
         return await _connect(address, application, settings, patience_seconds)
 
+    async def create() -> Driver:
+        try:
+            return await (connect() if outage is None else outage.connecting(connect))
+        except Exception as error:
+            found = failures.meaning(error, is_closed=True, connecting=True)
+            if found is None or found is error:
+                raise
+            raise found from error
+
+    class Pool(AsyncAdaptedQueuePool):
+        """SQLAlchemy's, whose exhaustion is one more way in which the database is unavailable."""
+
+        failures: _Failures
+
+        def connect(self) -> PoolProxiedConnection:
+            try:
+                return super().connect()
+            except PoolTimeout as error:
+                raise failures.noted(
+                    DatabaseExhausted.because("all connections of this process were in use")
+                ) from error
+
+    Pool.failures = failures
     engine = create_async_engine(
         # Only shown, never connected to: `connect` does that.
         URL.create("postgresql+asyncpg", database=address.database, query={"host": address.hosts}),
-        async_creator=connect,
+        async_creator=create,
+        poolclass=Pool,
         pool_size=pool_size,
         max_overflow=0,
         pool_use_lifo=True,  # the one used last: it, its backend and what both have at hand are still in the caches
@@ -158,7 +181,37 @@ def create_engine(
         json_deserializer=orjson.loads,
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    event.listen(engine.sync_engine, "handle_error", failures.translate)
     return engine
+
+
+class _Failures:
+    """What fails with one engine, in this project's terms."""
+
+    def __init__(self, outage: Outage | None) -> None:
+        self._outage = outage
+
+    def noted(self, found: DatabaseUnavailable) -> DatabaseUnavailable:
+        if self._outage is not None:
+            self._outage.note(found)
+        return found
+
+    def meaning(self, error: BaseException, *, is_closed: bool, connecting: bool = False) -> DatabaseUnavailable | None:
+        """The same error as unavailability; None for any other."""
+        found = error if isinstance(error, DatabaseUnavailable) else None
+        found = found or unavailability(error, is_closed=is_closed, connecting=connecting)
+        return self.noted(found) if found is not None else None
+
+    def translate(self, context: ExceptionContext) -> DatabaseUnavailable | None:
+        """SQLAlchemy's hook for whatever a statement, a commit or a rollback meets."""
+        if isinstance(context.original_exception, DatabaseUnavailable):
+            return None
+        found = self.meaning(context.original_exception, is_closed=context.is_disconnect)
+        if found is not None:
+            # Also where the connection still lives: a session that began as read-only stays so.
+            context.is_disconnect |= not isinstance(found, DatabaseExhausted)
+            found.in_doubt = context.statement is None and context.execution_context is None
+        return found
 
 
 Sessions: TypeAlias = async_sessionmaker[AsyncSession]
@@ -167,9 +220,6 @@ Sessions: TypeAlias = async_sessionmaker[AsyncSession]
 def session_factory(engine: AsyncEngine) -> Sessions:
     """Make the factory that every root resolver, tick and batch opens its session from."""
     return async_sessionmaker(engine, expire_on_commit=False)
-
-
-Driver: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 @asynccontextmanager
@@ -183,17 +233,39 @@ async def driver_of(sessions: Sessions) -> AsyncIterator[Driver]:
     try:
         driver = borrowed.driver_connection
         assert driver is not None
-        yield driver
+        try:
+            yield driver
+        except CONNECTION_FAILURES as error:
+            found = _failures_of(engine).meaning(error, is_closed=driver.is_closed())
+            if found is None:
+                raise
+            if not isinstance(found, DatabaseExhausted):
+                driver.terminate()
+            raise found from error
     finally:
         await greenlet_spawn(borrowed.close)
 
 
-async def connect_raw(url: str, *, application: str = "listen") -> asyncpg.Connection[asyncpg.Record]:
-    """Open a bare connection, for LISTEN; the caller closes it. Raises what asyncpg raises."""
-    return await _connect(parse_url(url), application, {}, None)
+def _failures_of(engine: AsyncEngine) -> _Failures:
+    return getattr(engine.pool, "failures", None) or _Failures(None)
 
 
-_FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, DBAPIError)
+async def connect_raw(
+    url: str, *, application: str = "listen", within_seconds: float | None = None
+) -> asyncpg.Connection[asyncpg.Record]:
+    """Open a bare connection, for LISTEN; the caller closes it. Raises what asyncpg raises.
+
+    within_seconds: instead of the URL's own time limit.
+    """
+    address = parse_url(url)
+    if within_seconds is not None:
+        address = replace(address, connect_timeout_seconds=within_seconds)
+    return await _connect(address, application, {}, None)
+
+
+def watching(outage: Outage, url: str) -> AbstractAsyncContextManager[None]:
+    """Look after the server at `url` while the block runs, over a connection of its own."""
+    return outage.watching(lambda: connect_raw(url, application="watch", within_seconds=CONNECT_TIMEOUT_SECONDS))
 
 
 async def check_server(engine: AsyncEngine) -> None:
@@ -207,7 +279,7 @@ async def check_server(engine: AsyncEngine) -> None:
             found, number = await _version_of(engine)
     except _BrokenConnection as broken:
         raise _explain(broken.error, place) from broken.error
-    except _FAILURES as error:
+    except (DatabaseUnavailable, DBAPIError) as error:
         raise _explain(error, place) from error
     if number // 10_000 < MINIMUM_MAJOR:
         raise ServerTooOld(
@@ -229,42 +301,40 @@ async def _version_of(engine: AsyncEngine) -> tuple[str, int]:
         try:
             found = str(await connection.scalar(text("SHOW server_version")))
             return found, int(str(await connection.scalar(text("SHOW server_version_num"))))
-        except _FAILURES as error:
+        except (DatabaseUnavailable, DBAPIError) as error:
             raise _BrokenConnection(error) from error
 
 
 def _explain(error: BaseException, place: str) -> DatabaseError:
+    unavailable = error if isinstance(error, DatabaseUnavailable) else None
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig.__cause__ or error.orig  # SQLAlchemy wraps its own error, which wraps asyncpg's
+    elif isinstance(error, DatabaseUnavailable) and error.__cause__ is not None:
+        error = error.__cause__
     match error:
         case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
             return DatabaseRefused(
-                f"The PostgreSQL server at {place} refuses the login: {_reason(error)}. "
+                f"The PostgreSQL server at {place} refuses the login: {reason_of(error)}. "
                 "Check user and password in DATABASE_URL."
             )
         case asyncpg.InvalidCatalogNameError():
             return DatabaseRefused(
-                f"The PostgreSQL server at {place} has no such database: {_reason(error)}. "
+                f"The PostgreSQL server at {place} has no such database: {reason_of(error)}. "
                 "Create it (createdb), or correct the name at the end of DATABASE_URL."
             )
-        case asyncpg.PostgresError() if not isinstance(error, asyncpg.CannotConnectNowError):
-            return DatabaseRefused(f"The PostgreSQL server at {place} refuses the connection: {_reason(error)}.")
+    if isinstance(unavailable, DatabaseExhausted):
+        return DatabaseExhausted(f"The PostgreSQL server at {place} refuses the connection: {reason_of(error)}.")
+    if isinstance(error, asyncpg.PostgresError) and not isinstance(error, asyncpg.CannotConnectNowError):
+        return DatabaseRefused(f"The PostgreSQL server at {place} refuses the connection: {reason_of(error)}.")
     return DatabaseUnreachable(
-        f"No PostgreSQL server answers at {place}: {_reason(error)}. "
+        f"No PostgreSQL server answers at {place}: {reason_of(error)}. "
         "Check DATABASE_URL, and that the server runs and can be reached from here."
     )
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    said = str(error.args[0] if isinstance(error, asyncpg.PostgresError) and error.args else error)
-    return said.strip().rstrip(".").partition("\n")[0] or type(error).__name__
-
-
 async def _connect(
     address: Address, application: str, settings: Mapping[str, str], patience_seconds: float | None
-) -> asyncpg.Connection[asyncpg.Record]:
+) -> Driver:
     # Nothing else goes into every connection's start: a pooler in between refuses settings it does not track.
     name = address.application or f"simulations-{application}"
     return await asyncpg.connect(

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import attempts, billing, metrics
 from db.attempts import Claim, Receipt
 from db.billing import Holding
-from db.connection import Driver
+from db.outage import Driver
 from db.states import Reason, SimulationState
 
 START = (0, 0)

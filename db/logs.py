@@ -11,6 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.models import LogChunk
 from db.states import LogStream
 
+START = (0, 0, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -37,6 +39,19 @@ async def store(session: AsyncSession, simulation_id: int, attempt: int, batch: 
                 for position, chunk in enumerate(chunks)
             ],
         )
+
+
+async def find_end(session: AsyncSession, simulation_id: int) -> tuple[int, int, int]:
+    """The (attempt, batch, position) of the last chunk; that before all of them where there is none."""
+    newest = (
+        await session.execute(
+            select(LogChunk.attempt, LogChunk.batch, LogChunk.position)
+            .where(LogChunk.simulation_id == simulation_id)
+            .order_by(LogChunk.attempt.desc(), LogChunk.batch.desc(), LogChunk.position.desc())
+            .limit(1)
+        )
+    ).first()
+    return (newest.attempt, newest.batch, newest.position) if newest is not None else START
 
 
 async def read(

@@ -7,23 +7,24 @@ Channels and payloads:
     convergence   "ID,ID,..."    simulations with new batches, collected over some milliseconds; "*": look at all
     tokens        "ID"           a token was revoked: what it opened must end
 
-Everything works, only slower, when none arrives: whoever listens also looks by timer.
+Everything works, only slower, when none arrives: listeners also look by timer.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from enum import StrEnum
+from functools import partial
 
-import asyncpg
 import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
 from db.connection import connect_raw
+from db.errors import CONNECTION_FAILURES, DatabaseUnavailable
+from db.outage import Driver, Outage
 
 log = structlog.get_logger()
 
@@ -59,22 +60,20 @@ async def notify(session: AsyncSession, channel: Channel, payload: str) -> None:
 
 Heard = Callable[[Channel, frozenset[int] | None], None]
 
-# How a connection breaks. The internal error is what asyncpg raises when it is used just as the server hangs up.
-_BREAKS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-
 
 class Listener:
     """One connection that hears every notification of other processes, and may say some of its own.
 
-    When it breaks it is made again, for as long as it takes; then every channel is told to "look at all", for nobody
-    knows what was missed. What it says itself it does not hear: whoever says it knows.
+    When it breaks it is made again, for as long as it takes; then every channel is told to "look at all": what was
+    missed is not known. It does not hear its own notifications.
     """
 
-    def __init__(self, url: str, channels: Iterable[Channel], heard: Heard) -> None:
+    def __init__(self, url: str, channels: Iterable[Channel], heard: Heard, outage: Outage | None = None) -> None:
         self._url = url
+        self._outage = outage or Outage()
         self._channels = tuple(channels)
         self._heard = heard
-        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._connection: Driver | None = None
         self._saying = asyncio.Lock()  # a connection takes one statement at a time
 
     async def say(self, channel: Channel, payload: str) -> None:
@@ -85,7 +84,7 @@ class Listener:
                 return
             try:
                 await connection.execute("SELECT pg_notify($1, $2)", channel.value, payload)
-            except _BREAKS as error:
+            except CONNECTION_FAILURES as error:
                 log.debug("notify_failed", channel=channel.value, error=str(error))
                 if connection.is_closed():
                     # A protocol error closes it without a word to its termination listeners; this tells them.
@@ -93,17 +92,16 @@ class Listener:
 
     async def run(self) -> None:
         """Listen until cancelled."""
-        async for attempt in AsyncRetrying(
-            wait=wait_exponential_jitter(multiplier=0.1, max=5), retry=retry_if_exception_type(_Broken)
-        ):
-            with attempt:
+        while True:
+            with suppress(_Broken):
                 await self._run_once()
+            await self._outage.answer()
 
     async def _run_once(self) -> None:
         ended = asyncio.Event()
         try:
-            connection = await connect_raw(self._url)
-        except _BREAKS as error:  # a TimeoutError is an OSError
+            connection = await self._outage.connecting(partial(connect_raw, self._url))
+        except (*CONNECTION_FAILURES, DatabaseUnavailable) as error:
             raise _Broken from error
         try:
             connection.add_termination_listener(lambda _connection: ended.set())
@@ -119,12 +117,12 @@ class Listener:
             for channel in self._channels:
                 self._heard(channel, None)
             await ended.wait()
-        except _BREAKS as error:
+        except CONNECTION_FAILURES as error:
             raise _Broken from error
         finally:
             self._connection = None
             connection.terminate()
-        log.warning("listen_connection_lost")
+        log.info("listen_connection_lost")  # a hint: an outage has its own warning
         raise _Broken
 
 
@@ -133,9 +131,14 @@ class _Broken(Exception):
 
 
 @asynccontextmanager
-async def listening(url: str, channels: Iterable[Channel], heard: Heard) -> AsyncIterator[Listener]:
-    """Call `heard(channel, ids)` for every notification while the block runs; ids None means "look at all"."""
-    listener = Listener(url, channels, heard)
+async def listening(
+    url: str, channels: Iterable[Channel], heard: Heard, outage: Outage | None = None
+) -> AsyncIterator[Listener]:
+    """Call `heard(channel, ids)` for every notification while the block runs; ids None means "look at all".
+
+    outage: the process's, by which a broken connection is made again.
+    """
+    listener = Listener(url, channels, heard, outage)
     task = asyncio.create_task(listener.run(), name="listen")
     try:
         yield listener

@@ -1,22 +1,26 @@
 """The version of the tables: bring a database up to this code's, or refuse one that does not match.
 
 The history itself is in `alembic/`. An error here is a `SchemaMismatch` whose message names the command that mends it.
+Alembic is imported where something is to be migrated or explained, and not by every process that starts: it and its
+templates are a tenth of what graph imports.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db.connection import create_engine
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
 
 
 class SchemaMismatch(Exception):
@@ -40,23 +44,28 @@ async def upgrade(url: str, revision: str = "head") -> None:
 
     Raises `SchemaMismatch`, having changed nothing, where a newer version has been at work.
     """
+    from alembic import command
+
     await _run(url, lambda config: command.upgrade(config, revision))
 
 
 async def downgrade(url: str, revision: str) -> None:
     """Migrate down to `revision`; data that only newer tables hold is lost."""
+    from alembic import command
+
     await _run(url, lambda config: command.downgrade(config, revision))
 
 
 async def check_unchanged(url: str) -> None:
     """Raise alembic's `CommandError` where the migrated tables differ from the models."""
+    from alembic import command
+
     await _run(url, command.check)
 
 
 async def require_current(engine: AsyncEngine) -> None:
     """Raise `SchemaMismatch` unless the database's revision is this code's newest."""
-    script = await asyncio.to_thread(ScriptDirectory, str(migrations_directory()))
-    head = script.get_current_head()
+    head = await asyncio.to_thread(newest_revision)
     async with engine.connect() as connection:
         try:
             found = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one_or_none()
@@ -66,14 +75,26 @@ async def require_current(engine: AsyncEngine) -> None:
         return
     if found is None:
         raise SchemaMismatch("The database has no tables of Simulations yet. Run: simulations migrate")
-    _require_known(found, script)
+    await asyncio.to_thread(_require_known, found)
     raise SchemaMismatch(
         f"The database's schema is older ({found}) than this version of Simulations ({head}). "
         "Stop the service everywhere, then run: simulations migrate"
     )
 
 
-def _require_known(found: str, script: ScriptDirectory) -> None:
+def newest_revision() -> str:
+    """The newest revision of the history: its files are named NNNN_what.py, and NNNN is the revision."""
+    return max(path.name.partition("_")[0] for path in (migrations_directory() / "versions").glob("[0-9]*_*.py"))
+
+
+def _history() -> ScriptDirectory:
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory(str(migrations_directory()))
+
+
+def _require_known(found: str) -> None:
+    script = _history()
     if found not in {revision.revision for revision in script.walk_revisions()}:
         raise SchemaMismatch(
             f"The database's schema ({found}) is unknown to this version of Simulations "
@@ -81,7 +102,10 @@ def _require_known(found: str, script: ScriptDirectory) -> None:
         )
 
 
-async def _run(url: str, action: object) -> None:
+async def _run(url: str, action: Callable[[Config], None]) -> None:
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+
     engine = create_engine(url, pool_size=1, application="migrate")
 
     def with_connection(connection: Connection) -> None:
@@ -91,8 +115,7 @@ async def _run(url: str, action: object) -> None:
         found = MigrationContext.configure(connection).get_current_revision()
         connection.rollback()  # asking has begun a transaction
         if found is not None:
-            _require_known(found, ScriptDirectory.from_config(config))
-        assert callable(action)
+            _require_known(found)
         action(config)
 
     try:

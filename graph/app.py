@@ -19,11 +19,12 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from db import attempts, require_admin_token
-from db.connection import Sessions, check_server, create_engine, session_factory
+from db.connection import Sessions, check_server, create_engine, session_factory, watching
+from db.errors import DatabaseUnavailable
+from db.outage import Outage
 from db.schema import require_current
 from graph.auth.authenticate import Authenticator
 from graph.auth.token_revocation import TokenRevocation
-from graph.errors import DATABASE_AWAY
 from graph.http.admission import Admission
 from graph.http.dashboard_files import DashboardFiles
 from graph.http.endpoint import Endpoint
@@ -34,8 +35,7 @@ from graph.http.origin_check import Hosts, OriginCheck
 from graph.http.request_id import RequestId
 from graph.http.session import SessionEndpoint
 from graph.http.shutdown import Shutdown
-from graph.live.hub import Hub
-from graph.live.watch_leases import WatchLeases
+from graph.live.process import Live
 from graph.metrics import Metrics
 from graph.schema import build_schema
 from policy.retry import beat_period, coverage_gap
@@ -52,7 +52,7 @@ class State(TypedDict):
 
     engine: AsyncEngine
     sessions: Sessions
-    hub: Hub
+    live: Live
     revocation: TokenRevocation
     shutdown: Shutdown
 
@@ -77,21 +77,28 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
-            engine = create_engine(url, pool_size=settings.database_pool_size, application="graph")
+            outage = Outage()
+            engine = create_engine(url, pool_size=settings.database_pool_size, application="graph", outage=outage)
             stack.push_async_callback(engine.dispose)
             factory = sessions or session_factory(engine)
             lease = timedelta(seconds=settings.lease_seconds)
             revocation = TokenRevocation(factory)
-            watch_leases = WatchLeases(factory, lease)
-            hub = Hub(factory, watch_leases, revocation.stir, metrics)
-            await stack.enter_async_context(hub.running(url if settings.notifications else None))
+            live = Live.on(
+                factory,
+                lease,
+                url=url if settings.notifications else None,
+                outage=outage,
+                metrics=metrics,
+                tokens_changed=revocation.stir,
+            )
+            await stack.enter_async_context(watching(outage, url))
+            await stack.enter_async_context(live.running())
             await stack.enter_async_context(revocation.running())
             await stack.enter_async_context(_beating(factory, lease))
-            await stack.enter_async_context(watch_leases.running())
             yield {
                 "engine": engine,
                 "sessions": factory,
-                "hub": hub,
+                "live": live,
                 "revocation": revocation,
                 "shutdown": shutdown or Shutdown(),
             }
@@ -167,15 +174,11 @@ async def _beating(sessions: Sessions, lease: timedelta) -> AsyncIterator[None]:
 
 async def _beat(sessions: Sessions, lease: timedelta, ending: asyncio.Event) -> None:
     period = min(BEAT_SECONDS, beat_period(lease).total_seconds())
-    failing = False
     while not ending.is_set():
         try:
             async with sessions() as session, session.begin():
                 await attempts.beat(session, "graph", coverage_gap(lease))
-            failing = False
-        except DATABASE_AWAY as error:
-            if not failing:
-                log.warning("beat_failed", error=str(error))
-            failing = True
+        except DatabaseUnavailable as error:
+            log.debug("beat_failed", error=str(error))
         with suppress(TimeoutError):
             await asyncio.wait_for(ending.wait(), period)

@@ -24,7 +24,7 @@ from db.simulations import Command
 from db.states import MachineState
 from graph.auth.rate_limit import RateLimit
 from graph.auth.viewer import LOOPBACK, Viewer
-from graph.live.hub import Hub
+from graph.live.process import Live
 from policy.waiting import Wait, why
 from settings import Settings
 
@@ -37,7 +37,7 @@ class Context:
 
     sessions: Sessions
     settings: Settings
-    hub: Hub
+    live: Live
     actor: Actor
     bearer: str | None = None  # what was sent as such: an attempt's token is judged where it is used
     connection_params: dict[str, Any] = field(default_factory=dict)

@@ -6,32 +6,25 @@ mutations) or a `SafeError` (everywhere else); anything else is a defect: logged
         ├── BadInput         BAD_USER_INPUT
         ├── NotFound         NOT_FOUND
         ├── Unauthenticated  UNAUTHENTICATED
-        └── Forbidden        FORBIDDEN
+        ├── Forbidden        FORBIDDEN
+        └── Unavailable      UNAVAILABLE: the database is away; the outage is logged once (db/outage.py), not each error
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-import asyncpg
 import structlog
 from graphql import GraphQLError
-from sqlalchemy.exc import SQLAlchemyError
 
 from db import errors
+from db.errors import DatabaseReadOnly, DatabaseUnavailable, DatabaseUnreachable
 
 log = structlog.get_logger()
 
 
-# What is raised while the database is away: SQLAlchemy wraps what a statement meets, not what a new connection does.
-DATABASE_AWAY = (
-    SQLAlchemyError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-)
+RETRY_AFTER_SECONDS = 2  # how long clients are told to wait while the database is away
 
 
 class SafeError(GraphQLError):
@@ -79,6 +72,24 @@ class Forbidden(SafeError):
     code = "FORBIDDEN"
 
 
+class Unavailable(SafeError):
+    """The database is away. `in_doubt`: during a commit, so that what was asked for may have been done."""
+
+    code = "UNAVAILABLE"
+
+    def __init__(self, cause: DatabaseUnavailable, *, in_doubt: bool = False) -> None:
+        sentence = "The database can't take this now"
+        if isinstance(cause, DatabaseUnreachable):
+            sentence = "The database does not answer"
+        elif isinstance(cause, DatabaseReadOnly):
+            sentence = "The database takes no changes now"
+        self.in_doubt = cause.in_doubt or in_doubt
+        if self.in_doubt:
+            super().__init__(f"{sentence}, and this may have been stored: look before you try again.")
+        else:
+            super().__init__(f"{sentence}: try again in a moment.")
+
+
 @contextmanager
 def refusals_told() -> Iterator[None]:
     """Tell a refusal of the memory as an error of the request: queries have no payload to put it into."""
@@ -90,12 +101,36 @@ def refusals_told() -> Iterator[None]:
 
 def masked(error: GraphQLError) -> GraphQLError:
     """What a client is told of a defect: where in its operation, and nothing else."""
+    return _at(error, "Something went wrong on the server.")
+
+
+def unavailable(error: GraphQLError, *, in_doubt: bool = False) -> GraphQLError | None:
+    """What a client is told while the database is away; None for any other error.
+
+    in_doubt: other fields of the same mutation may have been done.
+    """
+    if not isinstance(error.original_error, DatabaseUnavailable):
+        return None
+    told = Unavailable(error.original_error, in_doubt=in_doubt)
+    return _at(error, told.message, told)
+
+
+def nothing_was_done(data: Mapping[str, object] | None, errors: Sequence[GraphQLError] | None) -> bool:
+    """Whether the database was away for all of an operation, so that it may be sent again as it is."""
+    if not errors or any(value is not None for value in (data or {}).values()):
+        return False
+    causes = [error.original_error for error in errors]
+    return all(isinstance(cause, Unavailable) and not cause.in_doubt for cause in causes)
+
+
+def _at(error: GraphQLError, message: str, cause: SafeError | None = None) -> GraphQLError:
     return GraphQLError(
-        "Something went wrong on the server.",
+        message,
         nodes=error.nodes,
         source=error.source,
         positions=error.positions,
         path=error.path,
+        original_error=cause,
     )
 
 

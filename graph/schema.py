@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import strawberry
 import structlog
-from graphql import GraphQLError
+from graphql import FieldNode, GraphQLError, OperationType, get_operation_ast
 from strawberry import relay
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext as Operation
@@ -19,7 +19,7 @@ from db import machines as db_machines
 from db import simulations as db_simulations
 from db.public_ids import decode
 from graph.context import Info
-from graph.errors import BadInput, is_unexpected, masked
+from graph.errors import BadInput, is_unexpected, masked, unavailable
 from graph.live.shared_execution import ExecutionContext, observed
 from graph.operation.documents import Documents, Judgement
 from graph.operation.introspection import hide_suggestion, may_introspect
@@ -284,10 +284,12 @@ class Schema(strawberry.Schema):
     """Strawberry's schema, with the one door that every error passes on its way out, whatever raised it and when."""
 
     def process_errors(self, errors: list[GraphQLError], execution_context: Operation | None = None) -> None:
-        """Log a defect once and put the mask in its place; give strangers no hints."""
+        """Log a defect once and put the mask in its place; name an outage; give strangers no hints."""
         context = execution_context.context if execution_context is not None else None
         for position, error in enumerate(errors):
-            if is_unexpected(error):
+            if (away := unavailable(error, in_doubt=_does_several(execution_context))) is not None:
+                errors[position] = away
+            elif is_unexpected(error):
                 logger.error(
                     "resolver_failed",
                     path=error.path,
@@ -297,6 +299,17 @@ class Schema(strawberry.Schema):
                 errors[position] = masked(error)
             elif not may_introspect(context):
                 hide_suggestion(error)
+
+
+def _does_several(operation: Operation | None) -> bool:
+    """Whether this is a mutation of more than one field: some may have been done before another failed."""
+    if operation is None or operation.graphql_document is None:
+        return False
+    node = get_operation_ast(operation.graphql_document, operation.operation_name)
+    if node is None or node.operation is not OperationType.MUTATION:
+        return False
+    fields = node.selection_set.selections
+    return len(fields) > 1 or not isinstance(fields[0], FieldNode)
 
 
 def build_schema(limits: Limits | None = None) -> Schema:

@@ -18,12 +18,13 @@ from time import perf_counter
 import structlog
 import uvloop
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
-from db.connection import DatabaseError, DatabaseUnreachable, check_server, create_engine, session_factory
+from db.connection import check_server, create_engine, session_factory, watching
 from db.embedded.data_directory import EmbeddedError, default_data_directory
 from db.embedded.server import find_url
+from db.errors import DatabaseError, DatabaseUnavailable
 from db.notifications import Channel, listening
+from db.outage import Outage
 from db.schema import SchemaMismatch, require_current
 from policy.retry import beat_period
 from runner.local import LocalEngine
@@ -88,14 +89,17 @@ async def _schedule(chosen: Settings) -> None:
                 f"No database: DATABASE_URL is not set, and no embedded server runs on {data_directory}. "
                 "Start everything with: simulations up"
             )
+        outage = Outage()
         engine = create_engine(
             url,
             pool_size=chosen.database_pool_size,
             application="scheduler",
             statement_timeout=STATEMENT_TIMEOUT,
+            outage=outage,
         )
         stack.push_async_callback(engine.dispose)
-        await _wait_for(engine)
+        await stack.enter_async_context(watching(outage, url))
+        await _wait_for(engine, outage)
         await require_current(engine)
         sessions = session_factory(engine)
         local = LocalEngine(
@@ -107,7 +111,7 @@ async def _schedule(chosen: Settings) -> None:
         )
         host = HostLoop(sessions, chosen, local, host_id)
         planner = Planner(sessions, chosen)
-        candidate = await stack.enter_async_context(leadership(url))
+        candidate = await stack.enter_async_context(leadership(url, outage))
         planner_wake, host_wake = asyncio.Event(), asyncio.Event()
 
         def heard(_channel: Channel, _ids: frozenset[int] | None) -> None:
@@ -115,7 +119,7 @@ async def _schedule(chosen: Settings) -> None:
             host_wake.set()
 
         if chosen.notifications:
-            await stack.enter_async_context(listening(url, (Channel.SIMULATIONS, Channel.MACHINES), heard))
+            await stack.enter_async_context(listening(url, (Channel.SIMULATIONS, Channel.MACHINES), heard, outage))
 
         async def plan(by_timer: bool) -> None:
             leads = await _leads(candidate, by_timer)
@@ -140,8 +144,8 @@ async def _schedule(chosen: Settings) -> None:
         period = min(chosen.tick_seconds, beat_period(timedelta(seconds=chosen.lease_seconds)).total_seconds())
         log.info("scheduler_started", host_id=host_id, data_directory=str(data_directory))
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(keep("host", look_after_host, host_wake, period))
-            tasks.create_task(keep("planner", plan, planner_wake, period))
+            tasks.create_task(keep("host", look_after_host, host_wake, period, outage))
+            tasks.create_task(keep("planner", plan, planner_wake, period, outage))
 
 
 async def _leads(candidate: Leadership, by_timer: bool) -> bool:
@@ -149,21 +153,15 @@ async def _leads(candidate: Leadership, by_timer: bool) -> bool:
     return await candidate.hold() if by_timer else candidate.held
 
 
-async def _wait_for(engine: AsyncEngine) -> None:
-    """Wait until the database answers, with a sentence for each time it does not."""
-
-    def tell(state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        log.warning("database_unreachable", error=str(error), again_in_seconds=round(state.upcoming_sleep, 1))
-
-    async for attempt in AsyncRetrying(
-        retry=retry_if_exception_type(DatabaseUnreachable),
-        wait=wait_exponential_jitter(multiplier=0.2, max=5),
-        before_sleep=tell,
-        reraise=True,
-    ):
-        with attempt:
+async def _wait_for(engine: AsyncEngine, outage: Outage) -> None:
+    """Wait until the database can be used."""
+    while True:
+        try:
             await check_server(engine)
+        except DatabaseUnavailable:
+            await outage.answer()
+        else:
+            return
 
 
 if __name__ == "__main__":

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
-import asyncpg
 import structlog
 
 from db.connection import connect_raw
+from db.errors import CONNECTION_FAILURES, DatabaseUnavailable, reason_of, unavailability
 from db.leader import LEADER_LOCK
+from db.outage import Driver, Outage
 
 log = structlog.get_logger()
 
 ANSWER_SECONDS = 5.0  # a connection that is silent for longer counts as broken
-BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
 
 
 @asynccontextmanager
-async def leadership(url: str) -> AsyncIterator[Leadership]:
+async def leadership(url: str, outage: Outage | None = None) -> AsyncIterator[Leadership]:
     """Take part in the election while the block runs; at its end the next one may lead."""
-    candidate = Leadership(url)
+    candidate = Leadership(url, outage or Outage())
     try:
         yield candidate
     finally:
@@ -35,16 +36,17 @@ async def leadership(url: str) -> AsyncIterator[Leadership]:
 class Leadership:
     """One candidate. `held` is what the last `hold()` found."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, outage: Outage) -> None:
         self._url = url
-        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._outage = outage
+        self._connection: Driver | None = None
         self.held = False
 
     async def hold(self) -> bool:
         """Ask for the lock, or make sure that the connection which holds it still lives. Costs one round trip."""
         try:
             if self._connection is None:
-                self._connection = await connect_raw(self._url, application="leader")
+                self._connection = await self._outage.connecting(partial(connect_raw, self._url, application="leader"))
             if self.held:
                 await self._connection.execute("SELECT 1", timeout=ANSWER_SECONDS)
             elif await self._connection.fetchval(
@@ -52,9 +54,11 @@ class Leadership:
             ):
                 self.held = True
                 log.info("leadership_won")
-        except BROKEN as error:
+        except (*CONNECTION_FAILURES, DatabaseUnavailable) as error:
             if self.held:
-                log.warning("leadership_lost", error=str(error) or type(error).__name__)
+                log.info("leadership_lost", error=reason_of(error))  # an outage has its own warning
+            if self._connection is None and (found := unavailability(error, is_closed=True, connecting=True)):
+                self._outage.note(found)
             await self.resign()
         return self.held
 

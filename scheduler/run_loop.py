@@ -1,7 +1,8 @@
 """The loop round a unit of work: by timer, and at once when something happened.
 
-An error in a round (the database is gone, say) is logged once with its traceback and the loop goes on, with growing
-pauses, until a round succeeds: that is logged too.
+An error in a round is logged once with its traceback and the loop goes on, with growing pauses, until a round succeeds:
+that is logged too. An outage of the database is neither an error nor logged here (`db.outage` does that): the next
+round begins when the database answers again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from typing import NoReturn
 
 import structlog
 
+from db.errors import DatabaseUnavailable
+from db.outage import Outage
+
 log = structlog.get_logger()
 
 LONGEST_PAUSE_SECONDS = 5.0
@@ -20,7 +24,7 @@ LONGEST_PAUSE_SECONDS = 5.0
 Work = Callable[[bool], Awaitable[None]]
 
 
-async def keep(name: str, work: Work, wake: asyncio.Event, period_seconds: float) -> NoReturn:
+async def keep(name: str, work: Work, wake: asyncio.Event, period_seconds: float, outage: Outage) -> NoReturn:
     """Call `work(True)` once in a period, and `work(False)` in between whenever `wake` is set, until cancelled.
 
     Wakes that come while it works are one. It rests for as long as the last round took, at most a period: a flood
@@ -37,6 +41,10 @@ async def keep(name: str, work: Work, wake: asyncio.Event, period_seconds: float
         wake.clear()
         try:
             await work(by_timer)
+        except DatabaseUnavailable as error:
+            log.debug("round_interrupted", loop=name, error=str(error))
+            await outage.answer()
+            due_at, pause = clock(), 0.0
         except Exception as error:  # noqa: BLE001  # the door of the loop: told once, tried again
             failures += 1
             pause = min(period_seconds * 2 ** min(failures, 10), LONGEST_PAUSE_SECONDS)

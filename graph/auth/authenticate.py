@@ -21,17 +21,17 @@ from starlette.requests import HTTPConnection
 
 from db import tokens
 from db.connection import Sessions
+from db.errors import DatabaseUnavailable
 from graph.auth import cookie
 from graph.auth.rate_limit import RateLimit, client_of
 from graph.auth.viewer import STRANGER, SUPERVISOR, Viewer, recognise, recognise_browser
-from graph.errors import DATABASE_AWAY, Unauthenticated
+from graph.errors import RETRY_AFTER_SECONDS, Unauthenticated
 from settings import Settings
 
 log = structlog.get_logger()
 
 FAILURES_PER_MINUTE = 10  # of one address
 MOST_KNOWN = 10_000
-AWAY_SECONDS = 2
 LONGEST_TOKEN = 1_000  # characters; it is kept for as long as what was opened with it. Ours have less than 300
 NO_TOKEN = "This needs an API token: send it as `Authorization: Bearer ...`, or sign in with it at /session."
 NO_API_TOKEN = "This is no API token: they begin with sim_."
@@ -98,12 +98,11 @@ class Authenticator:
             log.info("login_failed", client=client, by="token" if bearer else "cookie")
             # A browser can't forget the cookie by itself: it would come back with it for ever.
             raise unauthorised(refused.message, {} if bearer else {"Set-Cookie": cookie.end(connection)}) from None
-        except DATABASE_AWAY as error:
-            log.warning("login_not_checked", error=str(error))
+        except DatabaseUnavailable:
             raise NotAdmitted(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "The database does not answer, so nobody can be let in: try again.",
-                {"Retry-After": str(AWAY_SECONDS)},
+                {"Retry-After": str(RETRY_AFTER_SECONDS)},
             ) from None
         self._remember(digest)
         return viewer

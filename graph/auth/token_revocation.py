@@ -16,8 +16,8 @@ import structlog
 
 from db import tokens
 from db.connection import Sessions
+from db.errors import DatabaseUnavailable
 from graph.auth.viewer import Viewer
-from graph.errors import DATABASE_AWAY
 
 log = structlog.get_logger()
 
@@ -88,7 +88,6 @@ class TokenRevocation:
             log.info("token_ended", token_id=token_id, holders=asked[token_id].holders)
 
     async def _watch(self) -> None:
-        away = False
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_AGAIN_SECONDS):
@@ -96,8 +95,5 @@ class TokenRevocation:
             self._look.clear()
             try:
                 await self.look()
-                away = False
-            except DATABASE_AWAY as error:
-                if not away:
-                    log.warning("tokens_not_checked", error=str(error))
-                away = True
+            except DatabaseUnavailable as error:
+                log.debug("tokens_not_checked", error=str(error))

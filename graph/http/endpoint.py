@@ -31,11 +31,12 @@ from graph.auth.authenticate import Authenticator, NotAdmitted
 from graph.auth.rate_limit import RateLimit
 from graph.auth.viewer import STRANGER
 from graph.context import Context
+from graph.errors import RETRY_AFTER_SECONDS, nothing_was_done
 from graph.http import protocol, sse
 from graph.http.dashboard_files import DashboardFiles
 from graph.http.protocol import Accept, EarlyRefusal, Refusal
 from graph.http.websocket import Handler
-from graph.live.hub import Hub
+from graph.live.process import Live
 from graph.live.shared_execution import dumps
 from graph.schema import Schema
 from settings import Settings
@@ -78,6 +79,9 @@ class Endpoint(GraphQL[Context, None]):
             try:
                 answer = await self._answer(request, accept)
             except Refusal as refusal:
+                if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE and accept.is_get and accept.json is None:
+                    await sse.come_back()(scope, receive, send)  # to an EventSource, which knows no Retry-After
+                    return
                 await protocol.refuse(refusal, accept.json or protocol.JSON, request, send)
             else:
                 await answer(scope, receive, send)
@@ -87,11 +91,11 @@ class Endpoint(GraphQL[Context, None]):
         with connection_init (graph/http/websocket.py)."""
         state = request.state
         sessions: Sessions = state.sessions
-        hub: Hub = state.hub
+        live: Live = state.live
         context = Context(
             sessions=sessions,
             settings=self._settings,
-            hub=hub,
+            live=live,
             actor=Actor("anonymous", request.client.host if request.client else None),
             submits=self._submits,
             viewer=STRANGER,
@@ -163,6 +167,9 @@ class Endpoint(GraphQL[Context, None]):
             raise Refusal(
                 HTTPStatus.METHOD_NOT_ALLOWED, "A mutation changes something: send it by POST.", {"Allow": "POST"}
             ) from None
+        if nothing_was_done(result.data, result.errors):
+            assert result.errors is not None
+            raise _away(result.errors[0].message)
         if accept.json is not None:
             return _json(result, accept.json)
         if _has_no_data(result):
@@ -209,6 +216,11 @@ async def _until(deadline: float, refusal: Refusal) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise refusal from None
+
+
+def _away(message: str) -> Refusal:
+    """The database is away, and nothing was done: the same request may be sent again."""
+    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, message, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
 def _has_no_data(result: ExecutionResult) -> bool:

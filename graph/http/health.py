@@ -8,13 +8,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from db.connection import DatabaseError, check_server
+from db.connection import check_server
+from db.errors import DatabaseError, DatabaseUnavailable
 from db.schema import SchemaMismatch, require_current
-from graph.errors import DATABASE_AWAY
 from graph.http.origin_check import Hosts
 from graph.http.shutdown import Shutdown
 
 log = structlog.get_logger()
+
+ENDING: str | None = "It is about to end."
 
 
 async def healthz(_request: Request) -> Response:
@@ -33,9 +35,11 @@ class Readiness:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         shutdown: Shutdown = request.state.shutdown
-        reason = "It is about to end." if shutdown.announced else await self._reason(request.state.engine)
+        reason, is_outage = ENDING, False
+        if not shutdown.announced:
+            reason, is_outage = await _reason(request.state.engine)
         content = {"status": "ready" if reason is None else "not ready"}
-        if reason != self._logged:
+        if reason != self._logged and not is_outage:  # an outage has its own warning (db/outage.py)
             log.warning("not_ready" if reason is not None else "ready_again", reason=reason)
             self._logged = reason
         hosts = [value for name, value in scope["headers"] if name == b"host"]
@@ -43,12 +47,12 @@ class Readiness:
             content["reason"] = reason
         await JSONResponse(content, status_code=200 if reason is None else 503)(scope, receive, send)
 
-    async def _reason(self, engine: AsyncEngine) -> str | None:
-        try:
-            await check_server(engine)
-            await require_current(engine)
-        except (DatabaseError, SchemaMismatch) as error:
-            return str(error)
-        except DATABASE_AWAY:
-            return "The database does not answer."
-        return None
+
+async def _reason(engine: AsyncEngine) -> tuple[str | None, bool]:
+    """Why it is not ready, if it is not; and whether that is an outage of the database."""
+    try:
+        await check_server(engine)
+        await require_current(engine)
+    except (DatabaseError, SchemaMismatch) as error:
+        return str(error), isinstance(error, DatabaseUnavailable)
+    return None, False

@@ -29,9 +29,10 @@ from starlette.types import Receive, Scope, Send
 
 from db import health_queries
 from db.connection import Sessions
+from db.errors import DatabaseUnavailable
 from db.health_queries import Vitals
 from graph.auth.authenticate import Authenticator, NotAdmitted
-from graph.errors import DATABASE_AWAY, Forbidden, Unauthenticated
+from graph.errors import Forbidden, Unauthenticated
 from graph.http import protocol
 from graph.http.protocol import Refusal
 from graph.live.hub import Hub
@@ -76,7 +77,7 @@ class MetricsEndpoint:
         found = await self._read(request.state.sessions)
         everything = CollectorRegistry(auto_describe=False)
         everything.register(self._metrics.registry)
-        everything.register(_Told([*_of_rows(found), *_of_process(request.state.engine, request.state.hub)]))
+        everything.register(_Told([*_of_rows(found), *_of_process(request.state.engine, request.state.live.hub)]))
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(everything), headers={"Content-Type": content_type})
 
@@ -88,8 +89,8 @@ class MetricsEndpoint:
                 try:
                     async with asyncio.timeout(PATIENCE_SECONDS), sessions() as session:
                         self._vitals = await health_queries.read(session, self._lease)
-                except DATABASE_AWAY as error:
-                    log.warning("vitals_not_read", error=str(error))
+                except (DatabaseUnavailable, TimeoutError) as error:
+                    log.debug("vitals_not_read", error=str(error))
                     self._vitals = None
                 self._asked_at = asyncio.get_running_loop().time()
             return self._vitals

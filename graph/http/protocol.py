@@ -30,7 +30,11 @@ MOST_STREAM_BYTES = 262_144  # of a subscription: it is kept for as long as that
 MOST_UNFINISHED_BYTES = 256 * 1_048_576  # of all bodies that are on their way into a process
 AGAIN_SECONDS = 1
 LINGER_SECONDS = 5.0  # for the rest of a body that is not wanted: closed at once, its sender would miss the answer
-CODES = {HTTPStatus.UNAUTHORIZED: "UNAUTHENTICATED", HTTPStatus.TOO_MANY_REQUESTS: "RATE_LIMITED"}  # as in results
+CODES = {
+    HTTPStatus.UNAUTHORIZED: "UNAUTHENTICATED",
+    HTTPStatus.TOO_MANY_REQUESTS: "RATE_LIMITED",
+    HTTPStatus.SERVICE_UNAVAILABLE: "UNAVAILABLE",
+}  # as in results
 NEVER_STORED = {"Cache-Control": "no-store", "Vary": "Accept"}
 
 

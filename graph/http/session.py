@@ -21,10 +21,11 @@ from starlette.types import Receive, Scope, Send
 
 from db import logins, tokens
 from db.connection import Sessions
+from db.errors import DatabaseUnavailable
 from graph.auth import cookie
 from graph.auth.authenticate import NO_API_TOKEN, Authenticator, NotAdmitted, unauthorised
 from graph.auth.viewer import SUPERVISOR, Viewer
-from graph.errors import DATABASE_AWAY
+from graph.errors import RETRY_AFTER_SECONDS
 from graph.http import protocol
 from graph.http.protocol import EarlyRefusal, Refusal
 
@@ -65,8 +66,12 @@ class SessionEndpoint:
                     return await self._who(request)
         except NotAdmitted as refused:
             raise EarlyRefusal(refused.status, refused.message, refused.headers) from None
-        except DATABASE_AWAY:
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The database does not answer: try again.") from None
+        except DatabaseUnavailable:
+            raise Refusal(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "The database does not answer: try again in a moment.",
+                {"Retry-After": str(RETRY_AFTER_SECONDS)},
+            ) from None
         methods = ", ".join(METHODS)
         raise EarlyRefusal(HTTPStatus.METHOD_NOT_ALLOWED, f"A session takes {methods}.", {"Allow": methods})
 

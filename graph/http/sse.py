@@ -24,6 +24,7 @@ from contextlib import AbstractContextManager, ExitStack, aclosing, suppress
 from typing import Any, Protocol, TypeVar
 
 import structlog
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from strawberry.http import process_result
 from strawberry.types.execution import ExecutionResult, PreExecutionError
@@ -40,6 +41,7 @@ COMPLETE = f"event: complete\nid: {END}\ndata:\n\n"
 STILL_HERE = ": still here\n\n"
 KEEP_ALIVE_SECONDS = 15.0  # of silence; proxies give up after a minute
 RETRY_MILLISECONDS = (1_000, 2_000)  # not all at once, after a restart
+OPENING_TURNS = 200  # of OPENING_SECONDS: then it begins, and what is wrong is told in it
 OPENING_SECONDS = 0.01  # how soon a stream that has no event yet begins
 FAREWELL_SECONDS = 1.0  # for the last bytes, before the connection is cut off
 
@@ -84,6 +86,12 @@ def body_of(result: ExecutionResult) -> str:
     return block(dumps(process_result(result))) + COMPLETE
 
 
+def come_back() -> Response:
+    """A stream that ends at once and not for good: any status but 200 would keep an EventSource away for ever."""
+    content = f"retry: {random.randint(*RETRY_MILLISECONDS)}\n\n"
+    return Response(content, headers={name.decode(): value.decode() for name, value in HEADERS})
+
+
 class _Transport(Protocol):
     """What is used of an asyncio.Transport; uvloop's is none by inheritance."""
 
@@ -122,7 +130,9 @@ class EventStream:
     async def refusal(self) -> PreExecutionError | None:
         """What is wrong with the operation itself, while that can still be said by a status."""
         try:
-            while not self._first.done() and self._feed.source is None:  # nothing tells that there is a source
+            for _ in range(OPENING_TURNS):  # nothing tells that there is a source; while the database is away, none is
+                if self._first.done() or self._feed.source is not None:
+                    break
                 await asyncio.wait({self._first}, timeout=OPENING_SECONDS)
         except asyncio.CancelledError:
             self._first.cancel()

@@ -31,6 +31,7 @@ from strawberry.types.graphql import OperationType
 from graph.auth.authenticate import Authenticator, NotAdmitted
 from graph.auth.token_revocation import TokenRevocation
 from graph.context import Context
+from graph.errors import nothing_was_done
 from graph.live.shared_execution import Encoded, Feed, dumps, wanted_feed
 from graph.wire.websocket import WRITE
 
@@ -300,8 +301,11 @@ class Adapter(ASGIWebSocketAdapter):
 
 
 def _is_refused(result: ExecutionResult) -> bool:
-    """Whether an operation could not begin: what is wrong is with all of it, not with a field."""
-    if isinstance(result, PreExecutionError):
+    """Whether an operation could not begin: what is wrong is with all of it, not with a field.
+
+    So it is while the database is away, and nothing was done: the same operation may be sent again.
+    """
+    if isinstance(result, PreExecutionError) or nothing_was_done(result.data, result.errors):
         return True
     return result.data is None and bool(result.errors) and all(error.path is None for error in result.errors or ())
 

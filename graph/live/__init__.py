@@ -1,6 +1,10 @@
 """What is pushed to subscribers.
 
-hub                one LISTEN connection per process, and a shared tail per watched simulation
+hub                which tails there are, and the fan-out of hints to them
+tail               the end of a curve or a log, read once for all its subscribers
+changes            which simulations or machines changed since a subscriber looked
+notifications      hints from and to other processes: LISTEN, NOTIFY, and timers in their place
+process            wires these, and runs them
 broadcast          one loop sends an event to all subscribers that wait at the same place
 shared_execution   one execution and one encoding for all subscribers that get the same
 watch_leases       records which attended simulations have a subscriber here

@@ -33,6 +33,8 @@ from graphql import (
 from graphql.language import FieldNode, Node, VariableNode
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
+from db.errors import DatabaseUnavailable
+
 Event = TypeVar("Event")
 
 NUMBERS = frozenset({GraphQLFloat.name, GraphQLInt.name, "Step"})
@@ -158,6 +160,7 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
     """Strawberry's executor, which looks into an event's memo first."""
 
     sharing_key: Hashable = None
+    _is_of_event = False
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -192,6 +195,7 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
         if self.sharing_key is None:
             self.sharing_key = self._make_sharing_key()
         made: ExecutionContext = super().build_per_event_executor(payload)  # type: ignore[assignment]  # a copy of self
+        made._is_of_event = True
         # The copy would share the memo of collected fields, whose keys are objects made anew for each event: what
         # one event leaves there no other finds, and it would be kept for as long as the subscription lasts.
         made._relevant_sub_fields = {}
@@ -200,7 +204,8 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
     def execute_operation(self, serially: bool | None = None) -> Any:
         memo: Memo | None = getattr(self.root_value, "memo", None)
         if memo is None:
-            return super().execute_operation(serially)
+            result: Any = super().execute_operation(serially)
+            return self._patiently(result) if self._is_of_event and self.is_awaitable(result) else result
         found = memo.results.get(self.sharing_key)
         if found is not None:
             return found
@@ -208,6 +213,17 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
         if isinstance(made, ExecutionResult) and not made.errors and made.data is not None:
             made = memo.results[self.sharing_key] = ExecutionResult(Encoded(made.data))
         return made
+
+    async def _patiently(self, made: Any) -> Any:
+        """Execute an event again when the database was away in the midst of it: it was chosen, and comes only once."""
+        result = await made
+        while any(isinstance(error.original_error, DatabaseUnavailable) for error in result.errors or ()):
+            await self.context_value.live.outage.answer()
+            again = self.build_per_event_executor(self.root_value)
+            again._is_of_event = False
+            result = again.execute_operation(False)
+            result = await result if self.is_awaitable(result) else result
+        return result
 
     def complete_list_value(
         self,

@@ -21,7 +21,7 @@ import structlog
 
 from db import watch_leases
 from db.connection import Sessions
-from graph.errors import DATABASE_AWAY
+from db.errors import DatabaseUnavailable
 from policy.retry import beat_period, coverage_gap
 
 log = structlog.get_logger()
@@ -108,10 +108,12 @@ class WatchLeases:
             try:
                 await self.run_once(renew=renew)
                 failing = False
+            except DatabaseUnavailable as error:  # the outage has its own warning (db/outage.py)
+                log.debug("watchers_not_told", error=str(error))
+                due_at = clock() + min(RETRY_SECONDS, self._period_seconds)
             except Exception as error:  # whatever it is: leases that nobody renews stop what is watched
                 if not failing:
-                    is_defect = not isinstance(error, DATABASE_AWAY)
-                    log.warning("watchers_not_told", error=str(error), exc_info=is_defect)
+                    log.warning("watchers_not_told", error=str(error), exc_info=True)
                 failing, due_at = True, clock() + min(RETRY_SECONDS, self._period_seconds)
             else:
                 if renew:

@@ -173,12 +173,16 @@ async def _require_seen(context: Context, public_id: str) -> None:
         kind, number = public_ids.decode(public_id)
     except ValueError:
         return
-    async with context.sessions() as session:
-        match kind:
-            case "Simulation" if await simulations.find(session, number, scope=context.scope) is None:
-                raise NotFound("There is no such simulation.")
-            case "Project" if await projects.find(session, number, scope=context.scope) is None:
-                raise NotFound("There is no such project.")
+
+    async def look() -> None:
+        async with context.sessions() as session:
+            match kind:
+                case "Simulation" if await simulations.find(session, number, scope=context.scope) is None:
+                    raise NotFound("There is no such simulation.")
+                case "Project" if await projects.find(session, number, scope=context.scope) is None:
+                    raise NotFound("There is no such project.")
+
+    await context.live.outage.patiently(look)
 
 
 def _named_type(kind: Any) -> str:

@@ -14,8 +14,8 @@ from db.convergence import Batch, Head, joined
 from db.convergence import Series as DbSeries
 from graph.context import Info
 from graph.errors import BadInput, NotFound
-from graph.live.hub import Tail
 from graph.live.shared_execution import Memo, wanted_feed
+from graph.live.tail import Cursor, CurveTail
 from graph.types import curve
 from graph.types.cursors import decode, encode
 from graph.types.enums import Reason, SimulationState
@@ -64,14 +64,15 @@ async def follow(
     wanted = frozenset(metrics) if metrics is not None else None
     cursor = decode(after)
     limit = curve.points_asked(max_points) if max_points is not None else None
-    feed, sessions, hub = wanted_feed.get(), info.context.sessions, info.context.hub
+    feed, sessions, live = wanted_feed.get(), info.context.sessions, info.context.live
     del info  # it holds what the first event was executed with
-    with hub.watched(simulation_id), hub.tail(simulation_id) as tail:
+    with live.watch_leases.watched(simulation_id), live.hub.tail(simulation_id) as tail:
         await tail.ready()
         follower = Follower(tail, cursor, wanted)
         if limit is not None and after is None:
             then = tail.head
-            for piece in await curve.past(sessions, simulation_id, wanted, limit):
+            past = await live.outage.patiently(partial(curve.past, sessions, simulation_id, wanted, limit))
+            for piece in past:
                 follower.cursor = piece.cursor
                 if then is not None and piece.series:
                     yield _event(piece.cursor, piece.cursor[0], then, piece.series, wanted, live=False)
@@ -91,7 +92,7 @@ async def follow(
 class Follower:
     """A subscriber's place in a log, and what it was told last."""
 
-    def __init__(self, tail: Tail, cursor: tuple[int, int], wanted: frozenset[str] | None) -> None:
+    def __init__(self, tail: CurveTail, cursor: Cursor, wanted: frozenset[str] | None) -> None:
         self.cursor = cursor
         self.caught_up = False
         self.ended = False
@@ -162,7 +163,7 @@ def _there(head: Head | None) -> Head:
 
 
 def _event(
-    cursor: tuple[int, int],
+    cursor: Cursor,
     attempt: int,
     head: Head,
     columns: Sequence[DbSeries],

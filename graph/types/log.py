@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable, Sequence
+from copy import copy
 from datetime import datetime
+from functools import partial
 from typing import Self
 
 import strawberry
 from strawberry import relay
 
-from db import convergence, logs, models
+from db import logs, models
+from db.convergence import Head
 from graph.context import Info
 from graph.errors import NotFound
+from graph.live.shared_execution import Memo, wanted_feed
+from graph.live.tail import Cursor, LogTail
 from graph.types import pages
 from graph.types.cursors import decode_position, encode
 from graph.types.enums import LogStream
@@ -27,6 +32,7 @@ class LogChunk:
         description="Whole lines, joined by \\n: the last one is without its own, and `a\\n` is a and an empty line."
     )
     received_at: datetime = strawberry.field(description="When the service got it.")
+    memo: strawberry.Private[Memo]
 
     @classmethod
     def of(cls, row: models.LogChunk) -> Self:
@@ -36,6 +42,7 @@ class LogChunk:
             stream=row.stream,
             text=row.text,
             received_at=row.received_at,
+            memo=Memo(),
         )
 
 
@@ -65,18 +72,67 @@ async def follow(info: Info, public_id: str, after: str | None) -> AsyncIterator
     """Every chunk behind the cursor, then live, to the end of the simulation; then it completes."""
     simulation_id = number_asked(public_id, "Simulation")
     cursor = decode_position(after)
-    with info.context.hub.tail(simulation_id) as tail:
+    feed, hub = wanted_feed.get(), info.context.live.hub
+    del info  # it holds what the first event was executed with
+    with hub.log_tail(simulation_id) as tail:
+        await tail.ready()
+        follower = Follower(tail, cursor)
         while True:
             pulse = tail.pulse.next
-            async with info.context.sessions() as session:
-                head = await convergence.find_head(session, simulation_id)
-                rows = await logs.read(session, simulation_id, cursor, limit=100)
-            if head is None:
-                raise NotFound("There is no such simulation.")
-            for row in rows:
-                cursor = (row.attempt, row.batch, row.position)
-                yield LogChunk.of(row)
-            if not rows:
-                if head.state.is_final:
-                    return
+            news = [*await follower.next()]
+            while news:
+                yield news.pop(0)  # nothing that was sent is kept while waiting for what is next
+            if follower.ended:
+                return
+            if feed is not None and feed.send is not None and follower.caught_up and not pulse.is_set():
+                await tail.broadcast.join(follower, feed)
+            elif follower.caught_up:
                 await pulse.wait()
+
+
+class Follower:
+    """A subscriber's place in a log."""
+
+    def __init__(self, tail: LogTail, cursor: Cursor) -> None:
+        self.cursor = cursor
+        self.caught_up = False
+        self.ended = False
+        self._tail = tail
+
+    @property
+    def key(self) -> Hashable:
+        return self.cursor
+
+    def copy(self) -> Follower:
+        return copy(self)
+
+    def move(self, to: Follower) -> None:
+        self.cursor = to.cursor
+
+    async def next(self) -> Sequence[LogChunk]:
+        """What is behind the cursor: from the tail, or a page of it from the database."""
+        chunks = self.at_hand()
+        if chunks is None:
+            head = self._tail.head  # before the page: a final one means that none is missing
+            rows = await self._tail.page(self.cursor)
+            self.caught_up = not rows
+            self._move_behind(head, rows)
+            chunks = [LogChunk.of(row) for row in rows]
+        return chunks
+
+    def at_hand(self) -> Sequence[LogChunk] | None:
+        """What the tail holds behind the cursor; None if it does not reach back so far."""
+        head = self._tail.head  # older than the chunks, or as old: a final one means that none is missing
+        rows = self._tail.behind(self.cursor)
+        self.caught_up = rows is not None
+        if rows is None:
+            return None
+        self._move_behind(head, rows)
+        return [self._tail.shared(self._tail.cursor_of(row), partial(LogChunk.of, row)) for row in rows]
+
+    def _move_behind(self, head: Head | None, rows: Sequence[models.LogChunk]) -> None:
+        if head is None:
+            raise NotFound("There is no such simulation.")
+        if rows:
+            self.cursor = self._tail.cursor_of(rows[-1])
+        self.ended = self.caught_up and head.state.is_final

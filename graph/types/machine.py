@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Self
 
 import strawberry
@@ -239,12 +240,16 @@ async def changed(info: Info, public_id: str | None) -> AsyncIterator[Machine]:
     """The newest state of each machine that changed, from now on."""
     number = number_asked(public_id, "Machine") if public_id is not None else None
     shown: dict[int, tuple[object, ...]] = {}
-    with info.context.hub.changes(Channel.MACHINES) as changes:
+    live = info.context.live
+
+    async def read(ids: Collection[int] | None) -> tuple[Sequence[models.Machine], Mapping[int, MachineState]]:
+        async with info.context.sessions() as session:
+            rows = await (machines.every(session) if ids is None else machines.by_ids(session, ids))
+            return rows, await machines.states_of(session, [row.id for row in rows], info.context.lease)
+
+    with live.hub.changes(Channel.MACHINES) as changes:
         while True:
-            ids = await changes.next()
-            async with info.context.sessions() as session:
-                rows = await (machines.every(session) if ids is None else machines.by_ids(session, ids))
-                states = await machines.states_of(session, [row.id for row in rows], info.context.lease)
+            rows, states = await live.outage.patiently(partial(read, await changes.next()))
             for row in sorted(rows, key=lambda row: row.id):
                 face = (
                     row.name, states.get(row.id), row.cpus, row.memory_gib, row.gpus, row.gpu_model, row.labels,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Hashable, Mapping
+from collections.abc import AsyncIterator, Collection, Hashable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import strawberry
@@ -487,19 +488,24 @@ async def changed(info: Info, public_id: str | None, project: str | None) -> Asy
     number = number_asked(public_id, "Simulation") if public_id is not None else None
     project_id = number_asked(project, "Project") if project is not None else None
     shown: dict[int, tuple[object, ...]] = {}
-    with info.context.hub.changes(Channel.SIMULATIONS) as changes:
+    live = info.context.live
+
+    async def read(ids: Collection[int] | None) -> tuple[Sequence[models.Simulation], Mapping[int, Wait | None]]:
+        async with info.context.sessions() as session:
+            rows = await (
+                simulations.by_ids(session, ids, scope=info.context.scope)
+                if ids is not None
+                else simulations.recent(session, RECENT, scope=info.context.scope)
+            )
+            queued = [row.id for row in rows if row.state is SimulationState.QUEUED]
+            return rows, {key: why(each) for key, each in (await queue.waiting_of(session, queued)).items()}
+
+    with live.hub.changes(Channel.SIMULATIONS) as changes:
         while True:
             ids = await changes.next()
             if number is not None:
                 ids = {number} if ids is None or number in ids else set()
-            async with info.context.sessions() as session:
-                rows = await (
-                    simulations.by_ids(session, ids, scope=info.context.scope)
-                    if ids is not None
-                    else simulations.recent(session, RECENT, scope=info.context.scope)
-                )
-                queued = [row.id for row in rows if row.state is SimulationState.QUEUED]
-                waits = {key: why(each) for key, each in (await queue.waiting_of(session, queued)).items()}
+            rows, waits = await live.outage.patiently(partial(read, ids))
             for row in sorted(rows, key=lambda row: row.id):
                 face = (row.state, row.reason, _face(waits.get(row.id)), row.attempt, row.stop_wanted_at)
                 if (project_id is None or row.project_id == project_id) and shown.get(row.id) != face:

@@ -144,7 +144,9 @@ async def report(info: Info, given: ReportAttemptInput) -> ReportAttemptPayload:
         raise Unauthenticated("This token is not the token of this attempt.")
     if receipt.stored and brought.number is not None:
         batch = convergence.batch_of(receipt.number, brought.number, brought.points)
-        info.context.hub.committed(receipt.simulation_id, batch, ended=brought.exit is not None)
+        info.context.live.notifications.committed(
+            receipt.simulation_id, batch, ended=brought.exit is not None, logged=bool(brought.chunks)
+        )
     return _answer(given, receipt, refusals)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +168,44 @@ def test_another_kind_of_server_is_told_from_ours(server: Any, run: Run) -> None
     result = run("list", "--url", f"{server.url}/somewhere")
     assert result.exit_code == 6
     assert "is no Simulations server (HTTP 404)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "sentence"),
+    [
+        (
+            b'{"errors": [{"message": "It does not answer.", "extensions": {"code": "UNAVAILABLE"}}]}',
+            "application/json",
+            "It does not answer.",
+        ),
+        (
+            b"<h1>503</h1>",
+            "text/html",
+            "can't answer now (HTTP 503): its database is away, or it is being restarted. Try again",
+        ),
+    ],
+    ids=["the server itself", "a proxy"],
+)
+def test_a_server_whose_database_is_away_is_told_from_another_kind(
+    run: Run, content: bytes, kind: str, sentence: str
+) -> None:
+    class Away(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(503)
+            self.send_header("content-type", kind)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Away) as away:
+        threading.Thread(target=away.serve_forever, daemon=True).start()
+        result = run("list", "--url", f"http://127.0.0.1:{away.server_port}")
+        away.shutdown()
+    assert result.exit_code == 6
+    assert sentence in result.stderr
 
 
 def test_an_answer_of_another_version_is_a_sentence(server: Any, run: Run) -> None:

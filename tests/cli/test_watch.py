@@ -203,6 +203,23 @@ def test_a_server_that_keeps_failing_is_given_up(
     assert watched.sockets == cli.resuming.MOST_SERVER_ERRORS
 
 
+def test_a_server_whose_database_is_away_is_not(
+    watched: Any, run: Run, event: Make, refuse: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli.resuming, "LONGEST_PAUSE_SECONDS", 0.01)
+    answers = iter([refuse("The database does not answer.", "UNAVAILABLE")] * (2 * cli.resuming.MOST_SERVER_ERRORS))
+
+    async def stream(_: object) -> AsyncIterator[Any]:
+        for failure in answers:
+            raise failure
+        yield event("a", {"loss": {0: 1.0}}, state="FINISHED", reason="COMPLETED")
+
+    watched.asked_before_end = 100
+    watched.streams["Convergence"] = stream
+    result = run("watch", "x")
+    assert (result.exit_code, next(answers, None)) == (0, None)
+
+
 def test_a_change_is_shown_while_nothing_is_printed_yet(watched: Any, run: Run, event: Make, simulation: Make) -> None:
     told = asyncio.Event()
 

@@ -19,18 +19,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from db import connection as module
-from db.connection import (
-    DatabaseError,
-    DatabaseRefused,
-    DatabaseUnreachable,
-    DatabaseUrlError,
-    ServerTooOld,
-    check_server,
-    connect_raw,
-    create_engine,
-    parse_url,
-)
+from db.connection import check_server, connect_raw, create_engine, parse_url
 from db.embedded.server import EmbeddedServer, serve
+from db.errors import DatabaseError, DatabaseRefused, DatabaseUnreachable, DatabaseUrlError, ServerTooOld
 
 SECRET = "hunter2"
 SSL_REQUEST = 80877103

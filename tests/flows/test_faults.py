@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import signal
 import time
@@ -14,8 +15,9 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from live import BRISK, Service, eventually, free_port, held, kill, part_on, points, service_on
+from live import BRISK, PATIENCE_SECONDS, Service, eventually, free_port, held, kill, part_on, points, service_on
 from observers import Watch, Witness
+from outages import GONE
 
 from cli.errors import ExitCode
 from db.embedded.server import EmbeddedServer, serve
@@ -53,6 +55,7 @@ AN_HOUR_AGO = """
 UPDATE simulations SET stop_wanted_at = stop_wanted_at - interval '1 hour';
 UPDATE coverage SET covered_since = now();
 """
+DEMO = ("python", "-m", "runner.demo", "--steps", "1000000", "--interval", "0.01")
 LATE_POINTS = {"loss": {"steps": [10**6], "values": [0.5], "elapsed": [1.0]}}
 
 
@@ -137,6 +140,38 @@ async def test_a_database_that_is_away_for_longer_than_a_lease_costs_nothing(
         await service.ready()
         await a_covered_lease(service)
         await it_completes(service, witness, watch)
+
+
+@pytest.mark.parametrize("how", ["killed", "hanging"])
+async def test_an_outage_under_reporting_simulations_is_two_lines_for_each_process_and_no_traceback(
+    own_server: EmbeddedServer, how: str
+) -> None:
+    """It was 271 tracebacks for 20 simulations in 20 seconds."""
+    with service_on(own_server.url, **LONG_LEASE) as service:
+        await service.up()
+        witness, watch = await running(service)
+        others = [await service.submit(*DEMO) for _ in range(4)]
+        for each in others:
+            await service.until(each, "RUNNING")
+        async with GONE[how](own_server):
+            await eventually(lambda: service.log.count("database_away") == 2, "graph and scheduler have noticed")
+            async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client:
+                for _ in range(20):
+                    response = await client.post(
+                        f"{service.address}/graphql", json={"query": "{ tokens { nodes { id } } }"}
+                    )
+                    assert response.status_code == 503, response.text
+                    assert response.json()["errors"][0]["extensions"] == {"code": "UNAVAILABLE"}
+                assert (await client.get(f"{service.address}/readyz")).status_code == 503
+        await eventually(lambda: service.log.count("database_back") == 2, "and that it is back")
+        await it_completes(service, witness, watch)
+        for each in others:
+            assert [attempt["reason"] for attempt in (await service.show(each))["attempts"]] == [None]
+            await service.cancel(each)
+        assert "Traceback" not in service.log
+        warnings = [line for line in service.log.splitlines() if '"level": "warning"' in line]
+        assert sorted(json.loads(line)["event"] for line in warnings) == ["database_away"] * 2 + ["database_back"] * 2
+        assert '"level": "error"' not in service.log
 
 
 @pytest.mark.parametrize("who", ["graph", "scheduler", "all of it, as when a laptop is closed"])

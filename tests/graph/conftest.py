@@ -38,6 +38,7 @@ from graph.context import Context
 from graph.http.dashboard_files import DashboardFiles
 from graph.http.shutdown import Shutdown
 from graph.live.hub import Hub
+from graph.live.process import Live
 from graph.schema import build_schema
 from graph.server import Server, build_config
 from settings import Settings
@@ -143,10 +144,14 @@ class Api:
         self.client = client
 
     @property
+    def live(self) -> Live:
+        live = self.server.lifespan.state["live"]
+        assert isinstance(live, Live)
+        return live
+
+    @property
     def hub(self) -> Hub:
-        hub = self.server.lifespan.state["hub"]
-        assert isinstance(hub, Hub)
-        return hub
+        return self.live.hub
 
     async def execute(self, query: str, variables: Any = None, *, token: str | None = None) -> dict[str, Any]:
         """The decoded body of the answer, whatever is in it."""
@@ -182,7 +187,7 @@ class Api:
     def subscribe_directly(self, query: str, variables: Any = None) -> AsyncIterator[Any]:
         """The same without a socket: what `schema.subscribe()` yields."""
         state = self.server.lifespan.state
-        context = Context(state["sessions"], self.settings, state["hub"], Actor("somebody"))
+        context = Context(state["sessions"], self.settings, self.live, Actor("somebody"))
         return self._directly(query, variables, context)
 
     async def _directly(self, query: str, variables: Any, context: Context) -> AsyncIterator[Any]:

@@ -9,13 +9,15 @@ from contextlib import contextmanager
 import pytest
 from structlog.testing import capture_logs
 
+from db.errors import DatabaseUnreachable
+from db.outage import Outage
 from scheduler import run_loop
 from scheduler.run_loop import keep
 
 
 @contextmanager
 def _kept(work: Callable[[bool], Awaitable[None]], wake: asyncio.Event, period_seconds: float) -> Iterator[None]:
-    task = asyncio.create_task(keep("test", work, wake, period_seconds))
+    task = asyncio.create_task(keep("test", work, wake, period_seconds, Outage()))
     try:
         yield
     finally:
@@ -69,7 +71,7 @@ async def test_an_error_is_told_once_and_the_loop_goes_on(monkeypatch: pytest.Mo
         nonlocal failures
         if failures < 5:
             failures += 1
-            raise ConnectionError("the database is gone")
+            raise RuntimeError("a defect")
         succeeded.set()
 
     with capture_logs() as logs, _kept(work, asyncio.Event(), 0.001):
@@ -80,4 +82,19 @@ async def test_an_error_is_told_once_and_the_loop_goes_on(monkeypatch: pytest.Mo
 
     told = [entry for entry in logs if entry["event"] == "round_failed"]
     assert [entry["log_level"] for entry in told] == ["error", "debug", "debug", "debug", "debug"]
-    assert told[0]["error"] == "the database is gone"
+    assert told[0]["error"] == "a defect"
+
+
+async def test_an_outage_is_waited_out_and_told_elsewhere() -> None:
+    failures = iter([DatabaseUnreachable("gone")] * 3)
+    rounds: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def work(by_timer: bool) -> None:
+        for failure in failures:
+            raise failure
+        await rounds.put(by_timer)
+
+    with capture_logs() as logs, _kept(work, asyncio.Event(), 3600):
+        async with asyncio.timeout(60):
+            assert await rounds.get() is True, "the whole round is made up for"
+    assert [entry["log_level"] for entry in logs] == ["debug"] * 3

@@ -24,6 +24,7 @@ from cli import requests
 from cli import server as client
 from cli.errors import ServerRefused
 from db import projects, tokens
+from db.errors import DatabaseUnreachable
 from db.events import Actor
 from db.states import Role
 
@@ -671,7 +672,7 @@ async def test_while_the_database_is_away_nobody_is_taken_for_a_stranger(
     token = await keys.make("ada")
 
     async def away(*_: object) -> None:
-        raise ConnectionRefusedError
+        raise DatabaseUnreachable.because("connection refused")
 
     monkeypatch.setattr("db.tokens.find", away)
     response = await post(api, ME, token=token)

@@ -12,10 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import tokens
 from db.events import Actor
+from db.outage import Outage
 from db.states import Role
 from graph.auth.token_revocation import TokenRevocation
 from graph.auth.viewer import LOOPBACK, Viewer
 from graph.live.hub import Hub
+from graph.live.notifications import Notifications
 
 Sessions = async_sessionmaker[AsyncSession]
 ADA = Actor("ada")
@@ -42,8 +44,9 @@ async def revocation(
     told = request.param == "told"
     monkeypatch.setattr("graph.auth.token_revocation.LOOK_AGAIN_SECONDS", 3_600 if told else 0.05)
     revocation = TokenRevocation(sessions)
-    hub = Hub(sessions, tokens_changed=revocation.stir)
-    async with hub.running(database_url if told else None), revocation.running():
+    outage = Outage()
+    notifications = Notifications(database_url if told else None, Hub(sessions), outage, revocation.stir)
+    async with notifications.running(), revocation.running():
         yield revocation
 
 

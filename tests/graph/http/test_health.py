@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from db.connection import DatabaseUnreachable
+from db.errors import DatabaseUnreachable
 from db.schema import SchemaMismatch
 from graph.app import check_database
 

@@ -204,12 +204,12 @@ async def test_a_disconnected_client_frees_its_generator_at_once(
     supervisor = await world.running()
     await supervisor.loss(1)
     simulation = supervisor.simulation_id if state == "running" else await world.simulation()
-    tails = world.api.hub._tails
+    subscribers = world.api.hub.subscribers
     for query in (CURVE, LOG):
         async with streaming(world.api, url=address(query, id=simulation)) as (_, events):
             await anext(events)
-            await wait_until(lambda: bool(tails), "subscribed")
-        await wait_until(lambda: not tails, "nobody is subscribed any more")
+            await wait_until(lambda: subscribers()["log"] == 1, "subscribed")
+        await wait_until(lambda: subscribers()["log"] == 0, "nobody is subscribed any more")
 
 
 async def test_a_silence_is_broken_by_comments(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

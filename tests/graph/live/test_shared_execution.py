@@ -54,7 +54,7 @@ class Watcher:
 
     def __init__(self, world: World, viewer: Viewer, query: str, variables: dict[str, Any]) -> None:
         state = world.api.server.lifespan.state
-        context = Context(state["sessions"], world.api.settings, state["hub"], Actor(viewer.name))
+        context = Context(state["sessions"], world.api.settings, state["live"], Actor(viewer.name))
         context.admit(viewer)
         self._query, self._variables, self._context = query, variables, context
         self._events: Any = None
@@ -251,7 +251,7 @@ async def test_an_operation_leaves_nothing_to_the_garbage_collector(world: World
     gc.disable()
     try:
         for _ in range(3):
-            context = Context(state["sessions"], world.api.settings, state["hub"], Actor("ada"))
+            context = Context(state["sessions"], world.api.settings, state["live"], Actor("ada"))
             context.admit(ADMIN)
             result = await SCHEMA.execute(query, context_value=context)
             assert result.errors is None

@@ -9,9 +9,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from db.errors import DatabaseUnreachable
 from db.notifications import Channel, listening
 from db.public_ids import decode
 from graph.live.watch_leases import WatchLeases
@@ -184,7 +184,7 @@ class Flaky:
     def __call__(self) -> AsyncSession:
         self.asked += 1
         if self.is_away:
-            raise OperationalError("SELECT", None, OSError("the database is away"))
+            raise DatabaseUnreachable("the database is away")
         return self._sessions()
 
 

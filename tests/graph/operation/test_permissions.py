@@ -87,7 +87,7 @@ class Asking:
         self.sessions = sessions
 
     def context(self, viewer: Viewer, **given: Any) -> Context:
-        context = Context(self.sessions, self.api.settings, self.api.hub, Actor("unknown", ORIGIN), **given)
+        context = Context(self.sessions, self.api.settings, self.api.live, Actor("unknown", ORIGIN), **given)
         context.admit(viewer)
         return context
 

@@ -265,7 +265,6 @@ async def test_a_database_that_goes_away_between_a_state_and_its_points_takes_ne
     only_hints: None, world: World, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The state was read, and what is before it was not: nobody will be told of it a second time."""
-    monkeypatch.setattr("graph.live.hub.RETRY_SECONDS", 0)
     supervisor = await world.running()
     async with world.api.subscribe(CURVE, {"id": supervisor.simulation_id}) as events:
         await events.next()
@@ -289,8 +288,8 @@ async def test_a_database_that_goes_away_between_a_state_and_its_points_takes_ne
 
 
 async def test_a_slow_subscriber_misses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graph.live.hub.TAIL_BATCHES", 4)
-    monkeypatch.setattr("graph.live.hub.PAGE_BATCHES", 3)
+    monkeypatch.setattr("graph.live.tail.TAIL_BATCHES", 4)
+    monkeypatch.setattr("graph.live.tail.PAGE_BATCHES", 3)
     supervisor = await world.running()
     slow = world.api.subscribe_directly(CURVE, {"id": supervisor.simulation_id})
     fast = world.api.subscribe_directly(CURVE, {"id": supervisor.simulation_id})
@@ -507,7 +506,7 @@ async def test_without_notifications_everything_works_by_timer(world: World, ser
             got.append(await events.next())
         await supervisor.exit()
         assert [event["state"] for event in await events.all()][-1] == "FINISHED"
-    assert here.hub._committed == set(), "nothing is kept for announcements that are never made"
+    assert here.live.notifications._committed == set(), "nothing is kept for announcements that are never made"
 
 
 LISTENERS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query ILIKE '%LISTEN%'"
@@ -543,8 +542,8 @@ async def test_a_listen_connection_that_is_killed_loses_nothing(
 async def test_readers_that_come_and_go_on_two_processes_each_get_every_point_once(
     world: World, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graph.live.hub.TAIL_BATCHES", 8)
-    monkeypatch.setattr("graph.live.hub.PAGE_BATCHES", 4)
+    monkeypatch.setattr("graph.live.tail.TAIL_BATCHES", 8)
+    monkeypatch.setattr("graph.live.tail.PAGE_BATCHES", 4)
     apis = (world.api, await serve())
     supervisor = await world.running(limits={"maxRetries": 1})
     simulation, chance = supervisor.simulation_id, random.Random(20)

@@ -27,7 +27,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tenacity import wait_fixed
 
 from db import attempts, simulations
 from db.attempts import Claim
@@ -140,7 +139,7 @@ class Process:
 
     def __init__(self, url: str, *, hinted: bool) -> None:
         self.settings = Settings(database_url=url, notifications=hinted)  # type: ignore[call-arg]  # by its own name
-        self.hub: Any = None
+        self.live: Any = None
         self._ended = asyncio.Event()
 
     async def start(self, sessions: Sessions) -> None:
@@ -157,12 +156,12 @@ class Process:
         app = create_app(self.settings, sessions=self.sessions)
         async with app.router.lifespan_context(app) as state:
             assert state is not None
-            self.hub = state["hub"]
+            self.live = state["live"]
             started.set()
             await self._ended.wait()
 
     def context(self, bearer: str | None = None) -> Context:
-        return Context(self.sessions, self.settings, self.hub, Actor("somebody"), bearer)
+        return Context(self.sessions, self.settings, self.live, Actor("somebody"), bearer)
 
     async def report(self, token: str, **given: Any) -> Any:
         result = await SCHEMA.execute(REPORT, {"input": given}, context_value=self.context(token))
@@ -387,7 +386,7 @@ class Log(RuleBasedStateMachine):
                 assert reader.events[-1]["live"]
                 assert {event["state"] for event in reader.events[-1:]} <= {"FINISHED", "FAILED"}
                 await reader.disconnect()
-            assert [process.hub._tails for process in self.processes] == [{}] * 3, "whoever leaves frees the tail"
+            assert [process.live.hub._tails for process in self.processes] == [{}] * 3, "whoever leaves frees the tail"
         finally:
             for process in self.processes:
                 async with asyncio.timeout(PATIENCE_SECONDS):
@@ -598,15 +597,15 @@ def test_every_subscriber_gets_every_acknowledged_point_once_and_in_order(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {
-        "graph.live.hub.TAIL_BATCHES": 3,  # so that one falls behind soon
-        "graph.live.hub.PAGE_BATCHES": 4,
+        "graph.live.tail.TAIL_BATCHES": 3,  # so that one falls behind soon
+        "graph.live.tail.PAGE_BATCHES": 4,
         "graph.types.convergence.MOST_JOINED": MOST_JOINED,
-        "graph.live.hub.MOST_SHARED": 4,
+        "graph.live.tail.MOST_SHARED": 4,
         "graph.live.hub.LOOK_AGAIN_SECONDS": 3_600,  # who is told by hints lives by them
         "graph.live.hub.POLL_SECONDS": 0.02,  # and who looks by timer needs none
     }.items():
         monkeypatch.setattr(name, value)
-    monkeypatch.setattr("db.notifications.wait_exponential_jitter", lambda **_: wait_fixed(0.05))
+    monkeypatch.setattr("db.outage.AWAY_PERIOD_SECONDS", 0.05)
     with asyncio.Runner() as runner:
         engine = create_engine(database_url, pool_size=8, application="model")
         try:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from db.connection import session_factory
 from db.public_ids import encode
 
 World = Any  # the fixtures of conftest.py
 Serve = Any
+Statements = Any
 WaitUntil = Any
 
 LOGS = """
@@ -101,13 +105,84 @@ async def test_a_log_through_another_process_arrives_by_hint(only_hints: None, w
         assert (await chunks.next())["text"] == "b"
 
 
+@pytest.mark.parametrize("through", ["this process", "another one"])
+async def test_fifty_readers_of_a_log_cost_one_read(
+    only_hints: None,
+    world: World,
+    serve: Serve,
+    engine: AsyncEngine,
+    statements: Statements,
+    wait_until: WaitUntil,
+    through: str,
+) -> None:
+    api = await serve(session_factory(engine))
+    supervisor = await world.running()
+    supervisor.api = api if through == "this process" else await serve()
+    await supervisor.send(logs=log("past"))
+    readers = [api.subscribe_directly(LOGS, {"id": supervisor.simulation_id}) for _ in range(50)]
+    for reader in readers:
+        assert (await anext(reader))["text"] == "past"
+    (tail,) = api.hub._log_tails.values()
+    for number in range(1, 4):
+        waiting = [asyncio.create_task(anext(reader)) for reader in readers]
+        await wait_until(lambda: len(tail.pulse.next._waiters) == 50, "all are at the end of the log")
+        with statements.of(engine):
+            await supervisor.send(logs=log(f"{number}"))
+            assert texts(await asyncio.gather(*waiting)) == [f"{number}"] * 50
+        # The hint of the chunk before may still have been on its way.
+        assert 1 <= len(statements.matching("FROM log_chunks")) <= (1 if through == "this process" else 2)
+        statements.clear()
+    for reader in readers:
+        await reader.aclose()
+
+
+async def test_points_without_lines_are_no_reason_to_read_the_log(
+    only_hints: None, world: World, serve: Serve, engine: AsyncEngine, statements: Statements, wait_until: WaitUntil
+) -> None:
+    api = await serve(session_factory(engine))
+    supervisor = await world.running()
+    supervisor.api = api
+    reader = api.subscribe_directly(LOGS, {"id": supervisor.simulation_id})
+    waiting = asyncio.create_task(anext(reader))
+    await wait_until(lambda: bool(api.hub._log_tails), "subscribed")
+    (tail,) = api.hub._log_tails.values()
+    await wait_until(lambda: len(tail.pulse.next._waiters) == 1, "at the end of the log")
+    with statements.of(engine):
+        for step in range(5):
+            await supervisor.loss(step)
+        await supervisor.send(logs=log("a"))
+        assert (await waiting)["text"] == "a"
+    assert len(statements.matching("FROM log_chunks")) == 1
+    await reader.aclose()
+
+
+async def test_a_reader_that_falls_behind_a_short_tail_misses_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graph.live.tail.TAIL_CHARACTERS", 20)
+    monkeypatch.setattr("graph.live.tail.PAGE_CHUNKS", 3)
+    supervisor = await world.running()
+    slow, fast = (world.api.subscribe_directly(LOGS, {"id": supervisor.simulation_id}) for _ in range(2))
+    first = [asyncio.create_task(anext(each)) for each in (slow, fast)]
+    expected = [f"line {number}" for number in range(30)]
+    got_fast = []
+    for number, line in enumerate(expected):
+        await supervisor.send(logs=log(line))
+        got_fast.append(await (first[1] if not number else anext(fast)))
+    got_slowly = [await first[0]]
+    await supervisor.exit(logs=log("the last one, longer than the whole tail"))
+    got_slowly += [each async for each in slow]
+    got_fast += [each async for each in fast]
+    assert texts(got_slowly) == texts(got_fast) == [*expected, "the last one, longer than the whole tail"]
+
+
 async def test_whoever_leaves_frees_the_tail(world: World, wait_until: WaitUntil) -> None:
     supervisor = await world.running()
     async with world.api.subscribe(LOGS, {"id": supervisor.simulation_id}) as chunks:
         await supervisor.send(logs=log("a"))
         await chunks.next()
-        assert len(world.api.hub._tails) == 1
-    await wait_until(lambda: world.api.hub._tails == {}, "the tail is freed")
+        assert len(world.api.hub._log_tails) == 1
+    await wait_until(lambda: world.api.hub._log_tails == {}, "the tail is freed")
 
 
 async def test_what_can_not_be_read_is_refused_in_a_sentence(world: World, subtests: pytest.Subtests) -> None:

@@ -1,0 +1,106 @@
+"""A PostgreSQL server of the test's own, taken away in every way in which one goes away, and given back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import asyncpg
+import psutil
+from live import held, kill
+
+from db.connection import connect_raw
+from db.embedded.server import EmbeddedServer, serve
+from db.schema import upgrade
+
+FEW_CONNECTIONS = 12
+
+Away = Callable[[EmbeddedServer], AbstractAsyncContextManager[None]]
+
+
+@contextmanager
+def own_server(data_directory: Path) -> Iterator[EmbeddedServer]:
+    """A migrated server that a test may stop, with few connections to give."""
+    settings = {"fsync": "off", "max_connections": str(FEW_CONNECTIONS), "superuser_reserved_connections": "0"}
+    with serve(data_directory, settings=settings) as server:
+        asyncio.run(upgrade(server.url))
+        yield server
+
+
+@asynccontextmanager
+async def killed(server: EmbeddedServer) -> AsyncIterator[None]:
+    """kill -9, and a new start with the end of the block."""
+    postmaster = psutil.Process(server.pid)
+    kill(postmaster, *postmaster.children(recursive=True))
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(server.restart)
+
+
+@asynccontextmanager
+async def stopped(server: EmbeddedServer) -> AsyncIterator[None]:
+    """A clean stop that ends all connections, and a new start."""
+    await asyncio.to_thread(server.stop)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(server.restart)
+
+
+@asynccontextmanager
+async def hanging(server: EmbeddedServer) -> AsyncIterator[None]:
+    """SIGSTOP for all of it: connections stay, and no answer comes."""
+    postmaster = psutil.Process(server.pid)
+    with held(postmaster, *postmaster.children(recursive=True)):
+        yield
+
+
+@asynccontextmanager
+async def read_only(server: EmbeddedServer) -> AsyncIterator[None]:
+    """Every session is read-only, as on a standby."""
+    administrator = await connect_raw(server.url, application="test")
+    try:
+        await administrator.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        await administrator.execute("SELECT pg_reload_conf()")
+        try:
+            yield
+        finally:
+            await administrator.execute("SET default_transaction_read_only = off")
+            await administrator.execute("ALTER SYSTEM RESET default_transaction_read_only")
+            await administrator.execute("SELECT pg_reload_conf()")
+    finally:
+        await administrator.close()
+
+
+@asynccontextmanager
+async def crowded(server: EmbeddedServer) -> AsyncIterator[None]:
+    """All connections are taken, those of the service among them."""
+    taken: list[asyncpg.Connection[asyncpg.Record]] = []
+    try:
+        while True:
+            try:
+                taken.append(await connect_raw(server.url, application="test"))
+            except asyncpg.TooManyConnectionsError:
+                if taken:
+                    break
+        await taken[0].execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name LIKE 'simulations-%' AND application_name <> 'simulations-test'"
+        )
+        while len(taken) < FEW_CONNECTIONS:
+            try:
+                taken.append(await connect_raw(server.url, application="test"))
+            except asyncpg.TooManyConnectionsError:
+                continue
+        yield
+    finally:
+        for each in taken:
+            await each.close()
+
+
+GONE: Mapping[str, Away] = {"killed": killed, "stopped": stopped, "hanging": hanging}
+REFUSING: Mapping[str, Away] = {"read-only": read_only, "out of connections": crowded}
+WAYS: Mapping[str, Away] = {**GONE, **REFUSING}
