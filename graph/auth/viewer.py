@@ -27,6 +27,7 @@ class Viewer:
     projects: Scope = None
     token_id: int | None = None
     expires_at: datetime | None = None
+    login: bytes | None = None  # the digest of a browser's login (db/logins.py), which may end before its token
 
     @classmethod
     def of(cls, token: Token) -> Viewer:
@@ -67,4 +68,4 @@ async def recognise_browser(sessions: Sessions, login: str) -> Viewer:
         token, expires_at = found
         if tokens.is_due(token):
             await tokens.touch(session, token.id)
-        return replace(Viewer.of(token), expires_at=expires_at)
+        return replace(Viewer.of(token), expires_at=expires_at, login=tokens.digest_of(login))

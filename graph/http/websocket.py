@@ -40,6 +40,8 @@ INIT_SECONDS = 5.0  # from the handshake to connection_init
 SILENT_PINGS = 3  # unanswered, after which a peer counts as gone
 OPERATIONS_PER_SOCKET = 100  # at once
 FORBIDDEN = 4403  # connection_init was refused; and here: what it let in is let in no more
+TOKEN_ENDED = "The token was revoked or has expired."
+LOGIN_ENDED = "This browser signed out, or its token was revoked or has expired."
 TRY_AGAIN_LATER = 1013
 HELD_BYTES_PER_SOCKET = 262_144  # of the messages of operations that run: each is kept until its operation has ended
 LONGEST_ID = 256  # characters: it comes back with every event
@@ -107,11 +109,12 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
         return True
 
     async def _stay(self) -> None:
-        """Hold the socket open for its viewer; close it when their token lets in no more."""
+        """Hold the socket open for its viewer; close it when their token or login lets in no more."""
         revocation: TokenRevocation = self._socket.state.revocation
         with revocation.open(self.context.viewer) as ended:
             await ended.wait()
-        await self.websocket.close(FORBIDDEN, "The token was revoked or has expired.")
+        by_login = self.context.viewer.login is not None
+        await self.websocket.close(FORBIDDEN, LOGIN_ENDED if by_login else TOKEN_ENDED)
 
     async def handle_subscribe(self, message: Any) -> None:
         """Start an operation; one too many, or too much, is refused, and the others go on."""

@@ -367,6 +367,32 @@ async def test_a_socket_that_was_opened_by_a_cookie_ends_with_its_token(locked: 
         assert (await closing(socket))[0] == 4403
 
 
+@pytest.mark.parametrize("notified", [True, False], ids=["notified", "looked for"])
+async def test_signing_out_ends_what_the_cookie_opened_in_every_process_and_nothing_else(
+    serve: Serve, world: World, keys: Tokens, monkeypatch: pytest.MonkeyPatch, notified: bool
+) -> None:
+    monkeypatch.setattr("graph.auth.token_revocation.LOOK_AGAIN_SECONDS", 3_600 if notified else 0.05)
+    here, elsewhere = await serve(**LOCKED, notifications=notified), await serve(**LOCKED, notifications=notified)
+    given, token = {"id": (await world.running()).simulation_id}, await keys.make("ada")
+    hers, other = await cookie_for(here, token), await cookie_for(here, token)
+    async with (
+        opened(here, **hers) as socket, opened(elsewhere, **hers) as far_socket, opened(here, **other) as kept,
+        stream(elsewhere, CURVE, given, **hers) as (_, events), opened(here, {"token": token}) as by_token,
+    ):  # fmt: skip
+        for each in (socket, far_socket, kept, by_token):
+            assert (await hear(each))["type"] == "connection_ack"
+            await say(each, CURVE, given)
+            assert (await hear(each))["type"] == "next"
+        assert await anext(events) == "next"
+        assert (await here.client.delete("/session", headers=hers)).status_code == 204
+        for each in (socket, far_socket):
+            assert await closing(each) == (4403, "This browser signed out, or its token was revoked or has expired.")
+        assert "complete" not in [name async for name in events]
+        for each in (kept, by_token):
+            await say(each, ME, number="2")
+            assert (await hear(each))["payload"]["data"]["viewer"]["name"] == "ada"
+
+
 # --- another project, and tokens of attempts ---------------------------------------------------------------------
 
 
