@@ -32,7 +32,7 @@ from graph.auth.authenticate import Authenticator, NotAdmitted
 from graph.auth.token_revocation import TokenRevocation
 from graph.context import Context
 from graph.live.shared_execution import Encoded, Feed, dumps, wanted_feed
-from graph.wire.websocket import WRITE
+from graph.wire.websocket import ADMIT, WRITE
 
 log = structlog.get_logger()
 
@@ -92,6 +92,7 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
         await super().handle_connection_init(message)
         if self.connection_acknowledged and self._ping_timer is None:
             self.connection_init_timeout_task = None  # it is over; kept, it would keep the frames it was cancelled in
+            self._socket.scope["extensions"][ADMIT]()
             self._expect()
             if self.context.viewer.token_id is not None:
                 self._revocation_task = asyncio.create_task(self._stay(), name="revocation")
