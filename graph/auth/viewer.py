@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from db import logins, tokens
+from db import attempts, logins, tokens
 from db.connection import Sessions
 from db.models import Token
 from db.projects import Scope
@@ -35,22 +35,25 @@ class Viewer:
         return cls(token.name, token.role, scope, token.id, token.expires_at)
 
 
+NO_TOKEN_OF_OURS = "This is neither an API token, which begins with sim_, nor the token of an attempt."
 NOBODY: Scope = frozenset()
 LOOPBACK = Viewer("anonymous", Role.ADMIN)  # without login, on this host
 STRANGER = Viewer("anonymous", None, NOBODY)  # without login, from elsewhere
-SUPERVISOR = Viewer("supervisor", None, NOBODY)  # with what may be an attempt's token
+SUPERVISOR = Viewer("supervisor", None, NOBODY)  # with the token of some attempt
 
 
 async def recognise(sessions: Sessions, bearer: str | None, *, trusted: bool) -> Viewer:
-    """Say who sends this bearer, and note that a token is used. trusted: who sends none is on this host.
+    """Find the viewer of this bearer, and note that its token is used. trusted: on this host, where none is needed.
 
-    Raises `Unauthenticated` for a token that lets nobody in, on this host too: whoever sends one means it.
+    Raises `Unauthenticated` for a token that is unknown, expired or revoked, on this host too.
     """
     if not bearer:
         return LOOPBACK if trusted else STRANGER
-    if not bearer.startswith(tokens.PREFIX):
-        return SUPERVISOR
     async with sessions() as session, session.begin():
+        if not bearer.startswith(tokens.PREFIX):
+            if await attempts.has_token(session, tokens.digest_of(bearer)):
+                return SUPERVISOR
+            raise Unauthenticated(NO_TOKEN_OF_OURS)
         token = await tokens.find(session, bearer)
         if token is None:
             raise Unauthenticated("This token is unknown, expired or revoked.")

@@ -22,9 +22,9 @@ from starlette.types import Receive, Scope, Send
 from db import logins, tokens
 from db.connection import Sessions
 from graph.auth import cookie
-from graph.auth.authenticate import NO_API_TOKEN, Authenticator, NotAdmitted, unauthorised
+from graph.auth.authenticate import Authenticator, NotAdmitted, unauthorised
 from graph.auth.token_revocation import TokenRevocation
-from graph.auth.viewer import SUPERVISOR, Viewer
+from graph.auth.viewer import Viewer
 from graph.errors import DATABASE_AWAY
 from graph.http import protocol
 from graph.http.protocol import EarlyRefusal, Refusal
@@ -77,9 +77,7 @@ class SessionEndpoint:
         if not isinstance(token, str) or not token.strip():
             raise Refusal(HTTPStatus.BAD_REQUEST, 'The body is a JSON object with the token: {"token": "sim_..."}.')
         sessions: Sessions = request.state.sessions
-        viewer = await self._authenticator.recognise(sessions, request, bearer=token.strip())
-        if viewer is SUPERVISOR:
-            raise unauthorised(NO_API_TOKEN)
+        await self._authenticator.recognise(sessions, request, bearer=token.strip())
         async with sessions() as session, session.begin():
             row = await tokens.find(session, token.strip())
             if row is None:

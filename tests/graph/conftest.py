@@ -148,12 +148,14 @@ class Api:
         assert isinstance(hub, Hub)
         return hub
 
-    async def execute(self, query: str, variables: Any = None, *, token: str | None = None) -> dict[str, Any]:
+    async def execute(
+        self, query: str, variables: Any = None, *, token: str | None = None, status: int = 200
+    ) -> dict[str, Any]:
         """The decoded body of the answer, whatever is in it."""
         headers = {"authorization": f"Bearer {token}".strip()} if token is not None else {}
         body = {"query": query, "variables": variables}
         response = await self.client.post("/graphql", json=body, headers=headers)
-        assert response.status_code == 200, response.text
+        assert response.status_code == status, response.text
         return dict(response.json())
 
     async def data(self, query: str, variables: Any = None, *, token: str | None = None) -> Any:
@@ -319,9 +321,9 @@ class Supervisor:
         self.batch = 1
 
     async def hello_body(self, **given: Any) -> dict[str, Any]:
-        token = given.pop("token", self.token)
+        token, status = given.pop("token", self.token), given.pop("status", 200)
         given = {"attemptId": self.attempt_id, "nonce": self.nonce, **given}
-        return await self.api.execute(HELLO, {"input": given}, token=token)
+        return await self.api.execute(HELLO, {"input": given}, token=token, status=status)
 
     async def hello(self, **given: Any) -> Any:
         """The payload of a hello."""
@@ -330,9 +332,9 @@ class Supervisor:
         return body["data"]["helloAttempt"]
 
     async def report_body(self, **given: Any) -> dict[str, Any]:
-        token = given.pop("token", self.token)
+        token, status = given.pop("token", self.token), given.pop("status", 200)
         given = {"attemptId": self.attempt_id, "nonce": self.nonce, **given}
-        return await self.api.execute(REPORT, {"input": given}, token=token)
+        return await self.api.execute(REPORT, {"input": given}, token=token, status=status)
 
     async def report(self, **given: Any) -> Any:
         """The payload of a report, sent as it is given."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -111,18 +112,18 @@ async def test_a_login_ends_with_its_cookie_its_token_or_its_time_and_each_kind_
         assert token is not None
         values = [(await logins.begin(session, token, None))[0] for _ in range(3)]
     browsers = [replace(viewer, login=tokens.digest_of(value)) for value in values]
-    with revocation.open(browsers[0]) as out, revocation.open(browsers[1]) as late, revocation.open(browsers[2]) as kept:
-        with revocation.open(viewer) as by_token:
-            async with sessions.begin() as session:
-                await logins.end(session, values[0], None)
-                await session.execute(
-                    text("UPDATE logins SET expires_at = now() WHERE digest = :digest"), {"digest": browsers[1].login}
-                )
-            with statements.of(engine):
-                await revocation.look()
-            assert [each.is_set() for each in (out, late, kept, by_token)] == [True, True, False, False]
-            assert len(statements.matching("FROM tokens")) + len(statements.matching("FROM logins")) == 2
-            await revoke(sessions, viewer)
+    with ExitStack() as stack:
+        out, late, kept, by_token = (stack.enter_context(revocation.open(each)) for each in (*browsers, viewer))
+        async with sessions.begin() as session:
+            await logins.end(session, values[0], None)
+            await session.execute(
+                text("UPDATE logins SET expires_at = now() WHERE digest = :digest"), {"digest": browsers[1].login}
+            )
+        with statements.of(engine):
             await revocation.look()
-            assert kept.is_set()
-            assert by_token.is_set()
+        assert [each.is_set() for each in (out, late, kept, by_token)] == [True, True, False, False]
+        assert len(statements.matching("FROM tokens")) + len(statements.matching("FROM logins")) == 2
+        await revoke(sessions, viewer)
+        await revocation.look()
+        assert kept.is_set()
+        assert by_token.is_set()
