@@ -393,6 +393,16 @@ class World:
         assert payload["userErrors"] == [], payload
         return str(payload["simulation"]["id"])
 
+    async def fill(self, rows: int) -> None:
+        """Queue so many simulations by one statement: copies of one that went through the API."""
+        await self.simulation()
+        ((names,),) = await self.select(
+            "SELECT string_agg(quote_ident(column_name), ', ') FROM information_schema.columns "
+            "WHERE table_name = 'simulations' AND is_generated = 'NEVER' AND column_name NOT IN ('id', 'client_key')"
+        )
+        copies = f"SELECT {names} FROM simulations, generate_series(2, :rows)"
+        await self.select(f"INSERT INTO simulations ({names}) {copies}", rows=rows)
+
     async def attempt(self, simulation_id: str, machine_id: int | None = None, *, host: str = HOST) -> Supervisor:
         """Assign a queued simulation to a machine, and launch what will say hello."""
         if machine_id is None:
