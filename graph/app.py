@@ -88,6 +88,7 @@ def create_app(
             await stack.enter_async_context(revocation.running())
             await stack.enter_async_context(_beating(factory, lease))
             await stack.enter_async_context(watch_leases.running())
+            await stack.enter_async_context(metrics.watchdog.running())
             yield {
                 "engine": engine,
                 "sessions": factory,
