@@ -7,6 +7,7 @@
     python -m benchmarks.curve        a million points read back as a thousand, against reading the rows
     python -m benchmarks.memory       what subscribers cost in memory, those that wait and those that never read
     python -m benchmarks.overhead     what limits, prices and rights cost a small query, against the schema without them
+    python -m benchmarks.stall        what a small query waits beside requests and floods made to stall a process
     python -m benchmarks.peers        the same work done by an MLflow tracking server (`make bench-peers`)
 
 A benchmark prints a table and writes `benchmarks/results/NAME.json`, a list of {benchmark, case, value, unit, floor,

@@ -61,6 +61,7 @@ GOALS = (
     Goal("memory", "idle subscribers", r"[\d,]+ idle subscribers", at_most=1.5),
     Goal("memory", "readers that stall, slope", r".*never read.*slope.*", at_most=0.1),
     Goal("overhead", "small queries", r".*", at_most=1.3),
+    Goal("stall", "p99 of a small query in 100 ms", r"beside .*: p99", at_most=1),
     Goal("chart", "redraw of 100,000 points in a frame", r"100,000 points, median redraw in a frame", at_most=1),
     Goal("peers", "MLflow: ingest and reading back", r".*", at_least=20),
 )

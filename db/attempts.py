@@ -196,6 +196,11 @@ async def find_unwanted(session: AsyncSession) -> Sequence[Attempt]:
 # --- what supervisors say --------------------------------------------------------------------------------------
 
 
+async def has_token(session: AsyncSession, token_digest: bytes) -> bool:
+    """Whether this is the token of some attempt, ended ones included. What it may do is judged where it is used."""
+    return await session.scalar(select(Attempt.id).where(Attempt.token_digest == token_digest)) is not None
+
+
 # Fence, order, idempotency and heartbeat in one row lock. The simulation is only read: no lock, no wait.
 # `convergence.take_in` stores what it lets in with the same statement.
 ACCEPT = """

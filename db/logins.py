@@ -9,6 +9,7 @@ token, when its browser signs out, or after `LIFETIME`.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, func, or_, select
@@ -18,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import events
 from db.events import Actor
 from db.models import Login, Token
+from db.notifications import Channel, notify
 from db.tokens import digest_of, is_usable
 
 LIFETIME = timedelta(days=30)  # at most: a token may end before
@@ -56,12 +58,24 @@ async def find(session: AsyncSession, value: str) -> tuple[Token, datetime] | No
     return (found[0], found[1]) if found is not None else None
 
 
+async def usable(session: AsyncSession, digests: Collection[bytes]) -> frozenset[bytes]:
+    """Which of these logins, given by their digests, still let in: for what was opened with them and is open yet."""
+    return frozenset(
+        await session.scalars(
+            select(Login.digest)
+            .join(Token, Token.id == Login.token_id)
+            .where(Login.digest.in_(digests), Login.expires_at > func.now(), is_usable())
+        )
+    )
+
+
 async def end(session: AsyncSession, value: str, origin: str | None) -> None:
-    """Sign a browser out; one that is not signed in stays so."""
+    """Sign a browser out, and end what the login opened; one that is not signed in stays so."""
     token_id = await session.scalar(delete(Login).where(Login.digest == digest_of(value)).returning(Login.token_id))
     if token_id is not None:
         name = await session.scalar(select(Token.name).where(Token.id == token_id))
         await events.record(session, "SIGNED_OUT", Actor(name or "", origin), "Token", token_id)
+        await notify(session, Channel.TOKENS, str(token_id))
 
 
 async def _clear(session: AsyncSession, token_id: int) -> None:

@@ -5,7 +5,7 @@ Channels and payloads:
     simulations   "ID"           a simulation's state, reason or intent changed (sent inside the transaction)
     machines      "ID"           a machine changed (likewise)
     convergence   "ID,ID,..."    simulations with new batches, collected over some milliseconds; "*": look at all
-    tokens        "ID"           a token was revoked: what it opened must end
+    tokens        "ID"           a token was revoked, or a browser with it signed out: what that opened must end
 
 Everything works, only slower, when none arrives: listeners also look by timer.
 """

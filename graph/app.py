@@ -95,6 +95,7 @@ def create_app(
             await stack.enter_async_context(live.running())
             await stack.enter_async_context(revocation.running())
             await stack.enter_async_context(_beating(factory, lease))
+            await stack.enter_async_context(metrics.watchdog.running())
             yield {
                 "engine": engine,
                 "sessions": factory,

@@ -1,8 +1,9 @@
-"""What is held open in this process with a token, and how it learns that the token lets in no more.
+"""What is held open in this process with a token or a browser's login, and ended when that lets in no more.
 
-A request asks once; a socket or a stream stays for hours. So each leaves its token here while it is open, and one task
-asks the database for all of them at once: when a revocation is told, and every few seconds, which is how an expiry,
-and a revocation that was not heard, are found. While the database is away nothing is ended: nothing is read either.
+A request asks once; a socket or a stream stays for hours. So each leaves its token, or the login of its cookie, here
+while it is open, and one task asks the database for all of them at once: when a revocation or a sign-out is notified
+(`Channel.TOKENS`), and every few seconds, which is how an expiry and a lost notification are found. While the database
+is away nothing is ended: nothing is read either.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import structlog
 
-from db import tokens
+from db import logins, tokens
 from db.connection import Sessions
 from db.errors import DatabaseUnavailable
 from graph.auth.viewer import Viewer
@@ -23,10 +25,12 @@ log = structlog.get_logger()
 
 LOOK_AGAIN_SECONDS = 5.0
 
+_Key: TypeAlias = tuple[int, bytes | None]  # a token's id, and the digest of the login if it came by a cookie
+
 
 @dataclass(slots=True)
 class _OpenToken:
-    """One token, and how many hold something open with it."""
+    """One token or login, and how many hold something open with it."""
 
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     holders: int = 0
@@ -37,7 +41,7 @@ class TokenRevocation:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._open: dict[int, _OpenToken] = {}
+        self._open: dict[_Key, _OpenToken] = {}
         self._look = asyncio.Event()
 
     @asynccontextmanager
@@ -64,28 +68,39 @@ class TokenRevocation:
         if viewer.token_id is None:
             yield asyncio.Event()
             return
-        held = self._open.setdefault(viewer.token_id, _OpenToken())
+        key = (viewer.token_id, viewer.login)
+        held = self._open.setdefault(key, _OpenToken())
         held.holders += 1
         self._look.set()  # between the look that let them in and this one the token may have ended
         try:
             yield held.ended
         finally:
             held.holders -= 1
-            if not held.holders and self._open.get(viewer.token_id) is held:
-                del self._open[viewer.token_id]
+            if not held.holders and self._open.get(key) is held:
+                del self._open[key]
 
     async def look(self) -> None:
-        """Ask once, for all, which tokens let in yet; tell the holders of the others."""
+        """Ask once, for all, which tokens and logins let in yet; end what is held open with the others."""
         asked = dict(self._open)
+        by_token = {token_id for token_id, login in asked if login is None}
+        by_login = {login for _, login in asked if login is not None}
+        usable: frozenset[int] = frozenset()
+        signed_in: frozenset[bytes] = frozenset()
         if not asked:
             return
         async with self._sessions() as session:
-            usable = await tokens.usable(session, asked.keys())
-        for token_id in asked.keys() - usable:
-            asked[token_id].ended.set()
-            if self._open.get(token_id) is asked[token_id]:
-                del self._open[token_id]
-            log.info("token_ended", token_id=token_id, holders=asked[token_id].holders)
+            if by_token:
+                usable = await tokens.usable(session, by_token)
+            if by_login:
+                signed_in = await logins.usable(session, by_login)
+        for key, held in asked.items():
+            token_id, login = key
+            if (token_id in usable) if login is None else (login in signed_in):
+                continue
+            held.ended.set()
+            if self._open.get(key) is held:
+                del self._open[key]
+            log.info("token_ended" if login is None else "login_ended", token_id=token_id, holders=held.holders)
 
     async def _watch(self) -> None:
         while True:

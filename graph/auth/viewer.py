@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from db import logins, tokens
+from db import attempts, logins, tokens
 from db.connection import Sessions
 from db.models import Token
 from db.projects import Scope
@@ -27,6 +27,7 @@ class Viewer:
     projects: Scope = None
     token_id: int | None = None
     expires_at: datetime | None = None
+    login: bytes | None = None  # the digest of a browser's login (db/logins.py), which may end before its token
 
     @classmethod
     def of(cls, token: Token) -> Viewer:
@@ -34,22 +35,25 @@ class Viewer:
         return cls(token.name, token.role, scope, token.id, token.expires_at)
 
 
+NO_TOKEN_OF_OURS = "This is neither an API token, which begins with sim_, nor the token of an attempt."
 NOBODY: Scope = frozenset()
 LOOPBACK = Viewer("anonymous", Role.ADMIN)  # without login, on this host
 STRANGER = Viewer("anonymous", None, NOBODY)  # without login, from elsewhere
-SUPERVISOR = Viewer("supervisor", None, NOBODY)  # with what may be an attempt's token
+SUPERVISOR = Viewer("supervisor", None, NOBODY)  # with the token of some attempt
 
 
 async def recognise(sessions: Sessions, bearer: str | None, *, trusted: bool) -> Viewer:
-    """Say who sends this bearer, and note that a token is used. trusted: who sends none is on this host.
+    """Find the viewer of this bearer, and note that its token is used. trusted: on this host, where none is needed.
 
-    Raises `Unauthenticated` for a token that lets nobody in, on this host too: whoever sends one means it.
+    Raises `Unauthenticated` for a token that is unknown, expired or revoked, on this host too.
     """
     if not bearer:
         return LOOPBACK if trusted else STRANGER
-    if not bearer.startswith(tokens.PREFIX):
-        return SUPERVISOR
     async with sessions() as session, session.begin():
+        if not bearer.startswith(tokens.PREFIX):
+            if await attempts.has_token(session, tokens.digest_of(bearer)):
+                return SUPERVISOR
+            raise Unauthenticated(NO_TOKEN_OF_OURS)
         token = await tokens.find(session, bearer)
         if token is None:
             raise Unauthenticated("This token is unknown, expired or revoked.")
@@ -67,4 +71,4 @@ async def recognise_browser(sessions: Sessions, login: str) -> Viewer:
         token, expires_at = found
         if tokens.is_due(token):
             await tokens.touch(session, token.id)
-        return replace(Viewer.of(token), expires_at=expires_at)
+        return replace(Viewer.of(token), expires_at=expires_at, login=tokens.digest_of(login))

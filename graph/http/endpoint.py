@@ -32,7 +32,7 @@ from graph.auth.rate_limit import RateLimit
 from graph.auth.viewer import STRANGER
 from graph.context import Context
 from graph.errors import RETRY_AFTER_SECONDS, nothing_was_done
-from graph.http import protocol, sse
+from graph.http import origin_check, protocol, sse
 from graph.http.dashboard_files import DashboardFiles
 from graph.http.protocol import Accept, EarlyRefusal, Refusal
 from graph.http.websocket import Handler
@@ -134,6 +134,8 @@ class Endpoint(GraphQL[Context, None]):
             )
         if accept.names_events and request.headers.get("last-event-id") == sse.END:
             return Response(status_code=HTTPStatus.NO_CONTENT, headers=protocol.NEVER_STORED)
+        if origin_check.started_elsewhere(request):
+            raise EarlyRefusal(HTTPStatus.FORBIDDEN, "A link on another site's page can't start an operation.")
 
         deadline = asyncio.get_running_loop().time() + REQUEST_SECONDS
         no_result = Refusal(
@@ -184,6 +186,12 @@ class Endpoint(GraphQL[Context, None]):
                 HTTPStatus.NOT_ACCEPTABLE,
                 f"A subscription is a stream: send `Accept: {protocol.EVENTS}`, or subscribe over a WebSocket at this "
                 f"address ({GRAPHQL_TRANSPORT_WS_PROTOCOL}).",
+            )
+        if origin_check.opens_an_address(request):
+            raise Refusal(
+                HTTPStatus.FORBIDDEN,
+                "A subscription is not started by opening its address, which may be somebody else's link: use "
+                "EventSource or fetch on a page of this service, a program, or the explorer at this address.",
             )
         if operation.size_bytes > protocol.MOST_STREAM_BYTES:
             raise Refusal(

@@ -5,7 +5,9 @@ On the loopback address no login is needed, so a browser on this host must not b
     DNS rebinding        a name of theirs that leads here: only names that are ours are answered, others get 421
     cross-site requests  browsers send Origin with all that may change something: only our own, or a listed one, may
     sockets              the same before the handshake, for browsers ask nobody before they open one (403)
-    images, scripts      carry no Origin: Sec-Fetch-Site tells; only following a link to a page is let through
+    images, scripts      carry no Origin but Sec-Fetch-Site: only a link is followed, and only to a page
+    links                a navigation from another origin gets pages and starts no operation (`started_elsewhere`, asked
+                         by http/endpoint.py): a link to a subscription would watch, and so start, attended simulations
 
 The Host may name any port: tunnels and containers are reached at others than we listen on. Programs send no Origin and
 are not concerned. `/healthz` and `/readyz` are answered whatever the Host is, for orchestrators ask by address; they
@@ -26,6 +28,7 @@ from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -40,7 +43,8 @@ HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
 ORIGIN = re.compile(r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
 PORTS = {"http": 80, "https": 443}
 PREFLIGHT_SECONDS = 600  # how long a browser remembers that an origin may
-ASKED = (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest")
+ASKED = (b"host", b"origin", b"sec-fetch-mode", b"sec-fetch-dest")
+OWN_SITES = frozenset({"same-origin", "none"})  # none: no page asked, but the user: a typed address, a bookmark
 FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip")
 
 Place: TypeAlias = tuple[str, str, int]  # scheme, host, port: what browsers call an origin
@@ -97,6 +101,21 @@ class OriginCheck:
         )
 
 
+def started_elsewhere(connection: HTTPConnection) -> bool:
+    """True if a page of another origin started this request; a listed one, which sends its Origin, is judged by that.
+
+    Programs and older browsers send no Sec-Fetch-Site. same-site is another origin: another port of this host.
+    """
+    sites = connection.headers.getlist("sec-fetch-site")
+    return "origin" not in connection.headers and not OWN_SITES.issuperset(sites)
+
+
+def opens_an_address(connection: HTTPConnection) -> bool:
+    """True for a navigation that none of our pages began: programs outside the browser, mail say, open links so."""
+    headers = connection.headers
+    return headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-site") != "same-origin"
+
+
 class Hosts:
     """The names that this service is called by."""
 
@@ -135,7 +154,7 @@ def _of_a_proxy(found: dict[bytes, list[bytes]]) -> Refusal | None:
 
 def _of_site(scope: Scope, found: dict[bytes, list[bytes]]) -> Refusal | None:
     """Refuse what another site's page loads without an Origin, unless somebody follows a link."""
-    if b"origin" in found or not {b"cross-site", b"same-site"}.intersection(found.get(b"sec-fetch-site", ())):
+    if not started_elsewhere(HTTPConnection(scope)):
         return None
     follows = found.get(b"sec-fetch-mode") == [b"navigate"] and found.get(b"sec-fetch-dest") == [b"document"]
     if follows and scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):

@@ -3,9 +3,9 @@
     POST {"token": "sim_..."}    200 {"name", "role", "expiresAt"} and the cookie; 401, or 429 after too many failures
 
 What a cookie may be used from is judged by its Origin (http/origin_check.py) and by the browser (SameSite=Strict);
-the body must be JSON, which no form of another page can send. Signing out ends the cookie wherever it was copied to.
-What the browser has open it closes itself; revoking the token ends that too. Fails with a status and a sentence, as
-`/graphql`.
+the body must be JSON, which no form of another page can send. Signing out ends the cookie wherever it was copied to,
+and what was opened with it, sockets and streams, in every graph process (auth/token_revocation.py). Fails with a status
+and a sentence, as `/graphql`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from db import logins, tokens
 from db.connection import Sessions
 from db.errors import DatabaseUnavailable
 from graph.auth import cookie
-from graph.auth.authenticate import NO_API_TOKEN, Authenticator, NotAdmitted, unauthorised
-from graph.auth.viewer import SUPERVISOR, Viewer
+from graph.auth.authenticate import Authenticator, NotAdmitted, unauthorised
+from graph.auth.token_revocation import TokenRevocation
+from graph.auth.viewer import Viewer
 from graph.errors import RETRY_AFTER_SECONDS
 from graph.http import protocol
 from graph.http.protocol import EarlyRefusal, Refusal
@@ -81,9 +82,7 @@ class SessionEndpoint:
         if not isinstance(token, str) or not token.strip():
             raise Refusal(HTTPStatus.BAD_REQUEST, 'The body is a JSON object with the token: {"token": "sim_..."}.')
         sessions: Sessions = request.state.sessions
-        viewer = await self._authenticator.recognise(sessions, request, bearer=token.strip())
-        if viewer is SUPERVISOR:
-            raise unauthorised(NO_API_TOKEN)
+        await self._authenticator.recognise(sessions, request, bearer=token.strip())
         async with sessions() as session, session.begin():
             row = await tokens.find(session, token.strip())
             if row is None:
@@ -102,6 +101,8 @@ class SessionEndpoint:
             sessions: Sessions = request.state.sessions
             async with sessions() as session, session.begin():
                 await logins.end(session, value, request.client.host if request.client else None)
+            revocation: TokenRevocation = request.state.revocation
+            revocation.stir()  # here at once, elsewhere when it is notified
         return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Set-Cookie": cookie.end(request)})
 
     async def _who(self, request: Request) -> Response:

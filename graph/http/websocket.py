@@ -33,7 +33,7 @@ from graph.auth.token_revocation import TokenRevocation
 from graph.context import Context
 from graph.errors import nothing_was_done
 from graph.live.shared_execution import Encoded, Feed, dumps, wanted_feed
-from graph.wire.websocket import WRITE
+from graph.wire.websocket import ADMIT, WRITE
 
 log = structlog.get_logger()
 
@@ -41,6 +41,8 @@ INIT_SECONDS = 5.0  # from the handshake to connection_init
 SILENT_PINGS = 3  # unanswered, after which a peer counts as gone
 OPERATIONS_PER_SOCKET = 100  # at once
 FORBIDDEN = 4403  # connection_init was refused; and here: what it let in is let in no more
+TOKEN_ENDED = "The token was revoked or has expired."
+LOGIN_ENDED = "This browser signed out, or its token was revoked or has expired."
 TRY_AGAIN_LATER = 1013
 HELD_BYTES_PER_SOCKET = 262_144  # of the messages of operations that run: each is kept until its operation has ended
 LONGEST_ID = 256  # characters: it comes back with every event
@@ -91,6 +93,7 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
         await super().handle_connection_init(message)
         if self.connection_acknowledged and self._ping_timer is None:
             self.connection_init_timeout_task = None  # it is over; kept, it would keep the frames it was cancelled in
+            self._socket.scope["extensions"][ADMIT]()
             self._expect()
             if self.context.viewer.token_id is not None:
                 self._revocation_task = asyncio.create_task(self._stay(), name="revocation")
@@ -108,11 +111,12 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
         return True
 
     async def _stay(self) -> None:
-        """Hold the socket open for its viewer; close it when their token lets in no more."""
+        """Hold the socket open for its viewer; close it when their token or login lets in no more."""
         revocation: TokenRevocation = self._socket.state.revocation
         with revocation.open(self.context.viewer) as ended:
             await ended.wait()
-        await self.websocket.close(FORBIDDEN, "The token was revoked or has expired.")
+        by_login = self.context.viewer.login is not None
+        await self.websocket.close(FORBIDDEN, LOGIN_ENDED if by_login else TOKEN_ENDED)
 
     async def handle_subscribe(self, message: Any) -> None:
         """Start an operation; one too many, or too much, is refused, and the others go on."""

@@ -4,7 +4,8 @@ It sits below the resolvers, which stay generators of events. An event that may 
 `memo`; the first subscriber to have it executed leaves the result there, encoded, for the others. The key holds
 everything that the result depends on: the selection, the variables it uses, and the viewer's rights.
 
-Also here: lists of plain numbers are completed as they are, without a visit to each item.
+Also here: lists of plain numbers and of plain strings are completed as they are, without a visit to each item, and long
+lists of objects and fields that wait let the event loop turn in between (live/turns.py).
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ import orjson
 from graphql import (
     ExecutionResult,
     GraphQLFloat,
+    GraphQLID,
     GraphQLInt,
     GraphQLList,
     GraphQLNonNull,
     GraphQLResolveInfo,
     GraphQLResolveInfoHelpers,
+    GraphQLString,
     Visitor,
+    is_composite_type,
     print_ast,
     visit,
 )
@@ -34,10 +38,14 @@ from graphql.language import FieldNode, Node, VariableNode
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from db.errors import DatabaseUnavailable
+from graph.live.turns import turns
 
 Event = TypeVar("Event")
+Value = TypeVar("Value")
 
 NUMBERS = frozenset({GraphQLFloat.name, GraphQLInt.name, "Step"})
+STRINGS = frozenset({GraphQLString.name, GraphQLID.name})
+LONG_LIST = 25  # items; a shorter one is completed at a stretch
 
 
 class Encoded(dict[str, Any]):
@@ -225,6 +233,26 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
             result = await result if self.is_awaitable(result) else result
         return result
 
+    def execute_fields(
+        self, parent_type: Any, source_value: Any, path: Any, grouped_field_set: Any, position_context: Any
+    ) -> Any:
+        turns.spend(len(grouped_field_set))
+        return super().execute_fields(parent_type, source_value, path, grouped_field_set, position_context)
+
+    async def complete_awaitable_value(
+        self,
+        return_type: Any,
+        field_details_list: Any,
+        info: GraphQLResolveInfo[Any],
+        path: Any,
+        result: Any,
+        position_context: Any,
+    ) -> Any:
+        """Complete what a resolver waits for, and leave the rest of the turn to others where it is used up."""
+        return await super().complete_awaitable_value(
+            return_type, field_details_list, info, path, _paced(result), position_context
+        )
+
     def complete_list_value(
         self,
         return_type: GraphQLList[Any],
@@ -234,10 +262,21 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
         result: Any,
         position_context: Any,
     ) -> Any:
-        """Take a list of plain numbers as it is: their serialisation would only return them, one by one."""
+        """Complete a list.
+
+        One of plain numbers or strings is taken as it is: their serialisation would only return them, one by one. A
+        long one of objects is completed in pieces; not in an event that is shared, which is small and encoded at once.
+        """
         item = return_type.of_type
         nullable = not isinstance(item, GraphQLNonNull)
         scalar = item if nullable else item.of_type
+        is_shared = getattr(self.root_value, "memo", None) is not None
+        if type(result) is list and len(result) > LONG_LIST and is_composite_type(scalar) and not is_shared:
+            return self.complete_async_iterator_value(
+                item, field_details_list, info, path, _in_pieces(result), position_context
+            )
+        if type(result) is list and getattr(scalar, "name", None) in STRINGS and set(map(type, result)) <= {str}:
+            return result
         if type(result) is list and getattr(scalar, "name", None) in NUMBERS:
             kinds, numbers = set(map(type, result)), result
             if nullable and NoneType in kinds:
@@ -266,6 +305,23 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
             tuple((name, repr(coerced.get(name))) for name in sorted(names)),
             getattr(self.context_value, "rights", None),
         )
+
+
+async def _paced(result: Awaitable[Value]) -> Value:
+    if turns.is_over:
+        await turns.pause()
+    turns.spend(1)
+    value = await result
+    if turns.is_over:
+        await turns.pause()
+    return value
+
+
+async def _in_pieces(items: list[Value]) -> AsyncGenerator[Value, None]:
+    for each in items:
+        if turns.is_over:
+            await turns.pause()
+        yield each
 
 
 def _weakly(method: Callable[[Sequence[Any]], Any]) -> Callable[[Sequence[Any]], Any]:

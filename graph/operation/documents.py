@@ -17,23 +17,52 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphql import DocumentNode, GraphQLError, GraphQLSchema, OperationType, validate
-from graphql.validation import specified_rules
+from graphql import (
+    DocumentNode,
+    GraphQLError,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    OperationType,
+    ValidationContext,
+    validate,
+)
+from graphql.validation import OverlappingFieldsCanBeMergedRule, specified_rules
+from graphql.validation.validate import ValidationAbortedError
 from strawberry.extensions import SchemaExtension
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
-from graph.errors import Hidden, SafeError, TooCostly
+from graph.errors import Hidden, SafeError, TooCostly, TooLarge
 from graph.operation.complexity import Price, prices
 from graph.operation.introspection import introspects, may_introspect
 from graph.operation.limits import Limits, breaches
+from graph.operation.values import Kinds, kinds_of, too_many
 
 CACHED_DOCUMENTS = 512  # different texts; a dashboard and its programs have some dozens
 CACHED_TOKENS = 60_000  # of all of them, about 35 MB: a token takes up to 600 bytes with its node
 MOST_TOKENS = 1_000  # of a document that is kept
 CHARACTERS_PER_TOKEN = 16  # a long string or comment weighs as much as so many tokens
 MOST_ERRORS = 20  # of one document; then its validation ends
-RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)  # as Strawberry has them
+MOST_COMPARISONS = 5_000  # 10 ms; documents of the pages and the command line need 14 at most
+TOO_MANY_COMPARISONS = "An operation selects the same fields too often: name each once, or use fewer fragments."
+
+
+class FewComparisons(OverlappingFieldsCanBeMergedRule):
+    """Whether fields of one name can be merged, given up sooner: it compares them in pairs, in fragments and below.
+
+    graphql-core ends it after half a million steps, which take a second; 4.7 kB of nested fields have room for that.
+    """
+
+    def __init__(self, context: ValidationContext) -> None:
+        super().__init__(context)
+        self.rule_context.remaining_complexity_budget = MOST_COMPARISONS
+
+
+RULES = (  # as Strawberry has them, but one
+    *(FewComparisons if rule is OverlappingFieldsCanBeMergedRule else rule for rule in specified_rules),
+    MaybeNullValidationRule,
+    OneOfInputValidationRule,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +72,7 @@ class Judged:
     document: DocumentNode
     introspects: bool
     prices: Mapping[str | None, Price]
+    variables: Mapping[str | None, Kinds]  # the types of each operation's
 
 
 class Documents:
@@ -119,16 +149,15 @@ class Judgement(SchemaExtension):
         judged = self._judged
         if judged is None:
             schema: GraphQLSchema = operation.schema._schema
-            errors = breaches(document, limits) or validate(
-                schema, document, RULES, MOST_ERRORS, hide_suggestions=not open_to_viewer
-            )
+            errors = breaches(document, limits) or _mistakes(schema, document, hide_suggestions=not open_to_viewer)
             if errors:
                 return errors
-            judged = Judged(document, introspects(document), prices(schema, document))
+            judged = Judged(document, introspects(document), prices(schema, document), _variables(schema, document))
             self._documents.keep(operation.query, judged)
         if judged.introspects and not open_to_viewer:
             return [Hidden("The schema is shown to those who are logged in.")]
-        return self._costs_too_much(judged)
+        too_long = too_many(judged.variables.get(operation.operation_name) or {}, operation.variables)
+        return [too_long] if too_long is not None else self._costs_too_much(judged)
 
     def _costs_too_much(self, judged: Judged) -> Sequence[SafeError]:
         operation, limits = self.execution_context, self._documents.limits
@@ -137,3 +166,21 @@ class Judgement(SchemaExtension):
         if self._cost is not None and self._cost > limits.cost:
             return [TooCostly(self._cost, limits.cost)]
         return []
+
+
+def _mistakes(schema: GraphQLSchema, document: DocumentNode, *, hide_suggestions: bool) -> Sequence[GraphQLError]:
+    errors = validate(schema, document, RULES, MOST_ERRORS, hide_suggestions=hide_suggestions)
+    return [
+        TooLarge(TOO_MANY_COMPARISONS)
+        if isinstance(error, ValidationAbortedError) and error.message == "Validation aborted."
+        else error
+        for error in errors
+    ]
+
+
+def _variables(schema: GraphQLSchema, document: DocumentNode) -> Mapping[str | None, Kinds]:
+    return {
+        node.name.value if node.name else None: kinds_of(schema, node)
+        for node in document.definitions
+        if isinstance(node, OperationDefinitionNode)
+    }

@@ -76,6 +76,8 @@ def _one_line(text: str) -> str:
 
 def _storable(value: dict[str, Any]) -> dict[str, Any]:
     """JSON as Postgres can keep it and an answer can hold it: of bounded size and depth, without NUL."""
+    if _has_more(value, MAX_JSON_BYTES // 2):  # each takes two bytes and more
+        raise ValueError(f"has more values than fit into {MAX_JSON_BYTES} bytes as JSON")
     if _is_deeper(value, MAX_JSON_DEPTH):
         raise ValueError(f"has more than {MAX_JSON_DEPTH} levels")
     try:
@@ -91,6 +93,19 @@ def _storable(value: dict[str, Any]) -> dict[str, Any]:
     if b"\\u0000" in encoded:
         raise ValueError("must not contain NUL characters")
     return value
+
+
+def _has_more(value: object, most: int) -> bool:
+    """Whether objects and lists hold more values than so many, all together; looks no further than that."""
+    found, waiting = 0, [value]
+    while waiting:
+        inside = waiting.pop()
+        if isinstance(inside, dict | list):
+            found += len(inside)
+            if found > most:
+                return True
+            waiting.extend(inside.values() if isinstance(inside, dict) else inside)
+    return False
 
 
 def _is_deeper(value: object, levels: int) -> bool:

@@ -4,7 +4,9 @@ uvicorn waits for the head of a request as long as it takes, keeps as much of it
 whoever does not read an answer. Here
 
 - a head, be it the first or a later one, has `HEAD_SECONDS` from the first byte on (the first: from the connection on),
-- all that is not body (head, chunk sizes, trailers) has at most `MAX_HEAD_BYTES` in a request,
+- all that is not body (head, chunk sizes, trailers) has at most `MAX_HEAD_BYTES` in a request, and a head at most
+  `MOST_HEADERS`; what arrives is parsed in pieces, so that this is known before 256 KiB of chunks of a byte each, which
+  take a tenth of a second, have been parsed,
 - a request that asks to go on in another protocol than WebSockets, or has a body, is answered as any other (RFC 9110,
   7.8): uvicorn would take its body, or whatever comes next, for one more request,
 - connections that have not sent one request yet are few: beyond `MOST_NEWCOMERS` the one that waits longest is closed,
@@ -34,6 +36,8 @@ log = structlog.get_logger()
 
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 65_536  # a query by GET is in it
+MOST_HEADERS = 256  # browsers and proxies send some dozens; each is looked at by some layers
+PIECE_BYTES = 16_384  # parsed between two looks at the sums
 LINE_BYTES = 4  # ": " and the end of the line
 MOST_NEWCOMERS = 512  # of a process; whoever means to ask sends a head within milliseconds
 MOST_PIPELINED = 64  # requests of a connection that wait for one before them; browsers send none so
@@ -117,24 +121,32 @@ class HttpWire(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        self._is_between = False
-        self._overhead_bytes += len(data)
-        try:
-            self._feed(data)
-        except httptools.HttpParserError:
-            too_large = self._head_bytes > MAX_HEAD_BYTES
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST)
-        if self._is_upgraded or self.transport.is_closing():
-            return
-        if self._overhead_bytes > MAX_HEAD_BYTES:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        elif self._is_idle and self._is_between:  # the rest of a body that was answered before it came
+        for begin in range(0, len(data), PIECE_BYTES):
+            self._take(data[begin : begin + PIECE_BYTES])
+            if self._is_upgraded or self.transport.is_closing():
+                return
+        if self._is_idle and self._is_between:  # the rest of a body that was answered before it came
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
         elif self._is_idle and self._head_timer is None:  # no whole head yet, or more of a body that nobody wants
             self._expect_head()
+
+    def _take(self, piece: bytes) -> None:
+        self._is_between = False
+        self._overhead_bytes += len(piece)
+        try:
+            self._feed(piece)
+        except httptools.HttpParserError:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if self._is_too_large else HTTPStatus.BAD_REQUEST)
+            return
+        if self._overhead_bytes > MAX_HEAD_BYTES and not self._is_upgraded:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    @property
+    def _is_too_large(self) -> bool:
+        return self._head_bytes > MAX_HEAD_BYTES or len(self.headers or ()) > MOST_HEADERS
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -175,7 +187,7 @@ class HttpWire(HttpToolsProtocol):
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
-        if self._head_bytes > MAX_HEAD_BYTES:
+        if self._is_too_large:
             raise ValueError("a head that is too large")  # to the parser, which ends for it
 
     def on_headers_complete(self) -> None:

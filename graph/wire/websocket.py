@@ -1,10 +1,16 @@
-"""One WebSocket connection as bytes: uvicorn's protocol, made to let go of peers that don't take what they are sent.
+"""One WebSocket connection as bytes: uvicorn's protocol, with an end for peers that don't read or that send floods.
 
 uvicorn makes whoever sends wait while more than its high-water mark (64 KiB) waits to be taken by the kernel, so that a
 reader that stalls costs one message, not a backlog. But it waits for ever, and it closes a connection only once that
 backlog has been taken. Here a peer that has taken nothing for `stall_seconds` is closed with 1013 (its client may
 resume by its cursor), and whatever the reason for an end, a connection that can't be closed in peace is cut off. Also
 here: what would let a stranger grow this process' memory or fill its log below GraphQL.
+
+What arrives is parsed in pieces, at most some `FRAMES_PER_TURN` frames in a turn of the event loop and no further than
+a message that waits for the application: a read of 256 KiB holds 40,000 empty frames, or 12,000 pongs of the
+subprotocol, each of which is a visit of some layers. Frames of all kinds, fragments and control frames too, are counted
+(`FrameBudget`): few until the application admits the peer, which an extension is for, then so many a second. One too
+many closes the connection with 1008, and nothing of what follows is parsed.
 
 What many subscribers are told at once goes past the layers in between, each of which would encode and copy it anew
 for every one of them: `write` takes it as bytes, if they can be sent now. An application finds it among its ASGI
@@ -33,6 +39,12 @@ from websockets.protocol import State
 log = structlog.get_logger()
 
 WRITE = "simulations.write"  # the extension: (*parts: bytes) -> whether they were sent, as one text message
+ADMIT = "simulations.admit"  # the extension: () -> None; the peer is known: from now on it may send more frames
+FRAMES_BEFORE = 32  # until then; a client needs the handshake, connection_init and, at most, a ping
+FRAMES_PER_SECOND = 1_000  # of an admitted peer: a frame that says nothing takes 6 us, a message 30 and more
+FRAMES_AT_ONCE = 2_000  # saved up in quiet times: a message of a megabyte in pieces of a kilobyte, 100 operations
+FRAMES_PER_TURN = 64
+PIECE_BYTES = 1_024  # parsed at once: at most 170 frames more
 FAREWELL_SECONDS = 5.0  # for the rest of what was sent, and the peer's own close frame, before it is cut off
 FINAL_TEXT = 0x81
 UNREADABLE = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -42,6 +54,29 @@ LAST_FAREWELL_SECONDS = 1.0  # the same when the process ends
 def wires(stall_seconds: float) -> Callable[..., asyncio.Protocol]:
     """What makes a `Wire` for each connection, for `uvicorn.Config(ws=...)`."""
     return partial(Wire, stall_seconds=stall_seconds)
+
+
+class FrameBudget:
+    """How many frames a peer may send: a fixed number until it is admitted, then a token bucket."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._left: float = FRAMES_BEFORE
+        self._filled_at: float | None = None  # None: not admitted
+
+    def admit(self) -> None:
+        """Begin to count by the second; again changes nothing."""
+        if self._filled_at is None:
+            self._left, self._filled_at = FRAMES_AT_ONCE, self._clock()
+
+    def spend(self, frames: int) -> bool:
+        """Count them; False if they are too many."""
+        if self._filled_at is not None:
+            now = self._clock()
+            self._left = min(FRAMES_AT_ONCE, self._left + (now - self._filled_at) * FRAMES_PER_SECOND)
+            self._filled_at = now
+        self._left -= frames
+        return self._left >= 0
 
 
 class Wire(WebSocketsSansIOProtocol):
@@ -56,6 +91,8 @@ class Wire(WebSocketsSansIOProtocol):
         *,
         stall_seconds: float,
     ) -> None:
+        self._unparsed = bytearray()  # before uvicorn's: it sets `read_paused`
+        self._next_turn: asyncio.Handle | None = None  # in which the rest is parsed
         super().__init__(config, server_state, app_state, _loop)
         self.close_timeout = FAREWELL_SECONDS
         self.writable = _Writable()
@@ -64,6 +101,9 @@ class Wire(WebSocketsSansIOProtocol):
         self._unsent_bytes = 0
         self._stall_timer: asyncio.TimerHandle | None = None
         self._farewell_timer: asyncio.TimerHandle | None = None
+        self._budget = FrameBudget(self.loop.time)
+        self._frames_in_turn = 0
+        self._is_flooded = False
 
     # --- a message that is encoded already ------------------------------------------------------------------------
 
@@ -108,11 +148,15 @@ class Wire(WebSocketsSansIOProtocol):
             self.conn.send_close(
                 CloseCode.TRY_AGAIN_LATER, f"Nothing was read for {self._stall_seconds:g} s. Resume by the cursor."
             )
-            self.transport.write(b"".join(self.conn.data_to_send()))
+        self._dismiss(CloseCode.TRY_AGAIN_LATER)
+
+    def _dismiss(self, code: CloseCode) -> None:
+        """Send what the library has to say last, and end the connection for the application."""
+        self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
-        self.disconnected = True  # whoever waits to send hears of it
+        self.disconnected = True  # a sender that waits is woken, and finds it closed
         self.writable.set()
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.TRY_AGAIN_LATER})
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code})
         if self.read_paused:  # for the peer's close frame
             self.read_paused = False
             self.transport.resume_reading()
@@ -123,6 +167,7 @@ class Wire(WebSocketsSansIOProtocol):
 
     async def run_asgi(self) -> None:
         self.scope["extensions"][WRITE] = self.write  # type: ignore[assignment]  # ASGI allows own ones
+        self.scope["extensions"][ADMIT] = self._budget.admit  # type: ignore[assignment]  # as above
         await super().run_asgi()
         self._part(FAREWELL_SECONDS)
 
@@ -138,6 +183,8 @@ class Wire(WebSocketsSansIOProtocol):
         self._unwatch()
         if self._farewell_timer is not None:
             self._farewell_timer.cancel()
+        if self._next_turn is not None:
+            self._next_turn.cancel()
         super().connection_lost(exc)
 
     def _part(self, seconds: float) -> None:
@@ -153,11 +200,74 @@ class Wire(WebSocketsSansIOProtocol):
     # --- what a stranger may send ------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Take what came; a handshake that the library can't read ends here, or nobody would ever hear of it again."""
-        super().data_received(data)
+        """Take what arrived, and parse as much of it as may be in this turn of the event loop."""
+        if self._is_flooded:
+            return
+        self._unparsed += data
+        if self._next_turn is None and not self.read_paused:
+            self._parse()
+        elif not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    @property
+    def read_paused(self) -> bool:
+        """Whether a message waits for the application: nothing behind it is parsed until it has been taken."""
+        return self._is_read_paused
+
+    @read_paused.setter
+    def read_paused(self, is_paused: bool) -> None:
+        self._is_read_paused = is_paused
+        if not is_paused and self._unparsed and self._next_turn is None:
+            self._next_turn = self.loop.call_soon(self._parse)
+
+    def _parse(self) -> None:
+        self._next_turn = None
+        self._frames_in_turn = 0
+        while self._may_parse():
+            piece = bytes(self._unparsed[:PIECE_BYTES])
+            del self._unparsed[:PIECE_BYTES]
+            self._take(piece)
+        if self.transport.is_closing():
+            self._unparsed.clear()
+        elif self.read_paused:
+            self.transport.pause_reading()
+        elif self._unparsed:
+            self.transport.pause_reading()
+            self._next_turn = self.loop.call_soon(self._parse)
+        else:
+            self.transport.resume_reading()
+
+    def _may_parse(self) -> bool:
+        is_open = not self.read_paused and not self.transport.is_closing()
+        return is_open and bool(self._unparsed) and self._frames_in_turn < FRAMES_PER_TURN
+
+    def _take(self, piece: bytes) -> None:
+        """Parse a piece; a handshake that the library can't read ends here: no later event would report it."""
+        super().data_received(piece)
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
             self.transport.write(UNREADABLE)
             self.transport.close()
+
+    def handle_events(self) -> None:
+        frames = len(self.conn.events)
+        self._frames_in_turn += frames
+        if self._budget.spend(frames):
+            super().handle_events()
+        else:
+            self._refuse_flood()
+
+    def _refuse_flood(self) -> None:
+        log.info("socket_flooded", client=self.client)
+        self._is_flooded = True
+        self._unparsed.clear()
+        self.conn.events_received()
+        self.conn.data_to_send()  # pongs
+        if self.conn.state is not State.OPEN:
+            self.transport.abort()
+            return
+        self.conn.fail(CloseCode.POLICY_VIOLATION, "Too many frames.")
+        self._dismiss(CloseCode.POLICY_VIOLATION)
+        self.transport.write_eof()  # else the peer, whose close frame is not parsed either, would wait for our end
 
     def handle_ping(self) -> None:
         """Answer, unless earlier answers are not being read (RFC 6455, 5.5.3, allows to skip some)."""

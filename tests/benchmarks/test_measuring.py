@@ -56,6 +56,7 @@ def test_what_was_not_measured_is_not_called_missed() -> None:
         ("memory", "1,000 idle subscribers"),
         ("memory", "20 that never read, 1,000,000 points: slope, against queues"),
         ("overhead", "who am I"),
+        ("stall", "beside pongs: p99"),
         ("peers", "log one by one"),
     ],
 )

@@ -153,12 +153,14 @@ class Api:
     def hub(self) -> Hub:
         return self.live.hub
 
-    async def execute(self, query: str, variables: Any = None, *, token: str | None = None) -> dict[str, Any]:
+    async def execute(
+        self, query: str, variables: Any = None, *, token: str | None = None, status: int = 200
+    ) -> dict[str, Any]:
         """The decoded body of the answer, whatever is in it."""
         headers = {"authorization": f"Bearer {token}".strip()} if token is not None else {}
         body = {"query": query, "variables": variables}
         response = await self.client.post("/graphql", json=body, headers=headers)
-        assert response.status_code == 200, response.text
+        assert response.status_code == status, response.text
         return dict(response.json())
 
     async def data(self, query: str, variables: Any = None, *, token: str | None = None) -> Any:
@@ -324,9 +326,9 @@ class Supervisor:
         self.batch = 1
 
     async def hello_body(self, **given: Any) -> dict[str, Any]:
-        token = given.pop("token", self.token)
+        token, status = given.pop("token", self.token), given.pop("status", 200)
         given = {"attemptId": self.attempt_id, "nonce": self.nonce, **given}
-        return await self.api.execute(HELLO, {"input": given}, token=token)
+        return await self.api.execute(HELLO, {"input": given}, token=token, status=status)
 
     async def hello(self, **given: Any) -> Any:
         """The payload of a hello."""
@@ -335,9 +337,9 @@ class Supervisor:
         return body["data"]["helloAttempt"]
 
     async def report_body(self, **given: Any) -> dict[str, Any]:
-        token = given.pop("token", self.token)
+        token, status = given.pop("token", self.token), given.pop("status", 200)
         given = {"attemptId": self.attempt_id, "nonce": self.nonce, **given}
-        return await self.api.execute(REPORT, {"input": given}, token=token)
+        return await self.api.execute(REPORT, {"input": given}, token=token, status=status)
 
     async def report(self, **given: Any) -> Any:
         """The payload of a report, sent as it is given."""
@@ -395,6 +397,16 @@ class World:
         payload = await self.api.data(CREATE, {"input": {"entrypoint": ["true"], **given}})
         assert payload["userErrors"] == [], payload
         return str(payload["simulation"]["id"])
+
+    async def fill(self, rows: int) -> None:
+        """Queue so many simulations by one statement: copies of one that went through the API."""
+        await self.simulation()
+        ((names,),) = await self.select(
+            "SELECT string_agg(quote_ident(column_name), ', ') FROM information_schema.columns "
+            "WHERE table_name = 'simulations' AND is_generated = 'NEVER' AND column_name NOT IN ('id', 'client_key')"
+        )
+        copies = f"SELECT {names} FROM simulations, generate_series(2, :rows)"
+        await self.select(f"INSERT INTO simulations ({names}) {copies}", rows=rows)
 
     async def attempt(self, simulation_id: str, machine_id: int | None = None, *, host: str = HOST) -> Supervisor:
         """Assign a queued simulation to a machine, and launch what will say hello."""

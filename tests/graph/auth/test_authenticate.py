@@ -368,6 +368,32 @@ async def test_a_socket_that_was_opened_by_a_cookie_ends_with_its_token(locked: 
         assert (await closing(socket))[0] == 4403
 
 
+@pytest.mark.parametrize("notified", [True, False], ids=["notified", "looked for"])
+async def test_signing_out_ends_what_the_cookie_opened_in_every_process_and_nothing_else(
+    serve: Serve, world: World, keys: Tokens, monkeypatch: pytest.MonkeyPatch, notified: bool
+) -> None:
+    monkeypatch.setattr("graph.auth.token_revocation.LOOK_AGAIN_SECONDS", 3_600 if notified else 0.05)
+    here, elsewhere = await serve(**LOCKED, notifications=notified), await serve(**LOCKED, notifications=notified)
+    given, token = {"id": (await world.running()).simulation_id}, await keys.make("ada")
+    hers, other = await cookie_for(here, token), await cookie_for(here, token)
+    async with (
+        opened(here, **hers) as socket, opened(elsewhere, **hers) as far_socket, opened(here, **other) as kept,
+        stream(elsewhere, CURVE, given, **hers) as (_, events), opened(here, {"token": token}) as by_token,
+    ):  # fmt: skip
+        for each in (socket, far_socket, kept, by_token):
+            assert (await hear(each))["type"] == "connection_ack"
+            await say(each, CURVE, given)
+            assert (await hear(each))["type"] == "next"
+        assert await anext(events) == "next"
+        assert (await here.client.delete("/session", headers=hers)).status_code == 204
+        for each in (socket, far_socket):
+            assert await closing(each) == (4403, "This browser signed out, or its token was revoked or has expired.")
+        assert "complete" not in [name async for name in events]
+        for each in (kept, by_token):
+            await say(each, ME, number="2")
+            assert (await hear(each))["payload"]["data"]["viewer"]["name"] == "ada"
+
+
 # --- another project, and tokens of attempts ---------------------------------------------------------------------
 
 
@@ -467,6 +493,62 @@ async def test_the_token_of_an_attempt_is_for_its_own_reports_only(locked: Api, 
     assert is_401(await locked.client.get("/session", headers=bearer(supervisor.token)))
     answer = await supervisor.hello_body(token=await keys.make("admin"))
     assert answer["errors"][0]["extensions"]["code"] == "FORBIDDEN"
+
+
+UNKNOWN_BEARERS = {"no token at all": "x", "what could be an attempt's": "y" * 43, "an unknown API token": UNKNOWN}
+
+
+@pytest.mark.parametrize("settings", [{}, LOCKED], ids=["on this host", "where a login is needed"])
+@pytest.mark.parametrize("token", UNKNOWN_BEARERS.values(), ids=UNKNOWN_BEARERS.keys())
+async def test_an_unknown_bearer_is_401_before_its_body_is_read(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, settings: Any, token: str
+) -> None:
+    def read(*_: object) -> None:
+        raise AssertionError("the body was read")
+
+    monkeypatch.setattr("graph.http.protocol._body", read)
+    monkeypatch.setattr("graph.http.protocol._operation", read)
+    api = await serve(**settings)
+    for answer in (
+        await post(api, ME, token=token),
+        await api.client.post("/graphql", content=b"{" * 100_000, headers=bearer(token)),
+        await api.client.get("/graphql", params={"query": ME}, headers=bearer(token)),
+    ):
+        assert is_401(answer)
+
+
+async def test_an_attempts_token_is_looked_up_once_and_its_reports_are_one_statement(
+    serve: Serve, world: World, engine: Any, statements: Any
+) -> None:
+    api, again = await serve(**LOCKED, sessions=world.sessions), await serve(**LOCKED, sessions=world.sessions)
+    supervisor = await world.running()
+    for process in (api, again):
+        supervisor.api = process
+        with statements.of(engine):
+            await supervisor.report()
+        assert len(statements.matching("WHERE attempts.token_digest =")) == 1, "this process finds it"
+        statements.clear()
+        with statements.of(engine):
+            for _ in range(3):
+                await supervisor.loss(supervisor.batch)
+        assert statements.matching("attempts") == [], "what stores them goes to the driver directly"
+
+
+async def test_unknown_attempts_are_limited_per_address_and_lock_out_neither_people_nor_known_supervisors(
+    serve: Serve, world: World, keys: Tokens, monkeypatch: pytest.MonkeyPatch, engine: Any, statements: Any
+) -> None:
+    monkeypatch.setattr("graph.auth.authenticate.ATTEMPT_FAILURES_PER_MINUTE", 5)
+    api = await serve(**LOCKED, sessions=world.sessions)
+    supervisor, later = await world.running(), await world.attempt(await world.simulation())
+    supervisor.api = later.api = api
+    await supervisor.loss(1)
+    with statements.of(engine):
+        statuses = [(await post(api, ME, token=letter * 43)).status_code for letter in "abcdefgh"]
+    assert statuses == [401] * 5 + [429] * 3
+    assert len(statements.matching("attempts.token_digest =")) == 5
+    await supervisor.loss(2)
+    assert (await post(api, ME, token=await keys.make("ada"))).status_code == 200
+    assert (await post(api, "{", token=later.token)).status_code == 429
 
 
 # --- browsers ----------------------------------------------------------------------------------------------------

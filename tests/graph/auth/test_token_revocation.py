@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db import tokens
+from db import logins, tokens
 from db.events import Actor
 from db.outage import Outage
 from db.states import Role
@@ -101,3 +103,30 @@ async def test_what_was_closed_is_not_asked_for_again(sessions: Sessions, engine
             await revocation.look()
         await revocation.look()
     assert len(statements.matching("FROM tokens")) == 1
+
+
+async def test_a_login_ends_with_its_cookie_its_token_or_its_time_and_each_kind_is_asked_for_once(
+    sessions: Sessions, engine: Any, statements: Any
+) -> None:
+    viewer, revocation = await make(sessions, "ada"), TokenRevocation(sessions)
+    values = []
+    async with sessions.begin() as session:
+        token = await tokens.find_named(session, "ada")
+        assert token is not None
+        values = [(await logins.begin(session, token, None))[0] for _ in range(3)]
+    browsers = [replace(viewer, login=tokens.digest_of(value)) for value in values]
+    with ExitStack() as stack:
+        out, late, kept, by_token = (stack.enter_context(revocation.open(each)) for each in (*browsers, viewer))
+        async with sessions.begin() as session:
+            await logins.end(session, values[0], None)
+            await session.execute(
+                text("UPDATE logins SET expires_at = now() WHERE digest = :digest"), {"digest": browsers[1].login}
+            )
+        with statements.of(engine):
+            await revocation.look()
+        assert [each.is_set() for each in (out, late, kept, by_token)] == [True, True, False, False]
+        assert len(statements.matching("FROM tokens")) + len(statements.matching("FROM logins")) == 2
+        await revoke(sessions, viewer)
+        await revocation.look()
+        assert kept.is_set()
+        assert by_token.is_set()

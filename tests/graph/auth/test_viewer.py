@@ -14,14 +14,25 @@ from db.states import Role
 from graph.auth.viewer import LOOPBACK, STRANGER, SUPERVISOR, Viewer, recognise
 from graph.errors import Unauthenticated
 
+World = Any  # the fixtures of conftest.py
+
 
 async def test_who_sends_nothing_is_somebody_on_this_host_only(sessions: Sessions) -> None:
     assert await recognise(sessions, None, trusted=True) == LOOPBACK
     assert await recognise(sessions, None, trusted=False) == STRANGER
-    for trusted in (True, False):  # it may be an attempt's: it lets in to nothing else, on this host too
-        assert await recognise(sessions, "not one of ours", trusted=trusted) == SUPERVISOR
-        with pytest.raises(Unauthenticated):
-            await recognise(sessions, "sim_unknown", trusted=trusted)
+    for trusted in (True, False):  # on this host too
+        for text in ("not one of ours", "sim_unknown", "x" * 43):
+            with pytest.raises(Unauthenticated):
+                await recognise(sessions, text, trusted=trusted)
+
+
+async def test_an_attempts_token_is_a_supervisors_also_when_the_attempt_is_over(
+    world: World, sessions: Sessions
+) -> None:
+    supervisor = await world.running()
+    assert await recognise(sessions, supervisor.token, trusted=True) == SUPERVISOR
+    await supervisor.exit()
+    assert await recognise(sessions, supervisor.token, trusted=False) == SUPERVISOR
 
 
 async def test_recognising_somebody_writes_at_most_once_a_minute(

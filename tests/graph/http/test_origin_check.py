@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 import pytest
@@ -244,6 +245,50 @@ async def test_what_another_sites_page_loads_is_refused_and_a_link_is_followed(a
 async def test_what_the_user_opens_and_what_programs_ask_is_answered(api: Api) -> None:
     for site in (b"Sec-Fetch-Site: none", b"Sec-Fetch-Site: same-origin", b"Accept: */*"):
         assert (await ask(api, HERE, site, line=b"GET /graphql?query=%7B__typename%7D HTTP/1.1")).status == 200
+
+
+def opening(query: str) -> bytes:
+    return b"GET /graphql?query=" + quote(query, safe="").encode() + b" HTTP/1.1"
+
+
+BROWSERS = b"Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+FOLLOWS = (b"Sec-Fetch-Mode: navigate", b"Sec-Fetch-Dest: document", b"Sec-Fetch-User: ?1")
+
+
+@pytest.mark.parametrize("site", [b"cross-site", b"same-site", b"cross-origin", b"none, cross-site"])
+@pytest.mark.parametrize("accept", [BROWSERS, b"Accept: text/event-stream", b"Accept: */*", b"X-None: x"])
+async def test_a_link_on_another_page_starts_no_operation(api: Api, world: World, site: bytes, accept: bytes) -> None:
+    simulation_id = await world.simulation(attended=True)
+    from_site = b"Sec-Fetch-Site: " + site
+    watch = f'subscription {{ convergence(simulationId: "{simulation_id}") {{ cursor }} }}'
+    for query in (watch, "{ __typename }", "{"):
+        for fetched in (FOLLOWS, (), (b"Sec-Fetch-Mode: cors", b"Sec-Fetch-Dest: empty")):
+            answer = await ask(api, HERE, from_site, accept, *fetched, line=opening(query))
+            assert answer.status == 403, answer
+    assert api.hub.subscribers()["log"] == 0
+    assert await world.select("SELECT simulation_id FROM watchers") == []
+    assert (await ask(api, HERE, from_site, BROWSERS, *FOLLOWS, line=b"GET /graphql HTTP/1.1")).status == 200
+
+
+async def test_a_link_in_a_mail_starts_no_subscription_and_may_ask(api: Api, world: World) -> None:
+    watch = f'subscription {{ convergence(simulationId: "{await world.simulation(attended=True)}") {{ cursor }} }}'
+    opened = (b"Sec-Fetch-Site: none", BROWSERS, *FOLLOWS)
+    assert (await ask(api, HERE, *opened, line=opening(watch))).status == 403
+    assert api.hub.subscribers()["log"] == 0
+    assert (await ask(api, HERE, *opened, line=opening("{ __typename }"))).status == 200
+
+
+@pytest.mark.parametrize(
+    "fetched",
+    [(b"Sec-Fetch-Site: same-origin", b"Sec-Fetch-Mode: cors", b"Sec-Fetch-Dest: empty"), ()],
+    ids=["an EventSource", "a program"],
+)
+async def test_its_own_pages_and_programs_watch_by_get(api: Api, world: World, fetched: tuple[bytes, ...]) -> None:
+    supervisor = await world.running(attended=True)
+    await supervisor.exit()
+    watch = f'subscription {{ convergence(simulationId: "{supervisor.simulation_id}") {{ state }} }}'
+    answer = await ask(api, HERE, b"Accept: text/event-stream", *fetched, line=opening(watch))
+    assert (answer.status, b"FINISHED" in answer.body) == (200, True)
 
 
 async def test_a_listed_origin_may_ask_and_read_and_no_other_one(serve: Serve) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -30,7 +31,7 @@ QUERY = {"query": "{ viewer { name } }"}
 NAMED = "query A { viewer { name } } query B { viewer { role } }"
 RESULT = "application/graphql-response+json"
 JSON = "application/json"
-MOST_CPU_SECONDS = 1.0  # for what takes a millisecond
+TIMES = 25  # what is read once through costs once or twice; what is searched again from each letter, thousands of times
 
 
 @pytest.fixture(autouse=True)
@@ -154,9 +155,16 @@ SLOW_HEADERS = {
 
 @pytest.mark.parametrize("headers", SLOW_HEADERS.values(), ids=SLOW_HEADERS.keys())
 async def test_a_header_made_to_waste_time_is_answered_fast(api: Api, headers: dict[str, str]) -> None:
-    begun = time.process_time()
-    assert (await post(api, **{name.replace("-", "_"): value for name, value in headers.items()})).status_code < 500
-    assert time.process_time() - begun < MOST_CPU_SECONDS
+    """Compared with as many letters without a meaning: the least of three goes each."""
+    harmless = {name: re.sub(r"[^a-z/ =]", "x", value) for name, value in headers.items()}
+    costs: dict[bool, list[float]] = {True: [], False: []}
+    for is_hostile in (True, False) * 3:
+        given = headers if is_hostile else harmless
+        begun = time.process_time()
+        answer = await post(api, **{name.replace("-", "_"): value for name, value in given.items()})
+        costs[is_hostile].append(time.process_time() - begun)
+        assert answer.status_code < 500
+    assert min(costs[True]) < TIMES * min(costs[False])
 
 
 # --- methods and parameters --------------------------------------------------------------------------------------

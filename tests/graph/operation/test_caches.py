@@ -107,7 +107,7 @@ async def test_a_big_document_is_executed_and_not_kept(schema: Schema, counts: C
 
 
 def judged(text: str) -> Judged:
-    return Judged(parse(text), False, {})
+    return Judged(parse(text), False, {}, {})
 
 
 def test_what_is_kept_is_bounded_in_entries_and_in_tokens() -> None:

@@ -1,0 +1,119 @@
+"""No request, flood of frames or subscriber holds the event loop for long, told by the work done in one of its turns.
+
+Calls of functions are counted from one turn of the loop to the next, in the one thread that the server, its victims and
+its attackers share here: the same number on any machine. How long they take is measured by benchmarks/stall.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+from work import counting
+
+Api = Any  # the fixtures of conftest.py
+World = Any
+
+MOST_CALLS_IN_A_TURN = 400_000  # some 50 ms
+MANY = 300_000
+JSON = {"content-type": "application/json"}
+VICTIM = "{ viewer { name } }"
+NODES = "query ($ids: [ID!]!) { nodes(ids: $ids) { id } }"
+CREATE = "mutation ($input: CreateSimulationInput!) { createSimulation(input: $input) { simulation { id } } }"
+REPORT = "mutation ($input: ReportAttemptInput!) { reportAttempt(input: $input) { expectedBatch } }"
+COLUMN = {name: [1] * (MANY // 2) for name in ("steps", "values", "elapsed")}
+NESTED = '{ simulation(id: "x") {' + ("retryOf { id " * 14 + "}" * 14) * 25 + "} }"
+WIDE = "{ simulations(first: 500) { nodes { " + " ".join(f"f{n}: name" for n in range(50)) + " id state tags } } }"
+BODIES: dict[str, tuple[str, Any]] = {
+    "ids": (NODES, {"ids": ["a"] * MANY}),
+    "objects as ids": (NODES, {"ids": [{}] * MANY}),
+    "unknown fields": (CREATE, {"input": {str(number): 1 for number in range(MANY // 2)}}),
+    "parameters": (CREATE, {"input": {"entrypoint": ["x"], "parameters": {"a": [[]] * MANY}}}),
+    "points": (REPORT, {"input": {"attemptId": "x", "nonce": "n", "batch": 1, "points": {"loss": COLUMN}}}),
+    "nested fields": (NESTED, None),
+    "the same field": ("{ viewer {" + " name" * 1_400 + "} }", None),
+    "many rows": (WIDE, None),
+}
+FLOODS = {
+    "pongs": b"\x8a\x80\0\0\0\0" * 100_000,
+    "pings": b"\x89\x80\0\0\0\0" * 100_000,
+    "fragments": b"\x01\x80\0\0\0\0" + b"\0\x81\0\0\0\0x" * 100_000,
+    "messages": b"\x81\x8f\0\0\0\0" + b'{"type":"pong"}' * 1,
+}
+
+
+@asynccontextmanager
+async def turns_counted() -> AsyncIterator[list[int]]:
+    """The calls of each turn of the loop."""
+    turns: list[int] = []
+    with counting() as work:
+        seen = 0
+
+        def tick() -> None:
+            nonlocal seen, handle
+            turns.append(work.calls - seen)
+            seen = work.calls
+            handle = asyncio.get_running_loop().call_soon(tick)
+
+        handle = asyncio.get_running_loop().call_soon(tick)
+        try:
+            yield turns
+        finally:
+            handle.cancel()
+
+
+async def beside(api: Api, attack: Callable[[], Awaitable[Any]]) -> int:
+    """Ask the small query for as long as the attack lasts, and once more; how often it was answered."""
+    asked = 0
+    task = asyncio.ensure_future(attack())
+    while True:
+        is_over = task.done()
+        assert (await api.data(VICTIM))["name"] == "anonymous"
+        asked += 1
+        if is_over:
+            await task
+            return asked
+
+
+@pytest.mark.parametrize("bearer", [None, "x"], ids=["let in", "an unknown bearer"])
+@pytest.mark.parametrize(("query", "variables"), BODIES.values(), ids=BODIES.keys())
+async def test_no_body_holds_the_loop(api: Api, world: World, query: str, variables: Any, bearer: str | None) -> None:
+    if query == WIDE:
+        await world.fill(500)
+    body = json.dumps({"query": query, "variables": variables}).encode()
+    headers = {**JSON, **({"authorization": f"Bearer {bearer}"} if bearer else {})}
+
+    async def attack() -> None:
+        answer = await api.client.post("/graphql", content=body, headers=headers)
+        assert answer.status_code == (401 if bearer else 200)
+
+    await api.data(VICTIM)
+    async with turns_counted() as turns:
+        asked = await beside(api, attack)
+    assert asked >= 2, "the victim is answered meanwhile"
+    assert max(turns) < MOST_CALLS_IN_A_TURN
+
+
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS.keys())
+async def test_no_flood_holds_the_loop(api: Api, flood: bytes) -> None:
+    async def attack() -> None:
+        async with connect(
+            api.socket_address, subprotocols=[Subprotocol("graphql-transport-ws")], compression=None, proxy=None
+        ) as socket:
+            socket.transport.write(flood)
+            with suppress(ConnectionClosed):
+                await socket.recv()
+            await socket.wait_closed()
+
+    await api.data(VICTIM)
+    async with turns_counted() as turns:
+        asked = await beside(api, attack)
+    assert asked >= 2, "the victim is answered meanwhile"
+    assert max(turns) < MOST_CALLS_IN_A_TURN
