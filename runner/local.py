@@ -5,7 +5,7 @@ process knows as much as the one before. Killing whoever uses this engine kills 
 while its recorded supervisor is; if that died, the engine first kills all that is left of the attempt, and only then
 says DEAD. What the kernel would not let go of is UNKNOWN.
 
-    attempts/<attempt>/     0700: config.json, token, nonce (0600), supervisor.json, child.json, supervisor.log,
+    attempts/<attempt>/     0700: config.json, token, nonce (0600), supervisor.json, child.json, supervisor.log, gone,
                             spool/, work/
     checkpoints/<simulation>/    kept over the attempts of a simulation, until it is discarded
     work/<simulation>/<attempt>/ what a simulation left in its attempt's own directory, once the attempt is forgotten
