@@ -1,6 +1,7 @@
 """What the performance claims are measured with: each number beside a floor measured in the same run.
 
     python -m benchmarks              all but peers, one after the other, and what was reached (`make bench`)
+    python -m benchmarks.dispatch     how many short simulations a second, beside bare interpreter starts
     python -m benchmarks.latency      how long from submit to RUNNING, and from a printed line to a subscriber
     python -m benchmarks.fanout       what a delivery to one of many subscribers costs, against a bare loop of sends
     python -m benchmarks.ingest       what taking in a batch costs, against writing its rows with asyncpg

@@ -51,6 +51,7 @@ class Judgement:
 
 GOALS = (
     Goal("latency", "p99 of 20 x 5 batches/s", r"batch due to subscriber, .*p99", at_most=2),
+    Goal("dispatch", "200 simulations of true", r"200 simulations of true", at_least=0.35),
     Goal("fanout", "deliveries of 100 points", r"100 points to [\d,]+ subscribers", at_least=0.6),
     Goal("fanout", "growth to 1,000 subscribers", r"growth: .*", at_most=FLAT),
     Goal("ingest", "batches of 1,000 points", r"\d+ x 1,000 points a batch, \d+ supervisors?", at_least=0.5),

@@ -7,6 +7,7 @@
                  prints, reports it, obeys, and leaves nothing behind
     removal      removal of directories that simulations wrote into
     archive      the supervisor as one zip archive, named by its hash
+    launches     the engine's side of the launcher: one warm process per host that forks supervisors
     demo         a built-in simulation, so that anyone can see a curve with no training code
 
 The scheduler starts and forgets: a supervisor lives in its own session and reports to the API by itself, so that

@@ -42,6 +42,11 @@ def build(contents: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def digest(contents: Mapping[str, bytes]) -> str:
+    """The hash of the archive of these files."""
+    return sha256(build(contents)).hexdigest()
+
+
 def install(directory: Path, contents: Mapping[str, bytes] | None = None) -> Path:
     """Put the archive into a directory, unless it is there; return its path. Raises OSError."""
     archive = build(sources() if contents is None else contents)

@@ -5,10 +5,11 @@ process knows as much as the one before. Killing whoever uses this engine kills 
 while its recorded supervisor is; if that died, the engine first kills all that is left of the attempt, and only then
 says DEAD. What the kernel would not let go of is UNKNOWN.
 
-    attempts/<attempt>/     0700: config.json, token, nonce (0600), supervisor.json, child.json, supervisor.log,
+    attempts/<attempt>/     0700: config.json, token, nonce (0600), supervisor.json, child.json, supervisor.log, gone,
                             spool/, work/
     checkpoints/<simulation>/    kept over the attempts of a simulation, until it is discarded
     work/<simulation>/<attempt>/ what a simulation left in its attempt's own directory, once the attempt is forgotten
+    launchers/              0700: the socket of each launcher, launcher.log
     supervisors/<hash>.pyz  the supervisor as one file, for each version that was ever launched here
     address                 where the API is; supervisors read it again before each try
 """
@@ -18,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -31,13 +31,15 @@ from urllib.parse import quote, unquote
 import psutil
 import pynvml
 
-from runner import archive, processes
+from runner import processes
 from runner.base import DiscoveredMachine, Launch, LaunchError, Liveness, Undelivered, UndeliveredExit
+from runner.launches import LauncherLost, Launches
 from runner.removal import remove_tree
 from runner.supervisor.child import ATTEMPT_VARIABLE, MARK_VARIABLE, inherited, mark
 from runner.supervisor.spool import first_above
 
 GIB = 2**30
+LAUNCHES = 3  # tries with a launcher, before a supervisor is started without one
 LONGEST_NAME = 255  # of a file, in bytes (Linux: NAME_MAX)
 
 
@@ -61,7 +63,9 @@ class LocalEngine:
         self._attempts = self._data_directory / "attempts"
         self._checkpoints = self._data_directory / "checkpoints"
         self._work = self._data_directory / "work"
-        self._archives = self._data_directory / "supervisors"
+        self._launches = Launches(
+            self._data_directory / "launchers", self._data_directory / "supervisors", python, inherited(os.environ)
+        )
         self._address_file = self._data_directory / "address"
         self._host = host
         self._machine_name = machine_name
@@ -77,6 +81,10 @@ class LocalEngine:
         temporary = self._address_file.with_name(".address.new")
         temporary.write_text(f"{url}\n")
         temporary.replace(self._address_file)
+
+    def close(self) -> None:
+        """Let go of the launcher, which goes on while supervisors run."""
+        self._launches.close()
 
     async def discover(self) -> Sequence[DiscoveredMachine]:
         """This host, as it is."""
@@ -139,12 +147,11 @@ class LocalEngine:
         if max(len(directory.name), len(_safe(launch.simulation_id))) > LONGEST_NAME:
             raise LaunchError("The attempt's id is too long to name a directory.")
         with self._alone(launch.attempt_id):
-            if not self._end_all(directory):
+            if directory.exists() and not self._end_all(directory):
                 raise LaunchError("Something of an earlier launch of this attempt is still alive and can't be killed.")
             try:
-                self._prepare(directory, launch)
-                self._start(directory, launch.attempt_id)
-            except OSError as error:
+                self._start(directory, launch)
+            except (OSError, LauncherLost) as error:
                 self._end_all(directory)  # it may have been started all the same
                 raise LaunchError(f"The supervisor can't be started on {self._machine_name}: {error}.") from error
 
@@ -167,28 +174,24 @@ class LocalEngine:
         with open(token, "w") as file:
             file.write(launch.token)
 
-    def _start(self, directory: Path, attempt_id: str) -> None:
+    def _start(self, directory: Path, launch: Launch) -> None:
         environment = inherited(os.environ)
         # `python` in a simulation's command is the interpreter that runs the service.
         environment["PATH"] = os.pathsep.join(
             part for part in (str(Path(self._python).parent), environment.get("PATH", os.defpath)) if part
         )
-        environment[ATTEMPT_VARIABLE] = attempt_id
+        environment[ATTEMPT_VARIABLE] = launch.attempt_id
         environment[MARK_VARIABLE] = mark(directory)
-        with open(directory / "supervisor.log", "ab") as log:
-            process = subprocess.Popen(
-                # -I and -S: nothing of the environment or of installed packages, and 30 ms less
-                [self._python, "-I", "-S", str(archive.install(self._archives)), str(directory)],
-                cwd=directory,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                close_fds=True,
-                start_new_session=True,
-            )
-        process.returncode = 0  # it outlives this object on purpose; `processes` reaps it
-        identity = processes.identify(process.pid)
+        for _ in range(LAUNCHES):
+            self._prepare(directory, launch)
+            try:
+                self._launches.launch(directory, environment)
+                return
+            except LauncherLost:  # before or after it did as it was asked
+                if not self._end_all(directory):
+                    raise
+        self._prepare(directory, launch)
+        identity = processes.identify(self._launches.start_alone(directory, environment))
         if identity is not None:  # so that it is known before it can say so itself
             processes.write_identity(directory / "supervisor.json", identity)
 
@@ -197,9 +200,13 @@ class LocalEngine:
             return self._liveness(self._directory(attempt_id))
 
     def _liveness(self, directory: Path) -> Liveness:
+        if _is_gone(directory):
+            return Liveness.DEAD
         recorded = processes.read_identity(directory / "supervisor.json")
         if recorded is not None and processes.is_alive(recorded):
             return Liveness.ALIVE
+        if recorded is not None and self._launches.sweep(directory) and _is_gone(directory):
+            return Liveness.DEAD
         return Liveness.DEAD if self._end_all(directory) else Liveness.UNKNOWN
 
     def _end(self, attempt_id: str) -> None:
@@ -254,11 +261,14 @@ class LocalEngine:
                 remove_tree(directory)
 
     def _end_all(self, directory: Path) -> bool:
-        return processes.end_all(
+        if _is_gone(directory):
+            return True
+        is_ended = processes.end_all(
             f"{MARK_VARIABLE}={mark(directory)}",
             processes.read_identity(directory / "supervisor.json"),
             processes.read_identity(directory / "child.json"),
         )
+        return self._launches.sweep(directory) and is_ended  # what of it hid itself is the launcher's child by now
 
     def _directory(self, attempt_id: str) -> Path:
         return self._attempts / _safe(attempt_id)
@@ -267,6 +277,11 @@ class LocalEngine:
     def _alone(self, attempt_id: str) -> Iterator[None]:
         with self._locks.setdefault(attempt_id, threading.Lock()):
             yield
+
+
+def _is_gone(directory: Path) -> bool:
+    """Whether the launcher has seen the supervisor's end and that nothing is left: no search is needed."""
+    return (directory / "gone").exists()
 
 
 def _safe(public_id: str) -> str:

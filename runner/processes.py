@@ -11,6 +11,7 @@ uninterruptible sleep can't be killed; `end_all` says so by returning False.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -48,6 +49,7 @@ def identify(pid: int) -> Identity | None:
     return Identity(pid, status.start_time, boot_id()) if status is not None else None
 
 
+@functools.cache
 def boot_id() -> str:
     """What tells this boot of the host from all others."""
     return (PROC / "sys/kernel/random/boot_id").read_text().strip()

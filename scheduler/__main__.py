@@ -109,6 +109,7 @@ async def _schedule(chosen: Settings) -> None:
             machine_name=chosen.machine_name or socket.gethostname(),
             allowed_roots=chosen.working_directory_roots,
         )
+        stack.callback(local.close)
         host = HostLoop(sessions, chosen, local, host_id)
         planner = Planner(sessions, chosen)
         candidate = await stack.enter_async_context(leadership(url, outage))

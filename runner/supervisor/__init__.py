@@ -9,6 +9,7 @@
     reporter     the thread that sends the spool and keeps the answers
     service      hello and reports over HTTP
     complaints   supervisor.log, its own log
+    launcher     one warm process per host that forks supervisors, and kills what a dead one leaves
     __main__     the command: `python ARCHIVE DIRECTORY`
 
 It says hello to the service, starts the simulation that the order names, reads what that prints, reports it in

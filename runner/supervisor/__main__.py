@@ -1,14 +1,20 @@
-"""The command `python -I -S supervisor.pyz DIRECTORY`: see the attempt of that directory through."""
+"""The command: `python -I -S ARCHIVE DIRECTORY` sees the attempt of that directory through.
+
+`python -I -S ARCHIVE --launcher DIRECTORY KEY` forks supervisors instead, each as it is asked for.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+from runner.supervisor import launcher
 from runner.supervisor.run import supervise
 
 
 def main() -> int:
+    if sys.argv[1] == "--launcher":
+        return launcher.main(Path(sys.argv[2]), sys.argv[3])
     return supervise(Path(sys.argv[1]).resolve())
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from runner.supervisor.assignment import Assignment, Order
 from runner.supervisor.complaints import complain
 
 KILL_SECONDS = 10.0
-PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+PR_SET_NAME = 15  # prctl(2)
+PR_SET_CHILD_SUBREAPER = 36
 
 INHERITED = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR"})
 INHERITED |= {"LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CUDA_DEVICE_ORDER"}
@@ -125,13 +126,21 @@ def _why_not(command: str, directory: Path, error: OSError) -> str:
 
 def become_subreaper() -> None:
     """Have orphaned descendants handed to this process, whatever they did to escape."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    if _prctl(PR_SET_CHILD_SUBREAPER, 1) != 0:
         complain(f"not a subreaper: {os.strerror(ctypes.get_errno())}")
 
 
-def reap(spared: int | None = None) -> None:
-    """Take leave of descendants that have ended, but not of the spared one: its pid must stay its own."""
+def name_process(name: str) -> None:
+    """Set what `ps -o comm` and `top` show of this process: a forked one has the command line of its parent."""
+    _prctl(PR_SET_NAME, ctypes.create_string_buffer(name.encode()))
+
+
+def _prctl(option: int, argument: object) -> int:
+    return int(ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0))
+
+
+def reap(spared: int) -> None:
+    """Reap descendants that have ended, but not the spared one: its pid must stay its own."""
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
             if ended.si_pid == spared:
@@ -139,11 +148,11 @@ def reap(spared: int | None = None) -> None:
             os.waitpid(ended.si_pid, os.WNOHANG)
 
 
-def kill_descendants(spared: int | None = None) -> bool:
-    """Kill every descendant until there is none; False if one would not die. A spared one must be a zombie already."""
-    deadline = time.monotonic() + KILL_SECONDS
+def kill_descendants(spared: Container[int] = (), seconds: float = KILL_SECONDS) -> bool:
+    """Kill every descendant that is not below a spared child, until there is none; False if one would not die."""
+    deadline = time.monotonic() + seconds
     while _has_children():
-        living = [pid for pid in _children() if pid != spared]
+        living = [pid for pid in children() if pid not in spared]
         for pid in living:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -166,7 +175,8 @@ def _has_children() -> bool:
     return True
 
 
-def _children() -> list[int]:
+def children() -> list[int]:
+    """The pids of this process's children, zombies included."""
     # By the parent's pid and not by /proc/self/task/*/children: that list may skip some while others exit.
     me = os.getpid()
     found = []

@@ -27,12 +27,15 @@ from runner.supervisor.spool import Exit, Spool
 LAST_HELLO_RETRY_SECONDS = 1.0  # the machine is held and does nothing yet
 DEFAULT_HEARTBEAT_SECONDS = 2.0  # where no order says it
 TICK_SECONDS = 0.5
+REPORTED = 0  # exit status: the service has heard how it ended, and nothing of it is left
+NOT_REPORTED = 1  # nothing of it is left
+LEFTOVERS = 3  # some process would not die
 DRAIN_SECONDS = 5.0  # for the end of the pipes, once everybody who could write is dead
 SHUTDOWN_SECONDS = 5.0  # to get the last report out while the machine goes down
 
 
 def supervise(directory: Path) -> int:
-    """See one attempt through. Returns the exit status of this process: 0 once the service knows how it ended."""
+    """See one attempt through. Returns the exit status of this process."""
     assignment = Assignment.read(directory)
     become_subreaper()
     record(directory / "supervisor.json", os.getpid())
@@ -42,11 +45,11 @@ def supervise(directory: Path) -> int:
     greeting = greet(service, signals, time.monotonic() + assignment.give_up_seconds)
     if greeting is None:
         complain("gave up before the service answered")
-        return 1
+        return NOT_REPORTED
     verdict, order = greeting
     if verdict == "OVER":
         complain("this attempt is over already")
-        return 0
+        return REPORTED
 
     spool = Spool(directory / "spool", assignment.spool_memory_bytes, assignment.spool_limit_bytes)
     heartbeat_seconds = order.heartbeat_seconds if order is not None else DEFAULT_HEARTBEAT_SECONDS
@@ -64,12 +67,14 @@ def supervise(directory: Path) -> int:
         spool.close(end)
         deliver(reporter, signals, assignment.give_up_seconds)
     finally:  # also when this very program is wrong: nothing stays behind
-        kill_descendants()
+        is_clear = kill_descendants()
+    if not is_clear:
+        return LEFTOVERS
     if reporter.is_over or (reporter.is_done and end is not None):
         spool.clear()
-        return 0
+        return REPORTED
     complain("gave up: the end was not reported")
-    return 1
+    return NOT_REPORTED
 
 
 def note_nonce(directory: Path, nonce: str) -> None:
@@ -171,9 +176,9 @@ class Run:
             self._pause_or_resume()
             reap(spared=self._pid)
         self._signal(signal.SIGKILL)  # the child is a zombie by now, but its group may be full of life
-        if not kill_descendants(spared=self._pid):
+        _, status = os.waitpid(self._pid, 0)  # from here on its pid may be another's; with no child left, no search
+        if not kill_descendants():
             self._spool.add_log("SUPERVISOR", "some process of this simulation can't be killed: the kernel holds it")
-        _, status = os.waitpid(self._pid, 0)
         self._drain()
         self._log.say_dropped()
         # Whoever takes a machine down may send SIGTERM to all processes at once: then it was not killed by us.

@@ -47,6 +47,7 @@ def test_what_was_not_measured_is_not_called_missed() -> None:
     ("benchmark", "case"),
     [
         ("latency", "batch due to subscriber, 20 x 5/s, p99"),
+        ("dispatch", "200 simulations of true"),
         ("fanout", "100 points to 1,000 subscribers"),
         ("fanout", "growth: 100 points to 1,000 subscribers, against 100"),
         ("ingest", "3 x 1,000 points a batch, 1 supervisor"),

@@ -31,7 +31,7 @@ WATCHED = 8
 RECOVERY_SECONDS = 300 + 2 * SECONDS
 
 LIMITS = {"maxRetries": 1000, "retryOn": ["MACHINE_LOST", "EXIT_CODE"]}
-WEIGHTS = {"supervisor": 5, "child": 5, "graph": 3, "scheduler": 3, "cancel": 3, "postgres": 1, "up": 1}
+WEIGHTS = {"supervisor": 5, "child": 5, "launcher": 2, "graph": 3, "scheduler": 3, "cancel": 3, "postgres": 1, "up": 1}
 OPEN = "SELECT count(*) FROM simulations WHERE state IN ('QUEUED', 'STARTING', 'RUNNING')"
 
 
@@ -66,6 +66,8 @@ class Chaos:
                 kill(self.service.child(what))
             case "supervisor" | "child":
                 kill(self.choose.choice([each for each in self.service.recorded(what) if each.is_running()]))
+            case "launcher":
+                kill(*self.service.launchers())
             case "postgres":
                 kill(self.service.postmaster)
             case "up":

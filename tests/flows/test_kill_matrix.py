@@ -28,6 +28,7 @@ class Victim(StrEnum):
     BOTH = "both"
     SUPERVISOR = "supervisor"
     CHILD = "child"
+    LAUNCHER = "launcher"
     POSTGRES = "postgres"
     UP = "up"
     SERVICE = "service"  # all that `up` started, and itself, at once
@@ -98,6 +99,8 @@ class Cell:
                 kill(service.child("graph"), service.child("scheduler"))
             case Victim.SUPERVISOR | Victim.CHILD:
                 kill(*service.recorded(self.victim))
+            case Victim.LAUNCHER:
+                kill(*service.launchers())
             case Victim.POSTGRES:
                 kill(service.postmaster)
             case Victim.UP:

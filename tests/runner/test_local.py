@@ -42,6 +42,7 @@ async def make_engine(service: Any, tmp_path: Path) -> AsyncIterator[Callable[..
     for engine in made:
         for attempt in await engine.attempts():
             await engine.end(attempt)
+        engine.close()
 
 
 @pytest.fixture
@@ -155,6 +156,7 @@ async def test_discarding_removes_a_link_and_nothing_behind_it(engine: LocalEngi
 async def test_only_the_owner_can_look_into_an_attempt(service: Any, engine: LocalEngine, tmp_path: Path) -> None:
     sleeping(service)
     await engine.launch(launch())
+    await ready(service)
     place = directory(tmp_path)
     assert stat.S_IMODE(place.stat().st_mode) == 0o700
     assert stat.S_IMODE((place / "token").stat().st_mode) == 0o600

@@ -122,6 +122,36 @@ async def test_an_assigned_attempt_is_launched_once_with_a_token_of_its_own(
     assert await world.state(simulation_id) == "RUNNING"
 
 
+class CountedSessions:
+    """A session factory that counts what is opened."""
+
+    def __init__(self, sessions: Any) -> None:
+        self._sessions = sessions
+        self.opened = 0
+
+    def __call__(self) -> Any:
+        self.opened += 1
+        return self._sessions()
+
+    def begin(self) -> Any:
+        self.opened += 1
+        return self._sessions.begin()
+
+
+async def test_launches_share_their_transactions(
+    world: World, host: HostLoop, planner: Planner, scripted: ScriptedEngine
+) -> None:
+    await host.run_once()
+    for _ in range(16):
+        await world.simulation(cpus=0.01)
+    await planner.plan()
+    counted: Any = CountedSessions(world.sessions)
+    assert (await HostLoop(counted, world.settings, scripted, world.host_id).launch_assigned()).launched == 16
+    assert counted.opened <= 5, "one to find them, then two for eight at a time"
+    assert len({launch.token for launch in scripted.launches}) == 16
+    assert (await host.launch_assigned()).launched == 0
+
+
 async def test_another_hosts_attempts_are_not_touched(
     world: World, host: HostLoop, planner: Planner, scripted: ScriptedEngine
 ) -> None:

@@ -93,6 +93,7 @@ async def local(world: World, tmp_path: Path) -> AsyncIterator[LocalEngine]:
     yield engine
     for each in await engine.attempts():
         await engine.end(each)
+    engine.close()
 
 
 async def _launched(world: World, simulation_id: int) -> bool:

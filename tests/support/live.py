@@ -326,23 +326,34 @@ class Service:
         rows = await self.fetch(LOG, number_of(simulation_id), metric)
         return [(row["attempt"], row["step"], row["value"]) for row in rows]
 
-    def recorded(self, who: str) -> list[psutil.Process]:
+    def launchers(self) -> list[psutil.Process]:
+        """The living launchers of this host, by their sockets."""
+        found = []
+        for path in (self.data_directory / "launchers").glob("*.*"):
+            with suppress(ValueError, psutil.NoSuchProcess):  # launcher.log
+                found.append(psutil.Process(int(path.suffix[1:])))
+        return [process for process in found if is_alive(process)]
+
+    def recorded(self, who: str, attempt: str = "*") -> list[psutil.Process]:
         """The `supervisor` or `child` of every attempt on this host, as they are written down, oldest first."""
         found = []
         for path in sorted(
-            (self.data_directory / "attempts").glob(f"*/{who}.json"), key=lambda path: path.stat().st_mtime
+            (self.data_directory / "attempts").glob(f"{attempt}/{who}.json"), key=lambda path: path.stat().st_mtime
         ):
             with suppress(FileNotFoundError, psutil.NoSuchProcess):
                 found.append(psutil.Process(json.loads(path.read_bytes())["pid"]))
         return found
 
     def processes_of(self, attempt_id: str | None = None) -> list[psutil.Process]:
-        """Every living process that carries the mark of this attempt; of any attempt, if none is named."""
-        under = f"{self.data_directory}/attempts/{quote(attempt_id, safe='') if attempt_id else ''}"
+        """Every living process of this attempt, by its mark or as recorded; of any attempt, if none is named."""
+        name = quote(attempt_id, safe="") if attempt_id else "*"
+        under = f"{self.data_directory}/attempts/{name.removesuffix('*')}"
+        supervisors = {process.pid for process in self.recorded("supervisor", name)}  # forked: without an own environ
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
-                if process.environ().get("SIMULATION_ATTEMPT_DIRECTORY", "").startswith(under) and is_alive(process):
+                marked = process.environ().get("SIMULATION_ATTEMPT_DIRECTORY", "").startswith(under)
+                if (marked or process.pid in supervisors) and is_alive(process):
                     found.append(process)
         return found
 

@@ -1,0 +1,87 @@
+"""How many short simulations a second: 200 of `true`, all queued before the clock starts, until the last is FINISHED.
+
+Each asks for a hundredth of a cpu, so that all of them may run at once. While they are created their machine drains;
+the clock starts when it is resumed. One simulation has run before, so that what is started once per host is there.
+
+The floor is what starting as many bare interpreters (`python -I -S -c pass`) takes in the same run, all at once as
+well, until the last was waited for: the least that a supervisor of its own would cost without a launcher.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import time
+from typing import Any
+
+from gql import Client, GraphQLRequest
+from gql.transport.httpx import HTTPXAsyncTransport
+
+from benchmarks.report import Row, publish
+from benchmarks.service import running_service
+
+LOOK_SECONDS = 0.1  # looking costs the service something, too
+CREATE = """
+    mutation { createSimulation(input: { entrypoint: ["true"], resources: { cpus: 0.01 } }) { userErrors { message } } }
+    """
+OPEN = "{ simulations(first: 1, states: [QUEUED, STARTING, RUNNING]) { totalCount } }"
+LOST = "{ simulations(first: 1, states: [FAILED, CANCELLED]) { totalCount } }"
+MACHINES = "{ machines(first: 10) { nodes { id } } }"
+DRAIN = "mutation Drain($id: ID!) { drainMachine(input: { id: $id }) { userErrors { message } } }"
+RESUME = "mutation Resume($id: ID!) { resumeMachine(input: { id: $id }) { userErrors { message } } }"
+
+
+async def ours(address: str, count: int, rounds: int) -> list[float]:
+    """Seconds from the first that may start to the last that is FINISHED, of each round."""
+    taken = []
+    async with Client(transport=HTTPXAsyncTransport(f"{address}/graphql")) as client:
+
+        async def ask(query: str, **variables: Any) -> Any:
+            return await client.execute(GraphQLRequest(query, variable_values=variables))
+
+        async def all_are_over() -> None:
+            while (await ask(OPEN))["simulations"]["totalCount"]:
+                await asyncio.sleep(LOOK_SECONDS)
+
+        await ask(CREATE)
+        await all_are_over()
+        [machine] = (await ask(MACHINES))["machines"]["nodes"]
+        for _ in range(rounds):
+            await ask(DRAIN, id=machine["id"])
+            for _ in range(count):
+                await ask(CREATE)
+            begun = time.perf_counter()
+            await ask(RESUME, id=machine["id"])
+            await all_are_over()
+            taken.append(time.perf_counter() - begun)
+        if lost := (await ask(LOST))["simulations"]["totalCount"]:
+            raise RuntimeError(f"{lost} simulations did not finish")
+    return taken
+
+
+def bare(count: int) -> float:
+    """Seconds to start as many interpreters and to wait for all of them."""
+    begun = time.perf_counter()
+    started = [subprocess.Popen([sys.executable, "-I", "-S", "-c", "pass"]) for _ in range(count)]
+    for process in started:
+        if process.wait() != 0:
+            raise RuntimeError(f"a bare interpreter ended with {process.returncode}")
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=200, help="simulations in a round (default 200)")
+    parser.add_argument("--rounds", type=int, default=3, help="the middle one counts (default 3)")
+    arguments = parser.parse_args()
+    with running_service() as address:
+        taken = asyncio.run(ours(address, arguments.count, arguments.rounds))
+        floors = [bare(arguments.count) for _ in range(arguments.rounds)]
+    value, floor = (arguments.count / sorted(each)[len(each) // 2] for each in (taken, floors))
+    publish("dispatch", [Row("dispatch", f"{arguments.count} simulations of true", value, "1/s", floor, value / floor)])
+
+
+if __name__ == "__main__":
+    main()

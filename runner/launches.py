@@ -1,0 +1,223 @@
+"""The engine's side of the launcher: find it, start it, replace it, and ask it to launch or to sweep.
+
+`runner.supervisor.launcher` is the process; it outlives the engine that started it. Its key names what it was made of:
+the archive, the interpreter and that one's version. An engine uses a launcher of its own key and retires the others,
+which end with their last supervisors. Their sockets lie in a directory that only this user can enter.
+
+How it fails. A launcher that was killed is noticed by its closed connection, one that hangs by a limit of seconds,
+after which it is killed; both raise LauncherLost, and the next launch starts another. What became of that one request
+is not known then: the caller ends whatever it led to before it asks again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import IO
+
+from runner import archive
+
+ANSWER_SECONDS = 30.0  # a launch takes milliseconds; a busy machine, or the start of the launcher, some seconds
+LONGEST_REPLY = 1 << 16
+
+
+class LauncherLost(Exception):
+    """The launcher died or hung during a request, and may have carried it out."""
+
+
+class LaunchRefused(OSError):
+    """The launcher could not start the supervisor; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The launcher in use."""
+
+    socket: socket.socket
+    pid: int
+
+
+class Launches:
+    """The launchers of one host. Its methods may be called from any thread."""
+
+    def __init__(self, directory: Path, archives: Path, python: str, environment: Mapping[str, str]) -> None:
+        self._directory = directory
+        self._archives = archives
+        self._python = python
+        self._environment = environment  # the launcher's own
+        self._contents = archive.sources()  # once: this engine launches the version that it is part of
+        made_of = "\0".join((archive.digest(self._contents), python, sys.version))
+        self._key = sha256(made_of.encode()).hexdigest()[:16]
+        self._lock = threading.Lock()
+        self._current: Connection | None = None
+        self._children: set[int] = set()
+
+    def launch(self, attempt_directory: Path, environment: Mapping[str, str]) -> None:
+        """Have a supervisor started; its identity is recorded by then. Raises LauncherLost, LaunchRefused, OSError."""
+        request = {"launch": str(attempt_directory), "environment": dict(environment)}
+        with self._lock:
+            self._reap()
+            reply = self._ask_current(request)
+            if "retired" in reply:  # it was told to end
+                self._disconnect()
+                reply = self._ask_current(request)
+        if "pid" not in reply:
+            raise LaunchRefused(str(reply.get("refused", "the launcher is retired")))
+
+    def sweep(self, attempt_directory: Path) -> bool:
+        """Have every launcher kill what dead supervisors left; False if something of this attempt may be alive."""
+        with self._lock:
+            self._reap()
+            swept = [
+                self._swept(path, attempt_directory) for path in self._sockets()
+            ]  # all of them, whatever the first answers
+        return all(swept)
+
+    def start_alone(self, attempt_directory: Path, environment: Mapping[str, str]) -> int:
+        """Start a supervisor with an interpreter of its own, where no launcher can be had; its pid. Raises OSError."""
+        with open(attempt_directory / "supervisor.log", "ab") as log:
+            return self._run([str(attempt_directory)], attempt_directory, environment, subprocess.DEVNULL, log)
+
+    def close(self) -> None:
+        """Leave the launcher to itself: it goes on while supervisors run."""
+        with self._lock:
+            self._disconnect()
+            self._reap()
+
+    # --- all below is called with the lock held ----------------------------------------------------------------------
+
+    def _ask_current(self, request: Mapping[str, object]) -> Mapping[str, object]:
+        if self._current is None:
+            self._current = self._find() or self._start()
+        try:
+            return _ask(self._current.socket, request)
+        except (OSError, ValueError) as error:
+            if isinstance(error, TimeoutError):  # else it is dead, and its pid may be another's
+                _kill(self._current.pid)
+            self._disconnect()
+            raise LauncherLost(f"{type(error).__name__}: {error}") from error
+
+    def _find(self) -> Connection | None:
+        """Connect to a launcher that an earlier engine left; retire all others."""
+        found: Connection | None = None
+        for path in self._sockets():
+            try:
+                connected = _connect(path)
+            except OSError:  # it was killed
+                path.unlink(missing_ok=True)
+                continue
+            if found is None and path.name.startswith(f"{self._key}."):
+                found = Connection(connected, _pid_of(path))
+            else:
+                with connected, contextlib.suppress(OSError, ValueError):
+                    _ask(connected, {"retire": True})
+        return found
+
+    def _start(self) -> Connection:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs, open(self._directory / "launcher.log", "ab") as log:
+                arguments = ["--launcher", str(self._directory), self._key]
+                pid = self._run(arguments, self._directory, self._environment, theirs, log)
+        except BaseException:
+            ours.close()
+            raise
+        return Connection(ours, pid)
+
+    def _run(
+        self,
+        arguments: list[str],
+        directory: Path,
+        environment: Mapping[str, str],
+        stdin: int | socket.socket,
+        log: IO[bytes],
+    ) -> int:
+        program = archive.install(self._archives, self._contents)
+        process = subprocess.Popen(
+            # -I and -S: nothing of the environment or of installed packages, and 30 ms less
+            [self._python, "-I", "-S", str(program), *arguments],
+            cwd=directory,
+            env=dict(environment),
+            stdin=stdin if isinstance(stdin, int) else stdin.fileno(),
+            stdout=log,
+            stderr=log,
+            close_fds=True,
+            start_new_session=True,
+        )
+        process.returncode = 0  # it outlives this object on purpose
+        self._children.add(process.pid)
+        return process.pid
+
+    def _swept(self, path: Path, attempt_directory: Path) -> bool:
+        try:
+            with _connect(path) as connected:
+                return not _ask(connected, {"sweep": str(attempt_directory)}).get("left")
+        except TimeoutError:
+            _kill(_pid_of(path))
+            return False  # the next look does not find it, and has to do without
+        except (OSError, ValueError):  # it ended in this moment, or was killed
+            return True
+
+    def _sockets(self) -> list[Path]:
+        try:
+            return [path for path in sorted(self._directory.iterdir()) if path.is_socket()]
+        except FileNotFoundError:  # there never was a launcher
+            return []
+
+    def _disconnect(self) -> None:
+        if self._current is not None:
+            self._current.socket.close()
+            self._current = None
+
+    def _reap(self) -> None:
+        for pid in list(self._children):
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                    continue
+            self._children.discard(pid)
+
+
+def _connect(path: Path) -> socket.socket:
+    """Connect to a launcher's socket. Raises OSError."""
+    connected = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connected.settimeout(ANSWER_SECONDS)
+    # By the directory's descriptor: a socket's path is at most 107 bytes long.
+    directory = os.open(path.parent, os.O_PATH)
+    try:
+        connected.connect(f"/proc/self/fd/{directory}/{path.name}")
+    except BaseException:
+        connected.close()
+        raise
+    finally:
+        os.close(directory)
+    return connected
+
+
+def _ask(connected: socket.socket, request: Mapping[str, object]) -> Mapping[str, object]:
+    """Send a request, return the reply. Raises OSError or ValueError."""
+    connected.settimeout(ANSWER_SECONDS)
+    connected.send(json.dumps(request).encode())
+    reply = connected.recv(LONGEST_REPLY)
+    if not reply:
+        raise ConnectionResetError("the launcher is gone")
+    return dict(json.loads(reply))
+
+
+def _pid_of(path: Path) -> int:
+    return int(path.suffix[1:])
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,258 @@
+"""The launcher: one warm process per host that forks a supervisor in milliseconds, instead of an interpreter's start.
+
+It has everything imported and one thread. An engine starts it with one end of a socket pair as its standard input;
+later engines find its listening socket, `LAUNCHERS/<key>.<pid>`, which only this user can reach. A message is one JSON
+object, and so is its reply:
+
+    {"launch": DIRECTORY, "environment": {...}}  -> {"pid": N}, {"retired": true}, {"refused": WHY}
+    {"sweep": DIRECTORY}                         -> {"left": BOOL}
+    {"retire": true}                             -> {"supervisors": N}
+
+A supervisor is held at a gate until its identity is in `DIRECTORY/supervisor.json`. If the launcher dies before that,
+the gate closes and the supervisor ends without a word: an unrecorded one never runs.
+
+It is a child subreaper, and so is each supervisor. An orphan below a living supervisor goes to that supervisor;
+therefore a child of the launcher that is no supervisor was left by a dead one, and is killed, with what descends from
+it. Once nothing is left of an attempt, `DIRECTORY/gone` holds how its supervisor ended: the engine then needs no
+search of all processes.
+
+How it ends. It outlives its engine while supervisors run, and ends when there is neither a supervisor nor a
+connection. A retired one (SIGTERM, or an engine with another archive) launches nothing more and ends with its last
+supervisor. If it is killed, supervisors go on; their orphans are still theirs, but what a supervisor leaves that is
+killed after it can only be found by identity, session and environment (`runner.processes`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import encodings.idna  # a lookup of an address needs it, and it takes longer to import than a fork takes
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from runner import processes
+from runner.supervisor.child import become_subreaper, children, kill_descendants, name_process
+from runner.supervisor.complaints import complain
+from runner.supervisor.run import NOT_REPORTED, REPORTED, supervise
+
+assert encodings.idna
+
+LONGEST_MESSAGE = 1 << 20
+SWEEP_SECONDS = 1.0  # a killed process is gone in milliseconds; what the kernel holds longer is looked at again
+AGAIN_SECONDS = 1.0
+FAILED = 70  # exit status of a supervisor that ended by a mistake of its own (sysexits.h: EX_SOFTWARE)
+
+Reply = Mapping[str, object]
+
+
+class Launcher:
+    """Serves the engine at the other end of `first` and whichever connect later, until there is nothing to do."""
+
+    def __init__(self, first: socket.socket, key: str) -> None:
+        self._supervisors: dict[int, Path] = {}
+        self._dead: dict[Path, str] = {}  # attempts of which something would not die, and how their supervisors ended
+        self._held: set[int] = set()  # what would not die
+        self._connections: set[socket.socket] = set()
+        self._is_retired = False
+        self._name = f"{key}.{os.getpid()}"
+        self._listener = _listen(self._name)
+        self._selector = selectors.DefaultSelector()
+        self._wake, writer = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._retire)
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        self._selector.register(self._wake, selectors.EVENT_READ, self._drain)
+        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        self._connect(first)
+
+    def serve(self) -> None:
+        """Serve until there is neither a supervisor nor anyone who could ask for one."""
+        try:
+            while self._supervisors or self._dead or (self._connections and not self._is_retired):
+                for key, _ in self._selector.select(AGAIN_SECONDS if self._dead else None):
+                    key.data()
+                self._bury()
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(self._name)
+
+    # --- connections -------------------------------------------------------------------------------------------------
+
+    def _connect(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self._connections.add(connection)
+        self._selector.register(connection, selectors.EVENT_READ, lambda: self._answer(connection))
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+            self._connect(self._listener.accept()[0])
+
+    def _answer(self, connection: socket.socket) -> None:
+        try:
+            message = connection.recv(LONGEST_MESSAGE)
+            if message:
+                connection.send(json.dumps(self._do(message)).encode())
+                return
+        except BlockingIOError:  # nothing there after all; or an engine that reads no replies, which times out there
+            return
+        except OSError:
+            pass
+        self._selector.unregister(connection)
+        self._connections.discard(connection)
+        connection.close()
+
+    def _do(self, message: bytes) -> Reply:
+        try:
+            request = json.loads(message)
+            if "launch" in request:
+                if self._is_retired:
+                    return {"retired": True}
+                return {"pid": self._launch(Path(request["launch"]), dict(request["environment"]))}
+            if "retire" in request:
+                self._retire()
+                return {"supervisors": len(self._supervisors)}
+            self._bury()
+            return {"left": Path(request["sweep"]) in self._dead}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return {"refused": f"{type(error).__name__}: {error}"}
+
+    def _retire(self, *_: object) -> None:
+        if not self._is_retired:
+            self._is_retired = True
+            name = f"retired.{os.getpid()}"  # where it is found for sweeps, and for nothing else
+            with contextlib.suppress(OSError):
+                os.rename(self._name, name)
+                self._name = name
+
+    def _drain(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake, 4096)
+
+    # --- supervisors -------------------------------------------------------------------------------------------------
+
+    def _launch(self, directory: Path, environment: Mapping[str, str]) -> int:
+        gate, opener = os.pipe()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _be_supervisor(directory, environment, gate)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            os.close(gate)
+        try:
+            identity = processes.identify(pid)
+            if identity is None:
+                raise ProcessLookupError(f"process {pid} is gone")
+            processes.write_identity(directory / "supervisor.json", identity)
+            self._supervisors[pid] = directory
+            os.write(opener, b"\n")
+        finally:
+            os.close(opener)
+        return pid
+
+    def _bury(self) -> None:
+        """Reap what has ended, kill what dead supervisors left, and note which attempts are gone entirely."""
+        died: dict[Path, str] = {}
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)) is not None:
+                directory = self._supervisors.pop(ended.si_pid, None)
+                if directory is None:
+                    continue
+                has_exited = ended.si_code == os.CLD_EXITED
+                how = f"{'exit' if has_exited else 'signal'} {ended.si_status}"
+                if has_exited and ended.si_status in (REPORTED, NOT_REPORTED):  # it has looked for leftovers itself
+                    _note_gone(directory, how)
+                else:
+                    died[directory] = how
+        if died and not kill_descendants({*self._supervisors, *self._held}, SWEEP_SECONDS):
+            self._dead.update(died)
+            died.clear()
+        if self._dead:  # no waiting: what the kernel holds for long must not keep launches waiting
+            if kill_descendants(self._supervisors, 0):
+                died.update(self._dead)
+                self._dead.clear()
+            self._held = set(children()) - self._supervisors.keys()
+        for directory, how in died.items():
+            _note_gone(directory, how)
+
+
+def _listen(name: str) -> socket.socket:
+    """Listen in the current directory."""
+    with contextlib.suppress(FileNotFoundError):  # of an earlier process of the same pid
+        os.unlink(name)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(name)
+    listener.listen(16)
+    listener.setblocking(False)
+    return listener
+
+
+def _note_gone(directory: Path, how: str) -> None:
+    try:
+        (directory / "gone").write_text(f"{how}\n")
+    except OSError as error:  # the engine will search all processes instead
+        complain(f"{directory.name}: {error}")
+
+
+def _be_supervisor(directory: Path, environment: Mapping[str, str], gate: int) -> NoReturn:
+    """The forked child: let go of all that is the launcher's, wait for the gate, see the attempt through."""
+    status = FAILED
+    try:
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        os.setsid()
+        _close_descriptors(kept=gate)
+        if os.read(gate, 1):
+            os.close(gate)
+            name_process("supervisor")
+            os.chdir(directory)
+            log = os.open("supervisor.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            os.close(log)
+            os.environ.clear()
+            os.environ.update(environment)
+            status = supervise(directory)
+    except BaseException:  # noqa: BLE001  # the launcher's loop is below this on the stack, and not this process's
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _close_descriptors(kept: int = -1) -> None:
+    """Close all but the standard ones."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) != kept:
+            with contextlib.suppress(OSError):  # that of the listing itself
+                os.close(int(name))
+
+
+def main(directory: Path, key: str) -> int:
+    """Be the launcher of a directory of sockets."""
+    first = socket.socket(fileno=os.dup(0))
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    _close_descriptors(kept=first.fileno())
+    become_subreaper()
+    name_process("launcher")
+    os.chdir(directory)  # a socket's path is at most 107 bytes long
+    gc.collect()
+    gc.freeze()  # what is imported is shared with every supervisor, as long as nothing writes to it
+    Launcher(first, key).serve()
+    return 0

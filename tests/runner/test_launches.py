@@ -1,0 +1,347 @@
+"""The launcher, from the engine's side: one per host, replaced when it is lost or outdated, and nothing escapes it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner import archive, launches, processes
+from runner.base import Launch, LaunchError, Liveness
+from runner.local import LocalEngine
+
+Exists = Callable[[int], bool]
+Until = Callable[[Callable[[], object]], None]
+Make = Callable[..., LocalEngine]
+
+ATTEMPT = "QXR0ZW1wdDo3Lw=="
+ESCAPE = """
+import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execve(sys.executable, [sys.executable, "-c", "import os, time; print('pid', os.getpid(), flush=True)\\n"
+            "print('{\\"ready\\": 1}', flush=True); time.sleep(1000)"], {})
+    os._exit(0)
+time.sleep(1000)
+"""
+
+
+@pytest.fixture
+async def make_engine(service: Any, tmp_path: Path) -> AsyncIterator[Make]:
+    made: list[LocalEngine] = []
+
+    def make(**more: Any) -> LocalEngine:
+        made.append(LocalEngine(tmp_path, service.url, host="this-host", machine_name="here", **more))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        for attempt in await engine.attempts():
+            await engine.end(attempt)
+        engine.close()
+
+
+@pytest.fixture
+def engine(make_engine: Make) -> LocalEngine:
+    return make_engine()
+
+
+def launchers(tmp_path: Path) -> list[int]:
+    """The living launchers, oldest first."""
+    found = [path for path in (tmp_path / "launchers").iterdir() if path.is_socket()]
+    pids = [int(path.suffix[1:]) for path in sorted(found, key=lambda path: path.stat().st_mtime_ns)]
+    return [pid for pid in pids if (identity := processes.identify(pid)) and processes.is_alive(identity)]
+
+
+def supervisor(tmp_path: Path, attempt: str = ATTEMPT) -> int:
+    path = next(path for path in (tmp_path / "attempts").iterdir() if path.name == attempt.replace("=", "%3D"))
+    return int(json.loads((path / "supervisor.json").read_bytes())["pid"])
+
+
+def parent(pid: int) -> int:
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return int(stat[stat.rindex(")") + 2 :].split()[1])
+
+
+async def launch(engine: LocalEngine, attempt: str = ATTEMPT) -> None:
+    await engine.launch(Launch(attempt, "U2ltdWxhdGlvbjox", "token-of-this-attempt", "this-host"))
+
+
+async def runs(service: Any, engine: LocalEngine, code: str = "") -> None:
+    """Launch a child that runs for ever, and wait for its first point."""
+    code = code or "import os, time; print('pid', os.getpid()); print('{\"ready\": 1}'); time.sleep(1000)"
+    service.order["entrypoint"] = [sys.executable, "-c", code]
+    await launch(engine)
+    await asyncio.to_thread(service.wait, lambda: service.points("ready") and pids(service))
+
+
+def pids(service: Any) -> list[int]:
+    return [int(found) for found in re.findall(r"pid (\d+)", service.log("STDOUT"))]
+
+
+async def dead(engine: LocalEngine, attempt: str = ATTEMPT) -> None:
+    while await engine.probe(attempt) is not Liveness.DEAD:
+        await asyncio.sleep(0.01)
+
+
+# --- forking ---------------------------------------------------------------------------------------------------------
+
+
+async def test_supervisors_are_forked_by_one_launcher_and_have_nothing_of_it(
+    service: Any, engine: LocalEngine, tmp_path: Path, until: Until
+) -> None:
+    service.order["entrypoint"] = ["sleep", "1000"]
+    await launch(engine)
+    await launch(engine, "b3RoZXI=")
+    [launcher] = launchers(tmp_path)
+    for attempt in (ATTEMPT, "b3RoZXI="):
+        pid = supervisor(tmp_path, attempt)
+        begun = Path(f"/proc/{pid}/cwd/nonce")  # by then it has become what it is
+        await asyncio.to_thread(until, begun.exists)
+        assert (parent(pid), os.getsid(pid)) == (launcher, pid)
+        assert Path(f"/proc/{pid}/comm").read_text() == "supervisor\n"
+        open_files = {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if int(path.name) <= 2}
+        assert open_files == {os.devnull, str(Path(f"/proc/{pid}/cwd").resolve() / "supervisor.log")}
+    shared = {os.readlink(path) for path in Path(f"/proc/{launcher}/fd").iterdir()} - {os.devnull}
+    theirs = {os.readlink(path) for path in Path(f"/proc/{supervisor(tmp_path)}/fd").iterdir()}
+    assert not shared & theirs, "a descriptor of the launcher is open in a supervisor"
+    assert os.getsid(launcher) == launcher
+    assert Path(f"/proc/{launcher}/comm").read_text() == "launcher\n"
+
+
+async def test_only_its_user_can_reach_it(service: Any, engine: LocalEngine, tmp_path: Path) -> None:
+    await launch(engine)
+    assert (tmp_path / "launchers").stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_data_directory_with_a_long_name_has_a_launcher_too(service: Any, tmp_path: Path) -> None:
+    place = tmp_path / ("long" * 30)
+    place.mkdir()
+    engine = LocalEngine(place, service.url, host="this-host", machine_name="here")
+    again = LocalEngine(place, service.url, host="this-host", machine_name="here")
+    service.order["entrypoint"] = ["sleep", "1000"]
+    try:
+        await launch(engine)
+        await launch(again, "b3RoZXI=")
+        assert len(launchers(place)) == 1
+    finally:
+        for attempt in await engine.attempts():
+            await engine.end(attempt)
+        engine.close()
+        again.close()
+
+
+async def test_the_environment_is_that_of_the_launch_and_not_of_the_launcher(
+    service: Any, make_engine: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    engine = make_engine()
+    await runs(service, engine)
+    monkeypatch.setenv("TZ", "Europe/Paris")
+    service.stored.clear()
+    service.order["entrypoint"] = ["sh", "-c", "echo $TZ"]
+    await launch(engine, ATTEMPT)
+    await asyncio.to_thread(service.wait, lambda: service.exit)
+    assert service.log("STDOUT") == "Europe/Paris"
+
+
+async def test_how_a_supervisor_ended_is_noted_once_nothing_is_left(
+    service: Any, engine: LocalEngine, tmp_path: Path
+) -> None:
+    service.order["entrypoint"] = ["true"]
+    await launch(engine)
+    await dead(engine)
+    [gone] = (tmp_path / "attempts").glob("*/gone")
+    assert gone.read_text() == "exit 0\n"
+    service.stored.clear()
+    await runs(service, engine)
+    assert not gone.exists()
+    os.kill(supervisor(tmp_path), signal.SIGKILL)
+    await dead(engine)
+    assert gone.read_text() == "signal 9\n"
+
+
+async def test_what_can_not_be_launched_is_said_and_leaves_nothing(
+    service: Any, engine: LocalEngine, tmp_path: Path, until: Until
+) -> None:
+    await runs(service, engine)
+    inner = engine._launches  # what the engine prepares can't be missing
+    with pytest.raises(launches.LaunchRefused, match="No such file or directory"):
+        await asyncio.to_thread(inner.launch, tmp_path / "nowhere", {})
+    [launcher] = launchers(tmp_path)
+    await asyncio.to_thread(until, lambda: _children(launcher) == [supervisor(tmp_path)])
+
+
+def _children(of: int) -> list[int]:
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):  # it ended in this moment
+            found += [int(name)] if parent(int(name)) == of else []
+    return found
+
+
+# --- descendants -----------------------------------------------------------------------------------------------------
+
+
+async def test_after_kill_9_of_the_supervisor_no_descendant_escapes(
+    service: Any, engine: LocalEngine, tmp_path: Path, exists: Exists
+) -> None:
+    await runs(service, engine, ESCAPE)
+    [escaped] = pids(service)
+    assert not Path(f"/proc/{escaped}/environ").read_bytes()
+    os.kill(supervisor(tmp_path), signal.SIGKILL)
+    await dead(engine)
+    assert not exists(escaped)
+
+
+async def test_ending_an_attempt_reaches_every_descendant(service: Any, engine: LocalEngine, exists: Exists) -> None:
+    await runs(service, engine, ESCAPE)
+    await engine.end(ATTEMPT)
+    assert not any(map(exists, pids(service)))
+
+
+async def test_what_another_attempt_hides_is_left_alone(
+    service: Any, engine: LocalEngine, tmp_path: Path, exists: Exists
+) -> None:
+    await runs(service, engine, ESCAPE)
+    [escaped] = pids(service)
+    service.order["entrypoint"] = ["sleep", "1000"]
+    await launch(engine, "b3RoZXI=")
+    os.kill(supervisor(tmp_path, "b3RoZXI="), signal.SIGKILL)
+    await dead(engine, "b3RoZXI=")
+    assert exists(escaped)
+    assert await engine.probe(ATTEMPT) is Liveness.ALIVE
+
+
+# --- lost, hung, outdated --------------------------------------------------------------------------------------------
+
+
+async def test_kill_9_of_the_launcher_ends_no_simulation_and_the_next_launch_has_another(
+    service: Any, engine: LocalEngine, tmp_path: Path, exists: Exists
+) -> None:
+    await runs(service, engine)
+    [first] = launchers(tmp_path)
+    os.kill(first, signal.SIGKILL)
+    beats = service.heartbeats
+    await asyncio.to_thread(service.wait, lambda: service.heartbeats > beats + 1)
+    assert await engine.probe(ATTEMPT) is Liveness.ALIVE
+    await launch(engine, "b3RoZXI=")
+    [second] = launchers(tmp_path)
+    assert parent(supervisor(tmp_path, "b3RoZXI=")) == second != first
+    await engine.end(ATTEMPT)
+    assert not any(map(exists, pids(service)))
+
+
+async def test_with_launcher_and_supervisor_killed_what_carries_the_mark_is_still_found(
+    service: Any, engine: LocalEngine, tmp_path: Path, exists: Exists
+) -> None:
+    code = "import subprocess; print('pid', subprocess.Popen(['sleep', '1000'], start_new_session=True).pid)\n"
+    await runs(service, engine, f"{code}print('{{\"ready\": 1}}', flush=True)\nimport time; time.sleep(1000)")
+    os.kill(launchers(tmp_path)[0], signal.SIGKILL)
+    os.kill(supervisor(tmp_path), signal.SIGKILL)
+    await dead(engine)
+    assert not any(map(exists, pids(service)))
+
+
+async def test_a_launcher_that_hangs_is_replaced(
+    service: Any, engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exists: Exists
+) -> None:
+    service.order["entrypoint"] = ["sleep", "1000"]
+    await launch(engine)
+    [first] = launchers(tmp_path)
+    monkeypatch.setattr(launches, "ANSWER_SECONDS", 1.0)
+    os.kill(first, signal.SIGSTOP)
+    await launch(engine, "b3RoZXI=")
+    assert not exists(first)
+    assert await engine.probe("b3RoZXI=") is Liveness.ALIVE
+    assert await engine.probe(ATTEMPT) is Liveness.ALIVE
+    os.kill(supervisor(tmp_path), signal.SIGKILL)
+    await dead(engine)
+
+
+async def test_a_launcher_that_hangs_keeps_no_attempt_from_being_found_dead(
+    service: Any, engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exists: Exists
+) -> None:
+    await runs(service, engine)
+    monkeypatch.setattr(launches, "ANSWER_SECONDS", 1.0)
+    os.kill(launchers(tmp_path)[0], signal.SIGSTOP)
+    os.kill(supervisor(tmp_path), signal.SIGKILL)
+    await dead(engine)
+    assert launchers(tmp_path) == []
+    assert not any(map(exists, pids(service)))
+
+
+async def test_without_a_launcher_a_supervisor_is_started_all_the_same(
+    service: Any, make_engine: Make, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncase "$*" in *--launcher*) exit 1;; esac\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    engine = make_engine(python=str(python))
+    await runs(service, engine)
+    assert await engine.probe(ATTEMPT) is Liveness.ALIVE
+    await engine.end(ATTEMPT)
+    assert await engine.probe(ATTEMPT) is Liveness.DEAD
+
+
+async def test_a_launcher_of_another_archive_is_replaced_and_its_supervisors_go_on(
+    service: Any, make_engine: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: Until, exists: Exists
+) -> None:
+    old = make_engine()
+    await runs(service, old)
+    [first] = launchers(tmp_path)
+    old.close()
+    monkeypatch.setattr(archive, "sources", lambda sources=archive.sources: {**sources(), "runner/newer.py": b""})
+    new = make_engine()
+    await launch(new, "b3RoZXI=")
+    assert launchers(tmp_path)[0] == first
+    assert parent(supervisor(tmp_path, "b3RoZXI=")) == launchers(tmp_path)[1]
+    assert await new.probe(ATTEMPT) is Liveness.ALIVE
+    os.kill(supervisor(tmp_path), signal.SIGKILL)
+    await dead(new)
+    assert not any(map(exists, pids(service)))
+    await asyncio.to_thread(until, lambda: first not in launchers(tmp_path))
+
+
+async def test_a_launcher_that_is_told_to_end_launches_no_more_and_ends_with_its_supervisors(
+    service: Any, engine: LocalEngine, tmp_path: Path, until: Until
+) -> None:
+    await runs(service, engine)
+    [first] = launchers(tmp_path)
+    os.kill(first, signal.SIGTERM)
+    await launch(engine, "b3RoZXI=")
+    assert len(launchers(tmp_path)) == 2
+    assert parent(supervisor(tmp_path, "b3RoZXI=")) != first
+    await engine.end(ATTEMPT)
+    await asyncio.to_thread(until, lambda: first not in launchers(tmp_path))
+
+
+async def test_it_outlives_its_engine_while_supervisors_run_and_is_found_by_the_next(
+    service: Any, make_engine: Make, tmp_path: Path, until: Until
+) -> None:
+    first = make_engine()
+    await runs(service, first)
+    first.close()
+    second = make_engine()
+    await launch(second, "b3RoZXI=")
+    assert len(launchers(tmp_path)) == 1
+    await second.end(ATTEMPT)
+    await second.end("b3RoZXI=")
+    assert len(launchers(tmp_path)) == 1
+    second.close()
+    await asyncio.to_thread(until, lambda: not launchers(tmp_path))
+
+
+async def test_a_launcher_that_can_not_be_started_is_said_in_a_sentence(make_engine: Make) -> None:
+    with pytest.raises(LaunchError, match=r"The supervisor can't be started on here: .*no-python"):
+        await launch(make_engine(python="/no-python"))
