@@ -141,7 +141,7 @@ async def _open(session: AsyncSession) -> Opened:
         session, engine="benchmark", engine_key="nowhere", name="nowhere", host=None, cpus=1, memory_gib=1,
         gpus=0, gpu_model=None, labels={}, price_per_hour=Decimal(1),
     )  # fmt: skip
-    assignment = Assignment(machine_id, "nowhere", None, (), Decimal(1), Decimal(1), "USD")
+    assignment = Assignment(machine_id, "nowhere", None, (), Decimal(1), Decimal(1), "USD", 1.0, 0.0, 0)
     attempt_id = await assign(session, simulation.id, 0, assignment, ACTOR)
     assert attempt_id is not None
     await attempts.claim_launch(session, attempt_id, sha256(token.encode()).digest())

@@ -29,7 +29,7 @@ from benchmarks.floor import STORE
 
 POOL_SIZE = 10  # the service's own
 ACCEPT = """
-    UPDATE attempts SET next_batch = next_batch + 1, heartbeat_at = now()
+    UPDATE members SET next_batch = next_batch + 1, heartbeat_at = now()
     WHERE id = $1 AND ended_at IS NULL AND next_batch = $2
     RETURNING simulation_id, number
 """

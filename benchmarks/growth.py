@@ -26,7 +26,7 @@ FILL = """
     SELECT s, 1, b, 'metric0', $3::bigint[], $4::float8[], $5::float8[]
     FROM generate_series(1, $2::bigint) AS b, unnest($1::bigint[]) AS s
 """  # in the order in which they would have come in
-ADVANCE = "UPDATE attempts SET next_batch = $2 WHERE id = ANY($1)"
+ADVANCE = "UPDATE members SET next_batch = $2 WHERE attempt_id = ANY($1)"
 
 
 async def fill(url: str, supervisors: list[Supervisor], stored: int) -> None:

@@ -35,6 +35,6 @@ without them.
 
 Functions take a session first, never commit (the caller owns the transaction) and await nothing but Postgres.
 `get_*` raises NotFound, `find_*` returns None, `page_*` returns a page. Locks are taken in one order everywhere:
-simulation, attempt, machine; always FOR NO KEY UPDATE, because a foreign key's KEY SHARE against FOR UPDATE
+simulation, attempt, member, machine; always FOR NO KEY UPDATE, because a foreign key's KEY SHARE against FOR UPDATE
 deadlocks. This room answers and records; it never decides between machines.
 """

@@ -3,23 +3,45 @@
 Who calls them when is in `transitions`; what a silence or a limit means is judged by `policy.retry`, for the candidates
 that are found here.
 
-The attempt's own row is the fence: every statement of a report is guarded by `ended_at IS NULL` on that row, so that
-what an old attempt sends can't be stored after its successor began.
+An attempt has members, each one process on one machine; today there is one, of rank 0. The member's row is the fence of
+its reports: every statement of a report is guarded by `members.ended_at IS NULL`, which is set for all members in the
+transaction that ends the attempt, so what an old attempt sends can't be stored after its successor began.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import ColumnElement, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.models import Attempt, Coverage, Simulation
+from db.models import Attempt, Coverage, Member, Simulation
 from db.states import Reason, SimulationState
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """An attempt with its leading member, the one of rank 0."""
+
+    attempt: Attempt
+    lead: Member
+
+    @property
+    def id(self) -> int:
+        return self.attempt.id
+
+
+@dataclass(frozen=True, slots=True)
+class StopIntent:
+    """That an attempt is to end: since when, on whose behalf and why."""
+
+    wanted_at: datetime
+    by: str
+    reason: Reason
 
 
 class Standing(StrEnum):
@@ -51,13 +73,29 @@ class Receipt:
     stop_reason: Reason | None = None
 
 
+LEAD = 0  # the rank of the member whose points are the curve
+
+_EXECUTIONS = (
+    select(Attempt, Member)
+    .join(Member, (Member.attempt_id == Attempt.id) & (Member.rank == LEAD))
+    .execution_options(populate_existing=True)
+)
+_CURRENT = _EXECUTIONS.where(Attempt.ended_at.is_(None), Member.ended_at.is_(None))  # both: by the partial indexes
+
+
 # --- from assignment to the end --------------------------------------------------------------------------------
 
 
-async def create(session: AsyncSession, **values: Any) -> int:
-    """Insert the next attempt; its id. The caller has moved its simulation to STARTING in this transaction."""
-    attempt_id: int | None = await session.scalar(insert(Attempt).values(**values).returning(Attempt.id))
+async def create(session: AsyncSession, simulation_id: int, number: int, **grant: Any) -> int:
+    """Insert the next attempt and its member; its id. The caller has moved its simulation to STARTING.
+
+    grant: the member's columns of machine, resources and price.
+    """
+    attempt_id: int | None = await session.scalar(
+        insert(Attempt).values(simulation_id=simulation_id, number=number).returning(Attempt.id)
+    )
     assert attempt_id is not None
+    await session.execute(insert(Member).values(attempt_id=attempt_id, rank=LEAD, **grant))
     return attempt_id
 
 
@@ -71,45 +109,93 @@ async def close(
     exit_code: int | None,
     signal: int | None,
 ) -> int | None:
-    """End an attempt: from here on nothing of it is stored. Its id; None if it is not current."""
-    return await session.scalar(
+    """End an attempt and its members: from here on nothing of them is stored. Its id; None if it is not current."""
+    attempt_id = await session.scalar(
         update(Attempt)
         .where(Attempt.simulation_id == simulation_id, Attempt.number == number, Attempt.ended_at.is_(None))
         .values(ended_at=func.now(), reason=reason, reason_detail=reason_detail, exit_code=exit_code, signal=signal)
         .returning(Attempt.id)
         .execution_options(synchronize_session=False)
     )
-
-
-async def want_stop(session: AsyncSession, simulation_id: int, reason: Reason, by: str) -> int | None:
-    """Write the intent to stop a simulation that is on a machine. Its project; None if it is on none, or has one."""
-    return await session.scalar(
-        update(Simulation)
-        .where(
-            Simulation.id == simulation_id,
-            Simulation.state.in_((SimulationState.STARTING, SimulationState.RUNNING)),
-            Simulation.stop_wanted_at.is_(None),
+    if attempt_id is not None:
+        await session.execute(
+            update(Member)
+            .where(Member.attempt_id == attempt_id, Member.ended_at.is_(None))
+            .values(ended_at=func.now(), exit_code=exit_code, signal=signal)
+            .execution_options(synchronize_session=False)
         )
-        .values(stop_wanted_at=func.now(), stop_wanted_by=by, stop_reason=reason)
-        .returning(Simulation.project_id)
+    return attempt_id
+
+
+async def find_current(session: AsyncSession, simulation_id: int) -> Attempt | None:
+    """The current attempt of a simulation, None if it is on no machine. Stable while the caller holds its lock."""
+    return await session.scalar(
+        select(Attempt)
+        .where(Attempt.simulation_id == simulation_id, Attempt.ended_at.is_(None))
+        .execution_options(populate_existing=True)
+    )
+
+
+async def count_preempted(session: AsyncSession, simulation_id: int) -> int:
+    """How many attempts were preempted: they use up no retry."""
+    counted = select(func.count()).where(Attempt.simulation_id == simulation_id, Attempt.reason == Reason.PREEMPTED)
+    return int((await session.scalars(counted)).one())
+
+
+_PREEMPTED_TIME = text(
+    """
+    SELECT coalesce(sum(a.ended_at - a.started_at), interval '0') FROM attempts AS a
+    WHERE a.simulation_id = :id AND a.reason = 'PREEMPTED' AND a.number > coalesce((
+        SELECT max(o.number) FROM attempts AS o
+        WHERE o.simulation_id = :id AND o.ended_at IS NOT NULL AND o.reason <> 'PREEMPTED'
+    ), 0)
+    """
+)
+
+
+async def preempted_time(session: AsyncSession, simulation_id: int) -> timedelta:
+    """How long the attempts ran that the next one continues: those preempted since the last that failed or was lost."""
+    return (await session.execute(_PREEMPTED_TIME, {"id": simulation_id})).scalar_one()  # type: ignore[no-any-return]
+
+
+async def want_stop(
+    session: AsyncSession, attempt_id: int, reason: Reason, by: str, evidence: dict[str, Any] | None
+) -> bool:
+    """Write the intent to stop a current attempt; False if it has one already.
+
+    The first intent stands, but one that ends the simulation replaces a preemption.
+    """
+    replaceable: ColumnElement[bool] = Attempt.stop_wanted_at.is_(None)
+    if reason is not Reason.PREEMPTED:
+        replaceable = replaceable | (Attempt.stop_reason == Reason.PREEMPTED)
+    written = await session.scalar(
+        update(Attempt)
+        .where(Attempt.id == attempt_id, Attempt.ended_at.is_(None), replaceable)
+        .values(stop_wanted_at=func.now(), stop_wanted_by=by, stop_reason=reason, stop_evidence=evidence)
+        .returning(Attempt.id)
         .execution_options(synchronize_session=False)
     )
+    return written is not None
 
 
-async def bind(session: AsyncSession, claim: Claim) -> Attempt | None:
-    """Bind the attempt to the claim's nonce, if it is current and bound to no other; a heartbeat too."""
-    return await session.scalar(
-        update(Attempt)
+async def bind(session: AsyncSession, claim: Claim) -> Execution | None:
+    """Bind the member to the claim's nonce, if it is current and bound to no other; a heartbeat too."""
+    member = await session.scalar(
+        update(Member)
         .where(
-            Attempt.id == claim.attempt_id,
-            Attempt.token_digest == claim.token_digest,
-            Attempt.ended_at.is_(None),
-            func.coalesce(Attempt.nonce, claim.nonce) == claim.nonce,
+            Member.attempt_id == claim.attempt_id,
+            Member.token_digest == claim.token_digest,
+            Member.ended_at.is_(None),
+            func.coalesce(Member.nonce, claim.nonce) == claim.nonce,
         )
         .values(nonce=claim.nonce, heartbeat_at=func.now())
-        .returning(Attempt)
+        .returning(Member)
         .execution_options(synchronize_session=False, populate_existing=True)
     )
+    if member is None:
+        return None
+    attempt = await session.get(Attempt, claim.attempt_id, populate_existing=True)
+    return Execution(attempt, member) if attempt is not None else None
 
 
 async def note_started(session: AsyncSession, attempt_id: int) -> None:
@@ -122,33 +208,44 @@ async def note_started(session: AsyncSession, attempt_id: int) -> None:
     )
 
 
-async def lock(session: AsyncSession, attempt_id: int) -> Attempt | None:
-    """Lock a current attempt and read it; None if it has ended. The caller holds the simulation's lock."""
-    return await session.scalar(
-        select(Attempt)
-        .where(Attempt.id == attempt_id, Attempt.ended_at.is_(None))
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    )
+async def lock(session: AsyncSession, attempt_id: int) -> Execution | None:
+    """Lock a current attempt and its leading member and read them; None if it has ended.
+
+    The caller holds the simulation's lock. While this one is held, no report comes in.
+    """
+    row = (
+        await session.execute(
+            _EXECUTIONS.where(Attempt.id == attempt_id, Attempt.ended_at.is_(None)).with_for_update(key_share=True)
+        )
+    ).one_or_none()
+    return Execution(*row) if row is not None else None
 
 
 # --- launching -------------------------------------------------------------------------------------------------
 
 
-async def open_on_host(
-    session: AsyncSession, host: str, *, not_launched: bool = False
-) -> Sequence[tuple[Attempt, Simulation]]:
-    """The current attempts on a host with their simulations, oldest first; all, or those still to be launched."""
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """A current attempt on a host, with its simulation."""
+
+    attempt: Attempt
+    member: Member
+    simulation: Simulation
+
+
+async def open_on_host(session: AsyncSession, host: str, *, not_launched: bool = False) -> Sequence[Hosted]:
+    """The current attempts on a host, oldest first; all, or those still to be launched."""
     statement = (
-        select(Attempt, Simulation)
+        select(Attempt, Member, Simulation)
+        .join(Member, Member.attempt_id == Attempt.id)
         .join(Simulation, Simulation.id == Attempt.simulation_id)
-        .where(Attempt.host == host, Attempt.ended_at.is_(None))
-        .order_by(Attempt.id)
+        .where(Member.host == host, Member.ended_at.is_(None))
+        .order_by(Member.id)
         .execution_options(populate_existing=True)
     )
     if not_launched:
-        statement = statement.where(Attempt.launched_at.is_(None))
-    return [(attempt, simulation) for attempt, simulation in await session.execute(statement)]
+        statement = statement.where(Member.launched_at.is_(None))
+    return [Hosted(*row) for row in await session.execute(statement)]
 
 
 async def claim_launch(session: AsyncSession, attempt_id: int, token_digest: bytes) -> bool:
@@ -157,10 +254,10 @@ async def claim_launch(session: AsyncSession, attempt_id: int, token_digest: byt
     A launch that was cut off before it said hello is simply made again: the older token is worth nothing then.
     """
     claimed = await session.scalar(
-        update(Attempt)
-        .where(Attempt.id == attempt_id, Attempt.ended_at.is_(None), Attempt.nonce.is_(None))
+        update(Member)
+        .where(Member.attempt_id == attempt_id, Member.rank == LEAD, Member.ended_at.is_(None), Member.nonce.is_(None))
         .values(token_digest=token_digest, heartbeat_at=func.now())
-        .returning(Attempt.id)
+        .returning(Member.id)
         .execution_options(synchronize_session=False)
     )
     return claimed is not None
@@ -169,28 +266,19 @@ async def claim_launch(session: AsyncSession, attempt_id: int, token_digest: byt
 async def note_launched(session: AsyncSession, attempt_id: int) -> None:
     """The engine has started the supervisor."""
     await session.execute(
-        update(Attempt)
-        .where(Attempt.id == attempt_id)
+        update(Member)
+        .where(Member.attempt_id == attempt_id, Member.rank == LEAD)
         .values(launched_at=func.now())
         .execution_options(synchronize_session=False)
     )
 
 
-async def find_unwanted(session: AsyncSession) -> Sequence[Attempt]:
+async def find_unwanted(session: AsyncSession) -> Sequence[Execution]:
     """Attempts that are to be stopped and whose launch is unclaimed: there is no supervisor to receive it."""
-    return (
-        await session.scalars(
-            select(Attempt)
-            .join(Simulation, Simulation.id == Attempt.simulation_id)
-            .where(
-                Attempt.ended_at.is_(None),
-                Attempt.token_digest.is_(None),
-                Attempt.launched_at.is_(None),
-                Simulation.stop_wanted_at.is_not(None),
-            )
-            .order_by(Attempt.id)
-        )
-    ).all()
+    unwanted = _CURRENT.where(
+        Member.token_digest.is_(None), Member.launched_at.is_(None), Attempt.stop_wanted_at.is_not(None)
+    )
+    return [Execution(*row) for row in await session.execute(unwanted.order_by(Member.attempt_id))]
 
 
 # --- what supervisors say --------------------------------------------------------------------------------------
@@ -198,31 +286,33 @@ async def find_unwanted(session: AsyncSession) -> Sequence[Attempt]:
 
 async def has_token(session: AsyncSession, token_digest: bytes) -> bool:
     """Whether this is the token of some attempt, ended ones included. What it may do is judged where it is used."""
-    return await session.scalar(select(Attempt.id).where(Attempt.token_digest == token_digest)) is not None
+    return await session.scalar(select(Member.id).where(Member.token_digest == token_digest)) is not None
 
 
-# Fence, order, idempotency and heartbeat in one row lock. The simulation is only read: no lock, no wait.
+# Fence, order, idempotency and heartbeat in one row lock, the member's. The attempt is only read: no lock, no wait.
 # `convergence.take_in` stores what it lets in with the same statement.
 ACCEPT = """
-    UPDATE attempts AS a SET next_batch = a.next_batch + 1, heartbeat_at = now()
-    FROM simulations AS s
-    WHERE a.id = $1 AND a.token_digest = $2 AND a.nonce = $3 AND a.ended_at IS NULL
-      AND a.next_batch = $4 AND s.id = a.simulation_id
-    RETURNING a.simulation_id, a.number, a.next_batch, s.stop_reason
+    UPDATE members AS m SET next_batch = m.next_batch + 1, heartbeat_at = now()
+    FROM attempts AS a
+    WHERE m.attempt_id = $1 AND m.token_digest = $2 AND m.nonce = $3 AND m.ended_at IS NULL
+      AND m.next_batch = $4 AND a.id = m.attempt_id
+    RETURNING a.simulation_id, a.number, m.next_batch, a.stop_reason
 """
 _BEAT = """
-    UPDATE attempts AS a SET heartbeat_at = now()
-    FROM simulations AS s
-    WHERE a.id = $1 AND a.token_digest = $2 AND a.nonce = $3 AND a.ended_at IS NULL
-      AND s.id = a.simulation_id
-    RETURNING a.simulation_id, a.number, a.next_batch, s.stop_reason
+    UPDATE members AS m SET heartbeat_at = now()
+    FROM attempts AS a
+    WHERE m.attempt_id = $1 AND m.token_digest = $2 AND m.nonce = $3 AND m.ended_at IS NULL
+      AND a.id = m.attempt_id
+    RETURNING a.simulation_id, a.number, m.next_batch, a.stop_reason
 """
 
 
 async def simulation_of(session: AsyncSession, attempt_id: int, token_digest: bytes) -> int | None:
     """The simulation of an attempt with this token; the way to its lock, which comes before the attempt's."""
     return await session.scalar(
-        select(Attempt.simulation_id).where(Attempt.id == attempt_id, Attempt.token_digest == token_digest)
+        select(Attempt.simulation_id)
+        .join(Member, Member.attempt_id == Attempt.id)
+        .where(Attempt.id == attempt_id, Member.token_digest == token_digest)
     )
 
 
@@ -245,7 +335,9 @@ async def accept(session: AsyncSession, claim: Claim, batch: int | None) -> Rece
         # The hello, or the batch before, was committed between the two statements. Now the row is ours.
         return receipt_of((await connection.exec_driver_sql(ACCEPT, (*proof, batch))).one(), stored=True)
     known = await session.scalar(
-        select(Attempt.next_batch).where(Attempt.id == claim.attempt_id, Attempt.token_digest == claim.token_digest)
+        select(Member.next_batch).where(
+            Member.attempt_id == claim.attempt_id, Member.token_digest == claim.token_digest
+        )
     )
     if known is None:
         return Receipt(Standing.UNKNOWN)
@@ -314,15 +406,10 @@ async def listening(session: AsyncSession) -> Listening:
 _COVERAGE = select(Coverage).execution_options(populate_existing=True)
 
 
-async def find_quiet(session: AsyncSession, lease: timedelta) -> Sequence[Attempt]:
+async def find_quiet(session: AsyncSession, lease: timedelta) -> Sequence[Execution]:
     """Current attempts of which nothing was heard for a lease: the candidates of a loss."""
-    return (
-        await session.scalars(
-            select(Attempt)
-            .where(Attempt.ended_at.is_(None), Attempt.heartbeat_at < func.now() - lease)
-            .order_by(Attempt.id)
-        )
-    ).all()
+    quiet = _CURRENT.where(Member.heartbeat_at < func.now() - lease)
+    return [Execution(*row) for row in await session.execute(quiet.order_by(Member.attempt_id))]
 
 
 async def forgive_clock(session: AsyncSession) -> None:
@@ -348,8 +435,8 @@ async def forgive_clock(session: AsyncSession) -> None:
         )
     )
     await session.execute(
-        update(Attempt)
-        .where(Attempt.ended_at.is_(None), Attempt.heartbeat_at > func.now())
+        update(Member)
+        .where(Member.ended_at.is_(None), Member.heartbeat_at > func.now())
         .values(heartbeat_at=func.now())
         .execution_options(synchronize_session=False)
     )
@@ -362,7 +449,7 @@ async def find_beyond_limit(session: AsyncSession) -> Sequence[tuple[Attempt, ti
         .join(Simulation, Simulation.id == Attempt.simulation_id)
         .where(
             Attempt.ended_at.is_(None),
-            Simulation.stop_wanted_at.is_(None),
+            Attempt.stop_wanted_at.is_(None) | (Attempt.stop_reason == Reason.PREEMPTED),
             Attempt.started_at + Simulation.max_runtime < func.now(),
         )
         .order_by(Attempt.id)
@@ -384,15 +471,32 @@ async def clock(session: AsyncSession) -> datetime:
     return (await session.scalars(select(func.now()))).one()
 
 
-async def of_simulation(session: AsyncSession, simulation_id: int) -> Sequence[Attempt]:
+async def of_simulation(session: AsyncSession, simulation_id: int) -> Sequence[Execution]:
     """All attempts of a simulation, first to last."""
-    return (
-        await session.scalars(select(Attempt).where(Attempt.simulation_id == simulation_id).order_by(Attempt.number))
-    ).all()
+    rows = await session.execute(_EXECUTIONS.where(Attempt.simulation_id == simulation_id).order_by(Attempt.number))
+    return [Execution(*row) for row in rows]
 
 
-async def by_ids(session: AsyncSession, ids: Collection[int]) -> Sequence[Attempt]:
-    return (await session.scalars(select(Attempt).where(Attempt.id.in_(ids)))).all()
+async def by_ids(session: AsyncSession, ids: Collection[int]) -> Sequence[Execution]:
+    rows = await session.execute(_EXECUTIONS.where(Attempt.id.in_(ids)))
+    return [Execution(*row) for row in rows]
+
+
+async def stops_of(session: AsyncSession, ids: Collection[int]) -> Mapping[int, StopIntent]:
+    """The intent to stop each of these simulations, of its newest attempt; those without one are left out.
+
+    What waits in the queue is not to be stopped, whatever ended its last attempt.
+    """
+    rows = await session.execute(
+        select(Simulation.id, Attempt.stop_wanted_at, Attempt.stop_wanted_by, Attempt.stop_reason)
+        .join(Attempt, (Attempt.simulation_id == Simulation.id) & (Attempt.number == Simulation.attempt))
+        .where(Simulation.id.in_(ids), Simulation.state != SimulationState.QUEUED, Attempt.stop_wanted_at.is_not(None))
+    )
+    return {
+        simulation_id: StopIntent(wanted_at, by or "", reason)
+        for simulation_id, wanted_at, by, reason in rows
+        if wanted_at is not None and reason is not None
+    }
 
 
 async def current_ids(session: AsyncSession, ids: Collection[int]) -> frozenset[int]:

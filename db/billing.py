@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What an attempt is billed by: price and share as they were at assignment, and its time, by Postgres' clock."""
+    """What a member is billed by: price and share as they were at assignment, and its time, by Postgres' clock."""
 
     price_per_hour: Decimal
     share: Decimal
@@ -22,11 +22,12 @@ class Holding:
     is_open: bool  # it still holds it
 
 
-# Of attempts `a`: the columns of a Holding, in its order.
-COLUMNS = """a.price_per_hour, a.share, a.currency, coalesce(a.ended_at, now()) - a.assigned_at, a.ended_at IS NULL"""
+# Of members `m`: the columns of a Holding, in its order.
+COLUMNS = """m.price_per_hour, m.share, m.currency, coalesce(m.ended_at, now()) - m.assigned_at, m.ended_at IS NULL"""
 
 _READ = text(
-    f"SELECT a.simulation_id, {COLUMNS} FROM attempts AS a WHERE a.simulation_id = ANY(:ids) ORDER BY a.number"  # noqa: S608  # the line above
+    f"SELECT a.simulation_id, {COLUMNS} FROM attempts AS a JOIN members AS m ON m.attempt_id = a.id "  # noqa: S608  # the line above
+    "WHERE a.simulation_id = ANY(:ids) ORDER BY a.number, m.rank"
 )
 
 

@@ -138,13 +138,14 @@ _END = text(
     """
 )
 
-# A row per attempt, one without an attempt if there is none yet.
+# A row per member of each attempt, one without an attempt if there is none yet.
 _HEAD = text(
     f"""
     SELECT s.attempt, s.state, s.reason, CAST(extract(epoch FROM now()) AS bigint), a.number, {billing.COLUMNS}
-    FROM simulations AS s LEFT JOIN attempts AS a ON a.simulation_id = s.id
+    FROM simulations AS s
+    LEFT JOIN (attempts AS a JOIN members AS m ON m.attempt_id = a.id) ON a.simulation_id = s.id
     WHERE s.id = :simulation_id
-    ORDER BY a.number
+    ORDER BY a.number, m.rank
     """  # noqa: S608  # a constant
 )
 

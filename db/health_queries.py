@@ -30,7 +30,7 @@ QUEUE = text(
     " ON w.simulation_id = s.id WHERE s.state = 'QUEUED' GROUP BY 1"
 )
 ACTIVE = text("SELECT state, count(*) FROM simulations WHERE state IN ('STARTING', 'RUNNING') GROUP BY 1")
-SPENDING = text("SELECT currency, sum(price_per_hour * share) FROM attempts WHERE ended_at IS NULL GROUP BY 1")
+SPENDING = text("SELECT currency, sum(price_per_hour * share) FROM members WHERE ended_at IS NULL GROUP BY 1")
 LOST = text("SELECT count(*) FROM attempts WHERE reason = 'MACHINE_LOST'")
 BEATS = text("SELECT role, extract(epoch FROM clock_timestamp() - beat_at)::float8 FROM coverage")
 
@@ -97,7 +97,7 @@ async def from_the_future(session: AsyncSession) -> float:
             "SELECT extract(epoch FROM max(at) - clock_timestamp())::float8 FROM ("
             " SELECT max(heartbeat_at) FROM machines UNION ALL SELECT max(heartbeat_at) FROM hosts"
             " UNION ALL SELECT max(beat_at) FROM coverage"
-            " UNION ALL SELECT max(heartbeat_at) FROM attempts WHERE ended_at IS NULL) AS newest (at)"
+            " UNION ALL SELECT max(heartbeat_at) FROM members WHERE ended_at IS NULL) AS newest (at)"
         )
     )
     return max(float(found or 0.0), 0.0)

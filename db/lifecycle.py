@@ -8,7 +8,7 @@
 source state, fence), one event and one hint, in the caller's transaction; a False is a fact about the row (another
 transaction was first), never an error.
 
-Locks: simulation, attempt, machine, in this order, FOR NO KEY UPDATE.
+Locks: simulation, attempt, member, machine, in this order, FOR NO KEY UPDATE.
 """
 
 from __future__ import annotations
@@ -57,11 +57,10 @@ async def move(
     detail: Mapping[str, Any],
     *,
     only_from: SimulationState | None = None,
-    unwanted: bool = False,
 ) -> bool:
     """Write a new state, if the row is still in a state from which it may be entered and its newest attempt is `fence`.
 
-    values: what is written with the state; detail: of the event. `unwanted`: only where no stop is wanted.
+    values: what is written with the state; detail: of the event.
     """
     sources = [only_from] if only_from else [source for source, targets in TRANSITIONS.items() if target in targets]
     statement = (
@@ -71,8 +70,6 @@ async def move(
         .returning(Simulation.project_id)
         .execution_options(synchronize_session=False)
     )
-    if unwanted:
-        statement = statement.where(Simulation.stop_wanted_at.is_(None))
     project_id = await session.scalar(statement)
     if project_id is None:
         return False

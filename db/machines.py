@@ -1,7 +1,7 @@
 """Machines and hosts: joined, declared, drained, deleted, and what is free on them.
 
-A machine is free of what its open attempts asked for. GPU indices are exclusive per host: several machines may be
-parts of one host, and share its GPUs.
+What was granted to members of current attempts is not free. GPU indices are exclusive per host: several machines may
+be parts of one host, and share its GPUs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import events
 from db.errors import NotFound, Refusal, Taken, WrongState
 from db.events import Actor
-from db.models import THIS_TRANSACTION, Attempt, Event, Host, Machine, Simulation
+from db.models import THIS_TRANSACTION, Attempt, Event, Host, Machine, Member, Simulation
 from db.notifications import Channel, notify, payload_of
 from db.pages import Ordering, Page, page
 from db.states import MachineState
@@ -45,7 +45,7 @@ class Declared:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the open attempts on a machine hold."""
+    """What was granted on a machine to members of current attempts."""
 
     cpus: float
     memory_gib: float
@@ -259,9 +259,7 @@ async def delete_idle(session: AsyncSession, machine_id: int, actor: Actor) -> N
         .with_for_update(key_share=True)
     )
     machine = await get(session, machine_id, lock=True)
-    busy = await session.scalar(
-        select(func.count()).where(Attempt.machine_id == machine_id, Attempt.ended_at.is_(None))
-    )
+    busy = await session.scalar(select(func.count()).where(Member.machine_id == machine_id, Member.ended_at.is_(None)))
     if busy:
         raise WrongState(
             f"{busy} simulation(s) are on {machine.name}: drain it and wait, or cancel them first.", field="id"
@@ -282,7 +280,7 @@ async def delete_idle(session: AsyncSession, machine_id: int, actor: Actor) -> N
 
 
 async def get(session: AsyncSession, machine_id: int, *, lock: bool = False, field: str = "id") -> Machine:
-    """Raises `NotFound`. The lock is the last in the order: simulation, attempt, machine."""
+    """Raises `NotFound`. The lock is the last in the order: simulation, attempt, member, machine."""
     statement = select(Machine).where(Machine.id == machine_id)
     if lock:
         statement = statement.with_for_update(key_share=True).execution_options(populate_existing=True)
@@ -299,9 +297,10 @@ async def by_ids(session: AsyncSession, ids: Collection[int]) -> Sequence[Machin
 async def of_simulations(session: AsyncSession, ids: Collection[int]) -> Mapping[int, int]:
     """The machine of each simulation's newest attempt; simulations without one are left out."""
     rows = await session.execute(
-        select(Attempt.simulation_id, Attempt.machine_id)
+        select(Attempt.simulation_id, Member.machine_id)
         .join(Simulation, (Simulation.id == Attempt.simulation_id) & (Simulation.attempt == Attempt.number))
-        .where(Simulation.id.in_(ids), Attempt.machine_id.is_not(None))
+        .join(Member, (Member.attempt_id == Attempt.id) & (Member.rank == 0))
+        .where(Simulation.id.in_(ids), Member.machine_id.is_not(None))
     )
     return {int(simulation_id): int(machine_id or 0) for simulation_id, machine_id in rows}
 
@@ -371,24 +370,19 @@ async def drained_at(session: AsyncSession, ids: Collection[int]) -> Mapping[int
 
 async def usage(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Usage]:
     """What is held on each of these machines; machines that nothing is on are left out."""
-    # One look-up for each attempt, whatever the statistics say: merged with the primary key, it read the whole queue.
-    asked = (
-        select(Simulation.cpus, Simulation.memory_gib, Simulation.gpus)
-        .where(Simulation.id == Attempt.simulation_id)
-        .limit(1)
-        .lateral("asked")
-    )
+    # One look-up for each member, whatever the statistics say: merged with the primary key, it reads all that ended.
+    of = select(Attempt.simulation_id).where(Attempt.id == Member.attempt_id).limit(1).lateral("of")
     rows = await session.execute(
         select(
-            Attempt.machine_id,
-            func.sum(asked.c.cpus),
-            func.sum(asked.c.memory_gib),
-            func.sum(asked.c.gpus),
-            func.array_agg(Attempt.simulation_id),
+            Member.machine_id,
+            func.sum(Member.cpus),
+            func.sum(Member.memory_gib),
+            func.sum(Member.gpus),
+            func.array_agg(of.c.simulation_id),
         )
-        .join(asked, true())
-        .where(Attempt.ended_at.is_(None), Attempt.machine_id.in_(ids))
-        .group_by(Attempt.machine_id)
+        .join(of, true())
+        .where(Member.ended_at.is_(None), Member.machine_id.in_(ids))
+        .group_by(Member.machine_id)
     )
     return {int(row[0] or 0): Usage(float(row[1]), float(row[2]), int(row[3]), tuple(sorted(row[4]))) for row in rows}
 
@@ -403,7 +397,7 @@ async def free_gpu_indices(session: AsyncSession, hosts: Collection[str]) -> Map
             """
             SELECT h.id,
                    greatest(h.gpus, (SELECT coalesce(sum(gpus), 0) FROM machines WHERE host = h.id AND declared)),
-                   ARRAY(SELECT unnest(a.gpu_indices) FROM attempts a WHERE a.host = h.id AND a.ended_at IS NULL)
+                   ARRAY(SELECT unnest(m.gpu_indices) FROM members m WHERE m.host = h.id AND m.ended_at IS NULL)
             FROM hosts h WHERE h.id = ANY(:hosts)
             """
         ),

@@ -149,13 +149,7 @@ class Simulation(Base):
     created_by: Mapped[str]
     client_key: Mapped[str | None]
     client_digest: Mapped[bytes | None]  # of what was asked for under that key
-    group_id: Mapped[int | None]
     retry_of: Mapped[int | None] = mapped_column(ForeignKey("simulations.id", ondelete="SET NULL"))
-
-    # An intent, not a state: who wants it stopped, since when, why.
-    stop_wanted_at: Mapped[datetime | None]
-    stop_wanted_by: Mapped[str | None]
-    stop_reason: Mapped[Reason | None] = mapped_column(_enum(Reason))
 
     created_at: Mapped[datetime] = _now()
     queued_at: Mapped[datetime] = _now()  # of the newest queueing; a retry waits until then
@@ -167,6 +161,11 @@ class Simulation(Base):
     # Unread since 0007, where a waiting reason went to the class; they go in the next release.
     waiting: Mapped[str | None] = _unread(String(40))
     waiting_detail: Mapped[str | None] = _unread()
+    # Unread since 0008, where the intent went to the attempt; they go in the next release.
+    group_id: Mapped[int | None] = _unread()
+    stop_wanted_at: Mapped[datetime | None] = _unread()
+    stop_wanted_by: Mapped[str | None] = _unread()
+    stop_reason: Mapped[Reason | None] = _unread(_enum(Reason))
 
     __table_args__ = (
         UniqueConstraint("project_id", "client_key"),
@@ -253,36 +252,41 @@ class Machine(Base):
 
 
 class Attempt(Base):
-    """One execution on one machine. Current while `ended_at IS NULL`; its `number` is the fence."""
+    """One execution: its `number` is the fence between attempts. Current while `ended_at IS NULL`."""
 
     __tablename__ = "attempts"
 
     id: Mapped[int] = _id()
     simulation_id: Mapped[int] = mapped_column(ForeignKey("simulations.id", ondelete="CASCADE"))
     number: Mapped[int] = mapped_column(Integer)
-    machine_id: Mapped[int | None] = mapped_column(ForeignKey("machines.id", ondelete="SET NULL"))
-    machine_name: Mapped[str]
-    host: Mapped[str | None]
-    gpu_indices: Mapped[list[int]] = mapped_column(server_default=text("'{}'::bigint[]"))
-
-    # What it is billed by, as it was at assignment.
-    price_per_hour: Mapped[Decimal]
-    share: Mapped[Decimal] = mapped_column(Numeric(9, 8))  # dominant share of the machine, 0..1
-    currency: Mapped[str] = mapped_column(String(3))
-
-    token_digest: Mapped[bytes | None] = mapped_column(unique=True)  # SHA-256, minted anew at each launch
-    nonce: Mapped[str | None]  # of the supervisor that said hello first
-    next_batch: Mapped[int] = mapped_column(server_default=text("1"))
 
     assigned_at: Mapped[datetime] = _now()
-    launched_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
-    heartbeat_at: Mapped[datetime] = _now()
     ended_at: Mapped[datetime | None]
     reason: Mapped[Reason | None] = mapped_column(_enum(Reason))
     reason_detail: Mapped[str | None]
     exit_code: Mapped[int | None] = mapped_column(Integer)
     signal: Mapped[int | None] = mapped_column(Integer)
+
+    # An intent, not a state: since when it is to be stopped, by whom, why, and what that was judged by.
+    stop_wanted_at: Mapped[datetime | None]
+    stop_wanted_by: Mapped[str | None]
+    stop_reason: Mapped[Reason | None] = mapped_column(_enum(Reason))
+    stop_evidence: Mapped[dict[str, Any] | None]
+
+    # Unread since 0008, where they went to the members; they go in the next release.
+    machine_id: Mapped[int | None] = _unread(ForeignKey("machines.id", ondelete="SET NULL"))
+    machine_name: Mapped[str | None] = _unread()
+    host: Mapped[str | None] = _unread()
+    gpu_indices: Mapped[list[int]] = _unread(server_default=text("'{}'::bigint[]"))
+    price_per_hour: Mapped[Decimal | None] = _unread()
+    share: Mapped[Decimal | None] = _unread(Numeric(9, 8))
+    currency: Mapped[str | None] = _unread(String(3))
+    token_digest: Mapped[bytes | None] = _unread(unique=True)
+    nonce: Mapped[str | None] = _unread()
+    next_batch: Mapped[int] = _unread(server_default=text("1"))
+    launched_at: Mapped[datetime | None] = _unread()
+    heartbeat_at: Mapped[datetime] = _unread(server_default=func.now())
 
     __table_args__ = (
         UniqueConstraint("simulation_id", "number"),
@@ -292,7 +296,50 @@ class Attempt(Base):
         # What is counted for those who look how it is doing.
         Index("ix_attempts_lost", "id", postgresql_where=text("reason = 'MACHINE_LOST'")),
         Index("ix_attempts_open", "machine_id", "id", postgresql_where=text("ended_at IS NULL")),
-        # A heartbeat updates the row in place: room on the page keeps it a heap-only update.
+        {"postgresql_with": {"fillfactor": 70}},
+    )
+
+
+class Member(Base):
+    """One process of an attempt, on one machine. It reports while `ended_at IS NULL`: that is the fence of a report."""
+
+    __tablename__ = "members"
+
+    id: Mapped[int] = _id()
+    attempt_id: Mapped[int] = mapped_column(ForeignKey("attempts.id", ondelete="CASCADE"))
+    rank: Mapped[int] = mapped_column(Integer, server_default=text("0"))  # 0 leads: its points are the curve
+    machine_id: Mapped[int | None] = mapped_column(ForeignKey("machines.id", ondelete="SET NULL"))
+    machine_name: Mapped[str]
+    host: Mapped[str | None]
+
+    # The grant: what it holds of the machine, whatever becomes of the simulation's requirements.
+    cpus: Mapped[float]
+    memory_gib: Mapped[float]
+    gpus: Mapped[int] = mapped_column(Integer)
+    gpu_indices: Mapped[list[int]] = mapped_column(server_default=text("'{}'::bigint[]"))
+
+    # What it is billed by, as it was at assignment.
+    price_per_hour: Mapped[Decimal]
+    share: Mapped[Decimal] = mapped_column(Numeric(9, 8))  # dominant share of the machine, 0..1
+    currency: Mapped[str] = mapped_column(String(3))
+    assigned_at: Mapped[datetime] = _now()
+
+    token_digest: Mapped[bytes | None] = mapped_column(unique=True)  # SHA-256, minted anew at each launch
+    nonce: Mapped[str | None]  # of the supervisor that said hello first
+    next_batch: Mapped[int] = mapped_column(server_default=text("1"))
+    launched_at: Mapped[datetime | None]
+    heartbeat_at: Mapped[datetime] = _now()
+    exit_code: Mapped[int | None] = mapped_column(Integer)
+    signal: Mapped[int | None] = mapped_column(Integer)
+    ended_at: Mapped[datetime | None]  # set for all members in the transaction that ends the attempt
+
+    __table_args__ = (
+        UniqueConstraint("attempt_id", "rank"),
+        Index("ix_members_machine_id", "machine_id", postgresql_where=text("machine_id IS NOT NULL")),
+        # What is current, in the order of attempts, and what is held on a machine: however much has ended.
+        Index("ix_members_current", "attempt_id", postgresql_where=text("ended_at IS NULL")),
+        Index("ix_members_held", "machine_id", postgresql_where=text("ended_at IS NULL")),
+        # A report updates the row in place: room on the page keeps it a heap-only update.
         {"postgresql_with": {"fillfactor": 70}},
     )
 

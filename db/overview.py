@@ -16,11 +16,11 @@ from db.states import SimulationState
 ACTIVE = (SimulationState.QUEUED, SimulationState.STARTING, SimulationState.RUNNING)
 
 _HELD = text(
-    f"SELECT {COLUMNS} FROM attempts AS a WHERE a.ended_at IS NULL"  # noqa: S608  # a constant of db.billing
+    f"SELECT {COLUMNS} FROM members AS m WHERE m.ended_at IS NULL"  # noqa: S608  # a constant of db.billing
 )
 _HELD_IN = text(
-    f"SELECT {COLUMNS} FROM attempts AS a JOIN simulations AS s ON s.id = a.simulation_id "  # noqa: S608  # as above
-    "WHERE a.ended_at IS NULL AND s.project_id = ANY(:projects)"
+    f"SELECT {COLUMNS} FROM members AS m JOIN attempts AS a ON a.id = m.attempt_id "  # noqa: S608  # as above
+    "JOIN simulations AS s ON s.id = a.simulation_id WHERE m.ended_at IS NULL AND s.project_id = ANY(:projects)"
 )
 
 

@@ -22,7 +22,7 @@ from sqlalchemy.orm import defer
 from db import events, lifecycle
 from db.errors import NotFound, Taken, WrongState
 from db.events import Actor
-from db.models import Attempt, Machine, Simulation
+from db.models import Attempt, Machine, Member, Simulation
 from db.notifications import Channel, notify
 from db.pages import Ordering, Page, page
 from db.projects import Scope, within
@@ -268,8 +268,10 @@ def _matching(statement: Select[Any], wanted: Filter) -> Select[Any]:
     if wanted.project_id is not None:
         statement = statement.where(Simulation.project_id == wanted.project_id)
     if wanted.machine_id is not None:
-        on_machine = select(Attempt.simulation_id).where(
-            Attempt.machine_id == wanted.machine_id, Attempt.number == Simulation.attempt
+        on_machine = (
+            select(Attempt.simulation_id)
+            .join(Member, Member.attempt_id == Attempt.id)
+            .where(Member.machine_id == wanted.machine_id, Attempt.number == Simulation.attempt)
         )
         statement = statement.where(Simulation.id.in_(on_machine))
     if wanted.name_contains is not None:

@@ -33,6 +33,7 @@ class Reason(StrEnum):
     MACHINE_LOST = "MACHINE_LOST"  # nothing was heard of it for a lease, or the engine proved it dead
     MAX_RUNTIME = "MAX_RUNTIME"  # it took longer than its limit
     UNWATCHED = "UNWATCHED"  # it is attended, and nobody has watched it for its grace
+    PREEMPTED = "PREEMPTED"  # of attempts only: its machine was wanted for another one, and it goes back to the queue
 
 
 class MetricMode(StrEnum):

@@ -47,7 +47,8 @@ _UNWATCHED = """
             (SELECT max(w.watched_until) FROM watchers AS w WHERE w.simulation_id = s.id)
         ) AS present_since
         FROM simulations AS s JOIN attempts AS a ON a.simulation_id = s.id AND a.ended_at IS NULL
-        WHERE s.attended AND s.state IN ('STARTING', 'RUNNING') AND s.stop_wanted_at IS NULL
+        WHERE s.attended AND s.state IN ('STARTING', 'RUNNING')
+          AND (a.stop_wanted_at IS NULL OR a.stop_reason = 'PREEMPTED')
     ) AS s
     WHERE s.present_since + s.attended_grace < now()
 """

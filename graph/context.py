@@ -13,12 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from strawberry.dataloader import DataLoader
 
 from db import attempts, billing, machines, metrics, projects, queue, simulations, tokens
+from db.attempts import Execution, StopIntent
 from db.billing import Holding
 from db.connection import Sessions
 from db.events import Actor
 from db.machines import NOTHING, Usage
 from db.metrics import Summary
-from db.models import Attempt, Machine, Project, Simulation, Token
+from db.models import Machine, Project, Simulation, Token
 from db.projects import Scope
 from db.simulations import Command
 from db.states import MachineState
@@ -88,8 +89,9 @@ class Loaders:
         self._lease = context.lease
         self.simulation: DataLoader[int, Simulation | None] = DataLoader(self._load_simulations, cache=False)
         self.command: DataLoader[int, Command] = DataLoader(self._load_commands, cache=False)
-        self.attempt = DataLoader(self._by_ids(attempts.by_ids, Attempt), cache=False)
+        self.attempt = DataLoader(self._by_ids(attempts.by_ids, Execution), cache=False)
         self.machine = DataLoader(self._by_ids(machines.by_ids, Machine), cache=False)
+        self.stop: DataLoader[int, StopIntent | None] = DataLoader(self._load_stops, cache=False)
         self.machine_of: DataLoader[int, int | None] = DataLoader(self._load_machine_of, cache=False)
         self.wait: DataLoader[int, Wait | None] = DataLoader(self._load_waits, cache=False)
         self.queue_position: DataLoader[int, int | None] = DataLoader(self._load_queue_positions, cache=False)
@@ -126,6 +128,11 @@ class Loaders:
         async with self._sessions() as session:
             rows = await projects.by_ids(session, set(ids), scope=self._context.scope)
         found = {row.id: row for row in rows}
+        return [found.get(each) for each in ids]
+
+    async def _load_stops(self, ids: list[int]) -> Sequence[StopIntent | None]:
+        async with self._sessions() as session:
+            found = await attempts.stops_of(session, set(ids))
         return [found.get(each) for each in ids]
 
     async def _load_machine_of(self, ids: list[int]) -> Sequence[int | None]:

@@ -17,6 +17,7 @@ EXIT_CODE = "EXIT_CODE"
 LAUNCH_ERROR = "LAUNCH_ERROR"
 MACHINE_LOST = "MACHINE_LOST"
 MAX_RUNTIME = "MAX_RUNTIME"
+PREEMPTED = "PREEMPTED"
 
 # What `limits.retryOn` may name. CLI and page have the same list; a test compares all three.
 RETRYABLE = (MACHINE_LOST, EXIT_CODE, LAUNCH_ERROR)
@@ -36,17 +37,18 @@ class Ended:
     """How an attempt ended and what its simulation allows."""
 
     reason: str
-    attempts_made: int  # this one included
+    attempts_made: int  # this one included, preempted ones not
     max_retries: int
     retry_on: frozenset[str]
-    stop_wanted: str | None  # the reason of the stop intent
+    stop_wanted: str | None  # the reason of the attempt's stop intent
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Back to the queue, not to be planned before `after` has passed."""
+    """Back to the queue, not to be planned before `after` has passed; the attempt has ended for `reason`."""
 
     after: timedelta
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +64,19 @@ def after_attempt(ended: Ended, *, backoff: timedelta) -> Retry | Final:
     Work that completed is complete, even if a stop was wanted a moment before. Otherwise a stop that is wanted wins:
     whether the attempt died of it, failed by itself or was lost, another one is not wanted. Otherwise it is retried for
     the reasons chosen, up to `max_retries` times.
+
+    What was preempted goes back at once and uses up no retry, however it ended; only what has exceeded its limit by
+    then has no time left.
     """
     if ended.reason == COMPLETED:
         return Final(COMPLETED)
+    if ended.stop_wanted == PREEMPTED:
+        return Final(MAX_RUNTIME) if ended.reason == MAX_RUNTIME else Retry(timedelta(0), PREEMPTED)
     if ended.stop_wanted is not None:
         return Final(ended.stop_wanted)
     chosen = ended.reason in ended.retry_on and ended.reason in RETRYABLE
     if chosen and ended.attempts_made <= ended.max_retries:
-        return Retry(_pause(ended, backoff))
+        return Retry(_pause(ended, backoff), ended.reason)
     return Final(ended.reason)
 
 
@@ -113,10 +120,12 @@ def meaning_of(exit_: Exit, stop_wanted: str | None) -> Meaning:
     MACHINE_LOST: its machine was shut down under it, and what it made of the SIGTERM, exit code 0 perhaps, is not its
     own end.
     """
-    stopped = stop_wanted is not None and exit_.reason == stop_wanted
-    if exit_.reason == LAUNCH_ERROR and not stopped:
+    # A preemption may have been replaced by another stop while the supervisor was about it.
+    if stop_wanted is not None and exit_.reason in (stop_wanted, PREEMPTED):
+        return Meaning(stop_wanted, exit_.message, exit_.exit_code, exit_.signal)
+    if exit_.reason == LAUNCH_ERROR:
         return Meaning(LAUNCH_ERROR, exit_.message, None, None)
-    if exit_.reason is not None and (stopped or exit_.reason in (MACHINE_LOST, MAX_RUNTIME)):
+    if exit_.reason in (MACHINE_LOST, MAX_RUNTIME):
         return Meaning(exit_.reason, exit_.message, exit_.exit_code, exit_.signal)
     if exit_.exit_code == 0:
         return Meaning(COMPLETED, None, 0, None)

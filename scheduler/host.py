@@ -25,9 +25,9 @@ from typing import TypeVar
 import structlog
 
 from db import attempts, events, lifecycle, machines, public_ids
-from db.attempts import Listening
+from db.attempts import Hosted, Listening
 from db.connection import Sessions
-from db.models import Attempt, Simulation
+from db.models import Attempt
 from db.states import Reason
 from policy.retry import has_outstayed, ignores_stop, is_silent
 from runner.base import Engine, Launch, LaunchError, Liveness
@@ -112,7 +112,7 @@ class HostLoop:
             assigned = await attempts.open_on_host(session, self._host_id, not_launched=True)
             if not assigned:
                 return HostSummary()
-            on = {attempt.machine_id for attempt, _ in assigned if attempt.machine_id is not None}
+            on = {each.member.machine_id for each in assigned if each.member.machine_id is not None}
             keys = {each.id: each.engine_key for each in await machines.by_ids(session, on)}
         known = frozenset(await self._engine.attempts())
         done = HostSummary()
@@ -121,17 +121,18 @@ class HostLoop:
             done = HostSummary(done.launched + some.launched, done.ended + some.ended)
         return done
 
-    async def _launch(
-        self, assigned: Sequence[tuple[Attempt, Simulation]], keys: Mapping[int, str], known: frozenset[str]
-    ) -> HostSummary:
+    async def _launch(self, assigned: Sequence[Hosted], keys: Mapping[int, str], known: frozenset[str]) -> HostSummary:
         """Claim, start and note some at a time: two transactions for all of them instead of two for each."""
         running: list[int] = []
         tokens: dict[int, str] = {}
         ended = 0
-        for attempt, simulation in assigned:
-            if attempt.nonce is not None or await self._runs_already(public_ids.encode("Attempt", attempt.id), known):
+        for each in assigned:
+            attempt = each.attempt
+            if each.member.nonce is not None or await self._runs_already(
+                public_ids.encode("Attempt", attempt.id), known
+            ):
                 running.append(attempt.id)
-            elif simulation.stop_wanted_at is not None:
+            elif attempt.stop_wanted_at is not None:
                 ended += await self._settle(attempt, STOPPED_EARLY)
             else:
                 tokens[attempt.id] = token_urlsafe(32)
@@ -142,9 +143,9 @@ class HostLoop:
                 if await attempts.claim_launch(session, attempt_id, sha256(token.encode()).digest())
             }
         outcomes = await self._each(
-            self._start(attempt, keys.get(attempt.machine_id or 0, ""), tokens[attempt.id])
-            for attempt, _ in assigned
-            if attempt.id in claimed
+            self._start(each.attempt, keys.get(each.member.machine_id or 0, ""), tokens[each.attempt.id])
+            for each in assigned
+            if each.attempt.id in claimed
         )
         running += [attempt_id for attempt_id, is_launched in outcomes if is_launched]
         async with self._sessions.begin() as session:
@@ -184,24 +185,23 @@ class HostLoop:
             listening = await attempts.listening(session)
             rows = await attempts.open_on_host(session, self._host_id)
         outcomes = await self._each(
-            self._look_at(attempt, simulation, listening)
-            for attempt, simulation in rows
-            if attempt.launched_at is not None
+            self._look_at(each, listening) for each in rows if each.member.launched_at is not None
         )
         return sum(outcomes)
 
-    async def _look_at(self, attempt: Attempt, simulation: Simulation, listening: Listening) -> bool:
+    async def _look_at(self, hosted: Hosted, listening: Listening) -> bool:
+        attempt, member = hosted.attempt, hosted.member
         public_id = public_ids.encode("Attempt", attempt.id)
         liveness = await self._engine.probe(public_id)
         if liveness is Liveness.DEAD:
             if await leftovers.deliver(self._sessions, self._engine, attempt.id, backoff=self._backoff):
                 return True
             # It may have reported its end since its row was read: then it is over, and this does nothing.
-            ending = Ending(Reason.MACHINE_LOST, f"Its supervisor died, on {attempt.machine_name}.")
+            ending = Ending(Reason.MACHINE_LOST, f"Its supervisor died, on {member.machine_name}.")
             return await self._settle(attempt, ending)
-        if is_silent(attempt.heartbeat_at, listening, self._lease):
+        if is_silent(member.heartbeat_at, listening, self._lease):
             await self._end(public_id, "it is silent")
-        elif ignores_stop(simulation.stop_wanted_at, listening, self._lease, self._stop_grace):
+        elif ignores_stop(attempt.stop_wanted_at, listening, self._lease, self._stop_grace):
             await self._end(public_id, "it does not stop")
         return False
 
@@ -217,7 +217,7 @@ class HostLoop:
             if not over:
                 return
             now = await attempts.clock(session)
-            rows = {each.id: each for each in await attempts.by_ids(session, over)}
+            rows = {each.id: each.attempt for each in await attempts.by_ids(session, over)}
             minted = await attempts.newest_minted(session)
         await self._each(self._clear(known[each], each, rows.get(each), now, each <= minted) for each in sorted(over))
 

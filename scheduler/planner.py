@@ -21,6 +21,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, events, lifecycle, machines, queue, watch_leases
+from db.attempts import Execution
 from db.connection import Sessions
 from db.machines import NOTHING, Usage
 from db.models import Attempt, Simulation
@@ -44,7 +45,7 @@ from scheduler.queue_memory import Explained, QueueMemory
 from settings import Settings
 from transitions.assign import Assignment, assign
 from transitions.settle import STOPPED_EARLY, Ending, settle
-from transitions.stop import stop
+from transitions.stop import stop, stop_locked
 
 PLACEMENTS_AT_ONCE = 100  # then the queue is read again: somebody more urgent may have come
 FEWEST_OF_A_CLASS = 4  # rows read of each class that fits somewhere, however many classes there are
@@ -226,6 +227,9 @@ class Planner:
                 price_per_hour=row.price_per_hour,
                 share=share_of(required, machine),
                 currency=self._settings.currency,
+                cpus=required.cpus,
+                memory_gib=required.memory_gib,
+                gpus=required.gpus,
             )
             attempt_id = await assign(session, simulation.id, fence, assignment, events.PLANNER)
         return row if attempt_id is not None else None
@@ -247,30 +251,30 @@ class Planner:
             listening = await attempts.listening(session)
             live = await machines.live_hosts(session, self._lease)
         ended = 0
-        for attempt in quiet:
-            host_lives = attempt.host in live
-            if is_lost(attempt.heartbeat_at, listening, self._lease, host_lives=host_lives):
-                ended += await self._settle(attempt, partial(self._as_lost, host_lives=host_lives))
+        for each in quiet:
+            host_lives = each.lead.host in live
+            if is_lost(each.lead.heartbeat_at, listening, self._lease, host_lives=host_lives):
+                ended += await self._settle(each.attempt, partial(self._as_lost, host_lives=host_lives))
         return ended
 
-    async def _as_lost(self, session: AsyncSession, attempt: Attempt, *, host_lives: bool) -> Ending | None:
+    async def _as_lost(self, session: AsyncSession, current: Execution, *, host_lives: bool) -> Ending | None:
         """Look again, at the coverage too: this process may just have been asleep, and all others with it."""
         listening = await attempts.listening(session)
-        if not is_lost(attempt.heartbeat_at, listening, self._lease, host_lives=host_lives):
+        if not is_lost(current.lead.heartbeat_at, listening, self._lease, host_lives=host_lives):
             return None
         seconds = f"{self._settings.lease_seconds:g} seconds"
         return Ending(
-            Reason.MACHINE_LOST, f"Nothing was heard of it, on {attempt.machine_name}, for more than {seconds}."
+            Reason.MACHINE_LOST, f"Nothing was heard of it, on {current.lead.machine_name}, for more than {seconds}."
         )
 
     async def _end_unwanted(self) -> int:
         """End what was to be stopped before it was launched: there is no supervisor to receive the stop."""
         async with self._sessions() as session:
             unwanted = await attempts.find_unwanted(session)
-        return sum([await self._settle(attempt, _as_unclaimed) for attempt in unwanted])
+        return sum([await self._settle(each.attempt, _as_unclaimed) for each in unwanted])
 
     async def _settle(
-        self, attempt: Attempt, look_again: Callable[[AsyncSession, Attempt], Awaitable[Ending | None]]
+        self, attempt: Attempt, look_again: Callable[[AsyncSession, Execution], Awaitable[Ending | None]]
     ) -> bool:
         """End an attempt as it looks under lock, if it is to be ended then; whether it was."""
         async with self._sessions.begin() as session:
@@ -281,7 +285,7 @@ class Planner:
             ending = await look_again(session, current)
             if ending is None:
                 return False
-            return await settle(session, simulation, current.number, ending, events.PLANNER, backoff=self._backoff)
+            return await settle(session, simulation, attempt.number, ending, events.PLANNER, backoff=self._backoff)
 
     async def _stop_overdue(self) -> None:
         """Stop what exceeds its limit. Its supervisor does that by itself, unless its clock is wrong."""
@@ -303,16 +307,16 @@ class Planner:
             if not is_unwatched(each.present_since, each.grace, listening, self._lease):
                 continue
             async with self._sessions.begin() as session:
-                await lifecycle.lock(session, each.simulation_id)
+                simulation = await lifecycle.lock(session, each.simulation_id)
                 still = await watch_leases.still_unwatched(session, each.simulation_id)
                 listening = await attempts.listening(session)
-                if still and is_unwatched(still.present_since, still.grace, listening, self._lease):
-                    await stop(session, each.simulation_id, Reason.UNWATCHED, events.PLANNER)
+                if simulation and still and is_unwatched(still.present_since, still.grace, listening, self._lease):
+                    await stop_locked(session, simulation, Reason.UNWATCHED, events.PLANNER)
 
 
-async def _as_unclaimed(_session: AsyncSession, attempt: Attempt) -> Ending | None:
+async def _as_unclaimed(_session: AsyncSession, current: Execution) -> Ending | None:
     """Its launch may be claimed by now: then its supervisor receives the stop."""
-    return STOPPED_EARLY if attempt.token_digest is None else None
+    return STOPPED_EARLY if current.lead.token_digest is None else None
 
 
 # --- rows as policy wants them ---------------------------------------------------------------------------------

@@ -131,16 +131,29 @@ def _is_row(tree: ast.Module) -> bool:
     )
 
 
+# The statements that only `transitions` may send: they open, bind, stop and end what a simulation does.
+TRANSITION_STATEMENTS = {
+    "lifecycle": {"move"},
+    "attempts": {"create", "bind", "note_started", "want_stop", "close", "accept"},
+    "convergence": {"take_in"},
+}
+
+
 def moves_simulations(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """What calls, imports or hands on the guarded statement of `db.lifecycle`."""
+    """What calls, imports or hands on one of these statements."""
     for node in ast.walk(tree):
         match node:
-            case ast.ImportFrom(module="db.lifecycle", names=names) if "move" in {each.name for each in names}:
-                yield node.lineno, "imports the guarded statement"
-            case ast.Attribute(attr="move") as found if dotted(found).split(".")[-2:-1] == ["lifecycle"]:
-                yield node.lineno, "uses the guarded statement"
-            case ast.Call(func=ast.Name(id="getattr"), args=[_, ast.Constant(value="move"), *_]):
-                yield node.lineno, "uses the guarded statement"
+            case ast.ImportFrom(module=str(module), names=names) if module.startswith("db."):
+                for each in names:
+                    if each.name in TRANSITION_STATEMENTS.get(module.removeprefix("db."), ()):
+                        yield node.lineno, f"imports {module}.{each.name}"
+            case ast.Attribute() as found:
+                module, _, name = dotted(found).rpartition(".")
+                if name in TRANSITION_STATEMENTS.get(module.split(".")[-1], ()):
+                    yield node.lineno, f"uses {module}.{name}"
+            case ast.Call(func=ast.Name(id="getattr"), args=[ast.Name(id=module), ast.Constant(value=str(name)), *_]):
+                if name in TRANSITION_STATEMENTS.get(module, ()):
+                    yield node.lineno, f"uses {module}.{name}"
 
 
 def reads_environment(tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -254,6 +267,9 @@ def misnames_modules(init: Path) -> list[str]:
         (moves_simulations, "from db import lifecycle\nawait lifecycle.move(session, 1)"),
         (moves_simulations, "import db.lifecycle\nverb = db.lifecycle.move"),
         (moves_simulations, "getattr(lifecycle, 'move')(session)"),
+        (moves_simulations, "from db import attempts\nawait attempts.want_stop(session, 1)"),
+        (moves_simulations, "from db.attempts import close"),
+        (moves_simulations, "verb = convergence.take_in"),
         (reads_environment, "os.environ['A']"),
         (reads_environment, "os.getenv('A')"),
         (reads_environment, "from os import environ"),
@@ -330,8 +346,10 @@ def test_only_the_state_machine_writes_the_state_of_simulations() -> None:
 def test_only_transitions_move_simulations_and_each_from_one_place() -> None:
     lifecycle, room = ROOT / "db" / "lifecycle.py", ROOT / "transitions"
     assert breaches(moves_simulations, [p for p in modules() if p != lifecycle and room not in p.parents]) == []
-    found = [breach.split(":")[0] for breach in breaches(moves_simulations, sorted(room.rglob("*.py")))]
-    assert found == [f"transitions/{name}.py" for name in ("assign", "begin", "cancel", "settle")]
+    used = [breach.split(":", 2)[::2] for breach in breaches(moves_simulations, sorted(room.rglob("*.py")))]
+    moves = [path for path, what in used if what.endswith("lifecycle.move")]
+    assert moves == [f"transitions/{name}.py" for name in ("assign", "begin", "cancel", "settle")]
+    assert len({what for _, what in used}) == sum(map(len, TRANSITION_STATEMENTS.values())), "none is left over"
 
 
 def test_only_settings_reads_the_environment() -> None:

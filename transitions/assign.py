@@ -1,8 +1,8 @@
-"""QUEUED -> STARTING: the next attempt of a simulation, bound to a machine and to the price it is billed by."""
+"""QUEUED -> STARTING: the next attempt of a simulation, with its grant on a machine and the price it is billed by."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,7 +15,7 @@ from transitions import journal
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What an attempt is bound to, and billed by."""
+    """What a member of an attempt is granted, and billed by."""
 
     machine_id: int
     machine_name: str
@@ -24,6 +24,9 @@ class Assignment:
     price_per_hour: Decimal
     share: Decimal  # of the machine, 0..1
     currency: str
+    cpus: float
+    memory_gib: float
+    gpus: int
 
 
 async def assign(
@@ -38,22 +41,12 @@ async def assign(
         session, simulation_id, fence, SimulationState.STARTING, actor,
         {"attempt": number},
         {"attempt": number, "machine": assignment.machine_name},
-        unwanted=True,
     )  # fmt: skip
     if not moved:
         return None
-    attempt_id = await attempts.create(
-        session,
-        simulation_id=simulation_id,
-        number=number,
-        machine_id=assignment.machine_id,
-        machine_name=assignment.machine_name,
-        host=assignment.host,
-        gpu_indices=list(assignment.gpu_indices),
-        price_per_hour=assignment.price_per_hour,
-        share=assignment.share,
-        currency=assignment.currency,
-    )
+    grant = {each.name: getattr(assignment, each.name) for each in fields(assignment)}
+    grant["gpu_indices"] = list(assignment.gpu_indices)
+    attempt_id = await attempts.create(session, simulation_id, number, **grant)
     journal.write(
         session, "simulation_assigned", simulation_id=simulation_id, attempt_id=attempt_id, attempt=number,
         machine=assignment.machine_name,

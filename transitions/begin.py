@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, events, lifecycle
-from db.attempts import Claim, Standing
+from db.attempts import Claim, Execution, Standing
 from db.events import Actor
 from db.models import Attempt, Simulation
 from db.states import SimulationState
 from transitions import journal
+
+LEAST_TIME = timedelta(seconds=1)  # that an attempt gets: it was preempted before it reached its limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +23,9 @@ class Greeting:
     """The answer to a hello."""
 
     standing: Standing
-    attempt: Attempt | None = None
+    execution: Execution | None = None
     simulation: Simulation | None = None
+    time_left: timedelta | None = None  # of the simulation's limit; None: it has none
 
 
 async def hello(session: AsyncSession, claim: Claim, actor: Actor = events.SUPERVISOR) -> Greeting:
@@ -33,18 +37,26 @@ async def hello(session: AsyncSession, claim: Claim, actor: Actor = events.SUPER
     if simulation_id is None:
         return Greeting(Standing.UNKNOWN)
     simulation = await lifecycle.lock(session, simulation_id)
-    attempt = await attempts.bind(session, claim)
-    if simulation is None or attempt is None:
+    execution = await attempts.bind(session, claim)
+    if simulation is None or execution is None:
         return Greeting(Standing.OVER)
-    if attempt.started_at is None and simulation.stop_wanted_at is None:
+    attempt = execution.attempt
+    if attempt.started_at is None and attempt.stop_wanted_at is None:
         await begin(session, attempt, actor)
         await session.refresh(attempt)
         await session.refresh(simulation)
-    return Greeting(Standing.CURRENT, attempt, simulation)
+    return Greeting(Standing.CURRENT, execution, simulation, await _time_left(session, simulation))
+
+
+async def _time_left(session: AsyncSession, simulation: Simulation) -> timedelta | None:
+    """What preempted attempts have used up of the limit counts for the one that continues them."""
+    if simulation.max_runtime is None:
+        return None
+    return max(simulation.max_runtime - await attempts.preempted_time(session, simulation.id), LEAST_TIME)
 
 
 async def begin(session: AsyncSession, attempt: Attempt, actor: Actor) -> bool:
-    """STARTING becomes RUNNING. The caller holds both rows' locks."""
+    """STARTING becomes RUNNING. The caller holds the simulation's lock, and has bound the attempt."""
     moved = await lifecycle.move(
         session, attempt.simulation_id, attempt.number, SimulationState.RUNNING, actor,
         {"started_at": func.coalesce(Simulation.started_at, func.now())},

@@ -12,7 +12,7 @@ from db.models import Simulation
 from db.projects import Scope
 from db.states import Reason, SimulationState
 from transitions import journal
-from transitions.stop import stop
+from transitions.stop import stop_locked
 
 
 async def cancel(session: AsyncSession, simulation_id: int, actor: Actor, *, scope: Scope = None) -> Simulation:
@@ -24,7 +24,7 @@ async def cancel(session: AsyncSession, simulation_id: int, actor: Actor, *, sco
     if simulation.state is SimulationState.QUEUED:
         await _cancel_queued(session, simulation, actor)
     else:
-        await stop(session, simulation_id, Reason.CANCELLED, actor)
+        await stop_locked(session, simulation, Reason.CANCELLED, actor)
     simulation = await simulations.get(session, simulation_id)
     if simulation.state.is_final and simulation.state is not SimulationState.CANCELLED:
         raise WrongState(f"It has ended already: {simulation.state.value}, {simulation.reason}.", field="id")
@@ -33,13 +33,7 @@ async def cancel(session: AsyncSession, simulation_id: int, actor: Actor, *, sco
 
 async def _cancel_queued(session: AsyncSession, simulation: Simulation, actor: Actor) -> None:
     """End a simulation that is on no machine: there is no attempt to be asked."""
-    values = {
-        "reason": Reason.CANCELLED,
-        "finished_at": func.now(),
-        "stop_reason": Reason.CANCELLED,
-        "stop_wanted_at": func.now(),
-        "stop_wanted_by": actor.name,
-    }
+    values = {"reason": Reason.CANCELLED, "finished_at": func.now()}
     moved = await lifecycle.move(
         session, simulation.id, simulation.attempt, SimulationState.CANCELLED, actor, values, {},
         only_from=SimulationState.QUEUED,

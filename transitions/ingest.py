@@ -42,7 +42,7 @@ async def ingest(
         if receipt is not None:
             return receipt
     async with sessions.begin() as session:  # there is more to it than points, or they are not what is expected next
-        # An exit ends both, and the simulation's lock comes before the attempt's.
+        # An exit ends all of them, and the simulation's lock comes before the attempt's and the member's.
         simulation = await _lock(session, claim) if report.exit is not None else None
         receipt = await attempts.accept(session, claim, report.number)
         if not receipt.stored or report.number is None:
@@ -50,7 +50,7 @@ async def ingest(
         await convergence.store(session, receipt.simulation_id, receipt.number, report.number, report.points)
         await logs.store(session, receipt.simulation_id, receipt.number, report.number, report.chunks)
         if report.exit is not None and simulation is not None:
-            ending = _ending(report.exit, simulation)
+            ending = _ending(report.exit, receipt.stop_reason)
             await settle(session, simulation, receipt.number, ending, actor, backoff=backoff)
         return receipt
 
@@ -60,6 +60,6 @@ async def _lock(session: AsyncSession, claim: Claim) -> Simulation | None:
     return await lifecycle.lock(session, simulation_id) if simulation_id is not None else None
 
 
-def _ending(exit_: Exit, simulation: Simulation) -> Ending:
-    meaning = meaning_of(exit_, simulation.stop_reason.value if simulation.stop_reason is not None else None)
+def _ending(exit_: Exit, stop_reason: Reason | None) -> Ending:
+    meaning = meaning_of(exit_, stop_reason.value if stop_reason is not None else None)
     return Ending(Reason(meaning.reason), meaning.detail, meaning.exit_code, meaning.signal)

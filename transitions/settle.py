@@ -1,8 +1,8 @@
 """The end of an attempt: by its exit, a loss, a launch error or a stop; final for its simulation, or back to the queue.
 
 `settle` asks `policy.retry` for the verdict and carries it out; there is no other way to a final state for what is on a
-machine. The attempt's row gets `ended_at` in the very transaction that requeues or finishes the simulation, so a batch
-of an old attempt can't commit after its successor began.
+machine. The attempt and its members get `ended_at` in the very transaction that requeues or finishes the simulation, so
+a batch of an old attempt can't commit after its successor began.
 """
 
 from __future__ import annotations
@@ -54,19 +54,22 @@ async def settle(
 
     simulation: locked and read in this transaction (`lifecycle.lock`). backoff: before the first retry.
     """
+    attempt = await attempts.find_current(session, simulation.id)
+    if attempt is None or attempt.number != number:
+        return False
     verdict = after_attempt(
         Ended(
             reason=ending.reason.value,
-            attempts_made=number,
+            attempts_made=number - await attempts.count_preempted(session, simulation.id),
             max_retries=simulation.max_retries,
             retry_on=frozenset(simulation.retry_on),
-            stop_wanted=simulation.stop_reason.value if simulation.stop_reason is not None else None,
+            stop_wanted=attempt.stop_reason.value if attempt.stop_reason is not None else None,
         ),
         backoff=backoff,
     )
-    if isinstance(verdict, Retry):
-        return await end(session, simulation.id, number, ending, actor, retry_after=verdict.after)
-    return await end(session, simulation.id, number, replace(ending, reason=Reason(verdict.reason)), actor)
+    ending = replace(ending, reason=Reason(verdict.reason))
+    retry_after = verdict.after if isinstance(verdict, Retry) else None
+    return await end(session, simulation.id, number, ending, actor, retry_after=retry_after)
 
 
 async def end(

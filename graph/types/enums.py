@@ -55,6 +55,7 @@ described(
     MACHINE_LOST="Nothing was heard of it for a whole lease, or its engine found it dead.",
     MAX_RUNTIME="It took longer than its limit.",
     UNWATCHED="It is attended, and nobody watched it for longer than its grace.",
+    PREEMPTED="Of attempts only: it made room for another simulation, and its own went back to the queue.",
 )(Reason)
 described(
     "Whether a machine takes work.",

@@ -15,6 +15,7 @@ from strawberry import relay
 from strawberry.scalars import JSON
 
 from db import attempts, errors, events, machines, models, projects, queue, simulations
+from db.attempts import Execution, StopIntent
 from db.notifications import Channel
 from db.simulations import Wanted
 from graph.auth.rate_limit import client_of
@@ -116,11 +117,12 @@ class Attempt(relay.Node):
         return await find(info, self.machine_number) if self.machine_number is not None else None
 
     @classmethod
-    def of(cls, row: models.Attempt) -> Self:
+    def of(cls, found: Execution) -> Self:
+        row, lead = found.attempt, found.lead
         return cls(
-            id=row.id, machine_number=row.machine_id, number=row.number, machine_name=row.machine_name,
-            gpu_indices=row.gpu_indices, price_per_hour=row.price_per_hour, share=row.share, currency=row.currency,
-            assigned_at=row.assigned_at, started_at=row.started_at, heartbeat_at=row.heartbeat_at,
+            id=row.id, machine_number=lead.machine_id, number=row.number, machine_name=lead.machine_name,
+            gpu_indices=lead.gpu_indices, price_per_hour=lead.price_per_hour, share=lead.share, currency=lead.currency,
+            assigned_at=row.assigned_at, started_at=row.started_at, heartbeat_at=lead.heartbeat_at,
             ended_at=row.ended_at, reason=row.reason, reason_detail=row.reason_detail, exit_code=row.exit_code,
             signal=row.signal,
         )  # fmt: skip
@@ -143,7 +145,6 @@ class Simulation(relay.Node):
     state: SimulationState
     reason: Reason | None = strawberry.field(description="Why it ended; null before.")
     reason_detail: str | None = strawberry.field(description="The same in a sentence, where there is more to say.")
-    stop_wanted: StopWanted | None = strawberry.field(description="Null if nobody wants it to stop.")
     working_directory: str | None = strawberry.field(description="On the machine; null: the attempt's own.")
     tags: list[str]
     resources: Requirements
@@ -204,6 +205,11 @@ class Simulation(relay.Node):
         number = await info.context.loaders.machine_of.load(self.row.id)
         return await find(info, number) if number is not None else None
 
+    @strawberry.field(description="Null if its current attempt is not to be stopped.")
+    async def stop_wanted(self, info: Info) -> StopWanted | None:
+        stop = await info.context.loaders.stop.load(self.row.id)
+        return StopWanted(reason=stop.reason, by=stop.by, at=stop.wanted_at) if stop is not None else None
+
     @strawberry.field(description="First to last.")
     async def attempts(self, info: Info) -> list[Attempt]:
         async with info.context.sessions() as session:
@@ -251,12 +257,9 @@ class Simulation(relay.Node):
 
     @classmethod
     def of(cls, row: models.Simulation) -> Self:
-        stop = None
-        if row.stop_wanted_at is not None and row.stop_reason is not None:
-            stop = StopWanted(reason=row.stop_reason, by=row.stop_wanted_by or "", at=row.stop_wanted_at)
         return cls(
             id=row.id, row=row, name=row.name, state=row.state, reason=row.reason, reason_detail=row.reason_detail,
-            stop_wanted=stop, working_directory=row.working_directory, tags=row.tags,
+            working_directory=row.working_directory, tags=row.tags,
             resources=Requirements(
                 machine_number=row.machine_id, cpus=row.cpus, memory_gib=row.memory_gib, gpus=row.gpus,
                 gpu_model=row.gpu_model, labels=JSON(row.labels), machine_name=row.machine_name,
@@ -297,10 +300,10 @@ async def find(info: Info, number: int) -> Simulation | None:
 
 
 async def find_attempt(info: Info, number: int) -> Attempt | None:
-    row = await info.context.loaders.attempt.load(number)
-    if row is None or await info.context.loaders.simulation.load(row.simulation_id) is None:
+    found = await info.context.loaders.attempt.load(number)
+    if found is None or await info.context.loaders.simulation.load(found.attempt.simulation_id) is None:
         return None
-    return Attempt.of(row)
+    return Attempt.of(found)
 
 
 async def page(
@@ -490,7 +493,9 @@ async def changed(info: Info, public_id: str | None, project: str | None) -> Asy
     shown: dict[int, tuple[object, ...]] = {}
     live = info.context.live
 
-    async def read(ids: Collection[int] | None) -> tuple[Sequence[models.Simulation], Mapping[int, Wait | None]]:
+    async def read(
+        ids: Collection[int] | None,
+    ) -> tuple[Sequence[models.Simulation], Mapping[int, Wait | None], Mapping[int, StopIntent]]:
         async with info.context.sessions() as session:
             rows = await (
                 simulations.by_ids(session, ids, scope=info.context.scope)
@@ -498,16 +503,17 @@ async def changed(info: Info, public_id: str | None, project: str | None) -> Asy
                 else simulations.recent(session, RECENT, scope=info.context.scope)
             )
             queued = [row.id for row in rows if row.state is SimulationState.QUEUED]
-            return rows, {key: why(each) for key, each in (await queue.waiting_of(session, queued)).items()}
+            waits = {key: why(each) for key, each in (await queue.waiting_of(session, queued)).items()}
+            return rows, waits, await attempts.stops_of(session, [row.id for row in rows])
 
     with live.hub.changes(Channel.SIMULATIONS) as changes:
         while True:
             ids = await changes.next()
             if number is not None:
                 ids = {number} if ids is None or number in ids else set()
-            rows, waits = await live.outage.patiently(partial(read, ids))
+            rows, waits, stops = await live.outage.patiently(partial(read, ids))
             for row in sorted(rows, key=lambda row: row.id):
-                face = (row.state, row.reason, _face(waits.get(row.id)), row.attempt, row.stop_wanted_at)
+                face = (row.state, row.reason, _face(waits.get(row.id)), row.attempt, stops.get(row.id))
                 if (project_id is None or row.project_id == project_id) and shown.get(row.id) != face:
                     shown[row.id] = face
                     if len(shown) > 10_000:

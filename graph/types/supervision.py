@@ -16,7 +16,7 @@ import strawberry
 from strawberry.scalars import JSON
 
 from db import convergence, models, projects
-from db.attempts import Claim, Receipt, Standing
+from db.attempts import Claim, Execution, Receipt, Standing
 from db.events import SUPERVISOR, Actor
 from db.logs import Chunk
 from db.public_ids import encode
@@ -118,15 +118,15 @@ async def hello(info: Info, given: HelloAttemptInput) -> HelloAttemptPayload:
         begun = await begin.hello(session, claim, _actor(info))
         if begun.standing is Standing.UNKNOWN:
             raise Unauthenticated("This token is not the token of this attempt.")
-        attempt, simulation = begun.attempt, begun.simulation
+        execution, simulation = begun.execution, begun.simulation
         reference = AttemptReference(id=given.attempt_id)
-        if attempt is None or simulation is None:
+        if execution is None or simulation is None:
             return HelloAttemptPayload(attempt=reference, verdict=Verdict.OVER)
         project = await projects.get(session, simulation.project_id)
         return HelloAttemptPayload(
             attempt=reference,
-            verdict=Verdict.STOP if simulation.stop_wanted_at is not None else Verdict.CONTINUE,
-            order=_launch_spec(attempt, simulation, project, info.context.settings),
+            verdict=Verdict.STOP if execution.attempt.stop_wanted_at is not None else Verdict.CONTINUE,
+            order=_launch_spec(execution, simulation, project, begun.time_left, info.context.settings),
         )
 
 
@@ -187,14 +187,18 @@ def _answer(given: ReportAttemptInput, receipt: Receipt, refusals: list[UserErro
 
 
 def _launch_spec(
-    attempt: models.Attempt, simulation: models.Simulation, project: models.Project, settings: Settings
+    execution: Execution,
+    simulation: models.Simulation,
+    project: models.Project,
+    time_left: timedelta | None,
+    settings: Settings,
 ) -> LaunchSpec:
     environment = {
         **simulation.environment,
         "SIMULATION_ID": encode("Simulation", simulation.id),
         "SIMULATION_NAME": simulation.name,
         "SIMULATION_PROJECT": project.name,
-        "SIMULATION_ATTEMPT": str(attempt.number),
+        "SIMULATION_ATTEMPT": str(execution.attempt.number),
         "SIMULATION_PARAMETERS": orjson.dumps(simulation.parameters).decode(),
         **parameter_variables(simulation.parameters),
     }
@@ -202,8 +206,8 @@ def _launch_spec(
         entrypoint=simulation.entrypoint,
         environment=JSON(environment),
         working_directory=simulation.working_directory,
-        max_runtime_seconds=simulation.max_runtime.total_seconds() if simulation.max_runtime is not None else None,
+        max_runtime_seconds=time_left.total_seconds() if time_left is not None else None,
         stop_grace_seconds=settings.stop_grace_seconds,
         heartbeat_seconds=settings.heartbeat_seconds,
-        gpu_indices=attempt.gpu_indices,
+        gpu_indices=execution.lead.gpu_indices,
     )

@@ -22,7 +22,9 @@ Sessions = async_sessionmaker[AsyncSession]
 
 async def heard_just_now(rows: Rows, attempt_id: int) -> bool:
     return bool(
-        await rows.value("SELECT heartbeat_at > now() - interval '10 s' FROM attempts WHERE id = :id", id=attempt_id)
+        await rows.value(
+            "SELECT heartbeat_at > now() - interval '10 s' FROM members WHERE attempt_id = :id", id=attempt_id
+        )
     )
 
 
@@ -52,7 +54,7 @@ async def test_the_launch_of_an_ended_or_unknown_attempt_is_not_claimed(rows: Ro
 
 async def test_a_claim_starts_the_lease_anew(rows: Rows) -> None:
     attempt_id = await rows.assign(await rows.simulation())
-    await rows.query("UPDATE attempts SET heartbeat_at = now() - interval '1 day'")
+    await rows.query("UPDATE members SET heartbeat_at = now() - interval '1 day'")
     await rows.launch(attempt_id)
     assert await heard_just_now(rows, attempt_id)
 
@@ -66,11 +68,11 @@ async def test_a_host_is_told_its_open_attempts_oldest_first(rows: Rows) -> None
     await rows.end(over, 1, Reason.CANCELLED)
     async with rows.sessions() as session:
         found = await attempts.open_on_host(session, "here")
-        assert [(attempt.id, simulation.name) for attempt, simulation in found] == [
+        assert [(each.attempt.id, each.simulation.name) for each in found] == [
             (ids[0], "launched"), (ids[1], "waiting"),
         ]  # fmt: skip
         found = await attempts.open_on_host(session, "here", not_launched=True)
-        assert [attempt.id for attempt, _ in found] == [ids[1]]
+        assert [each.attempt.id for each in found] == [ids[1]]
 
 
 async def test_what_is_unwanted_before_its_launch_is_found_until_the_launch_is_claimed(rows: Rows) -> None:
@@ -81,11 +83,11 @@ async def test_what_is_unwanted_before_its_launch_is_found_until_the_launch_is_c
         assert await attempts.find_unwanted(session) == []
         await stop(session, simulation_id, Reason.CANCELLED, PLANNER)
         assert [each.id for each in await attempts.find_unwanted(session)] == [attempt_id]
-        assert (await attempts.lock(session, attempt_id)).token_digest is None
+        assert (await attempts.lock(session, attempt_id)).lead.token_digest is None
     await rows.launch(attempt_id)
     async with rows.sessions.begin() as session:
         assert await attempts.find_unwanted(session) == []
-        assert (await attempts.lock(session, attempt_id)).token_digest is not None
+        assert (await attempts.lock(session, attempt_id)).lead.token_digest is not None
 
 
 # --- heartbeats ------------------------------------------------------------------------------------------------
@@ -95,7 +97,7 @@ async def test_what_is_unwanted_before_its_launch_is_found_until_the_launch_is_c
 async def test_every_report_of_the_current_attempt_is_a_heartbeat(batch: int | None, rows: Rows) -> None:
     started = await rows.start()
     await rows.report(started, 1)
-    await rows.query("UPDATE attempts SET heartbeat_at = now() - interval '1 day'")
+    await rows.query("UPDATE members SET heartbeat_at = now() - interval '1 day'")
     assert not await heard_just_now(rows, started.attempt_id)
     assert (await rows.report(started, batch)).standing is Standing.CURRENT
     assert await heard_just_now(rows, started.attempt_id)
@@ -103,7 +105,7 @@ async def test_every_report_of_the_current_attempt_is_a_heartbeat(batch: int | N
 
 async def test_a_hello_is_a_heartbeat_too(rows: Rows) -> None:
     started = await rows.start()
-    await rows.query("UPDATE attempts SET heartbeat_at = now() - interval '1 day'")
+    await rows.query("UPDATE members SET heartbeat_at = now() - interval '1 day'")
     async with rows.sessions.begin() as session:
         await hello(session, started.claim)
     assert await heard_just_now(rows, started.attempt_id)
@@ -120,7 +122,8 @@ async def test_what_runs_beyond_its_limit_and_the_margin_is_overdue_until_it_is_
 
     async def overdue_after(seconds: int, beat_ago: int = 0) -> list[int]:
         await rows.query(
-            "UPDATE attempts SET started_at = now() - CAST(:p AS interval) WHERE nonce IS NOT NULL",
+            "UPDATE attempts SET started_at = now() - CAST(:p AS interval) "
+            "WHERE id IN (SELECT attempt_id FROM members WHERE nonce IS NOT NULL)",
             p=timedelta(seconds=seconds),
         )
         await rows.query("UPDATE coverage SET beat_at = now() - CAST(:p AS interval)", p=timedelta(seconds=beat_ago))
@@ -157,7 +160,7 @@ async def test_attempts_are_listed_first_to_last_and_the_current_ones_told_apart
     second = await rows.start(first.simulation_id)
     ids = [first.attempt_id, second.attempt_id]
     async with rows.sessions() as session:
-        assert [each.number for each in await attempts.of_simulation(session, first.simulation_id)] == [1, 2]
+        assert [each.attempt.number for each in await attempts.of_simulation(session, first.simulation_id)] == [1, 2]
         assert await attempts.current_ids(session, [*ids, 999]) == {second.attempt_id}
         assert {each.id for each in await attempts.by_ids(session, [*ids, 999])} == set(ids)
         assert await attempts.simulation_of(session, second.attempt_id, second.token) == first.simulation_id

@@ -246,7 +246,7 @@ async def test_a_batch_can_not_slip_in_while_the_successor_begins(rows: Rows, ot
     machine_id = await rows.machine()
     async with rows.sessions.begin() as report, other_sessions() as planner:
         assert await lose(planner, started)
-        assignment = Assignment(machine_id, "m", None, (), Decimal(0), Decimal(1), "USD")
+        assignment = Assignment(machine_id, "m", None, (), Decimal(0), Decimal(1), "USD", 1.0, 0.0, 0)
         assert await assign(planner, started.simulation_id, 1, assignment, PLANNER)
         pid = await rows.pid(report)
         reporting = asyncio.create_task(put(report, started, 1))
@@ -287,14 +287,14 @@ async def test_an_exit_and_a_loss_at_once_end_the_attempt_once_and_never_deadloc
 
 async def test_points_alone_are_let_in_and_stored_by_one_statement(rows: Rows) -> None:
     started = await rows.start()
-    before = await rows.value("SELECT heartbeat_at FROM attempts WHERE id = :id", id=started.attempt_id)
+    before = await rows.value("SELECT heartbeat_at FROM members WHERE attempt_id = :id", id=started.attempt_id)
     for batch in (1, 2):
         receipt = await take_in(
             rows.sessions, started, batch, {**POINT, "accuracy": Column([7, 9], [1.0, math.nan], [0, 0])}
         )
         assert receipt == Receipt(Standing.CURRENT, True, started.simulation_id, 1, batch + 1)
     assert await cursors(rows) == [(1, 1, "accuracy"), (1, 1, "loss"), (1, 2, "accuracy"), (1, 2, "loss")]
-    assert await rows.value("SELECT heartbeat_at FROM attempts WHERE id = :id", id=started.attempt_id) > before
+    assert await rows.value("SELECT heartbeat_at FROM members WHERE attempt_id = :id", id=started.attempt_id) > before
 
 
 async def test_a_batch_without_points_is_let_in_too(rows: Rows) -> None:
@@ -339,7 +339,7 @@ async def test_points_alone_that_can_not_be_stored_leave_nothing_of_their_statem
     )
     with pytest.raises(asyncpg.UniqueViolationError):
         await take_in(rows.sessions, started, 1, {"accuracy": POINT["loss"], **POINT})
-    assert await rows.value("SELECT next_batch FROM attempts WHERE id = :id", id=started.attempt_id) == 1
+    assert await rows.value("SELECT next_batch FROM members WHERE attempt_id = :id", id=started.attempt_id) == 1
     assert await rows.value("SELECT count(*) FROM metrics") == 0
     assert await rows.value("SELECT count(*) FROM convergence") == 1
 
@@ -373,7 +373,7 @@ async def test_a_hello_in_the_midst_of_its_own_first_report_came_before_it(
 ) -> None:
     """Neither is there an answer that no order of the two explains: current, the next one, and yet not stored."""
     started = await rows.start()
-    await rows.query("UPDATE attempts SET nonce = NULL WHERE id = :id", id=started.attempt_id)
+    await rows.query("UPDATE members SET nonce = NULL WHERE attempt_id = :id", id=started.attempt_id)
 
     async def greet() -> None:
         async with other_sessions.begin() as session:

@@ -30,9 +30,13 @@ FILL = (
     SELECT queue_class, 'MACHINES_BUSY', 'All busy.' FROM simulations WHERE name = 'a'
     """,
     """
-    INSERT INTO attempts (simulation_id, number, machine_name, price_per_hour, share, currency, reason, ended_at)
-    SELECT id, 1, 'm', 3, 0.5, 'EUR', CASE WHEN name = 'e' THEN 'MACHINE_LOST' END,
+    INSERT INTO attempts (simulation_id, number, reason, ended_at)
+    SELECT id, 1, CASE WHEN name = 'e' THEN 'MACHINE_LOST' END,
            CASE WHEN name = 'e' THEN now() END FROM simulations WHERE name IN ('d', 'e')
+    """,
+    """
+    INSERT INTO members (attempt_id, machine_name, price_per_hour, share, currency, cpus, memory_gib, gpus, ended_at)
+    SELECT id, 'm', 3, 0.5, 'EUR', 1, 0, 0, ended_at FROM attempts
     """,
     """
     INSERT INTO machines (name, engine, engine_key, cpus, memory_gib, draining, heartbeat_at)

@@ -216,8 +216,8 @@ async def test_an_attempt_is_billed_by_what_its_machine_was_at_assignment(rows: 
     machine = await declare(rows, price_per_hour=Decimal("1.5"))
     started = await rows.start(machine_id=machine.id)
     await change(rows, machine.id, price_per_hour=Decimal(99), name="dearer")
-    [attempt] = (await rows.snapshot(started.simulation_id))["attempts"]
-    assert (attempt["price_per_hour"], attempt["machine_name"]) == (Decimal("1.5"), "part")
+    [member] = (await rows.snapshot(started.simulation_id))["members"]
+    assert (member["price_per_hour"], member["machine_name"]) == (Decimal("1.5"), "part")
 
 
 # --- deleted ---------------------------------------------------------------------------------------------------
@@ -245,8 +245,8 @@ async def test_what_ran_on_a_deleted_machine_keeps_its_name(rows: Rows) -> None:
     await rows.end(started.simulation_id, 1)
     waiting = await rows.simulation(machine_id=machine_id, machine_name="gone")
     await delete(rows.sessions, machine_id)
-    [attempt] = (await rows.snapshot(started.simulation_id))["attempts"]
-    assert (attempt["machine_id"], attempt["machine_name"]) == (None, "gone")
+    [member] = (await rows.snapshot(started.simulation_id))["members"]
+    assert (member["machine_id"], member["machine_name"]) == (None, "gone")
     simulation = await rows.get(waiting)
     assert (simulation.machine_id, simulation.machine_name) == (None, "gone")
 
@@ -261,7 +261,7 @@ async def test_a_machine_that_is_deleted_while_work_is_assigned_to_it_never_gets
             machine = await machines.lock_with_neighbours(session, machine_id)
             if machine is None:
                 return False
-            assignment = Assignment(machine.id, machine.name, None, (), Decimal(0), Decimal(1), "USD")
+            assignment = Assignment(machine.id, machine.name, None, (), Decimal(0), Decimal(1), "USD", 1.0, 0.0, 0)
             return await assign(session, simulation_id, 0, assignment, OWNER) is not None
 
     async def try_to_delete(machine_id: int) -> bool:

@@ -32,12 +32,14 @@ FILL = """
     SELECT 1, 's' || n, '{true}', 'somebody',
            CASE WHEN n % 5 = 0 THEN 'QUEUED' WHEN n % 100 = 1 THEN 'RUNNING' ELSE 'FINISHED' END, n % 3, 1, n % 10 < 2
     FROM generate_series(1, 5000) AS n;
-    INSERT INTO attempts (simulation_id, number, machine_name, price_per_hour, share, currency, token_digest, nonce,
-                          host, assigned_at, started_at, ended_at, heartbeat_at)
-    SELECT id, 1, 'm', 0, 1, 'USD', sha256(id::text::bytea), 'nonce', 'h',
-           now() - interval '1 h', now() - interval '1 h',
-           CASE WHEN state <> 'RUNNING' THEN now() END, now() - interval '1 h'
+    INSERT INTO attempts (simulation_id, number, assigned_at, started_at, ended_at)
+    SELECT id, 1, now() - interval '1 h', now() - interval '1 h', CASE WHEN state <> 'RUNNING' THEN now() END
     FROM simulations;
+    INSERT INTO members (attempt_id, machine_name, price_per_hour, share, currency, token_digest, nonce, host,
+                         cpus, memory_gib, gpus, assigned_at, ended_at, heartbeat_at)
+    SELECT id, 'm', 0, 1, 'USD', sha256(id::text::bytea), 'nonce', 'h', 1, 0, 0, assigned_at, ended_at,
+           now() - interval '1 h'
+    FROM attempts;
     INSERT INTO convergence (simulation_id, attempt, batch, metric, steps, "values", elapsed)
     SELECT 1 + s, 1 + b / 40, 1 + b % 40, metric, '{1}', '{1}', '{1}'
     FROM generate_series(0, 99) AS s, generate_series(0, 79) AS b, unnest('{loss,accuracy}'::text[]) AS metric;
@@ -48,7 +50,7 @@ FILL = """
     SELECT role, now() - interval '1 day', now() + interval '1 h' FROM unnest('{graph,scheduler}'::text[]) AS role;
     ANALYZE
 """
-HOT = ("simulations", "attempts", "convergence")
+HOT = ("simulations", "attempts", "members", "convergence")
 WITH_WATCHERS = (*HOT, "watchers")
 STORED = ["convergence", "metrics"]
 
@@ -108,7 +110,8 @@ async def filled(rows: Rows, engine: AsyncEngine) -> Filled:
     for statement in FILL.split(";"):
         await rows.query(statement)
     [row] = await rows.query(
-        "SELECT a.id, a.simulation_id, a.token_digest FROM attempts a WHERE a.ended_at IS NULL ORDER BY id LIMIT 1"
+        "SELECT a.id, a.simulation_id, m.token_digest FROM attempts a JOIN members m ON m.attempt_id = a.id "
+        "WHERE a.ended_at IS NULL ORDER BY a.id LIMIT 1"
     )
     return Filled(rows, engine, row["simulation_id"], row["id"], row["token_digest"])
 
@@ -133,8 +136,9 @@ async def test_accepting_a_batch_looks_up_two_rows(filled: Filled) -> None:
 
     plans = await filled.plans_of(accept)
     assert len(plans) == 1  # one statement: fence, order, idempotency and heartbeat
-    assert_by_index(plans, "pk_simulations")
-    assert {node.get("Index Name") for node in nodes(plans[0])} & {"pk_attempts", "uq_attempts_token_digest"}
+    assert_by_index(plans, "pk_attempts")
+    used = {node.get("Index Name") for node in nodes(plans[0])}
+    assert used & {"ix_members_current", "uq_members_attempt_id_rank", "uq_members_token_digest"}
 
 
 async def test_a_heartbeat_looks_up_two_rows(filled: Filled) -> None:
@@ -144,14 +148,14 @@ async def test_a_heartbeat_looks_up_two_rows(filled: Filled) -> None:
 
     plans = await filled.plans_of(heartbeat)
     assert len(plans) == 1
-    assert_by_index(plans, "pk_simulations")
+    assert_by_index(plans, "pk_attempts")
 
 
 async def test_an_old_attempt_is_turned_away_by_index(filled: Filled) -> None:
     ended = filled.attempt + 1
 
     async def knock(session: AsyncSession) -> None:
-        [row] = await filled.rows.query("SELECT token_digest FROM attempts WHERE id = :id", id=ended)
+        [row] = await filled.rows.query("SELECT token_digest FROM members WHERE attempt_id = :id", id=ended)
         receipt = await attempts.accept(session, Claim(ended, row["token_digest"], "nonce"), 1)
         assert receipt.standing is attempts.Standing.OVER
 
@@ -190,19 +194,19 @@ async def test_storing_a_batch_reads_no_table(filled: Filled) -> None:
 
 
 async def test_taking_points_in_is_one_statement_that_looks_up_two_rows(filled: Filled) -> None:
-    await filled.rows.query("UPDATE attempts SET next_batch = 99 WHERE id = :id", id=filled.attempt)
+    await filled.rows.query("UPDATE members SET next_batch = 99 WHERE attempt_id = :id", id=filled.attempt)
 
     async def put(driver: Driver) -> None:
         columns = {"loss": POINT, "b": POINT}
         assert await convergence.take_in(driver, filled.claim, 99, columns) is not None
 
-    [plan] = await filled.plans_of_driver(put, "UPDATE attempts")
-    assert_by_index([plan], "pk_simulations")
+    [plan] = await filled.plans_of_driver(put, "UPDATE members")
+    assert_by_index([plan], "pk_attempts")
     written = [node["Relation Name"] for node in nodes(plan) if node["Node Type"] == "ModifyTable"]
-    assert written == ["attempts", *STORED]
+    assert written == ["members", *STORED]
     read = [node for node in nodes(plan) if node["Node Type"].endswith("Scan") and "Relation Name" in node]
-    assert {node["Relation Name"] for node in read} == {"attempts", "simulations"}
-    # What is stored is what was let in: whatever is written but the attempt's row is read from it.
+    assert {node["Relation Name"] for node in read} == {"attempts", "members"}
+    # What is stored is what was let in: whatever is written but the member's row is read from it.
     assert {node.get("CTE Name") for node in nodes(plan)} >= {"accepted", "given"}
 
 
@@ -234,7 +238,7 @@ async def test_the_silent_are_found_among_the_open_ones_only(filled: Filled) -> 
     plans = await filled.plans_of(find)
     assert_by_index(plans)
     used = {node["Index Name"] for plan in plans for node in nodes(plan) if "Index Name" in node}
-    assert used & {"uq_attempts_current", "ix_attempts_open"}  # the partial ones
+    assert used & {"uq_attempts_current", "ix_members_current"}  # the partial ones
 
 
 async def test_the_first_of_a_class_are_read_in_their_order_without_a_sort(filled: Filled) -> None:

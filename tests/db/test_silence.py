@@ -37,7 +37,7 @@ async def pass_time(rows: Rows, period: timedelta) -> None:
         "beat_at = beat_at - CAST(:p AS interval)",
         p=period,
     )
-    await rows.query("UPDATE attempts SET heartbeat_at = heartbeat_at - CAST(:p AS interval)", p=period)
+    await rows.query("UPDATE members SET heartbeat_at = heartbeat_at - CAST(:p AS interval)", p=period)
 
 
 async def listen_for(rows: Rows, period: timedelta, *, roles: Sequence[str] = ("graph", "scheduler")) -> None:
@@ -53,13 +53,13 @@ async def silent(rows: Rows) -> list[int]:
     async with rows.sessions() as session:
         listening = await attempts.listening(session)
         quiet = await attempts.find_quiet(session, LEASE)
-        return [each.id for each in quiet if is_silent(each.heartbeat_at, listening, LEASE)]
+        return [each.id for each in quiet if is_silent(each.lead.heartbeat_at, listening, LEASE)]
 
 
 async def still_silent(session: AsyncSession, attempt_id: int) -> bool:
     """Look again under lock."""
-    attempt = await attempts.lock(session, attempt_id)
-    return attempt is not None and is_silent(attempt.heartbeat_at, await attempts.listening(session), LEASE)
+    current = await attempts.lock(session, attempt_id)
+    return current is not None and is_silent(current.lead.heartbeat_at, await attempts.listening(session), LEASE)
 
 
 async def test_an_attempt_that_nobody_heard_for_a_whole_lease_is_silent(rows: Rows) -> None:
@@ -155,7 +155,7 @@ async def test_a_clock_that_was_set_back_begins_anew(rows: Rows) -> None:
     assert await silent(rows) == []
     async with rows.sessions.begin() as session:
         await attempts.forgive_clock(session)
-    heard = await rows.value("SELECT now() - heartbeat_at FROM attempts WHERE id = :id", id=started.attempt_id)
+    heard = await rows.value("SELECT now() - heartbeat_at FROM members WHERE attempt_id = :id", id=started.attempt_id)
     assert timedelta(0) <= heard < LEASE
     await listen_for(rows, LEASE * 1.1)
     assert await silent(rows) == [started.attempt_id]  # and not only in an hour
@@ -164,12 +164,16 @@ async def test_a_clock_that_was_set_back_begins_anew(rows: Rows) -> None:
 async def test_a_clock_that_was_set_back_touches_neither_the_past_nor_what_has_ended(rows: Rows) -> None:
     past, over = await rows.start(), await rows.start()
     await rows.end(over.simulation_id, 1)
-    await rows.query("UPDATE attempts SET heartbeat_at = now() - interval '5 s' WHERE id = :id", id=past.attempt_id)
-    await rows.query("UPDATE attempts SET heartbeat_at = now() + interval '1 h' WHERE id = :id", id=over.attempt_id)
-    before = await rows.query("SELECT id, heartbeat_at FROM attempts ORDER BY id")
+    await rows.query(
+        "UPDATE members SET heartbeat_at = now() - interval '5 s' WHERE attempt_id = :id", id=past.attempt_id
+    )
+    await rows.query(
+        "UPDATE members SET heartbeat_at = now() + interval '1 h' WHERE attempt_id = :id", id=over.attempt_id
+    )
+    before = await rows.query("SELECT attempt_id, heartbeat_at FROM members ORDER BY attempt_id")
     async with rows.sessions.begin() as session:
         await attempts.forgive_clock(session)
-    assert await rows.query("SELECT id, heartbeat_at FROM attempts ORDER BY id") == before
+    assert await rows.query("SELECT attempt_id, heartbeat_at FROM members ORDER BY attempt_id") == before
 
 
 async def test_beats_of_several_processes_that_overtake_one_another_leave_no_gap(

@@ -52,7 +52,7 @@ SELECT count(*) = 2
 FROM coverage
 """
 AN_HOUR_AGO = """
-UPDATE simulations SET stop_wanted_at = stop_wanted_at - interval '1 hour';
+UPDATE attempts SET stop_wanted_at = stop_wanted_at - interval '1 hour';
 UPDATE coverage SET covered_since = now();
 """
 DEMO = ("python", "-m", "runner.demo", "--steps", "1000000", "--interval", "0.01")
@@ -314,7 +314,9 @@ async def test_two_leaders_launch_nothing_twice_and_share_the_work(database_url:
             assert (await service.finished(simulation))["state"] == "FINISHED"
 
         assert sorted(map(int, journal.read_text().split())) == list(range(count))
-        rows = await service.fetch("SELECT machine_name, number FROM attempts")
+        rows = await service.fetch(
+            "SELECT m.machine_name, a.number FROM members m JOIN attempts a ON a.id = m.attempt_id"
+        )
         assert {row["number"] for row in rows} == {1}
         assert {row["machine_name"] for row in rows} == {"here", "there"}
         assert await second.end() == 0
@@ -345,7 +347,9 @@ async def test_an_old_attempt_that_returns_after_its_successor_began_is_over_and
             await eventually(lambda: any(number == 2 for number, _, _ in watch.received("loss")), "a successor")
             before = [point for point in await service.log_of(simulation, "loss") if point[0] == 1]
             # By hand first, with everything that the old one knows:
-            [row] = await service.fetch("SELECT nonce, next_batch FROM attempts WHERE number = 1")
+            [row] = await service.fetch(
+                "SELECT m.nonce, m.next_batch FROM members m JOIN attempts a ON a.id = m.attempt_id WHERE a.number = 1"
+            )
             late = {"batch": row["next_batch"], "points": LATE_POINTS, "exit": {"exitCode": 0}}
             for query, more in ((HELLO, {}), (HELLO, {"nonce": "another"}), (REPORT, {}), (REPORT, late)):
                 told = {"attemptId": attempt["id"], "nonce": row["nonce"], **more}

@@ -414,8 +414,10 @@ class World:
             machine_id = await self.machine(f"own-{next(self._machines)}")
         number, token = number_of(simulation_id), secrets.token_urlsafe()
         async with self.sessions.begin() as session:
-            fence = await session.scalar(text("SELECT attempt FROM simulations WHERE id = :id"), {"id": number})
-            assignment = Assignment(machine_id, f"machine-{machine_id}", host, (), Decimal(0), Decimal(1), "USD")
+            asked = text("SELECT attempt, cpus, memory_gib, gpus FROM simulations WHERE id = :id")
+            fence, *grant = (await session.execute(asked, {"id": number})).one()
+            price = (Decimal(0), Decimal(1), "USD")
+            assignment = Assignment(machine_id, f"machine-{machine_id}", host, (), *price, *grant)
             attempt_id = await assign(session, number, fence, assignment, PLANNER)
             assert attempt_id is not None
             assert await attempts.claim_launch(session, attempt_id, sha256(token.encode()).digest())

@@ -44,7 +44,9 @@ GRACE = timedelta(seconds=10)
 MOMENT = timedelta(microseconds=1)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ROOT = Path(__file__).resolve().parents[2]
-reasons = st.sampled_from(["COMPLETED", "CANCELLED", "EXIT_CODE", "LAUNCH_ERROR", "MACHINE_LOST", "MAX_RUNTIME"])
+reasons = st.sampled_from(
+    ["COMPLETED", "CANCELLED", "EXIT_CODE", "LAUNCH_ERROR", "MACHINE_LOST", "MAX_RUNTIME", "PREEMPTED"]
+)
 
 
 def decide(
@@ -64,13 +66,25 @@ def test_without_retries_the_reason_of_the_attempt_is_that_of_the_simulation() -
 
 
 def test_one_retry_means_two_attempts() -> None:
-    assert decide("MACHINE_LOST", attempts_made=1, max_retries=1, retry_on=("MACHINE_LOST",)) == Retry(NOTHING)
+    assert decide("MACHINE_LOST", attempts_made=1, max_retries=1, retry_on=("MACHINE_LOST",)) == Retry(
+        NOTHING, "MACHINE_LOST"
+    )
     assert decide("MACHINE_LOST", attempts_made=2, max_retries=1, retry_on=("MACHINE_LOST",)) == Final("MACHINE_LOST")
 
 
 def test_the_first_retry_after_a_lost_machine_waits_for_nothing_and_later_ones_do() -> None:
     lost_again = [decide("MACHINE_LOST", attempts_made=n, max_retries=9, retry_on=("MACHINE_LOST",)) for n in (1, 2, 3)]
-    assert lost_again == [Retry(NOTHING), Retry(2 * BACKOFF), Retry(4 * BACKOFF)]
+    assert lost_again == [Retry(pause, "MACHINE_LOST") for pause in (NOTHING, 2 * BACKOFF, 4 * BACKOFF)]
+
+
+@pytest.mark.parametrize("reason", ["PREEMPTED", "CANCELLED", "EXIT_CODE", "MACHINE_LOST", "LAUNCH_ERROR"])
+def test_what_was_preempted_is_queued_at_once_however_it_ended_and_uses_up_no_retry(reason: str) -> None:
+    assert decide(reason, max_retries=0, stop_wanted="PREEMPTED") == Retry(NOTHING, "PREEMPTED")
+
+
+def test_what_completed_or_exceeded_its_limit_before_it_made_room_is_final() -> None:
+    assert decide("COMPLETED", stop_wanted="PREEMPTED") == Final("COMPLETED")
+    assert decide("MAX_RUNTIME", stop_wanted="PREEMPTED") == Final("MAX_RUNTIME")
 
 
 @pytest.mark.parametrize("reason", ["MAX_RUNTIME", "UNWATCHED", "CANCELLED", "COMPLETED"])
@@ -106,7 +120,7 @@ def test_a_stop_for_another_reason_than_cancel_keeps_its_reason() -> None:
 def test_the_pause_doubles_up_to_the_longest() -> None:
     pauses = [decide("EXIT_CODE", attempts_made=n, max_retries=9, retry_on=("EXIT_CODE",)) for n in range(1, 10)]
     seconds = [5, 10, 20, 40, 80, 160, 320, 500, 500]
-    assert pauses == [Retry(timedelta(seconds=each)) for each in seconds]
+    assert pauses == [Retry(timedelta(seconds=each), "EXIT_CODE") for each in seconds]
 
 
 @settings(deadline=None)
@@ -129,7 +143,9 @@ def test_there_are_never_more_attempts_than_one_and_the_retries(
     reason: str, attempts: int, retries: int, retry_on: frozenset[str], stop: str | None
 ) -> None:
     decision = after_attempt(Ended(reason, attempts, retries, retry_on, stop), backoff=BACKOFF)
-    if isinstance(decision, Retry):
+    if stop == "PREEMPTED" and reason not in ("COMPLETED", "MAX_RUNTIME"):
+        assert decision == Retry(NOTHING, "PREEMPTED")
+    elif isinstance(decision, Retry):
         assert attempts <= retries
         assert reason in retry_on
         assert stop is None
@@ -253,6 +269,8 @@ def test_what_was_lost_outstays_at_once_and_what_ended_otherwise_after_time_to_l
         (Exit(None, 99), None, Meaning("EXIT_CODE", "It was ended by signal 99 (unknown).", None, 99)),
         (Exit(None, 15, "CANCELLED"), "CANCELLED", Meaning("CANCELLED", None, None, 15)),
         (Exit(None, 15, "CANCELLED"), None, Meaning("EXIT_CODE", "It was ended by signal 15 (SIGTERM).", None, 15)),
+        (Exit(0, None, "PREEMPTED"), "PREEMPTED", Meaning("PREEMPTED", None, 0, None)),
+        (Exit(0, None, "PREEMPTED"), "CANCELLED", Meaning("CANCELLED", None, 0, None)),  # it was replaced meanwhile
         (Exit(0, None, "MAX_RUNTIME", "Too long."), None, Meaning("MAX_RUNTIME", "Too long.", 0, None)),
         (Exit(0, None, "MACHINE_LOST"), None, Meaning("MACHINE_LOST", None, 0, None)),
         (Exit(1, 2, "LAUNCH_ERROR", "No such file."), None, Meaning("LAUNCH_ERROR", "No such file.", None, None)),

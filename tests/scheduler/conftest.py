@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import attempts, events, machines, queue, simulations
 from db.attempts import Claim
 from db.events import Actor
-from db.models import Attempt, Event, Project, Simulation
+from db.models import Attempt, Event, Member, Project, Simulation
 from db.simulations import Wanted
 from policy.waiting import Wait, why
 from runner.base import DiscoveredMachine, Launch, Liveness, Undelivered
@@ -24,6 +25,12 @@ from transitions.cancel import cancel as cancel_simulation
 
 SOMEBODY = Actor("somebody")
 HOST = "host-1"
+
+
+def columns_of(row: Attempt | Member) -> dict[str, Any]:
+    """What is read of a row: not the columns that only an older version reads."""
+    mapped = inspect(type(row)).column_attrs
+    return {each.key: getattr(row, each.key) for each in mapped if not each.deferred}
 
 
 class World:
@@ -84,13 +91,19 @@ class World:
         wait = await self.wait_of(simulation_id)
         return wait.reason.value if wait is not None else None
 
-    async def attempts_of(self, simulation_id: int) -> Sequence[Attempt]:
+    async def attempts_of(self, simulation_id: int) -> Sequence[Any]:
+        """First to last, each with the columns of its leading member beside its own."""
         async with self.sessions() as session:
-            return await attempts.of_simulation(session, simulation_id)
+            found = await attempts.of_simulation(session, simulation_id)
+        return [SimpleNamespace(**{**columns_of(each.lead), **columns_of(each.attempt)}) for each in found]
 
-    async def attempt_of(self, simulation_id: int) -> Attempt:
+    async def attempt_of(self, simulation_id: int) -> Any:
         """The newest."""
         return (await self.attempts_of(simulation_id))[-1]
+
+    async def stop_of(self, simulation_id: int) -> attempts.StopIntent | None:
+        async with self.sessions() as session:
+            return (await attempts.stops_of(session, [simulation_id])).get(simulation_id)
 
     async def events_of(self, simulation_id: int) -> Sequence[Event]:
         async with self.sessions() as session:
@@ -116,7 +129,8 @@ class World:
     async def silence(self, simulation_id: int, leases: float = 1.1) -> None:
         """Nothing was heard of its attempt for so long."""
         await self.execute(
-            "UPDATE attempts SET heartbeat_at = now() - CAST(:ago AS interval) WHERE simulation_id = :id",
+            "UPDATE members SET heartbeat_at = now() - CAST(:ago AS interval) "
+            "WHERE attempt_id IN (SELECT id FROM attempts WHERE simulation_id = :id)",
             ago=timedelta(seconds=leases * self.settings.lease_seconds), id=simulation_id,
         )  # fmt: skip
 

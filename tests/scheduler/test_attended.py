@@ -119,17 +119,14 @@ async def test_what_nobody_has_watched_for_its_grace_is_told_to_stop_and_has_fin
     simulation_id = await running(world, planner)
     await leave(world)
     await planner.tick()
-    assert (await world.get(simulation_id)).stop_reason is None
+    assert await world.stop_of(simulation_id) is None
     await long_ago(world)
 
     await planner.tick()
 
     simulation = await world.get(simulation_id)
-    assert (simulation.state, simulation.stop_reason, simulation.stop_wanted_by) == (
-        "RUNNING",
-        "UNWATCHED",
-        "scheduler",
-    )
+    stop = await world.stop_of(simulation_id)
+    assert (simulation.state, stop.reason, stop.by) == ("RUNNING", "UNWATCHED", "scheduler")
     assert (await world.events_of(simulation_id))[-1].detail == {"reason": "UNWATCHED"}
     await world.silence(simulation_id, leases=3)
     assert (await planner.tick()).ended == 1, "its machine was lost: nobody wants it any more"
@@ -156,7 +153,7 @@ async def test_whoever_comes_back_within_the_grace_has_missed_nothing(world: Wor
     await long_ago(world)
     await watch(world, simulation_id)
     await planner.tick()
-    assert (await world.get(simulation_id)).stop_reason is None
+    assert await world.stop_of(simulation_id) is None
 
 
 async def test_while_no_graph_process_lives_nothing_is_stopped(world: World, planner: Planner) -> None:
@@ -164,7 +161,7 @@ async def test_while_no_graph_process_lives_nothing_is_stopped(world: World, pla
     await long_ago(world)
     await world.execute("UPDATE coverage SET beat_at = now() - interval '10 minutes' WHERE role = 'graph'")
     await planner.tick()
-    assert (await world.get(simulation_id)).stop_reason is None
+    assert await world.stop_of(simulation_id) is None
 
 
 async def test_what_runs_unattended_is_never_stopped_for_that(world: World, planner: Planner) -> None:
@@ -174,7 +171,7 @@ async def test_what_runs_unattended_is_never_stopped_for_that(world: World, plan
     await world.hello(simulation_id)
     await long_ago(world)
     await planner.tick()
-    assert (await world.get(simulation_id)).stop_reason is None
+    assert await world.stop_of(simulation_id) is None
 
 
 async def test_a_retried_attempt_waits_for_somebody_too(world: World, planner: Planner) -> None:

@@ -184,9 +184,9 @@ async def test_a_launch_that_was_not_noted_is_found_and_not_made_again(
 ) -> None:
     simulation_id = await _assigned(world, host, planner)
     await host.launch_assigned()
-    await world.execute("UPDATE attempts SET launched_at = NULL")
+    await world.execute("UPDATE members SET launched_at = NULL")
     assert (await host.launch_assigned()).launched == 1
-    await world.execute("UPDATE attempts SET launched_at = NULL")
+    await world.execute("UPDATE members SET launched_at = NULL")
     await world.hello(simulation_id)
     del scripted.liveness[await _public_id(world, simulation_id)]
     assert (await host.launch_assigned()).launched == 1, "it has said hello: there was a launch"
@@ -368,7 +368,7 @@ async def test_a_supervisor_that_does_not_stop_is_ended_after_its_time(
     await world.cancel(simulation_id)
     await host.run_once()
     assert scripted.ended == [], "it hears of it by itself"
-    await world.execute("UPDATE simulations SET stop_wanted_at = now() - interval '5 minutes'")
+    await world.execute("UPDATE attempts SET stop_wanted_at = now() - interval '5 minutes'")
     await host.run_once()
     assert scripted.ended == [], "it could not hear of it"
     await world.cover()
@@ -452,7 +452,7 @@ async def test_a_process_that_the_kernel_holds_keeps_nobody_else_from_being_clea
     await _complete(world, other)
     scripted.liveness[await _public_id(world, other)] = Liveness.DEAD
     await world.cancel(held)
-    await world.execute("UPDATE simulations SET stop_wanted_at = now() - interval '5 minutes'")
+    await world.execute("UPDATE attempts SET stop_wanted_at = now() - interval '5 minutes'")
 
     async def held_by_the_kernel(_attempt_id: str) -> None:
         raise TimeoutError("something of it can't be killed")

@@ -219,17 +219,32 @@ async def test_a_silent_attempt_is_lost_and_its_simulation_goes_back_to_the_queu
     assert (await planner.tick()).ended == 1
 
     simulation = await world.get(simulation_id)
+    lost, successor = await world.attempts_of(simulation_id)
+    assert (simulation.state.value, simulation.reason) == ("STARTING", None)
+    assert lost.reason == "MACHINE_LOST"
+    assert "m1" in lost.reason_detail
+    assert simulation.queued_at == lost.ended_at, "the first retry after a lost machine waits for nothing"
+    assert (successor.number, successor.ended_at) == (2, None)
+
+
+async def test_the_second_loss_waits_out_its_backoff(world: World, planner: Planner) -> None:
+    simulation_id = await _running(world, planner, max_retries=2)
+    for _ in range(2):
+        await world.silence(simulation_id)
+        await world.cover()
+        await world.host_dies()
+        assert (await planner.tick()).ended == 1
+
+    simulation = await world.get(simulation_id)
     attempt = await world.attempt_of(simulation_id)
-    assert (simulation.state.value, simulation.reason) == ("QUEUED", None)
-    assert attempt.reason == "MACHINE_LOST"
-    assert "m1" in attempt.reason_detail
+    assert (simulation.state.value, attempt.number) == ("QUEUED", 2)
     backoff = timedelta(seconds=world.settings.retry_backoff_seconds)
-    assert simulation.queued_at - attempt.ended_at == backoff
-    assert len(await world.attempts_of(simulation_id)) == 1, "it waits out its backoff"
+    assert simulation.queued_at - attempt.ended_at == 2 * backoff
+    assert len(await world.attempts_of(simulation_id)) == 2, "it waits out its backoff"
 
     await world.execute("UPDATE simulations SET queued_at = now()")
     await planner.tick()
-    assert [each.number for each in await world.attempts_of(simulation_id)] == [1, 2]
+    assert [each.number for each in await world.attempts_of(simulation_id)] == [1, 2, 3]
 
 
 async def test_a_loss_without_retries_left_is_final(world: World, planner: Planner) -> None:
@@ -274,7 +289,7 @@ async def test_a_scheduler_that_missed_a_lease_listens_for_a_lease_first(world: 
 
 async def test_a_heartbeat_from_the_future_counts_from_now(world: World, planner: Planner) -> None:
     simulation_id = await _running(world, planner)
-    await world.execute("UPDATE attempts SET heartbeat_at = now() + interval '1 day'")
+    await world.execute("UPDATE members SET heartbeat_at = now() + interval '1 day'")
     await planner.tick()
     attempt = await world.attempt_of(simulation_id)
     assert attempt.heartbeat_at - attempt.started_at < timedelta(hours=1)
@@ -299,7 +314,7 @@ async def test_two_leaders_lose_an_attempt_once(world: World, planner: Planner) 
     other = Planner(world.sessions, world.settings)
     summaries = await asyncio.gather(planner.tick(), other.tick())
     assert sum(each.ended for each in summaries) == 1
-    assert len(await world.attempts_of(simulation_id)) == 1
+    assert [each.reason for each in await world.attempts_of(simulation_id)] == ["MACHINE_LOST", None]
 
 
 # --- stops -----------------------------------------------------------------------------------------------------
@@ -336,18 +351,18 @@ async def test_what_has_not_begun_has_not_passed_its_limit_however_long_the_sche
     assert await world.state(simulation_id) == "STARTING"
     await world.cover(leases=1000)
     await planner.tick()
-    assert (await world.get(simulation_id)).stop_reason is None
+    assert await world.stop_of(simulation_id) is None
 
 
 async def test_a_supervisor_that_lets_its_limit_pass_is_told_to_stop(world: World, planner: Planner) -> None:
     simulation_id = await _running(world, planner, max_runtime=timedelta(hours=1))
     await world.execute("UPDATE attempts SET started_at = now() - interval '1 hour 1 minute'")
     await planner.tick()
-    assert (await world.get(simulation_id)).stop_reason is None, "the clock has jumped: nobody has ticked for so long"
+    assert await world.stop_of(simulation_id) is None, "the clock has jumped: nobody has ticked for so long"
     await world.execute("UPDATE coverage SET covered_since = now() - interval '1 day'")
     await world.execute("UPDATE attempts SET started_at = now() - interval '1 hour 1 second'")
     await planner.tick()
-    assert (await world.get(simulation_id)).stop_reason is None, "its supervisor is just about to do it"
+    assert await world.stop_of(simulation_id) is None, "its supervisor is just about to do it"
     await world.execute("UPDATE attempts SET started_at = now() - interval '1 hour 1 minute'")
     await planner.tick()
-    assert (await world.get(simulation_id)).stop_reason == "MAX_RUNTIME"
+    assert (await world.stop_of(simulation_id)).reason == "MAX_RUNTIME"

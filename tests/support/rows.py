@@ -91,7 +91,9 @@ class Rows:
         async with self.sessions.begin() as session:
             simulation = await simulations.get(session, simulation_id)
             machine = await machines.get(session, machine_id)
-            assignment = Assignment(machine_id, machine.name, host, gpus, Decimal("1.5"), Decimal("0.25"), "USD")
+            grant = (simulation.cpus, simulation.memory_gib, simulation.gpus)
+            price = (Decimal("1.5"), Decimal("0.25"), "USD")
+            assignment = Assignment(machine_id, machine.name, host, gpus, *price, *grant)
             attempt_id = await assign(session, simulation_id, simulation.attempt, assignment, SOMEBODY)
         assert attempt_id is not None
         return attempt_id
@@ -112,8 +114,8 @@ class Rows:
         async with self.sessions.begin() as session:
             greeting = await hello(session, Claim(attempt_id, token, "nonce"))
             assert greeting.standing is attempts.Standing.CURRENT
-            assert greeting.attempt is not None
-            return Started(simulation_id, attempt_id, greeting.attempt.number, token)
+            assert greeting.execution is not None
+            return Started(simulation_id, attempt_id, greeting.execution.attempt.number, token)
 
     async def end(self, simulation_id: int, number: int, reason: Reason = Reason.COMPLETED, **given: Any) -> bool:
         async with self.sessions.begin() as session:
@@ -129,6 +131,10 @@ class Rows:
         async with self.sessions.begin() as session:
             claim = Claim(started.attempt_id, given.get("token", started.token), given.get("nonce", started.nonce))
             return await attempts.accept(session, claim, batch)
+
+    async def stop_of(self, simulation_id: int) -> attempts.StopIntent | None:
+        async with self.sessions() as session:
+            return (await attempts.stops_of(session, [simulation_id])).get(simulation_id)
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -157,6 +163,11 @@ class Rows:
             "simulation": await self.query("SELECT * FROM simulations WHERE id = :id", id=simulation_id),
             "attempts": await self.query(
                 "SELECT * FROM attempts WHERE simulation_id = :id ORDER BY number", id=simulation_id
+            ),
+            "members": await self.query(
+                "SELECT m.* FROM members m JOIN attempts a ON a.id = m.attempt_id "
+                "WHERE a.simulation_id = :id ORDER BY a.number, m.rank",
+                id=simulation_id,
             ),
             "events": await self.query(
                 "SELECT * FROM events WHERE object_type = 'Simulation' AND object_id = :id ORDER BY id",

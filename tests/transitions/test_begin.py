@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import attempts
@@ -26,9 +27,10 @@ async def test_the_first_nonce_binds_the_attempt_and_starts_the_simulation(rows:
     async with rows.sessions.begin() as session:
         greeting = await hello(session, Claim(attempt_id, token, "mine"))
     assert greeting.standing is Standing.CURRENT
-    assert greeting.attempt is not None
+    assert greeting.execution is not None
     assert greeting.simulation is not None
-    assert (greeting.attempt.id, greeting.attempt.nonce, greeting.simulation.id) == (attempt_id, "mine", simulation_id)
+    bound = (greeting.execution.id, greeting.execution.lead.nonce, greeting.simulation.id)
+    assert bound == (attempt_id, "mine", simulation_id)
     assert await rows.state(simulation_id) == "RUNNING"
 
 
@@ -38,7 +40,7 @@ async def test_the_same_nonce_gets_the_same_answer_and_starts_nothing_twice(rows
     async with rows.sessions.begin() as session:
         greeting = await hello(session, started.claim)
     assert greeting.standing is Standing.CURRENT
-    assert greeting.attempt is not None
+    assert greeting.execution is not None
     assert greeting.simulation is not None
     after = await rows.snapshot(started.simulation_id)
     assert (after["simulation"], after["events"]) == (before["simulation"], before["events"])
@@ -69,7 +71,7 @@ async def test_of_two_first_nonces_at_once_one_binds(rows: Rows, other_sessions:
         zip(("a", "b"), await asyncio.gather(greet(rows.sessions, "a"), greet(other_sessions, "b")), strict=True)
     )
     assert sorted(answers.values()) == [Standing.CURRENT, Standing.OVER]
-    bound = await rows.value("SELECT nonce FROM attempts WHERE id = :id", id=attempt_id)
+    bound = await rows.value("SELECT nonce FROM members WHERE attempt_id = :id", id=attempt_id)
     assert answers[bound] is Standing.CURRENT
     assert await rows.value("SELECT count(*) FROM events WHERE kind = 'RUNNING'") == 1
 
@@ -114,8 +116,8 @@ async def test_what_is_unwanted_is_greeted_and_does_not_begin(rows: Rows) -> Non
     async with rows.sessions.begin() as session:
         greeting = await hello(session, Claim(attempt_id, token, "n"))
         assert greeting.standing is Standing.CURRENT
-        assert greeting.simulation is not None
-        assert greeting.simulation.stop_reason is Reason.CANCELLED
+        assert greeting.execution is not None
+        assert greeting.execution.attempt.stop_reason is Reason.CANCELLED
     assert await rows.state(simulation_id) == "STARTING"
     async with rows.sessions.begin() as session:  # its report of the end is taken all the same
         assert (await attempts.accept(session, Claim(attempt_id, token, "n"), 1)).stored
@@ -126,8 +128,37 @@ async def test_a_greeting_can_be_read_after_its_transaction(rows: Rows) -> None:
     token = await rows.launch(attempt_id)
     async with rows.sessions.begin() as session:
         greeting = await hello(session, Claim(attempt_id, token, "n"))
-    for row in (greeting.attempt, greeting.simulation):
-        for column in row.__table__.columns:
-            getattr(row, column.key)
-    assert greeting.attempt.started_at is not None
+    for row in (greeting.execution.attempt, greeting.execution.lead, greeting.simulation):
+        for attribute in inspect(type(row)).column_attrs:
+            if not attribute.deferred:
+                getattr(row, attribute.key)
+    assert greeting.execution.attempt.started_at is not None
     assert greeting.simulation.state.value == "RUNNING"
+
+
+async def test_the_time_of_preempted_attempts_counts_against_the_limit_and_that_of_lost_ones_does_not(
+    rows: Rows,
+) -> None:
+    simulation_id = await rows.simulation(max_runtime=timedelta(minutes=10), max_retries=5)
+    left = []
+    for reason in (Reason.PREEMPTED, Reason.PREEMPTED, Reason.MACHINE_LOST, Reason.PREEMPTED, Reason.PREEMPTED):
+        started = await rows.start(simulation_id)
+        async with rows.sessions.begin() as session:
+            left.append((await hello(session, started.claim)).time_left)
+        await rows.query(
+            "UPDATE attempts SET started_at = now() - interval '4 min' WHERE id = :id", id=started.attempt_id
+        )
+        await rows.end(simulation_id, started.number, reason, retry_after=timedelta(0))
+    last = await rows.start(simulation_id)
+    await rows.query("UPDATE attempts SET started_at = ended_at - interval '9 min' WHERE reason = 'PREEMPTED'")
+    async with rows.sessions.begin() as session:
+        left.append((await hello(session, last.claim)).time_left)
+    minutes = [round(each / timedelta(minutes=1), 1) for each in left if each]
+    assert minutes == [10, 6, 2, 10, 6, 0.0], "and at least a second"
+    assert left[-1] == timedelta(seconds=1)
+
+
+async def test_what_has_no_limit_has_no_time_left(rows: Rows) -> None:
+    started = await rows.start()
+    async with rows.sessions.begin() as session:
+        assert (await hello(session, started.claim)).time_left is None

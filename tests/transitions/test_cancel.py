@@ -39,7 +39,9 @@ async def test_what_waits_is_cancelled_at_once(rows: Rows) -> None:
     assert await cancel(rows, simulation_id) == "CANCELLED"  # asking again changes nothing
     assert await kinds(rows, simulation_id) == ["QUEUED", "CANCELLED"]
     simulation = await rows.get(simulation_id)
-    assert (simulation.reason, simulation.stop_wanted_by) == (Reason.CANCELLED, "other")
+    assert simulation.reason is Reason.CANCELLED
+    assert (await rows.snapshot(simulation_id))["events"][-1]["actor"] == "other"
+    assert await rows.stop_of(simulation_id) is None, "there was nothing on a machine to be stopped"
     assert simulation.finished_at is not None
 
 
@@ -49,10 +51,10 @@ async def test_what_is_on_a_machine_is_asked_to_stop_once(rows: Rows) -> None:
     running = (await rows.start()).simulation_id
     for simulation_id, state in ((assigned, "STARTING"), (running, "RUNNING")):
         assert await cancel(rows, simulation_id) == state
-        wanted_at = (await rows.get(simulation_id)).stop_wanted_at
+        wanted = await rows.stop_of(simulation_id)
         assert await cancel(rows, simulation_id) == state
-        simulation = await rows.get(simulation_id)
-        assert (simulation.stop_wanted_at, simulation.stop_reason) == (wanted_at, Reason.CANCELLED)
+        assert await rows.stop_of(simulation_id) == wanted
+        assert (wanted.reason, wanted.by) == (Reason.CANCELLED, "other")
         assert (await kinds(rows, simulation_id)).count("STOP_WANTED") == 1
 
 
@@ -68,7 +70,7 @@ async def test_what_has_ended_otherwise_can_not_be_cancelled(reason: Reason, sai
 
 async def test_a_cancel_that_meets_an_assignment_is_one_or_the_other(rows: Rows, other_sessions: Sessions) -> None:
     machine_id = await rows.machine()
-    assignment = Assignment(machine_id, "m", None, (), Decimal(0), Decimal(1), "USD")
+    assignment = Assignment(machine_id, "m", None, (), Decimal(0), Decimal(1), "USD", 1.0, 0.0, 0)
 
     async def try_to_assign(simulation_id: int) -> int | None:
         async with other_sessions.begin() as session:
@@ -80,7 +82,8 @@ async def test_a_cancel_that_meets_an_assignment_is_one_or_the_other(rows: Rows,
         simulation = await rows.get(simulation_id)
         assert (state == "CANCELLED") == (attempt_id is None)
         assert simulation.state == state
-        assert simulation.stop_reason is Reason.CANCELLED  # nobody's wish is lost
+        if attempt_id is not None:  # no cancellation is lost
+            assert (await rows.stop_of(simulation_id)).reason is Reason.CANCELLED
 
 
 async def test_what_was_lost_while_unwanted_ends_cancelled(rows: Rows) -> None:

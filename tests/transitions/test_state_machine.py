@@ -56,6 +56,7 @@ DRAWN = {
         "end MACHINE_LOST and retry": "QUEUED",
         "end MAX_RUNTIME and retry": "QUEUED",
         "end UNWATCHED and retry": "QUEUED",
+        "end PREEMPTED and retry": "QUEUED",
     }.items()
 }
 
@@ -74,7 +75,7 @@ Verb = Callable[[AsyncSession, Now], Awaitable[object]]
 
 
 def assignment_to(machine_id: int) -> Assignment:
-    return Assignment(machine_id, "m", None, (), Decimal("2.5"), Decimal("0.5"), "USD")
+    return Assignment(machine_id, "m", None, (), Decimal("2.5"), Decimal("0.5"), "USD", 1.0, 0.0, 0)
 
 
 async def assign_next(session: AsyncSession, now: Now) -> object:
@@ -106,7 +107,11 @@ async def cancel_it(session: AsyncSession, now: Now) -> object:
 
 async def wish_of(session: AsyncSession, simulation_id: int) -> object:
     found = await session.execute(
-        text("SELECT state, stop_wanted_at, stop_reason FROM simulations WHERE id = :id"), {"id": simulation_id}
+        text(
+            "SELECT s.state, a.stop_wanted_at, a.stop_reason FROM simulations s "
+            "LEFT JOIN attempts a ON a.simulation_id = s.id AND a.number = s.attempt WHERE s.id = :id"
+        ),
+        {"id": simulation_id},
     )
     return found.one_or_none()
 
@@ -120,7 +125,7 @@ VERBS: dict[str, Verb] = {
     "begin": begin_it,
     "cancel": cancel_it,
     "stop": stop_it,
-    **{f"end {reason}": end_with(reason, None) for reason in Reason},
+    **{f"end {reason}": end_with(reason, None) for reason in FINAL_STATE_OF},
     **{f"end {reason} and retry": end_with(reason, timedelta(minutes=1)) for reason in Reason},
 }
 
@@ -201,7 +206,7 @@ def test_the_transitions_are_those_of_the_drawing() -> None:
 
 
 def test_every_reason_has_a_final_state() -> None:
-    assert set(FINAL_STATE_OF) == set(Reason)
+    assert set(FINAL_STATE_OF) == set(Reason) - {Reason.PREEMPTED}  # of attempts only
     assert set(FINAL_STATE_OF.values()) == FINAL_STATES
     assert {state for state, _ in SITUATIONS.values()} == set(S)
 
@@ -221,8 +226,6 @@ async def test_of_all_verbs_exactly_the_drawn_ones_move_a_simulation_that_is(sit
 
         after = await rows.snapshot(simulation_id)
         target = DRAWN.get((state.value, name))
-        if name == "assign" and "unwanted" in situation:
-            target = None  # what somebody wants stopped is never started again
         if target is not None:
             assert answer, (situation, name)
             check_move(name, before, after, target)
@@ -251,7 +254,10 @@ def check_move(verb: str, before: Any, after: Any, target: str) -> None:
         assert new["attempt"] == old["attempt"] + 1
         assert [each["number"] for each in after["attempts"]] == list(range(1, new["attempt"] + 1))
         [attempt] = open_attempts
-        billed = (attempt["price_per_hour"], attempt["share"], attempt["currency"])
+        member = after["members"][-1]
+        assert (member["attempt_id"], member["rank"], member["ended_at"]) == (attempt["id"], 0, None)
+        assert (member["cpus"], member["memory_gib"], member["gpus"]) == (1.0, 0.0, 0)
+        billed = (member["price_per_hour"], member["share"], member["currency"])
         assert billed == (Decimal("2.5"), Decimal("0.5"), "USD")
         assert event["detail"] == {"attempt": new["attempt"], "machine": "m"}
     else:
@@ -262,6 +268,8 @@ def check_move(verb: str, before: Any, after: Any, target: str) -> None:
     if verb.startswith("end"):
         attempt = after["attempts"][-1]
         assert attempt["reason"] == verb.split()[1]
+        member = after["members"][-1]
+        assert (member["ended_at"], member["exit_code"]) == (attempt["ended_at"], attempt["exit_code"]), "the fence"
         told = (attempt["reason_detail"], attempt["exit_code"], attempt["signal"])
         assert told == ("A sentence.", 3, 9)
         assert event["detail"] == {
@@ -276,11 +284,11 @@ def check_move(verb: str, before: Any, after: Any, target: str) -> None:
 
 
 def check_wish(before: Any, after: Any, reason: str) -> None:
-    [old], [new] = before["simulation"], after["simulation"]
-    wish = {"stop_wanted_at": new["stop_wanted_at"], "stop_wanted_by": "other", "stop_reason": reason}
+    [old], [new] = before["attempts"], after["attempts"]
+    intent = {"stop_wanted_at": new["stop_wanted_at"], "stop_wanted_by": "other", "stop_reason": reason}
     assert new["stop_wanted_at"] is not None
-    assert new == {**old, **wish}
-    assert after["attempts"] == before["attempts"]
+    assert new == {**old, **intent}
+    assert (after["simulation"], after["members"]) == (before["simulation"], before["members"])
     [event] = after["events"][len(before["events"]) :]
     assert (event["kind"], event["actor"], event["detail"]) == ("STOP_WANTED", "other", {"reason": reason})
 
@@ -402,8 +410,8 @@ async def test_the_first_reason_to_stop_stands(rows: Rows) -> None:
     async with rows.sessions.begin() as session:
         assert await stop(session, started.simulation_id, Reason.CANCELLED, SOMEBODY)
         assert not await stop(session, started.simulation_id, Reason.MAX_RUNTIME, OTHER)
-    simulation = await rows.get(started.simulation_id)
-    assert (simulation.stop_reason, simulation.stop_wanted_by) == (Reason.CANCELLED, "somebody")
+    intent = await rows.stop_of(started.simulation_id)
+    assert (intent.reason, intent.by) == (Reason.CANCELLED, "somebody")
 
 
 # --- hints -----------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ from db.states import Reason
 from transitions.assign import Assignment, assign
 from transitions.begin import hello
 from transitions.cancel import cancel as cancel_simulation
+from transitions.preempt import preempt
 from transitions.settle import Ending, end
 
 ACTOR = Actor("model")
@@ -58,6 +59,7 @@ class AttemptModel:
     nonce: str | None = None
     batches: int = 0  # stored: 1, 2, 3... up to this one
     current: bool = True
+    stop: str | None = None  # the reason for which it is to be stopped
 
 
 @dataclass
@@ -65,11 +67,10 @@ class Model:
     """One simulation; `attempts[0]` has the number 1."""
 
     state: str = "QUEUED"
-    unwanted: bool = False
     attempts: list[AttemptModel] = field(default_factory=list)
 
     def assign(self, fence: int) -> bool:
-        if self.state != "QUEUED" or fence != len(self.attempts) or self.unwanted:
+        if self.state != "QUEUED" or fence != len(self.attempts):
             return False
         self.attempts.append(AttemptModel())
         self.state = "STARTING"
@@ -87,7 +88,7 @@ class Model:
         if not attempt.current or token != attempt.token or attempt.nonce not in (None, nonce):
             return REFUSED
         attempt.nonce = nonce
-        if self.state == "STARTING" and not self.unwanted:
+        if self.state == "STARTING" and attempt.stop is None:
             self.state = "RUNNING"
         return "CURRENT"
 
@@ -110,10 +111,15 @@ class Model:
     def cancel(self) -> str:
         if self.state == "QUEUED":
             self.state = "CANCELLED"
-            self.unwanted = True
-        elif self.state not in FINAL:
-            self.unwanted = True
+        elif self.state not in FINAL and self.attempts[-1].stop in (None, "PREEMPTED"):
+            self.attempts[-1].stop = "CANCELLED"
         return self.state if self.state not in ("FINISHED", "FAILED") else "too late"
+
+    def preempt(self) -> bool:
+        if self.state not in ("STARTING", "RUNNING") or self.attempts[-1].stop is not None:
+            return False
+        self.attempts[-1].stop = "PREEMPTED"
+        return True
 
 
 # --- the same operations on rows -------------------------------------------------------------------------------
@@ -146,7 +152,7 @@ class Assign:
     fence: int
 
     async def on_rows(self, session: AsyncSession) -> object:
-        assignment = Assignment(None, "m", None, (), Decimal(0), Decimal(1), "USD")  # type: ignore[arg-type]
+        assignment = Assignment(None, "m", None, (), Decimal(0), Decimal(1), "USD", 1.0, 0.0, 0)  # type: ignore[arg-type]
         return await assign(session, self.simulation_id, self.fence, assignment, ACTOR) is not None
 
     def on_model(self, model: Model) -> object:
@@ -243,6 +249,17 @@ class Cancel:
         return model.cancel()
 
 
+@dataclass(frozen=True)
+class Preempt:
+    simulation_id: int
+
+    async def on_rows(self, session: AsyncSession) -> object:
+        return await preempt(session, self.simulation_id, ACTOR)
+
+    def on_model(self, model: Model) -> object:
+        return model.preempt()
+
+
 # --- what is drawn ---------------------------------------------------------------------------------------------
 
 # (kind, how many attempts back, which nonce, how far from the next batch; None: an empty report)
@@ -252,7 +269,7 @@ NONCES = st.sampled_from(["a", "a", "a", "b"])
 BATCHES = st.sampled_from([0, 0, 0, 1, -1, -2, None])
 REPORTS = st.tuples(st.just("report"), BACK, NONCES, BATCHES)
 STEPS = st.tuples(st.sampled_from(["assign", "claim", "hello"]), BACK, NONCES, BATCHES)
-ENDS = st.tuples(st.sampled_from(["exit", "requeue", "fail", "cancel"]), BACK, NONCES, BATCHES)
+ENDS = st.tuples(st.sampled_from(["exit", "requeue", "fail", "cancel", "preempt"]), BACK, NONCES, BATCHES)
 
 
 class Attempts(RuleBasedStateMachine):
@@ -287,7 +304,7 @@ class Attempts(RuleBasedStateMachine):
     @rule(nonce=NONCES)
     def go_on(self, nonce: str) -> None:
         """The next step of a quiet life, so that there is something to disturb."""
-        if self.model.state in FINAL or (self.model.state == "QUEUED" and self.model.unwanted):
+        if self.model.state in FINAL:
             self.ended.append((self.simulation_id, self.model))
             self.submit()
         elif self.model.state == "QUEUED":
@@ -328,6 +345,8 @@ class Attempts(RuleBasedStateMachine):
     def operation(self, kind: str, back: int, nonce: str, ahead: int | None) -> Operation | None:
         if kind == "cancel":
             return Cancel(self.simulation_id)
+        if kind == "preempt":
+            return Preempt(self.simulation_id)
         if kind == "assign":
             return Assign(self.simulation_id, max(len(self.ids) - back, 0))
         if not self.ids:
@@ -370,9 +389,17 @@ class Attempts(RuleBasedStateMachine):
                 {"id": simulation_id},
             )
             return (
-                (simulation.state.value, simulation.stop_wanted_at is not None, simulation.attempt),
+                (simulation.state.value, simulation.attempt),
                 [
-                    (each.number, each.token_digest, each.nonce, each.next_batch, each.ended_at is None)
+                    (
+                        each.attempt.number,
+                        each.lead.token_digest,
+                        each.lead.nonce,
+                        each.lead.next_batch,
+                        each.attempt.ended_at is None,
+                        each.lead.ended_at is None,
+                        each.attempt.stop_reason,
+                    )
                     for each in found
                 ],
                 [tuple(row) for row in stored],
@@ -393,8 +420,11 @@ def expected_rows(model: Model) -> Any:
     """The tables as the model has them: numbers rise by one, and each acknowledged batch is there once."""
     numbered = list(enumerate(model.attempts, 1))
     return (
-        (model.state, model.unwanted, len(model.attempts)),
-        [(number, each.token, each.nonce, each.batches + 1, each.current) for number, each in numbered],
+        (model.state, len(model.attempts)),
+        [
+            (number, each.token, each.nonce, each.batches + 1, each.current, each.current, each.stop)
+            for number, each in numbered
+        ],
         [
             (number, batch, metric)
             for number, each in numbered

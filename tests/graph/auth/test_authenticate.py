@@ -526,7 +526,7 @@ async def test_an_attempts_token_is_looked_up_once_and_its_reports_are_one_state
         supervisor.api = process
         with statements.of(engine):
             await supervisor.report()
-        assert len(statements.matching("WHERE attempts.token_digest =")) == 1, "this process finds it"
+        assert len(statements.matching("WHERE members.token_digest =")) == 1, "this process finds it"
         statements.clear()
         with statements.of(engine):
             for _ in range(3):
@@ -545,7 +545,7 @@ async def test_unknown_attempts_are_limited_per_address_and_lock_out_neither_peo
     with statements.of(engine):
         statuses = [(await post(api, ME, token=letter * 43)).status_code for letter in "abcdefgh"]
     assert statuses == [401] * 5 + [429] * 3
-    assert len(statements.matching("attempts.token_digest =")) == 5
+    assert len(statements.matching("members.token_digest =")) == 5
     await supervisor.loss(2)
     assert (await post(api, ME, token=await keys.make("ada"))).status_code == 200
     assert (await post(api, "{", token=later.token)).status_code == 429

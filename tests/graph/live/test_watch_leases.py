@@ -161,7 +161,7 @@ async def test_a_grace_that_makes_no_sense_is_refused(world: World, given: dict[
 async def test_a_supervisor_is_told_to_stop_and_its_simulation_has_finished(world: World) -> None:
     supervisor = await world.running(attended=True)
     await world.select(
-        "UPDATE simulations SET stop_wanted_at = now(), stop_wanted_by = 'scheduler', stop_reason = 'UNWATCHED'"
+        "UPDATE attempts SET stop_wanted_at = now(), stop_wanted_by = 'scheduler', stop_reason = 'UNWATCHED'"
     )
     answer = await supervisor.report()
     assert (answer["verdict"], answer["stopReason"]) == ("STOP", "UNWATCHED")

@@ -517,7 +517,7 @@ class Log(RuleBasedStateMachine):
     async def _assign(self) -> None:
         self.token, self.nonce = secrets.token_urlsafe(), "nonce"
         async with self.sessions.begin() as session:
-            assignment = Assignment(None, "m", None, (), Decimal(0), Decimal(1), "USD")  # type: ignore[arg-type]
+            assignment = Assignment(None, "m", None, (), Decimal(0), Decimal(1), "USD", 1.0, 0.0, 0)  # type: ignore[arg-type]
             made = await assign(session, self.simulation_id, self.number, assignment, PLANNER)
             assert made is not None
             digest = sha256(self.token.encode()).digest()

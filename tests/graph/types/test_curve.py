@@ -372,7 +372,7 @@ async def test_a_list_with_metrics_and_costs_costs_a_statement_for_each(
 async def price(world: World, supervisor: Any, price_per_hour: str, share: str, ago_seconds: int) -> None:
     """Change what an attempt is billed by, and since when."""
     await world.select(
-        "UPDATE attempts SET price_per_hour = :price, share = :share, assigned_at = now() - make_interval(secs => :ago)"
+        "UPDATE members SET price_per_hour = :price, share = :share, assigned_at = now() - make_interval(secs => :ago)"
         " WHERE id = :id",
         id=supervisor.number, price=Decimal(price_per_hour), share=Decimal(share), ago=ago_seconds,
     )  # fmt: skip

@@ -20,7 +20,7 @@ async def test_it_counts_what_is_not_over_and_adds_up_what_it_costs(world: World
     starting = await world.attempt(await world.simulation(), machine)
     running = await world.attempt(await world.simulation(), machine)
     await running.hello()
-    await world.select("UPDATE attempts SET price_per_hour = 8, share = 0.25, assigned_at = now() - interval '1 hour'")
+    await world.select("UPDATE members SET price_per_hour = 8, share = 0.25, assigned_at = now() - interval '1 hour'")
     seen = await world.api.data(OVERVIEW)
     assert (seen["queued"], seen["starting"], seen["running"]) == (2, 1, 1)
     assert Decimal(seen["cost"]["perHour"]) == 4

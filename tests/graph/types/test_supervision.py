@@ -103,7 +103,8 @@ async def test_hello_after_a_cancel_is_told_to_stop_and_begins_nothing(world: Wo
 @pytest.mark.parametrize("say", ["hello_body", "report_body"])
 async def test_only_the_attempts_own_token_opens_it(world: World, say: str, subtests: pytest.Subtests) -> None:
     supervisor, other = await world.running(), await world.running()
-    before = await world.select("SELECT id, nonce, heartbeat_at, next_batch FROM attempts ORDER BY id")
+    everything = "SELECT attempt_id, nonce, heartbeat_at, next_batch FROM members ORDER BY attempt_id"
+    before = await world.select(everything)
     cases: dict[str, tuple[dict[str, Any], str]] = {
         "no token": ({"token": None}, "UNAUTHENTICATED"),
         "an empty token": ({"token": ""}, "UNAUTHENTICATED"),
@@ -125,7 +126,7 @@ async def test_only_the_attempts_own_token_opens_it(world: World, say: str, subt
             assert error["extensions"]["code"] == code
             assert supervisor.attempt_id not in str(body), "only an answer that names the attempt may end it"
             assert "OVER" not in str(body)
-    assert await world.select("SELECT id, nonce, heartbeat_at, next_batch FROM attempts ORDER BY id") == before
+    assert await world.select(everything) == before
 
 
 async def test_a_wrong_token_ends_nothing(world: World) -> None:
@@ -151,10 +152,10 @@ async def test_a_duplicate_and_an_empty_report_are_heartbeats(world: World) -> N
     supervisor = await world.running()
     await supervisor.loss(1)
     for given in ({}, {"batch": 1, "points": {"loss": column([1])}}, {"batch": 9, "points": {"loss": column([1])}}):
-        await world.select("UPDATE attempts SET heartbeat_at = now() - interval '1 hour'")
+        await world.select("UPDATE members SET heartbeat_at = now() - interval '1 hour'")
         answer = await supervisor.report(**given)
         assert answer["expectedBatch"] == 2
-        assert await world.select("SELECT now() - heartbeat_at < interval '1 minute' FROM attempts") == [(True,)]
+        assert await world.select("SELECT now() - heartbeat_at < interval '1 minute' FROM members") == [(True,)]
 
 
 async def test_a_gap_is_answered_with_the_number_expected(world: World) -> None:

@@ -55,6 +55,7 @@ export function eventOf(event: Event): string {
     case 'CANCELLED':
       return detail.reason === undefined ? `Cancelled by ${whoOf(event.actor)}.` : 'Cancelled.';
     case 'STOP_WANTED':
+      if (detail.reason === 'PREEMPTED') return 'Stop requested: its machine is needed for another run.';
       return detail.reason === 'UNWATCHED' ? 'Stop requested: no viewer was watching.' : `Stop requested by ${whoOf(event.actor)}.`;
     default:
       return `${event.kind} by ${whoOf(event.actor)}.`;

@@ -35,6 +35,7 @@ const REASON_NAMES: Record<Reason, string> = {
   MACHINE_LOST: 'Its machine was lost.',
   MAX_RUNTIME: 'Reached its time limit.',
   UNWATCHED: 'Stopped: no viewer was watching.',
+  PREEMPTED: 'Stopped to make room for another run.',
 };
 
 /** Why something ended, in words; a reason that this page does not know yet, as the server names it. */

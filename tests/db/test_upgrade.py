@@ -1,0 +1,193 @@
+"""Upgrades with data of the version before: what runs goes on, what is to be stopped stops, and the way back."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from db import attempts, billing, machines
+from db.attempts import Claim, Standing
+from db.connection import create_engine, session_factory
+from db.convergence import Column
+from db.events import PLANNER
+from db.schema import check_unchanged, downgrade, upgrade
+from db.states import Reason
+from policy.retry import Exit
+from transitions.ingest import ingest
+from transitions.preempt import preempt
+from transitions.report import HEARTBEAT, Report
+
+POINT = {"loss": Column([4], [0.5], [0.1])}
+BACKOFF = timedelta(seconds=5)
+
+# As version 0007 wrote it: one that runs, one that is to be stopped, one that is not launched, one that has ended, one
+# that was cancelled in the queue.
+OLD = """
+    INSERT INTO machines (name, engine, engine_key, cpus, memory_gib, price_per_hour)
+    VALUES ('m', 'local', 'k', 8, 64, 2);
+    INSERT INTO simulations (project_id, name, entrypoint, created_by, state, attempt, cpus, memory_gib, gpus,
+                             stop_wanted_at, stop_wanted_by, stop_reason, reason, finished_at)
+    VALUES (1, 'runs', '{x}', 'me', 'RUNNING', 2, 2, 4, 1, NULL, NULL, NULL, NULL, NULL),
+           (1, 'stops', '{x}', 'me', 'RUNNING', 1, 1, 0, 0, now() - interval '1 min', 'ada', 'CANCELLED', NULL, NULL),
+           (1, 'assigned', '{x}', 'me', 'STARTING', 1, 1, 0, 0, NULL, NULL, NULL, NULL, NULL),
+           (1, 'ended', '{x}', 'me', 'FINISHED', 1, 1, 0, 0, NULL, NULL, NULL, 'COMPLETED', now()),
+           (1, 'gone', '{x}', 'me', 'CANCELLED', 0, 1, 0, 0, now(), 'ada', 'CANCELLED', 'CANCELLED', now());
+    INSERT INTO attempts (simulation_id, number, machine_id, machine_name, host, gpu_indices, price_per_hour, share,
+                          currency, token_digest, nonce, next_batch, assigned_at, launched_at, started_at, heartbeat_at,
+                          ended_at, reason, exit_code)
+    SELECT s.id, n, m.id, 'm', 'h', CASE WHEN s.name = 'runs' THEN '{3}'::bigint[] ELSE '{}' END, 2, 0.25, 'EUR',
+           CASE WHEN s.name <> 'assigned' THEN sha256((s.name || n)::bytea) END,
+           CASE WHEN s.name <> 'assigned' THEN 'nonce' END,
+           CASE WHEN s.name <> 'assigned' THEN 4 ELSE 1 END, now() - interval '1 h', now(), now(), now(),
+           CASE WHEN n < s.attempt OR s.name = 'ended' THEN now() END,
+           CASE WHEN n < s.attempt THEN 'MACHINE_LOST' WHEN s.name = 'ended' THEN 'COMPLETED' END,
+           CASE WHEN s.name = 'ended' THEN 0 END
+    FROM simulations AS s, machines AS m, generate_series(1, 2) AS n WHERE n <= s.attempt;
+    INSERT INTO convergence (simulation_id, attempt, batch, metric, steps, "values", elapsed)
+    SELECT a.simulation_id, a.number, b, 'loss', ARRAY[b], '{1}', '{1}'
+    FROM attempts AS a, generate_series(1, 3) AS b WHERE a.ended_at IS NULL AND a.nonce IS NOT NULL
+"""
+EVERYTHING = {
+    "attempts": "SELECT * FROM attempts ORDER BY id",
+    "simulations": "SELECT * FROM simulations ORDER BY id",
+}
+
+
+@pytest.fixture
+async def engine(empty_database_url: str) -> Any:
+    engine = create_engine(empty_database_url, application="test")
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+def sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+    return session_factory(engine)
+
+
+async def rows(engine: AsyncEngine, statement: str, **values: Any) -> list[dict[str, Any]]:
+    async with engine.begin() as connection:
+        found = await connection.execute(text(statement), values)
+        return [dict(row) for row in found.mappings()] if found.returns_rows else []
+
+
+async def value(engine: AsyncEngine, statement: str, **values: Any) -> Any:
+    [row] = await rows(engine, statement, **values)
+    [found] = row.values()
+    return found
+
+
+async def fill(engine: AsyncEngine, url: str) -> None:
+    await upgrade(url, "0007")
+    for statement in OLD.split(";"):
+        await rows(engine, statement)
+
+
+async def claim(engine: AsyncEngine, name: str, number: int) -> Claim:
+    """What the supervisor that was launched by the version before has in its memory."""
+    [row] = await rows(
+        engine,
+        "SELECT a.id, sha256((s.name || a.number)::bytea) AS token FROM attempts a JOIN simulations s "
+        "ON s.id = a.simulation_id WHERE s.name = :name AND a.number = :number",
+        name=name, number=number,
+    )  # fmt: skip
+    return Claim(row["id"], row["token"], "nonce")
+
+
+async def test_supervisors_of_the_version_before_go_on_and_one_that_is_to_stop_stops(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await fill(engine, empty_database_url)
+    running, stopping = await claim(engine, "runs", 2), await claim(engine, "stops", 1)
+    await upgrade(empty_database_url)
+    await check_unchanged(empty_database_url)
+
+    # A batch that was acknowledged before is not stored again, the next one is: no point is lost or doubled.
+    for number, stored in ((3, False), (4, True)):
+        receipt = await ingest(sessions, running, Report(number, POINT), backoff=BACKOFF)
+        assert (receipt.standing, receipt.stored, receipt.expected_batch) == (Standing.CURRENT, stored, 4 + stored)
+        assert receipt.stop_reason is None
+    counted = "SELECT count(*) FROM convergence WHERE simulation_id = (SELECT id FROM simulations WHERE name = :name)"
+    assert await value(engine, counted, name="runs") == 4
+    assert (
+        await ingest(sessions, await claim(engine, "runs", 1), HEARTBEAT, backoff=BACKOFF)
+    ).standing is Standing.OVER
+
+    receipt = await ingest(sessions, stopping, HEARTBEAT, backoff=BACKOFF)
+    assert receipt.stop_reason is Reason.CANCELLED
+    exit_ = Exit(None, 15, "CANCELLED", "It was asked to stop.")
+    assert (await ingest(sessions, stopping, Report(4, POINT, exit=exit_), backoff=BACKOFF)).stored
+    assert await value(engine, counted, name="stops") == 4
+    ended = "SELECT state || ' ' || reason FROM simulations WHERE name = 'stops'"
+    assert await value(engine, ended) == "CANCELLED CANCELLED"
+
+
+async def test_what_was_held_billed_and_wanted_is_read_as_before(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await fill(engine, empty_database_url)
+    await upgrade(empty_database_url)
+    ids = {row["name"]: row["id"] for row in await rows(engine, "SELECT name, id FROM simulations")}
+    machine_id = await value(engine, "SELECT id FROM machines")
+    async with sessions() as session:
+        held = (await machines.usage(session, [machine_id]))[machine_id]
+        assert (held.cpus, held.memory_gib, held.gpus, len(held.simulation_ids)) == (4.0, 4.0, 1, 3)
+        bills = await billing.of_simulations(session, ids.values())
+        assert {name: len(bills.get(each, ())) for name, each in ids.items()} == {
+            "runs": 2, "stops": 1, "assigned": 1, "ended": 1, "gone": 0,
+        }  # fmt: skip
+        assert {(each.share, each.currency) for bill in bills.values() for each in bill} == {(0.25, "EUR")}
+        stops = await attempts.stops_of(session, ids.values())
+        assert {simulation_id: (stop.by, stop.reason) for simulation_id, stop in stops.items()} == {
+            ids["stops"]: ("ada", Reason.CANCELLED)
+        }
+        assert [each.attempt.number for each in await attempts.of_simulation(session, ids["runs"])] == [1, 2]
+        [new] = await attempts.open_on_host(session, "h", not_launched=True) or [None]
+        assert new is None, "it was launched"
+
+
+async def test_a_process_of_the_version_before_acknowledges_nothing_any_more(
+    engine: AsyncEngine, empty_database_url: str
+) -> None:
+    await fill(engine, empty_database_url)
+    running = await claim(engine, "runs", 2)
+    await upgrade(empty_database_url)
+    old = "UPDATE attempts SET next_batch = next_batch + 1 WHERE id = :id AND token_digest = :token RETURNING id"
+    assert await rows(engine, old, id=running.attempt_id, token=running.token_digest) == []
+
+
+async def test_the_way_back_leaves_what_was_there(engine: AsyncEngine, empty_database_url: str) -> None:
+    await fill(engine, empty_database_url)
+    before = {name: await rows(engine, statement) for name, statement in EVERYTHING.items()}
+    await upgrade(empty_database_url)
+    await downgrade(empty_database_url, "0007")
+    assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
+
+
+async def test_the_way_back_takes_along_what_happened_meanwhile(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await fill(engine, empty_database_url)
+    running = await claim(engine, "runs", 2)
+    await upgrade(empty_database_url)
+    await ingest(sessions, running, Report(4, POINT), backoff=BACKOFF)
+    stop = (
+        "UPDATE attempts SET stop_wanted_at = now(), stop_wanted_by = 'bob', stop_reason = 'MAX_RUNTIME' WHERE id = :id"
+    )
+    await rows(engine, stop, id=running.attempt_id)
+    async with sessions.begin() as session:
+        assert await preempt(
+            session, await value(engine, "SELECT id FROM simulations WHERE name = 'assigned'"), PLANNER
+        )
+    await downgrade(empty_database_url, "0007")
+    assert await value(engine, "SELECT next_batch FROM attempts WHERE id = :id", id=running.attempt_id) == 5
+    wanted = await rows(
+        engine, "SELECT name, stop_wanted_by, stop_reason FROM simulations WHERE attempt > 0 ORDER BY id"
+    )
+    assert [tuple(row.values()) for row in wanted] == [
+        ("runs", "bob", "MAX_RUNTIME"), ("stops", "ada", "CANCELLED"), ("assigned", None, None), ("ended", None, None),
+    ]  # fmt: skip
