@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,11 +45,9 @@ BRISK = {
 }
 UP = ("-m", "cli", "up")
 
-CREATE = """
-mutation Create($input: CreateSimulationInput!) {
-  createSimulation(input: $input) { simulation { id } userErrors { message field } }
-}
-"""
+CREATED = "{ simulation { id } userErrors { message field } }"
+CREATE = f"mutation Create($input: CreateSimulationInput!) {{ createSimulation(input: $input) {CREATED} }}"
+IN_ONE = 20  # mutations in a request: as many root fields as it may have
 CANCEL = "mutation Cancel($id: ID!) { cancelSimulation(input: {id: $id}) { userErrors { message } } }"
 CURVE = """
 subscription Curve($id: ID!, $after: String) {
@@ -83,6 +81,11 @@ LOG = """
 SELECT attempt, unnest(steps) AS step, unnest("values") AS value FROM convergence
 WHERE simulation_id = $1 AND metric = $2 ORDER BY attempt, batch, step
 """
+
+
+def http(**options: Any) -> httpx.AsyncClient:
+    """A client of a service; nothing is encrypted here, and reading all certificates takes longer than a request."""
+    return httpx.AsyncClient(**{"timeout": PATIENCE_SECONDS, "verify": False, **options})
 
 
 def free_port() -> int:
@@ -138,6 +141,7 @@ class Service:
     command: tuple[str, ...] = UP  # what Python runs
     process: subprocess.Popen[bytes] | None = field(default=None)
     starts: int = 0
+    spent: bool = False  # not to be lent to another test
 
     @property
     def address(self) -> str:
@@ -146,6 +150,11 @@ class Service:
     @property
     def log(self) -> str:
         return "".join(path.read_text(errors="replace") for path in sorted(self.data_directory.glob("up-*.log")))
+
+    @property
+    def log_of_start(self) -> str:
+        """What it has said since it was started the last time."""
+        return (self.data_directory / f"up-{self.starts}.log").read_text(errors="replace")
 
     def start(self) -> None:
         """Start it, not waiting."""
@@ -163,7 +172,7 @@ class Service:
     async def ready(self) -> None:
         """Wait until it answers."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        async with httpx.AsyncClient() as client:
+        async with http() as client:
             while True:
                 assert self.process is not None
                 assert self.process.poll() is None, f"up ended with {self.process.returncode}:\n{self.log}"
@@ -209,7 +218,7 @@ class Service:
         raise LookupError(name)
 
     async def execute(self, query: str, **variables: Any) -> Any:
-        async with httpx.AsyncClient(timeout=30) as client:
+        async with http() as client:
             response = await client.post(f"{self.address}/graphql", json={"query": query, "variables": variables})
         body = response.json()
         assert "errors" not in body, f"{body['errors']}\n{self.log[-4000:]}"
@@ -221,6 +230,21 @@ class Service:
         data = await self.execute(CREATE, input={"entrypoint": list(entrypoint), **given})
         assert not data["createSimulation"]["userErrors"], data
         return str(data["createSimulation"]["simulation"]["id"])
+
+    async def submit_many(self, given: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Queue many at once, `IN_ONE` in a request; their ids."""
+        ids: list[str] = []
+        for begin in range(0, len(given), IN_ONE):
+            inputs = {
+                f"i{number}": {"resources": {"cpus": 0.1}, **each}
+                for number, each in enumerate(given[begin : begin + IN_ONE])
+            }
+            declared = ", ".join(f"${name}: CreateSimulationInput!" for name in inputs)
+            fields = " ".join(f"{name}: createSimulation(input: ${name}) {CREATED}" for name in inputs)
+            data = await self.execute(f"mutation Create({declared}) {{ {fields} }}", **inputs)
+            assert not [each for each in data.values() if each["userErrors"]], data
+            ids += [str(data[name]["simulation"]["id"]) for name in inputs]
+        return ids
 
     async def show(self, simulation_id: str) -> Any:
         return (await self.execute(SHOW, id=simulation_id))["simulation"]
