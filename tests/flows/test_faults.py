@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from live import BRISK, PATIENCE_SECONDS, Service, eventually, free_port, held, http, kill, part_on, points, service_on
+from live import BRISK, Service, eventually, free_port, held, http, kill, part_on, points, service_on
 from observers import Watch, Witness
 from outages import GONE
 
@@ -155,7 +155,7 @@ async def test_an_outage_under_reporting_simulations_is_two_lines_for_each_proce
             await service.until(each, "RUNNING")
         async with GONE[how](own_server):
             await eventually(lambda: service.log.count("database_away") == 2, "graph and scheduler have noticed")
-            async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client:
+            async with http() as client:
                 for _ in range(20):
                     response = await client.post(
                         f"{service.address}/graphql", json={"query": "{ tokens { nodes { id } } }"}
