@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lending import Lender
     from live import Service
 
-pytest_plugins = ["order"]
+pytest_plugins = ["failures", "order"]
 
 # Nothing here outlives the tests, so nothing needs to reach the disk. A database is made and dropped for each of 1,500
 # tests: with the least log of changes, and few buffers, which a drop looks through, that takes a third of the CPU.

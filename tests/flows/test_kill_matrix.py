@@ -10,7 +10,6 @@ Each cell once here; `make chaos` goes over all of them `KILL_PASSES` times.
 
 from __future__ import annotations
 
-import os
 import signal
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,10 +18,10 @@ from typing import Any
 
 import pytest
 import witness
+from effort import KILL_PASSES
 from live import BRISK, Service, eventually, held, is_alive, kill, points
 from observers import Watch, Witness
 
-PASSES = int(os.environ.get("KILL_PASSES", "1"))
 FEW = 5  # points to see before something happens
 MANY = 20  # points that take the supervisor more than one report
 
@@ -199,7 +198,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("number", range(1, PASSES + 1))
+@pytest.mark.parametrize("number", range(1, KILL_PASSES + 1))
 @pytest.mark.parametrize("moment", list(Moment))
 @pytest.mark.parametrize("victim", list(Victim))
 async def test_what_was_promised_holds_whatever_is_killed(

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, s
 from dataclasses import dataclass, field
 
 import asyncpg
+from failures import keep_logs
 from live import Service, eventually, kill, service_on
 
 MOST = 2  # that wait for their next test: each is three processes of some 100 MiB, which look for work all the time
@@ -152,6 +153,7 @@ class Lender:
             await lent.drop()
             raise
         if failed():
+            keep_logs(lent.service.data_directory)
             await lent.drop()
         elif not lent.can_be_lent:
             await lent.end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ from urllib.parse import quote
 import asyncpg
 import httpx
 import psutil
+from failures import keep_logs
 from gql import Client, GraphQLRequest
 from gql.transport.exceptions import TransportError
 from gql.transport.websockets import WebsocketsTransport
@@ -47,6 +49,7 @@ UP = ("-m", "cli", "up")
 
 CREATED = "{ simulation { id } userErrors { message field } }"
 CREATE = f"mutation Create($input: CreateSimulationInput!) {{ createSimulation(input: $input) {CREATED} }}"
+FIRST_PORT = 20_000
 IN_ONE = 20  # mutations in a request: as many root fields as it may have
 CANCEL = "mutation Cancel($id: ID!) { cancelSimulation(input: {id: $id}) { userErrors { message } } }"
 CURVE = """
@@ -89,9 +92,14 @@ def http(**options: Any) -> httpx.AsyncClient:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Find a port that nothing else takes before it is listened on: not one of those that clients are given."""
+    first_of_clients = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        # Not by `random`: pytest-randomly seeds that, and every process of the tests would begin with the same ports.
+        port = FIRST_PORT + secrets.randbelow(max(first_of_clients - FIRST_PORT, 1_000))
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 async def eventually(
@@ -439,6 +447,9 @@ def part_on(database_url: str | None, command: tuple[str, ...], settings: Mappin
     service = Service(directory, free_port(), environment, command)
     try:
         yield service
+    except BaseException:
+        keep_logs(directory)
+        raise
     finally:
         if service.process is not None and service.process.poll() is None:
             service.process.terminate()

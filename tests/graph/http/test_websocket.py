@@ -32,7 +32,7 @@ from settings import Settings
 World = Any  # the fixtures of conftest.py
 
 ROOT = Path(__file__).parents[3]
-PATIENCE_SECONDS = 30  # a bound for what takes milliseconds: the machine may be busy
+PATIENCE_SECONDS = 60  # a bound for what takes milliseconds: the machine may be busy
 FOR_EVER_SECONDS = 3600
 
 INIT = '{"type": "connection_init"}'
@@ -508,7 +508,7 @@ async def test_sigterm_closes_every_socket_with_1012_and_ends_the_process(world:
         graph.process.send_signal(signal.SIGTERM)
         for connection in (fresh, idle, watching):
             assert await close_code(connection) == 1012
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await graph.ended() == -signal.SIGTERM
         stalled.transport.abort()
     assert "Cancel" not in graph.log, "nothing had to be cancelled by force"
