@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import secrets
@@ -37,6 +38,8 @@ ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "tests" / "client"
 PATIENCE_SECONDS = 60  # a bound for what should take a second or two: the machine may be busy
 
+_libc = ctypes.CDLL(None)
+
 # What takes seconds takes tenths of them; a lease is as short as tests can wait for.
 BRISK = {
     "SIMULATIONS_LEASE_SECONDS": "3",
@@ -50,6 +53,7 @@ UP = ("-m", "cli", "up")
 CREATED = "{ simulation { id } userErrors { message field } }"
 CREATE = f"mutation Create($input: CreateSimulationInput!) {{ createSimulation(input: $input) {CREATED} }}"
 FIRST_PORT = 20_000
+PR_SET_PDEATHSIG = 1  # prctl(2)
 IN_ONE = 20  # mutations in a request: as many root fields as it may have
 CANCEL = "mutation Cancel($id: ID!) { cancelSimulation(input: {id: $id}) { userErrors { message } } }"
 CURVE = """
@@ -139,6 +143,11 @@ def is_alive(process: psutil.Process) -> bool:
     return False
 
 
+def end_with_us() -> None:
+    """Ask the kernel to end this process when the tests' ends, however it ends; between fork and exec."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 @dataclass
 class Service:
     """`simulations up`, started and ended as often as a test likes, on one data directory and one database."""
@@ -175,6 +184,7 @@ class Service:
                 stderr=log,
                 start_new_session=True,
                 cwd=self.data_directory,
+                preexec_fn=end_with_us,
             )
 
     async def ready(self) -> None:
