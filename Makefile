@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
 LOCK := $(COMPILE) pyproject.toml
 # A file is tested by one process, which shares services among its tests; the next file goes to the process that is free.
 IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
-LONG_BY_NATURE := tests/flows/test_kill_matrix.py tests/graph/test_fuzz.py tests/graph/types/test_convergence_stateful.py tests/db/test_attempts_stateful.py
+LONG_BY_NATURE := tests/flows/test_kill_matrix.py tests/graph/test_fuzz.py tests/graph/types/test_convergence_stateful.py tests/transitions/test_stateful.py
 
 .PHONY: run test test-containers check web chromium shells chaos flakes bench bench-peers docs help lock schema examples clean
 

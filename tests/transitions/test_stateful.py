@@ -405,7 +405,7 @@ def expected_rows(model: Model) -> Any:
     )
 
 
-@pytest.mark.timeout(600)  # a failure is shrunk, which takes longer than any other test may
+@pytest.mark.timeout(60 * STATEFUL_RUNS)  # a failure is shrunk, which takes longer than any other test may
 def test_whatever_is_sent_at_once_is_what_the_model_does_in_some_order(database_url: str) -> None:
     run_state_machine_as_test(
         lambda: Attempts(database_url),

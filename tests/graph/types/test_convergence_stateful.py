@@ -593,7 +593,7 @@ def finite(point: Point) -> Point:
     return (attempt, step, value if value is not None and math.isfinite(value) else None, elapsed)
 
 
-@pytest.mark.timeout(600)  # a failure is shrunk, which takes longer than any other test may
+@pytest.mark.timeout(60 * STATEFUL_RUNS)  # a failure is shrunk, which takes longer than any other test may
 def test_every_subscriber_gets_every_acknowledged_point_once_and_in_order(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
