@@ -75,14 +75,14 @@ def test_the_core_that_is_taken_is_free_again_afterwards() -> None:
     assert process.poll() is not None
 
 
-def test_files_that_take_long_come_first_and_those_that_are_not_known_before_the_short(
+def test_files_that_take_long_come_first_and_those_that_are_not_known_are_short(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "durations.json").write_text(json.dumps({"short.py": 1.0, "long.py": 100.0}))
+    (tmp_path / "durations.json").write_text(json.dumps({"medium.py": 60.0, "long.py": 100.0}))
     monkeypatch.setattr(order, "DURATIONS", tmp_path / "durations.json")
-    nodes = ["short.py::b", "short.py::a", "new.py::a[x::y]", "long.py::b", "long.py::a"]
+    nodes = ["new.py::a[x::y]", "medium.py::b", "medium.py::a", "long.py::b", "long.py::a"]
     items: list[Any] = [SimpleNamespace(nodeid=node) for node in nodes]
-    for asked, expected in ((False, nodes), (True, [*nodes[3:], nodes[2], *nodes[:2]])):
+    for asked, expected in ((False, nodes), (True, [*nodes[3:], *nodes[1:3], nodes[0]])):
         config: Any = SimpleNamespace(getoption=lambda _, asked=asked: asked)
         order.pytest_collection_modifyitems(config, items)
         assert [item.nodeid for item in items] == expected, "within a file the order is left as it is"
@@ -91,15 +91,11 @@ def test_files_that_take_long_come_first_and_those_that_are_not_known_before_the
 def test_durations_are_added_up_by_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(order, "DURATIONS", tmp_path / "durations.json")
     stopwatch = order.Stopwatch()
-    for node, duration in (("b.py::x", 1.0), ("a.py::x", 0.25), ("b.py::x", 0.5)):
+    for node, duration in (("b.py::x", 6.0), ("a.py::x", 4.0), ("b.py::y", 0.56), ("c.py::x", 9.0)):
         report: Any = SimpleNamespace(nodeid=node, duration=duration)
         stopwatch.pytest_runtest_logreport(report)
     stopwatch.pytest_sessionfinish()
-    assert json.loads((tmp_path / "durations.json").read_text()) == {"a.py": 0.2, "b.py": 1.5}
-
-
-def test_every_file_whose_duration_is_kept_is_there() -> None:
-    assert [name for name in json.loads(order.DURATIONS.read_text()) if not (order.ROOT / name).is_file()] == []
+    assert json.loads((tmp_path / "durations.json").read_text()) == {"b.py": 6.6, "c.py": 9.0}
 
 
 def test_the_seed_is_printed_and_the_same_for_every_worker(suite: list[str], tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The order of the files under `--long-first`: those that took longest come first, so that no worker ends alone.
 
-durations.json has the seconds of each file, as they were written by `--write-durations`; a file that it doesn't name
-is taken for a long one. The order within a file is pytest-randomly's, and so is that of the files without the option.
+durations.json has the seconds of each file that takes more than some, as `--write-durations` wrote them; any other is
+taken for a short one. The order within a file is pytest-randomly's, and so is that of the files without the option.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DURATIONS = Path(__file__).with_name("durations.json")
-UNKNOWN_SECONDS = 60.0
+SHORT_SECONDS = 5.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--long-first"):
         known = json.loads(DURATIONS.read_text())
-        items.sort(key=lambda item: -known.get(file_of(item.nodeid), UNKNOWN_SECONDS))
+        items.sort(key=lambda item: -known.get(file_of(item.nodeid), SHORT_SECONDS))
 
 
 def file_of(nodeid: str) -> str:
@@ -49,5 +49,5 @@ class Stopwatch:
         self._seconds[file_of(report.nodeid)] += report.duration
 
     def pytest_sessionfinish(self) -> None:
-        took = {name: round(seconds, 1) for name, seconds in sorted(self._seconds.items())}
+        took = {name: round(each, 1) for name, each in sorted(self._seconds.items()) if each > SHORT_SECONDS}
         DURATIONS.write_text(json.dumps(took, indent=2) + "\n")
