@@ -8,8 +8,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progre
 DOTS = if [ -t 1 ]; then (while sleep 1; do printf .; done) & dots=$$!; trap 'kill $$dots; echo' EXIT; fi;
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
 LOCK := $(COMPILE) pyproject.toml
+# A file is tested by one process, which shares services among its tests; the next file goes to the process that is free.
+IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+LONG_BY_NATURE := tests/flows/test_kill_matrix.py tests/graph/test_fuzz.py tests/graph/types/test_convergence_stateful.py tests/transitions/test_stateful.py
 
-.PHONY: run test test-containers check web chromium shells chaos bench bench-peers docs help lock schema examples clean
+.PHONY: run test test-containers check web chromium shells chaos flakes bench bench-peers docs help lock schema examples clean
 
 help: ## What can be done here
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -22,9 +25,10 @@ web: $(VENV)/installed-run ## The dashboard and GraphiQL, built into web/dist if
 
 examples: $(VENV)/installed-examples ## What the examples need: scikit-learn
 
-test: $(VENV)/installed-test $(VENV)/installed-client chromium shells ## All tests, on a real PostgreSQL, with real processes
+test: $(VENV)/installed-test $(VENV)/installed-client chromium shells ## All tests, on a real PostgreSQL, with real processes: ten minutes on two cores
 	@$(BIN)/python web/build.py
-	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	@echo "Testing in two processes: all of it takes about ten minutes on two idle cores. What fails is kept in .make/failures."
+	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest $(IN_PARALLEL) --long-first $(ARGS)
 
 test-containers: $(VENV)/installed-test ## What docker compose brings up, tried on a real Docker engine, in some minutes
 	@CONTAINERS=1 $(BIN)/python -m pytest tests/containers $(ARGS)
@@ -37,8 +41,15 @@ check: $(VENV)/installed-test ## Lint, types, import rules, migrations against m
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m pytest -q tests/db/test_schema.py tests/graph/test_snapshot.py tests/test_architecture.py
 
-chaos: $(VENV)/installed-test ## The long form of the chaos test: CHAOS_SECONDS=600 CHAOS_SIMULATIONS=1000 CHAOS_SEED=1
-	@CHAOS_SECONDS=$${CHAOS_SECONDS:-300} CHAOS_SIMULATIONS=$${CHAOS_SIMULATIONS:-500} $(BIN)/python -m pytest -s tests/flows/test_chaos.py
+flakes: $(VENV)/installed-test $(VENV)/installed-client chromium shells ## All tests N times (10) in random order, half of them on a busy machine; a table of what failed, added up in .flakes
+	@$(BIN)/python web/build.py
+	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python tests/support/flakes.py --runs $${N:-10} $(ARGS)
+
+chaos: $(VENV)/installed-test ## The long form of what `make test` does a little of: CHAOS_SECONDS=600 CHAOS_SIMULATIONS=1000 CHAOS_SEED=1 KILL_PASSES=5 STATEFUL_RUNS=100 FUZZ_OPERATIONS=2000
+	@export CHAOS_SECONDS=$${CHAOS_SECONDS:-300} CHAOS_SIMULATIONS=$${CHAOS_SIMULATIONS:-500} KILL_PASSES=$${KILL_PASSES:-3} \
+		STATEFUL_RUNS=$${STATEFUL_RUNS:-100} FUZZ_OPERATIONS=$${FUZZ_OPERATIONS:-2000}; \
+	$(BIN)/python -m pytest -s tests/flows/test_chaos.py && \
+	$(BIN)/python -m pytest $(IN_PARALLEL) --long-first $(LONG_BY_NATURE)
 
 bench: $(VENV)/installed-test ## What the performance claims are measured with, in ten minutes at most
 	@$(BIN)/python -m benchmarks
@@ -79,6 +90,7 @@ $(VENV)/installed-%: requirements-%.lock pyproject.toml | $(VENV)/python
 
 # Node is used where it is there; the test's dependencies bring one where it is not.
 $(VENV)/installed-client: tests/client/package-lock.json $(VENV)/installed-test
+	@echo "Installing the JavaScript clients that tests drive, once: some seconds ..."
 	@cd tests/client && PATH="$$PATH:$(CURDIR)/$(BIN)" npm ci --no-audit --no-fund --silent
 	@touch $@
 
@@ -86,7 +98,7 @@ $(VENV)/installed-client: tests/client/package-lock.json $(VENV)/installed-test
 chromium:
 	@if command -v chromium > /dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
-		echo "Installing Chromium, for the tests of the pages ..."; apt-get update -qq && \
+		echo "Installing Chromium, for the tests of the pages, once: a minute or two ..."; apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium > /dev/null; \
 	else echo "Chromium is missing: the tests of the pages are skipped."; fi
 

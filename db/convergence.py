@@ -75,14 +75,14 @@ class Head:
     state: SimulationState
     reason: Reason | None
     holdings: tuple[Holding, ...] = field(default=(), compare=False)  # by attempt, as of the time of reading
-    read_at: int = field(default=0, compare=False)  # Unix time in seconds, by Postgres' clock
+    read_at: float = field(default=0.0, compare=False)  # in seconds, by the monotonic clock of the process that reads
 
     def replaces(self, older: Head | None) -> bool:
         """Whether it says something else, or its money is so much newer that the older should not be shown."""
         if older is None or self != older:
             return True
         runs = any(holding.is_open and holding.price_per_hour for holding in self.holdings)
-        return runs and not 0 <= self.read_at - older.read_at < MONEY_SECONDS / 2
+        return runs and self.read_at - older.read_at >= MONEY_SECONDS / 2
 
 
 # A batch is stored by one statement, in which what lets it in, the points and their summary follow from one another:
@@ -141,7 +141,7 @@ _END = text(
 # A row per member of each attempt, one without an attempt if there is none yet.
 _HEAD = text(
     f"""
-    SELECT s.attempt, s.state, s.reason, CAST(extract(epoch FROM now()) AS bigint), a.number, {billing.COLUMNS}
+    SELECT s.attempt, s.state, s.reason, a.number, {billing.COLUMNS}
     FROM simulations AS s
     LEFT JOIN (attempts AS a JOIN members AS m ON m.attempt_id = a.id) ON a.simulation_id = s.id
     WHERE s.id = :simulation_id
@@ -261,17 +261,17 @@ def batch_of(attempt: int, batch: int, columns: Mapping[str, Column]) -> Batch:
     )
 
 
-async def find_head(session: AsyncSession, simulation_id: int) -> Head | None:
-    """Where the simulation stands, None if there is none of this id."""
+async def find_head(session: AsyncSession, simulation_id: int, read_at: float = 0.0) -> Head | None:
+    """Where the simulation stands, None if there is none of this id. read_at: what time it is, for `Head.replaces`."""
     rows = (await session.execute(_HEAD, {"simulation_id": simulation_id})).all()
     if not rows:
         return None
-    attempt, state, reason, read_at = rows[0][:4]
+    attempt, state, reason = rows[0][:3]
     return Head(
         attempt,
         SimulationState(state),
         Reason(reason) if reason is not None else None,
-        tuple(Holding(*row[5:]) for row in rows if row[4] is not None),
+        tuple(Holding(*row[4:]) for row in rows if row[3] is not None),
         read_at,
     )
 

@@ -1,7 +1,9 @@
-"""What every test may ask for: a real PostgreSQL server, and a database of its own in it.
+"""What every test may ask for: a real PostgreSQL server, a database of its own in it, and a whole service on one.
 
 One server for each pytest process (each xdist worker has its own), of the binaries that the service embeds. The
 schema is migrated once, into a template; a test gets a copy in some 20 milliseconds and it is dropped afterwards.
+Services are lent to one test after another (support/lending.py). The order of the tests is random within a file; files
+that take long come first under `--long-first` (support/order.py).
 """
 
 from __future__ import annotations
@@ -13,8 +15,11 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -22,8 +27,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from db.connection import connect_raw, create_engine, session_factory
 from db.embedded.server import EmbeddedServer, find_url, serve
 
-# Nothing here outlives the tests, so nothing needs to reach the disk.
-FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
+if TYPE_CHECKING:
+    from lending import Lender
+    from live import Service
+
+pytest_plugins = ["failures", "order"]
+
+# Nothing here outlives the tests, so nothing needs to reach the disk. A database is made and dropped for each of 1,500
+# tests: with the least log of changes, and few buffers, which a drop looks through, that takes a third of the CPU.
+FAST = {
+    "fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "autovacuum": "off",
+    "wal_level": "minimal", "max_wal_senders": "0", "shared_buffers": "32MB",
+}  # fmt: skip
+FAILED = pytest.StashKey[bool]()
 
 # Waits for the end of the test process, which closes the pipe, however it ends; then ends what it left behind.
 GUARD = """
@@ -46,6 +62,17 @@ _numbers = itertools.count(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for number in (signal.SIGHUP, signal.SIGQUIT):
     signal.signal(number, signal.SIG_DFL)
+# Hundreds of Python processes are started: each would compile all of our modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note on a test that it failed, for fixtures that hand on what it used."""
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
 
 
 @pytest.fixture(autouse=True)
@@ -107,13 +134,15 @@ def template_database(postgres_server: EmbeddedServer) -> str:
 @pytest.fixture
 def database_url(postgres_server: EmbeddedServer, template_database: str) -> Iterator[str]:
     """The URL of a fresh, migrated database."""
-    yield from _database(postgres_server, f'TEMPLATE "{template_database}"')
+    with _database(postgres_server, f'TEMPLATE "{template_database}"') as url:
+        yield url
 
 
 @pytest.fixture
 def empty_database_url(postgres_server: EmbeddedServer) -> Iterator[str]:
     """The URL of a fresh database without a table."""
-    yield from _database(postgres_server, "")
+    with _database(postgres_server, "") as url:
+        yield url
 
 
 @pytest.fixture
@@ -128,6 +157,23 @@ def sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     return session_factory(engine)
 
 
+@pytest.fixture(scope="session")
+def lender(postgres_server: EmbeddedServer, template_database: str) -> Iterator[Lender]:
+    """The services of this pytest process, each on a database of its own."""
+    from lending import Lender
+
+    lender = Lender(partial(_database, postgres_server, f'TEMPLATE "{template_database}"'))
+    yield lender
+    lender.close()
+
+
+@pytest.fixture
+def lend(lender: Lender, request: pytest.FixtureRequest) -> Callable[..., AbstractAsyncContextManager[Service]]:
+    """Borrow a service that is up: `async with lend(**settings) as service`."""
+    return partial(lender.lend, failed=lambda: request.node.stash.get(FAILED, False))
+
+
+@contextmanager
 def _database(server: EmbeddedServer, like: str) -> Iterator[str]:
     name = f"test_{next(_numbers)}"
     _administer(server, f'CREATE DATABASE "{name}" {like}')

@@ -35,6 +35,8 @@ READS_ENVIRONMENT = {
     "cli/children.py": "hands its environment to the processes of the service that it starts",
 }
 LONGEST_POLL_SECONDS = 0.05
+CPU_CLOCKS = ("process_time", "thread_time", "perf_counter")
+COMPARE_SECONDS = {"tests/graph/http/test_protocol.py"}  # with the same thing done small, in the same test
 
 Rule = Callable[[ast.Module], Iterator[tuple[int, str]]]
 
@@ -217,6 +219,21 @@ def sleeps(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield node.lineno, f"sleeps ({ast.unparse(node)})"
 
 
+def limits_seconds(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """A test that asserts how long something took: it says how busy the machine is. Count the work (CONTRIBUTING)."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="time"), attr=name) if name.removesuffix("_ns") in CPU_CLOCKS:
+                yield node.lineno, f"reads time.{name}"
+            case ast.ImportFrom(module="time", names=names):
+                for each in names:
+                    if each.name.removesuffix("_ns") in CPU_CLOCKS:
+                        yield node.lineno, f"reads time.{each.name}"
+            case ast.Assert(test=ast.Compare(left=ast.BinOp(op=ast.Sub(), left=clock), ops=[ast.Lt() | ast.LtE(), *_])):
+                if isinstance(clock, ast.Call) and dotted(clock).split(".")[-1] in ("monotonic", "time"):
+                    yield node.lineno, "asserts that less than some seconds have passed"
+
+
 def has_no_docstring(tree: ast.Module) -> Iterator[tuple[int, str]]:
     if not (ast.get_docstring(tree) or "").strip():
         yield 1, "no docstring"
@@ -285,6 +302,11 @@ def misnames_modules(init: Path) -> list[str]:
         (sleeps, "while True: time.sleep(0.5)"),
         (sleeps, "while True: await asyncio.sleep(pause)"),
         (sleeps, "PAUSE = 1\nwhile x: time.sleep(PAUSE)"),
+        (limits_seconds, "began = time.process_time()"),
+        (limits_seconds, "import time\nbegan = time.perf_counter_ns()"),
+        (limits_seconds, "from time import thread_time"),
+        (limits_seconds, "assert time.monotonic() - began < 5, 'fast'"),
+        (limits_seconds, "assert asyncio.get_running_loop().time() - began <= 0.1"),
         (has_no_docstring, "x = 1"),
         (has_no_docstring, ""),
         (holds_code, '"""Story."""\nfrom db import x'),
@@ -312,6 +334,8 @@ def test_the_rule_finds(rule: Rule, breach: str) -> None:
         (swallows_everything, "try: f()\nexcept BaseException:\n  g()\n  raise"),
         (sleeps, "await asyncio.sleep(0)"),
         (sleeps, "while not found(): time.sleep(0.01)"),
+        (limits_seconds, "assert time.monotonic() < deadline, 'it never came'"),
+        (limits_seconds, "assert 0 <= elapsed < time.monotonic() - began"),
         (has_no_docstring, '"""Story."""'),
         (holds_code, '"""Story."""'),
     ],
@@ -362,6 +386,10 @@ def test_no_error_is_swallowed() -> None:
 
 def test_no_test_sleeps_where_it_could_wait() -> None:
     assert breaches(sleeps, own_tests()) == []
+
+
+def test_no_test_asserts_how_long_something_took() -> None:
+    assert breaches(limits_seconds, [path for path in own_tests() if name_of(path) not in COMPARE_SECONDS]) == []
 
 
 def test_every_module_says_what_it_is_responsible_for() -> None:

@@ -7,6 +7,7 @@ read an environment below root's home. Fails with `EmbeddedError`.
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import importlib.util
 import os
@@ -14,6 +15,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,10 +141,27 @@ def _closed_directory(path: Path, account: Account) -> Path | None:
 
 
 def _ensure_user() -> Account:
+    """Find the user, or make it. Two servers that start at once make one: the second would meet a locked passwd."""
+    with suppress(KeyError):
+        return _account()
+    etc = os.open("/etc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(etc, fcntl.LOCK_EX)
+        return _make_user()
+    finally:
+        os.close(etc)
+
+
+def _account() -> Account:
+    entry = pwd.getpwnam(USER)
+    return Account(entry.pw_uid, entry.pw_gid)
+
+
+def _make_user() -> Account:
     reasons = []
     for command in USER_COMMANDS:
         try:
-            entry = pwd.getpwnam(USER)
+            return _account()
         except KeyError:
             # cron and some containers leave the administrator's directories out of PATH.
             program = shutil.which(command[0], path=f"{os.defpath}:/usr/sbin:/sbin")
@@ -150,17 +169,14 @@ def _ensure_user() -> Account:
                 continue
             ran = subprocess.run([program, *command[1:]], capture_output=True, text=True, check=False)
             reasons.append(ran.stderr.strip())
-        else:
-            return Account(entry.pw_uid, entry.pw_gid)
     try:
-        entry = pwd.getpwnam(USER)
+        return _account()
     except KeyError:
         raise EmbeddedError(
             f"PostgreSQL refuses to run as root, and no user could be made for it "
             f"({'; '.join(reasons) or 'there is no useradd'}). "
             f"Make one (useradd --system {USER}), start Simulations as another user, or set DATABASE_URL."
         ) from None
-    return Account(entry.pw_uid, entry.pw_gid)
 
 
 def _copy(package: Path, data_directory: Path) -> Path:

@@ -26,6 +26,7 @@ log = structlog.get_logger()
 DATABASE = "simulations"  # and its owner
 UNFINISHED = "postgres.unfinished-"
 ORPHANS_SECONDS = 5
+KILLED_SECONDS = 10  # past this the kernel holds what was killed
 ROOM_MIB = 100  # with less than this, a full disk is the likeliest reason for a failure
 
 
@@ -124,7 +125,7 @@ def release(cluster: Path) -> None:
         log.warning("embedded_server_orphan_killed", pid=process.pid)
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    stuck = wait_for_end(busy, ORPHANS_SECONDS)
+    stuck = wait_for_end(busy, KILLED_SECONDS)
     if stuck:
         raise EmbeddedError(
             f"The processes {', '.join(str(process.pid) for process in stuck)} of an earlier server still use "

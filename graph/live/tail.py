@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from random import uniform
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Generic, TypeAlias, TypeVar
 
 from db import convergence, logs
@@ -230,7 +230,7 @@ class Tail(ABC, Generic[Entry]):
         head = self._head
         if read_head:
             async with self._sessions() as session:
-                head = await convergence.find_head(session, self.simulation_id)
+                head = await convergence.find_head(session, self.simulation_id, monotonic())
         if self._end is None:
             self._begin = self._end = await self._find_end()
         while new := await self._read_behind(self._end):

@@ -23,13 +23,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
-from live import Service, service_on
+from live import Service
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
-
-from db import tokens
-from db.connection import create_engine, session_factory
-from db.events import Actor
-from db.states import Role
 
 ROOT = Path(__file__).resolve().parents[2]
 AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
@@ -37,8 +32,9 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-PATIENCE_MILLISECONDS = 30_000  # a bound for what takes less than one: the machine may be busy
+PATIENCE_MILLISECONDS = 60_000  # a bound for what takes less than one: the machine may be busy
 PATIENCE_SECONDS = 300  # of a whole test; the first one may have to wait for the build
+TOKEN = f"sim_{'a' * 43}"
 WIDE = {"width": 1440, "height": 900}
 NARROW = {"width": 360, "height": 740}
 
@@ -82,24 +78,31 @@ async def browser(chromium: str) -> AsyncIterator[Browser]:
         await browser.close()
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def token(database_url: str) -> str:
-    """An ADMIN's token of the service."""
-    engine = create_engine(database_url, application="test")
-    async with session_factory(engine).begin() as session:
-        _, token = await tokens.create(session, "ada", Role.ADMIN, Actor("test"))
-    await engine.dispose()
-    return token
+@pytest.fixture(scope="session")
+def token_file(scratch: Path) -> Path:
+    """Where a service that asks for a token finds its ADMIN's."""
+    file = scratch / "token"
+    file.write_text(TOKEN)
+    file.chmod(0o600)
+    return file
+
+
+@pytest.fixture
+def token() -> str:
+    """The ADMIN's token of a service that asks for one."""
+    return TOKEN
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def service(request: pytest.FixtureRequest, database_url: str, built: Path, token: str) -> AsyncIterator[Service]:
-    """A service that is up, with the pages, on a database of its own.
+async def service(request: pytest.FixtureRequest, lend: Any, built: Path, token_file: Path) -> AsyncIterator[Service]:
+    """A service that is up, with the pages, and with nothing in it.
 
-    Parametrized with settings, indirectly, it has those.
+    Parametrized with settings, indirectly, it has those. One that is reached from elsewhere asks for a token.
     """
-    with service_on(database_url, **getattr(request, "param", {})) as service:
-        await service.up()
+    settings = getattr(request, "param", {})
+    if "SIMULATIONS_ALLOWED_HOSTS" in settings:
+        settings = {"SIMULATIONS_ADMIN_TOKEN_FILE": str(token_file), **settings}
+    async with lend(**settings) as service:
         yield service
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from live import service_on
 from playwright.async_api import Browser, Locator, Page, expect
 
 Axe = Any  # the fixtures of conftest.py
@@ -195,10 +194,9 @@ async def test_what_happened_while_the_server_was_away_is_there_when_it_is_back(
 
 
 async def test_where_there_is_no_machine_the_page_says_how_to_get_one(
-    browser: Browser, database_url: str, built: Any, axe: Axe
+    browser: Browser, lend: Any, built: Any, axe: Axe
 ) -> None:
-    with service_on(database_url, SIMULATIONS_LOCAL_MACHINE="false") as service:
-        await service.up()
+    async with lend(SIMULATIONS_LOCAL_MACHINE="false") as service:
         context = await browser.new_context(base_url=service.address)
         page = await context.new_page()
         await page.goto("/machines")

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-import pytest_asyncio
-from live import service_on
+from live import http
 from playwright.async_api import Page, expect
 
 Axe = Any  # the fixtures of conftest.py
 Complaints = Any
 Service = Any
 
-ADMIN = f"sim_{'a' * 43}"
+ADMIN = f"sim_{'a' * 43}"  # the one of conftest.py
 WRONG = f"sim_{'w' * 43}"
 TOKEN = "mutation T($input: CreateTokenInput!) { createToken(input: $input) { secret token { id } } }"
+HOSTS = {"SIMULATIONS_ALLOWED_HOSTS": "simulations.example.org"}  # it asks everybody for a token
 REVOKE = "mutation R($id: ID!) { revokeToken(input: {id: $id}) { userErrors { message } } }"
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def service(database_url: str, built: Path, tmp_path: Path) -> AsyncIterator[Service]:
-    """A service that asks everybody for a token."""
-    file = tmp_path / "token"
-    file.write_text(ADMIN)
-    file.chmod(0o600)
-    settings = {"SIMULATIONS_ADMIN_TOKEN_FILE": str(file), "SIMULATIONS_ALLOWED_HOSTS": "simulations.example.org"}
-    with service_on(database_url, **settings) as service:
-        await service.up()
-        yield service
+pytestmark = pytest.mark.parametrize("service", [pytest.param(HOSTS, id="asks")], indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +29,7 @@ def refusals(complaints: Complaints) -> None:
 
 
 async def ask(service: Service, query: str, **variables: Any) -> Any:
-    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {ADMIN}"}, timeout=30) as client:
+    async with http(headers={"Authorization": f"Bearer {ADMIN}"}) as client:
         body = (await client.post(f"{service.address}/graphql", json={"query": query, "variables": variables})).json()
     assert "errors" not in body, body
     return body["data"]
@@ -103,8 +91,9 @@ async def test_who_failed_too_often_is_held_off_and_then_let_in(
     page: Page, service: Service, complaints: Complaints
 ) -> None:
     complaints.expect("status of 429")
+    service.spent = True  # it remembers
     await page.goto("/")
-    async with httpx.AsyncClient() as client:
+    async with http() as client:
         for _ in range(12):
             refused = await client.post(f"{service.address}/session", json={"token": WRONG})
     assert refused.status_code == 429

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from db import convergence
+from db.billing import Holding
 from db.connection import driver_of
 from db.convergence import START, Batch, Column, Head, Series
 from db.states import Reason, SimulationState
@@ -175,6 +178,19 @@ async def test_the_head_says_where_the_simulation_stands(rows: Rows) -> None:
     async with rows.sessions() as session:
         head = await convergence.find_head(session, started.simulation_id)
     assert head == Head(1, SimulationState.FINISHED, Reason.COMPLETED)
+
+
+def test_a_head_replaces_one_whose_money_is_half_as_old_as_it_may_be_and_only_while_money_runs() -> None:
+    def head(read_at: float, *, open: bool = True, price: int = 1) -> Head:
+        holding = Holding(Decimal(price), Decimal(1), "USD", timedelta(0), open)
+        return Head(1, SimulationState.RUNNING, None, (holding,), read_at)
+
+    half = convergence.MONEY_SECONDS / 2
+    assert head(7 + half).replaces(head(7))
+    assert not head(6.9 + half).replaces(head(7))
+    assert not head(7 + half, open=False).replaces(head(7, open=False))
+    assert not head(7 + half, price=0).replaces(head(7, price=0))
+    assert head(7).replaces(None)
 
 
 # --- after a retry ---------------------------------------------------------------------------------------------

@@ -1,16 +1,23 @@
-"""What flows are tried on: a whole service, up and running."""
+"""What flows are tried on: a whole service, up and running, with nothing in it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
-from live import Service, service_on
+from live import BRISK, Service
 
 
 @pytest.fixture
-async def service(database_url: str) -> AsyncIterator[Service]:
-    """A service that is up, on a database of its own."""
-    with service_on(database_url) as service:
-        await service.up()
+async def service(lend: Any) -> AsyncIterator[Service]:
+    """A service as a user has it."""
+    async with lend() as service:
+        yield service
+
+
+@pytest.fixture
+async def brisk(lend: Any) -> AsyncIterator[Service]:
+    """One for which tenths of a second are what seconds are to others."""
+    async with lend(**BRISK) as service:
         yield service

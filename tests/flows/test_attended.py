@@ -23,16 +23,10 @@ LONG_AGO = """
 
 
 @pytest.fixture
-def other(database_url: str) -> Iterator[Service]:
-    """Another graph process on the same database, which nobody starts again."""
-    with part_on(database_url, ("-m", "graph"), BRISK) as part:
+def other(brisk: Service) -> Iterator[Service]:
+    """Another graph process on the same database, which nothing starts again."""
+    with part_on(brisk.database_url, ("-m", "graph"), BRISK) as part:
         yield part
-
-
-@pytest.fixture
-def brisk(database_url: str) -> Iterator[Service]:
-    with service_on(database_url, **BRISK) as service:
-        yield service
 
 
 async def waits(service: Service, simulation_id: str) -> None:
@@ -72,7 +66,6 @@ async def has_finished_unwatched(service: Service, simulation_id: str) -> None:
 
 
 async def test_it_waits_for_a_subscriber_runs_while_there_is_one_and_is_stopped_after_the_grace(brisk: Service) -> None:
-    await brisk.up()
     simulation = await brisk.submit(*WALK, attended=True, attendedGraceSeconds=1)
     await waits(brisk, simulation)
 
@@ -87,7 +80,7 @@ async def test_it_waits_for_a_subscriber_runs_while_there_is_one_and_is_stopped_
 
 
 async def test_it_starts_at_once_not_when_a_timer_says_so(database_url: str) -> None:
-    slow = {"SIMULATIONS_TICK_SECONDS": "60", "SIMULATIONS_LEASE_SECONDS": "3600"}
+    slow = {"SIMULATIONS_TICK_SECONDS": "60", "SIMULATIONS_LEASE_SECONDS": "3600"}  # more than any wait here
     with service_on(database_url, **{**BRISK, **slow}) as service:
         await service.up()
         await service.whole()
@@ -99,7 +92,6 @@ async def test_it_starts_at_once_not_when_a_timer_says_so(database_url: str) -> 
 
 
 async def test_it_goes_on_when_one_of_two_watching_processes_is_killed(brisk: Service, other: Service) -> None:
-    await brisk.up()
     await other.up()
     simulation = await brisk.submit(*WALK, attended=True)
     stays, goes = Watch.of(brisk, simulation), Watch.of(other, simulation)
@@ -124,7 +116,6 @@ async def test_it_goes_on_when_one_of_two_watching_processes_is_killed(brisk: Se
 
 
 async def test_it_goes_on_when_the_only_watching_process_is_killed_and_the_client_comes_back(brisk: Service) -> None:
-    await brisk.up()
     simulation = await brisk.submit(*WALK, attended=True)
     watch = Watch.of(brisk, simulation)
     await watch.has_received(ENOUGH)

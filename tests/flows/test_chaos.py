@@ -20,15 +20,14 @@ import httpx
 import psutil
 import pytest
 import walker
+from effort import CHAOS_SECONDS, CHAOS_SIMULATIONS
 from live import BRISK, Service, eventually, kill, service_on
 from observers import Watch
 
-SECONDS = float(os.environ.get("CHAOS_SECONDS", "20"))
-SIMULATIONS = int(os.environ.get("CHAOS_SIMULATIONS", "100"))
 SEED = int(os.environ.get("CHAOS_SEED", str(random.randrange(10**6))))
 STEPS = 40
 WATCHED = 8
-RECOVERY_SECONDS = 300 + 2 * SECONDS
+RECOVERY_SECONDS = 300 + 2 * CHAOS_SECONDS
 
 LIMITS = {"maxRetries": 1000, "retryOn": ["MACHINE_LOST", "EXIT_CODE"]}
 WEIGHTS = {"supervisor": 5, "child": 5, "launcher": 2, "graph": 3, "scheduler": 3, "cancel": 3, "postgres": 1, "up": 1}
@@ -84,22 +83,22 @@ class Chaos:
         return -1
 
 
-@pytest.mark.timeout(60 + RECOVERY_SECONDS + SECONDS)
+@pytest.mark.timeout(60 + RECOVERY_SECONDS + CHAOS_SECONDS)
 async def test_whatever_is_killed_at_random_nothing_is_lost_or_doubled_and_nothing_is_left() -> None:
-    print(f"CHAOS_SEED={SEED} CHAOS_SECONDS={SECONDS:g} CHAOS_SIMULATIONS={SIMULATIONS}")  # noqa: T201  # to repeat it
+    print(f"CHAOS_SEED={SEED} CHAOS_SECONDS={CHAOS_SECONDS:g} CHAOS_SIMULATIONS={CHAOS_SIMULATIONS}")  # noqa: T201  # to repeat it
     with service_on(None, **BRISK) as service:
         await service.up()
         chaos = Chaos(service, random.Random(SEED))
         places = service.data_directory / "locks"
         places.mkdir()
         command = ("python", walker.__file__, str(places), str(STEPS))
-        for number in range(SIMULATIONS):
-            resources = {"cpus": 0.2}
-            name = f"walker-{number}"
-            chaos.simulations.append(await service.submit(*command, name=name, resources=resources, limits=LIMITS))
+        wanted = {"entrypoint": list(command), "resources": {"cpus": 0.2}, "limits": LIMITS}
+        chaos.simulations += await service.submit_many(
+            [{**wanted, "name": f"walker-{number}"} for number in range(CHAOS_SIMULATIONS)]
+        )
         watches = [Watch.of(service, each) for each in chaos.simulations[:WATCHED]]
 
-        await chaos.rage(SECONDS)
+        await chaos.rage(CHAOS_SECONDS)
 
         if service.process is None or service.process.poll() is not None:
             service.start()

@@ -12,10 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
-from live import BRISK, PATIENCE_SECONDS, Service, eventually, free_port, held, kill, part_on, points, service_on
+from live import BRISK, Service, eventually, free_port, held, http, kill, part_on, points, service_on
 from observers import Watch, Witness
 from outages import GONE
 
@@ -23,8 +22,10 @@ from cli.errors import ExitCode
 from db.embedded.server import EmbeddedServer, serve
 from db.schema import upgrade
 
+Lend = Any  # a fixture of conftest.py
+
 FEW = 5  # points to see before something happens
-LEASE_SECONDS = 2.0
+LEASE_SECONDS = 4.0  # a dozen heartbeats: who beats is not lost on a busy machine
 SHORT_LEASE = {**BRISK, "SIMULATIONS_LEASE_SECONDS": f"{LEASE_SECONDS:g}", "SIMULATIONS_TICK_SECONDS": "0.1"}
 LONG_LEASE = {**BRISK, "SIMULATIONS_LEASE_SECONDS": "60"}
 # A scheduler that takes another lock than everybody else, and so leads whoever else does.
@@ -56,6 +57,12 @@ UPDATE attempts SET stop_wanted_at = stop_wanted_at - interval '1 hour';
 UPDATE coverage SET covered_since = now();
 """
 DEMO = ("python", "-m", "runner.demo", "--steps", "1000000", "--interval", "0.01")
+SILENT_FOR_AN_HOUR = """
+UPDATE attempts SET heartbeat_at = heartbeat_at - interval '1 hour' WHERE ended_at IS NULL AND number = 1;
+UPDATE coverage SET covered_since = covered_since - interval '1 hour';
+UPDATE hosts SET heartbeat_at = heartbeat_at - interval '1 hour' WHERE name = 'elsewhere';
+UPDATE machines SET heartbeat_at = heartbeat_at - interval '1 hour' WHERE name = 'elsewhere';
+"""
 LATE_POINTS = {"loss": {"steps": [10**6], "values": [0.5], "elapsed": [1.0]}}
 
 
@@ -111,9 +118,8 @@ async def rounds(service: Service, count: int) -> None:
 # --- outages ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_service_that_comes_back_at_another_address_is_found(database_url: str) -> None:
-    with service_on(database_url, **BRISK) as service:
-        await service.up()
+async def test_a_service_that_comes_back_at_another_address_is_found(lend: Lend) -> None:
+    async with lend(**BRISK) as service:
         witness, watch = await running(service)
         assert await service.end() == 0
         service.port = free_port()
@@ -155,7 +161,7 @@ async def test_an_outage_under_reporting_simulations_is_two_lines_for_each_proce
             await service.until(each, "RUNNING")
         async with GONE[how](own_server):
             await eventually(lambda: service.log.count("database_away") == 2, "graph and scheduler have noticed")
-            async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client:
+            async with http() as client:
                 for _ in range(20):
                     response = await client.post(
                         f"{service.address}/graphql", json={"query": "{ tokens { nodes { id } } }"}
@@ -175,9 +181,8 @@ async def test_an_outage_under_reporting_simulations_is_two_lines_for_each_proce
 
 
 @pytest.mark.parametrize("who", ["graph", "scheduler", "all of it, as when a laptop is closed"])
-async def test_who_sleeps_for_longer_than_a_lease_has_lost_no_attempt(database_url: str, who: str) -> None:
-    with service_on(database_url, **SHORT_LEASE) as service:
-        await service.up()
+async def test_who_sleeps_for_longer_than_a_lease_has_lost_no_attempt(lend: Lend, who: str) -> None:
+    async with lend(**SHORT_LEASE) as service:
         witness, watch = await running(service)
         sleepers = [service.child(who)] if who in ("graph", "scheduler") else service.everything()
         with held(*sleepers):
@@ -186,9 +191,8 @@ async def test_who_sleeps_for_longer_than_a_lease_has_lost_no_attempt(database_u
         await it_completes(service, witness, watch)
 
 
-async def test_a_cancellation_before_an_outage_of_an_hour_takes_effect_after_it(database_url: str) -> None:
-    with service_on(database_url, **BRISK) as service:
-        await service.up()
+async def test_a_cancellation_before_an_outage_of_an_hour_takes_effect_after_it(lend: Lend) -> None:
+    async with lend(**BRISK) as service:
         witness, watch = await running(service)
         witness.permit("let-go")
         with held(*service.recorded("supervisor")):
@@ -222,13 +226,11 @@ async def test_what_is_cancelled_while_its_supervisor_can_reach_nobody_never_beg
         assert not witness.notes("begun")
 
 
-async def test_what_waits_is_cancelled_with_no_scheduler_there(database_url: str) -> None:
-    with service_on(database_url, **BRISK) as service:
-        await service.up()
-        async with service.paused("scheduler"):
-            simulation = await service.submit("true")
-            await service.cancel(simulation)
-            assert (await service.show(simulation))["state"] == "CANCELLED"
+async def test_what_waits_is_cancelled_with_no_scheduler_there(lend: Lend) -> None:
+    async with lend(**BRISK) as service, service.paused("scheduler"):
+        simulation = await service.submit("true")
+        await service.cancel(simulation)
+        assert (await service.show(simulation))["state"] == "CANCELLED"
 
 
 # --- clocks ----------------------------------------------------------------------------------------------------------
@@ -236,6 +238,7 @@ async def test_what_waits_is_cancelled_with_no_scheduler_there(database_url: str
 
 async def move_clock(service: Service, by: str) -> None:
     """As if Postgres' clock had jumped: all times it ever wrote move the other way."""
+    service.spent = True
     columns = await service.fetch(
         """
         SELECT table_name, string_agg(format('%1$I = %1$I - interval %2$L', column_name, $1::text), ', ') AS moved
@@ -251,9 +254,8 @@ async def move_clock(service: Service, by: str) -> None:
 
 
 @pytest.mark.parametrize("by", ["1 hour", "-1 hour"])
-async def test_a_clock_that_jumps_loses_nothing_and_stops_nothing(database_url: str, by: str) -> None:
-    with service_on(database_url, **LONG_LEASE) as service:
-        await service.up()
+async def test_a_clock_that_jumps_loses_nothing_and_stops_nothing(lend: Lend, by: str) -> None:
+    async with lend(**LONG_LEASE) as service:
         witness, watch = await running(service, limits={"maxRuntimeSeconds": 600})
         with held(*service.recorded("supervisor")):
             await move_clock(service, by)
@@ -262,9 +264,8 @@ async def test_a_clock_that_jumps_loses_nothing_and_stops_nothing(database_url: 
         await it_completes(service, witness, watch)
 
 
-async def test_after_a_clock_was_set_back_the_queue_moves_on_and_a_silent_attempt_is_found(database_url: str) -> None:
-    with service_on(database_url, **SHORT_LEASE) as service:
-        await service.up()
+async def test_after_a_clock_was_set_back_the_queue_moves_on_and_a_silent_attempt_is_found(lend: Lend) -> None:
+    async with lend(**SHORT_LEASE) as service:
         witness, watch = await running(service, limits={"maxRetries": 1})
         async with service.paused("scheduler"):
             waiting = await service.submit("true")
@@ -281,17 +282,16 @@ async def test_after_a_clock_was_set_back_the_queue_moves_on_and_a_silent_attemp
 # --- twins -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_second_up_on_a_data_directory_says_who_runs_there_and_harms_nobody(database_url: str) -> None:
-    with service_on(database_url, **BRISK) as service:
-        await service.up()
+async def test_a_second_up_on_a_data_directory_says_who_runs_there_and_harms_nobody(lend: Lend) -> None:
+    async with lend(**BRISK) as service:
         witness, watch = await running(service)
         before = [service.child("graph"), service.child("scheduler")]
-        second = Service(service.data_directory, free_port(), service.environment, starts=1)
+        second = Service(service.data_directory, free_port(), service.environment, starts=service.starts)
         second.start()
         assert await second.ended() == ExitCode.ALREADY_RUNNING
         assert service.process is not None
-        assert f"http://localhost:{service.port}" in second.log
-        assert f"pid {service.process.pid}" in second.log
+        assert f"http://localhost:{service.port}" in second.log_of_start
+        assert f"pid {service.process.pid}" in second.log_of_start
         assert [service.child("graph"), service.child("scheduler")] == before
         await it_completes(service, witness, watch)
 
@@ -325,8 +325,8 @@ async def test_two_leaders_launch_nothing_twice_and_share_the_work(database_url:
 async def test_an_old_attempt_that_returns_after_its_successor_began_is_over_and_leaves(database_url: str) -> None:
     """Its host is cut off (its scheduler is dead, all of it sleeps), so nobody can prove that it is dead."""
     with (
-        service_on(database_url, **SHORT_LEASE, SIMULATIONS_MACHINE_NAME="here") as service,
-        part_on(database_url, ("-m", "scheduler"), {**SHORT_LEASE, "SIMULATIONS_MACHINE_NAME": "elsewhere"}) as other,
+        service_on(database_url, **LONG_LEASE, SIMULATIONS_MACHINE_NAME="here") as service,
+        part_on(database_url, ("-m", "scheduler"), {**LONG_LEASE, "SIMULATIONS_MACHINE_NAME": "elsewhere"}) as other,
     ):
         await service.up()
         await eventually(service.is_free, "its machine has joined")
@@ -344,7 +344,12 @@ async def test_an_old_attempt_that_returns_after_its_successor_began_is_over_and
         with held(*other.processes_of()):
             await other.end(signal.SIGKILL)
             await service.execute(RESUME, id=here["id"])
-            await eventually(lambda: any(number == 2 for number, _, _ in watch.received("loss")), "a successor")
+
+            async def is_succeeded() -> bool:
+                await service.alter(SILENT_FOR_AN_HOUR)  # again, for a new leader counts from its first beat on
+                return any(number == 2 for number, _, _ in watch.received("loss"))
+
+            await eventually(is_succeeded, "a successor")
             before = [point for point in await service.log_of(simulation, "loss") if point[0] == 1]
             # By hand first, with everything that the old one knows:
             [row] = await service.fetch(
@@ -367,7 +372,7 @@ async def test_an_old_attempt_that_returns_after_its_successor_began_is_over_and
 
 async def say(service: Service, token: str, query: str, told: dict[str, Any]) -> tuple[str, str]:
     """Speak as a supervisor does; whom the answer names, and the verdict."""
-    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=30) as client:
+    async with http(headers={"Authorization": f"Bearer {token}"}) as client:
         response = await client.post(f"{service.address}/graphql", json={"query": query, "variables": {"input": told}})
     [answer] = response.json()["data"].values()
     return answer["attempt"]["id"], answer["verdict"]
@@ -393,10 +398,9 @@ def has_grown(spool: Path) -> bool:
 
 
 @pytest.mark.parametrize("disk", ["disk with room", "full disk"])
-async def test_what_is_printed_during_an_outage_arrives_after_it(database_url: str, disk: str, tmp_path: Path) -> None:
+async def test_what_is_printed_during_an_outage_arrives_after_it(lend: Lend, disk: str, tmp_path: Path) -> None:
     count, go = 200_000, tmp_path / "go"
-    with service_on(database_url, **LONG_LEASE) as service:
-        await service.up()
+    async with lend(**LONG_LEASE) as service:
         simulation = await service.submit(
             "python", "-c", FLOOD, str(go), str(count), environment={"PYTHONUNBUFFERED": ""}
         )
@@ -429,9 +433,8 @@ if attempt == 1: signal.pause()
 """
 
 
-async def test_a_retry_goes_on_from_its_checkpoint_and_supersedes_what_it_reports_again(database_url: str) -> None:
-    with service_on(database_url, **BRISK) as service:
-        await service.up()
+async def test_a_retry_goes_on_from_its_checkpoint_and_supersedes_what_it_reports_again(lend: Lend) -> None:
+    async with lend(**BRISK) as service:
         simulation = await service.submit("python", "-c", RESUMES, limits={"maxRetries": 1})
         watch = Watch.of(service, simulation)
         await watch.has_received(10)
@@ -448,7 +451,7 @@ async def test_a_retry_goes_on_from_its_checkpoint_and_supersedes_what_it_report
         assert [attempt["reason"] for attempt in shown["attempts"]] == ["MACHINE_LOST", "COMPLETED"]
 
 
-async def test_only_what_was_chosen_is_retried_and_only_so_often(database_url: str) -> None:
+async def test_only_what_was_chosen_is_retried_and_only_so_often(lend: Lend) -> None:
     third = "import os, sys; sys.exit(int(os.environ['SIMULATION_ATTEMPT']) < 3)"
     orphan = "import os, signal; os.kill(os.getppid(), signal.SIGKILL); signal.pause()"
     cases: list[tuple[str, int, list[str], tuple[str, str, list[str]]]] = [
@@ -458,8 +461,7 @@ async def test_only_what_was_chosen_is_retried_and_only_so_often(database_url: s
         (orphan, 1, ["MACHINE_LOST"], ("FAILED", "MACHINE_LOST", ["MACHINE_LOST", "MACHINE_LOST"])),
         (orphan, 9, ["EXIT_CODE"], ("FAILED", "MACHINE_LOST", ["MACHINE_LOST"])),
     ]
-    with service_on(database_url, **BRISK) as service:
-        await service.up()
+    async with lend(**BRISK) as service:
         simulations = [
             await service.submit("python", "-c", code, limits={"maxRetries": most, "retryOn": chosen})
             for code, most, chosen, _ in cases
@@ -471,11 +473,10 @@ async def test_only_what_was_chosen_is_retried_and_only_so_often(database_url: s
         await eventually(lambda: not service.processes_of(), "nothing of them is left")
 
 
-async def test_what_a_machine_that_shuts_down_ends_politely_is_made_again(database_url: str) -> None:
+async def test_what_a_machine_that_shuts_down_ends_politely_is_made_again(lend: Lend) -> None:
     polite = "import os, signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); "
     polite += "print('{}', flush=True); os.environ['SIMULATION_ATTEMPT'] == '1' and signal.pause()"
-    with service_on(database_url, **BRISK) as service:
-        await service.up()
+    async with lend(**BRISK) as service:
         simulation = await service.submit("python", "-c", polite, limits={"maxRetries": 1})
         await service.until(simulation, "RUNNING")
         await eventually(lambda: bool(service.recorded("child")), "it runs")

@@ -192,7 +192,7 @@ async def test_ctrl_c_ends_the_service_but_not_the_simulation_and_a_new_start_pi
 
 async def test_the_command_that_is_announced_works_as_it_stands(service: Service) -> None:
     def announced() -> list[str]:
-        return [line for line in service.log.splitlines() if "In another terminal:" in line]
+        return [line for line in service.log_of_start.splitlines() if "In another terminal:" in line]
 
     await eventually(lambda: bool(announced()), "it says how to go on")
     [line] = announced()

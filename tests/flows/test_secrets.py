@@ -9,9 +9,8 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-import httpx
 import psutil
-from live import Service, eventually, service_on
+from live import Service, eventually, http, service_on
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
@@ -69,7 +68,7 @@ async def test_no_secret_is_in_a_log_whatever_is_done_with_it(
     found["variable"] = f"of-the-environment-{secrets.token_hex(8)}"
     with service_on(database_url, SIMULATIONS_LOG_LEVEL="debug", SIMULATIONS_ALLOWED_HOSTS="simulations.example") as it:
         await it.up()
-        async with httpx.AsyncClient(base_url=it.address, timeout=60) as client:
+        async with http(base_url=it.address) as client:
             for kind in ("good", "revoked", "expired", "unknown"):
                 bearer = {"authorization": f"Bearer {found[kind]}", "user-agent": "x\tINJECTED"}
                 answers = [

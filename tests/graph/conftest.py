@@ -45,7 +45,7 @@ from settings import Settings
 from transitions.assign import Assignment, assign
 from transitions.settle import Ending, end
 
-PATIENCE_SECONDS = 20  # a bound for what takes milliseconds: the machine may be busy
+PATIENCE_SECONDS = 60  # a bound for what takes milliseconds: the machine may be busy
 HOST = "host-1"
 
 CREATE = """

@@ -90,7 +90,7 @@ async def test_a_database_that_goes_away_and_comes_back_is_nobodys_end(
     assert (await world.show(supervisor.simulation_id))["state"] == "FINISHED"
     # Leases run only while reports can be delivered: the process must say again that they can.
     beat_at = "SELECT beat_at FROM coverage WHERE role = 'graph'"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         for _ in range(2):
             since = await world.select(beat_at)
             while await world.select(beat_at) == since:
@@ -111,7 +111,7 @@ async def test_curves_go_on_after_the_database_was_away(world: World, database_a
         got = [await events.next()]
         async with database_away():
             pass
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             for given in ({"batch": 2, "points": point(2)}, {"batch": 3, "exit": {"exitCode": 0}}):
                 reported = False
                 while not reported:  # a pooled connection may not have noticed yet: a supervisor sends it again

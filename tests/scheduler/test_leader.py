@@ -22,7 +22,7 @@ async def _end_the_leaders_connection(url: str) -> None:
 
 
 async def _hold_soon(candidate: Leadership) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await candidate.hold():
             await asyncio.sleep(0.01)
 

@@ -19,7 +19,7 @@ SOMEBODY = Actor("somebody")
 async def _blocked(session: AsyncSession) -> None:
     """Wait until somebody waits for a lock of this session."""
     waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not await session.scalar(waiting):
             await asyncio.sleep(0.01)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -12,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ from urllib.parse import quote
 import asyncpg
 import httpx
 import psutil
+from failures import keep_logs
 from gql import Client, GraphQLRequest
 from gql.transport.exceptions import TransportError
 from gql.transport.websockets import WebsocketsTransport
@@ -35,6 +38,8 @@ ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "tests" / "client"
 PATIENCE_SECONDS = 60  # a bound for what should take a second or two: the machine may be busy
 
+_libc = ctypes.CDLL(None)
+
 # What takes seconds takes tenths of them; a lease is as short as tests can wait for.
 BRISK = {
     "SIMULATIONS_LEASE_SECONDS": "3",
@@ -45,11 +50,11 @@ BRISK = {
 }
 UP = ("-m", "cli", "up")
 
-CREATE = """
-mutation Create($input: CreateSimulationInput!) {
-  createSimulation(input: $input) { simulation { id } userErrors { message field } }
-}
-"""
+CREATED = "{ simulation { id } userErrors { message field } }"
+CREATE = f"mutation Create($input: CreateSimulationInput!) {{ createSimulation(input: $input) {CREATED} }}"
+FIRST_PORT = 20_000
+PR_SET_PDEATHSIG = 1  # prctl(2)
+IN_ONE = 20  # mutations in a request: as many root fields as it may have
 CANCEL = "mutation Cancel($id: ID!) { cancelSimulation(input: {id: $id}) { userErrors { message } } }"
 CURVE = """
 subscription Curve($id: ID!, $after: String) {
@@ -85,10 +90,20 @@ WHERE simulation_id = $1 AND metric = $2 ORDER BY attempt, batch, step
 """
 
 
+def http(**options: Any) -> httpx.AsyncClient:
+    """A client of a service; nothing is encrypted here, and reading all certificates takes longer than a request."""
+    return httpx.AsyncClient(**{"timeout": PATIENCE_SECONDS, "verify": False, **options})
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Find a port that nothing else takes before it is listened on: not one of those that clients are given."""
+    first_of_clients = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        # Not by `random`: pytest-randomly seeds that, and every process of the tests would begin with the same ports.
+        port = FIRST_PORT + secrets.randbelow(max(first_of_clients - FIRST_PORT, 1_000))
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 async def eventually(
@@ -128,6 +143,11 @@ def is_alive(process: psutil.Process) -> bool:
     return False
 
 
+def end_with_us() -> None:
+    """Ask the kernel to end this process when the tests' ends, however it ends; between fork and exec."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 @dataclass
 class Service:
     """`simulations up`, started and ended as often as a test likes, on one data directory and one database."""
@@ -138,6 +158,7 @@ class Service:
     command: tuple[str, ...] = UP  # what Python runs
     process: subprocess.Popen[bytes] | None = field(default=None)
     starts: int = 0
+    spent: bool = False  # not to be lent to another test
 
     @property
     def address(self) -> str:
@@ -146,6 +167,11 @@ class Service:
     @property
     def log(self) -> str:
         return "".join(path.read_text(errors="replace") for path in sorted(self.data_directory.glob("up-*.log")))
+
+    @property
+    def log_of_start(self) -> str:
+        """What it has said since it was started the last time."""
+        return (self.data_directory / f"up-{self.starts}.log").read_text(errors="replace")
 
     def start(self) -> None:
         """Start it, not waiting."""
@@ -158,12 +184,13 @@ class Service:
                 stderr=log,
                 start_new_session=True,
                 cwd=self.data_directory,
+                preexec_fn=end_with_us,
             )
 
     async def ready(self) -> None:
         """Wait until it answers."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        async with httpx.AsyncClient() as client:
+        async with http() as client:
             while True:
                 assert self.process is not None
                 assert self.process.poll() is None, f"up ended with {self.process.returncode}:\n{self.log}"
@@ -209,7 +236,7 @@ class Service:
         raise LookupError(name)
 
     async def execute(self, query: str, **variables: Any) -> Any:
-        async with httpx.AsyncClient(timeout=30) as client:
+        async with http() as client:
             response = await client.post(f"{self.address}/graphql", json={"query": query, "variables": variables})
         body = response.json()
         assert "errors" not in body, f"{body['errors']}\n{self.log[-4000:]}"
@@ -221,6 +248,21 @@ class Service:
         data = await self.execute(CREATE, input={"entrypoint": list(entrypoint), **given})
         assert not data["createSimulation"]["userErrors"], data
         return str(data["createSimulation"]["simulation"]["id"])
+
+    async def submit_many(self, given: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Queue many at once, `IN_ONE` in a request; their ids."""
+        ids: list[str] = []
+        for begin in range(0, len(given), IN_ONE):
+            inputs = {
+                f"i{number}": {"resources": {"cpus": 0.1}, **each}
+                for number, each in enumerate(given[begin : begin + IN_ONE])
+            }
+            declared = ", ".join(f"${name}: CreateSimulationInput!" for name in inputs)
+            fields = " ".join(f"{name}: createSimulation(input: ${name}) {CREATED}" for name in inputs)
+            data = await self.execute(f"mutation Create({declared}) {{ {fields} }}", **inputs)
+            assert not [each for each in data.values() if each["userErrors"]], data
+            ids += [str(data[name]["simulation"]["id"]) for name in inputs]
+        return ids
 
     async def show(self, simulation_id: str) -> Any:
         return (await self.execute(SHOW, id=simulation_id))["simulation"]
@@ -415,6 +457,9 @@ def part_on(database_url: str | None, command: tuple[str, ...], settings: Mappin
     service = Service(directory, free_port(), environment, command)
     try:
         yield service
+    except BaseException:
+        keep_logs(directory)
+        raise
     finally:
         if service.process is not None and service.process.poll() is None:
             service.process.terminate()

@@ -26,7 +26,7 @@ from transitions.cancel import cancel
 from transitions.settle import Ending, end
 
 SOMEBODY = Actor("somebody", "192.0.2.1")
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)

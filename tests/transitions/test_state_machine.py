@@ -431,7 +431,7 @@ class Ear:
         """Everything that was said until now: up to a word of our own, for hints arrive in the order of commits."""
         await self._rows.query("SELECT pg_notify('simulations', 'now')")
         heard: list[str] = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (payload := await self._heard.get()) != "now":
                 heard.append(payload)
         return heard

@@ -20,6 +20,7 @@ from itertools import count, permutations
 from typing import Any, Protocol
 
 import pytest
+from effort import STATEFUL_RUNS
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -372,7 +373,7 @@ class Attempts(RuleBasedStateMachine):
             async with self.sessions.begin() as session:
                 return await operation.on_rows(session)
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             answers = await asyncio.gather(*map(alone, operations))
         rows = await self.rows(self.simulation_id)
         async with self.sessions() as session:
@@ -434,13 +435,13 @@ def expected_rows(model: Model) -> Any:
     )
 
 
-@pytest.mark.timeout(600)  # a failure is shrunk, which takes longer than any other test may
+@pytest.mark.timeout(60 * STATEFUL_RUNS)  # a failure is shrunk, which takes longer than any other test may
 def test_whatever_is_sent_at_once_is_what_the_model_does_in_some_order(database_url: str) -> None:
     run_state_machine_as_test(
         lambda: Attempts(database_url),
         settings=settings(
             deadline=None,
-            max_examples=25,
+            max_examples=STATEFUL_RUNS,
             stateful_step_count=30,
             suppress_health_check=[HealthCheck.too_slow],  # it is real, and the machine may be busy
             report_multiple_bugs=False,

@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -415,6 +416,25 @@ def test_a_name_that_somebody_else_took_in_tmp_is_not_used(taken_by: str, data_d
         assert list(trap.iterdir()) == []
     else:
         usual.rmdir()
+
+
+def test_servers_that_start_at_once_make_their_user_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, made = tmp_path / "useradd", tmp_path / "made"
+    program.write_text(f"#!/bin/sh\necho run >> {tmp_path}/runs\nmkdir {tmp_path}/locked || exit 1\ntouch {made}\n")
+    program.chmod(0o755)
+    real = pwd.getpwnam
+
+    def getpwnam(name: str) -> pwd.struct_passwd:
+        if not made.exists():
+            raise KeyError(name)
+        return real("nobody")
+
+    monkeypatch.setattr(pwd, "getpwnam", getpwnam)
+    monkeypatch.setattr(binaries, "USER_COMMANDS", ((str(program),),))
+    with ThreadPoolExecutor(8) as pool:
+        accounts = list(pool.map(lambda _: binaries._ensure_user(), range(8)))
+    assert len(set(accounts)) == 1
+    assert (tmp_path / "runs").read_text() == "run\n"
 
 
 def test_root_and_everybody_else_have_a_default_directory(monkeypatch: pytest.MonkeyPatch) -> None:

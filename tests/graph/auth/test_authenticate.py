@@ -34,7 +34,7 @@ Serve = Any
 WaitUntil = Any
 Sessions = async_sessionmaker[AsyncSession]
 
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 ADA = Actor("ada")
 PROTOCOL = [Subprotocol("graphql-transport-ws")]
 FOREIGN = "https://evil.example"

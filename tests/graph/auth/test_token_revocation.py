@@ -23,7 +23,7 @@ from graph.live.notifications import Notifications
 
 Sessions = async_sessionmaker[AsyncSession]
 ADA = Actor("ada")
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 
 
 async def make(sessions: Sessions, name: str) -> Viewer:

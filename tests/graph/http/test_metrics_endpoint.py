@@ -79,7 +79,7 @@ async def test_what_this_process_does_is_counted(world: World) -> None:
     async def delivered() -> float:
         return of(await scrape(world.api), "simulations_delivery_seconds_count")
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await delivered() < 3:  # the last is counted when everybody has it, who may be faster
             await asyncio.sleep(0.01)
 

@@ -26,7 +26,7 @@ Serve = Any
 World = Any
 Sessions = Any
 
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 QUERY = b'{"query": "{ __typename }"}'
 CREATE = """
 mutation Create($input: CreateSimulationInput!) { createSimulation(input: $input) { simulation { id } } }

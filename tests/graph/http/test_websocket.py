@@ -32,7 +32,7 @@ from settings import Settings
 World = Any  # the fixtures of conftest.py
 
 ROOT = Path(__file__).parents[3]
-PATIENCE_SECONDS = 30  # a bound for what takes milliseconds: the machine may be busy
+PATIENCE_SECONDS = 60  # a bound for what takes milliseconds: the machine may be busy
 FOR_EVER_SECONDS = 3600
 
 INIT = '{"type": "connection_init"}'
@@ -265,10 +265,10 @@ async def test_whoever_is_silent_for_three_pings_is_closed(start: Start, nothing
 async def test_the_graphql_ws_client_answers_pings_and_is_told_of_a_restart(
     world: World, spawn: Spawn, tmp_path: Path
 ) -> None:
-    """Silent clients are closed after 0.4 s; this one is still there when the process ends."""
+    """Silent clients are closed after four pings; this one has answered more, and is there when the process ends."""
     node = shutil.which("node", path=f"{os.environ['PATH']}:{Path(sys.executable).parent}")
     assert node is not None, "node is missing: make test installs it"
-    graph = await spawn(SIMULATIONS_SOCKET_PING_SECONDS=0.1)
+    graph = await spawn(SIMULATIONS_SOCKET_PING_SECONDS=0.5)
     supervisor = await world.running()
     url = f"ws://127.0.0.1:{graph.port}/graphql"
     client = await asyncio.create_subprocess_exec(
@@ -278,7 +278,7 @@ async def test_the_graphql_ws_client_answers_pings_and_is_told_of_a_restart(
     assert client.stdout is not None
     seen: list[str] = []
     async with asyncio.timeout(60):
-        while seen.count("pong") < 10:
+        while seen.count("pong") < 6:
             seen.append(json.loads(await client.stdout.readline())["saw"])
         await supervisor.loss(1)
         while seen.count("next") < 2:
@@ -397,11 +397,12 @@ async def test_many_answers_that_are_not_read_cost_the_process_little(spawn: Spa
         async with opened(graph.port, small=True) as connection:
             connection.transport.pause_reading()
             for number in range(200):
-                with suppress(ConnectionClosed, TimeoutError):  # the server stops reading, too
-                    async with asyncio.timeout(0.2):
-                        await connection.send(subscribe(str(number), BIG))
-                        continue
-                break
+                try:
+                    with suppress(TimeoutError):  # the server stops reading, too; or it is slow, then more goes out
+                        async with asyncio.timeout(0.2):
+                            await connection.send(subscribe(str(number), BIG))
+                except ConnectionClosed:
+                    break
             await until(lambda: "socket_stalled" in graph.log, "it is given up")
             assert process.memory_info().rss - before < 60 * 2**20
             await until(lambda: len(open_connections(process, graph.port)) == 1, "only the other one is left")
@@ -508,7 +509,7 @@ async def test_sigterm_closes_every_socket_with_1012_and_ends_the_process(world:
         graph.process.send_signal(signal.SIGTERM)
         for connection in (fresh, idle, watching):
             assert await close_code(connection) == 1012
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await graph.ended() == -signal.SIGTERM
         stalled.transport.abort()
     assert "Cancel" not in graph.log, "nothing had to be cancelled by force"

@@ -43,7 +43,7 @@ def watch(world: World, wait_until: WaitUntil) -> Any:
     @asynccontextmanager
     async def watching(api: Api, query: str, variables: Any = None) -> Any:
         if api.settings.notifications:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await listens(api)
         watchers = api.hub._watchers[Channel.SIMULATIONS if query is SIMULATIONS else Channel.MACHINES]
         already = len(watchers)

@@ -65,7 +65,7 @@ class Watcher:
                 self._query, variable_values=self._variables, context_value=self._context
             )
             assert not isinstance(self._events, ExecutionResult | PreExecutionError), self._events.errors
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             result = await anext(self._events)
         assert result.errors is None, result.errors
         return result  # type: ignore[no-any-return]
@@ -215,7 +215,7 @@ async def test_subscribers_that_wait_have_one_executor_among_them_and_no_stream(
         await supervisor.loss(1)
         for person in people:
             assert (await person.next())["series"][0]["steps"] == [1]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while alive(ExecutionContext) > executors + 1:  # until the last of them waits
                 await asyncio.sleep(0.005)
         assert alive(ExecutionContext) == executors + 1

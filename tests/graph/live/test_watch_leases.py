@@ -23,7 +23,7 @@ Serve = Any
 Statements = Any
 
 LEASE = timedelta(seconds=30)
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 CURVE = "subscription ($id: ID!) { convergence(simulationId: $id) { state reason } }"
 CREATE = """
 mutation ($input: CreateSimulationInput!) { createSimulation(input: $input) { userErrors { message field } } }

@@ -103,7 +103,7 @@ class Asking:
     async def _first(self, context: Context, query: str, variables: Any) -> dict[str, Any]:
         stream: Any = await SCHEMA.subscribe(query, variable_values=variables, context_value=context)
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 async for result in stream:
                     errors = [error.formatted for error in result.errors or ()]
                     return {"data": result.data, **({"errors": errors} if errors else {})}
@@ -424,7 +424,7 @@ async def test_changes_are_told_of_the_own_projects_only(
     await wait_until(lambda: len(watchers) > 0, "the subscription begins")
     await world.simulation(project="theirs", name="their new one")
     await world.simulation(project="mine", name="my new one")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         names = [(await first).data["simulationChanged"]["name"]]
         while names[-1] != "my new one":
             names.append((await anext(stream)).data["simulationChanged"]["name"])

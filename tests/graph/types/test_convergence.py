@@ -173,7 +173,7 @@ async def test_subscribers_with_other_selections_get_each_their_own(world: World
 
     there = asyncio.Semaphore(0)
     waiting = {name: asyncio.create_task(first_points(query)) for name, query in queries.items()}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         for _ in waiting:
             await there.acquire()
     await supervisor.loss(1)

@@ -21,6 +21,7 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+from effort import STATEFUL_RUNS
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -43,7 +44,7 @@ from transitions.assign import Assignment, assign
 from transitions.begin import hello
 from transitions.settle import Ending, end
 
-PATIENCE_SECONDS = 20  # a bound for what takes milliseconds: the machine may be busy
+PATIENCE_SECONDS = 60  # a bound for what takes milliseconds: the machine may be busy
 SCHEMA = build_schema()
 CURVE = """
 subscription ($id: ID!, $metrics: [String!], $after: String, $maxPoints: Int) {
@@ -592,7 +593,7 @@ def finite(point: Point) -> Point:
     return (attempt, step, value if value is not None and math.isfinite(value) else None, elapsed)
 
 
-@pytest.mark.timeout(600)  # a failure is shrunk, which takes longer than any other test may
+@pytest.mark.timeout(60 * STATEFUL_RUNS)  # a failure is shrunk, which takes longer than any other test may
 def test_every_subscriber_gets_every_acknowledged_point_once_and_in_order(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -613,7 +614,7 @@ def test_every_subscriber_gets_every_acknowledged_point_once_and_in_order(
                 lambda: Log(runner, engine, database_url),
                 settings=hypothesis_settings(
                     deadline=None,
-                    max_examples=25,
+                    max_examples=STATEFUL_RUNS,
                     stateful_step_count=40,
                     suppress_health_check=[HealthCheck.too_slow],  # it is real, and the machine may be busy
                     report_multiple_bugs=False,

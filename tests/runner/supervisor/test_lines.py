@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ def test_a_progress_bar_that_never_ends_its_line_is_seen_while_it_moves(service:
 
 def test_a_flood_drops_and_counts_logs_and_never_points(service: Any, supervise: Any) -> None:
     lines, flood = 300, 1_000_000
+    begun = time.monotonic()
     started = supervise(
         f"""
 import os
@@ -103,9 +105,10 @@ for step in range({lines}):
     os.write(1, b"y\\n" * {flood // 2})
     os.write(1, b'{{"loss": %d}}\\n' % step)
 """,
-        maxRuntimeSeconds=60,
+        maxRuntimeSeconds=600,
     )
     assert started.wait() == 0
+    seconds = time.monotonic() - begun  # at least what it was allowed to log for
     assert service.exit["exitCode"] == 0
     assert service.points("loss") == [(step, float(step)) for step in range(lines)]
     marks = [line for line in service.log("SUPERVISOR").split("\n") if line.startswith("dropped ")]
@@ -117,6 +120,5 @@ for step in range({lines}):
         if chunk["stream"] == "STDOUT"
     )
     assert dropped + logged == lines * flood
-    seconds = service.arrivals[-1] - service.arrivals[0]
     assert logged <= LOG_BURST_BYTES + LOG_RATE_BYTES * (seconds + 2)
     assert len(marks) <= seconds + 3

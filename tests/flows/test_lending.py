@@ -1,0 +1,66 @@
+"""What a lent service is to the next test: the same one with nothing in it, or another one."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from lending import Lender
+from live import BRISK, Service, eventually, kill
+from observers import Watch, Witness
+
+# Of the start: its host and machine, its own token, the project that is always there.
+COUNTS = """
+SELECT (SELECT count(*) FROM simulations), (SELECT count(*) FROM attempts), (SELECT count(*) FROM convergence),
+       (SELECT count(*) FROM machines), (SELECT count(*) FROM hosts), (SELECT count(*) FROM projects),
+       (SELECT count(*) FROM tokens)
+"""
+TOKEN = 'mutation { createToken(input: {name: "a", role: VIEWER}) { userErrors { message } } }'
+MACHINE = """
+mutation { createMachine(input: {name: "m", cpus: 2, memoryGib: 1}) { userErrors { message } } }
+"""
+
+
+async def use(service: Service) -> None:
+    """Leave something of each kind behind."""
+    witness = Witness.on(service)
+    witness.permit("speak")
+    watch = Watch.of(service, await service.submit(*witness.command, project="p"))
+    await watch.has_received(5)
+    await watch.leave()
+    await service.submit("true", resources={"gpus": 100})
+    for mutation in (TOKEN, MACHINE):
+        await service.execute(mutation)
+
+
+async def test_it_is_the_same_with_nothing_in_it(lender: Lender) -> None:
+    async with lender.lend(**BRISK) as service:
+        process, before = service.process, await service.fetch(COUNTS)
+        await use(service)
+        assert await service.fetch(COUNTS) != before
+    async with lender.lend(**BRISK) as again:
+        assert again is service
+        assert again.process is process
+        assert await again.fetch(COUNTS) == before
+        assert not again.processes_of()
+        assert not (again.data_directory / "witness").exists()
+        assert (await again.finished(await again.submit("true")))["state"] == "FINISHED"
+
+
+async def test_it_is_another_one_after_a_failure_a_death_or_a_change(lender: Lender) -> None:
+    lent = []
+    with suppress(RuntimeError):
+        async with lender.lend(**BRISK) as service:
+            lent.append(service)
+            raise RuntimeError
+    async with lender.lend(**BRISK, failed=lambda: True) as service:
+        lent.append(service)
+    async with lender.lend(**BRISK) as service:
+        lent.append(service)
+        kill(service.child("graph"))
+        await eventually(lambda: "starting it again in" in service.log, "`up` has noticed")
+    async with lender.lend(**BRISK) as service:
+        lent.append(service)
+    assert len({id(each) for each in lent}) == 4
+    for service in lent[:3]:
+        assert not service.data_directory.exists()
+        assert service.everything() == []

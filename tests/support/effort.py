@@ -1,0 +1,16 @@
+"""How much is done of what has no end of its own: little by `make test`, more by `make chaos`, with the same code.
+
+Each is a variable of the environment. What is small here finds what is broken outright; what is rare is for the long
+form to find, which is given a seed of its own each time.
+"""
+
+from __future__ import annotations
+
+import os
+
+CHAOS_SECONDS = float(os.environ.get("CHAOS_SECONDS", "10"))  # of kill -9 at random
+CHAOS_SIMULATIONS = int(os.environ.get("CHAOS_SIMULATIONS", "50"))
+KILL_PASSES = int(os.environ.get("KILL_PASSES", "1"))  # over all cells of the kill matrix
+STATEFUL_RUNS = int(os.environ.get("STATEFUL_RUNS", "10"))  # of each model, each of up to 40 steps
+FUZZ_OPERATIONS = int(os.environ.get("FUZZ_OPERATIONS", "120"))  # of each kind, about
+FUZZ_IS_NEW = "FUZZ_OPERATIONS" in os.environ  # other operations each time, not the same ones

@@ -1,0 +1,178 @@
+"""Services that are lent to one test after another: started once, emptied in between, replaced when in doubt.
+
+A start takes five seconds of CPU (three Python processes, each with its imports), emptying takes tenths of one. A test
+may do anything to a lent service that emptying undoes (`EMPTY`, and every file but those of the start), and may end it
+or kill parts of it: a service that does not run, has another address or settings, or whose parts had to be started
+again is ended and not lent once more. Neither is one whose test failed, or that says `spent`.
+
+Every service that runs when it is ended must end with 0 and leave no process behind, or the fixture fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import asyncpg
+from failures import keep_logs
+from live import Service, eventually, kill, service_on
+
+MOST = 2  # that wait for their next test: each is three processes of some 100 MiB, which look for work all the time
+TICK = {"SIMULATIONS_TICK_SECONDS": "0.3"}  # so soon an emptied service has a machine again
+STARTED_AGAIN = "; starting it again in "  # what `up` says when a part has died; after three early deaths it gives up
+
+# Identities go on counting, so that no row is taken for one of the test before. Emptying gives way to the service: it
+# waits for locks for less than `deadlock_timeout`, and tries again. (TRUNCATE would wait for whoever reads, too.)
+EMPTY = """
+SET LOCAL lock_timeout = '300ms';
+DELETE FROM simulations;
+DELETE FROM events;
+DELETE FROM logins;
+DELETE FROM tokens WHERE created_at > '{since}';
+DELETE FROM machines;
+DELETE FROM hosts WHERE id <> '{host}';
+DELETE FROM projects WHERE name <> 'default';
+"""
+JOINED = "SELECT count(*) = 1 FROM machines"
+BEATEN = "SELECT heartbeat_at > $1 FROM hosts WHERE id = $2"
+
+
+@dataclass
+class Lent:
+    """A service, and what it was like when it had just been started."""
+
+    service: Service
+    stack: ExitStack
+    address: str
+    environment: dict[str, str]
+    files: set[str] = field(default_factory=set)
+    host: str = ""
+    since: str = ""
+
+    @classmethod
+    async def start(cls, database: AbstractContextManager[str] | None, settings: Mapping[str, str]) -> Lent:
+        """Start one; on a database of its own process, if none is given."""
+        with ExitStack() as stack:
+            url = await asyncio.to_thread(stack.enter_context, database) if database is not None else None
+            service = stack.enter_context(service_on(url, **{**TICK, **settings}))
+            lent = cls(service, stack.pop_all(), service.address, dict(service.environment))
+        try:
+            await service.up()
+            await lent.is_joined()
+            [[lent.host, lent.since]] = await service.fetch("SELECT id, now()::text FROM hosts")
+            lent.files = {path.name for path in service.data_directory.iterdir()}
+        except BaseException:
+            await lent.drop()
+            raise
+        return lent
+
+    async def is_joined(self) -> None:
+        """Wait until its host, and its machine if it has one, are known."""
+        await eventually(lambda: self.service.says("SELECT count(*) = 1 FROM hosts"), "its host is known")
+        if self.environment.get("SIMULATIONS_LOCAL_MACHINE", "true") not in ("0", "false"):
+            await eventually(lambda: self.service.says(JOINED), "its machine has joined")
+
+    @property
+    def runs(self) -> bool:
+        return self.service.process is not None and self.service.process.poll() is None
+
+    @property
+    def can_be_lent(self) -> bool:
+        service = self.service
+        return (
+            self.runs
+            and not service.spent
+            and (service.address, service.environment) == (self.address, self.environment)
+            and STARTED_AGAIN not in service.log_of_start
+        )
+
+    async def empty(self) -> None:
+        """Make it as it was when it had just been started."""
+        service = self.service
+        await service.whole()
+        await eventually(self._is_emptied, "its tables are empty")
+        # Whatever it launched meanwhile, it clears away in the round that begins with the next beat of its host.
+        for _ in range(2):
+            [[beat]] = await service.fetch("SELECT heartbeat_at FROM hosts")
+            await eventually(lambda beat=beat: service.says(BEATEN, beat, self.host), "its host beats")  # type: ignore[misc]
+        await self.is_joined()
+        await eventually(self._has_cleared_away, "no attempt is left")
+        for path in service.data_directory.iterdir():
+            if path.name not in self.files and not path.name.startswith("up-"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    async def _is_emptied(self) -> bool:
+        kill(*self.service.processes_of())
+        with suppress(asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            await self.service.alter(EMPTY.format(since=self.since, host=self.host))
+            return True
+        return False
+
+    async def _has_cleared_away(self) -> bool:
+        kill(*self.service.processes_of())
+        return not any((self.service.data_directory / "attempts").iterdir())
+
+    async def end(self) -> None:
+        """End it; if it runs it has to end as it should."""
+        try:
+            if self.runs:
+                kill(*self.service.processes_of())
+                assert await self.service.end() == 0, self.service.log[-4000:]
+                await eventually(lambda: not self.service.everything(), "no process of the service")
+        finally:
+            await self.drop()
+
+    async def drop(self) -> None:
+        """Do away with it and its database, in whatever state it is."""
+        await asyncio.to_thread(self.stack.close)
+
+
+class Lender:
+    """The services of one pytest process."""
+
+    def __init__(self, database: Callable[[], AbstractContextManager[str]]) -> None:
+        """database: makes a migrated one, and drops it."""
+        self._database = database
+        self._waiting: dict[tuple[object, ...], Lent] = {}
+
+    @asynccontextmanager
+    async def lend(
+        self, *, own_database: bool = False, failed: Callable[[], bool] = lambda: False, **settings: str
+    ) -> AsyncIterator[Service]:
+        """Lend a service that is up, with nothing in it. failed: whether the test that has it did."""
+        key = (own_database, *sorted(settings.items()))
+        lent = self._waiting.pop(key, None)
+        if lent is None:
+            while len(self._waiting) >= MOST:
+                await self._waiting.pop(next(iter(self._waiting))).end()
+            lent = await Lent.start(None if own_database else self._database(), settings)
+        try:
+            yield lent.service
+        except BaseException:
+            await lent.drop()
+            raise
+        if failed():
+            keep_logs(lent.service.data_directory)
+            await lent.drop()
+        elif not lent.can_be_lent:
+            await lent.end()
+        else:
+            try:
+                await lent.empty()
+            except BaseException:
+                await lent.drop()
+                raise
+            self._waiting[key] = lent
+
+    def close(self) -> None:
+        """End all of them."""
+
+        async def end() -> None:
+            async with asyncio.TaskGroup() as tasks:
+                for lent in self._waiting.values():
+                    tasks.create_task(lent.end())
+
+        asyncio.run(end())

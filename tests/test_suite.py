@@ -1,0 +1,133 @@
+"""How the suite is run: which files come first, what is kept of a failure, and what `make flakes` counts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import failures
+import flakes
+import order
+import pytest
+
+# A suite of its own: in its first run a test fails, and so does a fixture.
+SUITE = """
+import pathlib, pytest
+first = pathlib.Path(__file__).with_name("first")
+@pytest.fixture
+def broken():
+    yield
+    assert first.exists()
+def test_well(): pass
+def test_ill():
+    assert first.exists(), "it is the first run"
+def test_with_fixture(broken): pass
+@pytest.fixture(scope="session", autouse=True)
+def note():
+    yield
+    first.touch()
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> list[str]:
+    """Arguments for a pytest that runs SUITE."""
+    (tmp_path / "test_it.py").write_text(SUITE)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    return ["-n", "0", "-c", str(tmp_path / "pytest.ini"), f"--rootdir={tmp_path}", str(tmp_path)]
+
+
+def test_a_table_of_flakes_is_added_up_over_runs_alone_and_busy_ones(
+    suite: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "kept" / "table.json"
+    assert flakes.main(["--runs", "1", "--table", str(table), *suite]) == 1
+    assert "test_ill" in (table.parent / "run-1.log").read_text()
+    assert "it is the first run" in (table.parent / "run-1.log").read_text()
+    assert flakes.main(["--runs", "2", "--table", str(table), *suite]) == 1
+    assert [path.name for path in table.parent.glob("run-*")] == ["run-1.log"], "nothing is kept of what went well"
+
+    kept = json.loads(table.read_text())
+    assert (kept["quiet"], kept["busy"], len(kept["seconds"])) == (2, 1, 3)
+    assert kept["tests"] == [3, 3, 3]
+    assert {name.rpartition("::")[2]: len(times) for name, times in kept["failures"].items()} == {
+        "test_ill": 1, "test_with_fixture": 1,
+    }  # fmt: skip
+    said = capsys.readouterr().out
+    assert "3 runs (2 alone, 1 nice and beside a process that takes a core)" in said
+    assert "  1 of 3  test_it::test_ill  (quiet, seed" in said
+
+
+def test_a_run_that_never_came_to_its_tests_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "table.json"
+    assert flakes.main(["--runs", "1", "--table", str(table), "-n", "0", "--no-such-option"]) == 1
+    assert flakes.COULD_NOT_RUN in capsys.readouterr().out
+    assert "--no-such-option" in (tmp_path / "run-1.log").read_text()
+
+
+def test_the_core_that_is_taken_is_free_again_afterwards() -> None:
+    with flakes.a_core_taken() as process:
+        assert process.poll() is None
+    assert process.poll() is not None
+
+
+def test_files_that_take_long_come_first_and_those_that_are_not_known_are_short(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "durations.json").write_text(json.dumps({"medium.py": 60.0, "long.py": 100.0}))
+    monkeypatch.setattr(order, "DURATIONS", tmp_path / "durations.json")
+    nodes = ["new.py::a[x::y]", "medium.py::b", "medium.py::a", "long.py::b", "long.py::a"]
+    items: list[Any] = [SimpleNamespace(nodeid=node) for node in nodes]
+    for asked, expected in ((False, nodes), (True, [*nodes[3:], *nodes[1:3], nodes[0]])):
+        config: Any = SimpleNamespace(getoption=lambda _, asked=asked: asked)
+        order.pytest_collection_modifyitems(config, items)
+        assert [item.nodeid for item in items] == expected, "within a file the order is left as it is"
+
+
+def test_durations_are_added_up_by_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(order, "DURATIONS", tmp_path / "durations.json")
+    stopwatch = order.Stopwatch()
+    for node, duration in (("b.py::x", 6.0), ("a.py::x", 4.0), ("b.py::y", 0.56), ("c.py::x", 9.0)):
+        report: Any = SimpleNamespace(nodeid=node, duration=duration)
+        stopwatch.pytest_runtest_logreport(report)
+    stopwatch.pytest_sessionfinish()
+    assert json.loads((tmp_path / "durations.json").read_text()) == {"b.py": 6.6, "c.py": 9.0}
+
+
+def test_the_seed_is_printed_and_the_same_for_every_worker(suite: list[str], tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import random, pytest\n"
+        "@pytest.mark.parametrize('number', range(4))\n"
+        "def test_seed(number, pytestconfig): print('seed', pytestconfig.getoption('randomly_seed'))\n"
+    )
+    command = [sys.executable, "-m", "pytest", *suite[2:], "-n", "2", "-rP", "--randomly-seed=4711"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout
+    assert "Using --randomly-seed=4711" in ran.stdout
+    assert ran.stdout.count("seed 4711\n") == 4
+
+
+def test_what_failed_and_the_logs_of_its_service_are_kept_to_be_attached(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(failures, "FOLDER", tmp_path / "kept")
+    data = tmp_path / "sim-1"
+    (data / "attempts" / "a").mkdir(parents=True)
+    for name in ("up-1.log", "up-2.log", "postgres.log", "host-id", "attempts/a/supervisor.log", "attempts/a/token"):
+        (data / name).write_text(name)
+    failures.keep_logs(data)
+    assert sorted(path.name for path in (tmp_path / "kept" / "sim-1").iterdir()) == [
+        "attempts-a-supervisor.log", "postgres.log", "up-1.log", "up-2.log",
+    ]  # fmt: skip
+    assert (tmp_path / "kept" / "sim-1" / "up-2.log").read_text() == "up-2.log"
+
+    said: list[str] = []
+    report = SimpleNamespace(nodeid="a.py::x", longreprtext="assert 1 == 2", sections=[("Captured stdout", "hello")])
+    reporter: Any = SimpleNamespace(stats={"failed": [report]}, section=said.append, line=said.append)
+    failures.pytest_terminal_summary(reporter)
+    assert "assert 1 == 2\n--- Captured stdout ---\nhello" in (tmp_path / "kept" / "failures.txt").read_text()
+    assert f"Attach {tmp_path / 'kept'}" in said[-1]
