@@ -78,9 +78,8 @@ class Launches:
         """Have every launcher kill what dead supervisors left; False if something of this attempt may be alive."""
         with self._lock:
             self._reap()
-            swept = [
-                self._swept(path, attempt_directory) for path in self._sockets()
-            ]  # all of them, whatever the first answers
+            # Each is asked, whatever another one answers.
+            swept = [self._swept(path, attempt_directory) for path in self._sockets()]
         return all(swept)
 
     def start_alone(self, attempt_directory: Path, environment: Mapping[str, str]) -> int:

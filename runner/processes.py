@@ -2,7 +2,9 @@
 
 A process is identified by pid, start time and boot: a pid alone is soon somebody else's. What belongs to an attempt
 is the recorded supervisor and child, their session, their descendants, and every process that carries the attempt's
-mark in its environment: a grandchild that called setsid escapes process group and session, but not the mark.
+mark in its environment: a grandchild that called setsid escapes process group and session, but not the mark. A
+supervisor that the launcher forked has no mark (`/proc/PID/environ` is that of the launcher's start), and is found as
+recorded. What emptied its environment as well is found by the launcher alone (`runner.supervisor.launcher`).
 
 Processes vanish while one looks at them, and other users' can't be read: neither is an error here. A process in
 uninterruptible sleep can't be killed; `end_all` says so by returning False.
