@@ -36,7 +36,7 @@ RESUME = "mutation Resume($id: ID!) { resumeMachine(input: { id: $id }) { userEr
 async def ours(address: str, count: int, rounds: int) -> list[float]:
     """Seconds from the first that may start to the last that is FINISHED, of each round."""
     taken = []
-    async with Client(transport=HTTPXAsyncTransport(f"{address}/graphql")) as client:
+    async with Client(transport=HTTPXAsyncTransport(f"{address}/graphql", timeout=60)) as client:
 
         async def ask(query: str, **variables: Any) -> Any:
             return await client.execute(GraphQLRequest(query, variable_values=variables))
