@@ -27,6 +27,7 @@ EVENTS = "text/event-stream"
 METHODS = "GET, POST"
 MAX_BODY_BYTES = 2 * 1_048_576  # a report has at most half of it; createSimulation far less
 MOST_STREAM_BYTES = 262_144  # of a subscription: it is kept for as long as that lasts
+MOST_PARAMETERS = 8  # of a Content-Type: each costs Python some calls, and 60,000 fit into a head
 MOST_UNFINISHED_BYTES = 256 * 1_048_576  # of all bodies that are on their way into a process
 AGAIN_SECONDS = 1
 LINGER_SECONDS = 5.0  # for the rest of a body that is not wanted: closed at once, its sender would miss the answer
@@ -232,10 +233,11 @@ def _of_address(query_string: bytes) -> dict[str, object]:
 
 def _require_json(request: Request) -> None:
     # Not by the standard library's parser for mail: it takes seconds for a parameter of semicolons.
-    media_type, *parameters = request.headers.get("content-type", "").lower().split(";")
+    media_type, *parameters = request.headers.get("content-type", "").lower().split(";", MOST_PARAMETERS + 1)
     named = (parameter.strip().partition("=") for parameter in parameters)
     charsets = {value.strip('"') for name, _, value in named if name == "charset"}
-    if media_type.strip() != JSON or not charsets <= {"utf-8", "utf8"}:
+    is_json = media_type.strip() == JSON and charsets <= {"utf-8", "utf8"}
+    if not is_json or len(parameters) > MOST_PARAMETERS:
         raise EarlyRefusal(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send the request as JSON in UTF-8, with Content-Type: {JSON}."
         )
