@@ -16,6 +16,14 @@ PAGE = ROOT / "docs" / "cookbook.md"
 NOT_RUN = {
     "SIMULATIONS_MACHINE_NAME=vm SIMULATIONS_MACHINE_PRICE_PER_HOUR=3.60 make run": "what this test starts instead",
 }
+IN_TURNS = """
+import json, os, sys, time
+for turn in range(3):
+    while turn and not os.path.exists(f"{sys.argv[1]}/turn{turn}"): time.sleep(0.01)
+    for step in range(turn * 200, turn * 200 + 200):
+        print(json.dumps({"step": step, "loss": 1.0, "accuracy": 0.5}), flush=True)
+        time.sleep(0.01)
+"""
 
 
 @pytest.mark.timeout(600)
@@ -33,15 +41,15 @@ async def test_the_clients_of_the_page_come_back_and_miss_nothing(
     [block] = [block for block in blocks(PAGE) if block.language == language]
     with service_on(database_url, **BRISK) as service:
         await service.up()
-        simulation = await service.submit("python", "-m", "runner.demo", "--steps", "600", "--interval", "0.02")
+        simulation = await service.submit("python", "-c", IN_TURNS, str(tmp_path))
         reader = Session(service, tmp_path, {})
         reader.likeness.given_out["U2ltdWxhdGlvbjox"] = simulation
         printed = asyncio.create_task(reader.program(block))
-        for _ in range(2):
-            await eventually(lambda: is_watched(service), "it is connected")
+        for turn in (1, 2):
+            await eventually(lambda: printed.done() or is_watched(service), "it is connected")
             service.child("graph").kill()
+            (tmp_path / f"turn{turn}").touch()  # goes on only now: it can't end before the second kill
             await service.whole()
-
         assert (await printed).startswith("FINISHED 600 points")
 
 
