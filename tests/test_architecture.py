@@ -36,7 +36,6 @@ READS_ENVIRONMENT = {
 }
 LONGEST_POLL_SECONDS = 0.05
 CPU_CLOCKS = ("process_time", "thread_time", "perf_counter")
-COMPARE_SECONDS = {"tests/graph/http/test_protocol.py"}  # with the same thing done small, in the same test
 
 Rule = Callable[[ast.Module], Iterator[tuple[int, str]]]
 
@@ -389,7 +388,7 @@ def test_no_test_sleeps_where_it_could_wait() -> None:
 
 
 def test_no_test_asserts_how_long_something_took() -> None:
-    assert breaches(limits_seconds, [path for path in own_tests() if name_of(path) not in COMPARE_SECONDS]) == []
+    assert breaches(limits_seconds, own_tests()) == []
 
 
 def test_every_module_says_what_it_is_responsible_for() -> None:
