@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any, TypeAlias, TypeVar
 from weakref import WeakSet
@@ -59,10 +59,11 @@ class Outage:
         self._quiet_seconds = QUIET_SECONDS
         self._is_watched = False
         self._has_answered = False
-        self._silent = asyncio.Event()
+        self._silent = False
         self._look_now = asyncio.Event()
         self._answer = asyncio.Event()
         self._connections: WeakSet[Driver] = WeakSet()
+        self._opening: set[asyncio.Timeout] = set()
 
     @property
     def is_on(self) -> bool:
@@ -102,24 +103,20 @@ class Outage:
 
         Raises `DatabaseUnreachable` then, and what `connect` raises.
         """
-        self._refuse_if_silent()
-        opening = asyncio.ensure_future(connect())
-        silence = asyncio.ensure_future(self._silent.wait())
+        if self._silent:
+            raise DatabaseUnreachable.because("no answer in time")
+        patience = asyncio.timeout(None)
         try:
-            await asyncio.wait((opening, silence), return_when=asyncio.FIRST_COMPLETED)
-            if not opening.done():
-                self._refuse_if_silent()
-            connection = opening.result()
-        finally:
-            for task in (opening, silence):
-                task.cancel()
-            await asyncio.gather(opening, silence, return_exceptions=True)
+            async with patience:
+                self._opening.add(patience)
+                try:
+                    connection = await connect()
+                finally:
+                    self._opening.discard(patience)
+        except TimeoutError as error:
+            raise DatabaseUnreachable.because("no answer in time") from error
         self._connections.add(connection)
         return connection
-
-    def _refuse_if_silent(self) -> None:
-        if self._silent.is_set():
-            raise DatabaseUnreachable.because("no answer in time")
 
     # --- the watch ---------------------------------------------------------------------------------------------
 
@@ -140,7 +137,6 @@ class Outage:
         connection: Driver | None = None
         try:
             while True:
-                self._look_now.clear()
                 try:
                     if connection is None or connection.is_closed():
                         connection = await self._in_time(connect())
@@ -154,7 +150,6 @@ class Outage:
                     if answer == "on":
                         self.note(DatabaseReadOnly.because("it is read-only"))
                     self._heard()
-                self._look_now.clear()
                 await self._pause()
         finally:
             if connection is not None:
@@ -189,16 +184,15 @@ class Outage:
         if self.is_on:
             await asyncio.sleep(AWAY_PERIOD_SECONDS)
             return
-        try:
+        self._look_now.clear()
+        with suppress(TimeoutError):
             async with asyncio.timeout(PERIOD_SECONDS):
                 await self._look_now.wait()
-        except TimeoutError:
-            return
 
     def _heard(self) -> None:
         """The server has answered: wake what waits for that; an outage is over when nothing has failed for a while."""
         self._has_answered = True
-        self._silent.clear()
+        self._silent = False
         self._answer.set()
         self._answer = asyncio.Event()
         quiet_seconds = monotonic() - self._failed_at
@@ -209,6 +203,8 @@ class Outage:
 
     def _cut_off(self) -> None:
         """End every connection to a server that hangs: what waits for them fails now."""
-        self._silent.set()
+        self._silent = True
+        while self._opening:
+            self._opening.pop().reschedule(asyncio.get_running_loop().time())
         for connection in tuple(self._connections):
             connection.terminate()

@@ -77,24 +77,19 @@ async def read_only(server: EmbeddedServer) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def crowded(server: EmbeddedServer) -> AsyncIterator[None]:
-    """All connections are taken, those of the service among them."""
+    """All connections are taken, those of the service and of the test among them."""
     taken: list[asyncpg.Connection[asyncpg.Record]] = []
     try:
-        while True:
-            try:
-                taken.append(await connect_raw(server.url, application="test"))
-            except asyncpg.TooManyConnectionsError:
-                if taken:
-                    break
-        await taken[0].execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE application_name LIKE 'simulations-%' AND application_name <> 'simulations-test'"
-        )
         while len(taken) < FEW_CONNECTIONS:
             try:
                 taken.append(await connect_raw(server.url, application="test"))
             except asyncpg.TooManyConnectionsError:
-                continue
+                if taken:  # what was ended may be opened again before this is back
+                    await taken[0].execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                        " WHERE backend_type = 'client backend' AND pid <> ALL ($1)",
+                        [each.get_server_pid() for each in taken],
+                    )
         yield
     finally:
         for each in taken:
