@@ -1,4 +1,4 @@
-"""What taking in a batch costs: supervisors report over HTTP to a real graph process, which stores what they say.
+"""CPU time of accepting a batch: supervisors report over HTTP to a real graph process, which stores the points.
 
 What is compared is CPU time, for clients, servers and database share the machine: that of the graph process, from the
 bytes of the request to those of the answer (HTTP, JSON, GraphQL, the checks, the fence, the summary, the rows), to

@@ -1,4 +1,4 @@
-"""What a shell completes: words that are known here, and ids and names that the server knows."""
+"""Shell completion: fixed words, and ids and names from the server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROGRAM = "from cli.__main__ import main; main()"
 
 @pytest.fixture
 def complete() -> Callable[..., tuple[int, set[str]]]:
-    """Press Tab in bash; the words that are offered."""
+    """Press Tab in bash and return the candidates."""
 
     def complete(url: str, *words: str) -> tuple[int, set[str]]:
         ran = subprocess.run(

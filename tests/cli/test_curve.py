@@ -1,4 +1,4 @@
-"""The points as they arrive, and how they are drawn."""
+"""Received points, and their plots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where others than this host's users may come, nothing starts before somebody could log in."""
+"""A service that is reachable from other hosts does not start without a token."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_compose_makes_one_admins_token_and_says_where_however_often_it_starts(
     assert not any(token.read_text().strip() in each for each in told)
     assert rows("SELECT name, role FROM tokens") == [("compose", "ADMIN")]
     token.unlink()
-    assert "cat" not in start(), "somebody has put it elsewhere: no other one is made"
+    assert "cat" not in start(), "the token was moved elsewhere: no other one is created"
     assert rows("SELECT name FROM tokens") == [("compose",)]
     token.touch()  # killed when the database had it, and the file had not
     assert f"cat {token}" in start()

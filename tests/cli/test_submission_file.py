@@ -1,4 +1,4 @@
-"""`submit --file`: what is right reaches the server, what is wrong is told with its line and the nearest right word."""
+"""`submit --file`: valid files reach the server, mistakes are reported with line and nearest valid key."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ client_key: k
 
 @pytest.fixture
 def order(tmp_path: Path) -> Callable[[str], Path]:
-    """Write an order."""
+    """Write a submission file."""
 
     def order(text: str) -> Path:
         path = tmp_path / "order.yaml"
@@ -185,7 +185,7 @@ def test_a_small_file_can_not_grow_without_end(order: Callable[[str], Path]) -> 
         read_submission(str(order("#" * 1_000_001)))
 
 
-def test_a_file_that_is_none_is_a_sentence(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"name: \xff")
     for path, said in (("missing", "No such file"), (".", "Is a directory"), ("latin", "no text in UTF-8")):
         with pytest.raises(UsageError, match=said):
@@ -202,7 +202,7 @@ WORDS = [*yaml.safe_load(WHOLE), "cpus", "machine", "unknown"]
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(WORDS), values, max_size=4))
-def test_whatever_stands_in_a_file_is_an_order_or_a_sentence(
+def test_any_yaml_is_a_submission_or_a_usage_error(
     tmp_path_factory: pytest.TempPathFactory, wanted: dict[str, Any]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"
@@ -217,7 +217,7 @@ def test_whatever_stands_in_a_file_is_an_order_or_a_sentence(
 
 @settings(deadline=None)
 @given(st.text(max_size=60))
-def test_whatever_text_is_an_order_or_a_sentence(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_any_text_is_a_submission_or_a_usage_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "text.yaml"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     with suppress(UsageError):

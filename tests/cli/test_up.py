@@ -1,4 +1,4 @@
-"""`up` and `migrate`: programs kept running, ended together, and every way not to start."""
+"""`up` and `migrate`: restarts, shutdown, and failures to start."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ with Signals() as signals:
 say("STOPPED")
 """
 
-# Says who it is in a file, and ends on SIGTERM unless it is stubborn.
+# Writes its process id to a file, and ends on SIGTERM unless it is stubborn.
 STUB = """
 import os, signal, sys
 from pathlib import Path
@@ -256,14 +256,14 @@ def test_kill_9_ends_the_programs_and_the_next_start_ends_the_stubborn(
     eventually(lambda: all(str(pid) in roster.read_text() for pid in pids), "the roster")
     running.process.kill()
     running.process.wait()
-    # To both, and perhaps twice: the kernel tells a child each time that a thread of its parent ends.
+    # To both, and perhaps twice: the kernel signals a child each time that a thread of its parent ends.
     eventually(lambda: running.terminated() == {"first", "second"}, "the kernel's SIGTERM to both")
     assert Roster(roster).end_leftovers() == 2
     assert all(map(ended, pids))
     assert not roster.exists()
 
 
-def test_kill_9_ends_programs_that_listen_to_sigterm(start: Callable[..., Running], eventually: Eventually) -> None:
+def test_kill_9_ends_programs_that_handle_sigterm(start: Callable[..., Running], eventually: Eventually) -> None:
     running = start()
     eventually(running.has_started, "both programs")
     running.process.kill()
@@ -429,7 +429,7 @@ def test_a_second_up_on_one_data_directory_says_where_the_first_one_is(here: Pat
         ({"DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/x"}, "No PostgreSQL server answers"),
     ],
 )
-def test_what_can_not_start_says_why_in_a_sentence(here: Path, environment: dict[str, str], found: str) -> None:
+def test_a_failed_start_is_reported_in_a_sentence(here: Path, environment: dict[str, str], found: str) -> None:
     ran = command("up", **{"PORT": "0", "SIMULATIONS_DATA_DIR": str(here), **environment})
     assert ran.returncode == 1
     assert found in ran.stderr
