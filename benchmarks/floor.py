@@ -1,6 +1,7 @@
 """Floor process of ingest: writes columnar rows with asyncpg, one transaction per batch.
 
-Reads requests from stdin, one line of JSON each, and answers each line with its own CPU time. The points are numbers in memory before the clock starts; each writer has a connection of its own.
+Reads requests from stdin, one line of JSON each, and answers each line with its own CPU time. The points are numbers in
+memory before the clock starts; each writer has a connection of its own.
 """
 
 from __future__ import annotations

@@ -267,7 +267,7 @@ def demo(
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Run the built-in demo simulation and draw its curve live; no code needed."""
+    """Run the built-in demo simulation and draw its curve."""
     from cli import submit
     from cli import watch as watching
     from cli.server import parse_server

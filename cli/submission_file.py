@@ -176,7 +176,7 @@ def read_submission(path: str) -> dict[str, object]:
     tree = Tree(name)
     given = tree.value(root, (), 0) if root is not None else {}
     if not isinstance(given, dict):
-        raise UsageError(f"{name}:1: expected words with values, like `entrypoint: [python, train.py]`")
+        raise UsageError(f"{name}:1: expected a mapping like `entrypoint: [python, train.py]`")
     problems = list(tree.problems)
     try:
         submission = SubmissionFile.model_validate(_renamed(given))
@@ -251,7 +251,7 @@ class Tree:
             )
         self._lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.CollectionNode) and node.tag not in (f"{TAGS}map", f"{TAGS}seq"):
-            self._tell(node, path, f"expected a list or words with values, got {node.tag.replace(TAGS, '!!')}")
+            self._tell(node, path, f"expected a list or a mapping, got {node.tag.replace(TAGS, '!!')}")
             return None
         match node:
             case yaml.MappingNode():
@@ -272,7 +272,7 @@ class Tree:
         made: dict[str, Any] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                self._tell(key, path, "expected a word before the colon")
+                self._tell(key, path, "expected a key before the colon")
                 continue
             name = str(key.value)
             if name in made:
@@ -368,7 +368,7 @@ def _problem(tree: Tree, problem: dict[str, Any]) -> tuple[int, str]:
 
 EXPECTED = {
     "string_type": "text", "int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number",
-    "bool_type": "true or false", "dict_type": "words with values", "model_type": "words with values",
+    "bool_type": "true or false", "dict_type": "a mapping", "model_type": "a mapping",
     "list_type": "a list", "finite_number": "a finite number",
 }  # fmt: skip
 
@@ -381,14 +381,14 @@ def _unknown(path: Place) -> str:
     meant = OTHER_WORDS.get(word, word).removesuffix("_seconds")
     right = meant if meant in here else None
     if right is None and meant in PLACES:
-        return f"there is no such word here; it is {PLACES[meant]}{meant}"
+        return f"unknown key here; it is {PLACES[meant]}{meant}"
     right = right or _nearest(meant, here)
     if right is not None:
-        return f"there is no such word; did you mean {right}?"
+        return f"unknown key; did you mean {right}?"
     elsewhere = _nearest(meant, list(PLACES))
     if elsewhere is not None:
-        return f"there is no such word; did you mean {PLACES[elsewhere]}{elsewhere}?"
-    return f"there is no such word; {prefix or 'an order '}{'has' if not prefix else 'knows'} {', '.join(here)}"
+        return f"unknown key; did you mean {PLACES[elsewhere]}{elsewhere}?"
+    return f"unknown key; {prefix.rstrip('.') or 'a submission file'} has {', '.join(here)}"
 
 
 def _nearest(word: str, known: list[str]) -> str | None:
@@ -401,5 +401,5 @@ def _as_yaml(value: object) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, dict):
-        return "words with values"
+        return "a mapping"
     return "a list" if isinstance(value, list) else clean(str(value), limit=100)
