@@ -35,7 +35,7 @@ from settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What is asked, again and again, with the same text."""
+    """A GraphQL operation, repeated with the same text."""
 
     text: str
     variables: Mapping[str, object]
@@ -65,7 +65,7 @@ def unguarded_schema() -> strawberry.Schema:
 
 
 async def cpu_seconds(schema: strawberry.Schema, operation: Operation, sessions: Sessions, times: int) -> float:
-    """Of one execution, in the mean of so many."""
+    """Return the mean CPU seconds of an execution."""
     settings = Settings(database_url="postgresql://")
     live = Live.on(sessions, timedelta(seconds=settings.lease_seconds))
     gc.collect()

@@ -97,7 +97,7 @@ async def join_machines(sessions: Sessions) -> None:
 
 
 async def fill(sessions: Sessions, count: int) -> None:
-    """Queue so many more that no machine fits; the tables are as autovacuum keeps them."""
+    """Queue `count` more simulations that fit on no machine, and ANALYZE as autovacuum would."""
     async with sessions.begin() as session:
         await session.execute(text(QUEUE), {"cpus": 1000, "classes": CLASSES, "count": count, "priority": 1})
     async with sessions.begin() as session:

@@ -64,7 +64,7 @@ async def send_bodies(port: int, name: str, until: float) -> None:
 
 
 async def send_frames(port: int, name: str, until: float) -> None:
-    """Open sockets, say no connection_init, and send 3 MB of frames on each."""
+    """Open sockets, send no connection_init, and send 3 MB of frames on each."""
     flood = FRAMES[name] * (3_000_000 // len(FRAMES[name]))
     while time.monotonic() < until:
         with suppress(OSError, WebSocketException):

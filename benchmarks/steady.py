@@ -59,7 +59,7 @@ class Path:
             await self.report(columns)
 
     async def receive(self, batches: int) -> None:
-        """Take so many batches."""
+        """Receive `batches` batches."""
         while batches:
             message = await self.socket.recv(decode=False)
             now = time.perf_counter()  # not the loop's own clock: uvloop's stands still within a turn of the loop
@@ -70,7 +70,7 @@ class Path:
 
 
 async def run(paths: list[Path], seconds: float) -> list[float]:
-    """The latencies of all batches that are due within so many seconds."""
+    """Return the latencies of all batches that are due within `seconds`."""
     period = 1 / PER_SECOND
     batches = max(1, round(seconds * PER_SECOND))
     begin = time.perf_counter() + 0.05

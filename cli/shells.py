@@ -33,7 +33,7 @@ from cli.terminal import clean, say, shows_as_written
 
 ZSH: Final = """\
 #compdef simulations
-# Completion of Simulations for zsh. Nothing here evaluates what the server says: it is data.
+# Completion of Simulations for zsh. The answers of the server are data and never evaluated.
 _simulations() {
     local line
     local -a values shown
@@ -57,7 +57,7 @@ fi
 """
 
 BASH: Final = """\
-# Completion of Simulations for bash. Nothing here evaluates what the server says: each line is quoted already.
+# Completion of Simulations for bash. The answers of the server are quoted lines and never evaluated.
 _simulations() {
     local line
     COMPREPLY=()
@@ -70,7 +70,7 @@ complete -o default -F _simulations simulations
 """
 
 FISH: Final = """\
-# Completion of Simulations for fish. Nothing here evaluates what the server says: it is data.
+# Completion of Simulations for fish. The answers of the server are data and never evaluated.
 function __simulations_complete
     set -l words (commandline -opc)
     set -l current (commandline -ct)

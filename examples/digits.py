@@ -51,7 +51,7 @@ def train(learning_rate: float, epochs: int, seed: int) -> Iterator[dict[str, fl
 
 
 def main() -> int:
-    """Train as the options say, print as it goes."""
+    """Train with the given options and print each epoch."""
     options = _parser().parse_args()
     warnings.filterwarnings(
         "ignore"

@@ -84,7 +84,7 @@ def test_states_are_read_in_any_case_and_with_commas() -> None:
         parse_states(["done"])
 
 
-def test_an_id_is_told_from_a_name() -> None:
+def test_an_id_is_distinguished_from_a_name() -> None:
     assert is_node_id(base64.b64encode(b"Machine:3").decode(), "Machine")
     assert not is_node_id(base64.b64encode(b"Project:3").decode(), "Machine")
     assert not is_node_id("big", "Machine")

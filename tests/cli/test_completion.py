@@ -50,7 +50,7 @@ def test_ids_names_and_words_are_completed(
     assert complete(server.url, "mach") == (0, {"machines"})
 
 
-def test_a_server_that_is_away_completes_nothing_and_says_nothing(
+def test_an_unreachable_server_gives_no_candidates_and_no_message(
     complete: Callable[..., tuple[int, set[str]]],
 ) -> None:
     with socket.socket() as held:

@@ -94,7 +94,7 @@ def test_the_ends_of_chunks_are_ends_of_lines(server: Any, run: Run) -> None:
     assert run("logs", "x").stdout == "half\nother\n\nend\n"
 
 
-def test_a_log_with_nothing_in_it_says_so_and_prints_nothing(server: Any, run: Run) -> None:
+def test_an_empty_log_is_reported_on_stderr(server: Any, run: Run) -> None:
     server.answers["LogPage"] = pages([])
     result = run("logs", "x")
     assert (result.exit_code, result.stdout) == (0, "")
@@ -138,7 +138,7 @@ def test_a_server_that_ends_the_stream_too_early_is_asked_for_the_rest(server: A
     assert run("logs", "x", "--follow").stdout == "past\nrest\n"
 
 
-def test_ctrl_c_while_following_says_that_the_simulation_goes_on(server: Any, simulation: Make) -> None:
+def test_ctrl_c_while_following_reports_that_the_simulation_continues(server: Any, simulation: Make) -> None:
     server.answers["LogPage"] = pages([])
     server.answers["Simulation"] = lambda _: {"simulation": simulation()}
 

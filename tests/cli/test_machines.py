@@ -95,7 +95,7 @@ def test_notices_for_the_owner_are_printed(
     assert "offers" not in run("machines", *arguments, "--json").stdout
 
 
-def test_a_change_says_what_is_to_change_and_can_take_things_away(known: Any, run: Run, machine: Make) -> None:
+def test_an_update_sends_only_changes_and_can_remove_values(known: Any, run: Run, machine: Make) -> None:
     known.answers["UpdateMachine"] = lambda _: {"updateMachine": {"machine": machine(), "userErrors": []}}
     assert run("machines", "update", "big", "--gpu-model", "", "--no-labels").exit_code == 0
     assert known.variables("UpdateMachine") == [{"input": {"id": ID, "gpuModel": None, "labels": {}}}]

@@ -152,7 +152,7 @@ def test_an_order_comes_through_a_pipe(
         ("name: \x00", "this is not YAML"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_with_its_line_and_the_nearest_right_word(
+def test_a_mistake_is_reported_with_its_line_and_the_nearest_valid_key(
     server: Any, run: Run, order: Callable[[str], Path], text: str, said: str
 ) -> None:
     result = run("submit", "--file", str(order(text)), "--", "run")
@@ -168,7 +168,7 @@ def test_numbers_are_read_as_people_write_them(order: Callable[[str], Path]) -> 
     }
 
 
-def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(order: Callable[[str], Path]) -> None:
+def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(order: Callable[[str], Path]) -> None:
     with pytest.raises(UsageError) as caught:
         read_submission(str(order("nmae: a\nname: b\nname: c\nresources:\n  gpu: 1\npriority: x\n")))
     lines = str(caught.value).splitlines()

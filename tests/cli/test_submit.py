@@ -144,7 +144,7 @@ def test_an_unknown_machine_is_reported_with_similar_names(accepting: Any, run: 
     assert accepting.variables("Create") == []
 
 
-def test_a_server_that_is_not_there_is_a_sentence_that_says_how_to_start_one() -> None:
+def test_an_unreachable_server_is_an_error_with_advice_to_start_one() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # bound and never listening
         url = f"http://127.0.0.1:{held.getsockname()[1]}"
@@ -162,7 +162,7 @@ def test_a_server_that_is_not_there_is_a_sentence_that_says_how_to_start_one() -
             assert "Traceback" not in result.stderr
 
 
-def test_another_kind_of_server_is_told_from_ours(server: Any, run: Run) -> None:
+def test_a_foreign_server_is_detected(server: Any, run: Run) -> None:
     result = run("list", "--url", f"{server.url}/somewhere")
     assert result.exit_code == 6
     assert "is no Simulations server (HTTP 404)" in result.stderr
@@ -184,7 +184,7 @@ def test_another_kind_of_server_is_told_from_ours(server: Any, run: Run) -> None
     ],
     ids=["the server itself", "a proxy"],
 )
-def test_a_server_whose_database_is_away_is_told_from_another_kind(
+def test_a_server_without_its_database_is_distinguished_from_a_foreign_one(
     run: Run, content: bytes, kind: str, sentence: str
 ) -> None:
     class Away(BaseHTTPRequestHandler):
@@ -268,7 +268,7 @@ def test_last_of_nothing_is_a_sentence(server: Any, run: Run) -> None:
     assert "There is no simulation yet." in result.stderr
 
 
-def test_an_attended_simulation_is_submitted_with_its_grace_and_what_it_waits_for_is_said(
+def test_an_attended_simulation_is_submitted_with_its_grace_and_the_output_names_what_it_waits_for(
     server: Any, simulation: Make, run: Run
 ) -> None:
     server.answers["Create"] = lambda _: {

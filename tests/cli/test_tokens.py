@@ -282,7 +282,7 @@ def test_a_token_out_of_a_file_is_sent_as_a_bearer(listing: Any, run: Run, tmp_p
     ("content", "said"),
     [(None, "can't be read: No such file"), ("", "is empty"), ("ä", "can't be read"), ("a\nb", "line breaks")],
 )
-def test_a_file_without_a_token_is_said_and_nothing_is_asked(
+def test_a_file_without_a_token_is_reported_before_any_request(
     listing: Any, run: Run, tmp_path: Path, content: str | None, said: str
 ) -> None:
     path = tmp_path / "token"

@@ -81,7 +81,7 @@ def test_a_cut_connection_is_opened_again(queued: Any, run: Run, simulation: Mak
     assert queued.sockets == 3
 
 
-def test_ctrl_c_stops_waiting_and_says_that_the_simulation_goes_on(queued: Any, simulation: Make) -> None:
+def test_ctrl_c_stops_waiting_and_reports_that_the_simulation_goes_on(queued: Any, simulation: Make) -> None:
     queued.answers["Simulation"] = lambda _: {"simulation": simulation(state="RUNNING")}
     process = subprocess.Popen(
         [sys.executable, "-m", "cli", "submit", "--wait", "--url", queued.url, "--", "run"],

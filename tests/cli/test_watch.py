@@ -139,7 +139,7 @@ def test_a_stream_that_completes_before_the_final_state_is_resumed(watched: Any,
     assert result.stdout.splitlines()[-1] == "FINISHED (COMPLETED) after 12.3 s, loss 1 at step 1"
 
 
-def test_what_a_retry_supersedes_is_said_and_not_counted(watched: Any, run: Run, event: Make) -> None:
+def test_superseded_points_are_reported_and_not_counted(watched: Any, run: Run, event: Make) -> None:
     watched.streams["Convergence"] = plays(
         event("a", {"loss": {0: 9.0, 50: 8.0}}),
         event("b", {"loss": {10: 1.0}}, attempt=2, supersedes_from=10, state="FINISHED", reason="COMPLETED"),
@@ -149,7 +149,7 @@ def test_what_a_retry_supersedes_is_said_and_not_counted(watched: Any, run: Run,
     assert lines[-1].endswith("loss 1 at step 10")
 
 
-def test_values_that_are_not_finite_are_said_and_skipped_in_the_summary(watched: Any, run: Run, event: Make) -> None:
+def test_values_that_are_not_finite_are_printed_and_skipped_in_the_summary(watched: Any, run: Run, event: Make) -> None:
     watched.final = {"state": "FAILED", "reason": "EXIT_CODE"}
     watched.streams["Convergence"] = plays(
         event("a", {"loss": {0: 3.0, 1: None}}), event("b", state="FAILED", reason="EXIT_CODE")
@@ -262,7 +262,7 @@ def test_submit_and_watch_in_one(watched: Any, run: Run, event: Make, simulation
     assert watched.variables("Convergence")[0]["id"] == "new"
 
 
-def test_ctrl_c_stops_watching_and_says_that_the_simulation_goes_on(watched: Any, event: Make) -> None:
+def test_ctrl_c_stops_watching_and_reports_that_the_simulation_goes_on(watched: Any, event: Make) -> None:
     async def stream(_: object) -> AsyncIterator[Any]:
         yield event("a", {"loss": {0: 2.0}})
         await asyncio.Event().wait()
