@@ -1,7 +1,7 @@
-"""Every knob of the service, on one screen, with the units in the names.
+"""Settings of the service, from environment variables, with units in the names.
 
-Nothing else reads the environment. A value that can't be understood is refused at start with the name of the
-variable, what was expected and what was given (`SettingsError`); the object is frozen and passed along.
+No other module reads the environment. An invalid value is refused at start with the name of the variable, the
+expected and the given value (`SettingsError`). The object is frozen and passed as an argument.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import structlog
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-# A name, with *. for all below it; or an address.
+# A host name, *. and a name for all subdomains, or an address.
 HOST_PATTERN = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f]*:[0-9a-f:.]+", re.IGNORECASE)
-NAME_PATTERN = re.compile(r"([a-z0-9_-]+\.)*(?![0-9]+$)[a-z0-9_-]+", re.IGNORECASE)  # what ends in a number is no name
+NAME_PATTERN = re.compile(r"([a-z0-9_-]+\.)*(?![0-9]+$)[a-z0-9_-]+", re.IGNORECASE)  # ends in a number: no name
 ORIGIN_PATTERN = re.compile(r"(https?)://([a-z0-9._-]+|\[[0-9a-f:]+\])(?::([0-9]{1,5}))?/?")
 TOKEN_PATTERN = re.compile(r"sim_[A-Za-z0-9_-]{43,200}")
 MOST_PASSWORD_CHARACTERS = 1_000
@@ -31,7 +31,7 @@ DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 class SettingsError(Exception):
-    """The environment holds a value that can't be used; the message is a sentence for the operator."""
+    """The environment holds an invalid value; the message is a sentence for the operator."""
 
 
 def _plain(name: str) -> AliasChoices:
@@ -39,9 +39,9 @@ def _plain(name: str) -> AliasChoices:
 
 
 class Settings(BaseSettings):
-    """What the operator chose. `HOST`, `PORT` and `DATABASE_URL` bare, all else with the prefix `SIMULATIONS_`.
+    """Settings: `HOST`, `PORT` and `DATABASE_URL` without a prefix, all others with the prefix `SIMULATIONS_`.
 
-    A variable that is empty counts as not set: an empty HOST would be every address, an empty path this directory.
+    An empty variable counts as not set: an empty HOST would mean every address, an empty path this directory.
     """
 
     model_config = SettingsConfigDict(
@@ -49,30 +49,30 @@ class Settings(BaseSettings):
     )
 
     # Where
-    host: str = Field("127.0.0.1", validation_alias=_plain("HOST"))  # where it listens
-    port: int = Field(8000, ge=0, le=65535, validation_alias=_plain("PORT"))  # 0: any that is free
+    host: str = Field("127.0.0.1", validation_alias=_plain("HOST"))  # address to listen on
+    port: int = Field(8000, ge=0, le=65535, validation_alias=_plain("PORT"))  # 0: any free port
     database_url: str | None = Field(None, validation_alias=_plain("DATABASE_URL"))  # None: an embedded PostgreSQL
-    database_password_file: Path | None = None  # its one line is the password, which DATABASE_URL then has not
+    database_password_file: Path | None = None  # one line: the password, which DATABASE_URL must then omit
     data_dir: Path | None = None  # None: the XDG data directory, as root /var/lib/simulations
-    public_url: str | None = None  # where supervisors reach the API; None: http://127.0.0.1:PORT
+    public_url: str | None = None  # URL of the API for supervisors; None: http://127.0.0.1:PORT
 
-    # Who may reach it; README and SECURITY.md tell the whole of it
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()  # names it is called by; *.example.org
-    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()  # of other web pages that may use it (CORS)
+    # Access; see README and SECURITY.md
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()  # host names of the service; *.example.org
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()  # other origins whose pages may use the API (CORS)
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()  # whose X-Forwarded-* count: addresses, networks, names
-    admin_token_file: Path | None = None  # a token that is made ADMIN at the start; only its owner may read the file
-    submits_per_minute: int = Field(6_000, ge=1)  # of each token, by each process; that many may come at once
-    connections: int = Field(20_000, ge=10)  # of each process, WebSockets among them; one more is closed at once
+    admin_token_file: Path | None = None  # holds a token that gets the role ADMIN at start; readable by its owner only
+    submits_per_minute: int = Field(6_000, ge=1)  # per token and process; also the burst
+    connections: int = Field(20_000, ge=10)  # per process, including WebSockets; further ones are closed at once
 
-    drain_seconds: float = Field(0.0, ge=0, le=600)  # before it ends it serves on, not ready: proxies go elsewhere
+    drain_seconds: float = Field(0.0, ge=0, le=600)  # at shutdown: still serves, but is not ready
 
     # The database
     database_pool_size: int = Field(10, ge=1, le=500)  # connections of each process
-    notifications: bool = True  # LISTEN/NOTIFY; off: everything works by polling, only slower
+    notifications: bool = True  # LISTEN/NOTIFY; off: polling, slower
 
     # WebSockets
-    socket_ping_seconds: float = Field(20.0, gt=0, le=3600)  # who answers three pings in a row with nothing is closed
-    socket_stall_seconds: float = Field(30.0, gt=0, le=3600)  # who takes nothing of what is sent for so long is closed
+    socket_ping_seconds: float = Field(20.0, gt=0, le=3600)  # three unanswered pings in a row close the socket
+    socket_stall_seconds: float = Field(30.0, gt=0, le=3600)  # a client that reads nothing for this long is closed
     sockets_per_client: int = Field(5000, ge=1)  # per address; of IPv6 per /64
 
     # Scheduling
@@ -81,18 +81,18 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(2.0, gt=0, le=3600)  # how often an idle supervisor reports
     stop_grace_seconds: float = Field(10.0, ge=0, le=3600)  # between SIGTERM and SIGKILL
     retry_backoff_seconds: float = Field(5.0, ge=0, le=86_400)  # before the first retry; doubles, at most 100 times it
-    scheduler_metrics_port: int | None = Field(None, ge=1, le=65535)  # its own numbers for Prometheus; none: untold
-    scheduler_metrics_host: str = "127.0.0.1"  # where it tells them; without a login
+    scheduler_metrics_port: int | None = Field(None, ge=1, le=65535)  # Prometheus metrics; None: no endpoint
+    scheduler_metrics_host: str = "127.0.0.1"  # address of that endpoint, which has no login
 
     # This host as a machine
-    local_machine: bool = True  # off: only machines made by createMachine
+    local_machine: bool = True  # off: only machines created by createMachine
     machine_name: str | None = None  # None: the host's name
     machine_price_per_hour: Decimal = Field(Decimal(0), ge=0, max_digits=12, decimal_places=6)
     working_directory_roots: Annotated[tuple[Path, ...], NoDecode] = ()  # empty: anywhere
     currency: str = Field("USD", pattern=r"^[A-Z]{3}$")  # one per installation (ISO 4217)
 
     # Logs
-    log_level: Literal["debug", "info", "warning", "error"] = "info"  # this and what is worse
+    log_level: Literal["debug", "info", "warning", "error"] = "info"  # least severe level that is logged
 
     @field_validator("working_directory_roots", mode="before")
     @classmethod
@@ -143,10 +143,10 @@ class Settings(BaseSettings):
 
     @property
     def why_login(self) -> str | None:
-        """Say why a token is needed for everything; None where whoever sends none is the ADMIN.
+        """Return why every request needs a token; None if a request without a token has the role ADMIN.
 
-        That is only where nothing says that others than this host's own users come: a proxy in front, or another
-        name than localhost, brings them to the loopback address too.
+        None only if no setting indicates users of other hosts: a proxy in front, or another name than localhost,
+        brings their requests to the loopback address too.
         """
         public = urlsplit(self.public_url).hostname if self.public_url else None
         if not self.is_loopback:
@@ -161,11 +161,11 @@ class Settings(BaseSettings):
 
     @property
     def requires_login(self) -> bool:
-        """Whether everything but pages and probes needs a token."""
+        """Whether all requests except pages and probes need a token."""
         return self.why_login is not None
 
     def read_admin_token(self) -> str | None:
-        """The token in `admin_token_file`; None without one. Raises `SettingsError`, which never quotes it."""
+        """Return the token in `admin_token_file`, or None. Raises `SettingsError`, which never quotes the token."""
         path = self.admin_token_file
         if path is None:
             return None
@@ -189,9 +189,10 @@ class Settings(BaseSettings):
         return text
 
     def read_database_url(self) -> str | None:
-        """`database_url`, with the password in `database_password_file`. Raises `SettingsError`, which never quotes it.
+        """Return `database_url` with the password of `database_password_file`.
 
-        Secrets that containers are given are often readable by all of their users, so the file's mode is not judged.
+        Raises `SettingsError`, which never quotes the password. The file's mode is not checked: secrets mounted into
+        containers are often readable by all of their users.
         """
         path, url = self.database_password_file, self.database_url
         if path is None:
@@ -213,7 +214,7 @@ class Settings(BaseSettings):
 
     @property
     def api_url(self) -> str:
-        """The GraphQL address that supervisors on this host report to."""
+        """URL of the GraphQL API for supervisors on this host."""
         if self.public_url:
             return f"{self.public_url}/graphql"
         host = {"0.0.0.0": "127.0.0.1", "localhost": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
@@ -221,9 +222,9 @@ class Settings(BaseSettings):
 
 
 def configure_logs(settings: Settings) -> None:
-    """Structured logs on stderr: for people on a terminal, as JSON lines elsewhere; with what libraries warn of."""
+    """Configure structured logs on stderr: readable on a terminal, else JSON lines; libraries' warnings included."""
     renderer: structlog.typing.Processor = (
-        # Not the tracebacks that it draws otherwise: they show all variables, tokens and environments among them.
+        # Plain tracebacks: the default ones show all variables, tokens and environments among them.
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if sys.stderr.isatty()
         else structlog.processors.JSONRenderer()
@@ -253,9 +254,9 @@ def configure_logs(settings: Settings) -> None:
 
 
 def load(**overrides: object) -> Settings:
-    """Read the environment once.
+    """Read the settings from the environment, once.
 
-    Raises `SettingsError`: one line for each value that can't be used.
+    Raises `SettingsError`: one line for each invalid value.
     """
     try:
         settings = Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
@@ -274,7 +275,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _origin(value: str) -> str:
-    """An origin as browsers write it: small letters, no port where it is the scheme's own."""
+    """Normalise an origin as browsers write it: lower case, without the scheme's default port."""
     found = ORIGIN_PATTERN.fullmatch(value.lower())
     if found is None:
         raise ValueError(f"expected origins like https://pages.example.org, each by its whole name, not {value!r}")

@@ -1,7 +1,7 @@
-"""Run the benchmarks one after the other, and close with a table of all goals and whether each was reached.
+"""Run the benchmarks one after the other and print a table of the goals.
 
-Each runs in a process of its own; what one prints and writes is its own business (`python -m benchmarks.NAME --help`).
-Ends with 1 if one of them broke. A goal that was missed is no error: the machine may be busy.
+Each runs in its own process, with its own output (`python -m benchmarks.NAME --help`). Exits with 1 if one of them
+failed. A missed goal is no error: the machine may be busy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NAMES = ("latency", "dispatch", "fanout", "ingest", "curve", "memory", "overhead
 
 
 def main() -> int:
-    """Return 1 if a benchmark broke."""
+    """Return 1 if a benchmark failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(NAMES)}", default=[*NAMES])
     names = parser.parse_args().names
@@ -32,7 +32,7 @@ def main() -> int:
     goals = [goal for goal in GOALS if goal.benchmark in names]
     show(judge(goals, [row for name in names for row in published(name)]))
     for name in broken:
-        print(f"{name} broke: what it said is above.", file=sys.stderr)
+        print(f"{name} failed: see its output above.", file=sys.stderr)
     return 1 if broken else 0
 
 

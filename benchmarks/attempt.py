@@ -1,4 +1,4 @@
-"""Open attempts without a machine, and the supervisors that report on them: the load of fanout, ingest and memory."""
+"""Load generator of fanout, ingest and memory: open attempts without a machine, and their reporting supervisors."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Supervisor:
         await self.send(orjson.dumps(columns))
 
     async def send(self, columns: bytes) -> None:
-        """The same with columns that are encoded already, which costs the client nothing."""
+        """Send a batch of pre-encoded columns, at no cost for the client."""
         self.batch += 1
         answer = await self._wire.post("/graphql", self._begin, b',"batch":%d,"points":' % self.batch, columns, b"}}}")
         said = orjson.loads(answer).get("data")
@@ -101,14 +101,14 @@ class Supervisor:
 
 @asynccontextmanager
 async def open_attempt(url: str, port: int) -> AsyncIterator[Supervisor]:
-    """Put a simulation onto a machine that does not exist, and speak for it to the graph process at the port."""
+    """Assign a simulation to a machine that does not exist, and report as its supervisor to the graph process."""
     async with open_attempts(url, port, 1) as supervisors:
         yield supervisors[0]
 
 
 @asynccontextmanager
 async def open_attempts(url: str, port: int, count: int) -> AsyncIterator[list[Supervisor]]:
-    """The same for many, each with a connection of its own."""
+    """Open many attempts, each with its own connection."""
     engine = create_engine(url, pool_size=1, application="benchmark")
     try:
         async with session_factory(engine).begin() as session:

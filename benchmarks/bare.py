@@ -1,4 +1,4 @@
-"""The floor of fanout, memory and latency: Starlette and asyncpg with no GraphQL and no layer in between.
+"""Floor server of fanout, memory and latency: Starlette and asyncpg without GraphQL or other layers.
 
     /socket            keeps a WebSocket open; POST /text sets a text, POST /send sends it to each, one by one
     /follow/ID         a WebSocket that gets every batch of a simulation as JSON
@@ -67,7 +67,7 @@ async def follow(websocket: WebSocket) -> None:
     simulation_id = int(websocket.path_params["id"])
     followers[simulation_id].add(news)
     try:
-        with suppress(WebSocketDisconnect, asyncio.CancelledError):  # at the server's end nobody listens for the client
+        with suppress(WebSocketDisconnect, asyncio.CancelledError):  # at shutdown the disconnect is not awaited
             while True:
                 await websocket.send_text(await news.get())
     finally:

@@ -1,7 +1,7 @@
-"""How long a chart takes to redraw when points come, in headless Chromium: the page's own chart, its legend included.
+"""Redraw time of the dashboard's chart, legend included, when points arrive, in headless Chromium.
 
-The floor is uPlot alone with the same points, redrawn in turns with it. Needs Playwright and Chromium; where one of
-them is missing nothing is measured, and it says so.
+The floor is uPlot alone with the same points, redrawn alternately. Needs Playwright and Chromium; if one of them is
+missing, it prints a message and measures nothing.
 """
 
 from __future__ import annotations

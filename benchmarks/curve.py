@@ -1,4 +1,4 @@
-"""What reading a curve back takes: 1,000,000 points of one metric, thinned to 1,000, and all of them to a subscriber.
+"""Time to read a curve: 1,000,000 points of one metric, downsampled to 1,000, and all of them to a subscriber.
 
 The floor is reading the same rows with asyncpg, which makes Python's numbers of them and does nothing more. All are
 wall time, and all wait for the same server. Thinning is what `Simulation.convergence` runs; a subscriber gets its
@@ -68,7 +68,7 @@ async def seconds(read: Callable[[], Awaitable[int]], runs: int, expected: int) 
 
 
 async def everything(socket: ClientConnection, simulation_id: str) -> int:
-    """Subscribe from the beginning, and take events until it is told that this is the end; how many points came."""
+    """Subscribe from the beginning to the end of the stored events; return the number of points."""
     variables = {"id": simulation_id}
     message = {"id": str(uuid4()), "type": "subscribe", "payload": {"query": QUERY, "variables": variables}}
     await socket.send(orjson.dumps(message).decode())

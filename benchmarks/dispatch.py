@@ -1,10 +1,10 @@
-"""How many short simulations a second: 200 of `true`, all queued before the clock starts, until the last is FINISHED.
+"""Short simulations per second: 200 of `true`, all queued before the clock starts, until the last is FINISHED.
 
-Each asks for a hundredth of a cpu, so that all of them may run at once. While they are created their machine drains;
-the clock starts when it is resumed. One simulation has run before, so that what is started once per host is there.
+Each requests a hundredth of a CPU, so that all may run at once. The machine is draining while they are created; the
+clock starts when it is resumed. One simulation has run before, so that processes started once per host are running.
 
-The floor is what starting as many bare interpreters (`python -I -S -c pass`) takes in the same run, all at once as
-well, until the last was waited for: the least that a supervisor of its own would cost without a launcher.
+The floor: as many starts of a bare interpreter (`python -I -S -c pass`) in the same run, also all at once, until the
+last was waited for. This is the least that one supervisor per simulation would cost without a launcher.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gql.transport.httpx import HTTPXAsyncTransport
 from benchmarks.report import Row, publish
 from benchmarks.service import running_service
 
-LOOK_SECONDS = 0.1  # looking costs the service something, too
+LOOK_SECONDS = 0.1  # each poll costs the service CPU time
 CREATE = """
     mutation { createSimulation(input: { entrypoint: ["true"], resources: { cpus: 0.01 } }) { userErrors { message } } }
     """

@@ -1,15 +1,15 @@
-"""What a delivery costs the server: batches of points to many WebSocket subscribers of one simulation.
+"""CPU time of a delivery: batches of points to many WebSocket subscribers of one simulation.
 
 The floor sends the very same text to the same number of sockets from a bare Starlette application, with a loop over
 `send_text`. Both servers run the same uvicorn; what is compared is deliveries per second of the server's CPU time,
 because clients and server share the machine. The batches are taken in by another graph process, so that what storing
-them costs (see ingest) is not counted; hearing of them, reading each once and encoding it is. Rounds of both
+them costs (see ingest) is not counted; the notification, one read per batch and its encoding are. Rounds of both
 alternate, and the median of the rounds counts.
 
-Both send in the same rhythm. The process that stores a batch collects for a hundredth of a second what it tells the
-others, and so a graph process has slept before each batch; on a processor that has, the very same loop takes about
-twice as long as on one that goes on sending. So the floor is left alone as long before it sends. What it reaches in a
-tight loop, which nothing that waits for batches can, is shown beside it for the fewest subscribers.
+Both send at the same rate. The process that stores a batch collects notifications for a hundredth of a second, so a
+graph process sleeps before each batch; after a sleep the same loop takes about twice as long as in continuous sending.
+The floor therefore pauses equally long before it sends. Its rate in a tight loop, which no process that waits for
+batches can reach, is shown in addition for the fewest subscribers.
 
 The last rows are growth: what a delivery costs with the most subscribers, against what it costs with the fewest.
 """

@@ -1,7 +1,7 @@
-"""The floor of ingest: a process that does nothing but write columnar rows with asyncpg, one transaction per batch.
+"""Floor process of ingest: writes columnar rows with asyncpg, one transaction per batch.
 
-It is told on stdin what to write, a line of JSON at a time, and answers each line with what that took of its own CPU
-time. The points are numbers in memory before the clock starts; each writer has a connection of its own.
+Reads requests from stdin, one line of JSON each, and answers each line with its own CPU time. The points are numbers in
+memory before the clock starts; each writer has a connection of its own.
 """
 
 from __future__ import annotations

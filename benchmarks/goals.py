@@ -1,7 +1,7 @@
-"""What the benchmarks are to reach, and whether they did: the table that `python -m benchmarks` ends with.
+"""Goals of the benchmarks and their judgement: the final table of `python -m benchmarks`.
 
-A goal names the rows that it is about by a pattern of their case, and is judged by the worst of them. One whose rows
-are missing (a benchmark that was not run, or run with other sizes) was not measured, which is not the same as missed.
+A goal selects rows by a pattern of their case, and the worst row decides. A goal without rows (benchmark not run, or
+run with other sizes) is "not measured", which differs from "missed".
 """
 
 from __future__ import annotations

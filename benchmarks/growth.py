@@ -1,4 +1,4 @@
-"""Whether a stored batch gets dearer the more are stored: the same reports into a small log and into a big one.
+"""Growth of the cost of a batch with the number of stored batches: equal reports into a small and a big log.
 
 Two databases of one server, with a graph process each; one is filled by SQL. Rounds alternate, so that noise meets
 both. A cost is the CPU time of the graph process and of the database's processes that serve it.

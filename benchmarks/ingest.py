@@ -1,4 +1,4 @@
-"""What taking in a batch costs: supervisors report over HTTP to a real graph process, which stores what they say.
+"""CPU time of accepting a batch: supervisors report over HTTP to a real graph process, which stores the points.
 
 What is compared is CPU time, for clients, servers and database share the machine: that of the graph process, from the
 bytes of the request to those of the answer (HTTP, JSON, GraphQL, the checks, the fence, the summary, the rows), to
@@ -34,7 +34,7 @@ FEWEST = 32  # batches per round
 
 
 async def report_all(supervisors: list[Supervisor], batches: int, variants: list[bytes]) -> None:
-    """Let each report so many batches, one after the other."""
+    """Let each supervisor report `batches` batches, one after the other."""
 
     async def report(supervisor: Supervisor) -> None:
         for number in range(batches):
@@ -60,7 +60,7 @@ async def measure_case(
     variants = [orjson.dumps(points_of(metrics, points)) for _ in range(VARIANTS)]
     cpu, wall, least_cpu, least_wall = [], [], [], []
     async with open_attempts(url, port, count) as supervisors:
-        # A first round warms up both, and says how many batches make a round.
+        # The first round warms up both and determines the number of batches per round.
         trial, _ = await ours(graph, supervisors, max(1, FEWEST // count), variants)
         per_batch = trial / (max(1, FEWEST // count) * count)
         batches = max(1, round(max(FEWEST, ROUND_SECONDS / per_batch) / count))

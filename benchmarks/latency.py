@@ -1,4 +1,4 @@
-"""How long a user waits: from submit to RUNNING, and from a line printed to its point in a subscriber's hand.
+"""Latency for the user: from submit to RUNNING, and from a printed line to its point at a subscriber.
 
 The floor of both is what starting a bare Python process takes in the same run (a supervisor and a child are two).
 

@@ -1,4 +1,4 @@
-"""What subscribers cost in memory: a thousand that wait, and some that never read.
+"""Memory of subscribers: a thousand idle ones, and some that never read.
 
 Memory is what the graph process alone holds (USS: what would be free if it ended). The floor of a waiting subscriber
 is a socket of a bare Starlette application under the same uvicorn; both have had sockets before the first look, so

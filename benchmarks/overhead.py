@@ -1,8 +1,8 @@
-"""What limits, prices, masks and rights cost a small query: CPU time beside the same schema without them.
+"""Overhead of limits, costs, error masks and permissions for a small query: CPU time against a bare schema.
 
 The floor keeps parsed and validated documents too, and has the same types and the same executor: so only the
 judgement of an operation is compared, not whether its text was seen before. Both run in this process, in turns, so
-that whatever else the machine does meets both; the median of the turns counts. At most 1.3 is promised.
+that other load on the machine affects both; the median of the turns counts. At most 1.3 is promised.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What is asked, again and again, with the same text."""
+    """A GraphQL operation, repeated with the same text."""
 
     text: str
     variables: Mapping[str, object]
@@ -65,7 +65,7 @@ def unguarded_schema() -> strawberry.Schema:
 
 
 async def cpu_seconds(schema: strawberry.Schema, operation: Operation, sessions: Sessions, times: int) -> float:
-    """Of one execution, in the mean of so many."""
+    """Return the mean CPU seconds of an execution."""
     settings = Settings(database_url="postgresql://")
     live = Live.on(sessions, timedelta(seconds=settings.lease_seconds))
     gc.collect()

@@ -1,4 +1,4 @@
-"""The same work done by an MLflow tracking server: points taken in, and a curve read back.
+"""Comparison with an MLflow tracking server: logging points, and reading a curve.
 
 Both keep their points in a database of the same PostgreSQL server, both are asked over HTTP by one client that waits
 for each answer, and what is compared is points per second by the clock on the wall, in turns. MLflow runs as

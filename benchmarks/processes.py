@@ -1,4 +1,4 @@
-"""Server processes of a benchmark, and what they cost: CPU time to the microsecond, memory that is theirs alone.
+"""Server processes of a benchmark: start, CPU time to the microsecond, and unshared memory.
 
 Clients, servers and database share the machine, so wall time says little; CPU time is counted by the kernel for each
 process, and hardly minds what else runs.

@@ -1,7 +1,7 @@
-"""What a long queue costs the planner: the rounds of the leader over 1,000, 10,000 and 100,000 that can't be placed.
+"""Planner cost of a long queue: rounds of the leader over 1,000, 10,000 and 100,000 simulations without a machine.
 
 They stand first in the queue, in 50 classes of equal requirements, beside ten idle machines that are too small for any
-of them. Measured on the wall, planner and PostgreSQL together: a round that knows nothing yet and looks at everything;
+of them. Measured on the wall, planner and PostgreSQL together: a first round that reads everything;
 a tick in which nothing changed; and the rate at which short simulations behind them are placed and end, two at a time,
 each round by one plan. The floor is the same with 1,000 queued, of the rate the same with an empty queue.
 
@@ -97,7 +97,7 @@ async def join_machines(sessions: Sessions) -> None:
 
 
 async def fill(sessions: Sessions, count: int) -> None:
-    """Queue so many more that no machine fits; the tables are as autovacuum keeps them."""
+    """Queue `count` more simulations that fit on no machine, and ANALYZE as autovacuum would."""
     async with sessions.begin() as session:
         await session.execute(text(QUEUE), {"cpus": 1000, "classes": CLASSES, "count": count, "priority": 1})
     async with sessions.begin() as session:

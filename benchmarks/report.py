@@ -1,4 +1,4 @@
-"""Rows of a benchmark: a table for people, and benchmarks/results/NAME.json for programs."""
+"""Results of a benchmark: a printed table, and benchmarks/results/NAME.json."""
 
 from __future__ import annotations
 

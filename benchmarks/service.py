@@ -1,4 +1,4 @@
-"""A whole service of its own for a benchmark: `simulations up` on a temporary data directory and a free port."""
+"""A complete service for a benchmark: `simulations up` on a temporary data directory and a free port."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ START_SECONDS = 90
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody uses now."""
+    """Return a free port of the loopback address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,9 +1,9 @@
-"""Whether any request, flood of frames or body stalls a process: what a small query beside it waits.
+"""Latency of a small query beside requests, floods of frames and bodies that are made to stall a process.
 
-`{ viewer { name } }` is asked again and again, by one client in a process of its own, alone (the floor) and beside each
-attack, which a third process repeats as fast as it is answered. What counts is the p99 of the small query: below 100 ms
-on two cores that do nothing else is promised, and the ratio is to that. Printed beside it is the longest hold of the
-event loop that the process's own watchdog saw within a minute (`simulations_loop_hold_seconds`).
+One client in its own process repeats `{ viewer { name } }`, alone (the floor) and beside each attack, which a third
+process repeats as fast as it is answered. The p99 of the small query counts: the promise is below 100 ms on two
+otherwise idle cores, and the ratio is to that. The longest hold of the event loop within a minute, measured by the
+process's own watchdog (`simulations_loop_hold_seconds`), is printed beside it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ async def send_bodies(port: int, name: str, until: float) -> None:
 
 
 async def send_frames(port: int, name: str, until: float) -> None:
-    """Open sockets, say no connection_init, and send 3 MB of frames on each."""
+    """Open sockets, send no connection_init, and send 3 MB of frames on each."""
     flood = FRAMES[name] * (3_000_000 // len(FRAMES[name]))
     while time.monotonic() < until:
         with suppress(OSError, WebSocketException):
@@ -101,7 +101,7 @@ async def longest_hold(port: int) -> float:
 
 
 async def fill(port: int, rows: int) -> None:
-    """Queue so many simulations, which nobody plans."""
+    """Queue `rows` simulations without a planner."""
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
         body = orjson.dumps({"query": CREATE, "variables": {"input": {"entrypoint": ["true"]}}})
         for _ in range(rows):

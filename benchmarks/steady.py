@@ -1,10 +1,10 @@
 """A steady load: simulations that each report some batches a second, and a subscriber of each.
 
-How long a batch takes from when it is due to when its subscriber holds it, over the whole path: report, commit, hub,
+Latency of a batch from its due time to its receipt by the subscriber, over the whole path: report, commit, hub,
 WebSocket. A batch that has to wait for the answer to the one before counts from when it was due, not from when it was
 sent. The floor is the same path without GraphQL (bare.py), under the same load: the batch with the same durability in
 one transaction, then straight to the subscriber. Both take turns of some seconds, and the quantiles are those of all
-batches of all turns: whatever else the machine does then meets both, and one bad second does not decide.
+batches of all turns: other load on the machine affects both, and one bad second does not decide.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Path:
             await self.report(columns)
 
     async def receive(self, batches: int) -> None:
-        """Take so many batches."""
+        """Receive `batches` batches."""
         while batches:
             message = await self.socket.recv(decode=False)
             now = time.perf_counter()  # not the loop's own clock: uvloop's stands still within a turn of the loop
@@ -70,7 +70,7 @@ class Path:
 
 
 async def run(paths: list[Path], seconds: float) -> list[float]:
-    """The latencies of all batches that are due within so many seconds."""
+    """Return the latencies of all batches that are due within `seconds`."""
     period = 1 / PER_SECOND
     batches = max(1, round(seconds * PER_SECOND))
     begin = time.perf_counter() + 0.05

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 client that costs next to nothing: one connection, kept open, and answers with a Content-Length.
+"""Minimal HTTP/1.1 client with little CPU cost: one keep-alive connection, answers with a Content-Length.
 
 A load of thousands of requests would otherwise be a measurement of the client, which shares the machine with the
 server. What it sends is ordinary HTTP (RFC 9112).

@@ -1,4 +1,4 @@
-"""`simulations`, and `python -m cli`: Ctrl-C ends it in peace from its first import on."""
+"""Entry point of `simulations` and `python -m cli`: handles Ctrl-C from the first import on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def main() -> None:
 
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="replace")  # a terminal that knows no … gets a ?
+                stream.reconfigure(errors="replace")  # an encoding without … prints ?
         run()
     except KeyboardInterrupt:
         sys.exit(130)

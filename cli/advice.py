@@ -1,4 +1,4 @@
-"""Advice on a failure that users of Python meet first: a module that the service's interpreter does not have."""
+"""Advice on a frequent failure: a Python module that is missing in the service's interpreter."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from cli.server import Server
 from cli.terminal import clean, say
 
 MISSING = re.compile(r"^ModuleNotFoundError: No module named '([\w.]+)'", re.MULTILINE)
-MOST_CHUNKS = 2000  # of a log that are searched
+MOST_CHUNKS = 2000  # of a log, searched at most
 
 
 def say_advice(server: Server, simulation: Simulation | None) -> None:
-    """Say what may mend a failure, if its log shows one that is known. Where it can't be read nothing is said."""
+    """Print advice if the log shows a known failure; print nothing if the log can't be read."""
     if simulation is None or simulation.state != "FAILED" or simulation.reason != "EXIT_CODE":
         return
     with suppress(CommandError):
         program = requests.get(server, simulation.id).entrypoint[0]
-        if not re.fullmatch(r"python[\d.]*", program):  # a path is the user's own interpreter
+        if not re.fullmatch(r"python[\d.]*", program):  # a path names the user's own interpreter
             return
         missing = None
         for chunk in islice(requests.log(server, simulation.id), MOST_CHUNKS):

@@ -1,7 +1,7 @@
-"""What the API answers, as values. States and reasons stay text: they are only shown, and a newer
-server may have new ones.
+"""Models of the API's answers. States and reasons stay text: the command line only prints them, and a newer server
+may have new ones.
 
-A field that is missing or of another shape is pydantic's ValidationError; `cli.server` makes a sentence of it.
+A missing or malformed field raises pydantic's ValidationError, which `cli.server` turns into a sentence.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ FINAL_STATES = frozenset({"FINISHED", "FAILED", "CANCELLED"})
 
 
 class Answer(BaseModel):
-    """A GraphQL object: camelCase outside, frozen."""
+    """Base of GraphQL objects: camelCase aliases, frozen."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
 
     def as_json(self) -> object:
-        """Put it back into the API's words, for `--json`."""
+        """Return it with the API's field names, for `--json`."""
         return self.model_dump(mode="json", by_alias=True)
 
 
@@ -40,7 +40,7 @@ class StopWanted(Answer):
 
 
 class Simulation(Answer):
-    """What a line of a list needs."""
+    """A simulation, as listed."""
 
     id: str
     name: str
@@ -62,12 +62,12 @@ class Simulation(Answer):
 
     @property
     def changed_at(self) -> datetime:
-        """When it last moved, as far as its own dates tell."""
+        """Time of the last state change, as far as the timestamps show."""
         return self.finished_at or self.started_at or self.created_at
 
     @property
     def why(self) -> str:
-        """Why it is where it is: a sentence, a reason, or nothing."""
+        """Explanation of the state: a sentence, a reason, or empty."""
         if self.waiting is not None:
             return self.waiting.detail or self.waiting.reason
         if self.stop_wanted is not None and not self.is_final:
@@ -146,7 +146,7 @@ class Free(Answer):
 
 
 class Machine(Named):
-    """What a line of a list needs; prices stay the text that the API writes."""
+    """A machine, as listed; prices stay text as in the API."""
 
     engine: str
     host: str | None
@@ -163,20 +163,20 @@ class Machine(Named):
 
 
 class MachineMade(Answer):
-    """A machine that was made or changed, and what its owner should know of that."""
+    """A created or changed machine, with notices for its owner."""
 
     machine: Machine
     notices: tuple[str, ...] = ()
 
 
 class MachineDetails(Machine):
-    """A machine with what is on it now."""
+    """A machine with its current simulations."""
 
     simulations: tuple[Named, ...]
 
 
 class LogChunk(Answer):
-    """Lines of one stream, joined by line ends; the last one is without its own."""
+    """Lines of one stream, joined by newlines, without the last newline."""
 
     cursor: str
     attempt: int
@@ -190,7 +190,7 @@ class UserError(Answer):
     field: tuple[str, ...] | None
 
     def sentence(self) -> str:
-        """The message, behind the field it is about unless it begins with that already."""
+        """The message, prefixed with its field unless it begins with that field."""
         path = ".".join(self.field or ())
         return self.message if not path or self.message.startswith(path) else f"{path}: {self.message}"
 

@@ -1,8 +1,8 @@
-"""The commands and their options. Each parses, makes one call into its file, and returns an exit code.
+"""Commands and their options. Each command parses, makes one call into its module, and returns an exit code.
 
-Expected errors (`cli.errors`) become sentences on standard error here, for all commands; anything else is a defect and
-keeps its traceback. A command imports what it needs when it runs: `simulations list` should not wait for a database
-driver, and no command but `up`, `migrate`, `doctor` and `token` needs `db`.
+Expected errors (`cli.errors`) become sentences on standard error, for all commands; any other exception is a defect
+and keeps its traceback. A command imports its modules when it runs: `simulations list` does not load a database
+driver, and only `up`, `migrate`, `doctor` and `token` need `db`.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from cli.options import (
 EPILOG = """
 \b
 Exit codes:
-  0    done; of submit --wait, submit --watch, watch and demo: it FINISHED
-  1    it FAILED; of up and migrate: it could not start; of doctor: something is wrong
-  2    wrong usage: the sentence says what was expected
-  3    the service runs already on this data directory
-  4    the port is taken
-  5    it was CANCELLED
-  6    the server could not be reached, or refused
-  130  Ctrl-C; what runs on machines goes on
-  141  nobody reads the output any more, as in `| head`
+  0    success; submit --wait, submit --watch, watch, demo: the simulation is FINISHED
+  1    the simulation FAILED; up, migrate: failed to start; doctor: found a problem
+  2    wrong usage; the message names the expected value
+  3    the service already runs on this data directory
+  4    the port is in use
+  5    the simulation was CANCELLED
+  6    the server was unreachable or refused the request
+  130  interrupted by Ctrl-C; simulations on machines continue
+  141  standard output was closed, as by `| head`
 
 \b
-The server is the one at SIMULATIONS_URL or --url. Where it asks for a login, give a token with
+SIMULATIONS_URL or --url set the server. If it requires a login, pass a token with
 SIMULATIONS_TOKEN_FILE or --token-file. Every command that reads has --json.
 """
 
 app = typer.Typer(
     name="simulations",
-    help="Schedule AI simulations, and watch each one's convergence curve live.",
+    help="Schedule AI simulations and watch their convergence curves live.",
     epilog=EPILOG,
     cls=Commands,
     no_args_is_help=True,
@@ -85,10 +85,10 @@ def simulations(
 @app.command()
 def up(
     build: Annotated[
-        bool, typer.Option("--build", help="In a checkout: build the dashboard beside it, if need be.")
+        bool, typer.Option("--build", help="In a checkout: also build the dashboard if it is out of date.")
     ] = False,
 ) -> None:
-    """Run the whole service on this machine, until Ctrl-C. HOST, PORT and DATABASE_URL say where."""
+    """Run the whole service on this machine until Ctrl-C. HOST, PORT and DATABASE_URL configure it."""
     from cli.up import up
 
     raise typer.Exit(up(builds_pages=build))
@@ -96,10 +96,10 @@ def up(
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Find out what is wrong with this installation, and what to do. Changes nothing.
+    """Check this installation and print advice for each problem. Changes nothing.
 
-    It looks with the settings of the service (DATABASE_URL, HOST, PORT, SIMULATIONS_DATA_DIR, ...), on its host: at
-    the data directory, the disk, the port, the database and its tables, the clock, the processes and the machines.
+    Run it on the host of the service with the service's settings (DATABASE_URL, HOST, PORT, SIMULATIONS_DATA_DIR,
+    ...). It checks the data directory, disk, port, database and tables, clock, processes and machines.
     """
     from cli.doctor import doctor
 
@@ -108,33 +108,35 @@ def doctor(as_json: AsJson = False) -> None:
 
 @app.command()
 def migrate() -> None:
-    """Bring the database's tables up to this version."""
+    """Migrate the database to the schema of this version."""
     from cli.migrate import migrate
 
     raise typer.Exit(migrate())
 
 
-# The first word that is no option begins the command: its own options are not ours, with or without the dashes.
+# The first word that is no option begins the command; later options are the command's, with or without `--`.
 @app.command(context_settings={"allow_interspersed_args": False})
 def submit(
     command: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="-- COMMAND",
-            help="The program and its arguments; no shell. Everything after the dashes is its own.",
+            help="Program and arguments, run without a shell. Everything after -- belongs to the command.",
             show_default=False,
         ),
     ] = None,
     file: Annotated[
         str | None,
         typer.Option(
-            "--file", "-f", metavar="FILE", help="An order in YAML; `-` is standard input. Options win over it."
+            "--file", "-f", metavar="FILE", help="Submission file in YAML; `-`: standard input. Options override it."
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="Made from the command if left out.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the simulation.  [derived from the command]")
+    ] = None,
     project: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="A new name makes a new project.", autocompletion=completion.projects),
+        typer.Option(metavar="NAME", help="Project; created if the name is new.", autocompletion=completion.projects),
     ] = None,
     parameter: Annotated[
         list[str] | None,
@@ -142,64 +144,74 @@ def submit(
             "--parameter",
             "-p",
             metavar="KEY=VALUE",
-            help="JSON, or else text; reaches it in JSON as SIMULATION_PARAMETERS.",
+            help="Parameter; JSON, else text. Passed as JSON in SIMULATION_PARAMETERS.",
         ),
     ] = None,
     env: Annotated[
-        list[str] | None, typer.Option("--env", "-e", metavar="KEY=VALUE", help="An environment variable.")
+        list[str] | None, typer.Option("--env", "-e", metavar="KEY=VALUE", help="Environment variable.")
     ] = None,
-    tag: Annotated[list[str] | None, typer.Option("--tag", "-t", metavar="TAG", help="To find it by.")] = None,
-    cpus: Annotated[float | None, typer.Option(help="Processors it needs.  [server's default: 1]")] = None,
-    memory_gib: Annotated[float | None, typer.Option(help="Memory it needs, in GiB.")] = None,
-    gpus: Annotated[int | None, typer.Option(help="GPUs it needs.")] = None,
-    gpu_model: Annotated[str | None, typer.Option(metavar="MODEL", help="Part of the model's name: A100.")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", "-t", metavar="TAG", help="Tag for searching.")] = None,
+    cpus: Annotated[float | None, typer.Option(help="Required CPUs.  [server's default: 1]")] = None,
+    memory_gib: Annotated[float | None, typer.Option(help="Required memory in GiB.")] = None,
+    gpus: Annotated[int | None, typer.Option(help="Required GPUs.")] = None,
+    gpu_model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Required GPU model, or part of its name: A100.")
+    ] = None,
     label: Annotated[
-        list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="The machine must have it.")
+        list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="Required label of the machine.")
     ] = None,
     machine: Annotated[
         str | None,
         typer.Option(
-            metavar="MACHINE", help="Only on this machine: its name or id.", autocompletion=completion.machines
+            metavar="MACHINE", help="Run only on this machine: name or id.", autocompletion=completion.machines
         ),
     ] = None,
-    max_price_per_hour: Annotated[
-        str | None, typer.Option(metavar="PRICE", help="Only where it costs no more.")
+    max_price_per_hour: Annotated[str | None, typer.Option(metavar="PRICE", help="Maximum price per hour.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Priority; higher is placed first.")] = None,
+    max_runtime: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Maximum runtime: 90s, 15m, 2h, 1d.")
     ] = None,
-    priority: Annotated[int | None, typer.Option(help="Higher goes first.")] = None,
-    max_runtime: Annotated[str | None, typer.Option(metavar="DURATION", help="End it after 90s, 15m, 2h, 1d.")] = None,
     max_retries: Annotated[
-        int | None, typer.Option(help="How often it goes back to the queue, as when its machine is lost.")
+        int | None, typer.Option(help="Maximum number of retries, for example after a lost machine.")
     ] = None,
     retry_on: Annotated[
         list[str] | None,
         typer.Option(
             metavar="REASON",
-            help="After what: machine_lost, exit_code, launch_error.  [server's default: machine_lost]",
+            help="Retry after: machine_lost, exit_code, launch_error.  [server's default: machine_lost]",
         ),
     ] = None,
     metric_mode: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="METRIC=MODE", help="Which way is best: accuracy=max.  [server's default: by the metric's name]"
+            metavar="METRIC=MODE",
+            help="Mode of a metric, min or max: accuracy=max.  [server's default: by the metric's name]",
         ),
     ] = None,
     attended: Annotated[
-        bool, typer.Option("--attended", help="Start when somebody watches its curve; stop when nobody does.")
+        bool, typer.Option("--attended", help="Start when a client watches its curve; stop when no client does.")
     ] = False,
     attended_grace: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="For how long nobody may watch it.  [server's default: 60s]"),
+        typer.Option(metavar="DURATION", help="How long an attended run may go unwatched.  [server's default: 60s]"),
     ] = None,
     client_key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Submitting the same key twice makes one simulation.")
+        str | None,
+        typer.Option(
+            metavar="KEY", help="Idempotency key: a second submission with this key returns the first simulation."
+        ),
     ] = None,
     working_directory: Annotated[
         str | None,
-        typer.Option("--working-directory", "-C", metavar="PATH", help="On the machine; `.` is this directory."),
+        typer.Option(
+            "--working-directory", "-C", metavar="PATH", help="Working directory on the machine; `.`: this directory."
+        ),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end; the exit code says how it ended.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for the end; the exit code is that of the final state.")
+    ] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", "--follow", "-w", help="The same, and draw its curve meanwhile.")
+        bool, typer.Option("--watch", "--follow", "-w", help="Like --wait, and draw the curve live.")
     ] = False,
     metric: Metrics = None,
     log: LogScale = False,
@@ -208,14 +220,14 @@ def submit(
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Queue a simulation, and print its id.
+    """Submit a simulation and print its id.
 
     \b
     simulations submit --gpus 1 --memory-gib 16 -- python train.py --epochs 20
     simulations submit --file order.yaml --wait
 
     \b
-    An order in YAML has these words, all of them optional but one entrypoint, here or in the file:
+    Keys of a submission file (only entrypoint is required, in the file or as the command):
       name, project, entrypoint: [python, train.py], working_directory, tags: [...], priority,
       parameters: {...}, environment: {...}, metrics: {accuracy: MAX}, attended, attended_grace: 60s, client_key,
       resources: {cpus, memory_gib, gpus, gpu_model, labels: {...}, machine, max_price_per_hour},
@@ -245,9 +257,9 @@ def submit(
 
 @app.command()
 def demo(
-    steps: Annotated[int, typer.Option(min=1, help="How many points of each metric.")] = 200,
-    interval: Annotated[float, typer.Option(min=0.0, help="Seconds between them.")] = 0.1,
-    diverge: Annotated[bool, typer.Option("--diverge", help="Let it go wrong half way.")] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Points of each metric.")] = 200,
+    interval: Annotated[float, typer.Option(min=0.0, help="Seconds between points.")] = 0.1,
+    diverge: Annotated[bool, typer.Option("--diverge", help="Let the loss diverge half way.")] = False,
     metric: Metrics = None,
     log: LogScale = False,
     as_json: AsJson = False,
@@ -255,7 +267,7 @@ def demo(
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Run the built-in simulation, and draw its curve live: it needs no code of yours."""
+    """Run the built-in demo simulation and draw its curve."""
     from cli import submit
     from cli import watch as watching
     from cli.server import parse_server
@@ -279,12 +291,12 @@ def list_(
             "--state",
             "-s",
             metavar="STATE",
-            help="Only these: queued, starting, running, finished, failed, cancelled.",
+            help="Filter by state: queued, starting, running, finished, failed, cancelled.",
             autocompletion=completion.states,
         ),
     ] = None,
     project: ProjectName = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the newest first.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of simulations.")] = 20,
     everything: Annotated[bool, typer.Option("--all", "-a", help="No limit.")] = False,
     as_json: AsJson = False,
     url: Url = None,
@@ -298,7 +310,7 @@ def list_(
     from cli.server import parse_server
 
     wanted = None if everything else limit
-    # One more than is shown tells whether there are more.
+    # Ask for one more than is shown, to detect older ones.
     found = newest_first(
         parse_server(url, token, token_file),
         states=parse_states(state or ()),
@@ -324,7 +336,7 @@ def show(
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Show everything about a simulation."""
+    """Show the details of a simulation."""
     from cli import browse
     from cli.advice import say_advice
     from cli.requests import get, resolve_id
@@ -349,7 +361,7 @@ def watch(
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Draw a simulation's curve live, until it ends. Ctrl-C stops watching; the simulation goes on, unless attended."""
+    """Draw a simulation's curve live until its end. Ctrl-C stops watching, not the simulation (unless attended)."""
     from cli import watch
     from cli.requests import resolve_id
     from cli.server import parse_server
@@ -362,19 +374,17 @@ def watch(
 @app.command()
 def logs(
     simulation: SimulationId,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until it ends.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Follow new output until the simulation ends.")
+    ] = False,
     tail: Annotated[
-        int | None, typer.Option("--tail", "-n", metavar="LINES", min=1, help="Only the last lines of what there is.")
+        int | None, typer.Option("--tail", "-n", metavar="LINES", min=1, help="Print only the last lines.")
     ] = None,
     stream: Annotated[
         list[str] | None,
-        typer.Option(
-            "--stream", metavar="STREAM", help="Only this: stdout, stderr or supervisor; repeat it for several."
-        ),
+        typer.Option("--stream", metavar="STREAM", help="Only this stream: stdout, stderr or supervisor; repeatable."),
     ] = None,
-    after: Annotated[
-        str | None, typer.Option(metavar="CURSOR", help="Go on behind this place: a `cursor` of --json.")
-    ] = None,
+    after: Annotated[str | None, typer.Option(metavar="CURSOR", help="Start after this `cursor` of --json.")] = None,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
@@ -382,10 +392,10 @@ def logs(
 ) -> None:
     """Print a simulation's log.
 
-    That is what it wrote that was no point, and what its supervisor said of it. Points are for `watch`.
+    The log holds the output that is not a metric point, and messages of the supervisor. `watch` shows the points.
 
-    With --follow it goes on through lost connections, without a hole, and ends with the simulation. Control characters
-    are left out; --json has everything, one chunk on a line.
+    --follow reconnects after lost connections without gaps, and ends with the simulation. Control characters are
+    removed; --json prints everything, one chunk per line.
     """
     from cli import logs
     from cli.arguments import STREAMS, parse_words
@@ -407,7 +417,7 @@ def cancel(
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Cancel simulations; one that runs is stopped first."""
+    """Cancel simulations; a running one is stopped first."""
     from cli.change import cancel_all
     from cli.server import parse_server
 
@@ -422,7 +432,7 @@ def retry(
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Queue a new simulation like an ended one."""
+    """Submit a copy of an ended simulation."""
     from cli.requests import resolve_id, retry
     from cli.server import parse_server
     from cli.submit import tell
@@ -438,7 +448,7 @@ def projects(
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
-    """List projects by name. A new one is made by submitting to it."""
+    """List projects by name. Submitting to a new name creates a project."""
     from cli import browse
     from cli.requests import projects
     from cli.server import parse_server

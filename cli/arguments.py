@@ -1,4 +1,4 @@
-"""What people type, turned into values: durations, key=value pairs, ids. Fails with `UsageError`: expected and got."""
+"""Parsing of command-line values: durations, key=value pairs, ids. Raises `UsageError`: expected and got."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ LONGEST = timedelta(days=100_000)
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read "90", "90s", "15m", "1.5h", "1h30m", "2d"; a bare number counts seconds."""
+    """Parse "90", "90s", "15m", "1.5h", "1h30m", "2d"; a bare number counts seconds."""
     expected = f"expected a duration like 90s, 15m, 1h30m or 2d, got {text!r}"
     rest = text.strip().lower()
     seconds = 0.0
     parts = 0
     while rest:
         match = PART.match(rest)
-        # "1h30" could mean minutes or seconds: only a number on its own may go without a unit.
+        # "1h30" could mean minutes or seconds: only a single number may omit the unit.
         if match is None or (match[2] is None and (parts or match.end() != len(rest))):
             raise UsageError(f"{expected}{_right_unit(text)}")
         seconds += float(match[1]) * UNITS[match[2] or "s"]
@@ -45,11 +45,11 @@ def parse_duration(text: str) -> timedelta:
 
 
 def _right_unit(text: str) -> str:
-    """Say how a unit is written that stands there in another way; nothing if it can't be known."""
+    """Suggest the spelling of a misspelt unit; empty if unknown."""
     for word in re.findall(r"[a-z]+", text.lower()):
         if word in UNITS:
             continue
-        short = word.removesuffix("s") if len(word) > 2 else word  # "ms" is no minute
+        short = word.removesuffix("s") if len(word) > 2 else word  # "ms" is not minutes
         begun = (unit for unit, name in NAMED.items() if name.startswith(short))
         meant = difflib.get_close_matches(word, NAMED.values(), n=1, cutoff=0.75)
         alike = next((unit for unit, name in NAMED.items() if name in meant), None)
@@ -60,12 +60,12 @@ def _right_unit(text: str) -> str:
 
 
 def parse_parameters(pairs: Sequence[str], option: str = "--parameter") -> dict[str, object]:
-    """Read key=value pairs whose values are JSON where they parse as JSON, else text."""
+    """Parse key=value pairs; a value is JSON if it parses as JSON, else text."""
     return {key: _json_or_text(value) for key, value in parse_pairs(pairs, option).items()}
 
 
 def parse_pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
-    """Read key=value pairs; a key may stand once."""
+    """Parse key=value pairs; keys are unique."""
     found: dict[str, str] = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
@@ -79,17 +79,17 @@ def parse_pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
 
 
 def absolute_directory(path: str | None) -> str | None:
-    """Resolve a working directory against the one we are in, for `--working-directory .`; `~` too."""
+    """Resolve a working directory against the current directory, and `~`."""
     return str(Path(path).expanduser().absolute().resolve()) if path is not None else None
 
 
 def relative_files(command: Sequence[str]) -> list[str]:
-    """Find the arguments that name a file here by a relative path: the simulation starts elsewhere."""
+    """Find arguments that are relative paths of existing files: the simulation starts in another directory."""
     return [word for word in command if _is_relative_file(word)]
 
 
 def is_node_id(text: str, typename: str) -> bool:
-    """Whether this is the API's id of a `typename` (Relay: base64 of "Machine:3"), and no name."""
+    """Whether `text` is the API's id of a `typename` (Relay: base64 of "Machine:3"), not a name."""
     try:
         kind, _, number = base64.b64decode(text, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError, ValueError):
@@ -99,7 +99,7 @@ def is_node_id(text: str, typename: str) -> bool:
 
 def _json_or_text(text: str) -> object:
     try:
-        # Infinity and NaN parse in Python but are no JSON: they stay text.
+        # Python parses Infinity and NaN, which are not JSON: they stay text.
         return json.loads(text, parse_constant=lambda constant: constant)
     except (ValueError, RecursionError):
         return text
@@ -110,12 +110,12 @@ def _is_relative_file(word: str) -> bool:
         return False
     try:
         return Path(word).is_file()
-    except OSError:  # longer than any name can be
+    except OSError:  # name too long
         return False
 
 
 def parse_words(option: str, given: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Read names out of a short list, in any case, several in one with commas."""
+    """Parse names from a fixed list, in any case, comma-separated or repeated."""
     words = [word.strip().upper() for text in given for word in text.split(",")]
     for word in words:
         if word not in known:
@@ -126,5 +126,5 @@ def parse_words(option: str, given: Sequence[str], known: Sequence[str]) -> list
 
 
 def parse_states(given: Sequence[str], known: Sequence[str] = STATES) -> list[str]:
-    """Read the names of states."""
+    """Parse names of states."""
     return parse_words("--state", given, known)

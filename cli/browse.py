@@ -1,4 +1,4 @@
-"""`simulations list`, `show` and `projects`: what there is, as tables for people or JSON for programs."""
+"""`simulations list`, `show` and `projects`: output as tables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIMULATION_COLUMNS = (
 
 
 def print_list(simulations: Sequence[Simulation], *, more: bool) -> None:
-    """Print a table, newest first; `more` says that there are older ones that are not in it."""
+    """Print a table, newest first. more: older simulations exist that are not in it."""
     now = datetime.now(UTC)
     console = stdout()
     rows = [
@@ -48,7 +48,7 @@ def print_list(simulations: Sequence[Simulation], *, more: bool) -> None:
 
 
 def print_projects(projects: Sequence[Project]) -> None:
-    """Print a table, by name."""
+    """Print a table, sorted by name."""
     now = datetime.now(UTC)
     columns = (Column("NAME", folds=True), Column("ID"), Column("MADE", from_width=50))
     print_table(
@@ -57,7 +57,7 @@ def print_projects(projects: Sequence[Project]) -> None:
 
 
 def print_details(simulation: Details) -> None:
-    """Print everything about one simulation."""
+    """Print the details of one simulation."""
     now = datetime.now(UTC)
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
@@ -95,7 +95,7 @@ def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
     yield "command", clean(shlex.join(simulation.entrypoint), limit=2000)
     yield "directory", clean(simulation.working_directory or "")
     yield "parameters", _json(simulation.parameters)
-    # Values may be secrets, and a terminal is looked at by others: --json shows them.
+    # Values may be secrets, and a terminal may be seen by others: only --json shows them.
     yield "environment", ", ".join(clean(name) for name in simulation.environment)
     yield "tags", ", ".join(clean(tag) for tag in simulation.tags)
     gpus = (

@@ -1,4 +1,4 @@
-"""What changes several things at once: each on its own, so that one that can't be changed keeps no other from it."""
+"""Commands that change several objects, each in its own request: a refused one does not affect the others."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from cli.terminal import clean, print_line, say
 
 
 def cancel_all(server: Server, given: Sequence[str]) -> ExitCode:
-    """Cancel each simulation, and say of each what happened; NOT_DONE if any was refused."""
+    """Cancel each simulation and print its result; NOT_DONE if any was refused."""
 
     def change(simulation_id: str) -> str:
         simulation: Simulation = cancel(server, simulation_id)
         told = f"{clean(simulation.id)}  {clean(simulation.name)}: {clean(simulation.state)}"
         return told if simulation.is_final else f"{told}, its end is on the way"
 
-    # `last` is looked up before anything is changed.
+    # `last` is resolved before any change.
     return _each([(each, resolve_id(server, each)) for each in given], change)
 
 
 def drain_all(server: Server, given: Sequence[str]) -> ExitCode:
-    """Give these machines nothing new."""
+    """Drain these machines: no new attempts."""
     return _each(_machines(server, given), lambda found: _stands(drain_machine(server, found)))
 
 
 def resume_all(server: Server, given: Sequence[str]) -> ExitCode:
-    """Give these machines work again."""
+    """Resume these machines after a drain."""
     return _each(_machines(server, given), lambda found: _stands(resume_machine(server, found)))
 
 
@@ -44,7 +44,7 @@ def delete_all(server: Server, given: Sequence[str]) -> ExitCode:
 
 
 def _machines(server: Server, given: Sequence[str]) -> list[tuple[str, str]]:
-    # All names are looked up before anything is changed.
+    # All names are resolved before any change.
     return [(each, machine_id(server, each)) for each in given]
 
 
@@ -53,7 +53,7 @@ def _stands(machine: Machine) -> str:
 
 
 def _each(found: Sequence[tuple[str, str]], change: Callable[[str], str]) -> ExitCode:
-    """Change each, given by its name and id. Raises `ServerUnreachable` and `Interrupted`: what comes after is left."""
+    """Change each, given as (name, id). `ServerUnreachable` and `Interrupted` propagate and skip the rest."""
     worst = ExitCode.OK
     for name, each in found:
         try:

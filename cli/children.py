@@ -1,11 +1,11 @@
-"""Programs that are started, watched, started again when they die, and ended together.
+"""Child processes of `up`: started, restarted when they die, and stopped together.
 
-Each runs in its own session, so that Ctrl-C in the terminal reaches only us, and asks the kernel for a SIGTERM when we
-die, so that kill -9 of us ends it. Who runs is written to a roster in the data directory: the next run ends whoever is
-still there, whatever happened. What they write goes straight to the terminal.
+Each runs in its own session, so that Ctrl-C in the terminal reaches only `up`, and gets a SIGTERM from the kernel when
+`up` dies (PR_SET_PDEATHSIG), also by kill -9. The roster in the data directory lists the running children: the next
+run ends any that are left. Their output goes straight to the terminal.
 
-A program that dies is started again, for ever, after a pause that doubles up to half a minute: what killed it (a lack
-of memory, a database that was away) may pass, and simulations go on without it.
+A child that dies is restarted without limit, after a pause that doubles up to half a minute: the cause (out of memory,
+a database that is down) may be temporary, and simulations continue without it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import psutil
 from cli import memory
 from cli.errors import StartFailed
 
-STEADY_SECONDS = 5.0  # a program that lives this long has started
+STEADY_SECONDS = 5.0  # a program that runs this long counts as started
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 LEFTOVER_SECONDS = 5.0
@@ -38,26 +38,26 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What to run, and what to call it."""
+    """A command line and its display name."""
 
     name: str
     command: tuple[str, ...]
 
 
 class Pauses:
-    """The pauses before a program is started again: they double while it dies within seconds of its start."""
+    """Backoff before a restart: doubles while the program dies within seconds of its start."""
 
     def __init__(self) -> None:
-        self._deaths = 0  # in a row, each within seconds
+        self._deaths = 0  # consecutive, each within seconds of a start
 
     def after(self, lifetime_seconds: float) -> float:
-        """How many seconds to wait after such a life."""
+        """Return the seconds to wait after a run of this length."""
         self._deaths = 1 if lifetime_seconds >= STEADY_SECONDS else self._deaths + 1
         return float(min(FIRST_PAUSE_SECONDS * 2 ** min(self._deaths - 1, 10), LONGEST_PAUSE_SECONDS))
 
 
 class Child:
-    """One program, kept running."""
+    """One child process, kept running."""
 
     def __init__(self, program: Program, environment: Mapping[str, str], roster: Roster) -> None:
         self.program = program
@@ -66,7 +66,7 @@ class Child:
         self.process: asyncio.subprocess.Process | None = None
 
     async def keep_running(self, say: Callable[[str], None]) -> None:
-        """Start it, and start it again, until cancelled; it stays running then. Raises `StartFailed`."""
+        """Start and restart the program until cancelled; it then keeps running. Raises `StartFailed`."""
         pauses = Pauses()
         while True:
             began, kills = time.monotonic(), memory.count_kills()
@@ -79,7 +79,7 @@ class Child:
             await asyncio.sleep(pause)
 
     async def run_once(self) -> int:
-        """Start it and wait for its end; its return code. Raises `StartFailed` if it can't be started."""
+        """Start the program, wait for its end and return its exit code. Raises `StartFailed` if it can't start."""
         try:
             self.process = await asyncio.create_subprocess_exec(
                 *self.program.command,
@@ -98,14 +98,14 @@ class Child:
         return self.process is not None and self.process.returncode is None
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal, if it still runs."""
+        """Send a signal if the program still runs."""
         if self.process is not None and self.process.returncode is None:
             with suppress(ProcessLookupError):
                 self.process.send_signal(number)
 
 
 async def end_all(children: Sequence[Child], grace_seconds: float, hurry: asyncio.Event) -> list[str]:
-    """End them: SIGTERM, then SIGKILL when the grace is over or somebody is in a hurry. Says who needed it."""
+    """Stop all: SIGTERM, then SIGKILL after the grace or once `hurry` is set. Return the names that were killed."""
     running = [child for child in children if child.is_running]
     waits = [asyncio.ensure_future(child.process.wait()) for child in running if child.process is not None]
     if not waits:
@@ -124,26 +124,26 @@ async def end_all(children: Sequence[Child], grace_seconds: float, hurry: asynci
 
 
 class Roster:
-    """Who runs, on disk: process ids with their start times, since the kernel gives ids out again."""
+    """Running children on disk: process ids with start times, because the kernel reuses ids."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._entries: list[dict[str, float]] = []
 
     def add(self, pid: int) -> None:
-        """Write down a child that was just started."""
+        """Record a child that was just started."""
         self._entries = [entry for entry in self._entries if _find(entry) is not None]
         with suppress(psutil.NoSuchProcess):
             self._entries.append({"pid": pid, "started_at": psutil.Process(pid).create_time()})
         self._write()
 
     def clear(self) -> None:
-        """Forget them: they have ended."""
+        """Remove all entries: the children have ended."""
         self._entries = []
         self._path.unlink(missing_ok=True)
 
     def end_leftovers(self) -> int:
-        """End those of an earlier run that was killed; how many there were. They are on their way out already."""
+        """Kill the children that a killed run left; return how many. They already got the kernel's SIGTERM."""
         try:
             told = json.loads(self._path.read_text())
             entries = [{"pid": int(each["pid"]), "started_at": float(each["started_at"])} for each in told]
@@ -162,14 +162,14 @@ class Roster:
 
     def _write(self) -> None:
         draft = self._path.with_name(f"{self._path.name}.new")
-        # A full disk must not keep the service from running: the kernel's signal comes first, the roster second.
+        # A full disk must not stop the service: the roster is only the second safeguard after the kernel's signal.
         with suppress(OSError):
             draft.write_text(json.dumps(self._entries))
             draft.replace(self._path)
 
 
 def say_ending(code: int) -> str:
-    """Say how a process ended, from its return code."""
+    """Describe how a process ended, from its return code."""
     if code >= 0:
         return f"exit code {code}"
     try:
@@ -179,7 +179,7 @@ def say_ending(code: int) -> str:
 
 
 def say_who_killed(pid: int, kills: int | None) -> str:
-    """Say what a SIGKILL probably was. kills: how many were killed for want of memory when the process started."""
+    """Explain a SIGKILL. kills: number of out-of-memory kills when the process started."""
     if memory.was_killed(pid):
         return "by the kernel: out of memory"
     now = memory.count_kills()
@@ -189,7 +189,7 @@ def say_who_killed(pid: int, kills: int | None) -> str:
 
 
 def python_module(name: str) -> Program:
-    """Make the program `python -m NAME`, of this very installation and not of a folder of that name where we are."""
+    """Make the program `python -m NAME` of this installation, not of a directory NAME in the current one."""
     return Program(name, (sys.executable, "-P", "-m", name))
 
 
@@ -204,9 +204,9 @@ def _find(entry: Mapping[str, float]) -> psutil.Process | None:
 
 def _die_with(parent_pid: int) -> Callable[[], None]:
     def ask() -> None:
-        # Runs between fork and exec: nothing but system calls. The kernel watches the thread that forked, our main one.
+        # Runs between fork and exec: system calls only. The signal follows the forking thread, here the main thread.
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent_pid:  # we died before it could ask
+        if os.getppid() != parent_pid:  # the parent died before prctl
             os._exit(1)
 
     return ask

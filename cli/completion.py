@@ -1,8 +1,8 @@
-"""Candidates for a shell's completion that only the server knows: ids and names.
+"""Shell completion of ids and names from the server.
 
-A shell waits for them at each Tab: a server that takes longer than a second, or refuses, completes nothing. What is
-offered was named by others: `cli.shells` keeps it data on its way through the shell, and here nothing is offered that
-the command would take for an option of its own (a machine called `--url=http://elsewhere` would get the token).
+A shell waits for the candidates at each Tab: a server that takes longer than a second, or refuses, gives none. Names
+are other users' input: `cli.shells` quotes them for the shell, and this module drops candidates that the command would
+parse as an option (a machine called `--url=http://elsewhere` would get the token).
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from cli.server import Server
 
 PATIENCE_SECONDS = 1.0
-MOST = 50  # more are no choice
+MOST = 50  # more are of no use
 
 ACTIVE = ("QUEUED", "STARTING", "RUNNING")
 
 
 def simulations(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """The newest simulations, by id, with their names."""
+    """Complete ids of the newest simulations, with their names."""
     return _simulations(context, incomplete, ())
 
 
 def active_simulations(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """The same, of those that have not ended."""
+    """Complete ids of simulations that have not ended."""
     return _simulations(context, incomplete, ACTIVE)
 
 
 def projects(context: typer.Context, incomplete: str) -> list[str]:
-    """The names of projects."""
+    """Complete names of projects."""
     from cli import requests
 
     with suppress(CommandError):
@@ -47,7 +47,7 @@ def projects(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def machines(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """The names of machines, with their states; the id of one whose name can't be typed."""
+    """Complete names of machines, with their states; the id if a name can't be typed."""
     from cli import requests
 
     with suppress(CommandError):
@@ -58,7 +58,7 @@ def machines(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
 
 
 def states(incomplete: str) -> list[str]:
-    """The states of simulations."""
+    """Complete states of simulations."""
     from cli.arguments import STATES
 
     return [state for state in map(str.lower, STATES) if state.startswith(incomplete)]
@@ -87,5 +87,5 @@ def _fits(word: str, incomplete: str) -> bool:
 
 
 def _can_be_typed(word: str) -> bool:
-    """Whether a word reaches a command as it is: no option, all of it seen, no ~ (which fish leaves unquoted)."""
+    """Whether a word reaches the command unchanged: no option, all visible, no ~ (which fish leaves unquoted)."""
     return bool(word) and not word.startswith(("-", "~")) and shows_as_written(word)

@@ -1,6 +1,6 @@
-"""The points of one simulation as they arrive: a metric's columns, without what a later attempt made void.
+"""Received points of one simulation: columns per metric, without points that a later attempt superseded.
 
-Kept as packed arrays, 16 bytes a point, so that a night's run fits. Draws nothing.
+Stored as packed arrays, 16 bytes a point, so that a run of a whole night fits into memory. Not responsible for drawing.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from math import isfinite
 
 from cli.answers import ConvergenceEvent, Series
 
-MOST_SUMMARISED = 4  # metrics in the last line
+MOST_SUMMARISED = 4  # metrics in the summary line
 
 
 @dataclass(slots=True)
 class Metric:
-    """One curve. `steps` rise; a value that was not finite is NaN: a gap."""
+    """One curve. `steps` increase; a value that was not finite is NaN: a gap."""
 
     name: str
     steps: array[int] = field(default_factory=lambda: array("q"))
     values: array[float] = field(default_factory=lambda: array("d"))
 
     def add(self, series: Series) -> None:
-        """Append new points, after dropping those that they supersede."""
+        """Append new points, after dropping the superseded ones."""
         if series.supersedes_from is not None:
             kept = bisect_left(self.steps, series.supersedes_from)
             del self.steps[kept:]
@@ -35,14 +35,14 @@ class Metric:
         self.values.extend(math.nan if value is None else value for value in series.values)
 
     def last_finite(self) -> tuple[int, float] | None:
-        """Find the newest point that has a value."""
+        """Find the newest point with a finite value."""
         backwards = zip(reversed(self.steps), reversed(self.values), strict=True)
         return next(((step, value) for step, value in backwards if isfinite(value)), None)
 
     def buckets(self, count: int) -> tuple[list[int], list[float]]:
-        """Thin the curve to at most about twice `count` points that keep its peaks, valleys and gaps.
+        """Downsample to at most about 2 x `count` points, keeping peaks, valleys and gaps.
 
-        Of each bucket remain the lowest and the highest value, in their order.
+        Each bucket keeps its lowest and highest value, in their order.
         """
         size = max(1, math.ceil(len(self.steps) / count))
         if size <= 2:
@@ -63,7 +63,7 @@ class Metric:
 
 @dataclass(slots=True)
 class Curve:
-    """Everything the subscription has told so far."""
+    """All events of the subscription so far."""
 
     metrics: dict[str, Metric] = field(default_factory=dict)
     state: str = "QUEUED"
@@ -71,13 +71,13 @@ class Curve:
     attempt: int = 0
 
     def add(self, event: ConvergenceEvent) -> None:
-        """Take in an event."""
+        """Add an event."""
         self.state, self.reason, self.attempt = event.state, event.reason, event.attempt
         for series in event.series:
             self.metrics.setdefault(series.metric, Metric(series.metric)).add(series)
 
     def summary(self) -> str:
-        """Say where the metrics ended: "loss 0.021, accuracy 0.99 at step 199"; empty without any point."""
+        """Return the last values: "loss 0.021, accuracy 0.99 at step 199"; empty without any point."""
         ends: dict[int, list[str]] = {}
         for metric in islice(self.metrics.values(), MOST_SUMMARISED):
             last = metric.last_finite()

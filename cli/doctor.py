@@ -1,8 +1,8 @@
-"""`simulations doctor`: what is wrong with an installation, and what to do about it. It looks and changes nothing.
+"""`simulations doctor`: read-only diagnosis of an installation, with advice for each problem.
 
-In order: settings, the data directory and who holds it, its disk, the port, the database, and by its rows the clock,
-the processes of the service and the machines. What can't be looked at because of an earlier finding is left out.
-Everything is looked at from this host, with the settings that the service would be started with here.
+Order of the checks: settings, the data directory and its lock, its disk, the port, the database, and from its rows the
+clock, the processes of the service and the machines. A check that depends on a failed one is skipped. All checks run
+on this host, with the settings that the service would use here.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from db.embedded.data_directory import Holder, find_holder
 from db.errors import DatabaseError
 from db.schema import SchemaMismatch
 
-FULL_MIB = 100  # with less, a database is not far from its end
+FULL_MIB = 100  # below this a database will soon stop
 NEARLY_FULL_MIB = 1024
 PROBE_SECONDS = 5.0
 
 
 class Level(StrEnum):
     OK = "ok"
-    WARNING = "warning"  # it works, and may not for long, or not for everybody
+    WARNING = "warning"  # works, but perhaps not for long or not for all users
     PROBLEM = "problem"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, what was found, and what to do about it."""
+    """Result of a check, with advice."""
 
     check: str
     level: Level
@@ -56,7 +56,7 @@ STYLES = {Level.OK: ("ok", "green"), Level.WARNING: ("warning", "yellow"), Level
 
 
 def doctor(*, as_json: bool) -> ExitCode:
-    """Look at everything; FAILED if there is a problem."""
+    """Run all checks; FAILED if there is a problem."""
     findings: list[Finding] = []
     for finding in examine():
         findings.append(finding)
@@ -69,15 +69,15 @@ def doctor(*, as_json: bool) -> ExitCode:
 
 
 def examine() -> Iterator[Finding]:
-    """Yield what is found, as it is found."""
+    """Yield findings as the checks run."""
     try:
         settings = knobs.load()
         settings.read_admin_token()
     except knobs.SettingsError as error:
         for line in str(error).splitlines():
-            yield Finding("settings", Level.PROBLEM, line, "Correct this variable; the others were not looked at.")
+            yield Finding("settings", Level.PROBLEM, line, "Correct this variable; the other checks were skipped.")
         return
-    yield Finding("settings", Level.OK, "The settings can be used.")
+    yield Finding("settings", Level.OK, "The settings are valid.")
     directory = (settings.data_dir or embedded.default_data_directory()).absolute()
     owner = find_holder(directory)
     yield from _directory(directory, owner, given_database=settings.database_url is not None)
@@ -92,7 +92,7 @@ def examine() -> Iterator[Finding]:
 
 
 def judge_disk(path: Path, free_mib: int, total_mib: int, free_files: int) -> Finding:
-    """Say whether there is room. free_files: how many more files there may be; below zero: no such limit."""
+    """Check the free space. free_files: free inodes; negative: no limit."""
     where = f"{free_mib:,} of {total_mib:,} MiB are free in {path}"
     if free_files == 0:
         return Finding("disk", Level.PROBLEM, f"No file can be added to {path}: it has no inodes left.", "Delete some.")
@@ -114,21 +114,21 @@ def _directory(directory: Path, owner: Holder | None, *, given_database: bool) -
     except FileNotFoundError:
         there = _nearest(directory)
         if os.access(there, os.W_OK | os.X_OK):
-            yield Finding("data directory", Level.OK, f"{directory} is not there yet; the first start makes it.")
+            yield Finding("data directory", Level.OK, f"{directory} does not exist yet; the first start creates it.")
         else:
             yield Finding(
                 "data directory",
                 Level.PROBLEM,
-                f"{directory} is not there yet, and this user may make nothing in {there}.",
-                "Make it for this user, or choose another directory with SIMULATIONS_DATA_DIR.",
+                f"{directory} does not exist yet, and this user may create nothing in {there}.",
+                "Create it for this user, or choose another directory with SIMULATIONS_DATA_DIR.",
             )
         return
     except OSError as error:
         yield Finding(
             "data directory",
             Level.PROBLEM,
-            f"{directory} can't be looked into: {error.strerror}.",
-            "Mend its permissions, or choose another directory with SIMULATIONS_DATA_DIR.",
+            f"{directory} can't be read: {error.strerror}.",
+            "Correct its permissions, or choose another directory with SIMULATIONS_DATA_DIR.",
         )
         return
     if not directory.is_dir():
@@ -138,8 +138,10 @@ def _directory(directory: Path, owner: Holder | None, *, given_database: bool) -
         return
     if os.statvfs(directory).f_flag & os.ST_RDONLY:
         sentence = f"{directory} is read-only"
-        if given_database:  # as in the containers of `graph`
-            yield Finding("data directory", Level.OK, f"{sentence}: enough for a graph, which keeps nothing there.")
+        if given_database:  # as in containers of `graph`
+            yield Finding(
+                "data directory", Level.OK, f"{sentence}: enough for a graph process, which writes nothing there."
+            )
         else:
             yield Finding(
                 "data directory", Level.PROBLEM, f"{sentence}.", "Choose another directory with SIMULATIONS_DATA_DIR."
@@ -157,7 +159,7 @@ def _directory(directory: Path, owner: Holder | None, *, given_database: bool) -
         yield Finding(
             "data directory",
             Level.WARNING,
-            f"Other users may look into {directory} (mode {status.st_mode & 0o777:04o}): tokens of attempts lie there.",
+            f"Other users may read {directory} (mode {status.st_mode & 0o777:04o}), which holds tokens of attempts.",
             f"Run: chmod go-rw {directory}",
         )
     elif owner is not None:
@@ -175,7 +177,7 @@ def _directory(directory: Path, owner: Holder | None, *, given_database: bool) -
 
 
 def _leftovers(directory: Path) -> Iterator[tuple[int, str]]:
-    """What a killed `up` has left running; its file may be anything."""
+    """Yield processes that a killed `up` left running; the roster may be malformed."""
     try:
         entries = json.loads((directory / "children.json").read_text())
         told = [(int(each["pid"]), float(each["started_at"])) for each in entries]
@@ -191,7 +193,7 @@ def _leftovers(directory: Path) -> Iterator[tuple[int, str]]:
 
 
 def _nearest(directory: Path) -> Path:
-    """This directory, or the one that it would be made in."""
+    """Return the directory, or its nearest existing parent."""
     return next((path for path in (directory, *directory.parents) if path.is_dir()), Path("/"))
 
 
@@ -200,18 +202,18 @@ def _disk(directory: Path) -> Finding:
     try:
         usage, files = shutil.disk_usage(there), os.statvfs(there)
     except OSError as error:
-        return Finding("disk", Level.WARNING, f"The disk of {there} can't be looked at: {error.strerror}.")
+        return Finding("disk", Level.WARNING, f"The disk of {there} can't be checked: {error.strerror}.")
     free_files = files.f_favail if files.f_files else -1
     return judge_disk(there, usage.free // 2**20, usage.total // 2**20, free_files)
 
 
 def _port(settings: knobs.Settings, owner: Holder | None) -> Finding:
-    if owner is not None and owner.url is not None:  # it may have been started with another HOST or PORT than this
+    if owner is not None and owner.url is not None:  # its HOST and PORT may differ from the settings here
         return _answers(owner.url) or Finding(
             "port",
             Level.PROBLEM,
-            f"The service runs, and does not answer at {owner.url}.",
-            "If it does not in a minute, look into what `graph` has logged.",
+            f"The service runs, but does not answer at {owner.url}.",
+            "If this persists for a minute, check the log of `graph`.",
         )
     try:
         ports.require_free(settings.host, settings.port)
@@ -224,12 +226,12 @@ def _port(settings: knobs.Settings, owner: Holder | None) -> Finding:
     except StartFailed as error:
         return Finding("port", Level.PROBLEM, str(error), "Correct HOST and PORT.")
     if settings.port == 0:
-        return Finding("port", Level.OK, "PORT=0: any that is free is taken.")
+        return Finding("port", Level.OK, "PORT=0: the service takes any free port.")
     return Finding("port", Level.OK, f"Port {settings.port} is free.")
 
 
 def _answers(url: str) -> Finding | None:
-    """What a Simulations server answers there; None: there is none."""
+    """Return the state of the Simulations server at `url`; None if there is none."""
     try:
         with httpx.Client(trust_env=False, timeout=PROBE_SECONDS) as client:
             answer = client.get(f"{url}/readyz")
@@ -241,9 +243,9 @@ def _answers(url: str) -> Finding | None:
         return Finding("port", Level.OK, f"Simulations answers at {url}.")
     if status != "not ready":
         return None
-    reason = told.get("reason") or "it does not say why to strangers"
+    reason = told.get("reason") or "the reason is not public"
     return Finding(
-        "port", Level.PROBLEM, f"Simulations answers at {url}, and is not ready: {reason}", "See the database below."
+        "port", Level.PROBLEM, f"Simulations answers at {url}, but is not ready: {reason}", "See the database below."
     )
 
 
@@ -252,7 +254,7 @@ def _who_listens(port: int) -> str | None:
         for each in psutil.net_connections(kind="tcp"):
             if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.port == port and each.pid is not None:
                 return f"{psutil.Process(each.pid).name()}, pid {each.pid}"
-    except psutil.Error:  # of others' processes the kernel tells root alone
+    except psutil.Error:  # other users' processes are visible to root only
         return None
     return None
 
@@ -261,7 +263,9 @@ def _embedded(directory: Path, owner: Holder | None) -> Iterator[Finding]:
     cluster = directory / "postgres"
     try:
         if not cluster.exists():
-            yield Finding("database", Level.OK, "There is no database yet; the first start makes it, with all tables.")
+            yield Finding(
+                "database", Level.OK, "There is no database yet; the first start creates it, with all tables."
+            )
             return
         check_version(cluster)
         mode = cluster.stat().st_mode & 0o777
@@ -272,7 +276,7 @@ def _embedded(directory: Path, owner: Holder | None) -> Iterator[Finding]:
         yield Finding(
             "database",
             Level.PROBLEM,
-            f"PostgreSQL does not run as root but as a user of its own, which may not pass {directory}.",
+            f"PostgreSQL runs as a user of its own, not as root, and this user can't traverse {directory}.",
             f"Run: chmod o+x {directory}",
         )
         return
@@ -280,7 +284,7 @@ def _embedded(directory: Path, owner: Holder | None) -> Iterator[Finding]:
         yield Finding(
             "database",
             Level.PROBLEM,
-            f"PostgreSQL does not start on {cluster}: others may write or look into it (mode {mode:04o}).",
+            f"PostgreSQL does not start on {cluster}: other users may access it (mode {mode:04o}).",
             f"Run: chmod 700 {cluster}",
         )
         return
@@ -289,8 +293,8 @@ def _embedded(directory: Path, owner: Holder | None) -> Iterator[Finding]:
         yield Finding(
             "database",
             Level.PROBLEM,
-            f"The service runs, and its database does not. {directory / 'postgres.log'} says why.",
-            "It is started again every few seconds; if that does not help, start the service anew.",
+            f"The service runs, but its database does not. See {directory / 'postgres.log'}.",
+            "It is restarted every few seconds; if that fails, restart the service.",
         )
     elif server is None:
         yield Finding("database", Level.WARNING, "The service is not running.", "Start it: simulations up")
@@ -316,7 +320,7 @@ def _database(settings: knobs.Settings, url: str) -> Iterator[Finding]:
         yield Finding("schema", Level.PROBLEM, f"{sentence.rstrip('.')}.", advice)
     except (SQLAlchemyError, OSError) as error:
         reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-        yield Finding("database", Level.PROBLEM, f"The database failed while it was looked at: {reason}")
+        yield Finding("database", Level.PROBLEM, f"The database failed during the check: {reason}")
     else:
         for check, level, sentence, advice in found:
             yield Finding(check, Level(level), sentence, advice)

@@ -1,6 +1,6 @@
-"""What `simulations doctor` asks the database: its version and tables, the clock, and by its rows who is alive.
+"""Database checks of `simulations doctor`: version, schema, clock, and from the rows the live processes and machines.
 
-Everything is read, in one transaction that may write nothing.
+All checks run in read-only transactions.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from db import connection, health_queries, schema, tokens
 from db.leader import Leader, find_leader
 from settings import Settings
 
-CLOCK_SECONDS = 2.0  # by which this host's clock may differ from the database's
+CLOCK_SECONDS = 2.0  # tolerated difference between this host's clock and the database's
 FORGOTTEN_SECONDS = 60.0
 STATEMENT_SECONDS = 10.0
-CROWDED = 0.9  # of the connections that the server takes
+CROWDED = 0.9  # of max_connections
 
 Found = tuple[str, str, str, str]  # check, level, sentence, advice
 NO_GRAPH = "Start one: simulations up, or `python -m graph` with the same DATABASE_URL."
@@ -28,7 +28,7 @@ NO_SCHEDULER = "Start one: simulations up, or `python -m scheduler` with the sam
 
 
 async def examine(settings: Settings, url: str) -> list[Found]:
-    """Look at a database. Raises `DatabaseError`, `SchemaMismatch`, and what SQLAlchemy raises."""
+    """Check a database. Raises `DatabaseError`, `SchemaMismatch`, and what SQLAlchemy raises."""
     lease = timedelta(seconds=settings.lease_seconds)
     engine = connection.create_engine(
         url, pool_size=1, application="doctor", statement_timeout=timedelta(seconds=STATEMENT_SECONDS)
@@ -52,9 +52,9 @@ async def examine(settings: Settings, url: str) -> list[Found]:
                 (
                     "locks",
                     "warning",
-                    f"{clean(application) or 'A program'} has kept a transaction open for {_say(seconds)} and does "
-                    f"nothing in it (PostgreSQL's pid {pid}); others may wait for what it locked.",
-                    f"End it if nobody knows it: SELECT pg_terminate_backend({pid})",
+                    f"{clean(application) or 'A program'} has kept an idle transaction open for {_say(seconds)} "
+                    f"(PostgreSQL's pid {pid}); other transactions may wait for its locks.",
+                    f"If it is not needed, end it: SELECT pg_terminate_backend({pid})",
                 )
                 for pid, application, seconds in forgotten
             ]
@@ -65,8 +65,8 @@ async def examine(settings: Settings, url: str) -> list[Found]:
             if settings.why_login is not None and not await tokens.any_exists(session):
                 found.append(
                     (
-                        "login", "problem", f"{settings.why_login}, so everybody needs a token, and there is none.",
-                        "Make one: simulations token create NAME --role admin",
+                        "login", "problem", f"{settings.why_login}, so every request needs a token, and there is none.",
+                        "Create one: simulations token create NAME --role admin",
                     )
                 )  # fmt: skip
         return found
@@ -83,7 +83,7 @@ def judge_clock(offset_seconds: float) -> Found:
         "clock",
         "warning",
         f"This host's clock is {_say(abs(offset_seconds))} {which} the database's.",
-        "Set both by NTP. Whatever is decided goes by the database's clock; what this host logs does not.",
+        "Synchronise both by NTP. Decisions use the database's clock; this host's log uses its own.",
     )
 
 
@@ -96,13 +96,13 @@ def judge_future(seconds: float) -> list[Found]:
             "clock",
             "problem",
             f"The database's clock was set back: a heartbeat lies {_say(seconds)} in the future.",
-            "Set it by NTP. Until then machines and attempts that are silent are not noticed.",
+            "Synchronise it by NTP. Until then silent machines and attempts are not detected.",
         )
     ]
 
 
 def judge_beats(silences: Mapping[str, float], leader: Leader | None, lease: timedelta) -> list[Found]:
-    """Say who is alive: a role that has not beaten for a third of a lease does not cover it."""
+    """Check the heartbeats: a role without one for a third of a lease counts as down."""
     bound = (lease / 3).total_seconds()
     found: list[Found] = []
     for role, what, advice in (
@@ -120,26 +120,26 @@ def judge_beats(silences: Mapping[str, float], leader: Leader | None, lease: tim
                     "problem",
                     f"The scheduler that leads hangs: it holds the lock{where} (PostgreSQL's pid {leader.pid}), "
                     f"and has not planned {f'for {_say(silence)}' if silence is not None else 'yet'}.",
-                    "Restart it; its lock goes with it, and another scheduler takes over.",
+                    "Restart it; this frees the lock, and another scheduler takes over.",
                 )
             )
         else:
             since = f" for {_say(silence)}" if silence is not None else ""
             found.append((role, "problem", f"{what}{since}.", advice))
     if leader is None and silences.get("scheduler", bound + 1) <= bound:
-        found.append(("scheduler", "warning", "No scheduler holds the lock just now.", "Ask again in a moment."))
+        found.append(("scheduler", "warning", "No scheduler holds the lock now.", "Check again in a moment."))
     return found
 
 
 def judge_connections(used: int, most: int) -> list[Found]:
-    """Say whether the server's connections are nearly used up."""
+    """Warn if the server's connections are nearly used up."""
     if used < CROWDED * most:
         return []
     return [
         (
             "database",
             "warning",
-            f"{used} of the {most} connections that PostgreSQL takes are in use.",
+            f"{used} of PostgreSQL's {most} connections are in use.",
             "Raise max_connections, or lower SIMULATIONS_DATABASE_POOL_SIZE.",
         )
     ]
@@ -148,11 +148,11 @@ def judge_connections(used: int, most: int) -> list[Found]:
 async def _version(session: AsyncSession) -> str:
     version = str(await session.scalar(text("SHOW server_version"))).partition(" ")[0]
     size = await session.scalar(text("SELECT pg_size_pretty(pg_database_size(current_database()))"))
-    return f"PostgreSQL {version} answers; the database has {size}."
+    return f"PostgreSQL {version} answers; the database takes {size}."
 
 
 async def _clock(session: AsyncSession) -> list[Found]:
-    best: tuple[float, float] | None = None  # the answer that took least time tells most
+    best: tuple[float, float] | None = None  # the fastest answer is the most precise
     for _ in range(3):
         sent = time.time()
         theirs = await session.scalar(text("SELECT clock_timestamp()"))
@@ -170,14 +170,14 @@ def _machines(offline: Sequence[tuple[str, float | None]], states: Mapping[str, 
         yield (
             "machines",
             "warning",
-            f"Nothing was heard of the machine {clean(name)} {since}.",
-            "Start the scheduler of its host; or, if it is gone for good: simulations machines delete NAME",
+            f"The machine {clean(name)} has sent no heartbeat {since}.",
+            "Start the scheduler of its host; or, if it is gone permanently: simulations machines delete NAME",
         )
     online = sum(count for state, count in states.items() if state != "OFFLINE")
     if not states:
-        yield "machines", "warning", "There is no machine.", "The scheduler of a host makes its own when it starts."
+        yield "machines", "warning", "There is no machine.", "The scheduler of a host creates one when it starts."
     elif online:
-        yield "machines", "ok", f"{online} of {sum(states.values())} machines are heard of.", ""
+        yield "machines", "ok", f"{online} of {sum(states.values())} machines are online.", ""
 
 
 def _queue(queue: Mapping[str, health_queries.Queue]) -> Iterator[Found]:
@@ -186,9 +186,9 @@ def _queue(queue: Mapping[str, health_queries.Queue]) -> Iterator[Found]:
         yield (
             "queue",
             "warning",
-            f"{stuck.count} simulations wait for a machine that there is not, the first "
+            f"{stuck.count} simulations need a machine that does not exist; the first has waited "
             f"for {_say(stuck.oldest_seconds)}.",
-            "`simulations list --state queued` says which requirement fails.",
+            "`simulations list --state queued` shows which requirement fails.",
         )
 
 

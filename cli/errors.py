@@ -1,15 +1,15 @@
-"""Every way a command can end that is not success, as a tree; each message is a sentence for people.
+"""Expected errors of commands, as a tree, with exit codes; each message is a sentence for the user.
 
 CommandError                NOT_DONE
-├── UsageError              USAGE, the arguments make no sense
-├── ServerUnreachable       NOT_DONE, nobody answers, or not a Simulations server
-├── ServerRefused           NOT_DONE, the server answers: no
-├── StartFailed             FAILED, `up` or `migrate` could not do it
+├── UsageError              USAGE, invalid arguments
+├── ServerUnreachable       NOT_DONE, no answer, or not a Simulations server
+├── ServerRefused           NOT_DONE, the server refused the request
+├── StartFailed             FAILED, `up` or `migrate` could not start
 │   ├── InUse               ALREADY_RUNNING
 │   └── PortTaken           PORT_TAKEN
-├── Interrupted             INTERRUPTED, and what goes on all the same
-├── OutputFailed            NOT_DONE, what was to be shown can't be written
-└── OutputClosed            NOBODY_READS, which is nobody's mistake and needs no sentence
+├── Interrupted             INTERRUPTED by Ctrl-C; the message names what continues
+├── OutputFailed            NOT_DONE, standard output can't be written
+└── OutputClosed            OUTPUT_CLOSED, as by `| head`: no message
 
 Anything else is a defect and keeps its traceback.
 """
@@ -20,46 +20,46 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a command's exit code means; `simulations --help` lists them."""
+    """Exit codes; `simulations --help` lists them."""
 
-    OK = 0  # done; watched: FINISHED
-    FAILED = 1  # watched: FAILED; up, migrate: could not start; doctor: something is wrong
+    OK = 0  # success; a watched simulation is FINISHED
+    FAILED = 1  # a watched simulation FAILED; up, migrate: failed to start; doctor: a problem
     USAGE = 2
     ALREADY_RUNNING = 3
     PORT_TAKEN = 4
-    CANCELLED = 5  # watched: CANCELLED
-    NOT_DONE = 6  # the server can't be reached, or refused
+    CANCELLED = 5  # a watched simulation was CANCELLED
+    NOT_DONE = 6  # the server is unreachable or refused
     INTERRUPTED = 130  # Ctrl-C, as shells count it: 128 + SIGINT
-    NOBODY_READS = 141  # as in `| head`: 128 + SIGPIPE
+    OUTPUT_CLOSED = 141  # as in `| head`: 128 + SIGPIPE
 
     @classmethod
     def of(cls, state: str) -> ExitCode:
-        """What a simulation's final state means."""
+        """Return the exit code of a final state."""
         return {"FINISHED": cls.OK, "FAILED": cls.FAILED, "CANCELLED": cls.CANCELLED}.get(state, cls.NOT_DONE)
 
 
 class CommandError(Exception):
-    """The command can't be done."""
+    """Base of expected errors."""
 
     exit_code = ExitCode.NOT_DONE
 
 
 class UsageError(CommandError):
-    """The arguments make no sense."""
+    """Invalid arguments."""
 
     exit_code = ExitCode.USAGE
 
 
 class ServerUnreachable(CommandError):
-    """Nobody answers there, or something that is no Simulations server."""
+    """No server answers at the address, or it is not a Simulations server."""
 
 
 class ServerRefused(CommandError):
-    """The server understood, and said no."""
+    """The server refused the request."""
 
 
 class StartFailed(CommandError):
-    """The service could not be started or its database not be prepared."""
+    """The service could not start, or its database could not be prepared."""
 
     exit_code = ExitCode.FAILED
 
@@ -71,22 +71,22 @@ class InUse(StartFailed):
 
 
 class PortTaken(StartFailed):
-    """Another program listens where the service should."""
+    """Another program listens on the port."""
 
     exit_code = ExitCode.PORT_TAKEN
 
 
 class Interrupted(CommandError):
-    """Ctrl-C; the message says what goes on."""
+    """Ctrl-C; the message names what continues."""
 
     exit_code = ExitCode.INTERRUPTED
 
 
 class OutputFailed(CommandError):
-    """Standard output can't be written: its disk is full."""
+    """Standard output can't be written, for example because its disk is full."""
 
 
 class OutputClosed(CommandError):
-    """Nobody reads standard output any more."""
+    """The reader of standard output has closed it."""
 
-    exit_code = ExitCode.NOBODY_READS
+    exit_code = ExitCode.OUTPUT_CLOSED

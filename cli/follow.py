@@ -1,7 +1,7 @@
-"""The convergence subscription, followed to its end through cut connections (`cli.resuming`).
+"""Convergence subscription with reconnection (`cli.resuming`).
 
-A cursor over the log: each event brings one. Beside it runs `simulationChanged`, a hint that makes the state line move
-while nothing is printed yet.
+Each event carries the cursor to resume from. A parallel subscription to `simulationChanged` updates the state line
+before the first point.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from cli.server import Server, prepare, read_answer
 
 
 class Display(Protocol):
-    """Whoever shows it. Called in order, never concurrently."""
+    """Consumer of the events. Called in order, never concurrently."""
 
     def simulation(self, simulation: Simulation) -> None:
-        """Take the simulation as it is now: at first, after each change, and at the end."""
+        """Show the simulation's current state: at first, after each change, and at the end."""
 
     def event(self, event: ConvergenceEvent) -> None:
-        """Take the next event of the curve."""
+        """Show the next event of the curve."""
 
     def outage(self, sentence: str) -> None:
-        """Take note that the connection is gone and will be tried again; told once for each try."""
+        """Show that the connection is lost and will be retried; called once for each try."""
 
 
 class Follower(Resuming):
-    """One watched simulation: where we are on its curve."""
+    """Subscription to one simulation's curve, with the current cursor."""
 
     def __init__(self, server: Server, simulation_id: str, metrics: Sequence[str], display: Display) -> None:
         super().__init__(server, simulation_id, display.outage)
@@ -64,7 +64,7 @@ class Follower(Resuming):
         self._display.simulation(await self.now(session))
 
     async def _follow_changes(self, session: AsyncClientSession) -> None:
-        # Only a hint: when it fails, the curve's own subscription notices what there is to notice.
+        # Failures are ignored: the subscription of the curve detects them itself.
         with suppress(TransportError, TimeoutError):
             request = prepare(CHANGES, {"id": self._id})
             async with aclosing(session.subscribe(request)) as changes:

@@ -1,4 +1,4 @@
-"""What all commands have in common: how they end, and what a group does that is given no command."""
+"""Command groups: exit codes and error messages of all commands, and the default command of a group."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cli.errors import CommandError, ExitCode
 
 
 class Commands(TyperGroup):
-    """The group of all commands: turns expected errors into sentences and exit codes."""
+    """Root group: turns expected errors into messages and exit codes."""
 
     def invoke(self, ctx: Any) -> Any:  # typer's own Context, whose class it does not export
         try:
@@ -22,12 +22,12 @@ class Commands(TyperGroup):
                 terminal.say(line, style="red")
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt:
-            terminal.say("Interrupted. What runs on the service's machines goes on.")
+            terminal.say("Interrupted. Simulations on machines continue.")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 class ListsByDefault(TyperGroup):
-    """A group that lists by default: `simulations machines --json` is `simulations machines list --json`."""
+    """Group whose default command is `list`: `simulations machines --json` is `simulations machines list --json`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help")):

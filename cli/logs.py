@@ -1,8 +1,8 @@
-"""`simulations logs`: what a simulation printed that was no point, and what its supervisor said of it.
+"""`simulations logs`: a simulation's output other than metric points, and messages of its supervisor.
 
-First what there is, page by page; then, with `follow`, what comes, to the simulation's end, through cut connections.
-Lines go to standard output as they were written, but for what could harm a terminal; `--json` gives them whole.
-A chunk is whole lines, joined by line ends: the last line's own is not part of its text.
+Existing lines come page by page; with `follow`, new lines until the simulation ends, with reconnection. Lines go to
+standard output as written, without control characters; `--json` prints them unchanged. A chunk is whole lines joined
+by newlines, without the last newline.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ STYLES = {"STDERR": "yellow", "SUPERVISOR": "dim"}
 
 
 class Display(Protocol):
-    """A way to show a log."""
+    """Output format of a log."""
 
     def show(self, chunk: LogChunk) -> None:
-        """Take the next lines."""
+        """Print the next lines."""
 
 
 def logs(
@@ -43,7 +43,7 @@ def logs(
     follow: bool,
     as_json: bool,
 ) -> ExitCode:
-    """Print a log. streams: only these; none: all. tail: at most so many of the last lines. Raises `CommandError`."""
+    """Print a log. streams: filter; empty: all. tail: only the last lines. Raises `CommandError`."""
     display: Display = JsonLines() if as_json else Plain()
     place = after
     seen = False
@@ -68,10 +68,10 @@ def logs(
 
             asyncio.run(LogFollower(server, simulation_id, place, show, Outage()).run())
     except KeyboardInterrupt:
-        say("Not following any more; what runs goes on." if follow else "Interrupted.")
+        say("Stopped following; the simulation continues." if follow else "Interrupted.")
         return ExitCode.INTERRUPTED
     if not seen and not as_json:
-        say("There is nothing in its log. Points are not: simulations watch shows them.")
+        say("The log is empty. It holds no points: simulations watch shows them.")
     return ExitCode.OK
 
 
@@ -101,7 +101,7 @@ class LogFollower(Resuming):
                 self._take(read_answer(LogChunk, answer.get("logs")))
         if not (await self.now(session)).is_final:
             raise self.ended_early()
-        # A server that went away may have ended the stream before the log, and the simulation may be over since.
+        # A server that shut down may have ended the stream early, and the simulation may have ended since.
         for chunk in await asyncio.to_thread(lambda: list(requests.log(self._server, self._id, self._after))):
             self._take(chunk)
 
@@ -112,7 +112,7 @@ class LogFollower(Resuming):
 
 
 class Outage:
-    """Says once that the connection is gone, however often it is tried, and once that it is back."""
+    """Reports a lost connection once for any number of tries, and its return once."""
 
     def __init__(self) -> None:
         self._is_out = False
@@ -129,7 +129,7 @@ class Outage:
 
 
 class Plain:
-    """The lines themselves; on a terminal in colours that tell who wrote them."""
+    """Plain lines; on a terminal in a colour for each stream."""
 
     def __init__(self) -> None:
         self._console = stdout()
@@ -143,14 +143,14 @@ class Plain:
 
 
 class JsonLines:
-    """The chunks as the API sends them, one JSON object on each line."""
+    """Chunks as in the API, one JSON object per line."""
 
     def show(self, chunk: LogChunk) -> None:
         print_json(chunk.as_json())
 
 
 def _last_lines(chunks: Iterable[LogChunk], count: int) -> Iterable[LogChunk]:
-    """Keep the last lines, of all streams, and no more than these."""
+    """Keep the last `count` lines over all streams."""
     kept: deque[LogChunk] = deque()
     lines = 0
     for chunk in chunks:

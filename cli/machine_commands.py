@@ -1,4 +1,4 @@
-"""`simulations machines ...`: its commands and their options."""
+"""Commands of `simulations machines` and their options."""
 
 from __future__ import annotations
 
@@ -11,39 +11,43 @@ from cli.group import ListsByDefault
 from cli.options import AsJson, Token, TokenFile, Url
 
 app = typer.Typer(
-    help="Show, add, change, drain and delete machines.",
+    help="List, show, add, change, drain and delete machines.",
     cls=ListsByDefault,
     rich_markup_mode=None,
 )
 
 MachineName = Annotated[
-    str, typer.Argument(metavar="MACHINE", help="Its name or id.", autocompletion=completion.machines)
+    str, typer.Argument(metavar="MACHINE", help="Name or id of the machine.", autocompletion=completion.machines)
 ]
 MachineNames = Annotated[
-    list[str], typer.Argument(metavar="MACHINE...", help="Names or ids.", autocompletion=completion.machines)
+    list[str],
+    typer.Argument(metavar="MACHINE...", help="Names or ids of machines.", autocompletion=completion.machines),
 ]
-GpuModel = Annotated[str | None, typer.Option("--gpu-model", metavar="MODEL", help="What its GPUs are: A100.")]
+GpuModel = Annotated[str | None, typer.Option("--gpu-model", metavar="MODEL", help="Model of its GPUs: A100.")]
 Labels = Annotated[
     list[str] | None,
-    typer.Option("--label", "-l", metavar="KEY=VALUE", help="For requirements to match; repeat it for several."),
+    typer.Option("--label", "-l", metavar="KEY=VALUE", help="Label that requirements can match; repeatable."),
 ]
 Price = Annotated[
     str | None,
-    typer.Option("--price-per-hour", metavar="PRICE", help="Of the whole machine, in the installation's currency."),
+    typer.Option(
+        "--price-per-hour", metavar="PRICE", help="Price per hour of the whole machine, in the installation's currency."
+    ),
 ]
 
 
 @app.command("list")
 def list_(
     state: Annotated[
-        list[str] | None, typer.Option("--state", "-s", metavar="STATE", help="Only these: online, draining, offline.")
+        list[str] | None,
+        typer.Option("--state", "-s", metavar="STATE", help="Filter by state: online, draining, offline."),
     ] = None,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
-    """List machines by name, with what is free on them."""
+    """List machines by name, with their free resources."""
     from cli import machines
     from cli.arguments import MACHINE_STATES, parse_states
     from cli.requests import machines as every
@@ -54,7 +58,7 @@ def list_(
     if as_json:
         terminal.print_json([each.as_json() for each in found])
     elif not found:
-        terminal.say("No machines." if wanted else "No machines. The scheduler of a host makes its own: simulations up")
+        terminal.say("No machines." if wanted else "No machines. The scheduler of a host creates one: simulations up")
     else:
         machines.print_list(found)
 
@@ -67,7 +71,7 @@ def show(
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Show everything about a machine, and what is on it."""
+    """Show the details of a machine and its current simulations."""
     from cli import machines
     from cli.requests import get_machine, machine_id
     from cli.server import parse_server
@@ -82,22 +86,22 @@ def show(
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is to be called.")],
-    cpus: Annotated[float, typer.Option(help="Processors it has.")],
-    memory_gib: Annotated[float, typer.Option(help="Memory it has, in GiB.")],
-    gpus: Annotated[int | None, typer.Option(help="GPUs it has.  [none]")] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the machine.")],
+    cpus: Annotated[float, typer.Option(help="CPUs of the machine.")],
+    memory_gib: Annotated[float, typer.Option(help="Memory of the machine in GiB.")],
+    gpus: Annotated[int | None, typer.Option(help="GPUs of the machine.  [none]")] = None,
     gpu_model: GpuModel = None,
     label: Labels = None,
     price_per_hour: Price = None,
     host: Annotated[
-        str | None, typer.Option(metavar="HOST", help="Of which host it is a part: id or name.  [the only one]")
+        str | None, typer.Option(metavar="HOST", help="Host that the machine is a part of: id or name.  [the only one]")
     ] = None,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Make a part of a scheduler's host a machine of its own, with the resources and the price you declare."""
+    """Add a machine: a part of a scheduler's host, with the declared resources and price."""
     from cli.machines import Declaration, create_input
     from cli.requests import create_machine
     from cli.server import parse_server
@@ -117,30 +121,28 @@ def add(
 def update(
     machine: MachineName,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="A new name.")] = None,
-    cpus: Annotated[float | None, typer.Option(help="Processors it has.")] = None,
-    memory_gib: Annotated[float | None, typer.Option(help="Memory it has, in GiB.")] = None,
-    gpus: Annotated[int | None, typer.Option(help="GPUs it has.")] = None,
-    gpu_model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="What its GPUs are; an empty one: not known.")
-    ] = None,
+    cpus: Annotated[float | None, typer.Option(help="CPUs of the machine.")] = None,
+    memory_gib: Annotated[float | None, typer.Option(help="Memory of the machine in GiB.")] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs of the machine.")] = None,
+    gpu_model: Annotated[str | None, typer.Option(metavar="MODEL", help="Model of its GPUs; empty: unknown.")] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option("--label", "-l", metavar="KEY=VALUE", help="All of its labels: those not given are gone."),
+        typer.Option("--label", "-l", metavar="KEY=VALUE", help="New set of labels; replaces all; repeatable."),
     ] = None,
-    no_labels: Annotated[bool, typer.Option("--no-labels", help="Take all labels away.")] = False,
+    no_labels: Annotated[bool, typer.Option("--no-labels", help="Remove all labels.")] = False,
     price_per_hour: Price = None,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Change a machine that was added. What runs on it is billed as it was when it was assigned."""
+    """Change an added machine. Running attempts keep the price of their assignment."""
     from cli.machines import Declaration, change_input
     from cli.requests import machine_id, update_machine
     from cli.server import parse_server
 
     declared = Declaration(cpus, memory_gib, gpus, gpu_model, label, price_per_hour, name)
-    change_input("", declared, no_labels=no_labels)  # what makes no sense is said before anybody is asked
+    change_input("", declared, no_labels=no_labels)  # wrong usage is reported before any request
     server = parse_server(url, token, token_file)
     changed = update_machine(server, change_input(machine_id(server, machine), declared, no_labels=no_labels))
     if as_json:
@@ -153,7 +155,7 @@ def update(
 
 @app.command()
 def drain(machines: MachineNames, url: Url = None, token: Token = None, token_file: TokenFile = None) -> None:
-    """Give machines nothing new; what runs on them goes on."""
+    """Drain machines: no new attempts; running ones continue."""
     from cli.change import drain_all
     from cli.server import parse_server
 
@@ -162,7 +164,7 @@ def drain(machines: MachineNames, url: Url = None, token: Token = None, token_fi
 
 @app.command()
 def resume(machines: MachineNames, url: Url = None, token: Token = None, token_file: TokenFile = None) -> None:
-    """Give drained machines work again."""
+    """Resume drained machines."""
     from cli.change import resume_all
     from cli.server import parse_server
 
@@ -171,7 +173,7 @@ def resume(machines: MachineNames, url: Url = None, token: Token = None, token_f
 
 @app.command()
 def delete(machines: MachineNames, url: Url = None, token: Token = None, token_file: TokenFile = None) -> None:
-    """Delete machines on which nothing runs. One that its engine finds comes back: drain it instead."""
+    """Delete idle machines. A machine that its engine detects comes back: drain it instead."""
     from cli.change import delete_all
     from cli.server import parse_server
 

@@ -1,4 +1,4 @@
-"""`simulations machines`: what there is to run simulations on, as tables for people; and what is typed about one."""
+"""`simulations machines`: tables of machines, and the inputs of their mutations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """What was typed. None means: the server's default, or with a change: as it is."""
+    """Options of a machine. None: the server's default, or unchanged in an update."""
 
     cpus: float | None = None
     memory_gib: float | None = None
@@ -42,7 +42,7 @@ class Declaration:
 
 
 def create_input(declared: Declaration) -> dict[str, object]:
-    """Put an order into the API's words. Raises `UsageError`."""
+    """Build a CreateMachineInput. Raises `UsageError`."""
     given: dict[str, object] = {
         "name": declared.name,
         "cpus": declared.cpus,
@@ -57,21 +57,21 @@ def create_input(declared: Declaration) -> dict[str, object]:
 
 
 def change_input(machine_id: str, declared: Declaration, *, no_labels: bool) -> dict[str, object]:
-    """Put a change into the API's words: an empty model is none. Raises `UsageError` where nothing is to change."""
+    """Build an UpdateMachineInput; an empty model removes it. Raises `UsageError` if nothing changes."""
     given = create_input(declared)
     if no_labels and "labels" in given:
-        raise UsageError("--no-labels takes all labels away: leave out --label.")
+        raise UsageError("--no-labels removes all labels: leave out --label.")
     if no_labels:
         given["labels"] = {}
     if given.get("gpuModel") == "":
         given["gpuModel"] = None
     if not given:
-        raise UsageError("What is to change? Give at least one option: simulations machines update --help")
+        raise UsageError("Nothing to change. Give at least one option: simulations machines update --help")
     return {"id": machine_id, **given}
 
 
 def print_list(machines: Sequence[Machine]) -> None:
-    """Print a table, by name."""
+    """Print a table, sorted by name."""
     now = datetime.now(UTC)
     rows = [
         (
@@ -90,7 +90,7 @@ def print_list(machines: Sequence[Machine]) -> None:
 
 
 def print_details(machine: MachineDetails) -> None:
-    """Print everything about one machine."""
+    """Print the details of one machine."""
     now = datetime.now(UTC)
     has, free = machine.resources, machine.free
     facts = Table.grid(padding=(0, 2))
@@ -106,10 +106,10 @@ def print_details(machine: MachineDetails) -> None:
         ("labels", _labels(machine)),
         ("engine", clean(machine.engine)),
         ("host", clean(machine.host or "")),
-        ("made by", "createMachine" if machine.declared else "its engine, which found it"),
+        ("created by", "createMachine" if machine.declared else "detected by its engine"),
         ("made", say_age(machine.created_at, now)),
-        ("heard of", say_age(machine.heartbeat_at, now) if machine.heartbeat_at is not None else "never"),
-        ("on it now", ", ".join(f"{clean(each.name)} ({clean(each.id)})" for each in machine.simulations)),
+        ("last seen", say_age(machine.heartbeat_at, now) if machine.heartbeat_at is not None else "never"),
+        ("simulations", ", ".join(f"{clean(each.name)} ({clean(each.id)})" for each in machine.simulations)),
     ):
         if value:
             facts.add_row(title, value)

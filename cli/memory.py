@@ -1,8 +1,8 @@
-"""Out of memory: how often the kernel killed for it in this process's control group, and whether it killed a process.
+"""Detection of out-of-memory kills, from the counters of the control group and from the kernel's log.
 
-The counts are those of `memory.events` (cgroup v2, Documentation/admin-guide/cgroup-v2.rst) and `memory.oom_control`
-(v1); the kernel's log is /dev/kmsg, which root can read, and others where `kernel.dmesg_restrict` is 0. What can't be
-read is unknown: then nothing is claimed.
+Counters: `memory.events` (cgroup v2, Documentation/admin-guide/cgroup-v2.rst) and `memory.oom_control` (v1). The
+kernel's log is /dev/kmsg, readable by root, and by others if `kernel.dmesg_restrict` is 0. An unreadable source means
+unknown, not "no kill".
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RECORD_BYTES = 8192  # at most, of the kernel's log
 
 
 def count_kills(own_group: Path = OWN_GROUP, control_groups: Path = CONTROL_GROUPS) -> int | None:
-    """How many processes of this control group were killed for want of memory; None: not known."""
+    """Return the number of out-of-memory kills in this control group; None: unknown."""
     for path in _counters(own_group, control_groups):
         with suppress(OSError):
             found = re.search(r"^oom_kill (\d+)$", path.read_text(), re.MULTILINE)
@@ -30,7 +30,7 @@ def count_kills(own_group: Path = OWN_GROUP, control_groups: Path = CONTROL_GROU
 
 
 def was_killed(pid: int, kernel_log: Path = KERNEL_LOG) -> bool:
-    """Whether the kernel's log has this process among those that it killed for want of memory."""
+    """Whether the kernel's log records an out-of-memory kill of this process."""
     sentence = re.compile(rb"Killed process %d[ ,(]" % pid)
     return any(b"ut of memory" in record and sentence.search(record) for record in _records(kernel_log))
 
@@ -54,9 +54,9 @@ def _records(path: Path) -> Iterator[bytes]:
         while True:
             try:
                 record = os.read(file, RECORD_BYTES)
-            except BrokenPipeError:  # records were overwritten meanwhile: the next read goes on behind them
+            except BrokenPipeError:  # records were overwritten: the next read continues after them
                 continue
-            except OSError:  # EAGAIN: there are no more
+            except OSError:  # EAGAIN: no more records
                 return
             if not record:
                 return

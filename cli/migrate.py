@@ -1,6 +1,6 @@
-"""`simulations migrate`: bring the tables up to this version, of the given database or of the embedded one.
+"""`simulations migrate`: migrate the given or the embedded database to this version.
 
-Fails with `StartFailed`: a sentence of what stands in the way.
+Raises `StartFailed` with the cause as a sentence.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from db.errors import DatabaseError
 
 
 def migrate() -> ExitCode:
-    """Migrate, or say why not. Raises `StartFailed`."""
+    """Migrate the database. Raises `StartFailed`."""
     try:
         settings = knobs.load()
         if settings.database_url is not None:

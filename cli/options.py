@@ -1,4 +1,4 @@
-"""The options and arguments that several commands have, said once."""
+"""Options and arguments shared by several commands."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Url = Annotated[
         "--url",
         metavar="URL",
         envvar="SIMULATIONS_URL",
-        help="Where the server is.  [that of this data directory, or else http://localhost:8000]",
+        help="URL of the server.  [the one of this data directory, else http://localhost:8000]",
     ),
 ]
 Token = Annotated[
     str | None,
     typer.Option(
-        "--token", metavar="TOKEN", envvar="SIMULATIONS_TOKEN", help="Who is asking; needed where there is a login."
+        "--token", metavar="TOKEN", envvar="SIMULATIONS_TOKEN", help="API token; needed if the server requires a login."
     ),
 ]
 TokenFile = Annotated[
@@ -30,29 +30,31 @@ TokenFile = Annotated[
         "--token-file",
         metavar="FILE",
         envvar="SIMULATIONS_TOKEN_FILE",
-        help="The same out of a file: arguments can be read by everybody on this host. Wins over --token.",
+        help="File with the API token; overrides --token. Safer: all users of a host can read arguments.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SimulationId = Annotated[
     str,
     typer.Argument(
         metavar="ID",
-        help="The simulation's id, or the word `last`: the newest.",
+        help="Id of the simulation; `last`: the newest one.",
         autocompletion=completion.simulations,
     ),
 ]
 SimulationIds = Annotated[
     list[str],
     typer.Argument(
-        metavar="ID...", help="Ids, or the word `last`: the newest.", autocompletion=completion.active_simulations
+        metavar="ID...",
+        help="Ids of simulations; `last`: the newest one.",
+        autocompletion=completion.active_simulations,
     ),
 ]
 ProjectName = Annotated[
     str | None,
-    typer.Option("--project", metavar="NAME", help="Only of this project.", autocompletion=completion.projects),
+    typer.Option("--project", metavar="NAME", help="Filter by project.", autocompletion=completion.projects),
 ]
 Metrics = Annotated[
-    list[str] | None, typer.Option("--metric", "-m", help="Only this metric; repeat it for several.", metavar="NAME")
+    list[str] | None, typer.Option("--metric", "-m", help="Only this metric; repeatable.", metavar="NAME")
 ]
 LogScale = Annotated[bool, typer.Option("--log", help="Draw values on a logarithmic scale.")]

@@ -1,7 +1,7 @@
-"""A curve drawn in characters: one small plot per metric, as each has a unit of its own.
+"""Text plots of curves: one small plot per metric, because each metric has its own unit.
 
-plotext draws the lines; colour, titles and places are Rich's. Its library part is compiled: where it can't be loaded,
-`CAN_DRAW` is false and the caller writes lines instead.
+plotext draws the lines; Rich adds colour, titles and layout. plotext is a compiled library: if it can't be loaded,
+`CAN_DRAW` is false and the caller prints lines instead.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ except ImportError:
 else:
     CAN_DRAW = True
 
-MOST_PLOTS = 4  # the rest is told in numbers
+MOST_PLOTS = 4  # the rest is shown as numbers
 NARROWEST = 40  # columns of a plot beside another
 LOWEST = 6  # rows
 BRAILLE = r"[\u2801-\u28ff]+"
@@ -92,7 +92,7 @@ def _place(value: float, log_scale: bool) -> float:
 
 
 def _after_gaps(values: Sequence[float]) -> list[int]:
-    """Find the drawn points that no line may lead to: those behind a value that is not drawn."""
+    """Find drawn points that follow an undrawn value: no line leads to them."""
     found: list[int] = []
     position = 0
     gap = False

@@ -1,4 +1,4 @@
-"""Where the service will listen: a port that is free, and the addresses people and programs reach it by."""
+"""Port selection, and the URLs of the service."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from cli.errors import PortTaken, StartFailed
 
 
 def choose_port(host: str, port: int) -> int:
-    """Take the port as it is; for 0, one that is free now."""
+    """Return the port; for 0, a port that is free now."""
     return port or _bind(host, 0)
 
 
 def require_free(host: str, port: int) -> None:
-    """Raise `PortTaken` if another program listens there, `StartFailed` if nobody could."""
+    """Raise `PortTaken` if another program listens there, `StartFailed` if listening is impossible."""
     _bind(host, port)
 
 
 def local_url(host: str, port: int) -> str:
-    """Say how a browser on this host reaches it."""
+    """Return the URL for a browser on this host."""
     if host in ("127.0.0.1", "0.0.0.0", "localhost"):  # compared, not bound
         return f"http://localhost:{port}"
     return f"http://{_in_url(host)}:{port}"
 
 
 def probe_url(host: str, port: int) -> str:
-    """Say how a process on this host reaches it, without asking a resolver."""
+    """Return the URL for a process on this host, without name resolution."""
     reachable = {"0.0.0.0": "127.0.0.1", "localhost": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://{_in_url(reachable)}:{port}"
 
@@ -37,7 +37,7 @@ def _bind(host: str, port: int) -> int:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         with socket.socket(family, kind, protocol) as listener:
-            # As the server does: a port whose last connections are still closing is free.
+            # Like the server: a port whose last connections are still closing counts as free.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
             listener.listen()

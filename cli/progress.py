@@ -1,4 +1,4 @@
-"""Work that takes a while: a spinner on a terminal, a line elsewhere."""
+"""Progress of slow work: a spinner on a terminal, a line elsewhere."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cli.terminal import say
 
 
 class Step:
-    """Something that takes a while; `done` ends its spinner, or says so in a line."""
+    """A running step; `done` ends its spinner, or prints a line."""
 
     def __init__(self, finish: Callable[[], None]) -> None:
         self._finish = finish
         self._is_done = False
 
     def done(self) -> None:
-        """End it; a second time does nothing."""
+        """End the step; idempotent."""
         if not self._is_done:
             self._is_done = True
             self._finish()
@@ -27,7 +27,7 @@ class Step:
 
 @contextmanager
 def progress(sentence: str) -> Iterator[Step]:
-    """Show that something is being done: a spinner on a terminal, a line elsewhere."""
+    """Show a running step: a spinner on a terminal, a line elsewhere."""
     console = terminal.stderr()
     if not console.is_terminal:
         say(f"{sentence} …")

@@ -1,4 +1,4 @@
-"""What is asked of a Simulations server, one function for each thing. Fails as `cli.server` says."""
+"""Queries and mutations, one function each. Errors: see `cli.server`."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def create(server: Server, wanted: Mapping[str, object]) -> Simulation:
 
 
 def cancel(server: Server, simulation_id: str) -> Simulation:
-    """Ask for a simulation's end; one that is on a machine is stopped there first."""
+    """Cancel a simulation; a running one is stopped on its machine first."""
     payload = _mutate(server, documents.CANCEL, "cancelSimulation", {"id": simulation_id})
     return read_answer(Simulation, payload.get("simulation"))
 
 
 def retry(server: Server, simulation_id: str) -> Simulation:
-    """Queue a simulation like an ended one."""
+    """Queue a copy of an ended simulation."""
     payload = _mutate(server, documents.RETRY, "retrySimulation", {"id": simulation_id})
     return read_answer(Simulation, payload.get("simulation"))
 
 
 def get(server: Server, simulation_id: str) -> Details:
-    """Read everything about one simulation. Raises `ServerRefused` where there is none."""
+    """Get the details of a simulation. Raises `ServerRefused` if it does not exist."""
     found = ask(server, documents.DETAILS, {"id": simulation_id}).get("simulation")
     if found is None:
         raise unknown_simulation(simulation_id)
@@ -61,13 +61,13 @@ def newest_first(
         if named is None:
             raise ServerRefused(f"There is no project named {clean(project)}. `simulations projects` lists them.")
         wanted["project"] = named.id
-    limit = min(limit, sys.maxsize) if limit is not None else None  # islice() counts no further
+    limit = min(limit, sys.maxsize) if limit is not None else None  # the maximum of islice()
     first = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit)
     return list(islice(_walk(server, documents.LIST, "simulations", Simulation, wanted, first), limit))
 
 
 def resolve_id(server: Server, given: str) -> str:
-    """Take an id as it is, and the word `last` as the newest simulation's."""
+    """Return an id unchanged, and the newest simulation's id for `last`."""
     if given != NEWEST:
         return given
     newest = newest_first(server, limit=1)
@@ -77,7 +77,7 @@ def resolve_id(server: Server, given: str) -> str:
 
 
 def log(server: Server, simulation_id: str, after: str | None = None) -> Iterator[LogChunk]:
-    """Yield what a simulation has logged so far behind a cursor, page after page."""
+    """Yield the existing log after a cursor, page by page."""
     while True:
         variables = {"id": simulation_id, "first": PAGE_SIZE, "after": after}
         found = ask(server, documents.LOG_PAGE, variables).get("simulation")
@@ -106,7 +106,7 @@ def machines(server: Server, *, states: Sequence[str] = (), name: str | None = N
 
 
 def get_machine(server: Server, machine_id: str) -> MachineDetails:
-    """Read everything about one machine. Raises `ServerRefused` where there is none."""
+    """Get the details of a machine. Raises `ServerRefused` if it does not exist."""
     found = ask(server, documents.MACHINE, {"id": machine_id}).get("machine")
     if found is None:
         raise ServerRefused(f"There is no machine with the id {clean(machine_id)}.")
@@ -114,7 +114,7 @@ def get_machine(server: Server, machine_id: str) -> MachineDetails:
 
 
 def create_machine(server: Server, wanted: Mapping[str, object]) -> MachineMade:
-    """Make a machine. `wanted` is the API's CreateMachineInput."""
+    """Create a machine. `wanted` is the API's CreateMachineInput."""
     return read_answer(MachineMade, _mutate(server, documents.CREATE_MACHINE, "createMachine", wanted))
 
 
@@ -124,13 +124,13 @@ def update_machine(server: Server, wanted: Mapping[str, object]) -> MachineMade:
 
 
 def drain_machine(server: Server, machine_id: str) -> Machine:
-    """Give a machine nothing new."""
+    """Drain a machine."""
     payload = _mutate(server, documents.DRAIN_MACHINE, "drainMachine", {"id": machine_id})
     return read_answer(Machine, payload.get("machine"))
 
 
 def resume_machine(server: Server, machine_id: str) -> Machine:
-    """Give a drained machine work again."""
+    """Resume a drained machine."""
     payload = _mutate(server, documents.RESUME_MACHINE, "resumeMachine", {"id": machine_id})
     return read_answer(Machine, payload.get("machine"))
 
@@ -141,7 +141,7 @@ def delete_machine(server: Server, machine_id: str) -> None:
 
 
 def machine_id(server: Server, given: str) -> str:
-    """Find a machine by its exact name; an id is taken as it is."""
+    """Return a machine's id for its exact name; an id is returned unchanged."""
     if is_node_id(given, "Machine"):
         return given
     found = list(machines(server, name=given))
@@ -149,7 +149,7 @@ def machine_id(server: Server, given: str) -> str:
     if not matching:
         names = ", ".join(clean(machine.name) for machine in found[:5])
         raise ServerRefused(f"There is no machine named {clean(given)}." + (f" Similar: {names}." if names else ""))
-    return matching[0]  # a name is one machine's
+    return matching[0]  # names are unique
 
 
 # --- how -------------------------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def _walk(
     variables: Mapping[str, object],
     first: int = PAGE_SIZE,
 ) -> Iterator[Asked]:
-    """Yield a connection's nodes, page after page as they are wanted."""
+    """Yield a connection's nodes, fetching pages on demand."""
     after: str | None = None
     while True:
         nodes, after = _page(ask(server, document, {**variables, "first": first, "after": after}).get(name))
@@ -174,7 +174,7 @@ def _walk(
 
 
 def _page(connection: object) -> tuple[list[object], str | None]:
-    """The nodes of a connection, and the cursor behind which there are more; None at its end."""
+    """Return a page's nodes and the cursor of the next page; None at the end."""
     page = as_object(connection)
     nodes, turn = page.get("nodes"), as_object(page.get("pageInfo"))
     end = turn.get("endCursor") if turn.get("hasNextPage") else None
@@ -186,7 +186,7 @@ def _mutate(server: Server, document: GraphQLRequest, name: str, given: Mapping[
         payload = as_object(ask(server, document, {"input": given}).get(name))
     except KeyboardInterrupt:
         raise Interrupted(
-            "Interrupted before the server had answered: it may have done it all the same. Look before you try again."
+            "Interrupted before the server answered: the request may have succeeded. Check before you retry."
         ) from None
     errors = payload.get("userErrors")
     if isinstance(errors, list) and errors:

@@ -1,9 +1,9 @@
-"""A subscription, followed to its end through cut connections.
+"""Subscriptions with reconnection.
 
-Whoever follows keeps a cursor: after a cut the next connection goes on behind what came last, so that nothing is
-missed and nothing comes twice. What a server says about the request itself (no such simulation, a bad metric) ends it;
-a server that was there once and is gone is tried again for ever, with growing pauses; one that was never there is an
-error. Fails with `CommandError` where it makes no sense to go on.
+A subclass keeps a cursor: after a lost connection the next one resumes after the last event, so that no event is
+missed or repeated. An error about the request itself (unknown simulation, bad metric) ends the subscription. A server
+that has answered once is retried without limit, with growing pauses; one that never answered is an error. Raises
+`CommandError` if a retry is of no use.
 """
 
 from __future__ import annotations
@@ -21,15 +21,13 @@ from cli.errors import CommandError, ServerRefused
 from cli.server import Server, explain, prepare, read_answer, unknown_simulation, websocket_transport
 
 LONGEST_PAUSE_SECONDS = 3.0
-MOST_SERVER_ERRORS = (
-    5  # in a row, without any event between them: a restarting database mends itself, a defect does not
-)
-GONE = "The connection is gone; trying again …"
+MOST_SERVER_ERRORS = 5  # consecutive, without an event in between: a restarting database recovers, a defect does not
+GONE = "Connection lost; reconnecting …"
 ABOUT_THE_REQUEST = frozenset({"NOT_FOUND", "BAD_USER_INPUT", "UNAUTHENTICATED", "FORBIDDEN"})
 
 
 class Cut(Exception):
-    """The connection ended before what is followed did."""
+    """The connection ended before the subscription was complete."""
 
     def __init__(self, meaning: CommandError) -> None:
         super().__init__(str(meaning))
@@ -37,19 +35,19 @@ class Cut(Exception):
 
 
 class Resuming:
-    """Something of one simulation that is followed. Subclasses say what, in `follow`."""
+    """Base of subscriptions to one simulation. Subclasses implement `follow`."""
 
     def __init__(self, server: Server, simulation_id: str, outage: Callable[[str], None]) -> None:
-        """outage: told that the connection is gone and will be tried again, once for each try."""
+        """outage: called with a message before each reconnection."""
         self._server = server
         self._id = simulation_id
         self._outage = outage
-        self._came = 0  # how much came so far
-        self._accepted = False  # whether the server ever answered
+        self._came = 0  # number of events so far
+        self._accepted = False  # whether the server has accepted the request once
         self._server_errors = 0
 
     async def run(self) -> None:
-        """Follow to the end. Raises `CommandError`."""
+        """Run the subscription to its end. Raises `CommandError`."""
         retrying = AsyncRetrying(
             retry=retry_if_exception(self._is_worth_another_try),
             wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE_SECONDS),
@@ -57,7 +55,7 @@ class Resuming:
             reraise=True,
         )
         try:
-            # A connection that brought something and was cut then begins a new row of tries, with short pauses.
+            # A connection that delivered an event resets the backoff.
             while True:
                 finished: bool = await retrying(self._connection)
                 if finished:
@@ -67,11 +65,11 @@ class Resuming:
             raise cut.meaning from cut
 
     async def follow(self, session: AsyncClientSession) -> None:
-        """Follow over one connection, to the end. Raises `Cut` if it ended too early."""
+        """Subscribe over one connection, to the end. Raises `Cut` if it ended early."""
         raise NotImplementedError
 
     def accepted(self) -> None:
-        """The server knows what is asked for: from now on it is tried again when it is gone."""
+        """Note that the server has accepted the request: from now on lost connections are retried."""
         self._accepted = True
 
     def came(self) -> None:
@@ -80,7 +78,7 @@ class Resuming:
         self._server_errors = 0
 
     async def now(self, session: AsyncClientSession) -> Simulation:
-        """Read the simulation as it is now. Raises `ServerRefused` where there is none."""
+        """Get the simulation's current state. Raises `ServerRefused` if it does not exist."""
         answer = await session.execute(prepare(SIMULATION, {"id": self._id}))
         found = answer.get("simulation")
         if found is None:
@@ -88,7 +86,7 @@ class Resuming:
         return read_answer(Simulation, found)
 
     def ended_early(self) -> Cut:
-        """A server that shuts down completes its streams; what is followed is complete only in a final state."""
+        """Return the error for a stream that completed before a final state, as when a server shuts down."""
         return Cut(ServerRefused("The server ended the stream before the simulation's end."))
 
     def _is_worth_another_try(self, error: BaseException) -> bool:
@@ -98,7 +96,7 @@ class Resuming:
         self._outage(GONE)
 
     async def _connection(self) -> bool:
-        """Follow over one connection: True at the end, False if it was cut after something came."""
+        """Subscribe over one connection: True at the end, False if it was lost after an event."""
         before = self._came
         try:
             async with Client(transport=websocket_transport(self._server)) as session:
@@ -118,7 +116,7 @@ class Resuming:
         raise cut
 
     def _judge(self, error: TransportQueryError) -> None:
-        """Raise what the server says about the request, or keeps saying."""
+        """Raise an error about the request, or one that persists."""
         codes = {
             str((each.get("extensions") or {}).get("code")) for each in error.errors or () if isinstance(each, dict)
         }

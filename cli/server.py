@@ -1,8 +1,7 @@
-"""A Simulations server, seen from a client: where it is, what is asked of it, and what its failures mean in sentences.
+"""Client connection to a Simulations server: its address, transports, and errors as sentences.
 
-Requests (`cli.requests`) go over HTTP, a connection each; streams (`cli.resuming`) over a WebSocket to that address.
-Fails with `ServerUnreachable`, `ServerRefused`, or `UsageError` where the address itself makes no sense, or what is to
-be sent.
+Requests (`cli.requests`) use HTTP, a connection each; streams (`cli.resuming`) a WebSocket to the same address.
+Raises `ServerUnreachable`, `ServerRefused`, or `UsageError` for an invalid address or unsendable values.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ from cli.terminal import clean
 
 DEFAULT_URL = "http://localhost:8000"
 REQUEST_SECONDS = 30.0
-BIGGEST_FRAME_BYTES = 64 * 2**20  # a batch of 10,000 points is about 1 MB of JSON; websockets stops at 1 MiB by itself
+BIGGEST_FRAME_BYTES = 64 * 2**20  # a batch of 10,000 points is about 1 MB of JSON; the default of websockets is 1 MiB
 ANOTHER_TOKEN = "Use another token: --token-file or SIMULATIONS_TOKEN_FILE."
 
-# Errors reach the user as sentences; gql's own log would tell them a second time.
+# Errors reach the user as sentences; gql's log would repeat them.
 logging.getLogger("gql").addHandler(logging.NullHandler())
 logging.getLogger("gql").propagate = False
 
@@ -48,11 +47,11 @@ Asked = TypeVar("Asked", bound=Answer)
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where a server is, and who is asking. Prints without the token."""
+    """Address of a server, and the token. The token is excluded from repr()."""
 
     url: str
     token: str | None = field(default=None, repr=False)
-    patience_seconds: float = REQUEST_SECONDS  # for an answer
+    patience_seconds: float = REQUEST_SECONDS  # timeout of an answer
 
     @property
     def graphql_url(self) -> str:
@@ -68,7 +67,7 @@ class Server:
 
     @property
     def is_near(self) -> bool:
-        """Whether it is on this host: then no proxy of the environment is asked."""
+        """Whether the server is on this host: the environment's proxies are then ignored."""
         host = urlsplit(self.url).hostname or ""
         try:
             return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -77,9 +76,9 @@ class Server:
 
 
 def parse_server(url: str | None, token: str | None, token_file: Path | None = None) -> Server:
-    """Read an address as people give it: with or without `/graphql`. A file wins over a token. Raises `UsageError`.
+    """Parse an address, with or without `/graphql`. A token file overrides a token. Raises `UsageError`.
 
-    Without one it is the service that runs on this user's data directory, whatever its port; or else the usual one.
+    Without an address: the service that runs on this user's data directory, on any port; else the default address.
     """
     url = url or _own_service() or DEFAULT_URL
     address = url.strip().rstrip("/").removesuffix("/graphql")
@@ -93,7 +92,7 @@ def parse_server(url: str | None, token: str | None, token_file: Path | None = N
     if token_file is not None:
         token = _read_token(token_file)
     if token is not None and not (token.isascii() and token.isprintable()):
-        raise UsageError("--token: expected a token as `simulations` gave it out: plain letters, no line breaks")
+        raise UsageError("--token: expected a token of `simulations token create`: ASCII without line breaks")
     return Server(address, token or None)
 
 
@@ -103,7 +102,7 @@ def _own_service() -> str | None:
 
     try:
         directory = settings.load().data_dir
-    except settings.SettingsError:  # they are the service's; a client needs none of them
+    except settings.SettingsError:  # a client needs no settings of the service
         directory = None
     holder = find_holder(directory or default_data_directory())
     return holder.url if holder is not None else None
@@ -120,7 +119,7 @@ def _read_token(path: Path) -> str:
 
 
 def websocket_transport(server: Server) -> WebsocketsTransport:
-    """Make a connection for streams; it is opened by whoever uses it."""
+    """Make an unopened WebSocket transport for streams."""
     arguments: dict[str, object] = {"max_size": BIGGEST_FRAME_BYTES, "compression": None}
     if server.is_near:
         arguments["proxy"] = None
@@ -135,18 +134,18 @@ def websocket_transport(server: Server) -> WebsocketsTransport:
 
 
 def prepare(document: GraphQLRequest, variables: Mapping[str, object]) -> GraphQLRequest:
-    """Put a document and its variables together. Raises `UsageError` where one of them is nothing that JSON can say."""
+    """Combine a document with its variables. Raises `UsageError` for a variable that JSON can't represent."""
     try:
         json.dumps(variables, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
-        raise UsageError("What was given has letters that are no UTF-8, and can't be sent.") from None
+        raise UsageError("An argument has letters that are no UTF-8, and can't be sent.") from None
     except ValueError:
-        raise UsageError("What was given has a number that is not finite, and can't be sent.") from None
+        raise UsageError("An argument has a number that is not finite, and can't be sent.") from None
     return GraphQLRequest(document, variable_values=dict(variables))
 
 
 def ask(server: Server, document: GraphQLRequest, variables: Mapping[str, object]) -> dict[str, object]:
-    """Send one query or mutation, and return its data. Raises `CommandError`."""
+    """Send a query or mutation and return its data. Raises `CommandError`."""
     request = prepare(document, variables)
     transport = HTTPXTransport(
         server.graphql_url, headers=server.headers, timeout=server.patience_seconds, trust_env=not server.is_near
@@ -163,7 +162,7 @@ def ask(server: Server, document: GraphQLRequest, variables: Mapping[str, object
 
 
 def explain(error: BaseException, server: Server) -> CommandError:
-    """Say in a sentence what a transport's error means for the person who asked."""
+    """Translate a transport's error into a sentence for the user."""
     match error:
         case TransportQueryError():
             codes = _codes(error.errors)
@@ -197,19 +196,19 @@ def explain(error: BaseException, server: Server) -> CommandError:
     slow = isinstance(error, TimeoutError) or "timed out" in str(error).lower()
     return ServerUnreachable(
         f"No Simulations server answers at {server.url}{' in time' if slow else ''}. "
-        "Start one with `make run` (or `simulations up`), or say where it is with --url or SIMULATIONS_URL."
+        "Start one with `make run` (or `simulations up`), or set its address with --url or SIMULATIONS_URL."
     )
 
 
 def unknown_simulation(simulation_id: str) -> ServerRefused:
-    """Say that an id is nobody's."""
+    """Make the error for an unknown simulation id."""
     return ServerRefused(
         f"There is no simulation with the id {clean(simulation_id)}. `simulations list --all` shows the ids."
     )
 
 
 def read_answer(model: type[Asked], value: object) -> Asked:
-    """Read a GraphQL object. Raises `ServerUnreachable`: the server speaks another version."""
+    """Parse a GraphQL object. Raises `ServerUnreachable` if the server has another version."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -220,7 +219,7 @@ def read_answer(model: type[Asked], value: object) -> Asked:
 
 
 def as_object(value: object) -> dict[str, object]:
-    """Take what should be a JSON object; anything else is an empty one."""
+    """Return a JSON object; an empty one for any other value."""
     return value if isinstance(value, dict) else {}
 
 
@@ -239,4 +238,4 @@ def _login_sentence(server: Server) -> str:
             f"{server.url} does not accept this token. Check --token-file or SIMULATIONS_TOKEN_FILE, --token or "
             "SIMULATIONS_TOKEN: it may be expired or revoked."
         )
-    return f"{server.url} wants a token: give one with --token-file or SIMULATIONS_TOKEN_FILE."
+    return f"{server.url} requires a token: pass one with --token-file or SIMULATIONS_TOKEN_FILE."

@@ -1,16 +1,16 @@
 """Completion for zsh, bash and fish: `--install-completion`, `--show-completion`, and the answers to a shell's Tab.
 
-Names come from other users, and a shell is where a name could become a command. So typer's own scripts are not used:
+Names are other users' input, and a shell could run a name as a command. typer's own scripts are therefore not used:
 its zsh script evaluates the answer, its bash script inserts it unquoted. Here
 
-- the scripts contain no `eval`: an answer is lines, a candidate and its description, that a shell only stores;
-- zsh and fish quote what they insert themselves; for bash, which does not, `insertion` does;
-- a candidate with a control, format (bidirectional, zero-width) or other invisible character is left out, for what is
-  shown must be what is inserted; in a description these characters are removed.
+- the scripts contain no `eval`: an answer is lines, a candidate and its description, which a shell only stores;
+- zsh and fish quote what they insert; bash does not, so `insertion` quotes for it;
+- a candidate with a control, format (bidirectional, zero-width) or other invisible character is dropped, because the
+  inserted text must be the text shown; in a description these characters are removed.
 
-A script asks by starting the program with _SIMULATIONS_COMPLETE=complete_lines (or complete_quoted, for bash) and the
-words in its arguments. Scripts that an earlier version installed ask for complete_zsh, complete_bash or complete_fish:
-they get nothing that came from a server, and zsh, which evaluates the answer, a constant advice to install anew.
+A script runs the program with _SIMULATIONS_COMPLETE=complete_lines (or complete_quoted, for bash) and the words as
+arguments. Scripts of an earlier version use complete_zsh, complete_bash or complete_fish: they get no text from the
+server; zsh, which evaluates the answer, gets a constant message to install again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from cli.terminal import clean, say, shows_as_written
 
 ZSH: Final = """\
 #compdef simulations
-# Completion of Simulations for zsh. Nothing here evaluates what the server says: it is data.
+# Completion of Simulations for zsh. The answers of the server are data and never evaluated.
 _simulations() {
     local line
     local -a values shown
@@ -57,7 +57,7 @@ fi
 """
 
 BASH: Final = """\
-# Completion of Simulations for bash. Nothing here evaluates what the server says: each line is quoted already.
+# Completion of Simulations for bash. The answers of the server are quoted lines and never evaluated.
 _simulations() {
     local line
     COMPREPLY=()
@@ -70,7 +70,7 @@ complete -o default -F _simulations simulations
 """
 
 FISH: Final = """\
-# Completion of Simulations for fish. Nothing here evaluates what the server says: it is data.
+# Completion of Simulations for fish. The answers of the server are data and never evaluated.
 function __simulations_complete
     set -l words (commandline -opc)
     set -l current (commandline -ct)
@@ -89,10 +89,10 @@ complete --command simulations --no-files --arguments '(__simulations_complete)'
 
 @dataclass(frozen=True, slots=True)
 class Shell:
-    """A shell's script, where it is kept under the home directory, and the line that makes the shell read it."""
+    """A shell's script, its path under the home directory, and the line that loads it."""
 
     script: str
-    path: str  # where typer's installation puts its script, too: an old one is replaced
+    path: str  # the path of typer's own installation, so that an old script is replaced
     rc_path: str = ""
     rc_line: str = ""
 
@@ -104,25 +104,25 @@ SHELLS: Final = {
 }
 OUTDATED: Final = "_message 'The completion of simulations is out of date; run: simulations --install-completion'"
 
-PLAIN = re.compile(r"[\w./:=@%+,-]", re.ASCII)  # what means itself in bash wherever it stands in a word
+PLAIN = re.compile(r"[\w./:=@%+,-]", re.ASCII)  # no special meaning in bash anywhere in a word
 OPTION = re.compile(r"--[\w-]+=")  # and its value, in one word
 LIVE_IN_DOUBLE_QUOTES = frozenset('$`"\\!')
 
 
-# --- a shell asks ----------------------------------------------------------------------------------------------------
+# --- answers to Tab --------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class Word:
-    """A word of a command line, without its quotes."""
+    """A word of a command line, unquoted."""
 
     text: str = ""
-    quote: str = ""  # the one that is still open
+    quote: str = ""  # the quote that is still open
     replaced_from: int = 0  # in `text`: readline replaces what follows the last character that breaks a word
 
 
 class Answer(ShellComplete):
-    """An answer to Tab, a line for each candidate."""
+    """Answer to Tab: a line for each candidate."""
 
     current = Word()
 
@@ -136,7 +136,7 @@ class Answer(ShellComplete):
 
 
 class Lines(Answer):
-    """For zsh and fish: a candidate, a tab, its description."""
+    """Answer for zsh and fish: candidate, tab, description."""
 
     name = "lines"
 
@@ -151,7 +151,7 @@ class Lines(Answer):
 
 
 class Quoted(Answer):
-    """For bash: what takes the place of the word before the cursor, quoted as that place needs it."""
+    """Answer for bash: the replacement of the word before the cursor, quoted for its position."""
 
     name = "quoted"
 
@@ -169,7 +169,7 @@ class Quoted(Answer):
 
 
 class Outdated(Answer):
-    """For a script that an earlier version installed."""
+    """Answer for a script of an earlier version."""
 
     def get_completion_args(self) -> tuple[list[str], str]:
         return [], ""
@@ -182,7 +182,7 @@ class Outdated(Answer):
 
 
 def register() -> None:
-    """Let these answer, and nothing of typer's."""
+    """Register these answers in place of typer's."""
     add_completion_class(Lines, Lines.name)
     add_completion_class(Quoted, Quoted.name)
     for shell in SHELLS:
@@ -190,12 +190,12 @@ def register() -> None:
 
 
 def can_be_shown(item: CompletionItem) -> bool:
-    """Whether what is shown is what is inserted."""
+    """Whether the shown text equals the inserted text."""
     return bool(item.value) and shows_as_written(item.value)
 
 
 def parse_words(line: str, breaks: str = "") -> list[Word]:
-    """Split a command line that may end in the middle of a word; nothing in it is expanded."""
+    """Split a command line that may end within a word; no expansion."""
     words = [Word()]
     begun = False
     characters = iter(line)
@@ -227,7 +227,7 @@ def parse_words(line: str, breaks: str = "") -> list[Word]:
 
 
 def insertion(text: str, quote: str) -> str | None:
-    """Quote a text for bash, in an open quote or in none. None: an open quote can't hold it."""
+    """Quote a text for bash, within an open quote or none. None: the open quote can't hold the text."""
     if quote == "'":
         return None if "'" in text else text
     if quote == '"':
@@ -240,18 +240,18 @@ def _quoted(text: str) -> Iterator[str]:
         yield character if PLAIN.match(character) or not character.isascii() else f"\\{character}"
 
 
-# --- a user asks -----------------------------------------------------------------------------------------------------
+# --- installation ----------------------------------------------------------------------------------------------------
 
 
 def show(wanted: bool) -> None:
-    """`--show-completion`: print the script of the shell that this was typed in."""
+    """`--show-completion`: print the script for the current shell."""
     if wanted:
         typer.echo(SHELLS[_shell()].script, nl=False)
         raise typer.Exit
 
 
 def install(wanted: bool) -> None:
-    """`--install-completion`: write the script to where that shell finds it, in place of an earlier one."""
+    """`--install-completion`: install the script for the current shell, replacing an earlier one."""
     if not wanted:
         return
     name = _shell()
@@ -269,17 +269,17 @@ def install(wanted: bool) -> None:
     except OSError as error:
         say(f"The completion can't be written: {error}", style="red")
         raise typer.Exit(ExitCode.FAILED) from None
-    typer.echo(f"Completion for {name} is installed in {path}. New terminals have it.")
+    typer.echo(f"Completion for {name} is installed in {path}. Open a new terminal to use it.")
     raise typer.Exit
 
 
 def _shell() -> str:
-    """The shell that this was typed in, or else the user's own."""
+    """Return the name of the current shell, else of the user's login shell."""
     above = [_name(process) for process in psutil.Process().parents()]
     own = os.path.basename(pwd.getpwuid(os.getuid()).pw_shell)
     found = next((name for name in (*above, own) if name in SHELLS), None)
     if found is None:
-        say(f"Completion is made for {', '.join(SHELLS)}: type this in one of them.", style="red")
+        say(f"Completion supports {', '.join(SHELLS)}: run this in one of them.", style="red")
         raise typer.Exit(ExitCode.USAGE)
     return found
 

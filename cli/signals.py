@@ -1,7 +1,7 @@
-"""What Ctrl-C, SIGTERM and a closed terminal mean to `up`, which changes on the way.
+"""Signal handling of `up`: Ctrl-C, SIGTERM and a closed terminal, by phase.
 
-While it starts: KeyboardInterrupt, once; then nothing, so that the clean-up runs through. While it serves: the first is
-a wish to stop, the second a hurry. At the end: nothing.
+Start: the first signal raises KeyboardInterrupt, later ones are ignored, so that the clean-up completes. Serving: the
+first requests a graceful stop, the second an immediate one. Shutdown: ignored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Signals:
-    """The handlers, installed while the block runs. Main thread only."""
+    """Context manager that installs the handlers. Main thread only."""
 
     def __init__(self) -> None:
         self._act: Callable[[], None] = self._interrupt
@@ -24,8 +24,8 @@ class Signals:
 
     def __enter__(self) -> Self:
         for number in NUMBERS:
-            # A hangup that is ignored already was ignored by nohup. (Shells ignore SIGINT for what they start with &:
-            # nobody means that.)
+            # SIGHUP that is already ignored: keep it, this is nohup. (Shells also ignore SIGINT for background jobs,
+            # which is no wish of the user: it is handled.)
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._handle)
         return self
@@ -37,14 +37,14 @@ class Signals:
             signal.signal(number, handler)
 
     def as_events(self, loop: asyncio.AbstractEventLoop) -> tuple[asyncio.Event, asyncio.Event]:
-        """From now on, set the first event on the first signal and the second on the next."""
+        """From now on, the first signal sets the first event, the next signal the second event."""
         stop, hurry = asyncio.Event(), asyncio.Event()
 
         def note() -> None:
             (hurry if stop.is_set() else stop).set()
 
-        # Not loop.add_signal_handler: closing the loop would hand the signals back to their defaults, and a Ctrl-C
-        # while the database stops would cut that short.
+        # Not loop.add_signal_handler: closing the loop would restore the default handlers, and a Ctrl-C during the
+        # database's shutdown would interrupt it.
         def tell() -> None:
             loop.call_soon_threadsafe(note)
 
@@ -52,7 +52,7 @@ class Signals:
         return stop, hurry
 
     def ignore(self) -> None:
-        """From now on, do nothing."""
+        """From now on, ignore signals."""
         self._act = _nothing
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:

@@ -1,8 +1,8 @@
-"""`submit --file`: an order in YAML. Each mistake is told with its line and the nearest right word, all at once.
+"""`submit --file`: submission files in YAML. All mistakes are reported at once, with line and nearest valid key.
 
-The words are those of the options, `_` for `-`. Read as YAML 1.2 means it: only `true` and `false` are booleans, a date
-is text, and so is 12:30; 1e-3 is a number. An alias is followed as often as it stands, up to a bound, so that a small
-file can't grow without end. Tags that make something else of a list or of words with values are mistakes.
+The keys are those of the options, with `_` for `-`. Parsed by the core schema of YAML 1.2: only `true` and `false` are
+booleans, a date is text, and so is 12:30; 1e-3 is a number. Aliases are expanded up to a bound, so that a small file
+can't grow without limit. Tags that turn a list or a mapping into another type are mistakes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ Place: TypeAlias = tuple[str | int, ...]
 
 
 class Mistake(ValueError):
-    """A value that makes no sense; the message is what was expected."""
+    """Invalid value; the message names what was expected."""
 
 
 def _seconds(value: object) -> int:
@@ -109,7 +109,7 @@ Argv = Annotated[list[str], BeforeValidator(_argv)]
 
 
 class Section(BaseModel):
-    """A mapping of the file: only these words, of exactly these types."""
+    """Base of the mappings in the file: only known keys, strict types."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, alias_generator=AliasGenerator(serialization_alias=to_camel)
@@ -133,7 +133,7 @@ class Limits(Section):
 
 
 class SubmissionFile(Section):
-    """The whole file."""
+    """A submission file."""
 
     name: str | None = None
     project: str | None = None
@@ -155,15 +155,15 @@ class SubmissionFile(Section):
         return [{"name": name, "mode": mode} for name, mode in metrics.items()] if metrics is not None else None
 
 
-# In the file a duration has its unit in the value, in the API in the name.
+# A duration has its unit in the value in the file, and in the name in the API.
 WRITTEN = {"max_runtime": "max_runtime_seconds", "attended_grace": "attended_grace_seconds"}
 NAMES = {name: written for written, name in WRITTEN.items()}
 
 
 def read_submission(path: str) -> dict[str, object]:
-    """Read an order into the API's words, but for the machine, which stays a name. `-` is standard input.
+    """Read a submission file as a CreateSimulationInput, except the machine, which stays a name. `-`: standard input.
 
-    A working directory that is relative is so to the file. Raises `UsageError`: a line for each mistake.
+    A relative working directory is relative to the file. Raises `UsageError`: a line for each mistake.
     """
     name, text = _read(path)
     try:
@@ -176,7 +176,7 @@ def read_submission(path: str) -> dict[str, object]:
     tree = Tree(name)
     given = tree.value(root, (), 0) if root is not None else {}
     if not isinstance(given, dict):
-        raise UsageError(f"{name}:1: expected words with values, like `entrypoint: [python, train.py]`")
+        raise UsageError(f"{name}:1: expected a mapping like `entrypoint: [python, train.py]`")
     problems = list(tree.problems)
     try:
         submission = SubmissionFile.model_validate(_renamed(given))
@@ -195,15 +195,15 @@ def read_submission(path: str) -> dict[str, object]:
 
 
 class _Loader(yaml.SafeLoader):
-    """The library reads YAML 1.1, which surprises people: this is the core schema of 1.2 (section 10.3.2)."""
+    """Loader for the core schema of YAML 1.2 (section 10.3.2); the library's own loader reads YAML 1.1."""
 
     def integer(self, node: yaml.ScalarNode) -> int:
-        """Read a whole number: 010 is ten."""
+        """Parse a whole number: 010 is ten."""
         text = str(node.value)
         return int(text, 0 if text[:2] in ("0o", "0x") else 10)
 
 
-CORE_SCHEMA = {  # what each may look like, and begin with
+CORE_SCHEMA = {  # pattern and first characters of each type
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
@@ -219,7 +219,7 @@ _Loader.add_constructor(f"{TAGS}int", _Loader.integer)
 
 
 class Tree:
-    """The file as values, and the line of each."""
+    """Values of the file, with their lines."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -229,13 +229,13 @@ class Tree:
         self._loader = _Loader("")
 
     def line(self, path: Place) -> int:
-        """The line of what is there, or of what it would be in."""
+        """Return the line of a path, or of its nearest parent."""
         while path and path not in self._lines:
             path = path[:-1]
         return self._lines.get(path, 1)
 
     def known(self, path: Place) -> Place:
-        """Of a path of pydantic's the parts that stand in the file: it names types, too."""
+        """Return the parts of pydantic's path that are in the file: pydantic adds types."""
         found: Place = ()
         for part in path:
             if (*found, part) in self._lines:
@@ -243,13 +243,15 @@ class Tree:
         return found
 
     def value(self, node: yaml.Node, path: Place, depth: int) -> Any:
-        """Make the value of a node."""
+        """Construct the value of a node."""
         self._nodes += 1
         if self._nodes > MOST_NODES or depth > DEEPEST:
-            raise UsageError(f"{self.name}:{node.start_mark.line + 1}: this grows too large or too deep for an order")
+            raise UsageError(
+                f"{self.name}:{node.start_mark.line + 1}: this grows too large or too deep for a submission file"
+            )
         self._lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.CollectionNode) and node.tag not in (f"{TAGS}map", f"{TAGS}seq"):
-            self._tell(node, path, f"expected a list or words with values, got {node.tag.replace(TAGS, '!!')}")
+            self._tell(node, path, f"expected a list or a mapping, got {node.tag.replace(TAGS, '!!')}")
             return None
         match node:
             case yaml.MappingNode():
@@ -270,7 +272,7 @@ class Tree:
         made: dict[str, Any] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                self._tell(key, path, "expected a word before the colon")
+                self._tell(key, path, "expected a key before the colon")
                 continue
             name = str(key.value)
             if name in made:
@@ -286,13 +288,13 @@ class Tree:
 
 
 def say(name: str, line: int, path: Place, sentence: str) -> str:
-    """Say what is wrong at a place of the file."""
+    """Format a mistake with its file, line and path."""
     where = ".".join(map(str, path))
     return clean(f"{name}:{line}: {f'{where}: ' if where else ''}{sentence}", limit=1_000)
 
 
 def _read(path: str) -> tuple[str, str]:
-    """The file's name for people, and its text. Raises `UsageError`."""
+    """Return the file's display name and its text. Raises `UsageError`."""
     try:
         if path == "-":
             name, raw = "standard input", sys.stdin.buffer.read(MOST_BYTES + 1)
@@ -303,7 +305,7 @@ def _read(path: str) -> tuple[str, str]:
     except OSError as error:
         raise UsageError(f"--file: {clean(path)} can't be read: {error.strerror or error}") from None
     if len(raw) > MOST_BYTES:
-        raise UsageError(f"--file: {clean(name)} is too large for an order: at most {MOST_BYTES:,} bytes")
+        raise UsageError(f"--file: {clean(name)} is too large for a submission file: at most {MOST_BYTES:,} bytes")
     try:
         return clean(name), raw.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -311,11 +313,11 @@ def _read(path: str) -> tuple[str, str]:
 
 
 def _renamed(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Put the file's words for durations in the place of the API's, which the file does not know."""
+    """Rename the file's keys for durations to the API's; the API's own keys are unknown in the file."""
     made: dict[str, Any] = {}
     for key, value in given.items():
         if key in NAMES:
-            key = f"{key}?"  # unknown, and told as such
+            key = f"{key}?"  # reported as unknown
         inner = _renamed(value) if key == "limits" and isinstance(value, dict) else value
         made[WRITTEN.get(key, key)] = inner
     return made
@@ -339,7 +341,7 @@ OTHER_WORDS = {
 
 
 def _problem(tree: Tree, problem: dict[str, Any]) -> tuple[int, str]:
-    # pydantic names the member of a union, and a key, behind the place itself.
+    # pydantic appends the member of a union, and a key, to the path.
     location = tuple(NAMES.get(str(part), part) for part in problem["loc"])
     path: Place = tuple(part[:-1] if isinstance(part, str) and part.endswith("?") else part for part in location)
     if problem["type"] == "extra_forbidden":
@@ -366,27 +368,27 @@ def _problem(tree: Tree, problem: dict[str, Any]) -> tuple[int, str]:
 
 EXPECTED = {
     "string_type": "text", "int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number",
-    "bool_type": "true or false", "dict_type": "words with values", "model_type": "words with values",
+    "bool_type": "true or false", "dict_type": "a mapping", "model_type": "a mapping",
     "list_type": "a list", "finite_number": "a finite number",
 }  # fmt: skip
 
 
 def _unknown(path: Place) -> str:
-    """Say that a word is not known here, and which one may be meant."""
+    """Report an unknown key, with the likely one."""
     word = re.sub(r"([a-z])([A-Z])", r"\1_\2", str(path[-1])).lower().replace("-", "_")
     here = [NAMES.get(field, field) for field in SECTIONS.get(path[:-1], SubmissionFile).model_fields]
     prefix = "".join(f"{part}." for part in path[:-1])
     meant = OTHER_WORDS.get(word, word).removesuffix("_seconds")
     right = meant if meant in here else None
     if right is None and meant in PLACES:
-        return f"there is no such word here; it is {PLACES[meant]}{meant}"
+        return f"unknown key here; it is {PLACES[meant]}{meant}"
     right = right or _nearest(meant, here)
     if right is not None:
-        return f"there is no such word; did you mean {right}?"
+        return f"unknown key; did you mean {right}?"
     elsewhere = _nearest(meant, list(PLACES))
     if elsewhere is not None:
-        return f"there is no such word; did you mean {PLACES[elsewhere]}{elsewhere}?"
-    return f"there is no such word; {prefix or 'an order '}{'has' if not prefix else 'knows'} {', '.join(here)}"
+        return f"unknown key; did you mean {PLACES[elsewhere]}{elsewhere}?"
+    return f"unknown key; {prefix.rstrip('.') or 'a submission file'} has {', '.join(here)}"
 
 
 def _nearest(word: str, known: list[str]) -> str | None:
@@ -399,5 +401,5 @@ def _as_yaml(value: object) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, dict):
-        return "words with values"
+        return "a mapping"
     return "a list" if isinstance(value, list) else clean(str(value), limit=100)

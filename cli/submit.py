@@ -1,4 +1,4 @@
-"""`simulations submit`: the command line's options as the API's CreateSimulationInput, and what to do next."""
+"""`simulations submit`: options as the API's CreateSimulationInput, and the next commands."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cli.terminal import clean, print_json, print_line, say
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What was typed. None and empty mean: the server's default."""
+    """Options of `submit`. None or empty: the server's default."""
 
     command: Sequence[str] = ()
     name: str | None = None
@@ -54,12 +54,12 @@ class Submission:
 
 
 def submit(server: Server, submission: Submission, given: Mapping[str, object] = MappingProxyType({})) -> Simulation:
-    """Queue what was ordered, beyond what a file gives. Raises `CommandError`."""
+    """Submit the options, laid over a submission file. Raises `CommandError`."""
     wanted = combine(given, submission_input(submission))
     if not wanted.get("entrypoint"):
-        raise UsageError("What shall run? Give the command after two dashes: simulations submit -- python train.py")
+        raise UsageError("No command given. Add it after two dashes: simulations submit -- python train.py")
     if "attendedGraceSeconds" in wanted and not wanted.get("attended"):
-        raise UsageError("--attended-grace says for how long an attended simulation may go unwatched: add --attended.")
+        raise UsageError("--attended-grace needs --attended.")
     resources = _section(wanted, "resources")
     if resources.get("machine") is not None:
         wanted["resources"] = {**resources, "machine": machine_id(server, str(resources["machine"]))}
@@ -69,7 +69,7 @@ def submit(server: Server, submission: Submission, given: Mapping[str, object] =
 
 
 def submission_input(submission: Submission) -> dict[str, object]:
-    """Put an order into the API's words, but for the machine, which stays a name. Raises `UsageError`."""
+    """Build a CreateSimulationInput, except the machine, which stays a name. Raises `UsageError`."""
     resources = _given(
         cpus=submission.cpus,
         memoryGib=submission.memory_gib,
@@ -107,7 +107,7 @@ def submission_input(submission: Submission) -> dict[str, object]:
 
 
 def combine(file: Mapping[str, object], options: Mapping[str, object]) -> dict[str, object]:
-    """Lay options over a file: what is given twice is as the option says, key by key in what has keys."""
+    """Merge options over a file: options win, key by key in mappings."""
     combined = dict(file)
     for name, value in options.items():
         below = combined.get(name)
@@ -121,25 +121,25 @@ def combine(file: Mapping[str, object], options: Mapping[str, object]) -> dict[s
 
 
 def tell(simulation: Simulation, *, as_json: bool, staying: bool) -> None:
-    """Print the new simulation's id, alone on standard output, and beside it what can be done with it."""
+    """Print the new simulation's id on standard output, and the next commands on standard error."""
     if as_json:
         print_json(simulation.as_json())
         return
     print_line(clean(simulation.id))
     say(f"{clean(simulation.name)} is {simulation.state} in the project {clean(simulation.project.name)}.")
     if not staying:
-        does = "It starts when somebody watches its curve" if simulation.attended else "Watch its curve"
+        does = "It starts when a client watches its curve" if simulation.attended else "Watch its curve"
         say(f"{does}: simulations watch {clean(simulation.id)}   (or: simulations watch last)")
 
 
 def subscription(simulation: Simulation) -> str:
-    """The subscription to its curve, to be pasted into GraphiQL."""
+    """Return the subscription to its curve, for GraphiQL."""
     fields = "state series { metric steps values }"
     return f'subscription {{ convergence(simulationId: "{clean(simulation.id)}") {{ {fields} }} }}'
 
 
 def _seconds(duration: str | None) -> int | None:
-    """Whole seconds, rounded up."""
+    """Parse a duration into whole seconds, rounded up."""
     return math.ceil(parse_duration(duration).total_seconds()) if duration is not None else None
 
 
@@ -155,7 +155,7 @@ def _warn_of_relative_files(wanted: Mapping[str, object]) -> None:
 
 
 def _given(**values: object) -> dict[str, object]:
-    """Leave out what was not given, so that defaults have one place: the server."""
+    """Drop options that were not given, so that only the server has defaults."""
     return {name: value for name, value in values.items() if value is not None}
 
 

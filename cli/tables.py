@@ -1,4 +1,4 @@
-"""Lists as tables. Elsewhere than on a terminal each row stays one line, whole; on a narrow one columns give way."""
+"""Tables. A narrow terminal drops columns; if the output is no terminal, each row is one full line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a list. from_width: of a narrower terminal it is left out. is_key: what the row is asked for by."""
+    """A column. from_width: narrower terminals omit it. is_key: identifies the row in commands."""
 
     title: str
     from_width: int = 0

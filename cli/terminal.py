@@ -1,8 +1,8 @@
-"""What is written to the terminal: text from others made harmless, times in words, and the two places to write to.
+"""Terminal output: sanitised text, formatted times, standard output and standard error.
 
-Names, logs and messages come from other people. `clean` takes out what could move the cursor, colour, or reorder
-text; and they are shown as `Text`, never as Rich's markup. Standard output that can't be written ends the command,
-with `OutputClosed` or `OutputFailed`; standard error that can't be written is nobody's to hear of.
+Names, logs and messages are other users' input. `clean` removes characters that move the cursor, set colours or
+reorder text; the rest is shown as `Text`, never as Rich's markup. A failed write to standard output ends the command
+with `OutputClosed` or `OutputFailed`; a failed write to standard error is ignored.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cli.errors import OutputClosed, OutputFailed
 
 # Control, format (bidirectional overrides, zero width), surrogate, private use, line and paragraph separators.
 UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
-WIDE = 10_000  # columns of an output that is no terminal: whoever reads it there cuts lines himself
+WIDE = 10_000  # columns of an output that is no terminal: its reader truncates lines
 
 STYLES = {
     "QUEUED": "yellow", "STARTING": "cyan", "RUNNING": "bold cyan",
@@ -33,7 +33,7 @@ STYLES = {
 
 
 class Results(Console):
-    """Standard output. Without a reader there is nothing more to do."""
+    """Standard output. A closed reader ends the command."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -45,7 +45,7 @@ class Results(Console):
             super().print(*objects, **how)
 
     def write(self, text: str, style: str = "") -> None:
-        """Write text without an end of line of its own; where it is no terminal, letter by letter as it is."""
+        """Write text without adding a newline; unchanged if standard output is no terminal."""
         if self.is_terminal:
             self.print(Text(text, style=style), end="", soft_wrap=True)
             return
@@ -66,7 +66,7 @@ class Results(Console):
 
 
 class Remarks(Console):
-    """Standard error. What can't be said is not said: it must not keep anything from being done."""
+    """Standard error. Failed writes are ignored: they must not stop the work."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -87,7 +87,7 @@ def stdout() -> Results:
 
 
 def stderr() -> Console:
-    """Open standard error, for everything that is said about the work."""
+    """Open standard error, for messages."""
     console = Remarks(highlight=False, markup=False, emoji=False, stderr=True)
     _widen(console)
     return console
@@ -104,24 +104,24 @@ def print_line(line: str | Text) -> None:
 
 
 def print_json(value: object) -> None:
-    """Write a value to standard output as one line of JSON, in ASCII: what is escaped can do nothing to a terminal."""
+    """Write a value to standard output as one line of JSON, in ASCII: escaped characters can't affect a terminal."""
     print_line(json.dumps(value, ensure_ascii=True))
 
 
 def clean(text: str, *, limit: int = 500) -> str:
-    """Make somebody else's text safe to show on one line."""
+    """Sanitise untrusted text for one line."""
     spaced = (" " if character.isspace() else character for character in text[: limit + 1])
     shown = "".join(character for character in spaced if unicodedata.category(character) not in UNSAFE)
     return f"{shown[:limit]}…" if len(text) > limit else shown
 
 
 def shows_as_written(text: str) -> bool:
-    """Whether `clean` would change nothing: what is seen is what it is."""
+    """Whether `clean` would not change the text."""
     return all(each == " " or (not each.isspace() and unicodedata.category(each) not in UNSAFE) for each in text)
 
 
 def clean_lines(text: str) -> str:
-    """Make somebody else's text safe to show on lines of its own; of a line that was overwritten, its last form."""
+    """Sanitise untrusted text of several lines; an overwritten line (\\r) keeps its last form."""
     return "\n".join(_clean_line(line) for line in text.split("\n"))
 
 
@@ -131,7 +131,7 @@ def state_text(state: str) -> Text:
 
 
 def say_duration(duration: timedelta) -> str:
-    """Say a duration in its two biggest units: "12.3 s", "4 min 10 s", "2 h 5 min", "3 d 1 h"."""
+    """Format a duration in its two biggest units: "12.3 s", "4 min 10 s", "2 h 5 min", "3 d 1 h"."""
     seconds = max(duration.total_seconds(), 0.0)
     if seconds < 59.95:
         return f"{seconds:.1f} s"
@@ -144,7 +144,7 @@ def say_duration(duration: timedelta) -> str:
 
 
 def say_age(moment: datetime, now: datetime) -> str:
-    """Say how long ago something was, in its biggest unit."""
+    """Format the time since a moment, in its biggest unit."""
     duration = now - moment
     if duration < timedelta(seconds=1):
         return "just now"
@@ -152,7 +152,7 @@ def say_age(moment: datetime, now: datetime) -> str:
 
 
 def say_number(value: float) -> str:
-    """Write a value in four digits, the way people write it."""
+    """Format a value with four significant digits."""
     return f"{value:.4g}"
 
 
@@ -164,7 +164,7 @@ def _clean_line(line: str) -> str:
 
 
 def _silence(stream: TextIO) -> None:
-    """Let what is still buffered go nowhere: at the interpreter's end it would fail once more, and say so."""
+    """Discard buffered output: flushing it at exit would fail again, with a traceback."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

@@ -1,4 +1,4 @@
-"""`simulations token ...`: its commands and their options."""
+"""Commands of `simulations token` and their options."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from cli.group import ListsByDefault
 from cli.options import AsJson
 
 app = typer.Typer(
-    help="Make, list and revoke tokens. Works on the database itself.",
+    help="Create, list and revoke API tokens, directly in the database.",
     cls=ListsByDefault,
     rich_markup_mode=None,
 )
-TokenName = Annotated[str, typer.Argument(metavar="NAME", help="Whom the history names.")]
+TokenName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the token, shown in the history.")]
 
 
 @app.command("create")
 def create(
     name: TokenName,
     role: Annotated[
-        str, typer.Option(metavar="ROLE", help="viewer reads, operator runs simulations, admin does everything.")
+        str, typer.Option(metavar="ROLE", help="viewer: read; operator: run simulations; admin: everything.")
     ],
     project: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only for this one, made if it is new; repeat it for several.  [all]"),
+        typer.Option(metavar="NAME", help="Limit to this project, created if new; repeatable.  [all]"),
     ] = None,
-    expires_in: Annotated[str | None, typer.Option(metavar="DURATION", help="30d, 12h.  [never]")] = None,
+    expires_in: Annotated[str | None, typer.Option(metavar="DURATION", help="Lifetime: 30d, 12h.  [unlimited]")] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write it there, for its owner only, and do not print it.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the token to this new file (mode 0600) instead of printing it."),
     ] = None,
-    if_none: Annotated[bool, typer.Option("--if-none", help="Do nothing if there is a valid token already.")] = False,
+    if_none: Annotated[bool, typer.Option("--if-none", help="Do nothing if a valid token exists.")] = False,
 ) -> None:
-    """Make a token. It is printed once, on standard output, and can't be read again."""
+    """Create a token. It is printed once, on standard output, and can't be shown again."""
     from cli import tokens
 
     tokens.create(tokens.NewToken(name, role, project or (), expires_in, output, if_none))
@@ -42,7 +43,7 @@ def create(
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """List all tokens that were made, newest first; never what they read."""
+    """List all tokens, newest first, without their secrets."""
     from cli import tokens
 
     tokens.list_all(as_json=as_json)
@@ -50,7 +51,7 @@ def list_(as_json: AsJson = False) -> None:
 
 @app.command("revoke")
 def revoke(name: TokenName) -> None:
-    """Let nobody in with a token any more, and end what was opened with it."""
+    """Revoke a token and close the connections opened with it."""
     from cli import tokens
 
     tokens.revoke(name)

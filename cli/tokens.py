@@ -1,8 +1,8 @@
-"""`simulations token`: who may come in, written straight into the database, for the first one has nobody to ask.
+"""`simulations token`: create, list and revoke tokens directly in the database (the first token has no API access yet).
 
 The database is the one of the settings, or the embedded one of the data directory, whether the service runs or not.
-A token goes to standard output, or into a file that only its owner can read, and nowhere else.
-Fails with `UsageError`, with `StartFailed` where there is no database to use, with `CommandError` where it says no.
+A token goes only to standard output, or into a file that only its owner can read.
+Raises `UsageError`, `StartFailed` without a usable database, and `CommandError` if the database refuses.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """What is asked for, as it was typed."""
+    """Options of `token create`, as typed."""
 
     name: str
     role: str
@@ -53,7 +53,7 @@ class NewToken:
 
 
 def create(wanted: NewToken) -> None:
-    """Make a token and give it out, once. Nothing is made if there is nowhere to put it."""
+    """Create a token and deliver it once. No token is created if the output can't be opened."""
     role = _role(wanted.role)
     names = tuple(_name(each, "--project") for each in wanted.projects)
     name = _name(wanted.name, "NAME")
@@ -72,17 +72,17 @@ def create(wanted: NewToken) -> None:
         if made is not None:
             _give_out(made[0], made[1], put)
     if made is None:
-        say("There is a token already; no other one was made.")
+        say("There is a token already; no other one was created.")
         return
-    where = f"It is in {wanted.output}" if wanted.output is not None else "It is shown this once"
+    where = f"Stored in {wanted.output}" if wanted.output is not None else "Shown only once"
     until = f", until {made[0].expires_at:%Y-%m-%d %H:%M} UTC" if made[0].expires_at is not None else ""
     which = f"the projects {', '.join(map(clean, names))}" if names else "all projects"
-    say(f"{clean(name)} may come in as {role}, for {which}{until}. {where}: whoever has it can do the same.")
-    say("Use it: SIMULATIONS_TOKEN=... or --token-file FILE. Take it back: simulations token revoke NAME")
+    say(f"Created the token {clean(name)}: {role}, for {which}{until}. {where}; every holder has these rights.")
+    say("Use it: SIMULATIONS_TOKEN=... or --token-file FILE. Revoke it: simulations token revoke NAME")
 
 
 def list_all(*, as_json: bool) -> None:
-    """Print every token that ever was made, the newest first; never what it reads."""
+    """Print all tokens, newest first, without their secrets."""
 
     async def read(session: AsyncSession) -> tuple[list[Token], dict[int, str]]:
         rows: list[Token] = []
@@ -101,13 +101,13 @@ def list_all(*, as_json: bool) -> None:
     if as_json:
         terminal.print_json([_as_json(row, names, now) for row in rows])
     elif not rows:
-        say("No tokens. Make one: simulations token create NAME --role admin")
+        say("No tokens. Create one: simulations token create NAME --role admin")
     else:
         _print_table(rows, names, now)
 
 
 def revoke(name: str) -> None:
-    """Let nobody in with the token of this name any more."""
+    """Revoke the token of this name."""
 
     async def end(session: AsyncSession) -> Token:
         token = await tokens.find_named(session, name)
@@ -116,14 +116,14 @@ def revoke(name: str) -> None:
         return await tokens.revoke(session, token.id, _actor())
 
     _in_database(end)
-    say(f"{clean(name)} is revoked: nobody comes in with it, and what was opened with it ends.")
+    say(f"{clean(name)} is revoked: requests with it are refused, and connections opened with it are closed.")
 
 
-# --- what is typed, and where the token goes -------------------------------------------------------------------
+# --- options, and delivery of the token ------------------------------------------------------------------------
 
 
 def _give_out(token: Token, text: str, put: Callable[[str], None]) -> None:
-    """Put a token where somebody reads it; one that nobody can ever read lets nobody in."""
+    """Deliver a token; revoke it if the delivery fails."""
 
     async def end(session: AsyncSession) -> Token:
         return await tokens.revoke(session, token.id, _actor())
@@ -132,7 +132,7 @@ def _give_out(token: Token, text: str, put: Callable[[str], None]) -> None:
         put(text)
     except (OutputClosed, OutputFailed):
         _in_database(end)
-        say(f"{clean(token.name)} was revoked at once: nobody has its token.")
+        say(f"{clean(token.name)} was revoked at once: the token could not be delivered.")
         raise
 
 
@@ -152,7 +152,7 @@ def _name(given: str, option: str) -> str:
 
 
 def _actor() -> Actor:
-    """Whoever has this process's rights, on this host."""
+    """Return the actor for the history: the user of this process, at this host."""
     uid = os.getuid()
     try:
         user = pwd.getpwuid(uid).pw_name
@@ -163,14 +163,14 @@ def _actor() -> Actor:
 
 @contextmanager
 def _place(path: Path | None) -> Iterator[Callable[[str], None]]:
-    """Open where the token goes before there is one; a file in which none was put is taken away again."""
+    """Open the output before the token is created; remove the file if no token was written."""
     if path is None:
         yield terminal.print_line
         return
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError:
-        raise UsageError(f"--output: {path} is there already, and is not overwritten.") from None
+        raise UsageError(f"--output: {path} exists already, and is not overwritten.") from None
     except OSError as error:
         raise UsageError(f"--output: {path} can't be written: {error.strerror}") from None
     written = False
@@ -197,7 +197,7 @@ def _place(path: Path | None) -> Iterator[Callable[[str], None]]:
 
 
 def _in_database(action: Callable[[AsyncSession], Awaitable[Result]], *, makes: bool = False) -> Result:
-    """Do something in one transaction. makes: the embedded database, too, if it is not there yet."""
+    """Run `action` in one transaction. makes: create the embedded database if it does not exist."""
     try:
         with _database_url(makes=makes) as url:
             return asyncio.run(_run(url, action))
@@ -225,12 +225,12 @@ def _database_url(*, makes: bool) -> Iterator[str]:
         return
     if not makes and not (directory / "postgres").exists():
         raise StartFailed(
-            f"There is no database in {directory} yet. It is made by `simulations up`; if it is elsewhere, set "
+            f"There is no database in {directory} yet. `simulations up` creates it; if it is elsewhere, set "
             "SIMULATIONS_DATA_DIR or DATABASE_URL."
         )
-    knobs.configure_logs(settings.model_copy(update={"log_level": "warning"}))  # to stderr: stdout is for the token
+    knobs.configure_logs(settings.model_copy(update={"log_level": "warning"}))  # to stderr: stdout holds only the token
     with embedded.lock(directory, "a command about tokens"), embedded.serve(directory) as server:
-        asyncio.run(schema.upgrade(server.url))  # as `up` does: it may be the first command of all
+        asyncio.run(schema.upgrade(server.url))  # like `up`: this may be the first command ever
         yield server.url
 
 
@@ -245,7 +245,7 @@ async def _run(url: str, action: Callable[[AsyncSession], Awaitable[Result]]) ->
         await engine.dispose()
 
 
-# --- how tokens are shown --------------------------------------------------------------------------------------
+# --- output of tokens ------------------------------------------------------------------------------------------
 
 
 def _standing(row: Token, now: datetime) -> str:

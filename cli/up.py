@@ -1,10 +1,10 @@
-"""`simulations up`: the whole service on one machine, until Ctrl-C.
+"""`simulations up`: run the whole service on one machine, until Ctrl-C.
 
-In order: settings, the data directory and its lock, whatever a killed run left behind, the port, the database (its own
-embedded one, migrated; or a given one, which must match), then `python -m graph` and `python -m scheduler`. Backwards
-at the end. Simulations are not among the things it ends: their supervisors run on, and the next start picks them up.
+Start order: settings, the data directory and its lock, processes that a killed run left behind, the port, the database
+(embedded and migrated, or a given one with a matching schema), then `python -m graph` and `python -m scheduler`. The
+shutdown is in reverse order. Simulations continue: their supervisors keep running, and the next start adopts them.
 
-Fails with `StartFailed` and its kinds, a sentence each; ends with 0 on Ctrl-C, SIGTERM and a closed terminal.
+Raises `StartFailed` and its subclasses, with a sentence; exits with 0 on Ctrl-C, SIGTERM and a closed terminal.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ READY_POLL_SECONDS = 0.1
 STILL_WAITING_SECONDS = 10.0
 DATABASE_POLL_SECONDS = 1.0
 DATABASE_PAUSE_SECONDS = 5.0
-NEW_DATABASE_MIB = 200  # its files, PostgreSQL's programs for a user of its own, and the first log of changes
+NEW_DATABASE_MIB = 200  # its files, PostgreSQL's programs for its own user, and the first WAL
 FULL_MIB = 100
-MOST_LOSSES = 5  # of the database's server while it is prepared
-# What a connection raises that was cut in the middle of something: asyncpg's own state is broken then, too.
+MOST_LOSSES = 5  # of the database server during preparation
+# Errors of a connection that was lost during an operation, which also breaks asyncpg's own state.
 CUT = (OSError, DatabaseUnavailable, InterfaceError, InternalClientError, PostgresConnectionError,
        OperatorInterventionError)  # fmt: skip
 DATABASE_FAILURES = (SQLAlchemyError, PostgresError, *CUT)
@@ -62,7 +62,7 @@ BUILDER = Path(__file__).resolve().parents[1] / "web" / "build.py"  # in a check
 
 
 class Database(Protocol):
-    """The embedded server, as far as `up` watches over it."""
+    """The embedded server, as `up` monitors it."""
 
     def alive(self) -> bool: ...
 
@@ -71,7 +71,7 @@ class Database(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where this service lives and listens."""
+    """Data directory and address of this service."""
 
     data_directory: Path
     host: str
@@ -82,9 +82,9 @@ class Place:
         return ports.local_url(self.host, self.port)
 
     def environment(self, database_url: str) -> dict[str, str]:
-        """Make the children's environment: ours, handed on, with what was found out here.
+        """Make the children's environment: this process's, with the resolved settings.
 
-        Without the token of who started it: that is for commands, and nobody needs to find it in a process list.
+        The user's SIMULATIONS_TOKEN is removed: it is for commands, and must not show in a process list.
         """
         return {
             **{name: value for name, value in os.environ.items() if name not in NOT_FOR_CHILDREN},
@@ -96,18 +96,18 @@ class Place:
 
 
 def up(*, builds_pages: bool = False) -> ExitCode:
-    """Run the service until a signal ends it. Raises `StartFailed`.
+    """Run the service until a signal. Raises `StartFailed`.
 
-    builds_pages: the dashboard's, beside it, if they are missing or older than their sources; in a checkout only.
+    builds_pages: also build the dashboard if it is missing or older than its sources; in a checkout only.
     """
     if builds_pages and not BUILDER.is_file():
-        raise StartFailed("--build is for a checkout: what is installed has its pages built.")
+        raise StartFailed("--build works only in a checkout: an installation contains the built dashboard.")
     builder = Program("the build of the dashboard", (sys.executable, str(BUILDER)))
     with Signals() as signals:
         try:
             _up(signals, (builder,) if builds_pages else ())
         except KeyboardInterrupt:
-            say("Stopped before it was ready.")
+            say("Stopped before the service was ready.")
         except knobs.SettingsError as error:
             raise StartFailed(str(error)) from error
         except embedded.AlreadyRunning as error:
@@ -124,7 +124,7 @@ def up(*, builds_pages: bool = False) -> ExitCode:
 
 def _up(signals: Signals, errands: Sequence[Program]) -> None:
     settings = knobs.load()
-    # What goes well is told in sentences here; at the level of information the log would tell it a second time.
+    # Progress is printed here; the log at level info would repeat it.
     quiet = settings.model_copy(update={"log_level": "warning"}) if settings.log_level == "info" else settings
     knobs.configure_logs(quiet)
     place = Place(
@@ -136,7 +136,7 @@ def _up(signals: Signals, errands: Sequence[Program]) -> None:
         _require_room(place.data_directory, settings)
         roster = Roster(place.data_directory / ROSTER)
         if roster.end_leftovers():
-            say("Ended what an earlier run, which was killed, had left behind.")
+            say("Stopped processes that an earlier, killed run had left behind.")
         ports.require_free(place.host, place.port)
         with provide_database(settings, place) as (database_url, database):
             say(f"Starting {' and '.join(program.name for program in PROGRAMS)} …")
@@ -152,12 +152,12 @@ def _up(signals: Signals, errands: Sequence[Program]) -> None:
                     errands=errands,
                 )
             )
-    say("Stopped. Simulations that run go on; start again to pick them up.")
+    say("Stopped. Running simulations continue; the next start adopts them.")
 
 
 @contextmanager
 def provide_database(settings: knobs.Settings, place: Place) -> Iterator[tuple[str, Database | None]]:
-    """Provide a database that is ready to use: its URL, and the server if it is ours to watch."""
+    """Provide a ready database: its URL, and the server if it is embedded."""
     if settings.database_url is not None:
         asyncio.run(_require_usable(settings, settings.database_url))
         yield settings.database_url, None
@@ -170,9 +170,9 @@ def provide_database(settings: knobs.Settings, place: Place) -> Iterator[tuple[s
 
 
 def prepare(server: Database, work: Callable[[], None]) -> None:
-    """Do what has to be done on a database; where its server dies meanwhile, start it and do it again, a few times.
+    """Prepare a database; if its server dies meanwhile, restart it and repeat the work, a few times.
 
-    work: may be repeated. Raises `StartFailed`.
+    work: repeatable. Raises `StartFailed`.
     """
     for losses in range(MOST_LOSSES + 1):
         try:
@@ -180,13 +180,13 @@ def prepare(server: Database, work: Callable[[], None]) -> None:
             return
         except DATABASE_FAILURES as error:
             reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0] or type(error).__name__
-            # A process of the server that is killed breaks all connections while the server itself lives on.
+            # A killed backend breaks all connections, although the server itself continues.
             if server.alive() and not _was_cut(error):
                 raise StartFailed(f"The database could not be prepared, and nothing was changed: {reason}") from error
             if losses == MOST_LOSSES:
                 raise StartFailed(
                     f"The database's server was lost {losses + 1} times while it was prepared: {reason}. "
-                    "postgres.log in the data directory has its last words."
+                    "See postgres.log in the data directory."
                 ) from error
             say("The database's server was lost while it was prepared; starting it again.")
             server.restart()
@@ -203,12 +203,12 @@ async def _migrate(settings: knobs.Settings, url: str, done: Callable[[], None])
 
 
 def _require_room(directory: Path, settings: knobs.Settings) -> None:
-    """Say that the disk is nearly full; make no database where it would not fit. Raises `StartFailed`."""
+    """Warn if the disk is nearly full. Raises `StartFailed` if a new database would not fit."""
     free_mib = shutil.disk_usage(directory).free // 2**20
     if settings.database_url is None and not (directory / "postgres").exists() and free_mib < NEW_DATABASE_MIB:
         raise StartFailed(
             f"Only {free_mib} MiB are free in {directory}, and a new database needs {NEW_DATABASE_MIB}: none was "
-            "made. Make room, or choose another directory with SIMULATIONS_DATA_DIR."
+            "created. Make room, or choose another directory with SIMULATIONS_DATA_DIR."
         )
     if free_mib < FULL_MIB:
         say(f"Only {free_mib} MiB are free in {directory}: make room before the database stops, and logs are lost.")
@@ -223,8 +223,8 @@ async def _require_usable(settings: knobs.Settings, url: str) -> None:
             ahead = await health_queries.from_the_future(session)
             if ahead > CLOCK_SECONDS:
                 say(
-                    f"The database's clock was set back: a heartbeat lies {ahead:.0f} s in the future. Silence is "
-                    "noticed only when that time has come. `simulations doctor` says more."
+                    f"The database's clock was set back: a heartbeat lies {ahead:.0f} s in the future. Lost "
+                    "machines and attempts are detected only after that time. See `simulations doctor`."
                 )
             await require_admin_token.require(session, settings.read_admin_token(), why=settings.why_login)
     finally:
@@ -243,10 +243,10 @@ async def serve(
     errands: Sequence[Program] = (),
     grace_seconds: float = GRACE_SECONDS,
 ) -> None:
-    """Keep the programs and the database running until a signal comes, then end the programs.
+    """Keep the programs and the database running until a signal, then stop the programs.
 
-    errands: programs that end by themselves, which say themselves how that went.
-    Raises `StartFailed` when one of them can't be kept running; all have ended then, too.
+    errands: programs that end by themselves and report their own result.
+    Raises `StartFailed` if a program can't be started; all have been stopped then, too.
     """
     stop, hurry = signals.as_events(asyncio.get_running_loop())
     children = [Child(program, environment, roster) for program in programs]
@@ -260,14 +260,14 @@ async def serve(
     try:
         await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
-            say("Stopping … (Ctrl-C again: at once)")
+            say("Stopping … (Ctrl-C again: stop at once)")
     finally:
         for task in (stopped, *tasks):
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         killed = await end_all([*children, *once], grace_seconds, hurry)
         roster.clear()
-        signals.ignore()  # what is left to do, the database's clean stop, is quick and worth it
+        signals.ignore()  # the clean stop of the database is quick
     if killed:
         say(f"{' and '.join(killed)} did not stop in time and had to be killed.")
     for result in results:
@@ -276,9 +276,9 @@ async def serve(
 
 
 async def is_ready(url: str) -> bool:
-    """Ask the service whether it is ready to be used."""
+    """Whether the service is ready."""
     try:
-        # Nothing of the environment's proxies: it is on this host.
+        # No proxy of the environment: the service is on this host.
         async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
             return (await client.get(f"{url}/readyz")).status_code == 200
     except httpx.HTTPError:
@@ -296,12 +296,12 @@ async def _announce_when_ready(
             say("Not ready yet; still waiting …")
         await asyncio.sleep(READY_POLL_SECONDS)
     announce()
-    await asyncio.Event().wait()  # all that `serve` watches goes on until it is cancelled
+    await asyncio.Event().wait()  # tasks of `serve` run until they are cancelled
 
 
 async def _run_once(child: Child) -> None:
     await child.run_once()
-    await asyncio.Event().wait()  # nothing ends because it has ended
+    await asyncio.Event().wait()  # its end does not end the service
 
 
 async def _keep_database(database: Database) -> None:
@@ -309,31 +309,31 @@ async def _keep_database(database: Database) -> None:
         await asyncio.sleep(DATABASE_POLL_SECONDS)
         if database.alive():
             continue
-        say("The database's server is gone; starting it again.")
+        say("The database server has died; restarting it.")
         try:
-            # In a thread, because recovery may take its time and the children need watching meanwhile.
+            # In a thread: recovery may take long, and the children must be monitored meanwhile.
             await asyncio.to_thread(database.restart)
         except embedded.EmbeddedError as error:
-            say(f"{error}\nTrying again in {DATABASE_PAUSE_SECONDS:g} s.")
+            say(f"{error}\nRetrying in {DATABASE_PAUSE_SECONDS:g} s.")
             await asyncio.sleep(DATABASE_PAUSE_SECONDS)
         else:
-            say("The database's server runs again.")
+            say("The database server runs again.")
 
 
 def announce(place: Place) -> None:
-    """Say where it is, and what to do with it."""
-    # The command line finds the service of the usual data directory by itself, on any port.
+    """Print the address and the next commands."""
+    # Commands find the service of the default data directory on any port.
     where = "" if place.data_directory == embedded.default_data_directory() else f" --url {place.url}"
     with suppress(OutputClosed, OutputFailed):
         terminal.print_line(
             f"\nSimulations is ready at {place.url} (GraphiQL at {place.url}/graphql)\n"
             f"  In another terminal:  {own_command()} demo{where}\n"
-            f"  To stop:              Ctrl-C; simulations that run go on\n"
+            f"  To stop:              Ctrl-C; running simulations continue\n"
         )
 
 
 def own_command() -> str:
-    """Say how this very program is called from here."""
+    """Return the command that runs this program."""
     called = Path(sys.argv[0])
     if called.name == "__main__.py":
         return "python -m cli"

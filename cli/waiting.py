@@ -1,4 +1,4 @@
-"""`submit --wait`: nothing but the end of a simulation, without its curve; whoever waits so watches nothing."""
+"""`submit --wait`: wait for a simulation's end without its curve (this does not count as watching)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from cli.resuming import Resuming
 from cli.server import Server, prepare, read_answer
 from cli.terminal import clean, say, stderr
 
-LOOK_AGAIN_SECONDS = 15.0  # a change may have come between looking and being told of changes
+LOOK_AGAIN_SECONDS = 15.0  # a change may fall between the query and the subscription
 
 
 def wait(server: Server, simulation_id: str) -> ExitCode:
-    """Wait until a simulation has ended; how it did is the exit code. Raises `CommandError`."""
+    """Wait for a simulation's end and return the exit code of its final state. Raises `CommandError`."""
     told = Told()
     try:
         asyncio.run(Waiter(server, simulation_id, told.simulation, told.outage).run())
     except KeyboardInterrupt:
         told.end()
-        say(f"Not waiting any more; the simulation goes on. Stop it: simulations cancel {clean(simulation_id)}")
+        say(f"Stopped waiting; the simulation goes on. Stop it: simulations cancel {clean(simulation_id)}")
         return ExitCode.INTERRUPTED
     finally:
         told.end()
@@ -37,7 +37,7 @@ def wait(server: Server, simulation_id: str) -> ExitCode:
 
 
 class Waiter(Resuming):
-    """The state of a simulation, until it is final."""
+    """Subscription to a simulation's state, until it is final."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Waiter(Resuming):
                 await asyncio.wait({woken, listening}, timeout=LOOK_AGAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 woken.cancel()
                 if listening.done():
-                    listening.result()  # raises what ended it
+                    listening.result()  # raises its exception
                     raise self.ended_early()
         finally:
             listening.cancel()
@@ -81,7 +81,7 @@ class Waiter(Resuming):
 
 
 class Told:
-    """What is said meanwhile: on a terminal a line that moves, elsewhere a line for each state."""
+    """Progress of the wait: an updated line on a terminal, elsewhere a line for each state."""
 
     def __init__(self) -> None:
         self.state = ""

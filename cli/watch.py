@@ -1,7 +1,6 @@
-"""`simulations watch`: a simulation's curve, live, until it ends; the exit code says how it ended.
+"""`simulations watch`: a simulation's live curve until its end; the exit code is that of the final state.
 
-A terminal gets a drawing, anything else a line per event, `--json` the events themselves. Each is a `Display`
-of `cli.follow`.
+Three displays (`cli.follow.Display`): a drawing on a terminal, a line per event elsewhere, the events with `--json`.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from cli.server import Server
 from cli.terminal import clean, print_json, print_line, say, say_duration, say_number, state_text, stdout
 
 FRAME_SECONDS = 0.125
-DRAWING_SHARE = 0.1  # of a processor, at most, for a curve of millions of points
-TALLEST = 24  # rows of plots: a full screen of one curve says no more
+DRAWING_SHARE = 0.1  # of a CPU, at most, for a curve of millions of points
+TALLEST = 24  # rows of plots: more rows show no more detail
 
 
 def watch(server: Server, simulation_id: str, metrics: Sequence[str], *, log_scale: bool, as_json: bool) -> ExitCode:
-    """Follow a simulation to its end. Raises `CommandError`."""
+    """Watch a simulation to its end. Raises `CommandError`."""
     console = stdout()
     told = Told(simulation_id)
     try:
@@ -43,8 +42,8 @@ def watch(server: Server, simulation_id: str, metrics: Sequence[str], *, log_sca
             asyncio.run(Follower(server, simulation_id, metrics, Lines(told)).run())
     except KeyboardInterrupt:
         attended = told.now is not None and told.now.attended
-        fate = "is stopped soon unless somebody watches it" if attended else "goes on"
-        say(f"Not watching any more; the simulation {fate}. Watch it again: simulations watch {clean(simulation_id)}")
+        fate = "is stopped soon unless a client watches it" if attended else "goes on"
+        say(f"Stopped watching; the simulation {fate}. Watch it again: simulations watch {clean(simulation_id)}")
         return ExitCode.INTERRUPTED
     if not as_json:
         print_line(told.end())
@@ -53,7 +52,7 @@ def watch(server: Server, simulation_id: str, metrics: Sequence[str], *, log_sca
 
 
 class Told:
-    """Everything that was told so far, for whichever display."""
+    """Received state and curve, shared by the displays."""
 
     def __init__(self, simulation_id: str) -> None:
         self.id = simulation_id
@@ -62,19 +61,19 @@ class Told:
         self._is_out = False
 
     def update(self, simulation: Simulation) -> None:
-        """Take the simulation as it is now; the connection stands."""
+        """Update the simulation's state; the connection is up."""
         if self._is_out:
             say("Connected again.")
         self.now, self._is_out = simulation, False
 
     def say_outage(self, sentence: str) -> None:
-        """Say once that the connection is gone, however often it is tried."""
+        """Report a lost connection once, for any number of tries."""
         if not self._is_out:
             say(sentence)
         self._is_out = True
 
     def head(self) -> Text:
-        """Say in a line where the simulation stands."""
+        """Return the state line."""
         if self.now is None:
             return Text(f"Asking for {clean(self.id)} …", style="dim")
         now = self.now
@@ -90,7 +89,7 @@ class Told:
         return line
 
     def end(self) -> Text:
-        """Say how it ended: "FINISHED (COMPLETED) after 12.3 s, loss 0.021 at step 199"."""
+        """Return the final line: "FINISHED (COMPLETED) after 12.3 s, loss 0.021 at step 199"."""
         state, reason = self.curve.state, self.curve.reason
         line = Text.assemble(state_text(state), f" ({clean(reason)})" if reason else "")
         if self.now is not None and self.now.finished_at is not None:
@@ -105,7 +104,7 @@ class Told:
 
 
 class Lines:
-    """One plain line for each event: for pipes, logs and screen readers."""
+    """Display: a plain line for each event, for pipes, logs and screen readers."""
 
     def __init__(self, told: Told) -> None:
         self._told = told
@@ -138,7 +137,7 @@ class Lines:
 
 
 class JsonLines:
-    """The events as the API sends them, one JSON object on each line."""
+    """Display: events as in the API, one JSON object per line."""
 
     def __init__(self, told: Told) -> None:
         self._told = told
@@ -155,7 +154,7 @@ class JsonLines:
 
 
 class Drawing:
-    """The curves, redrawn in place a few times a second."""
+    """Display: curves, redrawn in place a few times a second."""
 
     def __init__(self, told: Told, console: Console, *, log_scale: bool) -> None:
         self._told = told
@@ -175,7 +174,7 @@ class Drawing:
         self._outage = sentence
 
     def frame(self) -> Group:
-        """Draw what is known now, to the terminal's size of now."""
+        """Draw the current state at the terminal's current size."""
         width, height = self._console.size
         metrics = list(self._told.curve.metrics.values())
         rows = min(TALLEST, height - len(metrics) - 4)

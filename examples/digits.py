@@ -4,8 +4,8 @@
 
 Each line holds the epoch as `step`, the training `loss` and the `accuracy` on a quarter of the images that it never
 trains on. Options may also come as JSON in SIMULATION_PARAMETERS, as `{"learning_rate": 0.005, "epochs": 40,
-"seed": 0}`; the command line wins. A hopeless learning rate (1000, say) is no error: the loss explodes, the accuracy
-stays at that of guessing, and the curve shows it. Needs scikit-learn (`pip install -e ".[examples]"`).
+"seed": 0}`; the command line wins. A learning rate that is far too high (1000) is no error: the loss diverges, the
+accuracy stays at that of guessing, and the curve shows it. Needs scikit-learn (`pip install -e ".[examples]"`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEFAULTS: dict[str, float] = {"learning_rate": 0.005, "epochs": 40, "seed": 0}
 
 def train(learning_rate: float, epochs: int, seed: int) -> Iterator[dict[str, float]]:
     """One record an epoch: a small neural network, stochastic gradient descent."""
-    # Matrices this small are multiplied faster by one thread than by all; it has to be said before numpy is loaded.
+    # One thread multiplies such small matrices faster than many; must be set before numpy is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import numpy
     from sklearn.datasets import load_digits
@@ -44,16 +44,18 @@ def train(learning_rate: float, epochs: int, seed: int) -> Iterator[dict[str, fl
             try:
                 network.partial_fit(train_images, train_digits, classes=classes)
                 loss, accuracy = float(network.loss_), float(network.score(test_images, test_digits))
-            except ValueError:  # its weights are not finite any more; there is no way back from here
+            except ValueError:  # the weights are no longer finite: training can't recover
                 has_exploded = True
                 loss, accuracy = math.nan, float(numpy.mean(test_digits == classes[0]))
         yield {"step": epoch, "loss": loss, "accuracy": round(accuracy, 4)}
 
 
 def main() -> int:
-    """Train as the options say, print as it goes."""
+    """Train with the given options and print each epoch."""
     options = _parser().parse_args()
-    warnings.filterwarnings("ignore")  # overflow is what a hopeless learning rate is meant to show; the curve says so
+    warnings.filterwarnings(
+        "ignore"
+    )  # an overflow is expected with a learning rate that is too high; the curve shows it
     try:
         for record in train(options.learning_rate, options.epochs, options.seed):
             print(json.dumps(record), flush=True)

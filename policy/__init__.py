@@ -1,19 +1,19 @@
-"""The judgement: who gets which machine, what it costs, what happens after an attempt has ended.
+"""Decisions: which machine a request gets, what it costs, and what follows the end of an attempt.
 
-Pure functions from frozen dataclasses to frozen dataclasses. Nothing here reads a clock, a row, a socket or a random
-number: times are arguments, and the same arguments give the same answer, whatever order they come in. That is why
-the scheduler, the replay of a recorded day and the tests can call the very same functions, and why a decision can be
-explained afterwards: hand it what was known then.
+Pure functions from frozen dataclasses to frozen dataclasses. No function reads a clock, a row, a socket or a random
+number: times are arguments, and equal arguments in any order give equal results. The scheduler, the replay of a
+recorded day and the tests therefore call the same functions, and a past decision can be explained by calling them
+again with the recorded input.
 
-    placement     the queue and the machines in, a machine or a reason to wait out, for every request
-    matching      what a request requires of a machine, and whether the machine has it
-    waiting       why a request waits, in a sentence for the person who waits
-    offer         what the machines of a host offer together, and whether it has that much
-    phrasing      amounts, prices and other users' names, as those sentences write them
-    cost          the share of a machine that is billed, and the price of a stretch of time
-    retry         retry or final, what an exit means, what is lost, overdue or unwatched
-    metric_mode   whether a metric is better high or low, by its name
+    placement     plan the queue: for every request a machine, or a reason to wait
+    matching      requirements of a request, and whether a machine meets them
+    waiting       waiting reasons, as sentences for the user
+    offer         notice when the machines of one host offer more than the host has
+    phrasing      formatting of amounts, prices and names in those sentences
+    cost          the billed share of a machine, and the cost of a period
+    retry         retry or final, the meaning of an exit, lost, overdue and unwatched attempts
+    metric_mode   whether higher or lower values of a metric are better, from its name
 
-This room decides and does nothing. The scheduler acts, and may find that the world has moved on meanwhile: a
-placement is advice about the moment it was asked for, checked again under the machine's lock before it counts.
+This package decides and changes nothing. The scheduler applies a decision, and the state may have changed meanwhile:
+a placement is valid for the moment of its input, and is checked again under the machine's lock before it takes effect.
 """

@@ -1,7 +1,7 @@
-"""What is billed: the dominant share of a machine, at the machine's price, for the time it was held.
+"""Cost of an attempt: dominant share of the machine x price of the machine x time held.
 
-Prices, shares and costs are Decimals. A share has 8 decimals and a cost 6, as the database keeps them, so that what
-is shown, compared and stored is the same number.
+Prices, shares and costs are Decimals. A share has 8 decimals and a cost 6, as in the database, so that the number
+shown, the number compared and the number stored are the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class Held(Protocol):
-    """A share of a machine that is or was held: its price as it was at assignment, and for how long."""
+    """A share of a machine that is or was held: its price at assignment, and its duration."""
 
     @property
     def price_per_hour(self) -> Decimal: ...
@@ -33,26 +33,26 @@ class Held(Protocol):
 def dominant_share(
     cpus: float, memory_gib: float, gpus: int, machine_cpus: float, machine_memory_gib: float, machine_gpus: int
 ) -> Decimal:
-    """Return the largest of the shares of a machine's resources that a request takes, 0 to 1, to 8 decimals.
+    """Return the dominant share: the largest share of any resource that a request takes, 0 to 1, to 8 decimals.
 
-    Who takes all GPUs and one cpu keeps everybody else from the GPUs, and pays for the whole machine. The measure is
-    from Ghodsi et al., "Dominant Resource Fairness", NSDI 2011, section 4. More than there is counts as all of it.
+    A request for all GPUs and one CPU leaves no GPU to other requests, and pays for the whole machine. Source:
+    Ghodsi et al., "Dominant Resource Fairness", NSDI 2011, section 4. A request above the total counts as the total.
     """
     pairs = ((cpus, machine_cpus), (memory_gib, machine_memory_gib), (gpus, machine_gpus))
     share = max(_part(asked, has) for asked, has in pairs)
-    # repr, the shortest decimal that means this float: 0.000000125 is then a tie to round up, not a hair below one.
+    # repr: the shortest decimal of this float, so that 0.000000125 is a tie to round up, not slightly below one.
     return Decimal(repr(share)).quantize(_SHARE_STEP, ROUND_HALF_UP)
 
 
 def billed_per_hour(price_per_hour: Decimal, share: Decimal) -> Decimal:
-    """Return what an hour costs the one who holds this share; what prices are compared by."""
+    """Return the price per hour of this share; prices are compared by it."""
     return (price_per_hour * share).quantize(_MONEY_STEP, ROUND_HALF_UP)
 
 
 def cost(price_per_hour: Decimal, share: Decimal, seconds: Decimal | timedelta) -> Decimal:
-    """Return what holding this share of a machine for so long costs; nothing for a time below zero.
+    """Return the cost of holding this share of a machine for a duration; 0 for a negative duration.
 
-    (A duration is below zero only when a clock was set back.)
+    (A duration is negative only after a clock was set back.)
     """
     if isinstance(seconds, timedelta):
         seconds = Decimal(seconds // _MICROSECOND) / 1_000_000  # exact, which total_seconds() is not
@@ -60,12 +60,12 @@ def cost(price_per_hour: Decimal, share: Decimal, seconds: Decimal | timedelta) 
 
 
 def cost_so_far(holdings: Iterable[Held]) -> Decimal:
-    """Return what was and is held cost up to now: the sum of what each holding is billed."""
+    """Return the cost up to now: the sum over ended and open holdings."""
     return sum((cost(held.price_per_hour, held.share, held.time) for held in holdings), Decimal(0))
 
 
 def cost_per_hour(holdings: Iterable[Held]) -> Decimal:
-    """Return what an hour more costs: only what is held now counts."""
+    """Return the cost of another hour: only open holdings count."""
     return sum((billed_per_hour(held.price_per_hour, held.share) for held in holdings if held.is_open), Decimal(0))
 
 

@@ -1,7 +1,7 @@
-"""What a request requires of a machine, and whether the machine has it.
+"""Requirements of a request, and whether a machine meets them.
 
-A requirement is a condition that a machine meets or not, whatever else runs on it: enough of each resource in total,
-the GPU model, each label, the price. Whether there is room right now is a second question (`fits_now`).
+A requirement is a condition on the machine, independent of its current load: the total of each resource, the GPU
+model, each label, the price. `fits_now` answers the separate question whether there is room at this moment.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from enum import StrEnum
 from policy import phrasing
 from policy.cost import billed_per_hour, dominant_share
 
-# A millionth of a cpu, a KiB of memory: what three times 0.1 may miss of 0.3, and far less than anybody would notice.
+# A millionth of a CPU, a KiB of memory: covers the float error of 3 x 0.1 against 0.3, and is negligible in practice.
 TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """What a simulation needs. A `machine_name` without `machine_id` is a named machine that has been deleted."""
+    """Requirements of a simulation. A `machine_name` without `machine_id`: the named machine has been deleted."""
 
     cpus: float
     memory_gib: float
@@ -36,10 +36,10 @@ class Requirements:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine as it stands now.
+    """Current state of a machine.
 
-    GPUs are exclusive per host, and the machines of one host take them from one pool, `host_free_gpus`; None means no
-    limit but the machine's own.
+    GPUs are exclusive per host: the machines of one host share one pool, `host_free_gpus`. None: only the machine's
+    own limit applies.
     """
 
     id: int
@@ -60,12 +60,12 @@ class Machine:
 
 
 def least(asked: float) -> float:
-    """Return how much there has to be; of what is not asked for, anything will do, even less than nothing."""
+    """Return the least amount that satisfies a request; minus infinity if none is requested (overdrawn is fine)."""
     return asked - TOLERANCE if asked > 0 else -math.inf
 
 
 def covers(has: float, asked: float) -> bool:
-    """Whether so much is enough."""
+    """Whether an amount satisfies a request."""
     return has >= least(asked)
 
 
@@ -87,21 +87,21 @@ def fits_now(required: Requirements, machine: Machine) -> bool:
 
 
 def may_use(required: Requirements, machine: Machine) -> bool:
-    """Whether the request names this machine, or none at all."""
+    """Whether the request names this machine or no machine."""
     if required.machine_id is None:
         return required.machine_name is None
     return required.machine_id == machine.id
 
 
 def share_of(required: Requirements, machine: Machine) -> Decimal:
-    """Return the share of the machine that would be billed."""
+    """Return the share of the machine that the request would be billed for."""
     return dominant_share(
         required.cpus, required.memory_gib, required.gpus, machine.cpus, machine.memory_gib, machine.gpus
     )
 
 
 def within_price(required: Requirements, machine: Machine) -> bool:
-    """Whether the share that would be billed costs no more than is allowed. Asked only where all conditions hold."""
+    """Whether the billed share costs at most the maximum price. Called only if all conditions hold."""
     limit = required.max_price_per_hour
     return limit is None or billed_per_hour(machine.price_per_hour, share_of(required, machine)) <= limit
 
@@ -110,14 +110,14 @@ def within_price(required: Requirements, machine: Machine) -> bool:
 
 
 class Resource(StrEnum):
-    """What a machine has an amount of."""
+    """A countable resource of a machine."""
 
     GPUS = "GPUs"
     CPUS = "cpus"
     MEMORY = "GiB of memory"
 
     def amount(self, count: float) -> str:
-        """Write an amount: 8 GPUs, 1 cpu, 0.5 GiB of memory."""
+        """Format an amount: 8 GPUs, 1 cpu, 0.5 GiB of memory."""
         unit = self.value[:-1] if count == 1 and self is not Resource.MEMORY else self.value
         return f"{phrasing.number(count)} {unit}"
 
@@ -137,7 +137,7 @@ class Resource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AtLeast:
-    """Enough of a resource in total."""
+    """At least this total of a resource."""
 
     resource: Resource
     asked: float
@@ -151,8 +151,8 @@ class AtLeast:
             return f"has no {self.resource.nothing}"
         return f"has {self.resource.amount(has)}, not {phrasing.number(self.asked)}"
 
-    def nobody(self, machines: Sequence[Machine]) -> str:
-        most = max(machines, key=self.resource.total)  # of equals the first: they come in the order of their names
+    def met_by_none(self, machines: Sequence[Machine]) -> str:
+        most = max(machines, key=self.resource.total)  # ties: the first by name
         has = self.resource.total(most)
         if has <= 0:
             return f"No machine has {self.resource.nothing}: {phrasing.number(self.asked)} asked for."
@@ -162,9 +162,9 @@ class AtLeast:
 
 @dataclass(frozen=True, slots=True)
 class GpuModel:
-    """The model of the GPUs: every word asked for is a word of the machine's model, in any case and order.
+    """GPU model: every requested word is a word of the machine's model, in any case and order.
 
-    "A100" and "a100 80gb" are met by "NVIDIA A100-SXM4-80GB"; "A10" is not, for it is another GPU.
+    "A100" and "a100 80gb" are met by "NVIDIA A100-SXM4-80GB"; "A10" is not: it is another GPU.
     """
 
     asked: str
@@ -180,7 +180,7 @@ class GpuModel:
     def lack(self, machine: Machine) -> str:
         return f"has no GPU of the model {phrasing.name(self.asked)}"
 
-    def nobody(self, machines: Sequence[Machine]) -> str:
+    def met_by_none(self, machines: Sequence[Machine]) -> str:
         said = f"No machine has a GPU of the model {phrasing.name(self.asked)}"
         models = list(dict.fromkeys(each.gpu_model for each in machines if each.gpus > 0 and each.gpu_model))
         if not models:
@@ -192,7 +192,7 @@ class GpuModel:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label with exactly this value."""
+    """Label with exactly this value."""
 
     key: str
     value: str
@@ -203,7 +203,7 @@ class Label:
     def lack(self, machine: Machine) -> str:
         return f"lacks the label {phrasing.name(f'{self.key}={self.value}')}"
 
-    def nobody(self, machines: Sequence[Machine]) -> str:
+    def met_by_none(self, machines: Sequence[Machine]) -> str:
         return f"No machine has the label {phrasing.name(f'{self.key}={self.value}')}."
 
 
@@ -211,7 +211,7 @@ Condition = AtLeast | GpuModel | Label
 
 
 def conditions(required: Requirements) -> tuple[Condition, ...]:
-    """List what a machine has to meet, the scarcest first: that is also the order in which people are told."""
+    """List the conditions on a machine, the scarcest first; sentences name them in this order."""
     found: list[Condition] = []
     if required.gpus > 0:
         found.append(AtLeast(Resource.GPUS, required.gpus))

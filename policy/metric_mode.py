@@ -1,7 +1,7 @@
-"""Which way a metric is to go that nobody spoke of: by what its name says to everybody in the field.
+"""Default metric mode (MIN or MAX), derived from the metric's name.
 
-A name is read as words: `val_accuracy`, `valAccuracy` and `val/accuracy` are the same two. What is known to go down
-decides (`accuracy_loss`), then what is known to go up; everything else goes down, as what solvers report does.
+A name is split into words: `val_accuracy`, `valAccuracy` and `val/accuracy` give the same two. A word of the MIN list
+decides first (`accuracy_loss`), then a word of the MAX list; any other name is MIN, as for the residuals of solvers.
 """
 
 from __future__ import annotations
@@ -24,6 +24,6 @@ _UP = frozenset({
 
 
 def goes_up(metric: str) -> bool:
-    """Whether more of it is better, as far as its name tells."""
+    """Whether higher values are better, judged by the name."""
     words = {word.lower() for word in _WORDS.findall(metric[:200])}
     return not words & _DOWN and bool(words & _UP)

@@ -1,8 +1,8 @@
-"""What the machines of one host offer together, and whether it has that much.
+"""Overcommitment notice: machines of one host that together offer more than the host has.
 
-Machines may be declared as parts of a host beside the machine that was found there. Cpus and memory are not taken from
-a common pool (GPUs are), so an owner who declares a part and keeps the whole offers some of the host twice. That is
-allowed, and said when it is done.
+Machines may be declared as parts of a host beside the machine that was detected there. CPUs and memory have no common
+pool (GPUs do), so a host whose owner declares a part and keeps the whole offers some resources twice. That is allowed,
+and the mutation returns a notice.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from policy.matching import Resource, covers
 
 
 class Offer(Protocol):
-    """A host as it was found, and the sums of its machines that take work."""
+    """A host's detected resources, and the sums over its machines that accept work."""
 
     @property
     def host(self) -> str: ...
@@ -27,11 +27,11 @@ class Offer(Protocol):
     @property
     def offered_memory_gib(self) -> float: ...
     @property
-    def whole(self) -> str | None: ...  # the machine that is the whole host, if it takes work
+    def whole(self) -> str | None: ...  # name of the machine that is the whole host, if it accepts work
 
 
 def notice_of(offer: Offer) -> str | None:
-    """Say what is offered more than once; None if nothing is."""
+    """Return a notice of the overcommitted resources; None if there are none."""
     sums = (
         (Resource.CPUS, offer.offered_cpus, offer.cpus),
         (Resource.MEMORY, offer.offered_memory_gib, offer.memory_gib),

@@ -1,7 +1,7 @@
-"""Amounts, prices and strangers' names, as the sentences of this room write them.
+"""Formatting of amounts, prices and names in the sentences of this package.
 
-Names, labels and models come from whoever declared a machine or asked for one: they are cut and stripped of what
-can't be printed, so that no name can break a terminal or crowd out the sentence.
+Names, labels and models are other users' input: they are shortened and stripped of unprintable characters, so that no
+name can break a terminal or crowd out the sentence.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _LONGEST_NAME = 40
 
 
 def name(text: str) -> str:
-    """Write a name that somebody else chose."""
+    """Format a name that another user chose."""
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in cut(text, _LONGEST_NAME))
 
 
@@ -24,19 +24,19 @@ def cut(text: str, longest: int) -> str:
 
 
 def number(value: float) -> str:
-    """Write a number with at most three decimals, and only as many as it has."""
+    """Format a number with at most three decimals, without trailing zeros."""
     if value != 0 and not 0.001 <= abs(value) < 1e9:
         return f"{value:.3g}"
     return f"{value:.3f}".rstrip("0").rstrip(".")
 
 
 def money(amount: Decimal, currency: str) -> str:
-    """Write an amount with two decimals, or as many more as it has: 2.50 USD, 0.000125 USD."""
+    """Format an amount with two decimals, or as many as it has: 2.50 USD, 0.000125 USD."""
     exact = f"{amount:f}"
     whole, _, decimals = exact.partition(".")
     return f"{whole}.{decimals.rstrip('0').ljust(2, '0')} {currency}"
 
 
 def listed(parts: Sequence[str], last: str = "and") -> str:
-    """Join with commas, the last with a word: a, b and c."""
+    """Join with commas and a last word: a, b and c."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {last} {parts[-1]}"

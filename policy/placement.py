@@ -1,19 +1,19 @@
-"""Who goes where: the queue and the machines in; for every request a machine, or a reason to wait, out.
+"""Placement: assign a machine, or a waiting reason, to every request in the queue.
 
-Requests are taken one by one, highest priority first, then oldest. Each gets, of the machines that take work, meet
-its requirements and have room now, the one where it is billed least, then the one where it leaves the least behind.
-A small request may pass a big one that does not fit now; nothing is held back for the big one.
+Requests are placed one by one, highest priority first, then oldest. Candidates are the machines that accept work, meet
+the requirements and have room now; the cheapest (billed share) wins, then the tightest fit. A small request may pass a
+big one that does not fit now: there are no reservations.
 
-The queue may be long and what fits little, so a caller may pass the first few requests of each class of equal
-requirements (`Request.more`), and of the classes only those that fit somewhere (`placeable`): the answers are those
-that the whole queue would get, as far as they go.
+The queue may be long and the room small, so a caller may pass only the first few requests of each class of equal
+requirements (`Request.more`), and only the classes that fit on some machine (`placeable`): the answers equal those
+for the whole queue, as far as they go.
 
-Not responsible for: doing it (the scheduler locks the machine and looks again with `fits_now`), GPU indices,
-retries. Nothing fails: a request that can't be met waits, and is told why.
+Not responsible for: applying a placement (the scheduler locks the machine and checks again with `fits_now`), GPU
+indices, retries. No error case: a request that can't be placed waits, with a reason.
 
-How it stays fast: requests that ask for the same share one `_Line`. While a plan is made, room only shrinks, and so a
-machine that a line has found full is never looked at again, and the machine it chose last stays its best, because
-using it makes it fit tighter, until it is full or another line has changed one to be better still.
+Why it is fast: requests with equal requirements share one `_Line`. During a plan room only shrinks. A machine that was
+full for a line is therefore never visited again by this line, and the line's last choice stays its best (each use
+makes the fit tighter) until that machine is full or another line has made a different machine the tighter fit.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class Request:
     priority: int
     created_at: datetime
     requirements: Requirements
-    more: bool = False  # others with these requirements stand behind it that are not in the plan
+    more: bool = False  # more requests with these requirements follow in the queue that are not in the plan
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Start it there. `share` of the machine is billed: 0 to 1, 8 decimals."""
+    """Start the request on this machine. `share` of the machine is billed: 0 to 1, 8 decimals."""
 
     request_id: int
     machine_id: int
@@ -57,7 +57,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Leave it in the queue. `detail` is a sentence of at most 300 characters for the person who waits."""
+    """Leave the request in the queue. `detail` is a sentence of at most 300 characters for the user."""
 
     request_id: int
     reason: WaitingReason
@@ -65,10 +65,10 @@ class Waiting:
 
 
 def plan(requests: Sequence[Request], machines: Sequence[Machine], *, currency: str) -> Sequence[Placement | Waiting]:
-    """Answer every request once, in the order of `order`; no order of the arguments changes an answer.
+    """Answer every request once, in the order of `order`; the order of the arguments changes no answer.
 
-    Ends early behind a placed request with `more`: whoever comes next is not known. `currency` is only what prices are
-    called in the sentences.
+    The plan ends early after a placed request with `more`, because the next request of its class is unknown.
+    `currency` is used only in the sentences.
     """
     room = _Room(machines)
     lines: dict[Hashable, _Line] = {}
@@ -82,7 +82,7 @@ def plan(requests: Sequence[Request], machines: Sequence[Machine], *, currency: 
         chosen.append((request, line, placement))
         if request.more and placement is not None:
             break
-    # Told at the end, when all is given out, so that everybody who waits for the same is told the same.
+    # Explained after all placements, so that requests with equal requirements get the same sentence.
     kinds = room.kinds_as_left()
     sentences: dict[int, tuple[WaitingReason, str]] = {}
     answers: list[Placement | Waiting] = []
@@ -94,13 +94,13 @@ def plan(requests: Sequence[Request], machines: Sequence[Machine], *, currency: 
 
 
 def placeable(wanted: Sequence[Requirements], machines: Sequence[Machine]) -> Sequence[bool]:
-    """For each, whether some machine takes work, meets it and has room for it now."""
+    """For each, whether some machine accepts work, meets the requirements and has room now."""
     room = _Room(machines)
     open_to_work = [number for number, each in enumerate(room.machines) if each.online and not each.draining]
     most_cpus = max((room.cpus[number] for number in open_to_work), default=-math.inf)
     most_memory_gib = max((room.memory_gib[number] for number in open_to_work), default=-math.inf)
     most_gpus = max((room.gpus[number] for number in open_to_work), default=-math.inf)
-    # Most of a long queue asks for more than is left anywhere: three comparisons, whatever else it asks for.
+    # Most of a long queue asks for more than any machine has free: three comparisons decide, before labels and models.
     return [
         bool(open_to_work)
         and most_cpus >= least(required.cpus)
@@ -112,7 +112,7 @@ def placeable(wanted: Sequence[Requirements], machines: Sequence[Machine]) -> Se
 
 
 def left_after(machines: Sequence[Machine], taken: Iterable[tuple[int, Requirements]]) -> Sequence[Machine]:
-    """Take what was placed, as (machine id, requirements), off what was free."""
+    """Return the machines with the placements, as (machine id, requirements), subtracted from what is free."""
     room = _Room(machines)
     for machine_id, required in taken:
         room.take(room.number_of[machine_id], required)
@@ -121,18 +121,18 @@ def left_after(machines: Sequence[Machine], taken: Iterable[tuple[int, Requireme
 
 
 def order(requests: Iterable[Request]) -> Sequence[Request]:
-    """Sort as they are served: highest priority first, then oldest, then by id."""
+    """Sort into the order of service: highest priority first, then oldest, then by id."""
     return sorted(requests, key=lambda request: (-request.priority, request.created_at, request.id))
 
 
 def _sameness(required: Requirements) -> Hashable:
-    """Equal for requests that ask for the same: of every field, so that a new one can't be forgotten."""
+    """Key of equal requirements: built from every field, so that a new field can't be forgotten."""
     values = (getattr(required, each.name) for each in fields(required))
     return tuple(frozenset(value.items()) if isinstance(value, Mapping) else value for value in values)
 
 
 class _Room:
-    """What is free on each machine while a plan is made. Machines are numbered in the order of (name, id)."""
+    """Free resources of each machine during a plan. Machines are numbered in the order of (name, id)."""
 
     def __init__(self, machines: Sequence[Machine]) -> None:
         self.machines = sorted(machines, key=lambda machine: (machine.name, machine.id))
@@ -147,14 +147,14 @@ class _Room:
                 self._pools[pool] = min(machine.host_free_gpus, self._pools.get(pool, machine.host_free_gpus))
                 self._sharing[pool].append(number)
         self.gpus = [self._free_gpus(number) for number in range(len(self.machines))]
-        self.changed: list[int] = []  # every machine whose room has shrunk, in the order of time
+        self.changed: list[int] = []  # every machine whose room has shrunk, in order of time
         self.number_of = {machine.id: number for number, machine in enumerate(self.machines)}
         self.kind_of: list[int] = []
         self.kinds: list[list[int]] = []
         self._sort_into_kinds()
 
     def take(self, number: int, required: Requirements) -> None:
-        """Give this much of a machine away."""
+        """Subtract the requirements from a machine's free resources."""
         self.cpus[number] -= max(required.cpus, 0.0)
         self.memory_gib[number] -= max(required.memory_gib, 0.0)
         self.changed.append(number)
@@ -173,7 +173,7 @@ class _Room:
                 self.changed.append(each)
 
     def as_left(self, number: int) -> Machine:
-        """The machine with what is free on it now."""
+        """Return the machine with its free resources as of now."""
         machine = self.machines[number]
         return replace(
             machine,
@@ -208,7 +208,7 @@ class _Room:
 
 @dataclass(frozen=True, slots=True)
 class _Terms:
-    """What a kind of machine offers to those who ask for the same."""
+    """Share and price of a kind of machine for one class of equal requirements."""
 
     share: Decimal
     billed_per_hour: Decimal
@@ -216,15 +216,15 @@ class _Terms:
 
 
 class _Line:
-    """The requests that ask for exactly the same, and where the next of them goes."""
+    """A class of requests with equal requirements, and the machine for its next request."""
 
     def __init__(self, required: Requirements, room: _Room) -> None:
         self._required = required
         self._room = room
         self._conditions = conditions(required)
         self._least = (least(required.cpus), least(required.memory_gib), least(required.gpus))
-        self._terms: dict[int, _Terms | None] = {}  # by kind, worked out when first needed
-        self._named: Sequence[int] | None = None  # the machines it may use, None: any
+        self._terms: dict[int, _Terms | None] = {}  # by kind, computed when first needed
+        self._named: Sequence[int] | None = None  # machines that the requests may use; None: any
         if required.machine_id is not None or required.machine_name is not None:
             number = room.number_of.get(required.machine_id) if required.machine_id is not None else None
             self._named = [] if number is None else [number]
@@ -233,7 +233,7 @@ class _Line:
         self._seen = 0  # how many of room.changed the choice has been compared with
 
     def place(self, request_id: int) -> Placement | None:
-        """Give the next of them a machine. None: neither this one nor any behind it gets one."""
+        """Place the next request of the line. None: no further request of the line can be placed."""
         number = self._choice = self._choose()
         if number is None:
             return None
@@ -244,7 +244,7 @@ class _Line:
         return self._choose() is not None
 
     def explain(self, kinds: Sequence[Kind], currency: str) -> tuple[WaitingReason, str]:
-        """Say why those that are left have to wait."""
+        """Explain why the remaining requests have to wait."""
         if self._named is not None:
             kinds = [Kind(self._room.as_left(number), 1) for number in self._named]
         return explain(self._required, kinds, currency=currency)
@@ -273,9 +273,9 @@ class _Line:
     def _preference(self, number: int) -> tuple[Decimal, bool, int, float, int]:
         """Rank a machine that fits, the best lowest; never rises while room shrinks.
 
-        Cheapest first. At the same price: GPUs are not wasted on those who ask for none; of GPUs, the fewest stay
-        behind, so that many together stay free for those who need many; then the least of whichever of cpus and
-        memory would be scarcest, in proportion to what the machine has. Then by name.
+        Cheapest first. At the same price: machines without GPUs for requests without GPUs; the fewest GPUs left free,
+        so that large groups of GPUs stay together for large requests; then the least left of the scarcer of CPUs and
+        memory, in proportion to the machine's total. Then by name.
         """
         machine, terms = self._room.machines[number], self._terms_of(number)
         left = [
@@ -287,7 +287,7 @@ class _Line:
             if has > 0
         ]
         gpus_left = self._room.gpus[number] - self._required.gpus if self._required.gpus > 0 else 0
-        # Rounded, so that what floats miss does not decide between machines that are equally full.
+        # Rounded, so that float error does not decide between equally full machines.
         return terms.billed_per_hour, terms.wastes_gpus, gpus_left, round(min(left, default=0.0), 9), number
 
     def _terms_of(self, number: int) -> _Terms:

@@ -1,8 +1,8 @@
-"""Why a request waits, in a sentence for the person who waits.
+"""Waiting reasons: why a request is still queued, as a sentence for the user.
 
-"Why is it pending?" is the first question that users of every scheduler ask. The answer names what is missing and
-the best there is, stays under 300 characters however many machines there are, and does not change from one look to
-the next while nothing has changed.
+"Why is it pending?" is the first question that users of every scheduler ask. The answer names the missing resource and
+the largest offer, has at most 300 characters for any number of machines, and is stable: the same state gives the same
+sentence.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from policy.matching import Condition, Machine, Requirements, Resource, conditio
 
 
 class WaitingReason(StrEnum):
-    """Why a request stays in the queue. The first two are the planner's, and those of a whole class of requests."""
+    """Why a request stays in the queue. The planner sets the first two, for a whole class of requests."""
 
-    # No machine that takes work meets the requirements. Whoever owns machines takes it out of this: a machine that
-    # does joins, comes back online, is resumed or made cheaper. Or whoever asked: cancel, and ask for less.
+    # No machine that accepts work meets the requirements. Ends when an owner of machines adds one that does, brings it
+    # back online, resumes it or lowers its price; or when the user cancels and submits smaller requirements.
     NO_MACHINE_FITS = "NO_MACHINE_FITS"
-    # Some machine would do, but others hold what it needs. Time takes it out of this: something ends there.
+    # A machine meets the requirements, but its resources are in use. Ends by itself, when an attempt there ends.
     MACHINES_BUSY = "MACHINES_BUSY"
-    # It is attended, and nobody watches it. Whoever subscribes to its convergence takes it out of this.
+    # The simulation is attended and has no subscriber. Ends when a client subscribes to its convergence.
     UNATTENDED = "UNATTENDED"
-    # Its last attempt ended, and the pause before the next one has not passed. Time takes it out of this.
+    # The last attempt ended, and the pause before the next one has not passed. Ends by itself.
     BACKOFF = "BACKOFF"
 
 
-UNATTENDED_DETAIL = "Nobody watches it: it starts when somebody subscribes to its convergence."
+UNATTENDED_DETAIL = "No client watches it: it starts when a client subscribes to its convergence."
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Why one simulation waits: for programs, in a sentence, and until when if time alone decides."""
+    """Why one simulation waits: a reason for programs, a sentence, and the end if time alone decides."""
 
     reason: WaitingReason
     detail: str
@@ -46,32 +46,32 @@ class Wait:
 
 
 class Queued(Protocol):
-    """What the rows say of a simulation in the queue."""
+    """A queued simulation, as read from its rows."""
 
     @property
-    def until(self) -> datetime | None: ...  # the end of its backoff, while that has not passed
+    def until(self) -> datetime | None: ...  # the end of its backoff, if in the future
     @property
-    def seconds_left(self) -> float: ...  # until then
+    def seconds_left(self) -> float: ...  # until `until`
     @property
     def attempts_made(self) -> int: ...
     @property
     def max_retries(self) -> int: ...
     @property
-    def ended(self) -> str | None: ...  # how its last attempt did: a value of `db.states.Reason`
+    def ended(self) -> str | None: ...  # how its last attempt ended: a value of `db.states.Reason`
     @property
     def exit_code(self) -> int | None: ...
     @property
     def signal(self) -> int | None: ...
     @property
-    def unattended(self) -> bool: ...  # it is attended, and nobody watches it now
+    def unattended(self) -> bool: ...  # attended, without a subscriber now
     @property
-    def class_reason(self) -> str | None: ...  # of all that require the same; None: the planner has not looked yet
+    def class_reason(self) -> str | None: ...  # of its class of equal requirements; None: not planned yet
     @property
     def class_detail(self) -> str | None: ...
 
 
 def why(queued: Queued) -> Wait | None:
-    """Judge what a simulation waits for: first its own backoff, then a watcher, then a machine."""
+    """Return what a simulation waits for: first its own backoff, then a subscriber, then a machine."""
     if queued.until is not None:
         return Wait(WaitingReason.BACKOFF, _backoff(queued), queued.until)
     if queued.unattended:
@@ -106,16 +106,16 @@ def _ended(queued: Queued) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Machines that differ in nothing but their names, their hosts and what is free on them."""
+    """Machines that differ only in name, host and free resources."""
 
     first: Machine  # by name
     count: int
 
 
 def explain(required: Requirements, kinds: Sequence[Kind], *, currency: str) -> tuple[WaitingReason, str]:
-    """Say why a request that fits nowhere now has to wait.
+    """Explain why a request that fits on no machine now has to wait.
 
-    `kinds`: all machines, or the one that the request names, in the order of their names and as the plan leaves them.
+    `kinds`: all machines, or the one that the request names, in the order of their names, as they are after the plan.
     """
     reason, sentence = _explain(required, kinds, currency)
     return reason, phrasing.cut(sentence, phrasing.LONGEST_SENTENCE)
@@ -184,7 +184,7 @@ def _away(affordable: Sequence[Kind]) -> str:
 def _too_expensive(required: Requirements, able: Sequence[Kind], currency: str) -> str:
     machine = _cheapest(required, able)
     price = billed_per_hour(machine.price_per_hour, share_of(required, machine))
-    assert required.max_price_per_hour is not None, "nothing is too expensive without a limit"
+    assert required.max_price_per_hour is not None, "without a maximum price no machine is too expensive"
     return (
         f"The cheapest machine that fits, {phrasing.name(machine.name)}, costs {phrasing.money(price, currency)} an "
         f"hour: the limit is {phrasing.money(required.max_price_per_hour, currency)}."
@@ -192,16 +192,16 @@ def _too_expensive(required: Requirements, able: Sequence[Kind], currency: str) 
 
 
 def _impossible(impossible: Sequence[Condition], machines: Sequence[Machine]) -> str:
-    told = impossible[0].nobody(machines)
+    told = impossible[0].met_by_none(machines)
     for condition in impossible[1:]:
-        longer = f"{told} {condition.nobody(machines)}"
+        longer = f"{told} {condition.met_by_none(machines)}"
         if len(longer) <= phrasing.LONGEST_SENTENCE:
             told = longer
     return told
 
 
 def _each_something_else(unmet: Sequence[tuple[Kind, list[Condition]]]) -> str:
-    """Show what is nearest to fitting: one machine for each set of missing things, the smallest sets first."""
+    """Name the nearest misses: one machine for each set of unmet conditions, the smallest sets first."""
     examples: dict[tuple[Condition, ...], Machine] = {}
     for kind, lacks in sorted(unmet, key=lambda each: len(each[1])):
         examples.setdefault(tuple(lacks), kind.first)
@@ -228,6 +228,6 @@ def _lacking(machine: Machine, lacks: Sequence[Condition]) -> str:
 
 
 def _cheapest(required: Requirements, kinds: Sequence[Kind]) -> Machine:
-    """Of equals the first by name."""
+    """Return the cheapest machine; ties: the first by name."""
     machines = [kind.first for kind in kinds]
     return min(machines, key=lambda each: billed_per_hour(each.price_per_hour, share_of(required, each)))

@@ -1,4 +1,4 @@
-"""What the environment says, where it is put together from more than one place."""
+"""Settings that are composed from several sources, and the configuration of logs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PASSWORD = "se@cr:et/?#&% x"
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file that the setting names, with a password in it."""
+    """Make the file that the setting names, with a password in it."""
     path = tmp_path / "password"
     path.write_text(f"{PASSWORD}\n")
     monkeypatch.setenv("SIMULATIONS_DATABASE_PASSWORD_FILE", str(path))
@@ -33,7 +33,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("postgresql://user@/base?host=/run/postgresql", "postgresql://user@/base?host=%2Frun%2Fpostgresql&"),
     ],
 )
-def test_the_password_in_a_file_belongs_to_the_database(
+def test_the_password_of_the_file_is_put_into_the_url(
     file: Path, monkeypatch: pytest.MonkeyPatch, url: str, expected: str
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", url)
@@ -58,7 +58,7 @@ def test_the_password_in_a_file_belongs_to_the_database(
         ("postgresql://user@host/base", None, "can't be read: No such file"),
     ],
 )
-def test_a_password_that_can_not_be_used_is_refused_and_not_repeated(
+def test_an_invalid_password_file_is_refused_and_not_quoted(
     file: Path, monkeypatch: pytest.MonkeyPatch, url: str | None, content: bytes | None, why: str
 ) -> None:
     file.unlink()
@@ -102,11 +102,11 @@ try:
 except ZeroDivisionError:
     logging.getLogger("asyncio").error("A task %s", "failed", exc_info=True)
 warnings.warn("This is never awaited.", RuntimeWarning)
-logging.getLogger("uvicorn").info("Nobody needs to hear of this.")
+logging.getLogger("uvicorn").info("Below the level of the log.")
 """
 
 
-def test_what_libraries_log_and_warn_of_is_a_line_of_json_too() -> None:
+def test_logs_and_warnings_of_libraries_are_lines_of_json_too() -> None:
     ran = subprocess.run([sys.executable, "-c", LIBRARIES], capture_output=True, text=True, timeout=60, check=True)
     failed, warned = map(json.loads, ran.stderr.splitlines())
     assert (failed["event"], failed["level"], failed["logger"]) == ("A task failed", "error", "asyncio")

@@ -1,4 +1,4 @@
-"""What the benchmarks conclude from their numbers, and the small parts that they measure with."""
+"""Judgement of benchmark results, and the tools of the benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small GraphQL server that answers what a test tells it to, over real sockets; and commands, run against it."""
+"""Fake GraphQL server on real sockets with answers set by the test, and a runner of commands."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Refuse(Exception):
 
 
 class FakeServer:
-    """What a test tells it to be. Operations are found by their name in `cli.documents`."""
+    """GraphQL server with answers and streams set by the test, by the operation's name in `cli.documents`."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Callable[[Variables], Any]] = {}
@@ -145,7 +145,7 @@ def run(server: FakeServer) -> Callable[..., Result]:
 
 @pytest.fixture
 def simulation() -> Callable[..., dict[str, Any]]:
-    """Make a simulation as the API answers it."""
+    """Make a simulation as in the API's answers."""
 
     def simulation(**changes: Any) -> dict[str, Any]:
         return {
@@ -160,7 +160,7 @@ def simulation() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def machine() -> Callable[..., dict[str, Any]]:
-    """Make a machine as the API answers it."""
+    """Make a machine as in the API's answers."""
 
     def machine(**changes: Any) -> dict[str, Any]:
         return {
@@ -217,7 +217,7 @@ def refuse() -> type[Exception]:
 
 @pytest.fixture
 def eventually() -> Callable[..., None]:
-    """Wait until a condition holds; fails after `seconds`, saying what was waited for."""
+    """Wait until a condition holds; fails after `seconds`, naming `what`."""
 
     def eventually(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""What is said to a failure that a user of Python meets first."""
+"""Advice on a missing Python module."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def failed(server: Any, simulation: Callable[..., dict[str, Any]]) -> Callable[.
     return failed
 
 
-def test_a_missing_module_is_told_with_whose_interpreter_python_is(failed: Callable[..., None], run: Run) -> None:
+def test_a_missing_module_is_reported_with_the_interpreter(failed: Callable[..., None], run: Run) -> None:
     failed("python", TRACEBACK)
     said = run("show", "x").stderr
     assert "`python` is the interpreter that runs the service, and has no module torch.nn." in said

@@ -1,4 +1,4 @@
-"""What people type, turned into values."""
+"""Parsing of command-line values."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
         ("500ms", ""), ("2 parsecs", ""),
     ],
 )  # fmt: skip
-def test_the_unit_that_was_meant_is_said_where_it_can_be_known(text: str, said: str) -> None:
+def test_a_misspelt_unit_is_corrected_where_possible(text: str, said: str) -> None:
     with pytest.raises(UsageError) as refused:
         parse_duration(text)
     assert str(refused.value) == f"expected a duration like 90s, 15m, 1h30m or 2d, got {text!r}{said}"
@@ -84,7 +84,7 @@ def test_states_are_read_in_any_case_and_with_commas() -> None:
         parse_states(["done"])
 
 
-def test_an_id_is_told_from_a_name() -> None:
+def test_an_id_is_distinguished_from_a_name() -> None:
     assert is_node_id(base64.b64encode(b"Machine:3").decode(), "Machine")
     assert not is_node_id(base64.b64encode(b"Project:3").decode(), "Machine")
     assert not is_node_id("big", "Machine")

@@ -85,7 +85,7 @@ def test_filters_reach_the_server(server: Any, run: Run) -> None:
     assert "There is no project named beta." in run("list", "--project", "beta").stderr
 
 
-def test_show_tells_everything_but_the_values_of_the_environment(server: Any, run: Run, simulation: Make) -> None:
+def test_show_prints_everything_except_values_of_the_environment(server: Any, run: Run, simulation: Make) -> None:
     details = simulation(
         state="FAILED", reason="MACHINE_LOST", reasonDetail="Silence.", finishedAt="2026-01-01T12:02:01Z",
         entrypoint=["python", "a b.py", HOSTILE], parameters={"rate": 0.1}, environment={"TOKEN": "secret"},

@@ -1,4 +1,4 @@
-"""What a shell completes: words that are known here, and ids and names that the server knows."""
+"""Shell completion: fixed words, and ids and names from the server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROGRAM = "from cli.__main__ import main; main()"
 
 @pytest.fixture
 def complete() -> Callable[..., tuple[int, set[str]]]:
-    """Press Tab in bash; the words that are offered."""
+    """Press Tab in bash and return the candidates."""
 
     def complete(url: str, *words: str) -> tuple[int, set[str]]:
         ran = subprocess.run(
@@ -50,7 +50,7 @@ def test_ids_names_and_words_are_completed(
     assert complete(server.url, "mach") == (0, {"machines"})
 
 
-def test_a_server_that_is_away_completes_nothing_and_says_nothing(
+def test_an_unreachable_server_gives_no_candidates_and_no_message(
     complete: Callable[..., tuple[int, set[str]]],
 ) -> None:
     with socket.socket() as held:

@@ -1,4 +1,4 @@
-"""The points as they arrive, and how they are drawn."""
+"""Received points, and their plots."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_any_size_of_terminal_and_any_number_of_metrics_can_be_drawn(
     assert drawn(curve, width, height)
 
 
-def test_what_has_no_finite_or_no_positive_value_is_said_and_not_drawn(add: Callable[..., None]) -> None:
+def test_a_metric_without_finite_or_positive_values_is_reported_and_not_drawn(add: Callable[..., None]) -> None:
     curve = Curve()
     add(curve, "a", {"loss": {0: None, 1: None}})
     assert "no finite value yet" in drawn(curve)

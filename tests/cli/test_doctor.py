@@ -1,4 +1,4 @@
-"""`doctor`: each thing that is wrong is found, said with what to do, and left as it is."""
+"""`doctor`: each problem is found and reported with advice, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Ask = Callable[..., tuple[int, Found]]
 
 @pytest.fixture
 def execute(database_url: str) -> Callable[[str], None]:
-    """Change the database as a test needs it."""
+    """Run statements on the test's database."""
 
     async def run(statement: str) -> None:
         engine = create_engine(database_url, pool_size=1)
@@ -50,7 +50,7 @@ def execute(database_url: str) -> Callable[[str], None]:
 
 @pytest.fixture
 def ask(database_url: str, tmp_path: Path) -> Ask:
-    """Run it on the test's database; the exit code, and the findings by what was looked at."""
+    """Run `doctor` on the test's database; return the exit code and the findings by check."""
 
     def ask(**environment: str) -> tuple[int, Found]:
         given = {"DATABASE_URL": database_url, "SIMULATIONS_DATA_DIR": str(tmp_path / "data"), "PORT": "0"}
@@ -71,7 +71,7 @@ def only(found: Found, check: str, level: str) -> dict[str, str]:
     return finding
 
 
-def test_an_installation_that_is_well(ask: Ask, execute: Callable[[str], None], database_url: str) -> None:
+def test_a_healthy_installation_has_no_finding(ask: Ask, execute: Callable[[str], None], database_url: str) -> None:
     execute(ALIVE)
 
     async def led() -> tuple[int, Found]:
@@ -88,7 +88,7 @@ def test_an_installation_that_is_well(ask: Ask, execute: Callable[[str], None], 
     assert "PostgreSQL 18" in only(found, "database", "ok")["sentence"]
 
 
-def test_nobody_is_alive(ask: Ask) -> None:
+def test_no_process_and_no_machine(ask: Ask) -> None:
     code, found = ask()
     assert code == 1
     assert only(found, "graph", "problem")["advice"].startswith("Start one")
@@ -96,7 +96,7 @@ def test_nobody_is_alive(ask: Ask) -> None:
     assert only(found, "machines", "warning")["sentence"] == "There is no machine."
 
 
-def test_what_was_alive_is_silent_and_a_machine_with_it(ask: Ask, execute: Callable[[str], None]) -> None:
+def test_processes_and_a_machine_without_recent_heartbeats(ask: Ask, execute: Callable[[str], None]) -> None:
     execute(
         "INSERT INTO coverage SELECT role, now() - interval '2 h', now() - interval '1 h' "
         "FROM unnest('{graph,scheduler}'::text[]) AS role;"
@@ -106,10 +106,10 @@ def test_what_was_alive_is_silent_and_a_machine_with_it(ask: Ask, execute: Calla
     code, found = ask()
     assert code == 1
     assert "for 1 h" in only(found, "graph", "problem")["sentence"]
-    assert "Nothing was heard of the machine big for 1 h" in only(found, "machines", "warning")["sentence"]
+    assert "The machine big has sent no heartbeat for 1 h" in only(found, "machines", "warning")["sentence"]
 
 
-def test_a_leader_that_hangs_is_told_from_none(ask: Ask, database_url: str) -> None:
+def test_a_hanging_leader_is_distinguished_from_none(ask: Ask, database_url: str) -> None:
     async def hanging() -> tuple[int, Found]:
         leader: Any = await connect_raw(database_url, application="leader")
         await leader.execute("SELECT pg_advisory_lock($1)", LEADER_LOCK)
@@ -133,7 +133,7 @@ def test_a_clock_that_was_set_back_and_a_queue_that_nothing_fits(ask: Ask, execu
     code, found = ask()
     assert code == 1
     assert re.search(r"(4 min 5\d\.?\d* s|5 min) in the future", only(found, "clock", "problem")["sentence"]), found
-    assert only(found, "queue", "warning")["sentence"].startswith("1 simulations wait for a machine that there is not")
+    assert only(found, "queue", "warning")["sentence"].startswith("1 simulations need a machine that does not exist")
 
 
 def test_a_schema_that_is_old_or_missing(ask: Ask, execute: Callable[[str], None], empty_database_url: str) -> None:
@@ -169,23 +169,21 @@ def test_settings_that_can_not_be_used(ask: Ask, environment: dict[str, str], ch
 def test_a_data_directory_that_this_user_can_not_make(
     ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)  # root, which tests may be, may do all
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)  # tests may run as root, who may write anywhere
     code, found = ask(SIMULATIONS_DATA_DIR=str(tmp_path / "not" / "there"))
     assert code == 1
-    assert f"may make nothing in {tmp_path}." in only(found, "data directory", "problem")["sentence"]
+    assert f"may create nothing in {tmp_path}." in only(found, "data directory", "problem")["sentence"]
 
 
-def test_a_port_that_is_taken_is_taken_by_somebody(ask: Ask) -> None:
+def test_a_taken_port_is_reported_with_its_process(ask: Ask) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         _, found = ask(PORT=str(other.getsockname()[1]))
         assert f"pid {os.getpid()}" in only(found, "port", "problem")["sentence"]
         assert "PORT=" in only(found, "port", "problem")["advice"]
 
 
-def test_the_service_of_the_data_directory_is_looked_for_where_it_listens(
-    ask: Ask, tmp_path: Path, server: Any
-) -> None:
-    """It was started with another PORT than this command."""
+def test_the_service_is_checked_at_the_port_in_its_lock(ask: Ask, tmp_path: Path, server: Any) -> None:
+    """The service was started with another PORT than this command."""
 
     async def ready(_: Any) -> JSONResponse:
         return JSONResponse({"status": "ready"})
@@ -199,13 +197,13 @@ def test_the_service_of_the_data_directory_is_looked_for_where_it_listens(
         assert "does not answer at http://127.0.0.1:1" in only(found, "port", "problem")["sentence"]
 
 
-def test_where_a_login_is_needed_there_must_be_a_token(ask: Ask, execute: Callable[[str], None]) -> None:
+def test_a_missing_token_is_a_problem_if_a_login_is_needed(ask: Ask, execute: Callable[[str], None]) -> None:
     execute(ALIVE)
     _, found = ask(SIMULATIONS_PUBLIC_URL="https://sims.example.org")
     assert "simulations token create" in only(found, "login", "problem")["advice"]
 
 
-def test_a_transaction_that_somebody_forgot_is_found(database_url: str) -> None:
+def test_an_idle_transaction_is_found(database_url: str) -> None:
     async def look() -> list[tuple[int, str, float]]:
         from db.connection import session_factory
         from db.health_queries import forgotten
@@ -226,7 +224,7 @@ def test_a_transaction_that_somebody_forgot_is_found(database_url: str) -> None:
 
 def test_nothing_is_changed(ask: Ask, tmp_path: Path) -> None:
     ask()
-    assert list(tmp_path.iterdir()) == [], "not even the data directory is made"
+    assert list(tmp_path.iterdir()) == [], "not even the data directory is created"
 
 
 def test_judgements() -> None:
@@ -245,13 +243,13 @@ def test_judgements() -> None:
     assert [level for _, level, _, _ in between] == ["ok", "ok", "warning"]
 
 
-def test_people_get_a_line_for_each_and_the_advice_below(database_url: str, tmp_path: Path) -> None:
+def test_text_output_has_a_line_for_each_finding_and_its_advice(database_url: str, tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "cli", "doctor"],
         env={**os.environ, "DATABASE_URL": database_url, "SIMULATIONS_DATA_DIR": str(tmp_path), "PORT": "0"},
         capture_output=True, text=True, cwd=ROOT, timeout=100, check=False,
     )  # fmt: skip
     assert ran.returncode == 1
-    assert "ok       settings: The settings can be used.\n" in ran.stdout
+    assert "ok       settings: The settings are valid.\n" in ran.stdout
     assert "PROBLEM  graph: No graph process is alive, so no report can be delivered.\n         Start one" in ran.stdout
     assert ran.stderr == ""

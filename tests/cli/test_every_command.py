@@ -1,6 +1,6 @@
-"""What holds for each command: whatever is wrong around it, it ends with a sentence and the exit code of its kind.
+"""Every command ends with a message and the right exit code in each failure of its environment.
 
-The commands are found in the program: a new one is asked the same.
+The commands are listed from the program, so that a new one is tested too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cli.app import app
 ROOT = Path(__file__).parents[2]
 ID = "U2ltdWxhdGlvbjox"
 
-# What each needs to be asked at all. The first part is its name.
+# Required arguments of each command. The first part is its name.
 COMMANDS: dict[str, list[str]] = {
     "submit": ["--", "run"],
     "submit --wait": ["--", "run"],
@@ -61,14 +61,14 @@ def names(group: Any, prefix: str = "") -> Iterator[str]:
 
 
 def ask(name: str, *more: str) -> Result:
-    """Run a command; what is no sentence but a defect is raised."""
+    """Run a command; raise an unexpected exception."""
     result = CliRunner().invoke(app, [*name.split(), *more, *COMMANDS[name]])
     assert result.exception is None or isinstance(result.exception, SystemExit), (name, result.exception)
     return result
 
 
 class Page(BaseHTTPRequestHandler):
-    """A web server that is something else: a page for whatever is asked."""
+    """A foreign web server that answers every request with a page."""
 
     def do_GET(self) -> None:
         if self.headers.get("content-length"):
@@ -101,7 +101,7 @@ def test_each_command_is_tried() -> None:
     assert set(names(typer.main.get_command(app))) == tried | OF_THE_DATABASE
 
 
-def test_nobody_answers() -> None:
+def test_no_server_answers() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # bound and never listening
         url = f"http://127.0.0.1:{held.getsockname()[1]}"
@@ -111,7 +111,7 @@ def test_nobody_answers() -> None:
             assert f"No Simulations server answers at {url}" in ran.stderr, (name, ran.stderr)
 
 
-def test_the_address_makes_no_sense() -> None:
+def test_the_address_is_invalid() -> None:
     for name in COMMANDS:
         ran = ask(name, "--url", "localhost:8000")
         assert (ran.exit_code, ran.stdout) == (2, ""), (name, ran.stderr)
@@ -125,7 +125,7 @@ def test_another_web_server_answers_with_a_page(page: str) -> None:
         assert f"What answers at {page} is no Simulations server" in ran.stderr, (name, ran.stderr)
 
 
-def test_the_token_lets_nobody_in(server: Any, refuse: type[Exception]) -> None:
+def test_the_token_is_refused(server: Any, refuse: type[Exception]) -> None:
     def refused(_: object) -> None:
         raise refuse("This token is unknown, expired or revoked.", "UNAUTHENTICATED")
 
@@ -155,7 +155,7 @@ def listing(server: Any, simulation: Callable[..., dict[str, Any]]) -> Any:
 
 
 @pytest.mark.parametrize("how", [[], ["--json"]])
-def test_nobody_reads_the_output_any_more(listing: Any, how: list[str]) -> None:
+def test_standard_output_is_closed(listing: Any, how: list[str]) -> None:
     ours, theirs = os.pipe()
     os.close(ours)
     with os.fdopen(theirs, "w") as closed:
@@ -176,7 +176,7 @@ def test_the_disk_of_the_output_is_full(listing: Any) -> None:
     assert ran.stderr == "Standard output can't be written: No space left on device.\n"
 
 
-def test_nobody_reads_what_is_said(listing: Any) -> None:
+def test_standard_error_is_closed(listing: Any) -> None:
     ours, theirs = os.pipe()
     os.close(ours)
     with os.fdopen(theirs, "w") as closed:
@@ -186,7 +186,7 @@ def test_nobody_reads_what_is_said(listing: Any) -> None:
     assert ran.returncode == 2
 
 
-def test_a_terminal_without_the_letters_gets_others(listing: Any) -> None:
+def test_an_encoding_without_a_letter_gets_a_replacement(listing: Any) -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "cli", "submit", "--url", "no…sense", "--", "x"],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
@@ -197,7 +197,7 @@ def test_a_terminal_without_the_letters_gets_others(listing: Any) -> None:
 
 
 @pytest.mark.parametrize("columns", [40, 10])
-def test_a_narrow_terminal_is_no_mistake(listing: Any, columns: int) -> None:
+def test_a_narrow_terminal_is_no_error(listing: Any, columns: int) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "cli", "list", "-n", "3", "--url", listing.url],
@@ -218,10 +218,10 @@ def test_a_narrow_terminal_is_no_mistake(listing: Any, columns: int) -> None:
 
 
 @pytest.mark.parametrize("moment", [0.15, 0.4, 0.8, None])
-def test_ctrl_c_at_any_moment_is_no_traceback(moment: float | None) -> None:
-    """Of a command that hangs: somebody accepts the connection, and says nothing.
+def test_ctrl_c_at_any_moment_prints_no_traceback(moment: float | None) -> None:
+    """Interrupt a command that hangs on a server that accepts the connection and never answers.
 
-    moment: seconds after the start, in the midst of imports; None: it has asked.
+    moment: seconds after the start, during imports; None: after the request.
     """
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -244,4 +244,4 @@ def test_ctrl_c_at_any_moment_is_no_traceback(moment: float | None) -> None:
         assert process.returncode == 130, (moment, said)
         assert "Traceback" not in said, (moment, said)
         if moment is None:
-            assert "it may have done it all the same" in said
+            assert "the request may have succeeded" in said

@@ -1,4 +1,4 @@
-"""`logs`: whole, in order, harmless, and through lost connections."""
+"""`logs`: complete, in order, sanitised, and with reconnection."""
 
 from __future__ import annotations
 
@@ -94,11 +94,11 @@ def test_the_ends_of_chunks_are_ends_of_lines(server: Any, run: Run) -> None:
     assert run("logs", "x").stdout == "half\nother\n\nend\n"
 
 
-def test_a_log_with_nothing_in_it_says_so_and_prints_nothing(server: Any, run: Run) -> None:
+def test_an_empty_log_is_reported_on_stderr(server: Any, run: Run) -> None:
     server.answers["LogPage"] = pages([])
     result = run("logs", "x")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "nothing in its log" in result.stderr
+    assert "The log is empty." in result.stderr
 
 
 def test_following_goes_on_behind_the_past_and_behind_each_cut(
@@ -138,7 +138,7 @@ def test_a_server_that_ends_the_stream_too_early_is_asked_for_the_rest(server: A
     assert run("logs", "x", "--follow").stdout == "past\nrest\n"
 
 
-def test_ctrl_c_while_following_says_that_the_simulation_goes_on(server: Any, simulation: Make) -> None:
+def test_ctrl_c_while_following_reports_that_the_simulation_continues(server: Any, simulation: Make) -> None:
     server.answers["LogPage"] = pages([])
     server.answers["Simulation"] = lambda _: {"simulation": simulation()}
 
@@ -159,12 +159,12 @@ def test_ctrl_c_while_following_says_that_the_simulation_goes_on(server: Any, si
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "what runs goes on" in said
+    assert "the simulation continues" in said
     assert "Traceback" not in said
 
 
-def test_what_there_is_not_is_a_sentence(server: Any, run: Run) -> None:
+def test_an_unknown_simulation_is_an_error(server: Any, run: Run) -> None:
     server.answers["LogPage"] = lambda _: {"simulation": None}
-    result = run("logs", "nobody")
+    result = run("logs", "unknown")
     assert result.exit_code == 6
-    assert "There is no simulation with the id nobody" in result.stderr
+    assert "There is no simulation with the id unknown" in result.stderr

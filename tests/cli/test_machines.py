@@ -82,7 +82,7 @@ def test_a_machine_is_added_with_what_was_given_and_no_more(known: Any, run: Run
     ],
     ids=["add", "update"],
 )
-def test_what_its_owner_should_know_is_said_beside_the_answer(
+def test_notices_for_the_owner_are_printed(
     known: Any, run: Run, machine: Make, arguments: tuple[str, ...], operation: str
 ) -> None:
     field, notice = operation[0].lower() + operation[1:], "The host offers 3 cpus\x1b[31m together."
@@ -95,7 +95,7 @@ def test_what_its_owner_should_know_is_said_beside_the_answer(
     assert "offers" not in run("machines", *arguments, "--json").stdout
 
 
-def test_a_change_says_what_is_to_change_and_can_take_things_away(known: Any, run: Run, machine: Make) -> None:
+def test_an_update_sends_only_changes_and_can_remove_values(known: Any, run: Run, machine: Make) -> None:
     known.answers["UpdateMachine"] = lambda _: {"updateMachine": {"machine": machine(), "userErrors": []}}
     assert run("machines", "update", "big", "--gpu-model", "", "--no-labels").exit_code == 0
     assert known.variables("UpdateMachine") == [{"input": {"id": ID, "gpuModel": None, "labels": {}}}]
@@ -106,7 +106,7 @@ def test_a_change_says_what_is_to_change_and_can_take_things_away(known: Any, ru
 
 
 @pytest.mark.parametrize(("command", "operation"), [("drain", "DrainMachine"), ("resume", "ResumeMachine")])
-def test_one_that_can_not_be_changed_keeps_no_other_from_it(
+def test_a_refused_change_does_not_affect_the_others(
     known: Any, run: Run, machine: Make, command: str, operation: str
 ) -> None:
     field = operation[0].lower() + operation[1:]
@@ -125,7 +125,7 @@ def test_one_that_can_not_be_changed_keeps_no_other_from_it(
 
 def test_names_are_looked_up_before_anything_is_deleted(known: Any, run: Run) -> None:
     known.answers["DeleteMachine"] = lambda _: {"deleteMachine": {"deletedId": ID, "userErrors": []}}
-    assert run("machines", "delete", "big", "nobody").exit_code == 6
+    assert run("machines", "delete", "big", "unknown").exit_code == 6
     assert known.variables("DeleteMachine") == []
     assert run("machines", "delete", "big").exit_code == 0
     assert known.variables("DeleteMachine") == [{"input": {"id": ID}}]

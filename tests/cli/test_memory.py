@@ -1,4 +1,4 @@
-"""What the kernel tells about processes that it killed for want of memory."""
+"""Detection of out-of-memory kills."""
 
 from __future__ import annotations
 

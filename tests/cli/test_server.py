@@ -1,4 +1,4 @@
-"""Which server a command talks to, where none is named: the one of this data directory, whatever its port."""
+"""Default server of a command: the one of this data directory, on any port."""
 
 from __future__ import annotations
 

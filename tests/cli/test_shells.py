@@ -1,4 +1,4 @@
-"""Tab and Enter in real shells: names that others chose are data on their way through zsh, bash and fish.
+"""Completion in real shells: other users' names are never run or split by zsh, bash and fish.
 
 The shell runs in a terminal of its own (`pty`), with the completion that `--install-completion` wrote. Most tests put
 a stub in the program's place, which answers what the program answered in this process, and records its arguments: a
@@ -61,7 +61,7 @@ NEVER_OFFERED = (
 
 
 class Terminal:
-    """A shell that is typed in."""
+    """A shell in a pseudo terminal."""
 
     def __init__(self, name: str, home: Path, work: Path, url: str) -> None:
         environment = {
@@ -77,7 +77,7 @@ class Terminal:
         self.until(lambda: PROMPT in self.seen, "the first prompt")
 
     def until(self, condition: Callable[[], object], what: str, seconds: float = 60) -> None:
-        """Read what the shell writes until something holds."""
+        """Read the shell's output until a condition holds."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"waited in vain for {what}:\n{self.seen[-3000:]}"
@@ -113,7 +113,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """Where the shell is; nothing may be made there."""
+    """The shell's working directory; nothing may be created there."""
     path = tmp_path / "work"
     path.mkdir()
     return path

@@ -1,4 +1,4 @@
-"""Where others than this host's users may come, nothing starts before somebody could log in."""
+"""A service that is reachable from other hosts does not start without a token."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def rows(database_url: str) -> Rows:
 
 @pytest.mark.parametrize(("program", "code"), [(("graph",), 2), (("cli", "up"), 1)], ids=["graph", "up"])
 @pytest.mark.parametrize("named", ELSEWHERE)
-def test_without_a_token_it_refuses_to_start_and_says_how_to_make_one(
+def test_without_a_token_the_start_is_refused_with_advice(
     run: Run, program: tuple[str, ...], code: int, named: str
 ) -> None:
     ran = run(*program, **ELSEWHERE[named])
@@ -146,7 +146,7 @@ def test_the_token_of_a_file_is_an_admins_and_the_one_it_held_before_is_revoked(
         (None, 0o600, "can't be read"),
     ],
 )
-def test_a_token_file_that_can_not_be_used_says_why_and_is_not_quoted(
+def test_an_invalid_token_file_is_reported_and_not_quoted(
     run: Run, tmp_path: Path, text: str | None, mode: int, said: str
 ) -> None:
     file = tmp_path / "token"
@@ -159,7 +159,7 @@ def test_a_token_file_that_can_not_be_used_says_why_and_is_not_quoted(
     assert text is None or text not in ran.stderr
 
 
-def test_compose_makes_one_admins_token_and_says_where_however_often_it_starts(
+def test_compose_creates_one_admin_token_and_prints_its_place_at_every_start(
     environment_of: Callable[..., dict[str, str]], rows: Rows, tmp_path: Path
 ) -> None:
     """The script of `migrate`, as it stands in docker-compose.yml, with the command and the volume of here."""
@@ -190,7 +190,7 @@ def test_compose_makes_one_admins_token_and_says_where_however_often_it_starts(
     assert not any(token.read_text().strip() in each for each in told)
     assert rows("SELECT name, role FROM tokens") == [("compose", "ADMIN")]
     token.unlink()
-    assert "cat" not in start(), "somebody has put it elsewhere: no other one is made"
+    assert "cat" not in start(), "the token was moved elsewhere: no other one is created"
     assert rows("SELECT name FROM tokens") == [("compose",)]
     token.touch()  # killed when the database had it, and the file had not
     assert f"cat {token}" in start()

@@ -1,4 +1,4 @@
-"""`submit --file`: what is right reaches the server, what is wrong is told with its line and the nearest right word."""
+"""`submit --file`: valid files reach the server, mistakes are reported with line and nearest valid key."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ client_key: k
 
 @pytest.fixture
 def order(tmp_path: Path) -> Callable[[str], Path]:
-    """Write an order."""
+    """Write a submission file."""
 
     def order(text: str) -> Path:
         path = tmp_path / "order.yaml"
@@ -113,26 +113,26 @@ def test_an_order_comes_through_a_pipe(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("nmae: x", "order.yaml:1: nmae: there is no such word; did you mean name?"),
-        ("\ncommand: [a]", "order.yaml:2: command: there is no such word; did you mean entrypoint?"),
-        ("resources:\n  cpus: 1\n  memroy_gib: 1", ":3: resources.memroy_gib: there is no such word; did you mean m"),
-        ("maxRuntime: 1h", ":1: maxRuntime: there is no such word here; it is limits.max_runtime"),
-        ("max_runtime_seconds: 1", ":1: max_runtime_seconds: there is no such word"),
-        ("limits: {\n cpus: 1}", ":2: limits.cpus: there is no such word here; it is resources.cpus"),
-        ("zzz: 1", ":1: zzz: there is no such word; an order has name, project, entrypoint"),
+        ("nmae: x", "order.yaml:1: nmae: unknown key; did you mean name?"),
+        ("\ncommand: [a]", "order.yaml:2: command: unknown key; did you mean entrypoint?"),
+        ("resources:\n  cpus: 1\n  memroy_gib: 1", ":3: resources.memroy_gib: unknown key; did you mean m"),
+        ("maxRuntime: 1h", ":1: maxRuntime: unknown key here; it is limits.max_runtime"),
+        ("max_runtime_seconds: 1", ":1: max_runtime_seconds: unknown key"),
+        ("limits: {\n cpus: 1}", ":2: limits.cpus: unknown key here; it is resources.cpus"),
+        ("zzz: 1", ":1: zzz: unknown key; a submission file has name, project, entrypoint"),
         ("resources: {memory_gib: 16GB}", "resources.memory_gib: expected a number of GiB, 14.9, got '16GB'"),
         ("resources: {memory_gib: 512 MiB}", "expected a number of GiB, 0.5, got '512 MiB'"),
         ('resources: {cpus: "4"}', "resources.cpus: expected a number without a unit or quotes, 4, got '4'"),
         ("resources: {gpus: 1.5}", "resources.gpus: expected a whole number, got 1.5"),
         ("resources: {max_price_per_hour: 2 USD}", "expected a price per hour like 2.50, without a currency"),
-        ("resources: 3", ":1: resources: expected words with values, got 3"),
+        ("resources: 3", ":1: resources: expected a mapping, got 3"),
         ("limits: {max_runtime: 2 hours}", "limits.max_runtime: expected a duration like 90s, 15m, 1h30m or 2d"),
         ("limits: {max_runtime: 2 hours}", "hours is written h"),
         ("limits: {max_runtime: 5 hors}", "hors is written h"),
         ("limits: {max_runtime: 1:30:00}", "expected a duration like 90s, 15m, 1h30m or 2d, got '1:30:00'"),
         ("limits: {max_runtime: true}", "expected a duration"),
-        ("entrypoint: !!python/object/apply:os.system [id]", ":1: entrypoint: expected a list or words with values"),
-        ("parameters: {a: !!set {x}}", ":1: parameters.a: expected a list or words with values, got !!set"),
+        ("entrypoint: !!python/object/apply:os.system [id]", ":1: entrypoint: expected a list or a mapping"),
+        ("parameters: {a: !!set {x}}", ":1: parameters.a: expected a list or a mapping, got !!set"),
         ("limits: {retry_on: [machine_lost]}", "did you mean MACHINE_LOST?"),
         ("environment:\n  A: b\n  FLAG: true", ':3: environment.FLAG: expected text, got true: quote it, "true"'),
         ("entrypoint: python train.py", 'entrypoint: expected a list of words, for no shell reads it: ["python"'),
@@ -142,17 +142,17 @@ def test_an_order_comes_through_a_pipe(
         ("metrics: {accuracy: up}", "metrics.accuracy: expected 'MIN' or 'MAX', got up"),
         ("parameters: {a: .nan}", "parameters.a: expected a number that JSON knows, got .nan"),
         ("name: a\nname: b", ":2: name is given twice, first in line 1"),
-        ("- a", ":1: expected words with values"),
+        ("- a", ":1: expected a mapping"),
         ("a: [", ":1: this is not YAML"),
         ("a: b: c", ":1: this is not YAML"),
-        ("? [a]\n: b", ":1: expected a word before the colon"),
+        ("? [a]\n: b", ":1: expected a key before the colon"),
         ("a: &a [*a]", "grows too large or too deep"),
-        ("a: !!python/object/apply:os.system [true]", "a: there is no such word"),
+        ("a: !!python/object/apply:os.system [true]", "a: unknown key"),
         ("parameters: {a: !!python/name:os.system }", "parameters.a: this value can't be read"),
         ("name: \x00", "this is not YAML"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_with_its_line_and_the_nearest_right_word(
+def test_a_mistake_is_reported_with_its_line_and_the_nearest_valid_key(
     server: Any, run: Run, order: Callable[[str], Path], text: str, said: str
 ) -> None:
     result = run("submit", "--file", str(order(text)), "--", "run")
@@ -168,7 +168,7 @@ def test_numbers_are_read_as_people_write_them(order: Callable[[str], Path]) -> 
     }
 
 
-def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(order: Callable[[str], Path]) -> None:
+def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(order: Callable[[str], Path]) -> None:
     with pytest.raises(UsageError) as caught:
         read_submission(str(order("nmae: a\nname: b\nname: c\nresources:\n  gpu: 1\npriority: x\n")))
     lines = str(caught.value).splitlines()
@@ -185,7 +185,7 @@ def test_a_small_file_can_not_grow_without_end(order: Callable[[str], Path]) -> 
         read_submission(str(order("#" * 1_000_001)))
 
 
-def test_a_file_that_is_none_is_a_sentence(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"name: \xff")
     for path, said in (("missing", "No such file"), (".", "Is a directory"), ("latin", "no text in UTF-8")):
         with pytest.raises(UsageError, match=said):
@@ -202,7 +202,7 @@ WORDS = [*yaml.safe_load(WHOLE), "cpus", "machine", "unknown"]
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(WORDS), values, max_size=4))
-def test_whatever_stands_in_a_file_is_an_order_or_a_sentence(
+def test_any_yaml_is_a_submission_or_a_usage_error(
     tmp_path_factory: pytest.TempPathFactory, wanted: dict[str, Any]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"
@@ -217,7 +217,7 @@ def test_whatever_stands_in_a_file_is_an_order_or_a_sentence(
 
 @settings(deadline=None)
 @given(st.text(max_size=60))
-def test_whatever_text_is_an_order_or_a_sentence(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_any_text_is_a_submission_or_a_usage_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "text.yaml"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     with suppress(UsageError):

@@ -1,4 +1,4 @@
-"""Submitting, cancelling, retrying: what is sent, what is said, and how it fails."""
+"""`submit`, `cancel` and `retry`: requests, messages and failures."""
 
 from __future__ import annotations
 
@@ -21,16 +21,14 @@ Make = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def accepting(server: Any, simulation: Make) -> Any:
-    """A server that accepts whatever is submitted."""
+    """A server that accepts every submission."""
     server.answers["Create"] = lambda _: {
         "createSimulation": {"simulation": simulation(state="QUEUED", machine=None), "userErrors": []}
     }
     return server
 
 
-def test_everything_after_the_dashes_is_the_command_and_what_was_not_given_is_left_to_the_server(
-    accepting: Any, run: Run
-) -> None:
+def test_words_after_the_dashes_are_the_command_and_options_not_given_are_not_sent(accepting: Any, run: Run) -> None:
     result = run("submit", "--", "python", "train.py", "--epochs", "20", "--json")
     assert result.exit_code == 0
     assert result.stdout.strip() == "U2ltdWxhdGlvbjox"
@@ -119,7 +117,7 @@ def test_each_user_error_is_a_line_and_nothing_is_printed_as_an_id(server: Any, 
         (["--metric-mode", "accuracy", "--", "run"], "--metric-mode: expected KEY=VALUE"),
         (["--url", "localhost:8000", "--", "run"], "--url: expected an address like"),
         (["--cpus", "many", "--", "run"], "Invalid value for '--cpus'"),
-        ([], "What shall run?"),
+        ([], "No command given."),
         (["--cpus", "nan", "--", "run"], "a number that is not finite"),
         (["--memory-gib", "inf", "--", "run"], "a number that is not finite"),
         (["--name", "\udcff", "--", "run"], "letters that are no UTF-8"),
@@ -133,7 +131,7 @@ def test_wrong_usage_is_a_sentence_and_exit_code_2(run: Run, server: Any, argume
     assert server.asked == []
 
 
-def test_a_machine_nobody_has_is_named(accepting: Any, run: Run, machine: Make) -> None:
+def test_an_unknown_machine_is_reported_with_similar_names(accepting: Any, run: Run, machine: Make) -> None:
     accepting.answers["Machines"] = lambda _: {
         "machines": {
             "nodes": [machine(id="a", name="bigger")],
@@ -146,9 +144,9 @@ def test_a_machine_nobody_has_is_named(accepting: Any, run: Run, machine: Make) 
     assert accepting.variables("Create") == []
 
 
-def test_a_server_that_is_not_there_is_a_sentence_that_says_how_to_start_one() -> None:
+def test_an_unreachable_server_is_an_error_with_advice_to_start_one() -> None:
     with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))  # bound and never listening: nobody answers
+        held.bind(("127.0.0.1", 0))  # bound and never listening
         url = f"http://127.0.0.1:{held.getsockname()[1]}"
         for command in (
             ["submit", "--", "run"],
@@ -164,7 +162,7 @@ def test_a_server_that_is_not_there_is_a_sentence_that_says_how_to_start_one() -
             assert "Traceback" not in result.stderr
 
 
-def test_another_kind_of_server_is_told_from_ours(server: Any, run: Run) -> None:
+def test_a_foreign_server_is_detected(server: Any, run: Run) -> None:
     result = run("list", "--url", f"{server.url}/somewhere")
     assert result.exit_code == 6
     assert "is no Simulations server (HTTP 404)" in result.stderr
@@ -186,7 +184,7 @@ def test_another_kind_of_server_is_told_from_ours(server: Any, run: Run) -> None
     ],
     ids=["the server itself", "a proxy"],
 )
-def test_a_server_whose_database_is_away_is_told_from_another_kind(
+def test_a_server_without_its_database_is_distinguished_from_a_foreign_one(
     run: Run, content: bytes, kind: str, sentence: str
 ) -> None:
     class Away(BaseHTTPRequestHandler):
@@ -270,7 +268,7 @@ def test_last_of_nothing_is_a_sentence(server: Any, run: Run) -> None:
     assert "There is no simulation yet." in result.stderr
 
 
-def test_an_attended_simulation_is_submitted_with_its_grace_and_what_it_waits_for_is_said(
+def test_an_attended_simulation_is_submitted_with_its_grace_and_the_output_names_what_it_waits_for(
     server: Any, simulation: Make, run: Run
 ) -> None:
     server.answers["Create"] = lambda _: {
@@ -280,7 +278,7 @@ def test_an_attended_simulation_is_submitted_with_its_grace_and_what_it_waits_fo
     assert result.exit_code == 0, result.stderr
     (sent,) = server.variables("Create")
     assert sent["input"] == {"entrypoint": ["run"], "attended": True, "attendedGraceSeconds": 120}
-    assert "starts when somebody watches its curve: simulations watch U2ltdWxhdGlvbjox" in result.stderr
+    assert "starts when a client watches its curve: simulations watch U2ltdWxhdGlvbjox" in result.stderr
 
 
 def test_a_grace_without_attended_is_wrong_usage(accepting: Any, run: Run) -> None:

@@ -1,4 +1,4 @@
-"""`simulations token`: made in the database itself, shown once, and sent by every command that talks to a server."""
+"""`simulations token`: created in the database, shown once, and sent by every command that uses a server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def token(database_url: str) -> Run:
 
 
 def found(url: str, text: str) -> Token | None:
-    """Whom a text lets in."""
+    """Find the token for a secret."""
 
     async def find() -> Token | None:
         engine = create_engine(url, pool_size=1, application="test")
@@ -69,7 +69,7 @@ def test_the_first_admin_token_is_printed_once_and_nothing_else_is_on_stdout(tok
     assert made.exit_code == 0, made.stderr
     text = made.stdout.strip()
     assert TOKEN.fullmatch(text)
-    assert "me may come in as ADMIN, for all projects" in made.stderr
+    assert "Created the token me: ADMIN, for all projects" in made.stderr
     assert text not in made.stderr
     row = found(database_url, text)
     assert row is not None
@@ -135,7 +135,7 @@ def test_a_file_in_which_no_token_was_put_is_taken_away_again(token: Run, tmp_pa
 
 
 @pytest.mark.parametrize("where", ["standard output", "a file"])
-def test_a_token_that_can_not_be_written_lets_nobody_in(database_url: str, tmp_path: Path, where: str) -> None:
+def test_a_token_that_can_not_be_written_is_revoked(database_url: str, tmp_path: Path, where: str) -> None:
     path = tmp_path / "token"
     output = ["--output", str(path)] if where == "a file" else []
 
@@ -180,7 +180,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("arguments", "said"), BAD.values(), ids=BAD.keys())
-def test_what_makes_no_sense_is_said_and_nothing_is_made(
+def test_invalid_options_are_reported_and_create_no_token(
     token: Run, database_url: str, arguments: list[str], said: str
 ) -> None:
     made = token("create", *arguments)
@@ -190,7 +190,7 @@ def test_what_makes_no_sense_is_said_and_nothing_is_made(
     assert rows(database_url, "SELECT name FROM tokens") == []
 
 
-def test_a_revoked_token_lets_nobody_in_and_the_list_says_how_each_stands(token: Run, database_url: str) -> None:
+def test_a_revoked_token_is_refused_and_the_list_shows_the_state_of_each(token: Run, database_url: str) -> None:
     assert token("list").stderr.startswith("No tokens.")
     texts = {
         name: token("create", name, "--role", "viewer", "--project", "default").stdout.strip()
@@ -201,7 +201,7 @@ def test_a_revoked_token_lets_nobody_in_and_the_list_says_how_each_stands(token:
     assert revoked.exit_code == 0, revoked.stderr
     assert found(database_url, texts["old"]) is None
     assert token("revoke", "old").exit_code == 6
-    assert "No valid token is called nobody" in token("revoke", "nobody").stderr
+    assert "No valid token is called unknown" in token("revoke", "unknown").stderr
 
     shown = token("list").stdout
     listed = {line.split()[0]: line.split()[1:4] for line in shown.splitlines()[1:]}
@@ -243,7 +243,7 @@ def test_the_embedded_database_is_used_whether_it_runs_or_not(data_directory: Pa
         assert nothing.returncode == 1
         assert f"There is no database in {data_directory} yet." in nothing.stderr
         assert not (data_directory / "postgres").exists()
-    made = token("create", "first", "--role", "admin")  # the first command of all: it makes the database too
+    made = token("create", "first", "--role", "admin")  # the first command ever: creates the database too
     assert made.returncode == 0, made.stderr
     assert TOKEN.fullmatch(made.stdout.strip()), "nothing else may be on stdout"
     assert embedded.find_url(data_directory) is None
@@ -282,7 +282,7 @@ def test_a_token_out_of_a_file_is_sent_as_a_bearer(listing: Any, run: Run, tmp_p
     ("content", "said"),
     [(None, "can't be read: No such file"), ("", "is empty"), ("ä", "can't be read"), ("a\nb", "line breaks")],
 )
-def test_a_file_without_a_token_is_said_and_nothing_is_asked(
+def test_a_file_without_a_token_is_reported_before_any_request(
     listing: Any, run: Run, tmp_path: Path, content: str | None, said: str
 ) -> None:
     path = tmp_path / "token"

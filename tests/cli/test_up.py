@@ -1,4 +1,4 @@
-"""`up` and `migrate`: programs kept running, ended together, and every way not to start."""
+"""`up` and `migrate`: restarts, shutdown, and failures to start."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ with Signals() as signals:
 say("STOPPED")
 """
 
-# Says who it is in a file, and ends on SIGTERM unless it is stubborn.
+# Writes its process id to a file, and ends on SIGTERM unless it is stubborn.
 STUB = """
 import os, signal, sys
 from pathlib import Path
@@ -158,9 +158,7 @@ def test_programs_run_in_sessions_of_their_own_with_the_environment_handed_on(
     assert all(words[2:] == ["handed", "on", "True"] for words in running.notes())
 
 
-def test_a_program_that_dies_is_started_again_and_it_is_said(
-    start: Callable[..., Running], eventually: Eventually
-) -> None:
+def test_a_program_that_dies_is_restarted_with_a_message(start: Callable[..., Running], eventually: Eventually) -> None:
     running = start()
     eventually(running.has_started, "both programs")
     (first,), (second,) = running.pids("first"), running.pids("second")
@@ -204,7 +202,7 @@ def test_an_errand_that_ends_ends_nothing_and_one_that_runs_ends_with_the_rest(
     assert all(map(ended, running.pids("errand")))
 
 
-def test_ready_is_said_when_the_service_is(start: Callable[..., Running], eventually: Eventually) -> None:
+def test_ready_is_printed_once_the_service_is_ready(start: Callable[..., Running], eventually: Eventually) -> None:
     running = start()
     eventually(running.has_started, "both programs")
     assert "READY" not in running.said.read_text()
@@ -256,14 +254,14 @@ def test_kill_9_ends_the_programs_and_the_next_start_ends_the_stubborn(
     eventually(lambda: all(str(pid) in roster.read_text() for pid in pids), "the roster")
     running.process.kill()
     running.process.wait()
-    # To both, and perhaps twice: the kernel tells a child each time that a thread of its parent ends.
+    # To both, and perhaps twice: the kernel signals a child each time that a thread of its parent ends.
     eventually(lambda: running.terminated() == {"first", "second"}, "the kernel's SIGTERM to both")
     assert Roster(roster).end_leftovers() == 2
     assert all(map(ended, pids))
     assert not roster.exists()
 
 
-def test_kill_9_ends_programs_that_listen_to_sigterm(start: Callable[..., Running], eventually: Eventually) -> None:
+def test_kill_9_ends_programs_that_handle_sigterm(start: Callable[..., Running], eventually: Eventually) -> None:
     running = start()
     eventually(running.has_started, "both programs")
     running.process.kill()
@@ -370,7 +368,7 @@ def kill_when_connected(cluster: Path, over: threading.Event) -> None:
                 return
 
 
-def test_addresses_are_said_the_way_they_can_be_used() -> None:
+def test_printed_addresses_are_usable() -> None:
     assert local_url("127.0.0.1", 8000) == local_url("0.0.0.0", 8000) == "http://localhost:8000"
     assert local_url("::1", 8000) == "http://[::1]:8000"
     assert probe_url("0.0.0.0", 8000) == probe_url("localhost", 8000) == "http://127.0.0.1:8000"
@@ -402,7 +400,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_a_port_that_is_taken_is_said_before_anything_is_started(here: Path) -> None:
+def test_a_taken_port_is_reported_before_anything_is_started(here: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         ran = command("up", PORT=port, SIMULATIONS_DATA_DIR=str(here / "data"))
@@ -412,7 +410,7 @@ def test_a_port_that_is_taken_is_said_before_anything_is_started(here: Path) -> 
     assert not (here / "data" / "postgres").exists()
 
 
-def test_a_second_up_on_one_data_directory_says_where_the_first_one_is(here: Path) -> None:
+def test_a_second_up_on_one_data_directory_names_the_address_of_the_first(here: Path) -> None:
     with embedded.lock(here, "http://localhost:1234"):
         ran = command("up", PORT="0", SIMULATIONS_DATA_DIR=str(here))
     assert ran.returncode == 3
@@ -429,7 +427,7 @@ def test_a_second_up_on_one_data_directory_says_where_the_first_one_is(here: Pat
         ({"DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/x"}, "No PostgreSQL server answers"),
     ],
 )
-def test_what_can_not_start_says_why_in_a_sentence(here: Path, environment: dict[str, str], found: str) -> None:
+def test_a_failed_start_is_reported_in_a_sentence(here: Path, environment: dict[str, str], found: str) -> None:
     ran = command("up", **{"PORT": "0", "SIMULATIONS_DATA_DIR": str(here), **environment})
     assert ran.returncode == 1
     assert found in ran.stderr
@@ -449,7 +447,7 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("name", ["up", "migrate"])
-def test_tables_of_a_newer_version_are_left_alone_and_it_is_said(data_directory: Path, name: str) -> None:
+def test_tables_of_a_newer_version_are_left_alone_with_a_message(data_directory: Path, name: str) -> None:
     async def pretend(url: str) -> None:
         await schema.upgrade(url)
         database = await connection.connect_raw(url, application="test")
@@ -488,7 +486,7 @@ def test_migrate_brings_up_the_embedded_database_unless_it_runs(data_directory: 
     assert "Simulations runs at http://localhost:1234" in ran.stderr
 
 
-def test_a_disk_without_room_is_said_before_a_database_is_made(here: Path) -> None:
+def test_a_full_disk_is_reported_before_a_database_is_created(here: Path) -> None:
     small = here / "small"
     small.mkdir()
     mounted = subprocess.run(

@@ -1,4 +1,4 @@
-"""`submit --wait`: the exit code says how it ended, and nothing is watched meanwhile."""
+"""`submit --wait`: exit codes, without watching the curve."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Make = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def queued(server: Any, simulation: Make) -> Any:
-    """A server that takes an order, and tells of no change."""
+    """A server that accepts a submission and sends no change."""
     made = simulation(state="QUEUED")
     server.answers["Create"] = lambda _: {"createSimulation": {"simulation": made, "userErrors": []}}
 
@@ -33,7 +33,9 @@ def queued(server: Any, simulation: Make) -> Any:
 
 
 @pytest.mark.parametrize(("state", "code"), [("FINISHED", 0), ("FAILED", 1), ("CANCELLED", 5)])
-def test_the_exit_code_says_how_it_ended(queued: Any, run: Run, simulation: Make, state: str, code: int) -> None:
+def test_the_exit_code_is_that_of_the_final_state(
+    queued: Any, run: Run, simulation: Make, state: str, code: int
+) -> None:
     states = iter(["QUEUED", "RUNNING", state])
     looked = asyncio.Event()
 
@@ -54,7 +56,7 @@ def test_the_exit_code_says_how_it_ended(queued: Any, run: Run, simulation: Make
     assert result.exit_code == code, result.output
     assert result.stdout.strip() == "U2ltdWxhdGlvbjox"
     assert f"train: {state}" in result.stderr
-    assert queued.variables("Convergence") == [], "to subscribe to the curve would be to watch it"
+    assert queued.variables("Convergence") == [], "a subscription to the curve would count as watching"
 
 
 def test_a_change_that_came_before_it_listened_is_seen_by_looking_again(
@@ -79,7 +81,7 @@ def test_a_cut_connection_is_opened_again(queued: Any, run: Run, simulation: Mak
     assert queued.sockets == 3
 
 
-def test_ctrl_c_stops_waiting_and_says_that_the_simulation_goes_on(queued: Any, simulation: Make) -> None:
+def test_ctrl_c_stops_waiting_and_reports_that_the_simulation_goes_on(queued: Any, simulation: Make) -> None:
     queued.answers["Simulation"] = lambda _: {"simulation": simulation(state="RUNNING")}
     process = subprocess.Popen(
         [sys.executable, "-m", "cli", "submit", "--wait", "--url", queued.url, "--", "run"],

@@ -1,4 +1,4 @@
-"""Watching a curve: what is shown, how it ends, and what happens when the connection does not last."""
+"""`watch`: output, exit codes and reconnection."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Stream = Callable[[dict[str, Any]], AsyncIterator[Any]]
 
 @pytest.fixture
 def watched(server: Any, simulation: Make) -> Any:
-    """A server with one simulation, which ends as its `final` says."""
+    """A server with one simulation, which ends with its `final`."""
     server.final = {"state": "FINISHED", "reason": "COMPLETED"}
     server.asked_before_end = 1
 
@@ -75,7 +75,7 @@ def test_a_curve_is_followed_to_its_end_one_line_for_each_event(watched: Any, ru
     ("state", "reason", "code"),
     [("FINISHED", "COMPLETED", 0), ("FAILED", "EXIT_CODE", 1), ("CANCELLED", "CANCELLED", 5)],
 )
-def test_the_exit_code_says_how_it_ended(
+def test_the_exit_code_is_that_of_the_final_state(
     watched: Any, run: Run, event: Make, state: str, reason: str, code: int
 ) -> None:
     watched.final = {"state": state, "reason": reason, "reasonDetail": "In a sentence."}
@@ -139,7 +139,7 @@ def test_a_stream_that_completes_before_the_final_state_is_resumed(watched: Any,
     assert result.stdout.splitlines()[-1] == "FINISHED (COMPLETED) after 12.3 s, loss 1 at step 1"
 
 
-def test_what_a_retry_supersedes_is_said_and_not_counted(watched: Any, run: Run, event: Make) -> None:
+def test_superseded_points_are_reported_and_not_counted(watched: Any, run: Run, event: Make) -> None:
     watched.streams["Convergence"] = plays(
         event("a", {"loss": {0: 9.0, 50: 8.0}}),
         event("b", {"loss": {10: 1.0}}, attempt=2, supersedes_from=10, state="FINISHED", reason="COMPLETED"),
@@ -149,7 +149,7 @@ def test_what_a_retry_supersedes_is_said_and_not_counted(watched: Any, run: Run,
     assert lines[-1].endswith("loss 1 at step 10")
 
 
-def test_values_that_are_not_finite_are_said_and_skipped_in_the_summary(watched: Any, run: Run, event: Make) -> None:
+def test_values_that_are_not_finite_are_printed_and_skipped_in_the_summary(watched: Any, run: Run, event: Make) -> None:
     watched.final = {"state": "FAILED", "reason": "EXIT_CODE"}
     watched.streams["Convergence"] = plays(
         event("a", {"loss": {0: 3.0, 1: None}}), event("b", state="FAILED", reason="EXIT_CODE")
@@ -170,9 +170,9 @@ def test_hostile_names_are_harmless(watched: Any, run: Run, event: Make, simulat
 
 def test_an_unknown_simulation_is_a_sentence(watched: Any, run: Run) -> None:
     watched.answers["Simulation"] = lambda _: {"simulation": None}
-    result = run("watch", "nobody")
+    result = run("watch", "unknown")
     assert result.exit_code == 6
-    assert "There is no simulation with the id nobody." in result.stderr
+    assert "There is no simulation with the id unknown." in result.stderr
 
 
 def test_a_metric_that_can_not_be_sent_is_wrong_usage(watched: Any, run: Run) -> None:
@@ -181,7 +181,7 @@ def test_a_metric_that_can_not_be_sent_is_wrong_usage(watched: Any, run: Run) ->
     assert "letters that are no UTF-8" in result.stderr
 
 
-def test_what_the_server_says_about_the_request_ends_it(
+def test_an_error_about_the_request_ends_the_command(
     watched: Any, run: Run, event: Make, refuse: type[Exception]
 ) -> None:
     watched.streams["Convergence"] = plays(refuse("At most 100 metrics can be asked for.", "BAD_USER_INPUT"))
@@ -262,7 +262,7 @@ def test_submit_and_watch_in_one(watched: Any, run: Run, event: Make, simulation
     assert watched.variables("Convergence")[0]["id"] == "new"
 
 
-def test_ctrl_c_stops_watching_and_says_that_the_simulation_goes_on(watched: Any, event: Make) -> None:
+def test_ctrl_c_stops_watching_and_reports_that_the_simulation_goes_on(watched: Any, event: Make) -> None:
     async def stream(_: object) -> AsyncIterator[Any]:
         yield event("a", {"loss": {0: 2.0}})
         await asyncio.Event().wait()

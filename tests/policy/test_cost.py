@@ -1,4 +1,4 @@
-"""What is billed."""
+"""Dominant share and cost."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ amounts = st.floats(0, 1e6)
         ((1, 0, 0), (8, 0, 0), "0.125"),
     ],
 )
-def test_the_share_is_that_of_the_resource_it_takes_most_of(
+def test_the_share_is_the_largest_share_of_any_resource(
     asked: tuple[float, float, int], machine: tuple[float, float, int], share: str
 ) -> None:
     assert dominant_share(*asked, *machine) == Decimal(share)
 
 
-def test_what_a_machine_lacks_counts_for_nothing_unless_it_is_asked_for() -> None:
+def test_a_resource_that_the_machine_lacks_counts_only_if_requested() -> None:
     assert dominant_share(0, 0, 0, 0, 0, 0) == 0
     assert dominant_share(0, 0, 1, 8, 64, 0) == 1
 
@@ -43,7 +43,7 @@ def test_a_tie_in_the_ninth_decimal_is_rounded_up() -> None:
 
 @settings(deadline=None)
 @given(amounts, amounts, st.integers(0, 100), amounts, amounts, st.integers(0, 100))
-def test_a_share_is_between_nothing_and_all_and_has_eight_decimals(
+def test_a_share_is_between_0_and_1_and_has_eight_decimals(
     cpus: float, memory: float, gpus: int, has_cpus: float, has_memory: float, has_gpus: int
 ) -> None:
     share = dominant_share(cpus, memory, gpus, has_cpus, has_memory, has_gpus)

@@ -1,4 +1,4 @@
-"""Money so far: what was and is held, added up."""
+"""Cost so far: the sum over ended and open holdings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ holdings = st.builds(
 )
 
 
-def test_who_holds_nothing_pays_nothing() -> None:
+def test_no_holdings_cost_nothing() -> None:
     assert (cost_so_far([]), cost_per_hour([])) == (0, 0)
 
 

@@ -1,4 +1,4 @@
-"""Which way a metric goes that nobody spoke of."""
+"""Default metric mode from a metric's name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from policy.metric_mode import goes_up
 @pytest.mark.parametrize(
     "name", ["accuracy", "val_acc", "valAccuracy", "eval/F1", "mAP", "test.AUROC", "mean_reward", "top5", "BLEU", "R2"]
 )
-def test_what_the_field_wants_more_of_goes_up(name: str) -> None:
+def test_names_of_metrics_to_maximise(name: str) -> None:
     assert goes_up(name)
 
 
@@ -30,5 +30,5 @@ def test_what_the_field_wants_more_of_goes_up(name: str) -> None:
         "é",
     ],
 )
-def test_everything_else_goes_down(name: str) -> None:
+def test_any_other_name_is_minimised(name: str) -> None:
     assert not goes_up(name)

@@ -1,4 +1,4 @@
-"""What is said when the machines of a host offer more than it has."""
+"""Notice when the machines of a host offer more than the host has."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class Host:
     whole: str | None = "lab-machine"
 
 
-def test_what_is_offered_once_needs_no_word() -> None:
+def test_no_notice_for_resources_offered_once() -> None:
     assert notice_of(Host()) is None
-    assert notice_of(Host(offered_cpus=0.1 + 0.2 + 1.7)) is None, "floats make no notice"
+    assert notice_of(Host(offered_cpus=0.1 + 0.2 + 1.7)) is None, "float error gives no notice"
 
 
-def test_what_is_offered_twice_is_said_with_what_to_do() -> None:
+def test_resources_offered_twice_give_a_notice_with_advice() -> None:
     assert notice_of(Host(offered_cpus=3.0)) == (
         "The machines of the host lab now offer 3 cpus (it has 2) together: programs that run at the same time share "
         "what there is. To divide the host instead, drain the machine lab-machine."
     )
 
 
-def test_where_the_whole_takes_no_work_there_is_nothing_to_drain() -> None:
+def test_no_advice_to_drain_if_the_whole_host_takes_no_work() -> None:
     notice = notice_of(replace(Host(), offered_cpus=3.0, offered_memory_gib=12.0, whole=None))
     assert notice is not None
     assert "3 cpus (it has 2) and 12 GiB of memory (it has 8) together" in notice

@@ -1,6 +1,6 @@
-"""What holds of every plan, whatever is asked for and whatever there is.
+"""Properties of every plan, for generated requests and machines.
 
-The strongest of these compares the planner with a slow one of a dozen lines that follows the rules word for word.
+The strongest property: the plan equals that of a slow reference planner of a dozen lines.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from policy.placement import (
     plan,
 )
 
-# A busy machine may be slow to draw examples; that says nothing about the planner.
+# A busy machine may draw examples slowly, for reasons other than the planner.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
-# Few values of each, so that things fit, collide and tie.
+# Few values of each field, so that requests fit, collide and tie.
 CPUS = st.sampled_from([0.0, 0.1, 0.3, 1.0, 2.0, 4.0])
 MEMORY = st.sampled_from([0.0, 0.1, 1.0, 8.0])
 LABELS = st.sampled_from([{}, {"zone": "eu"}, {"zone": "us"}, {"zone": "eu", "disk": "ssd"}])
@@ -108,7 +108,7 @@ def planned(requests: Sequence[Request], machines: Sequence[Machine]) -> dict[in
 
 
 def take(machines: list[Machine], machine_id: int, required: Requirements) -> list[Machine]:
-    """The machines after this much was given away on one of them."""
+    """Return the machines after an assignment to one of them."""
     (chosen,) = (each for each in machines if each.id == machine_id)
     left = []
     for each in machines:
@@ -137,7 +137,7 @@ def as_left(
 
 
 def slowly(requests: Sequence[Request], machines: list[Machine]) -> dict[int, int | None]:
-    """The rules, word for word."""
+    """Reference planner: the rules, written directly."""
 
     def preference(machine: Machine, required: Requirements) -> tuple[object, ...]:
         billed = billed_per_hour(machine.price_per_hour, share_of(required, machine))
@@ -166,7 +166,7 @@ def slowly(requests: Sequence[Request], machines: list[Machine]) -> dict[int, in
 
 @settings(patient, max_examples=300)
 @given(some_requests(), some_machines())
-def test_the_planner_does_what_the_rules_say(requests: list[Request], machines: list[Machine]) -> None:
+def test_the_plan_equals_that_of_the_reference_planner(requests: list[Request], machines: list[Machine]) -> None:
     answers = planned(requests, machines)
     got = {key: answer.machine_id if isinstance(answer, Placement) else None for key, answer in answers.items()}
     assert got == slowly(requests, machines)
@@ -201,13 +201,13 @@ def test_a_placement_satisfies_every_requirement(requests: list[Request], machin
         answer = answers[each.id]
         if isinstance(answer, Placement):
             machine = by_id[answer.machine_id]
-            assert fits_now(each.requirements, machine)  # alone it would have fitted there too
+            assert fits_now(each.requirements, machine)  # also fits there without the other requests
             assert answer.share == share_of(each.requirements, machine)
 
 
 @patient
 @given(some_requests(), some_machines())
-def test_what_waits_fits_nowhere_in_the_end_and_is_told_the_right_reason(
+def test_a_waiting_request_fits_on_no_machine_after_the_plan_and_has_the_right_reason(
     requests: list[Request], machines: list[Machine]
 ) -> None:
     answers = planned(requests, machines)
@@ -231,9 +231,7 @@ def test_what_waits_fits_nowhere_in_the_end_and_is_told_the_right_reason(
 
 @patient
 @given(some_requests(), some_machines())
-def test_of_those_who_ask_for_the_same_nobody_is_served_before_an_earlier_one(
-    requests: list[Request], machines: list[Machine]
-) -> None:
+def test_equal_requests_are_served_in_order(requests: list[Request], machines: list[Machine]) -> None:
     answers = planned(requests, machines)
     for required in [each.requirements for each in requests]:
         same = [each for each in order(requests) if each.requirements == required]
@@ -255,7 +253,7 @@ def test_no_order_of_the_arguments_changes_an_answer(
 
 @patient
 @given(some_requests(), some_machines())
-def test_what_is_placeable_is_what_would_be_placed_if_it_came_first(
+def test_placeable_requirements_would_be_placed_if_they_came_first(
     requests: list[Request], machines: list[Machine]
 ) -> None:
     expected = [any(fits_now(each.requirements, machine) for machine in machines) for each in requests]
@@ -264,7 +262,7 @@ def test_what_is_placeable_is_what_would_be_placed_if_it_came_first(
 
 @patient
 @given(some_requests(), some_machines())
-def test_what_is_left_is_the_same_however_it_is_reckoned(requests: list[Request], machines: list[Machine]) -> None:
+def test_both_ways_to_compute_the_remaining_room_agree(requests: list[Request], machines: list[Machine]) -> None:
     answers = planned(requests, machines)
     asked = {each.id: each.requirements for each in requests}
     placed = [each for each in answers.values() if isinstance(each, Placement)]
@@ -279,10 +277,10 @@ def test_what_is_left_is_the_same_however_it_is_reckoned(requests: list[Request]
 
 @settings(patient, max_examples=200)
 @given(some_requests(), some_machines(), st.integers(1, 3))
-def test_rounds_of_the_first_of_each_class_place_what_one_plan_of_all_places(
+def test_rounds_over_the_first_of_each_class_equal_one_plan_of_the_whole_queue(
     requests: list[Request], machines: list[Machine], most: int
 ) -> None:
-    """As the planner goes about it: classes that fit somewhere, a few of each, until nothing fits any more."""
+    """As the planner does: a few requests of each class that fits somewhere, until nothing fits any more."""
     expected = {
         key: answer.machine_id for key, answer in planned(requests, machines).items() if isinstance(answer, Placement)
     }
@@ -302,7 +300,7 @@ def test_rounds_of_the_first_of_each_class_place_what_one_plan_of_all_places(
         ]
         asked = {each.id: each.requirements for each in known}
         placed = [each for each in plan(known, machines, currency="EUR") if isinstance(each, Placement)]
-        assert placed, "each round gets on"
+        assert placed, "each round makes progress"
         got |= {each.request_id: each.machine_id for each in placed}
         machines = list(left_after(machines, [(each.machine_id, asked[each.request_id]) for each in placed]))
         queue = [each for each in queue if each.id not in got]

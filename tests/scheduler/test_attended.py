@@ -55,7 +55,7 @@ async def test_an_attended_one_waits_until_somebody_watches_it(world: World, pla
 
     waits = await world.wait_of(simulation_id)
     assert (await world.state(simulation_id), waits.reason) == ("QUEUED", "UNATTENDED")
-    assert waits.detail == "Nobody watches it: it starts when somebody subscribes to its convergence."
+    assert waits.detail == "No client watches it: it starts when a client subscribes to its convergence."
     await watch(world, simulation_id)
     assert (await planner.plan()).assigned == 1
     assert (await world.state(simulation_id), await world.waiting(simulation_id)) == ("STARTING", None)

@@ -791,7 +791,7 @@ async def test_commands_say_what_to_do_about_a_token(locked: Api, world: World, 
         return await asyncio.to_thread(told, token, ask)
 
     assert await said(None, requests.newest_first) == (
-        f"{locked.address} wants a token: give one with --token-file or SIMULATIONS_TOKEN_FILE."
+        f"{locked.address} requires a token: pass one with --token-file or SIMULATIONS_TOKEN_FILE."
     )
     assert await said(UNKNOWN, requests.newest_first) == (
         f"{locked.address} does not accept this token. Check --token-file or SIMULATIONS_TOKEN_FILE, --token or "
