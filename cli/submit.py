@@ -59,7 +59,7 @@ def submit(server: Server, submission: Submission, given: Mapping[str, object] =
     if not wanted.get("entrypoint"):
         raise UsageError("No command given. Add it after two dashes: simulations submit -- python train.py")
     if "attendedGraceSeconds" in wanted and not wanted.get("attended"):
-        raise UsageError("--attended-grace needs --attended.")
+        raise UsageError("--attended-grace needs an attended simulation: add --attended.")
     resources = _section(wanted, "resources")
     if resources.get("machine") is not None:
         wanted["resources"] = {**resources, "machine": machine_id(server, str(resources["machine"]))}

@@ -119,7 +119,7 @@ def test_following_goes_on_behind_the_past_and_behind_each_cut(
     assert result.exit_code == 0, result.output
     assert result.stdout == "past\nline 2\nline 3\nline 4\n"
     assert [each["after"] for each in server.variables("Logs")] == ["1", "2", "3"]
-    assert result.stderr.count("trying again") == 2
+    assert result.stderr.count("reconnecting") == 2
 
 
 def test_a_server_that_ends_the_stream_too_early_is_asked_for_the_rest(server: Any, run: Run, simulation: Make) -> None:

@@ -104,7 +104,7 @@ def test_a_cut_connection_is_resumed_behind_the_last_event(
     assert result.exit_code == 0, result.stderr
     assert [json.loads(line)["cursor"] for line in result.stdout.splitlines()] == ["a", "b", "c", "d"]
     assert [each["after"] for each in watched.variables("Convergence")] == [None, "b", "c"]
-    assert result.stderr.count("trying again") == 2
+    assert result.stderr.count("reconnecting") == 2
     assert result.stderr.count("Connected again.") == 2
 
 
