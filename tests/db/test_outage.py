@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import asyncpg
@@ -163,6 +164,34 @@ async def test_a_process_that_was_asleep_itself_takes_no_server_for_silent(
             sleeper = await asyncio.create_subprocess_exec("sh", "-c", nap, start_new_session=True)
             await sleeper.wait()
             await process.write()
+    assert [entry for entry in logged if entry["event"] == "database_away"] == []
+
+
+async def test_a_process_that_is_busy_with_itself_takes_no_server_for_silent(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer takes several turns of the event loop; they are longer than all of the patience together."""
+    monkeypatch.setattr("db.outage.PERIOD_SECONDS", 0.0)
+    monkeypatch.setattr("db.outage.PATIENCE_SECONDS", 0.5)
+    loop, is_busy = asyncio.get_running_loop(), True
+
+    def work() -> None:
+        until = monotonic() + 0.25
+        while monotonic() < until:
+            pass
+        if is_busy:
+            loop.call_soon(work)
+
+    with capture_logs() as logged:
+        async with process_on(server) as process:
+            await process.write()
+            borrowed = await process.engine.connect()
+            work()
+            for _ in range(3):
+                await process.outage.answer()
+            is_busy = False
+            assert await borrowed.scalar(text("SELECT 42")) == 42
+            await borrowed.close()
     assert [entry for entry in logged if entry["event"] == "database_away"] == []
 
 
