@@ -456,7 +456,7 @@ async def test_an_answer_to_a_defect_is_no_exception(
     async def breaks(*_: object) -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr("graph.http.health.Readiness._reason", breaks)
+    monkeypatch.setattr("graph.http.health._reason", breaks)
     answer = await ask(await serve(), HERE, line=b"GET /readyz HTTP/1.1")
     assert (answer.status, answer.body) == (500, b"Internal Server Error")
     assert answer.headers["x-content-type-options"] == "nosniff"

@@ -361,7 +361,7 @@ async def test_a_reader_that_never_reads_costs_one_event_and_is_cut_off(
         assert wire._stall_timer is not None
         wire._judge()
         await until(lambda: here.wires == [], "nothing of it is left")
-        hub = here.server.lifespan.state["hub"]
+        hub = here.server.lifespan.state["live"].hub
         await until(lambda: hub._tails == {}, "nor of what it was told")
         connection.transport.abort()
 
@@ -812,7 +812,7 @@ async def test_operations_of_any_id_are_told_together_and_each_by_its_own(world:
                 await connection.send(subscribe(operation_id, CURVE, id=supervisor.simulation_id))
                 while (await receive(connection))["id"] != operation_id:
                     pass
-        hub = here.server.lifespan.state["hub"]
+        hub = here.server.lifespan.state["live"].hub
         (tail,) = hub._tails.values()
         await until(lambda: sum(map(len, tail.broadcast._groups.values())) == 12, "all are told together")
         for number, size in enumerate((1, 3, 2_000), 1):
@@ -838,7 +838,7 @@ async def test_whoever_goes_while_many_are_told_disturbs_nobody(
         for connection in connections:
             await connection.send(subscribe("1", CURVE, id=supervisor.simulation_id))
             await receive(connection)
-        (tail,) = here.server.lifespan.state["hub"]._tails.values()
+        (tail,) = here.server.lifespan.state["live"].hub._tails.values()
         await until(lambda: sum(map(len, tail.broadcast._groups.values())) == 9, "all are told together")
         wires = here.wires
         for wire in wires[:3]:
