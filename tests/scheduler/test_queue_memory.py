@@ -242,7 +242,9 @@ async def test_a_sentence_follows_what_is_free(world: World, planner: Planner) -
     waits = await world.simulation(cpus=4.0)
     await planner.tick()
     assert "0 of 4 cpus are free now" in (await world.wait_of(waits)).detail
-    await world.execute("UPDATE simulations SET cpus = 3 WHERE id = :id", id=big)
+    await world.execute(
+        "UPDATE members SET cpus = 3 WHERE attempt_id IN (SELECT id FROM attempts WHERE simulation_id = :id)", id=big
+    )
     await planner.tick()
     assert "1 of 4 cpus are free now" in (await world.wait_of(waits)).detail
     small = await world.simulation(cpus=0.5)
