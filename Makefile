@@ -94,7 +94,7 @@ $(VENV)/installed-client: tests/client/package-lock.json $(VENV)/installed-test
 	@cd tests/client && PATH="$$PATH:$(CURDIR)/$(BIN)" npm ci --no-audit --no-fund --silent
 	@touch $@
 
-# The browser that tests/browser drives. Whoever may not install it here is told, and those tests are skipped.
+# The browser for tests/browser. Without the rights to install it, a message is printed and those tests are skipped.
 chromium:
 	@if command -v chromium > /dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \

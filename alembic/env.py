@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from db.connection import create_engine
 from db.models import Base
 
-ADVISORY_LOCK = 0x53494D55  # "SIMU": any fixed number does, as long as nobody else takes it
+ADVISORY_LOCK = 0x53494D55  # "SIMU": any fixed number that no other lock uses
 
 
 def run(connection: Connection) -> None:
