@@ -1,4 +1,4 @@
-"""Runs the migrations, on a connection given by `db.schema`, or on DATABASE_URL when alembic's own command is used.
+"""Run the migrations, on a connection given by `db.schema`, or on DATABASE_URL when alembic's own command is used.
 
 One migration run at a time (an advisory lock); a statement that would block the service's queries gives up instead
 (lock_timeout), and one that runs away ends (statement_timeout). Each run is one transaction.
