@@ -55,7 +55,7 @@ defaults
     option http-no-delay
     # A connection that is kept may be closed by a graph that ends, just when something is sent on it.
     option http-server-close
-    # Whoever can't be reached has heard nothing: the next one is asked. What was heard is never sent twice.
+    # A graph that refuses the connection received nothing: try the next one. A request that was sent is never repeated.
     option redispatch 1
     retries 5
     retry-on conn-failure

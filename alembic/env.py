@@ -1,4 +1,4 @@
-"""Runs the migrations, on a connection given by `db.schema`, or on DATABASE_URL when alembic's own command is used.
+"""Run the migrations, on a connection given by `db.schema`, or on DATABASE_URL when alembic's own command is used.
 
 One migration run at a time (an advisory lock); a statement that would block the service's queries gives up instead
 (lock_timeout), and one that runs away ends (statement_timeout). Each run is one transaction.
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from db.connection import create_engine
 from db.models import Base
 
-ADVISORY_LOCK = 0x53494D55  # "SIMU": any fixed number does, as long as nobody else takes it
+ADVISORY_LOCK = 0x53494D55  # "SIMU": any fixed number that no other lock uses
 
 
 def run(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""A summary of each metric, kept as batches are stored; and which way each metric is to go.
+"""A summary of each metric, updated as batches are stored, and the mode of each metric (MIN or MAX).
 
 Revision: 0002, after 0001
 """

@@ -1,4 +1,4 @@
-"""Attended simulations, and the leases of the processes whose subscribers watch them.
+"""Attended simulations, and the watch leases of graph processes.
 
 Revision: 0003, after 0002
 """

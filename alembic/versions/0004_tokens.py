@@ -1,4 +1,4 @@
-"""API tokens: who may come in, and what they may do.
+"""API tokens: authentication, roles and projects.
 
 Revision: 0004, after 0003
 """

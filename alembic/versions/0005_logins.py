@@ -1,4 +1,4 @@
-"""Logins of browsers: a cookie stands for a token.
+"""Browser sessions: a cookie in place of a token.
 
 Revision: 0005, after 0004
 """

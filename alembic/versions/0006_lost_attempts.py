@@ -1,4 +1,4 @@
-"""An index of lost attempts: how many there are is read again and again.
+"""An index of lost attempts: their count is read often.
 
 Revision: 0006, after 0005
 """
