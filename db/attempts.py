@@ -199,7 +199,7 @@ async def bind(session: AsyncSession, claim: Claim) -> Execution | None:
 
 
 async def note_started(session: AsyncSession, attempt_id: int) -> None:
-    """Its supervisor has said hello."""
+    """Note the supervisor's hello."""
     await session.execute(
         update(Attempt)
         .where(Attempt.id == attempt_id)
@@ -264,7 +264,7 @@ async def claim_launch(session: AsyncSession, attempt_id: int, token_digest: byt
 
 
 async def note_launched(session: AsyncSession, attempt_id: int) -> None:
-    """The engine has started the supervisor."""
+    """Note that the engine has started the supervisor."""
     await session.execute(
         update(Member)
         .where(Member.attempt_id == attempt_id, Member.rank == LEAD)
@@ -281,7 +281,7 @@ async def find_unwanted(session: AsyncSession) -> Sequence[Execution]:
     return [Execution(*row) for row in await session.execute(unwanted.order_by(Member.attempt_id))]
 
 
-# --- what supervisors say --------------------------------------------------------------------------------------
+# --- reports of supervisors --------------------------------------------------------------------------------------
 
 
 async def has_token(session: AsyncSession, token_digest: bytes) -> bool:
@@ -317,7 +317,7 @@ async def simulation_of(session: AsyncSession, attempt_id: int, token_digest: by
 
 
 async def accept(session: AsyncSession, claim: Claim, batch: int | None) -> Receipt:
-    """Take note of a report: its batch is the next one, or it is a heartbeat (no batch, a duplicate, a gap).
+    """Record a report: its batch is the next one, or it is a heartbeat (no batch, a duplicate, a gap).
 
     `stored` tells the caller to store the batch in this transaction; otherwise `expected_batch` says which is next.
     """

@@ -168,7 +168,7 @@ async def take_in(
 async def store(
     session: AsyncSession, simulation_id: int, attempt: int, batch: int, columns: Mapping[str, Column]
 ) -> None:
-    """Write a batch that `attempts.accept` has let in, and its summary, in the same transaction.
+    """Write a batch that `attempts.accept` has accepted, and its summary, in the same transaction.
 
     columns: each with at least one point.
     """
@@ -199,8 +199,8 @@ def _array(numbers: Sequence[float]) -> str:
 async def read(driver: Driver, simulation_id: int, after: tuple[int, int], *, limit: int) -> Sequence[Batch]:
     """At most `limit` batches behind the cursor, in order.
 
-    Straight from the driver: it is asked for every batch that somebody watches, and SQLAlchemy's way to it takes four
-    times as long as reading a hundred points.
+    Through the bare driver: called for every watched batch, and SQLAlchemy's overhead is four times the time of reading
+    a hundred points.
     """
     rows = await driver.fetch(_READ, simulation_id, *after, limit)
     batches: list[Batch] = []

@@ -1,6 +1,6 @@
-"""How the whole installation is doing, as its rows say: what `/metrics` and `simulations doctor` read, and nobody else.
+"""Health figures of the whole installation, read from its rows for `/metrics` and `simulations doctor` only.
 
-Nothing here changes anything. Each statement reads what an index holds ready, however much lies finished beside it.
+Every statement is read-only and reads from an index, however many finished rows there are.
 All times are by Postgres' clock.
 """
 
@@ -114,7 +114,7 @@ async def connections(session: AsyncSession) -> tuple[int, int]:
 
 
 async def forgotten(session: AsyncSession, longer_than: timedelta) -> Sequence[tuple[int, str, float]]:
-    """Transactions that nobody goes on with: Postgres' process, the application, for how many seconds."""
+    """Transactions idle for longer than this: Postgres' process, the application, the seconds."""
     rows = await session.execute(
         text(
             "SELECT pid, application_name, extract(epoch FROM clock_timestamp() - state_change)::float8"

@@ -54,7 +54,7 @@ def ids_of(payload: str) -> frozenset[int] | None:
 
 
 async def notify(session: AsyncSession, channel: Channel, payload: str) -> None:
-    """Tell everybody who listens, when the transaction commits. For rare changes: it serialises commits."""
+    """Notify all listeners when the transaction commits. For rare changes: it serialises commits."""
     await session.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": channel, "payload": payload})
 
 

@@ -1,6 +1,6 @@
-"""Simulations: created, listed, repeated, deleted. What moves them from state to state is in `transitions`.
+"""Simulations: create, list, repeat, delete. Changes of state are in `transitions`.
 
-Whatever finds one takes a `scope`: a simulation of another project is not there for whoever asks.
+Every function that finds a simulation takes a `scope`: simulations of other projects are not found.
 """
 
 from __future__ import annotations

@@ -427,7 +427,7 @@ def test_servers_that_start_at_once_make_their_user_once(tmp_path: Path, monkeyp
     def getpwnam(name: str) -> pwd.struct_passwd:
         if not made.exists():
             raise KeyError(name)
-        return real("nobody")
+        return real("daemon")
 
     monkeypatch.setattr(pwd, "getpwnam", getpwnam)
     monkeypatch.setattr(binaries, "USER_COMMANDS", ((str(program),),))
@@ -489,17 +489,17 @@ if is_root:
                     await connection.close()
                 asyncio.run(ask())
         """
-        nobody = pwd.getpwnam("nobody")
+        account = pwd.getpwnam("daemon")
         package = binaries._copy(binaries.find_package(), data_directory)
         home = data_directory / "home"
         home.mkdir(mode=0o755)
-        os.chown(home, nobody.pw_uid, nobody.pw_gid)
+        os.chown(home, account.pw_uid, account.pw_gid)
         for _ in range(2):
-            with python(script, home, package, nobody.pw_uid, nobody.pw_gid) as process:
+            with python(script, home, package, account.pw_uid, account.pw_gid) as process:
                 told, _ = process.communicate()
-            assert told.splitlines()[-1] == f"{nobody.pw_uid} 1"
+            assert told.splitlines()[-1] == f"{account.pw_uid} 1"
             with serve(home, settings=FAST) as server:
-                assert psutil.Process(server.pid).uids().real == nobody.pw_uid
+                assert psutil.Process(server.pid).uids().real == account.pw_uid
                 assert execute(server, "SELECT 1") == 1
 
     def test_data_that_belong_to_root_are_not_served_as_root(data_directory: Path) -> None:
