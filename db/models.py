@@ -1,7 +1,7 @@
-"""The tables. No behaviour: verbs are in the modules named after the nouns, `state` is written by `lifecycle` alone.
+"""Tables, without behaviour: functions are in the modules named after the tables; only `lifecycle` writes `state`.
 
 Conventions: `*_at` is timestamptz in UTC, durations are intervals, money is numeric, ids are bigint inside (Relay
-ids are made in `graph`). Relationships are not mapped: what a caller needs, its statement says.
+ids are made in `graph`). Relationships are not mapped: each statement selects what its caller needs.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ class Simulation(Base):
 
 
 class QueueClass(Base):
-    """Why the simulations of one class of equal requirements wait. Written by the planner, for those that it knows."""
+    """Waiting reason of one class of equal requirements. Written by the planner, for classes in its memory."""
 
     __tablename__ = "queue_classes"
 
@@ -373,7 +373,7 @@ class Convergence(Base):
 
 
 class Metric(Base):
-    """What one attempt said of one metric, summed up. The extremes are of finite values; null where there is none."""
+    """Summary of one attempt's points of one metric. The extremes are of finite values; null where there is none."""
 
     __tablename__ = "metrics"
 
@@ -447,7 +447,7 @@ class Login(Base):
 
 
 class Event(Base):
-    """What happened, to what, when, by whom, from where. No foreign key: the record outlives its object."""
+    """One event: kind, object, time, actor and origin. No foreign key: the record outlives its object."""
 
     __tablename__ = "events"
 
@@ -465,7 +465,7 @@ class Event(Base):
 
 
 class Coverage(Base):
-    """Since when a role has beaten without a gap, by Postgres' clock: what a lease may be counted over."""
+    """Time since which a role beats without a gap, by Postgres' clock: a lease counts within it only."""
 
     __tablename__ = "coverage"
 
