@@ -1,14 +1,14 @@
-"""The database: tables, the state machine, every SQL statement, notifications and the embedded server.
+"""Database access: tables, the state machine, every SQL statement, notifications and the embedded server.
 
-Rows are the truth. The rooms meet only here, and a notification is a hint: everything works, only slower,
-without them.
+Rows are authoritative. Other packages share state only through them, and a notification is a hint: without
+notifications everything works, only slower.
 
     connection            addresses, engines, sessions
     models                the tables
     schema                migrate, and refuse a database that does not match
     states                the enums that rows are written in
     errors                the expected errors, and what drivers raise while the database is away
-    outage                notices an outage, logs it once, cuts off what hangs
+    outage                detect an outage, log it once, cut off hanging connections
     lifecycle             the state machine: the one statement that writes `state`
     attempts              launches, reports, heartbeats, coverage
     simulations           create, list, repeat, delete
@@ -18,23 +18,23 @@ without them.
     convergence           the log of points: batches of columns
     curve                 one metric read back over all attempts
     metrics               count, last, minimum and maximum of each metric
-    logs                  what a simulation printed that was no point
+    logs                  output of a simulation that is no point
     events                the history of simulations, and the audit of everything else
-    billing               what attempts hold of machines, and for how long
-    overview              what is queued and running now
-    watch_leases          which processes have subscribers of attended simulations
+    billing               resources held by attempts, and for how long
+    overview              simulations queued and running now
+    watch_leases          leases of processes with subscribers of attended simulations
     tokens                API tokens
-    logins                browsers that signed in with a token
-    require_admin_token   refuses to start where a login is needed and no token exists
-    leader                the lock that planners elect one by, and who holds it
+    logins                browser logins
+    require_admin_token   refuse to start if a login is needed and no token exists
+    leader                the lock of the leader election, and its holder
     health_queries        figures of the whole installation, for /metrics and `doctor`
     notifications         NOTIFY and LISTEN
     pages                 keyset pages
     public_ids            Relay ids
-    embedded              a PostgreSQL server out of a wheel
+    embedded              a PostgreSQL server from a wheel
 
 Functions take a session first, never commit (the caller owns the transaction) and await nothing but Postgres.
 `get_*` raises NotFound, `find_*` returns None, `page_*` returns a page. Locks are taken in one order everywhere:
 simulation, attempt, member, machine; always FOR NO KEY UPDATE, because a foreign key's KEY SHARE against FOR UPDATE
-deadlocks. This room answers and records; it never decides between machines.
+deadlocks. This package reads and writes; it never decides between machines.
 """

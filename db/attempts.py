@@ -1,11 +1,10 @@
-"""Attempts: the statements by which they are created, launched, bound, reported for, stopped and closed.
+"""Attempts: the statements that create, launch, bind, stop and close them, and accept their reports.
 
-Who calls them when is in `transitions`; what a silence or a limit means is judged by `policy.retry`, for the candidates
-that are found here.
+`transitions` decides when they are called; `policy.retry` judges silence and limits, for the candidates found here.
 
 An attempt has members, each one process on one machine; today there is one, of rank 0. The member's row is the fence of
 its reports: every statement of a report is guarded by `members.ended_at IS NULL`, which is set for all members in the
-transaction that ends the attempt, so what an old attempt sends can't be stored after its successor began.
+transaction that ends the attempt, so a report of an old attempt can't be stored after its successor began.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class StopIntent:
-    """That an attempt is to end: since when, on whose behalf and why."""
+    """Intent to end an attempt: since when, by which actor and why."""
 
     wanted_at: datetime
     by: str
@@ -54,7 +53,7 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a supervisor proves itself by: the attempt, the SHA-256 of its token, and the nonce of its hello."""
+    """Credentials of a supervisor: the attempt, the SHA-256 of its token, and the nonce of its hello."""
 
     attempt_id: int
     token_digest: bytes
@@ -63,7 +62,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The answer to a report. `stored`: this very batch is to be stored now, in this transaction."""
+    """The answer to a report. `stored`: the batch has to be stored now, in this transaction."""
 
     standing: Standing
     stored: bool = False
@@ -87,7 +86,7 @@ _CURRENT = _EXECUTIONS.where(Attempt.ended_at.is_(None), Member.ended_at.is_(Non
 
 
 async def create(session: AsyncSession, simulation_id: int, number: int, **grant: Any) -> int:
-    """Insert the next attempt and its member; its id. The caller has moved its simulation to STARTING.
+    """Insert the next attempt and its member; return its id. The caller has moved its simulation to STARTING.
 
     grant: the member's columns of machine, resources and price.
     """
@@ -109,7 +108,7 @@ async def close(
     exit_code: int | None,
     signal: int | None,
 ) -> int | None:
-    """End an attempt and its members: from here on nothing of them is stored. Its id; None if it is not current."""
+    """End an attempt and its members: no later report is stored. Returns its id; None if it is not current."""
     attempt_id = await session.scalar(
         update(Attempt)
         .where(Attempt.simulation_id == simulation_id, Attempt.number == number, Attempt.ended_at.is_(None))
@@ -137,7 +136,7 @@ async def find_current(session: AsyncSession, simulation_id: int) -> Attempt | N
 
 
 async def count_preempted(session: AsyncSession, simulation_id: int) -> int:
-    """How many attempts were preempted: they use up no retry."""
+    """Count the preempted attempts, which use up no retry."""
     counted = select(func.count()).where(Attempt.simulation_id == simulation_id, Attempt.reason == Reason.PREEMPTED)
     return int((await session.scalars(counted)).one())
 
@@ -199,7 +198,7 @@ async def bind(session: AsyncSession, claim: Claim) -> Execution | None:
 
 
 async def note_started(session: AsyncSession, attempt_id: int) -> None:
-    """Its supervisor has said hello."""
+    """Note the supervisor's hello."""
     await session.execute(
         update(Attempt)
         .where(Attempt.id == attempt_id)
@@ -251,7 +250,7 @@ async def open_on_host(session: AsyncSession, host: str, *, not_launched: bool =
 async def claim_launch(session: AsyncSession, attempt_id: int, token_digest: bytes) -> bool:
     """Bind a freshly minted token to an attempt that is about to be launched; False if nothing is to be launched.
 
-    A launch that was cut off before it said hello is simply made again: the older token is worth nothing then.
+    A launch that was cut off before its hello is repeated: the older token is then invalid.
     """
     claimed = await session.scalar(
         update(Member)
@@ -264,7 +263,7 @@ async def claim_launch(session: AsyncSession, attempt_id: int, token_digest: byt
 
 
 async def note_launched(session: AsyncSession, attempt_id: int) -> None:
-    """The engine has started the supervisor."""
+    """Note that the engine has started the supervisor."""
     await session.execute(
         update(Member)
         .where(Member.attempt_id == attempt_id, Member.rank == LEAD)
@@ -274,14 +273,14 @@ async def note_launched(session: AsyncSession, attempt_id: int) -> None:
 
 
 async def find_unwanted(session: AsyncSession) -> Sequence[Execution]:
-    """Attempts that are to be stopped and whose launch is unclaimed: there is no supervisor to receive it."""
+    """Find attempts with a stop intent and an unclaimed launch: no supervisor can receive the intent."""
     unwanted = _CURRENT.where(
         Member.token_digest.is_(None), Member.launched_at.is_(None), Attempt.stop_wanted_at.is_not(None)
     )
     return [Execution(*row) for row in await session.execute(unwanted.order_by(Member.attempt_id))]
 
 
-# --- what supervisors say --------------------------------------------------------------------------------------
+# --- reports of supervisors --------------------------------------------------------------------------------------
 
 
 async def has_token(session: AsyncSession, token_digest: bytes) -> bool:
@@ -317,7 +316,7 @@ async def simulation_of(session: AsyncSession, attempt_id: int, token_digest: by
 
 
 async def accept(session: AsyncSession, claim: Claim, batch: int | None) -> Receipt:
-    """Take note of a report: its batch is the next one, or it is a heartbeat (no batch, a duplicate, a gap).
+    """Record a report: its batch is the next one, or it is a heartbeat (no batch, a duplicate, a gap).
 
     `stored` tells the caller to store the batch in this transaction; otherwise `expected_batch` says which is next.
     """
@@ -354,8 +353,8 @@ def receipt_of(row: Sequence[Any], *, stored: bool) -> Receipt:
 # --- losing them -----------------------------------------------------------------------------------------------
 
 
-# Each process says it every second, and what is delivered should not feel it: one statement, written out, whose commit
-# waits for no disk. A beat that a crash of the server takes back only makes a lease begin later.
+# Every process beats once a second, which must not slow down deliveries: one statement, written out, and its commit
+# waits for no disk. A beat lost in a crash of the server only makes a lease begin later.
 _SAY_ALIVE = text(
     """
     INSERT INTO coverage AS c (role, covered_since, beat_at)
@@ -373,9 +372,9 @@ _SAY_ALIVE = text(
 async def beat(session: AsyncSession, role: str, gap: timedelta) -> None:
     """Note that a process of this role is alive; a silence longer than `gap`, or a clock that jumped, begins anew.
 
-    For a transaction of things that are said again and again: a crash of the server may take it back.
-    By the time at which the row is ours, not by that of the transaction: one that began earlier and came later would
-    take another process's beat for a clock that was set back.
+    For a transaction of repeated writes: a crash of the server may lose it. The time is taken under the row's lock, not
+    at the transaction's begin: a transaction that began earlier and got the lock later would take another process's
+    beat for a clock that was set back.
     """
     await session.execute(_SAY_ALIVE, {"role": role, "gap": gap})
 
@@ -407,7 +406,7 @@ _COVERAGE = select(Coverage).execution_options(populate_existing=True)
 
 
 async def find_quiet(session: AsyncSession, lease: timedelta) -> Sequence[Execution]:
-    """Current attempts of which nothing was heard for a lease: the candidates of a loss."""
+    """Find current attempts without a report for a lease: the candidates of a loss."""
     quiet = _CURRENT.where(Member.heartbeat_at < func.now() - lease)
     return [Execution(*row) for row in await session.execute(quiet.order_by(Member.attempt_id))]
 
@@ -467,7 +466,7 @@ async def newest_minted(session: AsyncSession) -> int:
 
 
 async def clock(session: AsyncSession) -> datetime:
-    """What time it is by Postgres' clock, the one that wrote every `*_at`."""
+    """Read Postgres' clock, which wrote every `*_at`."""
     return (await session.scalars(select(func.now()))).one()
 
 
@@ -483,9 +482,9 @@ async def by_ids(session: AsyncSession, ids: Collection[int]) -> Sequence[Execut
 
 
 async def stops_of(session: AsyncSession, ids: Collection[int]) -> Mapping[int, StopIntent]:
-    """The intent to stop each of these simulations, of its newest attempt; those without one are left out.
+    """Stop intents of these simulations' newest attempts; simulations without one are left out.
 
-    What waits in the queue is not to be stopped, whatever ended its last attempt.
+    A queued simulation has no intent, whatever ended its last attempt.
     """
     rows = await session.execute(
         select(Simulation.id, Attempt.stop_wanted_at, Attempt.stop_wanted_by, Attempt.stop_reason)

@@ -1,4 +1,4 @@
-"""What attempts hold of machines, for how long and at which price: read here, billed by `policy.cost`."""
+"""Resources held by attempts, for how long and at which price; `policy.cost` computes the cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What a member is billed by: price and share as they were at assignment, and its time, by Postgres' clock."""
+    """Price and share of a member at its assignment, and its time by Postgres' clock."""
 
     price_per_hour: Decimal
     share: Decimal
@@ -32,7 +32,7 @@ _READ = text(
 
 
 async def of_simulations(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Sequence[Holding]]:
-    """What the attempts of each simulation hold and held, first to last; simulations without one are left out."""
+    """Read the holdings of each simulation's attempts, first to last; simulations without one are left out."""
     found: dict[int, list[Holding]] = {}
     for simulation_id, *columns in await session.execute(_READ, {"ids": list(ids)}):
         found.setdefault(simulation_id, []).append(Holding(*columns))

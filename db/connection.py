@@ -1,8 +1,8 @@
-"""Addresses of PostgreSQL servers, and the ways to them: an engine with its pool, sessions, and a bare connection.
+"""Connections to PostgreSQL: URLs, an engine with its pool, sessions, and a bare connection.
 
-Takes URLs as the clouds hand them out (`postgres://`, `sslmode=`, `channel_binding=`). asyncpg reads libpq's URLs
-itself, so an engine and a listening connection open the very same way; nothing is translated twice. Knows no
-tables. What can go wrong with an address or a server is one of `db.errors`, whose messages never hold the password. An
+Accepts URLs as cloud providers give them (`postgres://`, `sslmode=`, `channel_binding=`). asyncpg reads libpq's URLs
+itself, so an engine and a listening connection open the same way; nothing is translated twice. No tables
+here. What can go wrong with an address or a server is one of `db.errors`, whose messages never hold the password. An
 engine raises `DatabaseUnavailable` in place of whatever asyncpg and SQLAlchemy raise while the database is away.
 """
 
@@ -82,7 +82,7 @@ class Address:
 def parse_url(url: str) -> Address:
     """Read a URL with libpq's parameters, of any driver (`postgresql+asyncpg://`).
 
-    Raises `DatabaseUrlError`. A parameter nobody knows is sent as a setting of the connection; the server judges it.
+    Raises `DatabaseUrlError`. An unknown parameter is sent as a setting of the connection; the server judges it.
     """
     scheme, separator, _ = url.partition("://")
     if not separator or scheme.partition("+")[0] not in ("postgres", "postgresql"):

@@ -1,4 +1,4 @@
-"""The convergence log: batches of columns, written once, read by cursor.
+"""Convergence log: batches of columns, written once, read by cursor.
 
 A batch is (simulation, attempt, batch number); it holds one row per metric, with `steps`, `values` and `elapsed` of
 equal length. A cursor is (attempt, batch): attempts of a simulation follow one another and batches of an attempt are
@@ -38,7 +38,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points of one metric as read back. `supersedes_from`: what older attempts said from this step on is void."""
+    """Points of one metric as read back. `supersedes_from`: older attempts' points from this step on are void."""
 
     metric: str
     steps: Sequence[int]
@@ -49,7 +49,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one report brought."""
+    """Points of one report."""
 
     attempt: int
     batch: int
@@ -66,9 +66,9 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a simulation stands; read before its batches, so that a final state means that none is missing.
+    """State of a simulation; read before its batches, so that a final state means that no batch is missing.
 
-    Money runs while nothing else changes: it makes no head a different one.
+    The cost grows while nothing else changes: heads that differ only in cost are equal.
     """
 
     attempt: int
@@ -78,7 +78,7 @@ class Head:
     read_at: float = field(default=0.0, compare=False)  # in seconds, by the monotonic clock of the process that reads
 
     def replaces(self, older: Head | None) -> bool:
-        """Whether it says something else, or its money is so much newer that the older should not be shown."""
+        """Whether a head differs, or its cost is so much newer that the older should not be shown."""
         if older is None or self != older:
             return True
         runs = any(holding.is_open and holding.price_per_hour for holding in self.holdings)
@@ -156,9 +156,9 @@ async def take_in(
     batch: int,
     columns: Mapping[str, Column],
 ) -> Receipt | None:
-    """Let a batch in as `attempts.accept` does, and store it; None if it isn't the next one of a current attempt.
+    """Accept a batch like `attempts.accept`, and store it; None if it isn't the next one of a current attempt.
 
-    It is a transaction of its own, committed when it returns: BEGIN and COMMIT would cost as much again.
+    The statement is a transaction of its own, committed on return: BEGIN and COMMIT would cost as much again.
     """
     assert not driver.is_in_transaction()
     rows = await driver.fetch(_TAKE_IN, claim.attempt_id, claim.token_digest, claim.nonce, batch, *_given(columns))
@@ -168,7 +168,7 @@ async def take_in(
 async def store(
     session: AsyncSession, simulation_id: int, attempt: int, batch: int, columns: Mapping[str, Column]
 ) -> None:
-    """Write a batch that `attempts.accept` has let in, and its summary, in the same transaction.
+    """Write a batch that `attempts.accept` has accepted, and its summary, in the same transaction.
 
     columns: each with at least one point.
     """
@@ -197,10 +197,10 @@ def _array(numbers: Sequence[float]) -> str:
 
 
 async def read(driver: Driver, simulation_id: int, after: tuple[int, int], *, limit: int) -> Sequence[Batch]:
-    """At most `limit` batches behind the cursor, in order.
+    """Read at most `limit` batches after the cursor, in order.
 
-    Straight from the driver: it is asked for every batch that somebody watches, and SQLAlchemy's way to it takes four
-    times as long as reading a hundred points.
+    Through the bare driver: called for every watched batch, and SQLAlchemy's overhead is four times the time of reading
+    a hundred points.
     """
     rows = await driver.fetch(_READ, simulation_id, *after, limit)
     batches: list[Batch] = []

@@ -1,8 +1,7 @@
-"""The columns of one metric, read back over all attempts as fast as they travel.
+"""Bulk read of one metric's columns over all attempts, without Python objects.
 
-The driver would make a Python object of every number: half a second of this process for a million points. So the
-server sends each array as the bytes in which it would go over the wire anyway, and numpy looks at them where they
-are. What later attempts superseded is left out.
+The driver would make a Python object of every number: half a second of CPU for a million points. So the server sends
+each array as its wire bytes, and numpy maps them without a copy. Points that later attempts superseded are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ NEVER = 2**63 - 1  # beyond any batch and any step
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one attempt says of a metric, where nothing newer supersedes it."""
+    """One attempt's points of a metric that no newer attempt supersedes."""
 
     attempt: int
     first_step: int  # of the attempt
@@ -51,7 +50,7 @@ class Points:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some rows of one attempt, as they came; `unpack` is work for a thread."""
+    """Raw rows of one attempt; `unpack` belongs in a thread."""
 
     attempt: int
     rows: Sequence[tuple[bytes, bytes, bytes]]
@@ -59,7 +58,7 @@ class Page:
     high: int
 
     def unpack(self) -> Points:
-        """Make columns of them: the points from step `low` to `high`, both included."""
+        """Convert pages to columns: the points from step `low` to `high`, both included."""
         steps, values, elapsed = zip(*self.rows, strict=True)
         points = Points(
             _column(steps, _STEPS).astype(np.int64),
@@ -115,7 +114,7 @@ async def ends(session: AsyncSession, simulation_id: int) -> Mapping[int, int]:
 
 
 async def parts(session: AsyncSession, simulation_id: int, metric: str) -> Sequence[Part]:
-    """What each attempt says of a metric that still stands, first to last."""
+    """List each attempt's part of a metric that is not superseded, first to last."""
     rows = (await session.execute(_PARTS, {"simulation_id": simulation_id, "metric": metric})).all()
     return [Part(row.attempt, row.first_step, row.last_step, below) for row, below in standing(rows)]
 

@@ -1,4 +1,4 @@
-"""The expected errors of `db`, as two trees. Anything else that it raises is a defect.
+"""Expected errors of `db`, in two trees. Any other exception is a defect.
 
     Refusal                         the request can't be done as it stands; the message says why
     ├── NotFound                    no such object, or none that the caller may see

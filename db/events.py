@@ -1,4 +1,4 @@
-"""What happened: the history of simulations and the audit of everything else. Append only."""
+"""Event log: the history of simulations and the audit of everything else. Append only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from db.models import Event
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something, and from where (an address) if from outside."""
+    """Name of the token or process that acts, and its address if the request came from outside."""
 
     name: str
     origin: str | None = None
@@ -34,7 +34,7 @@ async def record(
     project_id: int | None = None,
     detail: dict[str, Any] | None = None,
 ) -> None:
-    """Append one event, in the caller's transaction: it is there if and only if what it tells is."""
+    """Append one event, in the caller's transaction: it is stored if and only if the change is."""
     await session.execute(
         insert(Event).values(
             kind=kind,

@@ -1,6 +1,6 @@
-"""How the whole installation is doing, as its rows say: what `/metrics` and `simulations doctor` read, and nobody else.
+"""Health figures of the whole installation, read from its rows for `/metrics` and `simulations doctor` only.
 
-Nothing here changes anything. Each statement reads what an index holds ready, however much lies finished beside it.
+Every statement is read-only and reads from an index, however many finished rows there are.
 All times are by Postgres' clock.
 """
 
@@ -37,7 +37,7 @@ BEATS = text("SELECT role, extract(epoch FROM clock_timestamp() - beat_at)::floa
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Who waits for one reason."""
+    """Waiting simulations of one reason."""
 
     count: int
     oldest_seconds: float
@@ -45,7 +45,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What the rows say now."""
+    """Health figures, read at one time."""
 
     queue: Mapping[str, Queue]  # by waiting reason
     active: Mapping[str, int]  # by state
@@ -71,7 +71,7 @@ async def read(session: AsyncSession, lease: timedelta) -> Vitals:
 
 
 async def machine_states(session: AsyncSession, lease: timedelta) -> Mapping[str, int]:
-    """How many machines there are in each state."""
+    """Count the machines in each state."""
     state = machines.state(lease).label("state")
     return await _pairs(session, select(state, func.count()).select_from(Machine).group_by(state))
 
@@ -82,7 +82,7 @@ async def silences(session: AsyncSession) -> Mapping[str, float]:
 
 
 async def offline(session: AsyncSession, lease: timedelta) -> Sequence[tuple[str, float | None]]:
-    """The names of machines of which nothing was heard for a lease, and for how many seconds; None: never."""
+    """Names of machines without a heartbeat for a lease, and the seconds since the last; None: never."""
     silence = func.extract("epoch", func.clock_timestamp() - Machine.heartbeat_at)
     rows = await session.execute(
         select(Machine.name, silence).where(~machines.is_online(lease)).order_by(Machine.name).limit(100)
@@ -114,7 +114,7 @@ async def connections(session: AsyncSession) -> tuple[int, int]:
 
 
 async def forgotten(session: AsyncSession, longer_than: timedelta) -> Sequence[tuple[int, str, float]]:
-    """Transactions that nobody goes on with: Postgres' process, the application, for how many seconds."""
+    """Transactions idle for longer than this: Postgres' process, the application, the seconds."""
     rows = await session.execute(
         text(
             "SELECT pid, application_name, extract(epoch FROM clock_timestamp() - state_change)::float8"

@@ -1,8 +1,8 @@
-"""Browsers that came in with a token: a random value in a cookie, and here its digest, which stands for the token.
+"""Browser logins: a random value in a cookie, and its digest in a row that stands for the token.
 
-The token itself is not put into the cookie: cookies are kept on disk, and are sent to every port of a host, so whatever
-else runs there would learn a secret that opens the API from everywhere, for as long as it is valid. Nor is the cookie
-signed instead of stored: it could not be taken back, and whoever reads a backup could make one. A login ends with its
+The cookie does not hold the token: browsers keep cookies on disk and send them to every port of a host, so other
+services there would get a secret that opens the API from everywhere, for as long as it is valid. Nor is the cookie
+signed instead of stored: it could not be revoked, and a reader of a backup could forge one. A login ends with its
 token, when its browser signs out, or after `LIFETIME`.
 """
 
@@ -46,7 +46,7 @@ async def begin(session: AsyncSession, token: Token, origin: str | None) -> tupl
 
 
 async def find(session: AsyncSession, value: str) -> tuple[Token, datetime] | None:
-    """Find the token that a cookie stands for, and when the login ends; None if either lets nobody in."""
+    """Find the token that a cookie stands for, and when the login ends; None if either is not valid."""
     found = (
         await session.execute(
             select(Token, Login.expires_at)
@@ -79,7 +79,7 @@ async def end(session: AsyncSession, value: str, origin: str | None) -> None:
 
 
 async def _clear(session: AsyncSession, token_id: int) -> None:
-    """Forget what has ended, and of a token that opens many the oldest. Waits for nobody."""
+    """Delete expired logins, and the oldest of a token with too many. Waits for no lock."""
     newest = (
         select(Login.digest)
         .where(Login.token_id == token_id)

@@ -1,4 +1,4 @@
-"""The log of a simulation: what it printed that was no point, and what its supervisor had to say about it."""
+"""Log of a simulation: its output that is no point, and messages of its supervisor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Chunk:
 
 
 async def store(session: AsyncSession, simulation_id: int, attempt: int, batch: int, chunks: Sequence[Chunk]) -> None:
-    """Write the log of a batch that `attempts.accept` has let in, in the same transaction."""
+    """Write the log of a batch that `attempts.accept` has accepted, in the same transaction."""
     if chunks:
         await session.execute(
             insert(LogChunk),

@@ -1,6 +1,6 @@
-"""Machines and hosts: joined, declared, drained, deleted, and what is free on them.
+"""Machines and hosts: join, declare, drain, delete, and read free resources.
 
-What was granted to members of current attempts is not free. GPU indices are exclusive per host: several machines may
+Resources granted to members of current attempts are not free. GPU indices are exclusive per host: several machines may
 be parts of one host, and share its GPUs.
 """
 
@@ -45,7 +45,7 @@ class Declared:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What was granted on a machine to members of current attempts."""
+    """Resources of a machine granted to members of current attempts."""
 
     cpus: float
     memory_gib: float
@@ -70,7 +70,7 @@ NOTHING = Usage(0.0, 0.0, 0, ())
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which machines; None means any."""
+    """Filter of machines; None matches any."""
 
     states: tuple[MachineState, ...] | None = None
     engine: str | None = None
@@ -95,7 +95,7 @@ def state(lease: timedelta) -> ColumnElement[str]:
 
 
 async def beat_host(session: AsyncSession, host_id: str, *, name: str, gpus: int) -> None:
-    """This host's scheduler process is alive: so are its local machines."""
+    """Record a heartbeat of a host's scheduler process, and so of its local machines."""
     await session.execute(
         insert(Host)
         .values(id=host_id, name=name, gpus=gpus)
@@ -117,7 +117,7 @@ async def beat_host(session: AsyncSession, host_id: str, *, name: str, gpus: int
 
 
 async def live_hosts(session: AsyncSession, lease: timedelta) -> frozenset[str]:
-    """Hosts whose scheduler process was heard of within a lease."""
+    """List the hosts whose scheduler process beat within a lease."""
     return frozenset((await session.scalars(select(Host.id).where(Host.heartbeat_at > func.now() - lease))).all())
 
 
@@ -135,7 +135,7 @@ async def join(
     labels: Mapping[str, str],
     price_per_hour: Decimal,
 ) -> int:
-    """Register a machine that an engine found, or refresh what is known of it. Returns its id.
+    """Register a machine that an engine found, or update its row. Returns its id.
 
     A name that another machine has already gets the engine's key behind it.
     """
@@ -170,7 +170,7 @@ async def join(
 
 
 async def leave(session: AsyncSession, *, engine: str, engine_key: str) -> None:
-    """The engine no longer offers this machine: it takes nothing new and is shown as offline."""
+    """Mark a machine that its engine no longer offers: it gets no new attempts and is shown as offline."""
     await session.execute(
         update(Machine)
         .where(Machine.engine == engine, Machine.engine_key == engine_key, Machine.heartbeat_at.is_not(None))
@@ -237,12 +237,12 @@ async def change(
 
 
 async def drain(session: AsyncSession, machine_id: int, actor: Actor) -> Machine:
-    """Give it nothing new; what runs on it goes on."""
+    """Drain a machine: no new attempts; running ones go on."""
     return await change(session, machine_id, {"draining": True}, actor, kind=DRAINED)
 
 
 async def resume(session: AsyncSession, machine_id: int, actor: Actor) -> Machine:
-    """Give it work again."""
+    """End the draining of a machine."""
     return await change(session, machine_id, {"draining": False}, actor, kind="RESUMED")
 
 
@@ -280,7 +280,7 @@ async def delete_idle(session: AsyncSession, machine_id: int, actor: Actor) -> N
 
 
 async def get(session: AsyncSession, machine_id: int, *, lock: bool = False, field: str = "id") -> Machine:
-    """Raises `NotFound`. The lock is the last in the order: simulation, attempt, member, machine."""
+    """Get a machine. Raises `NotFound`. The lock is the last in the order: simulation, attempt, member, machine."""
     statement = select(Machine).where(Machine.id == machine_id)
     if lock:
         statement = statement.with_for_update(key_share=True).execution_options(populate_existing=True)
@@ -338,7 +338,7 @@ async def page_matching(
 
 
 async def count_matching(session: AsyncSession, wanted: Filter, lease: timedelta) -> int:
-    """How many match: asked for only when a client selects it."""
+    """Count the matching machines; called only when a client selects the count."""
     return int((await session.scalars(_matching(select(func.count(Machine.id)), wanted, lease))).one())
 
 
@@ -353,7 +353,7 @@ def _matching(statement: Select[Any], wanted: Filter, lease: timedelta) -> Selec
 
 
 async def states_of(session: AsyncSession, ids: Collection[int], lease: timedelta) -> Mapping[int, MachineState]:
-    """The state of each, by Postgres' clock."""
+    """State of each machine, by Postgres' clock."""
     rows = await session.execute(select(Machine.id, state(lease)).where(Machine.id.in_(ids)))
     return {machine_id: MachineState(value) for machine_id, value in rows}
 
@@ -369,7 +369,7 @@ async def drained_at(session: AsyncSession, ids: Collection[int]) -> Mapping[int
 
 
 async def usage(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Usage]:
-    """What is held on each of these machines; machines that nothing is on are left out."""
+    """Usage of each of these machines; idle machines are left out."""
     # One look-up for each member, whatever the statistics say: merged with the primary key, it reads all that ended.
     of = select(Attempt.simulation_id).where(Attempt.id == Member.attempt_id).limit(1).lateral("of")
     rows = await session.execute(
@@ -421,7 +421,7 @@ async def lock_with_neighbours(session: AsyncSession, machine_id: int) -> Machin
 
 
 async def notify_all(session: AsyncSession, ids: Sequence[int]) -> None:
-    """Say that these machines changed."""
+    """Notify of changes of these machines."""
     if ids:
         await notify(session, Channel.MACHINES, payload_of(ids))
 

@@ -1,8 +1,8 @@
-"""What is known of each metric without its curve: count, last, minimum and maximum, kept as batches are stored.
+"""Summaries of metrics: count, last, minimum and maximum, updated as batches are stored.
 
-There is one row per attempt, and they are merged when read. After a retry the older attempts of a metric end before
-the new one's first step: most rows then count as a whole or not at all, and one that is cut in two is counted anew
-from the log. What is not finite is counted and may be the last value; it is never a minimum or a maximum.
+There is one row per attempt, and rows are merged when read. After a retry the older attempts of a metric end before
+the new one's first step: most rows then count as a whole or not at all, and a row that is cut in two is counted anew
+from the log. A value that is not finite is counted and may be the last value; it is never a minimum or a maximum.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Some points of one metric. The extremes are the first of their value, None if no value is finite."""
+    """Summary of points of one metric. The extremes are the first of their value, None if no value is finite."""
 
     metric: str
     count: int
@@ -33,7 +33,7 @@ class Summary:
 
 
 class Stretch(Protocol):
-    """What an attempt says of a metric, from one step to another."""
+    """Summary of an attempt's points of a metric, from one step to another."""
 
     @property
     def first_step(self) -> int: ...
@@ -118,9 +118,9 @@ def summarise(metric: str, steps: Sequence[int], values: Sequence[float]) -> Sum
 
 
 def standing(attempts: Sequence[AnyStretch]) -> Iterator[tuple[AnyStretch, int | None]]:
-    """What still counts of one metric: each attempt that says something yet, and the step before which it ends.
+    """List the attempts with points of a metric that still count, and the step before which each one's end.
 
-    attempts: first to last; so is the result. None: it has no end, nothing newer cuts it.
+    attempts: first to last; so is the result. None: no newer attempt cuts its points.
     """
     ends: list[int | None] = []
     end: int | None = None
@@ -133,7 +133,7 @@ def standing(attempts: Sequence[AnyStretch]) -> Iterator[tuple[AnyStretch, int |
 
 
 async def of_simulations(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Sequence[Summary]]:
-    """The metrics of each simulation by name, merged over its attempts; simulations without one are left out."""
+    """Read the metrics of each simulation by name, merged over its attempts; simulations without one are left out."""
     pieces: dict[tuple[int, str], list[Summary]] = {}
     cut: list[tuple[int, int, str, int]] = []
     rows = (await session.execute(_READ, {"ids": list(ids)})).all()
@@ -154,7 +154,7 @@ async def of_simulations(session: AsyncSession, ids: Collection[int]) -> Mapping
 
 
 async def names(session: AsyncSession, simulation_id: int) -> Sequence[str]:
-    """The metrics that a simulation has reported, by name."""
+    """List the metrics that a simulation has reported, by name."""
     found = await session.scalars(
         text("SELECT DISTINCT metric FROM metrics WHERE simulation_id = :id ORDER BY metric"), {"id": simulation_id}
     )
@@ -164,7 +164,7 @@ async def names(session: AsyncSession, simulation_id: int) -> Sequence[str]:
 async def _count_anew(
     session: AsyncSession, cut: Sequence[tuple[int, int, str, int]]
 ) -> Sequence[tuple[int, int, Summary]]:
-    """(simulation, attempt, summary) of what lies below a step, from the log: one statement for all of them."""
+    """Count the points below a step anew from the log, in one statement: (simulation, attempt, summary)."""
     if not cut:
         return ()
     simulations, attempts, metrics, below = map(list, zip(*cut, strict=True))
@@ -186,7 +186,7 @@ def _step_and_value(found: Sequence[float] | None) -> tuple[int | None, float | 
 
 
 def _merge(summaries: Sequence[Summary]) -> Summary:
-    """Add up what stands. summaries: at least one, in the order of their steps, so that the first extreme wins."""
+    """Merge summaries: at least one, in the order of their steps, so that the first extreme wins."""
     lows = [each for each in summaries if each.min_value is not None]
     highs = [each for each in summaries if each.max_value is not None]
     low = min(lows, key=lambda each: each.min_value or 0.0, default=None)

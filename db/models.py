@@ -1,7 +1,7 @@
-"""The tables. No behaviour: verbs are in the modules named after the nouns, `state` is written by `lifecycle` alone.
+"""Tables, without behaviour: functions are in the modules named after the tables; only `lifecycle` writes `state`.
 
 Conventions: `*_at` is timestamptz in UTC, durations are intervals, money is numeric, ids are bigint inside (Relay
-ids are made in `graph`). Relationships are not mapped: what a caller needs, its statement says.
+ids are made in `graph`). Relationships are not mapped: each statement selects what its caller needs.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def _now() -> Mapped[datetime]:
 
 THIS_TRANSACTION = text("((pg_current_xact_id())::text)::bigint")
 
-# What a placement depends on, as one value: whoever shares it is interchangeable to the planner. In a project, so that
-# no other project's simulations could be made to share it.
+# All columns that a placement depends on, as one value: the planner treats simulations with equal values alike. The
+# project is a part of it, so that no other project's simulations could be made to share it.
 _QUEUE_CLASS = (
     "md5(project_id::text || ' ' || cpus::text || ' ' || memory_gib::text || ' ' || gpus::text || ' ' || "
     "quote_nullable(gpu_model) || ' ' || labels::text || ' ' || coalesce(machine_id::text, '') || ' ' || "
@@ -98,7 +98,7 @@ _QUEUE_CLASS = (
 
 
 class Project(Base):
-    """What simulations are grouped by. `default` is always there."""
+    """A group of simulations. `default` always exists."""
 
     __tablename__ = "projects"
 
@@ -108,7 +108,7 @@ class Project(Base):
 
 
 class Simulation(Base):
-    """What somebody wants to be run. `attempt` is the fence: the number of the newest attempt, 0 before the first."""
+    """A requested simulation. `attempt` is the fence: the number of the newest attempt, 0 before the first."""
 
     __tablename__ = "simulations"
 
@@ -143,7 +143,7 @@ class Simulation(Base):
     max_retries: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     retry_on: Mapped[list[str]] = mapped_column(server_default=text("'{}'::text[]"))
     metric_modes: Mapped[dict[str, str]] = mapped_column(server_default=text("'{}'::jsonb"))  # MetricMode by metric
-    attended: Mapped[bool] = mapped_column(server_default=text("false"))  # runs only while somebody watches it
+    attended: Mapped[bool] = mapped_column(server_default=text("false"))  # runs only while it is watched
     attended_grace: Mapped[timedelta] = mapped_column(server_default=text("'00:01:00'::interval"))  # and so much longer
 
     created_by: Mapped[str]
@@ -190,7 +190,7 @@ class Simulation(Base):
         Index("ix_simulations_queued_xid", "queued_xid", postgresql_where=text("state = 'QUEUED'")),
         Index("ix_simulations_queued_at", "queued_at", postgresql_where=text("state = 'QUEUED'")),
         Index("ix_simulations_active", "id", postgresql_where=text("state IN ('QUEUED', 'STARTING', 'RUNNING')")),
-        # What the planner looks through at each tick, for those that nobody watches.
+        # What the planner looks through at each tick, for unwatched ones.
         Index("ix_simulations_attended", "id", postgresql_where=text("attended AND state IN ('STARTING', 'RUNNING')")),
         Index("ix_simulations_project_id_id", "project_id", "id"),
         Index("ix_simulations_state_id", "state", "id"),
@@ -203,7 +203,7 @@ class Simulation(Base):
 
 
 class QueueClass(Base):
-    """Why the simulations of one class of equal requirements wait. Written by the planner, for those that it knows."""
+    """Waiting reason of one class of equal requirements. Written by the planner, for classes in its memory."""
 
     __tablename__ = "queue_classes"
 
@@ -345,7 +345,7 @@ class Member(Base):
 
 
 class Watcher(Base):
-    """A lease: somebody watches an attended simulation through a graph process, until then by Postgres' clock."""
+    """Watch lease: a graph process has subscribers of an attended simulation until then, by Postgres' clock."""
 
     __tablename__ = "watchers"
 
@@ -373,7 +373,7 @@ class Convergence(Base):
 
 
 class Metric(Base):
-    """What one attempt said of one metric, summed up. The extremes are of finite values; null where there is none."""
+    """Summary of one attempt's points of one metric. The extremes are of finite values; null where there is none."""
 
     __tablename__ = "metrics"
 
@@ -408,7 +408,7 @@ class LogChunk(Base):
 
 
 class Token(Base):
-    """What lets somebody in. Its text was shown once and is kept nowhere: it is found by its digest."""
+    """An API token. Its text was shown once and is stored nowhere: the token is found by its digest."""
 
     __tablename__ = "tokens"
 
@@ -431,7 +431,7 @@ class Token(Base):
 
 
 class Login(Base):
-    """A browser that came in with a token. Its cookie's value is kept nowhere: it is found by its digest."""
+    """A browser login. Its cookie's value is stored nowhere: the login is found by its digest."""
 
     __tablename__ = "logins"
 
@@ -447,7 +447,7 @@ class Login(Base):
 
 
 class Event(Base):
-    """What happened, to what, when, by whom, from where. No foreign key: the record outlives its object."""
+    """One event: kind, object, time, actor and origin. No foreign key: the record outlives its object."""
 
     __tablename__ = "events"
 
@@ -465,7 +465,7 @@ class Event(Base):
 
 
 class Coverage(Base):
-    """Since when a role has beaten without a gap, by Postgres' clock: what a lease may be counted over."""
+    """Time since which a role beats without a gap, by Postgres' clock: a lease counts within it only."""
 
     __tablename__ = "coverage"
 

@@ -1,13 +1,13 @@
-"""Hints between processes, by Postgres' NOTIFY. A hint says where to look, never what is there.
+"""Hints between processes, by Postgres' NOTIFY. A hint names what changed, never the change.
 
 Channels and payloads:
 
     simulations   "ID"           a simulation's state, reason or intent changed (sent inside the transaction)
     machines      "ID"           a machine changed (likewise)
-    convergence   "ID,ID,..."    simulations with new batches, collected over some milliseconds; "*": look at all
-    tokens        "ID"           a token was revoked, or a browser with it signed out: what that opened must end
+    convergence   "ID,ID,..."    simulations with new batches, collected over some milliseconds; "*": read all
+    tokens        "ID"           a token was revoked, or a browser with it signed out: its streams must end
 
-Everything works, only slower, when none arrives: listeners also look by timer.
+Without notifications everything works, only slower: listeners also read by timer.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Channel(StrEnum):
 
 
 def payload_of(ids: Iterable[int]) -> str:
-    """Join ids, or say "look at all" where they would not fit into one notification."""
+    """Join ids, or return "look at all" if they do not fit into one notification."""
     joined = ",".join(str(each) for each in ids)
     return joined if len(joined) <= MAX_PAYLOAD_BYTES else EVERYTHING
 
@@ -54,7 +54,7 @@ def ids_of(payload: str) -> frozenset[int] | None:
 
 
 async def notify(session: AsyncSession, channel: Channel, payload: str) -> None:
-    """Tell everybody who listens, when the transaction commits. For rare changes: it serialises commits."""
+    """Notify all listeners when the transaction commits. For rare changes: it serialises commits."""
     await session.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": channel, "payload": payload})
 
 
@@ -62,10 +62,10 @@ Heard = Callable[[Channel, frozenset[int] | None], None]
 
 
 class Listener:
-    """One connection that hears every notification of other processes, and may say some of its own.
+    """One connection that receives the notifications of other processes, and may send some.
 
-    When it breaks it is made again, for as long as it takes; then every channel is told to "look at all": what was
-    missed is not known. It does not hear its own notifications.
+    A broken connection is reopened, for as long as it takes; then every channel gets "look at all", as the missed
+    notifications are unknown. The connection's own notifications are not received.
     """
 
     def __init__(self, url: str, channels: Iterable[Channel], heard: Heard, outage: Outage | None = None) -> None:
@@ -77,7 +77,7 @@ class Listener:
         self._saying = asyncio.Lock()  # a connection takes one statement at a time
 
     async def say(self, channel: Channel, payload: str) -> None:
-        """Notify at once, outside any transaction; while the connection is broken, nothing: it is only a hint."""
+        """Notify at once, outside any transaction; does nothing while the connection is broken: it is only a hint."""
         async with self._saying:
             connection = self._connection
             if connection is None:

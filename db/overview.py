@@ -1,4 +1,4 @@
-"""What waits, what is on machines, and what these hold of them: everything that is not over, in two statements."""
+"""Overview of all simulations that have not ended: counts by state, and the resources held, in two statements."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Overview:
 
 
 async def read(session: AsyncSession, *, project_id: int | None = None, scope: Scope = None) -> Overview:
-    """Read it for one project, or for all in the scope."""
+    """Read the overview of one project, or for all in the scope."""
     projects = scope
     if project_id is not None:
         projects = frozenset({project_id}) if scope is None or project_id in scope else frozenset()

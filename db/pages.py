@@ -1,4 +1,4 @@
-"""Keyset pages: a list that is stable while rows are added, at the cost of an index seek however far one has read.
+"""Keyset pagination: stable while rows are added, and each page costs one index seek however deep it is.
 
 A cursor is the sort key of a row, opaque to clients; one that this list never gave out raises `InvalidCursor`.
 """
@@ -25,7 +25,7 @@ MAX_PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class Ordering:
-    """By which columns a list is sorted; the last one is unique. All in one direction, so that a tuple compares."""
+    """Sort columns of a list; the last one is unique. All in one direction, so that a tuple compares."""
 
     columns: tuple[InstrumentedAttribute[Any], ...]
     descending: bool = False

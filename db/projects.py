@@ -1,6 +1,6 @@
-"""Projects: what simulations are grouped by, and what the rights of a token end at: its `Scope`.
+"""Projects: groups of simulations, and the `Scope` of a token.
 
-`default` exists from the first migration on. What is outside of a scope is not found: nobody learns that it exists.
+`default` exists from the first migration on. Objects outside a scope are not found, so their existence stays hidden.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from db.pages import Ordering, Page, page
 
 DEFAULT = "default"
 
-Scope: TypeAlias = frozenset[int] | None  # the ids of the projects that somebody may see; None: all of them
+Scope: TypeAlias = frozenset[int] | None  # the ids of the projects that a caller may see; None: all of them
 
 
 def within(column: InstrumentedAttribute[int], scope: Scope) -> ColumnElement[bool]:
@@ -47,7 +47,7 @@ async def by_ids(session: AsyncSession, ids: Collection[int], *, scope: Scope = 
 async def named(session: AsyncSession, name: str, actor: Actor, *, scope: Scope = None) -> Project:
     """Get the project of this name, made now if there was none.
 
-    Whoever may see some projects only makes no new ones. Raises `NotFound` for a name that is none of theirs.
+    A caller with a limited scope can't make one. Raises `NotFound` for a name outside the scope.
     """
     found = await session.scalar(select(Project).where(Project.name == name, within(Project.id, scope)))
     if found is not None:
@@ -57,7 +57,7 @@ async def named(session: AsyncSession, name: str, actor: Actor, *, scope: Scope 
     made: Project | None = await session.scalar(
         insert(Project).values(name=name).on_conflict_do_nothing().returning(Project)
     )
-    if made is None:  # by somebody else, just now
+    if made is None:  # another transaction has just made it
         return (await session.scalars(select(Project).where(Project.name == name))).one()
     await events.record(session, "CREATED", actor, "Project", made.id, project_id=made.id, detail={"name": made.name})
     return made

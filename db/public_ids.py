@@ -1,6 +1,6 @@
-"""The ids that leave the house: Relay global ids, base64 of "Type:number". Inside, ids are numbers.
+"""Public ids: Relay global ids, base64 of "Type:number". Internal ids are numbers.
 
-Source of the form: the Relay Global Object Identification specification, which wants them opaque to clients.
+Source of the form: the Relay Global Object Identification specification, which requires opaque ids.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import binascii
 
 
 def encode(type_name: str, number: int) -> str:
-    """Make the public id of an object."""
+    """Encode the public id of an object."""
     return base64.b64encode(f"{type_name}:{number}".encode()).decode()
 
 
 def decode(public_id: str) -> tuple[str, int]:
-    """Take a public id apart into the type's name and the number. Raises ValueError for anything else."""
+    """Decode a public id into the type's name and the number. Raises ValueError for anything else."""
     try:
         type_name, _, number = base64.b64decode(public_id, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeError) as error:

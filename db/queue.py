@@ -1,13 +1,13 @@
-"""The queue as the planner reads it: what has arrived, the first of each class, and why each class waits.
+"""Queue of the planner: new arrivals, the first simulations of each class, and the waiting reason of each class.
 
-Simulations that require the same, in one project, are one class (`simulations.queue_class`). Whatever fits the first of
-a class fits the others, and what it waits for, they wait for: so the planner reads a few rows of each class instead of
-the queue, and the reason is one row for all of them. What one of them waits for by itself (its backoff, a watcher) is
-read from its own row when it is asked for, and written nowhere.
+Simulations of a project with equal requirements are one class (`simulations.queue_class`). A machine that fits the
+first of a class fits the others, and all wait for the same reason: so the planner reads a few rows of each class
+instead of the queue, and the reason is one row for all of them. A reason of one simulation alone (its backoff, a
+watcher) is read from its own row on request, and stored nowhere.
 
-What has arrived is found by transaction ids: a row carries the one that queued it, and a look begins where the oldest
-transaction stood that was still open at the last look. So nothing is missed, however late it commits, and a look at a
-queue in which nothing arrived reads two entries of two indexes.
+Arrivals are found by transaction ids: a row carries the id of the transaction that queued it, and a read begins at the
+oldest transaction that was still open at the last read. So no arrival is missed, however late its commit, and a read
+of a queue without arrivals reads two entries of two indexes.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ _PLACES = text(
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One that could be placed now: it is in the queue, past its backoff, and watched if it has to be."""
+    """A simulation that could be placed now: queued, past its backoff, and watched if attended."""
 
     id: int
     queue_class: UUID
@@ -153,7 +153,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Bookmark:
-    """Where a look ended, and the next one begins."""
+    """Position at which a look ended and the next one begins."""
 
     horizon: int  # the oldest transaction that was open then
     at: datetime
@@ -161,7 +161,7 @@ class Bookmark:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look at the queue found."""
+    """Result of a look at the queue."""
 
     bookmark: Bookmark
     arrived: frozenset[UUID]  # classes of what arrived; those that need a watcher are in `watched`
@@ -171,7 +171,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What the rows say of one that waits, for `policy.waiting` to judge."""
+    """Facts about a waiting simulation, judged by `policy.waiting`."""
 
     unattended: bool
     until: datetime | None  # the end of its backoff
@@ -186,7 +186,7 @@ class Waiting:
 
 
 async def look(session: AsyncSession, since: Bookmark | None) -> Look:
-    """Find out what has arrived since then; without a bookmark, all that is there."""
+    """Find the arrivals since the bookmark; without one, the whole queue."""
     begin, horizon = (since.at, since.horizon) if since is not None else (_EVER, 0)
     clock = (await session.execute(_CLOCK, {"since": begin})).one()
     bookmark = Bookmark(clock.horizon, clock.at)
@@ -204,14 +204,14 @@ async def look(session: AsyncSession, since: Bookmark | None) -> Look:
 
 
 async def first_of(session: AsyncSession, classes: Collection[UUID], *, most: int) -> Sequence[Candidate]:
-    """The first of each of these classes, at most so many of each, in the order in which they are served."""
+    """Read the first simulations of each class, at most `most` of each, in the order of service."""
     if not classes:
         return []
     return [Candidate(*row) for row in await session.execute(_FIRST, {"classes": list(classes), "most": most})]
 
 
 async def watched(session: AsyncSession) -> Sequence[Candidate]:
-    """The attended ones that are watched now: as many as there are subscribers at most."""
+    """Read the queued attended simulations that are watched now: at most as many as there are subscribers."""
     return [Candidate(*row) for row in await session.execute(_WATCHED)]
 
 
@@ -236,24 +236,24 @@ async def note_reasons(
 
 
 async def notify_of(session: AsyncSession, ids: Sequence[int]) -> None:
-    """Notify that these wait for something else than before."""
+    """Notify of simulations whose waiting reason changed."""
     if ids:
         await notify(session, Channel.SIMULATIONS, payload_of(ids) if len(ids) < MOST_COLLECTED else EVERYTHING)
 
 
 async def forget(session: AsyncSession, classes: Collection[UUID]) -> None:
-    """Nothing of these classes waits for a machine any more."""
+    """Delete the reasons of classes with no simulation waiting for a machine."""
     if classes:
         await session.execute(delete(QueueClass).where(QueueClass.queue_class.in_(classes)))
 
 
 async def noted(session: AsyncSession) -> frozenset[UUID]:
-    """The classes that have a reason."""
+    """Return the classes that have a reason."""
     return frozenset(await session.scalars(select(QueueClass.queue_class)))
 
 
 async def waiting_of(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Waiting]:
-    """What those of these simulations wait for that are in the queue, by id."""
+    """Read the waiting facts of those of these simulations that are queued, by id."""
     rows = await session.execute(_WAITING, {"ids": list(ids)})
     return {
         row.id: Waiting(

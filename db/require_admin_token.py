@@ -1,4 +1,4 @@
-"""Whether anybody could come in: where a login is needed, a service that has no token is not started.
+"""Start check: a service that needs logins does not start without a usable token.
 
 The token of `admin_token_file`, for installations that are set up by files, is a row like every other: its file is read
 at the start alone, and it is revoked like others. One file is one token: what it held before is revoked.
@@ -20,11 +20,11 @@ SETTINGS = Actor("settings")
 
 
 class NoWayIn(Exception):
-    """Nobody could log in where a login is needed; the message is a sentence for the operator."""
+    """A login is needed and no usable token exists; the message is a sentence for the operator."""
 
 
 async def require(session: AsyncSession, given: str | None, *, why: str | None) -> None:
-    """Make sure that somebody can log in, if that is needed. Raises `NoWayIn`.
+    """Ensure that a usable token exists if a login is needed. Raises `NoWayIn`.
 
     given: the text of a token that is an ADMIN's from now on. why: a login is needed; None: it is not.
     """
@@ -32,7 +32,7 @@ async def require(session: AsyncSession, given: str | None, *, why: str | None) 
         await _adopt(session, given)
     if why is not None and not await tokens.any_exists(session):
         raise NoWayIn(
-            f"{why}, so nobody comes in without a token, and there is none yet. "
+            f"{why}, so every request needs a token, and there is none yet. "
             "Make one: simulations token create NAME --role admin"
         )
 

@@ -1,7 +1,7 @@
-"""The version of the tables: bring a database up to this code's, or refuse one that does not match.
+"""Schema version: migrate a database to this code's version, or refuse one that does not match.
 
-The history itself is in `alembic/`. An error here is a `SchemaMismatch` whose message names the command that mends it.
-Alembic is imported where something is to be migrated or explained, and not by every process that starts: it and its
+The migrations are in `alembic/`. Errors are a `SchemaMismatch` whose message names the command that fixes it. Alembic
+is imported only to migrate or to explain a mismatch, not at every start of a process: it and its
 templates are a tenth of what graph imports.
 """
 

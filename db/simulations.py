@@ -1,6 +1,6 @@
-"""Simulations: created, listed, repeated, deleted. What moves them from state to state is in `transitions`.
+"""Simulations: create, list, repeat, delete. Changes of state are in `transitions`.
 
-Whatever finds one takes a `scope`: a simulation of another project is not there for whoever asks.
+Every function that finds a simulation takes a `scope`: simulations of other projects are not found.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from db.states import FINAL_STATES, Reason, SimulationState
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a client asks for: checked already, units as in the table. Its defaults are those of the API."""
+    """A requested simulation: validated, units as in the table. Its defaults are those of the API."""
 
     project_id: int
     name: str
@@ -58,7 +58,7 @@ class Wanted:
     attended_grace: timedelta = timedelta(minutes=1)  # means something only where it is attended
 
     def digest(self) -> bytes:
-        """Tell contents apart that are asked for under one client key."""
+        """Hash of the content requested under a client key, to detect different content."""
         content = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "machine_name"}
         if not self.metric_modes:  # digests that are kept were made before there were any
             del content["metric_modes"]
@@ -68,7 +68,7 @@ class Wanted:
 
 
 class Sort(StrEnum):
-    """What a list of simulations is sorted by."""
+    """Sort order of a list of simulations."""
 
     CREATED_AT = "CREATED_AT"
     NAME = "NAME"
@@ -84,7 +84,7 @@ _SORT_COLUMNS = {
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which simulations; None means any."""
+    """Filter of simulations; None matches any."""
 
     states: tuple[SimulationState, ...] | None = None
     project_id: int | None = None
@@ -95,7 +95,7 @@ class Filter:
 
 
 async def create(session: AsyncSession, wanted: Wanted, actor: Actor, *, client_key: str | None = None) -> Simulation:
-    """Queue a simulation. The same key with the same content gives the one that is there already.
+    """Queue a simulation. The same key with the same content returns the existing one.
 
     Raises `Taken` for the same key with other content, `NotFound` for a machine that was deleted meanwhile.
     """
@@ -172,7 +172,7 @@ _COMMANDS = text(
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a simulation runs: of its environment only the names of variables, since values never leave the database."""
+    """Command of a simulation, with the names of its variables only: their values never leave the database."""
 
     entrypoint: Sequence[str] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -180,7 +180,7 @@ class Command:
 
 
 async def commands(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Command]:
-    """What these simulations run, by id."""
+    """Read the commands of these simulations, by id."""
     rows = await session.execute(_COMMANDS, {"ids": list(ids)})
     return {row.id: Command(row.entrypoint, row.parameters, row.variables) for row in rows}
 
@@ -205,7 +205,7 @@ async def page_matching(
 
 
 async def count_matching(session: AsyncSession, wanted: Filter) -> int:
-    """How many match: a scan of the index, asked for only when a client selects it."""
+    """Count the matching simulations: an index scan, only when a client selects the count."""
     return int((await session.scalars(_matching(select(func.count(Simulation.id)), wanted))).one())
 
 

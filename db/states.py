@@ -1,4 +1,4 @@
-"""The words that rows are written in. What may follow what is in `lifecycle`."""
+"""Enums stored in rows: states, reasons, roles. Allowed transitions are in `lifecycle`."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Reason(StrEnum):
     """Why an attempt ended, and with it, unless it is retried, the simulation."""
 
     COMPLETED = "COMPLETED"  # exit code 0
-    CANCELLED = "CANCELLED"  # somebody wanted it
+    CANCELLED = "CANCELLED"  # a user cancelled it
     EXIT_CODE = "EXIT_CODE"  # another exit code, or a signal
     LAUNCH_ERROR = "LAUNCH_ERROR"  # it never began: no such command, no such directory
-    MACHINE_LOST = "MACHINE_LOST"  # nothing was heard of it for a lease, or the engine proved it dead
+    MACHINE_LOST = "MACHINE_LOST"  # no report for a lease, or the engine proved it dead
     MAX_RUNTIME = "MAX_RUNTIME"  # it took longer than its limit
-    UNWATCHED = "UNWATCHED"  # it is attended, and nobody has watched it for its grace
+    UNWATCHED = "UNWATCHED"  # attended, and without a watcher for its grace
     PREEMPTED = "PREEMPTED"  # of attempts only: its machine was wanted for another one, and it goes back to the queue
 
 

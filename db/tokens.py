@@ -1,8 +1,8 @@
-"""API tokens: made, found by their text, revoked. What a token may do is judged in `graph.operation.permissions`.
+"""API tokens: create, find by text, revoke. What a token may do is judged in `graph.operation.permissions`.
 
-A token is `sim_` and 256 random bits. Its text is given out once; kept is its SHA-256, by which it is found. Slow
-hashes are for what people choose; nobody guesses 256 bits. Expiry is judged by Postgres' clock. A revocation is told
-to every process (`Channel.TOKENS`), and those that missed it ask again (`usable`).
+A token is `sim_` and 256 random bits. Its text is shown once; the row holds its SHA-256, by which it is found. A slow
+hash is for passwords that people choose; 256 random bits can't be guessed. Expiry is judged by Postgres' clock. A
+revocation is sent to every process (`Channel.TOKENS`), and processes that missed it check with `usable`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RESERVED = frozenset({events.PLANNER.name, events.SUPERVISOR.name, "anonymous", 
 
 
 def digest_of(text: str) -> bytes:
-    """What a token is found by."""
+    """SHA-256 of a token's text, by which the token is found."""
     return sha256(text.encode(errors="surrogateescape")).digest()
 
 
@@ -46,12 +46,12 @@ async def create(
     scope: Scope = None,
     lifetime: timedelta | None = None,
 ) -> tuple[Token, str]:
-    """Make a token: its row, and its text, which nobody can learn again.
+    """Create a token; return its row and its text, which is stored nowhere.
 
     Raises `Taken` for the name of another one that is not revoked, `NotFound` for a project that is not there.
     """
     if name in RESERVED:
-        raise Taken(f"{name!r} is what the history calls somebody else: choose another name.", field="name")
+        raise Taken(f"{name!r} is reserved for the service in the history: choose another name.", field="name")
     if scope is not None:
         await _require_projects(session, scope)
     text = PREFIX + secrets.token_urlsafe(32)
@@ -81,7 +81,7 @@ async def create(
 
 
 async def find(session: AsyncSession, text: str) -> Token | None:
-    """Find what this text lets in as; None if it is unknown, expired or revoked."""
+    """Find the token with this text; None if it is unknown, expired or revoked."""
     return await session.scalar(
         select(Token).where(Token.digest == digest_of(text), is_usable()).execution_options(populate_existing=True)
     )
@@ -93,7 +93,7 @@ def is_due(token: Token) -> bool:
 
 
 async def touch(session: AsyncSession, token_id: int) -> bool:
-    """Note that a token is used now, unless that was noted within the last minute. Waits for nobody."""
+    """Note that a token is used now, unless that was noted within the last minute. Waits for no lock."""
     due = (
         select(Token.id)
         .where(
@@ -118,7 +118,7 @@ async def usable(session: AsyncSession, ids: Collection[int]) -> frozenset[int]:
 
 
 async def revoke(session: AsyncSession, token_id: int, actor: Actor) -> Token:
-    """Let nobody in with it any more, and end what it opened; doing it again changes nothing. Raises `NotFound`."""
+    """Revoke a token and end its logins and streams; idempotent. Raises `NotFound`."""
     revoked = await session.scalar(
         update(Token)
         .where(Token.id == token_id, Token.revoked_at.is_(None))
@@ -151,7 +151,7 @@ async def page_all(session: AsyncSession, *, first: int, after: str | None) -> P
 
 
 async def any_exists(session: AsyncSession) -> bool:
-    """Whether anybody could come in with a token now."""
+    """Whether a usable token exists."""
     return bool(await session.scalar(select(select(Token.id).where(is_usable()).exists())))
 
 

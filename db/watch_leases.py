@@ -1,10 +1,10 @@
-"""Who watches attended simulations: one lease for each graph process that has subscribers of one.
+"""Watch leases of attended simulations: one for each graph process that has subscribers of a simulation.
 
-A watcher is one run of a graph process, by a name it gave itself. Its lease is renewed while it has subscribers, ends
-at once when the last of them leaves, and runs out when the process crashes; all by Postgres' clock. A lease that has
-ended stays until the simulation has ended, or for the longest grace: the grace is counted from it.
+A watcher is one run of a graph process, under a random name of its own. The process renews its lease while it has
+subscribers and ends it at once when the last of them leaves; after a crash the lease runs out; all by Postgres' clock.
+An ended lease is kept until the simulation has ended, or for the longest grace, because the grace is counted from it.
 
-Nothing here stops or starts a simulation: `policy.retry` judges what is found, the planner acts on it.
+This module stops and starts no simulation: `policy.retry` judges the candidates, the planner acts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from db.notifications import Channel, notify, payload_of
 
 LONGEST_GRACE = timedelta(days=1)  # that createSimulation takes; what ended longer ago changes no answer
 
-# One statement for all that a process has subscribers of. By id, as everybody who locks several rows here.
+# One statement for all simulations that a process watches. Ordered by id, like every lock of several rows here.
 _KEEP = text(
     """
     INSERT INTO watchers (simulation_id, watcher, watched_until)
@@ -55,7 +55,7 @@ _UNWATCHED = """
 _FIND_UNWATCHED = text(f"{_UNWATCHED} ORDER BY s.id")
 _GET_UNWATCHED = text(f"{_UNWATCHED} AND s.id = :id")
 
-# SKIP LOCKED: whoever renews a lease at this moment is neither waited for nor made to wait.
+# SKIP LOCKED: a process that renews a lease at this moment neither delays this statement nor waits for it.
 _FORGET = text(
     """
     DELETE FROM watchers WHERE (simulation_id, watcher) IN (
@@ -96,13 +96,13 @@ async def leave(session: AsyncSession, watcher: str, ids: Collection[int]) -> No
 
 
 async def announce(session: AsyncSession, ids: Collection[int]) -> None:
-    """Tell the planner, when the transaction commits, that somebody has come to watch these."""
+    """Notify the planner of new watchers of these simulations, when the transaction commits."""
     if ids:
         await notify(session, Channel.SIMULATIONS, payload_of(sorted(ids)))
 
 
 async def watched_of(session: AsyncSession, ids: Collection[int]) -> frozenset[int]:
-    """Which of these simulations somebody watches now."""
+    """Return which of these simulations are watched now."""
     if not ids:
         return frozenset()
     statement = select(Watcher.simulation_id).where(
@@ -126,12 +126,12 @@ async def find_unwatched(session: AsyncSession) -> Sequence[Unwatched]:
 
 
 async def still_unwatched(session: AsyncSession, simulation_id: int) -> Unwatched | None:
-    """Look again: a subscriber may have come meanwhile. The caller holds the simulation's lock."""
+    """Check again: a subscriber may have come meanwhile. The caller holds the simulation's lock."""
     row = (await session.execute(_GET_UNWATCHED, {"id": simulation_id})).one_or_none()
     return Unwatched(*row) if row is not None else None
 
 
 async def sweep(session: AsyncSession, longest_lease: timedelta) -> None:
-    """Forget the leases that no answer depends on any more; end those that a clock set back has made longer."""
+    """Delete leases that are not needed any more; end those that a clock set back has made longer."""
     await session.execute(_FORGET, {"longest": LONGEST_GRACE})
     await session.execute(_FORGIVE, {"most": longest_lease})

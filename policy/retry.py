@@ -1,8 +1,8 @@
-"""The end of an attempt: what an exit means, when silence is a loss, when it is stopped, and whether it is retried.
+"""Rules for the end of an attempt: the meaning of an exit, silence and loss, stops, and retries.
 
-SQL finds the candidates, these functions judge them, `transitions` carries the verdict out. Reasons are plain strings
-here, for this room imports nothing of ours: they are the values of `db.states.Reason`. Nothing fails: every ending has
-an answer.
+SQL finds the candidates, these functions judge them, `transitions` carries the verdict out. Reasons are plain strings,
+the values of `db.states.Reason`, because this package imports no other one. No function fails: every ending has a
+verdict.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ MACHINE_LOST = "MACHINE_LOST"
 MAX_RUNTIME = "MAX_RUNTIME"
 PREEMPTED = "PREEMPTED"
 
-# What `limits.retryOn` may name. CLI and page have the same list; a test compares all three.
+# Reasons allowed in `limits.retryOn`. CLI and page have the same list; a test compares all three.
 RETRYABLE = (MACHINE_LOST, EXIT_CODE, LAUNCH_ERROR)
 MOST_BACKOFFS = 100  # what `SIMULATIONS_RETRY_BACKOFF_SECONDS` promises: doubled, at most to a hundred times it
 
 OVERTIME = timedelta(seconds=15)  # how much slower than Postgres' clock a supervisor's may run
-LEAVING = timedelta(seconds=15)  # beyond the grace of a stop: to report the end, hear that it is over and leave
+LEAVING = timedelta(seconds=15)  # beyond the grace of a stop: to report the exit, receive OVER and end
 
 _MOST_DOUBLINGS = 7  # 2 ** 7 is more than MOST_BACKOFFS
 
@@ -34,7 +34,7 @@ _MOST_DOUBLINGS = 7  # 2 ** 7 is more than MOST_BACKOFFS
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How an attempt ended and what its simulation allows."""
+    """An attempt's end, and the retries that its simulation allows."""
 
     reason: str
     attempts_made: int  # this one included, preempted ones not
@@ -45,7 +45,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Back to the queue, not to be planned before `after` has passed; the attempt has ended for `reason`."""
+    """Verdict: back to the queue, and not planned before `after` has passed; `reason` is the attempt's."""
 
     after: timedelta
     reason: str
@@ -53,7 +53,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """The simulation has ended, for this reason."""
+    """Verdict: the simulation has ended, for this reason."""
 
     reason: str
 
@@ -61,12 +61,12 @@ class Final:
 def after_attempt(ended: Ended, *, backoff: timedelta) -> Retry | Final:
     """Decide between another attempt and the end.
 
-    Work that completed is complete, even if a stop was wanted a moment before. Otherwise a stop that is wanted wins:
-    whether the attempt died of it, failed by itself or was lost, another one is not wanted. Otherwise it is retried for
-    the reasons chosen, up to `max_retries` times.
+    A completed attempt is final, even if a stop was wanted a moment before. Otherwise a wanted stop is final: whether
+    the attempt died of the stop, failed by itself or was lost, there is no further attempt. Otherwise the simulation is
+    retried for the chosen reasons, up to `max_retries` times.
 
-    What was preempted goes back at once and uses up no retry, however it ended; only what has exceeded its limit by
-    then has no time left.
+    A preempted simulation goes back at once and uses up no retry, however its attempt ended; it ends only if its limit
+    is exceeded by then.
     """
     if ended.reason == COMPLETED:
         return Final(COMPLETED)
@@ -81,7 +81,7 @@ def after_attempt(ended: Ended, *, backoff: timedelta) -> Retry | Final:
 
 
 def _pause(ended: Ended, backoff: timedelta) -> timedelta:
-    """How long it waits: doubled with each retry, at most a hundred times the first; a first loss waits for nothing.
+    """Backoff: doubled with each retry, at most a hundred times the first; none after a first loss.
 
     A lost machine is no reason to expect that the work fails again, so the first retry after it starts at once.
     """
@@ -96,17 +96,17 @@ def _pause(ended: Ended, backoff: timedelta) -> timedelta:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How the child process ended, as its supervisor reports it."""
+    """Exit of the child process, as reported by its supervisor."""
 
     exit_code: int | None = None
     signal: int | None = None
-    reason: str | None = None  # why the supervisor ended it, or why there was nothing to end; None: it ended by itself
+    reason: str | None = None  # why the supervisor ended or did not start it; None: it ended by itself
     message: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What an exit is as an ending of the attempt."""
+    """Reason and detail of the attempt's end that follow from an exit."""
 
     reason: str
     detail: str | None  # a sentence
@@ -115,12 +115,12 @@ class Meaning:
 
 
 def meaning_of(exit_: Exit, stop_wanted: str | None) -> Meaning:
-    """Tell a limit or a stop that ended it from an exit code or signal of its own.
+    """Distinguish an end by a limit or a stop from an exit code or signal of the simulation's own.
 
-    MACHINE_LOST: its machine was shut down under it, and what it made of the SIGTERM, exit code 0 perhaps, is not its
-    own end.
+    MACHINE_LOST: the machine was shut down, and the exit after its SIGTERM, perhaps with code 0, is not that of the
+    simulation.
     """
-    # A preemption may have been replaced by another stop while the supervisor was about it.
+    # Another stop may have replaced a preemption while the supervisor carried it out.
     if stop_wanted is not None and exit_.reason in (stop_wanted, PREEMPTED):
         return Meaning(stop_wanted, exit_.message, exit_.exit_code, exit_.signal)
     if exit_.reason == LAUNCH_ERROR:
@@ -176,23 +176,23 @@ def beat_period(lease: timedelta) -> timedelta:
 
 
 def covered_since(beats: Beats | None, now: datetime, lease: timedelta) -> datetime | None:
-    """Return since when this role has beaten without a gap; None: it does not now, or the clock has jumped."""
+    """Return the time since which this role beats without a gap; None if it does not, or the clock has jumped."""
     if beats is None or beats.beat_at < now - coverage_gap(lease):
         return None
     return beats.covered_since
 
 
 def heard_since(listening: Listening, lease: timedelta) -> datetime | None:
-    """Return since when reports could come in, None if they can't now: some graph process beat, the scheduler too."""
+    """Return the time since which reports could arrive: a graph process and the scheduler beat; None if not now."""
     graph = covered_since(listening.graph, listening.now, lease)
     scheduler = covered_since(listening.scheduler, listening.now, lease)
     return max(graph, scheduler) if graph is not None and scheduler is not None else None
 
 
 def is_silent(heartbeat_at: datetime, listening: Listening, lease: timedelta, leases: int = 1) -> bool:
-    """Whether nothing was heard of an attempt for so many whole leases in which it could have been heard.
+    """Whether an attempt sent no report for `leases` whole leases during which reports could have arrived.
 
-    A night switched off or a database that was down thus makes no attempt silent that is still alive.
+    So a machine switched off at night, or a database that was down, makes no living attempt silent.
     """
     heard = heard_since(listening, lease)
     begin = listening.now - leases * lease
@@ -202,7 +202,7 @@ def is_silent(heartbeat_at: datetime, listening: Listening, lease: timedelta, le
 def is_lost(heartbeat_at: datetime, listening: Listening, lease: timedelta, *, host_lives: bool) -> bool:
     """Whether a silent attempt is given up without proof that its supervisor is dead.
 
-    Where the host's own scheduler lives, that one has another lease to prove it, and ends the supervisor first.
+    If the host's scheduler lives, it has another lease to kill the supervisor and prove it dead.
     """
     return is_silent(heartbeat_at, listening, lease, 2 if host_lives else 1)
 
@@ -215,17 +215,17 @@ def is_overdue(
 ) -> bool:
     """Whether an attempt runs on although its limit, the grace of a stop and OVERTIME have passed.
 
-    Its supervisor stops it by itself, unless its clock is wrong. Counted only while the scheduler missed no tick: an
-    hour by which the clock jumped is no runtime, and neither is one by which it has jumped since the last tick.
+    The supervisor enforces the limit itself, unless its clock is wrong. Time counts only while the scheduler missed no
+    tick: an hour by which the clock jumped is no runtime, not even if it jumped since the last tick.
     """
     since = covered_since(listening.scheduler, listening.now, lease)
     return since is not None and max(started_at, since) + limit + grace + OVERTIME < listening.now
 
 
 def is_unwatched(present_since: datetime, grace: timedelta, listening: Listening, lease: timedelta) -> bool:
-    """Whether an attended attempt had no subscriber for its grace, in which it could have had one.
+    """Whether an attended attempt had no subscriber for its grace, while subscribing was possible.
 
-    present_since: when it was assigned, began or lost its last subscriber, the newest of these. While no graph process
+    present_since: the newest of its assignment, its begin and the loss of its last subscriber. While no graph process
     beats, subscribing is impossible, and so nothing is stopped.
     """
     since = covered_since(listening.graph, listening.now, lease)
@@ -233,14 +233,14 @@ def is_unwatched(present_since: datetime, grace: timedelta, listening: Listening
 
 
 def ignores_stop(wanted_at: datetime | None, listening: Listening, lease: timedelta, grace: timedelta) -> bool:
-    """Whether a supervisor had time enough to receive a stop and to report what came of it, and did not."""
+    """Whether a supervisor had enough time to receive a stop and report the exit, and did not."""
     heard = heard_since(listening, lease)
     return wanted_at is not None and heard is not None and listening.now - max(wanted_at, heard) > grace + lease
 
 
 def has_outstayed(reason: str | None, ended_at: datetime, now: datetime, grace: timedelta) -> bool:
-    """Whether the supervisor of an attempt that has ended is to be ended too.
+    """Whether the supervisor of an ended attempt has to be killed.
 
-    A lost one may have a successor already: it gets no time. Any other is about to receive OVER and to leave.
+    A lost attempt may have a successor already, so it gets no time. Others are about to receive OVER and exit.
     """
     return reason == MACHINE_LOST or now - ended_at > grace + LEAVING

@@ -1,8 +1,8 @@
-"""The supervisor as one file: a zip archive of the standard library's kind that `python ARCHIVE` runs.
+"""Zip archive of the supervisor (zipapp), run by `python ARCHIVE`.
 
 The same sources make the same bytes: names in order, no times, no compression (zlib's output differs by version). The
-file is named by the hash of its bytes and never overwritten, so that a new version of the service leaves alone what
-running supervisors were started from.
+file is named by the hash of its bytes and never overwritten, so a new version of the service does not change the
+archive from which running supervisors were started.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EARLIEST = (1980, 1, 1, 0, 0, 0)  # a zip archive has no earlier time
 
 
 def sources() -> dict[str, bytes]:
-    """What goes into the archive, by name in it."""
+    """Files of the archive, by their name in the archive."""
     modules = {
         f"runner/{path.relative_to(ROOM).as_posix()}": path.read_bytes()
         for pattern in MODULES
@@ -31,7 +31,7 @@ def sources() -> dict[str, bytes]:
 
 
 def build(contents: Mapping[str, bytes]) -> bytes:
-    """The archive of these files."""
+    """Build the archive of these files."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(contents):
@@ -43,12 +43,12 @@ def build(contents: Mapping[str, bytes]) -> bytes:
 
 
 def digest(contents: Mapping[str, bytes]) -> str:
-    """The hash of the archive of these files."""
+    """SHA-256 of the archive of these files."""
     return sha256(build(contents)).hexdigest()
 
 
 def install(directory: Path, contents: Mapping[str, bytes] | None = None) -> Path:
-    """Put the archive into a directory, unless it is there; return its path. Raises OSError."""
+    """Write the archive into a directory unless it exists there; return its path. Raises OSError."""
     archive = build(sources() if contents is None else contents)
     path = directory / f"{sha256(archive).hexdigest()}.pyz"
     if not path.exists():

@@ -1,7 +1,7 @@
-"""The protocol of an engine, and the values that cross it.
+"""The engine protocol, and the values that cross it.
 
-An engine starts supervisors on machines it knows and can say what became of them. It decides nothing: which machine,
-whether to retry and when to stop are the scheduler's. Ids are opaque text here.
+An engine starts supervisors on its machines and reports whether they are alive. It decides nothing: the scheduler
+chooses the machine, whether to retry and when to stop. Ids are opaque text here.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Protocol
 
 
 class Liveness(StrEnum):
-    """What an engine can tell of an attempt."""
+    """State of an attempt's processes on its machine."""
 
-    ALIVE = "ALIVE"  # its supervisor runs
-    DEAD = "DEAD"  # nothing of it is alive, and nothing of it will be
-    UNKNOWN = "UNKNOWN"  # can't be told now; never a reason to start it elsewhere
+    ALIVE = "ALIVE"  # the supervisor runs
+    DEAD = "DEAD"  # no process of the attempt is left, and none can start
+    UNKNOWN = "UNKNOWN"  # not known now; never a reason to start the attempt elsewhere
 
 
 class LaunchError(Exception):
@@ -26,7 +26,7 @@ class LaunchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DiscoveredMachine:
-    """A machine as its engine sees it. `key` is how the engine calls it; all of its gpus are of `gpu_model`."""
+    """A machine that an engine found. `key` is the engine's own name for the machine; all GPUs are of `gpu_model`."""
 
     key: str
     name: str
@@ -40,7 +40,7 @@ class DiscoveredMachine:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One attempt to be started. The token is what its supervisor proves itself with; it is never shown."""
+    """One attempt to start. The supervisor authenticates with `token`, which is never shown."""
 
     attempt_id: str
     simulation_id: str
@@ -53,7 +53,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """A batch that a dead supervisor left on disk, with what proves that it comes from this attempt."""
+    """A batch that a dead supervisor left on disk, with the token and nonce that authenticate it."""
 
     token: str
     nonce: str
@@ -68,7 +68,7 @@ class Undelivered:
 
 @dataclass(frozen=True, slots=True)
 class UndeliveredExit:
-    """How the simulation ended. `reason` is None where it ended by itself."""
+    """Exit of a simulation. `reason` is None if the simulation ended by itself."""
 
     exit_code: int | None
     signal: int | None
@@ -77,45 +77,45 @@ class UndeliveredExit:
 
 
 class Engine(Protocol):
-    """Where work can run."""
+    """Starts, probes and ends attempts on its machines."""
 
     name: str
 
     async def discover(self) -> Sequence[DiscoveredMachine]:
-        """The machines there are now."""
+        """List the machines that exist now."""
 
     async def launch(self, launch: Launch) -> None:
-        """Start an attempt's supervisor; whatever is left of an earlier launch of the same attempt is ended first.
+        """Start an attempt's supervisor, after killing the processes of an earlier launch of the same attempt.
 
         Raises LaunchError.
         """
 
     async def probe(self, attempt_id: str) -> Liveness:
-        """Say whether an attempt is alive; of one whose supervisor died, the leftovers are ended first."""
+        """Return whether an attempt is alive; if its supervisor died, kill its other processes first."""
 
     async def end(self, attempt_id: str) -> None:
-        """Kill whatever is left of an attempt and return when it is gone. Idempotent.
+        """Kill all processes of an attempt and return when they are gone. Idempotent.
 
-        Raises TimeoutError if something of it would not die.
+        Raises TimeoutError if a process does not die.
         """
 
     async def attempts(self) -> Sequence[str]:
-        """The attempts this engine still holds something of, running or not."""
+        """List the attempts of which this engine still holds processes or files."""
 
     async def undelivered(self, attempt_id: str, after: int) -> Undelivered | None:
-        """The first batch with a number above `after` that a dead attempt left; None: there is none.
+        """Read the first batch numbered above `after` that a dead attempt left; None if there is none.
 
-        Raises OSError if it can't be read. The attempt must be DEAD.
+        Raises OSError if the batch can't be read. The attempt must be DEAD.
         """
 
     async def forget(self, attempt_id: str) -> None:
-        """Clear away what is kept of an attempt that is over; does nothing while any of it is alive.
+        """Remove the files of an attempt that is over; does nothing while any of its processes is alive.
 
-        Raises OSError if some of it can't be removed.
+        Raises OSError if some files can't be removed.
         """
 
     async def simulations(self) -> Sequence[str]:
-        """The simulations of which files are kept: checkpoints, and what their attempts left."""
+        """List the simulations of which files are kept: checkpoints, and working directories of past attempts."""
 
     async def discard(self, simulation_id: str) -> None:
         """Remove the files of a simulation. Idempotent. Raises OSError if some can't be removed."""

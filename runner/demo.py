@@ -1,7 +1,7 @@
-"""A built-in simulation: a seeded, noisy convergence, paced, so that anyone can see a curve with no training code.
+"""A built-in simulation: prints a seeded, noisy convergence curve at a steady pace, without training code.
 
-Prints one JSON line a step, as any simulation would. With `--diverge` the loss turns round after a third of the steps
-and is NaN in the last one; that is data, and the exit status is 0 all the same.
+Prints one JSON line a step, like any simulation. With `--diverge` the loss turns round after a third of the steps and
+is NaN in the last third; NaN is data, so the exit status is still 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 
 
 def points(steps: int, seed: int, diverge: bool) -> Iterator[dict[str, float]]:
-    """One record a step. The loss decays exponentially to 0.05, the accuracy rises to 0.98, both with noise."""
+    """Yield one record a step. The loss decays exponentially to 0.05, the accuracy rises to 0.98, both with noise."""
     noise = random.Random(seed)
     turn, ruin = steps // 3, 2 * steps // 3
     for step in range(steps):
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(json.dumps(record), flush=True)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # nobody reads any more, as in `| head`
+    except BrokenPipeError:  # the reader is gone, as in `| head`
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -1,12 +1,12 @@
-"""The engine's side of the launcher: find it, start it, replace it, and ask it to launch or to sweep.
+"""Launcher client of an engine: find, start and replace the launcher, and send it launch and sweep requests.
 
-`runner.supervisor.launcher` is the process; it outlives the engine that started it. Its key names what it was made of:
-the archive, the interpreter and that one's version. An engine uses a launcher of its own key and retires the others,
-which end with their last supervisors. Their sockets lie in a directory that only this user can enter.
+`runner.supervisor.launcher` is the process; it outlives the engine that started it. Its key is a hash of the archive,
+the interpreter and the interpreter's version. An engine uses a launcher of its own key and retires the others, which
+end with their last supervisors. The sockets lie in a directory that only this user can enter.
 
-How it fails. A launcher that was killed is noticed by its closed connection, one that hangs by a limit of seconds,
-after which it is killed; both raise LauncherLost, and the next launch starts another. What became of that one request
-is not known then: the caller ends whatever it led to before it asks again.
+Failures. A killed launcher is detected by its closed connection, a hung one by a timeout, then killed; both
+raise LauncherLost, and the next launch starts another launcher. The outcome of that one request is then unknown: the
+caller kills all processes of the attempt before it asks again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class LauncherLost(Exception):
 
 
 class LaunchRefused(OSError):
-    """The launcher could not start the supervisor; the message says why."""
+    """The launcher could not start the supervisor; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,32 +63,32 @@ class Launches:
         self._children: set[int] = set()
 
     def launch(self, attempt_directory: Path, environment: Mapping[str, str]) -> None:
-        """Have a supervisor started; its identity is recorded by then. Raises LauncherLost, LaunchRefused, OSError."""
+        """Start a supervisor; returns when its identity is recorded. Raises LauncherLost, LaunchRefused, OSError."""
         request = {"launch": str(attempt_directory), "environment": dict(environment)}
         with self._lock:
             self._reap()
             reply = self._ask_current(request)
-            if "retired" in reply:  # it was told to end
+            if "retired" in reply:  # it was retired
                 self._disconnect()
                 reply = self._ask_current(request)
         if "pid" not in reply:
             raise LaunchRefused(str(reply.get("refused", "the launcher is retired")))
 
     def sweep(self, attempt_directory: Path) -> bool:
-        """Have every launcher kill what dead supervisors left; False if something of this attempt may be alive."""
+        """Make every launcher kill what dead supervisors left; False if a process of this attempt may be alive."""
         with self._lock:
             self._reap()
-            # Each is asked, whatever another one answers.
+            # Every launcher is asked, whatever the others answer.
             swept = [self._swept(path, attempt_directory) for path in self._sockets()]
         return all(swept)
 
     def start_alone(self, attempt_directory: Path, environment: Mapping[str, str]) -> int:
-        """Start a supervisor with an interpreter of its own, where no launcher can be had; its pid. Raises OSError."""
+        """Start a supervisor without a launcher, in an interpreter of its own; returns its pid. Raises OSError."""
         with open(attempt_directory / "supervisor.log", "ab") as log:
             return self._run([str(attempt_directory)], attempt_directory, environment, subprocess.DEVNULL, log)
 
     def close(self) -> None:
-        """Leave the launcher to itself: it goes on while supervisors run."""
+        """Disconnect from the launcher, which goes on while supervisors run."""
         with self._lock:
             self._disconnect()
             self._reap()
@@ -101,7 +101,7 @@ class Launches:
         try:
             return _ask(self._current.socket, request)
         except (OSError, ValueError) as error:
-            if isinstance(error, TimeoutError):  # else it is dead, and its pid may be another's
+            if isinstance(error, TimeoutError):  # else the launcher is dead, and its pid may be reused
                 _kill(self._current.pid)
             self._disconnect()
             raise LauncherLost(f"{type(error).__name__}: {error}") from error
@@ -164,7 +164,7 @@ class Launches:
                 return not _ask(connected, {"sweep": str(attempt_directory)}).get("left")
         except TimeoutError:
             _kill(_pid_of(path))
-            return False  # the next look does not find it, and has to do without
+            return False  # the next sweep does not find it, and searches without it
         except (OSError, ValueError):  # it ended in this moment, or was killed
             return True
 

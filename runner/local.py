@@ -1,17 +1,17 @@
-"""The engine of this very host: one machine, and supervisors in sessions of their own.
+"""Engine of the local host: one machine, and supervisors in sessions of their own.
 
-Everything it knows about an attempt lies in `<data directory>/attempts/<attempt>/`, so that an engine in a restarted
-process knows as much as the one before. Killing whoever uses this engine kills no simulation. An attempt is ALIVE
-while its recorded supervisor is; if that died, the engine first kills all that is left of the attempt, and only then
-says DEAD. What the kernel would not let go of is UNKNOWN.
+All state of an attempt lies in `<data directory>/attempts/<attempt>/`, so an engine in a restarted process has the same
+state as the previous one. Killing the process that uses this engine kills no simulation. An attempt is ALIVE while its
+recorded supervisor runs; if the supervisor died, the engine first kills all other processes of the attempt, and only
+then returns DEAD. If the kernel holds a process that can't be killed, the attempt is UNKNOWN.
 
     attempts/<attempt>/     0700: config.json, token, nonce (0600), supervisor.json, child.json, supervisor.log, gone,
                             spool/, work/
-    checkpoints/<simulation>/    kept over the attempts of a simulation, until it is discarded
-    work/<simulation>/<attempt>/ what a simulation left in its attempt's own directory, once the attempt is forgotten
+    checkpoints/<simulation>/    shared by all attempts of a simulation, kept until the simulation is discarded
+    work/<simulation>/<attempt>/ files left in an attempt's working directory, once the attempt is forgotten
     launchers/              0700: the socket of each launcher, launcher.log
-    supervisors/<hash>.pyz  the supervisor as one file, for each version that was ever launched here
-    address                 where the API is; supervisors read it again before each try
+    supervisors/<hash>.pyz  the supervisor as one file, for each version ever launched here
+    address                 the API's URL; supervisors read the file again before each try
 """
 
 from __future__ import annotations
@@ -77,55 +77,55 @@ class LocalEngine:
         self.publish_address(address)
 
     def publish_address(self, url: str) -> None:
-        """Tell all supervisors of this host, running ones too, where the GraphQL API is."""
+        """Write the GraphQL API's URL where all supervisors of this host read it, running ones too."""
         temporary = self._address_file.with_name(".address.new")
         temporary.write_text(f"{url}\n")
         temporary.replace(self._address_file)
 
     def close(self) -> None:
-        """Let go of the launcher, which goes on while supervisors run."""
+        """Disconnect from the launcher, which goes on while supervisors run."""
         self._launches.close()
 
     async def discover(self) -> Sequence[DiscoveredMachine]:
-        """This host, as it is."""
+        """Describe this host as one machine."""
         return await asyncio.to_thread(self._discover)
 
     async def launch(self, launch: Launch) -> None:
-        """Start an attempt's supervisor, after ending what an earlier launch left. Raises LaunchError."""
+        """Start an attempt's supervisor, after killing the processes of an earlier launch. Raises LaunchError."""
         await asyncio.to_thread(self._launch, launch)
 
     async def probe(self, attempt_id: str) -> Liveness:
-        """Say whether the attempt's supervisor runs; if not, end what it left first."""
+        """Return whether the attempt's supervisor runs; if not, kill the attempt's other processes first."""
         return await asyncio.to_thread(self._probe, attempt_id)
 
     async def end(self, attempt_id: str) -> None:
-        """Kill all of an attempt, return when it is gone. Raises TimeoutError if the kernel holds a process."""
+        """Kill all processes of an attempt. Raises TimeoutError if the kernel holds one."""
         await asyncio.to_thread(self._end, attempt_id)
 
     async def attempts(self) -> Sequence[str]:
-        """The attempts that have a directory."""
+        """List the attempts that have a directory."""
         return await asyncio.to_thread(lambda: sorted(unquote(path.name) for path in self._attempts.iterdir()))
 
     async def undelivered(self, attempt_id: str, after: int) -> Undelivered | None:
-        """The first batch above `after` in the spool of a DEAD attempt; None: there is none. Raises OSError."""
+        """Read the first batch above `after` in the spool of a DEAD attempt; None if there is none. Raises OSError."""
         return await asyncio.to_thread(self._undelivered, attempt_id, after)
 
     async def forget(self, attempt_id: str) -> None:
-        """Remove the attempt's directory, unless something of it is alive. What the simulation left there is kept.
+        """Remove the attempt's directory, unless a process of it is alive. Its working directory is kept.
 
-        Raises OSError if some of it can't be removed.
+        Raises OSError if some files can't be removed.
         """
         await asyncio.to_thread(self._forget, attempt_id)
 
     async def simulations(self) -> Sequence[str]:
-        """The simulations that have a directory of checkpoints or of what their attempts left."""
+        """List the simulations that have checkpoints or kept working directories."""
         return await asyncio.to_thread(self._simulations)
 
     async def discard(self, simulation_id: str) -> None:
-        """Remove a simulation's checkpoints, and what its attempts left."""
+        """Remove a simulation's checkpoints and kept working directories."""
         await asyncio.to_thread(self._discard, simulation_id)
 
-    # --- all below runs in threads, and for one attempt one at a time ------------------------------------------------
+    # --- all below runs in threads, one call at a time for an attempt ------------------------------------------------
 
     def _discover(self) -> Sequence[DiscoveredMachine]:
         models = _gpu_models()
@@ -152,7 +152,7 @@ class LocalEngine:
             try:
                 self._start(directory, launch)
             except (OSError, LauncherLost) as error:
-                self._end_all(directory)  # it may have been started all the same
+                self._end_all(directory)  # the supervisor may have started all the same
                 raise LaunchError(f"The supervisor can't be started on {self._machine_name}: {error}.") from error
 
     def _prepare(self, directory: Path, launch: Launch) -> None:
@@ -187,12 +187,12 @@ class LocalEngine:
             try:
                 self._launches.launch(directory, environment)
                 return
-            except LauncherLost:  # before or after it did as it was asked
+            except LauncherLost:  # before or after it carried out the request
                 if not self._end_all(directory):
                     raise
         self._prepare(directory, launch)
         identity = processes.identify(self._launches.start_alone(directory, environment))
-        if identity is not None:  # so that it is known before it can say so itself
+        if identity is not None:  # recorded before the supervisor can record it
             processes.write_identity(directory / "supervisor.json", identity)
 
     def _probe(self, attempt_id: str) -> Liveness:
@@ -218,7 +218,7 @@ class LocalEngine:
         directory = self._directory(attempt_id)
         try:
             token, nonce = ((directory / name).read_text().strip() for name in ("token", "nonce"))
-        except FileNotFoundError:  # it was killed before its hello
+        except FileNotFoundError:  # the supervisor was killed before its hello
             return None
         found = first_above(directory / "spool", after)
         if found is None:
@@ -238,12 +238,12 @@ class LocalEngine:
         self._locks.pop(attempt_id, None)
 
     def _keep_work(self, directory: Path) -> None:
-        # What a simulation wrote where it was started may be all that its owner wants of it.
+        # A simulation's results may be files in its working directory.
         work = directory / "work"
         if work.is_dir() and any(work.iterdir()):
             try:
                 simulation = str(json.loads((directory / "config.json").read_bytes())["simulation_id"])
-            except (OSError, ValueError, KeyError, TypeError) as error:  # the simulation can write there, too
+            except (OSError, ValueError, KeyError, TypeError) as error:  # the simulation can write to that file, too
                 raise OSError(f"{directory / 'config.json'} can't be read: {error}") from None
             kept = self._work / _safe(simulation) / directory.name
             kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -255,7 +255,7 @@ class LocalEngine:
 
     def _discard(self, simulation_id: str) -> None:
         for directory in (self._checkpoints / _safe(simulation_id), self._work / _safe(simulation_id)):
-            if directory.is_symlink():  # a simulation put it there: nothing behind it is ours
+            if directory.is_symlink():  # made by a simulation: its target is not ours
                 directory.unlink()
             elif directory.exists():
                 remove_tree(directory)
@@ -268,7 +268,7 @@ class LocalEngine:
             processes.read_identity(directory / "supervisor.json"),
             processes.read_identity(directory / "child.json"),
         )
-        return self._launches.sweep(directory) and is_ended  # what of it hid itself is the launcher's child by now
+        return self._launches.sweep(directory) and is_ended  # escaped ones are the launcher's children
 
     def _directory(self, attempt_id: str) -> Path:
         return self._attempts / _safe(attempt_id)
@@ -280,12 +280,12 @@ class LocalEngine:
 
 
 def _is_gone(directory: Path) -> bool:
-    """Whether the launcher has seen the supervisor's end and that nothing is left: no search is needed."""
+    """Whether the launcher has reaped the supervisor and found no process left: no search is needed."""
     return (directory / "gone").exists()
 
 
 def _safe(public_id: str) -> str:
-    """A public id as the name of a directory; `unquote` brings it back."""
+    """Escape a public id as the name of a directory; `unquote` reverses it."""
     return quote(public_id, safe="").replace(".", "%2E")
 
 

@@ -1,13 +1,13 @@
-"""Who is alive on this host, and how everything that belongs to an attempt is found and killed.
+"""Process identity on this host, and finding and killing all processes of an attempt.
 
-A process is identified by pid, start time and boot: a pid alone is soon somebody else's. What belongs to an attempt
-is the recorded supervisor and child, their session, their descendants, and every process that carries the attempt's
-mark in its environment: a grandchild that called setsid escapes process group and session, but not the mark. A
-supervisor that the launcher forked has no mark (`/proc/PID/environ` is that of the launcher's start), and is found as
-recorded. What emptied its environment as well is found by the launcher alone (`runner.supervisor.launcher`).
+A process is identified by pid, start time and boot: the kernel soon reuses a pid. To an attempt belong the recorded
+supervisor and child, their session, their descendants, and every process with the attempt's mark in its environment: a
+grandchild that called setsid escapes process group and session, but keeps the mark. A supervisor that the launcher
+forked has no mark (`/proc/PID/environ` is that of the launcher's start), and is found by its recorded identity. One
+that also emptied its environment is found by the launcher alone (`runner.supervisor.launcher`).
 
-Processes vanish while one looks at them, and other users' can't be read: neither is an error here. A process in
-uninterruptible sleep can't be killed; `end_all` says so by returning False.
+Processes vanish during a search, and other users' processes can't be read: neither is an error here. A process in
+uninterruptible sleep can't be killed; then `end_all` returns False.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PAUSE_SECONDS = 0.005
 
 @dataclass(frozen=True)
 class Identity:
-    """One process, once and for all. `start_time` is in clock ticks since boot (proc(5), stat, field 22)."""
+    """Unique identity of a process. `start_time` is in clock ticks since boot (proc(5), stat, field 22)."""
 
     pid: int
     start_time: int
@@ -46,19 +46,19 @@ class _Status:
 
 
 def identify(pid: int) -> Identity | None:
-    """Take down who has this pid now; None if nobody has."""
+    """Identity of the process that has this pid now; None if there is none."""
     status = _status(pid)
     return Identity(pid, status.start_time, boot_id()) if status is not None else None
 
 
 @functools.cache
 def boot_id() -> str:
-    """What tells this boot of the host from all others."""
+    """Random id of this boot of the host."""
     return (PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
 def read_identity(path: Path) -> Identity | None:
-    """An identity as the supervisor recorded it; None if there is none or it was cut off."""
+    """Read a recorded identity; None if the file is missing or was cut off."""
     try:
         record = json.loads(path.read_bytes())
         return Identity(int(record["pid"]), int(record["start_time"]), str(record["boot_id"]))
@@ -67,15 +67,15 @@ def read_identity(path: Path) -> Identity | None:
 
 
 def write_identity(path: Path, identity: Identity) -> None:
-    """Record an identity, whole or not at all."""
+    """Record an identity atomically."""
     record = {"pid": identity.pid, "start_time": identity.start_time, "boot_id": identity.boot_id}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # the engine and the supervisor may both be at it
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # the engine and the supervisor may both write
     temporary.write_text(json.dumps(record))
     temporary.replace(path)
 
 
 def is_alive(identity: Identity) -> bool:
-    """Whether this very process still runs. A zombie does not; one of our own children is reaped."""
+    """Whether this process still runs. A zombie does not; a zombie child of this process is reaped."""
     status = _status(identity.pid)
     if status is None or status.start_time != identity.start_time or identity.boot_id != boot_id():
         return False
@@ -86,13 +86,13 @@ def is_alive(identity: Identity) -> bool:
 
 
 def end_all(mark: str, supervisor: Identity | None, child: Identity | None) -> bool:
-    """Kill all that belongs to an attempt until nothing is left; False if something would not die in ten seconds.
+    """Kill all processes of an attempt until none is left; False if one does not die in ten seconds.
 
-    mark: `NAME=value`, as it stands in the environment of everything the attempt started.
+    mark: `NAME=value`, as in the environment of every process that the attempt started.
     """
     deadline = time.monotonic() + END_SECONDS
     killed: set[_Status] = set()
-    # Dying takes a moment in which a process has lost its environment already and still holds files and GPUs.
+    # A dying process loses its environment a moment before it releases files and GPUs.
     while remaining := _belonging(mark.encode(), supervisor, child) or [each for each in killed if _is_running(each)]:
         for status in remaining:
             _kill(status)
@@ -109,23 +109,23 @@ def _is_running(seen: _Status) -> bool:
 
 
 def _belonging(mark: bytes, supervisor: Identity | None, child: Identity | None) -> list[_Status]:
-    everybody = {status.pid: status for status in _statuses()}
+    every = {status.pid: status for status in _statuses()}
     roots = [identity for identity in (supervisor, child) if identity is not None and identity.boot_id == boot_id()]
-    found = {root.pid for root in roots if _is(everybody.get(root.pid), root)}
-    # A session's number is not given out again while anyone is in it: its members are the supervisor's, unless that
-    # pid is by now somebody else's, which means that the session had died out.
+    found = {root.pid for root in roots if _is(every.get(root.pid), root)}
+    # The kernel does not reuse a session's number while the session has a member: its members are the supervisor's,
+    # unless another process has that pid by now, which means that the session had died out.
     leader = supervisor if supervisor in roots else None
-    if leader is not None and (leader.pid in found or leader.pid not in everybody):
-        found |= {status.pid for status in everybody.values() if status.session == leader.pid}
-    found |= {pid for pid in everybody if mark in _environment(pid)}
-    found |= _descendants(found, {pid: status.parent for pid, status in everybody.items()})
+    if leader is not None and (leader.pid in found or leader.pid not in every):
+        found |= {status.pid for status in every.values() if status.session == leader.pid}
+    found |= {pid for pid in every if mark in _environment(pid)}
+    found |= _descendants(found, {pid: status.parent for pid, status in every.items()})
     found.discard(os.getpid())
     living = []
     for pid in found:
-        if everybody[pid].state == "Z":
+        if every[pid].state == "Z":
             _reap(pid)
         else:
-            living.append(everybody[pid])
+            living.append(every[pid])
     return living
 
 
@@ -143,7 +143,7 @@ def _descendants(roots: set[int], parents: Mapping[int, int]) -> set[int]:
 
 
 def _kill(status: _Status) -> None:
-    # Through a pidfd, checked after it was opened: between looking and killing the pid may have changed hands.
+    # Through a pidfd, checked after it was opened: the pid may have been reused between search and kill.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         descriptor = os.pidfd_open(status.pid)
         try:
@@ -155,7 +155,7 @@ def _kill(status: _Status) -> None:
 
 
 def _reap(pid: int) -> None:
-    with contextlib.suppress(ChildProcessError):  # somebody else's child
+    with contextlib.suppress(ChildProcessError):  # not a child of this process
         os.waitpid(pid, os.WNOHANG)
 
 
@@ -170,7 +170,7 @@ def _status(pid: int) -> _Status | None:
         text = (PROC / str(pid) / "stat").read_bytes()
     except OSError:
         return None
-    # The second field is the command's name in brackets, and may hold brackets and blanks itself.
+    # The second field is the command's name in brackets, and may contain brackets and blanks.
     fields = text[text.rindex(b")") + 2 :].split()
     return _Status(pid, fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]))
 

@@ -1,8 +1,8 @@
 """Removal of directories that simulations wrote into: trees of any depth, and names of any kind.
 
-`shutil.rmtree` keeps a frame and a descriptor per level: a tree of 1,500 nested directories ends it with
-RecursionError or EMFILE. What it can't remove goes to rm (coreutils), which walks such trees in constant space.
-Links are not followed.
+`shutil.rmtree` keeps a frame and a descriptor per level: a tree of 1,500 nested directories makes it
+fail with RecursionError or EMFILE. What `rmtree` can't remove is left to rm (coreutils), which walks such trees in
+constant space. Links are not followed.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
-MAX_SENTENCE = 300  # characters of what rm says: a path in it may be 4,096 long
+MAX_SENTENCE = 300  # characters of rm's message: a path in the message may be 4,096 long
 
 
 def remove_tree(directory: Path) -> None:
-    """Remove a directory with all that is in it. Raises OSError with rm's first sentence if something stays."""
+    """Remove a directory and its content. Raises OSError with rm's first sentence if something stays."""
     try:
         shutil.rmtree(directory)
     except FileNotFoundError:

@@ -1,25 +1,25 @@
-"""The planner, and the hands' master: who gets which machine next, and what becomes of an attempt that went wrong.
+"""Scheduler process: the planner (leader only) and one loop per host that launches, probes and ends attempts.
 
-    planner       one leader: what waits is matched to what is free; what was lost is found    `tick()`
-    queue_memory  what the planner remembers of the queue, so that it judges only what has changed
-    host          on each host: launches, probes and ends what is assigned to this host        `run_once()`
-    leftovers     what a dead supervisor left on disk is stored before its attempt is settled
-    leader        which of several schedulers plans: whoever holds a lock of the database
-    run_loop      the loop round both, woken by notifications and by timer
-    metrics       what it counts of itself, for Prometheus
+    planner       one leader: match the queue to free machines, end lost attempts            `tick()`
+    queue_memory  the planner's cache of the queue, so that a round judges only what has changed
+    host          on each host: launch, probe and end the attempts assigned to this host    `run_once()`
+    leftovers     store the undelivered batches of a dead supervisor before its attempt is settled
+    leader        leader election by an advisory lock of the database
+    run_loop      the loop of both, woken by notifications and by timer
+    metrics       the scheduler's own Prometheus metrics
     __main__      the process, wired top to bottom
     identity      the id of this host, kept in its data directory
 
-Nothing that matters is remembered between two rounds: every round reads rows, asks `policy`, and acts on what it is
-told; what `queue_memory` keeps only saves work, and an empty one does as well. So a scheduler that is killed anywhere
-leaves rows behind that the next round, or the next scheduler, understands; and two leaders at once do no harm, because
-every act is guarded in its own transaction and checked again under lock.
+A round keeps no state that the next one needs: every round reads rows, calls `policy`, and carries out the result;
+`queue_memory` only saves work, and an empty one gives the same result. So a scheduler may be killed at any point, and
+the next round, or the next scheduler, goes on from the rows; and two leaders at once do no harm, because every change
+is guarded in its own transaction and checked again under lock.
 
-What waits on processes (an engine) never happens inside a transaction. A launch is three steps: claim it in the row,
-start the supervisor, note it in the row. Cut off after the first, it is claimed again with a new token; cut off
-after the second, the running supervisor is found and noted.
+No transaction is open during a call of an engine, which waits on processes. A launch has three steps: claim it in the
+row, start the supervisor, note it in the row. If the scheduler is killed after the first, the launch is claimed again
+with a new token; after the second, the running supervisor is found and noted.
 
-An attempt is lost when nothing was heard of it for a lease in which it could have been heard. If its host's own
-scheduler lives, that one ends it first and proves it dead; only where the host is silent too, the planner gives
-the work to another machine without proof, and the fence keeps what the old attempt may still send out of the rows.
+An attempt is lost after a lease without a report, counted only while reports could have arrived. If its host's
+scheduler lives, that scheduler kills the attempt first and proves it dead; if the host is silent too, the planner gives
+the simulation to another machine without proof, and the fence rejects the old attempt's late reports.
 """

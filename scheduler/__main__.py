@@ -1,8 +1,8 @@
-"""The scheduler process, wired top to bottom: `python -m scheduler`.
+"""Entry point of the scheduler process: `python -m scheduler`.
 
-Looks after this host, and plans for all of them while it leads. SIGTERM and Ctrl-C end it within a second; what runs
-on the machines goes on, and the next scheduler finds it. A database that is not there yet is waited for; settings,
-a schema or a directory that can't be used end it with a sentence and status 2.
+The process runs the loop of this host, and plans for all hosts while it leads. SIGTERM and Ctrl-C end it in a second;
+attempts on the machines go on, and the next scheduler finds them. The process waits for a database that is not there
+yet; unusable settings, schema or directory end it with a message and status 2.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ from runner.local import LocalEngine
 from scheduler.host import HostLoop
 from scheduler.identity import this_host
 from scheduler.leader import Leadership, leadership
-from scheduler.metrics import Metrics, told
+from scheduler.metrics import Metrics, serve_metrics
 from scheduler.planner import Planner
 from scheduler.run_loop import keep
 from settings import Settings, SettingsError, configure_logs, load
 
 log = structlog.get_logger()
 
-STATEMENT_TIMEOUT = timedelta(seconds=30)  # a round that hangs on a statement is given up and tried again
+STATEMENT_TIMEOUT = timedelta(seconds=30)  # a round with a hanging statement is cancelled and repeated
 CANNOT_START = 2
 
 
 class NoDatabase(Exception):
-    """There is no database to work with; the message is a sentence."""
+    """No database is configured or running; the message is a sentence for the operator."""
 
 
 def main() -> int:
-    """Run until a signal; the exit status."""
+    """Run until a signal; return the exit status."""
     try:
         chosen = load()
         configure_logs(chosen)
         uvloop.run(run(chosen))
     except (SettingsError, DatabaseError, SchemaMismatch, EmbeddedError, NoDatabase) as error:
-        print(error, file=sys.stderr)  # noqa: T201  # the sentence for whoever started it
+        print(error, file=sys.stderr)  # noqa: T201  # the message for the operator
         return CANNOT_START
     except KeyboardInterrupt:
         pass
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 async def run(chosen: Settings) -> None:
-    """Be a scheduler until SIGTERM or SIGINT."""
+    """Run a scheduler until SIGTERM or SIGINT."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -82,7 +82,7 @@ async def _schedule(chosen: Settings) -> None:
     async with AsyncExitStack() as stack:
         host_id = stack.enter_context(this_host(data_directory))
         metrics = Metrics()
-        stack.enter_context(told(metrics, chosen.scheduler_metrics_host, chosen.scheduler_metrics_port))
+        stack.enter_context(serve_metrics(metrics, chosen.scheduler_metrics_host, chosen.scheduler_metrics_port))
         url = chosen.database_url or find_url(data_directory)
         if url is None:
             raise NoDatabase(
@@ -141,7 +141,7 @@ async def _schedule(chosen: Settings) -> None:
             if summary.ended:
                 planner_wake.set()
 
-        # Whoever ticks counts as alive, so with a short lease it ticks more often.
+        # A tick is also the heartbeat, so a short lease needs shorter periods.
         period = min(chosen.tick_seconds, beat_period(timedelta(seconds=chosen.lease_seconds)).total_seconds())
         log.info("scheduler_started", host_id=host_id, data_directory=str(data_directory))
         async with asyncio.TaskGroup() as tasks:
@@ -150,7 +150,7 @@ async def _schedule(chosen: Settings) -> None:
 
 
 async def _leads(candidate: Leadership, by_timer: bool) -> bool:
-    """Whether this scheduler plans. Asked by timer; in between, what was found then stands."""
+    """Whether this scheduler leads. Checked by timer; between checks the last result is valid."""
     return await candidate.hold() if by_timer else candidate.held
 
 

@@ -1,13 +1,12 @@
-"""A host's own round: say what it has, launch what was assigned to it, look after what runs, clear away what is over.
+"""Host loop: announce the host's machines, launch assigned attempts, probe running ones, remove those that are over.
 
-`run_once()` is the whole round, by timer; `launch_assigned()` is the part that is worth doing at once when something
-changed. Only this host's scheduler touches this host's processes. What waits on the engine never happens inside a
-transaction, and one attempt that fails keeps no other from its turn.
+`run_once()` is the whole round, by timer; `launch_assigned()` is the part that runs at once after a change. Only this
+host's scheduler touches this host's processes. No transaction is open during a call of the engine, and a failed attempt
+does not keep others from their turn.
 
-A supervisor is left to itself as long as possible: it hears of a stop and of its end by its own reports. The engine
-is asked to end it only when it had time enough for that (time in which it could reach the service), or has been
-silent for a whole lease; and an attempt on
-this host is given up only when the engine says DEAD, so that its successor never has a living twin here.
+A supervisor is not killed while it may end by itself: the replies to its reports carry a stop. The engine kills it
+only after enough time for that (time in which it could reach the service), or after a whole lease of silence. An
+attempt on this host is settled as lost only when the engine returns DEAD, so its successor never runs beside it here.
 """
 
 from __future__ import annotations
@@ -40,19 +39,19 @@ log = structlog.get_logger()
 Outcome = TypeVar("Outcome")
 
 AT_ONCE = 8  # launches and probes side by side: more only wait for the same cores
-DISCARD_SECONDS = 60  # between two looks for files of deleted simulations: nobody waits for it
+DISCARD_SECONDS = 60  # between two searches for files of deleted simulations, which are not urgent
 
 
 @dataclass(frozen=True, slots=True)
 class HostSummary:
-    """What a round did."""
+    """Result of a round."""
 
     launched: int = 0
-    ended: int = 0  # attempts; the planner may have something to do
+    ended: int = 0  # attempts; then the planner may have work
 
 
 class HostLoop:
-    """One per host id: two would launch everything twice."""
+    """The loop of one host id; two loops of one id would launch everything twice."""
 
     def __init__(self, sessions: Sessions, settings: Settings, engine: Engine, host_id: str) -> None:
         self._sessions = sessions
@@ -64,8 +63,8 @@ class HostLoop:
         self._backoff = timedelta(seconds=settings.retry_backoff_seconds)
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._strangers: set[int] = set()
-        self._stuck: set[str] = set()  # whose files could not be removed: not tried in every round
-        self._reported: set[str] = set()  # of these, those in the log already
+        self._stuck: set[str] = set()  # ids whose files could not be removed: not tried in every round
+        self._reported: set[str] = set()  # ids whose failure is in the log already
         self._discards_at = monotonic()
 
     async def run_once(self) -> HostSummary:
@@ -81,7 +80,7 @@ class HostLoop:
         return HostSummary(started.launched, started.ended + ended)
 
     async def _announce(self) -> None:
-        """Tell that this host lives, and what it has."""
+        """Record this host's heartbeat and machines."""
         found = await self._engine.discover()
         async with self._sessions.begin() as session:
             name = found[0].name if found else self._host_id
@@ -122,7 +121,7 @@ class HostLoop:
         return done
 
     async def _launch(self, assigned: Sequence[Hosted], keys: Mapping[int, str], known: frozenset[str]) -> HostSummary:
-        """Claim, start and note some at a time: two transactions for all of them instead of two for each."""
+        """Claim, start and note attempts in groups: two transactions for a group instead of two for each."""
         running: list[int] = []
         tokens: dict[int, str] = {}
         ended = 0
@@ -154,7 +153,7 @@ class HostLoop:
         return HostSummary(len(running), ended + sum(not is_launched for _, is_launched in outcomes))
 
     async def _start(self, attempt: Attempt, machine_key: str, token: str) -> tuple[int, bool]:
-        """Start one supervisor, or end its attempt: its id, and whether it was started."""
+        """Start one supervisor, or end its attempt; return the attempt's id and whether it was started."""
         public_id = public_ids.encode("Attempt", attempt.id)
         launch = Launch(public_id, public_ids.encode("Simulation", attempt.simulation_id), token, machine_key)
         try:
@@ -166,11 +165,11 @@ class HostLoop:
         return attempt.id, True
 
     async def _runs_already(self, public_id: str, known: frozenset[str]) -> bool:
-        """Whether a launch that was never noted has led to a supervisor."""
+        """Whether a launch that was not noted has started a supervisor."""
         return public_id in known and await self._engine.probe(public_id) is not Liveness.DEAD
 
     async def _settle(self, attempt: Attempt, ending: Ending) -> bool:
-        """End an attempt if it is still current; whether it was."""
+        """End an attempt if it is still current; return whether it was."""
         async with self._sessions.begin() as session:
             simulation = await lifecycle.lock(session, attempt.simulation_id)
             if simulation is None:
@@ -180,7 +179,7 @@ class HostLoop:
     # --- what runs ---------------------------------------------------------------------------------------------
 
     async def _look_after(self) -> int:
-        """Give up what is dead, and end what is silent or ignores that it is to stop. How many were given up."""
+        """Settle dead attempts, and kill those that are silent or ignore a stop. Returns how many were settled."""
         async with self._sessions() as session:
             listening = await attempts.listening(session)
             rows = await attempts.open_on_host(session, self._host_id)
@@ -196,7 +195,7 @@ class HostLoop:
         if liveness is Liveness.DEAD:
             if await leftovers.deliver(self._sessions, self._engine, attempt.id, backoff=self._backoff):
                 return True
-            # It may have reported its end since its row was read: then it is over, and this does nothing.
+            # If it has reported its exit since its row was read, it is over, and this does nothing.
             ending = Ending(Reason.MACHINE_LOST, f"Its supervisor died, on {member.machine_name}.")
             return await self._settle(attempt, ending)
         if is_silent(member.heartbeat_at, listening, self._lease):
@@ -208,7 +207,7 @@ class HostLoop:
     # --- what is over ------------------------------------------------------------------------------------------
 
     async def _clear_away(self) -> None:
-        """Forget what is dead and over, and end what is over and does not leave."""
+        """Remove the files of attempts that are over and dead, and kill those that are over and still alive."""
         known = dict(_numbered("Attempt", await self._engine.attempts()))
         if not known:
             return
@@ -223,7 +222,7 @@ class HostLoop:
 
     async def _clear(self, public_id: str, attempt_id: int, row: Attempt | None, now: datetime, ours: bool) -> None:
         if not ours:
-            # Another database's: the service was pointed at a new one. Work of value may be going on there.
+            # An attempt of another database, which the service used before: it may be valuable, so it is not killed.
             if attempt_id not in self._strangers:
                 self._strangers.add(attempt_id)
                 log.warning("attempt_of_another_database", attempt_id=attempt_id)
@@ -239,7 +238,7 @@ class HostLoop:
             await self._end(public_id, "it is over")
 
     async def discard_deleted(self) -> None:
-        """Remove the files of simulations that were deleted; what this database does not know may be another's."""
+        """Remove the files of deleted simulations; ids unknown to this database may be another database's."""
         kept = dict(_numbered("Simulation", await self._engine.simulations()))
         if not kept:
             return
@@ -253,7 +252,7 @@ class HostLoop:
                 self._keep(kept[each], error, simulation_id=each)
 
     def _keep(self, public_id: str, error: OSError, **ids: int) -> None:
-        """Leave files that can't be removed until the next look at deleted simulations; log the first failure only."""
+        """Skip files that can't be removed until the next `discard_deleted`; log the first failure only."""
         self._stuck.add(public_id)
         if public_id not in self._reported:
             self._reported.add(public_id)
@@ -263,11 +262,11 @@ class HostLoop:
         log.warning("supervisor_ended", attempt_id=public_ids.decode(public_id)[1], why=why)
         try:
             await self._engine.end(public_id)
-        except TimeoutError as error:  # the kernel holds a process; the next round tries again
+        except TimeoutError as error:  # the kernel holds a process; the next round retries
             log.warning("supervisor_not_ended", error=str(error))
 
     async def _each(self, calls: Iterable[Coroutine[None, None, Outcome]]) -> list[Outcome]:
-        """Await all of them, some at a time. Only when all are through the first error is raised."""
+        """Await all calls, `AT_ONCE` at a time. The first error is raised after all have finished."""
 
         async def in_turn(call: Coroutine[None, None, Outcome]) -> Outcome:
             async with self._turns:
@@ -281,7 +280,7 @@ class HostLoop:
 
 
 def _numbered(wanted: str, names: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """Read what an engine holds; what is no id of the wanted type was put there by somebody else."""
+    """Decode the ids of one type among an engine's names; other names are skipped."""
     for name in names:
         with suppress(ValueError):
             type_name, number = public_ids.decode(name)

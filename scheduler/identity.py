@@ -1,4 +1,4 @@
-"""The id of this host: random, made once, kept in its data directory. What was assigned to a host finds it again.
+"""Host id: random, created once, kept in the data directory, so a restarted scheduler finds its attempts again.
 
 Two schedulers on one data directory would launch everything twice, so the second is refused while the first lives.
 """
@@ -29,7 +29,7 @@ class HostTaken(EmbeddedError):
 
 @contextmanager
 def this_host(data_directory: Path) -> Iterator[str]:
-    """Be this host's only scheduler while the block runs; gives the host's id.
+    """Hold the lock of this host's only scheduler while the block runs; yields the host's id.
 
     Raises `HostTaken`, and `EmbeddedError` if the directory can't be written.
     """
@@ -41,7 +41,7 @@ def _read_or_create(path: Path) -> str:
     with suppress(FileNotFoundError):
         if kept := path.read_text().strip():
             return kept
-    # Written whole or not at all: a half-written id would be another host's. The caller's lock keeps others away.
+    # Written atomically: a half-written id would be another host's. The caller's lock excludes other writers.
     unfinished = path.with_name(f"{path.name}.unfinished")
     created = secrets.token_hex(16)
     try:

@@ -1,8 +1,8 @@
-"""Which of several schedulers plans: the one whose session holds an advisory lock of the database.
+"""Leader election: the scheduler whose session holds an advisory lock of the database plans.
 
-Postgres lets go of the lock when the connection ends, however it ends, and the next scheduler that asks gets it. A
-leader that is cut off may believe in itself for a moment longer: that does no harm, what a planner does is guarded.
-Needs a connection of its own; a pooler that shares connections between transactions would give the lock away.
+Postgres releases the lock when the connection ends, however it ends, and the next scheduler that asks gets it. A leader
+that is cut off may go on planning for a moment, which does no harm, because each of a planner's changes is guarded.
+The lock needs a connection of its own; a pooler that shares connections between transactions would lose it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ANSWER_SECONDS = 5.0  # a connection that is silent for longer counts as broken
 
 @asynccontextmanager
 async def leadership(url: str, outage: Outage | None = None) -> AsyncIterator[Leadership]:
-    """Take part in the election while the block runs; at its end the next one may lead."""
+    """Take part in the election while the block runs; resign at its end."""
     candidate = Leadership(url, outage or Outage())
     try:
         yield candidate
@@ -34,7 +34,7 @@ async def leadership(url: str, outage: Outage | None = None) -> AsyncIterator[Le
 
 
 class Leadership:
-    """One candidate. `held` is what the last `hold()` found."""
+    """One candidate. `held` is the result of the last `hold()`."""
 
     def __init__(self, url: str, outage: Outage) -> None:
         self._url = url
@@ -43,7 +43,7 @@ class Leadership:
         self.held = False
 
     async def hold(self) -> bool:
-        """Ask for the lock, or make sure that the connection which holds it still lives. Costs one round trip."""
+        """Try to take the lock, or check that the connection holding it still lives. Costs one round trip."""
         try:
             if self._connection is None:
                 self._connection = await self._outage.connecting(partial(connect_raw, self._url, application="leader"))
@@ -63,7 +63,7 @@ class Leadership:
         return self.held
 
     async def resign(self) -> None:
-        """Close the connection, and with it let go of the lock. Asking again is allowed."""
+        """Close the connection, which releases the lock. `hold()` may be called again."""
         connection, self._connection, self.held = self._connection, None, False
         if connection is not None:
             connection.terminate()

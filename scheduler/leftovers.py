@@ -1,8 +1,8 @@
-"""Delivery of what a dead supervisor left on this host: its undelivered batches, stored as a living one's reports are.
+"""Delivery of a dead supervisor's spool: its undelivered batches are stored like reports of a living supervisor.
 
-So an outage of `graph` that ends with the supervisor's death loses nothing that was printed. Called when the engine has
-said DEAD and before the attempt is settled; an exit among the batches settles it. Files that can't be read are logged
-and passed over: they keep no attempt from its end.
+So no output is lost if a supervisor dies during an outage of `graph`. Called after the engine has returned DEAD and
+before the attempt is settled; an exit among the batches settles the attempt. Unreadable files are logged and skipped:
+they do not keep an attempt open.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ log = structlog.get_logger()
 
 
 async def deliver(sessions: Sessions, engine: Engine, attempt_id: int, *, backoff: timedelta) -> bool:
-    """Store what a dead attempt left, in order, once each. Returns whether an exit among it has ended the attempt.
+    """Store a dead attempt's batches in order, once each. Returns whether an exit among them ended the attempt.
 
-    backoff: before the first retry, if the exit leads to one.
+    backoff: time before the first retry, if the exit leads to one.
     """
     public_id = public_ids.encode("Attempt", attempt_id)
     stored, ended, after, shift = 0, False, 0, 0
@@ -45,7 +45,7 @@ async def deliver(sessions: Sessions, engine: Engine, attempt_id: int, *, backof
         claim = Claim(attempt_id, sha256(left.token.encode()).digest(), left.nonce)
         receipt = await ingest(sessions, claim, _report(left, left.number + shift), backoff=backoff)
         if receipt.standing is Standing.CURRENT and receipt.expected_batch < left.number + shift:
-            # Batches before it are on no disk, because that was full: go on behind the last one that is stored.
+            # Earlier batches are on no disk, because the disk was full: continue after the last stored one.
             shift = receipt.expected_batch - left.number
             receipt = await ingest(sessions, claim, _report(left, left.number + shift), backoff=backoff)
         if receipt.standing is not Standing.CURRENT:
@@ -58,7 +58,7 @@ async def deliver(sessions: Sessions, engine: Engine, attempt_id: int, *, backof
 
 
 def _report(left: Undelivered, number: int) -> Report:
-    """The batch as a report; a sentence in its place if it breaks the rules, as a living supervisor sends it."""
+    """Convert a batch to a report; an invalid one is replaced by a log sentence, as by a living supervisor."""
     end = Exit(*astuple(left.exit)) if left.exit is not None else None
     points = {
         metric: {"steps": steps, "values": values, "elapsed": elapsed}
@@ -66,6 +66,6 @@ def _report(left: Undelivered, number: int) -> Report:
     }
     try:
         return checked(number, points, [Chunk(LogStream(stream), text) for stream, text in left.logs], end)
-    except ValueError as error:  # BadReport, or a stream that there is not
+    except ValueError as error:  # BadReport, or an unknown stream
         sentence = f"Batch {number} on the disk of the machine was refused and its content is lost: {error}"
         return checked(number, None, [Chunk(LogStream.SUPERVISOR, sentence)], end)

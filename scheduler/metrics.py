@@ -1,8 +1,8 @@
-"""What a scheduler counts of itself, and tells Prometheus on a port of its own, `SIMULATIONS_SCHEDULER_METRICS_PORT`.
+"""Prometheus metrics of a scheduler, served on a port of its own, `SIMULATIONS_SCHEDULER_METRICS_PORT`.
 
-Only here is known how long planning takes, and nothing of it has to pass through the database to be told: each
-scheduler is a target of its own, and those that do not lead say so. What the rows say is told by graph's `/metrics`.
-There is no login: it listens on the loopback address unless a setting says otherwise, and tells numbers without names.
+Durations of planning exist in this process only and need no detour through the database: each scheduler is a target of
+its own, and `simulations_leads` is 0 where it does not lead. Metrics of the rows are in graph's `/metrics`. There is no
+login: the server listens on the loopback address unless a setting changes that, and serves numbers without names.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class Metrics:
         self.leads = Gauge("simulations_leads", "Whether this scheduler is the one that plans.", registry=self.registry)
 
     def planned(self, seconds: float, assigned: int, refused: int) -> None:
-        """A round is over."""
+        """Count a finished round."""
         self._plan.observe(seconds)
         self._assigned.inc(assigned)
         self._refused.inc(refused)
 
 
 @contextmanager
-def told(metrics: Metrics, host: str, port: int | None) -> Iterator[None]:
-    """Tell the counters over HTTP while the block runs; without a port, nobody. Raises `SettingsError`."""
+def serve_metrics(metrics: Metrics, host: str, port: int | None) -> Iterator[None]:
+    """Serve the metrics over HTTP while the block runs, if there is a port. Raises `SettingsError`."""
     if port is None:
         yield
         return

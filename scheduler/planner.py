@@ -1,11 +1,11 @@
-"""The leader's round: find what was lost, match the queue to the machines, act on it.
+"""Planner: the leader's round, which ends lost attempts, stops overdue ones and assigns the queue to machines.
 
-`tick()` is the whole round, by timer; `plan()` is the part that is worth doing at once when something changed. Rows
-are read, `policy` judges without a transaction, and each judgement is carried out in a transaction of its own that
-locks the simulation first, then the machine with its neighbours, and looks again: whoever was faster, another
-leader included, wins.
+`tick()` is the whole round, by timer; `plan()` is the part that runs at once after a change. The planner reads rows,
+`policy` judges without a transaction, and each judgement is carried out in a transaction of its own that locks the
+simulation first, then the machine with its neighbours, and checks again: if another process, even another leader, was
+faster, its change wins.
 
-Nothing is started or stopped here: an assignment is a row that its host's own loop acts on.
+The planner starts and kills no process: an assignment is a row on which the loop of the machine's host acts.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ from transitions.assign import Assignment, assign
 from transitions.settle import STOPPED_EARLY, Ending, settle
 from transitions.stop import stop, stop_locked
 
-PLACEMENTS_AT_ONCE = 100  # then the queue is read again: somebody more urgent may have come
+PLACEMENTS_AT_ONCE = 100  # then the queue is read again: a more urgent simulation may have arrived
 FEWEST_OF_A_CLASS = 4  # rows read of each class that fits somewhere, however many classes there are
 EXPLAINED_AT_ONCE = 1000  # classes that get their first reason in one round; the others follow in the next ones
-REFRESHED_AT_ONCE = 100  # likewise, of those whose sentence may have changed
+REFRESHED_AT_ONCE = 100  # likewise, classes whose sentence may have changed
 
 
 @dataclass(frozen=True, slots=True)
 class PlanSummary:
-    """What a round did. `unfinished`: more was to be placed than one round places; come again at once."""
+    """Result of a round. `unfinished`: more fits than one round places, so the next round begins at once."""
 
-    hosts: frozenset[str] = frozenset()  # of what was assigned
+    hosts: frozenset[str] = frozenset()  # of the assigned simulations
     assigned: int = 0
-    refused: int = 0  # somebody was faster
+    refused: int = 0  # placements that no longer fitted
     waiting: int = 0  # classes of equal requirements, not simulations
     ended: int = 0
     unfinished: bool = False
@@ -67,18 +67,18 @@ class PlanSummary:
 
 @dataclass(slots=True)
 class _Round:
-    """What placing did."""
+    """Result of placing."""
 
     hosts: set[str]
     assigned: int = 0
     refused: int = 0
     unfinished: bool = False
-    emptied: Set[UUID] = frozenset()  # classes of which nothing is left in the queue
+    emptied: Set[UUID] = frozenset()  # classes with no simulation left in the queue
     explained: Sequence[Explained] = ()
 
 
 class Planner:
-    """Only the leader calls it; two that do are harmless."""
+    """Planner of the leading scheduler; two at once do no harm."""
 
     def __init__(self, sessions: Sessions, settings: Settings) -> None:
         self._sessions = sessions
@@ -98,15 +98,15 @@ class Planner:
         return replace(planned, ended=ended)
 
     async def plan(self) -> PlanSummary:
-        """Give waiting simulations the machines that are free, and the rest their reasons. One query if none waits."""
-        # A round that fails leaves no memory: what it has noted may not have been carried out.
+        """Assign waiting simulations to free machines, and record waiting reasons. One query if none waits."""
+        # A failed round leaves no memory: its notes may not have been carried out.
         memory, self._memory = self._memory, QueueMemory()
         summary = await self._plan(memory)
         self._memory = memory
         return summary
 
     def forget(self) -> None:
-        """Look at the whole queue again in the next round: another planner may lead until then."""
+        """Drop the memory, so the next round reads the whole queue: another planner may lead until then."""
         self._memory = QueueMemory()
 
     async def _plan(self, memory: QueueMemory) -> PlanSummary:
@@ -158,9 +158,9 @@ class Planner:
     async def _place(
         self, memory: QueueMemory, judged: Collection[UUID], watched: Sequence[Candidate], offered: Sequence[Machine]
     ) -> _Round:
-        """Place what fits, and look for the reasons of what does not."""
+        """Place simulations that fit, and find the waiting reasons of the rest."""
         wanted = [memory.classes[each].example.requirements for each in judged]
-        # Thousands of classes take a moment, in which this process has launches to make.
+        # In a thread: thousands of classes take a moment, during which this process has launches to make.
         fits = await asyncio.to_thread(placeable, wanted, offered)
         able = {each for each, fitting in zip(judged, fits, strict=True) if fitting}
         memory.note_unplaced(each for each in judged if each not in able)
@@ -204,7 +204,7 @@ class Planner:
         return round_
 
     async def _assign(self, placement: Placement, fence: int) -> MachineRow | None:
-        """Carry out one placement, if it still fits; None if it does not."""
+        """Carry out one placement if it still fits; else return None."""
         async with self._sessions.begin() as session:
             simulation = await lifecycle.lock(session, placement.request_id)
             if simulation is None or simulation.state is not SimulationState.QUEUED or simulation.attempt != fence:
@@ -243,7 +243,7 @@ class Planner:
             await watch_leases.sweep(session, self._lease)
 
     async def _end_lost(self) -> int:
-        """End what was silent for a lease. Where the host's own scheduler lives, it has another lease to prove it."""
+        """End attempts silent for a lease; a host whose scheduler lives has another lease to prove them dead."""
         async with self._sessions() as session:
             quiet = await attempts.find_quiet(session, self._lease)
             if not quiet:
@@ -258,7 +258,7 @@ class Planner:
         return ended
 
     async def _as_lost(self, session: AsyncSession, current: Execution, *, host_lives: bool) -> Ending | None:
-        """Look again, at the coverage too: this process may just have been asleep, and all others with it."""
+        """Check again, the coverage too: the whole machine, this process included, may have been suspended."""
         listening = await attempts.listening(session)
         if not is_lost(current.lead.heartbeat_at, listening, self._lease, host_lives=host_lives):
             return None
@@ -268,7 +268,7 @@ class Planner:
         )
 
     async def _end_unwanted(self) -> int:
-        """End what was to be stopped before it was launched: there is no supervisor to receive the stop."""
+        """End attempts stopped before their launch: there is no supervisor to receive the stop."""
         async with self._sessions() as session:
             unwanted = await attempts.find_unwanted(session)
         return sum([await self._settle(each.attempt, _as_unclaimed) for each in unwanted])
@@ -276,7 +276,7 @@ class Planner:
     async def _settle(
         self, attempt: Attempt, look_again: Callable[[AsyncSession, Execution], Awaitable[Ending | None]]
     ) -> bool:
-        """End an attempt as it looks under lock, if it is to be ended then; whether it was."""
+        """End an attempt if `look_again` still returns an ending under lock; return whether it did."""
         async with self._sessions.begin() as session:
             simulation = await lifecycle.lock(session, attempt.simulation_id)
             current = await attempts.lock(session, attempt.id)
@@ -288,7 +288,7 @@ class Planner:
             return await settle(session, simulation, attempt.number, ending, events.PLANNER, backoff=self._backoff)
 
     async def _stop_overdue(self) -> None:
-        """Stop what exceeds its limit. Its supervisor does that by itself, unless its clock is wrong."""
+        """Stop attempts over their time limit. Supervisors do so themselves, unless their clock is wrong."""
         async with self._sessions() as session:
             beyond = await attempts.find_beyond_limit(session)
             listening = await attempts.listening(session)
@@ -299,7 +299,7 @@ class Planner:
                     await stop(session, attempt.simulation_id, Reason.MAX_RUNTIME, events.PLANNER)
 
     async def _stop_unwatched(self) -> None:
-        """Stop what is attended and had no subscriber for its grace."""
+        """Stop attended simulations that had no subscriber for their grace."""
         async with self._sessions() as session:
             found = await watch_leases.find_unwatched(session)
             listening = await attempts.listening(session)
@@ -315,7 +315,7 @@ class Planner:
 
 
 async def _as_unclaimed(_session: AsyncSession, current: Execution) -> Ending | None:
-    """Its launch may be claimed by now: then its supervisor receives the stop."""
+    """Ending of an unclaimed attempt; None if its launch is claimed, as then its supervisor receives the stop."""
     return STOPPED_EARLY if current.lead.token_digest is None else None
 
 
@@ -331,7 +331,7 @@ def _requirements(simulation: Simulation | Candidate) -> Requirements:
 
 
 async def _machines(session: AsyncSession, rows: Sequence[MachineRow], lease: timedelta) -> Sequence[Machine]:
-    """Read what is free on these machines, and whether they take work."""
+    """Read the free amounts of these machines, and whether they accept work."""
     ids = [row.id for row in rows]
     held = await machines.usage(session, ids)
     states = await machines.states_of(session, ids, lease)
@@ -361,7 +361,7 @@ def _machine(row: MachineRow, held: Usage, state: MachineState, free: Mapping[st
 
 
 async def _choose_gpus(session: AsyncSession, row: MachineRow, count: int) -> tuple[int, ...]:
-    """The lowest free ones of the host. A machine of no host has its GPUs given out by its engine."""
+    """Choose the lowest free GPU indices of the host. Without a host, the machine's engine assigns the GPUs."""
     if count == 0 or row.host is None:
         return ()
     free = (await machines.free_gpu_indices(session, [row.host]))[row.host]

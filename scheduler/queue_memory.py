@@ -1,10 +1,10 @@
-"""What the planner remembers of the queue from one round to the next, so that it judges only what has changed.
+"""The planner's cache of the queue between two rounds, so that a round judges only what has changed.
 
-It holds classes of equal requirements, never simulations: which of them wait, how the machines stood when they were
-judged, and what was written down as their reason. In a settled memory each class was found to fit nowhere as the
-machines stood, so neither an arrival in such a class nor a tick in which nothing changed needs a judgement.
+It holds classes of equal requirements, never simulations: the classes in the queue, the machines when the classes were
+judged, and the recorded waiting reasons. In a settled memory each class was found to fit no machine of that time,
+so neither an arrival in such a class nor a tick without changes needs a judgement.
 
-Nothing here is the truth: a planner that can't trust its memory begins with an empty one, and looks at the whole queue
+The rows are authoritative: a planner whose memory may be stale begins with an empty one, and reads the whole queue
 once. No I/O; the rows come from `db.queue`, the judgement from `policy.placement`.
 """
 
@@ -19,7 +19,7 @@ from uuid import UUID
 from db.queue import Bookmark
 from policy.placement import Machine, Request, WaitingReason
 
-# A round that has work looks at the whole queue this often, to drop the classes whose simulations were cancelled.
+# A round with work reads the whole queue this often, to drop the classes whose simulations were cancelled.
 WHOLE_LOOK_EVERY = timedelta(minutes=1)
 DECIMALS = 6  # of cpus and GiB, as in `policy.matching.TOLERANCE`
 
@@ -35,25 +35,25 @@ class WaitingClass:
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """A class whose reason or sentence is another one than before."""
+    """A class whose waiting reason or sentence has changed."""
 
     queue_class: UUID
     reason: WaitingReason
     detail: str
-    is_new: bool  # the reason, not only the sentence
+    is_new: bool  # the reason changed, not only the sentence
 
 
 @dataclass(slots=True)
 class QueueMemory:
-    """What one round leaves for the next."""
+    """State that one round leaves for the next."""
 
     bookmark: Bookmark | None = None
     whole_look_at: datetime | None = None
     watched: frozenset[int] = frozenset()  # attended simulations in the queue that were watched
     machines: Sequence[Machine] | None = None  # as they stood when the classes were judged
-    is_settled: bool = True  # all classes were judged by that
+    is_settled: bool = True  # all classes were judged by `machines`
     classes: dict[UUID, WaitingClass] = field(default_factory=dict)
-    _hopeless: set[UUID] = field(default_factory=set)  # no machine meets them, whatever runs there
+    _hopeless: set[UUID] = field(default_factory=set)  # no machine fits them, even an idle one
     _unexplained: dict[UUID, None] = field(default_factory=dict)  # by age: an ordered set
 
     def needs_whole_look(self, now: datetime) -> bool:
@@ -63,7 +63,7 @@ class QueueMemory:
         self.classes[queue_class] = WaitingClass(example)
 
     def to_judge(self, machines: Sequence[Machine], new: Collection[UUID]) -> Collection[UUID]:
-        """List the classes that may get another answer by what has changed."""
+        """List the classes whose judgement the changes may affect."""
         if self.machines is None or _facts(self.machines) != _facts(machines):
             self._hopeless.clear()
             return list(self.classes)
@@ -72,21 +72,21 @@ class QueueMemory:
         return [each for each in self.classes if each not in self._hopeless]
 
     def note_unplaced(self, classes: Iterable[UUID]) -> None:
-        """These fit nowhere: their reasons are to be looked for, now or in one of the next rounds."""
+        """Mark classes that fit nowhere: this or one of the next rounds looks for their reasons."""
         self._unexplained.update(dict.fromkeys(classes))
 
     def note_stale(self) -> None:
-        """Room will be taken: what the others were told of it has to be looked at again."""
+        """Mark all classes that an idle machine fits: placements will change the reasons of those that wait."""
         self.note_unplaced(each for each in self.classes if each not in self._hopeless)
 
     def to_explain(self, most_first: int, most_again: int) -> list[UUID]:
-        """List some of those whose reason is to be looked for: so many for the first time, and so many again."""
+        """List marked classes: at most `most_first` without a reason yet, and `most_again` with one."""
         first = (each for each in self._unexplained if self.classes[each].reason is None)
         again = (each for each in self._unexplained if self.classes[each].reason is not None)
         return [*islice(first, most_first), *islice(again, most_again)]
 
     def explain(self, told: Mapping[UUID, tuple[WaitingReason, str]]) -> list[Explained]:
-        """Take these reasons in; return those that are news."""
+        """Record these reasons; return those that have changed."""
         news = []
         for each, (reason, detail) in told.items():
             known = self.classes[each]
@@ -110,12 +110,12 @@ class QueueMemory:
 
 
 def _facts(machines: Sequence[Machine]) -> list[Machine]:
-    """What does not depend on what runs there."""
+    """Properties of the machines that do not depend on what runs there."""
     return [replace(each, free_cpus=0.0, free_memory_gib=0.0, free_gpus=0, host_free_gpus=None) for each in machines]
 
 
 def _standing(machines: Sequence[Machine]) -> list[Machine]:
-    """What is free as well, without what adding floats in another order makes of it."""
+    """Free amounts as well, rounded: sums of floats depend on their order."""
     return [
         replace(each, free_cpus=round(each.free_cpus, DECIMALS), free_memory_gib=round(each.free_memory_gib, DECIMALS))
         for each in machines

@@ -1,7 +1,7 @@
-"""The loop round a unit of work: by timer, and at once when something happened.
+"""Loop around a unit of work: runs it by timer, and at once when woken.
 
-An error in a round is logged once with its traceback and the loop goes on, with growing pauses, until a round succeeds:
-that is logged too. An outage of the database is neither an error nor logged here (`db.outage` does that): the next
+An error in a round is logged once with its traceback and the loop goes on, with growing pauses, until a round succeeds,
+which is logged too. An outage of the database is neither an error nor logged here (`db.outage` does that): the next
 round begins when the database answers again.
 """
 
@@ -27,8 +27,8 @@ Work = Callable[[bool], Awaitable[None]]
 async def keep(name: str, work: Work, wake: asyncio.Event, period_seconds: float, outage: Outage) -> NoReturn:
     """Call `work(True)` once in a period, and `work(False)` in between whenever `wake` is set, until cancelled.
 
-    Wakes that come while it works are one. It rests for as long as the last round took, at most a period: a flood
-    of wakes then costs half of a core, not all of it.
+    Wakes during a round count as one. The loop pauses for as long as the last round took, at most a period: a flood
+    of wakes then costs half of a core instead of a whole one.
     """
     clock = asyncio.get_running_loop().time
     due_at = clock()
@@ -45,12 +45,12 @@ async def keep(name: str, work: Work, wake: asyncio.Event, period_seconds: float
             log.debug("round_interrupted", loop=name, error=str(error))
             await outage.answer()
             due_at, pause = clock(), 0.0
-        except Exception as error:  # noqa: BLE001  # the door of the loop: told once, tried again
+        except Exception as error:  # noqa: BLE001  # any error: logged once, tried again
             failures += 1
             pause = min(period_seconds * 2 ** min(failures, 10), LONGEST_PAUSE_SECONDS)
             due_at = clock() + pause
-            told = log.error if failures == 1 else log.debug
-            told("round_failed", loop=name, error=str(error), again_in_seconds=pause, exc_info=failures == 1)
+            write = log.error if failures == 1 else log.debug
+            write("round_failed", loop=name, error=str(error), again_in_seconds=pause, exc_info=failures == 1)
         else:
             if failures:
                 log.info("round_succeeded_again", loop=name, failures=failures)

@@ -1,4 +1,4 @@
-"""QUEUED -> STARTING: the next attempt of a simulation, with its grant on a machine and the price it is billed by."""
+"""QUEUED -> STARTING: the next attempt of a simulation, with its grant on a machine and its price."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transitions import journal
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What a member of an attempt is granted, and billed by."""
+    """Grant of resources to a member of an attempt, and its price."""
 
     machine_id: int
     machine_name: str
@@ -32,7 +32,7 @@ class Assignment:
 async def assign(
     session: AsyncSession, simulation_id: int, fence: int, assignment: Assignment, actor: Actor
 ) -> int | None:
-    """Take a queued simulation out of the queue and mint its next attempt: its id, or None if it was too late.
+    """Assign a queued simulation: create its next attempt; return its id, or None if the row has changed.
 
     fence: the number of the newest attempt when the placement was made; the caller holds the machine's lock.
     """

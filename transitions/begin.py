@@ -1,4 +1,4 @@
-"""STARTING -> RUNNING: the hello of a supervisor, which binds the attempt to it."""
+"""STARTING -> RUNNING: a supervisor's hello, which binds the attempt to the supervisor."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Greeting:
     standing: Standing
     execution: Execution | None = None
     simulation: Simulation | None = None
-    time_left: timedelta | None = None  # of the simulation's limit; None: it has none
+    time_left: timedelta | None = None  # of the simulation's limit; None: without a limit
 
 
 async def hello(session: AsyncSession, claim: Claim, actor: Actor = events.SUPERVISOR) -> Greeting:
     """Bind the attempt to the first nonce and begin it; the same nonce again gets the same answer, any other OVER.
 
-    An attempt that is to be stopped is greeted and does not begin: its supervisor reports the end.
+    An attempt with a stop intent is bound but does not begin: its supervisor reports the end.
     """
     simulation_id = await attempts.simulation_of(session, claim.attempt_id, claim.token_digest)
     if simulation_id is None:
@@ -49,7 +49,7 @@ async def hello(session: AsyncSession, claim: Claim, actor: Actor = events.SUPER
 
 
 async def _time_left(session: AsyncSession, simulation: Simulation) -> timedelta | None:
-    """What preempted attempts have used up of the limit counts for the one that continues them."""
+    """Rest of the time limit: the time of preempted attempts counts for the attempt that continues them."""
     if simulation.max_runtime is None:
         return None
     return max(simulation.max_runtime - await attempts.preempted_time(session, simulation.id), LEAST_TIME)

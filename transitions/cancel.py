@@ -1,4 +1,4 @@
-"""QUEUED -> CANCELLED at once; what is on a machine is asked to stop."""
+"""Cancellation: QUEUED -> CANCELLED at once; a simulation on a machine gets a stop intent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transitions.stop import stop_locked
 
 
 async def cancel(session: AsyncSession, simulation_id: int, actor: Actor, *, scope: Scope = None) -> Simulation:
-    """Cancel what waits, ask what runs to stop; asking again changes nothing.
+    """Cancel a queued simulation, or stop a running one; idempotent.
 
     Raises `NotFound`, and `WrongState` if it has ended for another reason.
     """
@@ -32,7 +32,7 @@ async def cancel(session: AsyncSession, simulation_id: int, actor: Actor, *, sco
 
 
 async def _cancel_queued(session: AsyncSession, simulation: Simulation, actor: Actor) -> None:
-    """End a simulation that is on no machine: there is no attempt to be asked."""
+    """End a simulation on no machine: there is no attempt to stop."""
     values = {"reason": Reason.CANCELLED, "finished_at": func.now()}
     moved = await lifecycle.move(
         session, simulation.id, simulation.attempt, SimulationState.CANCELLED, actor, values, {},

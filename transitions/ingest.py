@@ -1,10 +1,10 @@
-"""A supervisor's report: fence, order, idempotency and heartbeat, the points, the log, and with an exit the end.
+"""Ingest of a supervisor's report: fence, order, idempotency, heartbeat, points, log, and with an exit the end.
 
-Stored in one transaction, acknowledged when it has committed; a report that is repeated because its answer was lost
-changes nothing. Points alone, as most reports bring, are one statement and one round trip (`convergence.take_in`).
+A report is stored in one transaction and acknowledged after its commit; a report repeated because its answer was lost
+changes nothing. A report of points alone, as most are, is one statement and one round trip (`convergence.take_in`).
 
-Any caller that has a claim may bring reports. The mutation parses, calls this, notifies its hub and maps the receipt; a
-host's loop brings what a dead supervisor left on disk.
+Any caller with a claim may store reports. The mutation parses, calls `ingest`, notifies its hub and maps the receipt;
+the host's loop stores the batches that a dead supervisor left on disk.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ async def ingest(
     backoff: timedelta,
     actor: Actor = events.SUPERVISOR,
 ) -> Receipt:
-    """Store a report, if it is the next one of a current attempt; committed when this returns.
+    """Store a report if it is the next of a current attempt; committed on return.
 
-    backoff: before the first retry, if the report's exit leads to one.
+    backoff: time before the first retry, if the report's exit leads to one.
     """
     if report.number is not None and report.exit is None and not report.chunks:
         async with driver_of(sessions) as driver:
             receipt = await convergence.take_in(driver, claim, report.number, report.points)
         if receipt is not None:
             return receipt
-    async with sessions.begin() as session:  # there is more to it than points, or they are not what is expected next
-        # An exit ends all of them, and the simulation's lock comes before the attempt's and the member's.
+    async with sessions.begin() as session:  # more than points, or not the expected batch
+        # An exit ends all members, and the simulation's lock comes before the attempt's and the member's.
         simulation = await _lock(session, claim) if report.exit is not None else None
         receipt = await attempts.accept(session, claim, report.number)
         if not receipt.stored or report.number is None:

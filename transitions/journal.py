@@ -1,6 +1,6 @@
-"""The log of transitions: a line is written when its transaction has committed, and none if it is rolled back.
+"""Log of transitions: a line is written after the commit of its transaction, and none after a rollback.
 
-So a state change is logged in one place whichever caller owns the transaction. No transition runs inside a savepoint.
+So a state change is logged in one place, whichever caller owns the transaction. No transition runs inside a savepoint.
 """
 
 from __future__ import annotations

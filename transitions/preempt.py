@@ -1,8 +1,8 @@
 """Preemption: the current attempt is stopped because its machine is wanted for another simulation.
 
-Its supervisor stops it like any other (SIGTERM, grace, SIGKILL: time to write a checkpoint). When it has ended,
+The supervisor stops the attempt like any other (SIGTERM, grace, SIGKILL: time to write a checkpoint). After its end
 `settle` puts the simulation back into the queue at once, without backoff and without using up a retry. The caller
-decides who is preempted, and for whom.
+decides which attempt is preempted, and for which simulation.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from transitions.stop import stop
 async def preempt(
     session: AsyncSession, simulation_id: int, actor: Actor, *, evidence: dict[str, Any] | None = None
 ) -> bool:
-    """Ask the current attempt to make room. False if it is on no machine, or is to be stopped already.
+    """Preempt the current attempt. False if there is none, or it has a stop intent already.
 
-    evidence: for whom and by which rule, as JSON.
+    evidence: for which simulation and by which rule, as JSON.
     """
     return await stop(session, simulation_id, Reason.PREEMPTED, actor, evidence=evidence)

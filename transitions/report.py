@@ -1,6 +1,6 @@
-"""A supervisor's report, checked in one place, whether it came by the API or out of a dead supervisor's spool.
+"""Validation of a supervisor's report, for reports from the API and from a dead supervisor's spool.
 
-Nothing of a report that breaks a rule is stored. Raises `BadReport`, whose message says which rule.
+Nothing of an invalid report is stored. Raises `BadReport`, whose message names the rule.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 class BadReport(ValueError):
-    """A report that breaks a rule; `field` is the part of it that does."""
+    """An invalid report; `field` is its invalid part."""
 
     def __init__(self, message: str, field: str = "points") -> None:
         super().__init__(message)
@@ -34,7 +34,7 @@ class BadReport(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A report that keeps the rules. With a number (1, 2, 3...) it has a payload; without, it is a heartbeat."""
+    """A valid report. With a number (1, 2, 3...) it has a payload; without, it is a heartbeat."""
 
     number: int | None = None
     points: Mapping[str, Column] = field(default_factory=dict)
@@ -72,7 +72,7 @@ def _columns(raw: object) -> Mapping[str, Column]:
         raise BadReport("points must be an object from metric to columns")
     if len(raw) > MAX_METRICS:
         raise BadReport(f"{len(raw)} metrics in a report: at most {MAX_METRICS}")
-    # Counted before any is looked at; two of the three lists of a column could be longer than the counted one.
+    # Counted before any check; two of the three lists of a column could be longer than the counted one.
     points = sum(max(map(len, _lists(column)), default=0) for column in raw.values())
     if points > MAX_POINTS:
         raise BadReport(f"{points} points in a report: at most {MAX_POINTS}")
@@ -103,14 +103,14 @@ def _column(name: str, raw: object) -> Column:
         seconds = _floats(elapsed)
     except OverflowError:
         raise BadReport(f"{name[:40]}: a value is too large for a double") from None
-    # A sum is the cheapest look at all of them; one that overflows only costs the look at each.
+    # A sum is the cheapest check of all values; after an overflow each value is checked.
     if seconds is None or (not math.isfinite(sum(seconds)) and not all(map(math.isfinite, seconds))):
         raise BadReport(f"{name[:40]}: elapsed must be numbers of seconds")
     return Column(steps, numbers, seconds)
 
 
 def _floats(numbers: list[object]) -> list[float] | None:
-    """The same list if it holds nothing else, as almost every one does; None if these are not all numbers."""
+    """Return the list itself if it holds only floats, as almost every one does; None if not all are numbers."""
     kinds = set(map(type, numbers))
     if kinds == {float}:
         return numbers  # type: ignore[return-value]  # the line above

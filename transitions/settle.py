@@ -1,7 +1,7 @@
-"""The end of an attempt: by its exit, a loss, a launch error or a stop; final for its simulation, or back to the queue.
+"""End of an attempt: by its exit, a loss, a launch error or a stop; final for its simulation, or back to the queue.
 
-`settle` asks `policy.retry` for the verdict and carries it out; there is no other way to a final state for what is on a
-machine. The attempt and its members get `ended_at` in the very transaction that requeues or finishes the simulation, so
+`settle` calls `policy.retry` for the verdict and carries it out; a simulation on a machine reaches a final state in no
+other way. The attempt and its members get `ended_at` in the transaction that requeues or finishes the simulation, so
 a batch of an old attempt can't commit after its successor began.
 """
 
@@ -36,7 +36,7 @@ FINAL_STATE_OF: dict[Reason, SimulationState] = {
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How an attempt ended."""
+    """Reason of an attempt's end."""
 
     reason: Reason
     detail: str | None = None  # a sentence
@@ -50,7 +50,7 @@ STOPPED_EARLY = Ending(Reason.CANCELLED, "It was stopped before it began.")
 async def settle(
     session: AsyncSession, simulation: Simulation, number: int, ending: Ending, actor: Actor, *, backoff: timedelta
 ) -> bool:
-    """End an attempt if it is still current, and requeue or finish its simulation; whether it was.
+    """End an attempt if it is still current, and requeue or finish its simulation; return whether it was.
 
     simulation: locked and read in this transaction (`lifecycle.lock`). backoff: before the first retry.
     """

@@ -1,7 +1,7 @@
-"""The intent that the current attempt ends. Its supervisor receives it with the next report; until then it runs.
+"""Stop intents: the supervisor receives the intent with the reply to its next report, and ends the attempt.
 
-An intent is no state: what becomes of the attempt is decided when it ends (`settle`). It belongs to the attempt, so an
-attempt that follows begins without one.
+An intent is no state: `settle` decides about the attempt when it has ended. An intent belongs to its attempt, so the
+next attempt begins without one.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from transitions import journal
 async def stop(
     session: AsyncSession, simulation_id: int, reason: Reason, actor: Actor, *, evidence: dict[str, Any] | None = None
 ) -> bool:
-    """Note that what a simulation has on a machine is to be stopped. False if it is on none, or has such an intent.
+    """Write a stop intent for the current attempt. False if there is none, or it has an intent already.
 
-    evidence: what the reason was judged by, as JSON. The first intent stands, but one that ends the simulation replaces
+    evidence: the facts behind the reason, as JSON. The first intent stands, but one that ends the simulation replaces
     a preemption.
     """
     simulation = await lifecycle.lock(session, simulation_id)
@@ -38,7 +38,7 @@ async def stop_locked(
     *,
     evidence: dict[str, Any] | None = None,
 ) -> bool:
-    """The same for a simulation that the caller has locked in this transaction."""
+    """Like `stop`, for a simulation that the caller has locked in this transaction."""
     attempt = await attempts.find_current(session, simulation.id)
     if attempt is None or not await attempts.want_stop(session, attempt.id, reason, actor.name, evidence):
         return False

@@ -48,7 +48,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """What to run, and as whom: `account` None is whoever runs this."""
+    """PostgreSQL's programs and the account that runs them; None: the current user."""
 
     bin: Path
     account: Account | None
@@ -96,7 +96,7 @@ class Programs:
 def prepare(data_directory: Path, cluster: Path) -> Programs:
     """Find the programs and the user for the data in `cluster`; as root, make the user and copy the programs.
 
-    Raises `EmbeddedUnavailable` if the wheel is missing, `EmbeddedError` if the data belong to somebody else.
+    Raises `EmbeddedUnavailable` if the wheel is missing, `EmbeddedError` if the data belong to another user.
     """
     package = find_package()
     owner = cluster.stat() if cluster.is_dir() else None

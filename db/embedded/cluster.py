@@ -87,14 +87,14 @@ def find_postmaster(cluster: Path) -> Postmaster | None:
     try:
         process = psutil.Process(int(lines[0]))
         if not _belongs_to(process, cluster):
-            return None  # left behind, and the process id is somebody else's by now
+            return None  # left behind, and the process id has been reused
     except psutil.Error:
         return None
     return Postmaster(process, Path(lines[4]), lines[7].strip())
 
 
 def runs(process: psutil.Process) -> bool:
-    """Whether a process has not ended; one that nobody has waited for yet has."""
+    """Whether a process still runs. A zombie does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -154,7 +154,7 @@ def _fill(programs: Programs, directory: Path, settings: Mapping[str, str]) -> N
         *(["--no-sync"] if settings.get("fsync") == "off" else []),
     )  # fmt: skip
     with (directory / "pg_hba.conf").open("w") as file:
-        file.write("# Whoever can enter the socket's directory is let in; nobody else can reach it.\n")
+        file.write("# Every user who can enter the socket's directory may connect; others can't reach the socket.\n")
         file.write("local all all trust\n")
         file.flush()
         os.fsync(file.fileno())

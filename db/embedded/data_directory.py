@@ -1,7 +1,7 @@
-"""Where an installation keeps its files, and the lock that says who uses them.
+"""Data directory of an installation, and the lock of the process that uses it.
 
-Not what is in them: `db.embedded` keeps its server there, the scheduler its host id, supervisors their spools.
-Owns the errors of everything that lives in the directory; each message is a sentence, and what to do next:
+Its content belongs to other modules: `db.embedded` keeps its server there, the scheduler its host id, supervisors
+their spools. Defined here are the errors of the directory's users; each message is a sentence, and what to do next:
 
     EmbeddedError              the directory, or the server in it, can't be used
     ├── AlreadyRunning         another process holds the lock
@@ -47,12 +47,12 @@ class AlreadyRunning(EmbeddedError):
 
 
 def default_data_directory() -> Path:
-    """Where root keeps its data, /var/lib; anybody else, the XDG data directory."""
+    """Default data directory: below /var/lib for root, below the XDG data directory for other users."""
     return Path("/var/lib/simulations") if os.geteuid() == 0 else user_data_path("simulations")
 
 
 def create_data_directory(data_directory: Path) -> None:
-    """Create it if it is missing, for nobody else to read; one that exists keeps its permissions, and so do parents.
+    """Create the directory if it is missing, readable by its owner only; existing ones keep their permissions.
 
     Root's lets others pass, but not look: the server's own user has its directory inside. Raises `EmbeddedError`.
     """
@@ -72,7 +72,7 @@ def create_data_directory(data_directory: Path) -> None:
 
 @contextmanager
 def lock(data_directory: Path, url: str) -> Iterator[None]:
-    """Hold the directory while the block runs; whoever comes second is told `url` and this process's id.
+    """Lock the directory while the block runs; `AlreadyRunning` of a second process shows `url` and this pid.
 
     Raises `AlreadyRunning` at once if another process holds it, `EmbeddedError` if the directory can't be written.
     """

@@ -1,9 +1,9 @@
-"""A PostgreSQL server of our own, for whoever has none: made, started, watched and stopped here.
+"""Embedded PostgreSQL server, for installations without a server: create, start, watch, stop.
 
 One server for one data directory, whose `postgres/` holds the data. It listens on a unix socket only, in a directory
-that nobody else may enter: that is the whole of its access control. It runs in its own session, so a Ctrl-C or a
+closed to other users, which is its only access control. It runs in its own session, so a Ctrl-C or a
 kill -9 of the process that started it leaves it alone; the next run finds it in `postmaster.pid` and adopts it.
-Whoever calls `serve` holds `lock` on the directory: two that serve the same one would stop each other's server.
+A caller of `serve` holds `lock` on the directory: two callers with one directory would stop each other's server.
 Fails with `EmbeddedError`: a sentence, the end of the server's log where it says more, and what to do.
 
 Not here: the programs and their user (`db.binaries`), the data on disk (`db.cluster`), the lock
@@ -120,7 +120,7 @@ class EmbeddedServer:
     @property
     def pid(self) -> int:
         """The postmaster's process id; a restart changes it."""
-        assert self._process is not None, "serve() starts it before anybody else sees it"
+        assert self._process is not None, "serve() starts it before it returns it"
         return self._process.pid
 
     def alive(self) -> bool:
@@ -160,7 +160,7 @@ class EmbeddedServer:
                     self.socket_directory.rmdir()
                 self.socket_directory = found.socket_directory
             return True
-        return False  # it is on its way out, or nobody can reach it any more
+        return False  # it is stopping, or can't be reached any more
 
     def _start(self) -> None:
         self._end_process()
@@ -220,10 +220,10 @@ class EmbeddedServer:
 
 
 def _make_socket_directory(cluster: Path, account: Account | None, wanted: Path | None = None) -> Path:
-    """Create the directory of the socket: short, the same at every start, and nobody else's.
+    """Create the directory of the socket: short, the same at every start, closed to other users.
 
     Other people write to /tmp too, so what is found there is believed only if it is a directory of ours that is closed
-    to others; else somebody took the name, and a fresh one is used. (Not XDG_RUNTIME_DIR: it goes at logout, and a
+    to others; else another user took the name, and a fresh one is used. (Not XDG_RUNTIME_DIR: it goes at logout, and a
     server under nohup stays.)
     """
     uid = account.uid if account else os.geteuid()
@@ -233,7 +233,7 @@ def _make_socket_directory(cluster: Path, account: Account | None, wanted: Path 
         if _is_private(path, uid, account):
             return path
     if wanted:
-        raise EmbeddedError(f"The directory of the server's socket, {wanted}, was taken by somebody else. Start again.")
+        raise EmbeddedError(f"The directory of the server's socket, {wanted}, was taken by another user. Start again.")
     try:
         fresh = Path(tempfile.mkdtemp(prefix="simulations-", dir=TMP))
         if account:

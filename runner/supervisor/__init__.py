@@ -1,28 +1,29 @@
-"""The supervisor: travels with one attempt of a simulation and sees it through.
+"""Supervisor process: starts one attempt of a simulation, reports its output and reaps its processes.
 
-    assignment   what it is given: config.json and token of its engine, the order of the service
-    run          the whole: hello, the child from start to end, delivery
-    child        start the child; find, reap and kill all that descends from it
-    lines        pipes cut into lines, points told from log, the log's limits
+    assignment   input: config.json and token from the engine, the order from the service
+    run          main loop: hello, the child from start to end, delivery
+    child        start the child; find, reap and kill its descendants
+    lines        lines of the pipes, separation of points and log, the log's limits
     curve        which numbers of a line are points, and for which step
-    spool        what waits to be reported: numbered batches in memory and in files
-    reporter     the thread that sends the spool and keeps the answers
+    spool        undelivered output: numbered batches in memory and in files
+    reporter     thread that sends the spool and keeps the answers
     service      hello and reports over HTTP
-    complaints   supervisor.log, its own log
-    launcher     one warm process per host that forks supervisors, and kills what a dead one leaves
+    complaints   the supervisor's log, supervisor.log
+    launcher     one warm process per host that forks supervisors, and kills what dead ones leave
     __main__     the command: `python ARCHIVE DIRECTORY`
 
-It says hello to the service, starts the simulation that the order names, reads what that prints, reports it in
-numbered batches, obeys STOP and OVER, enforces the time limit, and leaves no process behind.
+A supervisor says hello to the service, starts the simulation that the order names, reads its output, reports the output
+in numbered batches, obeys STOP and OVER, enforces the time limit, and leaves no process behind.
 
-It uses the standard library only, of Python 3.9 or newer, because it goes to machines that have only Python. It travels
-as one zip archive that `runner.archive` builds.
+It uses the standard library of Python 3.9 or newer only, because a machine may have nothing but Python. It ships as one
+zip archive, built by `runner.archive`.
 
-How it fails. Only a reply that names this attempt counts; anything else (no reply, an error page, another
-installation) means unreachable: it keeps spooling, to memory and then to files, and tries again. With the disk and the
-memory set aside both full it stops reading, and the simulation waits in its `print`: points are never lost. Logs are:
-above a rate and a total they are dropped and counted. If this process is killed, its engine finds what is left by
-the recorded identities (`supervisor.json`, `child.json`) and by the mark in the environment.
+Failures. Only a reply with this attempt's id counts; anything else (no reply, an error page, another installation's
+reply) means that the service is unreachable: the supervisor keeps spooling, to memory and then to files, and tries
+again. With the disk and the reserved memory both full it stops reading, and the simulation blocks in its `print`:
+points are never lost. Logs are lossy: above a rate and a total they are dropped and counted. If the supervisor is
+killed, its engine finds the processes left by the recorded identities (`supervisor.json`, `child.json`) and by the mark
+in the environment.
 
 DIRECTORY holds `config.json` and `token`, both written by the engine; `spool/` and `work/` are made here.
 """

@@ -1,6 +1,6 @@
-"""The command: `python -I -S ARCHIVE DIRECTORY` sees the attempt of that directory through.
+"""Command line of the archive: `python -I -S ARCHIVE DIRECTORY` runs the supervisor of one attempt.
 
-`python -I -S ARCHIVE --launcher DIRECTORY KEY` forks supervisors instead, each as it is asked for.
+`python -I -S ARCHIVE --launcher DIRECTORY KEY` runs the launcher, which forks supervisors on request.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What one supervisor is given: the assignment written by its engine, and the order of the service.
+"""Input of a supervisor: the assignment written by its engine, and the order of the service.
 
-The assignment (`config.json` and `token` in the attempt's directory) holds what differs between machines; the order
-comes with the reply to hello and holds what the user asked for.
+The assignment (`config.json` and `token` in the attempt's directory) holds the settings of the machine; the order
+comes with the reply to hello and holds the user's request.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SPOOL_LIMIT_BYTES = 64 << 20  # and beyond this, with the disk full, reading sto
 
 @dataclass(frozen=True)
 class Assignment:
-    """Which attempt this is and where things lie on this machine: `config.json` and `token`."""
+    """Id, token and paths of the attempt on this machine: `config.json` and `token`."""
 
     directory: Path
     attempt_id: str
@@ -51,7 +51,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Order:
-    """What the service wants done. Seconds are None where there is no limit."""
+    """The simulation to run, from the reply to hello. `max_runtime_seconds` is None without a limit."""
 
     entrypoint: tuple[str, ...]
     environment: Mapping[str, str]
@@ -63,7 +63,7 @@ class Order:
 
     @classmethod
     def parse(cls, raw: Mapping[str, object]) -> Order:
-        """Read the order of a hello reply. Raises ValueError, TypeError or KeyError on anything odd."""
+        """Read the order of a hello reply. Raises ValueError, TypeError or KeyError on invalid input."""
         entrypoint, environment, gpus = raw["entrypoint"], raw["environment"] or {}, raw["gpuIndices"] or []
         directory, limit = raw["workingDirectory"], raw["maxRuntimeSeconds"]
         if not isinstance(entrypoint, list) or not entrypoint or not all(isinstance(word, str) for word in entrypoint):

@@ -1,4 +1,4 @@
-"""The child process: how it is started, and how everything that descends from it is found, reaped and killed."""
+"""Child process: start it; find, reap and kill its descendants."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ INHERITED = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAM
 INHERITED |= {"LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CUDA_DEVICE_ORDER"}
 INHERITED |= {"NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
 ATTEMPT_VARIABLE = "SIMULATION_ATTEMPT_ID"
-MARK_VARIABLE = "SIMULATION_ATTEMPT_DIRECTORY"  # unlike the id, no other installation on this host has it too
+MARK_VARIABLE = "SIMULATION_ATTEMPT_DIRECTORY"  # unlike the id, unique among installations on this host
 CHECKPOINT_VARIABLE = "SIMULATION_CHECKPOINT_DIR"
 
 OWN_GROUP: dict[str, Any]
@@ -41,7 +41,7 @@ class Refused(Exception):
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    """What of an environment a simulation may see. Everything else stays behind: it may be a secret."""
+    """Filter an environment down to what a simulation may see. Every other variable may be a secret."""
     return {name: value for name, value in environment.items() if name in INHERITED or name.startswith("LC_")}
 
 
@@ -54,7 +54,7 @@ def start(assignment: Assignment, order: Order) -> subprocess.Popen[bytes]:
         raise Refused(f"The checkpoint directory can't be made: {error}.") from None
     environment = {
         **inherited(os.environ),
-        "PYTHONUNBUFFERED": "1",  # else a print into a pipe arrives when the child ends
+        "PYTHONUNBUFFERED": "1",  # else a print into a pipe arrives only when the child ends
         **order.environment,
         "CUDA_VISIBLE_DEVICES": ",".join(map(str, order.gpu_indices)),
         CHECKPOINT_VARIABLE: str(assignment.checkpoint_directory),
@@ -125,13 +125,13 @@ def _why_not(command: str, directory: Path, error: OSError) -> str:
 
 
 def become_subreaper() -> None:
-    """Have orphaned descendants handed to this process, whatever they did to escape."""
+    """Make this process the parent of its orphaned descendants, even after setsid or a double fork."""
     if _prctl(PR_SET_CHILD_SUBREAPER, 1) != 0:
         complain(f"not a subreaper: {os.strerror(ctypes.get_errno())}")
 
 
 def name_process(name: str) -> None:
-    """Set what `ps -o comm` and `top` show of this process: a forked one has the command line of its parent."""
+    """Set the name that `ps -o comm` and `top` show: a forked process has the command line of its parent."""
     _prctl(PR_SET_NAME, ctypes.create_string_buffer(name.encode()))
 
 
@@ -140,7 +140,7 @@ def _prctl(option: int, argument: object) -> int:
 
 
 def reap(spared: int) -> None:
-    """Reap descendants that have ended, but not the spared one: its pid must stay its own."""
+    """Reap ended descendants, except the spared one, whose pid must not be reused."""
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
             if ended.si_pid == spared:
@@ -149,7 +149,7 @@ def reap(spared: int) -> None:
 
 
 def kill_descendants(spared: Container[int] = (), seconds: float = KILL_SECONDS) -> bool:
-    """Kill every descendant that is not below a spared child, until there is none; False if one would not die."""
+    """Kill every descendant that is not below a spared child, until there is none; False if one does not die."""
     deadline = time.monotonic() + seconds
     while _has_children():
         living = [pid for pid in children() if pid not in spared]
@@ -177,7 +177,7 @@ def _has_children() -> bool:
 
 def children() -> list[int]:
     """The pids of this process's children, zombies included."""
-    # By the parent's pid and not by /proc/self/task/*/children: that list may skip some while others exit.
+    # By the parent's pid, not by /proc/self/task/*/children, which may skip some children while others exit.
     me = os.getpid()
     found = []
     for name in os.listdir("/proc"):
@@ -190,7 +190,7 @@ def children() -> list[int]:
 
 
 def record(path: Path, pid: int) -> None:
-    """Record a process's identity where the engine reads it."""
+    """Write a process's identity to a file, for the engine."""
     try:
         identity = processes.identify(pid)
         if identity is not None:

@@ -1,4 +1,4 @@
-"""The supervisor's own log, `supervisor.log`: its standard error, a line for each thing that went wrong."""
+"""Log of the supervisor, `supervisor.log`: its standard error, one line per failure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 
 def complain(sentence: str) -> None:
-    """Say something to whoever reads `supervisor.log`."""
+    """Write a line to `supervisor.log`."""
     with contextlib.suppress(OSError, ValueError):  # a full disk must not end a simulation
         sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {sentence}\n")
         sys.stderr.flush()

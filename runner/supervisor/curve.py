@@ -1,4 +1,4 @@
-"""The rules of a point: which numbers of a printed line count, and for which step. Pure; no process, no clock."""
+"""Parser of points: which numbers of a printed line are points, and for which step. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ MAX_METRIC_NAME = 256
 
 
 class Curve:
-    """The rules of a point: which numbers of a line count, and for which step."""
+    """Parses points from lines; keeps the last step of each metric, as steps must rise."""
 
     def __init__(self) -> None:
         self._next_step = 0
         self._last_steps: dict[str, int] = {}
 
     def read(self, line: bytes) -> tuple[int, list[tuple[str, float | str]], bool]:
-        """Return the step, the points (metric and value; what is not finite as text), and whether all of it was used.
+        """Return the step, the points (metric and value; text if not finite), and whether every key was used.
 
-        A key that can't be used is a reason to log the line, never to lose its other points.
+        A line with an unusable key is logged, and its other points are kept.
         """
         try:
             record = json.loads(line.decode())

@@ -1,6 +1,6 @@
-"""The launcher: one warm process per host that forks a supervisor in milliseconds, instead of an interpreter's start.
+"""Launcher: one warm process per host that forks a supervisor in milliseconds, instead of starting an interpreter.
 
-It has everything imported and one thread. An engine starts it with one end of a socket pair as its standard input;
+All modules are imported, and there is one thread. An engine starts it with one end of a socket pair as standard input;
 later engines find its listening socket, `LAUNCHERS/<key>.<pid>`, which only this user can reach. A message is one JSON
 object, and so is its reply:
 
@@ -8,18 +8,18 @@ object, and so is its reply:
     {"sweep": DIRECTORY}                         -> {"left": BOOL}
     {"retire": true}                             -> {"supervisors": N}
 
-A supervisor is held at a gate until its identity is in `DIRECTORY/supervisor.json`. If the launcher dies before that,
-the gate closes and the supervisor ends without a word: an unrecorded one never runs.
+A supervisor waits at a gate until its identity is in `DIRECTORY/supervisor.json`. If the launcher dies before that, the
+gate closes and the supervisor exits silently: an unrecorded supervisor never runs.
 
-It is a child subreaper, and so is each supervisor. An orphan below a living supervisor goes to that supervisor;
-therefore a child of the launcher that is no supervisor was left by a dead one, and is killed, with what descends from
-it. Once nothing is left of an attempt, `DIRECTORY/gone` holds how its supervisor ended: the engine then needs no
-search of all processes.
+Launcher and supervisors are child subreapers. An orphan below a living supervisor becomes a child of that supervisor;
+therefore a child of the launcher that is no supervisor was left by a dead one, and is killed with its descendants. Once
+no process of an attempt is left, `DIRECTORY/gone` holds the supervisor's exit: the engine then needs no search of all
+processes.
 
-How it ends. It outlives its engine while supervisors run, and ends when there is neither a supervisor nor a
-connection. A retired one (SIGTERM, or an engine with another archive) launches nothing more and ends with its last
-supervisor. If it is killed, supervisors go on; their orphans are still theirs, but what a supervisor leaves that is
-killed after it can only be found by identity, session and environment (`runner.processes`).
+Exit. The launcher outlives its engine while supervisors run, and exits when there is neither a supervisor nor a
+connection. A retired launcher (SIGTERM, or an engine with another archive) starts nothing more and exits with its last
+supervisor. If the launcher is killed, supervisors go on and keep their orphans; but processes left by a supervisor that
+is killed later can only be found by identity, session and environment (`runner.processes`).
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ from runner.supervisor.run import NOT_REPORTED, REPORTED, supervise
 assert encodings.idna
 
 LONGEST_MESSAGE = 1 << 20
-SWEEP_SECONDS = 1.0  # a killed process is gone in milliseconds; what the kernel holds longer is looked at again
+SWEEP_SECONDS = 1.0  # a killed process is gone in milliseconds; what the kernel holds longer is tried again
 AGAIN_SECONDS = 1.0
-FAILED = 70  # exit status of a supervisor that ended by a mistake of its own (sysexits.h: EX_SOFTWARE)
+FAILED = 70  # exit status of a supervisor that failed by a defect (sysexits.h: EX_SOFTWARE)
 
 Reply = Mapping[str, object]
 
 
 class Launcher:
-    """Serves the engine at the other end of `first` and whichever connect later, until there is nothing to do."""
+    """Serves the engine at the other end of `first`, and engines that connect later, until it is idle."""
 
     def __init__(self, first: socket.socket, key: str) -> None:
         self._supervisors: dict[int, Path] = {}
-        self._dead: dict[Path, str] = {}  # attempts of which something would not die, and how their supervisors ended
-        self._held: set[int] = set()  # what would not die
+        self._dead: dict[Path, str] = {}  # attempts with a process that does not die, and their supervisors' exits
+        self._held: set[int] = set()  # processes that do not die
         self._connections: set[socket.socket] = set()
         self._is_retired = False
         self._name = f"{key}.{os.getpid()}"
@@ -79,7 +79,7 @@ class Launcher:
         self._connect(first)
 
     def serve(self) -> None:
-        """Serve until there is neither a supervisor nor anyone who could ask for one."""
+        """Serve until there is neither a supervisor nor a connection that could request one."""
         try:
             while self._supervisors or self._dead or (self._connections and not self._is_retired):
                 for key, _ in self._selector.select(AGAIN_SECONDS if self._dead else None):
@@ -132,7 +132,7 @@ class Launcher:
     def _retire(self, *_: object) -> None:
         if not self._is_retired:
             self._is_retired = True
-            name = f"retired.{os.getpid()}"  # where it is found for sweeps, and for nothing else
+            name = f"retired.{os.getpid()}"  # found there for sweeps only
             with contextlib.suppress(OSError):
                 os.rename(self._name, name)
                 self._name = name
@@ -165,7 +165,7 @@ class Launcher:
         return pid
 
     def _bury(self) -> None:
-        """Reap what has ended, kill what dead supervisors left, and note which attempts are gone entirely."""
+        """Reap ended supervisors, kill what they left, and note attempts of which no process is left."""
         died: dict[Path, str] = {}
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)) is not None:
@@ -174,14 +174,14 @@ class Launcher:
                     continue
                 has_exited = ended.si_code == os.CLD_EXITED
                 how = f"{'exit' if has_exited else 'signal'} {ended.si_status}"
-                if has_exited and ended.si_status in (REPORTED, NOT_REPORTED):  # it has looked for leftovers itself
+                if has_exited and ended.si_status in (REPORTED, NOT_REPORTED):  # it has killed its descendants itself
                     _note_gone(directory, how)
                 else:
                     died[directory] = how
         if died and not kill_descendants({*self._supervisors, *self._held}, SWEEP_SECONDS):
             self._dead.update(died)
             died.clear()
-        if self._dead:  # no waiting: what the kernel holds for long must not keep launches waiting
+        if self._dead:  # without waiting: a process that the kernel holds must not delay launches
             if kill_descendants(self._supervisors, 0):
                 died.update(self._dead)
                 self._dead.clear()
@@ -191,7 +191,7 @@ class Launcher:
 
 
 def _listen(name: str) -> socket.socket:
-    """Listen in the current directory."""
+    """Open a listening socket in the current directory."""
     with contextlib.suppress(FileNotFoundError):  # of an earlier process of the same pid
         os.unlink(name)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -209,7 +209,7 @@ def _note_gone(directory: Path, how: str) -> None:
 
 
 def _be_supervisor(directory: Path, environment: Mapping[str, str], gate: int) -> NoReturn:
-    """The forked child: let go of all that is the launcher's, wait for the gate, see the attempt through."""
+    """Main of the forked child: drop the launcher's state, wait for the gate, run the supervisor."""
     status = FAILED
     try:
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
@@ -228,7 +228,7 @@ def _be_supervisor(directory: Path, environment: Mapping[str, str], gate: int) -
             os.environ.clear()
             os.environ.update(environment)
             status = supervise(directory)
-    except BaseException:  # noqa: BLE001  # the launcher's loop is below this on the stack, and not this process's
+    except BaseException:  # noqa: BLE001  # the launcher's loop is below on the stack and must not go on here
         traceback.print_exc()
     finally:
         sys.stderr.flush()
@@ -236,15 +236,15 @@ def _be_supervisor(directory: Path, environment: Mapping[str, str], gate: int) -
 
 
 def _close_descriptors(kept: int = -1) -> None:
-    """Close all but the standard ones."""
+    """Close all descriptors but the standard ones and `kept`."""
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) != kept:
-            with contextlib.suppress(OSError):  # that of the listing itself
+            with contextlib.suppress(OSError):  # the descriptor of the listing itself
                 os.close(int(name))
 
 
 def main(directory: Path, key: str) -> int:
-    """Be the launcher of a directory of sockets."""
+    """Run the launcher of a directory of sockets."""
     first = socket.socket(fileno=os.dup(0))
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
@@ -253,6 +253,6 @@ def main(directory: Path, key: str) -> int:
     name_process("launcher")
     os.chdir(directory)  # a socket's path is at most 107 bytes long
     gc.collect()
-    gc.freeze()  # what is imported is shared with every supervisor, as long as nothing writes to it
+    gc.freeze()  # imported modules stay shared with every supervisor, as long as nothing writes to them
     Launcher(first, key).serve()
     return 0

@@ -1,6 +1,6 @@
-"""What the child prints: pipes cut into lines, points told from log, the log kept within limits.
+"""Output of the child: cut pipes into lines, separate points from log lines, and limit the log.
 
-Points are never lost. Logs are: above a rate and a total they are dropped and counted.
+Points are never lost. Log lines above a rate and a total are dropped and counted.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ LOG_RATE_BYTES = 64 << 10  # a second
 LOG_TOTAL_BYTES = 64 << 20  # an attempt
 READ_BYTES = 256 << 10
 PIPE_BYTES = 1 << 20
-F_SETPIPE_SZ = 1031  # fcntl(2); the standard library names it since Python 3.10
+F_SETPIPE_SZ = 1031  # fcntl(2); in the standard library since Python 3.10
 
 
 class Lines:
-    """Cuts what a pipe delivers into whole lines. Of a line over the limit only the beginning is kept, with a mark."""
+    """Splits chunks of a pipe into whole lines. A line over the limit is cut, and ends with a mark."""
 
     def __init__(self) -> None:
         self._partial = bytearray()
         self._cut_bytes = 0  # of the line under way, once it is over the limit
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take a chunk, return the lines it completed, each with its newline."""
+        """Add a chunk; return the lines that it completes, each with its newline."""
         end = chunk.rfind(b"\n") + 1
         if not end:
             self._hold(chunk)
@@ -47,7 +47,7 @@ class Lines:
         return block
 
     def rest(self) -> bytes:
-        """What came after the last newline."""
+        """Return the text after the last newline."""
         return self._release()
 
     def _hold(self, part: bytes) -> None:
@@ -61,7 +61,7 @@ class Lines:
 
     def _release(self) -> bytes:
         line = bytes(self._partial)
-        if self._cut_bytes:  # the mark also keeps its beginning from being valid JSON
+        if self._cut_bytes:  # the mark also makes it invalid JSON
             line += _cut_mark(self._cut_bytes - MAX_LOGGED_LINE)
         self._partial.clear()
         self._cut_bytes = 0
@@ -73,10 +73,10 @@ def _cut_mark(cut_bytes: int) -> bytes:
 
 
 class Log:
-    """What is no point, as text and within limits: a burst, then so much a second, so much an attempt.
+    """Rate limiter of log lines: 256 KiB in a burst, then 64 KiB a second, and 64 MiB an attempt.
 
-    Once the allowance is used up everything is dropped until a second's worth is back, so that a flood costs a mark a
-    second and not one for every other line.
+    Once the allowance is used up, every line is dropped until a second's worth is back, so a flood costs one mark a
+    second instead of one for every other line.
     """
 
     def __init__(self, spool: Spool) -> None:
@@ -115,10 +115,10 @@ class Log:
 
     @property
     def _is_used_up(self) -> bool:
-        return self._total_left <= MAX_LOGGED_LINE  # then some line would not fit
+        return self._total_left <= MAX_LOGGED_LINE  # then a line may not fit
 
     def tick(self) -> None:
-        """Let time pass: fill the allowance up, and say what was dropped as soon as there is room again."""
+        """Refill the allowance by the time passed; log the count of dropped bytes as soon as there is room."""
         now = time.monotonic()
         self._allowance = min(self._allowance + (now - self._refilled_at) * LOG_RATE_BYTES, LOG_BURST_BYTES)
         self._refilled_at = now
@@ -127,7 +127,7 @@ class Log:
             self.say_dropped()
 
     def say_dropped(self) -> None:
-        """Leave the mark of what is missing here."""
+        """Log the count of bytes dropped here, if any."""
         if self._dropped_bytes:
             limit = f"the log of an attempt ends at {LOG_TOTAL_BYTES >> 20} MiB"
             if not self._is_used_up:
@@ -137,9 +137,9 @@ class Log:
 
 
 class Output:
-    """One pipe of the child: reads it, tells points from log, hands both to the spool."""
+    """One pipe of the child: reads it, separates points from log lines, and adds both to the spool."""
 
-    # Only lines that begin and end like an object are looked at one by one; what lies between them is log in bulk.
+    # Only lines that begin and end like an object are parsed one by one; all others are logged in bulk.
     _OBJECT = re.compile(rb'^[ \t\r]*\{[ \t\r]*"[^\n]*\}[ \t\r]*(?:\n|\Z)', re.MULTILINE)
 
     def __init__(self, descriptor: int, stream: str, curve: Curve | None, log: Log, spool: Spool) -> None:
@@ -150,11 +150,11 @@ class Output:
         self._spool = spool
         self._lines = Lines()
         os.set_blocking(descriptor, False)
-        with contextlib.suppress(OSError):  # beyond the user's allowance of pipe memory: the default does too
+        with contextlib.suppress(OSError):  # beyond the user's allowance of pipe memory: the default size works, too
             fcntl.fcntl(descriptor, F_SETPIPE_SZ, PIPE_BYTES)
 
     def read(self, elapsed: float) -> bool:
-        """Take in what there is; False at the end of the pipe. elapsed: seconds since the child's start."""
+        """Read available output; False at the end of the pipe. elapsed: seconds since the child's start."""
         try:
             chunk = os.read(self.descriptor, READ_BYTES)
         except BlockingIOError:

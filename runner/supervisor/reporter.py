@@ -1,4 +1,4 @@
-"""The thread that waits for the network: sends what the spool holds, and keeps what the service answers."""
+"""Reporter thread: sends the spool's batches and heartbeats, and keeps the service's answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LAST_RETRY_SECONDS = 5.0
 
 
 class Reporter(threading.Thread):
-    """Sends what the spool holds and keeps what it is answered: `is_over`, `is_stop_wanted`, `stop_reason`."""
+    """Thread that sends the spool and keeps the answers: `is_over`, `is_stop_wanted`, `stop_reason`."""
 
     def __init__(
         self,
@@ -30,12 +30,12 @@ class Reporter(threading.Thread):
         self.is_stop_wanted = False
         self.stop_reason: str | None = None
         self.is_answered = False
-        self.is_finished = False  # done, or failed by a mistake of ours
+        self.is_finished = False  # done, or failed by a defect of this program
         self._service = service
         self._spool = spool
         self._heartbeat_seconds = heartbeat_seconds
         self._wake = wake
-        # Who wants to hear of it often gives it up early, too: back again, it must not be silent for long.
+        # A short heartbeat means a short lease: after an outage the retry must come before the lease runs out.
         self._backoff = Backoff(min(LAST_RETRY_SECONDS, 2.5 * heartbeat_seconds))
         self._send_at = 0.0  # not before
         self._heartbeat_at = time.monotonic() + first_heartbeat_seconds  # not after
@@ -49,12 +49,12 @@ class Reporter(threading.Thread):
         try:
             while not self.is_done:
                 self.run_once()
-        finally:  # whatever happened here, the reader has to look at it
+        finally:  # the reader has to notice, whatever happened here
             self.is_finished = True
             self._wake()
 
     def run_once(self) -> None:
-        """Wait until something is due, send it, take in the answer; after a failure, wait before the next."""
+        """Wait until a batch or heartbeat is due, send it, apply the answer; after a failure, back off."""
         number = self._next()
         payload = b"" if number is None else self._spool.head()
         if number is not None:
@@ -82,7 +82,7 @@ class Reporter(threading.Thread):
                 self._spool.changed.wait((self._send_at if is_waiting else self._heartbeat_at) - now)
 
     def _obey(self, answer: Mapping[str, object], number: int | None) -> bool:
-        """Take in an answer that names this attempt; False if the batch has to be sent again, after a while."""
+        """Apply an answer to this attempt; False if the batch has to be sent again after a pause."""
         self._heartbeat_at = time.monotonic() + self._heartbeat_seconds
         was_full, had_stop = self._spool.is_full, self.is_stop_wanted
         settled = True
@@ -111,13 +111,13 @@ class Reporter(threading.Thread):
         if refusal is not None:
             self._refusals += 1
             complain(f"batch {number} was refused: {refusal}")
-            # Should even the sentence be refused, nothing is put in its place: never stuck for ever.
+            # If the sentence is refused as well, the batch is replaced by an empty one: delivery never gets stuck.
             sentence = f"The service refused batch {number} and its content is lost: {refusal}"
             self._spool.replace_head(sentence if self._refusals == 1 else None)
             return self._refusals <= 2
         if expected < number and expected > 0:
-            # What came before was acknowledged and is not held any more: the service has gone back to an older state
-            # (a restored backup). Going on from there is all that can be done.
+            # Earlier batches were acknowledged and discarded: the service has gone back to an older state (a restored
+            # backup), so delivery goes on from the batch it expects.
             complain(f"the service expects batch {expected} again, after it acknowledged {number - 1}")
             self._spool.renumber(expected)
         return False

@@ -1,7 +1,7 @@
-"""One attempt from hello to the last acknowledgement: greet, run the child, deliver.
+"""Main loop of the supervisor: hello, run the child, deliver until the last acknowledgement.
 
-Two threads share one `Spool`. The reader (main) waits for the child's pipes, its end and signals, and never for the
-network. The reporter waits for the network and for nothing else.
+Two threads share one `Spool`. The reader (main) waits for the child's pipes, the child's exit and signals, never for
+the network. The reporter waits for the network only.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from runner.supervisor.reporter import Reporter
 from runner.supervisor.service import Backoff, Service, Unreachable
 from runner.supervisor.spool import Exit, Spool
 
-LAST_HELLO_RETRY_SECONDS = 1.0  # the machine is held and does nothing yet
-DEFAULT_HEARTBEAT_SECONDS = 2.0  # where no order says it
+LAST_HELLO_RETRY_SECONDS = 1.0  # short: the machine is reserved and idle
+DEFAULT_HEARTBEAT_SECONDS = 2.0  # without an order
 TICK_SECONDS = 0.5
-REPORTED = 0  # exit status: the service has heard how it ended, and nothing of it is left
-NOT_REPORTED = 1  # nothing of it is left
+REPORTED = 0  # exit status: the service has acknowledged the exit, and no process is left
+NOT_REPORTED = 1  # no process is left
 LEFTOVERS = 3  # some process would not die
-DRAIN_SECONDS = 5.0  # for the end of the pipes, once everybody who could write is dead
+DRAIN_SECONDS = 5.0  # for the end of the pipes, once all possible writers are dead
 SHUTDOWN_SECONDS = 5.0  # to get the last report out while the machine goes down
 
 
 def supervise(directory: Path) -> int:
-    """See one attempt through. Returns the exit status of this process."""
+    """Run one attempt from hello to delivery. Returns the exit status of this process."""
     assignment = Assignment.read(directory)
     become_subreaper()
     record(directory / "supervisor.json", os.getpid())
@@ -66,7 +66,7 @@ def supervise(directory: Path) -> int:
                 end = Exit(reason="LAUNCH_ERROR", message=str(refusal))
         spool.close(end)
         deliver(reporter, signals, assignment.give_up_seconds)
-    finally:  # also when this very program is wrong: nothing stays behind
+    finally:  # also after a defect of this program: no process stays behind
         is_clear = kill_descendants()
     if not is_clear:
         return LEFTOVERS
@@ -78,7 +78,7 @@ def supervise(directory: Path) -> int:
 
 
 def note_nonce(directory: Path, nonce: str) -> None:
-    """Leave behind what the host's loop needs to deliver the spool for a supervisor that was killed."""
+    """Write the nonce, with which the host's loop delivers the spool of a killed supervisor."""
     try:
         with open(os.open(directory / "nonce", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(nonce)
@@ -87,9 +87,9 @@ def note_nonce(directory: Path, nonce: str) -> None:
 
 
 def greet(service: Service, signals: Signals, give_up_at: float) -> tuple[str, Order | None] | None:
-    """Say hello until it is answered with a verdict and, unless that is OVER, the order.
+    """Repeat hello until the reply has a verdict and, unless the verdict is OVER, an order.
 
-    Returns None if this process is to end first.
+    Returns None if this process has to end first.
     """
     backoff = Backoff(LAST_HELLO_RETRY_SECONDS)
     while not signals.is_terminated and time.monotonic() < give_up_at:
@@ -105,7 +105,7 @@ def greet(service: Service, signals: Signals, give_up_at: float) -> tuple[str, O
 
 
 def refuse_to_start(reporter: Reporter, signals: Signals, give_up_seconds: float) -> Exit | None:
-    """The service wanted it stopped before it began: learn the reason from the first heartbeat's answer."""
+    """Return the exit of a simulation stopped before it began; the first heartbeat's answer holds the reason."""
     deadline = time.monotonic() + give_up_seconds
     while not reporter.is_answered and not reporter.is_finished and time.monotonic() < deadline:
         if signals.is_terminated:
@@ -115,7 +115,7 @@ def refuse_to_start(reporter: Reporter, signals: Signals, give_up_seconds: float
 
 
 def deliver(reporter: Reporter, signals: Signals, give_up_seconds: float) -> None:
-    """Wait until everything is acknowledged; not for ever, and not for long while the machine goes down."""
+    """Wait until everything is acknowledged, for a limited time, and only 5 seconds while the machine goes down."""
     deadline = time.monotonic() + give_up_seconds
     is_hurried = False
     while not reporter.is_finished and time.monotonic() < deadline:
@@ -126,7 +126,7 @@ def deliver(reporter: Reporter, signals: Signals, give_up_seconds: float) -> Non
 
 
 class Run:
-    """One child from its start to its end: read it, end it when that is wanted, and let nothing of it remain."""
+    """One child from start to exit: read its output, end it on request, and kill its descendants."""
 
     def __init__(
         self, assignment: Assignment, order: Order, spool: Spool, reporter: Reporter, signals: Signals
@@ -140,7 +140,7 @@ class Run:
         self._child = start(assignment, order)
         self._started_at = time.monotonic()
         self._pid = self._child.pid
-        self._child.returncode = 0  # reaped here and not by subprocess, which would take over the pid
+        self._child.returncode = 0  # reaped here, not by subprocess, which would free the pid
         record(assignment.directory / "child.json", self._pid)
         self._ended_by: str | None = None
         self._is_ended = False  # by us; `_ended_by` may still be None
@@ -162,9 +162,9 @@ class Run:
             self._selector.register(output.descriptor, selectors.EVENT_READ, output)
 
     def to_the_end(self) -> Exit | None:
-        """Stay with the child until it and all its descendants are gone.
+        """Serve the child until it and all its descendants are gone.
 
-        Returns None if its end says nothing about it, because the machine went down. At OVER it is simply killed.
+        Returns None if the exit is not the simulation's own: the machine went down. At OVER the child is killed.
         """
         while not self._look():
             if self._reporter.is_over or self._reporter.is_finished:
@@ -175,16 +175,16 @@ class Run:
             self._log.tick()
             self._pause_or_resume()
             reap(spared=self._pid)
-        self._signal(signal.SIGKILL)  # the child is a zombie by now, but its group may be full of life
-        _, status = os.waitpid(self._pid, 0)  # from here on its pid may be another's; with no child left, no search
+        self._signal(signal.SIGKILL)  # the child is a zombie by now, but its group may have live processes
+        _, status = os.waitpid(self._pid, 0)  # from here on the pid may be reused; with no child left, no search
         if not kill_descendants():
             self._spool.add_log("SUPERVISOR", "some process of this simulation can't be killed: the kernel holds it")
         self._drain()
         self._log.say_dropped()
-        # Whoever takes a machine down may send SIGTERM to all processes at once: then it was not killed by us.
+        # A shutdown may send SIGTERM to all processes at once: then the child was not killed by us.
         if self._is_lost or (self._signals.is_terminated and not self._is_ended and os.WIFSIGNALED(status)):
-            # Nobody wanted it to end, so this is no end: the engine will find the attempt dead, and it may be retried.
-            self._spool.add_log("SUPERVISOR", "the machine is going down: the supervisor was told to end (SIGTERM)")
+            # No stop was wanted, so no exit is reported: the engine finds the attempt dead, and it may be retried.
+            self._spool.add_log("SUPERVISOR", "the machine is going down: the supervisor received SIGTERM")
             return None
         return Exit(
             exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
@@ -198,7 +198,7 @@ class Run:
         return round(time.monotonic() - self._started_at, 6)
 
     def _look(self) -> bool:
-        """Wait for something to happen and read what there is; True once the child has ended."""
+        """Wait for events and read available output; True once the child has ended."""
         until = min(self._kill_at, self._deadline if not self._is_ended else math.inf) - time.monotonic()
         has_exited = False
         for key, _ in self._selector.select(max(min(until, TICK_SECONDS), 0.0)):
@@ -212,7 +212,7 @@ class Run:
 
     def _read(self, output: Output) -> None:
         if not output.read(self._elapsed):
-            with contextlib.suppress(KeyError):  # while paused it is not registered
+            with contextlib.suppress(KeyError):  # not registered while paused
                 self._selector.unregister(output.descriptor)
             self._outputs.remove(output)
             output.close(self._elapsed)
@@ -223,7 +223,7 @@ class Run:
         return math.inf if limit is None else self._started_at + limit
 
     def _enforce(self) -> None:
-        """End the child if somebody or something wants it ended; kill it if it was asked and did not."""
+        """End the child at a stop, SIGTERM or the time limit; kill it if it outlasts its grace."""
         now = time.monotonic()
         if self._is_ended:
             if now >= self._kill_at:
@@ -239,17 +239,17 @@ class Run:
 
     def _end(self, reason: str | None, message: str | None) -> None:
         if os.waitid(os.P_PIDFD, self._exited, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-            return  # it was faster, and its own end is what gets reported
+            return  # the child has exited already, and its own exit is reported
         self._is_ended, self._ended_by, self._message = True, reason, message
         self._kill_at = time.monotonic() + self._order.stop_grace_seconds
         self._signal(signal.SIGTERM)
 
     def _signal(self, number: int) -> None:
-        # The child is not reaped before the end, so that neither number can be anybody else's.
-        with contextlib.suppress(PermissionError):  # it became another user
+        # The child is reaped last, so neither its pid nor its group's number can be reused by now.
+        with contextlib.suppress(PermissionError):  # the child changed its user
             try:
                 os.killpg(self._pid, number)
-            except ProcessLookupError:  # it left its group
+            except ProcessLookupError:  # the child left its group
                 os.kill(self._pid, number)
 
     def _pause_or_resume(self) -> None:
@@ -263,7 +263,7 @@ class Run:
                     self._selector.register(output.descriptor, selectors.EVENT_READ, output)
 
     def _drain(self) -> None:
-        """Read what is left in the pipes; it is bounded, for nobody who could write is left."""
+        """Read the rest of the pipes, which is bounded: no process that could write is left."""
         deadline = time.monotonic() + DRAIN_SECONDS
         while self._outputs and time.monotonic() < deadline:
             descriptors = [output.descriptor for output in self._outputs]
@@ -275,28 +275,28 @@ class Run:
 
 
 class Signals:
-    """What can wake the reader besides the child: a signal to this process, or the reporter."""
+    """Wake-ups of the reader: signals to this process, and the reporter's `wake`."""
 
     def __init__(self) -> None:
         self.is_terminated = False
         self.descriptor, self._writer = os.pipe()
         os.set_blocking(self.descriptor, False)
         os.set_blocking(self._writer, False)
-        # Whoever started this may have blocked or ignored signals, and all of that is inherited.
+        # The parent may have blocked or ignored signals, which is inherited.
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._terminate)
-        # Handlers that do nothing, because what is ignored would be ignored by the child as well.
+        # Handlers that do nothing: the child would inherit ignored signals.
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, self._stay)
 
     def wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # full: it will wake up anyway
+        with contextlib.suppress(BlockingIOError):  # full: the reader wakes up anyway
             os.write(self._writer, b"\0")
 
     def wait(self, seconds: float) -> None:
-        """Wait until woken, at most so long."""
+        """Wait until woken, at most `seconds`."""
         select.select([self.descriptor], [], [], max(seconds, 0.0))
         self.clear()
 
@@ -308,4 +308,4 @@ class Signals:
         self.is_terminated = True
 
     def _stay(self, *_: object) -> None:
-        """Go on."""
+        """Ignore the signal."""

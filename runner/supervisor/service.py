@@ -1,7 +1,7 @@
-"""The GraphQL API as a supervisor sees it: hello and reports, over one connection.
+"""HTTP client of the supervisor: the GraphQL mutations `helloAttempt` and `reportAttempt`, over one connection.
 
-Only a reply that names this attempt counts. Whatever else comes back (nothing, an error page, another installation)
-raises Unreachable.
+Only a reply with this attempt's id counts. Anything else (no reply, an error page, another installation's reply) raises
+Unreachable.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ REPORT = (
 
 
 class Unreachable(Exception):
-    """What came back, if anything, does not count as an answer. The message says what it was."""
+    """No valid reply came. The message describes the failure or the reply."""
 
 
 class Service:
-    """The GraphQL API, over one connection that is kept while the address stays the same. One thread at a time."""
+    """Client of the GraphQL API; keeps its connection while the address stays the same. One thread at a time."""
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
@@ -49,7 +49,7 @@ class Service:
         return self._ask("helloAttempt", self._body(HELLO, b""))
 
     def report(self, number: int | None, payload: bytes) -> Mapping[str, object]:
-        """Send a batch, or with no number a heartbeat. The same arguments make the same bytes. Raises Unreachable."""
+        """Send a batch, or without a number a heartbeat. Equal arguments give equal bytes. Raises Unreachable."""
         batch = b"" if number is None else b',"batch":%d' % number
         return self._ask("reportAttempt", self._body(REPORT, batch + payload))
 
@@ -68,7 +68,7 @@ class Service:
         except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
             raise Unreachable(f"no answer to {name}: {reply[:100]!r}") from None
         if named != self._assignment.attempt_id or verdict not in ("CONTINUE", "STOP", "OVER"):
-            raise Unreachable(f"an answer to somebody else: {str(named)[:100]}, {str(verdict)[:100]}")
+            raise Unreachable(f"an answer to another attempt: {str(named)[:100]}, {str(verdict)[:100]}")
         return dict(answer)
 
     def _post(self, body: bytes) -> bytes:
@@ -82,7 +82,7 @@ class Service:
             try:
                 return self._exchange(self._connection, body)
             except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
-                # The service closes idle connections; batches are numbered, so asking again at once does no harm.
+                # The service closes idle connections; batches are numbered, so sending again at once does no harm.
                 self._connection.close()
                 if not was_open:
                     raise
@@ -121,7 +121,7 @@ def _connection(address: str) -> http.client.HTTPConnection:
 
 
 class Backoff:
-    """How long to wait before the next try: longer each time up to a limit, never in step with others."""
+    """Exponential backoff with jitter, up to `longest_seconds`."""
 
     def __init__(self, longest_seconds: float) -> None:
         self._longest_seconds = longest_seconds

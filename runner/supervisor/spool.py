@@ -1,13 +1,13 @@
-"""Output that waits for delivery: numbered batches, each in a file of its own and, as far as it fits, in memory.
+"""Spool of undelivered output: numbered batches, each in a file of its own and, if it fits, in memory.
 
-A sealed batch stays the same, under the same number, until it is acknowledged. Its file is complete before it is sent
-for the first time, and what is read meanwhile is in the file of the next one. So the spool outlives its supervisor:
-`first_above` reads it after a kill -9, and the host's loop stores what is in it. There is no fsync: a crash of the
-machine may lose the newest lines.
+A sealed batch keeps its content and number until it is acknowledged. Its file is complete before the batch is first
+sent, and output read meanwhile goes to the file of the next batch. So the spool outlives its supervisor: after a
+kill -9, `first_above` reads the spool and the host's loop stores its batches. There is no fsync: a crash of the machine
+may lose the newest lines.
 
 A file `000000007.jsonl` holds the entries of batch 7 in order, one JSON array per line and group. A last line without
-its newline was torn and does not count. With the disk full batches stay in memory, and with that full, too, the
-spool is full: the reader stops, and the simulation waits in its `print`.
+its newline was torn and does not count. With the disk full, batches stay in memory; with the memory full as well, the
+spool is full: the reader stops, and the simulation blocks in its `print`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 from runner.supervisor.complaints import complain
 
 MAX_BATCH_POINTS = 10_000
-MAX_BATCH_BYTES = 750_000  # the line that fills it up comes on top: below the megabyte that is promised
+MAX_BATCH_BYTES = 750_000  # the line that fills a batch comes on top: below the promised megabyte
 MAX_BATCH_LOGS = 1_000
 MAX_LOG_STRETCH = 64 << 10  # characters of one entry of a report's log
 DISK_RESERVE_BYTES = 256 << 20  # left free: the service's own database may live on the same disk
@@ -34,7 +34,7 @@ DISK_RESERVE_BYTES = 256 << 20  # left free: the service's own database may live
 
 @dataclass(frozen=True)
 class Exit:
-    """How it ended. `reason` is None where the child ended by itself."""
+    """Exit of a simulation. `reason` is None if the child ended by itself."""
 
     exit_code: int | None = None
     signal: int | None = None
@@ -43,7 +43,7 @@ class Exit:
 
 
 class Batch:
-    """A report in the making. `size_bytes` is never less than what it will be encoded."""
+    """A report under construction. `size_bytes` is an upper bound of its encoded size."""
 
     # A step has up to 16 characters, a double up to 24, seconds up to 14; three commas.
     POINT_BYTES = 57
@@ -88,7 +88,7 @@ class Batch:
         self.size_bytes += len(json.dumps(text)) + 2
 
     def encode(self) -> bytes:
-        """The fields of the report's input that carry a payload, each with a comma before it."""
+        """Encode the payload fields of the report's input, each with a comma before it."""
         fields: dict[str, object] = {}
         if self.points:
             fields["points"] = {
@@ -108,7 +108,7 @@ class Batch:
 
 
 class Sealed:
-    """A batch that does not change any more: its bytes, unless its file holds them and memory is used up."""
+    """An immutable batch: its bytes, unless the memory is used up and its file holds them."""
 
     def __init__(self, payload: bytes | None, file: Path | None) -> None:
         self.payload = payload
@@ -119,7 +119,7 @@ class Sealed:
         return len(self.payload) if self.payload is not None else 0
 
     def read(self) -> bytes:
-        """The payload. Raises OSError where its file can't be read."""
+        """Return the payload. Raises OSError if its file can't be read."""
         if self.payload is not None:
             return self.payload
         assert self.file is not None
@@ -127,9 +127,9 @@ class Sealed:
 
 
 class BatchFile:
-    """The file of the batch that is still open: created with its first entries, appended to, and then left as it is.
+    """File of the open batch: created with its first entries, appended to, and then never changed.
 
-    Once something could not be written, nothing more is: what follows would hide the gap.
+    After a failed write no more is written: later entries would hide the gap.
     """
 
     def __init__(self, directory: Path, number: int) -> None:
@@ -162,9 +162,9 @@ class BatchFile:
 
 
 class Spool:
-    """All that waits to be reported, in order: sealed batches, then the one still open.
+    """Undelivered output in order: sealed batches, then the open one.
 
-    Both threads use it; `changed` is its lock. A batch is sealed when it is full or when the reporter asks for it.
+    Both threads use the spool; `changed` is its lock. A batch is sealed when it is full or requested by the reporter.
     """
 
     def __init__(self, directory: Path, memory_bytes: int, limit_bytes: int) -> None:
@@ -203,12 +203,12 @@ class Spool:
                 self.changed.notify()
 
     def write_out(self) -> None:
-        """Bring to disk what was added, as one group: once per read of a pipe, not once per line."""
+        """Write added entries to disk as one group: once per read of a pipe, not once per line."""
         with self.changed:
             self._write_out()
 
     def close(self, end: Exit | None) -> None:
-        """Put the end, if it can be told, behind everything else; nothing follows it."""
+        """Add the exit, if any, as the last entry, and close the spool."""
         with self.changed:
             self._exit = self._open.exit = end
             if end is not None:
@@ -224,16 +224,16 @@ class Spool:
 
     @property
     def is_delivered(self) -> bool:
-        """Whether all there will ever be was acknowledged."""
+        """Whether the spool is closed and everything in it was acknowledged."""
         return self._is_closed and self.is_empty
 
     @property
     def is_full(self) -> bool:
-        """Whether the reader has to wait: the disk takes no more, and neither does memory."""
+        """Whether the reader has to wait: disk and memory are full."""
         return self._memory_bytes >= self._limit_bytes
 
     def head(self) -> bytes:
-        """The payload of the first batch that waits; there must be one."""
+        """Return the payload of the first waiting batch; there must be one."""
         with self.changed:
             if not self._sealed:
                 self._seal()
@@ -246,7 +246,7 @@ class Spool:
             return self.replace_head(lost)
 
     def replace_head(self, sentence: str | None) -> bytes:
-        """Put a sentence for the log in the place of the first batch's content. How it ended is kept."""
+        """Replace the first batch's content by a log sentence. The exit is kept."""
         with self.changed:
             batch, entries = Batch(), []
             if sentence is not None:
@@ -265,13 +265,13 @@ class Spool:
             return replaced.read()
 
     def acknowledge(self) -> None:
-        """The first batch is stored: forget it."""
+        """Discard the first batch: the service has stored it."""
         with self.changed:
             self._discard_head()
             self.number += 1
 
     def renumber(self, number: int) -> None:
-        """Number all that waits from `number` on: the service has gone back to an older state of its database."""
+        """Renumber the waiting batches from `number` on: the service's database went back to an older state."""
         with self.changed:
             for at, sealed in enumerate(self._sealed):  # to lower numbers, in order: none is overwritten
                 target = self._directory / f"{number + at:09d}.jsonl"
@@ -286,7 +286,7 @@ class Spool:
             self.number = number
 
     def clear(self) -> None:
-        """Remove the files, and the directory unless the simulation has put something else there."""
+        """Remove the files, and the directory unless the simulation wrote other files there."""
         for file in self._directory.glob("*.jsonl"):
             with contextlib.suppress(OSError):
                 file.unlink()
@@ -318,16 +318,16 @@ class Spool:
 
 
 def first_above(directory: Path, number: int) -> tuple[int, Batch] | None:
-    """The first batch with a higher number that a supervisor which is gone has left in its spool. Raises OSError."""
+    """Read the first batch numbered above `number` in a dead supervisor's spool. Raises OSError."""
     numbered = [int(file.stem) for file in directory.glob("*.jsonl") if file.stem.isdecimal()]
     found = min((each for each in numbered if each > number), default=None)
     return (found, read_batch(directory / f"{found:09d}.jsonl")) if found is not None else None
 
 
 def read_batch(file: Path) -> Batch:
-    """Make a batch again out of its entries: `encode` gives the same bytes. Raises OSError."""
+    """Rebuild a batch from its file: `encode` gives the same bytes. Raises OSError."""
     batch = Batch()
-    for line in file.read_bytes().split(b"\n")[:-1]:  # behind the last newline: nothing, or a torn line
+    for line in file.read_bytes().split(b"\n")[:-1]:  # after the last newline: nothing, or a torn line
         try:
             entries = json.loads(line)
         except ValueError:
@@ -348,5 +348,5 @@ def _enter(batch: Batch, entry: Sequence[Any]) -> None:
 
 
 def encode(value: object) -> bytes:
-    """Compact JSON. Raises ValueError for what JSON has no number for."""
+    """Encode compact JSON. Raises ValueError for NaN and infinities."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()

@@ -31,7 +31,7 @@ async def heard_just_now(rows: Rows, attempt_id: int) -> bool:
 # --- launching -------------------------------------------------------------------------------------------------
 
 
-async def test_a_launch_is_claimed_anew_with_another_token_until_somebody_says_hello(rows: Rows) -> None:
+async def test_a_launch_is_claimed_anew_with_another_token_until_a_supervisor_says_hello(rows: Rows) -> None:
     attempt_id = await rows.assign(await rows.simulation())
     async with rows.sessions.begin() as session:
         assert await attempts.claim_launch(session, attempt_id, b"first")
@@ -78,7 +78,7 @@ async def test_a_host_is_told_its_open_attempts_oldest_first(rows: Rows) -> None
 async def test_what_is_unwanted_before_its_launch_is_found_until_the_launch_is_claimed(rows: Rows) -> None:
     simulation_id = await rows.simulation()
     attempt_id = await rows.assign(simulation_id)
-    await rows.assign(await rows.simulation())  # nobody minds this one
+    await rows.assign(await rows.simulation())  # without a stop
     async with rows.sessions.begin() as session:
         assert await attempts.find_unwanted(session) == []
         await stop(session, simulation_id, Reason.CANCELLED, PLANNER)

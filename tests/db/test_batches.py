@@ -206,7 +206,7 @@ async def test_a_batch_whose_transaction_is_open_is_stored_before_the_attempt_en
         assert (await put(report, started, 1)).stored
         pid = await rows.pid(loss)
         losing = asyncio.create_task(lose(loss, started))
-        await rows.until_blocked(pid)  # by the attempt's row: while a batch is open, nobody can say it is over
+        await rows.until_blocked(pid)  # by the attempt's row: while a batch is open, the attempt can't be ended
         await report.commit()
         assert await losing
     assert await stored(rows) == [(1, 1)]

@@ -182,7 +182,7 @@ async def test_a_connection_starts_with_its_name_and_utc_and_what_the_url_asks_f
     assert "channel_binding" not in first
 
 
-async def test_nobody_answering_is_told_with_host_and_port() -> None:
+async def test_an_unreachable_server_is_reported_with_host_and_port() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: refused for sure
         port = taken.getsockname()[1]
@@ -242,7 +242,7 @@ async def test_a_server_that_is_too_old_is_told_with_both_versions(
 
 
 async def test_connections_that_broke_in_the_pool_say_nothing_of_the_server(empty_database_url: str) -> None:
-    """Their ends are sent at the very moment of asking, so that nobody can have noticed."""
+    """Their ends are sent at the very moment of asking, so no side can have noticed."""
     engine = create_engine(empty_database_url, pool_size=3)
     async with engine.connect() as one, engine.connect() as other, engine.connect() as third:
         pids = [int(str(await each.scalar(text("SELECT pg_backend_pid()")))) for each in (one, other, third)]
@@ -307,7 +307,7 @@ async def test_a_listening_connection_hears(database_url: str, sessions: async_s
 
 
 async def test_an_error_shows_its_statement_and_no_value(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """It is logged; and a value may be an environment variable of somebody's simulation."""
+    """It is logged; and a value may be an environment variable of a simulation."""
     async with sessions() as session:
         with pytest.raises(DBAPIError) as raised:
             await session.execute(text("INSERT INTO nowhere VALUES (:value)"), {"value": "hunter2"})

@@ -220,7 +220,7 @@ async def test_each_later_attempt_supersedes_from_the_first_step_of_each_metric(
 
 async def test_what_supersedes_does_not_depend_on_where_a_page_begins(rows: Rows) -> None:
     simulation_id, other = await rows.simulation(), await rows.simulation()
-    await store(rows, other, 2, 1, loss=column((1, 1.0)))  # another simulation's first batch is nobody else's
+    await store(rows, other, 2, 1, loss=column((1, 1.0)))  # another simulation's first batch
     for batch in (1, 2, 3):
         await store(rows, simulation_id, 2, batch, loss=column((batch, 1.0)))
     assert [

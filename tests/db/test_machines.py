@@ -278,7 +278,7 @@ async def test_a_machine_that_is_deleted_while_work_is_assigned_to_it_never_gets
         assert assigned != deleted
 
 
-async def test_a_machine_that_somebody_waits_for_is_deleted_without_a_deadlock(
+async def test_a_machine_with_waiting_simulations_is_deleted_without_a_deadlock(
     rows: Rows, other_sessions: Sessions
 ) -> None:
     machine_id = await rows.machine()

@@ -179,7 +179,7 @@ async def test_what_was_stored_before_there_were_summaries_is_summed_up(empty_da
     connection = await connect_raw(empty_database_url, application="test")
     simulation_id = await connection.fetchval(
         "INSERT INTO simulations (project_id, name, entrypoint, created_by) "
-        "SELECT id, 's', '{true}', 'somebody' FROM projects RETURNING id"
+        "SELECT id, 's', '{true}', 'user' FROM projects RETURNING id"
     )
     await connection.executemany(
         'INSERT INTO convergence (simulation_id, attempt, batch, metric, steps, "values", elapsed) '

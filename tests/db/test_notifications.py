@@ -42,7 +42,7 @@ class Ears:
 
 @asynccontextmanager
 async def ears(url: str, *channels: Channel) -> AsyncIterator[Ears]:
-    """Somebody who listens by now: the first thing that it was told is to look at everything."""
+    """A connected listener: its first call was to look at everything."""
     heard = Ears()
     async with listening(url, channels, heard) as heard.listener:
         for channel in channels:
@@ -84,7 +84,7 @@ async def test_the_longest_payload_passes_and_a_longer_one_arrives_as_everything
 async def test_a_listener_hears_its_channels_and_no_others(rows: Rows, database_url: str) -> None:
     async with ears(database_url, Channel.SIMULATIONS, Channel.MACHINES) as heard:
         await say(rows, "convergence", "1")
-        await say(rows, "somebody_elses", "2")
+        await say(rows, "another_channel", "2")
         await say(rows, "machines", "3")
         await say(rows, "simulations", "4,5")
         assert await heard.next() == (Channel.MACHINES, frozenset({3}))
@@ -124,9 +124,7 @@ async def test_a_listener_whose_connection_is_cut_comes_back_and_says_look_at_al
             await heard.say(Channel.CONVERGENCE, "7")  # and it can speak again
 
 
-async def test_what_is_said_while_the_connection_is_broken_is_lost_and_harms_nobody(
-    rows: Rows, database_url: str
-) -> None:
+async def test_notifications_during_a_broken_connection_are_lost_without_harm(rows: Rows, database_url: str) -> None:
     listener = Listener(database_url, [Channel.CONVERGENCE], lambda channel, ids: None)
     await listener.say(Channel.CONVERGENCE, "1")  # it has not even begun
     async with ears(database_url, Channel.CONVERGENCE) as heard:
@@ -158,7 +156,7 @@ async def test_a_connection_closed_by_a_protocol_error_is_made_again(
 async def test_a_listener_waits_for_a_server_that_is_not_there_yet(
     rows: Rows, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refusals = iter([OSError("nobody there"), TimeoutError()])
+    refusals = iter([OSError("no server there"), TimeoutError()])
 
     async def connect(url: str) -> Any:
         for error in refusals:
@@ -172,7 +170,7 @@ async def test_a_listener_waits_for_a_server_that_is_not_there_yet(
         assert await heard.next() == (Channel.MACHINES, frozenset({1}))
 
 
-async def test_nobody_listens_after_the_block(rows: Rows, database_url: str) -> None:
+async def test_there_is_no_listener_after_the_block(rows: Rows, database_url: str) -> None:
     async with ears(database_url, Channel.MACHINES) as heard:
         pass
     await say(rows, "machines", "1")

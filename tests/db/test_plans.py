@@ -29,7 +29,7 @@ LEASE = timedelta(seconds=30)
 POINT = Column([1], [1.0], [1.0])
 FILL = """
     INSERT INTO simulations (project_id, name, entrypoint, created_by, state, priority, attempt, attended)
-    SELECT 1, 's' || n, '{true}', 'somebody',
+    SELECT 1, 's' || n, '{true}', 'user',
            CASE WHEN n % 5 = 0 THEN 'QUEUED' WHEN n % 100 = 1 THEN 'RUNNING' ELSE 'FINISHED' END, n % 3, 1, n % 10 < 2
     FROM generate_series(1, 5000) AS n;
     INSERT INTO attempts (simulation_id, number, assigned_at, started_at, ended_at)
@@ -173,7 +173,7 @@ async def test_a_hello_looks_up_its_rows(filled: Filled) -> None:
 async def test_what_was_deleted_is_looked_up_in_the_audit_by_object(filled: Filled) -> None:
     await filled.rows.query(
         "INSERT INTO events (kind, actor, object_type, object_id) "
-        "SELECT kind, 'somebody', 'Simulation', n FROM generate_series(1, 5000) AS n, "
+        "SELECT kind, 'user', 'Simulation', n FROM generate_series(1, 5000) AS n, "
         "unnest('{CREATED,STARTED,FINISHED}'::text[]) AS kind"
     )
     await filled.rows.query("ANALYZE events")

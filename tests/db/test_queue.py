@@ -85,7 +85,7 @@ async def test_those_that_require_the_same_in_one_project_are_one_class(rows: Ro
     assert len(await first(rows, 1)) == 1 + len(others)
 
 
-async def test_what_nobody_watches_is_no_candidate_and_what_is_watched_is(rows: Rows) -> None:
+async def test_only_watched_attended_simulations_are_candidates(rows: Rows) -> None:
     attended = await rows.simulation(attended=True)
     assert await first(rows) == []
     async with rows.sessions.begin() as session:
@@ -231,7 +231,7 @@ async def told(database_url: str) -> Any:
 async def test_all_are_told_of_a_new_reason_and_some_of_a_new_sentence(rows: Rows, told: Any) -> None:
     await rows.query(
         "INSERT INTO simulations (project_id, name, entrypoint, created_by) "
-        "SELECT 1, 's', '{true}', 'somebody' FROM generate_series(1, 150)"
+        "SELECT 1, 's', '{true}', 'user' FROM generate_series(1, 150)"
     )
     queue_class = await rows.value("SELECT DISTINCT queue_class FROM simulations")
     every = frozenset(range(1, 151))
@@ -244,7 +244,7 @@ async def test_all_are_told_of_a_new_reason_and_some_of_a_new_sentence(rows: Row
 async def test_of_a_new_reason_of_very_many_it_is_told_to_look_at_all(rows: Rows, told: Any) -> None:
     await rows.query(
         "INSERT INTO simulations (project_id, name, entrypoint, created_by) "
-        "SELECT 1, 's', '{true}', 'somebody' FROM generate_series(1, 1100)"
+        "SELECT 1, 's', '{true}', 'user' FROM generate_series(1, 1100)"
     )
     queue_class = await rows.value("SELECT DISTINCT queue_class FROM simulations")
     assert await told(lambda: note(rows, (queue_class, "MACHINES_BUSY", "1 is free."), new=True)) is None

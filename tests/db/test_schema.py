@@ -251,7 +251,7 @@ async def test_the_view_shows_a_row_per_point(database_url: str) -> None:
     async with connected(database_url) as connection:
         simulation_id = await connection.fetchval(
             "INSERT INTO simulations (project_id, name, entrypoint, created_by) "
-            "SELECT id, 's', '{true}', 'somebody' FROM projects RETURNING id"
+            "SELECT id, 's', '{true}', 'user' FROM projects RETURNING id"
         )
         await connection.execute(
             'INSERT INTO convergence (simulation_id, attempt, batch, metric, steps, "values", elapsed) '

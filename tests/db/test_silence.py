@@ -1,4 +1,4 @@
-"""Silence: when nothing heard of an attempt means that it is lost, and when only that nobody listened.
+"""Silence: when it means that an attempt is lost, and when reports could not arrive.
 
 Time passes by moving it in the rows.
 """
@@ -62,7 +62,7 @@ async def still_silent(session: AsyncSession, attempt_id: int) -> bool:
     return current is not None and is_silent(current.lead.heartbeat_at, await attempts.listening(session), LEASE)
 
 
-async def test_an_attempt_that_nobody_heard_for_a_whole_lease_is_silent(rows: Rows) -> None:
+async def test_an_attempt_without_a_report_for_a_whole_lease_is_silent(rows: Rows) -> None:
     started, talkative = await rows.start(), await rows.start()
     await beat(rows)
     await listen_for(rows, LEASE * 0.9)
@@ -96,7 +96,7 @@ async def test_an_ended_attempt_is_never_silent(rows: Rows) -> None:
 
 
 @pytest.mark.parametrize("there", ["", "graph", "scheduler"])
-async def test_nobody_is_silent_where_a_role_was_missing_all_along(there: str, rows: Rows) -> None:
+async def test_no_attempt_is_silent_where_a_role_was_missing_all_along(there: str, rows: Rows) -> None:
     await rows.start()
     if there:
         await beat(rows, there)
@@ -107,7 +107,7 @@ async def test_nobody_is_silent_where_a_role_was_missing_all_along(there: str, r
 
 
 @pytest.mark.parametrize("absent", ["graph", "scheduler"])
-async def test_nobody_is_silent_for_a_lease_after_a_role_was_away(absent: str, rows: Rows) -> None:
+async def test_no_attempt_is_silent_for_a_lease_after_a_role_was_away(absent: str, rows: Rows) -> None:
     started = await rows.start()
     await beat(rows)
     await listen_for(rows, LEASE)
@@ -115,14 +115,14 @@ async def test_nobody_is_silent_for_a_lease_after_a_role_was_away(absent: str, r
     await listen_for(rows, GAP * 1.5, roles=[present])
     assert await silent(rows) == []  # it is still away
     await beat(rows)
-    assert await silent(rows) == []  # it is back, and has heard nobody yet
+    assert await silent(rows) == []  # it is back, and no report has arrived yet
     await listen_for(rows, LEASE * 0.9)
     assert await silent(rows) == []
     await listen_for(rows, LEASE * 0.2)
     assert await silent(rows) == [started.attempt_id]
 
 
-async def test_a_night_switched_off_makes_nobody_silent(rows: Rows) -> None:
+async def test_a_night_switched_off_makes_no_attempt_silent(rows: Rows) -> None:
     await rows.start()
     await beat(rows)
     await listen_for(rows, LEASE * 1.1)

@@ -23,7 +23,7 @@ from transitions.cancel import cancel as cancel_simulation
 
 Rows = Any  # the fixture of conftest.py
 Sessions = async_sessionmaker[AsyncSession]
-SOMEBODY = Actor("somebody", "192.0.2.1")
+USER = Actor("user", "192.0.2.1")
 OTHER = Actor("other")
 EVERYTHING = Filter()
 
@@ -47,15 +47,15 @@ async def test_what_is_asked_for_is_what_is_stored(rows: Rows) -> None:
         max_retries=2, retry_on=("EXIT_CODE", "MACHINE_LOST"),
     )  # fmt: skip
     async with rows.sessions.begin() as session:
-        created = await simulations.create(session, wanted, SOMEBODY)
+        created = await simulations.create(session, wanted, USER)
     stored = await rows.get(created.id)
     for name in wanted.__dataclass_fields__:
         expected = getattr(wanted, name)
         assert getattr(stored, name) == (list(expected) if isinstance(expected, tuple) else expected), name
-    assert (stored.state, stored.attempt, stored.created_by) == (SimulationState.QUEUED, 0, "somebody")
+    assert (stored.state, stored.attempt, stored.created_by) == (SimulationState.QUEUED, 0, "user")
     [event] = (await rows.snapshot(created.id))["events"]
     told = (event["kind"], event["actor"], event["origin"], event["project_id"], event["detail"])
-    assert told == ("QUEUED", "somebody", "192.0.2.1", wanted.project_id, {"name": "ResNet 日本"})
+    assert told == ("QUEUED", "user", "192.0.2.1", wanted.project_id, {"name": "ResNet 日本"})
 
 
 async def test_the_same_key_with_the_same_content_is_the_same_simulation(rows: Rows) -> None:
@@ -84,7 +84,7 @@ async def test_without_a_key_the_same_content_is_another_simulation(rows: Rows) 
 
 async def test_a_key_belongs_to_its_project(rows: Rows) -> None:
     async with rows.sessions.begin() as session:
-        other = (await projects.named(session, "other", SOMEBODY)).id
+        other = (await projects.named(session, "other", USER)).id
     assert await rows.simulation(client_key="key") != await rows.simulation(client_key="key", project_id=other)
 
 
@@ -93,7 +93,7 @@ async def test_the_same_key_from_two_connections_at_once_makes_one_simulation(
 ) -> None:
     wanted = await rows.wanted()
     async with rows.sessions() as first, other_sessions.begin() as second:
-        created = await simulations.create(first, wanted, SOMEBODY, client_key="key")
+        created = await simulations.create(first, wanted, USER, client_key="key")
         pid = await rows.pid(second)
         again = asyncio.create_task(simulations.create(second, wanted, OTHER, client_key="key"))
         await rows.until_blocked(pid)
@@ -107,9 +107,9 @@ async def test_a_machine_that_is_deleted_while_a_simulation_names_it_is_not_foun
 ) -> None:
     wanted = await rows.wanted(machine_id=await rows.machine())
     async with rows.sessions() as deletion, other_sessions() as session:
-        await machines.delete_idle(deletion, wanted.machine_id, SOMEBODY)
+        await machines.delete_idle(deletion, wanted.machine_id, USER)
         pid = await rows.pid(session)
-        creating = asyncio.create_task(simulations.create(session, wanted, SOMEBODY))
+        creating = asyncio.create_task(simulations.create(session, wanted, USER))
         await rows.until_blocked(pid)
         await deletion.commit()
         with pytest.raises(NotFound, match="no such machine") as refused:
@@ -121,9 +121,9 @@ async def test_a_machine_that_is_deleted_while_a_simulation_names_it_is_not_foun
 async def test_a_machine_that_a_new_simulation_names_is_deleted_after_it(rows: Rows, other_sessions: Sessions) -> None:
     wanted = await rows.wanted(machine_id=await rows.machine("m"), machine_name="m")
     async with rows.sessions() as session, other_sessions() as deletion:
-        simulation_id = (await simulations.create(session, wanted, SOMEBODY)).id
+        simulation_id = (await simulations.create(session, wanted, USER)).id
         pid = await rows.pid(deletion)
-        deleting = asyncio.create_task(machines.delete_idle(deletion, wanted.machine_id, SOMEBODY))
+        deleting = asyncio.create_task(machines.delete_idle(deletion, wanted.machine_id, USER))
         await rows.until_blocked(pid)
         await session.commit()
         await deleting
@@ -135,7 +135,7 @@ async def test_a_machine_that_a_new_simulation_names_is_deleted_after_it(rows: R
 async def test_a_project_is_made_when_it_is_first_named(rows: Rows, other_sessions: Sessions) -> None:
     async def name(sessions: Sessions) -> int:
         async with sessions.begin() as session:
-            return (await projects.named(session, "vision", SOMEBODY)).id
+            return (await projects.named(session, "vision", USER)).id
 
     first, second = await asyncio.gather(name(rows.sessions), name(other_sessions))
     assert first == second == await name(rows.sessions)
@@ -161,7 +161,7 @@ async def listed(rows: Rows, wanted: Filter = EVERYTHING, **given: Any) -> list[
 
 async def test_each_filter_shows_what_matches_and_together_they_narrow(rows: Rows) -> None:
     async with rows.sessions.begin() as session:
-        other = (await projects.named(session, "other", SOMEBODY)).id
+        other = (await projects.named(session, "other", USER)).id
     plain = await rows.simulation(name="Plain")
     tagged = await rows.simulation(name="tagged 100%", tags=("vision", "v2"))
     elsewhere = await rows.simulation(name="elsewhere_plain", project_id=other)

@@ -59,13 +59,13 @@ async def test_two_tokens_share_nothing(sessions: Sessions) -> None:
     assert (await find(sessions, one), await find(sessions, other)) == ("one", "other")
 
 
-@pytest.mark.parametrize("text", ["", "sim_", "sim_nobody", "\udcff", "x" * 10_000, "sim_\0"])
-async def test_an_unknown_text_lets_nobody_in(sessions: Sessions, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "sim_", "sim_unknown", "\udcff", "x" * 10_000, "sim_\0"])
+async def test_an_unknown_text_is_no_token(sessions: Sessions, text: str) -> None:
     await make(sessions)
     assert await find(sessions, text) is None
 
 
-async def test_an_expired_token_lets_nobody_in_by_postgres_clock(sessions: Sessions, rows: Rows) -> None:
+async def test_an_expired_token_is_rejected_by_postgres_clock(sessions: Sessions, rows: Rows) -> None:
     token, text = await make(sessions, lifetime=timedelta(days=30))
     assert token.expires_at is not None
     assert timedelta(days=29) < token.expires_at - datetime.now(UTC) < timedelta(days=31)
@@ -74,7 +74,9 @@ async def test_an_expired_token_lets_nobody_in_by_postgres_clock(sessions: Sessi
     assert await find(sessions, text) is None
 
 
-async def test_a_revoked_token_lets_nobody_in_and_revoking_it_again_is_nothing(sessions: Sessions, rows: Rows) -> None:
+async def test_a_revoked_token_is_rejected_and_revoking_it_again_changes_nothing(
+    sessions: Sessions, rows: Rows
+) -> None:
     token, text = await make(sessions)
     _, other = await make(sessions, "other")
     first = await revoke(sessions, token.id)
@@ -121,7 +123,7 @@ async def test_a_name_is_one_token_until_it_is_revoked(sessions: Sessions) -> No
         found = await tokens.find_named(session, "ci")
         assert found is not None
         assert found.id == again.id
-        assert await tokens.find_named(session, "nobody") is None
+        assert await tokens.find_named(session, "unknown") is None
 
 
 @pytest.mark.parametrize("name", ["scheduler", "supervisor", "anonymous", "command line"])
@@ -157,7 +159,7 @@ async def test_the_last_use_is_noted_at_most_once_a_minute(sessions: Sessions, r
     assert not await touch()
 
 
-async def test_noting_a_use_waits_for_nobody(sessions: Sessions, rows: Rows) -> None:
+async def test_noting_a_use_waits_for_no_lock(sessions: Sessions, rows: Rows) -> None:
     token, _ = await make(sessions)
     async with sessions.begin() as first, sessions.begin() as second, asyncio.timeout(60):
         assert await tokens.touch(first, token.id)
@@ -180,7 +182,7 @@ async def test_pages_show_every_token_newest_first(sessions: Sessions) -> None:
     assert shown == names[::-1]
 
 
-async def test_whether_anybody_could_come_in_counts_usable_tokens_only(sessions: Sessions, rows: Rows) -> None:
+async def test_any_exists_counts_usable_tokens_only(sessions: Sessions, rows: Rows) -> None:
     async def any_exists() -> bool:
         async with sessions() as session:
             return await tokens.any_exists(session)
@@ -216,7 +218,7 @@ async def test_a_project_is_made_once_and_the_history_says_by_whom(sessions: Ses
     ]
 
 
-@pytest.mark.parametrize("name", ["default", "nobody's"])
+@pytest.mark.parametrize("name", ["default", "missing"])
 async def test_a_project_out_of_scope_is_not_there_and_none_is_made(sessions: Sessions, rows: Rows, name: str) -> None:
     async with sessions.begin() as session:
         with pytest.raises(NotFound, match=r"^There is no such project, or it is none of yours\.$"):

@@ -1,4 +1,4 @@
-"""Leases of those who watch: taken, renewed, ended, run out; and what nobody has watched for its grace."""
+"""Watch leases: taken, renewed, ended, expired; and simulations unwatched for their grace."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def attended(rows: Rows, **given: Any) -> int:
 
 @pytest.fixture
 async def alone(rows: Rows) -> int:
-    """An attended simulation that runs, and that nobody has watched for twice its grace."""
+    """A running attended simulation, unwatched for twice its grace."""
     await cover(rows)
     simulation_id = await attended(rows)
     await rows.start(simulation_id)
@@ -116,7 +116,7 @@ async def test_a_lease_is_renewed_in_its_row_and_runs_out_by_itself(rows: Rows) 
     assert (row["watcher"], row["left"] <= LEASE) == ("a", True)
 
 
-async def test_who_leaves_ends_its_own_lease_and_nobody_elses(rows: Rows) -> None:
+async def test_a_watcher_who_leaves_ends_its_own_lease_only(rows: Rows) -> None:
     first, second = await attended(rows), await attended(rows)
     await keep(rows, "a", first, second)
     await keep(rows, "b", second)
@@ -128,7 +128,7 @@ async def test_who_leaves_ends_its_own_lease_and_nobody_elses(rows: Rows) -> Non
     assert await watched(rows, first, second) == frozenset()
 
 
-async def test_nobody_asks_the_database_about_nothing(rows: Rows) -> None:
+async def test_no_ids_cost_no_statement(rows: Rows) -> None:
     assert await keep(rows, "a") == frozenset()
     await leave(rows, "a")
     assert await watched(rows) == frozenset()
@@ -138,15 +138,15 @@ async def test_a_deleted_simulation_takes_its_leases_with_it(rows: Rows) -> None
     simulation_id = await attended(rows)
     await keep(rows, "a", simulation_id)
     async with rows.sessions.begin() as session:
-        await cancel_simulation(session, simulation_id, rows.somebody)
-        await simulations.delete_ended(session, simulation_id, rows.somebody)
+        await cancel_simulation(session, simulation_id, rows.user)
+        await simulations.delete_ended(session, simulation_id, rows.user)
     assert await rows.query("SELECT * FROM watchers") == []
 
 
 # --- the grace -------------------------------------------------------------------------------------------------
 
 
-async def test_what_nobody_has_watched_for_its_grace_is_found(rows: Rows, alone: int) -> None:
+async def test_a_simulation_unwatched_for_its_grace_is_found(rows: Rows, alone: int) -> None:
     assert await unwatched(rows) == [alone]
 
 
@@ -159,7 +159,7 @@ async def test_it_is_found_before_its_supervisor_has_said_hello(rows: Rows) -> N
     assert await unwatched(rows) == [simulation_id]
 
 
-async def test_it_is_not_found_while_anybody_watches_it(rows: Rows, alone: int) -> None:
+async def test_it_is_not_found_while_it_is_watched(rows: Rows, alone: int) -> None:
     await keep(rows, "a", alone)
     await ago(rows, 2 * GRACE, alone)  # the lease of "a" ran out: its process has crashed
     await keep(rows, "b", alone)
@@ -187,7 +187,7 @@ async def test_the_grace_runs_from_the_attempts_begin_if_that_is_later(rows: Row
     assert await unwatched(rows) == []
 
 
-async def test_while_no_graph_process_beats_nobody_could_watch_and_nothing_is_found(rows: Rows, alone: int) -> None:
+async def test_while_no_graph_process_beats_nothing_is_found(rows: Rows, alone: int) -> None:
     await cover(rows, beat=2 * GAP)
     assert await unwatched(rows) == []
 
@@ -199,17 +199,17 @@ async def test_of_the_time_before_a_graph_process_came_back_nothing_counts(rows:
     assert await unwatched(rows) == [alone]
 
 
-async def test_only_attended_ones_on_a_machine_that_nobody_wants_stopped_are_found(rows: Rows, alone: int) -> None:
+async def test_only_attended_ones_on_a_machine_without_a_stop_are_found(rows: Rows, alone: int) -> None:
     plain, waits = (await rows.start()).simulation_id, await attended(rows)
     for each in (plain, waits):
         await ago(rows, 2 * GRACE, each)
     assert await unwatched(rows) == [alone]
     async with rows.sessions.begin() as session:
-        assert await stop(session, alone, Reason.UNWATCHED, rows.somebody)
+        assert await stop(session, alone, Reason.UNWATCHED, rows.user)
     assert await unwatched(rows) == []
 
 
-async def test_a_simulation_stopped_because_nobody_watched_it_has_finished(rows: Rows, alone: int) -> None:
+async def test_a_simulation_stopped_as_unwatched_has_finished(rows: Rows, alone: int) -> None:
     assert await rows.end(alone, 1, Reason.UNWATCHED)
     simulation = await rows.get(alone)
     assert (simulation.state.value, simulation.reason.value) == ("FINISHED", "UNWATCHED")
@@ -230,7 +230,7 @@ async def test_leases_are_forgotten_with_the_end_of_their_simulation_or_after_th
     await leave(rows, "b", goes_on)
     await rows.query("UPDATE watchers SET watched_until = now() - interval '25 hours' WHERE watcher = 'c'")
     async with rows.sessions.begin() as session:
-        await cancel_simulation(session, ends, rows.somebody)
+        await cancel_simulation(session, ends, rows.user)
         await sweep(session)
     left = await rows.query("SELECT simulation_id, watcher FROM watchers ORDER BY watcher")
     assert [(row["simulation_id"], row["watcher"]) for row in left] == [(goes_on, "a"), (goes_on, "b")]
@@ -247,7 +247,7 @@ async def test_a_lease_that_a_clock_set_back_has_made_too_long_ends(rows: Rows) 
     assert [row["watcher"] for row in left] == ["live"]
 
 
-async def test_whoever_renews_a_lease_is_not_waited_for(rows: Rows) -> None:
+async def test_a_lease_being_renewed_is_not_waited_for(rows: Rows) -> None:
     simulation_id = await attended(rows)
     await keep(rows, "a", simulation_id)
     await rows.query("UPDATE watchers SET watched_until = now() - interval '25 hours'")
@@ -273,6 +273,6 @@ async def test_a_key_that_was_used_before_there_were_attended_ones_is_still_the_
 async def test_a_repeated_simulation_is_attended_as_the_old_one_was(rows: Rows) -> None:
     old = await attended(rows)
     async with rows.sessions.begin() as session:
-        await cancel_simulation(session, old, rows.somebody)
-        new = await simulations.repeat(session, old, rows.somebody)
+        await cancel_simulation(session, old, rows.user)
+        new = await simulations.repeat(session, old, rows.user)
     assert (new.attended, new.attended_grace) == (True, GRACE)

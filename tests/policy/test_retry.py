@@ -96,11 +96,11 @@ def test_only_the_reasons_that_were_chosen_are_retried() -> None:
     assert decide("EXIT_CODE", max_retries=5, retry_on=("MACHINE_LOST",)) == Final("EXIT_CODE")
 
 
-def test_what_completed_is_not_done_again_even_if_somebody_chose_so() -> None:
+def test_a_completed_attempt_is_not_retried_even_if_chosen() -> None:
     assert decide("COMPLETED", max_retries=5, retry_on=("COMPLETED",)) == Final("COMPLETED")
 
 
-def test_what_was_cancelled_is_not_done_again_even_if_somebody_chose_so() -> None:
+def test_a_cancelled_attempt_is_not_retried_even_if_chosen() -> None:
     assert decide("CANCELLED", max_retries=5, retry_on=("CANCELLED",)) == Final("CANCELLED")
 
 
@@ -189,7 +189,7 @@ def test_silence_for_just_a_lease_does_not() -> None:
 
 
 @pytest.mark.parametrize("covered", [None, timedelta(0), LEASE - timedelta(microseconds=1)])
-def test_nobody_is_lost_while_nobody_listened_for_a_whole_lease(covered: timedelta | None) -> None:
+def test_no_attempt_is_lost_unless_reports_could_arrive_for_a_whole_lease(covered: timedelta | None) -> None:
     assert not lost(LONG, covered, LONG)
     assert not lost(LONG, LONG, covered)
 

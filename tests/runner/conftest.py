@@ -199,7 +199,7 @@ Supervise = Callable[..., Started]
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Wait for something that nobody announces."""
+    """Poll until a condition holds."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not condition():
         assert time.monotonic() < deadline, "it never happened"

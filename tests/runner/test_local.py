@@ -252,7 +252,7 @@ async def test_an_engine_in_a_new_process_knows_what_the_old_one_knew(
     assert not any(map(exists, pids(service)))
 
 
-async def test_a_simulation_outlives_whoever_launched_it(
+async def test_a_simulation_outlives_the_engine_that_launched_it(
     service: Any, engine: LocalEngine, tmp_path: Path, until: Until, exists: Exists
 ) -> None:
     sleeping(service)
@@ -281,7 +281,7 @@ async def test_another_installation_with_the_same_attempt_is_left_alone(
     assert await ours.probe(ATTEMPT) is Liveness.ALIVE
 
 
-async def test_somebody_elses_process_with_a_recorded_pid_is_left_alone(
+async def test_an_unrelated_process_with_a_recorded_pid_is_left_alone(
     engine: LocalEngine, tmp_path: Path, exists: Exists
 ) -> None:
     stranger = await asyncio.create_subprocess_exec("sleep", "1000", start_new_session=True)

@@ -23,7 +23,7 @@ from settings import Settings
 from transitions.begin import hello
 from transitions.cancel import cancel as cancel_simulation
 
-SOMEBODY = Actor("somebody")
+USER = Actor("user")
 HOST = "host-1"
 
 
@@ -67,11 +67,11 @@ class World:
                 "machine_name": None, "max_price_per_hour": None, "priority": 0, "max_runtime": None,
                 "max_retries": 0, "retry_on": ("MACHINE_LOST",),
             }  # fmt: skip
-            return (await simulations.create(session, Wanted(**{**wanted, **given}), SOMEBODY)).id
+            return (await simulations.create(session, Wanted(**{**wanted, **given}), USER)).id
 
     async def cancel(self, simulation_id: int) -> None:
         async with self.sessions.begin() as session:
-            await cancel_simulation(session, simulation_id, SOMEBODY)
+            await cancel_simulation(session, simulation_id, USER)
 
     async def get(self, simulation_id: int) -> Simulation:
         async with self.sessions() as session:

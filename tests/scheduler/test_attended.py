@@ -18,7 +18,7 @@ from transitions.settle import Ending, end
 World = Any  # the fixture of conftest.py
 LEASE = timedelta(seconds=10)
 GRACE = timedelta(minutes=5)
-SOMEBODY = Actor("somebody")
+USER = Actor("user")
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ async def attended(world: World, **given: Any) -> int:
 
 async def watch(world: World, *ids: int) -> None:
     async with world.sessions.begin() as session:
-        assert await watch_leases.keep(session, "somebody's process", ids, LEASE) == set(ids)
+        assert await watch_leases.keep(session, "a graph process", ids, LEASE) == set(ids)
 
 
 async def leave(world: World) -> None:
@@ -47,7 +47,7 @@ async def long_ago(world: World) -> None:
     await world.cover(leases=100)
 
 
-async def test_an_attended_one_waits_until_somebody_watches_it(world: World, planner: Planner) -> None:
+async def test_an_attended_simulation_waits_for_a_subscriber(world: World, planner: Planner) -> None:
     await world.machine()
     simulation_id = await attended(world)
 
@@ -75,7 +75,7 @@ async def test_once_watched_it_waits_for_a_machine_like_any_other(world: World, 
     assert await world.waiting(simulation_id) == "UNATTENDED"
 
 
-async def test_others_are_placed_past_one_that_nobody_watches(world: World, planner: Planner) -> None:
+async def test_others_are_placed_past_an_unwatched_one(world: World, planner: Planner) -> None:
     await world.machine(cpus=1.0)
     await attended(world, priority=9)
     other = await world.simulation()
@@ -83,7 +83,7 @@ async def test_others_are_placed_past_one_that_nobody_watches(world: World, plan
     assert await world.state(other) == "STARTING"
 
 
-async def test_whoever_leaves_while_the_plan_is_made_is_missed_when_it_is_carried_out(
+async def test_a_watcher_who_leaves_during_planning_prevents_the_assignment(
     world: World, planner: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.machine()
@@ -103,7 +103,7 @@ async def test_whoever_leaves_while_the_plan_is_made_is_missed_when_it_is_carrie
 
 
 async def running(world: World, planner: Planner, **given: Any) -> int:
-    """An attended simulation that runs, and that somebody watches."""
+    """A running attended simulation with a watcher."""
     await world.machine()
     simulation_id = await attended(world, **given)
     await watch(world, simulation_id)
@@ -113,9 +113,7 @@ async def running(world: World, planner: Planner, **given: Any) -> int:
     return simulation_id
 
 
-async def test_what_nobody_has_watched_for_its_grace_is_told_to_stop_and_has_finished(
-    world: World, planner: Planner
-) -> None:
+async def test_a_simulation_unwatched_for_its_grace_is_stopped_and_has_finished(world: World, planner: Planner) -> None:
     simulation_id = await running(world, planner)
     await leave(world)
     await planner.tick()
@@ -129,7 +127,7 @@ async def test_what_nobody_has_watched_for_its_grace_is_told_to_stop_and_has_fin
     assert (simulation.state, stop.reason, stop.by) == ("RUNNING", "UNWATCHED", "scheduler")
     assert (await world.events_of(simulation_id))[-1].detail == {"reason": "UNWATCHED"}
     await world.silence(simulation_id, leases=3)
-    assert (await planner.tick()).ended == 1, "its machine was lost: nobody wants it any more"
+    assert (await planner.tick()).ended == 1, "its machine was lost, and it was to stop anyway"
     simulation = await world.get(simulation_id)
     assert (simulation.state, simulation.reason) == ("FINISHED", "UNWATCHED")
 
@@ -147,7 +145,7 @@ async def test_what_was_never_launched_is_over_at_once(world: World, planner: Pl
     assert (simulation.state, simulation.reason) == ("FINISHED", "UNWATCHED")
 
 
-async def test_whoever_comes_back_within_the_grace_has_missed_nothing(world: World, planner: Planner) -> None:
+async def test_a_watcher_who_returns_within_the_grace_has_missed_nothing(world: World, planner: Planner) -> None:
     simulation_id = await running(world, planner)
     await leave(world)
     await long_ago(world)
@@ -174,12 +172,12 @@ async def test_what_runs_unattended_is_never_stopped_for_that(world: World, plan
     assert await world.stop_of(simulation_id) is None
 
 
-async def test_a_retried_attempt_waits_for_somebody_too(world: World, planner: Planner) -> None:
+async def test_a_retried_attempt_waits_for_a_subscriber_too(world: World, planner: Planner) -> None:
     simulation_id = await running(world, planner, max_retries=3)
     await leave(world)
     async with world.sessions.begin() as session:
         ending = Ending(Reason.MACHINE_LOST)
-        assert await end(session, simulation_id, 1, ending, SOMEBODY, retry_after=timedelta(0))
+        assert await end(session, simulation_id, 1, ending, USER, retry_after=timedelta(0))
     await planner.tick()
     assert (await world.state(simulation_id), await world.waiting(simulation_id)) == ("QUEUED", "UNATTENDED")
     await watch(world, simulation_id)

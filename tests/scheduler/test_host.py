@@ -21,7 +21,7 @@ from transitions.settle import Ending, end
 
 World = Any  # the fixtures of conftest.py
 ScriptedEngine = Any
-SOMEBODY = Actor("somebody")
+USER = Actor("user")
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ async def _public_id(world: World, simulation_id: int) -> str:
 
 async def _complete(world: World, simulation_id: int) -> None:
     async with world.sessions.begin() as session:
-        assert await end(session, simulation_id, 1, Ending(Reason.COMPLETED), SOMEBODY)
+        assert await end(session, simulation_id, 1, Ending(Reason.COMPLETED), USER)
 
 
 # --- announcing ------------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ async def test_a_machine_that_was_deleted_comes_back_while_its_engine_finds_it(w
     await host.run_once()
     async with world.sessions.begin() as session:
         [machine] = await machines.every(session)
-        await machines.delete_idle(session, machine.id, SOMEBODY)
+        await machines.delete_idle(session, machine.id, USER)
     await host.run_once()
     async with world.sessions() as session:
         assert [each.name for each in await machines.every(session)] == ["here"]
@@ -352,7 +352,7 @@ async def test_a_supervisor_silent_for_a_lease_is_ended_and_its_attempt_lost_wit
     assert await world.state(simulation_id) == "QUEUED"
 
 
-async def test_a_silent_supervisor_is_left_alone_while_nobody_could_hear_it(
+async def test_a_silent_supervisor_is_left_alone_while_the_service_is_down(
     world: World, host: HostLoop, planner: Planner, scripted: ScriptedEngine
 ) -> None:
     simulation_id = await _running(world, host, planner)
@@ -444,7 +444,7 @@ async def test_an_attempt_that_this_database_never_had_is_left_alone(
     assert (scripted.ended, scripted.forgotten) == ([], [])
 
 
-async def test_a_process_that_the_kernel_holds_keeps_nobody_else_from_being_cleared_away(
+async def test_a_process_that_the_kernel_holds_does_not_block_the_removal_of_others(
     world: World, host: HostLoop, planner: Planner, scripted: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = await _running(world, host, planner)
@@ -476,7 +476,7 @@ async def test_files_of_a_simulation_are_kept_until_it_is_deleted(
     scripted.held = {ids[held]}
     async with world.sessions.begin() as session:
         for each in (held, deleted):
-            await simulations.delete_ended(session, each, SOMEBODY)
+            await simulations.delete_ended(session, each, USER)
     await HostLoop(world.sessions, world.settings, scripted, world.host_id).run_once()
     assert scripted.kept == [ids[ended], ids[held], ids[unknown], "lost+found"]
     scripted.held.clear()

@@ -49,7 +49,7 @@ async def test_a_leader_whose_connection_broke_leads_no_longer_and_may_lead_agai
         await _hold_soon(first)
 
 
-async def test_nobody_leads_without_a_database(database_url: str) -> None:
+async def test_there_is_no_leader_without_a_database(database_url: str) -> None:
     async with leadership(database_url.replace("port=5432", "port=1")) as candidate:
         assert not await candidate.hold()
         assert not await candidate.hold()

@@ -13,11 +13,11 @@ from db import lifecycle, machines, queue
 from db.events import Actor
 
 World = Any  # the fixture of conftest.py
-SOMEBODY = Actor("somebody")
+USER = Actor("user")
 
 
 async def _blocked(session: AsyncSession) -> None:
-    """Wait until somebody waits for a lock of this session."""
+    """Wait until another session waits for a lock of this one."""
     waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))")
     async with asyncio.timeout(60):
         while not await session.scalar(waiting):
@@ -44,7 +44,7 @@ async def test_deleting_a_machine_locks_who_wants_it_before_it_locks_the_machine
 
     async def delete() -> None:
         async with world.sessions.begin() as session:
-            await machines.delete_idle(session, machine_id, SOMEBODY)
+            await machines.delete_idle(session, machine_id, USER)
 
     async with world.sessions.begin() as planner:
         assert await lifecycle.lock(planner, simulation_id) is not None

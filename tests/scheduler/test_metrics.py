@@ -8,7 +8,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from scheduler.metrics import Metrics, told
+from scheduler.metrics import Metrics, serve_metrics
 from settings import SettingsError
 
 
@@ -17,11 +17,11 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def test_its_numbers_are_told_while_it_runs_and_no_longer() -> None:
+def test_metrics_are_served_while_the_block_runs_and_no_longer() -> None:
     metrics, port = Metrics(), free_port()
     metrics.leads.set(True)
     metrics.planned(0.02, assigned=3, refused=1)
-    with told(metrics, "127.0.0.1", port):
+    with serve_metrics(metrics, "127.0.0.1", port):
         text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
     found = {
         sample.name: sample.value
@@ -38,8 +38,8 @@ def test_its_numbers_are_told_while_it_runs_and_no_longer() -> None:
         httpx.get(f"http://127.0.0.1:{port}/metrics")
 
 
-def test_without_a_port_nobody_listens() -> None:
-    with told(Metrics(), "127.0.0.1", None):
+def test_without_a_port_there_is_no_listener() -> None:
+    with serve_metrics(Metrics(), "127.0.0.1", None):
         pass
 
 
@@ -48,6 +48,6 @@ def test_a_port_that_is_taken_is_a_sentence() -> None:
         port = other.getsockname()[1]
         with (
             pytest.raises(SettingsError, match=f"SIMULATIONS_SCHEDULER_METRICS_PORT: can't listen on 127.0.0.1:{port}"),
-            told(Metrics(), "127.0.0.1", port),
+            serve_metrics(Metrics(), "127.0.0.1", port),
         ):
             pass

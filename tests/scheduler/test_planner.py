@@ -18,7 +18,7 @@ from scheduler.planner import Planner
 from transitions.settle import Ending, end
 
 World = Any  # the fixture of conftest.py
-SOMEBODY = Actor("somebody")
+USER = Actor("user")
 
 
 @pytest.fixture
@@ -85,10 +85,10 @@ async def test_without_a_machine_everything_waits(world: World, planner: Planner
 async def test_a_machine_that_is_drained_offline_or_gone_gets_nothing(world: World, planner: Planner) -> None:
     drained, offline, gone = await world.machine("m1"), await world.machine("m2"), await world.machine("m3")
     async with world.sessions.begin() as session:
-        await machines.drain(session, drained, SOMEBODY)
+        await machines.drain(session, drained, USER)
     await world.execute("UPDATE machines SET heartbeat_at = now() - interval '1 hour' WHERE id = :id", id=offline)
     async with world.sessions.begin() as session:
-        await machines.delete_idle(session, gone, SOMEBODY)
+        await machines.delete_idle(session, gone, USER)
     simulation_id = await world.simulation()
     named = await world.simulation(machine_id=drained, machine_name="m1")
     deleted = await world.simulation(machine_name="m3")
@@ -99,14 +99,14 @@ async def test_a_machine_that_is_drained_offline_or_gone_gets_nothing(world: Wor
     assert "draining" in (await world.wait_of(named)).detail
     assert "deleted" in (await world.wait_of(deleted)).detail
     async with world.sessions.begin() as session:
-        await machines.resume(session, drained, SOMEBODY)
+        await machines.resume(session, drained, USER)
     assert (await planner.tick()).assigned == 2
 
 
 async def test_a_plan_that_the_world_has_overtaken_is_not_carried_out(
     world: World, planner: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the judgement and the transaction: cancelled, drained, deleted, filled up by somebody else."""
+    """Between the judgement and the transaction: cancelled, drained, deleted, filled up by another placement."""
     ids = {name: await world.machine(name, host=f"host-{name}", cpus=1.0) for name in ("m1", "m2", "m3", "m4")}
     wants = {
         name: await world.simulation(name, machine_id=machine_id, machine_name=name) for name, machine_id in ids.items()
@@ -117,8 +117,8 @@ async def test_a_plan_that_the_world_has_overtaken_is_not_carried_out(
     async def overtake() -> None:
         await world.cancel(wants["m1"])
         async with world.sessions.begin() as session:
-            await machines.drain(session, ids["m2"], SOMEBODY)
-            await machines.delete_idle(session, ids["m3"], SOMEBODY)
+            await machines.drain(session, ids["m2"], USER)
+            await machines.delete_idle(session, ids["m3"], USER)
         rival = await world.simulation("rival", machine_id=ids["m4"], machine_name="m4", priority=5)
         monkeypatch.setattr(planner_module, "plan", judged)
         assert (await Planner(world.sessions, world.settings).plan()).assigned == 1
@@ -144,7 +144,7 @@ async def test_gpus_are_given_out_once_per_host_whatever_machines_share_it(world
             await machines.declare(
                 session,
                 machines.Declared(name, world.host_id, 4.0, 16.0, 2, "H100", {}, Decimal(0)),
-                SOMEBODY,
+                USER,
             )
     wants = [await world.simulation(gpus=1) for _ in range(6)]
 
@@ -205,7 +205,7 @@ async def _running(world: World, planner: Planner, **given: Any) -> int:
 
 async def _end(world: World, attempt: Attempt) -> None:
     async with world.sessions.begin() as session:
-        assert await end(session, attempt.simulation_id, attempt.number, Ending(Reason.COMPLETED), SOMEBODY)
+        assert await end(session, attempt.simulation_id, attempt.number, Ending(Reason.COMPLETED), USER)
 
 
 async def test_a_silent_attempt_is_lost_and_its_simulation_goes_back_to_the_queue(
@@ -268,7 +268,7 @@ async def test_a_loss_while_a_stop_was_wanted_is_a_cancellation(world: World, pl
 
 
 @pytest.mark.parametrize("roles", [("graph",), ("scheduler",), ()])
-async def test_nobody_is_lost_while_nobody_could_be_heard(world: World, planner: Planner, roles: Any) -> None:
+async def test_no_attempt_is_lost_while_reports_could_not_arrive(world: World, planner: Planner, roles: Any) -> None:
     simulation_id = await _running(world, planner)
     await world.silence(simulation_id, leases=100)
     await world.execute("DELETE FROM coverage")
@@ -358,7 +358,7 @@ async def test_a_supervisor_that_lets_its_limit_pass_is_told_to_stop(world: Worl
     simulation_id = await _running(world, planner, max_runtime=timedelta(hours=1))
     await world.execute("UPDATE attempts SET started_at = now() - interval '1 hour 1 minute'")
     await planner.tick()
-    assert await world.stop_of(simulation_id) is None, "the clock has jumped: nobody has ticked for so long"
+    assert await world.stop_of(simulation_id) is None, "the clock has jumped: there was no tick for so long"
     await world.execute("UPDATE coverage SET covered_since = now() - interval '1 day'")
     await world.execute("UPDATE attempts SET started_at = now() - interval '1 hour 1 second'")
     await planner.tick()

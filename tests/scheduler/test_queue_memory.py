@@ -26,7 +26,7 @@ from transitions import settle
 from transitions.settle import Ending
 
 World = Any  # the fixture of conftest.py
-SOMEBODY = Actor("somebody")
+USER = Actor("user")
 MANY = 10_000
 BLOCKED = {
     "alike": "SELECT 1, 'blocked', '{true}', 'mallory', 1000, false FROM generate_series(1, :many)",
@@ -61,7 +61,7 @@ async def end(world: World, simulation_id: int, reason: Reason = Reason.COMPLETE
     number = (await world.attempt_of(simulation_id)).number
     async with world.sessions.begin() as session:
         await lifecycle.lock(session, simulation_id)
-        assert await settle.end(session, simulation_id, number, Ending(reason, exit_code=3), SOMEBODY, **given)
+        assert await settle.end(session, simulation_id, number, Ending(reason, exit_code=3), USER, **given)
 
 
 @dataclass
@@ -130,7 +130,7 @@ def _read(node: Mapping[str, Any]) -> int:
     return read
 
 
-# --- nobody is blocked -----------------------------------------------------------------------------------------
+# --- no simulation blocks another -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", BLOCKED)
@@ -280,7 +280,7 @@ async def test_a_retry_waits_for_its_backoff_and_is_planned_when_that_has_passed
     assert (await world.attempt_of(retried)).number == 2
 
 
-async def test_that_nobody_watches_any_more_is_told(
+async def test_the_loss_of_the_last_watcher_is_notified(
     world: World, planner: Planner, told: Callable[[], Awaitable[frozenset[int]]]
 ) -> None:
     await world.machine(cpus=1.0)

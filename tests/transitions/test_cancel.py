@@ -19,7 +19,7 @@ from transitions.settle import Ending, end
 
 Rows = Any  # the fixture of conftest.py
 Sessions = async_sessionmaker[AsyncSession]
-SOMEBODY = Actor("somebody", "192.0.2.1")
+USER = Actor("user", "192.0.2.1")
 OTHER = Actor("other")
 
 
@@ -74,7 +74,7 @@ async def test_a_cancel_that_meets_an_assignment_is_one_or_the_other(rows: Rows,
 
     async def try_to_assign(simulation_id: int) -> int | None:
         async with other_sessions.begin() as session:
-            return await assign(session, simulation_id, 0, assignment, SOMEBODY)
+            return await assign(session, simulation_id, 0, assignment, USER)
 
     for _ in range(10):
         simulation_id = await rows.simulation()

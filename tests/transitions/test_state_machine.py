@@ -30,7 +30,7 @@ from transitions.stop import stop
 
 Rows = Any  # the fixture of conftest.py
 S = SimulationState
-SOMEBODY = Actor("somebody", "192.0.2.1")
+USER = Actor("user", "192.0.2.1")
 OTHER = Actor("other")
 
 # The drawing of the state machine, once more and by hand: what is not here must not happen.
@@ -157,7 +157,7 @@ def unwanted(before: Callable[[Rows], Awaitable[int]]) -> Any:
     async def situation(rows: Rows) -> int:
         simulation_id = await before(rows)
         async with rows.sessions.begin() as session:
-            assert await stop(session, simulation_id, Reason.CANCELLED, SOMEBODY)
+            assert await stop(session, simulation_id, Reason.CANCELLED, USER)
         return simulation_id
 
     return situation
@@ -166,7 +166,7 @@ def unwanted(before: Callable[[Rows], Awaitable[int]]) -> Any:
 async def cancelled_in_the_queue(rows: Rows) -> int:
     simulation_id = await queued(rows)
     async with rows.sessions.begin() as session:
-        await cancel(session, simulation_id, SOMEBODY)
+        await cancel(session, simulation_id, USER)
     return simulation_id
 
 
@@ -294,10 +294,10 @@ def check_wish(before: Any, after: Any, reason: str) -> None:
 
 
 async def test_a_simulation_that_is_not_there_is_moved_by_nothing(rows: Rows) -> None:
-    nobody = Now(999, 0, Attempt(id=999, simulation_id=999, number=0), await rows.machine())
+    unknown = Now(999, 0, Attempt(id=999, simulation_id=999, number=0), await rows.machine())
     for name, verb in VERBS.items():
         async with rows.sessions.begin() as session:
-            assert not await verb(session, nobody), name
+            assert not await verb(session, unknown), name
     assert await rows.value("SELECT count(*) FROM attempts") == 0
 
 
@@ -305,7 +305,7 @@ async def test_a_simulation_that_is_not_there_is_moved_by_nothing(rows: Rows) ->
 
 
 @pytest.mark.parametrize("successor", ["starting", "running"])
-async def test_whoever_holds_an_old_number_changes_nothing(successor: str, rows: Rows) -> None:
+async def test_a_transition_with_an_old_number_changes_nothing(successor: str, rows: Rows) -> None:
     first = await rows.start()
     await rows.end(first.simulation_id, 1, Reason.MACHINE_LOST, retry_after=timedelta(0))
     if successor == "running":
@@ -408,10 +408,10 @@ async def test_a_retry_keeps_when_it_first_began_and_forgets_why_it_was_lost(row
 async def test_the_first_reason_to_stop_stands(rows: Rows) -> None:
     started = await rows.start()
     async with rows.sessions.begin() as session:
-        assert await stop(session, started.simulation_id, Reason.CANCELLED, SOMEBODY)
+        assert await stop(session, started.simulation_id, Reason.CANCELLED, USER)
         assert not await stop(session, started.simulation_id, Reason.MAX_RUNTIME, OTHER)
     intent = await rows.stop_of(started.simulation_id)
-    assert (intent.reason, intent.by) == (Reason.CANCELLED, "somebody")
+    assert (intent.reason, intent.by) == (Reason.CANCELLED, "user")
 
 
 # --- hints -----------------------------------------------------------------------------------------------------

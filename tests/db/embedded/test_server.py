@@ -214,7 +214,7 @@ def test_a_busy_process_of_a_killed_server_is_ended_before_the_next_starts(
         assert execute(server, "SELECT 1") == 1
 
 
-def test_a_process_id_that_now_belongs_to_somebody_else_does_not_stop_the_start(data_directory: Path) -> None:
+def test_a_reused_process_id_does_not_stop_the_start(data_directory: Path) -> None:
     with serve(data_directory, settings=FAST) as server:
         pid_file = data_directory / "postgres" / "postmaster.pid"
         left_behind = pid_file.read_text()
@@ -396,7 +396,7 @@ def test_a_big_log_is_put_aside(data_directory: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("taken_by", ["open directory", "link"])
-def test_a_name_that_somebody_else_took_in_tmp_is_not_used(taken_by: str, data_directory: Path) -> None:
+def test_a_name_taken_by_another_user_in_tmp_is_not_used(taken_by: str, data_directory: Path) -> None:
     with serve(data_directory, settings=FAST) as server:
         usual = server.socket_directory
     trap = data_directory / "trap"
@@ -427,7 +427,7 @@ def test_servers_that_start_at_once_make_their_user_once(tmp_path: Path, monkeyp
     def getpwnam(name: str) -> pwd.struct_passwd:
         if not made.exists():
             raise KeyError(name)
-        return real("nobody")
+        return real("daemon")
 
     monkeypatch.setattr(pwd, "getpwnam", getpwnam)
     monkeypatch.setattr(binaries, "USER_COMMANDS", ((str(program),),))
@@ -441,8 +441,8 @@ def test_root_and_everybody_else_have_a_default_directory(monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert default_data_directory() == Path("/var/lib/simulations")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setenv("XDG_DATA_HOME", "/home/somebody/data")
-    assert default_data_directory() == Path("/home/somebody/data/simulations")
+    monkeypatch.setenv("XDG_DATA_HOME", "/home/user/data")
+    assert default_data_directory() == Path("/home/user/data/simulations")
 
 
 if is_root:
@@ -489,17 +489,17 @@ if is_root:
                     await connection.close()
                 asyncio.run(ask())
         """
-        nobody = pwd.getpwnam("nobody")
+        account = pwd.getpwnam("daemon")
         package = binaries._copy(binaries.find_package(), data_directory)
         home = data_directory / "home"
         home.mkdir(mode=0o755)
-        os.chown(home, nobody.pw_uid, nobody.pw_gid)
+        os.chown(home, account.pw_uid, account.pw_gid)
         for _ in range(2):
-            with python(script, home, package, nobody.pw_uid, nobody.pw_gid) as process:
+            with python(script, home, package, account.pw_uid, account.pw_gid) as process:
                 told, _ = process.communicate()
-            assert told.splitlines()[-1] == f"{nobody.pw_uid} 1"
+            assert told.splitlines()[-1] == f"{account.pw_uid} 1"
             with serve(home, settings=FAST) as server:
-                assert psutil.Process(server.pid).uids().real == nobody.pw_uid
+                assert psutil.Process(server.pid).uids().real == account.pw_uid
                 assert execute(server, "SELECT 1") == 1
 
     def test_data_that_belong_to_root_are_not_served_as_root(data_directory: Path) -> None:

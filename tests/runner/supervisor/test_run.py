@@ -211,7 +211,7 @@ def test_a_child_that_closes_its_output_and_goes_on_is_waited_for(service: Any, 
     assert service.exit["exitCode"] == 7
 
 
-def test_output_that_somebody_else_keeps_open_is_not_waited_for(service: Any, supervise: Any) -> None:
+def test_output_kept_open_by_an_escaped_process_is_not_waited_for(service: Any, supervise: Any) -> None:
     assert supervise("import os\nif not os.fork(): os.setsid(); os.execvp('sleep', ['sleep', '1000'])").wait() == 0
     assert service.exit["exitCode"] == 0
 
@@ -236,9 +236,9 @@ def test_told_to_end_it_ends_the_child_delivers_and_claims_no_end(service: Any, 
     service.wait(lambda: pids(service))
     started.process.send_signal(signal.SIGTERM)
     assert started.wait() == 1
-    assert service.log("SUPERVISOR") == "the machine is going down: the supervisor was told to end (SIGTERM)"
+    assert service.log("SUPERVISOR") == "the machine is going down: the supervisor received SIGTERM"
     assert service.points("saved") == [(0, 1.0)]
-    assert service.exit is None  # nobody wanted it to end: the engine finds it dead, and it can be retried
+    assert service.exit is None  # no stop was wanted: the engine finds it dead, and it can be retried
     assert not exists(pids(service)[0])
 
 
@@ -282,7 +282,7 @@ def test_it_gives_up_some_time_after_the_end_of_its_child(service: Any, supervis
     assert "gave up" in started.complaints
 
 
-def test_a_verdict_nobody_knows_changes_nothing(service: Any, supervise: Any, exists: Exists) -> None:
+def test_an_unknown_verdict_changes_nothing(service: Any, supervise: Any, exists: Exists) -> None:
     started = supervise("import os, time; print('pid', os.getpid()); time.sleep(1000)")
     service.wait(lambda: pids(service))
     service.verdict = "EXPLODE"
