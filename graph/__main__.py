@@ -27,7 +27,7 @@ OTHER_FILES = 600  # the database's connections, at most 500, and what a process
 
 
 def main() -> int:
-    """Serve; 2 if the settings or the database can't be used, or nobody could log in, with the reason on stderr."""
+    """Serve; return 2 if the settings or the database are unusable or no login exists; the reason is on stderr."""
     try:
         settings = knobs.load()
         if settings.database_url is None:

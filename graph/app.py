@@ -139,7 +139,7 @@ class Application(Starlette):
 
 
 async def check_database(settings: Settings) -> None:
-    """Make sure that the database can be used and, where a login is needed, that somebody can log in.
+    """Check that the database is usable and, where a login is required, that at least one login exists.
 
     Raises `DatabaseError`, `SchemaMismatch`, `NoWayIn` or `SettingsError`, whose messages say what to do.
     """

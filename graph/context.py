@@ -55,7 +55,7 @@ class Context:
         return self._loaders
 
     def admit(self, viewer: Viewer) -> None:
-        """Let somebody in: from here on everything is asked, seen, done and recorded as this viewer."""
+        """Set the viewer: later permission checks, reads, writes and audit records use it."""
         self.viewer = viewer
         self.actor = Actor(viewer.name, self.actor.origin)
 
@@ -66,7 +66,7 @@ class Context:
 
     @property
     def rights(self) -> Hashable:
-        """What may be seen. Whoever shares an answer with others must share all of this."""
+        """The viewer's rights to read, as a key: two viewers may share an answer only if their keys are equal."""
         return self.viewer.role, self.viewer.projects
 
     @property

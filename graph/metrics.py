@@ -2,7 +2,7 @@
 
 Counted is once for a request, a report and a broadcast, never once for a subscriber: deliveries are a thousand times as
 many. A delivery's lag is the time from when this process knew of new points, because it had committed them or was told
-of them, until all who wait at the end of that log had been sent them; whoever fell behind reads at its own pace.
+of them, until all subscribers at the end of that log had been sent them; one that fell behind reads at its own pace.
 
 `Watchdog` measures how long the event loop was held: no request or subscriber may hold it for more than 50 ms.
 """

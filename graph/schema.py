@@ -218,11 +218,11 @@ class Mutation:
     async def delete_machine(self, info: Info, input: MachineInput) -> DeleteMachinePayload:
         return await of_machine.delete(info, input.id)
 
-    @strawberry.mutation(description="Make a token that lets somebody in.")
+    @strawberry.mutation(description="Create an API token.")
     async def create_token(self, info: Info, input: CreateTokenInput) -> CreateTokenPayload:
         return await of_token.create(info, input)
 
-    @strawberry.mutation(description="Let nobody in with a token any more, and end what was opened with it.")
+    @strawberry.mutation(description="Revoke a token, and close the connections that were opened with it.")
     async def revoke_token(self, info: Info, input: TokenInput) -> TokenPayload:
         return await of_token.revoke(info, input.id)
 

@@ -25,7 +25,7 @@ REQUIRED = {
 ALLOWED = {"web", "docs", "requirements-*.lock"}
 NEVER_COMMITTED = {"__pycache__", "node_modules", "dist", "*.egg-info"}
 
-# Nobody but settings.py reads the environment, except to hand it on to a process that is started.
+# Only settings.py reads the environment, except to pass it to a process that is started.
 READS_ENVIRONMENT = {
     "settings.py": "every knob, once",
     "runner/supervisor/child.py": "travels without settings.py; hands an allow-list of its environment to the child",

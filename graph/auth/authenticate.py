@@ -83,7 +83,7 @@ class Authenticator:
     ) -> tuple[Viewer, str | None]:
         """Find who comes, and the bearer they bring. params: of connection_init; None over HTTP.
 
-        Raises `NotAdmitted`: a token that lets nobody in, or none where one is needed.
+        Raises `NotAdmitted`: an invalid token, or none where one is required.
         """
         bearer = (_bearer_in(params) if params is not None else None) or _bearer_of(connection)
         if bearer is not None and len(bearer) > LONGEST_TOKEN:
@@ -104,7 +104,7 @@ class Authenticator:
         login: str | None = None,
         takes_attempts: bool = False,
     ) -> Viewer:
-        """Find whose this bearer is, or else this cookie, and count what lets nobody in. Raises `NotAdmitted`.
+        """Resolve a bearer, or else a session cookie, to its viewer; count failures. Raises `NotAdmitted`.
 
         takes_attempts: the token of an attempt is enough.
         """
@@ -137,7 +137,7 @@ class Authenticator:
         except DatabaseUnavailable:
             raise NotAdmitted(
                 HTTPStatus.SERVICE_UNAVAILABLE,
-                "The database does not answer, so nobody can be let in: try again.",
+                "The database does not answer, so tokens can't be checked: try again.",
                 {"Retry-After": str(RETRY_AFTER_SECONDS)},
             ) from None
         (self._attempts if is_attempts else self._known).add(digest)

@@ -63,7 +63,7 @@ class TokenRevocation:
     def open(self, viewer: Viewer) -> Iterator[asyncio.Event]:
         """Hold something open for a viewer while the block runs; the event is set when it has to be closed.
 
-        Whoever came in without a token is never told to leave.
+        For a viewer without a token the event is never set.
         """
         if viewer.token_id is None:
             yield asyncio.Event()

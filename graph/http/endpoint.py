@@ -75,7 +75,7 @@ class Endpoint(GraphQL[Context, None]):
             return
         request = Request(scope, receive)
         accept = Accept.of(request)
-        with suppress(ClientDisconnect):  # in the midst of its body: nobody is left to answer
+        with suppress(ClientDisconnect):  # in the midst of its body: no client is left to answer
             try:
                 answer = await self._answer(request, accept)
             except Refusal as refusal:
@@ -190,7 +190,7 @@ class Endpoint(GraphQL[Context, None]):
         if origin_check.opens_an_address(request):
             raise Refusal(
                 HTTPStatus.FORBIDDEN,
-                "A subscription is not started by opening its address, which may be somebody else's link: use "
+                "A subscription is not started by opening its address, which may be a link of another site: use "
                 "EventSource or fetch on a page of this service, a program, or the explorer at this address.",
             )
         if operation.size_bytes > protocol.MOST_STREAM_BYTES:

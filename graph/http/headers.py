@@ -36,7 +36,7 @@ class Headers:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":  # of a socket every message would pass; nobody shows its handshake
+        if scope["type"] != "http":  # a socket's messages would all pass here; browsers don't show its handshake
             await self._app(scope, receive, send)
             return
 

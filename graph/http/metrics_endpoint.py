@@ -2,7 +2,7 @@
 
 Several processes, one truth: queue, machines and money are rows, so each graph process tells the same of them, and one
 of them is enough (`max by (...)` over them in a query). What a process counts is its own, and is summed. Rows are read
-when somebody asks, once a second at most, a statement for each number. Without the database the rest is told, with
+at a scrape, once a second at most, with one statement for each number. Without the database the rest is told, with
 `simulations_database_up 0`. The planner's own numbers are told by the scheduler, on a port of its own
 (scheduler/metrics.py): nothing of it has to pass through the database.
 

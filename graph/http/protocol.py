@@ -148,10 +148,10 @@ class Operation:
 
 
 class Bodies:
-    """The bodies that a process is reading: who has sent most of one could hold it for as long as a request may take.
+    """Limit of the request bodies that a process is reading: a client could hold one for the whole time of a request.
 
-    When they get too much together, the one that began first is given up: whoever means to ask something needs
-    milliseconds.
+    When their sum exceeds the limit, the body that began first is given up: an ordinary client needs milliseconds to
+    send one.
     """
 
     def __init__(self) -> None:
@@ -187,7 +187,7 @@ class Bodies:
 
 
 async def read(request: Request, bodies: Bodies) -> Operation:
-    """The operation that a request carries. Raises `Refusal`; `ClientDisconnect` if nobody is left to answer."""
+    """The operation that a request carries. Raises `Refusal`; `ClientDisconnect` if the client has left."""
     if request.method == "GET":
         address: bytes = request.scope["query_string"]
         return _operation(_of_address(address), len(address))
@@ -265,7 +265,7 @@ async def _body(request: Request, most_bytes: int, grow: Callable[[int], None] =
             chunks.append(chunk)
         return b"".join(chunks)
     finally:
-        chunks.clear()  # else whoever holds the error holds them, too: for as long as its answer takes
+        chunks.clear()  # else the error's traceback holds them, too: for as long as its answer takes
 
 
 def _too_large(most_bytes: int) -> EarlyRefusal:

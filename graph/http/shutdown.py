@@ -3,8 +3,8 @@
 The server begins it as soon as it reacts to SIGTERM or SIGINT, before it waits for open connections. The lifespan's
 end would be too late: it comes only after they have closed. WebSockets need not wait for it, they are closed with 1012
 at that moment; a stream over HTTP ends itself when `wait` returns, and its client resumes at another process, or here
-again. It is begun once and never taken back. Before that it may be announced: then `/readyz` says so, and proxies send
-nobody here any more, while everything is served as before.
+again. It is begun once and never taken back. Before that it may be announced: then `/readyz` fails, and proxies send
+no new client here, while everything is served as before.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     id: 1-42                    (`Last-Event-ID`, which wins over the argument `after`)
     data: {"data": {...}}
 
-    event: complete             the end. Its own `id` says that it was told: whoever comes back with it gets 204, which
-    id: end                     alone keeps an EventSource (HTML Living Standard, 9.2) from coming back for ever
+    event: complete             the end. A client that reconnects with its `id` gets 204, the only answer that
+    id: end                     keeps an EventSource (HTML Living Standard, 9.2) from reconnecting for ever
     data:
 
 A silence is broken by a comment. A reader that stalls makes its own stream wait, not the server's memory grow: uvicorn
@@ -111,9 +111,9 @@ class EventStream:
         stall_seconds: float,
         revocation: AbstractContextManager[asyncio.Event] | None = None,
     ) -> None:
-        """results: of `schema.stream`, not begun yet. closing: None where nobody says that the process ends.
+        """results: of `schema.stream`, not begun yet. shutdown: None where no server announces it.
 
-        door: held while the stream is open, with the event that says when its token lets in no more
+        revocation: held while the stream is open; its event is set when the token becomes invalid
         (auth/token_revocation.py).
         """
         self._results = results

@@ -70,7 +70,7 @@ SIZES: Mapping[str, int] = {
     "Token.projects": 3,
     "Viewer.projects": 3,
 }
-SIZE = 10  # of a list that nobody thought of
+SIZE = 10  # of a list that has no entry of its own
 FEW = "userErrors"  # in each payload: almost always none
 
 Amount: TypeAlias = "int | Callable[[_Request], int]"

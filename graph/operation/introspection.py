@@ -11,7 +11,7 @@ _SUGGESTION = re.compile(r" Did you mean .*", re.DOTALL)  # graphql-core appends
 
 
 def may_introspect(context: object) -> bool:
-    """Whether the viewer of a request may: whoever has a role, and the house itself, which asks without a context."""
+    """True if the viewer has a role, or for the service itself, which executes without a context."""
     viewer = getattr(context, "viewer", None)
     return viewer is None or viewer.role is not None
 

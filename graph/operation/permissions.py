@@ -73,7 +73,7 @@ TABLE: Mapping[str, Rule] = {
 
 
 def may(viewer: Viewer, operation: str) -> bool:
-    """Whether the viewer may use `Type.field`. What the table does not name, nobody may."""
+    """True if the viewer may use `Type.field`. Fields that the table does not name are forbidden."""
     rule = TABLE.get(operation)
     return rule is not None and _refusal(viewer, rule) is None
 

@@ -24,7 +24,7 @@ from graph.types.scalars import Step
 from policy.cost import cost_so_far
 from transitions.report import MAX_METRICS
 
-MOST_JOINED = 1_000  # points of small batches that are one event to whoever catches up; more save little
+MOST_JOINED = 1_000  # points of small batches, joined into one event for a client that catches up; more save little
 
 
 @strawberry.type(description="Points of one metric, as columns of equal length.")

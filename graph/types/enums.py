@@ -44,17 +44,17 @@ described(
     RUNNING="Its supervisor said hello.",
     FINISHED="It ended as it was meant to.",
     FAILED="It ended in another way, and is not tried again.",
-    CANCELLED="Somebody wanted it to end.",
+    CANCELLED="A user cancelled it.",
 )(SimulationState)
 described(
     "Why an attempt, or with its last one a simulation, ended.",
     COMPLETED="Its exit code was 0.",
-    CANCELLED="Somebody wanted it to end.",
+    CANCELLED="A user cancelled it.",
     EXIT_CODE="Its exit code was another one, or a signal ended it.",
     LAUNCH_ERROR="It never began: no such command, no such directory.",
     MACHINE_LOST="Nothing was heard of it for a whole lease, or its engine found it dead.",
     MAX_RUNTIME="It took longer than its limit.",
-    UNWATCHED="It is attended, and nobody watched it for longer than its grace.",
+    UNWATCHED="It is attended, and had no subscriber for longer than its grace.",
     PREEMPTED="Of attempts only: it made room for another simulation, and its own went back to the queue.",
 )(Reason)
 described(
@@ -75,7 +75,7 @@ described(
     SUPERVISOR="The supervisor, about the simulation.",
 )(LogStream)
 described(
-    "What somebody may do. Each may do what those before it may.",
+    "Permissions of a token. Each role includes those before it.",
     VIEWER="Read and watch.",
     OPERATOR="Submit, cancel, retry and delete simulations; with all projects, also drain and resume machines.",
     ADMIN="With all projects, also make, change and delete machines and tokens.",
@@ -84,7 +84,7 @@ described(
     "Why a queued simulation has no machine yet.",
     NO_MACHINE_FITS="No machine meets its requirements, even if nothing were on it.",
     MACHINES_BUSY="The machines that meet its requirements are held by others.",
-    UNATTENDED="It is attended, and nobody watches it.",
+    UNATTENDED="It is attended, and has no subscriber.",
     BACKOFF="Its last attempt ended, and the pause before the next one has not passed.",
 )(WaitingReason)
 described(

@@ -151,11 +151,11 @@ class Simulation(relay.Node):
     priority: int = strawberry.field(description="Higher goes first.")
     limits: Limits
     attended: bool = strawberry.field(
-        description="Whether it starts only when somebody subscribes to its convergence, and is stopped when nobody "
-        "has been subscribed for `attendedGraceSeconds`."
+        description="Whether it starts only when a client subscribes to its convergence, and is stopped after "
+        "`attendedGraceSeconds` without a subscriber."
     )
     attended_grace_seconds: int | None = strawberry.field(
-        description="For how long nobody may watch it while it is on a machine; null if it is not attended."
+        description="For how long it may be on a machine without a subscriber; null if it is not attended."
     )
     created_by: str = strawberry.field(description="Who asked for it.")
     created_at: datetime
@@ -379,12 +379,12 @@ class CreateSimulationInput:
     )
     attended: bool = strawberry.field(
         default=DEFAULTS["attended"],
-        description="Let it wait until somebody subscribes to its convergence, and stop it (FINISHED, UNWATCHED) when "
-        "nobody has been subscribed for the grace.",
+        description="Start it only when a client subscribes to its convergence, and stop it (FINISHED, UNWATCHED) "
+        "after the grace without a subscriber.",
     )
     attended_grace_seconds: int | None = strawberry.field(
         default=None,
-        description="With `attended`: for how long nobody may watch it while it is on a machine. 1 to 86,400; 60 if "
+        description="With `attended`: for how long it may be on a machine without a subscriber. 1 to 86,400; 60 if "
         "left out.",
     )
     client_key: str | None = strawberry.field(

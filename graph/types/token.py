@@ -40,7 +40,7 @@ class Viewer:
         return await _projects(info, self.scope)
 
 
-@strawberry.type(description="What lets somebody in. Its text was shown once, when it was made.")
+@strawberry.type(description="An API token. Its secret is shown once, when it is created.")
 class Token(relay.Node):
     id: relay.NodeID[int]
     row: strawberry.Private[models.Token]
@@ -124,7 +124,7 @@ class TokenInput:
 class CreateTokenPayload:
     token: Token | None = strawberry.field(default=None, description="What is kept of it.")
     secret: str | None = strawberry.field(
-        default=None, description="Its text, to be sent as `Authorization: Bearer ...`. Nobody can read it again."
+        default=None, description="The secret, sent as `Authorization: Bearer ...`. It can't be read again."
     )
     user_errors: list[UserError] = strawberry.field(default_factory=list)
 

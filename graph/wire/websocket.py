@@ -1,6 +1,6 @@
 """One WebSocket connection as bytes: uvicorn's protocol, with an end for peers that don't read or that send floods.
 
-uvicorn makes whoever sends wait while more than its high-water mark (64 KiB) waits to be taken by the kernel, so that a
+uvicorn makes the sending task wait while more than its high-water mark (64 KiB) waits for the kernel, so that a
 reader that stalls costs one message, not a backlog. But it waits for ever, and it closes a connection only once that
 backlog has been taken. Here a peer that has taken nothing for `stall_seconds` is closed with 1013 (its client may
 resume by its cursor), and whatever the reason for an end, a connection that can't be closed in peace is cut off. Also

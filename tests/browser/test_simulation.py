@@ -520,7 +520,7 @@ async def test_a_very_long_curve_is_drawn_from_some_of_its_points_and_says_so(pa
 
 
 @pytest.mark.parametrize("width", [1440, 360])
-async def test_nothing_bars_anybody_from_the_page(
+async def test_the_page_has_no_accessibility_violations(
     open_page: OpenPage, retried: str, axe: Callable[..., Any], width: int
 ) -> None:
     page = await open_page(f"/simulations/{retried}", viewport={"width": width, "height": 900})

@@ -138,8 +138,8 @@ async def test_a_deleted_simulation_takes_its_leases_with_it(rows: Rows) -> None
     simulation_id = await attended(rows)
     await keep(rows, "a", simulation_id)
     async with rows.sessions.begin() as session:
-        await cancel_simulation(session, simulation_id, rows.somebody)
-        await simulations.delete_ended(session, simulation_id, rows.somebody)
+        await cancel_simulation(session, simulation_id, rows.actor)
+        await simulations.delete_ended(session, simulation_id, rows.actor)
     assert await rows.query("SELECT * FROM watchers") == []
 
 
@@ -205,7 +205,7 @@ async def test_only_attended_ones_on_a_machine_that_nobody_wants_stopped_are_fou
         await ago(rows, 2 * GRACE, each)
     assert await unwatched(rows) == [alone]
     async with rows.sessions.begin() as session:
-        assert await stop(session, alone, Reason.UNWATCHED, rows.somebody)
+        assert await stop(session, alone, Reason.UNWATCHED, rows.actor)
     assert await unwatched(rows) == []
 
 
@@ -230,7 +230,7 @@ async def test_leases_are_forgotten_with_the_end_of_their_simulation_or_after_th
     await leave(rows, "b", goes_on)
     await rows.query("UPDATE watchers SET watched_until = now() - interval '25 hours' WHERE watcher = 'c'")
     async with rows.sessions.begin() as session:
-        await cancel_simulation(session, ends, rows.somebody)
+        await cancel_simulation(session, ends, rows.actor)
         await sweep(session)
     left = await rows.query("SELECT simulation_id, watcher FROM watchers ORDER BY watcher")
     assert [(row["simulation_id"], row["watcher"]) for row in left] == [(goes_on, "a"), (goes_on, "b")]
@@ -273,6 +273,6 @@ async def test_a_key_that_was_used_before_there_were_attended_ones_is_still_the_
 async def test_a_repeated_simulation_is_attended_as_the_old_one_was(rows: Rows) -> None:
     old = await attended(rows)
     async with rows.sessions.begin() as session:
-        await cancel_simulation(session, old, rows.somebody)
-        new = await simulations.repeat(session, old, rows.somebody)
+        await cancel_simulation(session, old, rows.actor)
+        new = await simulations.repeat(session, old, rows.actor)
     assert (new.attended, new.attended_grace) == (True, GRACE)

@@ -189,7 +189,7 @@ class Api:
     def subscribe_directly(self, query: str, variables: Any = None) -> AsyncIterator[Any]:
         """The same without a socket: what `schema.subscribe()` yields."""
         state = self.server.lifespan.state
-        context = Context(state["sessions"], self.settings, self.live, Actor("somebody"))
+        context = Context(state["sessions"], self.settings, self.live, Actor("ada"))
         return self._directly(query, variables, context)
 
     async def _directly(self, query: str, variables: Any, context: Context) -> AsyncIterator[Any]:
@@ -513,7 +513,7 @@ def wait_until() -> Callable[[Callable[[], bool], str], Awaitable[None]]:
 
 @pytest.fixture
 def only_hints(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody looks by timer: what arrives was announced."""
+    """Disable the timer of the tails: what arrives was announced."""
     monkeypatch.setattr("graph.live.hub.LOOK_AGAIN_SECONDS", 3_600)
 
 

@@ -196,7 +196,7 @@ async def test_a_query_by_server_sent_events_is_told_so_by_the_status_and_an_eve
     await until_back(home.api)
 
 
-async def test_nobody_is_let_in_meanwhile_and_nobody_is_sent_away_for_good(
+async def test_during_an_outage_tokens_get_503_and_streams_stay_open(
     server: EmbeddedServer, serve: Serve, home: World
 ) -> None:
     api = await serve(database_url=server.url, database_pool_size=2, allowed_hosts=("127.0.0.1",))

@@ -42,7 +42,7 @@ class Installation:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a shell has in which somebody works on this installation."""
+        """The environment of a user's shell for this installation."""
         return {
             **os.environ,
             "COMPOSE_PROJECT_NAME": self.project,
@@ -129,7 +129,7 @@ class Installation:
         seen: dict[str, Any] = {}
 
         async def is_there() -> bool:
-            with suppress(httpx.TransportError, ValueError):  # nobody answers, or the proxy does
+            with suppress(httpx.TransportError, ValueError):  # no answer, or the proxy's
                 seen.update(await self.show(simulation_id))
             return bool(seen.get("state") == state)
 

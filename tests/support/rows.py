@@ -25,7 +25,7 @@ from transitions.begin import hello
 from transitions.cancel import cancel
 from transitions.settle import Ending, end
 
-SOMEBODY = Actor("somebody", "192.0.2.1")
+ADA = Actor("ada", "192.0.2.1")
 PATIENCE_SECONDS = 60.0
 
 
@@ -47,7 +47,7 @@ class Started:
 class Rows:
     """Makes and reads the rows of one database."""
 
-    somebody = SOMEBODY
+    actor = ADA
 
     def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
         self.sessions = sessions
@@ -69,7 +69,7 @@ class Rows:
     async def simulation(self, *, client_key: str | None = None, **given: Any) -> int:
         wanted = await self.wanted(**given)
         async with self.sessions.begin() as session:
-            return (await simulations.create(session, wanted, SOMEBODY, client_key=client_key)).id
+            return (await simulations.create(session, wanted, ADA, client_key=client_key)).id
 
     async def machine(self, name: str | None = None, *, host: str | None = None, **given: Any) -> int:
         """A machine of four cpus that its engine found; on a host, if one is named."""
@@ -94,7 +94,7 @@ class Rows:
             grant = (simulation.cpus, simulation.memory_gib, simulation.gpus)
             price = (Decimal("1.5"), Decimal("0.25"), "USD")
             assignment = Assignment(machine_id, machine.name, host, gpus, *price, *grant)
-            attempt_id = await assign(session, simulation_id, simulation.attempt, assignment, SOMEBODY)
+            attempt_id = await assign(session, simulation_id, simulation.attempt, assignment, ADA)
         assert attempt_id is not None
         return attempt_id
 
@@ -120,11 +120,11 @@ class Rows:
     async def end(self, simulation_id: int, number: int, reason: Reason = Reason.COMPLETED, **given: Any) -> bool:
         async with self.sessions.begin() as session:
             await lifecycle.lock(session, simulation_id)
-            return await end(session, simulation_id, number, Ending(reason), SOMEBODY, **given)
+            return await end(session, simulation_id, number, Ending(reason), ADA, **given)
 
     async def cancel(self, simulation_id: int) -> None:
         async with self.sessions.begin() as session:
-            await cancel(session, simulation_id, SOMEBODY)
+            await cancel(session, simulation_id, ADA)
 
     async def report(self, started: Started, batch: int | None, **given: Any) -> attempts.Receipt:
         """What a report is answered with; nothing is stored with it."""

@@ -87,7 +87,7 @@ async def test_an_exit_that_is_retried_goes_back_to_the_queue_after_the_backoff(
 async def test_an_exit_for_the_reason_of_a_stop_ends_for_it(rows: Rows) -> None:
     started = await rows.start()
     async with rows.sessions.begin() as session:
-        await stop(session, started.simulation_id, Reason.CANCELLED, rows.somebody)
+        await stop(session, started.simulation_id, Reason.CANCELLED, rows.actor)
     assert (await bring(rows, started, HEARTBEAT)).stop_reason is Reason.CANCELLED
     await bring(rows, started, Report(1, exit=Exit(None, 15, "CANCELLED", "It was stopped.")))
     simulation = await rows.get(started.simulation_id)

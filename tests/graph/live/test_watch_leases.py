@@ -87,7 +87,7 @@ async def test_the_planner_hears_of_the_first_subscriber_at_once(
     ):
         await first.next()
         await events.next()
-        await wait_until(lambda: number in hints, "it hears that somebody watches")
+        await wait_until(lambda: number in hints, "a hint of the first subscriber arrives")
         hints.clear()
         async with world.api.subscribe(CURVE, {"id": attended}) as others:
             await others.next()
@@ -106,7 +106,7 @@ async def test_two_processes_have_a_lease_each(world: World, serve: Serve) -> No
         await until_watched_by(world, simulation, 1)
 
 
-async def test_whoever_reads_only_the_log_watches_no_convergence(world: World) -> None:
+async def test_a_subscriber_of_the_log_alone_does_not_count_as_a_watcher(world: World) -> None:
     supervisor = await world.running(attended=True)
     await supervisor.send(logs=[{"stream": "STDOUT", "text": "hello"}])
     async with world.api.subscribe(LOGS, {"id": supervisor.simulation_id}) as chunks:

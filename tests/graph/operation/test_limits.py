@@ -72,7 +72,7 @@ TOO_LARGE = {
         "2,000 fields, and this one has more than 1,000,000,000",
     ),
     "root fields that double": ("{ ...f0 } " + doubling("Query", "NEXT NEXT", "viewer { name }"), "20 root fields"),
-    "fragments that nobody spreads": (
+    "fragments that are not spread": (
         "{ viewer { name } } fragment f on Query {" + " a: viewer { name }" * 51 + "}",
         "50 aliases",
     ),

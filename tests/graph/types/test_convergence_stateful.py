@@ -162,7 +162,7 @@ class Process:
             await self._ended.wait()
 
     def context(self, bearer: str | None = None) -> Context:
-        return Context(self.sessions, self.settings, self.live, Actor("somebody"), bearer)
+        return Context(self.sessions, self.settings, self.live, Actor("ada"), bearer)
 
     async def report(self, token: str, **given: Any) -> Any:
         result = await SCHEMA.execute(REPORT, {"input": given}, context_value=self.context(token))
@@ -363,11 +363,11 @@ class Log(RuleBasedStateMachine):
         self.steps = dict.fromkeys(METRICS, 0)  # the next one of each metric
         self.number = 0
         self.mute = {TIMED}  # processes whose hints may not arrive
-        self.hints: list[tuple[int, set[int]]] = []  # (length of the log, who told of it; nobody: Postgres itself)
+        self.hints: list[tuple[int, set[int]]] = []  # (length of the log, its senders; none: Postgres itself)
         async with self.sessions.begin() as session:
             self.simulation_id = (await simulations.create(session, WANTED, PLANNER)).id
         await self._assign()
-        for through in (HINTED, ALSO_HINTED):  # somebody watches from the beginning
+        for through in (HINTED, ALSO_HINTED):  # subscribers from the beginning
             self.readers.append(Reader(encode("Simulation", self.simulation_id), None, START, None, through == HINTED))
             await self.readers[-1].connect(self.processes[through], self.model)
 
@@ -387,7 +387,7 @@ class Log(RuleBasedStateMachine):
                 assert reader.events[-1]["live"]
                 assert {event["state"] for event in reader.events[-1:]} <= {"FINISHED", "FAILED"}
                 await reader.disconnect()
-            assert [process.live.hub._tails for process in self.processes] == [{}] * 3, "whoever leaves frees the tail"
+            assert [process.live.hub._tails for process in self.processes] == [{}] * 3, "the tail is freed"
         finally:
             for process in self.processes:
                 async with asyncio.timeout(PATIENCE_SECONDS):

@@ -166,7 +166,7 @@ async def test_a_curve_is_read_back_whole_and_in_order(api: Api, world: World) -
     assert some["steps"] == [1, 2, 5]
 
 
-async def test_a_metric_that_nobody_reported_is_empty(api: Api, world: World) -> None:
+async def test_a_metric_that_was_not_reported_is_empty(api: Api, world: World) -> None:
     simulation_id = await world.simulation()
     assert await read(api, simulation_id, metric="loss") == {
         "metric": "loss", "steps": [], "values": [], "elapsed": [], "attempts": [],
