@@ -1,4 +1,4 @@
-"""The Starlette application, wired top to bottom. What it needs, its lifespan makes and hands on as typed state."""
+"""The Starlette application, wired top to bottom. Its lifespan creates the dependencies, as typed state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a resolver is given. Made once per HTTP request and once per WebSocket, where fields run side by side: so it
+"""The context of resolvers. Made once per HTTP request and once per WebSocket, where fields run in parallel: so it
 holds the session factory and no session, and its loaders keep nothing."""
 
 from __future__ import annotations

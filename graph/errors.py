@@ -1,4 +1,4 @@
-"""The errors that clients see. What a client asked for and can't have is data (`userErrors`, in payloads of
+"""The errors that clients see. A request that can't be fulfilled is data (`userErrors`, in payloads of
 mutations) or a `SafeError` (everywhere else); anything else is a defect: logged once with its traceback, and masked.
 
     GraphQLError

@@ -1,8 +1,8 @@
-"""What a graph process counts of itself, for `/metrics` (http/metrics_endpoint.py): what only grows, and a few gauges.
+"""Metrics of a graph process, for `/metrics` (http/metrics_endpoint.py): counters, and a few gauges.
 
-Counted is once for a request, a report and a broadcast, never once for a subscriber: deliveries are a thousand times as
-many. A delivery's lag is the time from when this process knew of new points, because it had committed them or was told
-of them, until all subscribers at the end of that log had been sent them; one that fell behind reads at its own pace.
+Requests, reports and broadcasts are counted once each, never once for a subscriber: deliveries are a thousand times as
+many. A delivery's lag is the time from this process' commit of new points, or from the notification of another process'
+commit, until all subscribers at the end of that log had been sent them; one that fell behind reads at its own pace.
 
 `Watchdog` measures how long the event loop was held: no request or subscriber may hold it for more than 50 ms.
 """

@@ -1,4 +1,4 @@
-"""uvicorn as this service runs it: how connections are kept, limited and ended."""
+"""uvicorn's configuration: how connections are kept, limited and ended."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MESSAGE_BYTES = 1_048_576  # of one WebSocket message from a client
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which tells streams that it ends before it waits for them."""
+    """uvicorn's server, which ends streams before it waits for connections to close."""
 
     def __init__(self, config: uvicorn.Config, shutdown: Shutdown, drain_seconds: float = 0.0) -> None:
         super().__init__(config)

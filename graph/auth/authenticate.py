@@ -1,18 +1,16 @@
-"""Authentication: finds what a client shows (a bearer, or a browser's cookie), and whose it is, before anything of its
-request is read.
+"""Authentication: finds a client's credential (bearer token or cookie) and its viewer, before the request is read.
 
     HTTP        Authorization: Bearer ...; without that header the cookie
     WebSocket   the payload of connection_init: {"Authorization": "Bearer ..."} or {"token": ...}; then as over HTTP
 
-After too many failures from one address, further ones are refused without asking the database, until some time has
-passed. Tokens and cookies that were let in lately are exempt: many clients may share one address with a forgotten
-script.
+After too many failures from one address, further ones are refused for some time without asking the database. Tokens and
+cookies that were valid lately are exempt: many clients may share one address with a forgotten script.
 
 The bearer of a supervisor is its attempt's token. One that was found once is not looked up again by this process: the
 statement of the report judges it, and a report stays one round trip to the database. Unknown ones have a limit of their
 own per address: supervisors of simulations that were deleted go on asking, from the host where new ones begin.
 
-Fails with `NotAdmitted`, which each transport says in its own way. What a viewer may do: operation/permissions.py.
+Raises `NotAdmitted`, which each transport maps to its own response. Permissions: operation/permissions.py.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 On the loopback address no login is needed, so no other site's page may send requests through a browser on this host:
 
-    DNS rebinding        a name of theirs that leads here: only names that are ours are answered, others get 421
+    DNS rebinding        another site's name that resolves to this host: only our own names are answered, others get 421
     cross-site requests  browsers send Origin with all that may change something: only our own, or a listed one, may
     sockets              the same before the handshake, for browsers send no preflight before they open one (403)
     images, scripts      carry no Origin but Sec-Fetch-Site: only a link is followed, and only to a page
@@ -11,11 +11,11 @@ On the loopback address no login is needed, so no other site's page may send req
 
 The Host may name any port: tunnels and containers are reached at others than we listen on. Programs send no Origin and
 are not concerned. `/healthz` and `/readyz` are answered whatever the Host is, for orchestrators ask by address; they
-tell nothing that would help a stranger. What a trusted proxy says of scheme and client is in the scope already
+reveal nothing to strangers. Scheme and client, as a trusted proxy forwards them, are in the scope already
 (graph/wire/proxies.py); X-Forwarded-Host counts for nothing: proxies pass the Host on.
 
-Who makes a request is not judged here (graph/auth/authenticate.py). It raises nothing: the refusal is a response whose
-sentence names the setting.
+Authentication is in graph/auth/authenticate.py. Nothing is raised here: a refusal is a response whose sentence names
+the setting.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What a request over HTTP asks for, to the letter of GraphQL over HTTP and of RFC 9110.
+"""GraphQL over HTTP: parses requests as that specification and RFC 9110 require.
 
-What can't be answered is a `Refusal`: a status, a sentence, and the headers that go with the status. Its body is JSON
+An invalid request is a `Refusal`: a status, a sentence, and the headers that go with the status. Its body is JSON
 in the shape of a GraphQL result. Executing and streaming are not done here.
 """
 

@@ -1,6 +1,6 @@
 """A subscription over HTTP: server-sent events in the "distinct connections" form of graphql-sse (PROTOCOL.md there).
 
-    event: next                 every event; `id` is its cursor, with which a browser comes back by itself
+    event: next                 every event; `id` is its cursor, with which a browser reconnects by itself
     id: 1-42                    (`Last-Event-ID`, which wins over the argument `after`)
     data: {"data": {...}}
 
@@ -10,9 +10,9 @@
 
 A silence is broken by a comment. A reader that stalls makes its own stream wait, not the server's memory grow: uvicorn
 holds at most its high-water mark and one event; it is cut off when nothing was taken for `stall_seconds`. When the
-process ends, or the token that a stream was opened with, it ends without `complete`: its client comes back, and is told
-what is the matter. What a stream tells is executed and encoded once for all (live/shared_execution.py), and told by one
-loop (graph/live/broadcast.py), as on WebSockets.
+process ends, or the token that a stream was opened with, it ends without `complete`: its client reconnects, and gets
+the error. Events are executed and encoded once for all subscribers (live/shared_execution.py), and sent by one loop
+(graph/live/broadcast.py), as on WebSockets.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""graphql-transport-ws as this service speaks it (enisdenjo/graphql-ws, PROTOCOL.md): Strawberry's handler, with a
-short way for shared events, and with manners.
+"""WebSocket handler for graphql-transport-ws (enisdenjo/graphql-ws, PROTOCOL.md): Strawberry's, plus direct writes of
+pre-encoded events, pings, limits and close codes.
 
 connection_init authenticates the client; a socket that is refused, or whose token becomes invalid later, is closed with
 4403. The server pings, and closes a socket whose client is silent for three pings. What the protocol calls a violation

@@ -1,4 +1,4 @@
-"""What changed since a subscriber of `simulationChanged` or `machineChanged` last looked: ids, never their content."""
+"""Changed ids since a subscriber of `simulationChanged` or `machineChanged` last looked, without their content."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What an operation would cost at most, in objects to load, before anything of it runs.
+"""Complexity: the highest cost of an operation, in objects to load, computed before it is executed.
 
 An object costs 1 and a scalar nothing; a connection costs its children `first` times, another list as often as its
 argument says or as `SIZES` expects, and `maxPoints` a point in a hundred. What does more work than loading a row, or
 may be long, has a price of its own in `PRICES`. Fragments, `@skip`, `@include` and the coerced values of variables
-count as in the execution, except that a field selected twice is paid for twice.
+count as in the execution, except that a field selected twice costs twice.
 
 A document is compiled once, each fragment once, to a sum that only the variables can still change; so the price of a
 request is a handful of additions. Money is `cost.py`'s.

@@ -1,5 +1,5 @@
-"""Who may ask what the schema is like. To all others it keeps silent: no introspection, and no "Did you mean ...?",
-which would give out its names one by one."""
+"""Introspection, limited to viewers with a role. Others get neither introspection nor "Did you mean ...?" hints, which
+would reveal the schema's names one by one."""
 
 from __future__ import annotations
 

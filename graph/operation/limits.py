@@ -1,9 +1,9 @@
-"""How big an operation may be, judged from its text alone: its length, depth, aliases, directives, numbers.
+"""Limits on an operation's text: its length, depth, aliases, directives, numbers.
 
 Everything is counted in one walk that visits each fragment once, before the rules of the specification see the
-document: so neither a cycle of fragments nor a fragment that doubles with every spread costs more than its text. What
-an operation asks for depends on its variables too, and is `pricing.py`'s. A document that breaks a limit is refused
-with a sentence that says the limit and what was asked; nothing of it is executed.
+document: so neither a cycle of fragments nor a fragment that doubles with every spread costs more than its text. The
+cost of an operation depends on its variables too (complexity.py). A document that breaks a limit is refused with a
+sentence that names the limit and the document's number; nothing of it is executed.
 """
 
 from __future__ import annotations

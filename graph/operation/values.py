@@ -1,4 +1,4 @@
-"""How many values the variables of an operation hold, counted before any of them is coerced.
+"""Limit on the values that the variables of an operation hold, counted before any of them is coerced.
 
 Coercion visits each item of a list and each field of an input once to find the price and again to execute: 2 us for an
 id, 6 us for a stretch of log, and a body has room for 900,000. So they are counted first, by the lengths of lists and

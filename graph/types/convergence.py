@@ -1,4 +1,4 @@
-"""The convergence subscription: a cursor over the log, from where the client says, live, to the end."""
+"""The convergence subscription: a cursor over the log, from the client's position, live, to the end."""
 
 from __future__ import annotations
 
@@ -34,19 +34,21 @@ class Series:
     values: list[float | None] = strawberry.field(description="Null where the value was not finite.")
     elapsed: list[float] = strawberry.field(description="Seconds since the attempt's start.")
     supersedes_from: Step | None = strawberry.field(
-        description="Set with the first points of a metric in a later attempt: what older attempts said from this step "
-        "on is void."
+        description="Set with the first points of a metric in a later attempt: points of older attempts from this step "
+        "on are superseded."
     )
 
 
-@strawberry.type(description="What is new on a curve. The last event always carries the final state.")
+@strawberry.type(description="New points of a simulation. The last event always carries the final state.")
 class ConvergenceEvent:
-    cursor: str = strawberry.field(description="Pass it as `after` to go on behind this event.")
+    cursor: str = strawberry.field(description="Pass it as `after` to resume behind this event.")
     attempt: int
-    live: bool = strawberry.field(description="Whether this is the end of the log, not the past being caught up with.")
+    live: bool = strawberry.field(
+        description="False while the subscription catches up with the past, true at the end of the log."
+    )
     state: SimulationState
-    reason: Reason | None = strawberry.field(description="Why it ended; null before.")
-    cost: Decimal = strawberry.field(description="What the simulation has cost so far, some seconds ago at most.")
+    reason: Reason | None = strawberry.field(description="Why it ended; null while it has not.")
+    cost: Decimal = strawberry.field(description="The cost of the simulation so far, at most some seconds old.")
     series: list[Series]
     memo: strawberry.Private[Memo]
 

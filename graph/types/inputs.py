@@ -1,5 +1,5 @@
-"""What is checked before anything is stored: lengths, ranges, characters. Pydantic judges, and each finding becomes a
-user error that names the field. Whether names and ids exist is for the memory to say."""
+"""Input validation before anything is stored: lengths, ranges, characters. Pydantic checks, and each error becomes a
+user error that names the field. The database decides whether names and ids exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log as clients see it: pages of it, and the live end of it. A cursor is (attempt, batch, position)."""
+"""Logs in GraphQL: pages, and the logs subscription. A cursor is (attempt, batch, position)."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from graph.types.enums import LogStream
 from graph.types.ids import number_asked
 
 
-@strawberry.type(description="A stretch of one stream.")
+@strawberry.type(description="Consecutive lines of one stream.")
 class LogChunk:
-    cursor: str = strawberry.field(description="Pass it as `after` to go on behind this chunk.")
+    cursor: str = strawberry.field(description="Pass it as `after` to resume behind this chunk.")
     attempt: int
     stream: LogStream
     text: str = strawberry.field(
         description="Whole lines, joined by \\n: the last one is without its own, and `a\\n` is a and an empty line."
     )
-    received_at: datetime = strawberry.field(description="When the service got it.")
+    received_at: datetime = strawberry.field(description="When the service received it.")
     memo: strawberry.Private[Memo]
 
     @classmethod

@@ -15,9 +15,9 @@ Node = TypeVar("Node")
 Row = TypeVar("Row")
 
 
-@strawberry.type(description="A row of a list, with its place in it.")
+@strawberry.type(description="A row of a list, with its cursor.")
 class Edge(Generic[Node]):
-    cursor: str = strawberry.field(description="Pass it as `after` to go on behind this row.")
+    cursor: str = strawberry.field(description="Pass it as `after` to continue behind this row.")
     node: Node
 
 

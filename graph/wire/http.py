@@ -1,4 +1,4 @@
-"""One HTTP connection as bytes: uvicorn's protocol, made to let go of peers that never finish what they begin.
+"""HTTP connections as bytes: uvicorn's protocol, with timeouts and limits for peers that never finish a request.
 
 uvicorn waits for the head of a request as long as it takes, keeps as much of it as is sent, and waits for ever for
 a client that does not read an answer. Here

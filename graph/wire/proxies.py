@@ -1,4 +1,4 @@
-"""What trusted proxies say of scheme and client (X-Forwarded-Proto and -For), where they are named by name too.
+"""Forwarded scheme and client (X-Forwarded-Proto and -For) of trusted proxies, which may be given by host name.
 
 uvicorn's own middleware does it for addresses and networks. Containers have other addresses after each restart and keep
 their names, so names are looked up again: when the last answer is some seconds old, and sooner when an unknown peer

@@ -1,4 +1,4 @@
-"""One WebSocket connection as bytes: uvicorn's protocol, with an end for peers that don't read or that send floods.
+"""WebSocket connections as bytes: uvicorn's protocol, with timeouts for peers that don't read, and limits on floods.
 
 uvicorn makes the sending task wait while more than its high-water mark (64 KiB) waits for the kernel, so that a
 reader that stalls costs one message, not a backlog. But it waits for ever, and it closes a connection only once that
@@ -12,9 +12,8 @@ subprotocol, each of which is a visit of some layers. Frames of all kinds, fragm
 (`FrameBudget`): few until the application admits the peer, which an extension is for, then so many a second. One too
 many closes the connection with 1008, and nothing of what follows is parsed.
 
-What many subscribers are told at once goes past the layers in between, each of which would encode and copy it anew
-for every one of them: `write` takes it as bytes, if they can be sent now. An application finds it among its ASGI
-extensions.
+A broadcast bypasses the layers in between, each of which would encode and copy the event anew for every subscriber:
+`write` takes it as bytes, if they can be sent now. An application finds `write` among its ASGI extensions.
 
 Not here: what the messages mean (http/websocket.py). Nothing of this is on the way of a message that can be sent
 at once.
