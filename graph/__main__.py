@@ -21,7 +21,7 @@ from db.schema import SchemaMismatch
 from graph.app import check_database
 from graph.server import build_server
 
-STARTUP_FAILED = 3  # as uvicorn says it
+STARTUP_FAILED = 3  # uvicorn's own exit code
 COLLECT_AFTER = (5_000, 10, 20)  # new objects; collections of the generation before
 OTHER_FILES = 600  # the database's connections, at most 500, and what a process has anyway
 

@@ -24,7 +24,7 @@ from db.errors import DatabaseReadOnly, DatabaseUnavailable, DatabaseUnreachable
 log = structlog.get_logger()
 
 
-RETRY_AFTER_SECONDS = 2  # how long clients are told to wait while the database is away
+RETRY_AFTER_SECONDS = 2  # Retry-After, while the database is away
 
 
 class SafeError(GraphQLError):
@@ -100,12 +100,12 @@ def refusals_told() -> Iterator[None]:
 
 
 def masked(error: GraphQLError) -> GraphQLError:
-    """What a client is told of a defect: where in its operation, and nothing else."""
+    """The error that a client gets for a defect: its place in the operation, and nothing else."""
     return _at(error, "Something went wrong on the server.")
 
 
 def unavailable(error: GraphQLError, *, in_doubt: bool = False) -> GraphQLError | None:
-    """What a client is told while the database is away; None for any other error.
+    """The error that a client gets while the database is away; None for any other error.
 
     in_doubt: other fields of the same mutation may have been done.
     """

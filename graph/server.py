@@ -18,7 +18,7 @@ from settings import Settings
 
 # Longer than clients and proxies keep an idle connection: a server that closes first would lose a request.
 KEEP_ALIVE_SECONDS = 75
-SHUTDOWN_SECONDS = 3  # for open requests; streams are told to come back at once
+SHUTDOWN_SECONDS = 3  # for open requests; streams end at once, and their clients reconnect
 DRAIN_STEP_SECONDS = 0.05
 MESSAGE_BYTES = 1_048_576  # of one WebSocket message from a client
 

@@ -57,7 +57,7 @@ NO_TOKEN_ON_SOCKET = 'This needs an API token: send {"Authorization": "Bearer ..
 
 
 class NotAdmitted(Exception):
-    """Who is not let in, with the status that says why."""
+    """A failed authentication, with its HTTP status."""
 
     def __init__(self, status: HTTPStatus, message: str, headers: Mapping[str, str]) -> None:
         super().__init__(message)

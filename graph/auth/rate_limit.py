@@ -43,7 +43,7 @@ class RateLimit:
             self._full_again_at.popitem(last=False)
 
     def take(self, key: Hashable) -> float:
-        """Count it if it is allowed (0), or say how many seconds to wait."""
+        """Count a request and return 0, or return the seconds to wait if it exceeds the limit."""
         wait = self.wait_seconds(key)
         if not wait:
             self.spend(key)

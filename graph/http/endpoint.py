@@ -80,7 +80,7 @@ class Endpoint(GraphQL[Context, None]):
                 answer = await self._answer(request, accept)
             except Refusal as refusal:
                 if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE and accept.is_get and accept.json is None:
-                    await sse.come_back()(scope, receive, send)  # to an EventSource, which knows no Retry-After
+                    await sse.come_back()(scope, receive, send)  # an EventSource ignores Retry-After
                     return
                 await protocol.refuse(refusal, accept.json or protocol.JSON, request, send)
             else:

@@ -40,7 +40,7 @@ NEVER_STORED = {"Cache-Control": "no-store", "Vary": "Accept"}
 
 
 class Refusal(Exception):
-    """A request that gets no result, with the status that says why."""
+    """A request that gets no result, with its HTTP status."""
 
     def __init__(self, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -115,7 +115,7 @@ class Accept:
 
 
 def weights_of(headers: list[str]) -> dict[str, float]:
-    """What a client says it takes, by name, with the weight it gives to each (RFC 9110, section 12.4.2)."""
+    """The media types of an Accept header, with their weights (RFC 9110, section 12.4.2)."""
     weights: dict[str, float] = {}
     for part in ",".join(headers).split(","):
         name, *parameters = (piece.strip().lower() for piece in part.split(";"))
@@ -250,7 +250,7 @@ def _require_json(request: Request) -> None:
 
 
 async def _body(request: Request, most_bytes: int, grow: Callable[[int], None] = lambda _size: None) -> bytes:
-    """The whole body, of which never more than so many bytes and a chunk are held. grow: told of each chunk's size."""
+    """The whole body; at most `most_bytes` and a chunk are held. grow: called with each chunk's size."""
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > most_bytes:
         raise _too_large(most_bytes)

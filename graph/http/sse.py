@@ -8,7 +8,7 @@
     id: end                     keeps an EventSource (HTML Living Standard, 9.2) from reconnecting for ever
     data:
 
-A silence is broken by a comment. A reader that stalls makes its own stream wait, not the server's memory grow: uvicorn
+Comments are sent during silence. A reader that stalls makes its own stream wait, not the server's memory grow: uvicorn
 holds at most its high-water mark and one event; it is cut off when nothing was taken for `stall_seconds`. When the
 process ends, or the token that a stream was opened with, it ends without `complete`: its client reconnects, and gets
 the error. Events are executed and encoded once for all subscribers (live/shared_execution.py), and sent by one loop
@@ -41,7 +41,7 @@ COMPLETE = f"event: complete\nid: {END}\ndata:\n\n"
 STILL_HERE = ": still here\n\n"
 KEEP_ALIVE_SECONDS = 15.0  # of silence; proxies give up after a minute
 RETRY_MILLISECONDS = (1_000, 2_000)  # not all at once, after a restart
-OPENING_TURNS = 200  # of OPENING_SECONDS: then it begins, and what is wrong is told in it
+OPENING_TURNS = 200  # of OPENING_SECONDS: then the stream begins, and later errors are sent in it
 OPENING_SECONDS = 0.01  # how soon a stream that has no event yet begins
 FAREWELL_SECONDS = 1.0  # for the last bytes, before the connection is cut off
 
@@ -192,14 +192,14 @@ class EventStream:
     async def _tell_shared(self) -> ExecutionResult | None:
         """Send the rest as it is encoded once for everybody; return the error that it ended with, if it did."""
         assert self._feed.source is not None
-        self._feed.send = self._write  # from here on it may be told with others
+        self._feed.send = self._write  # from here on broadcasts may include it
         try:
             async for event in self._feed.source:
                 text = await self._feed.text(event)
                 if text is None:
                     raise RuntimeError("an event that could be shared before can't be shared now")
                 await self._write(text)
-        except Exception as error:  # noqa: BLE001  # the stream knows how to tell: as if it had been raised there
+        except Exception as error:  # noqa: BLE001  # the stream reports it, as if it had been raised there
             failed: ExecutionResult = await self._results.athrow(error)
             return failed
         return None

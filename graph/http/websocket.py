@@ -78,7 +78,7 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
 
     async def handle_message(self, message: Any) -> None:
         """Close the socket on an invalid message, which unchecked would raise out of the application."""
-        self._unanswered = 0  # whatever it says, it is there
+        self._unanswered = 0  # any message proves that the client is alive
         problem = _what_is_wrong(message)
         if problem is None:
             await super().handle_message(message)
@@ -217,7 +217,7 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
     async def _deliver(self, operation: Operation[Context, None], feed: Feed) -> None:
         """Send the rest of the events as they were encoded once for everybody.
 
-        The stream is closed, and nothing that was told is kept: a subscriber may wait for hours.
+        The stream is closed, and no sent event is kept: a subscriber may wait for hours.
         """
         source: Any = feed.source
         begin, end = f'{{"id":{dumps(operation.id)},"type":"next","payload":{{"data":'.encode(), b"}}"
@@ -232,7 +232,7 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
                 await socket.send_text(b"".join((begin, text, end)).decode())
 
         feed.write = write
-        feed.send = send  # from here on it may be told with others, below: see graph/live/broadcast.py
+        feed.send = send  # from here on broadcasts may include it: see graph/live/broadcast.py
         try:
             async for event in source:
                 text = await feed.text(event)
@@ -242,7 +242,7 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
                 del event, text
         except (WebSocketDisconnect, starlette.WebSocketDisconnected) as gone:  # by the client; by us
             raise WebSocketDisconnected from gone
-        except Exception as error:  # noqa: BLE001  # told as the stream would have told it
+        except Exception as error:  # noqa: BLE001  # reported as the stream would have reported it
             await operation.send_next(self._failure(operation, error))
         finally:
             await source.aclose()
@@ -256,7 +256,7 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
             schema,
             (OperationType.SUBSCRIPTION,),
             self.context,
-            graphql_document=parse(operation.query),  # the log tells the operation's name
+            graphql_document=parse(operation.query),  # the log shows the operation's name
             provided_operation_name=operation.operation_name,
         )
         schema.process_errors(errors, execution)
@@ -268,7 +268,7 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
 
 
 class Adapter(ASGIWebSocketAdapter):
-    """The socket under the handler: sending to one that is closed says so, and closing it again is no mistake."""
+    """The socket under the handler: sending on a closed socket raises, closing it again is no error."""
 
     def __init__(self, view: Any, socket: starlette.WebSocket) -> None:
         super().__init__(view, socket, socket)

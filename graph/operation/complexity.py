@@ -93,7 +93,7 @@ class Price:
     variables: Sequence[VariableDefinitionNode]
 
     def of(self, values: object) -> int | None:
-        """The cost with these values of variables; None if they don't fit, which the execution says better.
+        """The cost with these values of variables; None if they don't fit, for which the execution has a better error.
 
         So the first mistake ends it: each is told at length, and a body has room for half a million.
         """

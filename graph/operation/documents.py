@@ -114,7 +114,7 @@ def _tokens(document: DocumentNode) -> int:
 
 
 class Judgement(SchemaExtension):
-    """Judges one operation, and says in `extensions.cost` what it costs."""
+    """Checks one operation, and returns its cost in `extensions.cost`."""
 
     def __init__(self, documents: Documents) -> None:
         self._documents = documents

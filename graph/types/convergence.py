@@ -82,7 +82,7 @@ async def follow(
             pulse = tail.pulse.next
             news = [*await follower.next()]
             while news:
-                yield news.pop(0)  # nothing that was told is kept while waiting for what is next
+                yield news.pop(0)  # no sent event is kept while waiting for the next
             if follower.ended:
                 return
             if feed is not None and feed.send is not None and follower.caught_up and not pulse.is_set():
@@ -92,7 +92,7 @@ async def follow(
 
 
 class Follower:
-    """A subscriber's place in a log, and what it was told last."""
+    """A subscriber's position in a log, and the last state that it was sent."""
 
     def __init__(self, tail: CurveTail, cursor: Cursor, wanted: frozenset[str] | None) -> None:
         self.cursor = cursor

@@ -45,7 +45,7 @@ MAX_COMMAND_BYTES = 65_536  # of all words; Linux takes 131,072 in one
 MAX_JSON_BYTES = 65_536
 MAX_JSON_DEPTH = 100  # an answer can hold some 250 levels, and has a few of its own
 MOST_FINDINGS = 50  # in one answer, as GraphQL has them of variables: a body has room for half a million mistakes
-CLEARABLE = frozenset({"gpu_model"})  # null says that there is none
+CLEARABLE = frozenset({"gpu_model"})  # null means none
 
 Checked = TypeVar("Checked")
 

@@ -476,7 +476,7 @@ async def delete(info: Info, public_id: str) -> DeleteSimulationPayload:
 
 
 def _too_many(info: Info) -> UserError | None:
-    """Count one more that is submitted, or say when it may be."""
+    """Count one more submission, or return an error with the time to wait."""
     context = info.context
     if context.submits is None:
         return None

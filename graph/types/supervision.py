@@ -2,7 +2,7 @@
 
 Each mutation parses, calls its transition (`transitions.begin`, `transitions.ingest`), notifies the hub and maps the
 answer. Acknowledged is committed.
-Only an answer that names the attempt may say OVER; a wrong token is answered with an error that names nothing.
+Only an answer that names the attempt may carry OVER; a wrong token gets an error that names nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What goes wrong besides being killed: outages, clocks, full disks, twins, and those who come back too late."""
+"""Faults other than kills: outages, clocks, full disks, second instances, and attempts that return too late."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is killed, whenever: kill -9, and what was promised holds.
+"""Kill matrix: kill -9 of each process at each moment; the promises hold.
 
 Each cell kills one part of a service while one simulation is before its hello, running, being stopped, or
 just ended. Then everything comes back (by itself, or `up` is started again) and the simulation ends as it should;

@@ -1,4 +1,4 @@
-"""Too much of it: a thousand simulations at once, and simulations that fork, print and behave as they like."""
+"""Load: a thousand simulations at once, and simulations that fork and print without limit."""
 
 from __future__ import annotations
 

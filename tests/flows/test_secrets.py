@@ -1,4 +1,4 @@
-"""Tokens and other secrets are where they have to be, and nowhere else: not in logs, arguments or environments."""
+"""Tokens and other secrets do not leak into logs, arguments or environments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application around the schema: the explorer, a database that goes away."""
+"""The Starlette application: the explorer, and outages of the database."""
 
 from __future__ import annotations
 

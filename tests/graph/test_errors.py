@@ -1,4 +1,4 @@
-"""Defects: the client sees a mask, the log has the traceback, once."""
+"""Defects: masked for the client, logged once with a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process measures of itself."""
+"""Metrics of a graph process."""
 
 from __future__ import annotations
 

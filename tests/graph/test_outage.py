@@ -1,4 +1,4 @@
-"""What clients are told while a real server is away, in each protocol, and what goes on when it is back."""
+"""Outages of a real database server: the responses in each protocol, and recovery."""
 
 from __future__ import annotations
 

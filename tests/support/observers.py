@@ -1,4 +1,4 @@
-"""Who looks at a simulation in a test: the witness that it runs, from inside, and a subscriber, from outside."""
+"""Observers of a simulation in a test: the witness, from inside, and a subscriber, from outside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Getting in, and trying to: tokens and cookies over HTTP, streams and sockets, against real servers by raw clients."""
+"""Authentication over HTTP, streams and sockets: tokens and cookies, against real servers by raw clients."""
 
 from __future__ import annotations
 

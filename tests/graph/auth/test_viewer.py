@@ -1,4 +1,4 @@
-"""From a credential to its viewer."""
+"""Viewers: which one a credential belongs to."""
 
 from __future__ import annotations
 

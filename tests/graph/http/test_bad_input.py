@@ -1,4 +1,4 @@
-"""What can't be done is told by field and stores nothing: hostile text, numbers, ids, cursors, in every place for them.
+"""Invalid input: hostile text, numbers, ids and cursors in every field are refused by field and store nothing.
 
 The places are read from the schema: one that is new is tried, or has to be named here. What else single fields refuse
 is with their own: `test_simulations.py`, `test_machines.py`, `test_permissions.py`; reports in `test_supervision.py`.

@@ -1,4 +1,4 @@
-"""Alive, and ready: or not ready, and why."""
+"""Health endpoints: alive, ready, or not ready and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/metrics`: what Prometheus reads, who may read it, and that it tells the truth."""
+"""`/metrics`: the format, who may read it, and that the numbers are right."""
 
 from __future__ import annotations
 

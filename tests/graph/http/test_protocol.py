@@ -1,4 +1,4 @@
-"""GraphQL over HTTP to the letter: what is asked for, what is refused and how, and how much of it is taken."""
+"""GraphQL over HTTP: parsing of requests, refusals, and limits on bodies."""
 
 from __future__ import annotations
 

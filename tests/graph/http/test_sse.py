@@ -1,4 +1,4 @@
-"""Subscriptions over HTTP: the format, coming back, and readers that leave, stall or are told to come back."""
+"""Subscriptions over server-sent events: format, reconnects, and readers that leave, stall or are sent away."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The WebSocket as clients use and misuse it: pings, stalled readers, the end of the process, limits, violations."""
+"""WebSocket handler: pings, stalled readers, shutdown, limits, violations of the protocol."""
 
 from __future__ import annotations
 

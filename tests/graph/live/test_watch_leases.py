@@ -1,4 +1,4 @@
-"""Who is subscribed, and what the database knows of it: in time, while it lasts, and when it is over."""
+"""Watch leases: recorded in time, renewed during a subscription, and removed after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operation may ask, judged before anything of it runs: the size of its text, and its cost with its values."""
+"""Limits on operations before they are executed: the size of the text, and the cost with the variables' values."""
 
 from __future__ import annotations
 

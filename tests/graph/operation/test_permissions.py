@@ -1,4 +1,4 @@
-"""Who may do what: the table stands before every operation, and another project's things are not there."""
+"""Permissions: the table guards every operation, and objects of other projects are hidden."""
 
 from __future__ import annotations
 

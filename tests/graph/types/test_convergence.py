@@ -1,4 +1,4 @@
-"""The convergence subscription: the past, then live, in order, exactly once, to the end; whatever happens meanwhile."""
+"""The convergence subscription: the past, then live, in order, exactly once, to the end, under failures."""
 
 from __future__ import annotations
 

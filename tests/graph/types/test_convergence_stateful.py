@@ -1,4 +1,4 @@
-"""Reporters, subscribers and hubs under anything, in any order, compared with a model of a few lines.
+"""Stateful test of reporters, subscribers and hubs: any order of operations and failures, compared with a small model.
 
 Two graph processes that live by hints, and one that neither hears nor gives any, on one database. Through any of them
 a supervisor reports, and subscribers read by the very resolvers that clients reach. Whatever happens, each of them gets

@@ -1,4 +1,4 @@
-"""Curves read back: thinned and whole, with gaps, over retries; the past of a subscription; metrics and money."""
+"""Curves: downsampled and whole, with gaps, over retries; the past of a subscription; metrics and cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proxies that are trusted by name: they have another address whenever they come back."""
+"""Proxies that are trusted by name, and have a new address after each restart."""
 
 from __future__ import annotations
 
