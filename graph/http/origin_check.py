@@ -135,7 +135,7 @@ class Hosts:
             return None
         return Refusal(
             HTTPStatus.MISDIRECTED_REQUEST,
-            f"This service is not called {name[:100]} as far as it knows. If it is, say so: "
+            f"{name[:100]} is not a configured name of this service. To add one: "
             "SIMULATIONS_ALLOWED_HOSTS lists its names, and SIMULATIONS_PUBLIC_URL is its address.",
         )
 

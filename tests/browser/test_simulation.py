@@ -130,7 +130,7 @@ async def drag(page: Page, begin: float, end: float) -> None:
 
 
 async def table_of(page: Page) -> list[tuple[int, list[float | None]]]:
-    """All that the table of the points says, oldest first."""
+    """All rows of the table of points, oldest first."""
     await page.get_by_role("button", name="Table").click()
     table = page.get_by_role("table", name="Points")
     rows: list[tuple[int, list[float | None]]] = []
@@ -146,7 +146,7 @@ async def table_of(page: Page) -> list[tuple[int, list[float | None]]]:
 
 
 def number(text: str) -> float | None:
-    """A cell: a number; NaN where it says "not finite"; None where it is empty."""
+    """A cell: a number; NaN for "not finite"; None where it is empty."""
     return math.nan if text == "not finite" else float(text) if text else None
 
 

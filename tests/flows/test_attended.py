@@ -38,7 +38,7 @@ async def waits(service: Service, simulation_id: str) -> None:
 
 
 async def watched_by(service: Service, simulation_id: str, count: int) -> None:
-    """Wait until the database knows of so many processes that watch."""
+    """Wait until the database has leases of so many processes."""
     knows = partial(service.says, f"SELECT ({LIVE}) = $2", number_of(simulation_id), count)
     await eventually(knows, f"{count} leases are live")
 

@@ -59,7 +59,7 @@ def body(query: str, variables: Any = None) -> dict[str, Any]:
 
 
 async def until_away(api: Api, query: str) -> httpx.Response:
-    """Ask until a connection of the pool has noticed; the answer that says so."""
+    """Send requests until a connection of the pool has noticed; return that response."""
     async with asyncio.timeout(RECOVERY_SECONDS):
         while True:
             response: httpx.Response = await api.client.post("/graphql", json=body(query))

@@ -64,7 +64,7 @@ class Installation:
         return self.run("docker", "compose", *arguments)
 
     def up(self, *arguments: str) -> None:
-        """Start what does not run, and find the token where `migrate` says it is."""
+        """Start what does not run, and read the token from the path that `migrate` prints."""
         self.compose("up", "--detach", "--scale", f"graph={self.scale}", *arguments)
         assert f"cat {TOKEN}" in self.compose("logs", "migrate")
         self.token = self.compose("exec", "graph", "cat", TOKEN).strip()

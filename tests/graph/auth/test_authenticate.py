@@ -158,7 +158,7 @@ async def hear(socket: ClientConnection) -> Any:
 
 
 async def closing(socket: ClientConnection) -> tuple[int, str]:
-    """What the server closes with, whatever it says before."""
+    """The server's close frame, after any messages."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         with suppress(ConnectionClosed):
             async for _ in socket:
@@ -447,7 +447,7 @@ async def test_viewers_of_different_projects_on_sockets_get_each_their_own(
 
 
 async def _changes_until(world: World, *sockets: ClientConnection) -> list[set[str]]:
-    """Change something of each project until all were told of it; the names that each of the sockets was told."""
+    """Change something of each project until all sockets got an event; return the names that each of them got."""
     told: list[set[str]] = [set() for _ in sockets]
 
     async def listen(socket: ClientConnection, names: set[str]) -> None:

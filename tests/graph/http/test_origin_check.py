@@ -341,7 +341,7 @@ async def admin(sessions: Sessions) -> str:
 
 
 async def origin_of_a_simulation(api: Api, world: World, token: str, *headers: bytes) -> Any:
-    """From where the history says that a request came."""
+    """The origin of a request in the history."""
     body = orjson.dumps({"query": CREATE, "variables": {"input": {"entrypoint": ["true"]}}})
     answer = await ask(
         api, HERE, b"Authorization: Bearer " + token.encode(), b"Content-Type: application/json", *headers,

@@ -81,7 +81,7 @@ async def streaming(api: Api, method: str = "GET", url: str = "/graphql", **give
 
 
 async def all_of(api: Api, method: str = "GET", url: str = "/graphql", **given: Any) -> list[Event]:
-    """Every event of a stream to its end, without the block that tells when to come back."""
+    """Every event of a stream to its end, without the block with the reconnection time."""
     async with streaming(api, method, url, **given) as (response, events):
         assert response.status_code == 200, await response.aread()
         return [event async for event in events if "event" in event]
@@ -455,7 +455,7 @@ async def test_curl_gets_the_stream(world: World) -> None:
 async def test_an_event_source_comes_back_where_it_was_and_stays_away_after_the_end(
     world: World, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first stream is ended as a process ends its streams; the second one is told to its end."""
+    """The first stream is ended as a process ends its streams; the second one gets all events."""
     monkeypatch.setattr("graph.http.sse.RETRY_MILLISECONDS", (10, 20))
     api = await serve()
     supervisor = await world.running()

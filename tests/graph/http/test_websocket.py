@@ -799,7 +799,7 @@ def test_a_frame_that_is_written_directly_is_the_librarys_own(length: int) -> No
 
 
 async def test_operations_of_any_id_are_told_together_and_each_by_its_own(world: World, start: Start) -> None:
-    """Short and long frames, with letters of several bytes, to sockets that are told in one loop."""
+    """Short and long frames, with letters of several bytes, to sockets that one loop sends to."""
     here = await start()
     supervisor = await world.running()
     ids = ["1", "é🙂", 'a"b\\', "x" * 256]

@@ -32,7 +32,7 @@ LOGS = "subscription ($id: ID!) { logs(simulationId: $id) { text } }"
 
 
 async def leases(world: World, simulation_id: str) -> int:
-    """How many processes watch it now, by what the database knows."""
+    """The number of processes that watch it now, by the database."""
     number = decode(simulation_id)[1]
     statement = "SELECT count(*) FROM watchers WHERE simulation_id = :id AND watched_until > now()"
     [[count]] = await world.select(statement, id=number)
@@ -47,7 +47,7 @@ async def until_watched_by(world: World, simulation_id: str, count: int) -> None
 
 @pytest.fixture
 async def hints(database_url: str) -> AsyncIterator[set[int]]:
-    """The simulations that a scheduler has heard of since the last look."""
+    """The simulations that a scheduler was notified of since the last look."""
     heard, listens = set[int](), asyncio.Event()
 
     def hear(_channel: Channel, ids: frozenset[int] | None) -> None:

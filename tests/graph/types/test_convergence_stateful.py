@@ -415,7 +415,7 @@ class Log(RuleBasedStateMachine):
 
     @rule(back=st.integers(0, 8), through=PROCESSES)
     def lose(self, back: int, through: int) -> None:
-        """The attempt is lost; its successor says some of it again, and what the old one still says is void."""
+        """The attempt is lost; its successor repeats some points, and later reports of the old one are void."""
         if self.ended:
             return
 
@@ -489,7 +489,7 @@ class Log(RuleBasedStateMachine):
 
     @rule(which=st.sampled_from((HINTED, ALSO_HINTED)), columns=COLUMNS.filter(bool))
     def cut(self, which: int, columns: Any) -> None:
-        """The LISTEN connection of a process breaks: what it was about to say is lost.
+        """The LISTEN connection of a process breaks: its pending hints are lost.
 
         What another one tells before it listens again it can't have heard: it has to look.
         """
