@@ -48,7 +48,7 @@ BEAT_SECONDS = 1.0  # between two heartbeats of a graph process (reports can be 
 
 
 class State(TypedDict):
-    """What a request finds in `request.state`."""
+    """The typed content of `request.state`."""
 
     engine: AsyncEngine
     sessions: Sessions

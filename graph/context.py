@@ -34,7 +34,7 @@ Row = TypeVar("Row")
 
 @dataclass(slots=True)
 class Context:
-    """Who asks, and what the answer is made with."""
+    """The viewer of a request, and the dependencies of its resolvers."""
 
     sessions: Sessions
     settings: Settings

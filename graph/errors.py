@@ -116,7 +116,7 @@ def unavailable(error: GraphQLError, *, in_doubt: bool = False) -> GraphQLError 
 
 
 def nothing_was_done(data: Mapping[str, object] | None, errors: Sequence[GraphQLError] | None) -> bool:
-    """Whether the database was away for all of an operation, so that it may be sent again as it is."""
+    """True if the database was away for all of an operation, which is then safe to retry."""
     if not errors or any(value is not None for value in (data or {}).values()):
         return False
     causes = [error.original_error for error in errors]
@@ -135,7 +135,7 @@ def _at(error: GraphQLError, message: str, cause: SafeError | None = None) -> Gr
 
 
 def is_unexpected(error: GraphQLError) -> bool:
-    """Whether an error is a defect: neither one of ours, nor GraphQL's judgement of what the client sent.
+    """True for a defect: neither a `SafeError`, nor a GraphQL error about the client's document.
 
     GraphQL's own errors are the client's before the execution, and while arguments are read. From then on they are
     about what a resolver returned, and quote it.

@@ -24,7 +24,7 @@ RECENT_SECONDS = 60.0  # the longest hold of this time is shown: a scrape in a m
 
 
 class Watchdog:
-    """How long the event loop was held: by how much a sleep of some milliseconds lasted longer than it should.
+    """Measures how long the event loop was held: by how much a sleep of some milliseconds lasted longer than it should.
 
     A process that was not scheduled by the system looks the same; so does garbage collection.
     """

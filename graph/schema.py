@@ -312,7 +312,7 @@ class Schema(strawberry.Schema):
 
 
 def _does_several(operation: Operation | None) -> bool:
-    """Whether this is a mutation of more than one field: some may have been done before another failed."""
+    """True for a mutation of several fields: some may have succeeded before another failed."""
     if operation is None or operation.graphql_document is None:
         return False
     node = get_operation_ast(operation.graphql_document, operation.operation_name)

@@ -67,7 +67,7 @@ class NotAdmitted(Exception):
 
 
 class Authenticator:
-    """Where everybody comes in. One for all transports of a process: they count failures together."""
+    """The authentication of all transports of a process, which count failures together."""
 
     def __init__(self, settings: Settings) -> None:
         self._trusted = not settings.requires_login
@@ -166,7 +166,7 @@ class Recent:
 
 
 def unauthorised(message: str, headers: Mapping[str, str] | None = None) -> NotAdmitted:
-    """Who is not known."""
+    """Make the error of a missing or invalid credential."""
     return NotAdmitted(HTTPStatus.UNAUTHORIZED, message, {"WWW-Authenticate": "Bearer", **(headers or {})})
 
 
@@ -183,7 +183,7 @@ def _bearer_of(connection: HTTPConnection) -> str | None:
 
 
 def _bearer_in(params: Mapping[str, object]) -> str | None:
-    """What connection_init brings; None if it brings nothing. Raises `NotAdmitted` for what can't be meant so."""
+    """Return the bearer of connection_init; None without one. Raises `NotAdmitted` for a malformed one."""
     for name in ("Authorization", "authorization", "token"):
         given = params.get(name)
         if not given:

@@ -119,7 +119,7 @@ class Endpoint(GraphQL[Context, None]):
     # --- HTTP ------------------------------------------------------------------------------------------------------
 
     async def _answer(self, request: Request, accept: Accept) -> ASGIApp:
-        """What a request gets. Raises `Refusal`."""
+        """Return the response of a request. Raises `Refusal`."""
         if request.method not in ("GET", "POST"):
             raise EarlyRefusal(
                 HTTPStatus.METHOD_NOT_ALLOWED, "GraphQL is asked by GET or by POST.", {"Allow": protocol.METHODS}
@@ -232,7 +232,7 @@ def _away(message: str) -> Refusal:
 
 
 def _has_no_data(result: ExecutionResult) -> bool:
-    """Whether it is an error of the request as a whole: nothing was executed."""
+    """True for an error of the whole request: nothing was executed."""
     return result.data is None and bool(result.errors) and all(error.path is None for error in result.errors or ())
 
 
@@ -248,7 +248,7 @@ def _json(result: ExecutionResult, media_type: str) -> Response:
 
 
 def _no_stream(result: ExecutionResult, media_type: str) -> Response:
-    """What is said in place of a stream: the status counts, for an EventSource comes back after every 200."""
+    """The response in place of a stream; its status matters, for an EventSource reconnects after every 200."""
     content: dict[str, object] = dict(process_result(result))
     del content["data"]
     codes = [str((error.extensions or {}).get("code")) for error in result.errors or ()]

@@ -93,7 +93,7 @@ class Accept:
 
     @property
     def events(self) -> bool:
-        """Whether it takes a stream. A POST must name it: a `*/*` there comes from clients that would wait for ever."""
+        """True if a stream is accepted. A POST must name it: `*/*` there is of clients that would wait for ever."""
         return self._weight_of(EVENTS) > 0 and (self.is_get or self._names(EVENTS))
 
     @property

@@ -21,7 +21,7 @@ class Shutdown:
 
     @property
     def announced(self) -> bool:
-        """Whether new requests had better go elsewhere."""
+        """True if proxies should send new requests elsewhere."""
         return self._announced
 
     def announce(self) -> None:
@@ -30,7 +30,7 @@ class Shutdown:
 
     @property
     def begun(self) -> bool:
-        """Whether the process is about to end."""
+        """True if the shutdown has begun."""
         return self._begun.is_set()
 
     def begin(self) -> None:

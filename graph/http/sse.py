@@ -93,7 +93,7 @@ def come_back() -> Response:
 
 
 class _Transport(Protocol):
-    """What is used of an asyncio.Transport; uvloop's is none by inheritance."""
+    """The used part of asyncio.Transport, from which uvloop's does not inherit."""
 
     def abort(self) -> None: ...
 
@@ -128,7 +128,7 @@ class EventStream:
         self._sending_since: float | None = None
 
     async def refusal(self) -> PreExecutionError | None:
-        """What is wrong with the operation itself, while that can still be said by a status."""
+        """Return the errors of the operation itself, while a status can still report them."""
         try:
             for _ in range(OPENING_TURNS):  # nothing tells that there is a source; while the database is away, none is
                 if self._first.done() or self._feed.source is not None:

@@ -305,7 +305,7 @@ class Adapter(ASGIWebSocketAdapter):
 
 
 def _is_refused(result: ExecutionResult) -> bool:
-    """Whether an operation could not begin: what is wrong is with all of it, not with a field.
+    """True if an operation could not begin: its errors concern all of it, not a field.
 
     So it is while the database is away, and nothing was done: the same operation may be sent again.
     """

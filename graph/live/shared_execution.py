@@ -287,7 +287,7 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
         return super().complete_list_value(return_type, field_details_list, info, path, result, position_context)
 
     def _make_sharing_key(self) -> Hashable:
-        """What a result depends on besides the event. The root field's arguments chose the event: they don't count."""
+        """The inputs of a result besides the event. The root field's arguments chose the event: they don't count."""
         parts: list[Node] = list(self.fragment_definitions.values())
         for node in self.operation.selection_set.selections:
             if isinstance(node, FieldNode):

@@ -118,7 +118,7 @@ def prices(schema: GraphQLSchema, document: DocumentNode) -> Mapping[str | None,
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What a selection costs: once, and for each row of the connection it is of."""
+    """The cost of a selection: once, and for each row of its connection."""
 
     once: Amount = 0
     each: Amount = 0

@@ -17,7 +17,7 @@ def may_introspect(context: object) -> bool:
 
 
 def introspects(document: DocumentNode) -> bool:
-    """Whether any operation or fragment of a document asks for the schema. `__typename` is an answer's own."""
+    """True if an operation or a fragment of a document selects `__schema` or `__type`; `__typename` is allowed."""
     search = _Search()
     visit(document, search)
     return search.found

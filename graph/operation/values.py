@@ -44,7 +44,7 @@ def kinds_of(schema: GraphQLSchema, operation: OperationDefinitionNode) -> Kinds
 
 
 def too_many(kinds: Kinds, values: object) -> TooLarge | None:
-    """What is wrong with the number of these values, which are not coerced yet; None if they may be."""
+    """Return an error if these values, which are not coerced yet, are too many; else None."""
     given = values if isinstance(values, dict) else {}
     found = 0
     waiting: list[tuple[GraphQLInputType, object]] = [

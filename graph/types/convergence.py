@@ -113,7 +113,7 @@ class Follower:
         self.cursor, self._told = to.cursor, to._told
 
     async def next(self) -> Sequence[ConvergenceEvent]:
-        """What is behind the cursor: from the tail, or a page of it from the database."""
+        """Read the events behind the cursor: from the tail, or a page of it from the database."""
         events = self.at_hand()
         if events is None:
             head = self._tail.head  # before the page: a final one means that none is missing
@@ -123,7 +123,7 @@ class Follower:
         return events
 
     def at_hand(self) -> Sequence[ConvergenceEvent] | None:
-        """What the tail holds behind the cursor; None if it does not reach back so far."""
+        """Return the tail's entries behind the cursor; None if it does not reach back so far."""
         head = self._tail.head  # older than the batches, or as old: a final one means that none is missing
         batches = self._tail.behind(self.cursor)
         self.caught_up = batches is not None

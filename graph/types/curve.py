@@ -48,7 +48,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What one attempt said, thinned; `cursor` is behind its last batch as of the time of reading."""
+    """The points of one attempt, downsampled; `cursor` is behind its last batch as of the time of reading."""
 
     cursor: tuple[int, int]
     series: tuple[Series, ...]

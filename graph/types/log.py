@@ -110,7 +110,7 @@ class Follower:
         self.cursor = to.cursor
 
     async def next(self) -> Sequence[LogChunk]:
-        """What is behind the cursor: from the tail, or a page of it from the database."""
+        """Read the chunks behind the cursor: from the tail, or a page of it from the database."""
         chunks = self.at_hand()
         if chunks is None:
             head = self._tail.head  # before the page: a final one means that none is missing
@@ -121,7 +121,7 @@ class Follower:
         return chunks
 
     def at_hand(self) -> Sequence[LogChunk] | None:
-        """What the tail holds behind the cursor; None if it does not reach back so far."""
+        """Return the tail's entries behind the cursor; None if it does not reach back so far."""
         head = self._tail.head  # older than the chunks, or as old: a final one means that none is missing
         rows = self._tail.behind(self.cursor)
         self.caught_up = rows is not None

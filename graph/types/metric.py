@@ -51,7 +51,7 @@ class Metric:
 
 
 def usual_mode(metric: str) -> MetricMode:
-    """Which way a metric goes that createSimulation did not speak of."""
+    """The mode of a metric that was not given to createSimulation."""
     return MetricMode.MAX if goes_up(metric) else MetricMode.MIN
 
 

@@ -532,5 +532,5 @@ async def changed(info: Info, public_id: str | None, project: str | None) -> Asy
 
 
 def _face(wait: Wait | None) -> Hashable:
-    """What is a change when it changes: not the seconds that are left of a backoff."""
+    """The fields of which a change is sent to subscribers; not the seconds that are left of a backoff."""
     return None if wait is None else (wait.reason, wait.until or wait.detail)

@@ -46,7 +46,7 @@ LOG_AGAIN_SECONDS = 60.0
 
 
 def http_wires(stall_seconds: float, most_connections: int) -> Callable[..., asyncio.Protocol]:
-    """What makes an `HttpWire` for each connection, for `uvicorn.Config(http=...)`."""
+    """The factory of an `HttpWire` for each connection, for `uvicorn.Config(http=...)`."""
     return partial(HttpWire, lobby=Lobby(most_connections), stall_seconds=stall_seconds)
 
 
@@ -59,7 +59,7 @@ class Lobby:
         self._logged_at: float | None = None
 
     def takes(self, connections: int, now: float) -> bool:
-        """Whether there is room beside so many; says so in the log now and then if there is not."""
+        """True if one more connection is allowed beside so many; else logged, at a limited rate."""
         if connections <= self._most_connections:
             return True
         if self._logged_at is None or now - self._logged_at >= LOG_AGAIN_SECONDS:
@@ -163,7 +163,7 @@ class HttpWire(HttpToolsProtocol):
                 self._feed(head + data[end_of_head:])
 
     def _should_upgrade(self) -> bool:
-        """Whether it is a handshake: a GET without a body (RFC 6455, 4.1)."""
+        """True for a handshake: a GET without a body (RFC 6455, 4.1)."""
         has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
         return self.parser.get_method() == b"GET" and not has_body and bool(super()._should_upgrade())
 

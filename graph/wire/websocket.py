@@ -51,12 +51,12 @@ LAST_FAREWELL_SECONDS = 1.0  # the same when the process ends
 
 
 def wires(stall_seconds: float) -> Callable[..., asyncio.Protocol]:
-    """What makes a `Wire` for each connection, for `uvicorn.Config(ws=...)`."""
+    """The factory of a `Wire` for each connection, for `uvicorn.Config(ws=...)`."""
     return partial(Wire, stall_seconds=stall_seconds)
 
 
 class FrameBudget:
-    """How many frames a peer may send: a fixed number until it is admitted, then a token bucket."""
+    """Limit on the frames of a peer: a fixed number until it is admitted, then a token bucket."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -210,7 +210,7 @@ class Wire(WebSocketsSansIOProtocol):
 
     @property
     def read_paused(self) -> bool:
-        """Whether a message waits for the application: nothing behind it is parsed until it has been taken."""
+        """True if a message waits for the application: nothing behind it is parsed until then."""
         return self._is_read_paused
 
     @read_paused.setter
@@ -297,7 +297,7 @@ class Wire(WebSocketsSansIOProtocol):
 
 
 def head_of(length: int) -> bytes:
-    """What stands before so many bytes of text in one unmasked frame (RFC 6455, 5.2)."""
+    """The header of an unmasked frame with so many bytes of text (RFC 6455, 5.2)."""
     if length < 126:
         return struct.pack("!BB", FINAL_TEXT, length)
     if length < 65_536:
