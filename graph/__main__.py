@@ -21,13 +21,13 @@ from db.schema import SchemaMismatch
 from graph.app import check_database
 from graph.server import build_server
 
-STARTUP_FAILED = 3  # as uvicorn says it
+STARTUP_FAILED = 3  # uvicorn's own exit code
 COLLECT_AFTER = (5_000, 10, 20)  # new objects; collections of the generation before
 OTHER_FILES = 600  # the database's connections, at most 500, and what a process has anyway
 
 
 def main() -> int:
-    """Serve; 2 if the settings or the database can't be used, or nobody could log in, with the reason on stderr."""
+    """Serve; return 2 if the settings or the database are unusable or no login exists; the reason is on stderr."""
     try:
         settings = knobs.load()
         if settings.database_url is None:

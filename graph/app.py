@@ -1,4 +1,4 @@
-"""The Starlette application, wired top to bottom. What it needs, its lifespan makes and hands on as typed state."""
+"""The Starlette application, wired top to bottom. Its lifespan creates the dependencies, as typed state."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ from settings import Settings
 log = structlog.get_logger()
 
 LAST_BEAT_SECONDS = 2.0  # how long the end waits for a beat that is on its way
-BEAT_SECONDS = 1.0  # how often a graph process says that reports can be delivered; with a short lease, more often
+BEAT_SECONDS = 1.0  # between two heartbeats of a graph process (reports can be delivered); shorter with a short lease
 
 
 class State(TypedDict):
-    """What a request finds in `request.state`."""
+    """The typed content of `request.state`."""
 
     engine: AsyncEngine
     sessions: Sessions
@@ -67,8 +67,8 @@ def create_app(
     """Build the application. It expects a database that answers and whose schema is current (`check_database`).
 
     sessions: the factory that every resolver opens its session from; a test may give its own.
-    closing: what the server begins when it is told to end; without one, streams end only with their connections.
-    window: the pages; a test may give others than those that were built.
+    shutdown: begun by the server on SIGTERM; without one, streams end only with their connections.
+    dashboard: the pages; a test may give others than those that were built.
     """
     if settings.database_url is None:
         raise ValueError("settings.database_url is not set: `simulations up` starts a database and sets it")
@@ -108,7 +108,7 @@ def create_app(
     authenticator = Authenticator(settings)
     dashboard = dashboard or DashboardFiles()
     endpoint = Endpoint(build_schema(), settings, authenticator, dashboard)
-    endpoint.allowed_origins = frozenset({"*"})  # Strawberry would judge sockets once more, and knows no settings
+    endpoint.allowed_origins = frozenset({"*"})  # else Strawberry would check sockets again, without the settings
     return Application(
         metrics=metrics,
         middleware=[Middleware(OriginCheck, settings)],
@@ -128,7 +128,7 @@ def create_app(
 
 
 class Application(Starlette):
-    """Starlette, with what every answer has, those to defects among them: an id, and what browsers are told."""
+    """Starlette, with what every response has, those to defects included: an id, and security headers."""
 
     def __init__(self, *, metrics: Metrics, **given: Any) -> None:
         super().__init__(**given)
@@ -139,7 +139,7 @@ class Application(Starlette):
 
 
 async def check_database(settings: Settings) -> None:
-    """Make sure that the database can be used and, where a login is needed, that somebody can log in.
+    """Check that the database is usable and, where a login is required, that at least one login exists.
 
     Raises `DatabaseError`, `SchemaMismatch`, `NoWayIn` or `SettingsError`, whose messages say what to do.
     """

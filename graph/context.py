@@ -1,4 +1,4 @@
-"""What a resolver is given. Made once per HTTP request and once per WebSocket, where fields run side by side: so it
+"""The context of resolvers. Made once per HTTP request and once per WebSocket, where fields run in parallel: so it
 holds the session factory and no session, and its loaders keep nothing."""
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Row = TypeVar("Row")
 
 @dataclass(slots=True)
 class Context:
-    """Who asks, and what the answer is made with."""
+    """The viewer of a request, and the dependencies of its resolvers."""
 
     sessions: Sessions
     settings: Settings
@@ -55,7 +55,7 @@ class Context:
         return self._loaders
 
     def admit(self, viewer: Viewer) -> None:
-        """Let somebody in: from here on everything is asked, seen, done and recorded as this viewer."""
+        """Set the viewer: later permission checks, reads, writes and audit records use it."""
         self.viewer = viewer
         self.actor = Actor(viewer.name, self.actor.origin)
 
@@ -66,7 +66,7 @@ class Context:
 
     @property
     def rights(self) -> Hashable:
-        """What may be seen. Whoever shares an answer with others must share all of this."""
+        """The viewer's rights to read, as a key: two viewers may share an answer only if their keys are equal."""
         return self.viewer.role, self.viewer.projects
 
     @property

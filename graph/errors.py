@@ -1,4 +1,4 @@
-"""The errors that clients see. What a client asked for and can't have is data (`userErrors`, in payloads of
+"""The errors that clients see. A request that can't be fulfilled is data (`userErrors`, in payloads of
 mutations) or a `SafeError` (everywhere else); anything else is a defect: logged once with its traceback, and masked.
 
     GraphQLError
@@ -24,7 +24,7 @@ from db.errors import DatabaseReadOnly, DatabaseUnavailable, DatabaseUnreachable
 log = structlog.get_logger()
 
 
-RETRY_AFTER_SECONDS = 2  # how long clients are told to wait while the database is away
+RETRY_AFTER_SECONDS = 2  # Retry-After, while the database is away
 
 
 class SafeError(GraphQLError):
@@ -100,12 +100,12 @@ def refusals_told() -> Iterator[None]:
 
 
 def masked(error: GraphQLError) -> GraphQLError:
-    """What a client is told of a defect: where in its operation, and nothing else."""
+    """The error that a client gets for a defect: its place in the operation, and nothing else."""
     return _at(error, "Something went wrong on the server.")
 
 
 def unavailable(error: GraphQLError, *, in_doubt: bool = False) -> GraphQLError | None:
-    """What a client is told while the database is away; None for any other error.
+    """The error that a client gets while the database is away; None for any other error.
 
     in_doubt: other fields of the same mutation may have been done.
     """
@@ -116,7 +116,7 @@ def unavailable(error: GraphQLError, *, in_doubt: bool = False) -> GraphQLError 
 
 
 def nothing_was_done(data: Mapping[str, object] | None, errors: Sequence[GraphQLError] | None) -> bool:
-    """Whether the database was away for all of an operation, so that it may be sent again as it is."""
+    """True if the database was away for all of an operation, which is then safe to retry."""
     if not errors or any(value is not None for value in (data or {}).values()):
         return False
     causes = [error.original_error for error in errors]
@@ -135,7 +135,7 @@ def _at(error: GraphQLError, message: str, cause: SafeError | None = None) -> Gr
 
 
 def is_unexpected(error: GraphQLError) -> bool:
-    """Whether an error is a defect: neither one of ours, nor GraphQL's judgement of what the client sent.
+    """True for a defect: neither a `SafeError`, nor a GraphQL error about the client's document.
 
     GraphQL's own errors are the client's before the execution, and while arguments are read. From then on they are
     about what a resolver returned, and quote it.

@@ -1,8 +1,8 @@
-"""What a graph process counts of itself, for `/metrics` (http/metrics_endpoint.py): what only grows, and a few gauges.
+"""Metrics of a graph process, for `/metrics` (http/metrics_endpoint.py): counters, and a few gauges.
 
-Counted is once for a request, a report and a broadcast, never once for a subscriber: deliveries are a thousand times as
-many. A delivery's lag is the time from when this process knew of new points, because it had committed them or was told
-of them, until all who wait at the end of that log had been sent them; whoever fell behind reads at its own pace.
+Requests, reports and broadcasts are counted once each, never once for a subscriber: deliveries are a thousand times as
+many. A delivery's lag is the time from this process' commit of new points, or from the notification of another process'
+commit, until all subscribers at the end of that log had been sent them; one that fell behind reads at its own pace.
 
 `Watchdog` measures how long the event loop was held: no request or subscriber may hold it for more than 50 ms.
 """
@@ -24,7 +24,7 @@ RECENT_SECONDS = 60.0  # the longest hold of this time is shown: a scrape in a m
 
 
 class Watchdog:
-    """How long the event loop was held: by how much a sleep of some milliseconds lasted longer than it should.
+    """Measures how long the event loop was held: by how much a sleep of some milliseconds lasted longer than it should.
 
     A process that was not scheduled by the system looks the same; so does garbage collection.
     """

@@ -1,4 +1,4 @@
-"""Query, Mutation and Subscription, put together. What each does is in the module of its noun."""
+"""The GraphQL schema: Query, Mutation and Subscription. Their fields are in the modules of `graph.types`."""
 
 from __future__ import annotations
 
@@ -94,23 +94,23 @@ async def _nothing(_info: Info, _number: int) -> None:
     return None
 
 
-@strawberry.type(description="What can be read. Lists are read page by page, `first` rows `after` a cursor.")
+@strawberry.type(description="The root of all queries. Lists have pages: `first` rows `after` a cursor.")
 class Query:
-    @strawberry.field(description="Any object by its id; null if there is none.")
+    @strawberry.field(description="An object by its id; null if there is none.")
     async def node(self, info: Info, id: strawberry.ID) -> relay.Node | None:
         return (await _nodes(info, [id]))[0]
 
-    @strawberry.field(description="The same for up to 500 ids, in their order.")
+    @strawberry.field(description="Up to 500 objects by their ids, in that order.")
     async def nodes(self, info: Info, ids: list[strawberry.ID]) -> list[relay.Node | None]:
         if len(ids) > 500:
             raise BadInput(f"At most 500 ids at once, got {len(ids)}.")
         return await _nodes(info, ids)
 
-    @strawberry.field(description="Null if there is none.")
+    @strawberry.field(description="One object by its id; null if there is none.")
     async def simulation(self, info: Info, id: strawberry.ID) -> Simulation | None:
         return await of_simulation.find(info, number_asked(id, "Simulation"))
 
-    @strawberry.field(description="Filters narrow; none of them means all.")
+    @strawberry.field(description="Filters are combined with AND; without filters, all.")
     async def simulations(
         self,
         info: Info,
@@ -133,15 +133,15 @@ class Query:
         )
         return await of_simulation.page(info, wanted, order_by or SimulationOrder(), first, after)
 
-    @strawberry.field(description="What is not over yet, and what it costs; of one project, or of all.")
+    @strawberry.field(description="Simulations that have not ended, and their cost, of one project or of all.")
     async def overview(self, info: Info, project: strawberry.ID | None = None) -> Overview:
         return await of_overview.read(info, project)
 
-    @strawberry.field(description="Null if there is none.")
+    @strawberry.field(description="One object by its id; null if there is none.")
     async def machine(self, info: Info, id: strawberry.ID) -> Machine | None:
         return await of_machine.find(info, number_asked(id, "Machine"))
 
-    @strawberry.field(description="By name. Filters narrow; none of them means all.")
+    @strawberry.field(description="Sorted by name. Filters are combined with AND; without filters, all.")
     async def machines(
         self,
         info: Info,
@@ -161,44 +161,48 @@ class Query:
             info, wanted, descending=direction is OrderDirection.DESC, first=first, after=after
         )
 
-    @strawberry.field(description="Null if there is none.")
+    @strawberry.field(description="One object by its id; null if there is none.")
     async def project(self, info: Info, id: strawberry.ID) -> Project | None:
         return await of_project.find(info, number_asked(id, "Project"))
 
-    @strawberry.field(description="By name.")
+    @strawberry.field(description="Sorted by name.")
     async def projects(self, info: Info, first: int = 50, after: str | None = None) -> ProjectConnection:
         return await of_project.page(info, first, after)
 
-    @strawberry.field(description="Who asks, and what they may do.")
+    @strawberry.field(description="The author of this request, and their permissions.")
     async def viewer(self, info: Info) -> Viewer:
         return of_token.viewer(info)
 
-    @strawberry.field(description="All that ever were made, newest first.")
+    @strawberry.field(description="All tokens, including revoked ones, newest first.")
     async def tokens(self, info: Info, first: int = 50, after: str | None = None) -> TokenConnection:
         return await of_token.page(info, first, after)
 
 
-@strawberry.type(description="What can be done. A payload without userErrors says that it was; with them, nothing was.")
+@strawberry.type(
+    description="The root of all mutations. A payload without userErrors means success; with them, nothing changed."
+)
 class Mutation:
     @strawberry.mutation(description="Queue a simulation.")
     async def create_simulation(self, info: Info, input: CreateSimulationInput) -> SimulationPayload:
         return await of_simulation.create(info, input)
 
-    @strawberry.mutation(description="Cancel what waits at once; ask what runs to stop. Asking twice changes nothing.")
+    @strawberry.mutation(
+        description="Cancel a simulation: a queued one at once, a running one by a stop request. Idempotent."
+    )
     async def cancel_simulation(self, info: Info, input: SimulationInput) -> SimulationPayload:
         return await of_simulation.cancel(info, input.id)
 
-    @strawberry.mutation(description="Queue an ended simulation once more, as a new one with `retryOf`.")
+    @strawberry.mutation(description="Repeat an ended simulation as a new one, with `retryOf`.")
     async def retry_simulation(self, info: Info, input: SimulationInput) -> SimulationPayload:
         return await of_simulation.retry(info, input.id)
 
     @strawberry.mutation(
-        description="Delete an ended simulation with its curve, log, checkpoints and files. Its history stays."
+        description="Delete an ended simulation with its curve, log, checkpoints and files. Its events stay."
     )
     async def delete_simulation(self, info: Info, input: SimulationInput) -> DeleteSimulationPayload:
         return await of_simulation.delete(info, input.id)
 
-    @strawberry.mutation(description="Make a machine out of a part of a scheduler's host.")
+    @strawberry.mutation(description="Create a machine from a part of a scheduler's host.")
     async def create_machine(self, info: Info, input: CreateMachineInput) -> MachinePayload:
         return await of_machine.create(info, input)
 
@@ -206,27 +210,29 @@ class Mutation:
     async def update_machine(self, info: Info, input: UpdateMachineInput) -> MachinePayload:
         return await of_machine.update(info, input)
 
-    @strawberry.mutation(description="Give a machine nothing new; what runs on it goes on.")
+    @strawberry.mutation(description="Assign no new attempts to a machine; running ones continue.")
     async def drain_machine(self, info: Info, input: MachineInput) -> MachinePayload:
         return await of_machine.set_draining(info, input.id, True)
 
-    @strawberry.mutation(description="Give a drained machine work again.")
+    @strawberry.mutation(description="Assign attempts to a drained machine again.")
     async def resume_machine(self, info: Info, input: MachineInput) -> MachinePayload:
         return await of_machine.set_draining(info, input.id, False)
 
-    @strawberry.mutation(description="Delete a machine on which nothing runs. One that its engine finds comes back.")
+    @strawberry.mutation(
+        description="Delete a machine on which nothing runs. A machine that its engine finds is created again."
+    )
     async def delete_machine(self, info: Info, input: MachineInput) -> DeleteMachinePayload:
         return await of_machine.delete(info, input.id)
 
-    @strawberry.mutation(description="Make a token that lets somebody in.")
+    @strawberry.mutation(description="Create an API token.")
     async def create_token(self, info: Info, input: CreateTokenInput) -> CreateTokenPayload:
         return await of_token.create(info, input)
 
-    @strawberry.mutation(description="Let nobody in with a token any more, and end what was opened with it.")
+    @strawberry.mutation(description="Revoke a token, and close the connections that were opened with it.")
     async def revoke_token(self, info: Info, input: TokenInput) -> TokenPayload:
         return await of_token.revoke(info, input.id)
 
-    @strawberry.mutation(description="For supervisors: the first word, answered with the work order.")
+    @strawberry.mutation(description="For supervisors: the first request of an attempt, answered with the work order.")
     async def hello_attempt(self, info: Info, input: HelloAttemptInput) -> HelloAttemptPayload:
         return await of_supervisors.hello(info, input)
 
@@ -235,7 +241,7 @@ class Mutation:
         return await of_supervisors.report(info, input)
 
 
-@strawberry.type(description="What can be watched.")
+@strawberry.type(description="The root of all subscriptions.")
 class Subscription:
     @strawberry.subscription(
         description="The curve of a simulation: the past behind the cursor, then live, to the end; then it completes. "
@@ -253,7 +259,7 @@ class Subscription:
         after = info.context.resume_after or after
         return observed(of_convergence.follow(info, simulation_id, metrics, after, max_points))
 
-    @strawberry.subscription(description="Its log: the past behind the cursor, then live, to the end.")
+    @strawberry.subscription(description="The log of a simulation: the past behind the cursor, then live, to the end.")
     def logs(self, info: Info, simulation_id: strawberry.ID, after: str | None = None) -> AsyncIterator[LogChunk]:
         return observed(of_log.follow(info, simulation_id, info.context.resume_after or after))
 
@@ -306,7 +312,7 @@ class Schema(strawberry.Schema):
 
 
 def _does_several(operation: Operation | None) -> bool:
-    """Whether this is a mutation of more than one field: some may have been done before another failed."""
+    """True for a mutation of several fields: some may have succeeded before another failed."""
     if operation is None or operation.graphql_document is None:
         return False
     node = get_operation_ast(operation.graphql_document, operation.operation_name)

@@ -1,4 +1,4 @@
-"""uvicorn as this service runs it: how connections are kept, limited and ended."""
+"""uvicorn's configuration: how connections are kept, limited and ended."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from graph.wire.proxies import Proxies
 from graph.wire.websocket import wires
 from settings import Settings
 
-# Longer than clients and proxies keep an idle connection: whoever closes first must not be the one who is asked.
+# Longer than clients and proxies keep an idle connection: a server that closes first would lose a request.
 KEEP_ALIVE_SECONDS = 75
-SHUTDOWN_SECONDS = 3  # for open requests; streams are told to come back at once
+SHUTDOWN_SECONDS = 3  # for open requests; streams end at once, and their clients reconnect
 DRAIN_STEP_SECONDS = 0.05
 MESSAGE_BYTES = 1_048_576  # of one WebSocket message from a client
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which tells streams that it ends before it waits for them."""
+    """uvicorn's server, which ends streams before it waits for connections to close."""
 
     def __init__(self, config: uvicorn.Config, shutdown: Shutdown, drain_seconds: float = 0.0) -> None:
         super().__init__(config)
@@ -32,11 +32,11 @@ class Server(uvicorn.Server):
         self._drain_seconds = drain_seconds
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End: streams over HTTP hear of it now, WebSockets are closed with 1012, the rest has a moment to finish.
+        """Shut down: end streams over HTTP, close WebSockets with 1012, give other requests a moment to finish.
 
-        Before that it serves on for `drain_seconds`, not ready any more, until whoever asks has heard of it: a request
-        that comes when the door closes is lost, and nobody but the proxy that sent it could have known. A second Ctrl-C
-        ends that.
+        Before that the server goes on for `drain_seconds` with a failing `/readyz`, until proxies have noticed: a
+        request that arrives when the socket closes is lost, and only the proxy could have avoided it. A second Ctrl-C
+        ends the drain.
         """
         self._shutdown.announce()
         drained_at = asyncio.get_running_loop().time() + self._drain_seconds
@@ -72,5 +72,5 @@ def build_config(
         access_log=False,
         log_config=None,
         server_header=False,
-        proxy_headers=False,  # `Proxies`; uvicorn would believe whoever comes from this host
+        proxy_headers=False,  # `Proxies`; uvicorn would trust every client on this host
     )

@@ -58,7 +58,7 @@ rm -rf "$1"
 _numbers = itertools.count(1)
 
 
-# Whoever starts the tests in the background may have these ignored, and everything they start would inherit that.
+# A shell that starts the tests in the background may ignore these signals, which all child processes would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for number in (signal.SIGHUP, signal.SIGQUIT):
     signal.signal(number, signal.SIG_DFL)
@@ -77,7 +77,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of whoever runs the tests reaches them."""
+    """Hide the developer's own settings from the tests."""
     for name in list(os.environ):
         if name in ("DATABASE_URL", "HOST", "PORT") or name.startswith(("SIMULATIONS_", "PG")):
             monkeypatch.delenv(name)

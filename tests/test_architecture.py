@@ -7,8 +7,10 @@ a rule that finds nothing in clean code might as well be blind.
 from __future__ import annotations
 
 import ast
+import os
 import re
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ REQUIRED = {
 ALLOWED = {"web", "docs", "requirements-*.lock"}
 NEVER_COMMITTED = {"__pycache__", "node_modules", "dist", "*.egg-info"}
 
-# Nobody but settings.py reads the environment, except to hand it on to a process that is started.
+# Only settings.py reads the environment, except to pass it to a process that is started.
 READS_ENVIRONMENT = {
     "settings.py": "every knob, once",
     "runner/supervisor/child.py": "travels without settings.py; hands an allow-list of its environment to the child",
@@ -37,6 +39,10 @@ READS_ENVIRONMENT = {
 LONGEST_POLL_SECONDS = 0.05
 CPU_CLOCKS = ("process_time", "thread_time", "perf_counter")
 
+TEXTS = ("*.py", "*.ts", "*.svelte", "*.md", "*.graphql", "*.html", "*.yml", "*.toml", "Makefile", "Dockerfile", "run")
+# Indefinite pronouns: write the noun (client, subscriber, user, process). In two parts, so that this file has none.
+INDEFINITE = re.compile("|".join(map("".join, [("who", "ever"), ("no", "body"), ("some", "body")])), re.IGNORECASE)
+
 Rule = Callable[[ast.Module], Iterator[tuple[int, str]]]
 
 
@@ -46,6 +52,17 @@ def modules() -> list[Path]:
 
 def own_tests() -> list[Path]:
     return [path for path in sorted((ROOT / "tests").rglob("*.py")) if "node_modules" not in path.parts]
+
+
+def texts() -> Iterator[Path]:
+    """Yield the files of code, documents, schema and messages; none that is installed or generated."""
+    for folder, inner, names in os.walk(ROOT):
+        inner[:] = [
+            name
+            for name in inner
+            if name == ".ci" or not any(fnmatch(name, pattern) for pattern in (".*", *NEVER_COMMITTED))
+        ]
+        yield from (Path(folder, name) for name in names if any(fnmatch(name, pattern) for pattern in TEXTS))
 
 
 def name_of(path: Path) -> str:
@@ -259,6 +276,12 @@ def misnames_modules(init: Path) -> list[str]:
     return [f"{name_of(init)}: {name}" for name in sorted(lacking | gone | twice)]
 
 
+def uses_indefinite_pronouns(path: Path) -> list[str]:
+    """The lines of a file, and of its name, with an indefinite pronoun; in identifiers, too."""
+    lines = [(0, path.name), *enumerate(path.read_text(encoding="utf-8").splitlines(), 1)]
+    return [f"{name_of(path)}:{number}: {line.strip()[:80]}" for number, line in lines if INDEFINITE.search(line)]
+
+
 # --- they find what they are there for -------------------------------------------------------------------------
 
 
@@ -357,6 +380,33 @@ def test_an_init_that_lacks_a_module_or_names_one_that_is_gone_is_found(
     assert misnames_modules(init) == []
 
 
+@pytest.mark.parametrize(
+    "breach",
+    [
+        "# Who|ever comes",
+        '"""Tell no|body."""',
+        "SOME|BODY = Actor()",
+        "def test_no|bodys_token_is_valid(): ...",
+        "Some|body",
+    ],
+)
+@pytest.mark.parametrize("name", ["a.py", "web/src/A.svelte", "docs/a.md", "schema.graphql", ".ci/run", "Makefile"])
+def test_an_indefinite_pronoun_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, breach: str
+) -> None:
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    for each, text in (
+        (name, f"first line\n{breach.replace('|', '')}\n"),
+        ("clean.py", "# No process has a body; some bodies do, who ever reads them."),
+        ("web/node_modules/b.ts", "who|ever".replace("|", "")),
+        (".venv/b.py", "no|body".replace("|", "")),
+    ):
+        (tmp_path / each).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / each).write_text(text, encoding="utf-8")
+    found = [each for path in texts() for each in uses_indefinite_pronouns(path)]
+    assert [each.split(": ")[0] for each in found] == [f"{name}:2"]
+
+
 # --- and this house keeps them ---------------------------------------------------------------------------------
 
 
@@ -402,6 +452,10 @@ def test_a_package_holds_its_story_and_no_code() -> None:
 
 def test_a_package_names_each_of_its_modules_with_a_line() -> None:
     assert [each for path in modules() if path.name == "__init__.py" for each in misnames_modules(path)] == []
+
+
+def test_sentences_and_identifiers_have_no_indefinite_pronouns() -> None:
+    assert [each for path in texts() for each in uses_indefinite_pronouns(path)] == []
 
 
 def test_neither_the_migrations_nor_the_tests_are_packages() -> None:

@@ -1,8 +1,8 @@
-"""Who makes a request: tokens and cookies become one Viewer.
+"""Authentication: tokens and cookies become one Viewer.
 
 viewer             Viewer, and how a bearer token or a login becomes one
-authenticate       finds the credential of a request or a socket; limits failed attempts
+authenticate       finds the credential of a request or a socket; limits failed logins
 cookie             the login cookie
-rate_limit         at most so many a minute, by client
-token_revocation   ends what was opened with a token that was revoked or has expired
+rate_limit         limits per minute and client
+token_revocation   closes connections whose token was revoked or has expired
 """

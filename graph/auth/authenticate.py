@@ -1,18 +1,16 @@
-"""Authentication: finds what a client shows (a bearer, or a browser's cookie), and whose it is, before anything of its
-request is read.
+"""Authentication: finds a client's credential (bearer token or cookie) and its viewer, before the request is read.
 
     HTTP        Authorization: Bearer ...; without that header the cookie
     WebSocket   the payload of connection_init: {"Authorization": "Bearer ..."} or {"token": ...}; then as over HTTP
 
-After too many failures from one address, further ones are refused without asking the database, until some time has
-passed. Tokens and cookies that were let in lately are exempt: many clients may share one address with a forgotten
-script.
+After too many failures from one address, further ones are refused for some time without asking the database. Tokens and
+cookies that were valid lately are exempt: many clients may share one address with a forgotten script.
 
 The bearer of a supervisor is its attempt's token. One that was found once is not looked up again by this process: the
 statement of the report judges it, and a report stays one round trip to the database. Unknown ones have a limit of their
 own per address: supervisors of simulations that were deleted go on asking, from the host where new ones begin.
 
-Fails with `NotAdmitted`, which each transport says in its own way. What a viewer may do: operation/permissions.py.
+Raises `NotAdmitted`, which each transport maps to its own response. Permissions: operation/permissions.py.
 """
 
 from __future__ import annotations
@@ -59,7 +57,7 @@ NO_TOKEN_ON_SOCKET = 'This needs an API token: send {"Authorization": "Bearer ..
 
 
 class NotAdmitted(Exception):
-    """Who is not let in, with the status that says why."""
+    """A failed authentication, with its HTTP status."""
 
     def __init__(self, status: HTTPStatus, message: str, headers: Mapping[str, str]) -> None:
         super().__init__(message)
@@ -69,7 +67,7 @@ class NotAdmitted(Exception):
 
 
 class Authenticator:
-    """Where everybody comes in. One for all transports of a process: they count failures together."""
+    """The authentication of all transports of a process, which count failures together."""
 
     def __init__(self, settings: Settings) -> None:
         self._trusted = not settings.requires_login
@@ -83,7 +81,7 @@ class Authenticator:
     ) -> tuple[Viewer, str | None]:
         """Find who comes, and the bearer they bring. params: of connection_init; None over HTTP.
 
-        Raises `NotAdmitted`: a token that lets nobody in, or none where one is needed.
+        Raises `NotAdmitted`: an invalid token, or none where one is required.
         """
         bearer = (_bearer_in(params) if params is not None else None) or _bearer_of(connection)
         if bearer is not None and len(bearer) > LONGEST_TOKEN:
@@ -104,7 +102,7 @@ class Authenticator:
         login: str | None = None,
         takes_attempts: bool = False,
     ) -> Viewer:
-        """Find whose this bearer is, or else this cookie, and count what lets nobody in. Raises `NotAdmitted`.
+        """Resolve a bearer, or else a session cookie, to its viewer; count failures. Raises `NotAdmitted`.
 
         takes_attempts: the token of an attempt is enough.
         """
@@ -137,7 +135,7 @@ class Authenticator:
         except DatabaseUnavailable:
             raise NotAdmitted(
                 HTTPStatus.SERVICE_UNAVAILABLE,
-                "The database does not answer, so nobody can be let in: try again.",
+                "The database does not answer, so tokens can't be checked: try again.",
                 {"Retry-After": str(RETRY_AFTER_SECONDS)},
             ) from None
         (self._attempts if is_attempts else self._known).add(digest)
@@ -168,7 +166,7 @@ class Recent:
 
 
 def unauthorised(message: str, headers: Mapping[str, str] | None = None) -> NotAdmitted:
-    """Who is not known."""
+    """Make the error of a missing or invalid credential."""
     return NotAdmitted(HTTPStatus.UNAUTHORIZED, message, {"WWW-Authenticate": "Bearer", **(headers or {})})
 
 
@@ -185,7 +183,7 @@ def _bearer_of(connection: HTTPConnection) -> str | None:
 
 
 def _bearer_in(params: Mapping[str, object]) -> str | None:
-    """What connection_init brings; None if it brings nothing. Raises `NotAdmitted` for what can't be meant so."""
+    """Return the bearer of connection_init; None without one. Raises `NotAdmitted` for a malformed one."""
     for name in ("Authorization", "authorization", "token"):
         given = params.get(name)
         if not given:

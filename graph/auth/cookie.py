@@ -12,7 +12,7 @@ SECURE_NAME = f"__Host-{NAME}"
 
 
 def value_of(connection: HTTPConnection) -> str | None:
-    """What a browser shows; None if it shows nothing.
+    """Return the login cookie of a request; None without one.
 
     Ours has nothing in it that needs quotes. The standard library, which takes quotes off, takes seconds for a head
     full of backslashes (CVE-2024-7592), in Pythons that are in use.

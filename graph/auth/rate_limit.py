@@ -28,7 +28,7 @@ class RateLimit:
         self._full_again_at: OrderedDict[Hashable, float] = OrderedDict()  # when nothing will be spent any more
 
     def wait_seconds(self, key: Hashable) -> float:
-        """How long until once more is allowed; 0: now."""
+        """The seconds until the next request is allowed; 0: now."""
         now = self._clock()
         wait = max(self._full_again_at.get(key, now), now) + self._period - now - WINDOW_SECONDS
         return wait if wait > ROUNDING_SECONDS else 0.0
@@ -43,7 +43,7 @@ class RateLimit:
             self._full_again_at.popitem(last=False)
 
     def take(self, key: Hashable) -> float:
-        """Count it if it is allowed (0), or say how many seconds to wait."""
+        """Count a request and return 0, or return the seconds to wait if it exceeds the limit."""
         wait = self.wait_seconds(key)
         if not wait:
             self.spend(key)

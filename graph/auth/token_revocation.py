@@ -1,9 +1,9 @@
-"""What is held open in this process with a token or a browser's login, and ended when that lets in no more.
+"""Token revocation: closes the sockets and streams of a token or a browser's login that is no longer valid.
 
-A request asks once; a socket or a stream stays for hours. So each leaves its token, or the login of its cookie, here
-while it is open, and one task asks the database for all of them at once: when a revocation or a sign-out is notified
-(`Channel.TOKENS`), and every few seconds, which is how an expiry and a lost notification are found. While the database
-is away nothing is ended: nothing is read either.
+A request is authenticated once; a socket or a stream stays open for hours. So each registers its token, or the login of
+its cookie, here while it is open, and one task checks all of them in one statement: when a
+revocation or a sign-out is notified (`Channel.TOKENS`), and every few seconds, which finds expiries and lost
+notifications. While the database is away nothing is closed: nothing is read either.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class TokenRevocation:
     def open(self, viewer: Viewer) -> Iterator[asyncio.Event]:
         """Hold something open for a viewer while the block runs; the event is set when it has to be closed.
 
-        Whoever came in without a token is never told to leave.
+        For a viewer without a token the event is never set.
         """
         if viewer.token_id is None:
             yield asyncio.Event()

@@ -20,7 +20,7 @@ from graph.errors import Unauthenticated
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Who asks. Without a role: nobody, or a supervisor, whose attempt's token is judged where it is used."""
+    """The author of a request. No role: a stranger, or a supervisor, whose attempt's token is checked at its use."""
 
     name: str
     role: Role | None
@@ -36,10 +36,10 @@ class Viewer:
 
 
 NO_TOKEN_OF_OURS = "This is neither an API token, which begins with sim_, nor the token of an attempt."
-NOBODY: Scope = frozenset()
+NO_PROJECTS: Scope = frozenset()
 LOOPBACK = Viewer("anonymous", Role.ADMIN)  # without login, on this host
-STRANGER = Viewer("anonymous", None, NOBODY)  # without login, from elsewhere
-SUPERVISOR = Viewer("supervisor", None, NOBODY)  # with the token of some attempt
+STRANGER = Viewer("anonymous", None, NO_PROJECTS)  # without login, from elsewhere
+SUPERVISOR = Viewer("supervisor", None, NO_PROJECTS)  # with the token of some attempt
 
 
 async def recognise(sessions: Sessions, bearer: str | None, *, trusted: bool) -> Viewer:

@@ -1,16 +1,16 @@
 """Endpoints and protocols: everything that answers an HTTP request or speaks on a WebSocket.
 
-endpoint            /graphql: queries and mutations over HTTP, and the way to the other transports
+endpoint            /graphql: queries and mutations over HTTP, and dispatch to the other transports
 protocol            GraphQL over HTTP to the letter: bodies, media types, refusals
 sse                 subscriptions as server-sent events
 websocket           subscriptions over graphql-transport-ws: limits, pings, close codes
-admission           at most so many WebSockets per client
+admission           limit on open WebSockets per client
 session             /session: sign in with a token, sign out
 dashboard_files     the dashboard's pages and GraphiQL, as `web/` built them
 health              /healthz and /readyz
 metrics_endpoint    /metrics, for Prometheus
-origin_check        which Host and Origin are answered
+origin_check        allowed Host and Origin headers
 headers             security headers of every response
 request_id          X-Request-ID, and the duration of each request
-shutdown            tells streams that the process is about to end
+shutdown            ends open streams before the process ends
 """

@@ -1,7 +1,7 @@
-"""How many WebSockets one client may hold open; one more is refused before it is accepted.
+"""Limit on open WebSockets per client address; one more is refused before it is accepted.
 
-A socket costs the server memory for as long as the client likes. The address is the peer's, or what a trusted proxy
-says; clients behind one address (a network, a proxy that is not trusted) share its limit.
+A socket costs the server memory for as long as the client likes. The address is the peer's, or the one that a trusted
+proxy forwards; clients behind one address (a network, a proxy that is not trusted) share its limit.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ ASKED_AGAIN = "no-cache"
 
 
 def default_places() -> tuple[Path, ...]:
-    """Where a build may lie, the first one first: in a checkout, where it was built; else in the package."""
+    """Directories of the build, in order: of a checkout, where it was built; else of the package."""
     is_checkout = (CHECKOUT / "package.json").is_file()  # not whatever else is called web where packages are installed
     return (CHECKOUT / "dist", INSTALLED) if is_checkout else (INSTALLED,)
 
@@ -83,7 +83,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What a folder held when it was looked through, by address; `signature` says whether it is still that."""
+    """The files of a folder, by address; its `signature` changes with the folder."""
 
     signature: tuple[object, ...]
     files: Mapping[str, File]
@@ -142,7 +142,7 @@ class DashboardFiles:
         return self._page(request, EXPLORER)
 
     async def not_found(self, request: Request, error: Exception) -> Response:
-        """What is said of an address that nothing has: by a page to a browser that asks for one."""
+        """The 404 response: the page for a browser that accepts one."""
         if request.method in ("GET", "HEAD") and Accept.of(request).names_html:
             return self._page(request, DASHBOARD, HTTPStatus.NOT_FOUND)
         return PlainTextResponse("Not Found", HTTPStatus.NOT_FOUND)
@@ -200,6 +200,6 @@ def _takes(request: Request, encoding: str) -> bool:
 
 
 def _has_it(request: Request, etag: str) -> bool:
-    """Whether a client shows that it has just this (RFC 9110, section 13.1.2)."""
+    """True if the client's copy is current (RFC 9110, section 13.1.2)."""
     shown = [each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")]
     return etag in shown or "*" in shown

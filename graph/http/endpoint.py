@@ -75,12 +75,12 @@ class Endpoint(GraphQL[Context, None]):
             return
         request = Request(scope, receive)
         accept = Accept.of(request)
-        with suppress(ClientDisconnect):  # in the midst of its body: nobody is left to answer
+        with suppress(ClientDisconnect):  # in the midst of its body: no client is left to answer
             try:
                 answer = await self._answer(request, accept)
             except Refusal as refusal:
                 if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE and accept.is_get and accept.json is None:
-                    await sse.come_back()(scope, receive, send)  # to an EventSource, which knows no Retry-After
+                    await sse.come_back()(scope, receive, send)  # an EventSource ignores Retry-After
                     return
                 await protocol.refuse(refusal, accept.json or protocol.JSON, request, send)
             else:
@@ -119,7 +119,7 @@ class Endpoint(GraphQL[Context, None]):
     # --- HTTP ------------------------------------------------------------------------------------------------------
 
     async def _answer(self, request: Request, accept: Accept) -> ASGIApp:
-        """What a request gets. Raises `Refusal`."""
+        """Return the response of a request. Raises `Refusal`."""
         if request.method not in ("GET", "POST"):
             raise EarlyRefusal(
                 HTTPStatus.METHOD_NOT_ALLOWED, "GraphQL is asked by GET or by POST.", {"Allow": protocol.METHODS}
@@ -190,7 +190,7 @@ class Endpoint(GraphQL[Context, None]):
         if origin_check.opens_an_address(request):
             raise Refusal(
                 HTTPStatus.FORBIDDEN,
-                "A subscription is not started by opening its address, which may be somebody else's link: use "
+                "A subscription is not started by opening its address, which may be a link of another site: use "
                 "EventSource or fetch on a page of this service, a program, or the explorer at this address.",
             )
         if operation.size_bytes > protocol.MOST_STREAM_BYTES:
@@ -232,7 +232,7 @@ def _away(message: str) -> Refusal:
 
 
 def _has_no_data(result: ExecutionResult) -> bool:
-    """Whether it is an error of the request as a whole: nothing was executed."""
+    """True for an error of the whole request: nothing was executed."""
     return result.data is None and bool(result.errors) and all(error.path is None for error in result.errors or ())
 
 
@@ -248,7 +248,7 @@ def _json(result: ExecutionResult, media_type: str) -> Response:
 
 
 def _no_stream(result: ExecutionResult, media_type: str) -> Response:
-    """What is said in place of a stream: the status counts, for an EventSource comes back after every 200."""
+    """The response in place of a stream; its status matters, for an EventSource reconnects after every 200."""
     content: dict[str, object] = dict(process_result(result))
     del content["data"]
     codes = [str((error.extensions or {}).get("code")) for error in result.errors or ()]

@@ -1,7 +1,7 @@
-"""What every answer over HTTP tells a browser to refuse: to guess types, to be framed, to leak addresses, to keep it.
+"""Security headers of every response: no type guessing, no framing, no referrer, no caching.
 
-Pages get a Content-Security-Policy that lets them load what this service serves, and nothing else; GraphiQL's editor,
-besides, writes styles into its page. An answer that says something of its own is left as it is.
+Pages get a Content-Security-Policy that allows only files of this service; GraphiQL's page also allows inline styles,
+which its editor needs. A header that a response has already is kept.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Headers:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":  # of a socket every message would pass; nobody shows its handshake
+        if scope["type"] != "http":  # a socket's messages would all pass here; browsers don't show its handshake
             await self._app(scope, receive, send)
             return
 

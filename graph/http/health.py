@@ -28,7 +28,7 @@ class Readiness:
     """`/readyz`: the database answers, its schema is this version's, and the process does not end; 503 otherwise."""
 
     def __init__(self, explains_to: Hosts | None) -> None:
-        """explains_to: the Hosts by which one is told the reason, too. It may name the database's address."""
+        """explains_to: the Hosts for which the response has the reason, too. It may name the database's address."""
         self._explains_to = explains_to
         self._logged: str | None = None
 

@@ -1,10 +1,10 @@
-"""`/metrics`, as Prometheus reads it: what the rows say of the whole installation, and what this process counted.
+"""`/metrics` for Prometheus: numbers of the whole installation, from the database, and counters of this process.
 
-Several processes, one truth: queue, machines and money are rows, so each graph process tells the same of them, and one
-of them is enough (`max by (...)` over them in a query). What a process counts is its own, and is summed. Rows are read
-when somebody asks, once a second at most, a statement for each number. Without the database the rest is told, with
-`simulations_database_up 0`. The planner's own numbers are told by the scheduler, on a port of its own
-(scheduler/metrics.py): nothing of it has to pass through the database.
+Queue, machines and cost are rows, so each graph process exports the same numbers of them, and a query needs one of them
+(`max by (...)`). Counters belong to a process, and are summed. Rows are read
+at a scrape, once a second at most, with one statement for each number. Without the database the counters remain, with
+`simulations_database_up 0`. The scheduler exports the planner's numbers on its own port (scheduler/metrics.py), so they
+need no database.
 
 Where a login is needed it is needed here, too: any role, for all projects.
 """

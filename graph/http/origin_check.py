@@ -1,21 +1,21 @@
 """Origin check: which Host and Origin are answered, decided before anything else looks at a request.
 
-On the loopback address no login is needed, so a browser on this host must not be made to ask for somebody else's page:
+On the loopback address no login is needed, so no other site's page may send requests through a browser on this host:
 
-    DNS rebinding        a name of theirs that leads here: only names that are ours are answered, others get 421
+    DNS rebinding        another site's name that resolves to this host: only our own names are answered, others get 421
     cross-site requests  browsers send Origin with all that may change something: only our own, or a listed one, may
-    sockets              the same before the handshake, for browsers ask nobody before they open one (403)
+    sockets              the same before the handshake, for browsers send no preflight before they open one (403)
     images, scripts      carry no Origin but Sec-Fetch-Site: only a link is followed, and only to a page
     links                a navigation from another origin gets pages and starts no operation (`started_elsewhere`, asked
                          by http/endpoint.py): a link to a subscription would watch, and so start, attended simulations
 
 The Host may name any port: tunnels and containers are reached at others than we listen on. Programs send no Origin and
 are not concerned. `/healthz` and `/readyz` are answered whatever the Host is, for orchestrators ask by address; they
-tell nothing that would help a stranger. What a trusted proxy says of scheme and client is in the scope already
+reveal nothing to strangers. Scheme and client, as a trusted proxy forwards them, are in the scope already
 (graph/wire/proxies.py); X-Forwarded-Host counts for nothing: proxies pass the Host on.
 
-Who makes a request is not judged here (graph/auth/authenticate.py). It raises nothing: the refusal is a response whose
-sentence names the setting.
+Authentication is in graph/auth/authenticate.py. Nothing is raised here: a refusal is a response whose sentence names
+the setting.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from settings import Settings
 
 PROBES = frozenset({"/healthz", "/readyz"})
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-EVERYWHERE = {"", "0.0.0.0", "::"}  # where one may listen; nobody is called so
+EVERYWHERE = {"", "0.0.0.0", "::"}  # addresses to listen on, which are no host's name
 HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
 ORIGIN = re.compile(r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
 PORTS = {"http": 80, "https": 443}
@@ -126,7 +126,7 @@ class Hosts:
         self._endings = tuple(name[1:] for name in settings.allowed_hosts if name.startswith("*."))
 
     def refusal(self, given: list[bytes]) -> Refusal | None:
-        """What somebody gets who calls us by this Host; None if it is ours."""
+        """Return the refusal of a request with this Host header; None if the name is ours."""
         found = HOST.fullmatch(given[0].decode("latin-1").lower()) if len(given) == 1 else None
         if found is None or not _is_port(found[2]):
             return Refusal(HTTPStatus.BAD_REQUEST, "A request names one Host, as NAME or NAME:PORT.")
@@ -135,13 +135,13 @@ class Hosts:
             return None
         return Refusal(
             HTTPStatus.MISDIRECTED_REQUEST,
-            f"This service is not called {name[:100]} as far as it knows. If it is, say so: "
+            f"{name[:100]} is not a configured name of this service. To add one: "
             "SIMULATIONS_ALLOWED_HOSTS lists its names, and SIMULATIONS_PUBLIC_URL is its address.",
         )
 
 
 def _of_a_proxy(found: dict[bytes, list[bytes]]) -> Refusal | None:
-    """Refuse what came through a proxy that nobody told us of, where whoever comes is ADMIN: it may be anybody."""
+    """Refuse requests of a proxy that is not configured where every client is ADMIN: theirs may be any client."""
     sent = [name.decode() for name in FORWARDED if name in found]
     if not sent:
         return None
@@ -153,7 +153,7 @@ def _of_a_proxy(found: dict[bytes, list[bytes]]) -> Refusal | None:
 
 
 def _of_site(scope: Scope, found: dict[bytes, list[bytes]]) -> Refusal | None:
-    """Refuse what another site's page loads without an Origin, unless somebody follows a link."""
+    """Refuse what another site's page loads without an Origin, unless the user follows a link."""
     if not started_elsewhere(HTTPConnection(scope)):
         return None
     follows = found.get(b"sec-fetch-mode") == [b"navigate"] and found.get(b"sec-fetch-dest") == [b"document"]
@@ -180,7 +180,7 @@ def _is_port(digits: str | None) -> bool:
 
 
 def _canonical(host: str) -> str:
-    """One spelling of a host: IPv6 has many. Other spellings of IPv4 are names that nobody listed."""
+    """One spelling of a host: IPv6 has many. Other spellings of IPv4 are names that are not listed."""
     bare = host.lower().strip("[]")
     try:
         return str(ipaddress.IPv6Address(bare)) if ":" in bare else bare

@@ -1,6 +1,6 @@
-"""What a request over HTTP asks for, to the letter of GraphQL over HTTP and of RFC 9110.
+"""GraphQL over HTTP: parses requests as that specification and RFC 9110 require.
 
-What can't be answered is a `Refusal`: a status, a sentence, and the headers that go with the status. Its body is JSON
+An invalid request is a `Refusal`: a status, a sentence, and the headers that go with the status. Its body is JSON
 in the shape of a GraphQL result. Executing and streaming are not done here.
 """
 
@@ -40,7 +40,7 @@ NEVER_STORED = {"Cache-Control": "no-store", "Vary": "Accept"}
 
 
 class Refusal(Exception):
-    """A request that gets no result, with the status that says why."""
+    """A request that gets no result, with its HTTP status."""
 
     def __init__(self, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -93,7 +93,7 @@ class Accept:
 
     @property
     def events(self) -> bool:
-        """Whether it takes a stream. A POST must name it: a `*/*` there comes from clients that would wait for ever."""
+        """True if a stream is accepted. A POST must name it: `*/*` there is of clients that would wait for ever."""
         return self._weight_of(EVENTS) > 0 and (self.is_get or self._names(EVENTS))
 
     @property
@@ -115,7 +115,7 @@ class Accept:
 
 
 def weights_of(headers: list[str]) -> dict[str, float]:
-    """What a client says it takes, by name, with the weight it gives to each (RFC 9110, section 12.4.2)."""
+    """The media types of an Accept header, with their weights (RFC 9110, section 12.4.2)."""
     weights: dict[str, float] = {}
     for part in ",".join(headers).split(","):
         name, *parameters = (piece.strip().lower() for piece in part.split(";"))
@@ -148,10 +148,10 @@ class Operation:
 
 
 class Bodies:
-    """The bodies that a process is reading: who has sent most of one could hold it for as long as a request may take.
+    """Limit of the request bodies that a process is reading: a client could hold one for the whole time of a request.
 
-    When they get too much together, the one that began first is given up: whoever means to ask something needs
-    milliseconds.
+    When their sum exceeds the limit, the body that began first is given up: an ordinary client needs milliseconds to
+    send one.
     """
 
     def __init__(self) -> None:
@@ -187,7 +187,7 @@ class Bodies:
 
 
 async def read(request: Request, bodies: Bodies) -> Operation:
-    """The operation that a request carries. Raises `Refusal`; `ClientDisconnect` if nobody is left to answer."""
+    """The operation that a request carries. Raises `Refusal`; `ClientDisconnect` if the client has left."""
     if request.method == "GET":
         address: bytes = request.scope["query_string"]
         return _operation(_of_address(address), len(address))
@@ -250,7 +250,7 @@ def _require_json(request: Request) -> None:
 
 
 async def _body(request: Request, most_bytes: int, grow: Callable[[int], None] = lambda _size: None) -> bytes:
-    """The whole body, of which never more than so many bytes and a chunk are held. grow: told of each chunk's size."""
+    """The whole body; at most `most_bytes` and a chunk are held. grow: called with each chunk's size."""
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > most_bytes:
         raise _too_large(most_bytes)
@@ -265,7 +265,7 @@ async def _body(request: Request, most_bytes: int, grow: Callable[[int], None] =
             chunks.append(chunk)
         return b"".join(chunks)
     finally:
-        chunks.clear()  # else whoever holds the error holds them, too: for as long as its answer takes
+        chunks.clear()  # else the error's traceback holds them, too: for as long as its answer takes
 
 
 def _too_large(most_bytes: int) -> EarlyRefusal:

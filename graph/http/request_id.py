@@ -57,7 +57,7 @@ class RequestId:
             try:
                 await self._app(scope, receive, send_with_id)
             finally:
-                if status and not is_stream:  # without one: nobody was left to answer
+                if status and not is_stream:  # without one: the client had left
                     path = scope["path"] if scope["path"] in PATHS else OTHER
                     self._metrics.answered(path, status, perf_counter() - began)
 

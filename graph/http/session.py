@@ -1,4 +1,4 @@
-"""`/session`: a browser exchanges a token for a cookie (POST), asks who it is (GET), and signs out (DELETE).
+"""`/session`: sign in with a token, for a cookie (POST), get the viewer (GET), and sign out (DELETE).
 
     POST {"token": "sim_..."}    200 {"name", "role", "expiresAt"} and the cookie; 401, or 429 after too many failures
 

@@ -1,10 +1,10 @@
-"""Shutdown: tells open streams that this process is about to end, so that they don't keep it alive.
+"""Shutdown: ends open streams before the process ends, so that they don't keep it alive.
 
-The server begins it as soon as it reacts to SIGTERM or SIGINT, before it waits for open connections. The lifespan's
-end would be too late: it comes only after they have closed. WebSockets need not wait for it, they are closed with 1012
-at that moment; a stream over HTTP ends itself when `wait` returns, and its client resumes at another process, or here
-again. It is begun once and never taken back. Before that it may be announced: then `/readyz` says so, and proxies send
-nobody here any more, while everything is served as before.
+The server begins it as soon as it handles SIGTERM or SIGINT, before it waits for open connections. The end of the
+lifespan would be too late: it comes only after they have closed. uvicorn closes WebSockets itself, with 1012; a stream
+over HTTP ends when `wait` returns, and its client resumes at another process, or here again. A shutdown is begun once
+and never taken back. It may be announced before: then `/readyz` fails, and proxies send no new client here, while
+everything is served as before.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Shutdown:
 
     @property
     def announced(self) -> bool:
-        """Whether new requests had better go elsewhere."""
+        """True if proxies should send new requests elsewhere."""
         return self._announced
 
     def announce(self) -> None:
@@ -30,7 +30,7 @@ class Shutdown:
 
     @property
     def begun(self) -> bool:
-        """Whether the process is about to end."""
+        """True if the shutdown has begun."""
         return self._begun.is_set()
 
     def begin(self) -> None:

@@ -1,18 +1,18 @@
 """A subscription over HTTP: server-sent events in the "distinct connections" form of graphql-sse (PROTOCOL.md there).
 
-    event: next                 every event; `id` is its cursor, with which a browser comes back by itself
+    event: next                 every event; `id` is its cursor, with which a browser reconnects by itself
     id: 1-42                    (`Last-Event-ID`, which wins over the argument `after`)
     data: {"data": {...}}
 
-    event: complete             the end. Its own `id` says that it was told: whoever comes back with it gets 204, which
-    id: end                     alone keeps an EventSource (HTML Living Standard, 9.2) from coming back for ever
+    event: complete             the end. A client that reconnects with its `id` gets 204, the only answer that
+    id: end                     keeps an EventSource (HTML Living Standard, 9.2) from reconnecting for ever
     data:
 
-A silence is broken by a comment. A reader that stalls makes its own stream wait, not the server's memory grow: uvicorn
+Comments are sent during silence. A reader that stalls makes its own stream wait, not the server's memory grow: uvicorn
 holds at most its high-water mark and one event; it is cut off when nothing was taken for `stall_seconds`. When the
-process ends, or the token that a stream was opened with, it ends without `complete`: its client comes back, and is told
-what is the matter. What a stream tells is executed and encoded once for all (live/shared_execution.py), and told by one
-loop (graph/live/broadcast.py), as on WebSockets.
+process ends, or the token that a stream was opened with, it ends without `complete`: its client reconnects, and gets
+the error. Events are executed and encoded once for all subscribers (live/shared_execution.py), and sent by one loop
+(graph/live/broadcast.py), as on WebSockets.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ COMPLETE = f"event: complete\nid: {END}\ndata:\n\n"
 STILL_HERE = ": still here\n\n"
 KEEP_ALIVE_SECONDS = 15.0  # of silence; proxies give up after a minute
 RETRY_MILLISECONDS = (1_000, 2_000)  # not all at once, after a restart
-OPENING_TURNS = 200  # of OPENING_SECONDS: then it begins, and what is wrong is told in it
+OPENING_TURNS = 200  # of OPENING_SECONDS: then the stream begins, and later errors are sent in it
 OPENING_SECONDS = 0.01  # how soon a stream that has no event yet begins
 FAREWELL_SECONDS = 1.0  # for the last bytes, before the connection is cut off
 
@@ -93,7 +93,7 @@ def come_back() -> Response:
 
 
 class _Transport(Protocol):
-    """What is used of an asyncio.Transport; uvloop's is none by inheritance."""
+    """The used part of asyncio.Transport, from which uvloop's does not inherit."""
 
     def abort(self) -> None: ...
 
@@ -111,9 +111,9 @@ class EventStream:
         stall_seconds: float,
         revocation: AbstractContextManager[asyncio.Event] | None = None,
     ) -> None:
-        """results: of `schema.stream`, not begun yet. closing: None where nobody says that the process ends.
+        """results: of `schema.stream`, not begun yet. shutdown: None where no server announces it.
 
-        door: held while the stream is open, with the event that says when its token lets in no more
+        revocation: held while the stream is open; its event is set when the token becomes invalid
         (auth/token_revocation.py).
         """
         self._results = results
@@ -128,7 +128,7 @@ class EventStream:
         self._sending_since: float | None = None
 
     async def refusal(self) -> PreExecutionError | None:
-        """What is wrong with the operation itself, while that can still be said by a status."""
+        """Return the errors of the operation itself, while a status can still report them."""
         try:
             for _ in range(OPENING_TURNS):  # nothing tells that there is a source; while the database is away, none is
                 if self._first.done() or self._feed.source is not None:
@@ -192,14 +192,14 @@ class EventStream:
     async def _tell_shared(self) -> ExecutionResult | None:
         """Send the rest as it is encoded once for everybody; return the error that it ended with, if it did."""
         assert self._feed.source is not None
-        self._feed.send = self._write  # from here on it may be told with others
+        self._feed.send = self._write  # from here on broadcasts may include it
         try:
             async for event in self._feed.source:
                 text = await self._feed.text(event)
                 if text is None:
                     raise RuntimeError("an event that could be shared before can't be shared now")
                 await self._write(text)
-        except Exception as error:  # noqa: BLE001  # the stream knows how to tell: as if it had been raised there
+        except Exception as error:  # noqa: BLE001  # the stream reports it, as if it had been raised there
             failed: ExecutionResult = await self._results.athrow(error)
             return failed
         return None

@@ -1,11 +1,11 @@
-"""graphql-transport-ws as this service speaks it (enisdenjo/graphql-ws, PROTOCOL.md): Strawberry's handler, with a
-short way for shared events, and with manners.
+"""WebSocket handler for graphql-transport-ws (enisdenjo/graphql-ws, PROTOCOL.md): Strawberry's, plus direct writes of
+pre-encoded events, pings, limits and close codes.
 
-Who opens a socket is asked for with connection_init; refused, or let in no more later, it is closed with 4403.
-The server pings, and closes whoever is silent for three pings. What the protocol calls a violation closes the socket
-with its code and a sentence; what is wrong with one operation (syntax, an unknown operation, one too many) is that
-operation's `error`, and the others go on. Whatever a client sends or however it leaves, nothing of it is logged as a
-defect. Stalled readers and the end of the process are the business of graph/wire/websocket.py.
+connection_init authenticates the client; a socket that is refused, or whose token becomes invalid later, is closed with
+4403. The server pings, and closes a socket whose client is silent for three pings. What the protocol calls a violation
+closes the socket with its code and a sentence; what is wrong with one operation (syntax, an unknown operation, one too
+many) is that operation's `error`, and the others go on. Invalid messages and disconnects are never logged as defects.
+Stalled readers and the shutdown of the process belong to graph/wire/websocket.py.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
         return cast("ASGIWebSocketAdapter", self.websocket).ws
 
     async def handle_message(self, message: Any) -> None:
-        """Close the socket of whoever sends what is no message; unchecked, it would raise out of the application."""
-        self._unanswered = 0  # whatever it says, it is there
+        """Close the socket on an invalid message, which unchecked would raise out of the application."""
+        self._unanswered = 0  # any message proves that the client is alive
         problem = _what_is_wrong(message)
         if problem is None:
             await super().handle_message(message)
-            message.clear()  # whoever reads messages keeps each until the next one comes
+            message.clear()  # the reading loop keeps each message until the next one comes
         else:
             await self.handle_invalid_message(problem)
 
@@ -136,7 +136,7 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
     async def _refuse(self, operation_id: str, error: GraphQLError) -> None:
         await self.send_message({"id": operation_id, "type": "error", "payload": [error.formatted]})
 
-    # --- is anybody there? -------------------------------------------------------------------------------------
+    # --- pings ---------------------------------------------------------------------------------------------------
 
     def _expect(self) -> None:
         self._ping_timer = asyncio.get_running_loop().call_later(self._ping_seconds, self._ping)
@@ -173,7 +173,7 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
     # --- operations --------------------------------------------------------------------------------------------
 
     async def run_operation(self, operation: Operation[Context, None]) -> None:
-        """Run one to its end, in a task of its own: as Strawberry does, but without its frames under whoever waits."""
+        """Run an operation to its end, in its own task: like Strawberry, but without its frames while it waits."""
         try:
             feed = await self._send_results(operation)
             if feed is not None:
@@ -217,7 +217,7 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
     async def _deliver(self, operation: Operation[Context, None], feed: Feed) -> None:
         """Send the rest of the events as they were encoded once for everybody.
 
-        The stream is closed, and nothing that was told is kept: a subscriber may wait for hours.
+        The stream is closed, and no sent event is kept: a subscriber may wait for hours.
         """
         source: Any = feed.source
         begin, end = f'{{"id":{dumps(operation.id)},"type":"next","payload":{{"data":'.encode(), b"}}"
@@ -232,7 +232,7 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
                 await socket.send_text(b"".join((begin, text, end)).decode())
 
         feed.write = write
-        feed.send = send  # from here on it may be told with others, below: see graph/live/broadcast.py
+        feed.send = send  # from here on broadcasts may include it: see graph/live/broadcast.py
         try:
             async for event in source:
                 text = await feed.text(event)
@@ -242,7 +242,7 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
                 del event, text
         except (WebSocketDisconnect, starlette.WebSocketDisconnected) as gone:  # by the client; by us
             raise WebSocketDisconnected from gone
-        except Exception as error:  # noqa: BLE001  # told as the stream would have told it
+        except Exception as error:  # noqa: BLE001  # reported as the stream would have reported it
             await operation.send_next(self._failure(operation, error))
         finally:
             await source.aclose()
@@ -256,19 +256,19 @@ class Handler(BaseGraphQLTransportWSHandler[Context, None]):
             schema,
             (OperationType.SUBSCRIPTION,),
             self.context,
-            graphql_document=parse(operation.query),  # the log tells the operation's name
+            graphql_document=parse(operation.query),  # the log shows the operation's name
             provided_operation_name=operation.operation_name,
         )
         schema.process_errors(errors, execution)
         return ExecutionResult(None, errors)
 
     async def handle_task_exception(self, error: Exception) -> None:
-        if not isinstance(error, WebSocketDisconnected):  # that it left is nobody's mistake
+        if not isinstance(error, WebSocketDisconnected):  # a client that leaves is no error
             log.error("operation_failed", exc_info=error)
 
 
 class Adapter(ASGIWebSocketAdapter):
-    """The socket under the handler: sending to one that is closed says so, and closing it again is no mistake."""
+    """The socket under the handler: sending on a closed socket raises, closing it again is no error."""
 
     def __init__(self, view: Any, socket: starlette.WebSocket) -> None:
         super().__init__(view, socket, socket)
@@ -305,7 +305,7 @@ class Adapter(ASGIWebSocketAdapter):
 
 
 def _is_refused(result: ExecutionResult) -> bool:
-    """Whether an operation could not begin: what is wrong is with all of it, not with a field.
+    """True if an operation could not begin: its errors concern all of it, not a field.
 
     So it is while the database is away, and nothing was done: the same operation may be sent again.
     """

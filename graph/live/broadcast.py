@@ -65,7 +65,7 @@ class Subscriber:
                 if not write(text):
                     rest = begin(self.feed.send_all(texts[number:]))
                     break
-        except Exception as gone:  # noqa: BLE001  # handed on: its own stream tells it
+        except Exception as gone:  # noqa: BLE001  # passed on: its own stream reports it
             if not self.left.done():
                 self.left.set_exception(gone)
         if rest is not None:
@@ -104,7 +104,7 @@ class Broadcast:
         try:
             events = ahead.at_hand()
             found = [await first.feed.text(event) for event in events] if events is not None else []
-        except Exception:  # noqa: BLE001  # each finds it again by itself, and its stream tells it
+        except Exception:  # noqa: BLE001  # each subscriber meets the error again, and its stream reports it
             events = None
         if events is None or ahead.ended or None in found:
             for subscriber in subscribers:

@@ -1,4 +1,4 @@
-"""What changed since a subscriber of `simulationChanged` or `machineChanged` last looked: ids, never their content."""
+"""Changed ids since a subscriber of `simulationChanged` or `machineChanged` last looked, without their content."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MANY = 1_000  # ids kept per subscriber; more mean "look at all"
 
 
 class Changes:
-    """Which ids changed since a subscriber looked last; None: look at all."""
+    """Ids that changed since a subscriber looked last; None: look at all."""
 
     def __init__(self) -> None:
         self.ids: set[int] | None = set()

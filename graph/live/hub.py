@@ -108,7 +108,7 @@ class Hub:
             self._watchers[channel].discard(changes)
 
     def subscribers(self) -> dict[str, int]:
-        """How many subscriptions run, by what they are of."""
+        """The number of open subscriptions, by kind."""
         return {
             "log": sum(each.subscribers for each in self._tails.values())
             + sum(each.subscribers for each in self._log_tails.values()),

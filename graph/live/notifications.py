@@ -1,6 +1,6 @@
 """Hints from and to other processes: one LISTEN connection, and the ids of what this process has committed.
 
-What is heard goes to the hub, a revoked token to what was opened with it. Commits are collected for some milliseconds
+Received hints go to the hub, revoked tokens to `TokenRevocation`. Commits are collected for some milliseconds
 and sent in one NOTIFY. With notifications switched off, or lost, timers make all subscribers look again.
 """
 

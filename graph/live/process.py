@@ -1,4 +1,4 @@
-"""What pushes to the subscribers of one graph process, wired together."""
+"""The live updates of one graph process, wired together."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
         return _Lent(source, feed)
 
     def shared_text(self, event: object) -> str | None:
-        """The encoded data of an event that somebody with the same selection and rights has had executed."""
+        """The encoded data of an event, if a subscriber with the same selection and rights had it executed."""
         memo: Memo | None = getattr(event, "memo", None)
         result = memo.results.get(self.sharing_key) if memo is not None else None
         return result.data.text if result is not None and isinstance(result.data, Encoded) else None
@@ -287,7 +287,7 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
         return super().complete_list_value(return_type, field_details_list, info, path, result, position_context)
 
     def _make_sharing_key(self) -> Hashable:
-        """What a result depends on besides the event. The root field's arguments chose the event: they don't count."""
+        """The inputs of a result besides the event. The root field's arguments chose the event: they don't count."""
         parts: list[Node] = list(self.fragment_definitions.values())
         for node in self.operation.selection_set.selections:
             if isinstance(node, FieldNode):

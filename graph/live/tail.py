@@ -98,12 +98,12 @@ class Tail(ABC, Generic[Entry]):
     @staticmethod
     @abstractmethod
     def page_size() -> int:
-        """How many entries are read at once."""
+        """The number of entries that are read at once."""
 
     @staticmethod
     @abstractmethod
     def cursor_of(entry: Entry) -> Cursor:
-        """Where the cursor of a subscriber is that has this entry."""
+        """The cursor of a subscriber that has this entry."""
 
     @abstractmethod
     async def _find_end(self) -> Cursor:
@@ -115,7 +115,7 @@ class Tail(ABC, Generic[Entry]):
 
     @abstractmethod
     def _is_too_long(self) -> bool:
-        """Whether the oldest entry has to go."""
+        """True if the oldest entry has to be dropped."""
 
     # --- waking it -----------------------------------------------------------------------------------------------
 
@@ -143,12 +143,12 @@ class Tail(ABC, Generic[Entry]):
 
     @property
     def head(self) -> Head | None:
-        """Where the simulation stands, as far as the tail was read; None if there is none. After `ready`."""
+        """The state of the simulation, as far as the tail was read; None if there is none. After `ready`."""
         return self._head
 
     @property
     def is_broken(self) -> bool:
-        """Whether its subscribers are given a defect, one after the other: another tail is needed."""
+        """True if its read failed: subscribers get the error, and the hub makes a new tail."""
         return self._defect is not None
 
     async def ready(self) -> None:
@@ -271,7 +271,7 @@ class CurveTail(Tail[Batch]):
             self.stir(head=False)
 
     def _follows(self, batch: Batch) -> bool:
-        """Whether nothing can lie between the tail's end and this batch, and it supersedes nothing.
+        """True if `batch` directly follows the tail and replaces no older attempt's points.
 
         Batches of an attempt commit in the order of their numbers, so nothing is missing before the end's successor.
         In a later attempt the first points of a metric supersede older ones, from a step that only a reading shows.

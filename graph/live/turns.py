@@ -33,7 +33,7 @@ class Turns:
 
     @property
     def is_over(self) -> bool:
-        """Whether this turn has no room for another field."""
+        """True if this turn has no room for another field."""
         return self.spent >= FIELDS_PER_TURN
 
     async def pause(self) -> None:

@@ -49,7 +49,7 @@ class WatchLeases:
 
     @contextmanager
     def watched(self, simulation_id: int) -> Iterator[None]:
-        """Somebody watches this simulation while the block runs."""
+        """Count a subscriber of this simulation while the block runs."""
         self._subscribers[simulation_id] += 1
         if self._subscribers[simulation_id] == 1:
             self._changed.set()
@@ -111,7 +111,7 @@ class WatchLeases:
             except DatabaseUnavailable as error:  # the outage has its own warning (db/outage.py)
                 log.debug("watchers_not_told", error=str(error))
                 due_at = clock() + min(RETRY_SECONDS, self._period_seconds)
-            except Exception as error:  # whatever it is: leases that nobody renews stop what is watched
+            except Exception as error:  # any error: leases that are not renewed stop simulations that are watched
                 if not failing:
                     log.warning("watchers_not_told", error=str(error), exc_info=True)
                 failing, due_at = True, clock() + min(RETRY_SECONDS, self._period_seconds)

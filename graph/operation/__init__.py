@@ -1,9 +1,9 @@
-"""What is checked about an operation before it runs.
+"""Checks of an operation before it is executed.
 
-documents       from text to a valid document: parsed, judged and priced once for each text
-limits          how long, deep and wide a document may be
-values          how many values its variables hold, counted before they are coerced
-complexity      what an operation may cost, in objects to load
-permissions     which role each operation needs
-introspection   the schema is shown to known viewers only
+documents       parses, validates and prices each document once
+limits          limits on a document's length, depth and width
+values          counts the values of variables before they are coerced
+complexity      limits an operation's cost, in objects to load
+permissions     the role that each operation requires
+introspection   limits introspection to viewers with a role
 """

@@ -1,9 +1,9 @@
-"""What an operation would cost at most, in objects to load, before anything of it runs.
+"""Complexity: the highest cost of an operation, in objects to load, computed before it is executed.
 
 An object costs 1 and a scalar nothing; a connection costs its children `first` times, another list as often as its
 argument says or as `SIZES` expects, and `maxPoints` a point in a hundred. What does more work than loading a row, or
 may be long, has a price of its own in `PRICES`. Fragments, `@skip`, `@include` and the coerced values of variables
-count as in the execution, except that a field selected twice is paid for twice.
+count as in the execution, except that a field selected twice costs twice.
 
 A document is compiled once, each fragment once, to a sum that only the variables can still change; so the price of a
 request is a handful of additions. Money is `cost.py`'s.
@@ -70,7 +70,7 @@ SIZES: Mapping[str, int] = {
     "Token.projects": 3,
     "Viewer.projects": 3,
 }
-SIZE = 10  # of a list that nobody thought of
+SIZE = 10  # of a list that has no entry of its own
 FEW = "userErrors"  # in each payload: almost always none
 
 Amount: TypeAlias = "int | Callable[[_Request], int]"
@@ -93,7 +93,7 @@ class Price:
     variables: Sequence[VariableDefinitionNode]
 
     def of(self, values: object) -> int | None:
-        """The cost with these values of variables; None if they don't fit, which the execution says better.
+        """The cost with these values of variables; None if they don't fit, for which the execution has a better error.
 
         So the first mistake ends it: each is told at length, and a body has room for half a million.
         """
@@ -118,7 +118,7 @@ def prices(schema: GraphQLSchema, document: DocumentNode) -> Mapping[str | None,
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What a selection costs: once, and for each row of the connection it is of."""
+    """The cost of a selection: once, and for each row of its connection."""
 
     once: Amount = 0
     each: Amount = 0

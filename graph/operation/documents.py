@@ -1,11 +1,11 @@
-"""From the text of an operation to a document that may be executed: parsed, judged and priced, once for each text.
+"""The cache of documents: each text of an operation is parsed, validated and priced once.
 
-What does not depend on who asks and with which values is kept: the document, that it is valid, and its price as a
+The cache keeps what depends neither on the viewer nor on variables: the document, that it is valid, and its price as a
 function of the variables. Only valid documents are kept, so no verdict of one viewer can reach another. The store is
 bounded in entries and in tokens; a text that is new pushes out the one that was not asked for longest, and a big one
 is not kept at all.
 
-It is an extension of the schema, so HTTP, WebSocket and SSE get the same judgement. What it refuses, it leaves in
+It is an extension of the schema, so HTTP, WebSocket and SSE have the same checks. Its refusals go to
 `pre_execution_errors`; it never raises. (Strawberry's own caches keep a document whatever its size, and its limiters
 visit a fragment again for each spread.)
 """
@@ -114,7 +114,7 @@ def _tokens(document: DocumentNode) -> int:
 
 
 class Judgement(SchemaExtension):
-    """Judges one operation, and says in `extensions.cost` what it costs."""
+    """Checks one operation, and returns its cost in `extensions.cost`."""
 
     def __init__(self, documents: Documents) -> None:
         self._documents = documents

@@ -1,5 +1,5 @@
-"""Who may ask what the schema is like. To all others it keeps silent: no introspection, and no "Did you mean ...?",
-which would give out its names one by one."""
+"""Introspection, limited to viewers with a role. Others get neither introspection nor "Did you mean ...?" hints, which
+would reveal the schema's names one by one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _SUGGESTION = re.compile(r" Did you mean .*", re.DOTALL)  # graphql-core appends
 
 
 def may_introspect(context: object) -> bool:
-    """Whether the viewer of a request may: whoever has a role, and the house itself, which asks without a context."""
+    """True if the viewer has a role, or for the service itself, which executes without a context."""
     viewer = getattr(context, "viewer", None)
     return viewer is None or viewer.role is not None
 
 
 def introspects(document: DocumentNode) -> bool:
-    """Whether any operation or fragment of a document asks for the schema. `__typename` is an answer's own."""
+    """True if an operation or a fragment of a document selects `__schema` or `__type`; `__typename` is allowed."""
     search = _Search()
     visit(document, search)
     return search.found

@@ -1,9 +1,9 @@
-"""How big an operation may be, judged from its text alone: its length, depth, aliases, directives, numbers.
+"""Limits on an operation's text: its length, depth, aliases, directives, numbers.
 
 Everything is counted in one walk that visits each fragment once, before the rules of the specification see the
-document: so neither a cycle of fragments nor a fragment that doubles with every spread costs more than its text. What
-an operation asks for depends on its variables too, and is `pricing.py`'s. A document that breaks a limit is refused
-with a sentence that says the limit and what was asked; nothing of it is executed.
+document: so neither a cycle of fragments nor a fragment that doubles with every spread costs more than its text. The
+cost of an operation depends on its variables too (complexity.py). A document that breaks a limit is refused with a
+sentence that names the limit and the document's number; nothing of it is executed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CEILING = 10**9  # counts end here: what doubles with every fragment would fill 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one operation may ask. The explorer's introspection has 200 tokens and a depth of 15, and costs 2,000."""
+    """Limits of one operation. The explorer's introspection has 200 tokens and a depth of 15, and costs 2,000."""
 
     characters: int = 65_536  # of the document; values travel as variables
     tokens: int = 1_500  # the rules of the specification take 0.2 s of CPU for the worst of them
@@ -45,7 +45,7 @@ class Limits:
 
     @property
     def parse_options(self) -> dict[str, int]:
-        """What the parser itself ends at, before it has built anything big."""
+        """The parser's own limit on tokens, which stops it before it has built a large document."""
         return {"max_source_length": self.characters, "max_tokens": self.tokens}
 
 

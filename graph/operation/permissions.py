@@ -27,7 +27,7 @@ from graph.errors import Forbidden, NotFound, Unauthenticated
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What an operation needs. role: at least; None: the token of an attempt."""
+    """The requirement of an operation. role: the lowest that is allowed; None: the token of an attempt."""
 
     role: Role | None
     everywhere: bool = False  # it is about the whole installation: not for viewers of some projects only
@@ -73,7 +73,7 @@ TABLE: Mapping[str, Rule] = {
 
 
 def may(viewer: Viewer, operation: str) -> bool:
-    """Whether the viewer may use `Type.field`. What the table does not name, nobody may."""
+    """True if the viewer may use `Type.field`. Fields that the table does not name are forbidden."""
     rule = TABLE.get(operation)
     return rule is not None and _refusal(viewer, rule) is None
 

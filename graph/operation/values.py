@@ -1,4 +1,4 @@
-"""How many values the variables of an operation hold, counted before any of them is coerced.
+"""Limit on the values that the variables of an operation hold, counted before any of them is coerced.
 
 Coercion visits each item of a list and each field of an input once to find the price and again to execute: 2 us for an
 id, 6 us for a stretch of log, and a body has room for 900,000. So they are counted first, by the lengths of lists and
@@ -44,7 +44,7 @@ def kinds_of(schema: GraphQLSchema, operation: OperationDefinitionNode) -> Kinds
 
 
 def too_many(kinds: Kinds, values: object) -> TooLarge | None:
-    """What is wrong with the number of these values, which are not coerced yet; None if they may be."""
+    """Return an error if these values, which are not coerced yet, are too many; else None."""
     given = values if isinstance(values, dict) else {}
     found = 0
     waiting: list[tuple[GraphQLInputType, object]] = [

@@ -1,4 +1,4 @@
-"""The convergence subscription: a cursor over the log, from where the client says, live, to the end."""
+"""The convergence subscription: a cursor over the log, from the client's position, live, to the end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from graph.types.scalars import Step
 from policy.cost import cost_so_far
 from transitions.report import MAX_METRICS
 
-MOST_JOINED = 1_000  # points of small batches that are one event to whoever catches up; more save little
+MOST_JOINED = 1_000  # points of small batches, joined into one event for a client that catches up; more save little
 
 
 @strawberry.type(description="Points of one metric, as columns of equal length.")
@@ -34,19 +34,21 @@ class Series:
     values: list[float | None] = strawberry.field(description="Null where the value was not finite.")
     elapsed: list[float] = strawberry.field(description="Seconds since the attempt's start.")
     supersedes_from: Step | None = strawberry.field(
-        description="Set with the first points of a metric in a later attempt: what older attempts said from this step "
-        "on is void."
+        description="Set with the first points of a metric in a later attempt: points of older attempts from this step "
+        "on are superseded."
     )
 
 
-@strawberry.type(description="What is new on a curve. The last event always carries the final state.")
+@strawberry.type(description="New points of a simulation. The last event always carries the final state.")
 class ConvergenceEvent:
-    cursor: str = strawberry.field(description="Pass it as `after` to go on behind this event.")
+    cursor: str = strawberry.field(description="Pass it as `after` to resume behind this event.")
     attempt: int
-    live: bool = strawberry.field(description="Whether this is the end of the log, not the past being caught up with.")
+    live: bool = strawberry.field(
+        description="False while the subscription catches up with the past, true at the end of the log."
+    )
     state: SimulationState
-    reason: Reason | None = strawberry.field(description="Why it ended; null before.")
-    cost: Decimal = strawberry.field(description="What the simulation has cost so far, some seconds ago at most.")
+    reason: Reason | None = strawberry.field(description="Why it ended; null while it has not.")
+    cost: Decimal = strawberry.field(description="The cost of the simulation so far, at most some seconds old.")
     series: list[Series]
     memo: strawberry.Private[Memo]
 
@@ -80,7 +82,7 @@ async def follow(
             pulse = tail.pulse.next
             news = [*await follower.next()]
             while news:
-                yield news.pop(0)  # nothing that was told is kept while waiting for what is next
+                yield news.pop(0)  # no sent event is kept while waiting for the next
             if follower.ended:
                 return
             if feed is not None and feed.send is not None and follower.caught_up and not pulse.is_set():
@@ -90,7 +92,7 @@ async def follow(
 
 
 class Follower:
-    """A subscriber's place in a log, and what it was told last."""
+    """A subscriber's position in a log, and the last state that it was sent."""
 
     def __init__(self, tail: CurveTail, cursor: Cursor, wanted: frozenset[str] | None) -> None:
         self.cursor = cursor
@@ -111,7 +113,7 @@ class Follower:
         self.cursor, self._told = to.cursor, to._told
 
     async def next(self) -> Sequence[ConvergenceEvent]:
-        """What is behind the cursor: from the tail, or a page of it from the database."""
+        """Read the events behind the cursor: from the tail, or a page of it from the database."""
         events = self.at_hand()
         if events is None:
             head = self._tail.head  # before the page: a final one means that none is missing
@@ -121,7 +123,7 @@ class Follower:
         return events
 
     def at_hand(self) -> Sequence[ConvergenceEvent] | None:
-        """What the tail holds behind the cursor; None if it does not reach back so far."""
+        """Return the tail's entries behind the cursor; None if it does not reach back so far."""
         head = self._tail.head  # older than the batches, or as old: a final one means that none is missing
         batches = self._tail.behind(self.cursor)
         self.caught_up = batches is not None

@@ -1,4 +1,4 @@
-"""What a simulation has cost so far, by what its attempts hold and held of machines."""
+"""The cost of a simulation so far, by the shares of machines that its attempts hold and held."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from policy.cost import cost_per_hour, cost_so_far
 
 
 @strawberry.type(
-    description="Money so far: the price of each attempt's machine times its share of it, from assignment to the end."
+    description="Cost so far: the price of each attempt's machine times its share of it, from assignment to end."
 )
 class Cost:
-    amount: Decimal = strawberry.field(description="All attempts together, up to now.")
+    amount: Decimal = strawberry.field(description="The sum over all attempts, up to now.")
     currency: str
-    per_hour: Decimal = strawberry.field(description="What it is growing by; 0 while it holds no machine.")
+    per_hour: Decimal = strawberry.field(description="The current cost per hour; 0 while it holds no machine.")
 
     @classmethod
     def of(cls, holdings: Sequence[Holding], currency: str) -> Self:

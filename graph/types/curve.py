@@ -1,4 +1,4 @@
-"""A curve read back, thinned to what a screen can show: on `Simulation`, and as the past of a subscription.
+"""Downsampled curves: `Simulation.convergence`, and the past of a subscription.
 
 Points are chosen, never averaged: the first and the last, the least and the greatest, a null for each stretch that is
 not finite, and in between those by which the shape is seen (MinMaxLTTB: Van Der Donckt et al., "MinMaxLTTB:
@@ -34,7 +34,7 @@ FEWEST_FOR_SHAPE = 3  # of LTTB: both ends, and one between
 
 
 @strawberry.type(
-    description="What stands of a metric's points, as columns of equal length, without what later attempts superseded."
+    description="The points of a metric, as columns of equal length, without those that later attempts superseded."
 )
 class Curve:
     metric: str
@@ -43,12 +43,12 @@ class Curve:
         description="Null where the value was not finite: one for each such stretch, as far as maxPoints allows."
     )
     elapsed: list[float] = strawberry.field(description="Seconds since the start of the point's attempt.")
-    attempts: list[int] = strawberry.field(description="The number of the attempt that each point is from.")
+    attempts: list[int] = strawberry.field(description="The number of the attempt that reported each point.")
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What one attempt said, thinned; `cursor` is behind its last batch as of the time of reading."""
+    """The points of one attempt, downsampled; `cursor` is behind its last batch as of the time of reading."""
 
     cursor: tuple[int, int]
     series: tuple[Series, ...]

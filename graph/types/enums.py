@@ -1,4 +1,4 @@
-"""The enums of the house as GraphQL shows them, and what several types share.
+"""The enums of db and policy as GraphQL enums, with descriptions, and definitions that several types share.
 
 Import them from here, not from where they are defined: so they are described before a type uses them.
 """
@@ -38,57 +38,57 @@ def described(description: str, *, name: str | None = None, **meanings: str) -> 
 
 
 described(
-    "Where a simulation stands. The last three are final.",
-    QUEUED="It waits for a machine, or after a lost attempt for another one.",
-    STARTING="A machine is assigned; its supervisor has not said hello yet.",
-    RUNNING="Its supervisor said hello.",
-    FINISHED="It ended as it was meant to.",
-    FAILED="It ended in another way, and is not tried again.",
-    CANCELLED="Somebody wanted it to end.",
+    "The state of a simulation. The last three are final.",
+    QUEUED="It waits for a machine, for its first attempt or a retry.",
+    STARTING="A machine is assigned; its supervisor's hello has not arrived yet.",
+    RUNNING="It is running: its supervisor's hello has arrived.",
+    FINISHED="It finished successfully, or was stopped as intended.",
+    FAILED="It failed, and is not retried.",
+    CANCELLED="A user cancelled it.",
 )(SimulationState)
 described(
-    "Why an attempt, or with its last one a simulation, ended.",
+    "Why an attempt ended; the reason of the last attempt is its simulation's.",
     COMPLETED="Its exit code was 0.",
-    CANCELLED="Somebody wanted it to end.",
-    EXIT_CODE="Its exit code was another one, or a signal ended it.",
-    LAUNCH_ERROR="It never began: no such command, no such directory.",
-    MACHINE_LOST="Nothing was heard of it for a whole lease, or its engine found it dead.",
-    MAX_RUNTIME="It took longer than its limit.",
-    UNWATCHED="It is attended, and nobody watched it for longer than its grace.",
-    PREEMPTED="Of attempts only: it made room for another simulation, and its own went back to the queue.",
+    CANCELLED="A user cancelled it.",
+    EXIT_CODE="Its exit code was not 0, or a signal ended it.",
+    LAUNCH_ERROR="It could not be started, for example without such a command or directory.",
+    MACHINE_LOST="No heartbeat arrived for a whole lease, or its engine found its process dead.",
+    MAX_RUNTIME="It exceeded its maximum run time.",
+    UNWATCHED="It is attended, and had no subscriber for longer than its grace.",
+    PREEMPTED="Of attempts only: another simulation took its place, and its own was queued again.",
 )(Reason)
 described(
-    "Whether a machine takes work.",
-    ONLINE="It does.",
-    DRAINING="It takes nothing new; what runs on it goes on.",
-    OFFLINE="Nothing was heard of it for a whole lease.",
+    "Whether a machine accepts new attempts.",
+    ONLINE="It accepts new attempts.",
+    DRAINING="It accepts no new attempts; running ones continue.",
+    OFFLINE="No heartbeat arrived for a whole lease.",
 )(MachineState)
 described(
-    "Which way a metric is to go.",
-    MIN="Down: a loss.",
-    MAX="Up: an accuracy.",
+    "Whether lower or higher values of a metric are better.",
+    MIN="Lower is better, as for a loss.",
+    MAX="Higher is better, as for an accuracy.",
 )(MetricMode)
 described(
-    "Who wrote a line of the log.",
-    STDOUT="The simulation, where it was no point.",
-    STDERR="The simulation, as an error.",
-    SUPERVISOR="The supervisor, about the simulation.",
+    "The source of a line of the log.",
+    STDOUT="Standard output of the simulation, without points.",
+    STDERR="Standard error of the simulation.",
+    SUPERVISOR="Messages of the supervisor about the simulation.",
 )(LogStream)
 described(
-    "What somebody may do. Each may do what those before it may.",
-    VIEWER="Read and watch.",
+    "Permissions of a token. Each role includes those before it.",
+    VIEWER="Read, and subscribe.",
     OPERATOR="Submit, cancel, retry and delete simulations; with all projects, also drain and resume machines.",
-    ADMIN="With all projects, also make, change and delete machines and tokens.",
+    ADMIN="With all projects, also create, change and delete machines and tokens.",
 )(Role)
 described(
     "Why a queued simulation has no machine yet.",
-    NO_MACHINE_FITS="No machine meets its requirements, even if nothing were on it.",
-    MACHINES_BUSY="The machines that meet its requirements are held by others.",
-    UNATTENDED="It is attended, and nobody watches it.",
+    NO_MACHINE_FITS="No machine meets its requirements, even when empty.",
+    MACHINES_BUSY="The machines that meet its requirements are in use.",
+    UNATTENDED="It is attended, and has no subscriber.",
     BACKOFF="Its last attempt ended, and the pause before the next one has not passed.",
 )(WaitingReason)
 described(
-    "What a list of simulations is sorted by.",
+    "The sort key of a list of simulations.",
     name="SimulationOrderField",
     CREATED_AT="When it was created.",
     NAME="Its name.",
@@ -96,13 +96,17 @@ described(
 )(Sort)
 
 
-@described("Which way a list is sorted.", ASC="Smallest, oldest or first first.", DESC="The other way round.")
+@described(
+    "The direction in which a list is sorted.",
+    ASC="Ascending: smallest, oldest or alphabetically first at the top.",
+    DESC="Descending.",
+)
 class OrderDirection(StrEnum):
     ASC = "ASC"
     DESC = "DESC"
 
 
-@strawberry.input(description="How a list of simulations is sorted.")
+@strawberry.input(description="The sort order of a list of simulations.")
 class SimulationOrder:
-    field: Sort = strawberry.field(default=Sort.CREATED_AT, description="By what.")
+    field: Sort = strawberry.field(default=Sort.CREATED_AT, description="The sort key.")
     direction: OrderDirection = OrderDirection.DESC

@@ -1,4 +1,4 @@
-"""Public ids in, numbers out."""
+"""Public ids, converted to numbers."""
 
 from __future__ import annotations
 

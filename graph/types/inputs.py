@@ -1,5 +1,5 @@
-"""What is checked before anything is stored: lengths, ranges, characters. Pydantic judges, and each finding becomes a
-user error that names the field. Whether names and ids exist is for the memory to say."""
+"""Input validation before anything is stored: lengths, ranges, characters. Pydantic checks, and each error becomes a
+user error that names the field. The database decides whether names and ids exist."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ MAX_COMMAND_BYTES = 65_536  # of all words; Linux takes 131,072 in one
 MAX_JSON_BYTES = 65_536
 MAX_JSON_DEPTH = 100  # an answer can hold some 250 levels, and has a few of its own
 MOST_FINDINGS = 50  # in one answer, as GraphQL has them of variables: a body has room for half a million mistakes
-CLEARABLE = frozenset({"gpu_model"})  # null says that there is none
+CLEARABLE = frozenset({"gpu_model"})  # null means none
 
 Checked = TypeVar("Checked")
 
@@ -96,7 +96,7 @@ def _storable(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _has_more(value: object, most: int) -> bool:
-    """Whether objects and lists hold more values than so many, all together; looks no further than that."""
+    """True if objects and lists hold more than so many values in total; stops counting there."""
     found, waiting = 0, [value]
     while waiting:
         inside = waiting.pop()
@@ -109,7 +109,7 @@ def _has_more(value: object, most: int) -> bool:
 
 
 def _is_deeper(value: object, levels: int) -> bool:
-    """Whether more than so many objects and lists lie in one another."""
+    """True if objects and lists are nested deeper than that."""
     below = [value]
     for _ in range(levels):
         nested = (each for each in below if isinstance(each, dict | list))
@@ -161,7 +161,7 @@ def _of_attended(grace: timedelta, checked: ValidationInfo) -> timedelta:
 
 
 def _in(*path: str) -> Any:
-    """Where a client puts the value, by the names of the input."""
+    """The path of a value in the input, by its GraphQL names."""
     first, *rest = path
     return Field(validation_alias=AliasPath(first, *rest))
 

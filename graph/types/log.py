@@ -1,4 +1,4 @@
-"""The log as clients see it: pages of it, and the live end of it. A cursor is (attempt, batch, position)."""
+"""Logs in GraphQL: pages, and the logs subscription. A cursor is (attempt, batch, position)."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from graph.types.enums import LogStream
 from graph.types.ids import number_asked
 
 
-@strawberry.type(description="A stretch of one stream.")
+@strawberry.type(description="Consecutive lines of one stream.")
 class LogChunk:
-    cursor: str = strawberry.field(description="Pass it as `after` to go on behind this chunk.")
+    cursor: str = strawberry.field(description="Pass it as `after` to resume behind this chunk.")
     attempt: int
     stream: LogStream
     text: str = strawberry.field(
         description="Whole lines, joined by \\n: the last one is without its own, and `a\\n` is a and an empty line."
     )
-    received_at: datetime = strawberry.field(description="When the service got it.")
+    received_at: datetime = strawberry.field(description="When the service received it.")
     memo: strawberry.Private[Memo]
 
     @classmethod
@@ -110,7 +110,7 @@ class Follower:
         self.cursor = to.cursor
 
     async def next(self) -> Sequence[LogChunk]:
-        """What is behind the cursor: from the tail, or a page of it from the database."""
+        """Read the chunks behind the cursor: from the tail, or a page of it from the database."""
         chunks = self.at_hand()
         if chunks is None:
             head = self._tail.head  # before the page: a final one means that none is missing
@@ -121,7 +121,7 @@ class Follower:
         return chunks
 
     def at_hand(self) -> Sequence[LogChunk] | None:
-        """What the tail holds behind the cursor; None if it does not reach back so far."""
+        """Return the tail's entries behind the cursor; None if it does not reach back so far."""
         head = self._tail.head  # older than the chunks, or as old: a final one means that none is missing
         rows = self._tail.behind(self.cursor)
         self.caught_up = rows is not None

@@ -1,4 +1,4 @@
-"""Machines as clients see them: the type, its list, its mutations."""
+"""Machines in GraphQL: the type, its list, its mutations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from graph.types.user_errors import UserError, user_error
 from policy.offer import notice_of
 
 
-@strawberry.type(description="What a machine has.")
+@strawberry.type(description="The resources of a machine.")
 class Resources:
     cpus: float
     memory_gib: float
@@ -34,26 +34,28 @@ class Resources:
     gpu_model: str | None
 
 
-@strawberry.type(description="What is free on a machine.")
+@strawberry.type(description="The free resources of a machine.")
 class Free:
     cpus: float
     memory_gib: float
     gpus: int
 
 
-@strawberry.type(description="Something that runs simulations, several at once as far as it has room.")
+@strawberry.type(description="A machine that runs simulations, several at once as far as its resources allow.")
 class Machine(relay.Node):
     id: relay.NodeID[int]
     row: strawberry.Private[models.Machine]
     name: str
-    engine: str = strawberry.field(description="What starts work on it: local.")
-    host: str | None = strawberry.field(description="The id of the host it is a part of.")
-    declared: bool = strawberry.field(description="Made by createMachine, not found by its engine.")
+    engine: str = strawberry.field(description="The engine that starts attempts on it: local.")
+    host: str | None = strawberry.field(description="The id of the host that it is a part of.")
+    declared: bool = strawberry.field(
+        description="True if it was created by createMachine, false if its engine found it."
+    )
     resources: Resources
-    labels: JSON = strawberry.field(description="An object of strings, for requirements to match.")
-    price_per_hour: Decimal = strawberry.field(description="Of the whole machine.")
-    draining: bool = strawberry.field(description="Whether drainMachine was the last word.")
-    heartbeat_at: datetime | None = strawberry.field(description="When it was last heard of.")
+    labels: JSON = strawberry.field(description="An object of strings, which requirements can match.")
+    price_per_hour: Decimal = strawberry.field(description="The price of the whole machine.")
+    draining: bool = strawberry.field(description="True from drainMachine until resumeMachine.")
+    heartbeat_at: datetime | None = strawberry.field(description="When its last report or heartbeat arrived.")
     created_at: datetime
 
     @strawberry.field(description="The currency of this installation's prices (ISO 4217).")
@@ -68,7 +70,7 @@ class Machine(relay.Node):
     async def draining_since(self, info: Info) -> datetime | None:
         return await info.context.loaders.drained_at.load(self.row.id) if self.row.draining else None
 
-    @strawberry.field(description="What no simulation on it holds.")
+    @strawberry.field(description="The resources that no simulation holds.")
     async def free(self, info: Info) -> Free:
         used = await info.context.loaders.usage.load(self.row.id)
         return Free(
@@ -77,7 +79,7 @@ class Machine(relay.Node):
             gpus=max(0, self.row.gpus - used.gpus),
         )
 
-    @strawberry.field(description="What is on it now.")
+    @strawberry.field(description="The simulations that are on it now.")
     async def simulations(self, info: Info) -> list[Simulation]:
         used = await info.context.loaders.usage.load(self.row.id)
         rows = await info.context.loaders.simulation.load_many(list(used.simulation_ids))
@@ -102,7 +104,7 @@ class MachineConnection:
     nodes: list[Machine]
     page_info: relay.PageInfo
 
-    @strawberry.field(description="How many there are on all pages.")
+    @strawberry.field(description="The number of rows on all pages.")
     async def total_count(self, info: Info) -> int:
         async with info.context.sessions() as session:
             return await machines.count_matching(session, self.wanted, info.context.lease)
@@ -131,7 +133,7 @@ async def page(
 # --- mutations -------------------------------------------------------------------------------------------------
 
 
-@strawberry.input(description="A part of a scheduler's host, as a machine of its own.")
+@strawberry.input(description="A machine to be created as a part of a scheduler's host.")
 class CreateMachineInput:
     name: str
     cpus: float
@@ -139,43 +141,47 @@ class CreateMachineInput:
     gpus: int = 0
     gpu_model: str | None = None
     labels: JSON | None = strawberry.field(default=strawberry.UNSET, description="An object of strings.")
-    price_per_hour: Decimal = strawberry.field(default=Decimal(0), description="Of the whole machine.")
-    host: str | None = strawberry.field(default=None, description="Its id or name; not needed if there is only one.")
+    price_per_hour: Decimal = strawberry.field(default=Decimal(0), description="The price of the whole machine.")
+    host: str | None = strawberry.field(
+        default=None, description="The host's id or name; optional if there is only one."
+    )
 
 
-@strawberry.input(
-    description="What is left out, or null, stays as it is. What runs is billed as it was when it was assigned."
-)
+@strawberry.input(description="Changes of a machine; omitted or null fields stay. Running attempts keep their price.")
 class UpdateMachineInput:
     id: strawberry.ID
     name: str | None = strawberry.UNSET
     cpus: float | None = strawberry.UNSET
     memory_gib: float | None = strawberry.UNSET
     gpus: int | None = strawberry.UNSET
-    gpu_model: str | None = strawberry.field(default=strawberry.UNSET, description="Null: it is not known.")
-    labels: JSON | None = strawberry.field(default=strawberry.UNSET, description="An object of strings, all of them.")
-    price_per_hour: Decimal | None = strawberry.field(default=strawberry.UNSET, description="Of the whole machine.")
+    gpu_model: str | None = strawberry.field(default=strawberry.UNSET, description="Null: unknown.")
+    labels: JSON | None = strawberry.field(
+        default=strawberry.UNSET, description="An object of strings, which replaces all labels."
+    )
+    price_per_hour: Decimal | None = strawberry.field(
+        default=strawberry.UNSET, description="The price of the whole machine."
+    )
 
 
-@strawberry.input(description="Which machine.")
+@strawberry.input(description="The machine to change.")
 class MachineInput:
     id: strawberry.ID
 
 
-@strawberry.type(description="The machine, or why not.")
+@strawberry.type(description="The machine, or errors.")
 class MachinePayload:
     machine: Machine | None = None
     user_errors: list[UserError] = strawberry.field(default_factory=list)
     notices: list[str] = strawberry.field(
         default_factory=list,
-        description="What its owner should know, in sentences; it was done nevertheless. Such as: the machines of a "
+        description="Warnings about a change that was made, as sentences. For example: the machines of a "
         "host offer more together than it has.",
     )
 
 
-@strawberry.type(description="What was deleted, or why not.")
+@strawberry.type(description="The id of the deleted object, or errors.")
 class DeleteMachinePayload:
-    deleted_id: strawberry.ID | None = strawberry.field(default=None, description="Null if it is still there.")
+    deleted_id: strawberry.ID | None = strawberry.field(default=None, description="Null if it was not deleted.")
     user_errors: list[UserError] = strawberry.field(default_factory=list)
 
 

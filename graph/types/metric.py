@@ -1,4 +1,4 @@
-"""What a simulation's metrics came to, and which way each of them is to go."""
+"""Metrics of a simulation: last, best and extreme values, and whether lower or higher is better."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from graph.types.scalars import Step
 from policy.metric_mode import goes_up
 
 
-@strawberry.type(description="What a metric came to so far, over all attempts: what later ones said anew counts once.")
+@strawberry.type(description="Summary of a metric over all attempts, without superseded points.")
 class Metric:
     name: str
     mode: MetricMode = strawberry.field(
-        description="Which way it is to go: as createSimulation said, else as its name tells, else MIN."
+        description="Whether lower or higher is better: as given to createSimulation, else by its name, else MIN."
     )
-    count: int = strawberry.field(description="How many points there are.")
+    count: int = strawberry.field(description="The number of points.")
     last_step: Step = strawberry.field(description="The newest step.")
-    last_value: float | None = strawberry.field(description="There; null if it is not finite.")
-    min_step: Step | None = strawberry.field(description="Where the least value was reached first.")
+    last_value: float | None = strawberry.field(description="The value at `lastStep`; null if it is not finite.")
+    min_step: Step | None = strawberry.field(description="The first step with the least value.")
     min_value: float | None = strawberry.field(description="The least value; null if none is finite.")
-    max_step: Step | None = strawberry.field(description="Where the greatest value was reached first.")
+    max_step: Step | None = strawberry.field(description="The first step with the greatest value.")
     max_value: float | None = strawberry.field(description="The greatest value; null if none is finite.")
 
-    @strawberry.field(description="Where the best value was reached first: the least or the greatest, by `mode`.")
+    @strawberry.field(description="The first step with the best value: the least or the greatest, by `mode`.")
     def best_step(self) -> Step | None:
         return self.max_step if self.mode is MetricMode.MAX else self.min_step
 
@@ -51,11 +51,11 @@ class Metric:
 
 
 def usual_mode(metric: str) -> MetricMode:
-    """Which way a metric goes that createSimulation did not speak of."""
+    """The mode of a metric that was not given to createSimulation."""
     return MetricMode.MAX if goes_up(metric) else MetricMode.MIN
 
 
-@strawberry.input(description="Something that the simulation will report.")
+@strawberry.input(description="A metric that the simulation will report.")
 class MetricInput:
-    name: str = strawberry.field(description="As it stands in the lines that the simulation prints.")
-    mode: MetricMode = strawberry.field(description="Which way it is to go.")
+    name: str = strawberry.field(description="Its name in the JSON lines that the simulation prints.")
+    mode: MetricMode = strawberry.field(description="Whether lower or higher values are better.")

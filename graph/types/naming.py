@@ -1,4 +1,4 @@
-"""The name of a simulation that was given none: what people would call what it runs."""
+"""The default name of a simulation, derived from its entrypoint."""
 
 from __future__ import annotations
 

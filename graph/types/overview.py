@@ -1,4 +1,4 @@
-"""The installation at a glance, as clients see it: what waits, what runs, what it costs."""
+"""The overview of the installation: queued and running simulations, and their cost."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from graph.types.cost import Cost
 from graph.types.ids import number_asked
 
 
-@strawberry.type(description="What is not over yet, and what it costs: of the projects that one may see.")
+@strawberry.type(
+    description="Simulations that have not ended, and their cost, of the projects that the viewer may see."
+)
 class Overview:
-    queued: int = strawberry.field(description="How many simulations wait.")
-    starting: int = strawberry.field(description="How many have a machine, and have not begun.")
-    running: int = strawberry.field(description="How many run.")
-    cost: Cost = strawberry.field(
-        description="What the attempts that hold machines now have cost so far, and what they cost per hour."
-    )
+    queued: int = strawberry.field(description="The number of queued simulations.")
+    starting: int = strawberry.field(description="The number of simulations that have a machine and have not begun.")
+    running: int = strawberry.field(description="The number of running simulations.")
+    cost: Cost = strawberry.field(description="The cost so far, and per hour, of the attempts that hold machines now.")
 
 
 async def read(info: Info, project: str | None) -> Overview:

@@ -15,21 +15,21 @@ Node = TypeVar("Node")
 Row = TypeVar("Row")
 
 
-@strawberry.type(description="A row of a list, with its place in it.")
+@strawberry.type(description="A row of a list, with its cursor.")
 class Edge(Generic[Node]):
-    cursor: str = strawberry.field(description="Pass it as `after` to go on behind this row.")
+    cursor: str = strawberry.field(description="Pass it as `after` to continue behind this row.")
     node: Node
 
 
 def size(first: int) -> int:
-    """How many rows are asked for. Raises `BadInput` outside of 1 to 500."""
+    """Return the requested number of rows. Raises `BadInput` outside of 1 to 500."""
     if not 1 <= first <= MAX_PAGE:
         raise BadInput(f"first must be from 1 to {MAX_PAGE}, got {first}.")
     return first
 
 
 def edges(page: Page[Row], node: Callable[[Row], Node]) -> tuple[list[Edge[Any]], list[Node], PageInfo]:
-    """What every connection consists of: (edges, nodes, pageInfo)."""
+    """Return the parts of every connection: (edges, nodes, pageInfo)."""
     nodes = [node(row) for row in page.rows]
     made = [Edge(cursor=cursor, node=each) for cursor, each in zip(page.cursors, nodes, strict=True)]
     info = PageInfo(

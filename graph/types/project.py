@@ -1,4 +1,4 @@
-"""Projects as clients see them."""
+"""Projects in GraphQL: the type and its list."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from graph.errors import refusals_told
 from graph.types import pages
 
 
-@strawberry.type(description="What simulations are grouped by. A new name in createSimulation makes a new one.")
+@strawberry.type(description="A group of simulations. A new name in createSimulation creates a project.")
 class Project(relay.Node):
     id: relay.NodeID[int]
     name: str

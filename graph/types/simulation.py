@@ -1,4 +1,4 @@
-"""Simulations as clients see them: the type, its lists, its mutations."""
+"""Simulations in GraphQL: the type, its lists, its mutations."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ LazyMachine = Annotated["Machine", strawberry.lazy("graph.types.machine")]
 
 @strawberry.type(description="Why a queued simulation has no machine yet.")
 class Waiting:
-    reason: WaitingReason = strawberry.field(description="For programs.")
-    detail: str = strawberry.field(description="A sentence.")
+    reason: WaitingReason = strawberry.field(description="A code for programs.")
+    detail: str = strawberry.field(description="A sentence for the user.")
     until: datetime | None = strawberry.field(
-        default=None, description="When that ends, where time alone decides: the end of a retry's backoff."
+        default=None, description="When the waiting ends, if time alone decides: the end of a retry's backoff."
     )
 
     @classmethod
@@ -57,60 +57,62 @@ class Waiting:
 
 @strawberry.type(description="An intent to stop a simulation that is on a machine.")
 class StopWanted:
-    reason: Reason = strawberry.field(description="What it will have ended for, once it has.")
-    by: str = strawberry.field(description="Who wants it.")
-    at: datetime = strawberry.field(description="Since when.")
+    reason: Reason = strawberry.field(description="The reason that it will end with.")
+    by: str = strawberry.field(description="The user or process that requested it.")
+    at: datetime = strawberry.field(description="When it was requested.")
 
 
-@strawberry.type(description="What a machine must have, for a simulation to be placed on it.")
+@strawberry.type(description="Requirements that a simulation has of its machine.")
 class Requirements:
     machine_number: strawberry.Private[int | None]
     cpus: float
     memory_gib: float
     gpus: int
-    gpu_model: str | None = strawberry.field(description="Part of the model's name, in any case: A100.")
-    labels: JSON = strawberry.field(description="All of these, with these values.")
-    machine_name: str | None = strawberry.field(description="Only on this one.")
+    gpu_model: str | None = strawberry.field(description="A part of the model's name, ignoring case: A100.")
+    labels: JSON = strawberry.field(description="Labels that the machine must have, with these values.")
+    machine_name: str | None = strawberry.field(description="The only machine that it may run on.")
     max_price_per_hour: Decimal | None = strawberry.field(
-        description="Of the share that would be billed, in the installation's currency."
+        description="The highest price of the billed share, in the installation's currency."
     )
 
-    @strawberry.field(description="Only on this one; null once it was deleted.")
+    @strawberry.field(description="The only machine that it may run on; null if it was deleted.")
     async def machine(self, info: Info) -> LazyMachine | None:
         from graph.types.machine import find
 
         return await find(info, self.machine_number) if self.machine_number is not None else None
 
 
-@strawberry.type(description="How long, and how often again.")
+@strawberry.type(description="Limits on run time and retries.")
 class Limits:
-    max_runtime_seconds: int | None = strawberry.field(description="Of each attempt, from its start.")
-    max_retries: int = strawberry.field(description="How many attempts there may be after the first.")
-    retry_on: list[Reason] = strawberry.field(description="After which ends it goes back to the queue.")
+    max_runtime_seconds: int | None = strawberry.field(
+        description="The longest run time of each attempt, from its start."
+    )
+    max_retries: int = strawberry.field(description="The highest number of attempts after the first.")
+    retry_on: list[Reason] = strawberry.field(description="The reasons after which it is retried.")
 
 
 @strawberry.type(
-    description="One execution on one machine. Its number is the fence: an older one's reports don't count."
+    description="An execution of a simulation on one machine. Its number is the fence: older ones' reports are refused."
 )
 class Attempt(relay.Node):
     id: relay.NodeID[int]
     machine_number: strawberry.Private[int | None]
     number: int = strawberry.field(description="1 for the first.")
-    machine_name: str = strawberry.field(description="Kept when the machine is deleted.")
-    gpu_indices: list[int] = strawberry.field(description="Of its host's GPUs, those that it may use.")
-    price_per_hour: Decimal = strawberry.field(description="Of the whole machine, at assignment.")
-    share: Decimal = strawberry.field(description="Of the machine, 0 to 1: what is billed.")
+    machine_name: str = strawberry.field(description="The name of its machine, kept when the machine is deleted.")
+    gpu_indices: list[int] = strawberry.field(description="The GPUs of the host that it may use.")
+    price_per_hour: Decimal = strawberry.field(description="The price of the whole machine at assignment.")
+    share: Decimal = strawberry.field(description="The billed share of the machine, 0 to 1.")
     currency: str
-    assigned_at: datetime = strawberry.field(description="When it got its machine: it is billed from here on.")
-    started_at: datetime | None = strawberry.field(description="When its supervisor said hello.")
-    heartbeat_at: datetime = strawberry.field(description="When it was last heard of.")
-    ended_at: datetime | None = strawberry.field(description="Null while it is the current one.")
-    reason: Reason | None = strawberry.field(description="Why it ended; null before.")
-    reason_detail: str | None = strawberry.field(description="The same in a sentence, where there is more to say.")
+    assigned_at: datetime = strawberry.field(description="When it was assigned to its machine: billing starts here.")
+    started_at: datetime | None = strawberry.field(description="When its supervisor's hello arrived.")
+    heartbeat_at: datetime = strawberry.field(description="When its last report or heartbeat arrived.")
+    ended_at: datetime | None = strawberry.field(description="When it ended; null while it is the current one.")
+    reason: Reason | None = strawberry.field(description="Why it ended; null while it has not.")
+    reason_detail: str | None = strawberry.field(description="The reason as a sentence, if there are details.")
     exit_code: int | None
     signal: int | None
 
-    @strawberry.field(description="Null once the machine was deleted.")
+    @strawberry.field(description="Null if the machine was deleted.")
     async def machine(self, info: Info) -> LazyMachine | None:
         from graph.types.machine import find
 
@@ -128,13 +130,13 @@ class Attempt(relay.Node):
         )  # fmt: skip
 
 
-@strawberry.type(description="Something that happened to an object.")
+@strawberry.type(description="An entry of an object's history.")
 class Event:
     id: strawberry.ID
-    at: datetime = strawberry.field(description="When.")
-    kind: str = strawberry.field(description="What: a state that was entered, STOP_WANTED, UPDATED...")
-    actor: str = strawberry.field(description="Who did it.")
-    detail: JSON = strawberry.field(description="What else there is to say, by kind.")
+    at: datetime = strawberry.field(description="When it happened.")
+    kind: str = strawberry.field(description="The kind of the event: a state that was entered, STOP_WANTED, UPDATED...")
+    actor: str = strawberry.field(description="The user or process that caused it.")
+    detail: JSON = strawberry.field(description="Details, which depend on the kind.")
 
 
 @strawberry.type(description="A training run, a solver: anything that converges.")
@@ -143,40 +145,40 @@ class Simulation(relay.Node):
     row: strawberry.Private[models.Simulation]
     name: str
     state: SimulationState
-    reason: Reason | None = strawberry.field(description="Why it ended; null before.")
-    reason_detail: str | None = strawberry.field(description="The same in a sentence, where there is more to say.")
-    working_directory: str | None = strawberry.field(description="On the machine; null: the attempt's own.")
+    reason: Reason | None = strawberry.field(description="Why it ended; null while it has not.")
+    reason_detail: str | None = strawberry.field(description="The reason as a sentence, if there are details.")
+    working_directory: str | None = strawberry.field(
+        description="A directory on the machine; null: the attempt's own directory."
+    )
     tags: list[str]
     resources: Requirements
-    priority: int = strawberry.field(description="Higher goes first.")
+    priority: int = strawberry.field(description="A higher priority is planned first.")
     limits: Limits
     attended: bool = strawberry.field(
-        description="Whether it starts only when somebody subscribes to its convergence, and is stopped when nobody "
-        "has been subscribed for `attendedGraceSeconds`."
+        description="Whether it starts only when a client subscribes to its convergence, and is stopped after "
+        "`attendedGraceSeconds` without a subscriber."
     )
     attended_grace_seconds: int | None = strawberry.field(
-        description="For how long nobody may watch it while it is on a machine; null if it is not attended."
+        description="For how long it may be on a machine without a subscriber; null if it is not attended."
     )
-    created_by: str = strawberry.field(description="Who asked for it.")
+    created_by: str = strawberry.field(description="The user who created it.")
     created_at: datetime
     started_at: datetime | None = strawberry.field(description="When its first attempt began.")
     finished_at: datetime | None = strawberry.field(description="When it reached its final state.")
 
-    @strawberry.field(description="argv, never a shell.")
+    @strawberry.field(description="The argument vector, run without a shell.")
     async def entrypoint(self, info: Info) -> list[str]:
         return list((await info.context.loaders.command.load(self.row.id)).entrypoint)
 
-    @strawberry.field(description="Reach it as SIMULATION_PARAMETERS, an object in JSON.")
+    @strawberry.field(description="An object; reaches the simulation as SIMULATION_PARAMETERS, in JSON.")
     async def parameters(self, info: Info) -> JSON:
         return JSON((await info.context.loaders.command.load(self.row.id)).parameters)
 
-    @strawberry.field(
-        description="The names of the variables it was given, each with null: values can be written, never read."
-    )
+    @strawberry.field(description="The names of its environment variables, each with null: values can't be read.")
     async def environment(self, info: Info) -> JSON:
         return JSON(dict.fromkeys((await info.context.loaders.command.load(self.row.id)).variables))
 
-    @strawberry.field(description="Why it has no machine yet; null if it has, or the planner has not looked yet.")
+    @strawberry.field(description="Why it has no machine yet; null if it has one, or was not planned yet.")
     async def waiting(self, info: Info) -> Waiting | None:
         if self.row.state is not SimulationState.QUEUED:
             return None
@@ -185,7 +187,7 @@ class Simulation(relay.Node):
 
     @strawberry.field(
         description="Its place in the queue of the whole installation, by priority and then by age, 1 for the first; "
-        "null if it is not in the queue. What fits may pass what does not."
+        "null if it is not in the queue. A simulation that fits may overtake one that does not."
     )
     async def queue_position(self, info: Info) -> int | None:
         if self.row.state is not SimulationState.QUEUED:
@@ -205,7 +207,7 @@ class Simulation(relay.Node):
         number = await info.context.loaders.machine_of.load(self.row.id)
         return await find(info, number) if number is not None else None
 
-    @strawberry.field(description="Null if its current attempt is not to be stopped.")
+    @strawberry.field(description="The intent to stop its current attempt; null if there is none.")
     async def stop_wanted(self, info: Info) -> StopWanted | None:
         stop = await info.context.loaders.stop.load(self.row.id)
         return StopWanted(reason=stop.reason, by=stop.by, at=stop.wanted_at) if stop is not None else None
@@ -224,11 +226,11 @@ class Simulation(relay.Node):
             for row in rows
         ]
 
-    @strawberry.field(description="What it has cost so far.")
+    @strawberry.field(description="Its cost so far.")
     async def cost(self, info: Info) -> Cost:
         return Cost.of(await info.context.loaders.holdings.load(self.row.id), info.context.settings.currency)
 
-    @strawberry.field(description="What it has reported, by name.")
+    @strawberry.field(description="The metrics that it has reported, by name.")
     async def metrics(self, info: Info) -> list[Metric]:
         found = await info.context.loaders.metrics.load(self.row.id)
         return [Metric.of(each, self.row.metric_modes.get(each.metric) or usual_mode(each.metric)) for each in found]
@@ -247,7 +249,7 @@ class Simulation(relay.Node):
     ) -> Curve:
         return await curve.of_simulation(info, self.row.id, metric, from_step, to_step, max_points)
 
-    @strawberry.field(description="What it printed that was no point, and what its supervisor said.")
+    @strawberry.field(description="Its output without points, and messages of its supervisor.")
     async def logs(self, info: Info, first: int = 100, after: str | None = None) -> LogConnection:
         return await page_of_log(info, self.row.id, first, after)
 
@@ -285,7 +287,7 @@ class SimulationConnection:
     nodes: list[Simulation]
     page_info: relay.PageInfo
 
-    @strawberry.field(description="How many there are on all pages.")
+    @strawberry.field(description="The number of rows on all pages.")
     async def total_count(self, info: Info) -> int:
         async with info.context.sessions() as session:
             return await simulations.count_matching(session, self.wanted)
@@ -329,38 +331,46 @@ async def page(
 DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(Wanted) if each.default is not MISSING}
 
 
-@strawberry.input(description="What the machine must have.")
+@strawberry.input(description="Requirements that the simulation has of its machine.")
 class ResourcesInput:
     cpus: float = DEFAULTS["cpus"]
     memory_gib: float = DEFAULTS["memory_gib"]
     gpus: int = DEFAULTS["gpus"]
-    gpu_model: str | None = strawberry.field(default=None, description="Part of the model's name, in any case: A100.")
-    labels: JSON | None = strawberry.field(default=strawberry.UNSET, description="An object: all of these.")
-    machine: strawberry.ID | None = strawberry.field(default=None, description="Only on this one.")
+    gpu_model: str | None = strawberry.field(
+        default=None, description="A part of the model's name, ignoring case: A100."
+    )
+    labels: JSON | None = strawberry.field(
+        default=strawberry.UNSET, description="An object: labels that the machine must have, with these values."
+    )
+    machine: strawberry.ID | None = strawberry.field(default=None, description="The only machine that it may run on.")
     max_price_per_hour: Decimal | None = strawberry.field(
-        default=None, description="Of the share that would be billed."
+        default=None, description="The highest price of the billed share."
     )
 
 
-@strawberry.input(description="How long, and how often again.")
+@strawberry.input(description="Limits on run time and retries.")
 class LimitsInput:
-    max_runtime_seconds: int | None = strawberry.field(default=None, description="Of each attempt, from its start.")
+    max_runtime_seconds: int | None = strawberry.field(
+        default=None, description="The longest run time of each attempt, from its start."
+    )
     max_retries: int = strawberry.field(
-        default=DEFAULTS["max_retries"], description="How many attempts there may be after the first."
+        default=DEFAULTS["max_retries"], description="The highest number of attempts after the first."
     )
     retry_on: list[Reason] = strawberry.field(
         default_factory=lambda: [Reason(each) for each in DEFAULTS["retry_on"]],
-        description="After which ends it goes back to the queue: MACHINE_LOST, EXIT_CODE, LAUNCH_ERROR.",
+        description="The reasons after which it is retried: any of MACHINE_LOST, EXIT_CODE, LAUNCH_ERROR.",
     )
 
 
-@strawberry.input(description="A simulation to be queued.")
+@strawberry.input(description="A simulation to create.")
 class CreateSimulationInput:
     entrypoint: list[str] = strawberry.field(
-        description="argv, never a shell; what it prints as JSON lines are points."
+        description="The argument vector, run without a shell. JSON lines on its standard output are points."
     )
-    name: str | None = strawberry.field(default=None, description="Made from the entrypoint if left out.")
-    project: str = strawberry.field(default=projects.DEFAULT, description="A name; a new one makes a new project.")
+    name: str | None = strawberry.field(default=None, description="Default: derived from the entrypoint.")
+    project: str = strawberry.field(
+        default=projects.DEFAULT, description="The project's name; a new name creates a project."
+    )
     parameters: JSON | None = strawberry.field(
         default=strawberry.UNSET, description="An object; reaches the simulation as SIMULATION_PARAMETERS, in JSON."
     )
@@ -368,45 +378,45 @@ class CreateSimulationInput:
         default=strawberry.UNSET,
         description="An object of strings. Only the simulation can read the values again.",
     )
-    working_directory: str | None = strawberry.field(default=None, description="On the machine.")
+    working_directory: str | None = strawberry.field(default=None, description="A directory on the machine.")
     tags: list[str] = strawberry.field(default_factory=list)
     resources: ResourcesInput = strawberry.field(default_factory=ResourcesInput)
-    priority: int = strawberry.field(default=DEFAULTS["priority"], description="Higher goes first.")
+    priority: int = strawberry.field(default=DEFAULTS["priority"], description="A higher priority is planned first.")
     limits: LimitsInput = strawberry.field(default_factory=LimitsInput)
     metrics: list[MetricInput] = strawberry.field(
         default_factory=list,
-        description="Which way its metrics are to go, where their names don't tell: an accuracy goes up, a loss down.",
+        description="Whether lower or higher is better, for metrics where the name does not imply it.",
     )
     attended: bool = strawberry.field(
         default=DEFAULTS["attended"],
-        description="Let it wait until somebody subscribes to its convergence, and stop it (FINISHED, UNWATCHED) when "
-        "nobody has been subscribed for the grace.",
+        description="Start it only when a client subscribes to its convergence, and stop it (FINISHED, UNWATCHED) "
+        "after the grace without a subscriber.",
     )
     attended_grace_seconds: int | None = strawberry.field(
         default=None,
-        description="With `attended`: for how long nobody may watch it while it is on a machine. 1 to 86,400; 60 if "
+        description="With `attended`: for how long it may be on a machine without a subscriber. 1 to 86,400; 60 if "
         "left out.",
     )
     client_key: str | None = strawberry.field(
         default=None,
-        description="Chosen by the client: the same key in a project makes one simulation, however often sent.",
+        description="An idempotency key of the client: equal keys in a project create one simulation.",
     )
 
 
-@strawberry.input(description="Which simulation.")
+@strawberry.input(description="The simulation to change.")
 class SimulationInput:
     id: strawberry.ID
 
 
-@strawberry.type(description="The simulation, or why not.")
+@strawberry.type(description="The simulation, or errors.")
 class SimulationPayload:
     simulation: Simulation | None = None
     user_errors: list[UserError] = strawberry.field(default_factory=list)
 
 
-@strawberry.type(description="What was deleted, or why not.")
+@strawberry.type(description="The id of the deleted object, or errors.")
 class DeleteSimulationPayload:
-    deleted_id: strawberry.ID | None = strawberry.field(default=None, description="Null if it is still there.")
+    deleted_id: strawberry.ID | None = strawberry.field(default=None, description="Null if it was not deleted.")
     user_errors: list[UserError] = strawberry.field(default_factory=list)
 
 
@@ -466,7 +476,7 @@ async def delete(info: Info, public_id: str) -> DeleteSimulationPayload:
 
 
 def _too_many(info: Info) -> UserError | None:
-    """Count one more that is submitted, or say when it may be."""
+    """Count one more submission, or return an error with the time to wait."""
     context = info.context
     if context.submits is None:
         return None
@@ -522,5 +532,5 @@ async def changed(info: Info, public_id: str | None, project: str | None) -> Asy
 
 
 def _face(wait: Wait | None) -> Hashable:
-    """What is a change when it changes: not the seconds that are left of a backoff."""
+    """The fields of which a change is sent to subscribers; not the seconds that are left of a backoff."""
     return None if wait is None else (wait.reason, wait.until or wait.detail)

@@ -2,7 +2,7 @@
 
 Each mutation parses, calls its transition (`transitions.begin`, `transitions.ingest`), notifies the hub and maps the
 answer. Acknowledged is committed.
-Only an answer that names the attempt may say OVER; a wrong token is answered with an error that names nothing.
+Only an answer that names the attempt may carry OVER; a wrong token gets an error that names nothing.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from transitions.report import HEARTBEAT, BadReport, Report, checked
 
 
 @described(
-    "What the supervisor is to do.",
-    CONTINUE="Go on.",
+    "What the supervisor has to do.",
+    CONTINUE="Continue.",
     STOP="End the simulation, then report its exit.",
-    OVER="This attempt doesn't count any more: end the simulation, report nothing.",
+    OVER="This attempt is over: end the simulation, report nothing.",
 )
 class Verdict(StrEnum):
     CONTINUE = "CONTINUE"
@@ -46,25 +46,29 @@ class Verdict(StrEnum):
     OVER = "OVER"
 
 
-@strawberry.type(description="The attempt that the answer is about: no other answer may end it.")
+@strawberry.type(
+    description="The attempt that the answer concerns. A supervisor stops only on an answer with its attempt's id."
+)
 class AttemptReference:
     id: strawberry.ID
 
 
-@strawberry.type(name="WorkOrder", description="What is to be run, and how.")
+@strawberry.type(name="WorkOrder", description="The work of an attempt: the command, its environment and its limits.")
 class LaunchSpec:
-    entrypoint: list[str] = strawberry.field(description="argv, never a shell.")
+    entrypoint: list[str] = strawberry.field(description="The argument vector, run without a shell.")
     environment: JSON = strawberry.field(description="Variables to add, an object of strings.")
-    working_directory: str | None = strawberry.field(description="Null: the attempt's own.")
-    max_runtime_seconds: float | None = strawberry.field(description="From the child's start; null: no limit.")
-    stop_grace_seconds: float = strawberry.field(description="Between SIGTERM and SIGKILL.")
-    heartbeat_seconds: float = strawberry.field(description="How long to be silent at most.")
+    working_directory: str | None = strawberry.field(description="Null: the attempt's own directory.")
+    max_runtime_seconds: float | None = strawberry.field(
+        description="The longest run time, from the child's start; null: no limit."
+    )
+    stop_grace_seconds: float = strawberry.field(description="The time between SIGTERM and SIGKILL.")
+    heartbeat_seconds: float = strawberry.field(description="The longest time between two reports.")
     gpu_indices: list[int] = strawberry.field(description="Of the host's GPUs, those that it may use.")
 
 
-@strawberry.input(description="The first word of a supervisor.")
+@strawberry.input(description="The first request of a supervisor.")
 class HelloAttemptInput:
-    attempt_id: strawberry.ID = strawberry.field(description="Whose the token is.")
+    attempt_id: strawberry.ID = strawberry.field(description="The attempt that the token belongs to.")
     nonce: str = strawberry.field(description="Made once by the supervisor: the first one binds the attempt.")
 
 
@@ -72,11 +76,11 @@ class HelloAttemptInput:
 class HelloAttemptPayload:
     attempt: AttemptReference
     verdict: Verdict
-    order: LaunchSpec | None = strawberry.field(default=None, description="Null if it is over.")
+    order: LaunchSpec | None = strawberry.field(default=None, description="Null if the verdict is OVER.")
     user_errors: list[UserError] = strawberry.field(default_factory=list)
 
 
-@strawberry.input(description="A stretch of the log.")
+@strawberry.input(description="Consecutive lines of one stream.")
 class LogInput:
     stream: LogStream
     text: str = strawberry.field(description="Whole lines, joined by \\n: the last one is without its own.")
@@ -88,26 +92,26 @@ class ExitInput:
     signal: int | None = None
     reason: str | None = strawberry.field(
         default=None,
-        description="LAUNCH_ERROR, MAX_RUNTIME, MACHINE_LOST, or the stopReason because of which it was ended.",
+        description="LAUNCH_ERROR, MAX_RUNTIME, MACHINE_LOST, or the stopReason that it was stopped for.",
     )
-    message: str | None = strawberry.field(default=None, description="A sentence, where there is more to say.")
+    message: str | None = strawberry.field(default=None, description="A sentence with details, if there are any.")
 
 
-@strawberry.input(description="Points, log and exit since the last report; with none of them it is a heartbeat.")
+@strawberry.input(description="Points, log and exit since the last report; without them, a heartbeat.")
 class ReportAttemptInput:
-    attempt_id: strawberry.ID = strawberry.field(description="Whose the token is.")
-    nonce: str = strawberry.field(description="The one of the hello.")
-    batch: int | None = strawberry.field(default=None, description="1, 2, 3...: of reports with a payload.")
-    points: PointColumns | None = strawberry.field(default=None, description="At most 10,000 of them.")
+    attempt_id: strawberry.ID = strawberry.field(description="The attempt that the token belongs to.")
+    nonce: str = strawberry.field(description="The nonce of the hello.")
+    batch: int | None = strawberry.field(default=None, description="The number of a report with a payload: 1, 2, 3...")
+    points: PointColumns | None = strawberry.field(default=None, description="At most 10,000 points.")
     logs: list[LogInput] | None = strawberry.field(default=None, description="In the order they were written.")
-    exit: ExitInput | None = strawberry.field(default=None, description="With the last report: it ends the attempt.")
+    exit: ExitInput | None = strawberry.field(default=None, description="How the child ended; ends the attempt.")
 
 
 @strawberry.type(description="The answer to a report.")
 class ReportAttemptPayload:
     attempt: AttemptReference
     verdict: Verdict
-    stop_reason: Reason | None = strawberry.field(default=None, description="With STOP: why.")
+    stop_reason: Reason | None = strawberry.field(default=None, description="The reason for the verdict STOP.")
     expected_batch: int = strawberry.field(description="The number that the next report with a payload must have.")
     user_errors: list[UserError] = strawberry.field(default_factory=list)
 

@@ -1,4 +1,4 @@
-"""Tokens and their viewers as clients see them: who one is, and who else may come in."""
+"""API tokens and the viewer in GraphQL: the types, the list of tokens, and their mutations."""
 
 from __future__ import annotations
 
@@ -27,32 +27,34 @@ async def _projects(info: Info, ids: list[int] | None) -> list[Project] | None:
     return sorted((Project.of(row) for row in rows if row is not None), key=lambda project: project.name)
 
 
-@strawberry.type(description="Who asks.")
+@strawberry.type(description="The author of a request.")
 class Viewer:
     scope: strawberry.Private[list[int] | None]
     name: str = strawberry.field(description="The token's name; `anonymous` without one.")
-    role: Role = strawberry.field(description="What they may do.")
+    role: Role = strawberry.field(description="Their permissions.")
     operations: list[str] = strawberry.field(description="The queries, mutations and subscriptions they may use.")
-    expires_at: datetime | None = strawberry.field(description="When their token ends by itself; null: never.")
+    expires_at: datetime | None = strawberry.field(description="When their token expires; null: never.")
 
-    @strawberry.field(description="The projects they may see; null: all of them.")
+    @strawberry.field(description="The projects that they may see; null: all.")
     async def projects(self, info: Info) -> list[Project] | None:
         return await _projects(info, self.scope)
 
 
-@strawberry.type(description="What lets somebody in. Its text was shown once, when it was made.")
+@strawberry.type(description="An API token. Its secret is shown once, when it is created.")
 class Token(relay.Node):
     id: relay.NodeID[int]
     row: strawberry.Private[models.Token]
-    name: str = strawberry.field(description="Whom the history names as the actor.")
-    role: Role = strawberry.field(description="What may be done with it.")
-    created_by: str = strawberry.field(description="Who made it.")
+    name: str = strawberry.field(description="The actor that the history shows.")
+    role: Role = strawberry.field(description="Its permissions.")
+    created_by: str = strawberry.field(description="The user who created it.")
     created_at: datetime
-    expires_at: datetime | None = strawberry.field(description="When it ends by itself; null: never.")
-    revoked_at: datetime | None = strawberry.field(description="When it was revoked; null if it was not.")
-    last_used_at: datetime | None = strawberry.field(description="To the minute; null if it never was used.")
+    expires_at: datetime | None = strawberry.field(description="When it expires; null: never.")
+    revoked_at: datetime | None = strawberry.field(description="When it was revoked; null if it is not.")
+    last_used_at: datetime | None = strawberry.field(
+        description="Its last use, to the minute; null if it was never used."
+    )
 
-    @strawberry.field(description="The projects it is for; null: all of them.")
+    @strawberry.field(description="The projects that it is limited to; null: all.")
     async def projects(self, info: Info) -> list[Project] | None:
         return await _projects(info, self.row.project_ids)
 
@@ -105,33 +107,37 @@ async def page(info: Info, first: int, after: str | None) -> TokenConnection:
 # --- mutations -------------------------------------------------------------------------------------------------
 
 
-@strawberry.input(description="A token to be made.")
+@strawberry.input(description="A token to create.")
 class CreateTokenInput:
-    name: str = strawberry.field(description="Whom the history will name. One name is one token until it is revoked.")
-    role: Role = strawberry.field(description="What may be done with it.")
-    projects: list[strawberry.ID] | None = strawberry.field(
-        default=None, description="The only ones it is for; left out: all of them, new ones too."
+    name: str = strawberry.field(
+        description="The actor that the history shows. A name is unique among tokens that are not revoked."
     )
-    expires_in_seconds: int | None = strawberry.field(default=None, description="From now on; left out: never.")
+    role: Role = strawberry.field(description="Its permissions.")
+    projects: list[strawberry.ID] | None = strawberry.field(
+        default=None, description="The projects that it is limited to. Default: all, including later ones."
+    )
+    expires_in_seconds: int | None = strawberry.field(
+        default=None, description="Seconds from now until it expires. Default: never."
+    )
 
 
-@strawberry.input(description="Which token.")
+@strawberry.input(description="The token to revoke.")
 class TokenInput:
     id: strawberry.ID
 
 
-@strawberry.type(description="The new token, or why not.")
+@strawberry.type(description="The new token, or errors.")
 class CreateTokenPayload:
-    token: Token | None = strawberry.field(default=None, description="What is kept of it.")
+    token: Token | None = strawberry.field(default=None, description="The new token, without its secret.")
     secret: str | None = strawberry.field(
-        default=None, description="Its text, to be sent as `Authorization: Bearer ...`. Nobody can read it again."
+        default=None, description="The secret, sent as `Authorization: Bearer ...`. It can't be read again."
     )
     user_errors: list[UserError] = strawberry.field(default_factory=list)
 
 
-@strawberry.type(description="The token, or why not.")
+@strawberry.type(description="The token, or errors.")
 class TokenPayload:
-    token: Token | None = strawberry.field(default=None, description="As it is now.")
+    token: Token | None = strawberry.field(default=None, description="Its new state.")
     user_errors: list[UserError] = strawberry.field(default_factory=list)
 
 

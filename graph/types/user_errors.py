@@ -1,4 +1,4 @@
-"""User errors: why a mutation did nothing, as data in its payload. Other expected errors are in graph/errors.py."""
+"""User errors: why a mutation changed nothing, as data in its payload. Other expected errors are in graph/errors.py."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from graph.types.enums import described
 
 
 @described(
-    "What kind of mistake a user error is.",
+    "The kind of a user error.",
     INVALID="The value breaks a rule; the message says which one.",
     NOT_FOUND="There is no such object.",
     TAKEN="A name or a key is in use.",
     WRONG_STATE="The object's state does not allow it.",
     BATCH_REFUSED="Nothing of the report is stored; its number stays free.",
-    RATE_LIMITED="Too many of them lately; the message says when to try again.",
+    RATE_LIMITED="Too many requests; the message says when to retry.",
 )
 class UserErrorCode(StrEnum):
     INVALID = "INVALID"
@@ -28,12 +28,12 @@ class UserErrorCode(StrEnum):
     RATE_LIMITED = "RATE_LIMITED"
 
 
-@strawberry.type(description="Why a mutation did nothing, in words for the person who asked for it.")
+@strawberry.type(description="Why a mutation changed nothing, as data.")
 class UserError:
-    code: UserErrorCode = strawberry.field(description="For programs.")
-    message: str = strawberry.field(description="For people: a sentence.")
+    code: UserErrorCode = strawberry.field(description="A code for programs.")
+    message: str = strawberry.field(description="A sentence for the user.")
     field: list[str] | None = strawberry.field(
-        default=None, description="The way to the argument it is about, from the input's root."
+        default=None, description="The path of the invalid argument, from the input's root."
     )
 
 

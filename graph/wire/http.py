@@ -1,7 +1,7 @@
-"""One HTTP connection as bytes: uvicorn's protocol, made to let go of peers that never finish what they begin.
+"""HTTP connections as bytes: uvicorn's protocol, with timeouts and limits for peers that never finish a request.
 
 uvicorn waits for the head of a request as long as it takes, keeps as much of it as is sent, and waits for ever for
-whoever does not read an answer. Here
+a client that does not read an answer. Here
 
 - a head, be it the first or a later one, has `HEAD_SECONDS` from the first byte on (the first: from the connection on),
 - all that is not body (head, chunk sizes, trailers) has at most `MAX_HEAD_BYTES` in a request, and a head at most
@@ -10,9 +10,9 @@ whoever does not read an answer. Here
 - a request that asks to go on in another protocol than WebSockets, or has a body, is answered as any other (RFC 9110,
   7.8): uvicorn would take its body, or whatever comes next, for one more request,
 - connections that have not sent one request yet are few: beyond `MOST_NEWCOMERS` the one that waits longest is closed,
-  so that half-open connections can't keep anybody out who means to ask something,
+  so that half-open connections can't keep out clients that send requests,
 - requests that are sent before their forerunners are answered are few, and nothing is read while some wait,
-- whoever takes nothing of an answer for a while is cut off; streams see to that themselves, and sooner (http/sse.py),
+- a client that takes nothing of an answer for a while is cut off; streams do so themselves, and sooner (http/sse.py),
 - one connection more than a process may have is closed at once.
 
 Bodies are read, and limited, where they are wanted (http/protocol.py). Sockets are handed on to wire/websocket.py.
@@ -39,14 +39,14 @@ MAX_HEAD_BYTES = 65_536  # a query by GET is in it
 MOST_HEADERS = 256  # browsers and proxies send some dozens; each is looked at by some layers
 PIECE_BYTES = 16_384  # parsed between two looks at the sums
 LINE_BYTES = 4  # ": " and the end of the line
-MOST_NEWCOMERS = 512  # of a process; whoever means to ask sends a head within milliseconds
+MOST_NEWCOMERS = 512  # of a process; an ordinary client sends a head within milliseconds
 MOST_PIPELINED = 64  # requests of a connection that wait for one before them; browsers send none so
 STALLS = 2  # times `stall_seconds`, so that a stream, which has more to say about it, is first
 LOG_AGAIN_SECONDS = 60.0
 
 
 def http_wires(stall_seconds: float, most_connections: int) -> Callable[..., asyncio.Protocol]:
-    """What makes an `HttpWire` for each connection, for `uvicorn.Config(http=...)`."""
+    """The factory of an `HttpWire` for each connection, for `uvicorn.Config(http=...)`."""
     return partial(HttpWire, lobby=Lobby(most_connections), stall_seconds=stall_seconds)
 
 
@@ -59,7 +59,7 @@ class Lobby:
         self._logged_at: float | None = None
 
     def takes(self, connections: int, now: float) -> bool:
-        """Whether there is room beside so many; says so in the log now and then if there is not."""
+        """True if one more connection is allowed beside so many; else logged, at a limited rate."""
         if connections <= self._most_connections:
             return True
         if self._logged_at is None or now - self._logged_at >= LOG_AGAIN_SECONDS:
@@ -130,7 +130,7 @@ class HttpWire(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
-        elif self._is_idle and self._head_timer is None:  # no whole head yet, or more of a body that nobody wants
+        elif self._is_idle and self._head_timer is None:  # no whole head yet, or more of an unread body
             self._expect_head()
 
     def _take(self, piece: bytes) -> None:
@@ -163,7 +163,7 @@ class HttpWire(HttpToolsProtocol):
                 self._feed(head + data[end_of_head:])
 
     def _should_upgrade(self) -> bool:
-        """Whether it is a handshake: a GET without a body (RFC 6455, 4.1)."""
+        """True for a handshake: a GET without a body (RFC 6455, 4.1)."""
         has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
         return self.parser.get_method() == b"GET" and not has_body and bool(super()._should_upgrade())
 

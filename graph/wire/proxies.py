@@ -1,8 +1,8 @@
-"""What trusted proxies say of scheme and client (X-Forwarded-Proto and -For), where they are named by name too.
+"""Forwarded scheme and client (X-Forwarded-Proto and -For) of trusted proxies, which may be given by host name.
 
 uvicorn's own middleware does it for addresses and networks. Containers have other addresses after each restart and keep
-their names, so names are looked up again: when the last answer is some seconds old, and sooner for somebody unknown who
-forwards. A name that leads nowhere trusts nobody: then clients count as coming from the proxy's address.
+their names, so names are looked up again: when the last answer is some seconds old, and sooner when an unknown peer
+forwards. A name that does not resolve makes no address trusted: clients then have the proxy's address.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 log = structlog.get_logger()
 
 STALE_SECONDS = 5.0  # for so long a name that moved on is still believed
-AGAIN_SECONDS = 0.5  # somebody unknown has a name looked up; not more often, whoever it is
+AGAIN_SECONDS = 0.5  # between two look-ups that unknown peers cause, for all of them together
 PATIENCE_SECONDS = 2.0  # with a name server
 
 

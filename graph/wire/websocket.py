@@ -1,6 +1,6 @@
-"""One WebSocket connection as bytes: uvicorn's protocol, with an end for peers that don't read or that send floods.
+"""WebSocket connections as bytes: uvicorn's protocol, with timeouts for peers that don't read, and limits on floods.
 
-uvicorn makes whoever sends wait while more than its high-water mark (64 KiB) waits to be taken by the kernel, so that a
+uvicorn makes the sending task wait while more than its high-water mark (64 KiB) waits for the kernel, so that a
 reader that stalls costs one message, not a backlog. But it waits for ever, and it closes a connection only once that
 backlog has been taken. Here a peer that has taken nothing for `stall_seconds` is closed with 1013 (its client may
 resume by its cursor), and whatever the reason for an end, a connection that can't be closed in peace is cut off. Also
@@ -12,9 +12,8 @@ subprotocol, each of which is a visit of some layers. Frames of all kinds, fragm
 (`FrameBudget`): few until the application admits the peer, which an extension is for, then so many a second. One too
 many closes the connection with 1008, and nothing of what follows is parsed.
 
-What many subscribers are told at once goes past the layers in between, each of which would encode and copy it anew
-for every one of them: `write` takes it as bytes, if they can be sent now. An application finds it among its ASGI
-extensions.
+A broadcast bypasses the layers in between, each of which would encode and copy the event anew for every subscriber:
+`write` takes it as bytes, if they can be sent now. An application finds `write` among its ASGI extensions.
 
 Not here: what the messages mean (http/websocket.py). Nothing of this is on the way of a message that can be sent
 at once.
@@ -52,12 +51,12 @@ LAST_FAREWELL_SECONDS = 1.0  # the same when the process ends
 
 
 def wires(stall_seconds: float) -> Callable[..., asyncio.Protocol]:
-    """What makes a `Wire` for each connection, for `uvicorn.Config(ws=...)`."""
+    """The factory of a `Wire` for each connection, for `uvicorn.Config(ws=...)`."""
     return partial(Wire, stall_seconds=stall_seconds)
 
 
 class FrameBudget:
-    """How many frames a peer may send: a fixed number until it is admitted, then a token bucket."""
+    """Limit on the frames of a peer: a fixed number until it is admitted, then a token bucket."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -211,7 +210,7 @@ class Wire(WebSocketsSansIOProtocol):
 
     @property
     def read_paused(self) -> bool:
-        """Whether a message waits for the application: nothing behind it is parsed until it has been taken."""
+        """True if a message waits for the application: nothing behind it is parsed until then."""
         return self._is_read_paused
 
     @read_paused.setter
@@ -298,7 +297,7 @@ class Wire(WebSocketsSansIOProtocol):
 
 
 def head_of(length: int) -> bytes:
-    """What stands before so many bytes of text in one unmasked frame (RFC 6455, 5.2)."""
+    """The header of an unmasked frame with so many bytes of text (RFC 6455, 5.2)."""
     if length < 126:
         return struct.pack("!BB", FINAL_TEXT, length)
     if length < 65_536:

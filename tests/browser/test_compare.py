@@ -109,7 +109,7 @@ async def test_what_is_not_there_is_said_and_left_out(page: Page, swept: dict[st
 
 
 @pytest.mark.parametrize("width", [1440, 360])
-async def test_nothing_bars_anybody_from_the_page(
+async def test_the_page_has_no_accessibility_violations(
     open_page: OpenPage, swept: dict[str, str], axe: Callable[..., Any], width: int
 ) -> None:
     page = await open_page(f"/compare?ids={','.join(swept.values())}", viewport={"width": width, "height": 900})

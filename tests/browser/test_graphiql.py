@@ -1,4 +1,4 @@
-"""GraphiQL with the network cut off except for this host: it asks, changes and follows, and knows the schema."""
+"""GraphiQL without a network beyond this host: queries, mutations, subscriptions and completion by the schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs, what waits and why, what it costs: the first page, in a real browser, while things happen."""
+"""The first page in a real browser: running and queued simulations, waiting reasons and cost, live."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pages reckon with, tested without a browser: web/tests, by Vitest."""
+"""Unit tests of the pages' scripts, without a browser: web/tests, by Vitest."""
 
 from __future__ import annotations
 

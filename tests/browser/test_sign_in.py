@@ -1,4 +1,4 @@
-"""Signing in where the server asks for a token: to where one wanted to go, and out again."""
+"""Signing in with a token: back to the requested page, and signing out."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ async def drag(page: Page, begin: float, end: float) -> None:
 
 
 async def table_of(page: Page) -> list[tuple[int, list[float | None]]]:
-    """All that the table of the points says, oldest first."""
+    """All rows of the table of points, oldest first."""
     await page.get_by_role("button", name="Table").click()
     table = page.get_by_role("table", name="Points")
     rows: list[tuple[int, list[float | None]]] = []
@@ -146,7 +146,7 @@ async def table_of(page: Page) -> list[tuple[int, list[float | None]]]:
 
 
 def number(text: str) -> float | None:
-    """A cell: a number; NaN where it says "not finite"; None where it is empty."""
+    """A cell: a number; NaN for "not finite"; None where it is empty."""
     return math.nan if text == "not finite" else float(text) if text else None
 
 
@@ -520,7 +520,7 @@ async def test_a_very_long_curve_is_drawn_from_some_of_its_points_and_says_so(pa
 
 
 @pytest.mark.parametrize("width", [1440, 360])
-async def test_nothing_bars_anybody_from_the_page(
+async def test_the_page_has_no_accessibility_violations(
     open_page: OpenPage, retried: str, axe: Callable[..., Any], width: int
 ) -> None:
     page = await open_page(f"/simulations/{retried}", viewport={"width": width, "height": 900})

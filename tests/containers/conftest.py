@@ -1,4 +1,4 @@
-"""What the tests of containers are tried on. They run when they are asked for: they need an engine, and minutes."""
+"""Fixtures for tests of containers. They run only on request: they need a container engine, and minutes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What flows are tried on: a whole service, up and running, with nothing in it."""
+"""Fixtures for flows: a whole service, running and empty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attended simulations in real processes: they start for a subscriber and end when there is none, whoever is killed."""
+"""Attended simulations in real processes: start for a subscriber, stop without one, with any process killed."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ async def waits(service: Service, simulation_id: str) -> None:
         shown = await service.show(simulation_id)
         return shown["state"] == "QUEUED" and (shown["waiting"] or {}).get("reason") == "UNATTENDED"
 
-    await eventually(is_told, "it waits for somebody who watches")
+    await eventually(is_told, "it waits for a subscriber")
 
 
 async def watched_by(service: Service, simulation_id: str, count: int) -> None:
-    """Wait until the database knows of so many processes that watch."""
+    """Wait until the database has leases of so many processes."""
     knows = partial(service.says, f"SELECT ({LIVE}) = $2", number_of(simulation_id), count)
     await eventually(knows, f"{count} leases are live")
 

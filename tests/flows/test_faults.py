@@ -1,4 +1,4 @@
-"""What goes wrong besides being killed: outages, clocks, full disks, twins, and those who come back too late."""
+"""Faults other than kills: outages, clocks, full disks, second instances, and attempts that return too late."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FEW = 5  # points to see before something happens
 LEASE_SECONDS = 4.0  # a dozen heartbeats: who beats is not lost on a busy machine
 SHORT_LEASE = {**BRISK, "SIMULATIONS_LEASE_SECONDS": f"{LEASE_SECONDS:g}", "SIMULATIONS_TICK_SECONDS": "0.1"}
 LONG_LEASE = {**BRISK, "SIMULATIONS_LEASE_SECONDS": "60"}
-# A scheduler that takes another lock than everybody else, and so leads whoever else does.
+# A scheduler that takes another lock than the others, and so leads beside another leader.
 SECOND_LEADER = (
     "-c",
     "import sys, scheduler.leader, scheduler.__main__ as it; scheduler.leader.LEADER_LOCK += 1; sys.exit(it.main())",
@@ -75,7 +75,7 @@ async def own_server(data_directory: Path) -> AsyncIterator[EmbeddedServer]:
 
 
 async def running(service: Service, **given: Any) -> tuple[Witness, Watch]:
-    """A simulation that runs, and somebody who watches it."""
+    """Start a simulation, and subscribe to it."""
     witness = Witness.on(service)
     witness.permit("speak")
     watch = Watch.of(service, await service.submit(*witness.command, **given))
@@ -209,7 +209,9 @@ async def test_a_cancellation_before_an_outage_of_an_hour_takes_effect_after_it(
         await eventually(lambda: not service.processes_of(), "nothing of it is left")
 
 
-async def test_what_is_cancelled_while_its_supervisor_can_reach_nobody_never_begins(database_url: str) -> None:
+async def test_a_simulation_cancelled_while_its_supervisor_is_cut_off_never_begins(
+    database_url: str,
+) -> None:
     nowhere = {"SIMULATIONS_PUBLIC_URL": f"http://127.0.0.1:{free_port()}"}
     with service_on(database_url, **BRISK, **nowhere) as service:
         await service.up()
@@ -282,7 +284,7 @@ async def test_after_a_clock_was_set_back_the_queue_moves_on_and_a_silent_attemp
 # --- twins -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_second_up_on_a_data_directory_says_who_runs_there_and_harms_nobody(lend: Lend) -> None:
+async def test_a_second_up_on_a_data_directory_names_the_first_and_harms_nothing(lend: Lend) -> None:
     async with lend(**BRISK) as service:
         witness, watch = await running(service)
         before = [service.child("graph"), service.child("scheduler")]
@@ -323,7 +325,7 @@ async def test_two_leaders_launch_nothing_twice_and_share_the_work(database_url:
 
 
 async def test_an_old_attempt_that_returns_after_its_successor_began_is_over_and_leaves(database_url: str) -> None:
-    """Its host is cut off (its scheduler is dead, all of it sleeps), so nobody can prove that it is dead."""
+    """Its host is cut off (scheduler dead, all else stopped), so no process can prove that the attempt is dead."""
     with (
         service_on(database_url, **LONG_LEASE, SIMULATIONS_MACHINE_NAME="here") as service,
         part_on(database_url, ("-m", "scheduler"), {**LONG_LEASE, "SIMULATIONS_MACHINE_NAME": "elsewhere"}) as other,
@@ -359,7 +361,7 @@ async def test_an_old_attempt_that_returns_after_its_successor_began_is_over_and
             for query, more in ((HELLO, {}), (HELLO, {"nonce": "another"}), (REPORT, {}), (REPORT, late)):
                 told = {"attemptId": attempt["id"], "nonce": row["nonce"], **more}
                 assert await say(service, token.read_text(), query, told) == (attempt["id"], "OVER")
-        # ... then the real one, which nobody else can end any more:
+        # ... then the real one, which no other process can end any more:
         await eventually(lambda: not other.processes_of(), "it and its child are gone")
         seen = len(watch.received("loss"))
         await watch.has_received(seen + FEW)
@@ -446,7 +448,7 @@ async def test_a_retry_goes_on_from_its_checkpoint_and_supersedes_what_it_report
         marks = [(each["attempt"], series["supersedesFrom"]) for each in watch.events for series in each["series"]]
         assert [mark for mark in marks if mark[1] is not None] == [(2, 5)]
         again = [event async for event in service.curve(simulation)]
-        assert points(again, "loss") == curve, "whoever comes later sees the same"
+        assert points(again, "loss") == curve, "a later subscriber sees the same"
         shown = await service.show(simulation)
         assert [attempt["reason"] for attempt in shown["attempts"]] == ["MACHINE_LOST", "COMPLETED"]
 

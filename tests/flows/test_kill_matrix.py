@@ -1,4 +1,4 @@
-"""Whatever is killed, whenever: kill -9, and what was promised holds.
+"""Kill matrix: kill -9 of each process at each moment; the promises hold.
 
 Each cell kills one part of a service while one simulation is before its hello, running, being stopped, or
 just ended. Then everything comes back (by itself, or `up` is started again) and the simulation ends as it should;
@@ -64,10 +64,10 @@ class Outcome:
 def promised(victim: Victim, moment: Moment) -> Outcome:
     """What DESIGN promises. Nothing that is killed in the service itself changes the course of a simulation."""
     if moment is Moment.STOPPING:
-        # It was to be stopped, and it has stopped, whatever of: nobody wants another attempt.
+        # It was to be stopped, and it has stopped, for any reason: no other attempt follows.
         return Outcome("CANCELLED", "CANCELLED", ["CANCELLED"])
     if victim in WITHOUT_SUPERVISOR and moment is not Moment.AFTER_EXIT:
-        # Nobody is left who could report: the attempt is lost, and made again. (An exit that was written down counts.)
+        # No process is left to report: the attempt is lost, and retried. (An exit that was written down counts.)
         return Outcome("FINISHED", "COMPLETED", ["MACHINE_LOST", "COMPLETED"])
     if victim is Victim.CHILD and moment is not Moment.AFTER_EXIT:
         # A simulation that dies of a signal has failed; only MACHINE_LOST was to be retried.
@@ -92,7 +92,7 @@ class Cell:
 
     @cached_property
     def watch(self) -> Watch:
-        """Somebody who watches it, from now on."""
+        """A subscriber, from now on."""
         return Watch.of(self.service, self.simulation_id)
 
     async def strike(self) -> None:
@@ -139,7 +139,7 @@ class Cell:
 
 
 async def before_hello(cell: Cell) -> None:
-    """A supervisor says hello, and nobody answers. A child is there only after that: it dies before its first word."""
+    """A supervisor's hello is not answered. A child exists only after the answer: it dies before its first output."""
     graph = cell.service.child("graph")
     if cell.victim is Victim.CHILD:
         await cell.submit()
@@ -171,7 +171,7 @@ async def running(cell: Cell) -> None:
 
 
 async def stopping(cell: Cell) -> None:
-    """It was told to stop, and takes its time: it ends while nobody is there, or never by itself."""
+    """It was asked to stop, and takes its time: it ends while the service is away, or never by itself."""
     await speaking(cell)
     await cell.service.cancel(cell.simulation_id)
     await cell.witness.has_noted("told")
@@ -182,7 +182,7 @@ async def stopping(cell: Cell) -> None:
 
 
 async def after_exit(cell: Cell) -> None:
-    """It has ended, and nobody can be told. (A child can be killed then only as long as nobody has reaped it.)"""
+    """It has ended, and no graph process takes the report. (A child can be killed then only until it is reaped.)"""
     await speaking(cell)
     async with cell.service.paused("graph"):
         await cell.witness.has_said(MANY)

@@ -1,4 +1,4 @@
-"""What a lent service is to the next test: the same one with nothing in it, or another one."""
+"""Lent services: the next test gets the same service, emptied, or a new one."""
 
 from __future__ import annotations
 

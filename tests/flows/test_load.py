@@ -1,4 +1,4 @@
-"""Too much of it: a thousand simulations at once, and simulations that fork, print and behave as they like."""
+"""Load: a thousand simulations at once, and simulations that fork and print without limit."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_a_thousand_simulations_at_once_queue_up_run_two_at_a_time_and_can
 
 
 async def declare(service: Service, machine: dict[str, Any]) -> None:
-    """Make a machine as soon as the scheduler has told its host."""
+    """Create a machine as soon as the scheduler has recorded its host."""
     await eventually(lambda: service.says("SELECT count(*) = 1 FROM hosts"), "a host has told that it is there")
     made = await service.execute(CREATE_MACHINE, input=machine)
     assert not made["createMachine"]["userErrors"], made
@@ -86,7 +86,7 @@ async def submit_many(service: Service, count: int) -> list[str]:
 
 
 async def cancel_many(service: Service, ids: list[str]) -> None:
-    """Cancel them, many in a request; those that have ended meanwhile say so, and that is all right."""
+    """Cancel them, many in a request; those that have ended meanwhile return an error, which is ignored."""
     for begin in range(0, len(ids), IN_ONE):
         fields = [
             f"c{number}: cancelSimulation(input: {{id: {json.dumps(public_id)}}}) {{ userErrors {{ message }} }}"

@@ -42,7 +42,7 @@ async def test_the_demo_runs_to_its_end_and_the_graphql_ws_client_sees_every_poi
     assert states[-2:] == ["RUNNING", "FINISHED"]
     assert (events[-1]["state"], events[-1]["reason"]) == ("FINISHED", "COMPLETED")
 
-    # Anybody who comes later gets the same curve, through another client.
+    # A later subscriber gets the same curve, through another client.
     again = [event async for event in service.curve(simulation)]
     assert points(again, "loss") == points(events, "loss")
     shown = await service.show(simulation)
@@ -136,7 +136,7 @@ async def test_a_requirement_that_no_machine_meets_waits_with_the_reason_until_o
         waiting = (await service.show(simulation))["waiting"]
         return bool(waiting and waiting["reason"] == "NO_MACHINE_FITS" and "zone=moon" in waiting["detail"])
 
-    await eventually(is_told, "it is told which requirement nobody meets")
+    await eventually(is_told, "its waiting reason names the requirement that no machine meets")
     joined = await service.execute(
         "mutation Join($input: CreateMachineInput!) { createMachine(input: $input) { userErrors { message } } }",
         input={"name": "lander", "cpus": 1, "memoryGib": 1, "labels": {"zone": "moon"}},

@@ -1,4 +1,4 @@
-"""Tokens and other secrets are where they have to be, and nowhere else: not in logs, arguments or environments."""
+"""Tokens and other secrets do not leak into logs, arguments or environments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ mutation ($input: CreateSimulationInput!) { createSimulation(input: $input) { si
 
 
 def told(process: psutil.Process) -> str:
-    """What anybody, or its owner, can read of a process."""
+    """What other users, or its owner, can read of a process."""
     try:
         return "\n".join([*process.cmdline(), *process.environ().values()])
     except psutil.Error:
@@ -82,7 +82,7 @@ async def test_no_secret_is_in_a_log_whatever_is_done_with_it(
                 await on_socket(it, f"sim_\nINJECTED {found[kind]}")
                 if kind == "good":
                     found["cookie"] = answers[2].cookies["simulations"]
-                    # A statement that the database refuses, with values that are nobody's business.
+                    # A statement that the database refuses, with values that must stay secret.
                     given = {"entrypoint": ["x"], "environment": {"KEY": found["variable"]}}
                     await it.alter("ALTER TABLE simulations RENAME COLUMN environment TO gone")
                     broken = await client.post(

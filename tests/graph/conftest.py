@@ -100,7 +100,7 @@ class Refused(Exception):
 
 
 class Subscription:
-    """The events of one subscription over graphql-transport-ws; iteration ends when the server says complete."""
+    """The events of one subscription over graphql-transport-ws; iteration ends with the server's `complete`."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
@@ -129,7 +129,7 @@ class Subscription:
         return value
 
     async def all(self) -> list[Any]:
-        """Every event until the server says complete."""
+        """Every event until the server's `complete`."""
         return [next(iter(data.values())) async for data in self]
 
 
@@ -189,7 +189,7 @@ class Api:
     def subscribe_directly(self, query: str, variables: Any = None) -> AsyncIterator[Any]:
         """The same without a socket: what `schema.subscribe()` yields."""
         state = self.server.lifespan.state
-        context = Context(state["sessions"], self.settings, self.live, Actor("somebody"))
+        context = Context(state["sessions"], self.settings, self.live, Actor("ada"))
         return self._directly(query, variables, context)
 
     async def _directly(self, query: str, variables: Any, context: Context) -> AsyncIterator[Any]:
@@ -205,7 +205,7 @@ SCHEMA = build_schema()
 
 
 class _Server(Server):
-    """The service's server, which leaves the signals to pytest, and ends at once when it is told to."""
+    """The service's server, which leaves the signals to pytest, and ends at once on request."""
 
     def __init__(self, settings: Settings, sessions: Sessions | None, dashboard: DashboardFiles) -> None:
         self.streams = Shutdown()
@@ -409,7 +409,7 @@ class World:
         await self.select(f"INSERT INTO simulations ({names}) {copies}", rows=rows)
 
     async def attempt(self, simulation_id: str, machine_id: int | None = None, *, host: str = HOST) -> Supervisor:
-        """Assign a queued simulation to a machine, and launch what will say hello."""
+        """Assign a queued simulation to a machine, and return its supervisor, before its hello."""
         if machine_id is None:
             machine_id = await self.machine(f"own-{next(self._machines)}")
         number, token = number_of(simulation_id), secrets.token_urlsafe()
@@ -513,7 +513,7 @@ def wait_until() -> Callable[[Callable[[], bool], str], Awaitable[None]]:
 
 @pytest.fixture
 def only_hints(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody looks by timer: what arrives was announced."""
+    """Disable the timer of the tails: what arrives was announced."""
     monkeypatch.setattr("graph.live.hub.LOOK_AGAIN_SECONDS", 3_600)
 
 

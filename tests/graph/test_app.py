@@ -1,4 +1,4 @@
-"""The application around the schema: the explorer, a database that goes away."""
+"""The Starlette application: the explorer, and outages of the database."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def database_away(postgres_server: EmbeddedServer, database_url: str) -> Away:
     return away
 
 
-async def test_a_database_that_goes_away_and_comes_back_is_nobodys_end(
+async def test_the_process_survives_an_outage_of_the_database(
     world: World, serve: Serve, database_away: Away, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
 ) -> None:
     monkeypatch.setattr("graph.app.BEAT_SECONDS", 0.02)
@@ -98,7 +98,7 @@ async def test_a_database_that_goes_away_and_comes_back_is_nobodys_end(
 
 
 async def test_curves_go_on_after_the_database_was_away(world: World, database_away: Away) -> None:
-    """Whoever watched waits for it, or is cut off and resumes where they were."""
+    """Subscribers wait for the database, or are disconnected and resume at their cursor."""
     curve = """
     subscription ($id: ID!, $after: String) {
       convergence(simulationId: $id, after: $after) { cursor state series { steps } }

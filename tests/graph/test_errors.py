@@ -1,4 +1,4 @@
-"""Defects: the client sees a mask, the log has the traceback, once."""
+"""Defects: masked for the client, logged once with a traceback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MASK = "Something went wrong on the server."
 
 
 class Breakable:
-    """A session factory that fails on demand, and whose error holds what nobody may see."""
+    """A session factory that fails on demand, and whose error holds a secret."""
 
     def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
         self._sessions = sessions
@@ -92,7 +92,7 @@ async def test_a_defect_in_a_subscription_is_masked_before_and_after_its_first_e
         assert [entry["event"] for entry in logged].count("resolver_failed") == 1
 
 
-async def test_whoever_comes_while_others_are_told_of_a_defect_is_not(api: Api, breakable: Breakable) -> None:
+async def test_a_subscriber_that_joins_while_others_get_an_error_gets_none(api: Api, breakable: Breakable) -> None:
     await api.data('mutation { createSimulation(input: {entrypoint: ["x"]}) { simulation { id } } }')
     with api.hub.tail(1) as tail:
         await tail.ready()

@@ -1,4 +1,4 @@
-"""Thousands of operations that nobody thought of, against a real process on a real database.
+"""Fuzzing: thousands of generated operations against a real process on a real database.
 
 hypothesis-graphql makes documents that are valid, and documents with one mistake; the values of variables are made
 here, of the right type, at its bounds, and hostile. Whatever comes: an answer below 500 with few errors, with nothing

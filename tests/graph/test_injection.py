@@ -1,4 +1,4 @@
-"""What people and programs write comes back as what it is, text: never as markup, a header, or an event of its own."""
+"""Injection: text of users and programs comes back as text, never as markup, a header, or a separate event."""
 
 from __future__ import annotations
 

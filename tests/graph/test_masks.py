@@ -1,4 +1,4 @@
-"""Nothing of the inside gets out with an error, whatever raises it, wherever and when."""
+"""Masked errors: no internals in an error, for any cause, place and time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process measures of itself."""
+"""Metrics of a graph process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from graph.metrics import RECENT_SECONDS, SAMPLE_SECONDS, Metrics, Watchdog
 
 
 class Clock:
-    """Tells the time that the test says."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""What clients are told while a real server is away, in each protocol, and what goes on when it is back."""
+"""Outages of a real database server: the responses in each protocol, and recovery."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def body(query: str, variables: Any = None) -> dict[str, Any]:
 
 
 async def until_away(api: Api, query: str) -> httpx.Response:
-    """Ask until a connection of the pool has noticed; the answer that says so."""
+    """Send requests until a connection of the pool has noticed; return that response."""
     async with asyncio.timeout(RECOVERY_SECONDS):
         while True:
             response: httpx.Response = await api.client.post("/graphql", json=body(query))
@@ -196,7 +196,7 @@ async def test_a_query_by_server_sent_events_is_told_so_by_the_status_and_an_eve
     await until_back(home.api)
 
 
-async def test_nobody_is_let_in_meanwhile_and_nobody_is_sent_away_for_good(
+async def test_during_an_outage_tokens_get_503_and_streams_stay_open(
     server: EmbeddedServer, serve: Serve, home: World
 ) -> None:
     api = await serve(database_url=server.url, database_pool_size=2, allowed_hosts=("127.0.0.1",))

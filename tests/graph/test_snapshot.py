@@ -1,4 +1,4 @@
-"""The schema is a promise: what is committed is what is served, and it explains itself."""
+"""The committed schema equals the served one, and everything in it has a description."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No request, flood of frames or subscriber holds the event loop for long, told by the work done in one of its turns.
+"""No request, flood of frames or subscriber holds the event loop for long, measured by the work in one turn.
 
 Calls of functions are counted from one turn of the loop to the next, in the one thread that the server, its victims and
 its attackers share here: the same number on any machine. How long they take is measured by benchmarks/stall.py.

@@ -1,4 +1,4 @@
-"""What is kept of tests that failed, in `.make/failures`: what to attach to a report.
+"""Records of failed tests, in `.make/failures`, to attach to a report.
 
 failures.txt says what failed, with all that was captured; beside it there is a folder for each service that a failed
 test used: what `up`, the database and the supervisors wrote. The folder is emptied when the next run begins.

@@ -90,7 +90,7 @@ def a_core_taken() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def run_once(seed: int, is_busy: bool, arguments: Sequence[str], log: Path) -> Run:
-    """Run the suite; what it says goes to `log`, which is removed if nothing failed."""
+    """Run the suite; its output goes to `log`, which is removed if nothing failed."""
     report = log.with_suffix(".xml")
     report.unlink(missing_ok=True)
     command = [

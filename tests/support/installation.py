@@ -42,7 +42,7 @@ class Installation:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a shell has in which somebody works on this installation."""
+        """The environment of a user's shell for this installation."""
         return {
             **os.environ,
             "COMPOSE_PROJECT_NAME": self.project,
@@ -64,7 +64,7 @@ class Installation:
         return self.run("docker", "compose", *arguments)
 
     def up(self, *arguments: str) -> None:
-        """Start what does not run, and find the token where `migrate` says it is."""
+        """Start what does not run, and read the token from the path that `migrate` prints."""
         self.compose("up", "--detach", "--scale", f"graph={self.scale}", *arguments)
         assert f"cat {TOKEN}" in self.compose("logs", "migrate")
         self.token = self.compose("exec", "graph", "cat", TOKEN).strip()
@@ -129,7 +129,7 @@ class Installation:
         seen: dict[str, Any] = {}
 
         async def is_there() -> bool:
-            with suppress(httpx.TransportError, ValueError):  # nobody answers, or the proxy does
+            with suppress(httpx.TransportError, ValueError):  # no answer, or the proxy's
                 seen.update(await self.show(simulation_id))
             return bool(seen.get("state") == state)
 

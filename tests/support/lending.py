@@ -25,7 +25,7 @@ TICK = {"SIMULATIONS_TICK_SECONDS": "0.3"}  # so soon an emptied service has a m
 STARTED_AGAIN = "; starting it again in "  # what `up` says when a part has died; after three early deaths it gives up
 
 # Identities go on counting, so that no row is taken for one of the test before. Emptying gives way to the service: it
-# waits for locks for less than `deadlock_timeout`, and tries again. (TRUNCATE would wait for whoever reads, too.)
+# waits for locks for less than `deadlock_timeout`, and tries again. (TRUNCATE would wait for readers, too.)
 EMPTY = """
 SET LOCAL lock_timeout = '300ms';
 DELETE FROM simulations;

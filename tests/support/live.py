@@ -118,7 +118,7 @@ async def eventually(
 
 @contextmanager
 def held(*processes: psutil.Process) -> Iterator[None]:
-    """Stop processes as SIGSTOP does while the block runs; whoever is killed meanwhile stays dead."""
+    """Stop processes as SIGSTOP does while the block runs; a process killed meanwhile stays dead."""
     try:
         for process in processes:
             process.suspend()
@@ -312,7 +312,7 @@ class Service:
         )
 
     async def pause(self, name: str) -> psutil.Process:
-        """Stop a part as SIGSTOP does, when it is in no transaction: nobody is to wait for locks of a sleeper."""
+        """Stop a part as SIGSTOP does, while it is in no transaction: it must hold no locks that others wait for."""
         process = self.child(name)
         while True:
             process.suspend()

@@ -1,4 +1,4 @@
-"""Who looks at a simulation in a test: the witness that it runs, from inside, and a subscriber, from outside."""
+"""Observers of a simulation in a test: the witness, from inside, and a subscriber, from outside."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Witness:
         return ("python", witness.__file__, str(self.directory))
 
     def permit(self, name: str) -> None:
-        """Let it `speak`, `finish`, or `let-go` once it was told to stop."""
+        """Let it `speak`, `finish`, or `let-go` after a stop request."""
         (self.directory / name).touch()
 
     def notes(self, word: str, attempt: int | None = None) -> list[int]:
@@ -57,7 +57,7 @@ class Witness:
 
 @dataclass
 class Watch:
-    """A subscriber who collects what it is told of a convergence, and resumes by cursor when it is cut off."""
+    """A subscriber that collects the events of a convergence, and resumes by cursor when it is cut off."""
 
     service: Service
     simulation_id: str

@@ -159,7 +159,7 @@ class Likeness:
 
 
 def values_in(text: str) -> list[Any]:
-    """The JSON values that stand one after another in a block; lines that only say "and so on" are left out."""
+    """The JSON values that stand one after another in a block; lines that only mean "and so on" are left out."""
     decoder, found, rest = json.JSONDecoder(), [], re.sub(rf"^\s*{MORE}\s*$", "", text, flags=re.M).strip()
     while rest:
         value, end = decoder.raw_decode(rest)

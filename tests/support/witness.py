@@ -2,7 +2,7 @@
 
 It prints a point every ten milliseconds, from step 0 on, until `finish` lies in the directory (or, once it was told
 to stop, `let-go`), then ten more. Before its first word it waits for `speak`. A grandchild that has left its process
-group and its session sits beside it. It ends for nobody: not for SIGTERM, and not when nobody reads it any more.
+group and its session sits beside it. It never ends: not on SIGTERM, and not when its output is not read any more.
 
     alone   it holds a lock on this file; a second one that lives at the same time can't
     diary   lines "ATTEMPT begun PID", "ATTEMPT second", "ATTEMPT told", "ATTEMPT printed COUNT"

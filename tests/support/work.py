@@ -1,4 +1,4 @@
-"""How much work something is, told by a count: the same on a slow machine, a busy one, and late in a long test run."""
+"""Counts of work instead of seconds: the same on a slow machine, a busy one, and late in a long test run."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import App from './App.svelte';
 import { theme } from './ui/theme.svelte';
 
 // The service was upgraded under an open page: what it would load next has another name now.
-// While the server is away it is no upgrade, and a page that says so is better than none.
+// While the server is away it is no upgrade, and a page with that message is better than none.
 addEventListener('vite:preloadError', () => connection.live && location.reload());
 
 theme.begin();

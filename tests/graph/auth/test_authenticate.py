@@ -1,4 +1,4 @@
-"""Getting in, and trying to: tokens and cookies over HTTP, streams and sockets, against real servers by raw clients."""
+"""Authentication over HTTP, streams and sockets: tokens and cookies, against real servers by raw clients."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Tokens:
             return [tuple(row) for row in result] if result.returns_rows else []
 
     async def dead(self) -> dict[str, str]:
-        """One of each kind that lets nobody in."""
+        """One invalid token of each kind."""
         found = {"unknown": UNKNOWN, "malformed": f"{tokens.PREFIX}\u00e9 ' OR 1=1"}
         for kind, end in (("revoked", self.revoke), ("expired", self.expire)):
             found[kind] = await self.make(kind)
@@ -94,7 +94,7 @@ def keys(sessions: Sessions) -> Tokens:
 
 @pytest.fixture
 async def locked(serve: Serve) -> Api:
-    """A graph process that nobody comes into without a token."""
+    """A graph process that requires a token."""
     api = await serve(**LOCKED)
     assert api.settings.requires_login
     return api
@@ -158,7 +158,7 @@ async def hear(socket: ClientConnection) -> Any:
 
 
 async def closing(socket: ClientConnection) -> tuple[int, str]:
-    """What the server closes with, whatever it says before."""
+    """The server's close frame, after any messages."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         with suppress(ConnectionClosed):
             async for _ in socket:
@@ -203,7 +203,7 @@ async def cookie_for(api: Api, token: str) -> dict[str, str]:
     return {"cookie": cookie_of(response)[0]}
 
 
-# --- nobody, and those who are not let in ------------------------------------------------------------------------
+# --- no token, and invalid tokens ---------------------------------------------------------------------------------
 
 
 def is_401(response: httpx.Response) -> bool:
@@ -213,7 +213,7 @@ def is_401(response: httpx.Response) -> bool:
     return response.status_code == 401 and error["extensions"] == {"code": "UNAUTHENTICATED"}
 
 
-async def test_without_a_token_nobody_comes_in_where_a_login_is_needed(locked: Api) -> None:
+async def test_a_request_without_a_token_gets_401_where_a_login_is_needed(locked: Api) -> None:
     assert is_401(await post(locked, ME))
     assert is_401(await post(locked, ME, headers={"authorization": "Basic YWRhOnNlY3JldA=="}))
     assert is_401(await post(locked, "{ not even GraphQL"))
@@ -249,7 +249,7 @@ async def test_on_this_host_who_sends_nothing_is_the_admin(api: Api) -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, LOCKED], ids=["on this host", "where a login is needed"])
-async def test_a_token_that_lets_nobody_in_is_refused_on_every_transport(
+async def test_an_invalid_token_is_refused_on_every_transport(
     serve: Serve, keys: Tokens, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("graph.auth.authenticate.FAILURES_PER_MINUTE", 1_000)
@@ -310,7 +310,7 @@ async def test_what_can_not_be_meant_as_a_token_is_refused_in_connection_init(ap
 End = Callable[[Tokens, str], Awaitable[None]]
 
 
-@pytest.fixture(params=["revoked", "expired", "revoked and nobody told"])
+@pytest.fixture(params=["revoked", "expired", "revoked and not announced"])
 async def end(request: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[Tokens, str], Awaitable[None]]:
     if request.param == "revoked":
         monkeypatch.setattr("graph.auth.token_revocation.LOOK_AGAIN_SECONDS", 3_600)
@@ -447,7 +447,7 @@ async def test_viewers_of_different_projects_on_sockets_get_each_their_own(
 
 
 async def _changes_until(world: World, *sockets: ClientConnection) -> list[set[str]]:
-    """Change something of each project until all were told of it; the names that each of the sockets was told."""
+    """Change something of each project until all sockets got an event; return the names that each of them got."""
     told: list[set[str]] = [set() for _ in sockets]
 
     async def listen(socket: ClientConnection, names: set[str]) -> None:
@@ -691,16 +691,14 @@ async def test_a_session_takes_no_other_method(locked: Api) -> None:
 
 
 @pytest.mark.parametrize("cookie", ["simulations", "simulations=", "simulations=; a", "=", "simulations=%00; ;;"])
-async def test_a_cookie_that_makes_no_sense_lets_nobody_in(locked: Api, cookie: str) -> None:
+async def test_a_malformed_cookie_gets_401(locked: Api, cookie: str) -> None:
     assert is_401(await post(locked, ME, headers={"cookie": cookie}))
 
 
 # --- how often ---------------------------------------------------------------------------------------------------
 
 
-async def test_who_fails_too_often_is_told_to_wait_and_whoever_was_let_in_is_not_concerned(
-    locked: Api, keys: Tokens
-) -> None:
+async def test_too_many_failures_get_429_and_recently_valid_tokens_are_exempt(locked: Api, keys: Tokens) -> None:
     known, unused = await keys.make("known"), await keys.make("unused")
     assert (await post(locked, ME, token=known)).status_code == 200
     failures = [await post(locked, ME, token=f"{UNKNOWN}{number}") for number in range(10)]
@@ -747,7 +745,7 @@ async def test_who_submits_too_fast_is_told_when_to_try_again(serve: Serve, keys
     assert his["userErrors"] == []
 
 
-async def test_while_the_database_is_away_nobody_is_taken_for_a_stranger(
+async def test_without_the_database_a_valid_token_gets_503_and_not_401(
     serve: Serve, keys: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = await serve(**LOCKED)
@@ -760,7 +758,7 @@ async def test_while_the_database_is_away_nobody_is_taken_for_a_stranger(
     response = await post(api, ME, token=token)
     assert (response.status_code, response.headers["retry-after"]) == (503, "2")
     code, reason = await ask_on_socket(api, ME, payload={"token": token})
-    assert (code, reason) == (1013, "The database does not answer, so nobody can be let in: try again.")
+    assert (code, reason) == (1013, "The database does not answer, so tokens can't be checked: try again.")
 
 
 # --- what is sent back, and what commands say ----------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How often: all at once, then one after the other, each key for itself, and not more keys than there is room for."""
+"""Rate limits: a burst, then a steady rate, per key, with a bounded number of keys."""
 
 from __future__ import annotations
 

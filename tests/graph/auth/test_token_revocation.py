@@ -1,4 +1,4 @@
-"""What was opened with a token ends with it, within seconds, and nothing else does."""
+"""Token revocation: closes the connections of a token within seconds, and no others."""
 
 from __future__ import annotations
 

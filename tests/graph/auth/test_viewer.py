@@ -1,4 +1,4 @@
-"""From a credential to its viewer."""
+"""Viewers: which one a credential belongs to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from graph.errors import Unauthenticated
 World = Any  # the fixtures of conftest.py
 
 
-async def test_who_sends_nothing_is_somebody_on_this_host_only(sessions: Sessions) -> None:
+async def test_a_request_without_a_token_has_a_role_on_this_host_only(sessions: Sessions) -> None:
     assert await recognise(sessions, None, trusted=True) == LOOPBACK
     assert await recognise(sessions, None, trusted=False) == STRANGER
     for trusted in (True, False):  # on this host too
@@ -35,7 +35,7 @@ async def test_an_attempts_token_is_a_supervisors_also_when_the_attempt_is_over(
     assert await recognise(sessions, supervisor.token, trusted=False) == SUPERVISOR
 
 
-async def test_recognising_somebody_writes_at_most_once_a_minute(
+async def test_recognising_a_viewer_writes_at_most_once_a_minute(
     sessions: Sessions, engine: Any, statements: Any
 ) -> None:
     async with sessions.begin() as session:

@@ -1,4 +1,4 @@
-"""What can't be done is told by field and stores nothing: hostile text, numbers, ids, cursors, in every place for them.
+"""Invalid input: hostile text, numbers, ids and cursors in every field are refused by field and store nothing.
 
 The places are read from the schema: one that is new is tried, or has to be named here. What else single fields refuse
 is with their own: `test_simulations.py`, `test_machines.py`, `test_permissions.py`; reports in `test_supervision.py`.
@@ -44,7 +44,7 @@ Path = tuple[str, ...]
 WHOLE: dict[str, Any] = {
     "CreateSimulationInput": {"entrypoint": ["true"]},
     "CreateMachineInput": {"name": "part", "cpus": 1.0, "memoryGib": 1.0},
-    "CreateTokenInput": {"name": "somebody", "role": "VIEWER"},
+    "CreateTokenInput": {"name": "ada", "role": "VIEWER"},
     "MetricInput": {"name": "loss", "mode": "MIN"},
 }
 IDS = {
@@ -119,7 +119,7 @@ async def attempted(api: Api, mutation: str, given: dict[str, Any]) -> Any:
     return [(error["code"], error["field"]) for error in payload["userErrors"]]
 
 
-async def somebody(world: World, mutation: str) -> str:
+async def target(world: World, mutation: str) -> str:
     """The id of something that the mutation could do."""
     match IDS.get(input_of(mutation).name):
         case "Simulation":
@@ -144,7 +144,7 @@ async def test_text_that_can_not_be_stored_or_shown(
     world: World, mutation: str, path: Path, subtests: pytest.Subtests
 ) -> None:
     await world.host()
-    known = await somebody(world, mutation)
+    known = await target(world, mutation)
     before = await world.counts()
     for name, text in {"NUL": NUL, "a megabyte": "x" * 1_000_000}.items():
         with subtests.test(name):
@@ -156,7 +156,7 @@ async def test_text_that_can_not_be_stored_or_shown(
 @pytest.mark.parametrize(("mutation", "path"), places("ID"))
 async def test_ids_that_lead_nowhere(world: World, mutation: str, path: Path, subtests: pytest.Subtests) -> None:
     await world.host()
-    known = await somebody(world, mutation)
+    known = await target(world, mutation)
     before = await world.counts()
     expected = {"machine": "Machine", "projects": "Project"}.get(path[-1] if path[-1] != "0" else path[0])
     kind = IDS.get(input_of(mutation).name) if expected is None else expected
@@ -188,7 +188,7 @@ async def test_ids_that_lead_nowhere(world: World, mutation: str, path: Path, su
 @pytest.mark.parametrize(("mutation", "path"), places("Float"))
 async def test_absurd_amounts(world: World, mutation: str, path: Path, subtests: pytest.Subtests) -> None:
     await world.host()
-    known = await somebody(world, mutation)
+    known = await target(world, mutation)
     before = await world.counts()
     for value in (-1, -1e308, -5e-324, 1e308, 2.0**53 + 2):
         with subtests.test(str(value)):
@@ -200,7 +200,7 @@ async def test_absurd_amounts(world: World, mutation: str, path: Path, subtests:
 @pytest.mark.parametrize(("mutation", "path"), places("Int"))
 async def test_absurd_counts(world: World, mutation: str, path: Path, subtests: pytest.Subtests) -> None:
     await world.host()
-    known = await somebody(world, mutation)
+    known = await target(world, mutation)
     before = await world.counts()
     for value in (-(2**31), 2**31 - 1):
         if path[-1] == "expiresInSeconds" and value > 0:
@@ -225,7 +225,7 @@ async def test_absurd_counts(world: World, mutation: str, path: Path, subtests: 
 @pytest.mark.parametrize(("mutation", "path"), places("Decimal"))
 async def test_prices_that_are_none(world: World, mutation: str, path: Path, subtests: pytest.Subtests) -> None:
     await world.host()
-    known = await somebody(world, mutation)
+    known = await target(world, mutation)
     before = await world.counts()
     for value in ("-0.01", "NaN", "-NaN", "sNaN", "Infinity", "-Infinity", "1e30", "1e-7", "1e999999999"):
         with subtests.test(value):
@@ -246,7 +246,7 @@ async def test_objects_that_are_none_or_too_much(
     world: World, mutation: str, path: Path, subtests: pytest.Subtests
 ) -> None:
     await world.host()
-    known = await somebody(world, mutation)
+    known = await target(world, mutation)
     before = await world.counts()
     for name, value in {
         "a list": [1], "a string": "{}", "a number": 1, "a bool": True,
@@ -330,7 +330,7 @@ async def test_a_machine_that_is_deleted_while_a_simulation_names_it(
     before = await world.counts()
     given = {"entrypoint": ["true"], "resources": {"machine": encode("Machine", number)}}
     async with sessions() as deletion:
-        await machines.delete_idle(deletion, number, Actor("somebody"))
+        await machines.delete_idle(deletion, number, Actor("ada"))
         creating = asyncio.create_task(attempted(world.api, "createSimulation", given))
         blocked = "SELECT count(*) FROM pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) > 0"
         async with asyncio.timeout(20):

@@ -1,4 +1,4 @@
-"""The pages as they were built: where, how long they are kept, how small they are sent, and what stands in for them."""
+"""Dashboard files: addresses, caching, compression, and the answer before the pages are built."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP and WebSocket as clients use and misuse them."""
+"""The /graphql endpoint over HTTP and WebSocket, with valid and invalid requests."""
 
 from __future__ import annotations
 

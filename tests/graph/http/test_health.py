@@ -1,4 +1,4 @@
-"""Alive, and ready: or not ready, and why."""
+"""Health endpoints: alive, ready, or not ready and why."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Api = Any  # the fixtures of conftest.py
 World = Any
 Serve = Any
 
-NOWHERE = "postgresql://somebody@/anything?host=/tmp/there-is-no-such-directory"
+NOWHERE = "postgresql://ada@/anything?host=/tmp/there-is-no-such-directory"
 
 
 async def test_a_process_that_can_serve_is_alive_and_ready(api: Api) -> None:

@@ -1,4 +1,4 @@
-"""`/metrics`: what Prometheus reads, who may read it, and that it tells the truth."""
+"""`/metrics`: the format, who may read it, and that the numbers are right."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_what_this_process_does_is_counted(world: World) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_an_address_that_anybody_makes_up_is_no_label(api: Api) -> None:
+async def test_an_unknown_path_is_no_label(api: Api) -> None:
     for number in range(5):
         await api.client.get(f"/nothing-{number}")
     found = await scrape(api)
@@ -106,13 +106,13 @@ async def test_the_rows_are_read_once_however_many_ask(api: Api, statements: Any
 
 
 async def test_without_the_database_the_rest_is_told(serve: Serve) -> None:
-    nobody = create_engine("postgresql://u@127.0.0.1:1/x", pool_size=1)
-    api = await serve(sessions=session_factory(nobody))
+    unreachable = create_engine("postgresql://u@127.0.0.1:1/x", pool_size=1)
+    api = await serve(sessions=session_factory(unreachable))
     found = await scrape(api)
     assert of(found, "simulations_database_up") == 0
     assert of(found, "simulations_reports_total") == 0
     assert not [name for name, _ in found if name == "simulations_queue_length"]
-    await nobody.dispose()
+    await unreachable.dispose()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Whoever comes from elsewhere is turned away before anything hears of it; sent byte by byte, as no client would."""
+"""Origin check: requests of foreign hosts and origins are refused before any other layer; sent as raw bytes."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ THEIRS = [
     "2130706433", "0x7f000001", "0x7f.1", "127.1", "017700000001", "127.0.0.2", "0.0.0.0:8000", "[::]:8000",
     "[::ffff:127.0.0.1]", "[::2]", "127.0.0.1.nip.io", "a" * 300,
 ]  # fmt: skip
-NOBODYS = [
+MALFORMED_HOSTS = [
     "", " ", "localhost:", "localhost:0", "localhost:65536", "localhost:8000:1", "localhost:-1", "localhost:8x",
     "localhost:１", "me@localhost", "localhost@evil.example", "me:secret@localhost:8000", "evil.example/@localhost",
     "localhost/", "localhost#", "localhost?", "localhost\\evil", "http://localhost", "localhost localhost",
@@ -118,7 +118,7 @@ async def test_another_name_that_leads_here_is_not_answered(api: Api, host: str)
         assert len(answer.body) < 1_000
 
 
-@pytest.mark.parametrize("host", NOBODYS)
+@pytest.mark.parametrize("host", MALFORMED_HOSTS)
 async def test_what_is_no_host_is_not_guessed_at(api: Api, host: str) -> None:
     assert (await post(api, b"Host: " + host.encode())).status == 400
     assert (await shake_hands(api, b"Host: " + host.encode())).status == 400
@@ -142,7 +142,7 @@ async def test_probes_are_answered_whatever_the_host_is(api: Api, path: bytes) -
 
 
 async def test_why_it_is_not_ready_is_told_on_this_host_only(serve: Serve) -> None:
-    nowhere = "postgresql://somebody@/anything?host=/tmp/there-is-no-such-directory"
+    nowhere = "postgresql://ada@/anything?host=/tmp/there-is-no-such-directory"
     for settings, host, told in (({}, b"localhost", True), ({}, b"evil.example", False), (PUBLIC, b"localhost", False)):
         api = await serve(database_url=nowhere, **settings)
         answer = await ask(api, b"Host: " + host, line=b"GET /readyz HTTP/1.1")
@@ -341,7 +341,7 @@ async def admin(sessions: Sessions) -> str:
 
 
 async def origin_of_a_simulation(api: Api, world: World, token: str, *headers: bytes) -> Any:
-    """From where the history says that a request came."""
+    """The origin of a request in the history."""
     body = orjson.dumps({"query": CREATE, "variables": {"input": {"entrypoint": ["true"]}}})
     answer = await ask(
         api, HERE, b"Authorization: Bearer " + token.encode(), b"Content-Type: application/json", *headers,
@@ -377,7 +377,7 @@ async def test_what_a_client_says_of_itself_does_not_count(serve: Serve, world: 
 
 
 @pytest.mark.parametrize("header", [*FORWARDED, b"Forwarded: for=203.0.113.9", b"X-Real-IP: 203.0.113.9"])
-async def test_a_proxy_that_nobody_named_does_not_make_strangers_admins(api: Api, header: bytes) -> None:
+async def test_a_proxy_that_is_not_configured_does_not_make_strangers_admins(api: Api, header: bytes) -> None:
     for answer in (await post(api, HERE, header), await shake_hands(api, HERE, header)):
         assert answer.status == 403
         assert "SIMULATIONS_TRUSTED_PROXIES" in answer.message
@@ -520,12 +520,12 @@ BEGINNINGS = {
     "half a line": [b"GET /a"],
     "an answer, then an empty line": [b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n"],
     "an answer, then half a head": [b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HT"],
-    "a body that nobody wants": [b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n", b"x"],
+    "a body that is not read": [b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n", b"x"],
 }
 
 
 @pytest.mark.parametrize("pieces", BEGINNINGS.values(), ids=BEGINNINGS.keys())
-async def test_whoever_does_not_finish_a_request_is_let_go(
+async def test_a_client_that_does_not_finish_a_request_is_disconnected(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, pieces: list[bytes]
 ) -> None:
     monkeypatch.setattr("graph.wire.http.HEAD_SECONDS", 0.1)
@@ -554,7 +554,7 @@ async def test_a_drop_now_and_then_does_not_make_a_head_last(serve: Serve, monke
         assert end.result().startswith(b"HTTP/1.1 408") or end.result() == b""
 
 
-async def test_whoever_waits_idle_or_has_a_socket_is_not_hurried(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_clients_and_sockets_have_no_head_timeout(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("graph.wire.http.HEAD_SECONDS", 0.05)
     api = await serve()
     request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -574,7 +574,7 @@ async def test_whoever_waits_idle_or_has_a_socket_is_not_hurried(serve: Serve, m
             assert any(type(each).__name__ == "Wire" for each in api.server.server_state.connections)
 
 
-async def test_half_open_connections_keep_nobody_out(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_half_open_connections_keep_no_client_out(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("graph.wire.http.MOST_NEWCOMERS", 3)
     api = await serve()
     async with connection(api) as (first, _), connection(api) as (second, _), connection(api) as (third, _):
@@ -649,7 +649,7 @@ async def test_a_large_body_in_usual_chunks_is_taken(api: Api) -> None:
     assert response.status_code == 200, response.text
 
 
-async def test_whoever_reads_no_answers_is_cut_off(serve: Serve) -> None:
+async def test_a_client_that_reads_no_answers_is_cut_off(serve: Serve) -> None:
     api = await serve(socket_stall_seconds=0.05)
     state, open_connections = api.server.server_state, api.server.server_state.connections
     async with connection(api) as (_, writer), asyncio.timeout(PATIENCE_SECONDS):
@@ -664,7 +664,7 @@ async def test_whoever_reads_no_answers_is_cut_off(serve: Serve) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_requests_that_nobody_waits_for_do_not_pile_up(api: Api) -> None:
+async def test_requests_whose_answers_are_not_read_do_not_pile_up(api: Api) -> None:
     request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
     async with connection(api) as (reader, writer):
         writer.write(request * 60)

@@ -1,4 +1,4 @@
-"""GraphQL over HTTP to the letter: what is asked for, what is refused and how, and how much of it is taken."""
+"""GraphQL over HTTP: parsing of requests, refusals, and limits on bodies."""
 
 from __future__ import annotations
 
@@ -413,7 +413,7 @@ async def test_bodies_that_are_too_much_together_are_given_up_the_oldest_first(
         assert (await post(api, content)).status_code == 200
 
 
-async def test_a_client_that_leaves_in_the_midst_of_its_body_is_nobodys_defect(api: Api, wait_until: WaitUntil) -> None:
+async def test_a_client_that_leaves_in_the_midst_of_its_body_is_no_defect(api: Api, wait_until: WaitUntil) -> None:
     async with connection_to(api) as (_, writer):
         writer.write(HEAD + b"Content-Length: 100\r\n\r\n{")
         await writer.drain()

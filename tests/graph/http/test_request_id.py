@@ -1,4 +1,4 @@
-"""The id of a request: in its answer, and in whatever is logged for it."""
+"""Request ids: in the response, and in each log line of the request."""
 
 from __future__ import annotations
 

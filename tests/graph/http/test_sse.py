@@ -1,4 +1,4 @@
-"""Subscriptions over HTTP: the format, coming back, and readers that leave, stall or are told to come back."""
+"""Subscriptions over server-sent events: format, reconnects, and readers that leave, stall or are sent away."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def streaming(api: Api, method: str = "GET", url: str = "/graphql", **give
 
 
 async def all_of(api: Api, method: str = "GET", url: str = "/graphql", **given: Any) -> list[Event]:
-    """Every event of a stream to its end, without the block that tells when to come back."""
+    """Every event of a stream to its end, without the block with the reconnection time."""
     async with streaming(api, method, url, **given) as (response, events):
         assert response.status_code == 200, await response.aread()
         return [event async for event in events if "event" in event]
@@ -122,9 +122,7 @@ async def test_a_get_and_a_post_stream_every_event_with_its_cursor_and_then_the_
         assert events[-1] == {"event": "complete", "id": "end", "data": ""}
 
 
-async def test_whoever_comes_back_gets_what_is_behind_the_last_event_id(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_reconnect_resumes_behind_the_last_event_id(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("graph.types.convergence.MOST_JOINED", 1)
     simulation = await ended(world, batches=4)
     whole = await all_of(world.api, url=address(CURVE, id=simulation))
@@ -137,7 +135,7 @@ async def test_whoever_comes_back_gets_what_is_behind_the_last_event_id(
     assert steps_of(behind) == [2, 3]
 
 
-async def test_whoever_was_told_the_end_gets_204(world: World) -> None:
+async def test_a_reconnect_after_the_end_gets_204(world: World) -> None:
     simulation = await ended(world)
     headers = {**STREAM, "last-event-id": "end"}
     response = await world.api.client.get(address(CURVE, id=simulation), headers=headers)
@@ -209,7 +207,7 @@ async def test_a_disconnected_client_frees_its_generator_at_once(
         async with streaming(world.api, url=address(query, id=simulation)) as (_, events):
             await anext(events)
             await wait_until(lambda: subscribers()["log"] == 1, "subscribed")
-        await wait_until(lambda: subscribers()["log"] == 0, "nobody is subscribed any more")
+        await wait_until(lambda: subscribers()["log"] == 0, "no subscriber is left")
 
 
 async def test_a_silence_is_broken_by_comments(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +290,7 @@ async def test_a_defect_within_is_masked_and_then_it_is_over(
         assert told.errors[0]["message"] == "Something went wrong on the server."
         assert "secret" not in str(told)
         assert [event async for event in events] == [{"event": "complete", "id": "end", "data": ""}]
-    await wait_until(lambda: not world.api.hub._tails, "nobody is subscribed any more")
+    await wait_until(lambda: not world.api.hub._tails, "no subscriber is left")
 
 
 async def test_a_subscription_that_would_be_kept_for_long_is_not_too_large(api: Api) -> None:
@@ -349,7 +347,7 @@ def write_buffers(api: Api) -> list[int]:
     return [connection.transport.get_write_buffer_size() for connection in connections]
 
 
-async def test_a_stalled_reader_costs_one_event_and_nobody_else_waits(world: World, wait_until: WaitUntil) -> None:
+async def test_a_stalled_reader_costs_one_event_and_delays_no_other(world: World, wait_until: WaitUntil) -> None:
     supervisor = await world.running()
     sleeper = await stalled(world.api, supervisor.simulation_id)
     async with streaming(world.api, url=address(CURVE, id=supervisor.simulation_id)) as (_, events):
@@ -362,7 +360,7 @@ async def test_a_stalled_reader_costs_one_event_and_nobody_else_waits(world: Wor
             most = max(most, *write_buffers(world.api))
     assert 0 < most < 1_500_000, "one event, and what uvicorn holds at most"
     sleeper.close()
-    await wait_until(lambda: not world.api.hub._tails, "nobody is subscribed any more")
+    await wait_until(lambda: not world.api.hub._tails, "no subscriber is left")
 
 
 async def test_a_reader_that_stalls_too_long_is_cut_off(world: World, serve: Serve, wait_until: WaitUntil) -> None:
@@ -387,7 +385,7 @@ async def test_a_reader_that_stalls_too_long_is_cut_off(world: World, serve: Ser
 
 
 async def test_a_slow_reader_is_not_cut_off(world: World, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graph.http.sse.FAREWELL_SECONDS", 0.01)  # that is for whoever is sent away
+    monkeypatch.setattr("graph.http.sse.FAREWELL_SECONDS", 0.01)  # for clients that are sent away
     api = await serve(socket_stall_seconds=1)
     supervisor = await world.running()
     for batch in range(12):
@@ -457,7 +455,7 @@ async def test_curl_gets_the_stream(world: World) -> None:
 async def test_an_event_source_comes_back_where_it_was_and_stays_away_after_the_end(
     world: World, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first stream is ended as a process ends its streams; the second one is told to its end."""
+    """The first stream is ended as a process ends its streams; the second one gets all events."""
     monkeypatch.setattr("graph.http.sse.RETRY_MILLISECONDS", (10, 20))
     api = await serve()
     supervisor = await world.running()

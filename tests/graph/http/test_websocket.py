@@ -1,4 +1,4 @@
-"""The WebSocket as clients use and misuse it: pings, stalled readers, the end of the process, limits, violations."""
+"""WebSocket handler: pings, stalled readers, shutdown, limits, violations of the protocol."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ async def spawn(database_url: str, tmp_path: Path) -> AsyncIterator[Spawn]:
 # --- pings -----------------------------------------------------------------------------------------------------
 
 
-async def test_whoever_answers_pings_stays(start: Start) -> None:
+async def test_a_client_that_answers_pings_stays(start: Start) -> None:
     here = await start(socket_ping_seconds=0.05)
     async with opened(here.port) as connection:
         for _ in range(10):
@@ -251,7 +251,7 @@ async def test_whoever_answers_pings_stays(start: Start) -> None:
         assert await is_alive(connection)
 
 
-async def test_whoever_is_silent_for_three_pings_is_closed(start: Start, nothing_is_a_defect: None) -> None:
+async def test_a_client_that_is_silent_for_three_pings_is_closed(start: Start, nothing_is_a_defect: None) -> None:
     here = await start(socket_ping_seconds=0.05)
     async with opened(here.port) as connection:
         for _ in range(3):
@@ -418,7 +418,7 @@ def open_connections(process: psutil.Process, port: int) -> list[Any]:
     ]
 
 
-async def test_websocket_pings_that_nobody_waits_for_pile_up_nowhere(start: Start) -> None:
+async def test_pongs_that_a_client_does_not_read_do_not_pile_up(start: Start) -> None:
     here = await start(socket_stall_seconds=FOR_EVER_SECONDS)
     async with opened(here.port, small=True) as connection:
         connection.transport.pause_reading()
@@ -463,7 +463,7 @@ def frame(opcode: int, payload: bytes, *, last: bool = True, mask: bool = True) 
 # --- the end of the process ------------------------------------------------------------------------------------
 
 
-async def test_before_it_ends_it_serves_on_and_says_that_nobody_else_should_come(spawn: Spawn) -> None:
+async def test_before_shutdown_it_serves_on_and_is_not_ready(spawn: Spawn) -> None:
     here = await spawn(SIMULATIONS_DRAIN_SECONDS=600)
     address = f"http://127.0.0.1:{here.port}"
     async with httpx.AsyncClient(verify=False, timeout=PATIENCE_SECONDS) as client, opened(here.port) as connection:
@@ -696,7 +696,7 @@ async def test_frames_that_are_no_websocket_frames_end_their_own_socket(
     async with opened(here.port) as other:
         for case, sent, code in (
             ("not masked", frame(0x1, b"{}", mask=False), 1002),
-            ("an opcode that nobody knows", frame(0x3, b""), 1002),
+            ("an unknown opcode", frame(0x3, b""), 1002),
             ("a continuation of nothing", frame(0x0, b"x"), 1002),
             ("a control frame in pieces", frame(0x9, b"", last=False), 1002),
             ("not UTF-8", frame(0x1, b'{"type": "\xff"}'), 1007),
@@ -769,9 +769,7 @@ async def test_a_null_payload_is_none(start: Start) -> None:
         assert (await receive(connection))["type"] == "next"
 
 
-async def test_clients_that_break_off_are_nobodys_mistake(
-    world: World, start: Start, nothing_is_a_defect: None
-) -> None:
+async def test_clients_that_break_off_are_no_error(world: World, start: Start, nothing_is_a_defect: None) -> None:
     here = await start()
     supervisor = await world.running()
     for _ in range(3):
@@ -801,7 +799,7 @@ def test_a_frame_that_is_written_directly_is_the_librarys_own(length: int) -> No
 
 
 async def test_operations_of_any_id_are_told_together_and_each_by_its_own(world: World, start: Start) -> None:
-    """Short and long frames, with letters of several bytes, to sockets that are told in one loop."""
+    """Short and long frames, with letters of several bytes, to sockets that one loop sends to."""
     here = await start()
     supervisor = await world.running()
     ids = ["1", "é🙂", 'a"b\\', "x" * 256]
@@ -828,7 +826,7 @@ async def test_operations_of_any_id_are_told_together_and_each_by_its_own(world:
             assert await is_alive(connection)
 
 
-async def test_whoever_goes_while_many_are_told_disturbs_nobody(
+async def test_a_client_that_leaves_during_a_broadcast_disturbs_no_other(
     world: World, start: Start, nothing_is_a_defect: None
 ) -> None:
     here = await start()

@@ -27,7 +27,7 @@ subscription Changed($id: ID, $project: ID) {
 }
 """
 MACHINES = "subscription Changed($id: ID) { machineChanged(id: $id) { id name state labels free { cpus } } }"
-SOMEBODY = Actor("somebody")
+ADA = Actor("ada")
 
 
 @pytest.fixture
@@ -136,19 +136,19 @@ async def test_a_machine_is_shown_when_it_changes(only_hints: None, world: World
         second = await world.machine("m2")
         assert (await every.next())["name"] == "m2"
         async with world.sessions.begin() as session:
-            await machines.drain(session, second, SOMEBODY)
+            await machines.drain(session, second, ADA)
         assert (await every.next())["state"] == "DRAINING"
         async with world.sessions.begin() as session:
-            await machines.drain(session, first, SOMEBODY)
+            await machines.drain(session, first, ADA)
         for changes in (every, one):
             shown = await changes.next()
             assert (shown["id"], shown["name"], shown["state"]) == (encode("Machine", first), "m1", "DRAINING")
         part = machines.Declared("part", None, 1.0, 1.0, 0, None, {}, Decimal(0))
         async with world.sessions.begin() as session:
-            declared = (await machines.declare(session, part, SOMEBODY)).id
+            declared = (await machines.declare(session, part, ADA)).id
         assert (await every.next())["labels"] == {}
         async with world.sessions.begin() as session:
-            await machines.change(session, declared, {"labels": {"zone": "a"}}, SOMEBODY)
+            await machines.change(session, declared, {"labels": {"zone": "a"}}, ADA)
         assert (await every.next())["labels"] == {"zone": "a"}
 
 

@@ -1,4 +1,4 @@
-"""Who shares an execution and its encoding: those with the same selection, variables and rights, and nobody else."""
+"""Shared execution and encoding: only among subscribers with equal selection, variables and rights."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def executions(monkeypatch: pytest.MonkeyPatch) -> Executions:
 
 
 class Watcher:
-    """Somebody who subscribes by the schema, and is told each event as it was executed for them."""
+    """A subscriber by the schema, which gets each event as it was executed for it."""
 
     def __init__(self, world: World, viewer: Viewer, query: str, variables: dict[str, Any]) -> None:
         state = world.api.server.lifespan.state
@@ -150,10 +150,10 @@ OTHERS: dict[str, tuple[str, Any]] = {
 }  # fmt: skip
 
 
-async def test_whoever_asks_for_something_else_gets_that(
+async def test_another_selection_gets_its_own_execution(
     world: World, executions: Executions, subtests: pytest.Subtests
 ) -> None:
-    """Each beside somebody with the plain selection."""
+    """Each beside a subscriber with the plain selection."""
     plain = {"convergence": {"cursor": "1-1", "series": [{"metric": "loss", "steps": [7], "values": [None]}]}}
     for case, (query, expected) in OTHERS.items():
         with subtests.test(case):
@@ -178,7 +178,7 @@ async def test_the_variables_that_a_selection_uses_count_and_no_others(world: Wo
     assert len(executions) == 2
     assert whole == {"convergence": {"cursor": "1-1", "series": [{"steps": [7], "values": [None]}]}}
     assert less == {"convergence": {"cursor": "1-1", "series": [{"steps": [7]}]}}
-    assert whole_again is whole, "from where somebody began does not matter at the end of the log"
+    assert whole_again is whole, "the start of a subscription does not matter at the end of the log"
     assert less_again is less
 
 

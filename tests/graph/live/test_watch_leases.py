@@ -1,4 +1,4 @@
-"""Who is subscribed, and what the database knows of it: in time, while it lasts, and when it is over."""
+"""Watch leases: recorded in time, renewed during a subscription, and removed after it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LOGS = "subscription ($id: ID!) { logs(simulationId: $id) { text } }"
 
 
 async def leases(world: World, simulation_id: str) -> int:
-    """How many processes watch it now, by what the database knows."""
+    """The number of processes that watch it now, by the database."""
     number = decode(simulation_id)[1]
     statement = "SELECT count(*) FROM watchers WHERE simulation_id = :id AND watched_until > now()"
     [[count]] = await world.select(statement, id=number)
@@ -47,7 +47,7 @@ async def until_watched_by(world: World, simulation_id: str, count: int) -> None
 
 @pytest.fixture
 async def hints(database_url: str) -> AsyncIterator[set[int]]:
-    """The simulations that a scheduler has heard of since the last look."""
+    """The simulations that a scheduler was notified of since the last look."""
     heard, listens = set[int](), asyncio.Event()
 
     def hear(_channel: Channel, ids: frozenset[int] | None) -> None:
@@ -87,7 +87,7 @@ async def test_the_planner_hears_of_the_first_subscriber_at_once(
     ):
         await first.next()
         await events.next()
-        await wait_until(lambda: number in hints, "it hears that somebody watches")
+        await wait_until(lambda: number in hints, "a hint of the first subscriber arrives")
         hints.clear()
         async with world.api.subscribe(CURVE, {"id": attended}) as others:
             await others.next()
@@ -106,7 +106,7 @@ async def test_two_processes_have_a_lease_each(world: World, serve: Serve) -> No
         await until_watched_by(world, simulation, 1)
 
 
-async def test_whoever_reads_only_the_log_watches_no_convergence(world: World) -> None:
+async def test_a_subscriber_of_the_log_alone_does_not_count_as_a_watcher(world: World) -> None:
     supervisor = await world.running(attended=True)
     await supervisor.send(logs=[{"stream": "STDOUT", "text": "hello"}])
     async with world.api.subscribe(LOGS, {"id": supervisor.simulation_id}) as chunks:

@@ -19,7 +19,7 @@ from graph.operation.limits import Limits
 from graph.schema import Schema, build_schema
 
 ADMIN = SimpleNamespace(viewer=LOOPBACK)
-NOBODY = SimpleNamespace(viewer=STRANGER)
+ROLELESS = SimpleNamespace(viewer=STRANGER)
 HELLO = "{ __typename }"
 
 
@@ -137,16 +137,16 @@ INTROSPECTIONS = (
 )
 
 
-def test_whoever_has_a_role_may_introspect() -> None:
+def test_a_viewer_with_a_role_may_introspect() -> None:
     assert may_introspect(ADMIN)
     assert may_introspect(None)  # the house itself
-    assert not may_introspect(NOBODY)
+    assert not may_introspect(ROLELESS)
 
 
 async def test_a_verdict_is_not_kept_for_another_viewer(schema: Schema) -> None:
     for query in INTROSPECTIONS:
         name = "B" if "query B" in query else None
-        for context in (ADMIN, NOBODY, ADMIN, NOBODY):
+        for context in (ADMIN, ROLELESS, ADMIN, ROLELESS):
             result = await schema.execute(query, context_value=context, operation_name=name)
             if context is ADMIN:
                 assert result.errors is None
@@ -154,7 +154,7 @@ async def test_a_verdict_is_not_kept_for_another_viewer(schema: Schema) -> None:
                 assert result.data is None
                 (error,) = result.errors or ()
                 assert error.extensions == {"code": "INTROSPECTION_REFUSED"}
-    assert (await schema.execute(HELLO, context_value=NOBODY)).errors is None
+    assert (await schema.execute(HELLO, context_value=ROLELESS)).errors is None
 
 
 MISTAKES = (
@@ -174,13 +174,13 @@ MISTAKES = (
 async def test_strangers_get_no_suggestions(schema: Schema) -> None:
     hinted = 0
     for query, variables in MISTAKES:
-        for context in (ADMIN, NOBODY, ADMIN):
+        for context in (ADMIN, ROLELESS, ADMIN):
             result = await schema.execute(query, variables, context_value=context)
             assert result.errors
             hints = "Did you mean" in str([error.message for error in result.errors])
-            assert not (hints and context is NOBODY), query
+            assert not (hints and context is ROLELESS), query
             hinted += hints
-    assert hinted >= 2 * (len(MISTAKES) - 1)  # whoever is let in gets them, before and after
+    assert hinted >= 2 * (len(MISTAKES) - 1)  # viewers with a role get them, before and after
 
 
 def test_a_suggestion_is_cut_off_and_nothing_else() -> None:

@@ -1,4 +1,4 @@
-"""What an operation may ask, judged before anything of it runs: the size of its text, and its cost with its values."""
+"""Limits on operations before they are executed: the size of the text, and the cost with the variables' values."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ TOO_LARGE = {
         "2,000 fields, and this one has more than 1,000,000,000",
     ),
     "root fields that double": ("{ ...f0 } " + doubling("Query", "NEXT NEXT", "viewer { name }"), "20 root fields"),
-    "fragments that nobody spreads": (
+    "fragments that are not spread": (
         "{ viewer { name } } fragment f on Query {" + " a: viewer { name }" * 51 + "}",
         "50 aliases",
     ),

@@ -1,4 +1,4 @@
-"""Who may do what: the table stands before every operation, and another project's things are not there."""
+"""Permissions: the table guards every operation, and objects of other projects are hidden."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ ALLOWED = {
 
 
 class Asking:
-    """Executes operations as whoever is named, below the transports."""
+    """Executes operations as a given viewer, below the transports."""
 
     def __init__(self, api: Api, sessions: Sessions) -> None:
         self.api = api
@@ -149,7 +149,7 @@ def test_a_table_with_an_operation_that_is_not_there_is_refused(monkeypatch: pyt
         build_schema()
 
 
-def test_what_the_table_does_not_name_nobody_may() -> None:
+def test_fields_that_the_table_does_not_name_are_forbidden() -> None:
     assert not may(ADA, "Query.gone")
 
 
@@ -161,7 +161,7 @@ def test_no_field_has_a_permission_beside_the_table() -> None:
 
 
 def minimal(operation: str) -> str:
-    """An operation with its required arguments; each id is malformed, so that whoever is let in gets no further."""
+    """An operation with its required arguments; each id is malformed, so that an allowed viewer gets no further."""
     root, name = operation.split(".")
     kind = {"Query": CORE.query_type, "Mutation": CORE.mutation_type, "Subscription": CORE.subscription_type}[root]
     assert kind is not None
@@ -347,7 +347,7 @@ async def test_what_is_of_another_project_is_answered_like_what_is_not_there(
 ) -> None:
     absent = {
         "simulation": public_ids.encode("Simulation", ABSENT), "attempt": public_ids.encode("Attempt", ABSENT),
-        "project": public_ids.encode("Project", ABSENT), "name": "nobody's",
+        "project": public_ids.encode("Project", ABSENT), "name": "absent",
     }[kind]  # fmt: skip
     before = await world.counts()
     theirs = await asking(two.operator, query, {"value": two.theirs[kind]})
@@ -356,7 +356,7 @@ async def test_what_is_of_another_project_is_answered_like_what_is_not_there(
     assert await world.counts() == before
     # And it was not blind: what is one's own is there, and so is theirs for an admin.
     if path == "Query.overview.project":
-        return  # of what is over it shows nothing, to nobody: the next test looks at what runs
+        return  # it shows no ended simulation to any viewer: the next test covers running ones
     if path not in ("Subscription.simulationChanged.id", "Subscription.simulationChanged.project"):
         for viewer, owner in ((ADA, two.theirs), (two.operator, two.mine)):
             assert await asking(viewer, query, {"value": owner[kind]}) != theirs, viewer
@@ -635,9 +635,7 @@ def everything(kind: Any, depth: int) -> str:
     return f"{{ {' '.join(filter(None, parts))} }}" if any(parts) else ""
 
 
-async def test_the_values_of_environment_variables_are_read_by_nobody_but_the_simulation(
-    asking: Asking, world: World
-) -> None:
+async def test_only_the_simulation_reads_the_values_of_environment_variables(asking: Asking, world: World) -> None:
     secret = "hunter2-of-the-house"
     supervisor = await world.attempt(await world.simulation(name="with a secret", environment={"API_KEY": secret}))
     greeting = await supervisor.hello()

@@ -1,4 +1,4 @@
-"""Values are counted before they are coerced, and what is too many is refused without a look at each."""
+"""Values of variables are counted before they are coerced; too many are refused without visiting each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The convergence subscription: the past, then live, in order, exactly once, to the end; whatever happens meanwhile."""
+"""The convergence subscription: the past, then live, in order, exactly once, to the end, under failures."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ async def test_a_simulation_deleted_while_it_is_watched_is_no_longer_found(world
 async def test_a_database_that_goes_away_between_a_state_and_its_points_takes_neither(
     only_hints: None, world: World, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The state was read, and what is before it was not: nobody will be told of it a second time."""
+    """The state was read, and what is before it was not: it is not announced a second time."""
     supervisor = await world.running()
     async with world.api.subscribe(CURVE, {"id": supervisor.simulation_id}) as events:
         await events.next()
@@ -406,7 +406,7 @@ async def test_what_a_process_commits_between_what_others_do_comes_in_its_place(
         assert told_of == [("loss", 6), ("loss", None), ("other", 0), ("loss", None), ("other", None)]
 
 
-async def test_whoever_leaves_frees_the_tail(world: World, wait_until: WaitUntil) -> None:
+async def test_a_subscriber_that_leaves_frees_the_tail(world: World, wait_until: WaitUntil) -> None:
     supervisor = await world.running()
     variables = {"id": supervisor.simulation_id}
     tails = world.api.hub._tails

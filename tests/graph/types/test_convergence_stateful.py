@@ -1,4 +1,4 @@
-"""Reporters, subscribers and hubs under anything, in any order, compared with a model of a few lines.
+"""Stateful test of reporters, subscribers and hubs: any order of operations and failures, compared with a small model.
 
 Two graph processes that live by hints, and one that neither hears nor gives any, on one database. Through any of them
 a supervisor reports, and subscribers read by the very resolvers that clients reach. Whatever happens, each of them gets
@@ -162,7 +162,7 @@ class Process:
             await self._ended.wait()
 
     def context(self, bearer: str | None = None) -> Context:
-        return Context(self.sessions, self.settings, self.live, Actor("somebody"), bearer)
+        return Context(self.sessions, self.settings, self.live, Actor("ada"), bearer)
 
     async def report(self, token: str, **given: Any) -> Any:
         result = await SCHEMA.execute(REPORT, {"input": given}, context_value=self.context(token))
@@ -363,11 +363,11 @@ class Log(RuleBasedStateMachine):
         self.steps = dict.fromkeys(METRICS, 0)  # the next one of each metric
         self.number = 0
         self.mute = {TIMED}  # processes whose hints may not arrive
-        self.hints: list[tuple[int, set[int]]] = []  # (length of the log, who told of it; nobody: Postgres itself)
+        self.hints: list[tuple[int, set[int]]] = []  # (length of the log, its senders; none: Postgres itself)
         async with self.sessions.begin() as session:
             self.simulation_id = (await simulations.create(session, WANTED, PLANNER)).id
         await self._assign()
-        for through in (HINTED, ALSO_HINTED):  # somebody watches from the beginning
+        for through in (HINTED, ALSO_HINTED):  # subscribers from the beginning
             self.readers.append(Reader(encode("Simulation", self.simulation_id), None, START, None, through == HINTED))
             await self.readers[-1].connect(self.processes[through], self.model)
 
@@ -387,7 +387,7 @@ class Log(RuleBasedStateMachine):
                 assert reader.events[-1]["live"]
                 assert {event["state"] for event in reader.events[-1:]} <= {"FINISHED", "FAILED"}
                 await reader.disconnect()
-            assert [process.live.hub._tails for process in self.processes] == [{}] * 3, "whoever leaves frees the tail"
+            assert [process.live.hub._tails for process in self.processes] == [{}] * 3, "the tail is freed"
         finally:
             for process in self.processes:
                 async with asyncio.timeout(PATIENCE_SECONDS):
@@ -415,7 +415,7 @@ class Log(RuleBasedStateMachine):
 
     @rule(back=st.integers(0, 8), through=PROCESSES)
     def lose(self, back: int, through: int) -> None:
-        """The attempt is lost; its successor says some of it again, and what the old one still says is void."""
+        """The attempt is lost; its successor repeats some points, and later reports of the old one are void."""
         if self.ended:
             return
 
@@ -489,7 +489,7 @@ class Log(RuleBasedStateMachine):
 
     @rule(which=st.sampled_from((HINTED, ALSO_HINTED)), columns=COLUMNS.filter(bool))
     def cut(self, which: int, columns: Any) -> None:
-        """The LISTEN connection of a process breaks: what it was about to say is lost.
+        """The LISTEN connection of a process breaks: its pending hints are lost.
 
         What another one tells before it listens again it can't have heard: it has to look.
         """

@@ -1,4 +1,4 @@
-"""Curves read back: thinned and whole, with gaps, over retries; the past of a subscription; metrics and money."""
+"""Curves: downsampled and whole, with gaps, over retries; the past of a subscription; metrics and cost."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ async def test_a_curve_is_read_back_whole_and_in_order(api: Api, world: World) -
     assert some["steps"] == [1, 2, 5]
 
 
-async def test_a_metric_that_nobody_reported_is_empty(api: Api, world: World) -> None:
+async def test_a_metric_that_was_not_reported_is_empty(api: Api, world: World) -> None:
     simulation_id = await world.simulation()
     assert await read(api, simulation_id, metric="loss") == {
         "metric": "loss", "steps": [], "values": [], "elapsed": [], "attempts": [],

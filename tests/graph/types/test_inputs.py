@@ -1,4 +1,4 @@
-"""What is checked of an input: its limits are those of the other places that have them, and its defaults stand once."""
+"""Input validation: limits equal those of the other rooms, and defaults are defined once."""
 
 from __future__ import annotations
 

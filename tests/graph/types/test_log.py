@@ -176,7 +176,7 @@ async def test_a_reader_that_falls_behind_a_short_tail_misses_nothing(
     assert texts(got_slowly) == texts(got_fast) == [*expected, "the last one, longer than the whole tail"]
 
 
-async def test_whoever_leaves_frees_the_tail(world: World, wait_until: WaitUntil) -> None:
+async def test_a_subscriber_that_leaves_frees_the_tail(world: World, wait_until: WaitUntil) -> None:
     supervisor = await world.running()
     async with world.api.subscribe(LOGS, {"id": supervisor.simulation_id}) as chunks:
         await supervisor.send(logs=log("a"))

@@ -1,4 +1,4 @@
-"""Machines through the API: made, changed, drained, deleted, listed, and what is free on them."""
+"""Machines through the API: created, changed, drained, deleted, listed, and their free resources."""
 
 from __future__ import annotations
 

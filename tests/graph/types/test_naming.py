@@ -1,4 +1,4 @@
-"""What a simulation without a name is called."""
+"""Default names of simulations."""
 
 from __future__ import annotations
 

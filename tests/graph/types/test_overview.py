@@ -1,4 +1,4 @@
-"""The installation at a glance: what waits, what runs, what it costs."""
+"""The overview: numbers of queued and running simulations, and their cost."""
 
 from __future__ import annotations
 

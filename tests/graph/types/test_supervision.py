@@ -1,4 +1,4 @@
-"""What supervisors say, and everything that may come from a machine: twice, out of order, cut, forged, malformed."""
+"""Supervisors' mutations: hellos and reports that are repeated, out of order, cut, forged or malformed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One HTTP connection as bytes: what is more than a request may have is known before all of it has been parsed."""
+"""HTTP connections as bytes: requests over the limits are refused before all of them is parsed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proxies that are trusted by name: they have another address whenever they come back."""
+"""Proxies that are trusted by name, and have a new address after each restart."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def asking(*trusted: str) -> Ask:
     return ask
 
 
-async def test_what_a_proxy_of_this_name_says_counts_and_nobody_elses(names: Names) -> None:
+async def test_only_headers_of_the_named_proxy_count(names: Names) -> None:
     names.addresses["proxy"] = ["10.0.0.5", "fd00::5"]
     ask = asking("192.0.2.0/24", "proxy")
     assert await ask("10.0.0.5") == SEEN
@@ -113,7 +113,7 @@ async def test_a_name_is_looked_up_now_and_then_and_by_one_for_all(
     assert names.asked == ["proxy"] * 2
 
 
-async def test_a_name_that_leads_nowhere_or_is_not_answered_trusts_nobody(
+async def test_a_name_that_does_not_resolve_or_times_out_trusts_no_address(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await asking("proxy")("10.0.0.5") == ("10.0.0.5", "http")

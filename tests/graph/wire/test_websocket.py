@@ -1,4 +1,4 @@
-"""Floods of frames: counted, parsed in pieces, and ended with 1008, whatever they are and however they arrive."""
+"""Floods of frames of any kind: counted, parsed in pieces, and closed with 1008."""
 
 from __future__ import annotations
 

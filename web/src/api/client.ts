@@ -11,7 +11,7 @@ import { createClient, type ExecutionResult, type SubscribePayload } from 'graph
 import { connection } from './connection.svelte';
 
 const PING_MS = 10_000;
-const PONG_MS = 10_000; // a laptop that was asleep, a cable that was pulled: nothing tells, but the silence
+const PONG_MS = 10_000; // a laptop that was asleep, a cable that was pulled: silence is the only sign
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 10_000;
 const FORBIDDEN = 4403;
@@ -79,7 +79,7 @@ async function recover(): Promise<void> {
     try {
       await execute({ query: '{ __typename }' });
     } catch {
-      // `closed` has said what there is to say
+      // `closed` has reported the error
     }
     if (connection.status === 'signed-out') break;
   }

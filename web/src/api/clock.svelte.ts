@@ -15,7 +15,7 @@ class Clock {
     }, 1_000);
   }
 
-  /** Take the `Date` of an answer that has just come: whole seconds, so a small difference says nothing. */
+  /** Take the `Date` of an answer that has just come: whole seconds, so a small difference is no evidence. */
   set(date: string | null): void {
     const ahead = date === null ? 0 : Date.parse(date) + 500 - Date.now();
     if (Number.isFinite(ahead)) this.#ahead = Math.abs(ahead) > 1_500 ? ahead : 0;

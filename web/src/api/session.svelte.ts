@@ -45,7 +45,7 @@ class Session {
       if (response.status === 401) connection.enter('signed-out');
       if (response.ok) this.who = (await response.json()) as Who;
     } catch {
-      // Not reachable: the connection says so.
+      // Not reachable: the banner shows it.
     }
   }
 
@@ -72,7 +72,7 @@ class Session {
     reconnect();
   }
 
-  /** End the cookie. Throws an `Error` where the server could not be told: then one is still signed in. */
+  /** End the cookie. Throws an `Error` if the server was not reached: the user is then still signed in. */
   async signOut(): Promise<void> {
     const response = await fetch('/session', { method: 'DELETE' }).catch(() => null);
     if (!response?.ok) throw new Error('You are still signed in: the server could not be told.');

@@ -76,7 +76,7 @@ export function logSplits(min: number, max: number): number[] {
   return shown.length > 1 ? shown : [min, max];
 }
 
-/** Values at an axis, with as many digits as tell neighbours apart. */
+/** Labels of an axis, with as many digits as distinguish neighbours. */
 export function digitsOf(splits: readonly (number | null)[], increment: number, log: boolean): string[] {
   const digits = decimalsOf(increment);
   return splits.map((split) => {

@@ -4,7 +4,7 @@ import type uPlot from 'uplot';
 import { touch } from './touch';
 import type { Range, View } from './view';
 
-/** What is told to the page. */
+/** Callbacks to the page. */
 export interface Listener {
   /** Another part of the x axis is shown. */
   moved: () => void;

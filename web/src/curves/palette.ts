@@ -30,7 +30,7 @@ export class Palette {
     return this.#values.get(`curve-${(number % COLOURS) + 1}`)!;
   }
 
-  /** Dash pattern that tells apart curves of the same colour. */
+  /** Dash pattern that distinguishes curves of the same colour. */
   dash(number: number): number[] | undefined {
     return DASHES[Math.floor(number / COLOURS) % DASHES.length];
   }

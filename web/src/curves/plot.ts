@@ -13,7 +13,7 @@ import { lowerBound } from './series';
 import { type Curve, extentOf, limitsOf, type Settings, Trace } from './trace';
 import { type Range, View } from './view';
 
-/** What a curve says at one place. */
+/** The value of a curve at one x. */
 export interface Reading {
   curve: Curve;
   x: number;
@@ -116,7 +116,7 @@ export class Plot {
     uplot.batch(() => uplot.setData([[...range], ...corners]));
   }
 
-  /** What all curves say where one of them has its point nearest to x. */
+  /** The values of all curves at the point that is nearest to x. */
   readAt(x: number): Reading[] {
     const nearest = this.#traces
       .map((trace) => trace.nearest(x))

@@ -54,7 +54,7 @@ export function sectionsOf(filter: Filter): Section[] {
   return [{ ...whole, states: [filter.state], empty: 'Nothing matches.' }];
 }
 
-/** Whether a simulation belongs into a section of a filtered view: as the server's own filter says. */
+/** Whether a simulation belongs to a section of a filtered view: the same rule as the server's filter. */
 export function belongs(row: Row, section: Section, filter: Filter): boolean {
   return (
     section.states.includes(row.state) &&

@@ -78,7 +78,7 @@ export class Rows {
         after = page.pageInfo.hasNextPage ? page.pageInfo.endCursor : null;
         this.#note(page);
       } while (after !== null && fresh.size < wanted);
-      // What was told to have changed meanwhile is newer than what was read.
+      // Changes announced meanwhile are newer than the rows that were read.
       for (const id of this.#held.keys()) if (!fresh.has(id) && !changed.has(id)) this.#held.delete(id);
       for (const [id, row] of fresh) if (!changed.has(id)) this.#held.set(id, row);
       this.read = true;
@@ -127,7 +127,7 @@ export class Rows {
           this.total = totalCount;
           if (this.read && !this.more && totalCount !== this.#held.size) void this.load(); // deletions are not announced
         },
-        () => {}, // the banner says that the connection is lost; `load` follows when it is back
+        () => {}, // the banner shows the lost connection; `load` follows after a reconnect
       );
     }, RECOUNT_MS);
   }
@@ -154,7 +154,7 @@ export class Rows {
     try {
       await read();
     } catch (problem) {
-      // The banner says that the connection is lost, and it is read anew after that.
+      // The banner shows the lost connection; the rows are read again after a reconnect.
       if (problem instanceof Unreachable) return;
       if (this.total === null) this.problem = (problem as Error).message;
       else this.#complain(problem);

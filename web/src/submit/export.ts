@@ -15,7 +15,7 @@ type Given = Record<string, unknown>;
 /** Options of cli/submit.py, and what has none. */
 export interface CommandLine {
   text: string;
-  /** What it can't say, in the API's words. */
+  /** Fields that it can't express, by their names in the API. */
   missing: string[];
 }
 

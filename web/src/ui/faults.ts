@@ -10,7 +10,7 @@ interface UserError {
   field: readonly string[] | null;
 }
 
-/** The server's findings. Its sentences begin with the path, which the field says already. */
+/** Validation errors of the server. Their sentences begin with the path, which the field's label shows already. */
 export function faultsOf(errors: readonly UserError[]): Fault[] {
   return errors.map(({ message, field }) => {
     const path = field?.join('.') ?? '';

@@ -46,7 +46,7 @@ export function agoOf(seconds: number): string {
   return seconds < 5 ? 'just now' : `${durationOf(Math.floor(seconds)).split(' ').slice(0, 2).join(' ')} ago`;
 }
 
-/** $1.23; small sums with the digits that say something. */
+/** $1.23; small sums with their significant digits. */
 export function moneyOf(amount: number, currency: string): string {
   const size = Math.abs(amount);
   const digits = size === 0 || size >= 1 ? 2 : size >= 0.01 ? 3 : 6;

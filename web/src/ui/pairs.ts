@@ -1,6 +1,6 @@
 /** A name and a value that are being typed, in a row of their own. */
 export interface Pair {
-  /** What tells rows apart, whatever stands in them. */
+  /** The identity of a row, independent of its content. */
   row: number;
   key: string;
   value: string;
