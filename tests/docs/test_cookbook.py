@@ -1,4 +1,4 @@
-"""Every example of the cookbook works as it is shown, in the order of the page."""
+"""Every example of the cookbook works as shown, in the order of the page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ for turn in range(3):
 
 
 @pytest.mark.timeout(600)
-async def test_every_example_works_as_it_is_shown(database_url: str, tmp_path: Path) -> None:
+async def test_every_example_works_as_shown(database_url: str, tmp_path: Path) -> None:
     settings = {**BRISK, "SIMULATIONS_MACHINE_NAME": "vm", "SIMULATIONS_MACHINE_PRICE_PER_HOUR": "3.60"}
     with service_on(database_url, **settings) as service:
         await service.up()
@@ -35,9 +35,7 @@ async def test_every_example_works_as_it_is_shown(database_url: str, tmp_path: P
 
 
 @pytest.mark.parametrize("language", ["python", "js"])
-async def test_the_clients_of_the_page_come_back_and_miss_nothing(
-    database_url: str, tmp_path: Path, language: str
-) -> None:
+async def test_the_clients_of_the_page_resume_without_gaps(database_url: str, tmp_path: Path, language: str) -> None:
     [block] = [block for block in blocks(PAGE) if block.language == language]
     with service_on(database_url, **BRISK) as service:
         await service.up()
@@ -55,5 +53,5 @@ async def test_the_clients_of_the_page_come_back_and_miss_nothing(
 
 async def is_watched(service: Service) -> bool:
     async with httpx.AsyncClient() as client:
-        told = (await client.get(f"{service.address}/metrics")).text
-    return re.search(r'simulations_subscribers\{kind="log"\} 1', told) is not None
+        metrics = (await client.get(f"{service.address}/metrics")).text
+    return re.search(r'simulations_subscribers\{kind="log"\} 1', metrics) is not None

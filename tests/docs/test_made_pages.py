@@ -1,4 +1,4 @@
-"""The pages of settings and commands are what `make docs` makes of the code."""
+"""Generated pages (settings, command line) equal the output of `make docs`."""
 
 from __future__ import annotations
 

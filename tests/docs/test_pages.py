@@ -1,4 +1,4 @@
-"""What holds pages against answers finds what it is there for: it would be blind otherwise."""
+"""The comparison of pages with real responses detects differences."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_another_answer_is_found(shown: Any, answered: Any) -> None:
         Likeness().compare(shown, answered)
 
 
-def test_what_no_two_runs_have_in_common_may_differ() -> None:
+def test_values_that_differ_between_runs_may_differ() -> None:
     likeness = Likeness()
     shown = {"id": ONE, "at": "2026-11-25T18:00:00+00:00", "cost": "0.1", "nodes": ["a", "…"]}
     likeness.compare(shown, {"id": TWO, "at": "2027-01-01T00:00:00+00:00", "cost": "2", "nodes": ["a", "b", "c"]})
@@ -68,7 +68,7 @@ def test_numbers_ids_and_widths_may_differ_in_an_output() -> None:
     assert likeness.given_out == {ONE: TWO}
 
 
-def test_blocks_values_and_commands_are_taken_apart(tmp_path: Path) -> None:
+def test_blocks_values_and_commands_are_parsed(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("text\n```json events\n{}\n…\n[1]\n```\n```console\n$ a '\n  b'\nc\n$ d \\\n  e  # f\n```\n")
     events, console = blocks(page)

@@ -1,4 +1,4 @@
-"""The README's tour works as it is shown, and what it names is there."""
+"""The README's examples run as shown, and the make targets it names exist."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ NOT_RUN = {
 
 
 @pytest.mark.timeout(600)
-async def test_the_tour_works_as_it_is_shown(database_url: str, tmp_path: Path) -> None:
+async def test_the_tour_works_as_shown(database_url: str, tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     with service_on(database_url, **BRISK, SIMULATIONS_MACHINE_NAME="vm") as service:
         await service.up()
         await Session(service, tmp_path, NOT_RUN).read(PAGE)
 
 
-def test_what_is_not_run_is_shown_and_its_targets_are_there() -> None:
+def test_excluded_commands_are_shown_and_make_targets_exist() -> None:
     consoles = [block for block in blocks(PAGE) if block.language == "console"]
     shown = [command for block in consoles for command, _ in commands_in(block.text)]
     assert set(NOT_RUN) <= set(shown)
