@@ -186,9 +186,7 @@ async def after_exit(cell: Cell) -> None:
     await speaking(cell)
     async with cell.service.paused("graph"):
         await cell.witness.has_said(MANY)
-        # A supervisor that goes on may have the exit on its disk by the time it is killed: then nothing is lost.
-        is_held = cell.victim is Victim.CHILD or cell.victim in WITHOUT_SUPERVISOR
-        with held(*cell.service.recorded("supervisor") if is_held else ()):
+        with held(*cell.service.recorded("supervisor") if cell.victim is Victim.CHILD else ()):
             [child] = cell.service.recorded("child")
             cell.witness.permit("finish")
             await cell.witness.has_noted("printed")
