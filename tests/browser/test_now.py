@@ -40,7 +40,7 @@ def line(page: Page, name: str) -> Any:
 
 def at_a_glance(page: Page, name: str) -> Any:
     """The figure under a heading of the strip."""
-    return page.locator(".glance > div").filter(has_text=name).locator("dd")
+    return page.locator(".glance > div").filter(has=page.get_by_text(name, exact=True)).locator("dd")
 
 
 async def test_who_has_nothing_yet_is_told_what_to_do_and_the_demo_is_a_button(page: Page) -> None:
