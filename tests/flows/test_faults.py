@@ -58,7 +58,7 @@ UPDATE coverage SET covered_since = now();
 """
 DEMO = ("python", "-m", "runner.demo", "--steps", "1000000", "--interval", "0.01")
 SILENT_FOR_AN_HOUR = """
-UPDATE members AS m SET heartbeat_at = heartbeat_at - interval '1 hour'
+UPDATE members AS m SET heartbeat_at = m.heartbeat_at - interval '1 hour'
 FROM attempts AS a WHERE a.id = m.attempt_id AND a.number = 1 AND m.ended_at IS NULL;
 UPDATE coverage SET covered_since = covered_since - interval '1 hour';
 UPDATE hosts SET heartbeat_at = heartbeat_at - interval '1 hour' WHERE name = 'elsewhere';
