@@ -71,9 +71,15 @@ test('a table has the newest rows first, by step over all series', () => {
   expect(rowsBefore([one, other], 2, 9)).toEqual([{ step: 1, values: [undefined, 7] }, { step: 0, values: [1, undefined] }]);
 });
 
+test('a chunk is whole lines, the last one without its own end', () => {
+  const lines = new Lines();
+  for (const text of ['a\nb', 'c\n', '', 'd']) lines.add({ attempt: 1, stream: 'STDOUT', text });
+  expect(lines.shown.map((line) => line.text)).toEqual(['a', 'b', 'c', '', '', 'd']);
+});
+
 test('a log holds so many lines, without a terminal colour, and counts them all', () => {
   const lines = new Lines();
-  for (let at = 0; at < 3 * MOST_LINES; at++) lines.add({ attempt: 1, stream: 'STDOUT', text: `\x1b[31mline ${at}\x1b[0m\n` });
+  for (let at = 0; at < 3 * MOST_LINES; at++) lines.add({ attempt: 1, stream: 'STDOUT', text: `\x1b[31mline ${at}\x1b[0m` });
   expect(lines.shown).toHaveLength(MOST_LINES);
   expect(lines.shown.at(-1)).toEqual({ number: 3 * MOST_LINES, attempt: 1, stream: 'STDOUT', text: `line ${3 * MOST_LINES - 1}` });
   expect(lines.count).toBe(3 * MOST_LINES);
