@@ -26,9 +26,9 @@ def test_a_deep_tree_goes(tmp_path: Path) -> None:
 
 
 def test_what_is_behind_a_link_stays(tmp_path: Path) -> None:
-    for name in ("tree", "precious"):
-        (tmp_path / name).mkdir()
-        nest(tmp_path / name)
+    (tmp_path / "precious" / "d").mkdir(parents=True)
+    (tmp_path / "tree").mkdir()
+    nest(tmp_path / "tree")
     (tmp_path / "tree" / "link").symlink_to(tmp_path / "precious")
     remove_tree(tmp_path / "tree")
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
