@@ -131,8 +131,8 @@ def create_engine(
     """Make an engine that connects when it is first used. Raises `DatabaseUrlError`.
 
     `application` shows in `pg_stat_activity`, unless the URL gives a name. With `statement_timeout` the server ends a
-    longer statement, and five seconds later this side stops waiting for a server that went silent. `outage` is told of
-    what fails, and may cut connections off.
+    longer statement, and five seconds later this side stops waiting for a server that went silent. Failures are
+    noted in `outage`, which may cut connections off.
     """
     address = parse_url(url)
     settings: dict[str, str] = {}

@@ -141,7 +141,7 @@ class Outage:
                     if connection is None or connection.is_closed():
                         connection = await self._in_time(connect())
                     answer = await self._in_time(connection.fetchval("SHOW transaction_read_only"))
-                except Exception as error:  # noqa: BLE001  # whatever it is: the server could not be asked, and is again
+                except Exception as error:  # noqa: BLE001  # any failure means: no answer, ask again
                     found = unavailability(error, is_closed=True, connecting=True)
                     self.note(found or DatabaseUnreachable.because(reason_of(error)))
                     if connection is not None:

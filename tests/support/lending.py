@@ -94,7 +94,7 @@ class Lent:
         service = self.service
         await service.whole()
         await eventually(self._is_emptied, "its tables are empty")
-        # Whatever it launched meanwhile, it clears away in the round that begins with the next beat of its host.
+        # The host's loop clears away late launches in the round that begins with its next heartbeat.
         for _ in range(2):
             [[beat]] = await service.fetch("SELECT heartbeat_at FROM hosts")
             await eventually(lambda beat=beat: service.says(BEATEN, beat, self.host), "its host beats")  # type: ignore[misc]
