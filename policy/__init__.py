@@ -12,6 +12,8 @@ again with the recorded input.
     phrasing      formatting of amounts, prices and names in those sentences
     cost          the billed share of a machine, and the cost of a period
     retry         retry or final, the meaning of an exit, lost, overdue and unwatched attempts
+    stopping      stop rules of a run: plateau, thresholds, non-finite values; verdicts with evidence
+    evaluations   the curve as those rules see it: thinned, with its best value and the trend since
     metric_mode   whether higher or lower values of a metric are better, from its name
 
 This package decides and changes nothing. The scheduler applies a decision, and the state may have changed meanwhile:

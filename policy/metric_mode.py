@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 
+MIN = "MIN"  # the values of `db.states.MetricMode`, which this package doesn't import
+MAX = "MAX"
+
 _WORDS = re.compile(r"[A-Z]?[a-z]+\d*|[A-Z]+(?![a-z])\d*|\d+")
 _DOWN = frozenset({
     "loss", "error", "err", "regret", "distance", "perplexity", "ppl", "nll", "residual", "neg", "negative", "latency",

@@ -6,6 +6,7 @@ name can break a terminal or crowd out the sentence.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -28,6 +29,17 @@ def number(value: float) -> str:
     if value != 0 and not 0.001 <= abs(value) < 1e9:
         return f"{value:.3g}"
     return f"{value:.3f}".rstrip("0").rstrip(".")
+
+
+def measured(value: float) -> str:
+    """Format a value of a metric with four significant digits, thousands separated: 0.2143, 12,345, 1.2e-07."""
+    if value != 0 and not 0.0001 <= abs(value) < 1e9:
+        return f"{value:.4g}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    digits = 3 - math.floor(math.log10(abs(value))) if value else 0
+    text = f"{value:.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def money(amount: Decimal, currency: str) -> str:
