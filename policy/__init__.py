@@ -14,6 +14,7 @@ again with the recorded input.
     retry         retry or final, the meaning of an exit, lost, overdue and unwatched attempts
     stopping      stop rules of a run: plateau, thresholds, non-finite values; verdicts with evidence
     evaluations   the curve as those rules see it: thinned, with its best value and the trend since
+    sweep         rules that stop a sweep's losers: successive halving, the median rule
     metric_mode   whether higher or lower values of a metric are better, from its name
 
 This package decides and changes nothing. The scheduler applies a decision, and the state may have changed meanwhile:

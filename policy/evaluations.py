@@ -89,8 +89,8 @@ class Evaluations:
     """
 
     __slots__ = (
-        "_begin", "_count", "_edge", "_points", "_previous", "_sum", "_trend", "_width",
-        "best", "bests", "last", "max_steps", "min_delta", "sign", "smoothing", "steps", "values",
+        "_count", "_edge", "_points", "_previous", "_sum", "_trend", "_width",
+        "best", "bests", "gap", "last", "max_steps", "min_delta", "n", "sign", "smoothing", "steps", "values",
     )  # fmt: skip
 
     def __init__(
@@ -111,58 +111,71 @@ class Evaluations:
         self.best = math.inf
         self.last = 0  # index of the first evaluation with the best value
         self.bests = array("d") if keep_bests else None  # the best value at each evaluation
-        # The open window: its sum and number of points, and the step before which it ends.
+        self.n = -1  # index of the newest evaluation
+        self.gap = 0  # evaluations since the best one
+        # The open window: its sum and number of points, and the step before which it ends. It is as many steps wide
+        # with a known plan; otherwise it is full with as many points.
         self._sum = 0.0
         self._count = 0
-        self._edge = -math.inf
         self._previous = -math.inf  # the newest step
-        self._width = max_steps / WINDOWS_OF_PLAN if max_steps is not None else 0.0  # in steps; 0: count points
-        self._points = 1
+        self._width = max_steps / WINDOWS_OF_PLAN if max_steps is not None else 0.0
+        self._edge = -math.inf if self._width else math.inf
+        self._points = 0 if self._width else 1
         self._trend: Trend | None = None
-        self._begin = 0
 
     # --- points -> evaluations ---------------------------------------------------------------------------------
 
     def outgrown(self, step: int) -> bool:
         """Whether a window is open that ended before this step: it has to be closed before the point is added."""
-        return self._count > 0 and self._width > 0 and step >= self._edge
+        return self._count > 0 and step >= self._edge
 
     def add(self, step: int, value: float) -> bool:
-        """Add a point; return whether it completed an evaluation.
+        """Add a finite point; return whether it completed an evaluation.
 
         A window in steps is complete if the next point, at the distance of the last two, would be outside: a sparse
         curve is judged at each point, without waiting for the next.
         """
-        self._sum += max(-_HUGE, min(value, _HUGE)) if not -_HUGE < value < _HUGE else value
+        if not -_HUGE < value < _HUGE:
+            value = math.copysign(_HUGE, value)
+        if self._points == 1:
+            self._append(step, value)
+            return True
+        self._sum += value
         self._count += 1
         previous, self._previous = self._previous, step
-        if self._width > 0:
+        if self._width:
             if step >= self._edge:
                 self._edge = (step // self._width + 1) * self._width
             if 2 * step - previous < self._edge:
                 return False
         elif self._count < self._points:
             return False
-        self.close(step)
+        self.close()
         return True
 
-    def close(self, step: int | None = None) -> None:
+    def close(self) -> None:
         """Make an evaluation of the open window."""
-        value = self.sign * self._sum / self._count
+        value = self._sum / self._count
         self._sum, self._count = 0.0, 0
         self._edge += self._width  # a further point before the old edge belongs to the next window
+        self._append(int(self._previous), value)
+
+    def _append(self, step: int, value: float) -> None:
+        value *= self.sign
         if self.smoothing and self.values:
             value += self.smoothing * (self.values[-1] - value)
-        self.steps.append(int(self._previous) if step is None else step)
+        self.steps.append(step)
         self.values.append(value)
         if len(self.values) == MOST_WINDOWS:
             self._merge()
         else:
-            self._rank(value, len(self.values) - 1)
+            self._rank(value)
 
-    def _rank(self, value: float, index: int) -> None:
+    def _rank(self, value: float) -> None:
+        self.n += 1
+        self.gap += 1
         if value < self.best - self.min_delta:
-            self.best, self.last = value, index
+            self.best, self.last, self.gap = value, self.n, 0
             self._trend = None
         if self.bests is not None:
             self.bests.append(self.best)
@@ -172,39 +185,28 @@ class Evaluations:
         self.steps = self.steps[1::2]
         self._points *= 2
         self._width *= 2
-        self.best, self.last = math.inf, 0
+        self.n, self.gap, self.best, self.last = -1, 0, math.inf, 0
         self._trend = None
         if self.bests is not None:
             self.bests = array("d")
-        for index, value in enumerate(self.values):
-            self._rank(value, index)
+        for value in self.values:
+            self._rank(value)
 
     # --- what the rules ask ------------------------------------------------------------------------------------
-
-    @property
-    def n(self) -> int:
-        """Index of the newest evaluation."""
-        return len(self.values) - 1
-
-    @property
-    def gap(self) -> int:
-        """Evaluations since the best one."""
-        return len(self.values) - 1 - self.last
 
     def planned(self) -> float | None:
         """Return the index of the evaluation at `max_steps`, at the rate so far; None: no plan, or the run is past."""
         steps, max_steps = self.steps, self.max_steps
         if max_steps is None or steps[-1] > max_steps:
             return None
-        n, taken = len(steps) - 1, steps[-1] - steps[0]
-        return n + (max_steps - steps[-1]) * n / taken if taken > 0 else math.inf
+        taken = steps[-1] - steps[0]
+        return self.n + (max_steps - steps[-1]) * self.n / taken if taken > 0 else math.inf
 
     def trend(self) -> Trend:
         """Return the halves of the evaluations since the best one, at least the newest four."""
-        end = len(self.values)
-        gap = end - 1 - self.last
+        gap = self.gap
         if gap <= _SHORTEST_TREND:
-            return Trend(self.values[max(end - _SHORTEST_TREND, 0) :])
+            return Trend(self.values[-_SHORTEST_TREND:])
         trend, begin = self._trend, self.last + 1
         if trend is None:
             self._trend = trend = Trend(self.values[begin:])

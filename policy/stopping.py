@@ -200,13 +200,13 @@ def _impatient(rules: StopRules, curve: Evaluations, value: float) -> bool:
 def _plateau(rules: StopRules, curve: Evaluations, value: float) -> bool:
     """No improvement for a while, and the trend since the best one would not reach it again."""
     gap, n = curve.gap, curve.n
-    if gap < _KNOWN.k:
-        return False
+    if gap < _KNOWN.k or gap < _KNOWN.f * n or (curve.last == 0 and gap < _KNOWN.k0):
+        return False  # not with either set of parameters
     planned = curve.planned()
-    with_ = _UNKNOWN if planned is None else _KNOWN
-    if planned is not None and n < with_.early * planned:
+    chosen = _UNKNOWN if planned is None else _KNOWN
+    if planned is not None and n < chosen.early * planned:
         return False
-    if gap < with_.k or gap < with_.f * n or (curve.last == 0 and gap < with_.k0):
+    if gap < chosen.k or gap < chosen.f * n or (curve.last == 0 and gap < chosen.k0):
         return False
     return not _recovering(curve, planned)
 
@@ -246,6 +246,7 @@ def _recovering(curve: Evaluations, planned: float | None) -> bool:
 
 
 Check = Callable[[StopRules, Evaluations, float], bool]
+Checks = tuple[tuple[Rule, Check], ...]
 
 # The first rule that holds decides. A rule, whether it was asked for, and whether it holds at this evaluation.
 PRIORITY: tuple[tuple[Rule, Callable[[StopRules], bool], Check], ...] = (
@@ -257,6 +258,7 @@ PRIORITY: tuple[tuple[Rule, Callable[[StopRules], bool], Check], ...] = (
     (Rule.RISING, lambda rules: rules.rising and rules.patience is None, _rising),
     (Rule.SLOW, lambda rules: rules.aggressive, _slow),
 )
+_OF_POINTS = frozenset({Rule.NON_FINITE})  # seen at the point itself; all others see evaluations
 
 
 # --- applied to a curve ----------------------------------------------------------------------------------------
@@ -265,11 +267,13 @@ PRIORITY: tuple[tuple[Rule, Callable[[StopRules], bool], Check], ...] = (
 class Monitor:
     """Rules applied to one curve, point by point."""
 
-    __slots__ = ("_checks", "_curve", "_finite", "rules")
+    __slots__ = ("_curve", "_finite", "_of_evaluations", "_of_points", "rules")
 
     def __init__(self, rules: StopRules) -> None:
         self.rules = rules
-        self._checks = tuple((rule, check) for rule, asked, check in PRIORITY if asked(rules))
+        chosen = tuple((rule, check) for rule, asked, check in PRIORITY if asked(rules))
+        self._of_points = tuple(each for each in chosen if each[0] in _OF_POINTS)
+        self._of_evaluations = tuple(each for each in chosen if each[0] not in _OF_POINTS)
         self._curve = Evaluations(
             sign=-1 if rules.mode == MAX else 1,
             max_steps=rules.max_steps if rules.stopping_threshold is None else None,
@@ -286,18 +290,17 @@ class Monitor:
         """
         if math.isfinite(value):
             self._finite = value
-        elif self.rules.check_finite and step >= self.rules.grace_period:
-            return self._decide(step, value)
-        elif self._finite is None:
-            return None
         else:
-            value = self._finite  # no improvement, and no value that rules could compute with
+            verdict = self._decide(self._of_points, step, value)
+            if verdict is not None or self._finite is None:
+                return verdict
+            value = self._finite  # no improvement, and a value that rules can compute with
         curve, verdict = self._curve, None
         if curve.outgrown(step):
             curve.close()
-            verdict = self._decide(curve.steps[-1], curve.sign * curve.values[-1])
+            verdict = self._decide(self._of_evaluations, curve.steps[-1], curve.sign * curve.values[-1])
         if curve.add(step, value):
-            verdict = verdict or self._decide(step, curve.sign * curve.values[-1])
+            verdict = verdict or self._decide(self._of_evaluations, step, curve.sign * curve.values[-1])
         return verdict
 
     def extend(self, steps: Iterable[int], values: Iterable[float]) -> Verdict | None:
@@ -308,10 +311,10 @@ class Monitor:
                 return verdict
         return None
 
-    def _decide(self, step: int, value: float) -> Verdict | None:
+    def _decide(self, checks: Checks, step: int, value: float) -> Verdict | None:
         if step < self.rules.grace_period:
             return None
-        for rule, check in self._checks:
+        for rule, check in checks:
             if check(self.rules, self._curve, value):
                 return self._verdict(rule, step, value)
         return None
@@ -328,7 +331,7 @@ class Monitor:
             best_step=curve.steps[curve.last] if known else None,
             best_value=curve.sign * curve.best if known else None,
             threshold=_threshold(rule, self.rules),
-            evaluations=max(curve.gap, 0),
+            evaluations=curve.gap,
             share=curve.gap / curve.n if curve.n > 0 else 0.0,
             steps=tuple(curve.steps[-_EVIDENCE:]),
             values=tuple(curve.sign * each for each in curve.values[-_EVIDENCE:]),
