@@ -1,6 +1,6 @@
 """Benchmarks of the performance claims: each value with a floor measured in the same run.
 
-    python -m benchmarks              all except peers, one after the other, with a table of goals (`make bench`)
+    python -m benchmarks              all without an argument, one after the other, and a table of goals (`make bench`)
     python -m benchmarks.dispatch     short simulations per second, against starts of a bare interpreter
     python -m benchmarks.latency      latency from submit to RUNNING, and from a printed line to a subscriber
     python -m benchmarks.fanout       CPU time of a delivery to one of many subscribers, against a bare loop of sends
@@ -9,6 +9,8 @@
     python -m benchmarks.memory       memory of subscribers, idle ones and ones that never read
     python -m benchmarks.overhead     CPU time of limits, costs and permissions for a small query, against a bare schema
     python -m benchmarks.stall        latency of a small query beside requests and floods made to stall a process
+    python -m benchmarks.stopping CURVES   compute saved and regret of stop rules and sweeps on recorded curves
+    python -m benchmarks.forecast CURVES   error and coverage of forecasts on recorded curves
     python -m benchmarks.peers        the same work on an MLflow tracking server (`make bench-peers`)
 
 A benchmark prints a table and writes `benchmarks/results/NAME.json`, a list of {benchmark, case, value, unit, floor,

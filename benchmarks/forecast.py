@@ -11,7 +11,6 @@ holds the value, with the rough factors, and with those of ended runs of the sam
 from __future__ import annotations
 
 import argparse
-import math
 import random
 import statistics
 import time
@@ -70,13 +69,12 @@ def main() -> None:
 
 
 def read(folder: Path, most: int) -> dict[str, list[Recorded]]:
-    """Runs that learn, cut at their plan, by source; AlgoPerf's by the direction of their metric."""
+    """Runs that learn, by source; AlgoPerf's by the direction of their metric. The known end is the run's own."""
     found: dict[str, list[Recorded]] = defaultdict(list)
     for source in (deepobs, taskset, algoperf):
         for run in source(folder):
-            cut = run.cut()
-            if len(cut.values) >= SHORTEST and cut.learns:
-                found[f"AlgoPerf {run.mode}" if run.source == "AlgoPerf" else run.source].append(cut)
+            if len(run.values) >= SHORTEST and run.learns:
+                found[f"AlgoPerf {run.mode}" if run.source == "AlgoPerf" else run.source].append(run)
     return {name: random.Random(name).sample(runs, min(most, len(runs))) for name, runs in found.items()}
 
 
@@ -152,28 +150,39 @@ def own_history(sources: dict[str, list[Recorded]]) -> Iterator[Row]:
 
 
 def targets(sources: dict[str, list[Recorded]]) -> Iterator[Row]:
-    """How often "not before step X" and "likely not within the plan" hold, for the median of the problem's ends."""
-    for source, runs in sources.items():
-        before, likely, said = [], [], 0
-        for problem in by_problem(runs).values():
-            target = problem[0].sign * statistics.median(run.best() for run in problem)
-            for run in problem:
+    """How often "not before step X" and "likely not within the plan" hold, for the median of the problem's ends.
+
+    With the rough factors, and with the scores of 20 other runs of the problem.
+    """
+    chance = random.Random(90)
+    for history in (0, 20):
+        for source, runs in sources.items():
+            before, likely = [], []
+            for problem in by_problem(runs).values():
+                target = problem[0].sign * statistics.median(run.best() for run in problem)
+                kept = problem[:100]
                 for share in SHARES:
-                    count, plan = seen(run, share), run.steps[-1]
-                    found = reach(run.steps[:count], run.values[:count], run.mode, target, max_steps=plan)
-                    if found is None or found.not_before is None:
-                        continue
-                    said += 1
-                    at = first_reached(run.steps, run.values, run.mode, target) or math.inf
-                    before.append(at >= found.not_before)
-                    if found.likely_not:
-                        likely.append(at > plan or at == math.inf)
-        if before:
-            value = 100 * statistics.mean(before)
-            yield Row("forecast", f"{source}: not before, {said:,} times", value, "%", 90, value / 90)
-        if likely:
-            value = 100 * statistics.mean(likely)
-            yield Row("forecast", f"{source}: likely not, {len(likely):,} times", value, "%", 90, value / 90)
+                    scores = [score(run.steps, run.values, run.mode, share) for run in kept] if history else []
+                    for index, run in enumerate(kept):
+                        others = [each for place, each in enumerate(scores) if place != index and each is not None]
+                        if len(others) < history:
+                            continue
+                        count, plan = seen(run, share), run.steps[-1]
+                        found = reach(
+                            run.steps[:count], run.values[:count], run.mode, target,
+                            max_steps=plan, scores=chance.sample(others, history),
+                        )  # fmt: skip
+                        if found is None or found.not_before is None:
+                            continue
+                        at = first_reached(run.steps, run.values, run.mode, target)
+                        before.append(at is None or at >= found.not_before)
+                        if found.likely_not:
+                            likely.append(at is None)
+            by = f"with {history} ended runs" if history else "rough"
+            for name, held in (("not before", before), ("likely not", likely)):
+                if held:
+                    value = 100 * statistics.mean(held)
+                    yield Row("forecast", f"{source}: {name}, {by}, {len(held):,} times", value, "%", 90, value / 90)
 
 
 def refresh(sources: dict[str, list[Recorded]]) -> Row:

@@ -64,6 +64,18 @@ GOALS = (
     Goal("overhead", "small queries", r".*", at_most=1.3),
     Goal("stall", "p99 of a small query in 100 ms", r"beside .*: p99", at_most=1),
     Goal("chart", "redraw of 100,000 points in a frame", r"100,000 points, median redraw in a frame", at_most=1),
+    Goal("stopping", "default: saved and regret as published", r".*, default.* runs that learn: .*", at_most=1),
+    Goal("stopping", "all of DeepOBS, N known: saved", r"DeepOBS, default, N known, all .*: saved", at_least=1),
+    Goal("stopping", "all of DeepOBS, N known: regret", r"DeepOBS, default, N known, all .*: regret", at_most=1),
+    Goal("stopping", "sweeps: saved and regret as published", r"sweep, .*", at_most=1),
+    Goal("stopping", "a point in 2 us, 20 us at worst", r".*mean of a point|the slowest of .*", at_most=1),
+    Goal("forecast", "error, 25 % and 50 % seen", r"mean of .*, (25|50)% seen: error of the forecast", at_most=0.65),
+    Goal("forecast", "error, 75 % seen", r"mean of .*, 75% seen: error of the forecast", at_most=1.1),
+    Goal("forecast", "least coverage of the rough interval", r".* seen: coverage of the rough .*", at_least=0.74 / 0.8),
+    Goal("forecast", "most coverage of the rough interval", r".* seen: coverage of the rough .*", at_most=0.93 / 0.8),
+    Goal("forecast", "least coverage with ended runs", r"coverage with [1-9]\d ended runs", at_least=0.77 / 0.8),
+    Goal("forecast", "most coverage with ended runs", r"coverage with [1-9]\d ended runs", at_most=0.83 / 0.8),
+    Goal("forecast", "a refresh in 0.5 ms", r"a refresh", at_most=1),
     Goal("peers", "MLflow: ingest and reading back", r".*", at_least=20),
 )
 

@@ -15,6 +15,8 @@ again with the recorded input.
     stopping      stop rules of a run: plateau, thresholds, non-finite values; verdicts with evidence
     evaluations   the curve as those rules see it: thinned, with its best value and the trend since
     sweep         rules that stop a sweep's losers: successive halving, the median rule
+    forecast      the value of a metric at a later step, and what holds about a target
+    savings       what a stop saved: the rest of the run as time and money
     metric_mode   whether higher or lower values of a metric are better, from its name
 
 This package decides and changes nothing. The scheduler applies a decision, and the state may have changed meanwhile:

@@ -49,6 +49,21 @@ def money(amount: Decimal, currency: str) -> str:
     return f"{whole}.{decimals.rstrip('0').ljust(2, '0')} {currency}"
 
 
+def span(seconds: float) -> str:
+    """Format a duration with its two largest units: 45 s, 12 min, 3 h 20 min, 2 d 4 h."""
+    whole = max(round(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    minutes = round(whole / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 24 * 60:
+        large, small, units = *divmod(minutes, 60), ("h", "min")
+    else:
+        large, small, units = *divmod(round(minutes / 60), 24), ("d", "h")
+    return f"{large:,} {units[0]} {small} {units[1]}" if small else f"{large:,} {units[0]}"
+
+
 def listed(parts: Sequence[str], last: str = "and") -> str:
     """Join with commas and a last word: a, b and c."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {last} {parts[-1]}"

@@ -59,6 +59,16 @@ def test_what_was_not_measured_is_not_called_missed() -> None:
         ("overhead", "who am I"),
         ("stall", "beside pongs: p99"),
         ("peers", "log one by one"),
+        ("stopping", "TaskSet, default, N unknown, 1,748 runs that learn: regret"),
+        ("stopping", "AlgoPerf, default with SLOW, 1,824 runs that learn: saved"),
+        ("stopping", "DeepOBS, default, N known, all 432 runs: saved"),
+        ("stopping", "DeepOBS, default, N known, all 432 runs: regret"),
+        ("stopping", "sweep, halving 10 %, eta 3: saved"),
+        ("stopping", "TaskSet, default, N known: mean of a point"),
+        ("stopping", "the slowest of 999 evaluations"),
+        ("forecast", "mean of the sources, 50% seen: error of the forecast"),
+        ("forecast", "mean of the sources, 75% seen: error of the forecast"),
+        ("forecast", "a refresh"),
     ],
 )
 def test_each_claim_has_one_goal(benchmark: str, case: str) -> None:
@@ -88,7 +98,10 @@ def test_rows_are_written_for_programs_and_read_back(tmp_path: Path, monkeypatch
 
 def test_every_benchmark_has_a_goal_and_is_run_with_the_others() -> None:
     beside_the_database_of_another_product = {"peers"}
-    assert {goal.benchmark for goal in GOALS} - beside_the_database_of_another_product == {*NAMES}
+    on_recorded_curves = {"stopping", "forecast"}
+    apart = beside_the_database_of_another_product | on_recorded_curves
+    assert {goal.benchmark for goal in GOALS} - apart == {*NAMES}
+    assert all(find_spec(f"benchmarks.{name}") is not None for name in apart)
     for name in NAMES:
         assert find_spec(f"benchmarks.{name}") is not None
 

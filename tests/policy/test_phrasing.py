@@ -1,0 +1,43 @@
+"""Formatting of values and durations in sentences."""
+
+from __future__ import annotations
+
+import pytest
+
+from policy.phrasing import measured, span
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (0.21434, "0.2143"),
+        (1.0, "1"),
+        (9.99996, "10"),
+        (-0.5, "-0.5"),
+        (12.5, "12.5"),
+        (999.96, "1000"),
+        (12345.6, "12,346"),
+        (1.23456e-7, "1.235e-07"),
+        (3e12, "3e+12"),
+    ],
+)
+def test_values_have_four_significant_digits(value: float, text: str) -> None:
+    assert measured(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1, "0 s"),
+        (45.4, "45 s"),
+        (59.6, "1 min"),
+        (720, "12 min"),
+        (3_599, "1 h"),
+        (12_000, "3 h 20 min"),
+        (86_399, "1 d"),
+        (187_200, "2 d 4 h"),
+    ],
+)
+def test_durations_have_two_units_at_most(seconds: float, text: str) -> None:
+    assert span(seconds) == text
