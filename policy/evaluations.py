@@ -194,6 +194,10 @@ class Evaluations:
 
     # --- what the rules ask ------------------------------------------------------------------------------------
 
+    def within_plan(self) -> bool:
+        """Whether the plan is known and the run is not past it."""
+        return self.max_steps is not None and self.steps[-1] <= self.max_steps
+
     def planned(self) -> float | None:
         """Return the index of the evaluation at `max_steps`, at the rate so far; None: no plan, or the run is past."""
         steps, max_steps = self.steps, self.max_steps
@@ -214,9 +218,8 @@ class Evaluations:
             trend.grow(self.values, begin)
         return trend
 
-    def noise(self) -> float:
-        """Return the noise of the evaluations in `trend()`."""
-        trend = self.trend()
+    def noise(self, trend: Trend) -> float:
+        """Return the noise of the evaluations in this trend."""
         return trend.noise(self.values, len(self.values) - trend.length)
 
 

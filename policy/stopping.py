@@ -214,10 +214,12 @@ def _plateau(rules: StopRules, curve: Evaluations, value: float) -> bool:
 def _rising(rules: StopRules, curve: Evaluations, value: float) -> bool:
     """All of the last half is worse than the best by more than the noise, and worse than the half before."""
     gap, n = curve.gap, curve.n
-    if gap < _RISING_K or curve.last == 0 or gap < _RISING_F * n or curve.planned() is None:
+    if gap < _RISING_K or curve.last == 0 or gap < _RISING_F * n or not curve.within_plan():
         return False
     trend = curve.trend()
-    return trend.last > trend.first and trend.lowest > curve.best + _RISING_Z * curve.noise()
+    if trend.last <= trend.first:
+        return False
+    return trend.lowest > curve.best + _RISING_Z * curve.noise(trend)
 
 
 def _slow(rules: StopRules, curve: Evaluations, value: float) -> bool:
@@ -259,6 +261,8 @@ PRIORITY: tuple[tuple[Rule, Callable[[StopRules], bool], Check], ...] = (
     (Rule.SLOW, lambda rules: rules.aggressive, _slow),
 )
 _OF_POINTS = frozenset({Rule.NON_FINITE})  # seen at the point itself; all others see evaluations
+# Evaluations since the best below which a rule never holds: most points of a run that learns need no further check.
+_LEAST_GAP = {Rule.PATIENCE: 1, Rule.PLATEAU: _KNOWN.k, Rule.RISING: _RISING_K}
 
 
 # --- applied to a curve ----------------------------------------------------------------------------------------
@@ -267,13 +271,14 @@ _OF_POINTS = frozenset({Rule.NON_FINITE})  # seen at the point itself; all other
 class Monitor:
     """Rules applied to one curve, point by point."""
 
-    __slots__ = ("_curve", "_finite", "_of_evaluations", "_of_points", "rules")
+    __slots__ = ("_curve", "_finite", "_least_gap", "_of_evaluations", "_of_points", "rules")
 
     def __init__(self, rules: StopRules) -> None:
         self.rules = rules
         chosen = tuple((rule, check) for rule, asked, check in PRIORITY if asked(rules))
         self._of_points = tuple(each for each in chosen if each[0] in _OF_POINTS)
         self._of_evaluations = tuple(each for each in chosen if each[0] not in _OF_POINTS)
+        self._least_gap = min((_LEAST_GAP.get(rule, 0) for rule, _ in self._of_evaluations), default=0)
         self._curve = Evaluations(
             sign=-1 if rules.mode == MAX else 1,
             max_steps=rules.max_steps if rules.stopping_threshold is None else None,
@@ -299,8 +304,8 @@ class Monitor:
         if curve.outgrown(step):
             curve.close()
             verdict = self._decide(self._of_evaluations, curve.steps[-1], curve.sign * curve.values[-1])
-        if curve.add(step, value):
-            verdict = verdict or self._decide(self._of_evaluations, step, curve.sign * curve.values[-1])
+        if curve.add(step, value) and curve.gap >= self._least_gap and verdict is None:
+            verdict = self._decide(self._of_evaluations, step, curve.sign * curve.values[-1])
         return verdict
 
     def extend(self, steps: Iterable[int], values: Iterable[float]) -> Verdict | None:
