@@ -23,27 +23,58 @@ SAMPLE_SECONDS = 0.02  # between two looks of the watchdog: 50 wake-ups a second
 RECENT_SECONDS = 60.0  # the longest hold of this time is shown: a scrape in a minute misses none
 
 
+class Longest:
+    """The largest of the values that were noted within the last minute."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._noted: deque[tuple[float, float]] = deque()  # (when, value), larger ones before smaller ones
+
+    def __len__(self) -> int:
+        return len(self._noted)
+
+    def note(self, value: float) -> None:
+        while self._noted and self._noted[-1][1] <= value:
+            self._noted.pop()
+        self._noted.append((self._clock(), value))
+        self._forget()
+
+    def value(self) -> float:
+        self._forget()
+        return self._noted[0][1] if self._noted else 0.0
+
+    def _forget(self) -> None:
+        while self._noted and self._noted[0][0] < self._clock() - RECENT_SECONDS:
+            self._noted.popleft()
+
+
 class Watchdog:
     """Measures how long the event loop was held: by how much a sleep of some milliseconds lasted longer than it should.
 
-    A process that was not scheduled by the system looks the same; so does garbage collection.
+    A process that was not scheduled by the system looks the same; so does garbage collection. So the CPU time of the
+    loop's thread is measured beside it: a hold of which it used up little is load on the machine, not a defect.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, cpu_clock: Callable[[], float] = time.thread_time
+    ) -> None:
         self._clock = clock
-        self._held: deque[tuple[float, float]] = deque()  # (when, seconds), longer ones before shorter ones
+        self._cpu_clock = cpu_clock
+        self.held = Longest(clock)
+        self.busy = Longest(clock)
 
-    def note(self, seconds: float) -> None:
-        """The loop was held for so long, until now."""
-        while self._held and self._held[-1][1] <= seconds:
-            self._held.pop()
-        self._held.append((self._clock(), seconds))
-        self._forget()
+    def note(self, seconds: float, cpu_seconds: float = 0.0) -> None:
+        """The loop was held for so long, until now, and its thread used so much CPU time since the last look."""
+        self.held.note(seconds)
+        self.busy.note(min(seconds, cpu_seconds))
 
     def longest_seconds(self) -> float:
         """The longest hold of the last minute."""
-        self._forget()
-        return self._held[0][1] if self._held else 0.0
+        return self.held.value()
+
+    def longest_cpu_seconds(self) -> float:
+        """The largest CPU time of a hold within the last minute."""
+        return self.busy.value()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -57,13 +88,9 @@ class Watchdog:
 
     async def _watch(self) -> None:
         while True:
-            begun = self._clock()
+            begun, cpu_begun = self._clock(), self._cpu_clock()
             await asyncio.sleep(SAMPLE_SECONDS)
-            self.note(max(0.0, self._clock() - begun - SAMPLE_SECONDS))
-
-    def _forget(self) -> None:
-        while self._held and self._held[0][0] < self._clock() - RECENT_SECONDS:
-            self._held.popleft()
+            self.note(max(0.0, self._clock() - begun - SAMPLE_SECONDS), self._cpu_clock() - cpu_begun)
 
 
 class Metrics:
@@ -95,6 +122,11 @@ class Metrics:
             "The longest time within a minute for which the event loop did nothing else.",
             registry=self.registry,
         ).set_function(self.watchdog.longest_seconds)
+        Gauge(
+            "simulations_loop_hold_cpu_seconds",
+            "The largest CPU time of such a hold within a minute: much less than the hold, if the machine is busy.",
+            registry=self.registry,
+        ).set_function(self.watchdog.longest_cpu_seconds)
         self.sockets = Gauge("simulations_sockets", "WebSockets that are open here.", registry=self.registry)
         self._of_request: dict[tuple[str, int], Histogram] = {}  # `labels()` looks and locks anew each time
 

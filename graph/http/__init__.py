@@ -2,6 +2,7 @@
 
 endpoint            /graphql: queries and mutations over HTTP, and dispatch to the other transports
 protocol            GraphQL over HTTP to the letter: bodies, media types, refusals
+decoding            JSON of clients: parsed at once, unless that would hold the event loop
 sse                 subscriptions as server-sent events
 websocket           subscriptions over graphql-transport-ws: limits, pings, close codes
 admission           limit on open WebSockets per client

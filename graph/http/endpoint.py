@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Any
 
-import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -32,7 +31,7 @@ from graph.auth.rate_limit import RateLimit
 from graph.auth.viewer import STRANGER
 from graph.context import Context
 from graph.errors import RETRY_AFTER_SECONDS, nothing_was_done
-from graph.http import origin_check, protocol, sse
+from graph.http import decoding, origin_check, protocol, sse
 from graph.http.dashboard_files import DashboardFiles
 from graph.http.protocol import Accept, EarlyRefusal, Refusal
 from graph.http.websocket import Handler
@@ -109,8 +108,8 @@ class Endpoint(GraphQL[Context, None]):
         return context
 
     def decode_json(self, data: str | bytes) -> object:
-        """Strict: NaN is not JSON."""
-        return orjson.loads(data)
+        """Strict: NaN is not JSON. For messages on sockets; a body is read in http/protocol.py."""
+        return decoding.loads(data.encode() if isinstance(data, str) else data)
 
     def encode_json(self, data: object) -> str:
         """Text, not bytes: bytes would go out as binary frames."""

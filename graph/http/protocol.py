@@ -19,13 +19,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Send
 
+from graph.http import decoding
 from graph.live.shared_execution import dumps
+from graph.live.turns import turns
 
 RESULT = "application/graphql-response+json"
 JSON = "application/json"  # what clients asked for before there was RESULT; its status is 200 where RESULT says 400
 EVENTS = "text/event-stream"
 METHODS = "GET, POST"
 MAX_BODY_BYTES = 2 * 1_048_576  # a report has at most half of it; createSimulation far less
+LONG_BODY_BYTES = 65_536
+BYTES_PER_FIELD = 512  # parsed in the time of a field (live/turns.py): 2 MiB take 30 ms at most
 MOST_STREAM_BYTES = 262_144  # of a subscription: it is kept for as long as that lasts
 MOST_PARAMETERS = 8  # of a Content-Type: each costs Python some calls, and 60,000 fit into a head
 MOST_UNFINISHED_BYTES = 256 * 1_048_576  # of all bodies that are on their way into a process
@@ -193,6 +197,9 @@ async def read(request: Request, bodies: Bodies) -> Operation:
         return _operation(_of_address(address), len(address))
     _require_json(request)
     body = await bodies.read(request, MAX_BODY_BYTES)
+    if len(body) >= LONG_BODY_BYTES:  # else parsing is too short to be counted
+        await turns.pause()
+        turns.spend(len(body) // BYTES_PER_FIELD)
     return _operation(_decoded(body, "The body"), len(body))
 
 
@@ -276,10 +283,11 @@ def _too_large(most_bytes: int) -> EarlyRefusal:
 
 def _decoded(text: bytes, what: str) -> object:
     try:
-        decoded: object = orjson.loads(text)
+        return decoding.loads(text)
+    except decoding.TooDense as error:
+        raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{error}; nothing of it was done.") from None
     except orjson.JSONDecodeError as error:
         raise Refusal(HTTPStatus.BAD_REQUEST, f"{what} is not valid JSON: {error}.") from None
-    return decoded
 
 
 def _operation(given: object, size_bytes: int) -> Operation:

@@ -40,7 +40,7 @@ def test_the_watchdog_keeps_few_of_many_looks() -> None:
     for number in range(10_000):
         clock.now = number * SAMPLE_SECONDS
         watchdog.note(number % 7 / 1_000)
-    assert len(watchdog._held) <= 7
+    assert len(watchdog.held) <= 7
 
 
 async def test_a_sleep_that_lasts_too_long_is_a_hold() -> None:
@@ -57,12 +57,20 @@ async def test_a_sleep_that_lasts_too_long_is_a_hold() -> None:
     watchdog = Watchdog(tell)
     async with watchdog.running(), asyncio.timeout(60):
         await seen.wait()
-        while not watchdog._held:
+        while not watchdog.held:
             await asyncio.sleep(0)
     assert watchdog.longest_seconds() == 5.0
 
 
+def test_the_cpu_time_of_a_hold_is_measured_beside_it() -> None:
+    watchdog = Watchdog(Clock())
+    watchdog.note(0.3, 0.002)  # the machine ran something else
+    watchdog.note(0.04, 0.06)  # busy before the hold, too
+    assert (watchdog.longest_seconds(), watchdog.longest_cpu_seconds()) == (0.3, 0.04)
+
+
 def test_the_longest_hold_is_among_the_metrics() -> None:
     metrics = Metrics()
-    metrics.watchdog.note(1.5)
+    metrics.watchdog.note(1.5, 0.25)
     assert metrics.registry.get_sample_value("simulations_loop_hold_seconds") == 1.5
+    assert metrics.registry.get_sample_value("simulations_loop_hold_cpu_seconds") == 0.25
