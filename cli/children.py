@@ -4,8 +4,9 @@ Each runs in its own session, so that Ctrl-C in the terminal reaches only `up`, 
 `up` dies (PR_SET_PDEATHSIG), also by kill -9. The roster in the data directory lists the running children: the next
 run ends any that are left. Their output goes straight to the terminal.
 
-A child that dies is restarted without limit, after a pause that doubles up to half a minute: the cause (out of memory,
-a database that is down) may be temporary, and simulations continue without it.
+A child that dies is restarted without limit: at once if it had run for a while, and after a pause that doubles up to
+half a minute if it dies within seconds of its start. The cause (out of memory, a database that is down) may be
+temporary, and simulations continue without it.
 """
 
 from __future__ import annotations
@@ -45,15 +46,18 @@ class Program:
 
 
 class Pauses:
-    """Backoff before a restart: doubles while the program dies within seconds of its start."""
+    """Backoff before a restart: none after a run of some seconds, then doubled at each death soon after a start."""
 
     def __init__(self) -> None:
-        self._deaths = 0  # consecutive, each within seconds of a start
+        self._early_deaths = 0  # consecutive
 
     def after(self, lifetime_seconds: float) -> float:
         """Return the seconds to wait after a run of this length."""
-        self._deaths = 1 if lifetime_seconds >= STEADY_SECONDS else self._deaths + 1
-        return float(min(FIRST_PAUSE_SECONDS * 2 ** min(self._deaths - 1, 10), LONGEST_PAUSE_SECONDS))
+        if lifetime_seconds >= STEADY_SECONDS:
+            self._early_deaths = 0
+            return 0.0
+        self._early_deaths += 1
+        return float(min(FIRST_PAUSE_SECONDS * 2 ** min(self._early_deaths - 1, 10), LONGEST_PAUSE_SECONDS))
 
 
 class Child:
@@ -75,7 +79,8 @@ class Child:
             ending = say_ending(code)
             if code == -signal.SIGKILL and self.process is not None:
                 ending += f", {say_who_killed(self.process.pid, kills)}"
-            say(f"{self.program.name} ended ({ending}); starting it again in {pause:g} s. Simulations go on.")
+            when = f"in {pause:g} s" if pause else "at once"
+            say(f"{self.program.name} ended ({ending}); starting it again {when}. Simulations go on.")
             await asyncio.sleep(pause)
 
     async def run_once(self) -> int:

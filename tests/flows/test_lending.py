@@ -57,7 +57,7 @@ async def test_it_is_another_one_after_a_failure_a_death_or_a_change(lender: Len
     async with lender.lend(**BRISK) as service:
         lent.append(service)
         kill(service.child("graph"))
-        await eventually(lambda: "starting it again in" in service.log, "`up` has noticed")
+        await eventually(lambda: "starting it again" in service.log, "`up` has noticed")
     async with lender.lend(**BRISK) as service:
         lent.append(service)
     assert len({id(each) for each in lent}) == 4

@@ -22,7 +22,7 @@ from live import Service, eventually, kill, service_on
 
 MOST = 2  # that wait for their next test: each is three processes of some 100 MiB, which look for work all the time
 TICK = {"SIMULATIONS_TICK_SECONDS": "0.3"}  # so soon an emptied service has a machine again
-STARTED_AGAIN = "; starting it again in "  # what `up` says when a part has died; after three early deaths it gives up
+STARTED_AGAIN = "; starting it again "  # what `up` says when a part has died; after three early deaths it gives up
 
 # Identities go on counting, so that no row is taken for one of the test before. Emptying gives way to the service: it
 # waits for locks for less than `deadlock_timeout`, and tries again. (TRUNCATE would wait for readers, too.)
