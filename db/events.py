@@ -20,6 +20,7 @@ class Actor:
     origin: str | None = None
 
 
+UNVERIFIED = " (unverified)"  # after the name of a Unix user that no token proves
 PLANNER = Actor("scheduler")
 SUPERVISOR = Actor("supervisor")
 

@@ -50,7 +50,7 @@ async def create(
 
     Raises `Taken` for the name of another one that is not revoked, `NotFound` for a project that is not there.
     """
-    if name in RESERVED:
+    if name in RESERVED or name.endswith(events.UNVERIFIED):
         raise Taken(f"{name!r} is reserved for the service in the history: choose another name.", field="name")
     if scope is not None:
         await _require_projects(session, scope)

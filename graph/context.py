@@ -16,7 +16,7 @@ from db import attempts, billing, machines, metrics, projects, queue, simulation
 from db.attempts import Execution, StopIntent
 from db.billing import Holding
 from db.connection import Sessions
-from db.events import Actor
+from db.events import UNVERIFIED, Actor
 from db.machines import NOTHING, Usage
 from db.metrics import Summary
 from db.models import Machine, Project, Simulation, Token
@@ -26,6 +26,7 @@ from db.states import MachineState
 from graph.auth.rate_limit import RateLimit
 from graph.auth.viewer import LOOPBACK, Viewer
 from graph.live.process import Live
+from graph.wire.unix_user import Peer
 from policy.waiting import Wait, why
 from settings import Settings
 
@@ -45,6 +46,7 @@ class Context:
     resume_after: str | None = None  # the cursor a stream over HTTP comes back with; it wins over `after`
     submits: RateLimit | None = None  # None: no limit
     viewer: Viewer = LOOPBACK  # changed by `admit` alone
+    peer: Peer | None = None  # the other end, where its Unix user may stand for an anonymous one
     _loaders: Loaders | None = field(default=None, init=False)
 
     @property
@@ -58,6 +60,11 @@ class Context:
         """Set the viewer: later permission checks, reads, writes and audit records use it."""
         self.viewer = viewer
         self.actor = Actor(viewer.name, self.actor.origin)
+
+    async def name_actor(self) -> None:
+        """Put the Unix user of a local client in the place of "anonymous", marked as unverified, where it is known."""
+        if self.viewer is LOOPBACK and self.peer is not None and (user := await self.peer.user()) is not None:
+            self.actor = Actor(user + UNVERIFIED, self.actor.origin)
 
     @property
     def scope(self) -> Scope:

@@ -98,6 +98,8 @@ class Endpoint(GraphQL[Context, None]):
             actor=Actor("anonymous", request.client.host if request.client else None),
             submits=self._submits,
             viewer=STRANGER,
+            # A proxy's own user would stand for all of its clients; without login origin_check refuses theirs.
+            peer=None if self._settings.requires_login else getattr(state, "peer", None),
         )
         if isinstance(request, Request):
             try:

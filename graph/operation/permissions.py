@@ -120,7 +120,8 @@ def guard(schema: GraphQLSchema) -> None:
             field.subscribe = _guarded_stream(rule, field)
         else:
             assert field.resolve is not None
-            field.resolve = _guarded(rule, field.resolve)
+            guarded = _guarded_change if name.startswith("Mutation.") and rule is not ATTEMPT else _guarded
+            field.resolve = guarded(rule, field.resolve)
 
 
 def root_fields(schema: GraphQLSchema) -> Iterator[tuple[str, GraphQLField]]:
@@ -141,6 +142,18 @@ def _guarded(rule: Rule, resolve: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(source: Any, info: GraphQLResolveInfo[Any], **arguments: Any) -> Any:
         _check(info, rule)
         return resolve(source, info, **arguments)
+
+    return guarded
+
+
+def _guarded_change(rule: Rule, resolve: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, for what is recorded with the name of its actor."""
+
+    @wraps(resolve)
+    async def guarded(source: Any, info: GraphQLResolveInfo[Any], **arguments: Any) -> Any:
+        context = _check(info, rule)
+        await context.name_actor()
+        return await resolve(source, info, **arguments)
 
     return guarded
 

@@ -58,7 +58,7 @@ class Waiting:
 @strawberry.type(description="An intent to stop a simulation that is on a machine.")
 class StopWanted:
     reason: Reason = strawberry.field(description="The reason that it will end with.")
-    by: str = strawberry.field(description="The user or process that requested it.")
+    by: str = strawberry.field(description="The user or process that requested it, named as in `events`.")
     at: datetime = strawberry.field(description="When it was requested.")
 
 
@@ -135,7 +135,10 @@ class Event:
     id: strawberry.ID
     at: datetime = strawberry.field(description="When it happened.")
     kind: str = strawberry.field(description="The kind of the event: a state that was entered, STOP_WANTED, UPDATED...")
-    actor: str = strawberry.field(description="The user or process that caused it.")
+    actor: str = strawberry.field(
+        description="The user or process that caused it: the name of a token, `scheduler` or `supervisor`. Without a "
+        "login: `NAME (unverified)`, where a Unix user of the service's host sent the request; else `anonymous`."
+    )
     detail: JSON = strawberry.field(description="Details, which depend on the kind.")
 
 
@@ -161,7 +164,7 @@ class Simulation(relay.Node):
     attended_grace_seconds: int | None = strawberry.field(
         description="For how long it may be on a machine without a subscriber; null if it is not attended."
     )
-    created_by: str = strawberry.field(description="The user who created it.")
+    created_by: str = strawberry.field(description="The user who created it, named as in `events`.")
     created_at: datetime
     started_at: datetime | None = strawberry.field(description="When its first attempt began.")
     finished_at: datetime | None = strawberry.field(description="When it reached its final state.")

@@ -30,7 +30,9 @@ async def _projects(info: Info, ids: list[int] | None) -> list[Project] | None:
 @strawberry.type(description="The author of a request.")
 class Viewer:
     scope: strawberry.Private[list[int] | None]
-    name: str = strawberry.field(description="The token's name; `anonymous` without one.")
+    name: str = strawberry.field(
+        description="The token's name; `anonymous` without one, whatever name events show (`Event.actor`)."
+    )
     role: Role = strawberry.field(description="Their permissions.")
     operations: list[str] = strawberry.field(description="The queries, mutations and subscriptions they may use.")
     expires_at: datetime | None = strawberry.field(description="When their token expires; null: never.")
@@ -46,7 +48,7 @@ class Token(relay.Node):
     row: strawberry.Private[models.Token]
     name: str = strawberry.field(description="The actor that the history shows.")
     role: Role = strawberry.field(description="Its permissions.")
-    created_by: str = strawberry.field(description="The user who created it.")
+    created_by: str = strawberry.field(description="The user who created it, named as in the events of simulations.")
     created_at: datetime
     expires_at: datetime | None = strawberry.field(description="When it expires; null: never.")
     revoked_at: datetime | None = strawberry.field(description="When it was revoked; null if it is not.")

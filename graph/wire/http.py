@@ -32,6 +32,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from graph.wire.unix_user import Peer
+
 log = structlog.get_logger()
 
 HEAD_SECONDS = 10.0
@@ -102,6 +104,7 @@ class HttpWire(HttpToolsProtocol):
         self._is_upgraded = False
         self._is_again = False  # the head that is read now asks for a protocol that it won't get
         self._is_between = False  # the last piece ended with the end of a request
+        self._peer: Peer | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
@@ -109,6 +112,7 @@ class HttpWire(HttpToolsProtocol):
             transport.abort()
             return
         self._lobby.enter(self)
+        self._peer = Peer(self.client, self.server)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -174,6 +178,7 @@ class HttpWire(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["state"]["peer"] = self._peer
         self._is_between = False
         self._overhead_bytes = self._head_bytes = 0
 

@@ -35,6 +35,8 @@ from uvicorn.server import ServerState
 from websockets.frames import CloseCode, Frame
 from websockets.protocol import State
 
+from graph.wire.unix_user import Peer
+
 log = structlog.get_logger()
 
 WRITE = "simulations.write"  # the extension: (*parts: bytes) -> whether they were sent, as one text message
@@ -165,6 +167,7 @@ class Wire(WebSocketsSansIOProtocol):
     # --- the end -----------------------------------------------------------------------------------------------
 
     async def run_asgi(self) -> None:
+        self.scope["state"]["peer"] = Peer(self.client, self.server)
         self.scope["extensions"][WRITE] = self.write  # type: ignore[assignment]  # ASGI allows own ones
         self.scope["extensions"][ADMIT] = self._budget.admit  # type: ignore[assignment]  # as above
         await super().run_asgi()

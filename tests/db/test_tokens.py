@@ -126,7 +126,7 @@ async def test_a_name_is_one_token_until_it_is_revoked(sessions: Sessions) -> No
         assert await tokens.find_named(session, "unknown") is None
 
 
-@pytest.mark.parametrize("name", ["scheduler", "supervisor", "anonymous", "command line"])
+@pytest.mark.parametrize("name", ["scheduler", "supervisor", "anonymous", "command line", "root (unverified)"])
 async def test_a_token_can_not_speak_in_the_name_of_the_house(sessions: Sessions, name: str) -> None:
     with pytest.raises(Taken, match="choose another name"):
         await make(sessions, name)

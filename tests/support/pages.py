@@ -17,6 +17,7 @@ from typing import Any
 
 from live import ROOT
 
+UNVERIFIED = " (unverified)"  # after the name of a Unix user, which is another one elsewhere
 MORE = "…"  # in a list or a line: what follows is left out
 FENCE = re.compile(r"^```(.*)$")
 HEADING = re.compile(r"^(#{1,6}) (.+)$")
@@ -146,6 +147,9 @@ class Likeness:
         elif name in GIVEN_OUT and isinstance(shown, str) and isinstance(answered, str):
             if self.given_out.setdefault(shown, answered) != answered:
                 raise differs("another one than before")
+        elif isinstance(shown, str) and shown.endswith(UNVERIFIED):
+            if not isinstance(answered, str) or not answered.endswith(UNVERIFIED):
+                raise differs("another kind of user")
         elif name in VARYING or (isinstance(shown, str) and _is_time(shown)):
             alike = (
                 isinstance(answered, str) and _is_time(answered)

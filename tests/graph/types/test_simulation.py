@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import pwd
 from decimal import Decimal
 from typing import Any
 
@@ -52,6 +54,7 @@ query List(
   }
 }
 """
+LOCAL_USER = f"{pwd.getpwuid(os.getuid()).pw_name} (unverified)"
 STATES = ("QUEUED", "STARTING", "RUNNING", "FINISHED", "FAILED", "CANCELLED")
 ALL_FIELDS: dict[str, Any] = {
     "entrypoint": ["python", "train.py", "--note", "a line\nand another, ünïcode"],
@@ -88,7 +91,7 @@ async def test_a_simulation_with_nothing_but_an_entrypoint_gets_the_defaults(api
     assert (made["parameters"], made["environment"], made["tags"], made["priority"]) == ({}, {}, [], 0)
     assert [made[name] for name in ("reason", "startedAt", "finishedAt", "waiting", "machine", "retryOf")] == [None] * 6
     assert made["attempts"] == []
-    assert made["events"] == [{"kind": "QUEUED", "actor": "anonymous"}]
+    assert made["events"] == [{"kind": "QUEUED", "actor": LOCAL_USER}]
 
 
 async def test_every_field_of_a_simulation_is_kept(world: World) -> None:
@@ -314,9 +317,9 @@ async def test_cancelling_in_every_state(world: World, subtests: pytest.Subtests
             assert payload["userErrors"] == []
             assert payload["simulation"]["state"] == expected[state]
             is_on_machine = state in ("STARTING", "RUNNING")  # what waits has no attempt that could be stopped
-            wanted = {"reason": "CANCELLED", "by": "anonymous"} if is_on_machine else None
+            wanted = {"reason": "CANCELLED", "by": LOCAL_USER} if is_on_machine else None
             assert payload["simulation"]["stopWanted"] == wanted
-            assert (await world.select("SELECT actor FROM events ORDER BY id DESC LIMIT 1")) == [("anonymous",)]
+            assert (await world.select("SELECT actor FROM events ORDER BY id DESC LIMIT 1")) == [(LOCAL_USER,)]
             before = await world.counts()
             assert await world.api.data(VERBS["cancel"], {"id": simulation_id}) == payload, "asking again"
             assert await world.counts() == before
