@@ -1,8 +1,10 @@
-"""The settings of a graph process's interpreter."""
+"""The settings of a graph process's interpreter, and what its start loads."""
 
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,3 +49,16 @@ async def test_no_collection_frees_what_many_documents_left(freed: list[int], te
     left = gc.collect()
     assert sum(freed) > 10 * left, "they are freed meanwhile"
     assert max(freed) < MOST_FREED
+
+
+def test_the_start_loads_nothing_that_serving_does_not_need() -> None:
+    """Imports are most of the time from kill -9 until it serves again."""
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import graph.__main__, sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    roots = {name.partition(".")[0] for name in loaded}
+    assert {"graph", "strawberry", "sqlalchemy", "asyncpg"} <= roots
+    assert not roots & {"alembic", "mako", "cli", "client", "runner", "scheduler", "httpx", "typer", "psutil", "yaml"}
