@@ -9,6 +9,7 @@ import { createRoot } from 'react-dom/client';
 import { type Example, examples } from './examples';
 import { fetcher } from './fetcher';
 import { ShareButton, sharedIn, type Shared } from './share';
+import { withoutHeaders } from './storage';
 import { useTheme } from './theme';
 
 function Page({ shared, tabs }: { shared: Shared | null; tabs: Example[] }): React.JSX.Element {
@@ -22,6 +23,7 @@ function Page({ shared, tabs }: { shared: Shared | null; tabs: Example[] }): Rea
         defaultEditorToolsVisibility
         inputValueDeprecation
         schemaDescription
+        storage={storage}
         {...(shared && { initialQuery: shared.query, initialVariables: shared.variables ?? '' })}
       >
         <GraphiQL.Logo>
@@ -44,6 +46,7 @@ function Page({ shared, tabs }: { shared: Shared | null; tabs: Example[] }): Rea
   );
 }
 
+const storage = withoutHeaders(localStorage);
 const shared = sharedIn(location.hash);
 // It is in a tab from now on: loaded again, it must not come back in its old state.
 if (shared) history.replaceState(null, '', '/graphql');
