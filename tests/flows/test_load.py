@@ -1,4 +1,4 @@
-"""Load: a thousand simulations at once, and simulations that fork and print without limit."""
+"""Load: many simulations at once (a thousand by `make chaos`), and simulations that fork and print without limit."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from effort import LOAD_SIMULATIONS as MANY
 from live import BRISK, IN_ONE, Service, eventually, points
 from observers import Watch
 
-MANY = 1_000
 AT_ONCE = 10  # clients
 ANSWERS = 10  # to a client that asks while all that goes on
 NO_MACHINE_OF_ITS_OWN = {**BRISK, "SIMULATIONS_LOCAL_MACHINE": "0"}
@@ -42,7 +42,7 @@ SELECT max(open) FROM (
 """
 
 
-async def test_a_thousand_simulations_at_once_queue_up_run_two_at_a_time_and_can_be_cancelled(lend: Any) -> None:
+async def test_many_simulations_at_once_queue_up_run_two_at_a_time_and_can_be_cancelled(lend: Any) -> None:
     async with lend(**NO_MACHINE_OF_ITS_OWN) as service:
         await declare(service, {"name": "small", "cpus": 2, "memoryGib": 1})
         watcher = asyncio.create_task(ask(service))
