@@ -334,6 +334,7 @@ def test_a_server_that_is_lost_while_it_is_prepared_is_started_again_and_the_wor
         prepare(server, wrong)
 
 
+@pytest.mark.usefixtures("filled_directory")
 @pytest.mark.timeout(600)  # ten starts, each with a recovery
 def test_a_postmaster_killed_as_soon_as_the_service_is_connected_is_started_again(
     data_directory: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -341,8 +342,6 @@ def test_a_postmaster_killed_as_soon_as_the_service_is_connected_is_started_agai
     """Ten starts on an existing data directory, each of them hit."""
     monkeypatch.setenv("SIMULATIONS_DATA_DIR", str(data_directory))
     settings, place = knobs.load(), Place(data_directory, "127.0.0.1", 8000)
-    with provide_database(settings, place):
-        pass
     for _ in range(10):
         over = threading.Event()
         killer = threading.Thread(target=kill_when_connected, args=(data_directory / "postgres", over))
@@ -446,10 +445,10 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
     assert settings.data_dir is None
 
 
+@pytest.mark.usefixtures("filled_directory")
 @pytest.mark.parametrize("name", ["up", "migrate"])
 def test_tables_of_a_newer_version_are_left_alone_with_a_message(data_directory: Path, name: str) -> None:
     async def pretend(url: str) -> None:
-        await schema.upgrade(url)
         database = await connection.connect_raw(url, application="test")
         await database.execute("UPDATE alembic_version SET version_num = 'f00'")
         await database.close()

@@ -35,9 +35,9 @@ WRITE = "UPDATE coverage SET beat_at = now()"
 
 
 @pytest.fixture(scope="module")
-def server(scratch: Path) -> Iterator[EmbeddedServer]:
+def server(scratch: Path, fill: Callable[[Path], None]) -> Iterator[EmbeddedServer]:
     """For all tests of this file: each gives it back as it was."""
-    with own_server(scratch / "outage") as server:
+    with own_server(scratch / "outage", fill) as server:
         yield server
 
 

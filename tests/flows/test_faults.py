@@ -20,7 +20,6 @@ from outages import GONE
 
 from cli.errors import ExitCode
 from db.embedded.server import EmbeddedServer, serve
-from db.schema import upgrade
 
 Lend = Any  # a fixture of conftest.py
 
@@ -68,10 +67,9 @@ LATE_POINTS = {"loss": {"steps": [10**6], "values": [0.5], "elapsed": [1.0]}}
 
 
 @pytest.fixture
-async def own_server(data_directory: Path) -> AsyncIterator[EmbeddedServer]:
+async def own_server(filled_directory: Path) -> AsyncIterator[EmbeddedServer]:
     """A server that belongs to the test, which may do with it what it likes."""
-    with serve(data_directory, settings={"fsync": "off"}) as server:
-        await upgrade(server.url)
+    with serve(filled_directory, settings={"fsync": "off"}) as server:
         yield server
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 
 from lending import Lender
-from live import BRISK, Service, eventually, kill
+from live import BRISK, Service, eventually, is_alive, kill
 from observers import Watch, Witness
 
 # Of the start: its host and machine, its own token, the project that is always there.
@@ -46,7 +47,20 @@ async def test_it_is_the_same_with_nothing_in_it(lender: Lender) -> None:
         assert (await again.finished(await again.submit("true")))["state"] == "FINISHED"
 
 
-async def test_it_is_another_one_after_a_failure_a_death_or_a_change(lender: Lender) -> None:
+async def test_it_is_the_same_after_the_death_of_a_part(lender: Lender) -> None:
+    async with lender.lend(**BRISK) as service:
+        process, graph = service.process, service.child("graph")
+        kill(graph)
+        await eventually(lambda: "starting it again" in service.log, "`up` has noticed")
+    async with lender.lend(**BRISK) as again:
+        assert again is service
+        assert again.process is process
+        assert again.child("graph") != graph
+        assert (await again.finished(await again.submit("true")))["state"] == "FINISHED"
+        again.spent = True
+
+
+async def test_it_is_another_one_after_a_failure_many_deaths_or_a_change(lender: Lender) -> None:
     lent = []
     with suppress(RuntimeError):
         async with lender.lend(**BRISK) as service:
@@ -56,8 +70,11 @@ async def test_it_is_another_one_after_a_failure_a_death_or_a_change(lender: Len
         lent.append(service)
     async with lender.lend(**BRISK) as service:
         lent.append(service)
-        kill(service.child("graph"))
-        await eventually(lambda: "starting it again" in service.log, "`up` has noticed")
+        while "starting it again in 2 s" not in service.log:  # at once or after 0.5 s, after 1 s, after 2 s
+            graph = service.child("graph")
+            kill(graph)
+            await eventually(lambda graph=graph: not is_alive(graph), "it is dead")  # type: ignore[misc]
+            await eventually(partial(service.has, "graph"), "it runs again")
     async with lender.lend(**BRISK) as service:
         lent.append(service)
     assert len({id(each) for each in lent}) == 4

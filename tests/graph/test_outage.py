@@ -39,9 +39,9 @@ MACHINES = "subscription { machineChanged { name } }"
 
 
 @pytest.fixture(scope="module")
-def server(scratch: Path) -> Iterator[EmbeddedServer]:
+def server(scratch: Path, fill: Callable[[Path], None]) -> Iterator[EmbeddedServer]:
     """For all tests of this file: each gives it back as it was."""
-    with own_server(scratch / "graph-outage") as server:
+    with own_server(scratch / "graph-outage", fill) as server:
         yield server
 
 

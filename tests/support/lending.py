@@ -2,8 +2,8 @@
 
 A start takes five seconds of CPU (three Python processes, each with its imports), emptying takes tenths of one. A test
 may do anything to a lent service that emptying undoes (`EMPTY`, and every file but those of the start), and may end it
-or kill parts of it: a service that does not run, has another address or settings, or whose parts had to be started
-again is ended and not lent once more. Neither is one whose test failed, or that says `spent`.
+or kill parts of it: a service that does not run, has another address or settings, or whose parts died so often that
+`up` pauses for long is ended and not lent once more. Neither is one whose test failed, or that says `spent`.
 
 Every service that runs when it is ended must end with 0 and leave no process behind, or the fixture fails.
 """
@@ -11,18 +11,21 @@ Every service that runs when it is ended must end with 0 and leave no process be
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import asyncpg
 from failures import keep_logs
 from live import Service, eventually, kill, service_on
 
-MOST = 2  # that wait for their next test: each is three processes of some 100 MiB, which look for work all the time
+MOST = 3  # that wait for their next test, as many as a file needs: each is three processes of some 100 MiB
 TICK = {"SIMULATIONS_TICK_SECONDS": "0.3"}  # so soon an emptied service has a machine again
-STARTED_AGAIN = "; starting it again "  # what `up` says when a part has died; after three early deaths it gives up
+STARTED_AGAIN = re.compile(r"; starting it again in ([\d.]+) s")  # what `up` logs when a part has died
+LONGEST_PAUSE_SECONDS = 1.0  # the next one is twice as long; a new service takes longer than this, and all of a core
 
 # Identities go on counting, so that no row is taken for one of the test before. Emptying gives way to the service: it
 # waits for locks for less than `deadlock_timeout`, and tries again. (TRUNCATE would wait for readers, too.)
@@ -53,11 +56,15 @@ class Lent:
     since: str = ""
 
     @classmethod
-    async def start(cls, database: AbstractContextManager[str] | None, settings: Mapping[str, str]) -> Lent:
-        """Start one; on a database of its own process, if none is given."""
+    async def start(
+        cls, database: AbstractContextManager[str] | None, settings: Mapping[str, str], fill: Callable[[Path], None]
+    ) -> Lent:
+        """Start one; on an embedded database of its own, which `fill` puts there, if none is given."""
         with ExitStack() as stack:
             url = await asyncio.to_thread(stack.enter_context, database) if database is not None else None
             service = stack.enter_context(service_on(url, **{**TICK, **settings}))
+            if url is None:
+                await asyncio.to_thread(fill, service.data_directory)
             lent = cls(service, stack.pop_all(), service.address, dict(service.environment))
         try:
             await service.up()
@@ -86,7 +93,7 @@ class Lent:
             self.runs
             and not service.spent
             and (service.address, service.environment) == (self.address, self.environment)
-            and STARTED_AGAIN not in service.log_of_start
+            and all(float(each) <= LONGEST_PAUSE_SECONDS for each in STARTED_AGAIN.findall(service.log_of_start))
         )
 
     async def empty(self) -> None:
@@ -133,9 +140,10 @@ class Lent:
 class Lender:
     """The services of one pytest process."""
 
-    def __init__(self, database: Callable[[], AbstractContextManager[str]]) -> None:
-        """database: makes a migrated one, and drops it."""
+    def __init__(self, database: Callable[[], AbstractContextManager[str]], fill: Callable[[Path], None]) -> None:
+        """database: makes a migrated one, and drops it. fill: puts an embedded, migrated one into a data directory."""
         self._database = database
+        self._fill = fill
         self._waiting: dict[tuple[object, ...], Lent] = {}
 
     @asynccontextmanager
@@ -148,7 +156,7 @@ class Lender:
         if lent is None:
             while len(self._waiting) >= MOST:
                 await self._waiting.pop(next(iter(self._waiting))).end()
-            lent = await Lent.start(None if own_database else self._database(), settings)
+            lent = await Lent.start(None if own_database else self._database(), settings, self._fill)
         try:
             yield lent.service
         except BaseException:

@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -208,9 +209,10 @@ class Service:
         """Wait until all of it runs and answers, after something of it was killed."""
         await self.ready()
         for name in ("graph", "scheduler"):
-            await eventually(lambda name=name: self._has(name), f"{name} runs")  # type: ignore[misc]
+            await eventually(partial(self.has, name), f"{name} runs")
 
-    def _has(self, name: str) -> bool:
+    def has(self, name: str) -> bool:
+        """Whether `graph` or `scheduler` runs."""
         with suppress(LookupError, psutil.Error):
             return is_alive(self.child(name))
         return False

@@ -13,7 +13,6 @@ from live import held, kill
 
 from db.connection import connect_raw
 from db.embedded.server import EmbeddedServer, serve
-from db.schema import upgrade
 
 FEW_CONNECTIONS = 12
 
@@ -21,11 +20,11 @@ Away = Callable[[EmbeddedServer], AbstractAsyncContextManager[None]]
 
 
 @contextmanager
-def own_server(data_directory: Path) -> Iterator[EmbeddedServer]:
-    """A migrated server that a test may stop, with few connections to give."""
+def own_server(data_directory: Path, fill: Callable[[Path], None]) -> Iterator[EmbeddedServer]:
+    """A migrated server that a test may stop, with few connections to give. fill: the fixture of conftest.py."""
     settings = {"fsync": "off", "max_connections": str(FEW_CONNECTIONS), "superuser_reserved_connections": "0"}
+    fill(data_directory)
     with serve(data_directory, settings=settings) as server:
-        asyncio.run(upgrade(server.url))
         yield server
 
 

@@ -38,6 +38,7 @@ from db.embedded.server import (
 FAST = {"fsync": "off", "full_page_writes": "off"}
 ROOT = Path(__file__).resolve().parents[3]
 is_root = os.geteuid() == 0
+filled = pytest.mark.usefixtures("filled_directory")  # its first start is not what is tested
 
 
 def execute(server: EmbeddedServer | str, statement: str) -> object:
@@ -95,6 +96,7 @@ def told_by(process: subprocess.Popen[str]) -> list[str]:
     return process.stdout.readline().split()
 
 
+@filled
 def test_what_was_written_survives_a_stop_and_a_start(data_directory: Path) -> None:
     with serve(data_directory, settings=FAST) as server:
         assert server.alive()
@@ -160,6 +162,7 @@ def test_a_relative_data_directory_and_one_behind_a_link_are_the_same(
         assert find_url(data_directory / "real") == server.url
 
 
+@filled
 def test_a_killed_postmaster_is_noticed_and_started_again_at_the_same_url(data_directory: Path) -> None:
     with serve(data_directory, settings=FAST) as server:
         url, pid = server.url, server.pid
@@ -172,6 +175,7 @@ def test_a_killed_postmaster_is_noticed_and_started_again_at_the_same_url(data_d
         assert execute(server, "SELECT answer FROM kept") == 42
 
 
+@filled
 def test_a_restart_of_a_living_server_changes_nothing(data_directory: Path) -> None:
     with serve(data_directory, settings=FAST) as server:
         pid = server.pid
@@ -179,6 +183,7 @@ def test_a_restart_of_a_living_server_changes_nothing(data_directory: Path) -> N
         assert (server.pid, execute(server, "SELECT 1")) == (pid, 1)
 
 
+@filled
 def test_a_server_whose_socket_was_cleaned_away_is_replaced(data_directory: Path) -> None:
     with serve(data_directory, settings=FAST) as server:
         pid, url = server.pid, server.url
@@ -188,6 +193,7 @@ def test_a_server_whose_socket_was_cleaned_away_is_replaced(data_directory: Path
         assert (server.pid != pid, server.url, execute(server, "SELECT 1")) == (True, url, 1)
 
 
+@filled
 def test_a_start_after_everything_was_killed_recovers(data_directory: Path) -> None:
     with python(SERVE, data_directory) as starter:
         pid, url = told_by(starter)
@@ -198,6 +204,7 @@ def test_a_start_after_everything_was_killed_recovers(data_directory: Path) -> N
         assert execute(server, "SELECT answer FROM kept") == 42
 
 
+@filled
 def test_a_busy_process_of_a_killed_server_is_ended_before_the_next_starts(
     data_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +221,7 @@ def test_a_busy_process_of_a_killed_server_is_ended_before_the_next_starts(
         assert execute(server, "SELECT 1") == 1
 
 
+@filled
 def test_a_reused_process_id_does_not_stop_the_start(data_directory: Path) -> None:
     with serve(data_directory, settings=FAST) as server:
         pid_file = data_directory / "postgres" / "postmaster.pid"
@@ -231,6 +239,7 @@ def test_a_reused_process_id_does_not_stop_the_start(data_directory: Path) -> No
             other.kill()
 
 
+@filled
 def test_a_server_survives_the_kill_of_its_starter_and_is_adopted(data_directory: Path) -> None:
     with python(SERVE, data_directory) as starter:
         pid, url = told_by(starter)
@@ -243,6 +252,7 @@ def test_a_server_survives_the_kill_of_its_starter_and_is_adopted(data_directory
         assert not runs(process)
 
 
+@filled
 def test_a_server_on_its_way_out_is_not_adopted_but_followed_by_another(data_directory: Path) -> None:
     with python(SERVE, data_directory) as starter, asyncio.Runner() as runner:
         pid, url = told_by(starter)
@@ -258,6 +268,7 @@ def test_a_server_on_its_way_out_is_not_adopted_but_followed_by_another(data_dir
         connection.terminate()
 
 
+@filled
 def test_ctrl_c_in_the_terminal_reaches_the_starter_alone_which_then_stops_the_server(data_directory: Path) -> None:
     with python(SERVE, data_directory) as starter:
         pid, _ = told_by(starter)
@@ -268,6 +279,7 @@ def test_ctrl_c_in_the_terminal_reaches_the_starter_alone_which_then_stops_the_s
         assert not runs(server)
 
 
+@filled
 def test_a_block_that_fails_stops_the_server_too(data_directory: Path) -> None:
     with pytest.raises(ZeroDivisionError), serve(data_directory, settings=FAST) as server:  # noqa: PT012  # is the block
         process = psutil.Process(server.pid)
@@ -285,6 +297,7 @@ def test_a_first_start_that_was_killed_leaves_nothing_that_stops_the_next(data_d
             assert execute(server, "SELECT 1") == 1
 
 
+@filled
 def test_a_second_start_is_told_who_runs_and_where(data_directory: Path) -> None:
     with python(SERVE, data_directory) as starter:
         told_by(starter)
@@ -296,6 +309,7 @@ def test_a_second_start_is_told_who_runs_and_where(data_directory: Path) -> None
         )
 
 
+@filled
 def test_the_lock_goes_with_its_holder_and_not_with_what_that_started(data_directory: Path) -> None:
     with python(SERVE, data_directory) as starter:
         pid, _ = told_by(starter)
@@ -324,9 +338,8 @@ def test_the_wheels_own_code_is_never_run(data_directory: Path) -> None:
         assert binaries.PACKAGE not in sys.modules
 
 
+@filled
 def test_data_of_another_version_are_left_alone(data_directory: Path) -> None:
-    with serve(data_directory, settings=FAST):
-        pass
     version = data_directory / "postgres" / "PG_VERSION"
     version.write_text("17\n")
     with (
@@ -337,9 +350,8 @@ def test_data_of_another_version_are_left_alone(data_directory: Path) -> None:
     assert version.read_text() == "17\n"
 
 
+@filled
 def test_a_directory_that_holds_something_else_is_left_alone(data_directory: Path) -> None:
-    with serve(data_directory, settings=FAST):
-        pass
     (data_directory / "postgres" / "PG_VERSION").unlink()
     with pytest.raises(EmbeddedError, match="holds no data of PostgreSQL"), serve(data_directory):
         pass
@@ -352,6 +364,7 @@ def test_a_directory_that_can_not_be_written_is_named(path: str) -> None:
             pass
 
 
+@filled
 def test_a_server_that_will_not_start_says_why(data_directory: Path) -> None:
     with serve(data_directory, settings=FAST):
         pass
@@ -386,6 +399,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_made(data_directory: Path) 
     assert not list(data_directory.glob("postgres.*"))
 
 
+@filled
 def test_a_big_log_is_put_aside(data_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "LOG_ROTATION_BYTES", 100)
     for _ in range(2):
@@ -395,6 +409,7 @@ def test_a_big_log_is_put_aside(data_directory: Path, monkeypatch: pytest.Monkey
     assert (new.read_text().count("starting PostgreSQL"), old.read_text().count("starting PostgreSQL")) == (1, 1)
 
 
+@filled
 @pytest.mark.parametrize("taken_by", ["open directory", "link"])
 def test_a_name_taken_by_another_user_in_tmp_is_not_used(taken_by: str, data_directory: Path) -> None:
     with serve(data_directory, settings=FAST) as server:
