@@ -20,6 +20,7 @@ from work import counting
 
 from cli import documents
 from graph.operation.complexity import FEW, PRICES, SIZES
+from graph.operation.documents import MOST_ERRORS
 from graph.operation.limits import Limits
 from graph.schema import build_schema
 
@@ -143,6 +144,13 @@ async def test_variables_that_are_nested_deeply_are_answered_fast(depth: int) ->
     assert await refusals(query, {"order": nested(depth, "field")})
     query = "mutation ($input: CreateSimulationInput!) { createSimulation(input: $input) { simulation { id } } }"
     assert await refusals(query, {"input": {"entrypoint": nested(depth, "")}})
+
+
+async def test_of_a_document_with_many_mistakes_the_first_are_told() -> None:
+    told = await refusals("{ viewer {" + " ".join(f"unknown{n}" for n in range(1_000)) + "} }")
+    assert len(told) == MOST_ERRORS + 1
+    assert "unknown0" in told[0]
+    assert "Too many" in told[-1]
 
 
 MANY = 600_000  # a body has room for so many
