@@ -19,6 +19,7 @@ notifications everything works, only slower.
     curve                 one metric read back over all attempts
     metrics               count, last, minimum and maximum of each metric
     logs                  output of a simulation that is no point
+    notices               output that was nearly points, or was dropped
     events                the history of simulations, and the audit of everything else
     billing               resources held by attempts, and for how long
     overview              simulations queued and running now

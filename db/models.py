@@ -36,13 +36,17 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from db.states import LogStream, Reason, Role, SimulationState
+from db.states import LogStream, MetricsFrom, Reason, Role, SimulationState
 
 Money = Numeric(18, 6)
 Timestamp = DateTime(timezone=True)
 
 
-def _enum(kind: type[SimulationState] | type[Reason] | type[LogStream] | type[Role], *, checked: bool = False) -> Enum:
+def _enum(
+    kind: type[SimulationState] | type[Reason] | type[LogStream] | type[Role] | type[MetricsFrom],
+    *,
+    checked: bool = False,
+) -> Enum:
     """Text with Python's enum on this side. Only closed sets, as states and roles, have a CHECK: reasons grow."""
     return Enum(kind, native_enum=False, length=40, create_constraint=checked, name=kind.__name__.lower())
 
@@ -143,6 +147,8 @@ class Simulation(Base):
     max_retries: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     retry_on: Mapped[list[str]] = mapped_column(server_default=text("'{}'::text[]"))
     metric_modes: Mapped[dict[str, str]] = mapped_column(server_default=text("'{}'::jsonb"))  # MetricMode by metric
+    metrics_from: Mapped[MetricsFrom] = mapped_column(_enum(MetricsFrom), server_default=text("'AUTO'"))
+    metrics_patterns: Mapped[list[str]] = mapped_column(server_default=text("'{}'::text[]"))  # regular expressions
     attended: Mapped[bool] = mapped_column(server_default=text("false"))  # runs only while it is watched
     attended_grace: Mapped[timedelta] = mapped_column(server_default=text("'00:01:00'::interval"))  # and so much longer
 
@@ -405,6 +411,19 @@ class LogChunk(Base):
     stream: Mapped[LogStream] = mapped_column(_enum(LogStream))
     text: Mapped[str]
     received_at: Mapped[datetime] = _now()
+
+
+class Notice(Base):
+    """Output of one kind that was nearly points, or was dropped: how many times in an attempt, with an example."""
+
+    __tablename__ = "notices"
+
+    simulation_id: Mapped[int] = mapped_column(ForeignKey("simulations.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(40), primary_key=True)  # an open set: the supervisor's
+    count: Mapped[int]
+    example: Mapped[str]
+    advice: Mapped[str]
 
 
 class Token(Base):

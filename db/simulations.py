@@ -26,7 +26,7 @@ from db.models import Attempt, Machine, Member, Simulation
 from db.notifications import Channel, notify
 from db.pages import Ordering, Page, page
 from db.projects import Scope, within
-from db.states import FINAL_STATES, Reason, SimulationState
+from db.states import FINAL_STATES, MetricsFrom, Reason, SimulationState
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,8 @@ class Wanted:
     retry_on: tuple[str, ...] = (Reason.MACHINE_LOST.value,)
     retry_of: int | None = None
     metric_modes: dict[str, str] = field(default_factory=dict)  # MetricMode by metric; MIN may be left out
+    metrics_from: MetricsFrom = MetricsFrom.AUTO
+    metrics_patterns: tuple[str, ...] = ()  # regular expressions with named groups
     attended: bool = False
     attended_grace: timedelta = timedelta(minutes=1)  # means something only where it is attended
 
@@ -62,9 +64,16 @@ class Wanted:
         content = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "machine_name"}
         if not self.metric_modes:  # digests that are kept were made before there were any
             del content["metric_modes"]
-        if not self.attended:  # likewise
+        if self.metrics_from is MetricsFrom.AUTO:  # likewise
+            del content["metrics_from"]
+        if not self.metrics_patterns:
+            del content["metrics_patterns"]
+        if not self.attended:
             del content["attended"], content["attended_grace"]
         return sha256(orjson.dumps(content, default=str, option=orjson.OPT_SORT_KEYS)).digest()
+
+
+LISTS = ("entrypoint", "tags", "retry_on", "metrics_patterns")  # tuples of `Wanted`
 
 
 class Sort(StrEnum):
@@ -102,7 +111,7 @@ async def create(session: AsyncSession, wanted: Wanted, actor: Actor, *, client_
     if wanted.machine_id is not None:
         await _hold_machine(session, wanted.machine_id)
     values = {name: getattr(wanted, name) for name in wanted.__dataclass_fields__}
-    values |= {name: list(values[name]) for name in ("entrypoint", "tags", "retry_on")}
+    values |= {name: list(values[name]) for name in LISTS}
     digest = wanted.digest()
     created: Simulation | None = await session.scalar(
         insert(Simulation)
@@ -219,7 +228,7 @@ async def repeat(session: AsyncSession, simulation_id: int, actor: Actor, *, sco
     if not old.state.is_final:
         raise WrongState(f"It is {old.state.value}: only an ended simulation can be repeated.", field="id")
     wanted = {name: getattr(old, name) for name in Wanted.__dataclass_fields__}
-    wanted |= {name: tuple(wanted[name]) for name in ("entrypoint", "tags", "retry_on")}
+    wanted |= {name: tuple(wanted[name]) for name in LISTS}
     return await create(session, Wanted(**{**wanted, "retry_of": old.id}), actor)
 
 

@@ -43,6 +43,14 @@ class MetricMode(StrEnum):
     MAX = "MAX"  # an accuracy
 
 
+class MetricsFrom(StrEnum):
+    """Which lines of its output a simulation's points are read from, beside those of its patterns."""
+
+    AUTO = "AUTO"  # JSON lines, and known forms of text
+    JSON = "JSON"  # JSON lines alone
+    NONE = "NONE"  # no line
+
+
 class MachineState(StrEnum):
     """Whether a machine takes work. Derived from its row, never stored."""
 

@@ -12,7 +12,7 @@ import strawberry
 from sqlalchemy.ext.asyncio import AsyncSession
 from strawberry.dataloader import DataLoader
 
-from db import attempts, billing, machines, metrics, projects, queue, simulations, tokens
+from db import attempts, billing, machines, metrics, notices, projects, queue, simulations, tokens
 from db.attempts import Execution, StopIntent
 from db.billing import Holding
 from db.connection import Sessions
@@ -20,6 +20,7 @@ from db.events import UNVERIFIED, Actor
 from db.machines import NOTHING, Usage
 from db.metrics import Summary
 from db.models import Machine, Project, Simulation, Token
+from db.notices import Notice
 from db.projects import Scope
 from db.simulations import Command
 from db.states import MachineState
@@ -103,6 +104,7 @@ class Loaders:
         self.wait: DataLoader[int, Wait | None] = DataLoader(self._load_waits, cache=False)
         self.queue_position: DataLoader[int, int | None] = DataLoader(self._load_queue_positions, cache=False)
         self.metrics: DataLoader[int, Sequence[Summary]] = DataLoader(self._load_metrics, cache=False)
+        self.notices: DataLoader[int, Sequence[Notice]] = DataLoader(self._load_notices, cache=False)
         self.holdings: DataLoader[int, Sequence[Holding]] = DataLoader(self._load_holdings, cache=False)
         self.project: DataLoader[int, Project | None] = DataLoader(self._load_projects, cache=False)
         self.token = DataLoader(self._by_ids(tokens.by_ids, Token), cache=False)
@@ -160,6 +162,11 @@ class Loaders:
     async def _load_metrics(self, ids: list[int]) -> Sequence[Sequence[Summary]]:
         async with self._sessions() as session:
             found = await metrics.of_simulations(session, set(ids))
+        return [found.get(each, ()) for each in ids]
+
+    async def _load_notices(self, ids: list[int]) -> Sequence[Sequence[Notice]]:
+        async with self._sessions() as session:
+            found = await notices.of_simulations(session, set(ids))
         return [found.get(each, ()) for each in ids]
 
     async def _load_holdings(self, ids: list[int]) -> Sequence[Sequence[Holding]]:

@@ -61,6 +61,7 @@ class Undelivered:
     points: Mapping[str, tuple[Sequence[int], Sequence[float | str], Sequence[float]]]  # steps, values, elapsed seconds
     logs: Sequence[tuple[str, str]]  # stream, text
     exit: UndeliveredExit | None
+    notices: Sequence[tuple[str, int, str, str]] = ()  # kind, count, example, advice
 
     def __repr__(self) -> str:
         return f"Undelivered(number={self.number!r})"

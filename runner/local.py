@@ -226,7 +226,8 @@ class LocalEngine:
         number, batch = found
         logs = [(stream, "\n".join(texts)) for stream, texts in batch.logs]
         end = UndeliveredExit(*astuple(batch.exit)) if batch.exit is not None else None
-        return Undelivered(token, nonce, number, batch.points, logs, end)
+        notices = tuple((kind, *notice) for kind, notice in batch.notices.items())
+        return Undelivered(token, nonce, number, batch.points, logs, end, notices)
 
     def _forget(self, attempt_id: str) -> None:
         directory = self._directory(attempt_id)

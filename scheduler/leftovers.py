@@ -17,6 +17,7 @@ from db import public_ids
 from db.attempts import Claim, Standing
 from db.connection import Sessions
 from db.logs import Chunk
+from db.notices import Notice
 from db.states import LogStream
 from policy.retry import Exit
 from runner.base import Engine, Undelivered
@@ -64,8 +65,9 @@ def _report(left: Undelivered, number: int) -> Report:
         metric: {"steps": steps, "values": values, "elapsed": elapsed}
         for metric, (steps, values, elapsed) in left.points.items()
     }
+    notices = [Notice(*each) for each in left.notices]
     try:
-        return checked(number, points, [Chunk(LogStream(stream), text) for stream, text in left.logs], end)
+        return checked(number, points, [Chunk(LogStream(stream), text) for stream, text in left.logs], end, notices)
     except ValueError as error:  # BadReport, or an unknown stream
         sentence = f"Batch {number} on the disk of the machine was refused and its content is lost: {error}"
         return checked(number, None, [Chunk(LogStream.SUPERVISOR, sentence)], end)

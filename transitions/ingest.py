@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, convergence, events, lifecycle, logs
+from db import attempts, convergence, events, lifecycle, logs, notices
 from db.attempts import Claim, Receipt
 from db.connection import Sessions, driver_of
 from db.events import Actor
@@ -36,7 +36,7 @@ async def ingest(
 
     backoff: time before the first retry, if the report's exit leads to one.
     """
-    if report.number is not None and report.exit is None and not report.chunks:
+    if report.number is not None and report.exit is None and not report.chunks and not report.notices:
         async with driver_of(sessions) as driver:
             receipt = await convergence.take_in(driver, claim, report.number, report.points)
         if receipt is not None:
@@ -49,6 +49,7 @@ async def ingest(
             return receipt
         await convergence.store(session, receipt.simulation_id, receipt.number, report.number, report.points)
         await logs.store(session, receipt.simulation_id, receipt.number, report.number, report.chunks)
+        await notices.store(session, receipt.simulation_id, receipt.number, report.notices)
         if report.exit is not None and simulation is not None:
             ending = _ending(report.exit, receipt.stop_reason)
             await settle(session, simulation, receipt.number, ending, actor, backoff=backoff)

@@ -6,12 +6,14 @@ Nothing of an invalid report is stored. Raises `BadReport`, whose message names 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import ge
 
 from db.convergence import Column
 from db.logs import Chunk
+from db.notices import Notice
 from policy.retry import Exit
 
 MAX_STEP = 2**53  # the largest integer that every JSON reader keeps exact
@@ -21,6 +23,9 @@ MAX_METRIC_NAME = 256
 MAX_LOG_CHARACTERS = 2_000_000
 MAX_LOG_CHUNKS = 3_000  # a supervisor seals a batch at 1,000; graph/operation/values.py counts three values for each
 MAX_MESSAGE = 2_000  # characters
+MAX_NOTICES = 50
+MAX_NOTICE_TEXT = 500  # characters
+_KIND = re.compile(r"[A-Z][A-Z0-9_]{0,39}")
 NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -40,17 +45,24 @@ class Report:
     points: Mapping[str, Column] = field(default_factory=dict)
     chunks: Sequence[Chunk] = ()
     exit: Exit | None = None
+    notices: Sequence[Notice] = ()
 
 
 HEARTBEAT = Report()
 
 
-def checked(number: int | None, points: object, chunks: Sequence[Chunk], end: Exit | None) -> Report:
+def checked(
+    number: int | None,
+    points: object,
+    chunks: Sequence[Chunk],
+    end: Exit | None,
+    notices: Sequence[Notice] = (),
+) -> Report:
     """Check a report. Text is made storable: PostgreSQL takes neither NUL nor lone surrogates. Raises `BadReport`.
 
     points: an object from metric to {steps, values, elapsed}, or None.
     """
-    if number is None and (points or chunks or end):
+    if number is None and (points or chunks or end or notices):
         raise BadReport("a report with a payload needs a batch number", "batch")
     if number is not None and number < 1:
         raise BadReport("batches are numbered from 1", "batch")
@@ -59,7 +71,26 @@ def checked(number: int | None, points: object, chunks: Sequence[Chunk], end: Ex
     storable = [Chunk(chunk.stream, _storable(chunk.text)) for chunk in chunks]
     if end is not None:
         end = replace(end, message=_storable(end.message)[:MAX_MESSAGE] if end.message else None)
-    return Report(number, _columns(points) if points is not None else {}, storable, end)
+    columns = _columns(points) if points is not None else {}
+    return Report(number, columns, storable, end, _notices(notices))
+
+
+def _notices(given: Sequence[Notice]) -> Sequence[Notice]:
+    """Check notices: each kind once, the last of it; texts become one printable line of bounded length."""
+    if len(given) > MAX_NOTICES:
+        raise BadReport(f"{len(given)} notices in a report: at most {MAX_NOTICES}", "facts")
+    for notice in given:
+        if not _KIND.fullmatch(notice.kind):
+            raise BadReport("a notice's kind has 1 to 40 characters of A-Z, 0-9 and _", "facts")
+        if not 0 < notice.count <= MAX_STEP:
+            raise BadReport("a notice's count is a whole number from 1 to 2^53", "facts")
+    return tuple(
+        {each.kind: replace(each, example=_line(each.example), advice=_line(each.advice)) for each in given}.values()
+    )
+
+
+def _line(text: str) -> str:
+    return "".join(each if each.isprintable() else " " for each in _storable(text[:MAX_NOTICE_TEXT]))
 
 
 def _storable(text: str) -> str:

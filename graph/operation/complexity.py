@@ -65,6 +65,8 @@ SIZES: Mapping[str, int] = {
     "Simulation.attempts": 4,
     "Simulation.events": 20,
     "Simulation.metrics": 10,
+    "Simulation.metricsPatterns": 3,
+    "Simulation.notices": 3,
     "Machine.simulations": 10,
     "ConvergenceEvent.series": 10,
     "Token.projects": 3,

@@ -5,6 +5,7 @@
     curve         curves of a metric, downsampled to a number of points
     log           log lines: pages, and the logs subscription
     metric        summaries of a metric: last, best, which way is better
+    notice        output that was nearly points, or was dropped
     cost          the cost of a simulation so far
     machine       machines: queries, mutations, machineChanged
     project       projects

@@ -13,12 +13,12 @@ import strawberry
 from strawberry.types.enum import StrawberryEnumDefinition
 
 from db.simulations import Sort
-from db.states import LogStream, MachineState, MetricMode, Reason, Role, SimulationState
+from db.states import LogStream, MachineState, MetricMode, MetricsFrom, Reason, Role, SimulationState
 from policy.placement import WaitingReason
 
 __all__ = [
-    "LogStream", "MachineState", "MetricMode", "Reason", "Role", "SimulationState", "Sort", "WaitingReason",
-    "described",
+    "LogStream", "MachineState", "MetricMode", "MetricsFrom", "Reason", "Role", "SimulationState", "Sort",
+    "WaitingReason", "described",
 ]  # fmt: skip
 
 Kind = TypeVar("Kind", bound=StrEnum)
@@ -46,6 +46,12 @@ described(
     FAILED="It failed, and is not retried.",
     CANCELLED="A user cancelled it.",
 )(SimulationState)
+described(
+    "Which lines of its output a simulation's points are read from, beside those that its patterns match.",
+    AUTO="JSON lines, and the known forms of text of training programs and solvers.",
+    JSON="JSON lines alone.",
+    NONE="No lines.",
+)(MetricsFrom)
 described(
     "Why an attempt ended; the reason of the last attempt is its simulation's.",
     COMPLETED="Its exit code was 0.",

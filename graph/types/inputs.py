@@ -4,6 +4,8 @@ user error that names the field. The database decides whether names and ids exis
 from __future__ import annotations
 
 import json
+import re
+import warnings
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from decimal import Decimal
@@ -34,7 +36,7 @@ from pydantic_core.core_schema import no_info_after_validator_function
 from strawberry.types.base import has_object_definition
 from typing_extensions import TypedDict
 
-from db.states import MetricMode, Reason, Role
+from db.states import MetricMode, MetricsFrom, Reason, Role
 from db.watch_leases import LONGEST_GRACE
 from graph.types.user_errors import UserError, UserErrorCode
 from graph.types.variables import check_name, check_parameters
@@ -43,6 +45,7 @@ from transitions.report import MAX_METRIC_NAME
 
 MAX_COMMAND_BYTES = 65_536  # of all words; Linux takes 131,072 in one
 MAX_JSON_BYTES = 65_536
+MAX_PATTERN = 500
 MAX_JSON_DEPTH = 100  # an answer can hold some 250 levels, and has a few of its own
 MOST_FINDINGS = 50  # in one answer, as GraphQL has them of variables: a body has room for half a million mistakes
 CLEARABLE = frozenset({"gpu_model"})  # null means none
@@ -154,6 +157,22 @@ def _named_once(metrics: tuple[MetricAsked, ...]) -> tuple[MetricAsked, ...]:
     return metrics
 
 
+def _pattern(written: str) -> str:
+    """A regular expression with a named group. How long it may take for a line is the supervisor's matter."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            groups = re.compile(written).groupindex
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"{written[:60]!r} is no regular expression: {error}") from None
+    if not groups:
+        raise ValueError(f"{written[:60]!r} has no named group, as loss=(?P<loss>\\S+) has")
+    for name in groups:
+        if len(name) > MAX_METRIC_NAME:
+            raise ValueError(f"the name of a group is a metric's, with at most {MAX_METRIC_NAME} characters")
+    return written
+
+
 def _of_attended(grace: timedelta, checked: ValidationInfo) -> timedelta:
     if not checked.data.get("attended"):
         raise ValueError("means something only with attended: true")
@@ -189,6 +208,9 @@ Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_one_line)]
 Argument = Annotated[str, StringConstraints(max_length=MAX_COMMAND_BYTES), AfterValidator(_no_nul)]
 PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_no_nul)]
+Pattern = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_PATTERN), AfterValidator(_one_line), AfterValidator(_pattern)
+]
 Json = Annotated[dict[str, Any], AfterValidator(_storable)]
 Labels = Annotated[dict[Word, Word], _at_most(100)]
 Variables = Annotated[  # more of them have no room in MAX_JSON_BYTES
@@ -249,6 +271,8 @@ class SimulationAsked(TypedDict, total=False):
         _read_as(Annotated[tuple[MetricAsked, ...], _at_most(100), AfterValidator(_named_once)], _modes),
         _in("metrics"),
     ]
+    metrics_from: MetricsFrom
+    metrics_patterns: Annotated[tuple[Pattern, ...], _at_most(20)]
     attended: bool
     attended_grace: Annotated[
         timedelta,

@@ -29,7 +29,8 @@ class LogChunk:
     attempt: int
     stream: LogStream
     text: str = strawberry.field(
-        description="Whole lines, joined by \\n: the last one is without its own, and `a\\n` is a and an empty line."
+        description="Whole lines, joined by \\n: the last one is without its own, and `a\\n` is a and an empty line. "
+        "A line that begins with \\r replaces the line of its stream before it: a progress bar, or the rest of a line."
     )
     received_at: datetime = strawberry.field(description="When the service received it.")
     memo: strawberry.Private[Memo]

@@ -24,12 +24,21 @@ from graph.errors import refusals_told
 from graph.types import curve, pages
 from graph.types.cost import Cost
 from graph.types.curve import Curve
-from graph.types.enums import OrderDirection, Reason, SimulationOrder, SimulationState, Sort, WaitingReason
+from graph.types.enums import (
+    MetricsFrom,
+    OrderDirection,
+    Reason,
+    SimulationOrder,
+    SimulationState,
+    Sort,
+    WaitingReason,
+)
 from graph.types.ids import number_asked, number_of
 from graph.types.inputs import Invalid, SimulationAsked, check
 from graph.types.log import LogConnection, page_of_log
 from graph.types.metric import Metric, MetricInput, usual_mode
 from graph.types.naming import name_of
+from graph.types.notice import Notice
 from graph.types.project import Project
 from graph.types.scalars import Step
 from graph.types.user_errors import UserError, UserErrorCode, user_error
@@ -157,6 +166,10 @@ class Simulation(relay.Node):
     resources: Requirements
     priority: int = strawberry.field(description="A higher priority is planned first.")
     limits: Limits
+    metrics_from: MetricsFrom = strawberry.field(description="Which lines of its output are points.")
+    metrics_patterns: list[str] = strawberry.field(
+        description="Regular expressions: where one matches a line, its named groups are points."
+    )
     attended: bool = strawberry.field(
         description="Whether it starts only when a client subscribes to its convergence, and is stopped after "
         "`attendedGraceSeconds` without a subscriber."
@@ -239,6 +252,13 @@ class Simulation(relay.Node):
         return [Metric.of(each, self.row.metric_modes.get(each.metric) or usual_mode(each.metric)) for each in found]
 
     @strawberry.field(
+        description="Output of its newest attempt that was nearly points, or was dropped, by kind: why a curve is "
+        "empty or has gaps."
+    )
+    async def notices(self, info: Info) -> list[Notice]:
+        return [Notice.of(each) for each in await info.context.loaders.notices.load(self.row.id)]
+
+    @strawberry.field(
         description="The curve of a metric, with at most `maxPoints` points (1 to 100,000), chosen so that its shape, "
         "its ends, its extremes and its gaps are kept. Steps are included. To watch it live, subscribe to it."
     )
@@ -276,7 +296,7 @@ class Simulation(relay.Node):
                 max_retries=row.max_retries,
                 retry_on=[Reason(reason) for reason in row.retry_on],
             ),
-            attended=row.attended,
+            metrics_from=row.metrics_from, metrics_patterns=row.metrics_patterns, attended=row.attended,
             attended_grace_seconds=int(row.attended_grace.total_seconds()) if row.attended else None,
             created_by=row.created_by, created_at=row.created_at, started_at=row.started_at,
             finished_at=row.finished_at,
@@ -368,7 +388,7 @@ class LimitsInput:
 @strawberry.input(description="A simulation to create.")
 class CreateSimulationInput:
     entrypoint: list[str] = strawberry.field(
-        description="The argument vector, run without a shell. JSON lines on its standard output are points."
+        description="The argument vector, run without a shell. What it prints becomes points by `metricsFrom`."
     )
     name: str | None = strawberry.field(default=None, description="Default: derived from the entrypoint.")
     project: str = strawberry.field(
@@ -389,6 +409,14 @@ class CreateSimulationInput:
     metrics: list[MetricInput] = strawberry.field(
         default_factory=list,
         description="Whether lower or higher is better, for metrics where the name does not imply it.",
+    )
+    metrics_from: MetricsFrom = strawberry.field(
+        default=DEFAULTS["metrics_from"], description="Which lines of its output are points, beside those of patterns."
+    )
+    metrics_patterns: list[str] = strawberry.field(
+        default_factory=list,
+        description="Regular expressions in Python's syntax, at most 20, searched in each line: named groups are "
+        "metrics, and the group `step` is the step: `epoch (?P<step>\\d+) loss=(?P<loss>\\S+)`.",
     )
     attended: bool = strawberry.field(
         default=DEFAULTS["attended"],

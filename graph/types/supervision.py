@@ -19,12 +19,13 @@ from db import convergence, models, projects
 from db.attempts import Claim, Execution, Receipt, Standing
 from db.events import SUPERVISOR, Actor
 from db.logs import Chunk
+from db.notices import Notice
 from db.public_ids import encode
 from graph.context import Info
 from graph.errors import BadInput, Unauthenticated
-from graph.types.enums import LogStream, Reason, described
+from graph.types.enums import LogStream, MetricsFrom, Reason, described
 from graph.types.ids import number_asked
-from graph.types.scalars import PointColumns
+from graph.types.scalars import PointColumns, Step
 from graph.types.user_errors import UserError, UserErrorCode
 from graph.types.variables import parameter_variables
 from policy.retry import Exit
@@ -64,6 +65,8 @@ class LaunchSpec:
     stop_grace_seconds: float = strawberry.field(description="The time between SIGTERM and SIGKILL.")
     heartbeat_seconds: float = strawberry.field(description="The longest time between two reports.")
     gpu_indices: list[int] = strawberry.field(description="Of the host's GPUs, those that it may use.")
+    metrics_from: MetricsFrom = strawberry.field(description="Which lines of its output are points.")
+    metrics_patterns: list[str] = strawberry.field(description="Regular expressions whose named groups are metrics.")
 
 
 @strawberry.input(description="The first request of a supervisor.")
@@ -97,6 +100,19 @@ class ExitInput:
     message: str | None = strawberry.field(default=None, description="A sentence with details, if there are any.")
 
 
+@strawberry.input(description="Output that was nearly points, or was dropped.")
+class NoticeInput:
+    kind: str = strawberry.field(description="A code of capital letters, digits and underscores.")
+    count: Step = strawberry.field(description="How many times in this attempt so far: a later report replaces it.")
+    example: str = strawberry.field(default="", description="The first such line.")
+    advice: str = strawberry.field(default="", description="What to change, as a sentence.")
+
+
+@strawberry.input(description="What a supervisor found out beside points and log.")
+class FactsInput:
+    notices: list[NoticeInput] | None = strawberry.field(default=None, description="At most 50, each kind once.")
+
+
 @strawberry.input(description="Points, log and exit since the last report; without them, a heartbeat.")
 class ReportAttemptInput:
     attempt_id: strawberry.ID = strawberry.field(description="The attempt that the token belongs to.")
@@ -105,6 +121,7 @@ class ReportAttemptInput:
     points: PointColumns | None = strawberry.field(default=None, description="At most 10,000 points.")
     logs: list[LogInput] | None = strawberry.field(default=None, description="In the order they were written.")
     exit: ExitInput | None = strawberry.field(default=None, description="How the child ended; ends the attempt.")
+    facts: FactsInput | None = strawberry.field(default=None, description="Facts that are new since the last report.")
 
 
 @strawberry.type(description="The answer to a report.")
@@ -172,7 +189,9 @@ def _report(given: ReportAttemptInput) -> Report:
     chunks = [Chunk(chunk.stream, chunk.text) for chunk in given.logs or []]
     exit_ = given.exit
     end = Exit(exit_.exit_code, exit_.signal, exit_.reason, exit_.message) if exit_ is not None else None
-    return checked(given.batch, given.points, chunks, end)
+    told = given.facts.notices if given.facts is not None else None
+    notices = [Notice(each.kind, int(each.count), each.example, each.advice) for each in told or []]
+    return checked(given.batch, given.points, chunks, end, notices)
 
 
 def _answer(given: ReportAttemptInput, receipt: Receipt, refusals: list[UserError]) -> ReportAttemptPayload:
@@ -214,4 +233,6 @@ def _launch_spec(
         stop_grace_seconds=settings.stop_grace_seconds,
         heartbeat_seconds=settings.heartbeat_seconds,
         gpu_indices=execution.lead.gpu_indices,
+        metrics_from=simulation.metrics_from,
+        metrics_patterns=simulation.metrics_patterns,
     )

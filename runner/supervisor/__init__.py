@@ -4,7 +4,10 @@
     run          main loop: hello, the child from start to end, delivery
     child        start the child; find, reap and kill its descendants
     lines        lines of the pipes, separation of points and log, the log's limits
-    curve        which numbers of a line are points, and for which step
+    terminal     escape sequences and carriage returns, carried out
+    readers      what a line means: objects, forms of text, the user's patterns
+    curve        which numbers of a reading are points, and for which step
+    notices      what was nearly a point or was dropped, counted
     spool        undelivered output: numbered batches in memory and in files
     reporter     thread that sends the spool and keeps the answers
     service      hello and reports over HTTP

@@ -60,18 +60,23 @@ class Order:
     stop_grace_seconds: float
     heartbeat_seconds: float
     gpu_indices: tuple[int, ...]
+    metrics_from: str = "AUTO"  # AUTO, JSON or NONE: what the readers take points from
+    metrics_patterns: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, raw: Mapping[str, object]) -> Order:
         """Read the order of a hello reply. Raises ValueError, TypeError or KeyError on invalid input."""
         entrypoint, environment, gpus = raw["entrypoint"], raw["environment"] or {}, raw["gpuIndices"] or []
         directory, limit = raw["workingDirectory"], raw["maxRuntimeSeconds"]
+        mode, patterns = raw.get("metricsFrom") or "AUTO", raw.get("metricsPatterns") or []
         if not isinstance(entrypoint, list) or not entrypoint or not all(isinstance(word, str) for word in entrypoint):
             raise ValueError("entrypoint")
         if not isinstance(environment, dict) or not all(isinstance(value, str) for value in environment.values()):
             raise ValueError("environment")
         if not isinstance(gpus, list) or not (directory is None or isinstance(directory, str)):
             raise ValueError("gpuIndices or workingDirectory")
+        if not isinstance(mode, str) or not isinstance(patterns, list):
+            raise ValueError("metricsFrom or metricsPatterns")
         return cls(
             entrypoint=tuple(entrypoint),
             environment=environment,
@@ -80,6 +85,8 @@ class Order:
             stop_grace_seconds=_seconds(raw["stopGraceSeconds"]),
             heartbeat_seconds=max(_seconds(raw["heartbeatSeconds"]), REPORT_SPACING_SECONDS),
             gpu_indices=tuple(int(index) for index in gpus),
+            metrics_from=mode,
+            metrics_patterns=tuple(map(str, patterns)),
         )
 
 

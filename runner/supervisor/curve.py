@@ -1,70 +1,89 @@
-"""Parser of points: which numbers of a printed line are points, and for which step. No I/O, no clock."""
+"""Points of an attempt: which numbers count, and for which step. No I/O, no clock.
+
+Steps rise for each metric, and an attempt has a bounded number of metrics. What is refused is counted as a notice.
+"""
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Iterable
+from typing import NamedTuple, Union
+
+from runner.supervisor.notices import NAME_UNUSABLE, NOT_RISING, TOO_MANY_METRICS, Notices
 
 MAX_STEP = 2**53  # the largest integer that every JSON reader keeps exact
 MAX_METRICS = 1_000
 MAX_METRIC_NAME = 256
 
+Value = Union[float, str]  # evaluated, by Python 3.9 too; not finite: NaN, Infinity or -Infinity
+
+
+class Reading(NamedTuple):
+    """Values that a line holds. `step` is None where it has none: the next whole number."""
+
+    step: int | None
+    values: list[tuple[str, float]]
+    counts_alone: bool = False  # each metric has its own count instead of a step
+    elapsed: float | None = None  # if it was read earlier
+    forgives: bool = False  # one value that does not rise is usual here, as in LightGBM's last line
+
 
 class Curve:
-    """Parses points from lines; keeps the last step of each metric, as steps must rise."""
+    """Takes readings; keeps the last step of each metric, as steps must rise."""
 
-    def __init__(self) -> None:
+    def __init__(self, notices: Notices) -> None:
+        self._notices = notices
         self._next_step = 0
         self._last_steps: dict[str, int] = {}
+        self._forgiven: set[str] = set()
 
-    def read(self, line: bytes) -> tuple[int, list[tuple[str, float | str]], bool]:
-        """Return the step, the points (metric and value; text if not finite), and whether every key was used.
+    @property
+    def is_empty(self) -> bool:
+        return not self._last_steps
 
-        A line with an unusable key is logged, and its other points are kept.
-        """
-        try:
-            record = json.loads(line.decode())
-        except (ValueError, RecursionError):  # bad UTF-8 is a ValueError, and so is an integer of 5,000 digits
-            return 0, [], False
-        if type(record) is not dict:
-            return 0, [], False
-        step = _step(record.pop("step")) if "step" in record else self._next_step
-        if step is None or step > MAX_STEP:
-            return 0, [], False
-        points: list[tuple[str, float | str]] = []
-        for metric, raw in record.items():
-            value = _value(raw)
-            if value is not None and self._rises(metric, step):
-                self._last_steps[metric] = step
-                points.append((metric, value))
+    def take(self, reading: Reading, line: str) -> tuple[int, list[tuple[str, Value]]]:
+        """Return the step and the points (metric and value; text if not finite). line: the example of a notice."""
+        step = self._next_step if reading.step is None else reading.step
+        points = [
+            (metric, _value(value)) for metric, value in reading.values if self._rises(metric, step, line, reading)
+        ]
         if points:
             self._next_step = step + 1
-        return step, points, 0 < len(points) == len(record)
+        return step, points
 
-    def _rises(self, metric: str, step: int) -> bool:
+    def each(self, reading: Reading, line: str) -> Iterable[tuple[int, list[tuple[str, Value]]]]:
+        """Yield a reading's points by step: one step, unless each metric has its own count."""
+        if not reading.counts_alone:
+            yield self.take(reading, line)
+            return
+        for metric, value in reading.values:
+            yield self.take(Reading(self._last_steps.get(metric, -1) + 1, [(metric, value)]), line)
+
+    def _rises(self, metric: str, step: int, line: str, reading: Reading) -> bool:
         last = self._last_steps.get(metric)
         if last is not None:
-            return step > last
-        return len(self._last_steps) < MAX_METRICS and 0 < len(metric) <= MAX_METRIC_NAME and _is_storable(metric)
+            if step > last:
+                self._last_steps[metric] = step
+                return True
+            if reading.forgives and metric not in self._forgiven:
+                self._forgiven.add(metric)
+            else:
+                self._notices.count(NOT_RISING, line, subject=metric, advice=f"{metric}: {step} after {last}.")
+            return False
+        if not (0 < len(metric) <= MAX_METRIC_NAME and _is_storable(metric)):
+            self._notices.count(NAME_UNUSABLE, line)
+            return False
+        if len(self._last_steps) >= MAX_METRICS:
+            self._notices.count(TOO_MANY_METRICS, line, subject=metric)
+            return False
+        self._last_steps[metric] = step
+        return True
 
 
-def _step(raw: object) -> int | None:
-    if type(raw) is float and raw.is_integer():
-        raw = int(raw)
-    return raw if type(raw) is int and 0 <= raw <= MAX_STEP else None
-
-
-def _value(raw: object) -> float | str | None:
-    if type(raw) is int:
-        try:
-            raw = float(raw)
-        except OverflowError:
-            return None
-    if type(raw) is not float:  # a bool is no number
-        return None
-    if math.isfinite(raw):
-        return raw
-    return "NaN" if raw != raw else "Infinity" if raw > 0 else "-Infinity"
+def _value(number: float) -> Value:
+    if math.isfinite(number):
+        return number
+    return "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"
 
 
 def _is_storable(name: str) -> bool:

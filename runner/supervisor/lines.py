@@ -1,6 +1,10 @@
 """Output of the child: cut pipes into lines, separate points from log lines, and limit the log.
 
 Points are never lost. Log lines above a rate and a total are dropped and counted.
+
+An unterminated line is logged after a second, and a line that is redrawn (a progress bar) in its present state, at
+growing intervals. What replaces it, the next state or the whole line, begins with a carriage return in the log: it
+replaces the line of its stream before it.
 """
 
 from __future__ import annotations
@@ -8,10 +12,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import time
 
-from runner.supervisor.curve import Curve
+from runner.supervisor import terminal
+from runner.supervisor.notices import LINE_TOO_LONG, LOG_LIMIT, LOG_RATE, Notices
+from runner.supervisor.readers.stream import Stream
 from runner.supervisor.spool import Spool
 
 MAX_PARSED_LINE = 1 << 20
@@ -21,6 +26,9 @@ LOG_RATE_BYTES = 64 << 10  # a second
 LOG_TOTAL_BYTES = 64 << 20  # an attempt
 READ_BYTES = 256 << 10
 PIPE_BYTES = 1 << 20
+SHOW_SECONDS = 1.0  # until an unended line is shown
+SHOW_LONGEST_SECONDS = 30.0  # between two states of it: doubled with each
+MAX_SHOWN = 2 << 10  # bytes of it
 F_SETPIPE_SZ = 1031  # fcntl(2); in the standard library since Python 3.10
 
 
@@ -50,6 +58,16 @@ class Lines:
         """Return the text after the last newline."""
         return self._release()
 
+    @property
+    def pending(self) -> bytes:
+        """The text after the last newline, which may go on."""
+        return bytes(self._partial[: MAX_LOGGED_LINE + 1])
+
+    def squeeze(self) -> None:
+        """Drop what the pending line was before it was last redrawn: a bar has no end, and no size."""
+        if b"\r" in self._partial and not self._cut_bytes:
+            del self._partial[: max(self._partial.rstrip(b"\r\b ").rfind(b"\r"), 0)]
+
     def _hold(self, part: bytes) -> None:
         if self._cut_bytes:
             self._cut_bytes += len(part)
@@ -68,8 +86,11 @@ class Lines:
         return line
 
 
+CUT_MARK = " … [cut: ".encode()
+
+
 def _cut_mark(cut_bytes: int) -> bytes:
-    return f" … [cut: {cut_bytes} bytes more]".encode()
+    return CUT_MARK + f"{cut_bytes} bytes more]".encode()
 
 
 class Log:
@@ -79,8 +100,9 @@ class Log:
     second instead of one for every other line.
     """
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, notices: Notices) -> None:
         self._spool = spool
+        self._notices = notices
         self._allowance = float(LOG_BURST_BYTES)
         self._refilled_at = time.monotonic()
         self._total_left = LOG_TOTAL_BYTES
@@ -129,6 +151,8 @@ class Log:
     def say_dropped(self) -> None:
         """Log the count of bytes dropped here, if any."""
         if self._dropped_bytes:
+            kind = LOG_LIMIT if self._is_used_up else LOG_RATE
+            self._notices.count(kind, "", by=self._dropped_bytes)
             limit = f"the log of an attempt ends at {LOG_TOTAL_BYTES >> 20} MiB"
             if not self._is_used_up:
                 limit = f"more than {LOG_RATE_BYTES >> 10} KiB a second"
@@ -139,16 +163,19 @@ class Log:
 class Output:
     """One pipe of the child: reads it, separates points from log lines, and adds both to the spool."""
 
-    # Only lines that begin and end like an object are parsed one by one; all others are logged in bulk.
-    _OBJECT = re.compile(rb'^[ \t\r]*\{[ \t\r]*"[^\n]*\}[ \t\r]*(?:\n|\Z)', re.MULTILINE)
-
-    def __init__(self, descriptor: int, stream: str, curve: Curve | None, log: Log, spool: Spool) -> None:
+    def __init__(self, descriptor: int, stream: str, readers: Stream, log: Log, spool: Spool, notices: Notices) -> None:
         self.descriptor = descriptor
+        self.last_line = ""  # with a letter in it, of the whole lines of standard error
         self._stream = stream
-        self._curve = curve
+        self._readers = readers
         self._log = log
         self._spool = spool
+        self._notices = notices
         self._lines = Lines()
+        self._shown: bytes | None = None  # of the pending line
+        self._look_at = 0.0  # when a pending line is looked at next
+        self._show_at = 0.0
+        self._spacing_seconds = SHOW_SECONDS
         os.set_blocking(descriptor, False)
         with contextlib.suppress(OSError):  # beyond the user's allowance of pipe memory: the default size works, too
             fcntl.fcntl(descriptor, F_SETPIPE_SZ, PIPE_BYTES)
@@ -162,30 +189,74 @@ class Output:
         if not chunk:
             self._take(self._lines.rest(), elapsed)
             return False
-        if self._curve is None:
-            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")  # progress bars return without a new line
+        was_pending = bool(self._lines.pending) and b"\n" not in chunk
         self._take(self._lines.feed(chunk), elapsed)
+        if not was_pending:
+            self._look_at = self._show_at = time.monotonic() + SHOW_SECONDS
+            self._spacing_seconds = SHOW_SECONDS
+        self._lines.squeeze()
         self._spool.write_out()
         return True
 
+    def tick(self, elapsed: float) -> None:
+        """Show and read a line that has not ended for a second."""
+        self._readers.tick(elapsed)
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + SHOW_SECONDS
+        pending = self._lines.pending
+        if not pending.strip() or len(pending) > MAX_LOGGED_LINE or pending.lstrip().startswith(b"{"):
+            return
+        state = terminal.drawn(pending)
+        is_bar = state.startswith(b"\r")
+        text = terminal.plain(state)[:MAX_SHOWN]
+        if not text.strip() or text == self._shown:
+            return
+        if is_bar:
+            self._readers.redrawn(state, elapsed)
+        if now >= self._show_at:
+            self._write(text)
+            self._shown = text
+            self._show_at = now + self._spacing_seconds
+            self._spacing_seconds = min(2 * self._spacing_seconds, SHOW_LONGEST_SECONDS)
+        self._spool.write_out()
+
     def close(self, elapsed: float) -> None:
         self._take(self._lines.rest(), elapsed)
+        self._readers.tick(elapsed, is_last=True)
         os.close(self.descriptor)
 
     def _take(self, block: bytes, elapsed: float) -> None:
-        if self._curve is None or b"{" not in block:
-            if block:
-                self._log.write(self._stream, block)
+        """Read the points of whole lines, and log the lines that hold anything else."""
+        if not block:
             return
-        position = 0
-        for match in self._OBJECT.finditer(block):
-            if match.start() > position:
-                self._log.write(self._stream, block[position : match.start()])
-            position = match.end()
-            step, points, is_used_up = self._curve.read(match.group())
-            if points:
-                self._spool.add_points(step, elapsed, points)
-            if not is_used_up:
-                self._log.write(self._stream, match.group())
+        if len(block) > MAX_LOGGED_LINE and CUT_MARK in block:
+            self._notices.count(LINE_TOO_LONG, block[:200].decode("utf-8", "replace"))
+        block = terminal.drawn(block)
+        position = at = 0
+        while not self._readers.is_deaf:
+            line = self._readers.next_line(block, at)
+            if line is None:
+                break
+            begin, at = line
+            if self._readers.read(block[begin:at], elapsed):
+                if begin > position:
+                    self._write(terminal.plain(block[position:begin]))
+                position = at
         if position < len(block):
-            self._log.write(self._stream, block[position:])
+            self._write(terminal.plain(block[position:]))
+        if self._stream == "STDERR":
+            self._keep_last_line(block)
+        self._shown = None
+
+    def _write(self, block: bytes) -> None:
+        if self._shown is not None:
+            block, self._shown = b"\r" + block, None
+        self._log.write(self._stream, block)
+
+    def _keep_last_line(self, block: bytes) -> None:
+        for line in reversed(block[-MAX_SHOWN:].split(b"\n")):
+            if not line.startswith(b"\r") and any(65 <= byte <= 122 for byte in line):
+                self.last_line = line.decode("utf-8", "replace").strip()
+                return

@@ -20,6 +20,9 @@ from runner.supervisor.child import Refused, become_subreaper, kill_descendants,
 from runner.supervisor.complaints import complain
 from runner.supervisor.curve import Curve
 from runner.supervisor.lines import Log, Output
+from runner.supervisor.notices import Notices, clean
+from runner.supervisor.readers.patterns import Patterns
+from runner.supervisor.readers.stream import Stream
 from runner.supervisor.reporter import Reporter
 from runner.supervisor.service import Backoff, Service, Unreachable
 from runner.supervisor.spool import Exit, Spool
@@ -136,7 +139,8 @@ class Run:
         self._spool = spool
         self._reporter = reporter
         self._signals = signals
-        self._log = Log(spool)
+        self._notices = Notices(spool.add_notice)
+        self._log = Log(spool, self._notices)
         self._child = start(assignment, order)
         self._started_at = time.monotonic()
         self._pid = self._child.pid
@@ -148,17 +152,23 @@ class Run:
         self._message: str | None = None
         self._kill_at = math.inf
         self._is_paused = False
-        curve = Curve()
+        curve = Curve(self._notices)
+        self._patterns = Patterns(order.metrics_patterns, self._notices)
         self._selector = selectors.DefaultSelector()
         self._exited = os.pidfd_open(self._pid)
         self._selector.register(self._exited, selectors.EVENT_READ)
         self._selector.register(signals.descriptor, selectors.EVENT_READ)
         self._outputs: list[Output] = []
-        for pipe, stream, rules in ((self._child.stdout, "STDOUT", curve), (self._child.stderr, "STDERR", None)):
+        self._pipes: list[Output] = []  # ended ones too
+        for pipe, name in ((self._child.stdout, "STDOUT"), (self._child.stderr, "STDERR")):
             assert pipe is not None
-            output = Output(os.dup(pipe.fileno()), stream, rules, self._log, spool)
+            readers = Stream(
+                name, order.metrics_from, curve, self._notices, self._patterns, spool.add_points, spool.add_log
+            )
+            output = Output(os.dup(pipe.fileno()), name, readers, self._log, spool, self._notices)
             pipe.close()
             self._outputs.append(output)
+            self._pipes.append(output)
             self._selector.register(output.descriptor, selectors.EVENT_READ, output)
 
     def to_the_end(self) -> Exit | None:
@@ -173,6 +183,9 @@ class Run:
                 return None
             self._enforce()
             self._log.tick()
+            for output in self._outputs:
+                output.tick(self._elapsed)
+            self._notices.write_out()
             self._pause_or_resume()
             reap(spared=self._pid)
         self._signal(signal.SIGKILL)  # the child is a zombie by now, but its group may have live processes
@@ -181,6 +194,8 @@ class Run:
             self._spool.add_log("SUPERVISOR", "some process of this simulation can't be killed: the kernel holds it")
         self._drain()
         self._log.say_dropped()
+        self._patterns.note_unmatched()
+        self._notices.write_out(is_last=True)
         # A shutdown may send SIGTERM to all processes at once: then the child was not killed by us.
         if self._is_lost or (self._signals.is_terminated and not self._is_ended and os.WIFSIGNALED(status)):
             # No stop was wanted, so no exit is reported: the engine finds the attempt dead, and it may be retried.
@@ -190,8 +205,17 @@ class Run:
             exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
             signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
             reason=self._ended_by,
-            message=self._message,
+            message=self._cause(status) if self._message is None and status and not self._is_ended else self._message,
         )
+
+    def _cause(self, status: int) -> str | None:
+        """The failure as a sentence with the last line of standard error, which mostly names its cause."""
+        last = next((clean(output.last_line) for output in reversed(self._pipes) if output.last_line), None)
+        if last is None:
+            return None
+        if os.WIFEXITED(status):
+            return f"It ended with exit code {os.WEXITSTATUS(status)}: {last}"
+        return f"It was ended by signal {os.WTERMSIG(status)}: {last}"
 
     @property
     def _elapsed(self) -> float:

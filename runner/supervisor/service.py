@@ -22,8 +22,8 @@ MAX_REPLY_BYTES = 4 << 20
 
 HELLO = (
     "mutation Hello($input: HelloAttemptInput!) { helloAttempt(input: $input) { attempt { id } verdict order { "
-    "entrypoint environment workingDirectory maxRuntimeSeconds stopGraceSeconds heartbeatSeconds gpuIndices } "
-    "userErrors { code message field } } }"
+    "entrypoint environment workingDirectory maxRuntimeSeconds stopGraceSeconds heartbeatSeconds gpuIndices "
+    "metricsFrom metricsPatterns } userErrors { code message field } } }"
 )
 REPORT = (
     "mutation Report($input: ReportAttemptInput!) { reportAttempt(input: $input) { attempt { id } verdict stopReason "

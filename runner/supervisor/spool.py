@@ -51,6 +51,7 @@ class Batch:
     def __init__(self) -> None:
         self.points: dict[str, tuple[list[int], list[float | str], list[float]]] = {}
         self.logs: list[tuple[str, list[str]]] = []
+        self.notices: dict[str, tuple[int, str, str]] = {}  # by kind: count so far, example, advice
         self.exit: Exit | None = None
         self.count = 0
         self.size_bytes = 0
@@ -58,7 +59,7 @@ class Batch:
 
     @property
     def is_empty(self) -> bool:
-        return not self.count and not self.logs and self.exit is None
+        return not self.count and not self.logs and not self.notices and self.exit is None
 
     @property
     def is_full(self) -> bool:
@@ -87,6 +88,12 @@ class Batch:
             self.size_bytes += 48
         self.size_bytes += len(json.dumps(text)) + 2
 
+    def add_notice(self, kind: str, count: int, example: str, advice: str) -> None:
+        """Add a notice; its count is a total, and a later one of its kind replaces it."""
+        if kind not in self.notices:
+            self.size_bytes += len(json.dumps([kind, example, advice])) + 80
+        self.notices[kind] = (count, example, advice)
+
     def encode(self) -> bytes:
         """Encode the payload fields of the report's input, each with a comma before it."""
         fields: dict[str, object] = {}
@@ -97,6 +104,13 @@ class Batch:
             }
         if self.logs:
             fields["logs"] = [{"stream": stream, "text": "\n".join(texts)} for stream, texts in self.logs]
+        if self.notices:
+            fields["facts"] = {
+                "notices": [
+                    {"kind": kind, "count": count, "example": example, "advice": advice}
+                    for kind, (count, example, advice) in self.notices.items()
+                ]
+            }
         if self.exit is not None:
             fields["exit"] = {
                 "exitCode": self.exit.exit_code,
@@ -197,6 +211,16 @@ class Spool:
             was_empty = self.is_empty
             self._open.add_log(stream, text)
             self._unwritten.append(("log", stream, text))
+            if self._open.is_full:
+                self._seal()
+            if was_empty:
+                self.changed.notify()
+
+    def add_notice(self, kind: str, count: int, example: str, advice: str) -> None:
+        with self.changed:
+            was_empty = self.is_empty
+            self._open.add_notice(kind, count, example, advice)
+            self._unwritten.append(("notice", kind, count, example, advice))
             if self._open.is_full:
                 self._seal()
             if was_empty:
@@ -343,6 +367,8 @@ def _enter(batch: Batch, entry: Sequence[Any]) -> None:
         batch.add_point(*values)
     elif kind == "log":
         batch.add_log(*values)
+    elif kind == "notice":
+        batch.add_notice(*values)
     elif kind == "exit":
         batch.exit = Exit(*values)
 

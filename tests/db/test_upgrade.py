@@ -191,3 +191,20 @@ async def test_the_way_back_takes_along_what_happened_meanwhile(
     assert [tuple(row.values()) for row in wanted] == [
         ("runs", "bob", "MAX_RUNTIME"), ("stops", "ada", "CANCELLED"), ("assigned", None, None), ("ended", None, None),
     ]  # fmt: skip
+
+
+async def test_simulations_of_the_version_before_notices_are_read_automatically_and_the_way_back_leaves_them(
+    engine: AsyncEngine, empty_database_url: str
+) -> None:
+    await upgrade(empty_database_url, "0008")
+    await rows(
+        engine, "INSERT INTO simulations (project_id, name, entrypoint, created_by) VALUES (1, 'old', '{x}', 'me')"
+    )
+    before = await rows(engine, EVERYTHING["simulations"])
+    await upgrade(empty_database_url)
+    assert await rows(engine, "SELECT metrics_from, metrics_patterns FROM simulations") == [
+        {"metrics_from": "AUTO", "metrics_patterns": []}
+    ]
+    await rows(engine, "INSERT INTO notices SELECT id, 1, 'NOT_RISING', 3, 'a line', 'advice' FROM simulations")
+    await downgrade(empty_database_url, "0008")
+    assert await rows(engine, EVERYTHING["simulations"]) == before

@@ -86,6 +86,11 @@ class Service:
         return "\n".join(chunk["text"] for chunk in chunks if chunk["stream"] == stream)
 
     @property
+    def notices(self) -> Mapping[str, Any]:
+        """The newest of each kind."""
+        return {each["kind"]: each for batch in self.stored for each in batch.get("facts", {}).get("notices", ())}
+
+    @property
     def logs(self) -> str:
         return "\n".join(self.log(stream) for stream in ("STDOUT", "STDERR", "SUPERVISOR"))
 

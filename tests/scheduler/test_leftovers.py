@@ -145,4 +145,9 @@ def test_the_files_of_a_spool_are_what_an_engine_gives(tmp_path: Path) -> None:
     assert engine._undelivered("A", 0) == Undelivered(
         "token", "nonce", 1, {"loss": ([7], [1.5], [0.5]), "rate": ([7], ["NaN"], [0.5])}, [("STDOUT", "a line")], None
     )
+    spool.add_notice("NOT_RISING", 3, "a line", "advice")
+    spool.write_out()
+    left = engine._undelivered("A", 0)
+    assert left is not None
+    assert left.notices == (("NOT_RISING", 3, "a line", "advice"),)
     assert engine._undelivered("A", 1) is None

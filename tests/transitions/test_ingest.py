@@ -15,10 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from db.attempts import Receipt, Standing
 from db.convergence import Column
 from db.logs import Chunk
+from db.notices import Notice
 from db.states import LogStream, Reason
 from policy.retry import Exit
 from transitions.ingest import ingest
-from transitions.report import HEARTBEAT, Report
+from transitions.report import HEARTBEAT, BadReport, Report, checked
 from transitions.stop import stop
 
 Rows = Any  # the fixture of conftest.py
@@ -53,6 +54,35 @@ async def test_points_alone_are_stored_by_one_statement_outside_a_transaction(ro
     assert sent == [], "it goes to the driver: tests/db/test_batches.py counts there"
     assert receipt == Receipt(Standing.CURRENT, True, started.simulation_id, 1, 2)
     assert await rows.value("SELECT count(*) FROM convergence") == 1
+
+
+async def test_notices_are_totals_of_an_attempt_and_cost_nothing_where_there_are_none(
+    rows: Rows, engine: AsyncEngine
+) -> None:
+    started = await rows.start()
+    first = checked(1, None, (), None, [Notice("NOT_RISING", 3, "a\x1b[1m\nline", "x" * 5_000)])
+    assert (await bring(rows, started, first)).stored
+    with statements(engine) as sent:
+        await bring(rows, started, Report(2, POINTS))
+    assert sent == [], "points alone are one statement of the driver"
+    second = [Notice("NOT_RISING", 7, "a line", "advice"), Notice("LOG_LIMIT", 9, "", "")]
+    await bring(rows, started, Report(3, POINTS, notices=second))
+    await bring(rows, started, Report(3, POINTS, notices=[Notice("LOG_LIMIT", 99, "", "")]))  # repeated: not again
+    assert await rows.value("SELECT array_agg(kind || count ORDER BY kind) FROM notices") == [
+        "LOG_LIMIT9",
+        "NOT_RISING7",
+    ]
+    assert (first.notices[0].example, len(first.notices[0].advice)) == ("a [1m line", 500)
+
+
+@pytest.mark.parametrize(
+    "notices", [[Notice("lower", 1, "", "")], [Notice("X" * 41, 1, "", "")], [Notice("A", 0, "", "")],
+                [Notice(f"K{n}", 1, "", "") for n in range(51)]]
+)  # fmt: skip
+def test_notices_that_break_a_rule_are_refused(notices: list[Notice]) -> None:
+    with pytest.raises(BadReport) as refused:
+        checked(1, None, (), None, notices)
+    assert refused.value.field == "facts"
 
 
 async def test_points_log_and_exit_are_stored_and_the_attempt_ended_together(rows: Rows) -> None:

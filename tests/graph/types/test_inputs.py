@@ -51,6 +51,28 @@ def test_a_metric_may_be_named_as_long_as_in_a_report() -> None:
     assert [error.field for error in invalid.value.errors] == [["metrics", "0", "name"]]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "rule"),
+    [
+        ("loss=(.+)", "has no named group"),
+        ("loss=(?P<loss>", "is no regular expression"),
+        ("(?P<a b>x)", "is no regular expression"),
+        (f"(?P<{'n' * 300}>x)", "at most 256 characters"),
+        ("(?P<a>x)" + "x" * 500, "at most 500 characters"),
+        ("(?P<a>\x00)", "control characters"),
+        ("", "at least 1 character"),
+    ],
+)
+def test_a_pattern_is_a_short_regular_expression_with_a_named_group(pattern: str, rule: str) -> None:
+    good = r"(?P<step>\d+) (?P<loss>\S+)"
+    asked = check(SimulationAsked, CreateSimulationInput(entrypoint=ENTRYPOINT, metrics_patterns=[good]))
+    assert asked["metrics_patterns"] == (good,)
+    with pytest.raises(Invalid) as invalid:
+        check(SimulationAsked, CreateSimulationInput(entrypoint=ENTRYPOINT, metrics_patterns=[good, pattern]))
+    assert [error.field for error in invalid.value.errors] == [["metricsPatterns", "1"]]
+    assert rule in invalid.value.errors[0].message
+
+
 def test_the_largest_simulation_fits_into_a_request() -> None:
     assert MAX_COMMAND_BYTES + 2 * MAX_JSON_BYTES < protocol.MAX_BODY_BYTES
 

@@ -6,7 +6,30 @@ import json
 
 import pytest
 
-from runner.supervisor.curve import MAX_METRIC_NAME, MAX_METRICS, MAX_STEP, Curve
+from runner.supervisor.curve import MAX_METRIC_NAME, MAX_METRICS, MAX_STEP
+from runner.supervisor.curve import Curve as Points
+from runner.supervisor.notices import Notices
+from runner.supervisor.readers.patterns import Patterns
+from runner.supervisor.readers.stream import JSON, Stream
+
+
+class Curve:
+    """A curve with the reader of JSON in front of it."""
+
+    def __init__(self) -> None:
+        notices = Notices(lambda *_: None)
+        self._found: list[tuple[int, list[tuple[str, float | str]]]] = []
+        self._stream = Stream(
+            "STDOUT", JSON, Points(notices), notices, Patterns((), notices),
+            lambda step, _, points: self._found.append((step, list(points))), lambda *_: None,
+        )  # fmt: skip
+
+    def read(self, line: bytes) -> tuple[int, list[tuple[str, float | str]], bool]:
+        """The step, the points, and whether the line was nothing but points."""
+        self._found.clear()
+        is_used_up = self._stream.read(line, 0.0)
+        step, points = self._found[0] if self._found else (0, [])
+        return step, points, is_used_up
 
 
 def test_a_line_with_no_step_means_the_next_integer() -> None:
@@ -22,7 +45,8 @@ def test_whole_numbers_are_steps_however_they_are_written(step: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "step", [b"-1", b"1.5", b"true", b"null", b'"3"', b"[1]", b"NaN", b"Infinity", b"9007199254740993", b"1e300"]
+    "step",
+    [b"-1", b"1.5", b"true", b"null", b'"3.5"', b'"x"', b"[1]", b"NaN", b"Infinity", b"9007199254740993", b"1e300"],
 )
 def test_a_line_with_another_step_is_log(step: bytes) -> None:
     assert Curve().read(b'{"step": %s, "loss": 0.5}' % step)[1:] == ([], False)
@@ -34,7 +58,7 @@ def test_values_that_are_not_finite_travel_as_words() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"true", b"null", b'"0.5"', b"[1]", b'{"deep": 1}', b"1" + b"0" * 400, b"[" * 500 + b"]" * 500]
+    "value", [b"true", b"null", b'"0.5"', b"[1]", b'{"deep": [1]}', b"1" + b"0" * 400, b"[" * 500 + b"]" * 500]
 )
 def test_what_is_no_number_is_log_and_leaves_the_other_points_alone(value: bytes) -> None:
     assert Curve().read(b'{"loss": 0.5, "odd": %s}' % value)[1:] == ([("loss", 0.5)], False)

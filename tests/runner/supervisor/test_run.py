@@ -41,7 +41,8 @@ def test_points_logs_and_the_exit_arrive_in_order(service: Any, supervise: Any) 
     assert service.points("accuracy") == [(step, 1.0) for step in range(5)]
     assert service.log("STDOUT") == "hello\nbye"
     assert service.log("STDERR") == "oops"
-    assert service.exit == {"exitCode": 3, "signal": None, "reason": None, "message": None}
+    message = "It ended with exit code 3: oops"
+    assert service.exit == {"exitCode": 3, "signal": None, "reason": None, "message": message}
     assert "exit" in service.stored[-1]
     assert [batch["batch"] for batch in service.stored] == list(range(1, len(service.stored) + 1))
     assert len(service.nonces) == 1

@@ -1,0 +1,79 @@
+"""Progress bars: tqdm's postfix, and the bars of Lightning. Only the pairs behind the rate count.
+
+The step is the bar's counter; a bar that begins again (the next epoch) counts on.
+"""
+
+from __future__ import annotations
+
+import re
+
+from runner.supervisor.curve import Reading
+from runner.supervisor.readers.grammar import END, VALUE, is_never
+
+_TQDM = re.compile(
+    r"(?P<title>[^|\[]{0,200}?)"
+    r"(?:\d+%\|[^|]{0,400}\|\s*(?P<number>\d+(?:\.\d+)?[kMG]?)/(?P<total>\d+(?:\.\d+)?[kMG]?)|(?P<alone>\d+)[A-Za-z]*)"
+    r"\s*\[\d[\d:]*(?:<[\d:?]+)?,\s*(?:\?|[\d.]+)\s*[^\s,\]]+?,\s*(?P<postfix>.+)\]\s*$"
+)
+_RICH = re.compile(
+    r"(?P<title>[^\u2501\u2578\u257a]{0,200}?)\s*[\u2501\u2578\u257a ]+\s*(?P<number>\d+)/(?P<total>\d+)"
+    r"\s+\d+:\d\d:\d\d\s+\S\s+[-\d:]+\s+[\d.]+it/s\s+(?P<postfix>.+?)\s*$"
+)
+_PAIR = re.compile(rf"(?<![\w/@.-])([A-Za-z_][\w/@.-]{{0,63}})\s?[=:]\s*({VALUE}){END}")
+_DIGITS = re.compile(r"\d+")
+MAX_TITLES = 1_000
+
+
+class _Place:
+    """Where the bars of a title stand."""
+
+    def __init__(self) -> None:
+        self.offset = 0
+        self.last = 0
+        self.title = ""
+        self.has_ended = False
+
+
+class Bars:
+    """Reader of bars."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, _Place] = {}  # by title without its numbers
+
+    def read(self, text: str, elapsed: float) -> list[Reading] | None:
+        """Read a whole line: the last state of a bar."""
+        return self._read(text, has_ended=True)
+
+    def redrawn(self, text: str) -> list[Reading]:
+        """Read a state of a bar that goes on."""
+        return self._read(text, has_ended=False) or []
+
+    def _read(self, text: str, *, has_ended: bool) -> list[Reading] | None:
+        if "it/s" not in text and "s/it" not in text and "[" not in text:
+            return None
+        found = _TQDM.match(text) or _RICH.match(text)
+        if found is None:
+            return None
+        groups = found.groupdict()
+        number, total = groups["number"] or groups["alone"], groups["total"]
+        if number is None or not number.isdecimal() or not (total or "0").isdecimal():
+            return []
+        values = [(name, float(value)) for name, value in _PAIR.findall(groups["postfix"]) if not is_never(name)]
+        values = [pair for pair in values if pair[0] != "v_num"]
+        step = self._step(groups["title"], int(number), int(total or 0), has_ended=has_ended)
+        return [Reading(step, values)] if values and step else []
+
+    def _step(self, title: str, number: int, total: int, *, has_ended: bool) -> int | None:
+        """Count on when a bar of this title begins again; None if this state was read before."""
+        key = _DIGITS.sub("#", title)
+        place = self._places.get(key)
+        if place is None:
+            place = _Place()
+            if len(self._places) < MAX_TITLES:
+                self._places[key] = place
+        begins_again = number < place.last or (number == place.last and (place.has_ended or place.title != title))
+        was_read = number == place.last and not begins_again
+        if begins_again:
+            place.offset += max(total, place.last)
+        place.last, place.title, place.has_ended = number, title, has_ended
+        return None if was_read else place.offset + number

@@ -1,0 +1,58 @@
+"""Prefixes that launchers and loggers put before a line: rank labels, time stamps, levels, names of loggers."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_RANK = re.compile(
+    r"\[(?:default|rank)?(?P<torch>\d{1,6})\]:\s?"  # torchrun --tee, PyTorch's own label
+    r"|\[\d+,(?P<mpi>\d{1,6})\](?:<std(?:out|err)>)?:?\s?"  # mpirun --tag-output
+    r"|\(?(?:rank|RANK|Rank)[ _:=]?(?P<named>\d{1,6})\)?\s?[:|>]\s?"
+    r"|\[(?:rank|RANK|Rank)[ _:=](?P<bracketed>\d{1,6})\]:?\s?"
+    r"|(?P<srun>\d{1,5}): "  # srun --label
+)
+_RANK_BEGINS = tuple("[(rR0123456789")
+_LEVEL = r"(?:TRACE|DEBUG|INFO|SUCCESS|NOTICE|WARNING|WARN|ERROR|CRITICAL|FATAL|I|D|W|E)"
+_STAMP = r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[ ]?[-+]\d\d:?\d\d)?"
+_LOGGER = re.compile(
+    rf"(?:"
+    rf"[\[(]?{_STAMP}[\])]?"
+    rf"|[\[(]?\d\d:\d\d:\d\d(?:[.,]\d+)?[\])]?"
+    rf"|{_LEVEL}(?=[:\] |-])|\[{_LEVEL}\s*\]"
+    rf")"
+    rf"(?:[\s|:,-]*(?:\[?{_LEVEL}\]?(?=[:\s|-]))|)"
+    rf"(?:\s*[|:-]?\s*[\w.<>/-]{{1,80}}(?::[\w.<>]{{1,60}})*(?::\d+)?(?:\s-\s|:\s|\s\|\s|:(?=[{{])))?"
+    rf"[\s|:-]*"
+)
+_CONTAINER = re.compile(r"[\w.-]{1,60}\s+\|\s")  # docker compose
+
+
+class Line(NamedTuple):
+    """A line without its prefix. `rank` is None without a rank's label."""
+
+    text: str
+    rank: int | None
+    is_logged: bool  # a logger's prefix was taken off
+
+
+def cut(text: str) -> Line:
+    """Take the prefixes off a line: at most one of a container, one of a rank, one of a logger."""
+    text, rank = cut_rank(text)
+    logger = _LOGGER.match(text)
+    if logger is not None and logger.end():
+        return Line(text[logger.end() :], rank, True)
+    return Line(text, rank, False)
+
+
+def cut_rank(text: str) -> tuple[str, int | None]:
+    """Take the labels of launchers off; the rank is None without a rank's label."""
+    if " | " in text[:64]:
+        container = _CONTAINER.match(text)
+        if container is not None:
+            text = text[container.end() :]
+    if text.startswith(_RANK_BEGINS):
+        label = _RANK.match(text)
+        if label is not None:
+            return text[label.end() :], int(next(group for group in label.groups() if group is not None))
+    return text, None

@@ -1,0 +1,116 @@
+"""Lines of names and numbers, which are read once their form has come three times with rising steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runner.supervisor.readers import stream
+
+
+def thrice(form: str, *values: float) -> str:
+    return "".join(f"{form.format(n=number, v=value)}\n" for number, value in enumerate(values, 1))
+
+
+@pytest.mark.parametrize(
+    ("form", "metrics"),
+    [
+        ("step={n} loss={v}", {"loss"}),
+        ("step: {n}, loss: {v}, lr: 1e-4", {"loss", "lr"}),
+        ("step {n} loss {v}", {"loss"}),
+        ("epoch: {n} dice: {v}", {"dice"}),
+        ("Epoch {n}/10 - train loss: {v}, val loss: {v}, acc: 81.2%, time: 3.2s", {"train loss", "val loss", "acc"}),
+        ("Epoch [{n}/5], Step [100/600], Loss: {v}", {"Loss", "epoch"}),
+        ("[{n},  2000] loss: {v}", {"loss", "epoch"}),
+        ("iter {n}: loss {v}, time 500.10ms, mfu -100.00%", {"loss"}),
+        ("step    {n}/1000 | train loss {v} | norm 3.2 | (100 ms | 999 tok/s)", {"train loss", "norm"}),
+        ("2026-11-29 06:49:59,838 INFO train: step {n} loss {v}", {"loss"}),
+        ("2026-11-29 06:49:59.838 | INFO     | __main__:train:12 - step {n} loss {v}", {"loss"}),
+        ("INFO:__main__:epoch {n} loss {v}", {"loss"}),
+        ("[2026-11-29 06:49:59] [INFO] global_step={n} train/loss={v}", {"train/loss"}),
+        ("Episode {n} reward: {v} epsilon: 0.9", {"reward", "epsilon"}),
+        ("step={n} energy_gap={v}", {"energy_gap"}),
+        ("  {n}/100  loss: {v}", {"loss"}),
+        ("[{n}] val_accuracy={v}", {"val_accuracy"}),
+    ],
+)
+def test_a_line_with_a_step_is_read_from_its_third_time_on_the_held_ones_included(
+    form: str, metrics: set[str], read: Any
+) -> None:
+    assert read(thrice(form, 0.5, 0.25)).points == {}
+    result = read(thrice(form, 0.5, 0.25, 0.125, 0.0625))
+    assert set(result.points) == metrics
+    read_as = next(points for name, points in result.points.items() if points[1][1] == 0.25)
+    assert [value for _, value in read_as] == [0.5, 0.25, 0.125, 0.0625]
+    assert len(result.supervisor) == 1
+    assert len(result.log) == 4
+
+
+def test_a_form_whose_steps_do_not_rise_is_not_trusted(read: Any) -> None:
+    assert read("step=1 loss=0.5\n" * 50).points == {}
+    assert read("".join(f"step={step} loss=0.5\n" for step in (3, 2, 1) * 20)).points == {}
+
+
+def test_a_counter_within_epochs_goes_on_from_the_end_of_the_last(read: Any) -> None:
+    text = "".join(f"Epoch [{e}/2], Step [{s}/600], Loss: 0.5\n" for e in (1, 2) for s in (200, 400, 600))
+    assert [step for step, _ in read(text).points["Loss"]] == [200, 400, 600, 800, 1000, 1200]
+    whole = "".join(f"epoch {e} step {s} loss 0.5\n" for e, s in ((1, 10), (1, 20), (2, 30), (2, 40)))
+    assert [step for step, _ in read(whole).points["loss"]] == [10, 20, 30, 40]
+
+
+def test_values_that_are_not_finite_are_read(read: Any) -> None:
+    assert read(thrice("step={n} loss={v}", 1.5, float("nan"), float("inf"))).points["loss"] == [
+        (1, 1.5), (2, "NaN"), (3, "Infinity"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "12:30:{n}5 worker started",
+        "step {n}: saving checkpoint to out/ckpt-{n}.pt (3.2GB)",
+        "Epoch {n}/3",
+        "Step {n}/9 : FROM python:3.{n}",
+        "batch {n}: 128 samples in 3.2s",
+        "step {n} took 3.{n} s",
+        "step={n} time={v} eta=3.5 gpu=0 seed=42",
+        "epoch={n} size=3.{n}GB port=8080",
+        "iteration {n}: 9.1it/s",
+        "step {n}: 127.0.0.1:8080",
+        "step {n}: version v1.2.{n}",
+        '  File "train.py", line {n}, in step',
+        "ConvergenceWarning: Maximum iterations ({n}) reached, loss: https://example.org/{n}",
+        "[{n}/34] Building CXX object foo.o",
+        "Downloading ━━━━━━ 1.{n}/3.4 MB 5.6 MB/s eta 0:00:01",
+        "model.safetensors:  5{n}%|█| 200M/400M [00:01<00:01, 150MB/s]",
+        "frame=  {n}00 fps= 25 q=28.0 size=     256kB time=00:00:04.00 bitrate= 524.3kbits/s speed=1.2x",
+        "loss_weight: 0.{n} max_steps: 100 train_batch_size: 3{n}",
+        "64 bytes from 127.0.0.1: icmp_seq={n} ttl=64 time=0.03 ms",
+        "| step | {n} | 3 |",
+    ],
+)
+def test_times_sizes_addresses_versions_and_counters_are_never_metrics(form: str, read: Any) -> None:
+    assert read(thrice(form, *(0.5 - n / 100 for n in range(40)))).points == {}
+
+
+def test_lines_without_a_step_are_counted_with_a_pattern_that_reads_them(read: Any) -> None:
+    text = "".join(f"loss: 0.{n}\n" for n in range(10, 22))
+    count, example, advice = read(text).notices["LOOKS_LIKE_METRICS"]
+    assert (count, example) == (12, "loss: 0.10")
+    pattern = advice.split("--metrics-pattern '")[1].split("'")[0]
+    assert pattern == r"loss: (?P<loss>\S+)"
+    assert read(text, patterns=[pattern]).points["loss"] == [(n - 10, n / 100) for n in range(10, 22)]
+
+
+def test_with_points_from_elsewhere_nothing_is_said_of_them(read: Any) -> None:
+    assert read('{"a": 1}\nloss: 0.4\nloss: 0.5\n').notices == {}
+
+
+def test_a_flood_of_candidates_is_sampled_and_that_is_said(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "TEXT_BURST", 100)
+    monkeypatch.setattr(stream, "TEXT_RATE", 0)
+    result = read("".join(f"[{n}]\ttrain-rmse:0.{n}\n" for n in range(300)) + '{"step": 1, "loss": 0.5}\n')
+    assert len(result.points["train-rmse"]) == 100
+    assert result.points["loss"] == [(1, 0.5)]
+    assert result.notices["SAMPLED"][0] == 200
