@@ -1,4 +1,4 @@
-"""Advice on a frequent failure: a Python module that is missing in the service's interpreter."""
+"""Advice after the end: notices of the output, and a Python module that is missing in the service's interpreter."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ from itertools import islice
 
 from cli import requests
 from cli.answers import Simulation
+from cli.browse import notice_lines
 from cli.errors import CommandError
 from cli.server import Server
 from cli.terminal import clean, say
 
 MISSING = re.compile(r"^ModuleNotFoundError: No module named '([\w.]+)'", re.MULTILINE)
 MOST_CHUNKS = 2000  # of a log, searched at most
+
+
+def say_notices(server: Server, simulation: Simulation | None) -> None:
+    """Print the notices of a simulation; print nothing if they can't be read."""
+    if simulation is not None:
+        with suppress(CommandError):
+            for line in notice_lines(requests.get(server, simulation.id).notices):
+                say(line, style="yellow")
 
 
 def say_advice(server: Server, simulation: Simulation | None) -> None:

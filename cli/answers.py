@@ -110,6 +110,15 @@ class Event(Answer):
     actor: str
 
 
+class Notice(Answer):
+    """Output that was nearly points, or was dropped."""
+
+    kind: str
+    count: int
+    example: str
+    advice: str
+
+
 class Details(Simulation):
     """Everything about one simulation."""
 
@@ -124,6 +133,9 @@ class Details(Simulation):
     limits: Limits
     attempts: tuple[Attempt, ...]
     events: tuple[Event, ...]
+    metrics_from: str = "AUTO"
+    metrics_patterns: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
     created_by: str
     retry_of: Named | None
 

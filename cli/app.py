@@ -188,6 +188,20 @@ def submit(
             help="Mode of a metric, min or max: accuracy=max.  [server's default: by the metric's name]",
         ),
     ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FROM",
+            help="Lines that are points: auto (JSON and known forms of text), json, none.  [server's default: auto]",
+        ),
+    ] = None,
+    metrics_pattern: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REGEX",
+            help=r"Named groups are points: 'loss=(?P<loss>\S+)'; `step` is the step. Repeatable.",
+        ),
+    ] = None,
     attended: Annotated[
         bool, typer.Option("--attended", help="Start when a client watches its curve; stop when no client does.")
     ] = False,
@@ -229,7 +243,8 @@ def submit(
     \b
     Keys of a submission file (only entrypoint is required, in the file or as the command):
       name, project, entrypoint: [python, train.py], working_directory, tags: [...], priority,
-      parameters: {...}, environment: {...}, metrics: {accuracy: MAX}, attended, attended_grace: 60s, client_key,
+      parameters: {...}, environment: {...}, metrics: {accuracy: MAX}, metrics_from: json, metrics_patterns: [...],
+      attended, attended_grace: 60s, client_key,
       resources: {cpus, memory_gib, gpus, gpu_model, labels: {...}, machine, max_price_per_hour},
       limits: {max_runtime: 2h, max_retries, retry_on: [MACHINE_LOST]}
     """
@@ -243,7 +258,8 @@ def submit(
         command=command or (), name=name, project=project, parameters=parameter or (), environment=env or (),
         tags=tag or (), cpus=cpus, memory_gib=memory_gib, gpus=gpus, gpu_model=gpu_model, labels=label or (),
         machine=machine, max_price_per_hour=max_price_per_hour, priority=priority, max_runtime=max_runtime,
-        max_retries=max_retries, retry_on=retry_on or (), metric_modes=metric_mode or (), attended=attended,
+        max_retries=max_retries, retry_on=retry_on or (), metric_modes=metric_mode or (),
+        metrics_from=metrics, metrics_patterns=metrics_pattern or (), attended=attended,
         attended_grace=attended_grace, client_key=client_key,
         working_directory=working_directory,
     )  # fmt: skip

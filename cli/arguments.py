@@ -20,6 +20,7 @@ STATES = ("QUEUED", "STARTING", "RUNNING", "FINISHED", "FAILED", "CANCELLED")
 MACHINE_STATES = ("ONLINE", "DRAINING", "OFFLINE")
 Retryable: TypeAlias = Literal["MACHINE_LOST", "EXIT_CODE", "LAUNCH_ERROR"]
 Mode: TypeAlias = Literal["MIN", "MAX"]
+MetricsFrom: TypeAlias = Literal["AUTO", "JSON", "NONE"]
 STREAMS = ("STDOUT", "STDERR", "SUPERVISOR")
 PART = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d|w)?")
 LONGEST = timedelta(days=100_000)

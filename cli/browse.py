@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from rich.table import Table
 from rich.text import Text
 
-from cli.answers import Attempt, Details, Project, Simulation
+from cli.answers import Attempt, Details, Notice, Project, Simulation
 from cli.tables import Column, print_table
 from cli.terminal import clean, say_age, say_duration, state_text, stdout
 
@@ -68,6 +68,8 @@ def print_details(simulation: Details) -> None:
     console = stdout()
     console.print(Text.assemble((clean(simulation.name), "bold"), "  ", state_text(simulation.state)))
     console.print(facts)
+    for line in notice_lines(simulation.notices):
+        console.print(Text(line, style="yellow"))
     if simulation.attempts:
         table = Table(box=None, pad_edge=False, header_style="bold", title="Attempts", title_justify="left")
         for heading in ("NO", "MACHINE", "BEGAN", "TOOK", "END"):
@@ -86,6 +88,15 @@ def print_details(simulation: Details) -> None:
         console.print(table)
 
 
+def notice_lines(notices: Sequence[Notice]) -> list[str]:
+    """Return a line for each notice: how many, an example, what to change."""
+    return [
+        f"Notice: {clean(each.kind)}, {each.count:,} times"
+        f"{f', as in `{clean(each.example, limit=100)}`' if each.example else ''}. {clean(each.advice)}"
+        for each in notices
+    ]
+
+
 def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
     resources, limits = simulation.resources, simulation.limits
     yield "id", clean(simulation.id)
@@ -97,6 +108,9 @@ def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
     yield "parameters", _json(simulation.parameters)
     # Values may be secrets, and a terminal may be seen by others: only --json shows them.
     yield "environment", ", ".join(clean(name) for name in simulation.environment)
+    patterns = ", ".join(clean(pattern) for pattern in simulation.metrics_patterns)
+    read = "" if simulation.metrics_from == "AUTO" and not patterns else simulation.metrics_from.lower()
+    yield "metrics from", f"{clean(read)}{f', {patterns}' if patterns else ''}"
     yield "tags", ", ".join(clean(tag) for tag in simulation.tags)
     gpus = (
         f"{resources.gpus} GPUs{f' ({resources.gpu_model})' if resources.gpu_model else ''}" if resources.gpus else ""

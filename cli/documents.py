@@ -69,6 +69,8 @@ query Details($id: ID!) {
     entrypoint parameters environment workingDirectory tags priority queuePosition createdBy
     resources { cpus memoryGib gpus gpuModel labels machine { id name } maxPricePerHour }
     limits { maxRuntimeSeconds maxRetries retryOn }
+    metricsFrom metricsPatterns
+    notices { kind count example advice }
     attempts {
       number machineName assignedAt startedAt endedAt reason reasonDetail exitCode signal gpuIndices
     }

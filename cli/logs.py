@@ -2,7 +2,7 @@
 
 Existing lines come page by page; with `follow`, new lines until the simulation ends, with reconnection. Lines go to
 standard output as written, without control characters; `--json` prints them unchanged. A chunk is whole lines joined
-by newlines, without the last newline.
+by newlines, without the last newline; one that begins with a carriage return replaces the line of its stream before it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from cli.resuming import Resuming
 from cli.server import Server, prepare, read_answer
 from cli.terminal import clean_lines, print_json, say, stdout
 
+LINE_UP = "\x1b[1A\x1b[2K"  # to the beginning of the line before, which is erased
 STYLES = {"STDERR": "yellow", "SUPERVISOR": "dim"}
 
 
@@ -58,6 +59,7 @@ def logs(
 
     try:
         past = wanted(requests.log(server, simulation_id, after))
+        past = past if as_json else settled(past)
         for chunk in past if tail is None else _last_lines(past, tail):
             display.show(chunk)
         if follow:
@@ -129,17 +131,25 @@ class Outage:
 
 
 class Plain:
-    """Plain lines; on a terminal in a colour for each stream."""
+    """Plain lines; on a terminal in a colour for each stream.
+
+    On a terminal a line that begins with a carriage return is drawn over the one it replaces, if that was the last.
+    """
 
     def __init__(self) -> None:
         self._console = stdout()
         self._attempt = 1
+        self._last = ""  # stream whose line was printed last
 
     def show(self, chunk: LogChunk) -> None:
         if chunk.attempt != self._attempt:
             say(f"--- attempt {chunk.attempt} ---", style="dim")
             self._attempt = chunk.attempt
-        self._console.write(f"{clean_lines(chunk.text)}\n", STYLES.get(chunk.stream, ""))
+        replaces = chunk.text.startswith("\r") and self._last == chunk.stream
+        if replaces and self._console.is_terminal:
+            self._console.write(LINE_UP)
+        self._console.write(f"{clean_lines(collapsed(chunk.text))}\n", STYLES.get(chunk.stream, ""))
+        self._last = chunk.stream
 
 
 class JsonLines:
@@ -147,6 +157,28 @@ class JsonLines:
 
     def show(self, chunk: LogChunk) -> None:
         print_json(chunk.as_json())
+
+
+def collapsed(text: str) -> str:
+    """Drop the lines that the next one replaces: it begins with a carriage return."""
+    if "\r" not in text:
+        return text
+    lines = text.split("\n")
+    return "\n".join(line for line, after in zip(lines, [*lines[1:], ""], strict=True) if not after.startswith("\r"))
+
+
+def settled(chunks: Iterable[LogChunk]) -> Iterable[LogChunk]:
+    """Drop the lines that were replaced, also by the next chunk of their stream."""
+    held: LogChunk | None = None
+    for chunk in chunks:
+        if held is not None:
+            is_replaced = chunk.text.startswith("\r") and (chunk.stream, chunk.attempt) == (held.stream, held.attempt)
+            kept, newline, _ = held.text.rpartition("\n") if is_replaced else (held.text, "\n", "")
+            if newline:
+                yield held.model_copy(update={"text": kept})
+        held = chunk.model_copy(update={"text": collapsed(chunk.text)})
+    if held is not None:
+        yield held
 
 
 def _last_lines(chunks: Iterable[LogChunk], count: int) -> Iterable[LogChunk]:

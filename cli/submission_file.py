@@ -30,7 +30,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from cli.arguments import Mode, Retryable, parse_duration
+from cli.arguments import MetricsFrom, Mode, Retryable, parse_duration
 from cli.errors import UsageError
 from cli.terminal import clean
 
@@ -100,6 +100,11 @@ def _argv(value: object) -> object:
     return value
 
 
+def _word(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+From = Annotated[MetricsFrom, BeforeValidator(_word)]
 Duration = Annotated[int, BeforeValidator(_seconds)]
 Number = Annotated[float, BeforeValidator(_number)]
 Gib = Annotated[float, BeforeValidator(_gib)]
@@ -145,6 +150,8 @@ class SubmissionFile(Section):
     resources: Resources | None = None
     limits: Limits | None = None
     metrics: dict[str, Mode] | None = None
+    metrics_from: From | None = None
+    metrics_patterns: list[str] | None = None
     priority: Count | None = None
     attended: bool | None = None
     attended_grace_seconds: Duration | None = None

@@ -10,6 +10,7 @@ from typing import get_args
 
 from cli.answers import Simulation
 from cli.arguments import (
+    MetricsFrom,
     Mode,
     Retryable,
     absolute_directory,
@@ -47,6 +48,8 @@ class Submission:
     max_retries: int | None = None
     retry_on: Sequence[str] = ()
     metric_modes: Sequence[str] = ()
+    metrics_from: str | None = None
+    metrics_patterns: Sequence[str] = ()
     attended: bool = False
     attended_grace: str | None = None
     client_key: str | None = None
@@ -99,6 +102,12 @@ def submission_input(submission: Submission) -> dict[str, object]:
             for name, mode in parse_pairs(submission.metric_modes, "--metric-mode").items()
         ]
         or None,
+        metricsFrom=(
+            parse_words("--metrics", [submission.metrics_from], get_args(MetricsFrom))[0]
+            if submission.metrics_from is not None
+            else None
+        ),
+        metricsPatterns=list(submission.metrics_patterns) or None,
         attended=submission.attended or None,
         attendedGraceSeconds=_seconds(submission.attended_grace),
         clientKey=submission.client_key,

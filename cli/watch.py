@@ -15,7 +15,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from cli.advice import say_advice
+from cli.advice import say_advice, say_notices
 from cli.answers import ConvergenceEvent, Simulation
 from cli.curve import Curve
 from cli.errors import ExitCode
@@ -47,6 +47,7 @@ def watch(server: Server, simulation_id: str, metrics: Sequence[str], *, log_sca
         return ExitCode.INTERRUPTED
     if not as_json:
         print_line(told.end())
+        say_notices(server, told.now)
         say_advice(server, told.now)
     return ExitCode.of(told.curve.state)
 

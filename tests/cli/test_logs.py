@@ -168,3 +168,13 @@ def test_an_unknown_simulation_is_an_error(server: Any, run: Run) -> None:
     result = run("logs", "unknown")
     assert result.exit_code == 6
     assert "There is no simulation with the id unknown" in result.stderr
+
+
+def test_a_line_that_was_replaced_is_printed_once_in_its_last_form(server: Any, simulation: Make, run: Run) -> None:
+    server.answers["LogPage"] = pages([
+        chunk(1, "begin\nloading "), chunk(2, "\rloading done\nnext\n10%\n\r20%"), chunk(3, "\r30%"),
+        chunk(4, "oh", stream="STDERR"), chunk(5, "\r40%"),
+    ])  # fmt: skip
+    server.answers["Simulation"] = lambda _: {"simulation": simulation(state="FINISHED")}
+    assert run("logs", "last-id").stdout.splitlines() == ["begin", "loading done", "next", "30%", "oh", "40%"]
+    assert run("logs", "-n", "3", "last-id").stdout.splitlines() == ["30%", "oh", "40%"]

@@ -57,6 +57,7 @@ def test_every_option_reaches_the_server(accepting: Any, run: Run, machine: Make
         "--machine", "big", "--max-price-per-hour", "3.50", "--priority", "7", "--max-runtime", "1h30m",
         "--max-retries", "0", "--retry-on", "machine_lost,EXIT_CODE", "--retry-on", "launch_error",
         "--metric-mode", "accuracy=max", "--metric-mode", "a b=MIN",
+        "--metrics", "json", "--metrics-pattern", r"loss=(?P<loss>\S+)",
         "--client-key", "k", "--working-directory", str(tmp_path), "--", "run",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
@@ -73,6 +74,7 @@ def test_every_option_reaches_the_server(accepting: Any, run: Run, machine: Make
             "maxRuntimeSeconds": 5400, "maxRetries": 0, "retryOn": ["MACHINE_LOST", "EXIT_CODE", "LAUNCH_ERROR"],
         },
         "metrics": [{"name": "accuracy", "mode": "MAX"}, {"name": "a b", "mode": "MIN"}],
+        "metricsFrom": "JSON", "metricsPatterns": [r"loss=(?P<loss>\S+)"],
     }  # fmt: skip
 
 
