@@ -84,3 +84,12 @@ test('a log holds so many lines, without a terminal colour, and counts them all'
   expect(lines.shown.at(-1)).toEqual({ number: 3 * MOST_LINES, attempt: 1, stream: 'STDOUT', text: `line ${3 * MOST_LINES - 1}` });
   expect(lines.count).toBe(3 * MOST_LINES);
 });
+
+test('a line that begins with a carriage return replaces the last one of its stream', () => {
+  const lines = new Lines();
+  lines.add({ attempt: 1, stream: 'STDOUT', text: 'begin\nloading ' });
+  lines.add({ attempt: 1, stream: 'STDOUT', text: '\rloading done\n10%\n\r20%' });
+  lines.add({ attempt: 1, stream: 'STDERR', text: '\roh' });
+  expect(lines.shown.map(({ number, text }) => [number, text])).toEqual([[1, 'begin'], [2, 'loading done'], [3, '20%'], [4, 'oh']]);
+  expect(lines.count).toBe(4);
+});

@@ -20,16 +20,21 @@ export class Lines {
   /** How many there were in all. */
   count = 0;
 
-  /** Add a chunk: whole lines, joined by line ends. */
+  /** Add a chunk: whole lines, joined by line ends. One that begins with a carriage return replaces its stream's last. */
   add({ attempt, stream, text }: Pick<Chunk, 'attempt' | 'stream' | 'text'>): void {
-    const parts = text.replaceAll(COLOURS, '').split(/\r\n|\n|\r/);
-    this.count += parts.length;
-    let number = this.count - parts.length;
-    for (const part of parts) {
+    let number = this.count;
+    for (const written of text.replaceAll(COLOURS, '').replaceAll('\r\n', '\n').split(/\n|(?<!^|\n)\r/)) {
+      const part = written.replace(/^\r/, '');
+      const last = this.list.at(-1);
+      if (written.length > part.length && last?.stream === stream && last.attempt === attempt) {
+        this.list.pop();
+        number--;
+      }
       const more = part.length - LONGEST_LINE;
       const shown = more > 0 ? `${part.slice(0, LONGEST_LINE)} … ${more.toLocaleString()} more characters` : part;
       this.list.push({ number: ++number, attempt, stream, text: shown });
     }
+    this.count = number;
     if (this.list.length > 2 * MOST_LINES) this.list.splice(0, this.list.length - MOST_LINES);
   }
 

@@ -83,6 +83,12 @@ const FIELDS = graphql(`
       mode
       count
     }
+    notices {
+      kind
+      count
+      example
+      advice
+    }
     retryOf {
       id
       name
