@@ -14,7 +14,7 @@ import time
 from benchmarks.goals import GOALS, judge, show
 from benchmarks.report import forget, published
 
-NAMES = ("latency", "dispatch", "fanout", "ingest", "curve", "memory", "overhead", "stall", "chart", "queue")
+NAMES = ("latency", "dispatch", "fanout", "ingest", "curve", "memory", "overhead", "lines", "stall", "chart", "queue")
 
 
 def main() -> int:
