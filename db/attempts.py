@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+import orjson
 from sqlalchemy import ColumnElement, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -36,11 +38,12 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class StopIntent:
-    """Intent to end an attempt: since when, by which actor and why."""
+    """Intent to end an attempt: since when, by which actor and why, on which evidence."""
 
     wanted_at: datetime
     by: str
     reason: Reason
+    evidence: Mapping[str, Any] | None = None
 
 
 class Standing(StrEnum):
@@ -70,6 +73,7 @@ class Receipt:
     number: int = 0
     expected_batch: int = 1
     stop_reason: Reason | None = None
+    amended: Mapping[str, Any] | None = None  # what has changed of the attempt's order since its hello
 
 
 LEAD = 0  # the rank of the member whose points are the curve
@@ -175,6 +179,16 @@ async def want_stop(
         .execution_options(synchronize_session=False)
     )
     return written is not None
+
+
+async def amend(session: AsyncSession, attempt_id: int, amended: Mapping[str, Any]) -> None:
+    """Write what has changed of a current attempt's order; it goes out with the replies to its reports."""
+    await session.execute(
+        update(Attempt)
+        .where(Attempt.id == attempt_id, Attempt.ended_at.is_(None))
+        .values(amended=dict(amended))
+        .execution_options(synchronize_session=False)
+    )
 
 
 async def bind(session: AsyncSession, claim: Claim) -> Execution | None:
@@ -295,14 +309,14 @@ ACCEPT = """
     FROM attempts AS a
     WHERE m.attempt_id = $1 AND m.token_digest = $2 AND m.nonce = $3 AND m.ended_at IS NULL
       AND m.next_batch = $4 AND a.id = m.attempt_id
-    RETURNING a.simulation_id, a.number, m.next_batch, a.stop_reason
+    RETURNING a.simulation_id, a.number, m.next_batch, a.stop_reason, a.amended
 """
 _BEAT = """
     UPDATE members AS m SET heartbeat_at = now()
     FROM attempts AS a
     WHERE m.attempt_id = $1 AND m.token_digest = $2 AND m.nonce = $3 AND m.ended_at IS NULL
       AND a.id = m.attempt_id
-    RETURNING a.simulation_id, a.number, m.next_batch, a.stop_reason
+    RETURNING a.simulation_id, a.number, m.next_batch, a.stop_reason, a.amended
 """
 
 
@@ -345,9 +359,10 @@ async def accept(session: AsyncSession, claim: Claim, batch: int | None) -> Rece
 
 def receipt_of(row: Sequence[Any], *, stored: bool) -> Receipt:
     """Read what `ACCEPT` returned."""
-    simulation_id, number, next_batch, stop_reason = row
+    simulation_id, number, next_batch, stop_reason, amended = row
     reason = Reason(stop_reason) if stop_reason is not None else None
-    return Receipt(Standing.CURRENT, stored, simulation_id, number, next_batch, reason)
+    changes = orjson.loads(amended) if amended is not None else None
+    return Receipt(Standing.CURRENT, stored, simulation_id, number, next_batch, reason, changes)
 
 
 # --- losing them -----------------------------------------------------------------------------------------------
@@ -456,6 +471,22 @@ async def find_beyond_limit(session: AsyncSession) -> Sequence[tuple[Attempt, ti
     return [(attempt, limit) for attempt, limit in rows if limit is not None]
 
 
+async def find_with_max_cost(session: AsyncSession) -> Sequence[tuple[Attempt, Decimal]]:
+    """Current attempts of simulations with a cost limit that nothing has stopped yet, with that limit."""
+    rows = await session.execute(
+        select(Attempt, Simulation.max_cost)
+        .join(Simulation, Simulation.id == Attempt.simulation_id)
+        .where(
+            Simulation.max_cost.is_not(None),
+            Simulation.state.in_((SimulationState.STARTING, SimulationState.RUNNING)),
+            Attempt.ended_at.is_(None),
+            Attempt.stop_wanted_at.is_(None) | (Attempt.stop_reason == Reason.PREEMPTED),
+        )
+        .order_by(Attempt.id)
+    )
+    return [(attempt, limit) for attempt, limit in rows if limit is not None]
+
+
 # --- reading ---------------------------------------------------------------------------------------------------
 
 
@@ -487,13 +518,15 @@ async def stops_of(session: AsyncSession, ids: Collection[int]) -> Mapping[int, 
     A queued simulation has no intent, whatever ended its last attempt.
     """
     rows = await session.execute(
-        select(Simulation.id, Attempt.stop_wanted_at, Attempt.stop_wanted_by, Attempt.stop_reason)
+        select(
+            Simulation.id, Attempt.stop_wanted_at, Attempt.stop_wanted_by, Attempt.stop_reason, Attempt.stop_evidence
+        )
         .join(Attempt, (Attempt.simulation_id == Simulation.id) & (Attempt.number == Simulation.attempt))
         .where(Simulation.id.in_(ids), Simulation.state != SimulationState.QUEUED, Attempt.stop_wanted_at.is_not(None))
     )
     return {
-        simulation_id: StopIntent(wanted_at, by or "", reason)
-        for simulation_id, wanted_at, by, reason in rows
+        simulation_id: StopIntent(wanted_at, by or "", reason, evidence)
+        for simulation_id, wanted_at, by, reason, evidence in rows
         if wanted_at is not None and reason is not None
     }
 

@@ -22,6 +22,7 @@ class Actor:
 
 UNVERIFIED = " (unverified)"  # after the name of a Unix user that no token proves
 PLANNER = Actor("scheduler")
+JUDGE = Actor("judge")
 SUPERVISOR = Actor("supervisor")
 
 

@@ -144,11 +144,18 @@ class Simulation(Base):
     priority: Mapped[int] = mapped_column(Integer, server_default=text("0"))
 
     max_runtime: Mapped[timedelta | None]
+    max_cost: Mapped[Decimal | None]  # of all attempts together, in the installation's currency
+    max_steps: Mapped[int | None]  # a declaration: rules and forecasts use it, nothing enforces it
     max_retries: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     retry_on: Mapped[list[str]] = mapped_column(server_default=text("'{}'::text[]"))
     metric_modes: Mapped[dict[str, str]] = mapped_column(server_default=text("'{}'::jsonb"))  # MetricMode by metric
     metrics_from: Mapped[MetricsFrom] = mapped_column(_enum(MetricsFrom), server_default=text("'AUTO'"))
     metrics_patterns: Mapped[list[str]] = mapped_column(server_default=text("'{}'::text[]"))  # regular expressions
+    objective_metric: Mapped[str | None]  # None: not declared
+    objective_mode: Mapped[str | None]  # MetricMode; None: by the metric's name
+    stopping: Mapped[dict[str, Any] | None]  # policy.rule_documents
+    stopping_revision: Mapped[int] = mapped_column(Integer, server_default=text("0"))  # counts changes of the above
+    would_stop: Mapped[dict[str, Any] | None]  # evidence of each dry-run rule that came true, by its place in the list
     attended: Mapped[bool] = mapped_column(server_default=text("false"))  # runs only while it is watched
     attended_grace: Mapped[timedelta] = mapped_column(server_default=text("'00:01:00'::interval"))  # and so much longer
 
@@ -198,6 +205,13 @@ class Simulation(Base):
         Index("ix_simulations_active", "id", postgresql_where=text("state IN ('QUEUED', 'STARTING', 'RUNNING')")),
         # What the planner looks through at each tick, for unwatched ones.
         Index("ix_simulations_attended", "id", postgresql_where=text("attended AND state IN ('STARTING', 'RUNNING')")),
+        # What the judge and the planner look through, however much runs without rules and limits.
+        Index("ix_simulations_judged", "id", postgresql_where=text("stopping IS NOT NULL AND state = 'RUNNING'")),
+        Index(
+            "ix_simulations_max_cost",
+            "id",
+            postgresql_where=text("max_cost IS NOT NULL AND state IN ('STARTING', 'RUNNING')"),
+        ),
         Index("ix_simulations_project_id_id", "project_id", "id"),
         Index("ix_simulations_state_id", "state", "id"),
         Index("ix_simulations_name_id", "name", "id"),
@@ -279,6 +293,7 @@ class Attempt(Base):
     stop_wanted_by: Mapped[str | None]
     stop_reason: Mapped[Reason | None] = mapped_column(_enum(Reason))
     stop_evidence: Mapped[dict[str, Any] | None]
+    amended: Mapped[dict[str, Any] | None]  # what has changed of its order since its hello: transitions.amend
 
     # Unread since 0008, where they went to the members; they go in the next release.
     machine_id: Mapped[int | None] = _unread(ForeignKey("machines.id", ondelete="SET NULL"))

@@ -50,12 +50,17 @@ class Wanted:
     max_price_per_hour: Decimal | None = None
     priority: int = 0
     max_runtime: timedelta | None = None
+    max_cost: Decimal | None = None
+    max_steps: int | None = None
     max_retries: int = 3
     retry_on: tuple[str, ...] = (Reason.MACHINE_LOST.value,)
     retry_of: int | None = None
     metric_modes: dict[str, str] = field(default_factory=dict)  # MetricMode by metric; MIN may be left out
     metrics_from: MetricsFrom = MetricsFrom.AUTO
     metrics_patterns: tuple[str, ...] = ()  # regular expressions with named groups
+    objective_metric: str | None = None
+    objective_mode: str | None = None  # MetricMode; None: by the metric's name
+    stopping: dict[str, Any] | None = None  # policy.rule_documents
     attended: bool = False
     attended_grace: timedelta = timedelta(minutes=1)  # means something only where it is attended
 
@@ -70,6 +75,9 @@ class Wanted:
             del content["metrics_patterns"]
         if not self.attended:
             del content["attended"], content["attended_grace"]
+        for name in ("max_cost", "max_steps", "objective_metric", "objective_mode", "stopping"):
+            if content[name] is None:  # likewise
+                del content[name]
         return sha256(orjson.dumps(content, default=str, option=orjson.OPT_SORT_KEYS)).digest()
 
 

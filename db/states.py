@@ -32,6 +32,11 @@ class Reason(StrEnum):
     LAUNCH_ERROR = "LAUNCH_ERROR"  # it never began: no such command, no such directory
     MACHINE_LOST = "MACHINE_LOST"  # no report for a lease, or the engine proved it dead
     MAX_RUNTIME = "MAX_RUNTIME"  # it took longer than its limit
+    MAX_COST = "MAX_COST"  # it cost as much as its limit
+    STOPPING_THRESHOLD = "STOPPING_THRESHOLD"  # a metric reached its target
+    PATIENCE_EXHAUSTED = "PATIENCE_EXHAUSTED"  # a metric improves no more
+    DIVERGENCE_THRESHOLD = "DIVERGENCE_THRESHOLD"  # a metric became worse than its bound
+    NON_FINITE_METRIC = "NON_FINITE_METRIC"  # the objective became NaN or infinite
     UNWATCHED = "UNWATCHED"  # attended, and without a watcher for its grace
     PREEMPTED = "PREEMPTED"  # of attempts only: its machine was wanted for another one, and it goes back to the queue
 

@@ -56,6 +56,7 @@ from graph.types.simulation import (
     SimulationConnection,
     SimulationInput,
     SimulationPayload,
+    UpdateSimulationInput,
 )
 from graph.types.supervision import HelloAttemptInput, HelloAttemptPayload, ReportAttemptInput, ReportAttemptPayload
 from graph.types.token import (
@@ -185,6 +186,13 @@ class Mutation:
     @strawberry.mutation(description="Queue a simulation.")
     async def create_simulation(self, info: Info, input: CreateSimulationInput) -> SimulationPayload:
         return await of_simulation.create(info, input)
+
+    @strawberry.mutation(
+        description="Change the name, tags, priority, objective, stop rules and limits of a simulation, also while it "
+        "runs. Idempotent."
+    )
+    async def update_simulation(self, info: Info, input: UpdateSimulationInput) -> SimulationPayload:
+        return await of_simulation.update(info, input)
 
     @strawberry.mutation(
         description="Cancel a simulation: a queued one at once, a running one by a stop request. Idempotent."

@@ -13,6 +13,7 @@ again with the recorded input.
     cost          the billed share of a machine, and the cost of a period
     retry         retry or final, the meaning of an exit, lost, overdue and unwatched attempts
     stopping      stop rules of a run: plateau, thresholds, non-finite values; verdicts with evidence
+    rule_documents  those rules as JSON, as a simulation's row keeps them
     evaluations   the curve as those rules see it: thinned, with its best value and the trend since
     sweep         rules that stop a sweep's losers: successive halving, the median rule
     forecast      the value of a metric at a later step, and what holds about a target

@@ -14,6 +14,7 @@ from typing import Protocol
 _SHARE_STEP = Decimal("0.00000001")
 _MONEY_STEP = Decimal("0.000001")
 _SECONDS_PER_HOUR = 3600
+_LONGEST_SECONDS = 100 * 366 * 86_400  # a century: beyond it, a limit of time is none
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -57,6 +58,19 @@ def cost(price_per_hour: Decimal, share: Decimal, seconds: Decimal | timedelta) 
     if isinstance(seconds, timedelta):
         seconds = Decimal(seconds // _MICROSECOND) / 1_000_000  # exact, which total_seconds() is not
     return (price_per_hour * share * max(seconds, Decimal(0)) / _SECONDS_PER_HOUR).quantize(_MONEY_STEP, ROUND_HALF_UP)
+
+
+def time_affordable(money: Decimal, per_hour: Decimal) -> timedelta | None:
+    """Return for how long this money pays at this rate, rounded down; None: for ever. 0 for a debt."""
+    if per_hour <= 0:
+        return None
+    seconds = max(money, Decimal(0)) * _SECONDS_PER_HOUR / per_hour
+    return timedelta(microseconds=int(seconds * 1_000_000)) if seconds < _LONGEST_SECONDS else None
+
+
+def is_spent(holdings: Iterable[Held], max_cost: Decimal | None) -> bool:
+    """Whether the cost so far has reached its limit; False without one."""
+    return max_cost is not None and cost_so_far(holdings) >= max_cost
 
 
 def cost_so_far(holdings: Iterable[Held]) -> Decimal:

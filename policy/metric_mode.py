@@ -1,12 +1,14 @@
-"""Default metric mode (MIN or MAX), derived from the metric's name.
+"""Default metric mode (MIN or MAX), derived from the metric's name, and the default objective among several metrics.
 
 A name is split into words: `val_accuracy`, `valAccuracy` and `val/accuracy` give the same two. A word of the MIN list
-decides first (`accuracy_loss`), then a word of the MAX list; any other name is MIN, as for the residuals of solvers.
+decides first (`accuracy_loss`), then a word of the MAX list; any other name is MIN, as for the residuals of solvers,
+where a mode must be assumed (`goes_up`), and has no direction where it need not (`direction`).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 MIN = "MIN"  # the values of `db.states.MetricMode`, which this package doesn't import
 MAX = "MAX"
@@ -24,9 +26,37 @@ _UP = frozenset({
     "reward", "return", "returns", "score", "success",  # reinforcement learning
     "r2", "likelihood", "elbo", "throughput",
 })  # fmt: skip
+_VALIDATION = frozenset({"val", "valid", "validation", "eval", "evaluation", "dev", "test"})
+_SYSTEM = "system/"  # prefix of measurements of the machine
 
 
 def goes_up(metric: str) -> bool:
     """Whether higher values are better, judged by the name."""
-    words = {word.lower() for word in _WORDS.findall(metric[:200])}
-    return not words & _DOWN and bool(words & _UP)
+    return direction(metric) == "MAX"
+
+
+def direction(metric: str) -> str | None:
+    """Return MIN or MAX if the name implies one."""
+    words = _words(metric)
+    if words & _DOWN:
+        return "MIN"
+    return "MAX" if words & _UP else None
+
+
+def default_objective(metrics: Iterable[str]) -> str | None:
+    """Choose the objective of a run that declares none; None without a metric outside `system/`.
+
+    A metric whose name has a direction comes before one without, then validation before training, then a loss before a
+    score.
+    """
+    names = [name for name in metrics if not name.startswith(_SYSTEM)]
+    return min(names, key=_rank, default=None)
+
+
+def _rank(metric: str) -> tuple[bool, bool, bool, str]:
+    mode = direction(metric)
+    return mode is None, not _words(metric) & _VALIDATION, mode != "MIN", metric
+
+
+def _words(metric: str) -> set[str]:
+    return {word.lower() for word in _WORDS.findall(metric[:200])}

@@ -17,11 +17,15 @@ EXIT_CODE = "EXIT_CODE"
 LAUNCH_ERROR = "LAUNCH_ERROR"
 MACHINE_LOST = "MACHINE_LOST"
 MAX_RUNTIME = "MAX_RUNTIME"
+MAX_COST = "MAX_COST"
 PREEMPTED = "PREEMPTED"
 
 # Reasons allowed in `limits.retryOn`. CLI and page have the same list; a test compares all three.
+# Limits and stop rules are not among them: the next attempt would end in the same way.
 RETRYABLE = (MACHINE_LOST, EXIT_CODE, LAUNCH_ERROR)
 MOST_BACKOFFS = 100  # what `SIMULATIONS_RETRY_BACKOFF_SECONDS` promises: doubled, at most to a hundred times it
+
+LIMITS = frozenset({MAX_RUNTIME, MAX_COST})  # which the supervisor enforces by itself
 
 OVERTIME = timedelta(seconds=15)  # how much slower than Postgres' clock a supervisor's may run
 LEAVING = timedelta(seconds=15)  # beyond the grace of a stop: to report the exit, receive OVER and end
@@ -41,6 +45,7 @@ class Ended:
     max_retries: int
     retry_on: frozenset[str]
     stop_wanted: str | None  # the reason of the attempt's stop intent
+    is_spent: bool = False  # its cost has reached `limits.maxCost`
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +71,17 @@ def after_attempt(ended: Ended, *, backoff: timedelta) -> Retry | Final:
     retried for the chosen reasons, up to `max_retries` times.
 
     A preempted simulation goes back at once and uses up no retry, however its attempt ended; it ends only if its limit
-    is exceeded by then.
+    is exceeded by then. There is no further attempt without money for it.
     """
     if ended.reason == COMPLETED:
         return Final(COMPLETED)
+    verdict = _if_paid(ended, backoff)
+    return Final(MAX_COST) if ended.is_spent and isinstance(verdict, Retry) else verdict
+
+
+def _if_paid(ended: Ended, backoff: timedelta) -> Retry | Final:
     if ended.stop_wanted == PREEMPTED:
-        return Final(MAX_RUNTIME) if ended.reason == MAX_RUNTIME else Retry(timedelta(0), PREEMPTED)
+        return Final(ended.reason) if ended.reason in LIMITS else Retry(timedelta(0), PREEMPTED)
     if ended.stop_wanted is not None:
         return Final(ended.stop_wanted)
     chosen = ended.reason in ended.retry_on and ended.reason in RETRYABLE
@@ -125,7 +135,7 @@ def meaning_of(exit_: Exit, stop_wanted: str | None) -> Meaning:
         return Meaning(stop_wanted, exit_.message, exit_.exit_code, exit_.signal)
     if exit_.reason == LAUNCH_ERROR:
         return Meaning(LAUNCH_ERROR, exit_.message, None, None)
-    if exit_.reason in (MACHINE_LOST, MAX_RUNTIME):
+    if exit_.reason == MACHINE_LOST or exit_.reason in LIMITS:
         return Meaning(exit_.reason, exit_.message, exit_.exit_code, exit_.signal)
     if exit_.exit_code == 0:
         return Meaning(COMPLETED, None, 0, None)

@@ -1,8 +1,8 @@
 """Entry point of the scheduler process: `python -m scheduler`.
 
-The process runs the loop of this host, and plans for all hosts while it leads. SIGTERM and Ctrl-C end it in a second;
-attempts on the machines go on, and the next scheduler finds them. The process waits for a database that is not there
-yet; unusable settings, schema or directory end it with a message and status 2.
+The process runs the loop of this host, and plans and judges for all hosts while it leads. SIGTERM and Ctrl-C end it in
+a second; attempts on the machines go on, and the next scheduler finds them. The process waits for a database that is
+not there yet; unusable settings, schema or directory end it with a message and status 2.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from policy.retry import beat_period
 from runner.local import LocalEngine
 from scheduler.host import HostLoop
 from scheduler.identity import this_host
+from scheduler.judge import Judge
 from scheduler.leader import Leadership, leadership
 from scheduler.metrics import Metrics, serve_metrics
 from scheduler.planner import Planner
@@ -112,15 +113,20 @@ async def _schedule(chosen: Settings) -> None:
         stack.callback(local.close)
         host = HostLoop(sessions, chosen, local, host_id)
         planner = Planner(sessions, chosen)
+        judge = Judge(sessions)
         candidate = await stack.enter_async_context(leadership(url, outage))
-        planner_wake, host_wake = asyncio.Event(), asyncio.Event()
+        planner_wake, host_wake, judge_wake = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-        def heard(_channel: Channel, _ids: frozenset[int] | None) -> None:
-            planner_wake.set()
-            host_wake.set()
+        def heard(channel: Channel, ids: frozenset[int] | None) -> None:
+            if channel is not Channel.CONVERGENCE:
+                planner_wake.set()
+                host_wake.set()
+            if candidate.held and judge.hear(channel, ids):
+                judge_wake.set()
 
         if chosen.notifications:
-            await stack.enter_async_context(listening(url, (Channel.SIMULATIONS, Channel.MACHINES), heard, outage))
+            heard_of = (Channel.SIMULATIONS, Channel.MACHINES, Channel.CONVERGENCE)
+            await stack.enter_async_context(listening(url, heard_of, heard, outage))
 
         async def plan(by_timer: bool) -> None:
             leads = await _leads(candidate, by_timer)
@@ -136,6 +142,12 @@ async def _schedule(chosen: Settings) -> None:
                 if summary.unfinished:
                     planner_wake.set()
 
+        async def judge_runs(by_timer: bool) -> None:
+            if not candidate.held:
+                judge.forget()
+            elif (await judge.run_once(everything=by_timer)).unfinished:
+                judge_wake.set()
+
         async def look_after_host(by_timer: bool) -> None:
             summary = await (host.run_once() if by_timer else host.launch_assigned())
             if summary.ended:
@@ -147,6 +159,7 @@ async def _schedule(chosen: Settings) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(keep("host", look_after_host, host_wake, period, outage))
             tasks.create_task(keep("planner", plan, planner_wake, period, outage))
+            tasks.create_task(keep("judge", judge_runs, judge_wake, period, outage))
 
 
 async def _leads(candidate: Leadership, by_timer: bool) -> bool:

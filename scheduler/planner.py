@@ -20,7 +20,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, events, lifecycle, machines, queue, watch_leases
+from db import attempts, billing, events, lifecycle, machines, queue, watch_leases
 from db.attempts import Execution
 from db.connection import Sessions
 from db.machines import NOTHING, Usage
@@ -28,6 +28,7 @@ from db.models import Attempt, Simulation
 from db.models import Machine as MachineRow
 from db.queue import Candidate
 from db.states import MachineState, Reason, SimulationState
+from policy.cost import is_spent
 from policy.matching import share_of
 from policy.placement import (
     Machine,
@@ -93,6 +94,7 @@ class Planner:
         await self._beat()
         ended = await self._end_lost() + await self._end_unwanted()
         await self._stop_overdue()
+        await self._stop_spent()
         await self._stop_unwatched()
         planned = await self.plan()
         return replace(planned, ended=ended)
@@ -297,6 +299,16 @@ class Planner:
             if started_at and is_overdue(started_at, limit, listening, self._lease, self._stop_grace):
                 async with self._sessions.begin() as session:
                     await stop(session, attempt.simulation_id, Reason.MAX_RUNTIME, events.PLANNER)
+
+    async def _stop_spent(self) -> None:
+        """Stop attempts whose simulation has cost its limit. Supervisors stop a grace earlier, unless they can't."""
+        async with self._sessions() as session:
+            limited = await attempts.find_with_max_cost(session)
+            held = await billing.of_simulations(session, [attempt.simulation_id for attempt, _ in limited])
+        for attempt, limit in limited:
+            if is_spent(held.get(attempt.simulation_id, ()), limit):
+                async with self._sessions.begin() as session:
+                    await stop(session, attempt.simulation_id, Reason.MAX_COST, events.PLANNER, number=attempt.number)
 
     async def _stop_unwatched(self) -> None:
         """Stop attended simulations that had no subscriber for their grace."""

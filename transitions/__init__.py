@@ -7,6 +7,7 @@
     stop       the intent that the current attempt ends, with its reason and evidence
     preempt    the same to make room: the simulation goes back to the queue, and no retry is used up
     cancel     QUEUED -> CANCELLED at once; a stop intent for a simulation on a machine
+    update     changes of its name, tags, priority, rules and limits, also while it runs
     settle     the end of an attempt, by an exit, a loss, a launch error or a stop: final, or back to QUEUED
     journal    one line in the log for each transition, written when its transaction has committed
 

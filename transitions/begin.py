@@ -8,14 +8,23 @@ from datetime import timedelta
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, events, lifecycle
+from db import attempts, billing, events, lifecycle
 from db.attempts import Claim, Execution, Standing
 from db.events import Actor
 from db.models import Attempt, Simulation
 from db.states import SimulationState
+from policy.cost import cost_per_hour, cost_so_far, time_affordable
 from transitions import journal
 
 LEAST_TIME = timedelta(seconds=1)  # that an attempt gets: it was preempted before it reached its limit
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """Limits of an attempt as times from its hello; None: no limit."""
+
+    max_runtime: timedelta | None = None
+    max_cost: timedelta | None = None  # for how long the simulation's `max_cost` pays, the grace of a stop deducted
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +34,16 @@ class Greeting:
     standing: Standing
     execution: Execution | None = None
     simulation: Simulation | None = None
-    time_left: timedelta | None = None  # of the simulation's limit; None: without a limit
+    limits: TimeLimits = TimeLimits()
 
 
-async def hello(session: AsyncSession, claim: Claim, actor: Actor = events.SUPERVISOR) -> Greeting:
+async def hello(
+    session: AsyncSession,
+    claim: Claim,
+    actor: Actor = events.SUPERVISOR,
+    *,
+    stop_grace: timedelta = timedelta(0),
+) -> Greeting:
     """Bind the attempt to the first nonce and begin it; the same nonce again gets the same answer, any other OVER.
 
     An attempt with a stop intent is bound but does not begin: its supervisor reports the end.
@@ -45,14 +60,28 @@ async def hello(session: AsyncSession, claim: Claim, actor: Actor = events.SUPER
         await begin(session, attempt, actor)
         await session.refresh(attempt)
         await session.refresh(simulation)
-    return Greeting(Standing.CURRENT, execution, simulation, await _time_left(session, simulation))
+    limits = await time_limits(session, simulation, attempt, stop_grace)
+    return Greeting(Standing.CURRENT, execution, simulation, limits)
 
 
-async def _time_left(session: AsyncSession, simulation: Simulation) -> timedelta | None:
-    """Rest of the time limit: the time of preempted attempts counts for the attempt that continues them."""
-    if simulation.max_runtime is None:
-        return None
-    return max(simulation.max_runtime - await attempts.preempted_time(session, simulation.id), LEAST_TIME)
+async def time_limits(
+    session: AsyncSession, simulation: Simulation, attempt: Attempt, stop_grace: timedelta
+) -> TimeLimits:
+    """Return the limits of a current attempt, whatever earlier attempts have used up of them deducted.
+
+    The time of preempted attempts counts for the attempt that continues them; the cost of all attempts counts.
+    """
+    runtime, money = simulation.max_runtime, None
+    if runtime is not None:
+        runtime = max(runtime - await attempts.preempted_time(session, simulation.id), LEAST_TIME)
+    if simulation.max_cost is not None:
+        held = (await billing.of_simulations(session, [simulation.id])).get(simulation.id, ())
+        spent = cost_so_far(each for each in held if not each.is_open)
+        money = time_affordable(simulation.max_cost - spent, cost_per_hour(held))
+    if money is not None:
+        waited = attempt.started_at - attempt.assigned_at if attempt.started_at is not None else timedelta(0)
+        money = max(money - waited - stop_grace, LEAST_TIME)
+    return TimeLimits(runtime, money)
 
 
 async def begin(session: AsyncSession, attempt: Attempt, actor: Actor) -> bool:

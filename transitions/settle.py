@@ -14,10 +14,11 @@ from typing import Any
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, lifecycle
+from db import attempts, billing, lifecycle
 from db.events import Actor
 from db.models import THIS_TRANSACTION, Simulation
 from db.states import Reason, SimulationState
+from policy.cost import is_spent
 from policy.retry import Ended, Retry, after_attempt
 from transitions import journal
 
@@ -30,6 +31,11 @@ FINAL_STATE_OF: dict[Reason, SimulationState] = {
     Reason.LAUNCH_ERROR: S.FAILED,
     Reason.MACHINE_LOST: S.FAILED,
     Reason.MAX_RUNTIME: S.FAILED,
+    Reason.MAX_COST: S.FAILED,
+    Reason.STOPPING_THRESHOLD: S.FINISHED,
+    Reason.PATIENCE_EXHAUSTED: S.FINISHED,
+    Reason.DIVERGENCE_THRESHOLD: S.FAILED,
+    Reason.NON_FINITE_METRIC: S.FAILED,
     Reason.UNWATCHED: S.FINISHED,
 }
 
@@ -64,12 +70,22 @@ async def settle(
             max_retries=simulation.max_retries,
             retry_on=frozenset(simulation.retry_on),
             stop_wanted=attempt.stop_reason.value if attempt.stop_reason is not None else None,
+            is_spent=await _is_spent(session, simulation),
         ),
         backoff=backoff,
     )
+    if verdict.reason == attempt.stop_reason and attempt.stop_evidence is not None:
+        ending = replace(ending, detail=attempt.stop_evidence.get("sentence") or ending.detail)
     ending = replace(ending, reason=Reason(verdict.reason))
     retry_after = verdict.after if isinstance(verdict, Retry) else None
     return await end(session, simulation.id, number, ending, actor, retry_after=retry_after)
+
+
+async def _is_spent(session: AsyncSession, simulation: Simulation) -> bool:
+    if simulation.max_cost is None:
+        return False
+    holdings = await billing.of_simulations(session, [simulation.id])
+    return is_spent(holdings.get(simulation.id, ()), simulation.max_cost)
 
 
 async def end(

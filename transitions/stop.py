@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, events, lifecycle
+from db import attempts, events, judged, lifecycle
 from db.events import Actor
 from db.models import Simulation
 from db.notifications import Channel, notify
@@ -19,15 +19,23 @@ from transitions import journal
 
 
 async def stop(
-    session: AsyncSession, simulation_id: int, reason: Reason, actor: Actor, *, evidence: dict[str, Any] | None = None
+    session: AsyncSession,
+    simulation_id: int,
+    reason: Reason,
+    actor: Actor,
+    *,
+    evidence: dict[str, Any] | None = None,
+    number: int | None = None,
 ) -> bool:
     """Write a stop intent for the current attempt. False if there is none, or it has an intent already.
 
-    evidence: the facts behind the reason, as JSON. The first intent stands, but one that ends the simulation replaces
-    a preemption.
+    evidence: the facts behind the reason, as JSON. number: of the attempt that was judged; False if another is current.
+    The first intent stands, but one that ends the simulation replaces a preemption.
     """
     simulation = await lifecycle.lock(session, simulation_id)
-    return simulation is not None and await stop_locked(session, simulation, reason, actor, evidence=evidence)
+    if simulation is None or number not in (None, simulation.attempt):
+        return False
+    return await stop_locked(session, simulation, reason, actor, evidence=evidence)
 
 
 async def stop_locked(
@@ -52,5 +60,26 @@ async def stop_locked(
     journal.write(
         session, "stop_wanted", simulation_id=simulation.id, attempt_id=attempt.id, attempt=attempt.number,
         reason=reason.value, by=actor.name,
+    )  # fmt: skip
+    return True
+
+
+async def would_stop(
+    session: AsyncSession, simulation: Simulation, place: int, actor: Actor, evidence: dict[str, Any]
+) -> bool:
+    """Record, once, what a dry-run rule would have stopped; False if that rule has a record already.
+
+    simulation: locked and read in this transaction. place: of the rule in its list.
+    """
+    if not await judged.note_would_stop(session, simulation, place, evidence):
+        return False
+    await events.record(
+        session, "WOULD_STOP", actor, "Simulation", simulation.id, project_id=simulation.project_id,
+        detail={"reason": evidence["reason"], "evidence": evidence},
+    )  # fmt: skip
+    await notify(session, Channel.SIMULATIONS, str(simulation.id))
+    journal.write(
+        session, "would_stop", simulation_id=simulation.id, attempt=simulation.attempt, reason=evidence["reason"],
+        by=actor.name,
     )  # fmt: skip
     return True

@@ -67,6 +67,8 @@ SIZES: Mapping[str, int] = {
     "Simulation.metrics": 10,
     "Simulation.metricsPatterns": 3,
     "Simulation.notices": 3,
+    "Stopping.rules": 2,
+    "Stopping.wouldHaveStopped": 1,
     "Machine.simulations": 10,
     "ConvergenceEvent.series": 10,
     "Token.projects": 3,

@@ -53,6 +53,7 @@ TABLE: Mapping[str, Rule] = {
     "Query.viewer": READ,
     "Query.tokens": ADMINISTER,
     "Mutation.createSimulation": RUN,
+    "Mutation.updateSimulation": RUN,
     "Mutation.cancelSimulation": RUN,
     "Mutation.retrySimulation": RUN,
     "Mutation.deleteSimulation": RUN,

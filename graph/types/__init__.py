@@ -3,6 +3,7 @@
     simulation    simulations, attempts and events: queries, mutations, simulationChanged
     convergence   the convergence subscription: points by cursor, live
     curve         curves of a metric, downsampled to a number of points
+    stopping      objective and stop rules: types, inputs, evidence
     log           log lines: pages, and the logs subscription
     metric        summaries of a metric: last, best, which way is better
     notice        output that was nearly points, or was dropped

@@ -60,6 +60,11 @@ described(
     LAUNCH_ERROR="It could not be started, for example without such a command or directory.",
     MACHINE_LOST="No heartbeat arrived for a whole lease, or its engine found its process dead.",
     MAX_RUNTIME="It exceeded its maximum run time.",
+    MAX_COST="It reached its maximum cost.",
+    STOPPING_THRESHOLD="A stop rule: its metric reached the target.",
+    PATIENCE_EXHAUSTED="A stop rule: its metric stopped improving.",
+    DIVERGENCE_THRESHOLD="A stop rule: its metric became worse than the bound.",
+    NON_FINITE_METRIC="A stop rule: the objective became NaN or infinite.",
     UNWATCHED="It is attended, and had no subscriber for longer than its grace.",
     PREEMPTED="Of attempts only: another simulation took its place, and its own was queued again.",
 )(Reason)

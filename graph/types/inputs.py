@@ -41,14 +41,15 @@ from db.watch_leases import LONGEST_GRACE
 from graph.types.user_errors import UserError, UserErrorCode
 from graph.types.variables import check_name, check_parameters
 from policy.retry import RETRYABLE
-from transitions.report import MAX_METRIC_NAME
+from policy.rule_documents import MOST_RULES
+from transitions.report import MAX_METRIC_NAME, MAX_STEP
 
 MAX_COMMAND_BYTES = 65_536  # of all words; Linux takes 131,072 in one
 MAX_JSON_BYTES = 65_536
 MAX_PATTERN = 500
 MAX_JSON_DEPTH = 100  # an answer can hold some 250 levels, and has a few of its own
 MOST_FINDINGS = 50  # in one answer, as GraphQL has them of variables: a body has room for half a million mistakes
-CLEARABLE = frozenset({"gpu_model"})  # null means none
+CLEARABLE = frozenset({"gpu_model", "max_runtime_seconds", "max_cost", "max_steps"})  # null means none
 
 Checked = TypeVar("Checked")
 
@@ -196,6 +197,10 @@ def _seconds(number: int) -> timedelta:
     return timedelta(seconds=number)
 
 
+def _seconds_if_any(number: int | None) -> timedelta | None:
+    return _seconds(number) if number is not None else None
+
+
 def _values(reasons: tuple[Reason, ...]) -> tuple[str, ...]:
     return tuple(reason.value for reason in reasons)
 
@@ -218,16 +223,52 @@ Variables = Annotated[  # more of them have no room in MAX_JSON_BYTES
 ]
 Price = Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=6, allow_inf_nan=False)]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+MetricName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_METRIC_NAME), AfterValidator(_no_nul)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=MAX_STEP)]
+Tags = Annotated[tuple[Word, ...], _at_most(50)]
+Runtime = Annotated[  # a year
+    timedelta | None, _read_as(Annotated[int, Field(ge=1, le=31_622_400)] | None, _seconds_if_any)
+]
+Retries = Annotated[int, Field(ge=0, le=1_000)]
+RetryOn = Annotated[
+    tuple[str, ...],
+    _read_as(Annotated[tuple[Reason, ...], _at_most(10), AfterValidator(_retryable)], _values),
+]
+Cost = Annotated[Decimal, Field(gt=0, max_digits=18, decimal_places=6, allow_inf_nan=False)] | None
+Steps = Annotated[int, Field(ge=1, le=MAX_STEP)] | None
+Mode = Annotated[str, _read_as(MetricMode, str)]
 SmallInt = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
 
 
-class _Model(BaseModel):
+class Model(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
 
 
-class MetricAsked(_Model):
-    name: Annotated[str, StringConstraints(min_length=1, max_length=MAX_METRIC_NAME), AfterValidator(_no_nul)]
+class MetricAsked(Model):
+    name: MetricName
     mode: MetricMode
+
+
+class RuleAsked(Model):
+    """A stop rule as asked for: ranges of single values. `graph.types.stopping.resolved` judges them together."""
+
+    metric: MetricName | None = None
+    mode: MetricMode | None = None
+    min_delta: Annotated[Number, Field(ge=0)] = 0.0
+    patience: Count | None = None
+    grace_period: Count = 0
+    stopping_threshold: Number | None = None
+    divergence_threshold: Number | None = None
+    check_finite: bool | None = None
+    smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    plateau: bool = True
+    rising: bool = True
+    aggressive: bool = False
+    dry_run: bool = False
+
+
+StopRules = Annotated[tuple[RuleAsked, ...], _at_most(MOST_RULES)]
 
 
 class SimulationAsked(TypedDict, total=False):
@@ -246,7 +287,7 @@ class SimulationAsked(TypedDict, total=False):
     parameters: Annotated[Json, AfterValidator(check_parameters)]
     environment: Variables
     working_directory: PathText
-    tags: Annotated[tuple[Word, ...], _at_most(50)]
+    tags: Tags
     cpus: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False), _in("resources", "cpus")]
     memory_gib: Annotated[Finite, Field(le=10_000_000), _in("resources", "memoryGib")]
     gpus: Annotated[int, Field(ge=0, le=10_000), _in("resources", "gpus")]
@@ -255,17 +296,14 @@ class SimulationAsked(TypedDict, total=False):
     machine: Annotated[str, _in("resources", "machine")]
     max_price_per_hour: Annotated[Price, _in("resources", "maxPricePerHour")]
     priority: SmallInt
-    max_runtime: Annotated[  # a year
-        timedelta,
-        _read_as(Annotated[int, Field(ge=1, le=31_622_400)], _seconds),
-        _in("limits", "maxRuntimeSeconds"),
-    ]
-    max_retries: Annotated[int, Field(ge=0, le=1_000), _in("limits", "maxRetries")]
-    retry_on: Annotated[
-        tuple[str, ...],
-        _read_as(Annotated[tuple[Reason, ...], _at_most(10), AfterValidator(_retryable)], _values),
-        _in("limits", "retryOn"),
-    ]
+    max_runtime: Annotated[Runtime, _in("limits", "maxRuntimeSeconds")]
+    max_cost: Annotated[Cost, _in("limits", "maxCost")]
+    max_steps: Annotated[Steps, _in("limits", "maxSteps")]
+    max_retries: Annotated[Retries, _in("limits", "maxRetries")]
+    retry_on: Annotated[RetryOn, _in("limits", "retryOn")]
+    objective_metric: Annotated[MetricName, _in("objective", "metric")]
+    objective_mode: Annotated[Mode, _in("objective", "mode")]
+    stopping: StopRules
     metric_modes: Annotated[
         dict[str, str],
         _read_as(Annotated[tuple[MetricAsked, ...], _at_most(100), AfterValidator(_named_once)], _modes),
@@ -283,7 +321,25 @@ class SimulationAsked(TypedDict, total=False):
     client_key: Word
 
 
-class MachineAsked(_Model):
+class SimulationChanged(TypedDict, total=False):
+    """The rules of a change of a simulation, by the names of its columns. What was left out stays as it is."""
+
+    __pydantic_config__ = ConfigDict(alias_generator=to_camel)  # type: ignore[misc]  # as above
+
+    name: Name
+    tags: Tags
+    priority: SmallInt
+    max_runtime: Annotated[Runtime, _in("limits", "maxRuntimeSeconds")]
+    max_cost: Annotated[Cost, _in("limits", "maxCost")]
+    max_steps: Annotated[Steps, _in("limits", "maxSteps")]
+    max_retries: Annotated[Retries, _in("limits", "maxRetries")]
+    retry_on: Annotated[RetryOn, _in("limits", "retryOn")]
+    objective_metric: Annotated[MetricName, _in("objective", "metric")]
+    objective_mode: Annotated[Mode, _in("objective", "mode")]
+    stopping: StopRules
+
+
+class MachineAsked(Model):
     name: Name
     host: Word | None = None
     cpus: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
@@ -294,7 +350,7 @@ class MachineAsked(_Model):
     price_per_hour: Price = Decimal(0)
 
 
-class MachineChanged(_Model):
+class MachineChanged(Model):
     name: Name | None = None
     cpus: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None = None
     memory_gib: Annotated[Finite, Field(le=10_000_000)] | None = None
@@ -304,7 +360,7 @@ class MachineChanged(_Model):
     price_per_hour: Price | None = None
 
 
-class TokenAsked(_Model):
+class TokenAsked(Model):
     name: Name
     role: Role
     projects: Annotated[tuple[str, ...], _at_most(1_000), Field(min_length=1)] | None = None

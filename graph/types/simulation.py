@@ -11,10 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import strawberry
+from sqlalchemy.ext.asyncio import AsyncSession
 from strawberry import relay
 from strawberry.scalars import JSON
 
-from db import attempts, errors, events, machines, models, projects, queue, simulations
+from db import attempts, errors, events, lifecycle, machines, metrics, models, projects, queue, simulations
 from db.attempts import Execution, StopIntent
 from db.notifications import Channel
 from db.simulations import Wanted
@@ -34,15 +35,17 @@ from graph.types.enums import (
     WaitingReason,
 )
 from graph.types.ids import number_asked, number_of
-from graph.types.inputs import Invalid, SimulationAsked, check
+from graph.types.inputs import Invalid, SimulationAsked, SimulationChanged, check
 from graph.types.log import LogConnection, page_of_log
 from graph.types.metric import Metric, MetricInput, usual_mode
 from graph.types.naming import name_of
 from graph.types.notice import Notice
 from graph.types.project import Project
 from graph.types.scalars import Step
+from graph.types.stopping import Objective, ObjectiveInput, Stopping, StopRuleInput, resolved
 from graph.types.user_errors import UserError, UserErrorCode, user_error
 from policy.waiting import Wait, why
+from transitions import update as update_simulation
 from transitions.cancel import cancel as cancel_simulation
 
 if TYPE_CHECKING:
@@ -91,10 +94,17 @@ class Requirements:
         return await find(info, self.machine_number) if self.machine_number is not None else None
 
 
-@strawberry.type(description="Limits on run time and retries.")
+@strawberry.type(description="Limits on run time, cost and retries.")
 class Limits:
     max_runtime_seconds: int | None = strawberry.field(
         description="The longest run time of each attempt, from its start."
+    )
+    max_cost: Decimal | None = strawberry.field(
+        description="The highest cost of all its attempts together, in the installation's currency."
+    )
+    max_steps: Step | None = strawberry.field(
+        description="The number of steps that it is planned to take: a declaration for stop rules and forecasts, never "
+        "enforced."
     )
     max_retries: int = strawberry.field(description="The highest number of attempts after the first.")
     retry_on: list[Reason] = strawberry.field(description="The reasons after which it is retried.")
@@ -251,6 +261,16 @@ class Simulation(relay.Node):
         found = await info.context.loaders.metrics.load(self.row.id)
         return [Metric.of(each, self.row.metric_modes.get(each.metric) or usual_mode(each.metric)) for each in found]
 
+    @strawberry.field(description="The metric by which it is judged; null without one.")
+    async def objective(self, info: Info) -> Objective | None:
+        return Objective.of(self.row, await info.context.loaders.metrics.load(self.row.id))
+
+    @strawberry.field(description="Its stop rules, and what they decided.")
+    async def stopping(self, info: Info) -> Stopping:
+        stop = await info.context.loaders.stop.load(self.row.id)
+        summaries = await info.context.loaders.metrics.load(self.row.id)
+        return Stopping.of(self.row, stop.evidence if stop is not None else None, summaries)
+
     @strawberry.field(
         description="Output of its newest attempt that was nearly points, or was dropped, by kind: why a curve is "
         "empty or has gaps."
@@ -293,6 +313,8 @@ class Simulation(relay.Node):
             priority=row.priority,
             limits=Limits(
                 max_runtime_seconds=int(row.max_runtime.total_seconds()) if row.max_runtime is not None else None,
+                max_cost=row.max_cost,
+                max_steps=Step(row.max_steps) if row.max_steps is not None else None,
                 max_retries=row.max_retries,
                 retry_on=[Reason(reason) for reason in row.retry_on],
             ),
@@ -371,10 +393,20 @@ class ResourcesInput:
     )
 
 
-@strawberry.input(description="Limits on run time and retries.")
+@strawberry.input(description="Limits on run time, cost and retries.")
 class LimitsInput:
     max_runtime_seconds: int | None = strawberry.field(
         default=None, description="The longest run time of each attempt, from its start."
+    )
+    max_cost: Decimal | None = strawberry.field(
+        default=None,
+        description="The highest cost of all its attempts together, in the installation's currency. It is stopped "
+        "early enough for the grace of the stop to be paid.",
+    )
+    max_steps: Step | None = strawberry.field(
+        default=None,
+        description="The number of steps that it is planned to take: a declaration for stop rules and forecasts, never "
+        "enforced.",
     )
     max_retries: int = strawberry.field(
         default=DEFAULTS["max_retries"], description="The highest number of attempts after the first."
@@ -418,6 +450,12 @@ class CreateSimulationInput:
         description="Regular expressions in Python's syntax, at most 20, searched in each line: named groups are "
         "metrics, and the group `step` is the step: `epoch (?P<step>\\d+) loss=(?P<loss>\\S+)`.",
     )
+    objective: ObjectiveInput | None = strawberry.field(
+        default=None, description="The metric by which it is judged. Default: the metric of the first stop rule."
+    )
+    stopping: list[StopRuleInput] = strawberry.field(
+        default_factory=list, description="Rules that stop it by its curves, at most 10; any of them does."
+    )
     attended: bool = strawberry.field(
         default=DEFAULTS["attended"],
         description="Start it only when a client subscribes to its convergence, and stop it (FINISHED, UNWATCHED) "
@@ -437,6 +475,43 @@ class CreateSimulationInput:
 @strawberry.input(description="The simulation to change.")
 class SimulationInput:
     id: strawberry.ID
+
+
+@strawberry.input(description="Limits to change. Null removes a limit; what is left out stays as it is.")
+class UpdateLimitsInput:
+    max_runtime_seconds: int | None = strawberry.field(
+        default=strawberry.UNSET, description="The longest run time of each attempt, from its start."
+    )
+    max_cost: Decimal | None = strawberry.field(
+        default=strawberry.UNSET, description="The highest cost of all its attempts together."
+    )
+    max_steps: Step | None = strawberry.field(
+        default=strawberry.UNSET, description="The number of steps that it is planned to take."
+    )
+    max_retries: int | None = strawberry.field(
+        default=strawberry.UNSET, description="The highest number of attempts after the first."
+    )
+    retry_on: list[Reason] | None = strawberry.field(
+        default=strawberry.UNSET, description="The reasons after which it is retried."
+    )
+
+
+@strawberry.input(description="The simulation to change, and what of it. What is left out stays as it is.")
+class UpdateSimulationInput:
+    id: strawberry.ID
+    name: str | None = strawberry.field(default=strawberry.UNSET, description="Its new name.")
+    tags: list[str] | None = strawberry.field(default=strawberry.UNSET, description="All of its tags.")
+    priority: int | None = strawberry.field(
+        default=strawberry.UNSET, description="A higher priority is planned first. It matters while it is queued."
+    )
+    objective: ObjectiveInput | None = strawberry.field(
+        default=strawberry.UNSET, description="The metric by which it is judged."
+    )
+    stopping: list[StopRuleInput] | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="All of its stop rules; an empty list removes them. Only points from now on decide.",
+    )
+    limits: UpdateLimitsInput | None = strawberry.field(default=strawberry.UNSET, description="Limits to change.")
 
 
 @strawberry.type(description="The simulation, or errors.")
@@ -459,6 +534,7 @@ async def create(info: Info, given: CreateSimulationInput) -> SimulationPayload:
         name = asked.pop("name", None) or name_of(asked["entrypoint"])
         project_name, machine_id = asked.pop("project", projects.DEFAULT), asked.pop("machine", None)
         client_key = asked.pop("client_key", None)
+        asked |= _rules(asked)
         async with info.context.sessions() as session, session.begin():
             project = await projects.named(session, project_name, info.context.actor, scope=info.context.scope)
             if machine_id is not None:
@@ -472,6 +548,62 @@ async def create(info: Info, given: CreateSimulationInput) -> SimulationPayload:
         return SimulationPayload(user_errors=invalid.errors)
     except errors.Refusal as refusal:
         return SimulationPayload(user_errors=[user_error(refusal)])
+
+
+def _rules(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The stop rules of a new simulation, and the objective that follows from them. Raises `Invalid`."""
+    rules = asked.get("stopping", ())
+    stopping = resolved(
+        rules,
+        objective_metric=asked.get("objective_metric"),
+        objective_mode=asked.get("objective_mode"),
+        metric_modes=asked.get("metric_modes", {}),
+        max_steps=asked.get("max_steps"),
+    )
+    if stopping is None:
+        return {"stopping": None}
+    first = stopping["rules"][0]
+    mode = asked.get("objective_mode")
+    return {"stopping": stopping, "objective_metric": asked.get("objective_metric") or first["metric"]} | (
+        {"objective_mode": first["mode"]} if mode is None and "objective_metric" not in asked else {}
+    )
+
+
+async def update(info: Info, given: UpdateSimulationInput) -> SimulationPayload:
+    try:
+        number = number_of(given.id, "Simulation")
+        asked: dict[str, Any] = {**check(SimulationChanged, given)}
+        grace = timedelta(seconds=info.context.settings.stop_grace_seconds)
+        async with info.context.sessions() as session, session.begin():
+            row = simulations.seen(await lifecycle.lock(session, number), info.context.scope)
+            changes = await _changed_rules(session, row, asked)
+            row = await update_simulation.update(session, row, changes, info.context.actor, stop_grace=grace)
+            return SimulationPayload(simulation=Simulation.of(row))
+    except Invalid as invalid:
+        return SimulationPayload(user_errors=invalid.errors)
+    except errors.Refusal as refusal:
+        return SimulationPayload(user_errors=[user_error(refusal)])
+
+
+async def _changed_rules(session: AsyncSession, row: models.Simulation, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked, with the rules as a row keeps them. Raises `Invalid`."""
+    rules = asked.get("stopping")
+    if rules is None:
+        return dict(asked)
+    summaries = (await metrics.of_simulations(session, [row.id])).get(row.id, ())
+    metric = asked.get("objective_metric", row.objective_metric)
+    stopping = resolved(
+        rules,
+        objective_metric=metric,
+        objective_mode=asked.get("objective_mode", row.objective_mode if metric == row.objective_metric else None),
+        metric_modes=row.metric_modes,
+        max_steps=asked.get("max_steps", row.max_steps),
+        last_steps={each.metric: each.last_step for each in summaries},
+    )
+    if metric is None and stopping is not None:
+        first = stopping["rules"][0]
+        return {**asked, "stopping": stopping, "objective_metric": first["metric"], "objective_mode": first["mode"]}
+    return {**asked, "stopping": stopping}
 
 
 async def cancel(info: Info, public_id: str) -> SimulationPayload:
@@ -554,12 +686,18 @@ async def changed(info: Info, public_id: str | None, project: str | None) -> Asy
                 ids = {number} if ids is None or number in ids else set()
             rows, waits, stops = await live.outage.patiently(partial(read, ids))
             for row in sorted(rows, key=lambda row: row.id):
-                face = (row.state, row.reason, _face(waits.get(row.id)), row.attempt, stops.get(row.id))
+                face = (row.state, row.reason, _face(waits.get(row.id)), row.attempt, stops.get(row.id), _declared(row))
                 if (project_id is None or row.project_id == project_id) and shown.get(row.id) != face:
                     shown[row.id] = face
                     if len(shown) > 10_000:
                         shown.pop(next(iter(shown)))
                     yield Simulation.of(row)
+
+
+def _declared(row: models.Simulation) -> tuple[object, ...]:
+    """What updateSimulation and dry runs change."""
+    limits = (row.max_runtime, row.max_cost, row.max_steps, row.max_retries, row.retry_on)
+    return (row.name, row.tags, row.priority, row.stopping_revision, row.would_stop, limits)
 
 
 def _face(wait: Wait | None) -> Hashable:

@@ -31,8 +31,12 @@ from graph.types.variables import parameter_variables
 from policy.retry import Exit
 from settings import Settings
 from transitions import begin
+from transitions.begin import TimeLimits
 from transitions.ingest import ingest
 from transitions.report import HEARTBEAT, BadReport, Report, checked
+from transitions.update import Amendment, seconds_of
+
+JUDGED_HEARTBEAT_SECONDS = 0.5  # of a run with stop rules
 
 
 @described(
@@ -62,11 +66,23 @@ class LaunchSpec:
     max_runtime_seconds: float | None = strawberry.field(
         description="The longest run time, from the child's start; null: no limit."
     )
+    max_cost_seconds: float | None = strawberry.field(
+        description="The run time that the simulation's maxCost pays for, from the child's start; null: no limit."
+    )
     stop_grace_seconds: float = strawberry.field(description="The time between SIGTERM and SIGKILL.")
     heartbeat_seconds: float = strawberry.field(description="The longest time between two reports.")
     gpu_indices: list[int] = strawberry.field(description="Of the host's GPUs, those that it may use.")
     metrics_from: MetricsFrom = strawberry.field(description="Which lines of its output are points.")
     metrics_patterns: list[str] = strawberry.field(description="Regular expressions whose named groups are metrics.")
+
+
+@strawberry.type(
+    description="What has changed of the order of an attempt since its hello. All fields hold, null for no limit."
+)
+class OrderChange:
+    heartbeat_seconds: float = strawberry.field(description="The longest time between two reports.")
+    max_runtime_seconds: float | None = strawberry.field(description="As in the order.")
+    max_cost_seconds: float | None = strawberry.field(description="As in the order.")
 
 
 @strawberry.input(description="The first request of a supervisor.")
@@ -95,7 +111,7 @@ class ExitInput:
     signal: int | None = None
     reason: str | None = strawberry.field(
         default=None,
-        description="LAUNCH_ERROR, MAX_RUNTIME, MACHINE_LOST, or the stopReason that it was stopped for.",
+        description="LAUNCH_ERROR, MAX_RUNTIME, MAX_COST, MACHINE_LOST, or the stopReason that it was stopped for.",
     )
     message: str | None = strawberry.field(default=None, description="A sentence with details, if there are any.")
 
@@ -129,14 +145,18 @@ class ReportAttemptPayload:
     attempt: AttemptReference
     verdict: Verdict
     stop_reason: Reason | None = strawberry.field(default=None, description="The reason for the verdict STOP.")
+    order_change: OrderChange | None = strawberry.field(
+        default=None, description="Null while the order of the hello holds."
+    )
     expected_batch: int = strawberry.field(description="The number that the next report with a payload must have.")
     user_errors: list[UserError] = strawberry.field(default_factory=list)
 
 
 async def hello(info: Info, given: HelloAttemptInput) -> HelloAttemptPayload:
     claim = _claim(info, given.attempt_id, given.nonce)
+    grace = timedelta(seconds=info.context.settings.stop_grace_seconds)
     async with info.context.sessions() as session, session.begin():
-        begun = await begin.hello(session, claim, _actor(info))
+        begun = await begin.hello(session, claim, _actor(info), stop_grace=grace)
         if begun.standing is Standing.UNKNOWN:
             raise Unauthenticated("This token is not the token of this attempt.")
         execution, simulation = begun.execution, begun.simulation
@@ -147,7 +167,7 @@ async def hello(info: Info, given: HelloAttemptInput) -> HelloAttemptPayload:
         return HelloAttemptPayload(
             attempt=reference,
             verdict=Verdict.STOP if execution.attempt.stop_wanted_at is not None else Verdict.CONTINUE,
-            order=_launch_spec(execution, simulation, project, begun.time_left, info.context.settings),
+            order=_launch_spec(execution, simulation, project, begun.limits, info.context.settings),
         )
 
 
@@ -168,7 +188,7 @@ async def report(info: Info, given: ReportAttemptInput) -> ReportAttemptPayload:
         info.context.live.notifications.committed(
             receipt.simulation_id, batch, ended=brought.exit is not None, logged=bool(brought.chunks)
         )
-    return _answer(given, receipt, refusals)
+    return _answer(given, receipt, refusals, info.context.settings)
 
 
 def _claim(info: Info, public_id: str, nonce: str) -> Claim:
@@ -194,7 +214,9 @@ def _report(given: ReportAttemptInput) -> Report:
     return checked(given.batch, given.points, chunks, end, notices)
 
 
-def _answer(given: ReportAttemptInput, receipt: Receipt, refusals: list[UserError]) -> ReportAttemptPayload:
+def _answer(
+    given: ReportAttemptInput, receipt: Receipt, refusals: list[UserError], settings: Settings
+) -> ReportAttemptPayload:
     verdict = Verdict.CONTINUE
     if receipt.standing is Standing.OVER:
         verdict = Verdict.OVER
@@ -204,16 +226,33 @@ def _answer(given: ReportAttemptInput, receipt: Receipt, refusals: list[UserErro
         attempt=AttemptReference(id=given.attempt_id),
         verdict=verdict,
         stop_reason=receipt.stop_reason,
+        order_change=_change(receipt, settings),
         expected_batch=receipt.expected_batch,
         user_errors=refusals,
     )
+
+
+def _change(receipt: Receipt, settings: Settings) -> OrderChange | None:
+    if receipt.amended is None:
+        return None
+    amendment = Amendment(**receipt.amended)
+    return OrderChange(
+        heartbeat_seconds=_heartbeat(amendment.is_judged, settings),
+        max_runtime_seconds=amendment.max_runtime_seconds,
+        max_cost_seconds=amendment.max_cost_seconds,
+    )
+
+
+def _heartbeat(is_judged: bool, settings: Settings) -> float:
+    """A stop by a rule arrives with a reply, and has to arrive within a second of the point."""
+    return min(JUDGED_HEARTBEAT_SECONDS, settings.heartbeat_seconds) if is_judged else settings.heartbeat_seconds
 
 
 def _launch_spec(
     execution: Execution,
     simulation: models.Simulation,
     project: models.Project,
-    time_left: timedelta | None,
+    limits: TimeLimits,
     settings: Settings,
 ) -> LaunchSpec:
     environment = {
@@ -229,9 +268,10 @@ def _launch_spec(
         entrypoint=simulation.entrypoint,
         environment=JSON(environment),
         working_directory=simulation.working_directory,
-        max_runtime_seconds=time_left.total_seconds() if time_left is not None else None,
+        max_runtime_seconds=seconds_of(limits.max_runtime),
+        max_cost_seconds=seconds_of(limits.max_cost),
         stop_grace_seconds=settings.stop_grace_seconds,
-        heartbeat_seconds=settings.heartbeat_seconds,
+        heartbeat_seconds=_heartbeat(simulation.stopping is not None, settings),
         gpu_indices=execution.lead.gpu_indices,
         metrics_from=simulation.metrics_from,
         metrics_patterns=simulation.metrics_patterns,

@@ -51,7 +51,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Order:
-    """The simulation to run, from the reply to hello. `max_runtime_seconds` is None without a limit."""
+    """The simulation to run, from the reply to hello. Both `max_*_seconds` are None without a limit."""
 
     entrypoint: tuple[str, ...]
     environment: Mapping[str, str]
@@ -62,6 +62,7 @@ class Order:
     gpu_indices: tuple[int, ...]
     metrics_from: str = "AUTO"  # AUTO, JSON or NONE: what the readers take points from
     metrics_patterns: tuple[str, ...] = ()
+    max_cost_seconds: float | None = None
 
     @classmethod
     def parse(cls, raw: Mapping[str, object]) -> Order:
@@ -81,13 +82,36 @@ class Order:
             entrypoint=tuple(entrypoint),
             environment=environment,
             working_directory=directory,
-            max_runtime_seconds=None if limit is None else _seconds(limit),
+            max_runtime_seconds=_limit(limit),
             stop_grace_seconds=_seconds(raw["stopGraceSeconds"]),
             heartbeat_seconds=max(_seconds(raw["heartbeatSeconds"]), REPORT_SPACING_SECONDS),
             gpu_indices=tuple(int(index) for index in gpus),
             metrics_from=mode,
             metrics_patterns=tuple(map(str, patterns)),
+            max_cost_seconds=_limit(raw.get("maxCostSeconds")),
         )
+
+
+@dataclass(frozen=True)
+class OrderChange:
+    """Changed parts of the order, from a reply to a report. All of them hold, as times from the child's start."""
+
+    heartbeat_seconds: float
+    max_runtime_seconds: float | None
+    max_cost_seconds: float | None
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, object]) -> OrderChange:
+        """Read the change of a reply. Raises ValueError or KeyError on invalid input."""
+        return cls(
+            heartbeat_seconds=max(_seconds(raw["heartbeatSeconds"]), REPORT_SPACING_SECONDS),
+            max_runtime_seconds=_limit(raw["maxRuntimeSeconds"]),
+            max_cost_seconds=_limit(raw["maxCostSeconds"]),
+        )
+
+
+def _limit(value: object) -> float | None:
+    return None if value is None else _seconds(value)
 
 
 def _seconds(value: object) -> float:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from runner.supervisor.assignment import REPORT_SPACING_SECONDS
+from runner.supervisor.assignment import REPORT_SPACING_SECONDS, OrderChange
 from runner.supervisor.complaints import complain
 from runner.supervisor.service import Backoff, Service, Unreachable
 from runner.supervisor.spool import Spool
@@ -15,7 +15,7 @@ LAST_RETRY_SECONDS = 5.0
 
 
 class Reporter(threading.Thread):
-    """Thread that sends the spool and keeps the answers: `is_over`, `is_stop_wanted`, `stop_reason`."""
+    """Thread that sends the spool and keeps the answers: `is_over`, `is_stop_wanted`, `stop_reason`, `order_change`."""
 
     def __init__(
         self,
@@ -29,6 +29,7 @@ class Reporter(threading.Thread):
         self.is_over = False
         self.is_stop_wanted = False
         self.stop_reason: str | None = None
+        self.order_change: OrderChange | None = None
         self.is_answered = False
         self.is_finished = False  # done, or failed by a defect of this program
         self._service = service
@@ -83,6 +84,7 @@ class Reporter(threading.Thread):
 
     def _obey(self, answer: Mapping[str, object], number: int | None) -> bool:
         """Apply an answer to this attempt; False if the batch has to be sent again after a pause."""
+        is_changed = self._amend(answer.get("orderChange"))
         self._heartbeat_at = time.monotonic() + self._heartbeat_seconds
         was_full, had_stop = self._spool.is_full, self.is_stop_wanted
         settled = True
@@ -95,9 +97,22 @@ class Reporter(threading.Thread):
             self.stop_reason = reason if isinstance(reason, str) else None
             self.is_stop_wanted = True
         is_first, self.is_answered = not self.is_answered, True
-        if self.is_over or is_first or was_full or self.is_stop_wanted != had_stop:
+        if self.is_over or is_first or was_full or is_changed or self.is_stop_wanted != had_stop:
             self._wake()
         return settled
+
+    def _amend(self, raw: object) -> bool:
+        """Apply a change of the order; True if it is new. A malformed one is ignored: the order stands."""
+        if not isinstance(raw, dict):
+            return False
+        try:
+            change = OrderChange.parse(raw)
+        except (ValueError, KeyError) as error:
+            complain(f"a change of the order that makes no sense: {type(error).__name__}: {error}")
+            return False
+        is_new, self.order_change = change != self.order_change, change
+        self._heartbeat_seconds = change.heartbeat_seconds
+        return is_new
 
     def _settle(self, answer: Mapping[str, object], number: int) -> bool:
         expected = answer.get("expectedBatch")

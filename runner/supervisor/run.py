@@ -242,12 +242,24 @@ class Run:
             output.close(self._elapsed)
 
     @property
+    def _limits(self) -> list[tuple[float, str, str]]:
+        """Limits in seconds from the child's start, each with its reason and its sentence; the shortest first."""
+        order = self._reporter.order_change or self._order
+        runtime, paid = order.max_runtime_seconds, order.max_cost_seconds
+        limits = []
+        if runtime is not None:
+            limits.append((runtime, "MAX_RUNTIME", f"It ran longer than its limit of {runtime:g} seconds."))
+        if paid is not None:
+            limits.append((paid, "MAX_COST", f"Its cost limit was used up after {paid:g} seconds of this attempt."))
+        return sorted(limits)
+
+    @property
     def _deadline(self) -> float:
-        limit = self._order.max_runtime_seconds
-        return math.inf if limit is None else self._started_at + limit
+        limits = self._limits
+        return self._started_at + limits[0][0] if limits else math.inf
 
     def _enforce(self) -> None:
-        """End the child at a stop, SIGTERM or the time limit; kill it if it outlasts its grace."""
+        """End the child at a stop, SIGTERM or a limit of time or cost; kill it if it outlasts its grace."""
         now = time.monotonic()
         if self._is_ended:
             if now >= self._kill_at:
@@ -259,7 +271,8 @@ class Run:
             self._end(None, None)
             self._is_lost = self._is_ended
         elif now >= self._deadline:
-            self._end("MAX_RUNTIME", f"It ran longer than its limit of {self._order.max_runtime_seconds:g} seconds.")
+            _, reason, message = self._limits[0]
+            self._end(reason, message)
 
     def _end(self, reason: str | None, message: str | None) -> None:
         if os.waitid(os.P_PIDFD, self._exited, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:

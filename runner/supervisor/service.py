@@ -22,12 +22,13 @@ MAX_REPLY_BYTES = 4 << 20
 
 HELLO = (
     "mutation Hello($input: HelloAttemptInput!) { helloAttempt(input: $input) { attempt { id } verdict order { "
-    "entrypoint environment workingDirectory maxRuntimeSeconds stopGraceSeconds heartbeatSeconds gpuIndices "
-    "metricsFrom metricsPatterns } userErrors { code message field } } }"
+    "entrypoint environment workingDirectory maxRuntimeSeconds maxCostSeconds stopGraceSeconds heartbeatSeconds "
+    "gpuIndices metricsFrom metricsPatterns } userErrors { code message field } } }"
 )
 REPORT = (
     "mutation Report($input: ReportAttemptInput!) { reportAttempt(input: $input) { attempt { id } verdict stopReason "
-    "expectedBatch userErrors { code message field } } }"
+    "orderChange { heartbeatSeconds maxRuntimeSeconds maxCostSeconds } expectedBatch "
+    "userErrors { code message field } } }"
 )
 
 

@@ -144,7 +144,7 @@ async def test_the_time_of_preempted_attempts_counts_against_the_limit_and_that_
     for reason in (Reason.PREEMPTED, Reason.PREEMPTED, Reason.MACHINE_LOST, Reason.PREEMPTED, Reason.PREEMPTED):
         started = await rows.start(simulation_id)
         async with rows.sessions.begin() as session:
-            left.append((await hello(session, started.claim)).time_left)
+            left.append((await hello(session, started.claim)).limits.max_runtime)
         await rows.query(
             "UPDATE attempts SET started_at = now() - interval '4 min' WHERE id = :id", id=started.attempt_id
         )
@@ -152,7 +152,7 @@ async def test_the_time_of_preempted_attempts_counts_against_the_limit_and_that_
     last = await rows.start(simulation_id)
     await rows.query("UPDATE attempts SET started_at = ended_at - interval '9 min' WHERE reason = 'PREEMPTED'")
     async with rows.sessions.begin() as session:
-        left.append((await hello(session, last.claim)).time_left)
+        left.append((await hello(session, last.claim)).limits.max_runtime)
     minutes = [round(each / timedelta(minutes=1), 1) for each in left if each]
     assert minutes == [10, 6, 2, 10, 6, 0.0], "and at least a second"
     assert left[-1] == timedelta(seconds=1)
@@ -161,4 +161,4 @@ async def test_the_time_of_preempted_attempts_counts_against_the_limit_and_that_
 async def test_what_has_no_limit_has_no_time_left(rows: Rows) -> None:
     started = await rows.start()
     async with rows.sessions.begin() as session:
-        assert (await hello(session, started.claim)).time_left is None
+        assert (await hello(session, started.claim)).limits.max_runtime is None

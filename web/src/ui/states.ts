@@ -34,6 +34,11 @@ const REASON_NAMES: Record<Reason, string> = {
   LAUNCH_ERROR: 'Could not be started.',
   MACHINE_LOST: 'Its machine was lost.',
   MAX_RUNTIME: 'Reached its time limit.',
+  MAX_COST: 'Reached its cost limit.',
+  STOPPING_THRESHOLD: 'Stopped: it reached its target.',
+  PATIENCE_EXHAUSTED: 'Stopped: it no longer improved.',
+  DIVERGENCE_THRESHOLD: 'Stopped: it diverged.',
+  NON_FINITE_METRIC: 'Stopped: its objective is not finite.',
   UNWATCHED: 'Stopped: no viewer was watching.',
   PREEMPTED: 'Stopped to make room for another run.',
 };

@@ -1,0 +1,57 @@
+"""Stop rules as a JSON document, as a simulation's row keeps them: versioned, with what differs from the defaults only.
+
+`encode` writes validated rules, `decode` completes them with what the row has beside them: the objective, for which
+alone `check_finite` stops, and `max_steps`. Keys that a newer version may have added are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from policy.stopping import StopRules
+
+VERSION = 1
+MOST_RULES = 10  # of one simulation
+
+_BESIDE = "max_steps"  # kept in the row, not in the document
+_FIELDS = tuple(each for each in fields(StopRules) if each.name != _BESIDE)
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """Rules for one metric. A dry run records what they would have stopped, and stops nothing."""
+
+    rules: StopRules
+    dry_run: bool = False
+    since_step: int | None = None  # points up to this step decide nothing: the rules were added after it
+
+
+def encode(declared: Sequence[Declared]) -> dict[str, Any]:
+    """Write the rules of a simulation."""
+    return {"version": VERSION, "rules": [_entry(each) for each in declared]}
+
+
+def decode(document: Mapping[str, Any] | None, *, objective: str | None, max_steps: int | None) -> tuple[Declared, ...]:
+    """Read the rules of a simulation, in the order in which they were given; none from no document."""
+    entries = document["rules"] if document is not None else ()
+    return tuple(_declared(each, objective, max_steps) for each in entries)
+
+
+def _entry(declared: Declared) -> dict[str, Any]:
+    rules = declared.rules
+    entry = {each.name: getattr(rules, each.name) for each in _FIELDS if getattr(rules, each.name) != each.default}
+    entry["mode"] = rules.mode  # always: a default may change, a direction must not
+    if declared.dry_run:
+        entry["dry_run"] = True
+    if declared.since_step is not None:
+        entry["since_step"] = declared.since_step
+    return entry
+
+
+def _declared(entry: Mapping[str, Any], objective: str | None, max_steps: int | None) -> Declared:
+    rules = StopRules(**{each.name: entry[each.name] for each in _FIELDS if each.name in entry}, max_steps=max_steps)
+    if rules.metric != objective:
+        rules = replace(rules, check_finite=False)
+    return Declared(rules, bool(entry.get("dry_run")), entry.get("since_step"))

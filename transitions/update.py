@@ -1,0 +1,104 @@
+"""Changes of a simulation on request: name, tags, priority, objective, stop rules and limits, also while it runs.
+
+Its state and its intent stay as they are. A supervisor receives changed limits and the shorter heartbeat of a judged
+run with the reply to its next report: they are kept on the attempt, because the statement of a report reads no other
+row. The same change again changes nothing and records nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import update as sql_update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import attempts, events
+from db.errors import WrongState
+from db.events import Actor
+from db.models import THIS_TRANSACTION, Simulation
+from db.notifications import Channel, notify
+from db.states import SimulationState
+from transitions import journal
+from transitions.begin import time_limits
+
+ALWAYS = frozenset({"name", "tags"})  # may be changed after the end, too
+JUDGED_BY = frozenset({"objective_metric", "objective_mode", "stopping", "max_steps"})
+ORDERED = frozenset({"stopping", "max_runtime", "max_cost"})  # what a supervisor's order depends on
+
+
+@dataclass(frozen=True, slots=True)
+class Amendment:
+    """Parts of an attempt's order as changed since its hello, as JSON values; times count from its hello."""
+
+    is_judged: bool
+    max_runtime_seconds: float | None
+    max_cost_seconds: float | None
+
+
+async def update(
+    session: AsyncSession, simulation: Simulation, asked: Mapping[str, Any], actor: Actor, *, stop_grace: timedelta
+) -> Simulation:
+    """Write the columns that differ, with one event; return the row as it is then.
+
+    simulation: locked and read in this transaction. Raises `WrongState` for a change that its end rules out.
+    """
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
+    changes = {name: value for name, value in values.items() if _face(value) != _face(getattr(simulation, name))}
+    if not changes:
+        return simulation
+    if simulation.state.is_final and not changes.keys() <= ALWAYS:
+        raise WrongState(f"It has ended ({simulation.state.value}): only its name and its tags can change.", field="id")
+    written: dict[str, Any] = dict(changes)
+    if changes.keys() & JUDGED_BY:
+        written["stopping_revision"] = simulation.stopping_revision + 1
+        written["would_stop"] = None  # what the older rules would have stopped
+    if "priority" in changes and simulation.state is SimulationState.QUEUED:
+        written["queued_xid"] = THIS_TRANSACTION  # the planner looks at it again
+    await session.execute(
+        sql_update(Simulation)
+        .where(Simulation.id == simulation.id)
+        .values(**written)
+        .execution_options(synchronize_session=False)
+    )
+    await session.refresh(simulation)
+    if changes.keys() & ORDERED:
+        await _amend(session, simulation, stop_grace)
+    detail = {name: _as_json(value) for name, value in changes.items()}
+    await events.record(
+        session, "UPDATED", actor, "Simulation", simulation.id, project_id=simulation.project_id, detail=detail
+    )
+    await notify(session, Channel.SIMULATIONS, str(simulation.id))
+    journal.write(session, "simulation_updated", simulation_id=simulation.id, by=actor.name, changed=sorted(changes))
+    return simulation
+
+
+async def _amend(session: AsyncSession, simulation: Simulation, stop_grace: timedelta) -> None:
+    """Change the order of the current attempt, if its supervisor has one; before its hello it has none."""
+    attempt = await attempts.find_current(session, simulation.id)
+    if attempt is None or attempt.started_at is None:
+        return
+    limits = await time_limits(session, simulation, attempt, stop_grace)
+    amendment = Amendment(simulation.stopping is not None, seconds_of(limits.max_runtime), seconds_of(limits.max_cost))
+    await attempts.amend(session, attempt.id, asdict(amendment))
+
+
+def seconds_of(time: timedelta | None) -> float | None:
+    """Return the seconds of a limit, None without one."""
+    return time.total_seconds() if time is not None else None
+
+
+def _face(value: object) -> object:
+    """Return a value to compare by: rules are the same, whichever step they begin to count after."""
+    if not isinstance(value, dict):
+        return value
+    return [{name: each for name, each in rule.items() if name != "since_step"} for rule in value["rules"]]
+
+
+def _as_json(value: object) -> object:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return str(value) if isinstance(value, Decimal) else value
