@@ -309,14 +309,14 @@ ACCEPT = """
     FROM attempts AS a
     WHERE m.attempt_id = $1 AND m.token_digest = $2 AND m.nonce = $3 AND m.ended_at IS NULL
       AND m.next_batch = $4 AND a.id = m.attempt_id
-    RETURNING a.simulation_id, a.number, m.next_batch, a.stop_reason, a.amended
+    RETURNING a.simulation_id, a.number, m.next_batch, a.stop_reason, a.amended::text
 """
 _BEAT = """
     UPDATE members AS m SET heartbeat_at = now()
     FROM attempts AS a
     WHERE m.attempt_id = $1 AND m.token_digest = $2 AND m.nonce = $3 AND m.ended_at IS NULL
       AND a.id = m.attempt_id
-    RETURNING a.simulation_id, a.number, m.next_batch, a.stop_reason, a.amended
+    RETURNING a.simulation_id, a.number, m.next_batch, a.stop_reason, a.amended::text
 """
 
 

@@ -77,7 +77,7 @@ def objective_mode(row: Row, metric: str) -> MetricMode | None:
 @strawberry.type(description="A stop rule: when to stop the simulation by the curve of one metric.")
 class StopRule:
     metric: str
-    mode: MetricMode
+    mode: MetricMode = strawberry.field(description="Whether lower or higher is better.")
     min_delta: float = strawberry.field(description="A smaller improvement on the best value counts as none.")
     patience: int | None = strawberry.field(
         description="Stop after so many evaluations without improvement; null: the default rule, which adapts to the "
