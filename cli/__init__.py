@@ -22,11 +22,12 @@
 
     submit             options as a CreateSimulationInput
     submission_file    `submit --file`: YAML, with the line of each mistake
+    stop_rules         parsing of `--stop` and `--objective`
     arguments          parsing of durations, key=value pairs, ids
     browse             lists and details, as tables or JSON
     machines           machines, as tables
     tables             tables that drop columns on a narrow terminal
-    change             cancel, delete, drain and resume, several at once
+    change             cancel, update, delete, drain and resume, several at once
     watch              a curve, live
     logs               a log, live
     waiting            `submit --wait`: the end, without the curve

@@ -87,8 +87,60 @@ class Resources(Answer):
 
 class Limits(Answer):
     max_runtime_seconds: int | None
+    max_cost: str | None = None
+    max_steps: int | None = None
     max_retries: int
     retry_on: tuple[str, ...]
+
+
+class Objective(Answer):
+    metric: str
+    mode: str | None
+    value: float | None
+    best_value: float | None
+    best_step: int | None
+
+
+class StopRule(Answer):
+    metric: str
+    mode: str
+    min_delta: float
+    patience: int | None
+    grace_period: int
+    stopping_threshold: float | None
+    divergence_threshold: float | None
+    check_finite: bool
+    smoothing: float
+    plateau: bool
+    rising: bool
+    aggressive: bool
+    dry_run: bool
+
+    def words(self) -> str:
+        """Return the rule in the words of `--stop`."""
+        numbers = {
+            "patience": self.patience, "min-delta": self.min_delta or None, "grace-period": self.grace_period or None,
+            "target": self.stopping_threshold, "divergence-threshold": self.divergence_threshold,
+            "smoothing": self.smoothing or None,
+        }  # fmt: skip
+        words = [f"metric={self.metric}", f"mode={self.mode.lower()}"]
+        words += [f"{name}={value:g}" for name, value in numbers.items() if value is not None]
+        switches = {"plateau": self.plateau, "rising": self.rising, "check-finite": self.check_finite}
+        words += [f"no-{name}" for name, on in switches.items() if not on]
+        words += ["aggressive"] if self.aggressive else []
+        return ",".join([*words, *(["dry-run"] if self.dry_run else [])])
+
+
+class StopEvidence(Answer):
+    reason: str
+    sentence: str
+
+
+class Stopping(Answer):
+    rules: tuple[StopRule, ...] = ()
+    evidence: StopEvidence | None = None
+    would_have_stopped: tuple[StopEvidence, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 class Attempt(Answer):
@@ -131,6 +183,8 @@ class Details(Simulation):
     priority: int
     queue_position: int | None = None
     limits: Limits
+    objective: Objective | None = None
+    stopping: Stopping = Stopping()
     attempts: tuple[Attempt, ...]
     events: tuple[Event, ...]
     metrics_from: str = "AUTO"

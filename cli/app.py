@@ -16,10 +16,14 @@ from cli.group import Commands
 from cli.options import (
     AsJson,
     LogScale,
+    MaxCost,
+    MaxSteps,
     Metrics,
+    ObjectiveMetric,
     ProjectName,
     SimulationId,
     SimulationIds,
+    StopRules,
     Token,
     TokenFile,
     Url,
@@ -171,6 +175,8 @@ def submit(
     max_runtime: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Maximum runtime: 90s, 15m, 2h, 1d.")
     ] = None,
+    max_cost: MaxCost = None,
+    max_steps: MaxSteps = None,
     max_retries: Annotated[
         int | None, typer.Option(help="Maximum number of retries, for example after a lost machine.")
     ] = None,
@@ -202,6 +208,8 @@ def submit(
             help=r"Named groups are points: 'loss=(?P<loss>\S+)'; `step` is the step. Repeatable.",
         ),
     ] = None,
+    objective: ObjectiveMetric = None,
+    stop: StopRules = None,
     attended: Annotated[
         bool, typer.Option("--attended", help="Start when a client watches its curve; stop when no client does.")
     ] = False,
@@ -239,14 +247,21 @@ def submit(
     \b
     simulations submit --gpus 1 --memory-gib 16 -- python train.py --epochs 20
     simulations submit --file order.yaml --wait
+    simulations submit --stop plateau,metric=val/loss --max-cost 20 -- python train.py
 
     \b
     Keys of a submission file (only entrypoint is required, in the file or as the command):
       name, project, entrypoint: [python, train.py], working_directory, tags: [...], priority,
       parameters: {...}, environment: {...}, metrics: {accuracy: MAX}, metrics_from: json, metrics_patterns: [...],
       attended, attended_grace: 60s, client_key,
+      objective: {metric: val/loss, mode: MIN}, stopping: [{metric, patience: 10, ...}],
       resources: {cpus, memory_gib, gpus, gpu_model, labels: {...}, machine, max_price_per_hour},
-      limits: {max_runtime: 2h, max_retries, retry_on: [MACHINE_LOST]}
+      limits: {max_runtime: 2h, max_cost, max_steps, max_retries, retry_on: [MACHINE_LOST]}
+
+    \b
+    Parts of --stop, separated by commas; without any but the metric, the default rule:
+      metric=NAME, mode=min|max, patience=EVALUATIONS, min-delta=X, grace-period=STEP, target=X,
+      divergence-threshold=X, smoothing=0..1, aggressive, dry-run, no-plateau, no-rising, no-check-finite
     """
     from cli import submit, waiting
     from cli import watch as watching
@@ -260,6 +275,7 @@ def submit(
         machine=machine, max_price_per_hour=max_price_per_hour, priority=priority, max_runtime=max_runtime,
         max_retries=max_retries, retry_on=retry_on or (), metric_modes=metric_mode or (),
         metrics_from=metrics, metrics_patterns=metrics_pattern or (), attended=attended,
+        max_cost=max_cost, max_steps=max_steps, objective=objective, stop=stop or (),
         attended_grace=attended_grace, client_key=client_key,
         working_directory=working_directory,
     )  # fmt: skip
@@ -438,6 +454,50 @@ def cancel(
     from cli.server import parse_server
 
     raise typer.Exit(cancel_all(parse_server(url, token, token_file), simulations))
+
+
+@app.command()
+def update(
+    simulations: SimulationIds,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="New name.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", "-t", metavar="TAG", help="All of its tags; repeatable.")
+    ] = None,
+    priority: Annotated[int | None, typer.Option(help="Priority; matters while it is queued.")] = None,
+    objective: ObjectiveMetric = None,
+    stop: StopRules = None,
+    no_stop: Annotated[bool, typer.Option("--no-stop", help="Remove all stop rules.")] = False,
+    max_runtime: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Maximum runtime: 90s, 15m, 2h, 1d; none: no limit.")
+    ] = None,
+    max_cost: Annotated[
+        str | None, typer.Option(metavar="AMOUNT", help="Maximum cost of all attempts together; none: no limit.")
+    ] = None,
+    max_steps: Annotated[
+        str | None, typer.Option(metavar="STEPS", help="Planned number of steps; none: not known.")
+    ] = None,
+    max_retries: Annotated[int | None, typer.Option(help="Maximum number of retries.")] = None,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Change simulations, also while they run: stop rules, limits, name, tags, priority.
+
+    \b
+    simulations update last --stop patience=10,metric=val/loss --max-cost 20
+
+    --stop replaces all stop rules. Only points that arrive from now on decide. Parts of a rule: submit --help.
+    """
+    from cli.change import update_all
+    from cli.server import parse_server
+    from cli.submit import Change, change_input
+
+    change = Change(
+        name=name, tags=tag, priority=priority, objective=objective, stop=stop, no_stop=no_stop,
+        max_runtime=max_runtime, max_cost=max_cost, max_steps=max_steps, max_retries=max_retries,
+    )  # fmt: skip
+    wanted = change_input(change)
+    raise typer.Exit(update_all(parse_server(url, token, token_file), simulations, wanted))
 
 
 @app.command()

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from rich.table import Table
 from rich.text import Text
 
-from cli.answers import Attempt, Details, Notice, Project, Simulation
+from cli.answers import Attempt, Details, Notice, Objective, Project, Simulation
 from cli.tables import Column, print_table
 from cli.terminal import clean, say_age, say_duration, state_text, stdout
 
@@ -124,13 +124,32 @@ def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
     yield "priority", str(simulation.priority) if simulation.priority else ""
     longest = limits.max_runtime_seconds
     runtime = f"{say_duration(timedelta(seconds=longest))}, " if longest is not None else ""
+    runtime += f"at most {limits.max_cost} in all, " if limits.max_cost is not None else ""
     yield "limits", f"{runtime}{limits.max_retries} retries after {', '.join(map(clean, limits.retry_on)) or 'nothing'}"
+    yield "planned steps", f"{limits.max_steps:,}" if limits.max_steps is not None else ""
+    yield "objective", _objective(simulation.objective)
+    stopping = simulation.stopping
+    yield "stop rules", "\n".join(clean(rule.words(), limit=500) for rule in stopping.rules)
+    yield "stopped by", clean(stopping.evidence.sentence, limit=1000) if stopping.evidence is not None else ""
+    yield "dry run", "\n".join(f"{clean(each.reason)}: {clean(each.sentence)}" for each in stopping.would_have_stopped)
+    yield "warning", "\n".join(clean(notice, limit=500) for notice in stopping.notices)
     yield "submitted", f"{say_age(simulation.created_at, now)} by {clean(simulation.created_by)}"
     if simulation.started_at is not None:
         until = simulation.finished_at or now
         running = "" if simulation.finished_at else " so far"
         yield "took", f"{say_duration(until - simulation.started_at)}{running}"
     yield "retry of", clean(simulation.retry_of.id) if simulation.retry_of else ""
+
+
+def _objective(objective: Objective | None) -> str:
+    if objective is None:
+        return ""
+    mode = f" ({objective.mode.lower()})" if objective.mode is not None else ""
+    now = f", now {objective.value:g}" if objective.value is not None else ""
+    best = ""
+    if objective.best_value is not None and objective.best_step is not None:
+        best = f", best {objective.best_value:g} at step {objective.best_step:,}"
+    return clean(f"{objective.metric}{mode}{now}{best}")
 
 
 def _attempt(attempt: Attempt, now: datetime) -> tuple[str, ...]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from cli.answers import Machine, Simulation
 from cli.errors import ExitCode, ServerRefused
-from cli.requests import cancel, delete_machine, drain_machine, machine_id, resolve_id, resume_machine
+from cli.requests import cancel, delete_machine, drain_machine, machine_id, resolve_id, resume_machine, update
 from cli.server import Server
 from cli.terminal import clean, print_line, say
 
@@ -20,6 +20,16 @@ def cancel_all(server: Server, given: Sequence[str]) -> ExitCode:
         return told if simulation.is_final else f"{told}, its end is on the way"
 
     # `last` is resolved before any change.
+    return _each([(each, resolve_id(server, each)) for each in given], change)
+
+
+def update_all(server: Server, given: Sequence[str], wanted: Mapping[str, object]) -> ExitCode:
+    """Change each simulation. wanted: an UpdateSimulationInput without the id."""
+
+    def change(simulation_id: str) -> str:
+        simulation = update(server, {**wanted, "id": simulation_id})
+        return f"{clean(simulation.id)}  {clean(simulation.name)}: {clean(simulation.state)}, updated"
+
     return _each([(each, resolve_id(server, each)) for each in given], change)
 
 

@@ -32,6 +32,15 @@ mutation Cancel($input: SimulationInput!) {
 """
 )
 
+UPDATE = gql(
+    _SUMMARY
+    + """
+mutation Update($input: UpdateSimulationInput!) {
+  updateSimulation(input: $input) { simulation { ...Summary } userErrors { message field } }
+}
+"""
+)
+
 RETRY = gql(
     _SUMMARY
     + """
@@ -68,9 +77,19 @@ query Details($id: ID!) {
     ...Summary
     entrypoint parameters environment workingDirectory tags priority queuePosition createdBy
     resources { cpus memoryGib gpus gpuModel labels machine { id name } maxPricePerHour }
-    limits { maxRuntimeSeconds maxRetries retryOn }
     metricsFrom metricsPatterns
     notices { kind count example advice }
+    limits { maxRuntimeSeconds maxCost maxSteps maxRetries retryOn }
+    objective { metric mode value bestValue bestStep }
+    stopping {
+      rules {
+        metric mode minDelta patience gracePeriod stoppingThreshold divergenceThreshold checkFinite smoothing plateau
+        rising aggressive dryRun
+      }
+      evidence { reason sentence }
+      wouldHaveStopped { reason sentence }
+      notices
+    }
     attempts {
       number machineName assignedAt startedAt endedAt reason reasonDetail exitCode signal gpuIndices
     }

@@ -58,3 +58,26 @@ Metrics = Annotated[
     list[str] | None, typer.Option("--metric", "-m", help="Only this metric; repeatable.", metavar="NAME")
 ]
 LogScale = Annotated[bool, typer.Option("--log", help="Draw values on a logarithmic scale.")]
+StopRules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stop",
+        metavar="RULE",
+        help="Stop rule: plateau,metric=val/loss. Repeatable; any of them stops it. Its parts: submit --help.",
+    ),
+]
+ObjectiveMetric = Annotated[
+    str | None,
+    typer.Option(
+        "--objective",
+        metavar="METRIC[:MODE]",
+        help="Metric by which it is judged: val/loss, or acc:max.  [server's default: by the first stop rule]",
+    ),
+]
+MaxCost = Annotated[
+    str | None, typer.Option("--max-cost", metavar="AMOUNT", help="Maximum cost of all attempts together: 12.50.")
+]
+MaxSteps = Annotated[
+    int | None,
+    typer.Option(metavar="STEPS", help="Planned number of steps, for stop rules and forecasts; never enforced."),
+]

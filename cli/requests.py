@@ -37,6 +37,12 @@ def cancel(server: Server, simulation_id: str) -> Simulation:
     return read_answer(Simulation, payload.get("simulation"))
 
 
+def update(server: Server, wanted: Mapping[str, object]) -> Simulation:
+    """Change a simulation. `wanted` is the API's UpdateSimulationInput."""
+    payload = _mutate(server, documents.UPDATE, "updateSimulation", wanted)
+    return read_answer(Simulation, payload.get("simulation"))
+
+
 def retry(server: Server, simulation_id: str) -> Simulation:
     """Queue a copy of an ended simulation."""
     payload = _mutate(server, documents.RETRY, "retrySimulation", {"id": simulation_id})

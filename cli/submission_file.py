@@ -133,8 +133,31 @@ class Resources(Section):
 
 class Limits(Section):
     max_runtime_seconds: Duration | None = None
+    max_cost: Price | None = None
+    max_steps: Count | None = None
     max_retries: Count | None = None
     retry_on: list[Retryable] | None = None
+
+
+class Objective(Section):
+    metric: str
+    mode: Mode | None = None
+
+
+class StopRule(Section):
+    metric: str | None = None
+    mode: Mode | None = None
+    min_delta: Number | None = None
+    patience: Count | None = None
+    grace_period: Count | None = None
+    stopping_threshold: Number | None = None
+    divergence_threshold: Number | None = None
+    check_finite: bool | None = None
+    smoothing: Number | None = None
+    plateau: bool | None = None
+    rising: bool | None = None
+    aggressive: bool | None = None
+    dry_run: bool | None = None
 
 
 class SubmissionFile(Section):
@@ -152,6 +175,8 @@ class SubmissionFile(Section):
     metrics: dict[str, Mode] | None = None
     metrics_from: From | None = None
     metrics_patterns: list[str] | None = None
+    objective: Objective | None = None
+    stopping: list[StopRule] | None = None
     priority: Count | None = None
     attended: bool | None = None
     attended_grace_seconds: Duration | None = None
@@ -334,16 +359,26 @@ def _renamed(given: Mapping[str, Any]) -> dict[str, Any]:
 
 PLACES = {
     NAMES.get(field, field): prefix
-    for prefix, section in (("", SubmissionFile), ("resources.", Resources), ("limits.", Limits))
+    for prefix, section in (
+        ("", SubmissionFile),
+        ("resources.", Resources),
+        ("limits.", Limits),
+        ("objective.", Objective),
+        ("stopping.", StopRule),
+    )
     for field in section.model_fields
 }
-SECTIONS: Mapping[Place, type[Section]] = {(): SubmissionFile, ("resources",): Resources, ("limits",): Limits}
+SECTIONS: Mapping[Place, type[Section]] = {
+    (): SubmissionFile, ("resources",): Resources, ("limits",): Limits, ("objective",): Objective,
+    ("stopping",): StopRule,
+}  # fmt: skip
 OTHER_WORDS = {
     "command": "entrypoint", "cmd": "entrypoint", "args": "entrypoint", "run": "entrypoint", "env": "environment",
     "envs": "environment", "params": "parameters", "workdir": "working_directory", "cwd": "working_directory",
     "memory": "memory_gib", "mem": "memory_gib", "ram": "memory_gib", "cpu": "cpus", "gpu": "gpus",
     "accelerator": "gpu_model", "retries": "max_retries", "timeout": "max_runtime", "time_limit": "max_runtime",
-    "requirements": "resources", "price": "max_price_per_hour",
+    "requirements": "resources", "price": "max_price_per_hour", "stop": "stopping", "early_stopping": "stopping",
+    "target": "stopping_threshold", "cost": "max_cost", "budget": "max_cost", "steps": "max_steps",
 }  # fmt: skip
 
 
@@ -383,7 +418,8 @@ EXPECTED = {
 def _unknown(path: Place) -> str:
     """Report an unknown key, with the likely one."""
     word = re.sub(r"([a-z])([A-Z])", r"\1_\2", str(path[-1])).lower().replace("-", "_")
-    here = [NAMES.get(field, field) for field in SECTIONS.get(path[:-1], SubmissionFile).model_fields]
+    section = tuple(part for part in path[:-1] if not isinstance(part, int))
+    here = [NAMES.get(field, field) for field in SECTIONS.get(section, SubmissionFile).model_fields]
     prefix = "".join(f"{part}." for part in path[:-1])
     meant = OTHER_WORDS.get(word, word).removesuffix("_seconds")
     right = meant if meant in here else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import get_args
@@ -23,6 +23,7 @@ from cli.arguments import (
 from cli.errors import UsageError
 from cli.requests import create, machine_id
 from cli.server import Server
+from cli.stop_rules import parse_objective, parse_rules
 from cli.terminal import clean, print_json, print_line, say
 
 
@@ -45,11 +46,15 @@ class Submission:
     max_price_per_hour: str | None = None
     priority: int | None = None
     max_runtime: str | None = None
+    max_cost: str | None = None
+    max_steps: int | None = None
     max_retries: int | None = None
     retry_on: Sequence[str] = ()
     metric_modes: Sequence[str] = ()
     metrics_from: str | None = None
     metrics_patterns: Sequence[str] = ()
+    objective: str | None = None
+    stop: Sequence[str] = ()
     attended: bool = False
     attended_grace: str | None = None
     client_key: str | None = None
@@ -93,6 +98,8 @@ def submission_input(submission: Submission) -> dict[str, object]:
         priority=submission.priority,
         limits=_given(
             maxRuntimeSeconds=_seconds(submission.max_runtime),
+            maxCost=submission.max_cost,
+            maxSteps=submission.max_steps,
             maxRetries=submission.max_retries,
             retryOn=parse_words("--retry-on", submission.retry_on, get_args(Retryable)) or None,
         )
@@ -108,11 +115,65 @@ def submission_input(submission: Submission) -> dict[str, object]:
             else None
         ),
         metricsPatterns=list(submission.metrics_patterns) or None,
+        objective=parse_objective(submission.objective),
+        stopping=parse_rules(submission.stop) or None,
         attended=submission.attended or None,
         attendedGraceSeconds=_seconds(submission.attended_grace),
         clientKey=submission.client_key,
         workingDirectory=absolute_directory(submission.working_directory),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Options of `update`. None: unchanged; of a limit, the word none removes it."""
+
+    name: str | None = None
+    tags: Sequence[str] | None = None
+    priority: int | None = None
+    objective: str | None = None
+    stop: Sequence[str] | None = None
+    no_stop: bool = False
+    max_runtime: str | None = None
+    max_cost: str | None = None
+    max_steps: str | None = None
+    max_retries: int | None = None
+
+
+def change_input(change: Change) -> dict[str, object]:
+    """Build an UpdateSimulationInput without the id. Raises `UsageError`."""
+    if change.no_stop and change.stop:
+        raise UsageError("--no-stop removes all stop rules: it can't be combined with --stop.")
+    limits = {
+        **_limit("maxRuntimeSeconds", change.max_runtime, _seconds),
+        **_limit("maxCost", change.max_cost, str),
+        **_limit("maxSteps", change.max_steps, _steps),
+        **_given(maxRetries=change.max_retries),
+    }
+    wanted = _given(
+        name=change.name,
+        tags=list(change.tags) if change.tags else None,
+        priority=change.priority,
+        objective=parse_objective(change.objective),
+        stopping=[] if change.no_stop else parse_rules(change.stop) if change.stop else None,
+        limits=limits or None,
+    )
+    if not wanted:
+        raise UsageError("Nothing to change. Give an option: simulations update --help")
+    return wanted
+
+
+def _limit(name: str, text: str | None, parse: Callable[[str], object]) -> dict[str, object]:
+    if text is None:
+        return {}
+    return {name: None if text.strip().lower() == "none" else parse(text)}
+
+
+def _steps(text: str) -> int:
+    try:
+        return int(text.replace("_", ""))
+    except ValueError:
+        raise UsageError(f"--max-steps: expected a whole number or none, got {text!r}") from None
 
 
 def combine(file: Mapping[str, object], options: Mapping[str, object]) -> dict[str, object]:

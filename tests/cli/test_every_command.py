@@ -39,6 +39,7 @@ COMMANDS: dict[str, list[str]] = {
     "logs": [ID],
     "logs --follow": [ID],
     "cancel": [ID],
+    "update": [ID, "--max-steps", "100"],
     "retry": [ID],
     "projects": [],
     "machines list": [],
