@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from db import attempts, convergence, events, health_queries, queue, watch_leases
+from db import attempts, convergence, events, health_queries, judged, queue, watch_leases
 from db.attempts import Claim
 from db.connection import Driver, driver_of
 from db.convergence import START, Column
@@ -219,6 +219,36 @@ async def test_reading_behind_a_cursor_goes_by_the_primary_key_alone(after: tupl
     assert_by_index(plans, "pk_convergence")
     # The cursor is part of what the index seeks: the past is not walked through.
     assert any("ROW(attempt, batch)" in node.get("Index Cond", "") for plan in plans for node in nodes(plan))
+
+
+async def test_the_new_points_of_all_judged_runs_are_read_by_the_primary_key_in_one_statement(filled: Filled) -> None:
+    cursors = dict.fromkeys(range(1, 101), (2, 39))
+
+    async def get(driver: Driver) -> None:
+        rows = await judged.read(driver, cursors, ["loss"])
+        assert {(row["page_attempt"], row["page_batch"], row["page_rows"], row["metric"]) for row in rows} == {
+            (2, 40, 2, "loss")
+        }
+
+    [plan] = await filled.plans_of_driver(get, "unnest($1::bigint[]")
+    assert_by_index([plan], "pk_convergence")
+    sought = [node.get("Index Cond", "") for node in nodes(plan) if node.get("Index Name") == "pk_convergence"]
+    assert len(sought) == 2
+    assert all("ROW(" in each and "simulation_id" in each for each in sought), "the past is not walked through"
+
+
+async def test_the_judge_and_the_planner_find_runs_with_rules_and_limits_among_those_only(filled: Filled) -> None:
+    await filled.rows.query(
+        'UPDATE simulations SET stopping = \'{"version": 1, "rules": []}\', max_cost = 1 WHERE id % 500 = 1'
+    )
+    await filled.rows.query("ANALYZE simulations")
+
+    async def find(session: AsyncSession) -> None:
+        assert len(await judged.running(session)) == 10
+        assert len(await attempts.find_with_max_cost(session)) == 10
+
+    plans = await filled.plans_of(find)
+    assert_by_index(plans, "ix_simulations_judged", "ix_simulations_max_cost", hot=("simulations", "attempts"))
 
 
 async def test_the_end_of_a_log_is_one_seek_from_behind(filled: Filled) -> None:

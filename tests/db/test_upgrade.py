@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from db import attempts, billing, machines
+from db import attempts, billing, judged, machines
 from db.attempts import Claim, Standing
 from db.connection import create_engine, session_factory
 from db.convergence import Column
@@ -208,3 +208,24 @@ async def test_simulations_of_the_version_before_notices_are_read_automatically_
     await rows(engine, "INSERT INTO notices SELECT id, 1, 'NOT_RISING', 3, 'a line', 'advice' FROM simulations")
     await downgrade(empty_database_url, "0008")
     assert await rows(engine, EVERYTHING["simulations"]) == before
+
+
+async def test_what_ran_without_objective_and_rules_runs_on_without_them_there_and_back(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await fill(engine, empty_database_url)
+    running = await claim(engine, "runs", 2)
+    await upgrade(empty_database_url, "0009")
+    before = {name: await rows(engine, statement) for name, statement in EVERYTHING.items()}
+    await upgrade(empty_database_url)
+    columns = "objective_metric, objective_mode, stopping, stopping_revision, would_stop, max_cost, max_steps"
+    assert {tuple(row.values()) for row in await rows(engine, f"SELECT {columns} FROM simulations")} == {
+        (None, None, None, 0, None, None, None)
+    }
+    await downgrade(empty_database_url, "0009")
+    assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
+    await upgrade(empty_database_url)
+    receipt = await ingest(sessions, running, Report(4, POINT), backoff=BACKOFF)
+    assert (receipt.stored, receipt.amended) == (True, None)
+    async with sessions() as session:
+        assert await judged.running(session) == []

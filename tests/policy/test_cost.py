@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policy.cost import billed_per_hour, cost, dominant_share
+from policy.cost import billed_per_hour, cost, dominant_share, time_affordable
 
 amounts = st.floats(0, 1e6)
 
@@ -81,3 +81,12 @@ def test_more_time_never_costs_less(price: Decimal, share: int, first: int, seco
     part = Decimal(share) / 10**8
     short, long = sorted((first, second))
     assert 0 <= cost(price, part, Decimal(short)) <= cost(price, part, Decimal(long))
+
+
+def test_money_pays_for_time_rounded_down_and_for_ever_where_nothing_is_paid() -> None:
+    assert time_affordable(Decimal(2), Decimal(60)) == timedelta(minutes=2)
+    assert time_affordable(Decimal("0.000001"), Decimal(3)) == timedelta(microseconds=1200)
+    assert time_affordable(Decimal(1), Decimal(7)) == timedelta(microseconds=514_285_714)
+    assert time_affordable(Decimal(-1), Decimal(60)) == timedelta(0)
+    assert time_affordable(Decimal(5), Decimal(0)) is None
+    assert time_affordable(Decimal(10**11), Decimal("0.000001")) is None, "longer than a timedelta could be"

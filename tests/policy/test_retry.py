@@ -291,3 +291,26 @@ def test_command_line_and_page_offer_what_may_be_retried_and_nothing_else() -> N
     listed = re.search(r"RETRYABLE: readonly Retryable\[\] = \[(.*?)\]", page)
     assert listed is not None
     assert tuple(re.findall(r"[A-Z_]+", listed[1])) == RETRYABLE
+
+
+@pytest.mark.parametrize(
+    "reason", ["MAX_COST", "NON_FINITE_METRIC", "DIVERGENCE_THRESHOLD", "PATIENCE_EXHAUSTED", "STOPPING_THRESHOLD"]
+)
+def test_limits_and_stop_rules_are_never_retried(reason: str) -> None:
+    assert decide(reason, stop_wanted=reason) == Final(reason)
+    assert decide("MACHINE_LOST", stop_wanted=reason) == Final(reason)
+    assert reason not in RETRYABLE
+
+
+def test_the_supervisors_own_cost_limit_is_final_even_during_a_preemption() -> None:
+    assert decide("MAX_COST", stop_wanted="PREEMPTED") == Final("MAX_COST")
+    assert meaning_of(Exit(None, 15, "MAX_COST", "Used up."), None) == Meaning("MAX_COST", "Used up.", None, 15)
+
+
+def test_there_is_no_further_attempt_without_money_for_it() -> None:
+    lost = Ended(
+        "MACHINE_LOST", 1, max_retries=3, retry_on=frozenset({"MACHINE_LOST"}), stop_wanted=None, is_spent=True
+    )
+    assert after_attempt(lost, backoff=BACKOFF) == Final("MAX_COST")
+    assert after_attempt(replace(lost, stop_wanted="PREEMPTED"), backoff=BACKOFF) == Final("MAX_COST")
+    assert after_attempt(replace(lost, reason="COMPLETED"), backoff=BACKOFF) == Final("COMPLETED")

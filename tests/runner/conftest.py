@@ -44,6 +44,7 @@ class Service:
         self.hello_verdict = "CONTINUE"
         self.verdict = "CONTINUE"
         self.stop_reason: str | None = None
+        self.order_change: dict[str, object] | None = None
         self.misbehave: Callable[[str, Mapping[str, Any]], tuple[int, bytes | None] | None] = lambda *_: None
         self.refuses: Callable[[Mapping[str, Any]], str | None] = lambda _: None
         self.stores_first = False
@@ -135,6 +136,7 @@ class Service:
         return answer | {
             "verdict": self.verdict,
             "stopReason": self.stop_reason,
+            "orderChange": self.order_change,
             "expectedBatch": len(self.stored) + 1,
             "userErrors": errors,
         }

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from db import attempts, machines
+from db import attempts, events, lifecycle, machines
 from db.events import Actor
 from db.models import Attempt
 from db.states import Reason
 from scheduler import planner as planner_module
 from scheduler.planner import Planner
-from transitions.settle import Ending, end
+from transitions.settle import Ending, end, settle
 
 World = Any  # the fixture of conftest.py
 USER = Actor("user")
@@ -366,3 +366,32 @@ async def test_a_supervisor_that_lets_its_limit_pass_is_told_to_stop(world: Worl
     await world.execute("UPDATE attempts SET started_at = now() - interval '1 hour 1 minute'")
     await planner.tick()
     assert (await world.stop_of(simulation_id)).reason == "MAX_RUNTIME"
+
+
+async def test_what_costs_its_limit_is_told_to_stop_even_if_it_is_silent(world: World, planner: Planner) -> None:
+    simulation_id = await _running(world, planner, max_cost=Decimal(5))
+    await world.execute("UPDATE members SET price_per_hour = 60, share = 0.5")
+    await world.execute("UPDATE members SET assigned_at = now() - interval '9 min'")
+    await world.silence(simulation_id, leases=0.9)
+    await planner.tick()
+    assert await world.stop_of(simulation_id) is None
+    await world.execute("UPDATE members SET assigned_at = now() - interval '10 min'")
+    await planner.tick()
+    assert (await world.stop_of(simulation_id)).reason == "MAX_COST"
+
+
+async def test_what_has_cost_its_limit_is_not_retried(world: World, planner: Planner) -> None:
+    simulation_id = await _running(world, planner, max_cost=Decimal(5), max_retries=3)
+    await world.execute("UPDATE members SET price_per_hour = 60, share = 0.5")
+    for minutes, state, reason in ((4, "QUEUED", None), (6, "FAILED", "MAX_COST")):  # of ten that are paid
+        await world.execute(f"UPDATE members SET assigned_at = now() - interval '{minutes} min' WHERE ended_at IS NULL")
+        async with world.sessions.begin() as session:
+            simulation = await lifecycle.lock(session, simulation_id)
+            number, lost = simulation.attempt, Ending(Reason.MACHINE_LOST)
+            assert await settle(session, simulation, number, lost, events.PLANNER, backoff=timedelta(0))
+        ended = await world.get(simulation_id)
+        assert (ended.state, ended.reason) == (state, reason)
+        if state == "QUEUED":
+            await planner.tick()
+            await world.hello(simulation_id)
+            await world.execute("UPDATE members SET price_per_hour = 60, share = 0.5")

@@ -158,6 +158,31 @@ def test_the_time_limit_is_kept_without_the_service(service: Any, supervise: Any
     assert service.exit["message"] == "It ran longer than its limit of 2 seconds."
 
 
+def test_the_cost_limit_is_kept_without_the_service(service: Any, supervise: Any, exists: Exists, until: Until) -> None:
+    started = supervise(entrypoint=["sh", "-c", "echo pid $$; sleep 1000"], maxRuntimeSeconds=500, maxCostSeconds=2)
+    service.wait(lambda: pids(service))
+    service.misbehave = lambda *_: (503, b"")
+    until(lambda: not exists(pids(service)[0]))
+    service.misbehave = lambda *_: None
+    assert started.wait() == 0
+    assert (service.exit["signal"], service.exit["reason"]) == (15, "MAX_COST")
+    assert service.exit["message"] == "Its cost limit was used up after 2 seconds of this attempt."
+
+
+def test_a_changed_order_holds_from_the_next_reply_on(service: Any, supervise: Any) -> None:
+    started = supervise(READY + "import time; time.sleep(1000)", heartbeatSeconds=500, maxRuntimeSeconds=1000)
+    service.order_change = {"heartbeatSeconds": 0.05, "maxRuntimeSeconds": None, "maxCostSeconds": 1000}
+    service.wait(lambda: service.points("ready"))
+    service.wait(lambda: service.heartbeats >= 3)  # with the order's heartbeat there would be none
+    service.order_change = {"heartbeatSeconds": "soon", "maxRuntimeSeconds": None, "maxCostSeconds": 0}
+    seen = service.heartbeats
+    service.wait(lambda: service.heartbeats >= seen + 3)
+    assert started.process.poll() is None, "a change that makes no sense changes nothing"
+    service.order_change = {"heartbeatSeconds": 0.05, "maxRuntimeSeconds": None, "maxCostSeconds": 0}
+    assert started.wait() == 0
+    assert service.exit["reason"] == "MAX_COST"
+
+
 def test_every_descendant_is_gone_however_it_tried_to_escape(service: Any, supervise: Any, exists: Exists) -> None:
     started = supervise(
         """
