@@ -14,7 +14,10 @@ import time
 from benchmarks.goals import GOALS, judge, show
 from benchmarks.report import forget, published
 
-NAMES = ("latency", "dispatch", "fanout", "ingest", "curve", "memory", "overhead", "lines", "stall", "chart", "queue")
+NAMES = (
+    "latency", "dispatch", "fanout", "ingest", "curve", "memory", "judge", "overhead", "lines", "stall", "chart",
+    "queue",
+)  # fmt: skip
 
 
 def main() -> int:
