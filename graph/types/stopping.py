@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -263,7 +263,9 @@ def resolved(
         checks = metric == objective_metric and each.check_finite is not False
         rules = StopRules(metric=metric, mode=str(mode), check_finite=checks, max_steps=max_steps, **own)
         errors += [_error(place, *_field_of(sentence)) for sentence in validate(rules)]
-        declared.append(Declared(rules, each.dry_run, last_steps.get(metric)))
+        # Kept as it was asked: the objective may change, and `decode` decides by what it is then.
+        kept = replace(rules, check_finite=each.check_finite is not False)
+        declared.append(Declared(kept, each.dry_run, last_steps.get(metric)))
     if errors:
         raise Invalid(errors)
     return encode(declared) if declared else None
