@@ -80,6 +80,14 @@ def _gib(value: object) -> object:
 
 
 def _price(value: object) -> str:
+    return _money(value, "a price per hour like 2.50")
+
+
+def _amount(value: object) -> str:
+    return _money(value, "an amount like 12.50")
+
+
+def _money(value: object, expected: str) -> str:
     if isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             price = Decimal(str(value))
@@ -87,7 +95,7 @@ def _price(value: object) -> str:
             price = Decimal("NaN")
         if price.is_finite() and price >= 0:
             return str(value)
-    raise Mistake(f"expected a price per hour like 2.50, without a currency, got {_as_yaml(value)}")
+    raise Mistake(f"expected {expected}, without a currency, got {_as_yaml(value)}")
 
 
 def _argv(value: object) -> object:
@@ -110,6 +118,7 @@ Number = Annotated[float, BeforeValidator(_number)]
 Gib = Annotated[float, BeforeValidator(_gib)]
 Count = Annotated[int, BeforeValidator(_number)]
 Price = Annotated[str, BeforeValidator(_price)]
+Amount = Annotated[str, BeforeValidator(_amount)]
 Argv = Annotated[list[str], BeforeValidator(_argv)]
 
 
@@ -133,7 +142,7 @@ class Resources(Section):
 
 class Limits(Section):
     max_runtime_seconds: Duration | None = None
-    max_cost: Price | None = None
+    max_cost: Amount | None = None
     max_steps: Count | None = None
     max_retries: Count | None = None
     retry_on: list[Retryable] | None = None

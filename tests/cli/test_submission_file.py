@@ -124,6 +124,7 @@ def test_an_order_comes_through_a_pipe(
         ("resources: {memory_gib: 512 MiB}", "expected a number of GiB, 0.5, got '512 MiB'"),
         ('resources: {cpus: "4"}', "resources.cpus: expected a number without a unit or quotes, 4, got '4'"),
         ("resources: {gpus: 1.5}", "resources.gpus: expected a whole number, got 1.5"),
+        ("limits: {max_cost: 2 USD}", "expected an amount like 12.50, without a currency"),
         ("resources: {max_price_per_hour: 2 USD}", "expected a price per hour like 2.50, without a currency"),
         ("resources: 3", ":1: resources: expected a mapping, got 3"),
         ("limits: {max_runtime: 2 hours}", "limits.max_runtime: expected a duration like 90s, 15m, 1h30m or 2d"),
