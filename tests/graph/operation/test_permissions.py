@@ -58,7 +58,9 @@ READING = {
     },
     "Subscription": {"convergence", "logs", "simulationChanged", "machineChanged"},
 }
-RUNNING = {"Mutation": {"createSimulation", "cancelSimulation", "retrySimulation", "deleteSimulation"}}
+RUNNING = {
+    "Mutation": {"createSimulation", "updateSimulation", "cancelSimulation", "retrySimulation", "deleteSimulation"}
+}
 DRAINING = {"Mutation": {"drainMachine", "resumeMachine"}}
 ADMINISTERING = {
     "Query": {"tokens"},
@@ -259,6 +261,8 @@ ON_SIMULATIONS: dict[str, str] = {
     "Query.node.id": f"query ($value: ID!) {{ node(id: $value) {SHOWN} }}",
     "Query.nodes.ids": f"query ($value: ID!) {{ nodes(ids: [$value]) {SHOWN} }}",
     "Query.simulation.id": "query ($value: ID!) { simulation(id: $value) { name } }",
+    "Mutation.updateSimulation.input.id": 'mutation ($value: ID!) { updateSimulation(input: {id: $value, name: "x"}) '
+    f"{PAYLOAD} }}",
     "Mutation.cancelSimulation.input.id": f"mutation ($value: ID!) {{ cancelSimulation(input: {{id: $value}}) "
     f"{PAYLOAD} }}",
     "Mutation.retrySimulation.input.id": f"mutation ($value: ID!) {{ retrySimulation(input: {{id: $value}}) "
@@ -567,6 +571,7 @@ async def test_every_mutation_that_changes_something_says_who_and_from_where(
         token, _ = await tokens.create(session, "old", Role.VIEWER, Actor("x"))
     on = {
         "createSimulation": '{entrypoint: ["true"], project: "new"}',
+        "updateSimulation": f'{{id: "{await world.simulation()}", priority: 3}}',
         "cancelSimulation": f'{{id: "{await world.simulation()}"}}',
         "retrySimulation": f'{{id: "{await world.in_state("CANCELLED")}"}}',
         "deleteSimulation": f'{{id: "{await world.in_state("CANCELLED")}"}}',
@@ -593,6 +598,7 @@ async def test_every_mutation_that_changes_something_says_who_and_from_where(
         )
     assert told == {
         "createSimulation": [("Project", "CREATED"), ("Simulation", "QUEUED")],
+        "updateSimulation": [("Simulation", "UPDATED")],
         "cancelSimulation": [("Simulation", "CANCELLED")],
         "retrySimulation": [("Simulation", "QUEUED")],
         "deleteSimulation": [("Simulation", "DELETED")],
