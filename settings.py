@@ -16,6 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import structlog
 from pydantic import AliasChoices, Field, ValidationError, field_validator
@@ -90,6 +91,7 @@ class Settings(BaseSettings):
     machine_price_per_hour: Decimal = Field(Decimal(0), ge=0, max_digits=12, decimal_places=6)
     working_directory_roots: Annotated[tuple[Path, ...], NoDecode] = ()  # empty: anywhere
     currency: str = Field("USD", pattern=r"^[A-Z]{3}$")  # one per installation (ISO 4217)
+    time_zone: str = "UTC"  # by whose calendar budgets and costs have days, weeks and months; Europe/Berlin
 
     # Logs
     log_level: Literal["debug", "info", "warning", "error"] = "info"  # least severe level that is logged
@@ -103,6 +105,15 @@ class Settings(BaseSettings):
     @classmethod
     def _listed(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ValueError, OSError, ZoneInfoNotFoundError):
+            raise ValueError(f"expected a time zone of this system, like UTC or Europe/Berlin, not {value!r}") from None
+        return value
 
     @field_validator("allowed_hosts")
     @classmethod

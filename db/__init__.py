@@ -23,6 +23,8 @@ notifications everything works, only slower.
     notices               output that was nearly points, or was dropped
     events                the history of simulations, and the audit of everything else
     billing               resources held by attempts, and for how long
+    budgets               budgets, and what was spent of each
+    costs                 what was spent, by project, user, machine, name, tag and time
     overview              simulations queued and running now
     watch_leases          leases of processes with subscribers of attended simulations
     tokens                API tokens
@@ -37,6 +39,6 @@ notifications everything works, only slower.
 
 Functions take a session first, never commit (the caller owns the transaction) and await nothing but Postgres.
 `get_*` raises NotFound, `find_*` returns None, `page_*` returns a page. Locks are taken in one order everywhere:
-simulation, attempt, member, machine; always FOR NO KEY UPDATE, because a foreign key's KEY SHARE against FOR UPDATE
-deadlocks. This package reads and writes; it never decides between machines.
+simulation, attempt, member, machine, budget; always FOR NO KEY UPDATE, because a foreign key's KEY SHARE against
+FOR UPDATE deadlocks. This package reads and writes; it never decides between machines.
 """

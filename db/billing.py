@@ -25,6 +25,9 @@ class Holding:
 # Of members `m`: the columns of a Holding, in its order.
 COLUMNS = """m.price_per_hour, m.share, m.currency, coalesce(m.ended_at, now()) - m.assigned_at, m.ended_at IS NULL"""
 
+# What a rate (price times share) costs from one time to another; rounded as `policy.cost.cost` rounds.
+AMOUNT = "round({rate} * greatest(extract(epoch FROM {to} - {since}), 0) / 3600, 6)"
+
 _READ = text(
     f"SELECT a.simulation_id, {COLUMNS} FROM attempts AS a JOIN members AS m ON m.attempt_id = a.id "  # noqa: S608  # the line above
     "WHERE a.simulation_id = ANY(:ids) ORDER BY a.number, m.rank"

@@ -8,7 +8,7 @@
 source state, fence), one event and one hint, in the caller's transaction; a False is a fact about the row (another
 transaction was first), never an error.
 
-Locks: simulation, attempt, member, machine, in this order, FOR NO KEY UPDATE.
+Locks: simulation, attempt, member, machine, budget, in this order, FOR NO KEY UPDATE.
 """
 
 from __future__ import annotations

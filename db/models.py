@@ -360,8 +360,66 @@ class Member(Base):
         # What is current, in the order of attempts, and what is held on a machine: however much has ended.
         Index("ix_members_current", "attempt_id", postgresql_where=text("ended_at IS NULL")),
         Index("ix_members_held", "machine_id", postgresql_where=text("ended_at IS NULL")),
+        # What was spent in a period, and since a budget was last counted.
+        Index("ix_members_ended_at", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
         # A report updates the row in place: room on the page keeps it a heap-only update.
         {"postgresql_with": {"fillfactor": 70}},
+    )
+
+
+class DeletedMember(Base):
+    """What a member cost whose simulation was deleted: deleting gives no money back. Copied by the deletion."""
+
+    __tablename__ = "deleted_members"
+
+    id: Mapped[int] = _id()
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
+    simulation_id: Mapped[int]
+    simulation_name: Mapped[str]
+    created_by: Mapped[str]
+    tags: Mapped[list[str]]
+    attempt: Mapped[int] = mapped_column(Integer)
+    machine_name: Mapped[str]
+    price_per_hour: Mapped[Decimal]
+    share: Mapped[Decimal] = mapped_column(Numeric(9, 8))
+    currency: Mapped[str] = mapped_column(String(3))
+    assigned_at: Mapped[datetime]
+    ended_at: Mapped[datetime]
+    is_wasted: Mapped[bool]
+    saved: Mapped[Decimal]  # by the stop that ended it; of the member of rank 0
+
+    __table_args__ = (
+        Index("ix_deleted_members_ended_at", "ended_at"),
+        Index("ix_deleted_members_project_id", "project_id"),
+    )
+
+
+class Budget(Base):
+    """Amount that a project (null: the whole installation) may spend in each period of one kind.
+
+    The second half is the state of the newest period that the judge has seen. The row's lock, the last in the order,
+    makes starts that come together see each other.
+    """
+
+    __tablename__ = "budgets"
+
+    id: Mapped[int] = _id()
+    project_id: Mapped[int | None] = mapped_column(ForeignKey("projects.id"))
+    period: Mapped[str] = mapped_column(String(10))  # policy.budget.Period
+    amount: Mapped[Decimal]
+    currency: Mapped[str] = mapped_column(String(3))
+    created_at: Mapped[datetime] = _now()
+    created_by: Mapped[str]
+
+    period_begin: Mapped[datetime | None]  # of the period that the following columns are about
+    counted: Mapped[Decimal] = mapped_column(server_default=text("0"))  # cost of members that ended before `counted_to`
+    counted_to: Mapped[datetime | None]
+    warned_percent: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    closed_at: Mapped[datetime | None]  # attempts were stopped for it: nothing else starts in this period
+
+    __table_args__ = (
+        UniqueConstraint("project_id", "period", postgresql_nulls_not_distinct=True),
+        CheckConstraint("amount >= 0", name="amount"),
     )
 
 

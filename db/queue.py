@@ -56,7 +56,7 @@ _DUE = text(
 
 _READ = (
     S.id, S.queue_class, S.attempt, S.priority, S.created_at, S.cpus, S.memory_gib, S.gpus, S.gpu_model, S.labels,
-    S.machine_id, S.machine_name, S.max_price_per_hour,
+    S.machine_id, S.machine_name, S.max_price_per_hour, S.project_id,
 )  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def _candidates(statement: str) -> TextualSelect:
 _FIRST = _candidates("""
     SELECT s.* FROM unnest(CAST(:classes AS uuid[])) AS c (queue_class) CROSS JOIN LATERAL (
         SELECT s.id, s.queue_class, s.attempt, s.priority, s.created_at, s.cpus, s.memory_gib, s.gpus, s.gpu_model,
-               s.labels, s.machine_id, s.machine_name, s.max_price_per_hour
+               s.labels, s.machine_id, s.machine_name, s.max_price_per_hour, s.project_id
         FROM simulations AS s
         WHERE s.state = 'QUEUED' AND NOT s.attended AND s.queue_class = c.queue_class AND s.queued_at <= now()
         ORDER BY s.priority DESC, s.created_at, s.id
@@ -76,7 +76,7 @@ _FIRST = _candidates("""
 """)
 _WATCHED = _candidates("""
     SELECT s.id, s.queue_class, s.attempt, s.priority, s.created_at, s.cpus, s.memory_gib, s.gpus, s.gpu_model,
-           s.labels, s.machine_id, s.machine_name, s.max_price_per_hour
+           s.labels, s.machine_id, s.machine_name, s.max_price_per_hour, s.project_id
     FROM simulations AS s
     WHERE s.state = 'QUEUED' AND s.attended AND s.queued_at <= now() AND s.id IN (
         SELECT simulation_id FROM watchers WHERE watched_until > clock_timestamp()
@@ -149,6 +149,7 @@ class Candidate:
     machine_id: int | None
     machine_name: str | None
     max_price_per_hour: Decimal | None
+    project_id: int
 
 
 @dataclass(frozen=True, slots=True)

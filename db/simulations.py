@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
 
-from db import events, lifecycle
+from db import costs, events, lifecycle
 from db.errors import NotFound, Taken, WrongState
 from db.events import Actor
 from db.models import Attempt, Machine, Member, Simulation
@@ -241,10 +241,14 @@ async def repeat(session: AsyncSession, simulation_id: int, actor: Actor, *, sco
 
 
 async def delete_ended(session: AsyncSession, simulation_id: int, actor: Actor, *, scope: Scope = None) -> None:
-    """Delete an ended simulation with its attempts, curve and log; its events stay. Hosts remove its files by them.
+    """Delete an ended simulation with its attempts, curve and log.
+
+    Its cost stays, and its events, by which hosts remove its files.
 
     Raises `NotFound`, and `WrongState` while it has not ended.
     """
+    await lifecycle.lock(session, simulation_id)
+    await costs.keep(session, simulation_id)
     gone = await session.execute(
         delete(Simulation)
         .where(Simulation.id == simulation_id, Simulation.state.in_(FINAL_STATES), within(Simulation.project_id, scope))

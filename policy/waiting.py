@@ -20,13 +20,16 @@ from policy.matching import Condition, Machine, Requirements, Resource, conditio
 
 
 class WaitingReason(StrEnum):
-    """Why a request stays in the queue. The planner sets the first two, for a whole class of requests."""
+    """Why a request stays in the queue. The planner sets the first three, for a whole class of requests."""
 
     # No machine that accepts work meets the requirements. Ends when an owner of machines adds one that does, brings it
     # back online, resumes it or lowers its price; or when the user cancels and submits smaller requirements.
     NO_MACHINE_FITS = "NO_MACHINE_FITS"
     # A machine meets the requirements, but its resources are in use. Ends by itself, when an attempt there ends.
     MACHINES_BUSY = "MACHINES_BUSY"
+    # A budget of its project, or of the installation, does not pay for another start. Ends when the next period
+    # begins, or when an administrator raises the budget.
+    BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
     # The simulation is attended and has no subscriber. Ends when a client subscribes to its convergence.
     UNATTENDED = "UNATTENDED"
     # The last attempt ended, and the pause before the next one has not passed. Ends by itself.
@@ -98,6 +101,8 @@ def _ended(queued: Queued) -> str:
             return "Its machine was lost"
         case "LAUNCH_ERROR":
             return "It could not be launched"
+        case "BUDGET_EXHAUSTED":
+            return "It was stopped for a budget"
         case "MAX_RUNTIME":
             return "It took longer than its limit"
         case _:

@@ -2,6 +2,7 @@
 
     planner       one leader: match the queue to free machines, end lost attempts            `tick()`
     judge         one leader: stop running simulations by their stop rules                     `run_once()`
+    spending      the leader's look at budgets: warn, stop attempts before one is used up        `watch()`
     queue_memory  the planner's cache of the queue, so that a round judges only what has changed
     host          on each host: launch, probe and end the attempts assigned to this host    `run_once()`
     leftovers     store the undelivered batches of a dead supervisor before its attempt is settled

@@ -2,8 +2,8 @@
 
 `tick()` is the whole round, by timer; `plan()` is the part that runs at once after a change. The planner reads rows,
 `policy` judges without a transaction, and each judgement is carried out in a transaction of its own that locks the
-simulation first, then the machine with its neighbours, and checks again: if another process, even another leader, was
-faster, its change wins.
+simulation first, then the machine with its neighbours, then the budgets that pay for it, and checks again: if another
+process, even another leader, was faster, its change wins.
 
 The planner starts and kills no process: an assignment is a row on which the loop of the machine's host acts.
 """
@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
+from decimal import Decimal
 from functools import partial
 from uuid import UUID
 
@@ -28,7 +29,7 @@ from db.models import Attempt, Simulation
 from db.models import Machine as MachineRow
 from db.queue import Candidate
 from db.states import MachineState, Reason, SimulationState
-from policy.cost import is_spent
+from policy.cost import billed_per_hour, is_spent
 from policy.matching import share_of
 from policy.placement import (
     Machine,
@@ -36,6 +37,7 @@ from policy.placement import (
     Request,
     Requirements,
     Waiting,
+    WaitingReason,
     fits_now,
     left_after,
     placeable,
@@ -43,8 +45,11 @@ from policy.placement import (
 )
 from policy.retry import coverage_gap, is_lost, is_overdue, is_unwatched
 from scheduler.queue_memory import Explained, QueueMemory
+from scheduler.spending import Spending, rules_of
 from settings import Settings
+from transitions import budget
 from transitions.assign import Assignment, assign
+from transitions.budget import Room, Start
 from transitions.settle import STOPPED_EARLY, Ending, settle
 from transitions.stop import stop, stop_locked
 
@@ -88,6 +93,8 @@ class Planner:
         self._memory = QueueMemory()
         self._stop_grace = timedelta(seconds=settings.stop_grace_seconds)
         self._backoff = timedelta(seconds=settings.retry_backoff_seconds)
+        self._spending = Spending(sessions, settings)
+        self._budget_rules = rules_of(settings)
 
     async def tick(self) -> PlanSummary:
         """Do the whole round once."""
@@ -96,6 +103,7 @@ class Planner:
         await self._stop_overdue()
         await self._stop_spent()
         await self._stop_unwatched()
+        await self._spending.watch()
         planned = await self.plan()
         return replace(planned, ended=ended)
 
@@ -133,15 +141,16 @@ class Planner:
                 memory.forget(memory.classes.keys() - there)
                 memory.whole_look_at = look.bookmark.at
                 gone |= await queue.noted(session) - there
+            rooms = await budget.rooms(session, self._budget_rules)
         for queue_class, example in new.items():
-            memory.meet(queue_class, _request(example))
+            memory.meet(queue_class, _request(example), example.project_id)
         unwatched = memory.watched - {each.id for each in watched}
         memory.bookmark, memory.watched = look.bookmark, frozenset(each.id for each in watched)
 
         round_ = _Round(hosts=set())
-        judged = memory.to_judge(offered, new)
+        judged = dict.fromkeys([*memory.to_judge(offered, new), *memory.payable_again(rooms)])
         if judged or memory.has_unexplained:
-            round_ = await self._place(memory, judged, watched, offered)
+            round_ = await self._place(memory, list(judged), watched, offered, rooms)
         gone |= round_.emptied
         told = [*due, *sorted(unwatched)]
         if gone or round_.explained or told:
@@ -158,13 +167,21 @@ class Planner:
         )
 
     async def _place(
-        self, memory: QueueMemory, judged: Collection[UUID], watched: Sequence[Candidate], offered: Sequence[Machine]
+        self,
+        memory: QueueMemory,
+        judged: Sequence[UUID],
+        watched: Sequence[Candidate],
+        offered: Sequence[Machine],
+        rooms: Mapping[int | None, Room],
     ) -> _Round:
-        """Place simulations that fit, and find the waiting reasons of the rest."""
+        """Place simulations that fit and can be paid, and find the waiting reasons of the rest."""
         wanted = [memory.classes[each].example.requirements for each in judged]
         # In a thread: thousands of classes take a moment, during which this process has launches to make.
         fits = await asyncio.to_thread(placeable, wanted, offered)
         able = {each for each, fitting in zip(judged, fits, strict=True) if fitting}
+        over = await self._over_budget(memory, able, offered, rooms)
+        memory.note_over_budget(judged, over)
+        able -= over.keys()
         memory.note_unplaced(each for each in judged if each not in able)
         most = max(FEWEST_OF_A_CLASS, PLACEMENTS_AT_ONCE // max(len(able), 1) + 1)
         async with self._sessions() as session:
@@ -173,12 +190,19 @@ class Planner:
         counts = Counter(each.queue_class for each in candidates)
         more = {last[each] for each, count in counts.items() if count == most}
         candidates += [each for each in watched if each.queue_class in able]
-        requests = [replace(_request(each), more=each.id in more) for each in candidates]
+        requests = [
+            replace(_limited(_request(each), memory.room_of(each.queue_class, rooms)), more=each.id in more)
+            for each in candidates
+        ]
         class_of = {each.id: each.queue_class for each in candidates}
         if able:
             memory.note_stale()
+        told: dict[UUID, tuple[WaitingReason, str]] = {}
         for each in memory.to_explain(EXPLAINED_AT_ONCE, REFRESHED_AT_ONCE):
-            if each not in able:
+            room = memory.room_of(each, rooms) if each in memory.over_budget else None
+            if room is not None:
+                told[each] = WaitingReason.BUDGET_EXHAUSTED, room.detail
+            elif each not in able:
                 requests.append(memory.classes[each].example)
                 class_of[memory.classes[each].example.id] = each
 
@@ -201,9 +225,18 @@ class Planner:
         memory.is_settled = not round_.unfinished and not round_.refused
         round_.emptied = able - set(left.values()) - {class_of[each] for each in more}
         memory.forget(round_.emptied)
-        told = {class_of[each.request_id]: (each.reason, each.detail) for each in answers if isinstance(each, Waiting)}
+        told |= {class_of[each.request_id]: (each.reason, each.detail) for each in answers if isinstance(each, Waiting)}
         round_.explained = memory.explain(told)
         return round_
+
+    async def _over_budget(
+        self, memory: QueueMemory, able: Set[UUID], offered: Sequence[Machine], rooms: Mapping[int | None, Room]
+    ) -> Mapping[UUID, Decimal]:
+        """Find those of the classes that fit which no budget pays for, each with the rate that it would pay for."""
+        limits = {each: room for each in able if (room := memory.room_of(each, rooms)) is not None}
+        wanted = [_limited(memory.classes[each].example, room).requirements for each, room in limits.items()]
+        fits = await asyncio.to_thread(placeable, wanted, offered)
+        return {each: limits[each].per_hour for each, fitting in zip(limits, fits, strict=True) if not fitting}
 
     async def _assign(self, placement: Placement, fence: int) -> MachineRow | None:
         """Carry out one placement if it still fits; else return None."""
@@ -221,14 +254,18 @@ class Planner:
             if not fits_now(required, machine):
                 return None
             indices = await _choose_gpus(session, row, simulation.gpus)
+            share, currency = share_of(required, machine), self._settings.currency
+            start = Start(simulation.project_id, billed_per_hour(row.price_per_hour, share), currency)
+            if await budget.unpayable(session, [start], self._budget_rules):
+                return None
             assignment = Assignment(
                 machine_id=row.id,
                 machine_name=row.name,
                 host=row.host,
                 gpu_indices=indices,
                 price_per_hour=row.price_per_hour,
-                share=share_of(required, machine),
-                currency=self._settings.currency,
+                share=share,
+                currency=currency,
                 cpus=required.cpus,
                 memory_gib=required.memory_gib,
                 gpus=required.gpus,
@@ -336,6 +373,15 @@ async def _as_unclaimed(_session: AsyncSession, current: Execution) -> Ending | 
 
 def _request(candidate: Candidate) -> Request:
     return Request(candidate.id, candidate.priority, candidate.created_at, _requirements(candidate))
+
+
+def _limited(request: Request, room: Room | None) -> Request:
+    """Limit a request to what budgets pay for."""
+    if room is None:
+        return request
+    own = request.requirements.max_price_per_hour
+    most = room.per_hour if own is None else min(own, room.per_hour)
+    return replace(request, requirements=replace(request.requirements, max_price_per_hour=most))
 
 
 def _requirements(simulation: Simulation | Candidate) -> Requirements:

@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from itertools import islice
 from uuid import UUID
 
 from db.queue import Bookmark
 from policy.placement import Machine, Request, WaitingReason
+from transitions.budget import Room
 
 # A round with work reads the whole queue this often, to drop the classes whose simulations were cancelled.
 WHOLE_LOOK_EVERY = timedelta(minutes=1)
@@ -29,6 +31,7 @@ class WaitingClass:
     """One class of equal requirements, with one of its simulations as the example."""
 
     example: Request
+    project_id: int
     reason: WaitingReason | None = None  # None: not explained yet
     detail: str = ""
 
@@ -53,14 +56,30 @@ class QueueMemory:
     machines: Sequence[Machine] | None = None  # as they stood when the classes were judged
     is_settled: bool = True  # all classes were judged by `machines`
     classes: dict[UUID, WaitingClass] = field(default_factory=dict)
+    over_budget: dict[UUID, Decimal] = field(default_factory=dict)  # and the rate that a budget would have paid for
     _hopeless: set[UUID] = field(default_factory=set)  # no machine fits them, even an idle one
     _unexplained: dict[UUID, None] = field(default_factory=dict)  # by age: an ordered set
 
     def needs_whole_look(self, now: datetime) -> bool:
         return self.whole_look_at is None or not timedelta(0) <= now - self.whole_look_at < WHOLE_LOOK_EVERY
 
-    def meet(self, queue_class: UUID, example: Request) -> None:
-        self.classes[queue_class] = WaitingClass(example)
+    def meet(self, queue_class: UUID, example: Request, project_id: int) -> None:
+        self.classes[queue_class] = WaitingClass(example, project_id)
+
+    def room_of(self, queue_class: UUID, rooms: Mapping[int | None, Room]) -> Room | None:
+        """Return what budgets leave for a class; None if no budget concerns it."""
+        return rooms.get(self.classes[queue_class].project_id, rooms.get(None))
+
+    def payable_again(self, rooms: Mapping[int | None, Room]) -> list[UUID]:
+        """List the classes that fit a machine, and for which budgets leave more room than when they were judged."""
+        now = {each: self.room_of(each, rooms) for each in self.over_budget}
+        return [each for each, room in now.items() if room is None or room.per_hour > self.over_budget[each]]
+
+    def note_over_budget(self, judged: Iterable[UUID], over: Mapping[UUID, Decimal]) -> None:
+        """Record which of the judged classes only a budget keeps from a machine."""
+        for each in judged:
+            self.over_budget.pop(each, None)
+        self.over_budget.update(over)
 
     def to_judge(self, machines: Sequence[Machine], new: Collection[UUID]) -> Collection[UUID]:
         """List the classes whose judgement the changes may affect."""
@@ -102,6 +121,7 @@ class QueueMemory:
         for each in classes:
             self.classes.pop(each, None)
             self._unexplained.pop(each, None)
+            self.over_budget.pop(each, None)
         self._hopeless -= classes
 
     @property

@@ -1,6 +1,7 @@
 """Transitions of a simulation: the only package that changes its state or stop intent, each transition written once.
 
     assign     QUEUED -> STARTING: the next attempt, on a machine
+    budget     accounts of budgets, and the starts that they do not pay for, under lock
     begin      STARTING -> RUNNING: a supervisor's hello
     ingest     a supervisor's report: points, log and exit, stored once and acknowledged when committed
     report     validation of a report
@@ -21,6 +22,7 @@ is a fact about the row (another transaction was first), never an error. Only `i
 points alone is a single statement.
 
 Each transition is a guarded statement (`db.lifecycle.move`), its event row, a hint to subscribers and planner, and a
-line in the log. Locks: simulation, attempt, member, machine, in this order. This package uses `db` and `policy`, reads
-no settings (durations are arguments), and never decides which simulation comes first or which rule stops one.
+line in the log. Locks: simulation, attempt, member, machine, budget, in this order. This package uses `db` and
+`policy`, reads no settings (durations are arguments), and never decides which simulation comes first or which rule
+stops one.
 """

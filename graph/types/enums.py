@@ -65,6 +65,7 @@ described(
     PATIENCE_EXHAUSTED="A stop rule: its metric stopped improving.",
     DIVERGENCE_THRESHOLD="A stop rule: its metric became worse than the bound.",
     NON_FINITE_METRIC="A stop rule: the objective became NaN or infinite.",
+    BUDGET_EXHAUSTED="It was stopped before a budget was used up.",
     UNWATCHED="It is attended, and had no subscriber for longer than its grace.",
     PREEMPTED="Of attempts only: another simulation took its place, and its own was queued again.",
 )(Reason)
@@ -95,6 +96,7 @@ described(
     "Why a queued simulation has no machine yet.",
     NO_MACHINE_FITS="No machine meets its requirements, even when empty.",
     MACHINES_BUSY="The machines that meet its requirements are in use.",
+    BUDGET_EXHAUSTED="A budget of its project, or of the installation, does not pay for it.",
     UNATTENDED="It is attended, and has no subscriber.",
     BACKOFF="Its last attempt ended, and the pause before the next one has not passed.",
 )(WaitingReason)

@@ -60,8 +60,9 @@ class World:
     async def simulation(self, name: str = "s", **given: Any) -> int:
         """A queued simulation that asks for one cpu."""
         async with self.sessions.begin() as session:
+            default = (await session.scalars(select(Project.id).where(Project.name == "default"))).one()
             wanted: dict[str, Any] = {
-                "project_id": (await session.scalars(select(Project.id))).one(), "name": name, "entrypoint": ("true",),
+                "project_id": default, "name": name, "entrypoint": ("true",),
                 "parameters": {}, "environment": {}, "working_directory": None, "tags": (), "cpus": 1.0,
                 "memory_gib": 0.0, "gpus": 0, "gpu_model": None, "labels": {}, "machine_id": None,
                 "machine_name": None, "max_price_per_hour": None, "priority": 0, "max_runtime": None,
