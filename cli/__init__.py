@@ -3,6 +3,7 @@
     __main__           `simulations`, and `python -m cli`
     app                the commands and their options
     machine_commands   `machines ...`
+    budget_commands    `budget ...`
     token_commands     `token ...`
     options            options and arguments that several commands have
     completion         candidates for shell completion: ids and names from the server
@@ -26,6 +27,7 @@
     arguments          parsing of durations, key=value pairs, ids
     browse             lists and details, as tables or JSON
     machines           machines, as tables
+    costs              costs and budgets, as tables or CSV
     tables             tables that drop columns on a narrow terminal
     change             cancel, update, delete, drain and resume, several at once
     watch              a curve, live

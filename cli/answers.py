@@ -6,6 +6,7 @@ A missing or malformed field raises pydantic's ValidationError, which `cli.serve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -239,6 +240,67 @@ class MachineDetails(Machine):
     """A machine with its current simulations."""
 
     simulations: tuple[Named, ...]
+
+
+class BudgetAccount(Answer):
+    """A budget in its current period."""
+
+    spent: str
+    remaining: str
+    percent: int
+    per_hour: str
+    is_used_up: bool
+    lasts_until: datetime | None
+    period_begin: datetime
+    period_end: datetime | None
+
+
+class Budget(Answer):
+    id: str
+    period: str
+    amount: str
+    currency: str
+    project: Named | None
+    account: BudgetAccount | None
+
+
+class CostSum(Answer):
+    """A sum of costs in one currency; amounts stay text as in the API."""
+
+    currency: str
+    amount: str
+    wasted: str
+    saved: str
+    attempts: int
+    simulations: int
+
+
+class CostRow(Answer):
+    project: str | None
+    user: str | None
+    machine: str | None
+    name: str | None
+    tag: str | None
+    begin: datetime | None
+    sum: CostSum
+
+    def keys(self, groups: Sequence[str]) -> tuple[str | None, ...]:
+        """Return the values of these groups; a time as its date."""
+        return tuple(
+            (f"{self.begin:%Y-%m-%d}" if self.begin is not None else None)
+            if group in ("DAY", "WEEK", "MONTH")
+            else getattr(self, group.lower())
+            for group in groups
+        )
+
+
+class Costs(Answer):
+    """Where the money went."""
+
+    rows: tuple[CostRow, ...]
+    totals: tuple[CostSum, ...]
+    to: datetime
+    has_prices: bool
 
 
 class LogChunk(Answer):

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cli import completion, machine_commands, shells, terminal, token_commands
+from cli import budget_commands, completion, machine_commands, shells, terminal, token_commands
 from cli.group import Commands
 from cli.options import (
     AsJson,
@@ -536,6 +536,52 @@ def projects(
         browse.print_projects(found)
 
 
+@app.command()
+def costs(
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--by", metavar="GROUP", help="Group by project, user, machine, name or tag; repeatable, or with commas."
+        ),
+    ] = None,
+    day: Annotated[bool, typer.Option("--day", help="A row for each day.")] = False,
+    week: Annotated[bool, typer.Option("--week", help="A row for each week, from Monday.")] = False,
+    month: Annotated[bool, typer.Option("--month", help="A row for each month.")] = False,
+    since: Annotated[
+        str | None, typer.Option("--from", metavar="DATE", help="From this date on: 2026-11-01.  [ever]")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="DATE", help="Up to this date, excluded.  [now]")] = None,
+    project: ProjectName = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Show where the money went: `simulations costs --by project --week`.
+
+    WASTED is the cost of attempts that failed, were lost or preempted, and that no later attempt continued from a
+    checkpoint. A simulation counts under each of its tags; the total counts it once.
+    """
+    from cli import costs
+    from cli.errors import UsageError
+    from cli.requests import costs as ask_for_costs
+    from cli.server import parse_server
+
+    if as_csv and as_json:
+        raise UsageError("--csv and --json can't be combined.")
+    groups = costs.parse_groups(by or (), day=day, week=week, month=month)
+    begin, end = costs.parse_time("--from", since), costs.parse_time("--to", to)
+    found = ask_for_costs(parse_server(url, token, token_file), groups, since=begin, to=end, project=project)
+    if as_json:
+        terminal.print_json(found.as_json())
+    elif as_csv:
+        costs.print_csv(found, groups)
+    else:
+        costs.print_costs(found, groups)
+
+
+app.add_typer(budget_commands.app, name="budget")
 app.add_typer(machine_commands.app, name="machines")
 app.add_typer(token_commands.app, name="token")
 

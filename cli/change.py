@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 from cli.answers import Machine, Simulation
 from cli.errors import ExitCode, ServerRefused
-from cli.requests import cancel, delete_machine, drain_machine, machine_id, resolve_id, resume_machine, update
+from cli.requests import (
+    cancel,
+    delete_budget,
+    delete_machine,
+    drain_machine,
+    machine_id,
+    resolve_id,
+    resume_machine,
+    update,
+)
 from cli.server import Server
 from cli.terminal import clean, print_line, say
 
@@ -51,6 +60,16 @@ def delete_all(server: Server, given: Sequence[str]) -> ExitCode:
         return f"{found} is deleted"
 
     return _each(_machines(server, given), change)
+
+
+def delete_budgets(server: Server, given: Sequence[str]) -> ExitCode:
+    """Delete these budgets."""
+
+    def change(budget_id: str) -> str:
+        delete_budget(server, budget_id)
+        return f"{clean(budget_id)} is deleted"
+
+    return _each([(each, each) for each in given], change)
 
 
 def _machines(server: Server, given: Sequence[str]) -> list[tuple[str, str]]:

@@ -179,6 +179,65 @@ mutation DeleteMachine($input: MachineInput!) {
 """
 )
 
+_BUDGET = """
+fragment Account on Budget {
+  id period amount currency
+  project { id name }
+  account { spent remaining percent perHour isUsedUp lastsUntil periodBegin periodEnd }
+}
+"""
+
+BUDGETS = gql(
+    _BUDGET
+    + """
+query Budgets($first: Int!, $after: String, $project: ID) {
+  budgets(first: $first, after: $after, project: $project) {
+    nodes { ...Account }
+    pageInfo { hasNextPage endCursor }
+  }
+}
+"""
+)
+
+CREATE_BUDGET = gql(
+    _BUDGET
+    + """
+mutation CreateBudget($input: CreateBudgetInput!) {
+  createBudget(input: $input) { budget { ...Account } userErrors { message field } }
+}
+"""
+)
+
+UPDATE_BUDGET = gql(
+    _BUDGET
+    + """
+mutation UpdateBudget($input: UpdateBudgetInput!) {
+  updateBudget(input: $input) { budget { ...Account } userErrors { message field } }
+}
+"""
+)
+
+DELETE_BUDGET = gql(
+    """
+mutation DeleteBudget($input: BudgetInput!) {
+  deleteBudget(input: $input) { deletedId userErrors { message field } }
+}
+"""
+)
+
+COSTS = gql(
+    """
+query Costs($groupBy: [CostGroup!], $from: DateTime, $to: DateTime, $project: ID) {
+  costs(groupBy: $groupBy, from: $from, to: $to, project: $project) {
+    rows { project user machine name tag begin sum { ...Sum } }
+    totals { ...Sum }
+    to hasPrices
+  }
+}
+fragment Sum on CostSum { currency amount wasted saved attempts simulations }
+"""
+)
+
 _CHUNK = """
 fragment Chunk on LogChunk { cursor attempt stream text receivedAt }
 """

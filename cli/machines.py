@@ -25,6 +25,7 @@ COLUMNS = (
     Column("LABELS", from_width=100, folds=True),
     Column("HEARD OF", from_width=90),
 )
+HOW_TO_SET_A_PRICE = "not set (SIMULATIONS_MACHINE_PRICE_PER_HOUR, or: machines update NAME --price-per-hour PRICE)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def print_details(machine: MachineDetails) -> None:
         ("cpus", f"{free.cpus:g} of {has.cpus:g} free"),
         ("memory", f"{free.memory_gib:.4g} of {has.memory_gib:.4g} GiB free"),
         ("gpus", gpus if has.gpus else ""),
-        ("price", f"{_price(machine)} an hour"),
+        ("price", f"{_price(machine)} an hour" if _price(machine) else HOW_TO_SET_A_PRICE),
         ("labels", _labels(machine)),
         ("engine", clean(machine.engine)),
         ("host", clean(machine.host or "")),
@@ -125,6 +126,9 @@ def _gpus(machine: Machine) -> str:
 
 
 def _price(machine: Machine) -> str:
+    """A price of 0 is one that was never set: nothing is shown for it."""
+    if machine.price_per_hour.strip("0.") == "":
+        return ""
     return f"{clean(machine.price_per_hour)} {clean(machine.currency)}"
 
 

@@ -10,7 +10,19 @@ from typing import TypeVar
 from gql import GraphQLRequest
 
 from cli import documents
-from cli.answers import Answer, Details, LogChunk, Machine, MachineDetails, MachineMade, Project, Simulation, UserError
+from cli.answers import (
+    Answer,
+    Budget,
+    Costs,
+    Details,
+    LogChunk,
+    Machine,
+    MachineDetails,
+    MachineMade,
+    Project,
+    Simulation,
+    UserError,
+)
 from cli.arguments import is_node_id
 from cli.errors import Interrupted, ServerRefused
 from cli.server import Server, as_object, ask, read_answer, unknown_simulation
@@ -63,10 +75,7 @@ def newest_first(
     """List simulations, at most `limit` of them."""
     wanted: dict[str, object] = {"states": list(states) or None}
     if project is not None:
-        named = next((each for each in projects(server) if each.name == project), None)
-        if named is None:
-            raise ServerRefused(f"There is no project named {clean(project)}. `simulations projects` lists them.")
-        wanted["project"] = named.id
+        wanted["project"] = project_id(server, project)
     limit = min(limit, sys.maxsize) if limit is not None else None  # the maximum of islice()
     first = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit)
     return list(islice(_walk(server, documents.LIST, "simulations", Simulation, wanted, first), limit))
@@ -100,6 +109,47 @@ def log(server: Server, simulation_id: str, after: str | None = None) -> Iterato
 def projects(server: Server) -> Iterator[Project]:
     """Yield all projects, by name."""
     return _walk(server, documents.PROJECTS, "projects", Project, {})
+
+
+def project_id(server: Server, name: str) -> str:
+    """Return a project's id for its name. Raises `ServerRefused` if it does not exist."""
+    named = next((each for each in projects(server) if each.name == name), None)
+    if named is None:
+        raise ServerRefused(f"There is no project named {clean(name)}. `simulations projects` lists them.")
+    return named.id
+
+
+# --- budgets and costs -----------------------------------------------------------------------------------------
+
+
+def budgets(server: Server, *, project: str | None = None) -> Iterator[Budget]:
+    """Yield budgets, oldest first. project: an id."""
+    return _walk(server, documents.BUDGETS, "budgets", Budget, {"project": project})
+
+
+def create_budget(server: Server, wanted: Mapping[str, object]) -> Budget:
+    """Create a budget. `wanted` is the API's CreateBudgetInput."""
+    return read_answer(Budget, _mutate(server, documents.CREATE_BUDGET, "createBudget", wanted).get("budget"))
+
+
+def update_budget(server: Server, wanted: Mapping[str, object]) -> Budget:
+    """Change a budget. `wanted` is the API's UpdateBudgetInput."""
+    return read_answer(Budget, _mutate(server, documents.UPDATE_BUDGET, "updateBudget", wanted).get("budget"))
+
+
+def delete_budget(server: Server, budget_id: str) -> None:
+    """Delete a budget."""
+    _mutate(server, documents.DELETE_BUDGET, "deleteBudget", {"id": budget_id})
+
+
+def costs(
+    server: Server, groups: Sequence[str], *, since: str | None, to: str | None, project: str | None = None
+) -> Costs:
+    """Ask where the money went. groups: the API's CostGroup."""
+    variables: dict[str, object] = {"groupBy": list(groups), "from": since, "to": to}
+    if project is not None:
+        variables["project"] = project_id(server, project)
+    return read_answer(Costs, ask(server, documents.COSTS, variables).get("costs"))
 
 
 # --- machines --------------------------------------------------------------------------------------------------

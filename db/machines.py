@@ -325,6 +325,11 @@ async def find_offer(session: AsyncSession, host_id: str | None) -> Offer | None
     )
 
 
+async def has_prices(session: AsyncSession) -> bool:
+    """Whether any machine has a price."""
+    return await session.scalar(select(Machine.id).where(Machine.price_per_hour > 0).limit(1)) is not None
+
+
 async def every(session: AsyncSession) -> Sequence[Machine]:
     return (await session.scalars(select(Machine).order_by(Machine.id))).all()
 

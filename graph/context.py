@@ -7,19 +7,20 @@ from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias, TypeVar
+from zoneinfo import ZoneInfo
 
 import strawberry
 from sqlalchemy.ext.asyncio import AsyncSession
 from strawberry.dataloader import DataLoader
 
-from db import attempts, billing, machines, metrics, notices, projects, queue, simulations, tokens
+from db import attempts, billing, budgets, machines, metrics, notices, projects, queue, simulations, tokens
 from db.attempts import Execution, StopIntent
 from db.billing import Holding
 from db.connection import Sessions
 from db.events import UNVERIFIED, Actor
 from db.machines import NOTHING, Usage
 from db.metrics import Summary
-from db.models import Machine, Project, Simulation, Token
+from db.models import Budget, Machine, Project, Simulation, Token
 from db.notices import Notice
 from db.projects import Scope
 from db.simulations import Command
@@ -30,6 +31,7 @@ from graph.live.process import Live
 from graph.wire.unix_user import Peer
 from policy.waiting import Wait, why
 from settings import Settings
+from transitions.budget import Statement, statements
 
 Row = TypeVar("Row")
 
@@ -107,6 +109,10 @@ class Loaders:
         self.notices: DataLoader[int, Sequence[Notice]] = DataLoader(self._load_notices, cache=False)
         self.holdings: DataLoader[int, Sequence[Holding]] = DataLoader(self._load_holdings, cache=False)
         self.project: DataLoader[int, Project | None] = DataLoader(self._load_projects, cache=False)
+        self.budget: DataLoader[int, Budget | None] = DataLoader(self._load_budgets, cache=False)
+        self.budget_statement: DataLoader[int, tuple[Statement, datetime] | None] = DataLoader(
+            self._load_budget_statements, cache=False
+        )
         self.token = DataLoader(self._by_ids(tokens.by_ids, Token), cache=False)
         self.usage: DataLoader[int, Usage] = DataLoader(self._load_usage, cache=False)
         self.machine_state: DataLoader[int, MachineState] = DataLoader(self._load_states, cache=False)
@@ -137,6 +143,20 @@ class Loaders:
         async with self._sessions() as session:
             rows = await projects.by_ids(session, set(ids), scope=self._context.scope)
         found = {row.id: row for row in rows}
+        return [found.get(each) for each in ids]
+
+    async def _load_budgets(self, ids: list[int]) -> Sequence[Budget | None]:
+        async with self._sessions() as session:
+            rows = await budgets.by_ids(session, set(ids), scope=self._context.scope)
+        found = {row.id: row for row in rows}
+        return [found.get(each) for each in ids]
+
+    async def _load_budget_statements(self, ids: list[int]) -> Sequence[tuple[Statement, datetime] | None]:
+        async with self._sessions() as session:
+            rows = await budgets.by_ids(session, set(ids), scope=self._context.scope)
+            now = await budgets.clock(session)
+            zone = ZoneInfo(self._context.settings.time_zone)
+            found = {each.budget.id: (each, now) for each in await statements(session, rows, zone, now)}
         return [found.get(each) for each in ids]
 
     async def _load_stops(self, ids: list[int]) -> Sequence[StopIntent | None]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import strawberry
 import structlog
@@ -25,7 +26,9 @@ from graph.operation.documents import Documents, Judgement
 from graph.operation.introspection import hide_suggestion, may_introspect
 from graph.operation.limits import Limits
 from graph.operation.permissions import guard
+from graph.types import budget as of_budget
 from graph.types import convergence as of_convergence
+from graph.types import costs as of_costs
 from graph.types import log as of_log
 from graph.types import machine as of_machine
 from graph.types import overview as of_overview
@@ -33,8 +36,18 @@ from graph.types import project as of_project
 from graph.types import simulation as of_simulation
 from graph.types import supervision as of_supervisors
 from graph.types import token as of_token
+from graph.types.budget import (
+    Budget,
+    BudgetConnection,
+    BudgetInput,
+    BudgetPayload,
+    CreateBudgetInput,
+    DeleteBudgetPayload,
+    UpdateBudgetInput,
+)
 from graph.types.convergence import ConvergenceEvent
-from graph.types.enums import MachineState, OrderDirection, SimulationOrder, SimulationState
+from graph.types.costs import Costs
+from graph.types.enums import CostGroup, MachineState, OrderDirection, SimulationOrder, SimulationState
 from graph.types.ids import number_asked
 from graph.types.log import LogChunk
 from graph.types.machine import (
@@ -79,6 +92,7 @@ FINDERS: Mapping[str, Find] = {
     "Machine": of_machine.find,
     "Project": of_project.find,
     "Token": of_token.find,
+    "Budget": of_budget.find,
 }
 
 
@@ -170,6 +184,30 @@ class Query:
     async def projects(self, info: Info, first: int = 50, after: str | None = None) -> ProjectConnection:
         return await of_project.page(info, first, after)
 
+    @strawberry.field(description="One object by its id; null if there is none.")
+    async def budget(self, info: Info, id: strawberry.ID) -> Budget | None:
+        return await of_budget.find(info, number_asked(id, "Budget"))
+
+    @strawberry.field(description="Oldest first. The installation's are for viewers of all projects.")
+    async def budgets(
+        self, info: Info, first: int = 50, after: str | None = None, project: strawberry.ID | None = None
+    ) -> BudgetConnection:
+        return await of_budget.page(info, project, first, after)
+
+    @strawberry.field(
+        description="Where the money went from one time to another; by default all that was ever spent. What was "
+        "billed within that time counts, also of attempts that began before it."
+    )
+    async def costs(
+        self,
+        info: Info,
+        group_by: list[CostGroup] | None = None,
+        since: Annotated[datetime | None, strawberry.argument(name="from")] = None,
+        to: datetime | None = None,
+        project: strawberry.ID | None = None,
+    ) -> Costs:
+        return await of_costs.read(info, group_by or [], since, to, project)
+
     @strawberry.field(description="The author of this request, and their permissions.")
     async def viewer(self, info: Info) -> Viewer:
         return of_token.viewer(info)
@@ -231,6 +269,18 @@ class Mutation:
     )
     async def delete_machine(self, info: Info, input: MachineInput) -> DeleteMachinePayload:
         return await of_machine.delete(info, input.id)
+
+    @strawberry.mutation(description="Create a budget of a project, or of the whole installation.")
+    async def create_budget(self, info: Info, input: CreateBudgetInput) -> BudgetPayload:
+        return await of_budget.create(info, input)
+
+    @strawberry.mutation(description="Change a budget's amount.")
+    async def update_budget(self, info: Info, input: UpdateBudgetInput) -> BudgetPayload:
+        return await of_budget.update(info, input)
+
+    @strawberry.mutation(description="Delete a budget: nothing waits or is stopped for it any longer.")
+    async def delete_budget(self, info: Info, input: BudgetInput) -> DeleteBudgetPayload:
+        return await of_budget.delete(info, input.id)
 
     @strawberry.mutation(description="Create an API token.")
     async def create_token(self, info: Info, input: CreateTokenInput) -> CreateTokenPayload:
@@ -340,7 +390,7 @@ def build_schema(limits: Limits | None = None) -> Schema:
         query=Query,
         mutation=Mutation,
         subscription=Subscription,
-        types=[Simulation, Machine, Project, Token],
+        types=[Simulation, Machine, Project, Token, Budget],
         extensions=[partial(Judgement, documents)],
         execution_context_class=ExecutionContext,
         config=StrawberryConfig(scalar_map={Step: STEP, PointColumns: POINT_COLUMNS, Decimal: DECIMAL}),

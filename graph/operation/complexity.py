@@ -51,6 +51,8 @@ INTROSPECTED = 10  # each field of it, whatever lists it lies in: they are as lo
 PRICES: Mapping[str, int] = {
     "Query.__schema": 100,
     "Query.__type": 100,
+    "Query.costs": 100,  # adds up all attempts of a time
+    "Budget.account": 10,  # adds up what ended in the last hour
     "Simulation.convergence": 10,  # reads a whole curve to thin it
     "MachineConnection.totalCount": 10,
     "SimulationConnection.totalCount": 10,  # counts every row that the filter finds
@@ -71,6 +73,8 @@ SIZES: Mapping[str, int] = {
     "Stopping.wouldHaveStopped": 1,
     "Machine.simulations": 10,
     "ConvergenceEvent.series": 10,
+    "Costs.rows": 100,
+    "Costs.totals": 1,
     "Token.projects": 3,
     "Viewer.projects": 3,
 }

@@ -8,6 +8,8 @@
     metric        summaries of a metric: last, best, which way is better
     notice        output that was nearly points, or was dropped
     cost          the cost of a simulation so far
+    costs         where the money went, in groups
+    budget        budgets and their accounts
     machine       machines: queries, mutations, machineChanged
     project       projects
     overview      queued and running simulations, and their cost per hour

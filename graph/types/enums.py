@@ -12,11 +12,14 @@ from typing import TypeVar
 import strawberry
 from strawberry.types.enum import StrawberryEnumDefinition
 
+from db.costs import Key as CostGroup
 from db.simulations import Sort
 from db.states import LogStream, MachineState, MetricMode, MetricsFrom, Reason, Role, SimulationState
+from policy.budget import Period as BudgetPeriod
 from policy.placement import WaitingReason
 
 __all__ = [
+    "BudgetPeriod", "CostGroup",
     "LogStream", "MachineState", "MetricMode", "MetricsFrom", "Reason", "Role", "SimulationState", "Sort",
     "WaitingReason", "described",
 ]  # fmt: skip
@@ -100,6 +103,26 @@ described(
     UNATTENDED="It is attended, and has no subscriber.",
     BACKOFF="Its last attempt ended, and the pause before the next one has not passed.",
 )(WaitingReason)
+described(
+    "How often a budget begins anew, by the calendar of the installation's time zone.",
+    name="BudgetPeriod",
+    DAY="Each day.",
+    WEEK="Each Monday.",
+    MONTH="On the first of each month.",
+    TOTAL="Never.",
+)(BudgetPeriod)
+described(
+    "What costs are grouped by; one of the last three at most.",
+    name="CostGroup",
+    PROJECT="By project.",
+    USER="By creator of the simulation.",
+    MACHINE="By machine.",
+    NAME="By name of the simulation.",
+    TAG="By tag: a simulation counts under each of its tags.",
+    DAY="By day, in the installation's time zone.",
+    WEEK="By week, from Monday.",
+    MONTH="By month.",
+)(CostGroup)
 described(
     "The sort key of a list of simulations.",
     name="SimulationOrderField",

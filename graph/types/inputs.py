@@ -40,6 +40,7 @@ from db.states import MetricMode, MetricsFrom, Reason, Role
 from db.watch_leases import LONGEST_GRACE
 from graph.types.user_errors import UserError, UserErrorCode
 from graph.types.variables import check_name, check_parameters
+from policy.budget import Period
 from policy.retry import RETRYABLE
 from policy.rule_documents import MOST_RULES
 from transitions.report import MAX_METRIC_NAME, MAX_STEP
@@ -365,6 +366,17 @@ class TokenAsked(Model):
     role: Role
     projects: Annotated[tuple[str, ...], _at_most(1_000), Field(min_length=1)] | None = None
     expires_in_seconds: Annotated[int, Field(ge=1)] | None = None  # as GraphQL's Int goes: 68 years
+
+
+class BudgetAsked(_Model):
+    amount: Price
+    period: Period
+    project: str | None = None
+
+
+class BudgetChanged(_Model):
+    id: str
+    amount: Price
 
 
 _JUDGES: dict[type, TypeAdapter[Any]] = {}  # made once for each of the few rules above

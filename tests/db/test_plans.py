@@ -11,13 +11,14 @@ import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from db import attempts, convergence, events, health_queries, judged, queue, watch_leases
+from db import attempts, budgets, convergence, costs, events, health_queries, judged, queue, watch_leases
 from db.attempts import Claim
 from db.connection import Driver, driver_of
 from db.convergence import START, Column
@@ -292,6 +293,27 @@ async def test_a_look_at_a_queue_in_which_nothing_arrived_reads_two_entries(fill
     [plan] = await filled.plans_of(look)
     assert_by_index([plan], "ix_simulations_queued_xid", "ix_simulations_queued_at")
     assert {node["Node Type"] for node in nodes(plan)} <= {"Result", "Limit", "Index Only Scan", "Index Scan"}
+
+
+async def test_costs_of_a_time_and_what_a_budget_spent_since_are_read_by_the_members_ends(filled: Filled) -> None:
+    async with filled.rows.sessions.begin() as session:
+        budget = await budgets.create(session, budgets.Wanted(None, "MONTH", Decimal(1), "USD"), filled.rows.user)
+
+    async def read(session: AsyncSession) -> None:
+        now = await budgets.clock(session)
+        soon, later = now + timedelta(hours=1), now + timedelta(days=2)
+        keys = (costs.Key.PROJECT, costs.Key.TAG, costs.Key.DAY)
+        await costs.read(session, costs.Question(keys, soon, later, "UTC", project_id=1))
+        spent = await budgets.spent_of(session, [budgets.Since(budget, now - timedelta(days=1), soon)])
+        assert (spent[budget.id].ended, spent[budget.id].per_hour) == (0, 0)
+
+    plans = [plan for plan in await filled.plans_of(read) if uses(plan, "members")]
+    assert len(plans) == 3
+    assert_by_index(plans, "ix_members_ended_at", hot=("members",))
+
+
+def uses(plan: Any, table: str) -> bool:
+    return any(node.get("Relation Name") == table for node in nodes(plan))
 
 
 async def test_all_leases_of_a_process_are_renewed_by_index(filled: Filled) -> None:

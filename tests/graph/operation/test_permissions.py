@@ -441,6 +441,8 @@ async def test_changes_are_told_of_the_own_projects_only(
 SCOPED = {
     "simulations": {"get", "find", "by_ids", "cancel", "repeat", "delete_ended", "recent", "Filter"},
     "projects": {"find", "by_ids", "named", "page_all"},
+    "budgets": {"by_ids", "page_matching", "change", "remove"},
+    "costs": {"Question"},
 }
 
 
