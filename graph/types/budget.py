@@ -35,7 +35,7 @@ class BudgetAccount:
     lasts_until: datetime | None = strawberry.field(
         description="When it will be used up at the current rate; null if nothing is spent now."
     )
-    period_begin: datetime
+    period_begin: datetime = strawberry.field(description="When the current period began.")
     period_end: datetime | None = strawberry.field(description="When the next period begins; null for a total budget.")
 
 
@@ -46,11 +46,11 @@ class BudgetAccount:
 class Budget(relay.Node):
     id: relay.NodeID[int]
     project_number: strawberry.Private[int | None]
-    period: BudgetPeriod
-    amount: Decimal
+    period: BudgetPeriod = strawberry.field(description="How often it begins anew.")
+    amount: Decimal = strawberry.field(description="What may be spent in each period.")
     currency: str
     created_at: datetime
-    created_by: str
+    created_by: str = strawberry.field(description="The user who created it.")
 
     @strawberry.field(description="Whose budget it is; null for the whole installation.")
     async def project(self, info: Info) -> Project | None:
@@ -110,7 +110,7 @@ async def page(info: Info, project: str | None, first: int, after: str | None) -
 @strawberry.input(description="A budget to create, in the installation's currency.")
 class CreateBudgetInput:
     amount: Decimal = strawberry.field(description="What may be spent in each period.")
-    period: BudgetPeriod = BudgetPeriod.MONTH
+    period: BudgetPeriod = strawberry.field(default=BudgetPeriod.MONTH, description="How often it begins anew.")
     project: strawberry.ID | None = strawberry.field(
         default=None, description="Whose budget it is. Default: the whole installation's."
     )
@@ -119,7 +119,7 @@ class CreateBudgetInput:
 @strawberry.input(description="A budget's new amount, in the installation's currency. It is open again.")
 class UpdateBudgetInput:
     id: strawberry.ID
-    amount: Decimal
+    amount: Decimal = strawberry.field(description="What may be spent in each period.")
 
 
 @strawberry.input(description="The budget to delete.")
@@ -129,7 +129,7 @@ class BudgetInput:
 
 @strawberry.type(description="The budget, or errors.")
 class BudgetPayload:
-    budget: Budget | None = None
+    budget: Budget | None = strawberry.field(default=None, description="Its new state.")
     user_errors: list[UserError] = strawberry.field(default_factory=list)
 
 

@@ -26,8 +26,8 @@ class CostSum:
         "no later attempt continued from a checkpoint."
     )
     saved: Decimal = strawberry.field(description="What stop rules saved, as estimated when they stopped an attempt.")
-    attempts: int
-    simulations: int
+    attempts: int = strawberry.field(description="The number of attempts that were billed.")
+    simulations: int = strawberry.field(description="The number of their simulations.")
 
     @classmethod
     def of(cls, sums: Sums) -> Self:
@@ -47,7 +47,7 @@ class CostRow:
         description="A tag; null also for simulations without tags. A simulation counts under each of its tags."
     )
     begin: datetime | None = strawberry.field(description="The begin of the day, week or month.")
-    sum: CostSum
+    sum: CostSum = strawberry.field(description="What was billed, wasted and saved.")
 
     @classmethod
     def of(cls, sums: Sums) -> Self:

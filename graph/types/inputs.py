@@ -368,13 +368,13 @@ class TokenAsked(Model):
     expires_in_seconds: Annotated[int, Field(ge=1)] | None = None  # as GraphQL's Int goes: 68 years
 
 
-class BudgetAsked(_Model):
+class BudgetAsked(Model):
     amount: Price
     period: Period
     project: str | None = None
 
 
-class BudgetChanged(_Model):
+class BudgetChanged(Model):
     id: str
     amount: Price
 

@@ -54,6 +54,9 @@ READING = {
         "machines",
         "project",
         "projects",
+        "budget",
+        "budgets",
+        "costs",
         "viewer",
     },
     "Subscription": {"convergence", "logs", "simulationChanged", "machineChanged"},
@@ -64,7 +67,16 @@ RUNNING = {
 DRAINING = {"Mutation": {"drainMachine", "resumeMachine"}}
 ADMINISTERING = {
     "Query": {"tokens"},
-    "Mutation": {"createMachine", "updateMachine", "deleteMachine", "createToken", "revokeToken"},
+    "Mutation": {
+        "createMachine",
+        "updateMachine",
+        "deleteMachine",
+        "createBudget",
+        "updateBudget",
+        "deleteBudget",
+        "createToken",
+        "revokeToken",
+    },
 }
 ATTEMPTS = {"Mutation": {"helloAttempt", "reportAttempt"}}
 SOME = frozenset({1})
@@ -189,7 +201,9 @@ def literal(kind: Any) -> str:
     values = getattr(kind, "values", None)
     if values:
         return str(next(iter(values)))
-    return {"ID": '"?"', "String": '""', "Int": "0", "Float": "0", "Boolean": "false"}.get(kind.name, '""')
+    return {"ID": '"?"', "String": '""', "Int": "0", "Float": "0", "Boolean": "false", "Decimal": '"1"'}.get(
+        kind.name, '""'
+    )
 
 
 @pytest.mark.parametrize(("viewer", "allowed"), ALLOWED.values(), ids=ALLOWED.keys())
@@ -254,7 +268,7 @@ def arguments_that_name_something() -> set[str]:
     return found
 
 
-SHOWN = "{ ... on Simulation { name } ... on Project { name } ... on Attempt { number } }"
+SHOWN = "{ ... on Simulation { name } ... on Project { name } ... on Attempt { number } ... on Budget { amount } }"
 PAYLOAD = "{ simulation { name } userErrors { code message field } }"
 # By argument: an operation on $value, and what is put there. Machines are everybody's.
 ON_SIMULATIONS: dict[str, str] = {
@@ -279,6 +293,8 @@ ON_PROJECTS: dict[str, str] = {
     "Query.nodes.ids": ON_SIMULATIONS["Query.nodes.ids"],
     "Query.project.id": "query ($value: ID!) { project(id: $value) { name } }",
     "Query.overview.project": "query ($value: ID!) { overview(project: $value) { queued running cost { amount } } }",
+    "Query.budgets.project": "query ($value: ID!) { budgets(project: $value) { nodes { amount } } }",
+    "Query.costs.project": "query ($value: ID!) { costs(project: $value) { totals { attempts } } }",
     "Query.simulations.project": "query ($value: ID!) { simulations(project: $value) { totalCount nodes { name } } }",
     "Subscription.simulationChanged.project": "subscription ($value: ID) { simulationChanged(project: $value) "
     "{ name } }",
@@ -290,6 +306,11 @@ ON_PROJECT_NAMES: dict[str, str] = {
 ON_ATTEMPTS: dict[str, str] = {
     "Query.node.id": ON_SIMULATIONS["Query.node.id"],
     "Query.nodes.ids": ON_SIMULATIONS["Query.nodes.ids"],
+}
+ON_BUDGETS: dict[str, str] = {
+    "Query.node.id": ON_SIMULATIONS["Query.node.id"],
+    "Query.nodes.ids": ON_SIMULATIONS["Query.nodes.ids"],
+    "Query.budget.id": "query ($value: ID!) { budget(id: $value) { amount account { spent } } }",
 }
 NOT_OF_A_PROJECT = {
     "Query.machine.id": "machines are everybody's",
@@ -322,9 +343,18 @@ async def two(world: World) -> Two:
             {
                 "simulation": supervisor.simulation_id, "attempt": supervisor.attempt_id, "project_number": number,
                 "project": public_ids.encode("Project", number), "name": name,
+                "budget": await budget_of(world, number),
             }
         )  # fmt: skip
     return Two(*made)
+
+
+async def budget_of(world: World, project: int) -> str:
+    ((number,),) = await world.select(
+        "INSERT INTO budgets (project_id, period, amount, currency, created_by) "
+        "VALUES (:project, 'MONTH', 1000, 'USD', 'ada') RETURNING id", project=project,
+    )  # fmt: skip
+    return public_ids.encode("Budget", number)
 
 
 CASES = [
@@ -332,6 +362,7 @@ CASES = [
     *(("project", path, query) for path, query in ON_PROJECTS.items()),
     *(("name", path, query) for path, query in ON_PROJECT_NAMES.items()),
     *(("attempt", path, query) for path, query in ON_ATTEMPTS.items()),
+    *(("budget", path, query) for path, query in ON_BUDGETS.items()),
 ]
 
 
@@ -352,6 +383,7 @@ async def test_what_is_of_another_project_is_answered_like_what_is_not_there(
     absent = {
         "simulation": public_ids.encode("Simulation", ABSENT), "attempt": public_ids.encode("Attempt", ABSENT),
         "project": public_ids.encode("Project", ABSENT), "name": "absent",
+        "budget": public_ids.encode("Budget", ABSENT),
     }[kind]  # fmt: skip
     before = await world.counts()
     theirs = await asking(two.operator, query, {"value": two.theirs[kind]})
@@ -571,6 +603,8 @@ async def test_every_mutation_that_changes_something_says_who_and_from_where(
     )
     async with sessions.begin() as session:
         token, _ = await tokens.create(session, "old", Role.VIEWER, Actor("x"))
+    ((other,),) = await world.select("INSERT INTO projects (name) VALUES ('other') RETURNING id")
+    budgets = [await budget_of(world, 1), await budget_of(world, other)]
     on = {
         "createSimulation": '{entrypoint: ["true"], project: "new"}',
         "updateSimulation": f'{{id: "{await world.simulation()}", priority: 3}}',
@@ -582,6 +616,9 @@ async def test_every_mutation_that_changes_something_says_who_and_from_where(
         "drainMachine": f'{{id: "{machine}"}}',
         "resumeMachine": f'{{id: "{machine}"}}',
         "deleteMachine": f'{{id: "{declared["machine"]["id"]}"}}',
+        "createBudget": '{amount: "1"}',
+        "updateBudget": f'{{id: "{budgets[0]}", amount: "2"}}',
+        "deleteBudget": f'{{id: "{budgets[1]}"}}',
         "createToken": '{name: "new", role: VIEWER}',
         "revokeToken": f'{{id: "{public_ids.encode("Token", token.id)}"}}',
     }
@@ -609,6 +646,9 @@ async def test_every_mutation_that_changes_something_says_who_and_from_where(
         "drainMachine": [("Machine", "DRAINED")],
         "resumeMachine": [("Machine", "RESUMED")],
         "deleteMachine": [("Machine", "DELETED")],
+        "createBudget": [("Budget", "CREATED")],
+        "updateBudget": [("Budget", "UPDATED")],
+        "deleteBudget": [("Budget", "DELETED")],
         "createToken": [("Token", "CREATED")],
         "revokeToken": [("Token", "REVOKED")],
     }

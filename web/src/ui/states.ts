@@ -39,6 +39,7 @@ const REASON_NAMES: Record<Reason, string> = {
   PATIENCE_EXHAUSTED: 'Stopped: it no longer improved.',
   DIVERGENCE_THRESHOLD: 'Stopped: it diverged.',
   NON_FINITE_METRIC: 'Stopped: its objective is not finite.',
+  BUDGET_EXHAUSTED: 'Stopped: its budget was nearly used up.',
   UNWATCHED: 'Stopped: no viewer was watching.',
   PREEMPTED: 'Stopped to make room for another run.',
 };

@@ -1,0 +1,37 @@
+/** What the page of costs asks of the server. */
+import { graphql, type FragmentOf, type ResultOf } from '../api/graphql';
+
+const Sum = graphql(`
+  fragment Sum on CostSum @_unmask { currency amount wasted saved attempts simulations }
+`);
+
+export type Sum = FragmentOf<typeof Sum>;
+
+export const Costs = graphql(
+  `
+    query Costs($groupBy: [CostGroup!], $from: DateTime) {
+      costs(groupBy: $groupBy, from: $from) {
+        rows { project user machine name tag begin sum { ...Sum } }
+        totals { ...Sum }
+        hasPrices
+      }
+    }
+  `,
+  [Sum],
+);
+
+export type Row = ResultOf<typeof Costs>['costs']['rows'][number];
+
+export const Budgets = graphql(`
+  query Budgets {
+    budgets(first: 100) {
+      nodes {
+        id period amount currency
+        project { name }
+        account { spent percent perHour isUsedUp lastsUntil periodEnd }
+      }
+    }
+  }
+`);
+
+export type Budget = ResultOf<typeof Budgets>['budgets']['nodes'][number];
