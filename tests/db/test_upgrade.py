@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from db import attempts, billing, judged, machines
+from db import attempts, billing, budgets, costs, judged, machines
 from db.attempts import Claim, Standing
 from db.connection import create_engine, session_factory
 from db.convergence import Column
@@ -17,6 +18,7 @@ from db.events import PLANNER
 from db.schema import check_unchanged, downgrade, upgrade
 from db.states import Reason
 from policy.retry import Exit
+from transitions.budget import statements
 from transitions.ingest import ingest
 from transitions.preempt import preempt
 from transitions.report import HEARTBEAT, Report
@@ -229,3 +231,30 @@ async def test_what_ran_without_objective_and_rules_runs_on_without_them_there_a
     assert (receipt.stored, receipt.amended) == (True, None)
     async with sessions() as session:
         assert await judged.running(session) == []
+
+
+# --- 0011: budgets ---------------------------------------------------------------------------------------------
+
+
+async def test_what_was_spent_before_there_were_budgets_counts_and_the_way_back_leaves_it(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await fill(engine, empty_database_url)
+    await upgrade(empty_database_url, "0010")
+    everything = {**EVERYTHING, "members": "SELECT * FROM members ORDER BY id"}
+    before = {name: await rows(engine, statement) for name, statement in everything.items()}
+    await upgrade(empty_database_url)
+    await check_unchanged(empty_database_url)
+    async with sessions.begin() as session:
+        budget = await budgets.create(session, budgets.Wanted(None, "TOTAL", Decimal(100), "EUR"), PLANNER)
+        [statement] = await statements(session, [budget], UTC)
+    # Five attempts of an hour each, a quarter of two euros; three are open.
+    assert Decimal("2.5") <= statement.account.spent < Decimal("2.6")
+    assert statement.account.per_hour == Decimal("1.5")
+    async with sessions() as session:
+        question = costs.Question((costs.Key.NAME,), None, datetime(2100, 1, 1, tzinfo=UTC), "UTC")
+        found, [total], _ = await costs.read(session, question)
+    assert {each.name for each in found} == {"runs", "stops", "assigned", "ended"}
+    assert total.wasted == Decimal("0.5")  # the first attempt of `runs` was lost
+    await downgrade(empty_database_url, "0010")
+    assert {name: await rows(engine, statement) for name, statement in everything.items()} == before
