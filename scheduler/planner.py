@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
-from decimal import Decimal
 from functools import partial
 from uuid import UUID
 
@@ -148,7 +147,7 @@ class Planner:
         memory.bookmark, memory.watched = look.bookmark, frozenset(each.id for each in watched)
 
         round_ = _Round(hosts=set())
-        judged = dict.fromkeys([*memory.to_judge(offered, new), *memory.payable_again(rooms)])
+        judged = dict.fromkeys([*memory.to_judge(offered, new), *memory.of_changed_budgets(rooms)])
         if judged or memory.has_unexplained:
             round_ = await self._place(memory, list(judged), watched, offered, rooms)
         gone |= round_.emptied
@@ -231,12 +230,12 @@ class Planner:
 
     async def _over_budget(
         self, memory: QueueMemory, able: Set[UUID], offered: Sequence[Machine], rooms: Mapping[int | None, Room]
-    ) -> Mapping[UUID, Decimal]:
-        """Find those of the classes that fit which no budget pays for, each with the rate that it would pay for."""
+    ) -> Mapping[UUID, Room]:
+        """Find those of the classes that fit which a budget does not pay for, each with the room that it has."""
         limits = {each: room for each in able if (room := memory.room_of(each, rooms)) is not None}
         wanted = [_limited(memory.classes[each].example, room).requirements for each, room in limits.items()]
         fits = await asyncio.to_thread(placeable, wanted, offered)
-        return {each: limits[each].per_hour for each, fitting in zip(limits, fits, strict=True) if not fitting}
+        return {each: limits[each] for each, fitting in zip(limits, fits, strict=True) if not fitting}
 
     async def _assign(self, placement: Placement, fence: int) -> MachineRow | None:
         """Carry out one placement if it still fits; else return None."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from itertools import islice
 from uuid import UUID
 
@@ -56,7 +55,9 @@ class QueueMemory:
     machines: Sequence[Machine] | None = None  # as they stood when the classes were judged
     is_settled: bool = True  # all classes were judged by `machines`
     classes: dict[UUID, WaitingClass] = field(default_factory=dict)
-    over_budget: dict[UUID, Decimal] = field(default_factory=dict)  # and the rate that a budget would have paid for
+    over_budget: dict[UUID, Room] = field(
+        default_factory=dict
+    )  # classes that only a budget keeps waiting, and its room
     _hopeless: set[UUID] = field(default_factory=set)  # no machine fits them, even an idle one
     _unexplained: dict[UUID, None] = field(default_factory=dict)  # by age: an ordered set
 
@@ -70,12 +71,17 @@ class QueueMemory:
         """Return what budgets leave for a class; None if no budget concerns it."""
         return rooms.get(self.classes[queue_class].project_id, rooms.get(None))
 
-    def payable_again(self, rooms: Mapping[int | None, Room]) -> list[UUID]:
-        """List the classes that fit a machine, and for which budgets leave more room than when they were judged."""
-        now = {each: self.room_of(each, rooms) for each in self.over_budget}
-        return [each for each, room in now.items() if room is None or room.per_hour > self.over_budget[each]]
+    def of_changed_budgets(self, rooms: Mapping[int | None, Room]) -> list[UUID]:
+        """List the classes over budget that may be payable now, or whose sentence is no longer true."""
+        return [
+            each
+            for each, before in self.over_budget.items()
+            if (now := self.room_of(each, rooms)) is None
+            or now.per_hour > before.per_hour
+            or (now.per_hour == 0, now.until) != (before.per_hour == 0, before.until)
+        ]
 
-    def note_over_budget(self, judged: Iterable[UUID], over: Mapping[UUID, Decimal]) -> None:
+    def note_over_budget(self, judged: Iterable[UUID], over: Mapping[UUID, Room]) -> None:
         """Record which of the judged classes only a budget keeps from a machine."""
         for each in judged:
             self.over_budget.pop(each, None)

@@ -112,6 +112,7 @@ class Room:
 
     per_hour: Decimal
     detail: str
+    until: datetime | None = None  # the end of the budget's period
 
 
 async def rooms(session: AsyncSession, rules: Rules) -> Mapping[int | None, Room]:
@@ -129,7 +130,10 @@ async def rooms(session: AsyncSession, rules: Rules) -> Mapping[int | None, Room
     whole = tightest.get(None)
     if whole is not None:
         tightest = {owner: min(each, whole, key=lambda pair: pair[0]) for owner, each in tightest.items()}
-    return {owner: Room(most, await sentence(session, each, rules)) for owner, (most, each) in tightest.items()}
+    return {
+        owner: Room(most, await sentence(session, each, rules), each.span.end)
+        for owner, (most, each) in tightest.items()
+    }
 
 
 async def sentence(session: AsyncSession, statement: Statement, rules: Rules) -> str:
