@@ -78,7 +78,7 @@ class QueueMemory:
             for each, before in self.over_budget.items()
             if (now := self.room_of(each, rooms)) is None
             or now.per_hour > before.per_hour
-            or (now.per_hour == 0, now.until) != (before.per_hour == 0, before.until)
+            or (now.is_used_up, now.until) != (before.is_used_up, before.until)
         ]
 
     def note_over_budget(self, judged: Iterable[UUID], over: Mapping[UUID, Room]) -> None:

@@ -112,7 +112,8 @@ class Room:
 
     per_hour: Decimal
     detail: str
-    until: datetime | None = None  # the end of the budget's period
+    is_used_up: bool
+    until: datetime | None  # the end of the budget's period
 
 
 async def rooms(session: AsyncSession, rules: Rules) -> Mapping[int | None, Room]:
@@ -131,7 +132,7 @@ async def rooms(session: AsyncSession, rules: Rules) -> Mapping[int | None, Room
     if whole is not None:
         tightest = {owner: min(each, whole, key=lambda pair: pair[0]) for owner, each in tightest.items()}
     return {
-        owner: Room(most, await sentence(session, each, rules), each.span.end)
+        owner: Room(most, await sentence(session, each, rules), each.account.is_used_up, each.span.end)
         for owner, (most, each) in tightest.items()
     }
 

@@ -118,13 +118,17 @@ async def test_a_budget_pays_for_as_many_starts_as_it_could_stop_in_time(world: 
     assert {await world.waiting(each) for each in ids[3:]} == {"BUDGET_EXHAUSTED"}
 
 
-async def test_the_sentence_follows_when_the_rest_is_used_up_too(world: World, planner: Planner) -> None:
+async def test_the_sentence_follows_when_the_rest_is_used_up_too(
+    world: World, planner: Planner, spending: Spending
+) -> None:
     await world.machine(cpus=4.0, price_per_hour=PRICE)
-    budget_id = await make(world, "0.50")
-    simulation_id = await world.simulation()
+    await make(world, "5.00")
+    running, simulation_id = await world.simulation(), await world.simulation()
     await planner.tick()
-    assert "0.50 USD left" in (await world.wait_of(simulation_id)).detail
-    await world.execute("UPDATE budgets SET amount = 0 WHERE id = :id", id=budget_id)
+    await planner.plan()
+    assert " left, which does not pay for another start" in (await world.wait_of(simulation_id)).detail
+    await ago(world, running, 19.0)
+    await spending.watch()
     await planner.plan()
     assert "is used up" in (await world.wait_of(simulation_id)).detail
 
