@@ -34,6 +34,20 @@ _READ = text(
 )
 
 
+_READ_ATTEMPTS = text(
+    f"SELECT m.attempt_id, {COLUMNS} FROM members AS m "  # noqa: S608  # a constant of this module
+    "WHERE m.attempt_id = ANY(:ids) ORDER BY m.attempt_id, m.rank"
+)
+
+
+async def of_attempts(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Sequence[Holding]]:
+    """Read the holdings of each attempt's members."""
+    found: dict[int, list[Holding]] = {}
+    for attempt_id, *columns in await session.execute(_READ_ATTEMPTS, {"ids": list(ids)}):
+        found.setdefault(attempt_id, []).append(Holding(*columns))
+    return found
+
+
 async def of_simulations(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Sequence[Holding]]:
     """Read the holdings of each simulation's attempts, first to last; simulations without one are left out."""
     found: dict[int, list[Holding]] = {}

@@ -108,6 +108,9 @@ class Loaders:
         self.metrics: DataLoader[int, Sequence[Summary]] = DataLoader(self._load_metrics, cache=False)
         self.notices: DataLoader[int, Sequence[Notice]] = DataLoader(self._load_notices, cache=False)
         self.holdings: DataLoader[int, Sequence[Holding]] = DataLoader(self._load_holdings, cache=False)
+        self.holdings_of_attempt: DataLoader[int, Sequence[Holding]] = DataLoader(
+            self._load_holdings_of_attempts, cache=False
+        )
         self.project: DataLoader[int, Project | None] = DataLoader(self._load_projects, cache=False)
         self.budget: DataLoader[int, Budget | None] = DataLoader(self._load_budgets, cache=False)
         self.budget_statement: DataLoader[int, tuple[Statement, datetime] | None] = DataLoader(
@@ -192,6 +195,11 @@ class Loaders:
     async def _load_holdings(self, ids: list[int]) -> Sequence[Sequence[Holding]]:
         async with self._sessions() as session:
             found = await billing.of_simulations(session, set(ids))
+        return [found.get(each, ()) for each in ids]
+
+    async def _load_holdings_of_attempts(self, ids: list[int]) -> Sequence[Sequence[Holding]]:
+        async with self._sessions() as session:
+            found = await billing.of_attempts(session, set(ids))
         return [found.get(each, ()) for each in ids]
 
     async def _load_usage(self, ids: list[int]) -> Sequence[Usage]:

@@ -73,6 +73,7 @@ SIZES: Mapping[str, int] = {
     "Stopping.wouldHaveStopped": 1,
     "Machine.simulations": 10,
     "ConvergenceEvent.series": 10,
+    "Budget.events": 20,
     "Costs.rows": 100,
     "Costs.totals": 1,
     "Token.projects": 3,

@@ -9,7 +9,7 @@ from typing import Self
 import strawberry
 from strawberry import relay
 
-from db import budgets, errors, models, projects
+from db import budgets, errors, events, models, projects
 from graph.context import Info
 from graph.errors import refusals_told
 from graph.types import pages
@@ -18,6 +18,7 @@ from graph.types.ids import number_asked, number_of
 from graph.types.inputs import BudgetAsked, BudgetChanged, Invalid, check
 from graph.types.project import Project
 from graph.types.project import find as find_project
+from graph.types.simulation import Event
 from graph.types.user_errors import UserError, user_error
 from policy.budget import lasts_until
 from transitions.budget import Statement
@@ -60,6 +61,13 @@ class Budget(relay.Node):
     async def account(self, info: Info) -> BudgetAccount | None:
         found = await info.context.loaders.budget_statement.load(int(self.id))
         return _account(*found) if found is not None else None
+
+    @strawberry.field(
+        description="Its history, oldest first: CREATED, UPDATED, and a BUDGET_WARNING for each threshold and period."
+    )
+    async def events(self, info: Info) -> list[Event]:
+        async with info.context.sessions() as session:
+            return [Event.of(row) for row in await events.list_of(session, "Budget", int(self.id))]
 
     @classmethod
     def of(cls, row: models.Budget) -> Self:

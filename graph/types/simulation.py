@@ -137,6 +137,10 @@ class Attempt(relay.Node):
 
         return await find(info, self.machine_number) if self.machine_number is not None else None
 
+    @strawberry.field(description="Its cost so far.")
+    async def cost(self, info: Info) -> Cost:
+        return Cost.of(await info.context.loaders.holdings_of_attempt.load(int(self.id)), self.currency)
+
     @classmethod
     def of(cls, found: Execution) -> Self:
         row, lead = found.attempt, found.lead
@@ -159,6 +163,10 @@ class Event:
         "login: `NAME (unverified)`, where a Unix user of the service's host sent the request; else `anonymous`."
     )
     detail: JSON = strawberry.field(description="Details, which depend on the kind.")
+
+    @classmethod
+    def of(cls, row: models.Event) -> Self:
+        return cls(id=strawberry.ID(str(row.id)), at=row.at, kind=row.kind, actor=row.actor, detail=JSON(row.detail))
 
 
 @strawberry.type(description="A training run, a solver: anything that converges.")
@@ -247,10 +255,7 @@ class Simulation(relay.Node):
     async def events(self, info: Info) -> list[Event]:
         async with info.context.sessions() as session:
             rows = await events.list_of(session, "Simulation", self.row.id)
-        return [
-            Event(id=strawberry.ID(str(row.id)), at=row.at, kind=row.kind, actor=row.actor, detail=JSON(row.detail))
-            for row in rows
-        ]
+        return [Event.of(row) for row in rows]
 
     @strawberry.field(description="Its cost so far.")
     async def cost(self, info: Info) -> Cost:

@@ -95,5 +95,8 @@ async def test_a_changed_budget_is_open_again_and_a_deleted_one_is_gone(world: W
     assert (changed["budget"]["amount"], changed["budget"]["account"]["isUsedUp"]) == ("7", False)
     assert (await world.api.data(DELETE, {"id": budget["id"]}))["deletedId"] == budget["id"]
     assert (await world.api.data(LIST))["nodes"] == []
+    again = await made(world, amount="1")
+    events = await world.api.data("query ($id: ID!) { budget(id: $id) { events { kind actor detail } } }", again)
+    assert [(each["kind"], each["detail"]["amount"]) for each in events["events"]] == [("CREATED", "1.000000")]
     kinds = await world.select("SELECT kind FROM events WHERE object_type = 'Budget' ORDER BY id")
-    assert [kind for (kind,) in kinds] == ["CREATED", "UPDATED", "DELETED"]
+    assert [kind for (kind,) in kinds] == ["CREATED", "UPDATED", "DELETED", "CREATED"]

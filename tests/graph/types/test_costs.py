@@ -46,6 +46,16 @@ async def test_costs_are_grouped_and_have_totals(world: World) -> None:
     assert (ungrouped["rows"], ungrouped["totals"]) == ([], [total])
 
 
+async def test_each_attempt_has_its_cost(world: World) -> None:
+    supervisor = await world.running()
+    await bill(world)
+    await world.select("UPDATE members SET share = 0.5")
+    query = "query ($id: ID!) { simulation(id: $id) { attempts { cost { amount currency perHour } } cost { amount } } }"
+    found = await world.api.data(query, {"id": supervisor.simulation_id})
+    assert found["attempts"] == [{"cost": {"amount": "5", "currency": "USD", "perHour": "0"}}]
+    assert found["cost"]["amount"] == "5"
+
+
 async def test_a_time_without_an_offset_is_utc(world: World) -> None:
     await world.running()
     await bill(world)
