@@ -5,7 +5,7 @@ totals count it once. Amounts of different currencies are never added. What was 
 copied (`keep`).
 
 Wasted is the cost of attempts that failed, were lost or preempted, unless a later attempt continued behind their first
-step, from a checkpoint. Saved is what the evidence of a stop estimates as `saved.cost`, at the time of the stop's end.
+step, from a checkpoint. Saved is what the evidence of a stop estimates as `saved.amount`, at the attempt's end.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ _CONTINUED = """EXISTS (
     WHERE old.simulation_id = a.simulation_id AND old.attempt = a.number
 )"""
 _WASTED = f"a.ended_at IS NOT NULL AND a.reason <> ALL(CAST(:intended AS text[])) AND NOT {_CONTINUED}"
-_SAVED = """CASE WHEN m.rank = 0 AND a.stop_evidence #>> '{saved,cost}' ~ '^[0-9]{1,12}([.][0-9]+)?$'
-    THEN (a.stop_evidence #>> '{saved,cost}')::numeric ELSE 0 END"""
+_SAVED = """CASE WHEN m.rank = 0 AND a.stop_evidence #>> '{saved,amount}' ~ '^[0-9]{1,12}([.][0-9]+)?$'
+    THEN (a.stop_evidence #>> '{saved,amount}')::numeric ELSE 0 END"""
 _MEMBERS = f"""
     SELECT s.project_id, s.id AS simulation_id, s.name AS simulation_name, s.created_by, s.tags, a.number AS attempt,
            m.machine_name, m.price_per_hour, m.share, m.currency, m.assigned_at,

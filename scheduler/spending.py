@@ -70,7 +70,7 @@ class Spending:
                 statement, verdict = await self._judge(session, budget)
                 evidence = await self._evidence(session, statement) if verdict != Verdict() else {}
             for each in verdict.end:
-                done += await self._end(each, str(evidence["detail"]))
+                done += await self._end(each, str(evidence["sentence"]))
             for each in verdict.stop:
                 async with self._sessions.begin() as session:
                     done += await stop(
@@ -122,6 +122,7 @@ class Spending:
         """Facts behind a stop: the budget, what it had left, and the sentence that also waiting simulations get."""
         account = statement.account
         return {
+            "reason": Reason.BUDGET_EXHAUSTED.value,
             "rule": "budget",
             "budget": public_ids.encode("Budget", statement.budget.id),
             "period": statement.budget.period,
@@ -130,7 +131,7 @@ class Spending:
             "spent": str(account.spent),
             "perHour": str(account.per_hour),
             "currency": account.currency,
-            "detail": await sentence(session, statement, self._rules),
+            "sentence": await sentence(session, statement, self._rules),
         }
 
     async def _end(self, running: Running, detail: str) -> bool:

@@ -148,8 +148,10 @@ async def test_wasted_is_what_no_attempt_continued(rows: Rows) -> None:
 
 
 async def test_saved_is_what_the_evidence_of_stops_estimates(rows: Rows) -> None:
-    await spent(rows, "2026-03-01T00:00", 30, evidence={"rule": "plateau", "saved": {"cost": "41.5"}})
-    await spent(rows, "2026-03-01T00:00", 1, evidence={"rule": "plateau", "saved": {"cost": "soon"}})
+    await spent(
+        rows, "2026-03-01T00:00", 30, evidence={"rule": "plateau", "saved": {"amount": "41.5", "currency": "USD"}}
+    )
+    await spent(rows, "2026-03-01T00:00", 1, evidence={"rule": "plateau", "saved": {"amount": "soon"}})
     await spent(rows, "2026-03-01T00:00", 1, evidence={"rule": "plateau", "saved": {"seconds": 3}})
     found, [total] = await read(rows, Key.DAY)
     assert total.saved == D("41.5")

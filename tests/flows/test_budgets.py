@@ -71,7 +71,7 @@ async def test_a_budget_of_a_cent_stops_what_it_must_and_lets_the_rest_wait(pric
     assert (shown["reason"], len(shown["attempts"])) == ("BUDGET_EXHAUSTED", 1)
     [stop] = [each for each in shown["events"] if each["kind"] == "STOP_WANTED"]
     assert stop["detail"]["reason"] == "BUDGET_EXHAUSTED"
-    assert "The total budget of project default is used up" in stop["detail"]["evidence"]["detail"]
+    assert "The total budget of project default is used up" in stop["detail"]["evidence"]["sentence"]
     waiting = "query ($id: ID!) { simulation(id: $id) { state waiting { reason detail } } }"
     for each in others:
         seen: list[Any] = []

@@ -287,7 +287,7 @@ async def test_attempts_are_stopped_before_the_money_is_gone_and_keep_their_evid
     assert (stop.reason.value, stop.by) == ("BUDGET_EXHAUSTED", "scheduler")
     evidence = (await world.attempt_of(young)).stop_evidence
     assert (evidence["rule"], evidence["currency"], Decimal(evidence["amount"])) == ("budget", "USD", 1000)
-    assert "used up" in evidence["detail"]
+    assert "used up" in evidence["sentence"]
     assert (await row(world, budget_id)).closed_at is not None
     waits = await world.simulation()
     await planner.plan()

@@ -53,6 +53,7 @@ DRAWN = {
         "end PATIENCE_EXHAUSTED": "FINISHED",
         "end DIVERGENCE_THRESHOLD": "FAILED",
         "end NON_FINITE_METRIC": "FAILED",
+        "end BUDGET_EXHAUSTED": "FAILED",
         "end UNWATCHED": "FINISHED",
         "end COMPLETED and retry": "QUEUED",
         "end CANCELLED and retry": "QUEUED",
@@ -65,6 +66,7 @@ DRAWN = {
         "end PATIENCE_EXHAUSTED and retry": "QUEUED",
         "end DIVERGENCE_THRESHOLD and retry": "QUEUED",
         "end NON_FINITE_METRIC and retry": "QUEUED",
+        "end BUDGET_EXHAUSTED and retry": "QUEUED",
         "end UNWATCHED and retry": "QUEUED",
         "end PREEMPTED and retry": "QUEUED",
     }.items()
