@@ -210,6 +210,13 @@ def submit(
     ] = None,
     objective: ObjectiveMetric = None,
     stop: StopRules = None,
+    tensorboard: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR",
+            help="Directory with TensorBoard event files outside the working directory. Repeatable.",
+        ),
+    ] = None,
     attended: Annotated[
         bool, typer.Option("--attended", help="Start when a client watches its curve; stop when no client does.")
     ] = False,
@@ -253,7 +260,7 @@ def submit(
     Keys of a submission file (only entrypoint is required, in the file or as the command):
       name, project, entrypoint: [python, train.py], working_directory, tags: [...], priority,
       parameters: {...}, environment: {...}, metrics: {accuracy: MAX}, metrics_from: json, metrics_patterns: [...],
-      attended, attended_grace: 60s, client_key,
+      tensorboard: [DIR, ...], attended, attended_grace: 60s, client_key,
       objective: {metric: val/loss, mode: MIN}, stopping: [{metric, patience: 10, ...}],
       resources: {cpus, memory_gib, gpus, gpu_model, labels: {...}, machine, max_price_per_hour},
       limits: {max_runtime: 2h, max_cost, max_steps, max_retries, retry_on: [MACHINE_LOST]}
@@ -274,7 +281,8 @@ def submit(
         tags=tag or (), cpus=cpus, memory_gib=memory_gib, gpus=gpus, gpu_model=gpu_model, labels=label or (),
         machine=machine, max_price_per_hour=max_price_per_hour, priority=priority, max_runtime=max_runtime,
         max_retries=max_retries, retry_on=retry_on or (), metric_modes=metric_mode or (),
-        metrics_from=metrics, metrics_patterns=metrics_pattern or (), attended=attended,
+        metrics_from=metrics, metrics_patterns=metrics_pattern or (),
+        tensorboard=tensorboard or (), attended=attended,
         max_cost=max_cost, max_steps=max_steps, objective=objective, stop=stop or (),
         attended_grace=attended_grace, client_key=client_key,
         working_directory=working_directory,

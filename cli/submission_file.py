@@ -186,6 +186,7 @@ class SubmissionFile(Section):
     metrics_patterns: list[str] | None = None
     objective: Objective | None = None
     stopping: list[StopRule] | None = None
+    tensorboard: list[str] | None = None
     priority: Count | None = None
     attended: bool | None = None
     attended_grace_seconds: Duration | None = None

@@ -55,6 +55,7 @@ class Submission:
     metrics_patterns: Sequence[str] = ()
     objective: str | None = None
     stop: Sequence[str] = ()
+    tensorboard: Sequence[str] = ()
     attended: bool = False
     attended_grace: str | None = None
     client_key: str | None = None
@@ -117,6 +118,7 @@ def submission_input(submission: Submission) -> dict[str, object]:
         metricsPatterns=list(submission.metrics_patterns) or None,
         objective=parse_objective(submission.objective),
         stopping=parse_rules(submission.stop) or None,
+        tensorboard=list(submission.tensorboard) or None,
         attended=submission.attended or None,
         attendedGraceSeconds=_seconds(submission.attended_grace),
         clientKey=submission.client_key,

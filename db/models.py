@@ -128,6 +128,7 @@ class Simulation(Base):
 
     entrypoint: Mapped[list[str]]
     parameters: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    recorded_parameters: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))  # by its program
     environment: Mapped[dict[str, str]] = mapped_column(server_default=text("'{}'::jsonb"))
     working_directory: Mapped[str | None]
     tags: Mapped[list[str]] = mapped_column(server_default=text("'{}'::text[]"))
@@ -156,6 +157,7 @@ class Simulation(Base):
     stopping: Mapped[dict[str, Any] | None]  # policy.rule_documents
     stopping_revision: Mapped[int] = mapped_column(Integer, server_default=text("0"))  # counts changes of the above
     would_stop: Mapped[dict[str, Any] | None]  # evidence of each dry-run rule that came true, by its place in the list
+    tensorboard: Mapped[list[str]] = mapped_column(server_default=text("'{}'::text[]"))  # directories
     attended: Mapped[bool] = mapped_column(server_default=text("false"))  # runs only while it is watched
     attended_grace: Mapped[timedelta] = mapped_column(server_default=text("'00:01:00'::interval"))  # and so much longer
 

@@ -61,6 +61,7 @@ class Wanted:
     objective_metric: str | None = None
     objective_mode: str | None = None  # MetricMode; None: by the metric's name
     stopping: dict[str, Any] | None = None  # policy.rule_documents
+    tensorboard: tuple[str, ...] = ()  # further directories with event files
     attended: bool = False
     attended_grace: timedelta = timedelta(minutes=1)  # means something only where it is attended
 
@@ -73,6 +74,8 @@ class Wanted:
             del content["metrics_from"]
         if not self.metrics_patterns:
             del content["metrics_patterns"]
+        if not self.tensorboard:
+            del content["tensorboard"]
         if not self.attended:
             del content["attended"], content["attended_grace"]
         for name in ("max_cost", "max_steps", "objective_metric", "objective_mode", "stopping"):
@@ -81,7 +84,9 @@ class Wanted:
         return sha256(orjson.dumps(content, default=str, option=orjson.OPT_SORT_KEYS)).digest()
 
 
-LISTS = ("entrypoint", "tags", "retry_on", "metrics_patterns")  # tuples of `Wanted`
+MAX_TAGS = 50
+MAX_RECORDED = 1_000  # parameters that programs recorded
+LISTS = ("entrypoint", "tags", "retry_on", "metrics_patterns", "tensorboard")  # tuples of `Wanted`
 
 
 class Sort(StrEnum):
@@ -177,11 +182,18 @@ def seen(simulation: Simulation | None, scope: Scope) -> Simulation:
 
 # What may be long, up to 64 KiB each, and lists hardly ever show; `commands` reads it.
 _WITHOUT_COMMANDS = tuple(
-    defer(column, raiseload=True) for column in (Simulation.entrypoint, Simulation.parameters, Simulation.environment)
+    defer(column, raiseload=True)
+    for column in (
+        Simulation.entrypoint,
+        Simulation.parameters,
+        Simulation.recorded_parameters,
+        Simulation.environment,
+    )
 )
 _COMMANDS = text(
     """
-    SELECT id, entrypoint, parameters, ARRAY(SELECT jsonb_object_keys(environment)) AS variables
+    SELECT id, entrypoint, recorded_parameters || parameters AS parameters,
+           ARRAY(SELECT jsonb_object_keys(environment)) AS variables
     FROM simulations WHERE id = ANY(:ids)
     """
 ).columns(Simulation.id, Simulation.entrypoint, Simulation.parameters, variables=ARRAY(Text))
@@ -189,7 +201,10 @@ _COMMANDS = text(
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Command of a simulation, with the names of its variables only: their values never leave the database."""
+    """Command of a simulation, with the names of its variables only: their values never leave the database.
+
+    parameters: those given, and those recorded under other names.
+    """
 
     entrypoint: Sequence[str] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -200,6 +215,18 @@ async def commands(session: AsyncSession, ids: Collection[int]) -> Mapping[int, 
     """Read the commands of these simulations, by id."""
     rows = await session.execute(_COMMANDS, {"ids": list(ids)})
     return {row.id: Command(row.entrypoint, row.parameters, row.variables) for row in rows}
+
+
+async def record(
+    session: AsyncSession, simulation: Simulation, parameters: Mapping[str, object], tags: Collection[str]
+) -> None:
+    """Add parameters and tags that its program recorded, as far as there is room. The simulation must be locked."""
+    if parameters:
+        recorded = {**simulation.recorded_parameters, **parameters}
+        simulation.recorded_parameters = dict(list(recorded.items())[:MAX_RECORDED])
+    if tags:
+        simulation.tags = list(dict.fromkeys((*simulation.tags, *tags)))[: max(MAX_TAGS, len(simulation.tags))]
+    await session.flush()
 
 
 async def by_ids(session: AsyncSession, ids: Collection[int], *, scope: Scope = None) -> Sequence[Simulation]:

@@ -7,7 +7,7 @@ chooses the machine, whether to retry and when to stop. Ids are opaque text here
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -62,6 +62,8 @@ class Undelivered:
     logs: Sequence[tuple[str, str]]  # stream, text
     exit: UndeliveredExit | None
     notices: Sequence[tuple[str, int, str, str]] = ()  # kind, count, example, advice
+    parameters: Mapping[str, object] = field(default_factory=dict)  # recorded by the program
+    tags: Sequence[str] = ()  # likewise
 
     def __repr__(self) -> str:
         return f"Undelivered(number={self.number!r})"
@@ -116,7 +118,7 @@ class Engine(Protocol):
         """
 
     async def simulations(self) -> Sequence[str]:
-        """List the simulations of which files are kept: checkpoints, and working directories of past attempts."""
+        """List the simulations with kept files: checkpoints, outputs, and working directories of past attempts."""
 
     async def discard(self, simulation_id: str) -> None:
         """Remove the files of a simulation. Idempotent. Raises OSError if some can't be removed."""

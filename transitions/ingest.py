@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, convergence, events, lifecycle, logs, notices
+from db import attempts, convergence, events, lifecycle, logs, notices, simulations
 from db.attempts import Claim, Receipt
 from db.connection import Sessions, driver_of
 from db.events import Actor
@@ -36,24 +36,31 @@ async def ingest(
 
     backoff: time before the first retry, if the report's exit leads to one.
     """
-    if report.number is not None and report.exit is None and not report.chunks and not report.notices:
+    if report.number is not None and report.exit is None and not _has_more(report):
         async with driver_of(sessions) as driver:
             receipt = await convergence.take_in(driver, claim, report.number, report.points)
         if receipt is not None:
             return receipt
     async with sessions.begin() as session:  # more than points, or not the expected batch
         # An exit ends all members, and the simulation's lock comes before the attempt's and the member's.
-        simulation = await _lock(session, claim) if report.exit is not None else None
+        needs_lock = report.exit is not None or report.parameters or report.tags
+        simulation = await _lock(session, claim) if needs_lock else None
         receipt = await attempts.accept(session, claim, report.number)
         if not receipt.stored or report.number is None:
             return receipt
         await convergence.store(session, receipt.simulation_id, receipt.number, report.number, report.points)
         await logs.store(session, receipt.simulation_id, receipt.number, report.number, report.chunks)
         await notices.store(session, receipt.simulation_id, receipt.number, report.notices)
+        if simulation is not None:
+            await simulations.record(session, simulation, report.parameters, report.tags)
         if report.exit is not None and simulation is not None:
             ending = _ending(report.exit, receipt.stop_reason)
             await settle(session, simulation, receipt.number, ending, actor, backoff=backoff)
         return receipt
+
+
+def _has_more(report: Report) -> bool:
+    return bool(report.chunks or report.notices or report.parameters or report.tags)
 
 
 async def _lock(session: AsyncSession, claim: Claim) -> Simulation | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import ge
@@ -23,6 +24,12 @@ MAX_METRIC_NAME = 256
 MAX_LOG_CHARACTERS = 2_000_000
 MAX_LOG_CHUNKS = 3_000  # a supervisor seals a batch at 1,000; graph/operation/values.py counts three values for each
 MAX_MESSAGE = 2_000  # characters
+MAX_PARAMETERS = 1_000
+MAX_PARAMETER_NAME = 200
+MAX_PARAMETER_TEXT = 1_000
+MAX_TAGS = 50
+MAX_TAG = 200
+MAX_FLOAT = sys.float_info.max
 MAX_NOTICES = 50
 MAX_NOTICE_TEXT = 500  # characters
 _KIND = re.compile(r"[A-Z][A-Z0-9_]{0,39}")
@@ -46,6 +53,8 @@ class Report:
     chunks: Sequence[Chunk] = ()
     exit: Exit | None = None
     notices: Sequence[Notice] = ()
+    parameters: Mapping[str, object] = field(default_factory=dict)  # recorded by the program
+    tags: Sequence[str] = ()  # likewise
 
 
 HEARTBEAT = Report()
@@ -57,12 +66,14 @@ def checked(
     chunks: Sequence[Chunk],
     end: Exit | None,
     notices: Sequence[Notice] = (),
+    parameters: object = None,
+    tags: Sequence[str] = (),
 ) -> Report:
     """Check a report. Text is made storable: PostgreSQL takes neither NUL nor lone surrogates. Raises `BadReport`.
 
-    points: an object from metric to {steps, values, elapsed}, or None.
+    points: an object from metric to {steps, values, elapsed}, or None. parameters: an object of scalars, or None.
     """
-    if number is None and (points or chunks or end or notices):
+    if number is None and (points or chunks or end or notices or parameters or tags):
         raise BadReport("a report with a payload needs a batch number", "batch")
     if number is not None and number < 1:
         raise BadReport("batches are numbered from 1", "batch")
@@ -72,7 +83,7 @@ def checked(
     if end is not None:
         end = replace(end, message=_storable(end.message)[:MAX_MESSAGE] if end.message else None)
     columns = _columns(points) if points is not None else {}
-    return Report(number, columns, storable, end, _notices(notices))
+    return Report(number, columns, storable, end, _notices(notices), _parameters(parameters), _tags(tags))
 
 
 def _notices(given: Sequence[Notice]) -> Sequence[Notice]:
@@ -87,6 +98,34 @@ def _notices(given: Sequence[Notice]) -> Sequence[Notice]:
     return tuple(
         {each.kind: replace(each, example=_line(each.example), advice=_line(each.advice)) for each in given}.values()
     )
+
+
+def _parameters(raw: object) -> Mapping[str, object]:
+    """Check recorded parameters: names of at most 200 characters; numbers, booleans, null, and text, which is cut."""
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict) or len(raw) > MAX_PARAMETERS:
+        raise BadReport(f"parameters are an object of at most {MAX_PARAMETERS} names", "facts")
+    checked: dict[str, object] = {}
+    for name, value in raw.items():
+        if not 0 < len(name) <= MAX_PARAMETER_NAME:
+            raise BadReport(f"a parameter's name has 1 to {MAX_PARAMETER_NAME} characters", "facts")
+        if isinstance(value, str):
+            value = _storable(value[:MAX_PARAMETER_TEXT])
+        elif not (value is None or isinstance(value, (bool, int, float))) or not _is_finite(value):
+            raise BadReport("a parameter is a number, a boolean, text or null", "facts")
+        checked[_storable(name)] = value
+    return checked
+
+
+def _is_finite(value: object) -> bool:
+    return not isinstance(value, (int, float)) or abs(value) <= MAX_FLOAT
+
+
+def _tags(given: Sequence[str]) -> Sequence[str]:
+    if len(given) > MAX_TAGS:
+        raise BadReport(f"{len(given)} tags in a report: at most {MAX_TAGS}", "facts")
+    return tuple(line for line in (_line(tag[:MAX_TAG]) for tag in given) if line)
 
 
 def _line(text: str) -> str:

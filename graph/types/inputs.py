@@ -312,6 +312,7 @@ class SimulationAsked(TypedDict, total=False):
     ]
     metrics_from: MetricsFrom
     metrics_patterns: Annotated[tuple[Pattern, ...], _at_most(20)]
+    tensorboard: Annotated[tuple[PathText, ...], _at_most(20)]
     attended: bool
     attended_grace: Annotated[
         timedelta,

@@ -188,6 +188,9 @@ class Simulation(relay.Node):
     metrics_patterns: list[str] = strawberry.field(
         description="Regular expressions: where one matches a line, its named groups are points."
     )
+    tensorboard: list[str] = strawberry.field(
+        description="Directories with TensorBoard's event files, beside the working and the output directory."
+    )
     attended: bool = strawberry.field(
         description="Whether it starts only when a client subscribes to its convergence, and is stopped after "
         "`attendedGraceSeconds` without a subscriber."
@@ -204,7 +207,10 @@ class Simulation(relay.Node):
     async def entrypoint(self, info: Info) -> list[str]:
         return list((await info.context.loaders.command.load(self.row.id)).entrypoint)
 
-    @strawberry.field(description="An object; reaches the simulation as SIMULATION_PARAMETERS, in JSON.")
+    @strawberry.field(
+        description="An object; reaches the simulation as SIMULATION_PARAMETERS, in JSON. Parameters that its program "
+        "recorded with MLflow or W&B are added under their own names."
+    )
     async def parameters(self, info: Info) -> JSON:
         return JSON((await info.context.loaders.command.load(self.row.id)).parameters)
 
@@ -323,7 +329,8 @@ class Simulation(relay.Node):
                 max_retries=row.max_retries,
                 retry_on=[Reason(reason) for reason in row.retry_on],
             ),
-            metrics_from=row.metrics_from, metrics_patterns=row.metrics_patterns, attended=row.attended,
+            metrics_from=row.metrics_from, metrics_patterns=row.metrics_patterns,
+            tensorboard=row.tensorboard, attended=row.attended,
             attended_grace_seconds=int(row.attended_grace.total_seconds()) if row.attended else None,
             created_by=row.created_by, created_at=row.created_at, started_at=row.started_at,
             finished_at=row.finished_at,
@@ -460,6 +467,11 @@ class CreateSimulationInput:
     )
     stopping: list[StopRuleInput] = strawberry.field(
         default_factory=list, description="Rules that stop it by its curves, at most 10; any of them does."
+    )
+    tensorboard: list[str] = strawberry.field(
+        default_factory=list,
+        description="Directories whose TensorBoard event files are points too, at most 20; relative ones start at the "
+        "working directory. Files below the working directory and SIMULATION_OUTPUT_DIR always are.",
     )
     attended: bool = strawberry.field(
         default=DEFAULTS["attended"],

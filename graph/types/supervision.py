@@ -74,6 +74,7 @@ class LaunchSpec:
     gpu_indices: list[int] = strawberry.field(description="Of the host's GPUs, those that it may use.")
     metrics_from: MetricsFrom = strawberry.field(description="Which lines of its output are points.")
     metrics_patterns: list[str] = strawberry.field(description="Regular expressions whose named groups are metrics.")
+    tensorboard: list[str] = strawberry.field(description="Further directories with TensorBoard's event files.")
 
 
 @strawberry.type(
@@ -127,6 +128,10 @@ class NoticeInput:
 @strawberry.input(description="What a supervisor found out beside points and log.")
 class FactsInput:
     notices: list[NoticeInput] | None = strawberry.field(default=None, description="At most 50, each kind once.")
+    parameters: JSON | None = strawberry.field(
+        default=None, description="Parameters that the program recorded: an object of at most 1,000 scalars."
+    )
+    tags: list[str] | None = strawberry.field(default=None, description="Tags that the program recorded, at most 50.")
 
 
 @strawberry.input(description="Points, log and exit since the last report; without them, a heartbeat.")
@@ -211,7 +216,9 @@ def _report(given: ReportAttemptInput) -> Report:
     end = Exit(exit_.exit_code, exit_.signal, exit_.reason, exit_.message) if exit_ is not None else None
     told = given.facts.notices if given.facts is not None else None
     notices = [Notice(each.kind, int(each.count), each.example, each.advice) for each in told or []]
-    return checked(given.batch, given.points, chunks, end, notices)
+    parameters = given.facts.parameters if given.facts is not None else None
+    tags = given.facts.tags if given.facts is not None else None
+    return checked(given.batch, given.points, chunks, end, notices, parameters, tags or ())
 
 
 def _answer(
@@ -275,4 +282,5 @@ def _launch_spec(
         gpu_indices=execution.lead.gpu_indices,
         metrics_from=simulation.metrics_from,
         metrics_patterns=simulation.metrics_patterns,
+        tensorboard=simulation.tensorboard,
     )

@@ -43,6 +43,7 @@ priority: -3
 attended: true
 attended_grace: 90
 client_key: k
+tensorboard: [logs, /shared/runs]
 """
 
 
@@ -81,7 +82,7 @@ def test_every_word_reaches_the_server(accepting: Any, run: Run, order: Callable
         },
         "limits": {"maxRuntimeSeconds": 5400, "maxRetries": 0, "retryOn": ["MACHINE_LOST", "EXIT_CODE"]},
         "metrics": [{"name": "accuracy", "mode": "MAX"}], "priority": -3, "attended": True,
-        "attendedGraceSeconds": 90, "clientKey": "k",
+        "attendedGraceSeconds": 90, "clientKey": "k", "tensorboard": ["logs", "/shared/runs"],
     }  # fmt: skip
 
 

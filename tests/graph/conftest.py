@@ -69,6 +69,7 @@ mutation Hello($input: HelloAttemptInput!) {
     verdict
     order {
       entrypoint environment workingDirectory maxRuntimeSeconds stopGraceSeconds heartbeatSeconds gpuIndices
+      tensorboard
     }
     userErrors { code message field }
   }

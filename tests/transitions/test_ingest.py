@@ -98,6 +98,27 @@ async def test_points_log_and_exit_are_stored_and_the_attempt_ended_together(row
     assert await rows.value("SELECT count(*) FROM convergence") == 1
 
 
+async def test_recorded_parameters_and_tags_are_limited(rows: Rows) -> None:
+    started = await rows.start()
+    tags = [f"t{number}" for number in range(40)]
+    for batch in (1, 2):
+        parameters: dict[str, object] = {f"p{batch}-{number}": number for number in range(600)}
+        report = Report(batch, parameters=parameters, tags=[f"{batch}{tag}" for tag in tags])
+        assert (await bring(rows, started, report)).stored
+    simulation = await rows.get(started.simulation_id)
+    assert len(simulation.tags) == 50
+    recorded = "SELECT count(*) FROM simulations, jsonb_object_keys(recorded_parameters)"
+    assert await rows.value(recorded) == 1_000
+
+
+async def test_a_report_of_an_attempt_that_is_over_records_nothing(rows: Rows) -> None:
+    started = await rows.start()
+    await bring(rows, started, Report(1, exit=Exit(0)))
+    receipt = await bring(rows, started, Report(2, parameters={"lr": 1}, tags=["late"]))
+    assert receipt.standing is Standing.OVER
+    assert (await rows.get(started.simulation_id)).tags == []
+
+
 async def test_an_exit_locks_its_simulation_once(rows: Rows, engine: AsyncEngine) -> None:
     started = await rows.start()
     with statements(engine) as sent:

@@ -37,7 +37,7 @@ async def test_hello_is_answered_with_the_work_order_and_begins_the_attempt(worl
     simulation = await world.simulation(
         name="a name", entrypoint=["python", "-c", "pass"], environment={"LEVEL": "debug"}, workingDirectory="/data",
         parameters={"learningRate": 0.1, "note": "x", "on": True, "deep": {"a": 1}, "bad-name": 1},
-        limits={"maxRuntimeSeconds": 60}, project="vision",
+        limits={"maxRuntimeSeconds": 60}, project="vision", tensorboard=["logs", "/shared"],
     )  # fmt: skip
     supervisor = await world.attempt(simulation)
     payload = await supervisor.hello()
@@ -62,8 +62,45 @@ async def test_hello_is_answered_with_the_work_order_and_begins_the_attempt(worl
         "stopGraceSeconds": world.api.settings.stop_grace_seconds,
         "heartbeatSeconds": world.api.settings.heartbeat_seconds,
         "gpuIndices": [],
+        "tensorboard": ["logs", "/shared"],
     }
     assert (await world.show(simulation))["state"] == "RUNNING"
+
+
+async def test_recorded_parameters_and_tags_are_shown_beside_those_given(world: World) -> None:
+    simulation = await world.simulation(parameters={"lr": 0.1}, tags=["mine"], limits={"maxRetries": 1})
+    supervisor = await world.attempt(simulation)
+    await supervisor.hello()
+    facts = {"parameters": {"lr": 5, "depth": 3, "net": "small"}, "tags": ["team=vision", "mine"]}
+    for _ in range(2):  # repeated, because its answer was lost
+        await supervisor.report(batch=1, facts=facts)
+    await supervisor.report(batch=2, facts={"parameters": {"depth": 4}})
+    query = "query ($id: ID!) { simulation(id: $id) { parameters tags } }"
+    shown = await world.api.data(query, {"id": simulation})
+    assert shown == {"parameters": {"lr": 0.1, "depth": 4, "net": "small"}, "tags": ["mine", "team=vision"]}
+    order = (await supervisor.hello())["order"]
+    assert order["environment"]["SIMULATION_PARAMETERS"] == '{"lr":0.1}', "the program gets those given alone"
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"parameters": [1]},
+        {"parameters": {"a": [1]}},
+        {"parameters": {"": 1}},
+        {"parameters": {"x" * 201: 1}},
+        {"parameters": {f"p{number}": 1 for number in range(1_001)}},
+        {"tags": [f"t{number}" for number in range(51)]},
+    ],
+)
+async def test_facts_that_are_not_storable_are_refused_and_nothing_is_stored(
+    world: World, facts: dict[str, Any]
+) -> None:
+    supervisor = await world.running()
+    answer = await supervisor.report(batch=1, points={"loss": column([1])}, facts=facts)
+    assert [error["code"] for error in answer["userErrors"]] == ["BATCH_REFUSED"]
+    assert answer["expectedBatch"] == 1
+    assert await stored(world) == []
 
 
 async def test_the_first_nonce_binds_the_attempt_and_any_other_is_told_over(world: World) -> None:
