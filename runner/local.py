@@ -8,6 +8,7 @@ then returns DEAD. If the kernel holds a process that can't be killed, the attem
     attempts/<attempt>/     0700: config.json, token, nonce (0600), supervisor.json, child.json, supervisor.log, gone,
                             spool/, work/
     checkpoints/<simulation>/    shared by all attempts of a simulation, kept until the simulation is discarded
+    outputs/<simulation>/        likewise: what a simulation wants to keep, artifacts of MLflow among it
     work/<simulation>/<attempt>/ files left in an attempt's working directory, once the attempt is forgotten
     launchers/              0700: the socket of each launcher, launcher.log
     supervisors/<hash>.pyz  the supervisor as one file, for each version ever launched here
@@ -62,6 +63,7 @@ class LocalEngine:
         self._data_directory = data_directory.resolve()
         self._attempts = self._data_directory / "attempts"
         self._checkpoints = self._data_directory / "checkpoints"
+        self._outputs = self._data_directory / "outputs"
         self._work = self._data_directory / "work"
         self._launches = Launches(
             self._data_directory / "launchers", self._data_directory / "supervisors", python, inherited(os.environ)
@@ -118,11 +120,11 @@ class LocalEngine:
         await asyncio.to_thread(self._forget, attempt_id)
 
     async def simulations(self) -> Sequence[str]:
-        """List the simulations that have checkpoints or kept working directories."""
+        """List the simulations that have checkpoints, outputs or kept working directories."""
         return await asyncio.to_thread(self._simulations)
 
     async def discard(self, simulation_id: str) -> None:
-        """Remove a simulation's checkpoints and kept working directories."""
+        """Remove a simulation's checkpoints, outputs and kept working directories."""
         await asyncio.to_thread(self._discard, simulation_id)
 
     # --- all below runs in threads, one call at a time for an attempt ------------------------------------------------
@@ -165,6 +167,7 @@ class LocalEngine:
             "simulation_id": launch.simulation_id,
             "address_file": str(self._address_file),
             "checkpoint_directory": str(self._checkpoints / _safe(launch.simulation_id)),
+            "output_directory": str(self._outputs / _safe(launch.simulation_id)),
             "work_directory": str(directory / "work"),
             "allowed_roots": [str(root) for root in self._allowed_roots],
             "give_up_seconds": self._give_up_after.total_seconds(),
@@ -227,7 +230,7 @@ class LocalEngine:
         logs = [(stream, "\n".join(texts)) for stream, texts in batch.logs]
         end = UndeliveredExit(*astuple(batch.exit)) if batch.exit is not None else None
         notices = tuple((kind, *notice) for kind, notice in batch.notices.items())
-        return Undelivered(token, nonce, number, batch.points, logs, end, notices)
+        return Undelivered(token, nonce, number, batch.points, logs, end, notices, batch.parameters, tuple(batch.tags))
 
     def _forget(self, attempt_id: str) -> None:
         directory = self._directory(attempt_id)
@@ -251,11 +254,12 @@ class LocalEngine:
             work.rename(kept)
 
     def _simulations(self) -> Sequence[str]:
-        kept = (self._checkpoints, self._work)
+        kept = (self._checkpoints, self._outputs, self._work)
         return sorted({unquote(path.name) for each in kept if each.is_dir() for path in each.iterdir()})
 
     def _discard(self, simulation_id: str) -> None:
-        for directory in (self._checkpoints / _safe(simulation_id), self._work / _safe(simulation_id)):
+        for kept in (self._checkpoints, self._outputs, self._work):
+            directory = kept / _safe(simulation_id)
             if directory.is_symlink():  # made by a simulation: its target is not ours
                 directory.unlink()
             elif directory.exists():

@@ -8,6 +8,7 @@
     readers      what a line means: objects, forms of text, the user's patterns
     curve        which numbers of a reading are points, and for which step
     notices      what was nearly a point or was dropped, counted
+    sources      package: points that the program's own trackers record (MLflow, W&B, TensorBoard)
     spool        undelivered output: numbered batches in memory and in files
     reporter     thread that sends the spool and keeps the answers
     service      hello and reports over HTTP

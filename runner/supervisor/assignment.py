@@ -26,6 +26,7 @@ class Assignment:
     token: str = field(repr=False)
     address_file: Path
     checkpoint_directory: Path
+    output_directory: Path
     work_directory: Path
     allowed_roots: tuple[Path, ...]
     give_up_seconds: float
@@ -41,6 +42,7 @@ class Assignment:
             token=(directory / "token").read_text().strip(),
             address_file=directory / config["address_file"],
             checkpoint_directory=directory / config["checkpoint_directory"],
+            output_directory=directory / config.get("output_directory", "output"),
             work_directory=directory / config.get("work_directory", "work"),
             allowed_roots=tuple(Path(root) for root in config.get("allowed_roots", ())),
             give_up_seconds=float(config["give_up_seconds"]),
@@ -63,6 +65,7 @@ class Order:
     metrics_from: str = "AUTO"  # AUTO, JSON or NONE: what the readers take points from
     metrics_patterns: tuple[str, ...] = ()
     max_cost_seconds: float | None = None
+    tensorboard: tuple[str, ...] = ()  # further directories with event files, relative to the working directory
 
     @classmethod
     def parse(cls, raw: Mapping[str, object]) -> Order:
@@ -70,6 +73,7 @@ class Order:
         entrypoint, environment, gpus = raw["entrypoint"], raw["environment"] or {}, raw["gpuIndices"] or []
         directory, limit = raw["workingDirectory"], raw["maxRuntimeSeconds"]
         mode, patterns = raw.get("metricsFrom") or "AUTO", raw.get("metricsPatterns") or []
+        tensorboard = raw.get("tensorboard") or []
         if not isinstance(entrypoint, list) or not entrypoint or not all(isinstance(word, str) for word in entrypoint):
             raise ValueError("entrypoint")
         if not isinstance(environment, dict) or not all(isinstance(value, str) for value in environment.values()):
@@ -78,6 +82,8 @@ class Order:
             raise ValueError("gpuIndices or workingDirectory")
         if not isinstance(mode, str) or not isinstance(patterns, list):
             raise ValueError("metricsFrom or metricsPatterns")
+        if not isinstance(tensorboard, list) or not all(isinstance(each, str) for each in tensorboard):
+            raise ValueError("tensorboard")
         return cls(
             entrypoint=tuple(entrypoint),
             environment=environment,
@@ -89,6 +95,7 @@ class Order:
             metrics_from=mode,
             metrics_patterns=tuple(map(str, patterns)),
             max_cost_seconds=_limit(raw.get("maxCostSeconds")),
+            tensorboard=tuple(tensorboard),
         )
 
 

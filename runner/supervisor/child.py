@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ INHERITED |= {"NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
 ATTEMPT_VARIABLE = "SIMULATION_ATTEMPT_ID"
 MARK_VARIABLE = "SIMULATION_ATTEMPT_DIRECTORY"  # unlike the id, unique among installations on this host
 CHECKPOINT_VARIABLE = "SIMULATION_CHECKPOINT_DIR"
+OUTPUT_VARIABLE = "SIMULATION_OUTPUT_DIR"
 
 OWN_GROUP: dict[str, Any]
 if sys.version_info >= (3, 11):
@@ -45,26 +46,32 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name in INHERITED or name.startswith("LC_")}
 
 
-def start(assignment: Assignment, order: Order) -> subprocess.Popen[bytes]:
-    """Start the child in a process group of its own. Raises Refused."""
+def prepare(assignment: Assignment, order: Order) -> tuple[Path, dict[str, str]]:
+    """Make the attempt's directories; return the working directory and the environment. Raises Refused."""
     directory = _working_directory(assignment, order)
-    try:
-        assignment.checkpoint_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise Refused(f"The checkpoint directory can't be made: {error}.") from None
-    environment = {
+    for kept, what in ((assignment.checkpoint_directory, "checkpoint"), (assignment.output_directory, "output")):
+        try:
+            kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise Refused(f"The {what} directory can't be made: {error}.") from None
+    return directory, {
         **inherited(os.environ),
         "PYTHONUNBUFFERED": "1",  # else a print into a pipe arrives only when the child ends
         **order.environment,
         "CUDA_VISIBLE_DEVICES": ",".join(map(str, order.gpu_indices)),
         CHECKPOINT_VARIABLE: str(assignment.checkpoint_directory),
+        OUTPUT_VARIABLE: str(assignment.output_directory),
         ATTEMPT_VARIABLE: assignment.attempt_id,
         MARK_VARIABLE: mark(assignment.directory),
     }
-    command = order.entrypoint[0]
+
+
+def start(entrypoint: Sequence[str], directory: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start the child in a process group of its own. Raises Refused."""
+    command = entrypoint[0]
     try:
         return subprocess.Popen(
-            order.entrypoint,
+            entrypoint,
             cwd=directory,
             env=environment,
             stdin=subprocess.DEVNULL,

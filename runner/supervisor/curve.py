@@ -1,6 +1,8 @@
-"""Points of an attempt: which numbers count, and for which step. No I/O, no clock.
+"""Points of an attempt: which numbers count, for which step, and from which source. No I/O, no clock.
 
 Steps rise for each metric, and an attempt has a bounded number of metrics. What is refused is counted as a notice.
+Points come from printed lines and from `runner.supervisor.sources`. The source that first gives a metric keeps it, so
+that a program which prints, logs and records the same value gives one curve. Each source uses one thread at a time.
 """
 
 from __future__ import annotations
@@ -9,11 +11,19 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple, Union
 
-from runner.supervisor.notices import NAME_UNUSABLE, NOT_RISING, TOO_MANY_METRICS, Notices
+from runner.supervisor.notices import (
+    NAME_UNUSABLE,
+    NOT_RISING,
+    OTHER_SOURCE,
+    STEP_UNUSABLE,
+    TOO_MANY_METRICS,
+    Notices,
+)
 
 MAX_STEP = 2**53  # the largest integer that every JSON reader keeps exact
 MAX_METRICS = 1_000
 MAX_METRIC_NAME = 256
+PRINTED = "printed lines"
 
 Value = Union[float, str]  # evaluated, by Python 3.9 too; not finite: NaN, Infinity or -Infinity
 
@@ -29,13 +39,14 @@ class Reading(NamedTuple):
 
 
 class Curve:
-    """Takes readings; keeps the last step of each metric, as steps must rise."""
+    """Takes readings; keeps the source and the last step of each metric, as steps must rise."""
 
     def __init__(self, notices: Notices) -> None:
         self._notices = notices
         self._next_step = 0
         self._last_steps: dict[str, int] = {}
         self._forgiven: set[str] = set()
+        self._sources: dict[str, str] = {}
 
     @property
     def is_empty(self) -> bool:
@@ -59,13 +70,23 @@ class Curve:
         for metric, value in reading.values:
             yield self.take(Reading(self._last_steps.get(metric, -1) + 1, [(metric, value)]), line)
 
-    def _rises(self, metric: str, step: int, line: str, reading: Reading) -> bool:
+    def take_recorded(self, source: str, metric: str, step: int, value: float) -> Value | None:
+        """Return a value of another source than printed lines as it travels; None if it is no point."""
+        example = f"{source}: {metric} = {value} at step {step}"
+        if not 0 <= step <= MAX_STEP:
+            self._notices.count(STEP_UNUSABLE, example)
+            return None
+        return _value(value) if self._rises(metric, step, example, source=source) else None
+
+    def _rises(self, metric: str, step: int, line: str, reading: Reading | None = None, source: str = PRINTED) -> bool:
         last = self._last_steps.get(metric)
         if last is not None:
+            if self._sources[metric] != source:
+                return self._refuse_other(metric, source, line)
             if step > last:
                 self._last_steps[metric] = step
                 return True
-            if reading.forgives and metric not in self._forgiven:
+            if reading is not None and reading.forgives and metric not in self._forgiven:
                 self._forgiven.add(metric)
             else:
                 self._notices.count(NOT_RISING, line, subject=metric, advice=f"{metric}: {step} after {last}.")
@@ -76,8 +97,15 @@ class Curve:
         if len(self._last_steps) >= MAX_METRICS:
             self._notices.count(TOO_MANY_METRICS, line, subject=metric)
             return False
+        if self._sources.setdefault(metric, source) != source:  # one step, whatever the other threads do
+            return self._refuse_other(metric, source, line)
         self._last_steps[metric] = step
         return True
+
+    def _refuse_other(self, metric: str, source: str, line: str) -> bool:
+        advice = f"{metric} comes from {self._sources[metric]}, not from {source}."
+        self._notices.count(OTHER_SOURCE, line, subject=metric, advice=advice)
+        return False
 
 
 def _value(number: float) -> Value:

@@ -23,6 +23,8 @@ LOG_LIMIT = "LOG_LIMIT"
 LOG_RATE = "LOG_RATE"
 UNKNOWN_PREFIX = "UNKNOWN_PREFIX"
 HIGHER_RANK = "HIGHER_RANK"
+OTHER_SOURCE = "OTHER_SOURCE"
+TOO_MANY_FILES = "TOO_MANY_FILES"
 JSON_ON_STDERR = "JSON_ON_STDERR"
 LOOKS_LIKE_METRICS = "LOOKS_LIKE_METRICS"
 SAMPLED = "SAMPLED"
@@ -43,6 +45,8 @@ ADVICE = {
     LOG_LIMIT: "The log of an attempt ends at 64 MiB; this many bytes of output were dropped. Points are kept.",
     LOG_RATE: "The log takes 64 KiB a second; this many bytes of output were dropped. Points are kept.",
     UNKNOWN_PREFIX: "The line holds metrics but does not begin with {: print the object on a line of its own.",
+    OTHER_SOURCE: "Each metric is taken from the source that gave it first.",
+    TOO_MANY_FILES: "Of the event files of TensorBoard and W&B, 50 are read.",
     HIGHER_RANK: "Only rank 0's metrics are read: print them there.",
     JSON_ON_STDERR: "JSON lines are read from standard output: print them there.",
     LOOKS_LIKE_METRICS: "Lines without a step are not read by themselves.",
@@ -92,7 +96,7 @@ class Notices:
         if not self._notices:
             return
         now = time.monotonic()
-        for kind, notice in self._notices.items():
+        for kind, notice in list(self._notices.items()):  # sources count in threads of their own
             if notice.count != notice.written and (is_last or now >= notice.due_at):
                 notice.written, notice.due_at = notice.count, now + SPACING_SECONDS
                 self._write(kind, notice.count, notice.example, clean(_sentence(kind, notice)))

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from runner.supervisor.assignment import Assignment, Order
-from runner.supervisor.child import Refused, become_subreaper, kill_descendants, reap, record, start
+from runner.supervisor.child import Refused, become_subreaper, kill_descendants, prepare, reap, record, start
 from runner.supervisor.complaints import complain
 from runner.supervisor.curve import Curve
 from runner.supervisor.lines import Log, Output
@@ -25,6 +25,8 @@ from runner.supervisor.readers.patterns import Patterns
 from runner.supervisor.readers.stream import Stream
 from runner.supervisor.reporter import Reporter
 from runner.supervisor.service import Backoff, Service, Unreachable
+from runner.supervisor.sources.attached import Sources
+from runner.supervisor.sources.intake import Intake
 from runner.supervisor.spool import Exit, Spool
 
 LAST_HELLO_RETRY_SECONDS = 1.0  # short: the machine is reserved and idle
@@ -141,7 +143,15 @@ class Run:
         self._signals = signals
         self._notices = Notices(spool.add_notice)
         self._log = Log(spool, self._notices)
-        self._child = start(assignment, order)
+        curve = Curve(self._notices)
+        directory, environment = prepare(assignment, order)
+        intake = Intake(curve, spool, self._notices)
+        self._sources = Sources(intake, order, environment, directory, assignment.output_directory)
+        try:
+            self._child = start(order.entrypoint, directory, {**environment, **self._sources.variables})
+        except Refused:
+            self._sources.close()
+            raise
         self._started_at = time.monotonic()
         self._pid = self._child.pid
         self._child.returncode = 0  # reaped here, not by subprocess, which would free the pid
@@ -152,12 +162,13 @@ class Run:
         self._message: str | None = None
         self._kill_at = math.inf
         self._is_paused = False
-        curve = Curve(self._notices)
         self._patterns = Patterns(order.metrics_patterns, self._notices)
         self._selector = selectors.DefaultSelector()
         self._exited = os.pidfd_open(self._pid)
         self._selector.register(self._exited, selectors.EVENT_READ)
         self._selector.register(signals.descriptor, selectors.EVENT_READ)
+        self._is_accepting = False
+        self._accept_or_wait()
         self._outputs: list[Output] = []
         self._pipes: list[Output] = []  # ended ones too
         for pipe, name in ((self._child.stdout, "STDOUT"), (self._child.stderr, "STDERR")):
@@ -176,6 +187,12 @@ class Run:
 
         Returns None if the exit is not the simulation's own: the machine went down. At OVER the child is killed.
         """
+        try:
+            return self._serve()
+        finally:
+            self._sources.close()
+
+    def _serve(self) -> Exit | None:
         while not self._look():
             if self._reporter.is_over or self._reporter.is_finished:
                 self._signal(signal.SIGKILL)
@@ -187,12 +204,17 @@ class Run:
                 output.tick(self._elapsed)
             self._notices.write_out()
             self._pause_or_resume()
+            self._accept_or_wait()
+            if time.monotonic() >= self._started_at + TICK_SECONDS:
+                self._sources.tick()
             reap(spared=self._pid)
+        self._sources.linger()
         self._signal(signal.SIGKILL)  # the child is a zombie by now, but its group may have live processes
         _, status = os.waitpid(self._pid, 0)  # from here on the pid may be reused; with no child left, no search
         if not kill_descendants():
             self._spool.add_log("SUPERVISOR", "some process of this simulation can't be killed: the kernel holds it")
         self._drain()
+        self._sources.close()
         self._log.say_dropped()
         self._patterns.note_unmatched()
         self._notices.write_out(is_last=True)
@@ -230,6 +252,8 @@ class Run:
                 self._read(key.data)
             elif key.fd == self._exited:
                 has_exited = True
+            elif key.data is self._sources:
+                self._sources.accept()
             else:
                 self._signals.clear()
         return has_exited
@@ -298,6 +322,16 @@ class Run:
                     self._selector.unregister(output.descriptor)
                 else:
                     self._selector.register(output.descriptor, selectors.EVENT_READ, output)
+
+    def _accept_or_wait(self) -> None:
+        """Watch the sources' listener while another connection may be accepted."""
+        descriptor = self._sources.descriptor
+        if descriptor is not None and self._sources.has_room != self._is_accepting:
+            self._is_accepting = not self._is_accepting
+            if self._is_accepting:
+                self._selector.register(descriptor, selectors.EVENT_READ, self._sources)
+            else:
+                self._selector.unregister(descriptor)
 
     def _drain(self) -> None:
         """Read the rest of the pipes, which is bounded: no process that could write is left."""

@@ -28,6 +28,8 @@ from runner.supervisor.complaints import complain
 MAX_BATCH_POINTS = 10_000
 MAX_BATCH_BYTES = 750_000  # the line that fills a batch comes on top: below the promised megabyte
 MAX_BATCH_LOGS = 1_000
+MAX_BATCH_PARAMETERS = 500
+MAX_BATCH_TAGS = 50
 MAX_LOG_STRETCH = 64 << 10  # characters of one entry of a report's log
 DISK_RESERVE_BYTES = 256 << 20  # left free: the service's own database may live on the same disk
 
@@ -52,6 +54,8 @@ class Batch:
         self.points: dict[str, tuple[list[int], list[float | str], list[float]]] = {}
         self.logs: list[tuple[str, list[str]]] = []
         self.notices: dict[str, tuple[int, str, str]] = {}  # by kind: count so far, example, advice
+        self.parameters: dict[str, object] = {}
+        self.tags: dict[str, None] = {}  # in order
         self.exit: Exit | None = None
         self.count = 0
         self.size_bytes = 0
@@ -59,12 +63,15 @@ class Batch:
 
     @property
     def is_empty(self) -> bool:
-        return not self.count and not self.logs and not self.notices and self.exit is None
+        has_facts = self.notices or self.parameters or self.tags
+        return not self.count and not self.logs and not has_facts and self.exit is None
 
     @property
     def is_full(self) -> bool:
         full_of_logs = len(self.logs) >= MAX_BATCH_LOGS
-        return self.count >= MAX_BATCH_POINTS or self.size_bytes >= MAX_BATCH_BYTES or full_of_logs
+        full_of_facts = len(self.parameters) >= MAX_BATCH_PARAMETERS or len(self.tags) >= MAX_BATCH_TAGS
+        is_big = self.size_bytes >= MAX_BATCH_BYTES
+        return self.count >= MAX_BATCH_POINTS or is_big or full_of_logs or full_of_facts
 
     def add_point(self, metric: str, step: int, value: float | str, elapsed: float) -> None:
         column = self.points.get(metric)
@@ -94,6 +101,16 @@ class Batch:
             self.size_bytes += len(json.dumps([kind, example, advice])) + 80
         self.notices[kind] = (count, example, advice)
 
+    def add_parameter(self, name: str, value: str | float | bool | None) -> None:
+        """Add a parameter that the program recorded; a later value replaces it."""
+        self.parameters[name] = value
+        self.size_bytes += len(json.dumps([name, value])) + 2
+
+    def add_tag(self, tag: str) -> None:
+        """Add a tag that the program recorded."""
+        self.tags[tag] = None
+        self.size_bytes += len(json.dumps(tag)) + 2
+
     def encode(self) -> bytes:
         """Encode the payload fields of the report's input, each with a comma before it."""
         fields: dict[str, object] = {}
@@ -104,13 +121,18 @@ class Batch:
             }
         if self.logs:
             fields["logs"] = [{"stream": stream, "text": "\n".join(texts)} for stream, texts in self.logs]
+        facts: dict[str, object] = {}
         if self.notices:
-            fields["facts"] = {
-                "notices": [
-                    {"kind": kind, "count": count, "example": example, "advice": advice}
-                    for kind, (count, example, advice) in self.notices.items()
-                ]
-            }
+            facts["notices"] = [
+                {"kind": kind, "count": count, "example": example, "advice": advice}
+                for kind, (count, example, advice) in self.notices.items()
+            ]
+        if self.parameters:
+            facts["parameters"] = self.parameters
+        if self.tags:
+            facts["tags"] = list(self.tags)
+        if facts:
+            fields["facts"] = facts
         if self.exit is not None:
             fields["exit"] = {
                 "exitCode": self.exit.exit_code,
@@ -221,6 +243,26 @@ class Spool:
             was_empty = self.is_empty
             self._open.add_notice(kind, count, example, advice)
             self._unwritten.append(("notice", kind, count, example, advice))
+            if self._open.is_full:
+                self._seal()
+            if was_empty:
+                self.changed.notify()
+
+    def add_parameter(self, name: str, value: str | float | bool | None) -> None:
+        with self.changed:
+            was_empty = self.is_empty
+            self._open.add_parameter(name, value)
+            self._unwritten.append(("parameter", name, value))
+            if self._open.is_full:
+                self._seal()
+            if was_empty:
+                self.changed.notify()
+
+    def add_tag(self, tag: str) -> None:
+        with self.changed:
+            was_empty = self.is_empty
+            self._open.add_tag(tag)
+            self._unwritten.append(("tag", tag))
             if self._open.is_full:
                 self._seal()
             if was_empty:
@@ -369,6 +411,10 @@ def _enter(batch: Batch, entry: Sequence[Any]) -> None:
         batch.add_log(*values)
     elif kind == "notice":
         batch.add_notice(*values)
+    elif kind == "parameter":
+        batch.add_parameter(*values)
+    elif kind == "tag":
+        batch.add_tag(*values)
     elif kind == "exit":
         batch.exit = Exit(*values)
 

@@ -258,6 +258,7 @@ def supervise(service: Service, tmp_path: Path) -> Iterator[Supervise]:
             "attempt_id": ATTEMPT,
             "address_file": str(tmp_path / "address"),
             "checkpoint_directory": str(tmp_path / "checkpoints"),
+            "output_directory": str(tmp_path / "outputs"),
             "work_directory": str(directory / "work"),
             "allowed_roots": [],
             "give_up_seconds": 60,

@@ -104,7 +104,8 @@ async def test_an_attempt_lives_until_it_is_over_and_is_then_forgotten(
 ) -> None:
     code = (
         "import os, sys, pathlib; print(sys.executable); pathlib.Path('model').write_text('weights'); "
-        "pathlib.Path(os.environ['SIMULATION_CHECKPOINT_DIR'], 'kept').touch()"
+        "pathlib.Path(os.environ['SIMULATION_CHECKPOINT_DIR'], 'kept').touch(); "
+        "pathlib.Path(os.environ['SIMULATION_OUTPUT_DIR'], 'result').touch()"
     )
     service.order["entrypoint"] = ["python", "-c", code]
     await engine.launch(launch())
@@ -118,11 +119,13 @@ async def test_an_attempt_lives_until_it_is_over_and_is_then_forgotten(
     assert list(await engine.attempts()) == []
     assert await engine.probe(ATTEMPT) is Liveness.DEAD
     assert (tmp_path / "checkpoints" / "U2ltdWxhdGlvbjox" / "kept").exists()
+    assert (tmp_path / "outputs" / "U2ltdWxhdGlvbjox" / "result").exists()
     assert [path.read_text() for path in (tmp_path / "work").rglob("model")] == ["weights"]
     await engine.forget(ATTEMPT)
     [simulation] = await engine.simulations()
     await engine.discard(simulation)
     assert await engine.simulations() == []
+    assert list((tmp_path / "outputs").iterdir()) == []
     await engine.discard(simulation)
 
 
