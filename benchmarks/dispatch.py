@@ -5,6 +5,8 @@ clock starts when it is resumed. One simulation has run before, so that processe
 
 The floor: as many starts of a bare interpreter (`python -I -S -c pass`) in the same run, also all at once, until the
 last was waited for. This is the least that one supervisor per simulation would cost without a launcher.
+
+The CPU time of each process per simulation is printed as well, because the rate depends on what else the machine does.
 """
 
 from __future__ import annotations
@@ -14,11 +16,14 @@ import asyncio
 import subprocess
 import sys
 import time
+from collections import Counter
 from typing import Any
 
+import psutil
 from gql import Client, GraphQLRequest
 from gql.transport.httpx import HTTPXAsyncTransport
 
+from benchmarks.processes import cpu_seconds
 from benchmarks.report import Row, publish
 from benchmarks.service import running_service
 
@@ -27,15 +32,17 @@ CREATE = """
     mutation { createSimulation(input: { entrypoint: ["true"], resources: { cpus: 0.01 } }) { userErrors { message } } }
     """
 OPEN = "{ simulations(first: 1, states: [QUEUED, STARTING, RUNNING]) { totalCount } }"
+ROLES = ("graph", "scheduler", "PostgreSQL", "launcher", "supervisors")
 LOST = "{ simulations(first: 1, states: [FAILED, CANCELLED]) { totalCount } }"
 MACHINES = "{ machines(first: 10) { nodes { id } } }"
 DRAIN = "mutation Drain($id: ID!) { drainMachine(input: { id: $id }) { userErrors { message } } }"
 RESUME = "mutation Resume($id: ID!) { resumeMachine(input: { id: $id }) { userErrors { message } } }"
 
 
-async def ours(address: str, count: int, rounds: int) -> list[float]:
-    """Seconds from the first that may start to the last that is FINISHED, of each round."""
-    taken = []
+async def ours(address: str, count: int, rounds: int) -> tuple[list[float], Counter[str]]:
+    """Seconds from the first that may start to the last that is FINISHED, of each round; CPU seconds of all rounds."""
+    taken: list[float] = []
+    spent: Counter[str] = Counter()
     async with Client(transport=HTTPXAsyncTransport(f"{address}/graphql", timeout=60)) as client:
 
         async def ask(query: str, **variables: Any) -> Any:
@@ -52,13 +59,36 @@ async def ours(address: str, count: int, rounds: int) -> list[float]:
             await ask(DRAIN, id=machine["id"])
             for _ in range(count):
                 await ask(CREATE)
-            begun = time.perf_counter()
+            before, begun = cpu_by_role(), time.perf_counter()
             await ask(RESUME, id=machine["id"])
             await all_are_over()
             taken.append(time.perf_counter() - begun)
+            spent.update(cpu_by_role())
+            spent.subtract(before)
         if lost := (await ask(LOST))["simulations"]["totalCount"]:
             raise RuntimeError(f"{lost} simulations did not finish")
-    return taken
+    return taken, spent
+
+
+def cpu_by_role() -> Counter[str]:
+    """CPU seconds so far of the service's processes, by what they are.
+
+    Supervisors and simulations count when their launcher has reaped them, as its children.
+    """
+    spent: Counter[str] = Counter()
+    for process in psutil.Process().children(recursive=True):
+        try:
+            name, command = process.name(), process.cmdline()
+            role = "PostgreSQL" if name == "postgres" else name if name == "launcher" else command[-1]
+            if role not in ROLES:
+                continue
+            spent[role] += cpu_seconds(process)
+            if role == "launcher":
+                times = process.cpu_times()
+                spent["supervisors"] += times.children_user + times.children_system
+        except (psutil.NoSuchProcess, IndexError):
+            continue  # it has ended
+    return spent
 
 
 def bare(count: int) -> float:
@@ -77,9 +107,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="the middle one counts (default 3)")
     arguments = parser.parse_args()
     with running_service() as address:
-        taken = asyncio.run(ours(address, arguments.count, arguments.rounds))
+        taken, spent = asyncio.run(ours(address, arguments.count, arguments.rounds))
         floors = [bare(arguments.count) for _ in range(arguments.rounds)]
     value, floor = (arguments.count / sorted(each)[len(each) // 2] for each in (taken, floors))
+    total = arguments.count * arguments.rounds
+    print("CPU ms per simulation:", ", ".join(f"{role} {spent[role] / total * 1000:.1f}" for role in ROLES))  # noqa: T201  # beside the table
     publish("dispatch", [Row("dispatch", f"{arguments.count} simulations of true", value, "1/s", floor, value / floor)])
 
 
