@@ -43,7 +43,7 @@ async def ours(address: str, count: int, rounds: int) -> tuple[list[float], Coun
     """Seconds from the first that may start to the last that is FINISHED, of each round; CPU seconds of all rounds."""
     taken: list[float] = []
     spent: Counter[str] = Counter()
-    async with Client(transport=HTTPXAsyncTransport(f"{address}/graphql", timeout=60)) as client:
+    async with Client(transport=HTTPXAsyncTransport(f"{address}/graphql", timeout=60), execute_timeout=60) as client:
 
         async def ask(query: str, **variables: Any) -> Any:
             return await client.execute(GraphQLRequest(query, variable_values=variables))
@@ -111,7 +111,7 @@ def main() -> None:
         floors = [bare(arguments.count) for _ in range(arguments.rounds)]
     value, floor = (arguments.count / sorted(each)[len(each) // 2] for each in (taken, floors))
     total = arguments.count * arguments.rounds
-    print("CPU ms per simulation:", ", ".join(f"{role} {spent[role] / total * 1000:.1f}" for role in ROLES))  # noqa: T201  # beside the table
+    print("CPU ms per simulation:", ", ".join(f"{role} {spent[role] / total * 1000:.1f}" for role in ROLES))
     publish("dispatch", [Row("dispatch", f"{arguments.count} simulations of true", value, "1/s", floor, value / floor)])
 
 
