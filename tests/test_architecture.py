@@ -174,6 +174,72 @@ def moves_simulations(tree: ast.Module) -> Iterator[tuple[int, str]]:
                     yield node.lineno, f"uses {module}.{name}"
 
 
+def _unread_columns() -> dict[str, frozenset[str]]:
+    """The columns that `db/models.py` keeps for the version before, by the name of their class."""
+    tree = ast.parse((ROOT / "db" / "models.py").read_text(encoding="utf-8"))
+    return {
+        node.name: frozenset(
+            each.target.id
+            for each in node.body
+            if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
+            and isinstance(each.value, ast.Call) and dotted(each.value) == "_unread"
+        )
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+    }  # fmt: skip
+
+
+UNREAD = {name: columns for name, columns in _unread_columns().items() if columns}
+TABLES = {"simulations": "Simulation", "attempts": "Attempt"}
+ALIAS = re.compile(
+    r"\b(?:FROM|JOIN|UPDATE|INTO)\s+(simulations|attempts)\b(?:\s+(?:AS\s+)?(?!SET\b|WHERE\b|ON\b)(\w+))?", re.I
+)
+
+
+def uses_unread_columns(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Expressions and SQL that use a column of the version before: they run, and read what is written no more."""
+    classes = {name: name for name in UNREAD}
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(module="db.models", names=names):
+                classes |= {each.asname: each.name for each in names if each.asname and each.name in UNREAD}
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Name(id="aliased"), args=[of, *_])):
+                classes[name] = dotted(of).split(".")[-1]
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=of, attr=name) if name in UNREAD.get(
+                classes.get(dotted(of).split(".")[-1], ""), ()
+            ):
+                yield node.lineno, f"uses {dotted(node)}"
+            case ast.Call(func=ast.Attribute(attr="values", value=statement), keywords=keywords):
+                yield from ((node.lineno, f"writes {each}") for each in _unread_in(statement, keywords, classes))
+            case ast.Constant(value=str(sql)):
+                yield from ((node.lineno, f"SQL that uses {each}") for each in _unread_in_sql(sql))
+
+
+def _unread_in(statement: ast.expr, keywords: list[ast.keyword], classes: dict[str, str]) -> set[str]:
+    while isinstance(statement, ast.Call | ast.Attribute):
+        if isinstance(statement, ast.Call) and dotted(statement.func) in ("insert", "update") and statement.args:
+            of = classes.get(dotted(statement.args[0]).split(".")[-1], "")
+            return {each.arg for each in keywords if each.arg is not None} & UNREAD.get(of, frozenset())
+        statement = statement.func if isinstance(statement, ast.Call) else statement.value
+    return set()
+
+
+def _unread_in_sql(sql: str) -> set[str]:
+    found = set()
+    for table, alias in ALIAS.findall(sql):
+        columns = "|".join(UNREAD[TABLES[table.lower()]])
+        of = "|".join({table, alias} - {""})
+        found |= {f"{table}.{name}" for name in re.findall(rf"\b(?:{of})\.({columns})\b", sql)}
+    for table, written in re.findall(
+        r"\bUPDATE\s+(simulations|attempts)\b.*?\bSET\b(.*?)(?:\bWHERE\b|\bFROM\b|$)", sql, re.S
+    ):
+        columns = "|".join(UNREAD[TABLES[table]])
+        found |= {f"{table}.{name}" for name in re.findall(rf"\b({columns})\s*=", written)}
+    return found
+
+
 def reads_environment(tree: ast.Module) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         match node:
@@ -322,6 +388,15 @@ def uses_indefinite_pronouns(path: Path) -> list[str]:
         (sleeps, "time.sleep(1)"),
         (sleeps, "time.sleep(0.01)"),
         (sleeps, "while True: time.sleep(0.5)"),
+        (uses_unread_columns, "select(Attempt.id).where(Attempt.heartbeat_at < x)"),
+        (uses_unread_columns, "select(models.Simulation.stop_wanted_at)"),
+        (uses_unread_columns, "from db.models import Attempt as Row\nRow.host"),
+        (uses_unread_columns, "a = aliased(Attempt)\nselect(a.nonce)"),
+        (uses_unread_columns, "update(Attempt).where(Attempt.id == 1).values(launched_at=x)"),
+        (uses_unread_columns, "insert(Simulation).values(waiting='x').returning(Simulation.id)"),
+        (uses_unread_columns, "text('SELECT a.id FROM attempts AS a WHERE a.ended_at IS NULL AND a.host = 1')"),
+        (uses_unread_columns, "text('SELECT 1 FROM members m JOIN attempts a ON true WHERE a.token_digest = 1')"),
+        (uses_unread_columns, "SQL = 'UPDATE attempts SET ended_at = 1, heartbeat_at = now() WHERE id = 1'"),
         (sleeps, "while True: await asyncio.sleep(pause)"),
         (sleeps, "PAUSE = 1\nwhile x: time.sleep(PAUSE)"),
         (limits_seconds, "began = time.process_time()"),
@@ -350,6 +425,10 @@ def test_the_rule_finds(rule: Rule, breach: str) -> None:
         (writes_state, "Head(state=x)"),
         (moves_simulations, "from db.lifecycle import lock\nlock(session, 1)"),
         (moves_simulations, "shutil.move(a, b)"),
+        (uses_unread_columns, "select(Member.heartbeat_at, Attempt.ended_at, Attempt.stop_wanted_at)"),
+        (uses_unread_columns, "update(Member).values(launched_at=x)"),
+        (uses_unread_columns, "text('SELECT m.host FROM members m JOIN attempts a ON a.id = m.attempt_id')"),
+        (uses_unread_columns, "simulation.waiting"),  # the GraphQL type's; of a row it raises
         (reads_environment, "environment['A']"),
         (swallows_everything, "try: f()\nexcept OSError: pass"),
         (swallows_everything, "try: f()\nexcept Exception as e: log.error(e)"),
@@ -423,6 +502,11 @@ def test_only_transitions_move_simulations_and_each_from_one_place() -> None:
     moves = [path for path, what in used if what.endswith("lifecycle.move")]
     assert moves == [f"transitions/{name}.py" for name in ("assign", "begin", "cancel", "settle")]
     assert len({what for _, what in used}) == sum(map(len, TRANSITION_STATEMENTS.values())), "none is left over"
+
+
+def test_columns_of_the_version_before_are_not_used() -> None:
+    assert UNREAD.keys() == set(TABLES.values())
+    assert breaches(uses_unread_columns, [path for path in modules() if path != ROOT / "db" / "models.py"]) == []
 
 
 def test_only_settings_reads_the_environment() -> None:
