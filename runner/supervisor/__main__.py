@@ -5,17 +5,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from runner.supervisor import launcher
+from runner.supervisor.child import record
 from runner.supervisor.run import supervise
 
 
 def main() -> int:
     if sys.argv[1] == "--launcher":
         return launcher.main(Path(sys.argv[2]), sys.argv[3])
-    return supervise(Path(sys.argv[1]).resolve())
+    directory = Path(sys.argv[1]).resolve()
+    record(directory / "supervisor.json", os.getpid())
+    return supervise(directory)
 
 
 if __name__ == "__main__":

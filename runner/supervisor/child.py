@@ -142,8 +142,12 @@ def name_process(name: str) -> None:
     _prctl(PR_SET_NAME, ctypes.create_string_buffer(name.encode()))
 
 
+_LIBC = ctypes.CDLL(None, use_errno=True)  # before a fork: loading it makes a class, which writes to many pages
+_LIBC.prctl  # noqa: B018  # looked up likewise
+
+
 def _prctl(option: int, argument: object) -> int:
-    return int(ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0))
+    return int(_LIBC.prctl(option, argument, 0, 0, 0))
 
 
 def reap(spared: int) -> None:

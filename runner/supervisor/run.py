@@ -40,10 +40,12 @@ SHUTDOWN_SECONDS = 5.0  # to get the last report out while the machine goes down
 
 
 def supervise(directory: Path) -> int:
-    """Run one attempt from hello to delivery. Returns the exit status of this process."""
+    """Run one attempt from hello to delivery. Returns the exit status of this process.
+
+    The caller has recorded this process in `supervisor.json`.
+    """
     assignment = Assignment.read(directory)
     become_subreaper()
-    record(directory / "supervisor.json", os.getpid())
     signals = Signals()
     service = Service(assignment)
     note_nonce(directory, service.nonce)

@@ -353,10 +353,11 @@ class Spool:
 
     def clear(self) -> None:
         """Remove the files, and the directory unless the simulation wrote other files there."""
-        for file in self._directory.glob("*.jsonl"):
-            with contextlib.suppress(OSError):
-                file.unlink()
         with contextlib.suppress(OSError):
+            for name in os.listdir(self._directory):
+                if name.endswith(".jsonl"):
+                    with contextlib.suppress(OSError):
+                        os.unlink(self._directory / name)
             self._directory.rmdir()
 
     def _discard_head(self) -> None:
