@@ -20,6 +20,7 @@ from db.outage import Outage
 log = structlog.get_logger()
 
 LONGEST_PAUSE_SECONDS = 5.0
+GATHER_SECONDS = 0.05  # after a round: changes that follow closely share the next one
 
 Work = Callable[[bool], Awaitable[None]]
 
@@ -27,8 +28,8 @@ Work = Callable[[bool], Awaitable[None]]
 async def keep(name: str, work: Work, wake: asyncio.Event, period_seconds: float, outage: Outage) -> NoReturn:
     """Call `work(True)` once in a period, and `work(False)` in between whenever `wake` is set, until cancelled.
 
-    Wakes during a round count as one. The loop pauses for as long as the last round took, at most a period: a flood
-    of wakes then costs half of a core instead of a whole one.
+    Wakes during a round count as one. The loop pauses for as long as the last round took, and for `GATHER_SECONDS` at
+    least, but at most a period: a flood of wakes then costs half of a core at most, and usually far less.
     """
     clock = asyncio.get_running_loop().time
     due_at = clock()
@@ -55,7 +56,7 @@ async def keep(name: str, work: Work, wake: asyncio.Event, period_seconds: float
             if failures:
                 log.info("round_succeeded_again", loop=name, failures=failures)
             failures = 0
-            pause = min(clock() - began, period_seconds)
+            pause = min(max(clock() - began, GATHER_SECONDS), period_seconds)
         await asyncio.sleep(pause)
         with suppress(TimeoutError):
             async with asyncio.timeout_at(due_at):

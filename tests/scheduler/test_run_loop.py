@@ -62,6 +62,27 @@ async def test_wakes_during_a_round_are_one() -> None:
             assert rounds.empty()
 
 
+async def test_after_a_round_wakes_gather_for_a_moment_but_never_for_more_than_a_period(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses: asyncio.Queue[float] = asyncio.Queue()
+    really_sleep = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        await pauses.put(seconds)
+        await really_sleep(0)
+
+    async def work(_by_timer: bool) -> None:
+        pass
+
+    monkeypatch.setattr(run_loop, "GATHER_SECONDS", 1000.0)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    for period, pause in ((3600, 1000.0), (10, 10)):
+        with _kept(work, asyncio.Event(), period):
+            async with asyncio.timeout(60):
+                assert await pauses.get() == pause
+
+
 async def test_an_error_is_told_once_and_the_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_loop, "LONGEST_PAUSE_SECONDS", 0.01)
     succeeded = asyncio.Event()
