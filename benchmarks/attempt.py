@@ -19,7 +19,7 @@ from db import attempts, machines, projects, public_ids, simulations
 from db.connection import create_engine, session_factory
 from db.events import Actor
 from db.models import Project
-from transitions.assign import Assignment, assign
+from transitions.assign import Assignment, Placed, assign
 
 HELLO = "mutation($input: HelloAttemptInput!) { helloAttempt(input: $input) { verdict } }"
 REPORT = (
@@ -142,9 +142,9 @@ async def _open(session: AsyncSession) -> Opened:
         gpus=0, gpu_model=None, labels={}, price_per_hour=Decimal(1),
     )  # fmt: skip
     assignment = Assignment(machine_id, "nowhere", None, (), Decimal(1), Decimal(1), "USD", 1.0, 0.0, 0)
-    attempt_id = await assign(session, simulation.id, 0, assignment, ACTOR)
-    assert attempt_id is not None
-    await attempts.claim_launch(session, attempt_id, sha256(token.encode()).digest())
+    made = await assign(session, [Placed(simulation.id, 0, assignment)], ACTOR)
+    attempt_id = made[simulation.id]
+    await attempts.claim_launches(session, {attempt_id: sha256(token.encode()).digest()})
     return Opened(simulation.id, attempt_id, token)
 
 

@@ -17,10 +17,10 @@ from enum import StrEnum
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, func, insert, select, text, update
+from sqlalchemy import ColumnElement, bindparam, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.models import Attempt, Coverage, Member, Simulation
+from db.models import Attempt, Coverage, Member, Project, Simulation
 from db.states import Reason, SimulationState
 
 
@@ -89,17 +89,25 @@ _CURRENT = _EXECUTIONS.where(Attempt.ended_at.is_(None), Member.ended_at.is_(Non
 # --- from assignment to the end --------------------------------------------------------------------------------
 
 
-async def create(session: AsyncSession, simulation_id: int, number: int, **grant: Any) -> int:
-    """Insert the next attempt and its member; return its id. The caller has moved its simulation to STARTING.
+@dataclass(frozen=True, slots=True)
+class Next:
+    """The next attempt of a simulation. grant: the member's columns of machine, resources and price."""
 
-    grant: the member's columns of machine, resources and price.
-    """
-    attempt_id: int | None = await session.scalar(
-        insert(Attempt).values(simulation_id=simulation_id, number=number).returning(Attempt.id)
+    simulation_id: int
+    number: int
+    grant: Mapping[str, Any]
+
+
+async def create(session: AsyncSession, wanted: Sequence[Next]) -> Mapping[int, int]:
+    """Insert attempts and their members; return the attempts' ids by simulation, which the caller moved to STARTING."""
+    rows = await session.execute(
+        insert(Attempt).returning(Attempt.simulation_id, Attempt.id),
+        [{"simulation_id": each.simulation_id, "number": each.number} for each in wanted],
     )
-    assert attempt_id is not None
-    await session.execute(insert(Member).values(attempt_id=attempt_id, rank=LEAD, **grant))
-    return attempt_id
+    made: dict[int, int] = {row[0]: row[1] for row in rows}
+    members = [{"attempt_id": made[each.simulation_id], "rank": LEAD, **each.grant} for each in wanted]
+    await session.execute(insert(Member), members)
+    return made
 
 
 async def close(
@@ -113,21 +121,25 @@ async def close(
     signal: int | None,
 ) -> int | None:
     """End an attempt and its members: no later report is stored. Returns its id; None if it is not current."""
-    attempt_id = await session.scalar(
-        update(Attempt)
-        .where(Attempt.simulation_id == simulation_id, Attempt.number == number, Attempt.ended_at.is_(None))
-        .values(ended_at=func.now(), reason=reason, reason_detail=reason_detail, exit_code=exit_code, signal=signal)
-        .returning(Attempt.id)
-        .execution_options(synchronize_session=False)
+    connection = await session.connection()
+    closed = await connection.exec_driver_sql(
+        _CLOSE, (simulation_id, number, reason.value, reason_detail, exit_code, signal)
     )
-    if attempt_id is not None:
-        await session.execute(
-            update(Member)
-            .where(Member.attempt_id == attempt_id, Member.ended_at.is_(None))
-            .values(ended_at=func.now(), exit_code=exit_code, signal=signal)
-            .execution_options(synchronize_session=False)
-        )
-    return attempt_id
+    return closed.scalar_one_or_none()
+
+
+# The members are found by what the first part returns, so the attempt is locked first.
+_CLOSE = """
+    WITH closed AS (
+        UPDATE attempts SET ended_at = now(), reason = $3, reason_detail = $4, exit_code = $5, signal = $6
+        WHERE simulation_id = $1 AND number = $2 AND ended_at IS NULL
+        RETURNING id
+    ), ended AS (
+        UPDATE members SET ended_at = now(), exit_code = $5, signal = $6
+        FROM closed WHERE members.attempt_id = closed.id AND members.ended_at IS NULL
+    )
+    SELECT id FROM closed
+"""
 
 
 async def find_current(session: AsyncSession, simulation_id: int) -> Attempt | None:
@@ -139,10 +151,37 @@ async def find_current(session: AsyncSession, simulation_id: int) -> Attempt | N
     )
 
 
-async def count_preempted(session: AsyncSession, simulation_id: int) -> int:
-    """Count the preempted attempts, which use up no retry."""
-    counted = select(func.count()).where(Attempt.simulation_id == simulation_id, Attempt.reason == Reason.PREEMPTED)
-    return int((await session.scalars(counted)).one())
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """What the end of a current attempt is judged by. `preempted` attempts used up no retry."""
+
+    number: int
+    stop_reason: Reason | None
+    stop_sentence: str | None  # of the evidence
+    preempted: int
+    max_retries: int
+    retry_on: frozenset[str]
+    max_cost: Decimal | None
+
+
+async def find_settling(session: AsyncSession, simulation_id: int) -> Settling | None:
+    """Read the current attempt of a simulation for its end; None if it is on no machine. The caller holds its lock."""
+    found = await (await session.connection()).exec_driver_sql(_SETTLING, (simulation_id,))
+    row: Any = found.one_or_none()
+    if row is None:
+        return None
+    number, stop_reason, stop_sentence, preempted, max_retries, retry_on, max_cost = row
+    reason = Reason(stop_reason) if stop_reason is not None else None
+    return Settling(number, reason, stop_sentence, preempted, max_retries, frozenset(retry_on), max_cost)
+
+
+_SETTLING = """
+    SELECT a.number, a.stop_reason, a.stop_evidence ->> 'sentence',
+           (SELECT count(*) FROM attempts AS p WHERE p.simulation_id = $1 AND p.reason = 'PREEMPTED'),
+           s.max_retries, s.retry_on, s.max_cost
+    FROM attempts AS a JOIN simulations AS s ON s.id = a.simulation_id
+    WHERE a.simulation_id = $1 AND a.ended_at IS NULL
+"""
 
 
 _PREEMPTED_TIME = text(
@@ -191,34 +230,62 @@ async def amend(session: AsyncSession, attempt_id: int, amended: Mapping[str, An
     )
 
 
-async def bind(session: AsyncSession, claim: Claim) -> Execution | None:
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A bound attempt. `is_new`: it has neither begun nor a stop intent."""
+
+    simulation_id: int
+    number: int
+    is_new: bool
+
+
+async def bind(session: AsyncSession, claim: Claim) -> Bound | None:
     """Bind the member to the claim's nonce, if it is current and bound to no other; a heartbeat too."""
-    member = await session.scalar(
-        update(Member)
-        .where(
-            Member.attempt_id == claim.attempt_id,
-            Member.token_digest == claim.token_digest,
-            Member.ended_at.is_(None),
-            func.coalesce(Member.nonce, claim.nonce) == claim.nonce,
-        )
-        .values(nonce=claim.nonce, heartbeat_at=func.now())
-        .returning(Member)
-        .execution_options(synchronize_session=False, populate_existing=True)
-    )
-    if member is None:
-        return None
-    attempt = await session.get(Attempt, claim.attempt_id, populate_existing=True)
-    return Execution(attempt, member) if attempt is not None else None
+    proof = (claim.attempt_id, claim.token_digest, claim.nonce)
+    row: Any = (await (await session.connection()).exec_driver_sql(_BIND, proof)).one_or_none()
+    return Bound(*row) if row is not None else None
+
+
+_BIND = """
+    UPDATE members AS m SET nonce = $3, heartbeat_at = now()
+    FROM attempts AS a
+    WHERE m.attempt_id = $1 AND m.token_digest = $2 AND m.ended_at IS NULL AND coalesce(m.nonce, $3) = $3
+      AND a.id = m.attempt_id
+    RETURNING a.simulation_id, a.number, a.started_at IS NULL AND a.stop_wanted_at IS NULL
+"""
 
 
 async def note_started(session: AsyncSession, attempt_id: int) -> None:
     """Note the supervisor's hello."""
-    await session.execute(
-        update(Attempt)
-        .where(Attempt.id == attempt_id)
-        .values(started_at=func.now())
-        .execution_options(synchronize_session=False)
+    await (await session.connection()).exec_driver_sql(
+        "UPDATE attempts SET started_at = now() WHERE id = $1", (attempt_id,)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a supervisor is to do: the attempt, the member, the simulation and the name of its project."""
+
+    attempt: Attempt
+    member: Member
+    simulation: Simulation
+    project: str
+
+
+async def work_of(session: AsyncSession, claim: Claim) -> Work:
+    """The work of the claim's attempt, which is bound."""
+    given = {"attempt_id": claim.attempt_id, "token_digest": claim.token_digest}
+    return Work(*(await session.execute(_WORK, given)).one())
+
+
+_WORK = (
+    select(Attempt, Member, Simulation, Project.name)
+    .join(Member, Member.attempt_id == Attempt.id)
+    .join(Simulation, Simulation.id == Attempt.simulation_id)
+    .join(Project, Project.id == Simulation.project_id)
+    .where(Attempt.id == bindparam("attempt_id"), Member.token_digest == bindparam("token_digest"))
+    .execution_options(populate_existing=True)
+)
 
 
 async def lock(session: AsyncSession, attempt_id: int) -> Execution | None:
@@ -239,19 +306,17 @@ async def lock(session: AsyncSession, attempt_id: int) -> Execution | None:
 
 @dataclass(frozen=True, slots=True)
 class Hosted:
-    """A current attempt on a host, with its simulation."""
+    """A member of a current attempt on a host."""
 
     attempt: Attempt
     member: Member
-    simulation: Simulation
 
 
 async def open_on_host(session: AsyncSession, host: str, *, not_launched: bool = False) -> Sequence[Hosted]:
     """The current attempts on a host, oldest first; all, or those still to be launched."""
     statement = (
-        select(Attempt, Member, Simulation)
+        select(Attempt, Member)
         .join(Member, Member.attempt_id == Attempt.id)
-        .join(Simulation, Simulation.id == Attempt.simulation_id)
         .where(Member.host == host, Member.ended_at.is_(None))
         .order_by(Member.id)
         .execution_options(populate_existing=True)
@@ -261,29 +326,48 @@ async def open_on_host(session: AsyncSession, host: str, *, not_launched: bool =
     return [Hosted(*row) for row in await session.execute(statement)]
 
 
-async def claim_launch(session: AsyncSession, attempt_id: int, token_digest: bytes) -> bool:
-    """Bind a freshly minted token to an attempt that is about to be launched; False if nothing is to be launched.
-
-    A launch that was cut off before its hello is repeated: the older token is then invalid.
+# Several rows are locked in the order of their ids: another scheduler of this host, or an end, may hold one of them.
+_CLAIM = text(
     """
-    claimed = await session.scalar(
-        update(Member)
-        .where(Member.attempt_id == attempt_id, Member.rank == LEAD, Member.ended_at.is_(None), Member.nonce.is_(None))
-        .values(token_digest=token_digest, heartbeat_at=func.now())
-        .returning(Member.id)
-        .execution_options(synchronize_session=False)
-    )
-    return claimed is not None
+    UPDATE members SET token_digest = claimed.digest, heartbeat_at = now()
+    FROM (
+        SELECT m.id, given.digest
+        FROM unnest(CAST(:ids AS bigint[]), CAST(:digests AS bytea[])) AS given (attempt_id, digest)
+        JOIN members AS m ON m.attempt_id = given.attempt_id AND m.rank = 0
+        WHERE m.ended_at IS NULL AND m.nonce IS NULL
+        ORDER BY m.id FOR NO KEY UPDATE OF m
+    ) AS claimed
+    WHERE members.id = claimed.id
+    RETURNING members.attempt_id
+    """
+)
+_NOTE_LAUNCHED = text(
+    """
+    UPDATE members SET launched_at = now() FROM (
+        SELECT m.id FROM members AS m WHERE m.attempt_id = ANY(:ids) AND m.rank = 0
+        ORDER BY m.id FOR NO KEY UPDATE
+    ) AS launched
+    WHERE members.id = launched.id
+    """
+)
 
 
-async def note_launched(session: AsyncSession, attempt_id: int) -> None:
-    """Note that the engine has started the supervisor."""
-    await session.execute(
-        update(Member)
-        .where(Member.attempt_id == attempt_id, Member.rank == LEAD)
-        .values(launched_at=func.now())
-        .execution_options(synchronize_session=False)
-    )
+async def claim_launches(session: AsyncSession, digests: Mapping[int, bytes]) -> frozenset[int]:
+    """Bind freshly minted tokens to attempts about to be launched; return the attempts that are to be launched.
+
+    digests: of the tokens, by attempt. A launch that was cut off before its hello is repeated: the older token is then
+    invalid.
+    """
+    if not digests:
+        return frozenset()
+    claimed = await session.scalars(_CLAIM, {"ids": list(digests), "digests": list(digests.values())})
+    return frozenset(claimed.all())
+
+
+async def note_launched(session: AsyncSession, attempt_ids: Collection[int]) -> None:
+    """Note that the engine has started the supervisors of these attempts."""
+    if attempt_ids:
+        await session.execute(_NOTE_LAUNCHED, {"ids": list(attempt_ids)})
 
 
 async def find_unwanted(session: AsyncSession) -> Sequence[Execution]:
@@ -318,15 +402,6 @@ _BEAT = """
       AND a.id = m.attempt_id
     RETURNING a.simulation_id, a.number, m.next_batch, a.stop_reason, a.amended::text
 """
-
-
-async def simulation_of(session: AsyncSession, attempt_id: int, token_digest: bytes) -> int | None:
-    """The simulation of an attempt with this token; the way to its lock, which comes before the attempt's."""
-    return await session.scalar(
-        select(Attempt.simulation_id)
-        .join(Member, Member.attempt_id == Attempt.id)
-        .where(Attempt.id == attempt_id, Member.token_digest == token_digest)
-    )
 
 
 async def accept(session: AsyncSession, claim: Claim, batch: int | None) -> Receipt:

@@ -5,25 +5,27 @@
       +------ settle, to be retried ----------+            QUEUED --cancel--> CANCELLED
 
 `transitions` decides when a simulation moves, and is the only room that calls `move`. A move is one guarded UPDATE (id,
-source state, fence), one event and one hint, in the caller's transaction; a False is a fact about the row (another
+source state, fence) with its event and its hint, in the caller's transaction; a False is a fact about the row (another
 transaction was first), never an error.
 
-Locks: simulation, attempt, member, machine, budget, in this order, FOR NO KEY UPDATE.
+Locks: simulation, attempt, member, machine, budget, in this order, several rows of one table by id, FOR NO KEY UPDATE.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+import orjson
+from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import events
 from db.events import Actor
 from db.models import Simulation
-from db.notifications import Channel, notify
-from db.states import FINAL_STATES, SimulationState
+from db.notifications import MAX_PAYLOAD_BYTES
+from db.states import FINAL_STATES, Reason, SimulationState
 
 S = SimulationState
 
@@ -37,44 +39,104 @@ TRANSITIONS: dict[SimulationState, frozenset[SimulationState]] = {
 }
 
 
+# Made once: to build a statement and its cache key takes longer than to execute it.
+_LOCK = select(Simulation).with_for_update(key_share=True, of=Simulation).execution_options(populate_existing=True)
+_LOCK_ONE = _LOCK.where(Simulation.id == bindparam("id"))
+_LOCK_ALL = _LOCK.where(Simulation.id.in_(bindparam("ids", expanding=True))).order_by(Simulation.id)
+_LOCK_OF = """
+    SELECT s.id FROM simulations AS s
+    JOIN attempts AS a ON a.simulation_id = s.id
+    JOIN members AS m ON m.attempt_id = a.id
+    WHERE a.id = $1 AND m.token_digest = $2
+    FOR NO KEY UPDATE OF s
+"""
+
+
 async def lock(session: AsyncSession, simulation_id: int) -> Simulation | None:
     """Lock the simulation's row, the first lock of every transaction that takes more than one, and read it."""
-    return await session.scalar(
-        select(Simulation)
-        .where(Simulation.id == simulation_id)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
+    return await session.scalar(_LOCK_ONE, {"id": simulation_id})
+
+
+async def lock_of(session: AsyncSession, attempt_id: int, token_digest: bytes) -> int | None:
+    """Lock the simulation of an attempt with this token, and return its id; None if there is no such attempt."""
+    found = await (await session.connection()).exec_driver_sql(_LOCK_OF, (attempt_id, token_digest))
+    return found.scalar_one_or_none()
+
+
+async def lock_all(session: AsyncSession, ids: Collection[int]) -> Sequence[Simulation]:
+    """Like `lock`, for several simulations: those that exist, locked in the order of their ids."""
+    return (await session.scalars(_LOCK_ALL, {"ids": list(ids)})).all()
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One simulation of a move: `fence` is the number of its newest attempt, `detail` the one of its event."""
+
+    simulation_id: int
+    fence: int
+    detail: Mapping[str, Any]
+
+
+# One round trip for the state, what is written with it, the events and the hint. A long list of ids is "look at all".
+_MOVE = """
+    WITH given AS (
+        SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[]) WITH ORDINALITY AS g (id, fence, detail, place)
+    ), moved AS (
+        UPDATE simulations AS s SET
+            state = $4::text,
+            attempt = s.attempt + CASE WHEN $4::text = 'STARTING' THEN 1 ELSE 0 END,
+            started_at = CASE WHEN $4::text = 'RUNNING' THEN coalesce(s.started_at, now()) ELSE s.started_at END,
+            queued_at = CASE WHEN $4::text = 'QUEUED' THEN now() + $6::interval ELSE s.queued_at END,
+            queued_xid = CASE WHEN $4::text = 'QUEUED' THEN pg_current_xact_id()::text::bigint ELSE s.queued_xid END,
+            finished_at = CASE WHEN $7::bool THEN now() ELSE s.finished_at END,
+            reason = $8::text,
+            reason_detail = $9::text
+        FROM given
+        WHERE s.id = given.id AND s.attempt = given.fence AND s.state = ANY($5::text[])
+        RETURNING s.id, s.project_id, given.detail, given.place
+    ), recorded AS (
+        INSERT INTO events (kind, actor, origin, object_type, object_id, project_id, detail)
+        SELECT $4::text, $10::text, $11::text, 'Simulation', id, project_id, detail::jsonb FROM moved ORDER BY place
+    ), hint AS (
+        SELECT array_agg(id ORDER BY place) AS ids, string_agg(id::text, ',' ORDER BY place) AS payload FROM moved
     )
+    SELECT ids, pg_notify('simulations', CASE WHEN length(payload) <= $12::int THEN payload ELSE '*' END)
+    FROM hint WHERE ids IS NOT NULL
+"""
 
 
 async def move(
     session: AsyncSession,
-    simulation_id: int,
-    fence: int,
+    moves: Sequence[Move],
     target: SimulationState,
     actor: Actor,
-    values: Mapping[str, Any],
-    detail: Mapping[str, Any],
     *,
+    queued_after: timedelta = timedelta(0),
+    reason: Reason | None = None,
+    reason_detail: str | None = None,
     only_from: SimulationState | None = None,
-) -> bool:
-    """Write a new state, if the row is still in a state from which it may be entered and its newest attempt is `fence`.
+) -> frozenset[int]:
+    """Write a new state where the row is still in one from which it may be entered, and its newest attempt is `fence`.
 
-    values: what is written with the state; detail: of the event.
+    Returns the simulations that have moved: one that has not holds up no other. Their rows in the session are as they
+    were read before. The caller holds the locks of several simulations (`lock_all`).
+
+    queued_after: the wait of a simulation that returns to the queue; reason, reason_detail: of a final state.
     """
     sources = [only_from] if only_from else [source for source, targets in TRANSITIONS.items() if target in targets]
-    statement = (
-        update(Simulation)
-        .where(Simulation.id == simulation_id, Simulation.state.in_(sources), Simulation.attempt == fence)
-        .values(state=target, **values)
-        .returning(Simulation.project_id)
-        .execution_options(synchronize_session=False)
+    given = (
+        [each.simulation_id for each in moves],
+        [each.fence for each in moves],
+        [orjson.dumps(each.detail).decode() for each in moves],
+        target.value,
+        [source.value for source in sources],
+        queued_after,
+        target.is_final,
+        reason.value if reason is not None else None,
+        reason_detail,
+        actor.name,
+        actor.origin,
+        MAX_PAYLOAD_BYTES,
     )
-    project_id = await session.scalar(statement)
-    if project_id is None:
-        return False
-    await events.record(
-        session, target.value, actor, "Simulation", simulation_id, project_id=project_id, detail=dict(detail)
-    )
-    await notify(session, Channel.SIMULATIONS, str(simulation_id))
-    return True
+    row = (await (await session.connection()).exec_driver_sql(_MOVE, given)).one_or_none()
+    return frozenset(row[0]) if row is not None else frozenset()

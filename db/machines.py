@@ -411,18 +411,21 @@ async def free_gpu_indices(session: AsyncSession, hosts: Collection[str]) -> Map
     return {host: tuple(sorted(set(range(int(count))) - set(taken))) for host, count, taken in rows}
 
 
-async def lock_with_neighbours(session: AsyncSession, machine_id: int) -> Machine | None:
-    """Lock a machine, and the others on its host: what is free on one depends on them all. In the order of ids."""
-    host = await session.scalar(select(Machine.host).where(Machine.id == machine_id))
-    await session.execute(
-        select(Machine.id)
-        .where((Machine.id == machine_id) | (Machine.host == host))
+async def lock_with_neighbours(session: AsyncSession, ids: Collection[int]) -> Sequence[Machine]:
+    """Lock machines, and the others on their hosts: what is free on one depends on them all. In the order of ids.
+
+    Returns those of `ids` that exist, read under the lock.
+    """
+    hosts = select(Machine.host).where(Machine.id.in_(ids), Machine.host.is_not(None)).scalar_subquery()
+    locked = await session.scalars(
+        select(Machine)
+        .where(Machine.id.in_(ids) | Machine.host.in_(hosts))
         .order_by(Machine.id)
         .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
     )
-    return await session.scalar(
-        select(Machine).where(Machine.id == machine_id).execution_options(populate_existing=True)
-    )
+    wanted = frozenset(ids)
+    return [each for each in locked if each.id in wanted]
 
 
 async def notify_all(session: AsyncSession, ids: Sequence[int]) -> None:

@@ -2,7 +2,7 @@
 
 Channels and payloads:
 
-    simulations   "ID"           a simulation's state, reason or intent changed (sent inside the transaction)
+    simulations   "ID,ID,..."    state, reason or intent of simulations changed (sent inside the transaction)
     machines      "ID"           a machine changed (likewise)
     convergence   "ID,ID,..."    simulations with new batches, collected over some milliseconds; "*": read all
     tokens        "ID"           a token was revoked, or a browser with it signed out: its streams must end

@@ -8,7 +8,7 @@ The queue may be long and the room small, so a caller may pass only the first fe
 requirements (`Request.more`), and only the classes that fit on some machine (`placeable`): the answers equal those
 for the whole queue, as far as they go.
 
-Not responsible for: applying a placement (the scheduler locks the machine and checks again with `fits_now`), GPU
+Not responsible for: applying a placement (the scheduler locks the machines and checks again with `still_fitting`), GPU
 indices, retries. No error case: a request that can't be placed waits, with a reason.
 
 Why it is fast: requests with equal requirements share one `_Line`. During a plan room only shrinks. A machine that was
@@ -31,7 +31,7 @@ from policy.waiting import Kind, WaitingReason, explain
 
 __all__ = [
     "Machine", "Placement", "Request", "Requirements", "Waiting", "WaitingReason", "fits_now", "left_after", "order",
-    "placeable", "plan",
+    "placeable", "plan", "still_fitting",
 ]  # fmt: skip
 
 
@@ -118,6 +118,24 @@ def left_after(machines: Sequence[Machine], taken: Iterable[tuple[int, Requireme
         room.take(room.number_of[machine_id], required)
     left = {each.id: room.as_left(number) for number, each in enumerate(room.machines)}
     return [left[each.id] for each in machines]
+
+
+def still_fitting(machines: Sequence[Machine], wanted: Iterable[tuple[int, Requirements]]) -> Sequence[Machine | None]:
+    """Check placements, as (machine id, requirements), again in their order: each one that fits takes its room.
+
+    Returns for each the machine as it stands at its turn, or None if it does not fit any more.
+    """
+    room = _Room(machines)
+    found: list[Machine | None] = []
+    for machine_id, required in wanted:
+        number = room.number_of.get(machine_id)
+        machine = room.as_left(number) if number is not None else None
+        if number is None or machine is None or not fits_now(required, machine):
+            found.append(None)
+            continue
+        room.take(number, required)
+        found.append(machine)
+    return found
 
 
 def order(requests: Iterable[Request]) -> Sequence[Request]:

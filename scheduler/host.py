@@ -39,6 +39,7 @@ log = structlog.get_logger()
 Outcome = TypeVar("Outcome")
 
 AT_ONCE = 8  # launches and probes side by side: more only wait for the same cores
+LAUNCHES_NOTED_AT_ONCE = 32  # launches claimed in one transaction, and noted in another
 DISCARD_SECONDS = 60  # between two searches for files of deleted simulations, which are not urgent
 
 
@@ -115,8 +116,8 @@ class HostLoop:
             keys = {each.id: each.engine_key for each in await machines.by_ids(session, on)}
         known = frozenset(await self._engine.attempts())
         done = HostSummary()
-        for first in range(0, len(assigned), AT_ONCE):
-            some = await self._launch(assigned[first : first + AT_ONCE], keys, known)
+        for first in range(0, len(assigned), LAUNCHES_NOTED_AT_ONCE):
+            some = await self._launch(assigned[first : first + LAUNCHES_NOTED_AT_ONCE], keys, known)
             done = HostSummary(done.launched + some.launched, done.ended + some.ended)
         return done
 
@@ -136,11 +137,9 @@ class HostLoop:
             else:
                 tokens[attempt.id] = token_urlsafe(32)
         async with self._sessions.begin() as session:
-            claimed = {
-                attempt_id
-                for attempt_id, token in tokens.items()
-                if await attempts.claim_launch(session, attempt_id, sha256(token.encode()).digest())
-            }
+            claimed = await attempts.claim_launches(
+                session, {attempt_id: sha256(token.encode()).digest() for attempt_id, token in tokens.items()}
+            )
         outcomes = await self._each(
             self._start(each.attempt, keys.get(each.member.machine_id or 0, ""), tokens[each.attempt.id])
             for each in assigned
@@ -148,8 +147,7 @@ class HostLoop:
         )
         running += [attempt_id for attempt_id, is_launched in outcomes if is_launched]
         async with self._sessions.begin() as session:
-            for attempt_id in running:
-                await attempts.note_launched(session, attempt_id)
+            await attempts.note_launched(session, running)
         return HostSummary(len(running), ended + sum(not is_launched for _, is_launched in outcomes))
 
     async def _start(self, attempt: Attempt, machine_key: str, token: str) -> tuple[int, bool]:
@@ -174,7 +172,7 @@ class HostLoop:
             simulation = await lifecycle.lock(session, attempt.simulation_id)
             if simulation is None:
                 return False
-            return await settle(session, simulation, attempt.number, ending, events.PLANNER, backoff=self._backoff)
+            return await settle(session, simulation.id, attempt.number, ending, events.PLANNER, backoff=self._backoff)
 
     # --- what runs ---------------------------------------------------------------------------------------------
 

@@ -1,9 +1,10 @@
 """Planner: the leader's round, which ends lost attempts, stops overdue ones and assigns the queue to machines.
 
 `tick()` is the whole round, by timer; `plan()` is the part that runs at once after a change. The planner reads rows,
-`policy` judges without a transaction, and each judgement is carried out in a transaction of its own that locks the
-simulation first, then the machine with its neighbours, then the budgets that pay for it, and checks again: if another
-process, even another leader, was faster, its change wins.
+`policy` judges without a transaction, and a round's placements are carried out in one transaction, which locks the
+simulations first, then the machines with their neighbours, then the budgets that pay for them, and checks each
+placement again: where another process, even another leader, was faster, its change wins, and the other placements are
+carried out all the same.
 
 The planner starts and kills no process: an assignment is a row on which the loop of the machine's host acts.
 """
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
+from decimal import Decimal
 from functools import partial
 from uuid import UUID
 
@@ -37,22 +39,22 @@ from policy.placement import (
     Requirements,
     Waiting,
     WaitingReason,
-    fits_now,
     left_after,
     placeable,
     plan,
+    still_fitting,
 )
 from policy.retry import coverage_gap, is_lost, is_overdue, is_unwatched
 from scheduler.queue_memory import Explained, QueueMemory
 from scheduler.spending import Spending, rules_of
 from settings import Settings
 from transitions import budget
-from transitions.assign import Assignment, assign
+from transitions.assign import Assignment, Placed, assign
 from transitions.budget import Room, Start
 from transitions.settle import STOPPED_EARLY, Ending, settle
 from transitions.stop import stop, stop_locked
 
-PLACEMENTS_AT_ONCE = 100  # then the queue is read again: a more urgent simulation may have arrived
+PLACEMENTS_AT_ONCE = 100  # in a transaction; then the queue is read again: a more urgent simulation may have arrived
 FEWEST_OF_A_CLASS = 4  # rows read of each class that fits somewhere, however many classes there are
 EXPLAINED_AT_ONCE = 1000  # classes that get their first reason in one round; the others follow in the next ones
 REFRESHED_AT_ONCE = 100  # likewise, classes whose sentence may have changed
@@ -80,6 +82,16 @@ class _Round:
     unfinished: bool = False
     emptied: Set[UUID] = frozenset()  # classes with no simulation left in the queue
     explained: Sequence[Explained] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Grant:
+    """A placement that still fits, before budgets are asked. `share`: of the machine."""
+
+    simulation: Simulation
+    required: Requirements
+    machine: MachineRow
+    share: Decimal
 
 
 class Planner:
@@ -211,13 +223,15 @@ class Planner:
         round_ = _Round(hosts=set())
         left = dict(class_of)
         taken: list[tuple[int, Requirements]] = []
-        for placement in placements[:PLACEMENTS_AT_ONCE]:
-            machine = await self._assign(placement, fences[placement.request_id])
-            if machine is None:
+        attempted = placements[:PLACEMENTS_AT_ONCE]
+        assigned = await self._assign(attempted, fences) if attempted else {}
+        for placement in attempted:
+            if placement.request_id not in assigned:
                 round_.refused += 1
                 continue
+            host = assigned[placement.request_id].host
             round_.assigned += 1
-            round_.hosts |= {machine.host} if machine.host else set()
+            round_.hosts |= {host} if host else set()
             taken.append((placement.machine_id, memory.classes[left.pop(placement.request_id)].example.requirements))
         round_.unfinished = len(placements) > PLACEMENTS_AT_ONCE or len(answers) < len(requests)
         memory.machines = left_after(offered, taken)
@@ -237,40 +251,64 @@ class Planner:
         fits = await asyncio.to_thread(placeable, wanted, offered)
         return {each: limits[each] for each, fitting in zip(limits, fits, strict=True) if not fitting}
 
-    async def _assign(self, placement: Placement, fence: int) -> MachineRow | None:
-        """Carry out one placement if it still fits; else return None."""
+    async def _assign(self, placements: Sequence[Placement], fences: Mapping[int, int]) -> Mapping[int, Assignment]:
+        """Carry out the placements that still fit and are paid for, in their order; return the assignments."""
         async with self._sessions.begin() as session:
-            simulation = await lifecycle.lock(session, placement.request_id)
-            if simulation is None or simulation.state is not SimulationState.QUEUED or simulation.attempt != fence:
-                return None
-            if simulation.attended and not await watch_leases.watched_of(session, [simulation.id]):
-                return None
-            row = await machines.lock_with_neighbours(session, placement.machine_id)
-            if row is None:
-                return None
-            [machine] = await _machines(session, [row], self._lease)
-            required = _requirements(simulation)
-            if not fits_now(required, machine):
-                return None
-            indices = await _choose_gpus(session, row, simulation.gpus)
-            share, currency = share_of(required, machine), self._settings.currency
-            start = Start(simulation.project_id, billed_per_hour(row.price_per_hour, share), currency)
-            if await budget.unpayable(session, [start], self._budget_rules):
-                return None
-            assignment = Assignment(
-                machine_id=row.id,
-                machine_name=row.name,
-                host=row.host,
-                gpu_indices=indices,
-                price_per_hour=row.price_per_hour,
-                share=share,
-                currency=currency,
-                cpus=required.cpus,
-                memory_gib=required.memory_gib,
-                gpus=required.gpus,
-            )
-            attempt_id = await assign(session, simulation.id, fence, assignment, events.PLANNER)
-        return row if attempt_id is not None else None
+            locked = await lifecycle.lock_all(session, [each.request_id for each in placements])
+            waiting = {each.id: each for each in locked if _still_waits(each, fences)}
+            attended = [each.id for each in waiting.values() if each.attended]
+            unwatched = set(attended) - await watch_leases.watched_of(session, attended)
+            placements = [each for each in placements if each.request_id in waiting.keys() - unwatched]
+            rows = await machines.lock_with_neighbours(session, {each.machine_id for each in placements})
+            by_id = {row.id: row for row in rows}
+            wanted = [(each.machine_id, _requirements(waiting[each.request_id])) for each in placements]
+            fitting = still_fitting(await _machines(session, rows, self._lease), wanted)
+            grants = [
+                _Grant(waiting[placement.request_id], required, by_id[machine.id], share_of(required, machine))
+                for placement, (_, required), machine in zip(placements, wanted, fitting, strict=True)
+                if machine is not None
+            ]
+            starts = [
+                Start(
+                    each.simulation.project_id,
+                    billed_per_hour(each.machine.price_per_hour, each.share),
+                    self._settings.currency,
+                )
+                for each in grants
+            ]
+            unpayable = await budget.unpayable(session, starts, self._budget_rules) if starts else frozenset()
+            # Read after what is free on the machines: an attempt that has ended in between frees more of both.
+            gpus = await _free_gpus(session, rows)
+            placed = [
+                Placed(each.simulation.id, each.simulation.attempt, self._assignment(each, gpus))
+                for place, each in enumerate(grants)
+                if place not in unpayable
+            ]
+            made = await assign(session, placed, events.PLANNER) if placed else {}
+        return {each.simulation_id: each.assignment for each in placed if each.simulation_id in made}
+
+    def _assignment(self, grant: _Grant, gpus: Mapping[str, list[int]]) -> Assignment:
+        """Grant what is required, and take the lowest free GPU indices of the host out of `gpus`.
+
+        Without a host, the machine's engine assigns the GPUs.
+        """
+        row, required = grant.machine, grant.required
+        indices: list[int] = []
+        if required.gpus > 0 and row.host is not None:
+            indices = gpus[row.host][: required.gpus]
+            del gpus[row.host][: required.gpus]
+        return Assignment(
+            machine_id=row.id,
+            machine_name=row.name,
+            host=row.host,
+            gpu_indices=tuple(indices),
+            price_per_hour=row.price_per_hour,
+            share=grant.share,
+            currency=self._settings.currency,
+            cpus=required.cpus,
+            memory_gib=required.memory_gib,
+            gpus=required.gpus,
+        )
 
     # --- what went wrong ---------------------------------------------------------------------------------------
 
@@ -323,7 +361,7 @@ class Planner:
             ending = await look_again(session, current)
             if ending is None:
                 return False
-            return await settle(session, simulation, attempt.number, ending, events.PLANNER, backoff=self._backoff)
+            return await settle(session, simulation.id, attempt.number, ending, events.PLANNER, backoff=self._backoff)
 
     async def _stop_overdue(self) -> None:
         """Stop attempts over their time limit. Supervisors do so themselves, unless their clock is wrong."""
@@ -392,12 +430,11 @@ async def _machines(session: AsyncSession, rows: Sequence[MachineRow], lease: ti
     ids = [row.id for row in rows]
     held = await machines.usage(session, ids)
     states = await machines.states_of(session, ids, lease)
-    with_gpus = {row.host for row in rows if row.host is not None and row.gpus > 0}
-    free = await machines.free_gpu_indices(session, with_gpus) if with_gpus else {}
+    free = await _free_gpus(session, rows)
     return [_machine(row, held.get(row.id, NOTHING), states.get(row.id, MachineState.OFFLINE), free) for row in rows]
 
 
-def _machine(row: MachineRow, held: Usage, state: MachineState, free: Mapping[str, tuple[int, ...]]) -> Machine:
+def _machine(row: MachineRow, held: Usage, state: MachineState, free: Mapping[str, Sequence[int]]) -> Machine:
     return Machine(
         id=row.id,
         name=row.name,
@@ -417,9 +454,13 @@ def _machine(row: MachineRow, held: Usage, state: MachineState, free: Mapping[st
     )
 
 
-async def _choose_gpus(session: AsyncSession, row: MachineRow, count: int) -> tuple[int, ...]:
-    """Choose the lowest free GPU indices of the host. Without a host, the machine's engine assigns the GPUs."""
-    if count == 0 or row.host is None:
-        return ()
-    free = (await machines.free_gpu_indices(session, [row.host]))[row.host]
-    return free[:count]
+async def _free_gpus(session: AsyncSession, rows: Sequence[MachineRow]) -> Mapping[str, list[int]]:
+    """Read the free GPU indices of the hosts of these machines, lowest first; none of hosts without GPUs."""
+    hosts = {row.host for row in rows if row.host is not None and row.gpus > 0}
+    if not hosts:
+        return {}
+    return {host: list(indices) for host, indices in (await machines.free_gpu_indices(session, hosts)).items()}
+
+
+def _still_waits(simulation: Simulation, fences: Mapping[int, int]) -> bool:
+    return simulation.state is SimulationState.QUEUED and simulation.attempt == fences[simulation.id]

@@ -143,5 +143,5 @@ class Spending:
                 return False
             ending = Ending(Reason.BUDGET_EXHAUSTED, detail)
             return await settle(
-                session, simulation, current.attempt.number, ending, events.PLANNER, backoff=self._backoff
+                session, simulation.id, current.attempt.number, ending, events.PLANNER, backoff=self._backoff
             )

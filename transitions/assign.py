@@ -1,14 +1,17 @@
-"""QUEUED -> STARTING: the next attempt of a simulation, with its grant on a machine and its price."""
+"""QUEUED -> STARTING: the next attempts of simulations, each with its grant on a machine and its price."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, lifecycle
+from db.attempts import Next
 from db.events import Actor
+from db.lifecycle import Move
 from db.states import SimulationState
 from transitions import journal
 
@@ -29,26 +32,45 @@ class Assignment:
     gpus: int
 
 
-async def assign(
-    session: AsyncSession, simulation_id: int, fence: int, assignment: Assignment, actor: Actor
-) -> int | None:
-    """Assign a queued simulation: create its next attempt; return its id, or None if the row has changed.
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A queued simulation with its grant. `fence`: the number of its newest attempt when it was placed."""
 
-    fence: the number of the newest attempt when the placement was made; the caller holds the machine's lock.
+    simulation_id: int
+    fence: int
+    assignment: Assignment
+
+
+async def assign(session: AsyncSession, placed: Sequence[Placed], actor: Actor) -> Mapping[int, int]:
+    """Assign queued simulations: create their next attempts; return the attempts' ids by simulation.
+
+    A simulation whose row has changed is left out. The caller holds the locks of the simulations and of the machines.
     """
-    number = fence + 1
     moved = await lifecycle.move(
-        session, simulation_id, fence, SimulationState.STARTING, actor,
-        {"attempt": number},
-        {"attempt": number, "machine": assignment.machine_name},
-    )  # fmt: skip
-    if not moved:
-        return None
+        session,
+        [Move(each.simulation_id, each.fence, _event(each)) for each in placed],
+        SimulationState.STARTING,
+        actor,
+    )
+    assigned = [each for each in placed if each.simulation_id in moved]
+    if not assigned:
+        return {}
+    made = await attempts.create(
+        session, [Next(each.simulation_id, each.fence + 1, _grant(each.assignment)) for each in assigned]
+    )
+    for each in assigned:
+        journal.write(
+            session, "simulation_assigned", simulation_id=each.simulation_id, attempt_id=made[each.simulation_id],
+            attempt=each.fence + 1, machine=each.assignment.machine_name,
+        )  # fmt: skip
+    return made
+
+
+def _event(placed: Placed) -> dict[str, object]:
+    return {"attempt": placed.fence + 1, "machine": placed.assignment.machine_name}
+
+
+def _grant(assignment: Assignment) -> dict[str, object]:
     grant = {each.name: getattr(assignment, each.name) for each in fields(assignment)}
     grant["gpu_indices"] = list(assignment.gpu_indices)
-    attempt_id = await attempts.create(session, simulation_id, number, **grant)
-    journal.write(
-        session, "simulation_assigned", simulation_id=simulation_id, attempt_id=attempt_id, attempt=number,
-        machine=assignment.machine_name,
-    )  # fmt: skip
-    return attempt_id
+    return grant

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, billing, events, lifecycle
-from db.attempts import Claim, Execution, Standing
+from db.attempts import Claim, Standing, Work
 from db.events import Actor
+from db.lifecycle import Move
 from db.models import Attempt, Simulation
 from db.states import SimulationState
 from policy.cost import cost_per_hour, cost_so_far, time_affordable
@@ -32,8 +32,7 @@ class Greeting:
     """The answer to a hello."""
 
     standing: Standing
-    execution: Execution | None = None
-    simulation: Simulation | None = None
+    work: Work | None = None
     limits: TimeLimits = TimeLimits()
 
 
@@ -48,20 +47,16 @@ async def hello(
 
     An attempt with a stop intent is bound but does not begin: its supervisor reports the end.
     """
-    simulation_id = await attempts.simulation_of(session, claim.attempt_id, claim.token_digest)
-    if simulation_id is None:
+    if await lifecycle.lock_of(session, claim.attempt_id, claim.token_digest) is None:
         return Greeting(Standing.UNKNOWN)
-    simulation = await lifecycle.lock(session, simulation_id)
-    execution = await attempts.bind(session, claim)
-    if simulation is None or execution is None:
+    bound = await attempts.bind(session, claim)
+    if bound is None:
         return Greeting(Standing.OVER)
-    attempt = execution.attempt
-    if attempt.started_at is None and attempt.stop_wanted_at is None:
-        await begin(session, attempt, actor)
-        await session.refresh(attempt)
-        await session.refresh(simulation)
-    limits = await time_limits(session, simulation, attempt, stop_grace)
-    return Greeting(Standing.CURRENT, execution, simulation, limits)
+    if bound.is_new:
+        await begin(session, bound.simulation_id, claim.attempt_id, bound.number, actor)
+    work = await attempts.work_of(session, claim)
+    limits = await time_limits(session, work.simulation, work.attempt, stop_grace)
+    return Greeting(Standing.CURRENT, work, limits)
 
 
 async def time_limits(
@@ -84,16 +79,12 @@ async def time_limits(
     return TimeLimits(runtime, money)
 
 
-async def begin(session: AsyncSession, attempt: Attempt, actor: Actor) -> bool:
+async def begin(session: AsyncSession, simulation_id: int, attempt_id: int, number: int, actor: Actor) -> bool:
     """STARTING becomes RUNNING. The caller holds the simulation's lock, and has bound the attempt."""
     moved = await lifecycle.move(
-        session, attempt.simulation_id, attempt.number, SimulationState.RUNNING, actor,
-        {"started_at": func.coalesce(Simulation.started_at, func.now())},
-        {"attempt": attempt.number},
-    )  # fmt: skip
+        session, [Move(simulation_id, number, {"attempt": number})], SimulationState.RUNNING, actor
+    )
     if moved:
-        await attempts.note_started(session, attempt.id)
-        journal.write(
-            session, "attempt_began", simulation_id=attempt.simulation_id, attempt_id=attempt.id, attempt=attempt.number
-        )
-    return moved
+        await attempts.note_started(session, attempt_id)
+        journal.write(session, "attempt_began", simulation_id=simulation_id, attempt_id=attempt_id, attempt=number)
+    return bool(moved)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import lifecycle, simulations
 from db.errors import WrongState
 from db.events import Actor
+from db.lifecycle import Move
 from db.models import Simulation
 from db.projects import Scope
 from db.states import Reason, SimulationState
@@ -33,10 +33,9 @@ async def cancel(session: AsyncSession, simulation_id: int, actor: Actor, *, sco
 
 async def _cancel_queued(session: AsyncSession, simulation: Simulation, actor: Actor) -> None:
     """End a simulation on no machine: there is no attempt to stop."""
-    values = {"reason": Reason.CANCELLED, "finished_at": func.now()}
     moved = await lifecycle.move(
-        session, simulation.id, simulation.attempt, SimulationState.CANCELLED, actor, values, {},
-        only_from=SimulationState.QUEUED,
+        session, [Move(simulation.id, simulation.attempt, {})], SimulationState.CANCELLED, actor,
+        reason=Reason.CANCELLED, only_from=SimulationState.QUEUED,
     )  # fmt: skip
     assert moved, f"simulation {simulation.id} was locked and QUEUED"
     journal.write(session, "simulation_cancelled", simulation_id=simulation.id, by=actor.name)

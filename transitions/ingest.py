@@ -11,13 +11,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from db import attempts, convergence, events, lifecycle, logs, notices, simulations
 from db.attempts import Claim, Receipt
 from db.connection import Sessions, driver_of
 from db.events import Actor
-from db.models import Simulation
 from db.states import Reason
 from policy.retry import Exit, meaning_of
 from transitions.report import Report
@@ -43,29 +40,27 @@ async def ingest(
             return receipt
     async with sessions.begin() as session:  # more than points, or not the expected batch
         # An exit ends all members, and the simulation's lock comes before the attempt's and the member's.
-        needs_lock = report.exit is not None or report.parameters or report.tags
-        simulation = await _lock(session, claim) if needs_lock else None
+        simulation_id = None
+        is_recorded = bool(report.parameters or report.tags)
+        if report.exit is not None or is_recorded:
+            simulation_id = await lifecycle.lock_of(session, claim.attempt_id, claim.token_digest)
         receipt = await attempts.accept(session, claim, report.number)
         if not receipt.stored or report.number is None:
             return receipt
         await convergence.store(session, receipt.simulation_id, receipt.number, report.number, report.points)
         await logs.store(session, receipt.simulation_id, receipt.number, report.number, report.chunks)
         await notices.store(session, receipt.simulation_id, receipt.number, report.notices)
-        if simulation is not None:
+        if is_recorded and simulation_id is not None:
+            simulation = await simulations.get(session, simulation_id)
             await simulations.record(session, simulation, report.parameters, report.tags)
-        if report.exit is not None and simulation is not None:
+        if report.exit is not None and simulation_id is not None:
             ending = _ending(report.exit, receipt.stop_reason)
-            await settle(session, simulation, receipt.number, ending, actor, backoff=backoff)
+            await settle(session, simulation_id, receipt.number, ending, actor, backoff=backoff)
         return receipt
 
 
 def _has_more(report: Report) -> bool:
     return bool(report.chunks or report.notices or report.parameters or report.tags)
-
-
-async def _lock(session: AsyncSession, claim: Claim) -> Simulation | None:
-    simulation_id = await attempts.simulation_of(session, claim.attempt_id, claim.token_digest)
-    return await lifecycle.lock(session, simulation_id) if simulation_id is not None else None
 
 
 def _ending(exit_: Exit, stop_reason: Reason | None) -> Ending:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, billing, lifecycle
 from db.events import Actor
-from db.models import THIS_TRANSACTION, Simulation
+from db.lifecycle import Move
 from db.states import Reason, SimulationState
 from policy.cost import is_spent
 from policy.retry import Ended, Retry, after_attempt
@@ -55,38 +55,38 @@ STOPPED_EARLY = Ending(Reason.CANCELLED, "It was stopped before it began.")
 
 
 async def settle(
-    session: AsyncSession, simulation: Simulation, number: int, ending: Ending, actor: Actor, *, backoff: timedelta
+    session: AsyncSession, simulation_id: int, number: int, ending: Ending, actor: Actor, *, backoff: timedelta
 ) -> bool:
     """End an attempt if it is still current, and requeue or finish its simulation; return whether it was.
 
-    simulation: locked and read in this transaction (`lifecycle.lock`). backoff: before the first retry.
+    The caller has locked the simulation. backoff: before the first retry.
     """
-    attempt = await attempts.find_current(session, simulation.id)
-    if attempt is None or attempt.number != number:
+    current = await attempts.find_settling(session, simulation_id)
+    if current is None or current.number != number:
         return False
     verdict = after_attempt(
         Ended(
             reason=ending.reason.value,
-            attempts_made=number - await attempts.count_preempted(session, simulation.id),
-            max_retries=simulation.max_retries,
-            retry_on=frozenset(simulation.retry_on),
-            stop_wanted=attempt.stop_reason.value if attempt.stop_reason is not None else None,
-            is_spent=await _is_spent(session, simulation),
+            attempts_made=number - current.preempted,
+            max_retries=current.max_retries,
+            retry_on=current.retry_on,
+            stop_wanted=current.stop_reason.value if current.stop_reason is not None else None,
+            is_spent=await _is_spent(session, simulation_id, current.max_cost),
         ),
         backoff=backoff,
     )
-    if verdict.reason == attempt.stop_reason and attempt.stop_evidence is not None:
-        ending = replace(ending, detail=attempt.stop_evidence.get("sentence") or ending.detail)
+    if verdict.reason == current.stop_reason:
+        ending = replace(ending, detail=current.stop_sentence or ending.detail)
     ending = replace(ending, reason=Reason(verdict.reason))
     retry_after = verdict.after if isinstance(verdict, Retry) else None
-    return await end(session, simulation.id, number, ending, actor, retry_after=retry_after)
+    return await end(session, simulation_id, number, ending, actor, retry_after=retry_after)
 
 
-async def _is_spent(session: AsyncSession, simulation: Simulation) -> bool:
-    if simulation.max_cost is None:
+async def _is_spent(session: AsyncSession, simulation_id: int, max_cost: Decimal | None) -> bool:
+    if max_cost is None:
         return False
-    holdings = await billing.of_simulations(session, [simulation.id])
-    return is_spent(holdings.get(simulation.id, ()), simulation.max_cost)
+    holdings = await billing.of_simulations(session, [simulation_id])
+    return is_spent(holdings.get(simulation_id, ()), max_cost)
 
 
 async def end(
@@ -108,15 +108,17 @@ async def end(
     )  # fmt: skip
     if attempt_id is None:
         return False
-    values: dict[str, Any]
-    if retry_after is None:
-        values = {"reason": ending.reason, "reason_detail": ending.detail, "finished_at": func.now()}
-        target = FINAL_STATE_OF[ending.reason]
-    else:
-        values = {"queued_at": func.now() + retry_after, "reason": None, "reason_detail": None}
-        values["queued_xid"] = THIS_TRANSACTION  # it has arrived in the queue
-        target = S.QUEUED
-    moved = await lifecycle.move(session, simulation_id, number, target, actor, values, _event(number, ending))
+    is_final = retry_after is None
+    target = FINAL_STATE_OF[ending.reason] if is_final else S.QUEUED
+    moved = await lifecycle.move(
+        session,
+        [Move(simulation_id, number, _event(number, ending))],
+        target,
+        actor,
+        queued_after=retry_after or timedelta(0),
+        reason=ending.reason if is_final else None,
+        reason_detail=ending.detail if is_final else None,
+    )
     assert moved, f"attempt {number} of simulation {simulation_id} was current, but its simulation was not running"
     journal.write(
         session,

@@ -15,8 +15,8 @@ import orjson
 import strawberry
 from strawberry.scalars import JSON
 
-from db import convergence, models, projects
-from db.attempts import Claim, Execution, Receipt, Standing
+from db import convergence
+from db.attempts import Claim, Receipt, Standing, Work
 from db.events import SUPERVISOR, Actor
 from db.logs import Chunk
 from db.notices import Notice
@@ -162,18 +162,16 @@ async def hello(info: Info, given: HelloAttemptInput) -> HelloAttemptPayload:
     grace = timedelta(seconds=info.context.settings.stop_grace_seconds)
     async with info.context.sessions() as session, session.begin():
         begun = await begin.hello(session, claim, _actor(info), stop_grace=grace)
-        if begun.standing is Standing.UNKNOWN:
-            raise Unauthenticated("This token is not the token of this attempt.")
-        execution, simulation = begun.execution, begun.simulation
-        reference = AttemptReference(id=given.attempt_id)
-        if execution is None or simulation is None:
-            return HelloAttemptPayload(attempt=reference, verdict=Verdict.OVER)
-        project = await projects.get(session, simulation.project_id)
-        return HelloAttemptPayload(
-            attempt=reference,
-            verdict=Verdict.STOP if execution.attempt.stop_wanted_at is not None else Verdict.CONTINUE,
-            order=_launch_spec(execution, simulation, project, begun.limits, info.context.settings),
-        )
+    if begun.standing is Standing.UNKNOWN:
+        raise Unauthenticated("This token is not the token of this attempt.")
+    reference = AttemptReference(id=given.attempt_id)
+    if begun.work is None:
+        return HelloAttemptPayload(attempt=reference, verdict=Verdict.OVER)
+    return HelloAttemptPayload(
+        attempt=reference,
+        verdict=Verdict.STOP if begun.work.attempt.stop_wanted_at is not None else Verdict.CONTINUE,
+        order=_launch_spec(begun.work, begun.limits, info.context.settings),
+    )
 
 
 async def report(info: Info, given: ReportAttemptInput) -> ReportAttemptPayload:
@@ -255,19 +253,14 @@ def _heartbeat(is_judged: bool, settings: Settings) -> float:
     return min(JUDGED_HEARTBEAT_SECONDS, settings.heartbeat_seconds) if is_judged else settings.heartbeat_seconds
 
 
-def _launch_spec(
-    execution: Execution,
-    simulation: models.Simulation,
-    project: models.Project,
-    limits: TimeLimits,
-    settings: Settings,
-) -> LaunchSpec:
+def _launch_spec(work: Work, limits: TimeLimits, settings: Settings) -> LaunchSpec:
+    simulation = work.simulation
     environment = {
         **simulation.environment,
         "SIMULATION_ID": encode("Simulation", simulation.id),
         "SIMULATION_NAME": simulation.name,
-        "SIMULATION_PROJECT": project.name,
-        "SIMULATION_ATTEMPT": str(execution.attempt.number),
+        "SIMULATION_PROJECT": work.project,
+        "SIMULATION_ATTEMPT": str(work.attempt.number),
         "SIMULATION_PARAMETERS": orjson.dumps(simulation.parameters).decode(),
         **parameter_variables(simulation.parameters),
     }
@@ -279,7 +272,7 @@ def _launch_spec(
         max_cost_seconds=seconds_of(limits.max_cost),
         stop_grace_seconds=settings.stop_grace_seconds,
         heartbeat_seconds=_heartbeat(simulation.stopping is not None, settings),
-        gpu_indices=execution.lead.gpu_indices,
+        gpu_indices=work.member.gpu_indices,
         metrics_from=simulation.metrics_from,
         metrics_patterns=simulation.metrics_patterns,
         tensorboard=simulation.tensorboard,

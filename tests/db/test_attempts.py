@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db import attempts
+from db import attempts, lifecycle
 from db.attempts import Claim, Standing
 from db.events import PLANNER
 from db.states import Reason
@@ -34,12 +34,12 @@ async def heard_just_now(rows: Rows, attempt_id: int) -> bool:
 async def test_a_launch_is_claimed_anew_with_another_token_until_a_supervisor_says_hello(rows: Rows) -> None:
     attempt_id = await rows.assign(await rows.simulation())
     async with rows.sessions.begin() as session:
-        assert await attempts.claim_launch(session, attempt_id, b"first")
-        assert await attempts.claim_launch(session, attempt_id, b"second")
+        assert await attempts.claim_launches(session, {attempt_id: b"first"})
+        assert await attempts.claim_launches(session, {attempt_id: b"second"})
         assert (await hello(session, Claim(attempt_id, b"first", "n"))).standing is Standing.UNKNOWN
         assert (await hello(session, Claim(attempt_id, b"second", "n"))).standing is Standing.CURRENT
     async with rows.sessions.begin() as session:
-        assert not await attempts.claim_launch(session, attempt_id, b"third")
+        assert not await attempts.claim_launches(session, {attempt_id: b"third"})
         assert (await attempts.accept(session, Claim(attempt_id, b"second", "n"), 1)).stored
 
 
@@ -48,8 +48,8 @@ async def test_the_launch_of_an_ended_or_unknown_attempt_is_not_claimed(rows: Ro
     attempt_id = await rows.assign(simulation_id)
     await rows.end(simulation_id, 1, Reason.CANCELLED)
     async with rows.sessions.begin() as session:
-        assert not await attempts.claim_launch(session, attempt_id, b"token")
-        assert not await attempts.claim_launch(session, attempt_id + 1, b"token")
+        assert not await attempts.claim_launches(session, {attempt_id: b"token"})
+        assert not await attempts.claim_launches(session, {attempt_id + 1: b"token"})
 
 
 async def test_a_claim_starts_the_lease_anew(rows: Rows) -> None:
@@ -68,8 +68,8 @@ async def test_a_host_is_told_its_open_attempts_oldest_first(rows: Rows) -> None
     await rows.end(over, 1, Reason.CANCELLED)
     async with rows.sessions() as session:
         found = await attempts.open_on_host(session, "here")
-        assert [(each.attempt.id, each.simulation.name) for each in found] == [
-            (ids[0], "launched"), (ids[1], "waiting"),
+        assert [(each.attempt.id, each.attempt.simulation_id) for each in found] == [
+            (ids[0], launched), (ids[1], waiting),
         ]  # fmt: skip
         found = await attempts.open_on_host(session, "here", not_launched=True)
         assert [each.attempt.id for each in found] == [ids[1]]
@@ -163,5 +163,5 @@ async def test_attempts_are_listed_first_to_last_and_the_current_ones_told_apart
         assert [each.attempt.number for each in await attempts.of_simulation(session, first.simulation_id)] == [1, 2]
         assert await attempts.current_ids(session, [*ids, 999]) == {second.attempt_id}
         assert {each.id for each in await attempts.by_ids(session, [*ids, 999])} == set(ids)
-        assert await attempts.simulation_of(session, second.attempt_id, second.token) == first.simulation_id
+        assert await lifecycle.lock_of(session, second.attempt_id, second.token) == first.simulation_id
         assert abs(await attempts.clock(session) - await rows.value("SELECT now()")) < timedelta(minutes=1)

@@ -12,6 +12,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from rows import assign_one
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import attempts, convergence, lifecycle, logs
@@ -21,7 +22,7 @@ from db.convergence import Column
 from db.events import PLANNER
 from db.logs import Chunk
 from db.states import LogStream, Reason
-from transitions.assign import Assignment, assign
+from transitions.assign import Assignment
 from transitions.begin import hello
 from transitions.settle import Ending, end
 from transitions.stop import stop
@@ -247,7 +248,7 @@ async def test_a_batch_can_not_slip_in_while_the_successor_begins(rows: Rows, ot
     async with rows.sessions.begin() as report, other_sessions() as planner:
         assert await lose(planner, started)
         assignment = Assignment(machine_id, "m", None, (), Decimal(0), Decimal(1), "USD", 1.0, 0.0, 0)
-        assert await assign(planner, started.simulation_id, 1, assignment, PLANNER)
+        assert await assign_one(planner, started.simulation_id, 1, assignment, PLANNER)
         pid = await rows.pid(report)
         reporting = asyncio.create_task(put(report, started, 1))
         await rows.until_blocked(pid)

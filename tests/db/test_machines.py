@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from rows import assign_one
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import events, lifecycle, machines
@@ -17,7 +18,7 @@ from db.events import Actor
 from db.machines import Declared, Filter, Usage
 from db.models import Machine
 from db.states import MachineState, Reason
-from transitions.assign import Assignment, assign
+from transitions.assign import Assignment
 
 Rows = Any  # the fixture of conftest.py
 Sessions = async_sessionmaker[AsyncSession]
@@ -258,11 +259,12 @@ async def test_a_machine_that_is_deleted_while_work_is_assigned_to_it_never_gets
         """As the planner does: the simulation's lock, the machine's, and a look."""
         async with other_sessions.begin() as session:
             await lifecycle.lock(session, simulation_id)
-            machine = await machines.lock_with_neighbours(session, machine_id)
-            if machine is None:
+            locked = await machines.lock_with_neighbours(session, [machine_id])
+            if not locked:
                 return False
+            [machine] = locked
             assignment = Assignment(machine.id, machine.name, None, (), Decimal(0), Decimal(1), "USD", 1.0, 0.0, 0)
-            return await assign(session, simulation_id, 0, assignment, OWNER) is not None
+            return await assign_one(session, simulation_id, 0, assignment, OWNER) is not None
 
     async def try_to_delete(machine_id: int) -> bool:
         try:
@@ -288,7 +290,7 @@ async def test_a_machine_with_waiting_simulations_is_deleted_without_a_deadlock(
         pid = await rows.pid(deletion)
         deleting = asyncio.create_task(machines.delete_idle(deletion, machine_id, OWNER))
         await rows.until_blocked(pid)  # by the simulation, whose column it is about to clear
-        assert await machines.lock_with_neighbours(planner, machine_id) is not None
+        assert await machines.lock_with_neighbours(planner, [machine_id])
         await planner.commit()
         await deleting
         await deletion.commit()
@@ -381,8 +383,8 @@ async def test_neighbours_are_locked_together_so_that_two_who_want_them_never_de
 
     async def take(sessions: Sessions, machine_id: int) -> int | None:
         async with sessions.begin() as session:
-            machine = await machines.lock_with_neighbours(session, machine_id)
-            return machine.id if machine else None
+            locked = await machines.lock_with_neighbours(session, [machine_id])
+            return locked[0].id if locked else None
 
     wanted = [*ids, *ids[::-1]]
     got = await asyncio.gather(*[
@@ -393,10 +395,10 @@ async def test_neighbours_are_locked_together_so_that_two_who_want_them_never_de
     assert await take(rows.sessions, 999) is None
 
     async with rows.sessions.begin() as session:
-        await machines.lock_with_neighbours(session, ids[0])
+        await machines.lock_with_neighbours(session, [ids[0]])
         async with other_sessions.begin() as other:
             pid = await rows.pid(other)
-            waiting = asyncio.create_task(machines.lock_with_neighbours(other, ids[-1]))
+            waiting = asyncio.create_task(machines.lock_with_neighbours(other, [ids[-1]]))
             await rows.until_blocked(pid)
             await session.rollback()
-            assert await waiting is not None
+            assert await waiting

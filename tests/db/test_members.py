@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from rows import assign_one
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import convergence, lifecycle, machines
@@ -15,7 +16,7 @@ from db.connection import driver_of
 from db.convergence import Column
 from db.events import PLANNER
 from db.states import Reason
-from transitions.assign import Assignment, assign
+from transitions.assign import Assignment
 from transitions.settle import Ending, settle
 from transitions.stop import stop
 
@@ -28,9 +29,9 @@ async def settle_and_assign(session: AsyncSession, simulation_id: int, machine_i
     """The end of the attempt and the begin of its successor, in one transaction."""
     simulation = await lifecycle.lock(session, simulation_id)
     assert simulation is not None
-    assert await settle(session, simulation, 1, Ending(Reason.MACHINE_LOST), PLANNER, backoff=timedelta(0))
+    assert await settle(session, simulation.id, 1, Ending(Reason.MACHINE_LOST), PLANNER, backoff=timedelta(0))
     assignment = Assignment(machine_id, "m", None, (), Decimal(0), Decimal(1), "USD", 1.0, 0.0, 0)
-    assert await assign(session, simulation_id, 1, assignment, PLANNER)
+    assert await assign_one(session, simulation_id, 1, assignment, PLANNER)
 
 
 @pytest.mark.parametrize("committed", [True, False])

@@ -25,6 +25,7 @@ import httpx
 import pytest
 import structlog
 import uvicorn
+from rows import assign_one
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from websockets.asyncio.client import ClientConnection, connect
@@ -42,7 +43,7 @@ from graph.live.process import Live
 from graph.schema import build_schema
 from graph.server import Server, build_config
 from settings import Settings
-from transitions.assign import Assignment, assign
+from transitions.assign import Assignment
 from transitions.settle import Ending, end
 
 PATIENCE_SECONDS = 60  # a bound for what takes milliseconds: the machine may be busy
@@ -419,10 +420,10 @@ class World:
             fence, *grant = (await session.execute(asked, {"id": number})).one()
             price = (Decimal(0), Decimal(1), "USD")
             assignment = Assignment(machine_id, f"machine-{machine_id}", host, (), *price, *grant)
-            attempt_id = await assign(session, number, fence, assignment, PLANNER)
+            attempt_id = await assign_one(session, number, fence, assignment, PLANNER)
             assert attempt_id is not None
-            assert await attempts.claim_launch(session, attempt_id, sha256(token.encode()).digest())
-            await attempts.note_launched(session, attempt_id)
+            assert await attempts.claim_launches(session, {attempt_id: sha256(token.encode()).digest()})
+            await attempts.note_launched(session, [attempt_id])
         return Supervisor(self.api, attempt_id, simulation_id, token)
 
     async def running(self, simulation_id: str | None = None, **given: Any) -> Supervisor:

@@ -22,6 +22,7 @@ from policy.placement import (
     order,
     placeable,
     plan,
+    still_fitting,
 )
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -388,6 +389,18 @@ def test_what_is_left_is_what_a_plan_did_not_assign() -> None:
         (2, 6.5, 0, 1),
         (1, 8, 2, 1),
     ]
+
+
+def test_placements_are_checked_again_in_their_order_and_one_that_fits_no_more_takes_no_room() -> None:
+    machines = [machine("a", 1, free_cpus=4), machine("b", 2, draining=True), gpu_machine("c", 3, host_free_gpus=1)]
+    wanted = [
+        (1, request(cpus=3)), (2, request(cpus=1)), (1, request(cpus=2)), (9, request()), (1, request(cpus=1)),
+        (3, request(gpus=1)), (3, request(gpus=1)),
+    ]  # fmt: skip
+    found = still_fitting(machines, [(machine_id, each.requirements) for machine_id, each in wanted])
+    assert [(each.id, each.free_cpus) if each else None for each in found] == [
+        (1, 4), None, None, None, (1, 1), (3, 8), None,
+    ]  # fmt: skip
 
 
 # --- work ------------------------------------------------------------------------------------------------------

@@ -168,7 +168,9 @@ async def test_a_launch_that_was_cut_off_is_made_again_with_a_new_token(
 ) -> None:
     simulation_id = await _assigned(world, host, planner)
     async with world.sessions.begin() as session:
-        assert await attempts.claim_launch(session, (await world.attempt_of(simulation_id)).id, b"of the killed one")
+        assert await attempts.claim_launches(
+            session, {(await world.attempt_of(simulation_id)).id: b"of the killed one"}
+        )
 
     await host.run_once()
 
@@ -278,7 +280,7 @@ async def test_what_was_cancelled_before_its_launch_is_not_launched(
 ) -> None:
     simulation_id = await _assigned(world, host, planner)
     async with world.sessions.begin() as session:
-        assert await attempts.claim_launch(session, (await world.attempt_of(simulation_id)).id, b"cut off")
+        assert await attempts.claim_launches(session, {(await world.attempt_of(simulation_id)).id: b"cut off"})
     await world.cancel(simulation_id)
     assert (await host.launch_assigned()).ended == 1
     assert scripted.launches == []

@@ -50,7 +50,7 @@ async def test_deleting_a_machine_locks_who_wants_it_before_it_locks_the_machine
         assert await lifecycle.lock(planner, simulation_id) is not None
         deletion = asyncio.create_task(delete())
         await _blocked(planner)
-        assert await machines.lock_with_neighbours(planner, machine_id) is not None
+        assert await machines.lock_with_neighbours(planner, [machine_id])
     await deletion
     assert (await world.get(simulation_id)).machine_id is None
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from db import attempts, events, lifecycle, machines
 from db.events import Actor
@@ -106,8 +107,9 @@ async def test_a_machine_that_is_drained_offline_or_gone_gets_nothing(world: Wor
 async def test_a_plan_that_the_world_has_overtaken_is_not_carried_out(
     world: World, planner: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the judgement and the transaction: cancelled, drained, deleted, filled up by another placement."""
-    ids = {name: await world.machine(name, host=f"host-{name}", cpus=1.0) for name in ("m1", "m2", "m3", "m4")}
+    """Between the judgement and the transaction: cancelled, drained, deleted, filled up; the fifth is carried out."""
+    names = ("m1", "m2", "m3", "m4", "m5")
+    ids = {name: await world.machine(name, host=f"host-{name}", cpus=1.0) for name in names}
     wants = {
         name: await world.simulation(name, machine_id=machine_id, machine_name=name) for name, machine_id in ids.items()
     }
@@ -121,7 +123,9 @@ async def test_a_plan_that_the_world_has_overtaken_is_not_carried_out(
             await machines.delete_idle(session, ids["m3"], USER)
         rival = await world.simulation("rival", machine_id=ids["m4"], machine_name="m4", priority=5)
         monkeypatch.setattr(planner_module, "plan", judged)
-        assert (await Planner(world.sessions, world.settings).plan()).assigned == 1
+        with monkeypatch.context() as patch:  # the rival alone, which is first by priority
+            patch.setattr(planner_module, "PLACEMENTS_AT_ONCE", 1)
+            assert (await Planner(world.sessions, world.settings).plan()).assigned == 1
         assert await world.state(rival) == "STARTING"
 
     def plan(*arguments: Any, **named: Any) -> Any:
@@ -132,9 +136,35 @@ async def test_a_plan_that_the_world_has_overtaken_is_not_carried_out(
     monkeypatch.setattr(planner_module, "plan", plan)
     summary = await planner.plan()
 
-    assert (summary.assigned, summary.refused) == (0, 4)
+    assert (summary.assigned, summary.refused, summary.hosts) == (1, 4, {"host-m5"})
     states = [await world.state(each) for each in wants.values()]
-    assert states == ["CANCELLED", "QUEUED", "QUEUED", "QUEUED"]
+    assert states == ["CANCELLED", "QUEUED", "QUEUED", "QUEUED", "STARTING"]
+
+
+async def test_a_round_takes_as_many_statements_for_thirty_placements_as_for_three(
+    world: World, planner: Planner
+) -> None:
+    await world.machine(cpus=64.0)
+
+    async def statements(count: int) -> list[str]:
+        sent: list[str] = []
+
+        def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            sent.append(statement)
+
+        for _ in range(count):
+            await world.simulation()
+        engine = world.sessions.kw["bind"].sync_engine
+        event.listen(engine, "before_cursor_execute", note)
+        try:
+            assert (await planner.plan()).assigned == count
+        finally:
+            event.remove(engine, "before_cursor_execute", note)
+        return sent
+
+    few, many = await statements(3), await statements(30)
+    assert len(many) == len(few)
+    assert sum("INSERT INTO attempts" in each for each in many) == 1
 
 
 async def test_gpus_are_given_out_once_per_host_whatever_machines_share_it(world: World, planner: Planner) -> None:
@@ -336,7 +366,7 @@ async def test_what_is_cancelled_during_its_launch_is_left_to_its_supervisor(wor
     simulation_id = await world.simulation()
     await planner.tick()
     async with world.sessions.begin() as session:
-        assert await attempts.claim_launch(session, (await world.attempt_of(simulation_id)).id, b"digest")
+        assert await attempts.claim_launches(session, {(await world.attempt_of(simulation_id)).id: b"digest"})
     await world.cancel(simulation_id)
     assert (await planner.tick()).ended == 0
     assert await world.state(simulation_id) == "STARTING"
@@ -388,7 +418,7 @@ async def test_what_has_cost_its_limit_is_not_retried(world: World, planner: Pla
         async with world.sessions.begin() as session:
             simulation = await lifecycle.lock(session, simulation_id)
             number, lost = simulation.attempt, Ending(Reason.MACHINE_LOST)
-            assert await settle(session, simulation, number, lost, events.PLANNER, backoff=timedelta(0))
+            assert await settle(session, simulation_id, number, lost, events.PLANNER, backoff=timedelta(0))
         ended = await world.get(simulation_id)
         assert (ended.state, ended.reason) == (state, reason)
         if state == "QUEUED":

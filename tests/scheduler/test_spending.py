@@ -18,7 +18,7 @@ from scheduler.planner import Planner
 from scheduler.spending import Spending, rules_of
 from settings import Settings
 from transitions import budget as accounts
-from transitions.assign import Assignment, assign
+from transitions.assign import Assignment, Placed, assign
 
 World = Any  # the fixture of conftest.py
 USER = Actor("user")
@@ -203,7 +203,7 @@ async def test_a_budget_of_another_currency_lets_nothing_start_and_counts_nothin
 
 
 async def test_fifty_racing_starts_of_two_planners_never_reserve_more_than_there_is(world: World) -> None:
-    """Each start is a transaction of its own, all at once: the budget's row puts them one after another."""
+    """Each round is a transaction of its own, two at once: the budget's row puts them one after another."""
     for number in range(10):
         await world.machine(f"m{number}", host=f"host-{number}", cpus=10.0, price_per_hour=PRICE * 10)
     reserve = whole(world.settings)
@@ -245,7 +245,7 @@ async def test_fifty_transactions_at_once_start_exactly_what_the_budget_pays_for
             if await accounts.unpayable(session, [accounts.Start(project_id, PRICE, "USD")], rules):
                 return False
             assignment = Assignment(machine_id, "m1", "host-1", (), PRICE, Decimal(1), "USD", 1.0, 0.0, 0)
-            return await assign(session, simulation_id, 0, assignment, USER) is not None
+            return bool(await assign(session, [Placed(simulation_id, 0, assignment)], USER))
 
     tasks = [asyncio.create_task(start(each)) for each in ids]
     for _ in ids:
@@ -261,6 +261,35 @@ async def test_starts_of_one_transaction_are_judged_together(world: World) -> No
     starts = [accounts.Start(ids[number], PRICE, "USD") for number in (0, 0, 0, 1, 2, 1, 1, 1)]
     async with world.sessions.begin() as session:
         assert await accounts.unpayable(session, starts, rules_of(world.settings)) == {2, 7}
+
+
+async def test_of_one_round_what_is_not_paid_drops_out_alone(world: World, planner: Planner) -> None:
+    """Each placement could be paid by itself; the budgets are asked once, after the locks of the machines."""
+    await world.machine(cpus=4.0, gpus=4, price_per_hour=PRICE * 4)
+    await make(world, whole(world.settings) * 2 + 6)
+    free = await project(world, "free")
+    paid = [await world.simulation(gpus=1, priority=priority) for priority in (9, 8)]
+    beyond = await world.simulation(gpus=1, priority=7)
+    other = await world.simulation(gpus=1, priority=6, project_id=free)
+    locked: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if " FOR NO KEY UPDATE" in statement:
+            locked.extend(each for each in ("simulations", "machines", "budgets") if f"FROM {each}" in statement)
+
+    engine = world.sessions.kw["bind"].sync_engine
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        summary = await planner.plan()
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+    assert (summary.assigned, summary.refused) == (3, 1)
+    assert locked == ["simulations", "machines", "budgets"]
+    assert [(await world.attempt_of(each)).gpu_indices for each in (*paid, other)] == [[0], [1], [2]]
+    assert await world.state(beyond) == "QUEUED"
+    assert (await planner.plan()).assigned == 0
+    assert await world.waiting(beyond) == "BUDGET_EXHAUSTED"
 
 
 async def test_attempts_are_stopped_before_the_money_is_gone_and_keep_their_evidence(

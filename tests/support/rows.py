@@ -20,13 +20,20 @@ from db.events import Actor
 from db.models import Project, Simulation
 from db.simulations import Wanted
 from db.states import Reason
-from transitions.assign import Assignment, assign
+from transitions.assign import Assignment, Placed, assign
 from transitions.begin import hello
 from transitions.cancel import cancel
 from transitions.settle import Ending, end
 
 USER = Actor("user", "192.0.2.1")
 PATIENCE_SECONDS = 60.0
+
+
+async def assign_one(
+    session: AsyncSession, simulation_id: int, fence: int, assignment: Assignment, actor: Actor
+) -> int | None:
+    """The id of the attempt that was made; None if the simulation's row has changed."""
+    return (await assign(session, [Placed(simulation_id, fence, assignment)], actor)).get(simulation_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ class Rows:
             grant = (simulation.cpus, simulation.memory_gib, simulation.gpus)
             price = (Decimal("1.5"), Decimal("0.25"), "USD")
             assignment = Assignment(machine_id, machine.name, host, gpus, *price, *grant)
-            attempt_id = await assign(session, simulation_id, simulation.attempt, assignment, USER)
+            attempt_id = await assign_one(session, simulation_id, simulation.attempt, assignment, USER)
         assert attempt_id is not None
         return attempt_id
 
@@ -102,8 +109,8 @@ class Rows:
         """Claim its launch; the digest of its token."""
         token = f"token {next(self._numbers)} of attempt {attempt_id}".encode()
         async with self.sessions.begin() as session:
-            assert await attempts.claim_launch(session, attempt_id, token)
-            await attempts.note_launched(session, attempt_id)
+            assert await attempts.claim_launches(session, {attempt_id: token})
+            await attempts.note_launched(session, [attempt_id])
         return token
 
     async def start(self, simulation_id: int | None = None, **given: Any) -> Started:
@@ -114,8 +121,8 @@ class Rows:
         async with self.sessions.begin() as session:
             greeting = await hello(session, Claim(attempt_id, token, "nonce"))
             assert greeting.standing is attempts.Standing.CURRENT
-            assert greeting.execution is not None
-            return Started(simulation_id, attempt_id, greeting.execution.attempt.number, token)
+            assert greeting.work is not None
+            return Started(simulation_id, attempt_id, greeting.work.attempt.number, token)
 
     async def end(self, simulation_id: int, number: int, reason: Reason = Reason.COMPLETED, **given: Any) -> bool:
         async with self.sessions.begin() as session:

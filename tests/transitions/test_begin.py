@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db import attempts
+from db import attempts, lifecycle
 from db.attempts import Claim, Receipt, Standing
 from db.events import PLANNER
 from db.states import Reason
@@ -27,9 +27,8 @@ async def test_the_first_nonce_binds_the_attempt_and_starts_the_simulation(rows:
     async with rows.sessions.begin() as session:
         greeting = await hello(session, Claim(attempt_id, token, "mine"))
     assert greeting.standing is Standing.CURRENT
-    assert greeting.execution is not None
-    assert greeting.simulation is not None
-    bound = (greeting.execution.id, greeting.execution.lead.nonce, greeting.simulation.id)
+    assert greeting.work is not None
+    bound = (greeting.work.attempt.id, greeting.work.member.nonce, greeting.work.simulation.id)
     assert bound == (attempt_id, "mine", simulation_id)
     assert await rows.state(simulation_id) == "RUNNING"
 
@@ -40,8 +39,7 @@ async def test_the_same_nonce_gets_the_same_answer_and_starts_nothing_twice(rows
     async with rows.sessions.begin() as session:
         greeting = await hello(session, started.claim)
     assert greeting.standing is Standing.CURRENT
-    assert greeting.execution is not None
-    assert greeting.simulation is not None
+    assert greeting.work is not None
     after = await rows.snapshot(started.simulation_id)
     assert (after["simulation"], after["events"]) == (before["simulation"], before["events"])
     assert after["attempts"][0]["started_at"] == before["attempts"][0]["started_at"]
@@ -93,7 +91,7 @@ async def test_an_attempt_that_is_not_there_is_unknown(rows: Rows) -> None:
     async with rows.sessions.begin() as session:
         assert (await hello(session, Claim(999, b"token", "nonce"))).standing is Standing.UNKNOWN
         assert (await attempts.accept(session, Claim(999, b"token", "nonce"), 1)).standing is Standing.UNKNOWN
-        assert await attempts.simulation_of(session, 999, b"token") is None
+        assert await lifecycle.lock_of(session, 999, b"token") is None
 
 
 async def test_hello_after_the_end_is_over(rows: Rows) -> None:
@@ -116,8 +114,8 @@ async def test_what_is_unwanted_is_greeted_and_does_not_begin(rows: Rows) -> Non
     async with rows.sessions.begin() as session:
         greeting = await hello(session, Claim(attempt_id, token, "n"))
         assert greeting.standing is Standing.CURRENT
-        assert greeting.execution is not None
-        assert greeting.execution.attempt.stop_reason is Reason.CANCELLED
+        assert greeting.work is not None
+        assert greeting.work.attempt.stop_reason is Reason.CANCELLED
     assert await rows.state(simulation_id) == "STARTING"
     async with rows.sessions.begin() as session:  # its report of the end is taken all the same
         assert (await attempts.accept(session, Claim(attempt_id, token, "n"), 1)).stored
@@ -128,12 +126,12 @@ async def test_a_greeting_can_be_read_after_its_transaction(rows: Rows) -> None:
     token = await rows.launch(attempt_id)
     async with rows.sessions.begin() as session:
         greeting = await hello(session, Claim(attempt_id, token, "n"))
-    for row in (greeting.execution.attempt, greeting.execution.lead, greeting.simulation):
+    for row in (greeting.work.attempt, greeting.work.member, greeting.work.simulation):
         for attribute in inspect(type(row)).column_attrs:
             if not attribute.deferred:
                 getattr(row, attribute.key)
-    assert greeting.execution.attempt.started_at is not None
-    assert greeting.simulation.state.value == "RUNNING"
+    assert greeting.work.attempt.started_at is not None
+    assert greeting.work.simulation.state.value == "RUNNING"
 
 
 async def test_the_time_of_preempted_attempts_counts_against_the_limit_and_that_of_lost_ones_does_not(

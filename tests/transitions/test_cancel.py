@@ -7,13 +7,14 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from rows import assign_one
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import events
 from db.errors import NotFound, WrongState
 from db.events import Actor
 from db.states import Reason
-from transitions.assign import Assignment, assign
+from transitions.assign import Assignment
 from transitions.cancel import cancel as cancel_simulation
 from transitions.settle import Ending, end
 
@@ -74,7 +75,7 @@ async def test_a_cancel_that_meets_an_assignment_is_one_or_the_other(rows: Rows,
 
     async def try_to_assign(simulation_id: int) -> int | None:
         async with other_sessions.begin() as session:
-            return await assign(session, simulation_id, 0, assignment, USER)
+            return await assign_one(session, simulation_id, 0, assignment, USER)
 
     for _ in range(10):
         simulation_id = await rows.simulation()

@@ -121,6 +121,6 @@ async def test_a_preempted_attempt_that_is_ended_in_another_way_goes_back_too(en
     async with rows.sessions.begin() as session:
         simulation = await lifecycle.lock(session, simulation_id)
         assert simulation is not None
-        assert await settle(session, simulation, 1, ending, OTHER, backoff=BACKOFF)
+        assert await settle(session, simulation.id, 1, ending, OTHER, backoff=BACKOFF)
     assert await rows.state(simulation_id) == "QUEUED"
     assert await rows.value("SELECT reason FROM attempts") == "PREEMPTED"

@@ -24,7 +24,7 @@ async def settled(rows: Rows, simulation_id: int, ending: Ending, number: int = 
     async with rows.sessions.begin() as session:
         simulation = await lifecycle.lock(session, simulation_id)
         assert simulation is not None
-        return await settle(session, simulation, number, ending, OTHER, backoff=BACKOFF)
+        return await settle(session, simulation.id, number, ending, OTHER, backoff=BACKOFF)
 
 
 async def waits(rows: Rows) -> timedelta:
@@ -87,7 +87,7 @@ async def test_of_two_ends_at_once_one_counts(rows: Rows, other_sessions: async_
         async with sessions.begin() as session:
             simulation = await lifecycle.lock(session, started.simulation_id)
             assert simulation is not None
-            return await settle(session, simulation, 1, Ending(reason), OTHER, backoff=BACKOFF)
+            return await settle(session, simulation.id, 1, Ending(reason), OTHER, backoff=BACKOFF)
 
     ended = await asyncio.gather(
         try_to(rows.sessions, Reason.COMPLETED), try_to(other_sessions, Reason.EXIT_CODE)

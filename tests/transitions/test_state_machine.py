@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from rows import assign_one
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -22,7 +23,7 @@ from db.events import Actor
 from db.lifecycle import TRANSITIONS
 from db.models import Attempt
 from db.states import FINAL_STATES, Reason, SimulationState
-from transitions.assign import Assignment, assign
+from transitions.assign import Assignment
 from transitions.begin import begin
 from transitions.cancel import cancel
 from transitions.settle import FINAL_STATE_OF, Ending, end
@@ -91,11 +92,11 @@ def assignment_to(machine_id: int) -> Assignment:
 
 
 async def assign_next(session: AsyncSession, now: Now) -> object:
-    return await assign(session, now.simulation_id, now.number, assignment_to(now.machine_id), OTHER)
+    return await assign_one(session, now.simulation_id, now.number, assignment_to(now.machine_id), OTHER)
 
 
 async def begin_it(session: AsyncSession, now: Now) -> object:
-    return await begin(session, now.attempt, OTHER)
+    return await begin(session, now.simulation_id, now.attempt.id, now.attempt.number, OTHER)
 
 
 def end_with(reason: Reason, retry_after: timedelta | None) -> Verb:
@@ -344,7 +345,7 @@ async def test_an_assignment_with_another_number_than_the_newest_does_nothing(fe
     machine_id = await rows.machine()
     before = await rows.snapshot(first.simulation_id)
     async with rows.sessions.begin() as session:
-        assert await assign(session, first.simulation_id, fence, assignment_to(machine_id), OTHER) is None
+        assert await assign_one(session, first.simulation_id, fence, assignment_to(machine_id), OTHER) is None
     assert await rows.snapshot(first.simulation_id) == before
 
 
@@ -356,7 +357,7 @@ async def test_of_two_assignments_at_once_one_is_made(
 
     async def try_to(sessions: async_sessionmaker[AsyncSession]) -> int | None:
         async with sessions.begin() as session:
-            return await assign(session, simulation_id, 0, assignment_to(machine_id), OTHER)
+            return await assign_one(session, simulation_id, 0, assignment_to(machine_id), OTHER)
 
     made = await asyncio.gather(try_to(rows.sessions), try_to(other_sessions))
     assert sorted(each is None for each in made) == [False, True]

@@ -24,6 +24,7 @@ from effort import STATEFUL_RUNS
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from rows import assign_one
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -35,7 +36,7 @@ from db.errors import WrongState
 from db.events import Actor
 from db.simulations import Wanted
 from db.states import Reason
-from transitions.assign import Assignment, assign
+from transitions.assign import Assignment
 from transitions.begin import hello
 from transitions.cancel import cancel as cancel_simulation
 from transitions.preempt import preempt
@@ -154,7 +155,7 @@ class Assign:
 
     async def on_rows(self, session: AsyncSession) -> object:
         assignment = Assignment(None, "m", None, (), Decimal(0), Decimal(1), "USD", 1.0, 0.0, 0)  # type: ignore[arg-type]
-        return await assign(session, self.simulation_id, self.fence, assignment, ACTOR) is not None
+        return await assign_one(session, self.simulation_id, self.fence, assignment, ACTOR) is not None
 
     def on_model(self, model: Model) -> object:
         return model.assign(self.fence)
@@ -166,7 +167,7 @@ class ClaimLaunch:
     token: bytes
 
     async def on_rows(self, session: AsyncSession) -> object:
-        return await attempts.claim_launch(session, self.target.attempt_id, self.token)
+        return bool(await attempts.claim_launches(session, {self.target.attempt_id: self.token}))
 
     def on_model(self, model: Model) -> object:
         return model.claim(self.target.number, self.token)

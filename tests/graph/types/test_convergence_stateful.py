@@ -26,6 +26,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from rows import assign_one
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -40,7 +41,7 @@ from graph.app import create_app
 from graph.context import Context
 from graph.schema import build_schema
 from settings import Settings
-from transitions.assign import Assignment, assign
+from transitions.assign import Assignment
 from transitions.begin import hello
 from transitions.settle import Ending, end
 
@@ -519,10 +520,10 @@ class Log(RuleBasedStateMachine):
         self.token, self.nonce = secrets.token_urlsafe(), "nonce"
         async with self.sessions.begin() as session:
             assignment = Assignment(None, "m", None, (), Decimal(0), Decimal(1), "USD", 1.0, 0.0, 0)  # type: ignore[arg-type]
-            made = await assign(session, self.simulation_id, self.number, assignment, PLANNER)
+            made = await assign_one(session, self.simulation_id, self.number, assignment, PLANNER)
             assert made is not None
             digest = sha256(self.token.encode()).digest()
-            assert await attempts.claim_launch(session, made, digest)
+            assert await attempts.claim_launches(session, {made: digest})
             await hello(session, Claim(made, digest, self.nonce))
         self.attempt_id, self.number = encode("Attempt", made), self.number + 1
         self.sent.clear()
