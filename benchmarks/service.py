@@ -1,4 +1,8 @@
-"""A complete service for a benchmark: `simulations up` on a temporary data directory and a free port."""
+"""A complete service for a benchmark: `simulations up` on a temporary data directory and a free port.
+
+Launchers, supervisors and simulations outlive `up` by design. Those of a benchmark are killed at its end, also when it
+failed or was interrupted (SIGINT, SIGTERM): they are found by the data directory, which no other service has.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
+import psutil
+
+from benchmarks.processes import end
 
 START_SECONDS = 90
 
@@ -39,18 +46,41 @@ def running_service(**settings: str) -> Iterator[str]:
         "SIMULATIONS_DATA_DIR": str(data_directory),
         **settings,
     }
-    log = (data_directory / "up.log").open("w")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cli", "up"], env=environment, stdout=log, stderr=log, start_new_session=True
-    )
+    with (data_directory / "up.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cli", "up"], env=environment, stdout=log, stderr=log, start_new_session=True
+        )
     address = f"http://127.0.0.1:{port}"
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         _wait(address, process, data_directory / "up.log")
         yield address
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        signal.signal(signal.SIGTERM, before)
+        end(process)
+        end_all(data_directory)
         shutil.rmtree(data_directory, ignore_errors=True)
+
+
+def end_all(directory: Path) -> None:
+    """Kill every process with this directory in its command, its environment or as its place, until there is none."""
+    while found := [process for process in psutil.process_iter() if _is_of(process, str(directory))]:
+        for process in found:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(found, 5)
+
+
+def _is_of(process: psutil.Process, directory: str) -> bool:
+    try:
+        marks = [*process.cmdline(), *process.environ().values(), process.cwd()]
+        return any(directory in mark for mark in marks) and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, OSError):  # it has ended, or is not ours
+        return False
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
