@@ -19,6 +19,9 @@ again with the recorded input.
     sweep         rules that stop a sweep's losers: successive halving, the median rule
     forecast      the value of a metric at a later step, and what holds about a target
     savings       what a stop saved: the rest of the run as time and money
+    alerts        kinds of an event, whom its alert is sent to, when a delivery is tried again
+    alert_text    an alert in words
+    addresses     network addresses that a request on behalf of a user may go to
     metric_mode   whether higher or lower values of a metric are better, from its name
 
 This package decides and changes nothing. The scheduler applies a decision, and the state may have changed meanwhile:
