@@ -22,6 +22,8 @@ notifications everything works, only slower.
     logs                  output of a simulation that is no point
     notices               output that was nearly points, or was dropped
     events                the history of simulations, and the audit of everything else
+    alert_targets         receivers of alerts: create, list, delete
+    alert_deliveries      the outbox of alerts: pending events, messages, their sending
     billing               resources held by attempts, and for how long
     budgets               budgets, and what was spent of each
     costs                 what was spent, by project, user, machine, name, tag and time

@@ -10,6 +10,8 @@ from sqlalchemy import ARRAY, BigInteger, any_, cast, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import Event
+from db.notifications import Channel, notify
+from db.states import FINAL_STATES, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,8 @@ class Actor:
 
 
 UNVERIFIED = " (unverified)"  # after the name of a Unix user that no token proves
+# Kinds of events that may be alerts; `policy.alerts` judges each of them.
+MAY_ALERT = frozenset({*FINAL_STATES, "WAITS_TOO_LONG", "BUDGET_WARNING"})
 PLANNER = Actor("scheduler")
 JUDGE = Actor("judge")
 SUPERVISOR = Actor("supervisor")
@@ -36,7 +40,11 @@ async def record(
     project_id: int | None = None,
     detail: dict[str, Any] | None = None,
 ) -> None:
-    """Append one event, in the caller's transaction: it is stored if and only if the change is."""
+    """Append one event, in the caller's transaction: it is stored if and only if the change is.
+
+    What may be an alert is marked for the outbox.
+    """
+    alerts = kind in MAY_ALERT or (detail or {}).get("reason") == Reason.MACHINE_LOST
     await session.execute(
         insert(Event).values(
             kind=kind,
@@ -46,8 +54,11 @@ async def record(
             object_id=object_id,
             project_id=project_id,
             detail=detail or {},
+            alert_pending=alerts,
         )
     )
+    if alerts:
+        await notify(session, Channel.ALERTS, "")
 
 
 async def list_of(

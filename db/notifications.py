@@ -5,6 +5,7 @@ Channels and payloads:
     simulations   "ID,ID,..."    state, reason or intent of simulations changed (sent inside the transaction)
     machines      "ID"           a machine changed (likewise)
     convergence   "ID,ID,..."    simulations with new batches, collected over some milliseconds; "*": read all
+    alerts        ""             an event waits for its alerts, or a delivery for its sending
     tokens        "ID"           a token was revoked, or a browser with it signed out: its streams must end
 
 Without notifications everything works, only slower: listeners also read by timer.
@@ -36,6 +37,7 @@ class Channel(StrEnum):
     SIMULATIONS = "simulations"
     MACHINES = "machines"
     CONVERGENCE = "convergence"
+    ALERTS = "alerts"
     TOKENS = "tokens"
 
 

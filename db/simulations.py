@@ -64,6 +64,7 @@ class Wanted:
     tensorboard: tuple[str, ...] = ()  # further directories with event files
     attended: bool = False
     attended_grace: timedelta = timedelta(minutes=1)  # means something only where it is attended
+    alert_target_ids: tuple[int, ...] | None = None  # None: the defaults of its project
 
     def digest(self) -> bytes:
         """Hash of the content requested under a client key, to detect different content."""
@@ -78,7 +79,7 @@ class Wanted:
             del content["tensorboard"]
         if not self.attended:
             del content["attended"], content["attended_grace"]
-        for name in ("max_cost", "max_steps", "objective_metric", "objective_mode", "stopping"):
+        for name in ("max_cost", "max_steps", "objective_metric", "objective_mode", "stopping", "alert_target_ids"):
             if content[name] is None:  # likewise
                 del content[name]
         return sha256(orjson.dumps(content, default=str, option=orjson.OPT_SORT_KEYS)).digest()
@@ -125,6 +126,8 @@ async def create(session: AsyncSession, wanted: Wanted, actor: Actor, *, client_
         await _hold_machine(session, wanted.machine_id)
     values = {name: getattr(wanted, name) for name in wanted.__dataclass_fields__}
     values |= {name: list(values[name]) for name in LISTS}
+    if wanted.alert_target_ids is not None:
+        values["alert_target_ids"] = list(wanted.alert_target_ids)
     digest = wanted.digest()
     created: Simulation | None = await session.scalar(
         insert(Simulation)
@@ -264,6 +267,8 @@ async def repeat(session: AsyncSession, simulation_id: int, actor: Actor, *, sco
         raise WrongState(f"It is {old.state.value}: only an ended simulation can be repeated.", field="id")
     wanted = {name: getattr(old, name) for name in Wanted.__dataclass_fields__}
     wanted |= {name: tuple(wanted[name]) for name in LISTS}
+    if old.alert_target_ids is not None:
+        wanted["alert_target_ids"] = tuple(old.alert_target_ids)
     return await create(session, Wanted(**{**wanted, "retry_of": old.id}), actor)
 
 
@@ -279,14 +284,17 @@ async def delete_ended(session: AsyncSession, simulation_id: int, actor: Actor, 
     gone = await session.execute(
         delete(Simulation)
         .where(Simulation.id == simulation_id, Simulation.state.in_(FINAL_STATES), within(Simulation.project_id, scope))
-        .returning(Simulation.project_id, Simulation.name)
+        .returning(Simulation.project_id, Simulation.name, Simulation.alert_target_ids)
     )
     row = gone.one_or_none()
     if row is None:
         simulation = await get(session, simulation_id, scope=scope)
         raise WrongState(f"It is {simulation.state.value}: cancel it first, then delete it.", field="id")
+    detail: dict[str, Any] = {"name": row.name}
+    if row.alert_target_ids is not None:  # for alerts that are still to be written
+        detail["alertTargetIds"] = row.alert_target_ids
     await events.record(
-        session, "DELETED", actor, "Simulation", simulation_id, project_id=row.project_id, detail={"name": row.name}
+        session, "DELETED", actor, "Simulation", simulation_id, project_id=row.project_id, detail=detail
     )
     await notify(session, Channel.SIMULATIONS, str(simulation_id))
 

@@ -18,7 +18,18 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from db import attempts, budgets, convergence, costs, events, health_queries, judged, queue, watch_leases
+from db import (
+    alert_deliveries,
+    attempts,
+    budgets,
+    convergence,
+    costs,
+    events,
+    health_queries,
+    judged,
+    queue,
+    watch_leases,
+)
 from db.attempts import Claim
 from db.connection import Driver, driver_of
 from db.convergence import START, Column
@@ -354,3 +365,32 @@ async def test_what_is_forgotten_is_found_without_a_walk_through_all_simulations
 async def test_how_it_is_doing_is_read_without_what_has_ended(filled: Filled) -> None:
     plans = await filled.plans_of(lambda session: health_queries.read(session, LEASE))
     assert_by_index(plans, "ix_attempts_lost")
+
+
+async def test_a_round_of_alerts_finds_what_is_pending_and_due_by_index(filled: Filled) -> None:
+    await filled.rows.query(
+        "INSERT INTO events (kind, actor, object_type, object_id, project_id) "
+        "SELECT 'FINISHED', 'scheduler', 'Simulation', n, 1 FROM generate_series(1, 20000) AS n"
+    )
+    await filled.rows.query(
+        "INSERT INTO alert_targets (name, transport, url, kinds, created_by) "
+        "SELECT 't' || n, 'WEBHOOK', 'https://hooks.example.org/', '{ENDED}', 'ada' FROM generate_series(1, 5) AS n"
+    )
+    await filled.rows.query(
+        "INSERT INTO alert_deliveries (target_id, event_id, simulation_id, type, payload, title, body, delivered_at) "
+        "SELECT 1 + n % 5, n, n, 'simulation.ended', '{}', 't', 'b', CASE WHEN n % 1000 <> 0 THEN now() END "
+        "FROM generate_series(1, 20000) AS n"
+    )
+    await filled.rows.query("ANALYZE")
+
+    async def round_(session: AsyncSession) -> None:
+        assert await alert_deliveries.pending_events(session, 500) == []
+        [target_id] = await alert_deliveries.due_targets(session)
+        assert await alert_deliveries.claim(session, target_id, LEASE) is not None
+        assert len(await alert_deliveries.of_simulation(session, 7)) == 1
+
+    assert_by_index(
+        await filled.plans_of(round_),
+        "ix_events_alert_pending", "ix_alert_deliveries_due", "ix_alert_deliveries_simulation_id",
+        hot=("events", "alert_deliveries"),
+    )  # fmt: skip

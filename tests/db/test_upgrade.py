@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from db import attempts, billing, budgets, costs, judged, machines
+from db import alert_deliveries, alert_targets, attempts, billing, budgets, costs, events, judged, machines
 from db.attempts import Claim, Standing
 from db.connection import create_engine, session_factory
 from db.convergence import Column
@@ -258,3 +258,28 @@ async def test_what_was_spent_before_there_were_budgets_counts_and_the_way_back_
     assert total.wasted == Decimal("0.5")  # the first attempt of `runs` was lost
     await downgrade(empty_database_url, "0010")
     assert {name: await rows(engine, statement) for name, statement in everything.items()} == before
+
+
+async def test_nothing_is_sent_for_what_happened_before_there_were_alerts_and_the_way_back_leaves_it(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await fill(engine, empty_database_url)
+    await upgrade(empty_database_url, "0012")
+    await rows(
+        engine,
+        "INSERT INTO events (kind, actor, object_type, object_id, project_id) "
+        "SELECT 'FAILED', 'scheduler', 'Simulation', id, project_id FROM simulations RETURNING id",
+    )
+    kept = {**EVERYTHING, "events": "SELECT * FROM events ORDER BY id"}
+    before = {name: await rows(engine, statement) for name, statement in kept.items()}
+    await upgrade(empty_database_url)
+    async with sessions.begin() as session:
+        assert await alert_deliveries.pending_events(session, 10) == []
+        assert await alert_targets.every(session) == []
+        await events.record(session, "FAILED", PLANNER, "Simulation", 1, project_id=1)
+        assert len(await alert_deliveries.pending_events(session, 10)) == 1
+    chosen = await rows(engine, "SELECT DISTINCT alert_target_ids FROM simulations")
+    assert chosen == [{"alert_target_ids": None}]
+    await rows(engine, "DELETE FROM events WHERE alert_pending RETURNING id")
+    await downgrade(empty_database_url, "0012")
+    assert {name: await rows(engine, statement) for name, statement in kept.items()} == before

@@ -31,6 +31,7 @@ LONGEST_PAUSE_SECONDS = 1.0  # the next one is twice as long; a new service take
 # waits for locks for less than `deadlock_timeout`, and tries again. (TRUNCATE would wait for readers, too.)
 EMPTY = """
 SET LOCAL lock_timeout = '300ms';
+DELETE FROM alert_targets;
 DELETE FROM budgets;
 DELETE FROM simulations;
 DELETE FROM deleted_members;
