@@ -85,6 +85,10 @@ class Settings(BaseSettings):
     scheduler_metrics_port: int | None = Field(None, ge=1, le=65535)  # Prometheus metrics; None: no endpoint
     scheduler_metrics_host: str = "127.0.0.1"  # address of that endpoint, which has no login
 
+    # Alerts
+    alert_private_networks: Annotated[tuple[str, ...], NoDecode] = ()  # whose addresses alerts may be sent to
+    alert_wait_seconds: float = Field(3600.0, ge=0, le=31_622_400)  # in the queue, before it is an alert; 0: never
+
     # This host as a machine
     local_machine: bool = True  # off: only machines created by createMachine
     machine_name: str | None = None  # None: the host's name
@@ -101,7 +105,7 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(Path(part) for part in value.split(":") if part) if isinstance(value, str) else value
 
-    @field_validator("allowed_hosts", "allowed_origins", "trusted_proxies", mode="before")
+    @field_validator("allowed_hosts", "allowed_origins", "trusted_proxies", "alert_private_networks", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -140,12 +144,27 @@ class Settings(BaseSettings):
                     raise ValueError(f"expected {expected}: {error}") from None
         return values
 
+    @field_validator("alert_private_networks")
+    @classmethod
+    def _private_networks(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            try:
+                ipaddress.ip_network(value)
+            except ValueError as error:
+                raise ValueError(f"expected networks like 10.2.0.0/16 or addresses like 10.2.0.7: {error}") from None
+        return values
+
     @field_validator("public_url")
     @classmethod
     def _web_address(cls, value: str | None) -> str | None:
         if value is not None and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
             raise ValueError("expected an address like https://simulations.example.org")
         return value.rstrip("/") if value else value
+
+    @property
+    def alert_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """Networks that alerts may be sent to although they are not public."""
+        return tuple(ipaddress.ip_network(value) for value in self.alert_private_networks)
 
     @property
     def is_loopback(self) -> bool:

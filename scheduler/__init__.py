@@ -3,6 +3,11 @@
     planner       one leader: match the queue to free machines, end lost attempts            `tick()`
     judge         one leader: stop running simulations by their stop rules                     `run_once()`
     spending      the leader's look at budgets: warn, stop attempts before one is used up        `watch()`
+    alerts        one leader: write the deliveries of events, and send them                    `run_once()`
+    alert_messages  messages of alerts, from events and rows
+    alert_webhooks  signed webhooks, to checked addresses
+    alert_apprise   notifications by Apprise, each in a process of its own
+    apprise_process  that process
     queue_memory  the planner's cache of the queue, so that a round judges only what has changed
     host          on each host: launch, probe and end the attempts assigned to this host    `run_once()`
     leftovers     store the undelivered batches of a dead supervisor before its attempt is settled

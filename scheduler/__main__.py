@@ -1,8 +1,8 @@
 """Entry point of the scheduler process: `python -m scheduler`.
 
-The process runs the loop of this host, and plans and judges for all hosts while it leads. SIGTERM and Ctrl-C end it in
-a second; attempts on the machines go on, and the next scheduler finds them. The process waits for a database that is
-not there yet; unusable settings, schema or directory end it with a message and status 2.
+The process runs the loop of this host; while it leads, it also plans, judges and sends alerts for all hosts. SIGTERM
+and Ctrl-C end it in a second; attempts on the machines go on, and the next scheduler finds them. The process waits for
+a database that is not there yet; unusable settings, schema or directory end it with a message and status 2.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from db.outage import Outage
 from db.schema import SchemaMismatch, require_current
 from policy.retry import beat_period
 from runner.local import LocalEngine
+from scheduler.alerts import Alerts
 from scheduler.host import HostLoop
 from scheduler.identity import this_host
 from scheduler.judge import Judge
@@ -114,18 +115,22 @@ async def _schedule(chosen: Settings) -> None:
         host = HostLoop(sessions, chosen, local, host_id)
         planner = Planner(sessions, chosen)
         judge = Judge(sessions)
+        alerts = Alerts(sessions, chosen)
+        stack.push_async_callback(alerts.close)
         candidate = await stack.enter_async_context(leadership(url, outage))
-        planner_wake, host_wake, judge_wake = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        planner_wake, host_wake, judge_wake, alerts_wake = (asyncio.Event() for _ in range(4))
 
         def heard(channel: Channel, ids: frozenset[int] | None) -> None:
-            if channel is not Channel.CONVERGENCE:
+            if channel is Channel.ALERTS:
+                alerts_wake.set()
+            elif channel is not Channel.CONVERGENCE:
                 planner_wake.set()
                 host_wake.set()
             if candidate.held and judge.hear(channel, ids):
                 judge_wake.set()
 
         if chosen.notifications:
-            heard_of = (Channel.SIMULATIONS, Channel.MACHINES, Channel.CONVERGENCE)
+            heard_of = (Channel.SIMULATIONS, Channel.MACHINES, Channel.CONVERGENCE, Channel.ALERTS)
             await stack.enter_async_context(listening(url, heard_of, heard, outage))
 
         async def plan(by_timer: bool) -> None:
@@ -148,6 +153,10 @@ async def _schedule(chosen: Settings) -> None:
             elif (await judge.run_once(everything=by_timer)).unfinished:
                 judge_wake.set()
 
+        async def send_alerts(_by_timer: bool) -> None:
+            if candidate.held and (await alerts.run_once()).unfinished:
+                alerts_wake.set()
+
         async def look_after_host(by_timer: bool) -> None:
             summary = await (host.run_once() if by_timer else host.launch_assigned())
             if summary.ended:
@@ -160,6 +169,7 @@ async def _schedule(chosen: Settings) -> None:
             tasks.create_task(keep("host", look_after_host, host_wake, period, outage))
             tasks.create_task(keep("planner", plan, planner_wake, period, outage))
             tasks.create_task(keep("judge", judge_runs, judge_wake, period, outage))
+            tasks.create_task(keep("alerts", send_alerts, alerts_wake, period, outage))
 
 
 async def _leads(candidate: Leadership, by_timer: bool) -> bool:

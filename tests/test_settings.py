@@ -113,3 +113,12 @@ def test_logs_and_warnings_of_libraries_are_lines_of_json_too() -> None:
     assert "ZeroDivisionError" in failed["exception"]
     assert "This is never awaited." in warned["event"]
     assert (warned["level"], warned["logger"]) == ("warning", "py.warnings")
+
+
+def test_networks_of_alerts_are_networks_or_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMULATIONS_ALERT_PRIVATE_NETWORKS", "10.2.0.0/16, fd00::7")
+    assert [str(each) for each in load().alert_networks] == ["10.2.0.0/16", "fd00::7/128"]
+    for wrong in ("hooks.example.org", "10.2.0.1/16"):
+        monkeypatch.setenv("SIMULATIONS_ALERT_PRIVATE_NETWORKS", wrong)
+        with pytest.raises(SettingsError, match=r"SIMULATIONS_ALERT_PRIVATE_NETWORKS: .*expected networks like"):
+            load()
