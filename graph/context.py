@@ -13,14 +13,27 @@ import strawberry
 from sqlalchemy.ext.asyncio import AsyncSession
 from strawberry.dataloader import DataLoader
 
-from db import attempts, billing, budgets, machines, metrics, notices, projects, queue, simulations, tokens
+from db import (
+    alert_deliveries,
+    alert_targets,
+    attempts,
+    billing,
+    budgets,
+    machines,
+    metrics,
+    notices,
+    projects,
+    queue,
+    simulations,
+    tokens,
+)
 from db.attempts import Execution, StopIntent
 from db.billing import Holding
 from db.connection import Sessions
 from db.events import UNVERIFIED, Actor
 from db.machines import NOTHING, Usage
 from db.metrics import Summary
-from db.models import Budget, Machine, Project, Simulation, Token
+from db.models import AlertTarget, Budget, Machine, Project, Simulation, Token
 from db.notices import Notice
 from db.projects import Scope
 from db.simulations import Command
@@ -117,6 +130,8 @@ class Loaders:
             self._load_budget_statements, cache=False
         )
         self.token = DataLoader(self._by_ids(tokens.by_ids, Token), cache=False)
+        self.alert_target: DataLoader[int, AlertTarget | None] = DataLoader(self._load_alert_targets, cache=False)
+        self.open_deliveries: DataLoader[int, int] = DataLoader(self._load_open_deliveries, cache=False)
         self.usage: DataLoader[int, Usage] = DataLoader(self._load_usage, cache=False)
         self.machine_state: DataLoader[int, MachineState] = DataLoader(self._load_states, cache=False)
         self.drained_at: DataLoader[int, datetime | None] = DataLoader(self._load_drained_at, cache=False)
@@ -161,6 +176,17 @@ class Loaders:
             zone = ZoneInfo(self._context.settings.time_zone)
             found = {each.budget.id: (each, now) for each in await statements(session, rows, zone, now)}
         return [found.get(each) for each in ids]
+
+    async def _load_alert_targets(self, ids: list[int]) -> Sequence[AlertTarget | None]:
+        async with self._sessions() as session:
+            rows = await alert_targets.by_ids(session, set(ids), scope=self._context.scope)
+        found = {row.id: row for row in rows}
+        return [found.get(each) for each in ids]
+
+    async def _load_open_deliveries(self, ids: list[int]) -> Sequence[int]:
+        async with self._sessions() as session:
+            found = await alert_deliveries.open_of_targets(session, set(ids))
+        return [found.get(each, 0) for each in ids]
 
     async def _load_stops(self, ids: list[int]) -> Sequence[StopIntent | None]:
         async with self._sessions() as session:

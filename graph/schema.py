@@ -26,6 +26,7 @@ from graph.operation.documents import Documents, Judgement
 from graph.operation.introspection import hide_suggestion, may_introspect
 from graph.operation.limits import Limits
 from graph.operation.permissions import guard
+from graph.types import alert as of_alert
 from graph.types import budget as of_budget
 from graph.types import convergence as of_convergence
 from graph.types import costs as of_costs
@@ -36,6 +37,14 @@ from graph.types import project as of_project
 from graph.types import simulation as of_simulation
 from graph.types import supervision as of_supervisors
 from graph.types import token as of_token
+from graph.types.alert import (
+    AlertTargetConnection,
+    AlertTargetInput,
+    CreateAlertTargetInput,
+    CreateAlertTargetPayload,
+    DeleteAlertTargetPayload,
+    TestAlertTargetPayload,
+)
 from graph.types.budget import (
     Budget,
     BudgetConnection,
@@ -93,6 +102,8 @@ FINDERS: Mapping[str, Find] = {
     "Project": of_project.find,
     "Token": of_token.find,
     "Budget": of_budget.find,
+    "AlertTarget": of_alert.find,
+    "AlertDelivery": of_alert.find_delivery,
 }
 
 
@@ -216,6 +227,10 @@ class Query:
     async def tokens(self, info: Info, first: int = 50, after: str | None = None) -> TokenConnection:
         return await of_token.page(info, first, after)
 
+    @strawberry.field(description="The alert targets that the viewer's projects may use, by name.")
+    async def alert_targets(self, info: Info, first: int = 50, after: str | None = None) -> AlertTargetConnection:
+        return await of_alert.page(info, first, after)
+
 
 @strawberry.type(
     description="The root of all mutations. A payload without userErrors means success; with them, nothing changed."
@@ -289,6 +304,21 @@ class Mutation:
     @strawberry.mutation(description="Revoke a token, and close the connections that were opened with it.")
     async def revoke_token(self, info: Info, input: TokenInput) -> TokenPayload:
         return await of_token.revoke(info, input.id)
+
+    @strawberry.mutation(description="Create a receiver of alerts: a signed webhook, or a service of Apprise.")
+    async def create_alert_target(self, info: Info, input: CreateAlertTargetInput) -> CreateAlertTargetPayload:
+        return await of_alert.create(info, input)
+
+    @strawberry.mutation(
+        description="Send a test message to an alert target. If it is accepted, what failed before is sent again "
+        "at once."
+    )
+    async def test_alert_target(self, info: Info, input: AlertTargetInput) -> TestAlertTargetPayload:
+        return await of_alert.test(info, input.id)
+
+    @strawberry.mutation(description="Delete an alert target with its messages, also those that were not sent yet.")
+    async def delete_alert_target(self, info: Info, input: AlertTargetInput) -> DeleteAlertTargetPayload:
+        return await of_alert.delete(info, input.id)
 
     @strawberry.mutation(description="For supervisors: the first request of an attempt, answered with the work order.")
     async def hello_attempt(self, info: Info, input: HelloAttemptInput) -> HelloAttemptPayload:

@@ -64,6 +64,9 @@ PRICES: Mapping[str, int] = {
 }
 # How long lists are that no argument bounds, as a rule: what comes with a row and is not paged.
 SIZES: Mapping[str, int] = {
+    "AlertTarget.projects": 3,
+    "Simulation.alerts": 4,
+    "Simulation.alertTargets": 2,
     "Simulation.attempts": 4,
     "Simulation.events": 20,
     "Simulation.metrics": 10,

@@ -55,6 +55,7 @@ TABLE: Mapping[str, Rule] = {
     "Query.costs": READ,
     "Query.viewer": READ,
     "Query.tokens": ADMINISTER,
+    "Query.alertTargets": READ,  # their names, to submit with; a field of its own asks for more
     "Mutation.createSimulation": RUN,
     "Mutation.updateSimulation": RUN,
     "Mutation.cancelSimulation": RUN,
@@ -70,6 +71,9 @@ TABLE: Mapping[str, Rule] = {
     "Mutation.deleteBudget": ADMINISTER,
     "Mutation.createToken": ADMINISTER,
     "Mutation.revokeToken": ADMINISTER,
+    "Mutation.createAlertTarget": ADMINISTER,
+    "Mutation.testAlertTarget": ADMINISTER,
+    "Mutation.deleteAlertTarget": ADMINISTER,
     "Mutation.helloAttempt": ATTEMPT,
     "Mutation.reportAttempt": ATTEMPT,
     "Subscription.convergence": READ,

@@ -13,6 +13,7 @@
     machine       machines: queries, mutations, machineChanged
     project       projects
     overview      queued and running simulations, and their cost per hour
+    alert         alert targets and their deliveries: queries, mutations
     token         API tokens, and the viewer
     supervision   helloAttempt and reportAttempt: the supervisors' side
     enums         the enums of db and policy, with their descriptions

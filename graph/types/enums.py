@@ -12,14 +12,16 @@ from typing import TypeVar
 import strawberry
 from strawberry.types.enum import StrawberryEnumDefinition
 
+from db.alert_targets import Transport as AlertTransport
 from db.costs import Key as CostGroup
 from db.simulations import Sort
 from db.states import LogStream, MachineState, MetricMode, MetricsFrom, Reason, Role, SimulationState
+from policy.alerts import AlertKind
 from policy.budget import Period as BudgetPeriod
 from policy.placement import WaitingReason
 
 __all__ = [
-    "BudgetPeriod", "CostGroup",
+    "AlertKind", "AlertTransport", "BudgetPeriod", "CostGroup",
     "LogStream", "MachineState", "MetricMode", "MetricsFrom", "Reason", "Role", "SimulationState", "Sort",
     "WaitingReason", "described",
 ]  # fmt: skip
@@ -93,7 +95,7 @@ described(
     "Permissions of a token. Each role includes those before it.",
     VIEWER="Read, and subscribe.",
     OPERATOR="Submit, cancel, retry and delete simulations; with all projects, also drain and resume machines.",
-    ADMIN="With all projects, also create, change and delete machines and tokens.",
+    ADMIN="With all projects, also create, change and delete machines, tokens and alert targets.",
 )(Role)
 described(
     "Why a queued simulation has no machine yet.",
@@ -130,6 +132,37 @@ described(
     NAME="Its name.",
     PRIORITY="Its priority, then when it was created.",
 )(Sort)
+
+
+described(
+    "What an alert target listens to. An event is one message, of the most specific kind that the target listens to.",
+    ENDED="A simulation has finished, failed, or was cancelled.",
+    FAILED="A simulation has failed.",
+    DIVERGED="A stop rule ended it: DIVERGENCE_THRESHOLD or NON_FINITE_METRIC.",
+    TARGET_REACHED="A stop rule ended it: STOPPING_THRESHOLD.",
+    PLATEAU="A stop rule ended it: PATIENCE_EXHAUSTED.",
+    MACHINE_LOST="The machine of a simulation was lost, whether the simulation is retried or not.",
+    WAITS_TOO_LONG="A simulation has been in the queue for longer than a setting. Equal ones are one alert.",
+    BUDGET="80 percent of a budget, or all of it, is spent.",
+)(AlertKind)
+described(
+    "How the messages of an alert target are sent.",
+    name="AlertTransport",
+    WEBHOOK="JSON by HTTP POST, signed by Standard Webhooks.",
+    APPRISE="As text, by a service that Apprise supports: e-mail, Slack, Teams, Discord, ntfy and others.",
+)(AlertTransport)
+
+
+@described(
+    "The state of a message to an alert target.",
+    PENDING="It is being sent, or waits for its next attempt.",
+    DELIVERED="The receiver has accepted it.",
+    GIVEN_UP="It was not accepted for three days, or the receiver is gone.",
+)
+class AlertDeliveryState(StrEnum):
+    PENDING = "PENDING"
+    DELIVERED = "DELIVERED"
+    GIVEN_UP = "GIVEN_UP"
 
 
 @described(

@@ -36,10 +36,12 @@ from pydantic_core.core_schema import no_info_after_validator_function
 from strawberry.types.base import has_object_definition
 from typing_extensions import TypedDict
 
+from db.alert_targets import Transport
 from db.states import MetricMode, MetricsFrom, Reason, Role
 from db.watch_leases import LONGEST_GRACE
 from graph.types.user_errors import UserError, UserErrorCode
 from graph.types.variables import check_name, check_parameters
+from policy.alerts import AlertKind
 from policy.budget import Period
 from policy.retry import RETRYABLE
 from policy.rule_documents import MOST_RULES
@@ -320,6 +322,7 @@ class SimulationAsked(TypedDict, total=False):
         AfterValidator(_of_attended),
         _in("attendedGraceSeconds"),
     ]
+    alerts: Annotated[tuple[Word, ...], _at_most(20)]
     client_key: Word
 
 
@@ -378,6 +381,21 @@ class BudgetAsked(Model):
 class BudgetChanged(Model):
     id: str
     amount: Price
+
+
+def _not_none(name: str) -> str:
+    if name.lower() == "none":
+        raise ValueError("is the word for no target: choose another name")
+    return name
+
+
+class AlertTargetAsked(Model):
+    name: Annotated[Name, AfterValidator(_not_none)]
+    transport: Transport
+    url: Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_one_line)]
+    kinds: Annotated[tuple[AlertKind, ...], _at_most(20), Field(min_length=1)] | None = None
+    projects: Annotated[tuple[str, ...], _at_most(1_000), Field(min_length=1)] | None = None
+    is_default: bool = False
 
 
 _JUDGES: dict[type, TypeAdapter[Any]] = {}  # made once for each of the few rules above

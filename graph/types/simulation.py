@@ -15,14 +15,27 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from strawberry import relay
 from strawberry.scalars import JSON
 
-from db import attempts, errors, events, lifecycle, machines, metrics, models, projects, queue, simulations
+from db import (
+    alert_targets,
+    attempts,
+    errors,
+    events,
+    lifecycle,
+    machines,
+    metrics,
+    models,
+    projects,
+    queue,
+    simulations,
+)
 from db.attempts import Execution, StopIntent
 from db.notifications import Channel
 from db.simulations import Wanted
 from graph.auth.rate_limit import client_of
 from graph.context import Info
 from graph.errors import refusals_told
-from graph.types import curve, pages
+from graph.types import alert, curve, pages
+from graph.types.alert import AlertDelivery, AlertTarget
 from graph.types.cost import Cost
 from graph.types.curve import Curve
 from graph.types.enums import (
@@ -263,6 +276,17 @@ class Simulation(relay.Node):
             rows = await events.list_of(session, "Simulation", self.row.id)
         return [Event.of(row) for row in rows]
 
+    @strawberry.field(description="The alert targets that it names; null: the defaults of its project.")
+    async def alert_targets(self, info: Info) -> list[AlertTarget] | None:
+        if self.row.alert_target_ids is None:
+            return None
+        found = [await alert.find(info, number) for number in self.row.alert_target_ids]
+        return [target for target in found if target is not None]
+
+    @strawberry.field(description="The messages about it to alert targets, oldest first: of the last 30 days.")
+    async def alerts(self, info: Info) -> list[AlertDelivery]:
+        return await alert.of_simulation(info, self.row.id)
+
     @strawberry.field(description="Its cost so far.")
     async def cost(self, info: Info) -> Cost:
         return Cost.of(await info.context.loaders.holdings.load(self.row.id), info.context.settings.currency)
@@ -483,6 +507,10 @@ class CreateSimulationInput:
         description="With `attended`: for how long it may be on a machine without a subscriber. 1 to 86,400; 60 if "
         "left out.",
     )
+    alerts: list[str] | None = strawberry.field(
+        default=None,
+        description="Names of the alert targets that hear of it; an empty list: none. Default: those of its project.",
+    )
     client_key: str | None = strawberry.field(
         default=None,
         description="An idempotency key of the client: equal keys in a project create one simulation.",
@@ -550,7 +578,7 @@ async def create(info: Info, given: CreateSimulationInput) -> SimulationPayload:
             return SimulationPayload(user_errors=[refused])
         name = asked.pop("name", None) or name_of(asked["entrypoint"])
         project_name, machine_id = asked.pop("project", projects.DEFAULT), asked.pop("machine", None)
-        client_key = asked.pop("client_key", None)
+        client_key, alerts = asked.pop("client_key", None), asked.pop("alerts", None)
         asked |= _rules(asked)
         async with info.context.sessions() as session, session.begin():
             project = await projects.named(session, project_name, info.context.actor, scope=info.context.scope)
@@ -558,6 +586,8 @@ async def create(info: Info, given: CreateSimulationInput) -> SimulationPayload:
                 number = number_of(machine_id, "Machine", field="resources.machine")
                 machine = await machines.get(session, number, field="resources.machine")
                 asked |= {"machine_id": machine.id, "machine_name": machine.name}
+            if alerts is not None:
+                asked["alert_target_ids"] = tuple(await alert_targets.named(session, alerts, project.id))
             wanted = Wanted(project_id=project.id, name=name, **asked)
             row = await simulations.create(session, wanted, info.context.actor, client_key=client_key)
             return SimulationPayload(simulation=Simulation.of(row))

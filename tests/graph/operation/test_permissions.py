@@ -58,6 +58,7 @@ READING = {
         "budgets",
         "costs",
         "viewer",
+        "alertTargets",
     },
     "Subscription": {"convergence", "logs", "simulationChanged", "machineChanged"},
 }
@@ -76,6 +77,9 @@ ADMINISTERING = {
         "deleteBudget",
         "createToken",
         "revokeToken",
+        "createAlertTarget",
+        "testAlertTarget",
+        "deleteAlertTarget",
     },
 }
 ATTEMPTS = {"Mutation": {"helloAttempt", "reportAttempt"}}
@@ -601,6 +605,11 @@ async def test_every_mutation_that_changes_something_says_who_and_from_where(
     declared = await asking.data(
         ADA, 'mutation { createMachine(input: {name: "part", cpus: 1, memoryGib: 1}) { machine { id } } }'
     )
+    target = await asking.data(
+        ADA,
+        "mutation { createAlertTarget(input: "
+        '{name: "ops", transport: WEBHOOK, url: "https://hooks.example.org/"}) { alertTarget { id } } }',
+    )
     async with sessions.begin() as session:
         token, _ = await tokens.create(session, "old", Role.VIEWER, Actor("x"))
     ((other,),) = await world.select("INSERT INTO projects (name) VALUES ('other') RETURNING id")
@@ -621,6 +630,9 @@ async def test_every_mutation_that_changes_something_says_who_and_from_where(
         "deleteBudget": f'{{id: "{budgets[1]}"}}',
         "createToken": '{name: "new", role: VIEWER}',
         "revokeToken": f'{{id: "{public_ids.encode("Token", token.id)}"}}',
+        "createAlertTarget": '{name: "new", transport: WEBHOOK, url: "https://hooks.example.org/"}',
+        "testAlertTarget": f'{{id: "{target["alertTarget"]["id"]}"}}',
+        "deleteAlertTarget": f'{{id: "{target["alertTarget"]["id"]}"}}',
     }
     assert {f"Mutation.{name}" for name in on} | {"Mutation.helloAttempt", "Mutation.reportAttempt"} == {
         name for name in TABLE if name.startswith("Mutation.")
@@ -651,6 +663,9 @@ async def test_every_mutation_that_changes_something_says_who_and_from_where(
         "deleteBudget": [("Budget", "DELETED")],
         "createToken": [("Token", "CREATED")],
         "revokeToken": [("Token", "REVOKED")],
+        "createAlertTarget": [("AlertTarget", "CREATED")],
+        "testAlertTarget": [("AlertTarget", "TESTED")],
+        "deleteAlertTarget": [("AlertTarget", "DELETED")],
     }
 
 
