@@ -4,6 +4,7 @@
     app                the commands and their options
     machine_commands   `machines ...`
     budget_commands    `budget ...`
+    alert_commands     `alert ...`
     token_commands     `token ...`
     options            options and arguments that several commands have
     completion         candidates for shell completion: ids and names from the server
@@ -26,6 +27,7 @@
     stop_rules         parsing of `--stop` and `--objective`
     arguments          parsing of durations, key=value pairs, ids
     browse             lists and details, as tables or JSON
+    alerts             alert targets: inputs, tables, the wait for a test message
     machines           machines, as tables
     costs              costs and budgets, as tables or CSV
     tables             tables that drop columns on a narrow terminal

@@ -144,6 +144,14 @@ class Stopping(Answer):
     notices: tuple[str, ...] = ()
 
 
+class Alert(Answer):
+    """A message about a simulation to an alert target."""
+
+    type: str
+    state: str
+    target: Named | None
+
+
 class Attempt(Answer):
     number: int
     machine_name: str
@@ -186,6 +194,7 @@ class Details(Simulation):
     limits: Limits
     objective: Objective | None = None
     stopping: Stopping = Stopping()
+    alerts: tuple[Alert, ...] = ()
     attempts: tuple[Attempt, ...]
     events: tuple[Event, ...]
     metrics_from: str = "AUTO"
@@ -301,6 +310,35 @@ class Costs(Answer):
     totals: tuple[CostSum, ...]
     to: datetime
     has_prices: bool
+
+
+class AlertTarget(Named):
+    """An alert target; url and last_error are None for all but administrators."""
+
+    transport: str
+    url: str | None
+    kinds: tuple[str, ...]
+    is_default: bool
+    created_by: str
+    created_at: datetime
+    delivered_at: datetime | None
+    failed_at: datetime | None
+    last_error: str | None
+    pending: int
+    projects: tuple[Named, ...] | None
+
+
+class AlertTargetMade(Answer):
+    """A new alert target, with the secret of a webhook."""
+
+    alert_target: AlertTarget
+    secret: str | None
+
+
+class AlertDelivery(Answer):
+    id: str
+    state: str
+    error: str | None
 
 
 class LogChunk(Answer):

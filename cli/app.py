@@ -11,9 +11,10 @@ from typing import Annotated
 
 import typer
 
-from cli import budget_commands, completion, machine_commands, shells, terminal, token_commands
+from cli import alert_commands, budget_commands, completion, machine_commands, shells, terminal, token_commands
 from cli.group import Commands
 from cli.options import (
+    AlertNames,
     AsJson,
     LogScale,
     MaxCost,
@@ -217,6 +218,7 @@ def submit(
             help="Directory with TensorBoard event files outside the working directory. Repeatable.",
         ),
     ] = None,
+    alert: AlertNames = None,
     attended: Annotated[
         bool, typer.Option("--attended", help="Start when a client watches its curve; stop when no client does.")
     ] = False,
@@ -261,7 +263,7 @@ def submit(
       name, project, entrypoint: [python, train.py], working_directory, tags: [...], priority,
       parameters: {...}, environment: {...}, metrics: {accuracy: MAX}, metrics_from: json, metrics_patterns: [...],
       tensorboard: [DIR, ...], attended, attended_grace: 60s, client_key,
-      objective: {metric: val/loss, mode: MIN}, stopping: [{metric, patience: 10, ...}],
+      objective: {metric: val/loss, mode: MIN}, stopping: [{metric, patience: 10, ...}], alerts: [NAME],
       resources: {cpus, memory_gib, gpus, gpu_model, labels: {...}, machine, max_price_per_hour},
       limits: {max_runtime: 2h, max_cost, max_steps, max_retries, retry_on: [MACHINE_LOST]}
 
@@ -283,7 +285,7 @@ def submit(
         max_retries=max_retries, retry_on=retry_on or (), metric_modes=metric_mode or (),
         metrics_from=metrics, metrics_patterns=metrics_pattern or (),
         tensorboard=tensorboard or (), attended=attended,
-        max_cost=max_cost, max_steps=max_steps, objective=objective, stop=stop or (),
+        max_cost=max_cost, max_steps=max_steps, objective=objective, stop=stop or (), alerts=alert or (),
         attended_grace=attended_grace, client_key=client_key,
         working_directory=working_directory,
     )  # fmt: skip
@@ -591,6 +593,7 @@ def costs(
 
 app.add_typer(budget_commands.app, name="budget")
 app.add_typer(machine_commands.app, name="machines")
+app.add_typer(alert_commands.app, name="alert")
 app.add_typer(token_commands.app, name="token")
 
 

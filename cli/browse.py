@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from rich.table import Table
 from rich.text import Text
 
-from cli.answers import Attempt, Details, Notice, Objective, Project, Simulation
+from cli.answers import Alert, Attempt, Details, Notice, Objective, Project, Simulation
 from cli.tables import Column, print_table
 from cli.terminal import clean, say_age, say_duration, state_text, stdout
 
@@ -133,6 +133,7 @@ def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
     yield "stopped by", clean(stopping.evidence.sentence, limit=1000) if stopping.evidence is not None else ""
     yield "dry run", "\n".join(f"{clean(each.reason)}: {clean(each.sentence)}" for each in stopping.would_have_stopped)
     yield "warning", "\n".join(clean(notice, limit=500) for notice in stopping.notices)
+    yield "alerts", "\n".join(map(_alert, simulation.alerts))
     yield "submitted", f"{say_age(simulation.created_at, now)} by {clean(simulation.created_by)}"
     if simulation.started_at is not None:
         until = simulation.finished_at or now
@@ -150,6 +151,11 @@ def _objective(objective: Objective | None) -> str:
     if objective.best_value is not None and objective.best_step is not None:
         best = f", best {objective.best_value:g} at step {objective.best_step:,}"
     return clean(f"{objective.metric}{mode}{now}{best}")
+
+
+def _alert(alert: Alert) -> str:
+    name = alert.target.name if alert.target is not None else "a deleted target"
+    return clean(f"{alert.type} to {name}: {alert.state.lower().replace('_', ' ')}")
 
 
 def _attempt(attempt: Attempt, now: datetime) -> tuple[str, ...]:

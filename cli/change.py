@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from cli.answers import Machine, Simulation
 from cli.errors import ExitCode, ServerRefused
 from cli.requests import (
+    alert_target_id,
     cancel,
+    delete_alert_target,
     delete_budget,
     delete_machine,
     drain_machine,
@@ -70,6 +72,17 @@ def delete_budgets(server: Server, given: Sequence[str]) -> ExitCode:
         return f"{clean(budget_id)} is deleted"
 
     return _each([(each, each) for each in given], change)
+
+
+def delete_alert_targets(server: Server, given: Sequence[str]) -> ExitCode:
+    """Delete these alert targets."""
+
+    def change(found: str) -> str:
+        delete_alert_target(server, found)
+        return f"{found} is deleted"
+
+    # All names are resolved before any change.
+    return _each([(each, alert_target_id(server, each)) for each in given], change)
 
 
 def _machines(server: Server, given: Sequence[str]) -> list[tuple[str, str]]:

@@ -46,6 +46,16 @@ def projects(context: typer.Context, incomplete: str) -> list[str]:
     return []
 
 
+def alert_targets(context: typer.Context, incomplete: str) -> list[str]:
+    """Complete names of alert targets."""
+    from cli import requests
+
+    with suppress(CommandError):
+        found = (each.name for each in requests.alert_targets(_server(context)))
+        return list(islice((name for name in found if _can_be_typed(name) and _fits(name, incomplete)), MOST))
+    return []
+
+
 def machines(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """Complete names of machines, with their states; the id if a name can't be typed."""
     from cli import requests

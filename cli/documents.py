@@ -80,6 +80,7 @@ query Details($id: ID!) {
     metricsFrom metricsPatterns
     notices { kind count example advice }
     limits { maxRuntimeSeconds maxCost maxSteps maxRetries retryOn }
+    alerts { type state target { id name } }
     objective { metric mode value bestValue bestStep }
     stopping {
       rules {
@@ -96,6 +97,53 @@ query Details($id: ID!) {
     events { at kind actor }
     retryOf { id name }
   }
+}
+"""
+)
+
+_ALERT_TARGET = """
+fragment Target on AlertTarget {
+  id name transport url kinds isDefault createdBy createdAt deliveredAt failedAt lastError pending
+  projects { id name }
+}
+"""
+
+ALERT_TARGETS = gql(
+    _ALERT_TARGET
+    + """
+query AlertTargets($first: Int!, $after: String) {
+  alertTargets(first: $first, after: $after) { nodes { ...Target } pageInfo { hasNextPage endCursor } }
+}
+"""
+)
+
+CREATE_ALERT_TARGET = gql(
+    _ALERT_TARGET
+    + """
+mutation CreateAlertTarget($input: CreateAlertTargetInput!) {
+  createAlertTarget(input: $input) { alertTarget { ...Target } secret userErrors { message field } }
+}
+"""
+)
+
+TEST_ALERT_TARGET = gql(
+    """
+mutation TestAlertTarget($input: AlertTargetInput!) {
+  testAlertTarget(input: $input) { delivery { id state error } userErrors { message field } }
+}
+"""
+)
+
+ALERT_DELIVERY = gql(
+    """
+query Delivery($id: ID!) { node(id: $id) { ... on AlertDelivery { id state error } } }
+"""
+)
+
+DELETE_ALERT_TARGET = gql(
+    """
+mutation DeleteAlertTarget($input: AlertTargetInput!) {
+  deleteAlertTarget(input: $input) { deletedId userErrors { message field } }
 }
 """
 )

@@ -74,6 +74,15 @@ ObjectiveMetric = Annotated[
         help="Metric by which it is judged: val/loss, or acc:max.  [server's default: by the first stop rule]",
     ),
 ]
+AlertNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--alert",
+        metavar="NAME",
+        help="Alert target that hears of it; repeatable; none: no target.  [the defaults of its project]",
+        autocompletion=completion.alert_targets,
+    ),
+]
 MaxCost = Annotated[
     str | None, typer.Option("--max-cost", metavar="AMOUNT", help="Maximum cost of all attempts together: 12.50.")
 ]

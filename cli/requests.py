@@ -11,6 +11,9 @@ from gql import GraphQLRequest
 
 from cli import documents
 from cli.answers import (
+    AlertDelivery,
+    AlertTarget,
+    AlertTargetMade,
     Answer,
     Budget,
     Costs,
@@ -206,6 +209,49 @@ def machine_id(server: Server, given: str) -> str:
         names = ", ".join(clean(machine.name) for machine in found[:5])
         raise ServerRefused(f"There is no machine named {clean(given)}." + (f" Similar: {names}." if names else ""))
     return matching[0]  # names are unique
+
+
+# --- alerts ----------------------------------------------------------------------------------------------------
+
+
+def alert_targets(server: Server) -> Iterator[AlertTarget]:
+    """Yield alert targets, by name."""
+    return _walk(server, documents.ALERT_TARGETS, "alertTargets", AlertTarget, {})
+
+
+def create_alert_target(server: Server, wanted: Mapping[str, object]) -> AlertTargetMade:
+    """Create an alert target. `wanted` is the API's CreateAlertTargetInput."""
+    payload = _mutate(server, documents.CREATE_ALERT_TARGET, "createAlertTarget", wanted)
+    return read_answer(AlertTargetMade, payload)
+
+
+def test_alert_target(server: Server, target_id: str) -> AlertDelivery:
+    """Send a test message."""
+    payload = _mutate(server, documents.TEST_ALERT_TARGET, "testAlertTarget", {"id": target_id})
+    return read_answer(AlertDelivery, payload.get("delivery"))
+
+
+def alert_delivery(server: Server, delivery_id: str) -> AlertDelivery:
+    """Get a message. Raises `ServerRefused` if it does not exist."""
+    found = ask(server, documents.ALERT_DELIVERY, {"id": delivery_id}).get("node")
+    if found is None:
+        raise ServerRefused("The message does not exist any longer: its target was deleted.")
+    return read_answer(AlertDelivery, found)
+
+
+def delete_alert_target(server: Server, target_id: str) -> None:
+    """Delete an alert target with its messages."""
+    _mutate(server, documents.DELETE_ALERT_TARGET, "deleteAlertTarget", {"id": target_id})
+
+
+def alert_target_id(server: Server, given: str) -> str:
+    """Return an alert target's id for its name; an id is returned unchanged."""
+    if is_node_id(given, "AlertTarget"):
+        return given
+    for target in alert_targets(server):
+        if target.name == given:
+            return target.id
+    raise ServerRefused(f"There is no alert target named {clean(given)}. `simulations alert list` lists them.")
 
 
 # --- how -------------------------------------------------------------------------------------------------------

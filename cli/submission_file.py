@@ -187,6 +187,7 @@ class SubmissionFile(Section):
     objective: Objective | None = None
     stopping: list[StopRule] | None = None
     tensorboard: list[str] | None = None
+    alerts: list[str] | None = None
     priority: Count | None = None
     attended: bool | None = None
     attended_grace_seconds: Duration | None = None
@@ -389,6 +390,7 @@ OTHER_WORDS = {
     "accelerator": "gpu_model", "retries": "max_retries", "timeout": "max_runtime", "time_limit": "max_runtime",
     "requirements": "resources", "price": "max_price_per_hour", "stop": "stopping", "early_stopping": "stopping",
     "target": "stopping_threshold", "cost": "max_cost", "budget": "max_cost", "steps": "max_steps",
+    "alert": "alerts", "notify": "alerts", "notifications": "alerts",
 }  # fmt: skip
 
 

@@ -56,6 +56,7 @@ class Submission:
     objective: str | None = None
     stop: Sequence[str] = ()
     tensorboard: Sequence[str] = ()
+    alerts: Sequence[str] = ()
     attended: bool = False
     attended_grace: str | None = None
     client_key: str | None = None
@@ -119,11 +120,23 @@ def submission_input(submission: Submission) -> dict[str, object]:
         objective=parse_objective(submission.objective),
         stopping=parse_rules(submission.stop) or None,
         tensorboard=list(submission.tensorboard) or None,
+        alerts=parse_alerts(submission.alerts),
         attended=submission.attended or None,
         attendedGraceSeconds=_seconds(submission.attended_grace),
         clientKey=submission.client_key,
         workingDirectory=absolute_directory(submission.working_directory),
     )
+
+
+def parse_alerts(names: Sequence[str]) -> list[str] | None:
+    """Return the names of alert targets; an empty list for the word none. Raises `UsageError`."""
+    if not names:
+        return None
+    if any(name.strip().lower() == "none" for name in names):
+        if len(names) > 1:
+            raise UsageError("--alert none can't be combined with other names.")
+        return []
+    return list(names)
 
 
 @dataclass(frozen=True, slots=True)
