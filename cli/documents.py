@@ -287,13 +287,13 @@ fragment Sum on CostSum { currency amount wasted saved attempts simulations }
 )
 
 _CHUNK = """
-fragment Chunk on LogChunk { cursor attempt stream text receivedAt }
+fragment Chunk on LogChunk { cursor attempt stream text(ansi: $ansi) receivedAt }
 """
 
 LOG_PAGE = gql(
     _CHUNK
     + """
-query LogPage($id: ID!, $first: Int!, $after: String) {
+query LogPage($id: ID!, $first: Int!, $after: String, $ansi: Boolean! = false) {
   simulation(id: $id) {
     logs(first: $first, after: $after) { nodes { ...Chunk } pageInfo { hasNextPage endCursor } }
   }
@@ -304,7 +304,9 @@ query LogPage($id: ID!, $first: Int!, $after: String) {
 LOGS = gql(
     _CHUNK
     + """
-subscription Logs($id: ID!, $after: String) { logs(simulationId: $id, after: $after) { ...Chunk } }
+subscription Logs($id: ID!, $after: String, $ansi: Boolean! = false) {
+  logs(simulationId: $id, after: $after) { ...Chunk }
+}
 """
 )
 

@@ -1,7 +1,8 @@
 """`simulations logs`: a simulation's output other than metric points, and messages of its supervisor.
 
 Existing lines come page by page; with `follow`, new lines until the simulation ends, with reconnection. Lines go to
-standard output as written, without control characters; `--json` prints them unchanged. A chunk is whole lines joined
+standard output as written, without control characters; `--json` prints them unchanged. Colours of the program are asked
+for and drawn on a terminal only, each line's own, and not with NO_COLOR. A chunk is whole lines joined
 by newlines, without the last newline; one that begins with a carriage return replaces the line of its stream before it.
 """
 
@@ -14,6 +15,7 @@ from contextlib import aclosing
 from typing import Protocol
 
 from gql.client import AsyncClientSession
+from rich.cells import cell_len
 
 from cli import requests
 from cli.answers import LogChunk
@@ -21,7 +23,7 @@ from cli.documents import LOGS
 from cli.errors import ExitCode
 from cli.resuming import Resuming
 from cli.server import Server, prepare, read_answer
-from cli.terminal import clean_lines, print_json, say, stdout
+from cli.terminal import clean_lines, coloured_lines, print_json, say, stdout
 
 LINE_UP = "\x1b[1A\x1b[2K"  # to the beginning of the line before, which is erased
 STYLES = {"STDERR": "yellow", "SUPERVISOR": "dim"}
@@ -46,6 +48,7 @@ def logs(
 ) -> ExitCode:
     """Print a log. streams: filter; empty: all. tail: only the last lines. Raises `CommandError`."""
     display: Display = JsonLines() if as_json else Plain()
+    ansi = not as_json and draws_colours()
     place = after
     seen = False
 
@@ -58,7 +61,7 @@ def logs(
                 yield chunk
 
     try:
-        past = wanted(requests.log(server, simulation_id, after))
+        past = wanted(requests.log(server, simulation_id, after, ansi=ansi))
         past = past if as_json else settled(past)
         for chunk in past if tail is None else _last_lines(past, tail):
             display.show(chunk)
@@ -68,7 +71,7 @@ def logs(
                 for each in wanted([chunk]):
                     display.show(each)
 
-            asyncio.run(LogFollower(server, simulation_id, place, show, Outage()).run())
+            asyncio.run(LogFollower(server, simulation_id, place, show, Outage(), ansi=ansi).run())
     except KeyboardInterrupt:
         say("Stopped following; the simulation continues." if follow else "Interrupted.")
         return ExitCode.INTERRUPTED
@@ -87,25 +90,31 @@ class LogFollower(Resuming):
         after: str | None,
         show: Callable[[LogChunk], None],
         outage: Outage,
+        *,
+        ansi: bool = False,
     ) -> None:
         super().__init__(server, simulation_id, outage.begins)
         self._after = after
         self._show = show
         self._back = outage.ends
+        self._ansi = ansi
 
     async def follow(self, session: AsyncClientSession) -> None:
         await self.now(session)
         self.accepted()
         self._back()
-        request = prepare(LOGS, {"id": self._id, "after": self._after})
+        request = prepare(LOGS, {"id": self._id, "after": self._after, "ansi": self._ansi})
         async with aclosing(session.subscribe(request)) as chunks:
             async for answer in chunks:
                 self._take(read_answer(LogChunk, answer.get("logs")))
         if not (await self.now(session)).is_final:
             raise self.ended_early()
         # A server that shut down may have ended the stream early, and the simulation may have ended since.
-        for chunk in await asyncio.to_thread(lambda: list(requests.log(self._server, self._id, self._after))):
+        for chunk in await asyncio.to_thread(self._rest):
             self._take(chunk)
+
+    def _rest(self) -> list[LogChunk]:
+        return list(requests.log(self._server, self._id, self._after, ansi=self._ansi))
 
     def _take(self, chunk: LogChunk) -> None:
         self._after = chunk.cursor
@@ -130,8 +139,14 @@ class Outage:
         self._is_out = False
 
 
+def draws_colours() -> bool:
+    """Whether standard output is a terminal that shows colours."""
+    console = stdout()
+    return console.is_terminal and not console.no_color and console.color_system is not None
+
+
 class Plain:
-    """Plain lines; on a terminal in a colour for each stream.
+    """Lines; on a terminal in a colour for each stream, and in their own.
 
     On a terminal a line that begins with a carriage return is drawn over the one it replaces, if that was the last.
     """
@@ -140,6 +155,7 @@ class Plain:
         self._console = stdout()
         self._attempt = 1
         self._last = ""  # stream whose line was printed last
+        self._rows = 1  # of the screen that this line takes
 
     def show(self, chunk: LogChunk) -> None:
         if chunk.attempt != self._attempt:
@@ -147,8 +163,15 @@ class Plain:
             self._attempt = chunk.attempt
         replaces = chunk.text.startswith("\r") and self._last == chunk.stream
         if replaces and self._console.is_terminal:
-            self._console.write(LINE_UP)
-        self._console.write(f"{clean_lines(collapsed(chunk.text))}\n", STYLES.get(chunk.stream, ""))
+            self._console.write(LINE_UP * self._rows)
+        text, style = collapsed(chunk.text), STYLES.get(chunk.stream, "")
+        if self._console.is_terminal:
+            lines = coloured_lines(text, style)
+            self._console.draw(lines)
+            width = cell_len(lines.plain[:-1].rpartition("\n")[2].expandtabs())
+            self._rows = max(-(-width // self._console.width), 1)
+        else:
+            self._console.write(f"{clean_lines(text)}\n")
         self._last = chunk.stream
 
 

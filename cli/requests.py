@@ -94,10 +94,10 @@ def resolve_id(server: Server, given: str) -> str:
     return newest[0].id
 
 
-def log(server: Server, simulation_id: str, after: str | None = None) -> Iterator[LogChunk]:
-    """Yield the existing log after a cursor, page by page."""
+def log(server: Server, simulation_id: str, after: str | None = None, *, ansi: bool = False) -> Iterator[LogChunk]:
+    """Yield the existing log after a cursor, page by page; with its colours if `ansi`."""
     while True:
-        variables = {"id": simulation_id, "first": PAGE_SIZE, "after": after}
+        variables = {"id": simulation_id, "first": PAGE_SIZE, "after": after, "ansi": ansi}
         found = ask(server, documents.LOG_PAGE, variables).get("simulation")
         if found is None:
             raise unknown_simulation(simulation_id)

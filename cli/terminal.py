@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any, TextIO
 
+from rich.ansi import AnsiDecoder
 from rich.console import Console
 from rich.text import Text
 
@@ -23,6 +25,7 @@ from cli.errors import OutputClosed, OutputFailed
 
 # Control, format (bidirectional overrides, zero width), surrogate, private use, line and paragraph separators.
 UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+COLOURS = re.compile(r"(\x1b\[[0-9;:]{0,48}m)")  # SGR, ECMA-48
 WIDE = 10_000  # columns of an output that is no terminal: its reader truncates lines
 
 STYLES = {
@@ -47,11 +50,15 @@ class Results(Console):
     def write(self, text: str, style: str = "") -> None:
         """Write text without adding a newline; unchanged if standard output is no terminal."""
         if self.is_terminal:
-            self.print(Text(text, style=style), end="", soft_wrap=True)
+            self.draw(Text(text, style=style))
             return
         with self._written():
             self.file.write(text)
             self.file.flush()
+
+    def draw(self, text: Text) -> None:
+        """Write styled text without adding a newline."""
+        self.print(text, end="", soft_wrap=True)
 
     @contextmanager
     def _written(self) -> Iterator[None]:
@@ -123,6 +130,21 @@ def shows_as_written(text: str) -> bool:
 def clean_lines(text: str) -> str:
     """Sanitise untrusted text of several lines; an overwritten line (\\r) keeps its last form."""
     return "\n".join(_clean_line(line) for line in text.split("\n"))
+
+
+def coloured_lines(text: str, style: str = "") -> Text:
+    """Sanitise untrusted text of several lines but for its colours, which end with each line. Ends with a newline."""
+    lines = Text(style=style)
+    for line in text.split("\n"):
+        if "\x1b" not in line:
+            lines.append(_clean_line(line))
+        else:
+            last = line.rstrip("\r").rpartition("\r")[2]
+            parts = COLOURS.split(last)  # every second one is a colour
+            safe = "".join(part if at % 2 else _clean_line(part) for at, part in enumerate(parts))
+            lines.append_text(AnsiDecoder().decode_line(safe))
+        lines.append("\n")
+    return lines
 
 
 def state_text(state: str) -> Text:

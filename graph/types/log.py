@@ -1,12 +1,17 @@
-"""Logs in GraphQL: pages, and the logs subscription. A cursor is (attempt, batch, position)."""
+"""Logs in GraphQL: pages, and the logs subscription. A cursor is (attempt, batch, position).
+
+Supervisors keep the colours of what a program prints (SGR sequences), and no other escape sequence. Text goes out without
+any, unless colours are asked for.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Hashable, Sequence
 from copy import copy
 from datetime import datetime
 from functools import partial
-from typing import Self
+from typing import Annotated, Self
 
 import strawberry
 from strawberry import relay
@@ -22,18 +27,34 @@ from graph.types.cursors import decode_position, encode
 from graph.types.enums import LogStream
 from graph.types.ids import number_asked
 
+# ECMA-48, as runner/supervisor/terminal.py has it: SGR of bounded length is the group, all others are nothing.
+ESCAPES = re.compile(
+    r"(\x1b\[[0-9;:]{0,48}m)|\x1b(?:\[[0-?]*[ -/]*[@-~]?|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[ -/]*[0-~])|\x1b"
+)
+
 
 @strawberry.type(description="Consecutive lines of one stream.")
 class LogChunk:
     cursor: str = strawberry.field(description="Pass it as `after` to resume behind this chunk.")
     attempt: int
     stream: LogStream
-    text: str = strawberry.field(
+    received_at: datetime = strawberry.field(description="When the service received it.")
+    written: strawberry.Private[str]
+    memo: strawberry.Private[Memo]
+
+    @strawberry.field(
         description="Whole lines, joined by \\n: the last one is without its own, and `a\\n` is a and an empty line. "
         "A line that begins with \\r replaces the line of its stream before it: a progress bar, or the rest of a line."
     )
-    received_at: datetime = strawberry.field(description="When the service received it.")
-    memo: strawberry.Private[Memo]
+    def text(
+        self,
+        ansi: Annotated[
+            bool, strawberry.argument(description="Keep colours: SGR sequences, ESC [ … m. No others are sent.")
+        ] = False,
+    ) -> str:
+        if "\x1b" not in self.written:
+            return self.written
+        return ESCAPES.sub(r"\1" if ansi else "", self.written)
 
     @classmethod
     def of(cls, row: models.LogChunk) -> Self:
@@ -41,8 +62,8 @@ class LogChunk:
             cursor=encode(row.attempt, row.batch, row.position),
             attempt=row.attempt,
             stream=row.stream,
-            text=row.text,
             received_at=row.received_at,
+            written=row.text,
             memo=Memo(),
         )
 

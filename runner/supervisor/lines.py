@@ -132,7 +132,7 @@ class Log:
             self._total_left -= cost
             position += len(line) + 1
             if len(line) > MAX_LOGGED_LINE + 64:  # room for the mark of a line that was cut before
-                line = line[:MAX_LOGGED_LINE] + _cut_mark(len(line) - MAX_LOGGED_LINE)
+                line = terminal.cut(line, MAX_LOGGED_LINE) + _cut_mark(len(line) - MAX_LOGGED_LINE)
             self._spool.add_log(stream, line.decode("utf-8", "replace").replace("\0", "\ufffd"))
 
     @property
@@ -158,6 +158,30 @@ class Log:
                 limit = f"more than {LOG_RATE_BYTES >> 10} KiB a second"
             self._spool.add_log("SUPERVISOR", f"dropped {self._dropped_bytes} bytes of output: {limit}")
             self._dropped_bytes = 0
+
+
+class _Drawn:
+    """Lines with colours, found by where they stand in the same block without."""
+
+    def __init__(self, clean: bytes, drawn: bytes) -> None:
+        self._drawn = drawn
+        self._places: dict[int, int] | None = None
+        if len(clean) != len(drawn):
+            self._places = dict(zip(_starts(clean), _starts(drawn)))
+
+    def lines(self, begin: int, end: int) -> bytes:
+        """Return whole lines; begin, end: their place in the clean block."""
+        places = self._places
+        return self._drawn[begin:end] if places is None else self._drawn[places[begin] : places[end]]
+
+
+def _starts(block: bytes) -> list[int]:
+    """Where lines start, and the end of the block."""
+    starts, at = [0], 0
+    while at < len(block):
+        at = block.find(b"\n", at) + 1 or len(block)
+        starts.append(at)
+    return starts
 
 
 class Output:
@@ -210,11 +234,11 @@ class Output:
             return
         state = terminal.drawn(pending)
         is_bar = state.startswith(b"\r")
-        text = terminal.plain(state)[:MAX_SHOWN]
-        if not text.strip() or text == self._shown:
+        text = terminal.cut(terminal.plain(state), MAX_SHOWN)
+        if not terminal.clean(text).strip() or text == self._shown:
             return
         if is_bar:
-            self._readers.redrawn(state, elapsed)
+            self._readers.redrawn(terminal.clean(state), elapsed)
         if now >= self._show_at:
             self._write(text)
             self._shown = text
@@ -232,8 +256,10 @@ class Output:
         if not block:
             return
         if len(block) > MAX_LOGGED_LINE and CUT_MARK in block:
-            self._notices.count(LINE_TOO_LONG, block[:200].decode("utf-8", "replace"))
-        block = terminal.drawn(block)
+            self._notices.count(LINE_TOO_LONG, terminal.clean(terminal.drawn(block[:200])).decode("utf-8", "replace"))
+        drawn = terminal.drawn(block)
+        block = terminal.clean(drawn)
+        logged = _Drawn(block, drawn)
         position = at = 0
         while not self._readers.is_deaf:
             line = self._readers.next_line(block, at)
@@ -242,10 +268,10 @@ class Output:
             begin, at = line
             if self._readers.read(block[begin:at], elapsed):
                 if begin > position:
-                    self._write(terminal.plain(block[position:begin]))
+                    self._write(terminal.plain(logged.lines(position, begin)))
                 position = at
         if position < len(block):
-            self._write(terminal.plain(block[position:]))
+            self._write(terminal.plain(logged.lines(position, len(block))))
         if self._stream == "STDERR":
             self._keep_last_line(block)
         self._shown = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -178,3 +179,59 @@ def test_a_line_that_was_replaced_is_printed_once_in_its_last_form(server: Any, 
     server.answers["Simulation"] = lambda _: {"simulation": simulation(state="FINISHED")}
     assert run("logs", "last-id").stdout.splitlines() == ["begin", "loading done", "next", "30%", "oh", "40%"]
     assert run("logs", "-n", "3", "last-id").stdout.splitlines() == ["30%", "oh", "40%"]
+
+
+def on_a_terminal(*arguments: str, **environment: str) -> str:
+    """The output of `simulations logs` on a terminal of 40 columns."""
+    ours, theirs = pty.openpty()
+    kept = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli", "logs", *arguments], stdin=theirs, stdout=theirs, stderr=theirs,
+        env={**kept, "TERM": "xterm-256color", "COLUMNS": "40", **environment},
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 65_536):
+            shown += part
+    except OSError:  # the other end is closed
+        pass
+    os.close(ours)
+    assert process.wait(60) == 0
+    return shown.decode().replace("\r\n", "\n")
+
+
+def test_colours_are_drawn_on_a_terminal_and_end_with_their_line(server: Any, run: Run, simulation: Make) -> None:
+    server.answers["LogPage"] = pages([chunk(1, "\x1b[31mred\nplain \x1b[1;32mgreen\x1b[2J\x1b]0;title\x07\x1b[0m")])
+    server.answers["Simulation"] = lambda _: {"simulation": simulation(state="FINISHED")}
+    assert on_a_terminal("x", "--url", server.url) == "\x1b[31mred\x1b[0m\nplain \x1b[1;32mgreen[2J]0;title\x1b[0m\n"
+    assert server.variables("LogPage")[-1]["ansi"] is True
+    for shown, asked in (
+        (on_a_terminal("x", "--url", server.url, NO_COLOR="1"), False),
+        (on_a_terminal("x", "--url", server.url, TERM="dumb"), False),
+        (run("logs", "x").stdout, False),
+        (run("logs", "x", "--json").stdout, False),
+    ):
+        assert "\x1b[31m" not in shown
+        assert server.variables("LogPage")[-1]["ansi"] is asked
+
+
+def test_a_bar_is_drawn_over_on_a_terminal_however_many_rows_it_takes(server: Any, simulation: Make) -> None:
+    states = iter(["RUNNING", "FINISHED"])
+    server.answers["Simulation"] = lambda _: {"simulation": simulation(state=next(states, "FINISHED"))}
+
+    async def stream(_: dict[str, Any]) -> AsyncIterator[Any]:
+        yield {"logs": chunk(2, "10%")}
+        yield {"logs": chunk(3, "\r" + "20%" * 30)}  # 90 columns: three rows
+        yield {"logs": chunk(4, "\r100%\nend")}
+        yield {"logs": chunk(5, "\rreplaced")}
+
+    server.streams["Logs"] = stream
+    server.answers["LogPage"] = lambda variables: pages([chunk(1, "begin")] if variables["after"] is None else [])(
+        variables
+    )
+    up = "\x1b[1A\x1b[2K"
+    assert (
+        on_a_terminal("x", "-f", "--url", server.url)
+        == f"begin\n10%\n{up}{'20%' * 30}\n{up * 3}100%\nend\n{up}replaced\n"
+    )

@@ -90,6 +90,18 @@ async def test_a_long_log_is_read_in_pieces_without_a_hole(world: World) -> None
     assert read == expected
 
 
+async def test_text_is_without_escape_sequences_unless_colours_are_asked_for(world: World) -> None:
+    written = "\x1b[31mred\x1b[0m \x1b]0;title\x07\x1b[2Jtext\n\r\x1b[38;2;1;2;3mbar"
+    supervisor = await world.running()
+    await supervisor.send(logs=log(written, "plain"))
+    both = "query Both($id: ID!) { simulation(id: $id) { logs { nodes { text ansi: text(ansi: true) } } } }"
+    nodes = (await world.api.data(both, {"id": supervisor.simulation_id}))["logs"]["nodes"]
+    assert nodes == [
+        {"text": "red text\n\rbar", "ansi": "\x1b[31mred\x1b[0m text\n\r\x1b[38;2;1;2;3mbar"},
+        {"text": "plain", "ansi": "plain"},
+    ]
+
+
 async def test_an_empty_log_is_an_empty_page(world: World) -> None:
     page = (await world.api.data(PAGE, {"id": await world.simulation()}))["logs"]
     assert page == {"nodes": [], "pageInfo": {"hasNextPage": False, "startCursor": None, "endCursor": None}}

@@ -135,7 +135,31 @@ print("\\x1b[31mred\\x1b[0m \\x1b]0;title\\x07text \\x1b(Bplain")
     # Each unended bar and each JSON line that ends one: not 20,000.
     assert len(service.log("STDERR").split("\n")) < 100
     assert service.log("STDERR").endswith(f" 99% {'#' * 60}")
-    assert service.log("STDOUT") == "red text plain"
+    assert service.log("STDOUT") == "\x1b[31mred\x1b[0m text plain"
+
+
+def test_lines_keep_their_colours_and_points_are_read_without(service: Any, supervise: Any) -> None:
+    started = supervise(
+        """
+import sys
+for step in range(3):
+    print('\x1b[1mnow\x1b[0m %d' % step)
+    print('\x1b[32m{"step": %d, "loss": 0.2}\x1b[0m' % step)
+    print('\x1b[2mstep %d\x1b[0m \x1b[33macc 0.5\x1b[0m' % step)
+sys.stderr.write("\x1b[31mError: out of memory\x1b[0m\\n")
+sys.exit(3)
+"""
+    )
+    assert started.wait() == 0
+    assert service.points("loss") == [(step, 0.2) for step in range(3)]
+    assert service.points("acc") == [(step, 0.5) for step in range(3)]
+    assert service.log("STDOUT").split("\n") == [
+        line
+        for step in range(3)
+        for line in (f"\x1b[1mnow\x1b[0m {step}", f"\x1b[2mstep {step}\x1b[0m \x1b[33macc 0.5\x1b[0m")
+    ]
+    assert service.log("STDERR") == "\x1b[31mError: out of memory\x1b[0m"
+    assert service.exit["message"] == "It ended with exit code 3: Error: out of memory"
 
 
 def test_objects_behind_a_bar_on_the_same_stream_are_points(service: Any, supervise: Any) -> None:

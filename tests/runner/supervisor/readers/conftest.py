@@ -41,7 +41,7 @@ def read(text: str | bytes, *, name: str = "STDOUT", mode: str = "AUTO", pattern
     notices = Notices(lambda kind, count, example, advice: result.notices.update({kind: (count, example, advice)}))
     asked = Patterns(patterns, notices)
     stream = Stream(name, mode, Curve(notices), notices, asked, add, lambda _, line: result.supervisor.append(line))
-    block = terminal.drawn(text.encode() if isinstance(text, str) else text)
+    block = terminal.clean(terminal.drawn(text.encode() if isinstance(text, str) else text))
     position = at = 0
     while not stream.is_deaf and (line := stream.next_line(block, at)) is not None:
         begin, at = line
