@@ -1,7 +1,7 @@
 """Logs in GraphQL: pages, and the logs subscription. A cursor is (attempt, batch, position).
 
-Supervisors keep the colours of what a program prints (SGR sequences), and no other escape sequence. Text goes out without
-any, unless colours are asked for.
+Supervisors keep the colours of what a program prints (SGR sequences), and no other escape sequence. Text goes out
+without any, unless colours are asked for.
 """
 
 from __future__ import annotations

@@ -426,6 +426,85 @@ async def test_the_log_follows_until_one_scrolls_up(page: Page, service: Service
     gate.end()
 
 
+COLOURED = r"""
+import sys, time
+esc = chr(27)
+print(f"{esc}[31;1mred{esc}[0m <b>plain</b> {esc}[92mgreen{esc}[m {esc}[33mamber{esc}[m {esc}[34mblue{esc}[m")
+print(f"{esc}[38;2;200;0;200mmagenta{esc}[m {esc}[36mcyan{esc}[m {esc}[2mdim{esc}[m {esc}]0;title" + chr(7) + "end")
+for number in range(60):
+    print(f"Epoch {number} of a long log")
+for percent in range(0, 101, 10):
+    sys.stderr.write(f"\r{percent:3d}% of the bar"); sys.stderr.flush(); time.sleep(0.11)
+sys.stderr.write("\nRuntimeError: CUDA out of memory\n")
+sys.exit(1)
+"""
+
+
+async def test_a_log_has_its_colours_is_searched_and_saved(
+    page: Page, service: Service, axe: Callable[..., Any]
+) -> None:
+    simulation = await service.submit(sys.executable, "-c", COLOURED, limits={"maxRetries": 0})
+    await page.goto(f"/simulations/{simulation}")
+    log = page.get_by_role("log")
+    await expect(log).to_contain_text("CUDA out of memory")
+    await expect(log).to_contain_text("magenta cyan dim end")
+    colours = {}
+    for name in ("red", "green", "yellow", "blue", "magenta", "cyan", "dim"):
+        colours[name] = await log.locator(f".{name}").evaluate("part => getComputedStyle(part).color")
+    assert len(set(colours.values())) == 7
+    await expect(log.locator(".red.bold")).to_have_text("red")
+    await expect(log).to_contain_text("<b>plain</b>")
+    assert await log.locator("b, [style]").count() == 0
+    await expect(log.get_by_text("% of the bar")).to_have_count(1)
+    await expect(log.get_by_text("100% of the bar")).to_be_visible()
+    await expect(page.get_by_role("main")).to_contain_text("exit code 1: RuntimeError: CUDA out of memory")
+    await axe(page)
+
+    field = page.get_by_label("Find in the log")
+    status = page.get_by_role("search", name="Log").get_by_role("status")
+    await field.fill("epoch 5")
+    await expect(status).to_have_text("1 of 11")
+    await expect(log.locator("mark")).to_have_count(11)
+    await expect(log.locator("mark.now")).to_be_in_viewport()
+    await field.press("Enter")
+    await expect(status).to_have_text("2 of 11")
+    await field.press("Shift+Enter")
+    await field.press("Shift+Enter")
+    await expect(status).to_have_text("11 of 11")
+    await expect(log.locator(".line", has=page.locator("mark.now"))).to_contain_text("Epoch 59")
+    await expect(log.locator("mark.now")).to_be_in_viewport()
+    await page.get_by_role("button", name="Next match").click()
+    await expect(status).to_have_text("1 of 11")
+    await axe(page)
+    await field.fill("no such text")
+    await expect(status).to_have_text("not found")
+    await field.press("Escape")
+    await expect(field).to_have_value("")
+
+    async with page.expect_download() as saving:
+        await page.get_by_role("button", name="Download", exact=True).click()
+    saved = await saving.value
+    text = Path(await saved.path()).read_text(encoding="utf-8").splitlines()
+    assert saved.suggested_filename.endswith(".log")
+    assert "red <b>plain</b> green amber blue" in text
+    assert [line for line in text if line.startswith("Epoch")] == [f"Epoch {n} of a long log" for n in range(60)]
+    assert [line.strip() for line in text if "% of the bar" in line] == ["100% of the bar"]
+
+
+async def test_an_empty_chart_has_advice_on_lines_that_look_like_metrics(
+    page: Page, service: Service, axe: Callable[..., Any]
+) -> None:
+    code = "for n in range(12): print(f'loss: {0.41 - n / 100:.2f}')"
+    simulation = await service.submit(sys.executable, "-c", code)
+    await page.goto(f"/simulations/{simulation}")
+    notices = page.get_by_test_id("notices")
+    await expect(notices).to_contain_text("looks like metrics, 12 times.")
+    await expect(notices.locator("code")).to_have_text("loss: 0.41")
+    await expect(notices).to_contain_text(r"Add --metrics-pattern 'loss: (?P<loss>\S+)'")
+    await expect(page.get_by_text("No points were reported.")).to_be_visible()
+    await axe(page)
+
+
 async def test_one_cancels_and_retries_after_a_question(page: Page, service: Service, gate: Gate) -> None:
     gate.go(5)
     await page.goto(f"/simulations/{await gate.submit(service, name='once')}")

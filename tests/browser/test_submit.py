@@ -23,17 +23,18 @@ Service = Any
 NARROW = {"width": 360, "height": 740}
 SECTIONS = (
     "Parameters", "Environment and working directory", "Project, tags and priority", "Which machine",
-    "Limits and retries", "Metrics and watching",
+    "Limits and retries", "Points", "Metrics and watching",
 )  # fmt: skip
 SHOW = """
 query Show($id: ID!) {
   simulation(id: $id) {
     name entrypoint parameters environment workingDirectory tags priority attended attendedGraceSeconds
-    project { name } limits { maxRuntimeSeconds maxRetries retryOn }
+    metricsFrom metricsPatterns project { name } limits { maxRuntimeSeconds maxRetries retryOn }
     resources { cpus memoryGib gpus gpuModel labels machineName maxPricePerHour }
   }
 }
 """
+PATTERNS = [r"it (?P<step>\d+) E=(?P<energy>\S+)", '\'loss\' = "(?P<loss>[^"]+)"']
 EVERY = "query { simulations(first: 100) { nodes { id name } } }"
 
 
@@ -99,6 +100,8 @@ async def fill_all(page: Page, directory: str) -> None:
     await page.get_by_label("Name of label 1").fill("zone")
     await page.get_by_label("Value of label zone").fill("a b")
     await page.get_by_label("it exited with an error").check()
+    await page.get_by_label("Read points from").select_option(label="JSON lines")
+    await page.get_by_label("Patterns").fill("\n".join(PATTERNS))
     await page.get_by_role("button", name="Add a metric").click()
     await page.get_by_label("Name of metric 1").fill("accuracy")
     await page.get_by_label("Attended").check()
@@ -116,6 +119,8 @@ def everything(directory: str) -> dict[str, Any]:
         "priority": -5,
         "attended": True,
         "attendedGraceSeconds": 120,
+        "metricsFrom": "JSON",
+        "metricsPatterns": PATTERNS,
         "project": {"name": "a project"},
         "limits": {"maxRuntimeSeconds": 5400, "maxRetries": 7, "retryOn": ["MACHINE_LOST", "EXIT_CODE"]},
         "resources": {

@@ -77,11 +77,11 @@ test('a chunk is whole lines, the last one without its own end', () => {
   expect(lines.shown.map((line) => line.text)).toEqual(['a', 'b', 'c', '', '', 'd']);
 });
 
-test('a log holds so many lines, without a terminal colour, and counts them all', () => {
+test('a log holds so many lines, their colours apart from their text, and counts them all', () => {
   const lines = new Lines();
   for (let at = 0; at < 3 * MOST_LINES; at++) lines.add({ attempt: 1, stream: 'STDOUT', text: `\x1b[31mline ${at}\x1b[0m` });
   expect(lines.shown).toHaveLength(MOST_LINES);
-  expect(lines.shown.at(-1)).toEqual({ number: 3 * MOST_LINES, attempt: 1, stream: 'STDOUT', text: `line ${3 * MOST_LINES - 1}` });
+  expect(lines.shown.at(-1)).toEqual({ number: 3 * MOST_LINES, attempt: 1, stream: 'STDOUT', text: `line ${3 * MOST_LINES - 1}`, runs: [{ text: `line ${3 * MOST_LINES - 1}`, look: 'red' }] });
   expect(lines.count).toBe(3 * MOST_LINES);
 });
 

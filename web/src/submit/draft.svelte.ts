@@ -12,6 +12,7 @@ import { pairOf, type Pair } from '../ui/pairs';
 
 export type Kind = 'auto' | 'text' | 'number' | 'boolean' | 'json';
 export type Mode = 'MIN' | 'MAX';
+export type Source = 'AUTO' | 'JSON' | 'NONE';
 export type Retryable = 'MACHINE_LOST' | 'EXIT_CODE' | 'LAUNCH_ERROR';
 
 export interface Parameter extends Pair {
@@ -42,6 +43,9 @@ export interface Draft {
   maxRuntime: string;
   maxRetries: string;
   retryOn: Retryable[];
+  metricsFrom: Source;
+  /** One per line. */
+  metricsPatterns: string;
   metrics: { row: number; name: string; mode: Mode }[];
   attended: boolean;
   attendedGrace: string;
@@ -76,7 +80,8 @@ export function blank(): Draft {
     parametersAs: 'rows', parameters: [], parametersJson: '{}', environment: [], workingDirectory: '',
     project: '', tags: [], tag: '', priority: '',
     gpuModel: '', labels: [], machine: '', maxPricePerHour: '',
-    maxRuntime: '', maxRetries: '', retryOn: ['MACHINE_LOST'], metrics: [], attended: false, attendedGrace: '',
+    maxRuntime: '', maxRetries: '', retryOn: ['MACHINE_LOST'],
+    metricsFrom: 'AUTO', metricsPatterns: '', metrics: [], attended: false, attendedGrace: '',
   }; // prettier-ignore
 }
 
@@ -109,6 +114,8 @@ export function draftOf(simulation: NonNullable<ResultOf<typeof SimulationToRepe
     maxRuntime: limits.maxRuntimeSeconds === null ? '' : typedDuration(limits.maxRuntimeSeconds),
     maxRetries: other(limits.maxRetries, 3),
     retryOn: RETRYABLE.filter((reason) => limits.retryOn.includes(reason)),
+    metricsFrom: simulation.metricsFrom,
+    metricsPatterns: simulation.metricsPatterns.join('\n'),
     metrics: simulation.metrics.slice(0, MOST_METRICS).map(({ name, mode }) => ({ row: pairOf().row, name, mode })),
     attended: simulation.attended,
     attendedGrace: simulation.attendedGraceSeconds === null ? '' : typedDuration(simulation.attendedGraceSeconds),

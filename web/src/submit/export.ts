@@ -59,6 +59,8 @@ export function commandLineOf(input: CreateSimulationInput, draft: Draft, origin
   const retryOn = limits['retryOn'] as readonly string[] | undefined;
   for (const reason of retryOn ?? []) option('--retry-on', reason.toLowerCase());
   if (retryOn?.length === 0) missing.push('limits.retryOn, if empty');
+  option('--metrics', input.metricsFrom?.toLowerCase());
+  for (const pattern of input.metricsPatterns ?? []) option('--metrics-pattern', pattern);
   const modes = Object.fromEntries((input.metrics ?? []).map(({ name, mode }) => [name, mode]));
   pairs('--metric-mode', modes, (key, value) => shellOf([`${key}=${String(value).toLowerCase()}`]));
 

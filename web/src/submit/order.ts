@@ -51,6 +51,8 @@ export function orderOf(draft: Draft): Order {
     resources: anyOf(resources),
     priority: typed.whole('priority', draft.priority),
     limits: anyOf(limits),
+    metricsFrom: draft.metricsFrom === 'AUTO' ? undefined : draft.metricsFrom,
+    metricsPatterns: filled(patternsOf(draft)),
     metrics: metricsOf(draft, typed),
     attended: draft.attended || undefined,
     attendedGraceSeconds: draft.attended ? duration('attendedGraceSeconds', draft.attendedGrace) : undefined,
@@ -92,6 +94,11 @@ export function objectOf(text: string): Json {
 
 export function tagsOf(draft: Draft): string[] {
   return [...draft.tags, ...draft.tag.split(',')].map((tag) => tag.trim()).filter((tag, index, all) => tag && all.indexOf(tag) === index);
+}
+
+/** One pattern per line; blanks within belong to it, also at its ends. */
+export function patternsOf(draft: Draft): string[] {
+  return draft.metricsPatterns.split('\n').filter((pattern) => pattern.trim());
 }
 
 function parametersOf(draft: Draft, typed: Typed): Json | undefined {

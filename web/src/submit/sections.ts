@@ -1,7 +1,7 @@
 /** What the form asks for, by the API's paths: what each is called, and under which heading it is folded away. */
 import { countOf } from '../ui/format';
-import type { Draft } from './draft.svelte';
-import { tagsOf } from './order';
+import type { Draft, Source } from './draft.svelte';
+import { patternsOf, tagsOf } from './order';
 
 export const FIELDS = {
   entrypoint: 'Command',
@@ -22,6 +22,8 @@ export const FIELDS = {
   'limits.maxRuntimeSeconds': 'Maximum runtime',
   'limits.maxRetries': 'Retries',
   'limits.retryOn': 'Retry after',
+  metricsFrom: 'Read points from',
+  metricsPatterns: 'Patterns',
   metrics: 'Metrics',
   attended: 'Attended',
   attendedGraceSeconds: 'Grace',
@@ -36,6 +38,13 @@ export interface Section {
   /** What stands in it, in a few words; empty: nothing. */
   says: (draft: Draft) => string;
 }
+
+/** Which lines of the output are points; the default goes without saying. */
+export const SOURCES: Record<Source, { name: string; says: string }> = {
+  AUTO: { name: 'JSON lines and known forms of text', says: '' },
+  JSON: { name: 'JSON lines', says: 'JSON lines' },
+  NONE: { name: 'nothing but the patterns', says: 'no lines by themselves' },
+};
 
 export const SECTIONS: readonly Section[] = [
   { key: 'parameters', title: 'Parameters', paths: ['parameters'], says: saysParameters },
@@ -69,6 +78,12 @@ export const SECTIONS: readonly Section[] = [
     paths: ['limits.maxRuntimeSeconds', 'limits.maxRetries', 'limits.retryOn'],
     says: (draft) =>
       list([draft.maxRuntime.trim(), draft.maxRetries.trim() && `${draft.maxRetries.trim()} retries`, draft.retryOn.length > 1 && 'more to retry after']),
+  },
+  {
+    key: 'points',
+    title: 'Points',
+    paths: ['metricsFrom', 'metricsPatterns'],
+    says: (draft) => list([SOURCES[draft.metricsFrom].says, counted(patternsOf(draft).length, 'pattern')]),
   },
   {
     key: 'curve',
