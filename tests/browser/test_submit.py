@@ -382,6 +382,7 @@ async def test_another_one_like_it_takes_all_but_the_secrets(page: Page, service
     first = await service.submit(
         "python", "-c", "print('a b')", name="first", parameters={"lr": 0.1, "text": "42"}, tags=["a, b"],
         environment={"API_KEY": "a secret", "PLAIN": "x"}, limits={"maxRuntimeSeconds": 5400},
+        metricsFrom="NONE", metricsPatterns=PATTERNS,
     )  # fmt: skip
     await page.goto(f"/submit?from={first}")
     await expect(page.get_by_label("Name", exact=True)).to_have_value("first")

@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from runner.supervisor.curve import Reading
 from runner.supervisor.readers import stream
+from runner.supervisor.readers.pairs import Pairs
 
 
 def thrice(form: str, *values: float) -> str:
@@ -114,3 +118,37 @@ def test_a_flood_of_candidates_is_sampled_and_that_is_said(read: Any, monkeypatc
     assert len(result.points["train-rmse"]) == 100
     assert result.points["loss"] == [(1, 0.5)]
     assert result.notices["SAMPLED"][0] == 200
+
+
+PARTS = [
+    "step {i}", "epoch {i}/{i}", "[{i}/{i}]", "Epoch: [{i}][ {i}/{i}]", "iter: {i},", "loss: {v}", "acc={v}",
+    "loss {v}", "train loss: {v},", "layer.{i}.loss={v}", "acc{i}={v}", "f1 {v}%", "time {v}s", "x={i},{i}", "took {i}", "lr = {v}",
+    "mem {i}MB", "at 12:{i}", "batch {i} of {i}", "norm {v}.", "{v}", "v{i}.{i}", "(eta {i}h)", "e{i}-{i}",
+]  # fmt: skip
+NUMBERS = st.sampled_from(["0", "7", "12", "123", "1234567890", "12345678901234567"])
+VALUES = st.sampled_from(["0.5", "12", "1e-4", ".5", "1.", "-3", "nan", "inf", "1,234", "7.5.1", "0x1", "3:4"])
+
+
+@given(st.data(), st.lists(st.lists(st.sampled_from(PARTS), min_size=2, max_size=5), min_size=1, max_size=3))
+def test_a_template_reads_what_a_search_would_have_read(data: st.DataObject, layouts: list[list[str]]) -> None:
+    with_templates, without = Pairs(), Pairs()
+    for number in range(12):
+        parts = layouts[number % len(layouts)]
+        line = " ".join(
+            part.replace("{v}", data.draw(VALUES)).replace("{i}", data.draw(NUMBERS) if number % 4 else str(number))
+            for part in parts
+        )
+        without._templates.clear()
+        assert _comparable(with_templates.read(line, 1.0)) == _comparable(without.read(line, 1.0)), line
+
+
+def test_a_trusted_form_is_read_by_a_template() -> None:
+    pairs = Pairs()
+    lines = [f"epoch={number} loss=0.{number} lr=1e-4 acc=0.5" for number in range(1, 10)]
+    assert sum(len(pairs.read(line, 1.0) or ()) for line in lines) == 9
+    assert len(pairs._templates) == 1
+    assert pairs._templates[0].pattern.fullmatch("epoch=77 loss=nan lr=3 acc=.25")
+
+
+def _comparable(readings: list[Reading] | None) -> list[str] | None:
+    return None if readings is None else [repr(reading) for reading in readings]
