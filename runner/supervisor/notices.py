@@ -117,3 +117,11 @@ def clean(text: str, limit: int = MAX_TEXT) -> str:
         character if character.isprintable() else " " for character in text[: limit + 1].strip("\ufeff\r\n")
     )
     return f"{shown[: limit - 1]}…" if len(shown) > limit else shown
+
+
+def shorten(text: str, limit: int) -> str:
+    """Cut a line in the middle: its beginning names the error, its end mostly the place."""
+    if len(text) <= limit:
+        return text
+    end = limit // 3
+    return f"{text[: limit - end - 3]} … {text[-end:]}"

@@ -20,7 +20,7 @@ from runner.supervisor.child import Refused, become_subreaper, kill_descendants,
 from runner.supervisor.complaints import complain
 from runner.supervisor.curve import Curve
 from runner.supervisor.lines import Log, Output
-from runner.supervisor.notices import Notices, clean
+from runner.supervisor.notices import Notices, clean, shorten
 from runner.supervisor.readers.patterns import Patterns
 from runner.supervisor.readers.stream import Stream
 from runner.supervisor.reporter import Reporter
@@ -36,6 +36,7 @@ REPORTED = 0  # exit status: the service has acknowledged the exit, and no proce
 NOT_REPORTED = 1  # no process is left
 LEFTOVERS = 3  # some process would not die
 DRAIN_SECONDS = 5.0  # for the end of the pipes, once all possible writers are dead
+MAX_CAUSE = 150  # characters of a failure's last line, as lists show it
 SHUTDOWN_SECONDS = 5.0  # to get the last report out while the machine goes down
 
 
@@ -234,7 +235,14 @@ class Run:
 
     def _cause(self, status: int) -> str | None:
         """The failure as a sentence with the last line of standard error, which mostly names its cause."""
-        last = next((clean(output.last_line) for output in reversed(self._pipes) if output.last_line), None)
+        last = next(
+            (
+                shorten(clean(output.last_line, 2_048), MAX_CAUSE)
+                for output in reversed(self._pipes)
+                if output.last_line
+            ),
+            None,
+        )
         if last is None:
             return None
         if os.WIFEXITED(status):

@@ -10,10 +10,11 @@ import ast
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from runner.supervisor.curve import MAX_STEP
-from runner.supervisor.readers.grammar import is_metric
+from runner.supervisor.readers.grammar import is_metric, words_of
 
 MAX_DEPTH = 4
 MAX_DICT = 8 << 10  # characters
@@ -26,6 +27,13 @@ _NUMPY = re.compile(
 _BARE = re.compile(r"(?<=[:\s])(nan|-?inf)\b")
 _STEP_NAMES = ("step", "global_step", "iteration", "iter", "num_updates")
 _LOG_KEYS = frozenset({"msg", "message", "level", "levelname", "severity", "logger", "log", "event"})
+_MOMENTS = frozenset({"time", "ts", "timestamp", "@timestamp", "datetime", "date"})
+# What loggers number: without a step, an object of nothing else is no point.
+_LOG_NUMBERS = frozenset({
+    "time", "ts", "timestamp", "datetime", "date", "pid", "ppid", "tid", "uid", "gid", "process", "thread", "level",
+    "lvl", "severity", "status", "statuscode", "code", "port", "line", "lineno", "duration", "elapsed", "took",
+    "latency", "responsetime", "ms", "us", "ns", "v",
+})  # fmt: skip
 
 
 class Found(NamedTuple):
@@ -114,7 +122,19 @@ def is_meant(record: Mapping[str, object]) -> bool:
 
 def is_log_record(record: Mapping[str, object]) -> bool:
     """True for a structured logger's line, whose numbers are times and process ids."""
-    return any(type(record.get(key)) is str for key in _LOG_KEYS) and not holds_metrics(record)
+    if holds_metrics(record):
+        return False
+    if any(type(record.get(key)) is str for key in _LOG_KEYS):
+        return True
+    if "level" in record and not _MOMENTS.isdisjoint(record):  # pino, bunyan, zap
+        return True
+    numbers = [key for key, raw in record.items() if _is_any_number(raw)]
+    return bool(numbers) and all(map(_is_log_number, numbers))
+
+
+@lru_cache(maxsize=4_096)
+def _is_log_number(name: str) -> bool:
+    return not _LOG_NUMBERS.isdisjoint(words_of(name))
 
 
 def _flat(key: str, raw: object, depth: int) -> Iterator[tuple[str, object]]:

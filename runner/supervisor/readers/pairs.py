@@ -45,7 +45,7 @@ _EPOCH_AND_BATCH = re.compile(r"\[(\d{1,9})\]\[\s*(\d{1,9})/(\d{1,9})\]")  # MME
 _ONLY = re.compile(r"[\s,;|()\[\]{}\"'*=>-]*$")
 _THOUSANDS = re.compile(r",\d")
 _FREE = re.compile(r"((?<![A-Za-z_\d])\d+)")
-_TRACE = ('File "', "://", "at 0x", ", in ", "==", "!=", "<=", ">=")
+_TRACE = ('File "', "://", "at 0x", ", in ", "==", "!=", "<=", ">=", " WHERE ", " SET ")
 
 
 Place = tuple[int, int]

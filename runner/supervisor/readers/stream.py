@@ -207,7 +207,7 @@ class Stream:
     def _record(self, record: Mapping[str, object], text: str, elapsed: float) -> bool:
         """Take the points of an object; True if every key was one."""
         found = objects.numbers_of(record)
-        if not found.is_whole and objects.is_log_record(record):
+        if (found.step is None or not found.is_whole) and objects.is_log_record(record):
             return False
         if found.problem is not None:
             if found.problem == kinds.STEP_UNUSABLE or objects.is_meant(record):

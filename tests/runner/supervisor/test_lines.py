@@ -197,6 +197,15 @@ def test_the_last_line_of_standard_error_is_the_message_of_a_failure(service: An
     assert service.exit["message"] == "It ended with exit code 1: RuntimeError: CUDA out of memory"
 
 
+def test_a_long_last_line_is_cut_in_its_middle(service: Any, supervise: Any) -> None:
+    assert supervise("raise ValueError('x' * 900 + ' in layer 7')").wait() == 0
+    message = service.exit["message"]
+    assert message.startswith("It ended with exit code 1: ValueError: xxx")
+    assert message.endswith("xxx in layer 7")
+    assert " … " in message
+    assert len(message) < 180
+
+
 def test_with_none_nothing_is_read_and_patterns_come_with_the_order(service: Any, supervise: Any) -> None:
     code = "print('{\"step\": 1, \"loss\": 0.5}'); print('L=3')"
     assert supervise(code, metricsFrom="NONE", metricsPatterns=[r"L=(?P<l>\S+)"]).wait() == 0

@@ -122,7 +122,8 @@ def test_a_flood_of_candidates_is_sampled_and_that_is_said(read: Any, monkeypatc
 
 PARTS = [
     "step {i}", "epoch {i}/{i}", "[{i}/{i}]", "Epoch: [{i}][ {i}/{i}]", "iter: {i},", "loss: {v}", "acc={v}",
-    "loss {v}", "train loss: {v},", "layer.{i}.loss={v}", "acc{i}={v}", "f1 {v}%", "time {v}s", "x={i},{i}", "took {i}", "lr = {v}",
+    "loss {v}", "train loss: {v},", "layer.{i}.loss={v}", "acc{i}={v}", "f1 {v}%", "time {v}s", "x={i},{i}", "took {i}",
+    "lr = {v}",
     "mem {i}MB", "at 12:{i}", "batch {i} of {i}", "norm {v}.", "{v}", "v{i}.{i}", "(eta {i}h)", "e{i}-{i}",
 ]  # fmt: skip
 NUMBERS = st.sampled_from(["0", "7", "12", "123", "1234567890", "12345678901234567"])
