@@ -152,6 +152,10 @@ class Alert(Answer):
     target: Named | None
 
 
+class Forecast(Answer):
+    sentence: str
+
+
 class Attempt(Answer):
     number: int
     machine_name: str
@@ -195,6 +199,7 @@ class Details(Simulation):
     objective: Objective | None = None
     stopping: Stopping = Stopping()
     alerts: tuple[Alert, ...] = ()
+    forecast: Forecast | None = None
     attempts: tuple[Attempt, ...]
     events: tuple[Event, ...]
     metrics_from: str = "AUTO"

@@ -130,6 +130,7 @@ def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
     yield "objective", _objective(simulation.objective)
     stopping = simulation.stopping
     yield "stop rules", "\n".join(clean(rule.words(), limit=500) for rule in stopping.rules)
+    yield "forecast", clean(simulation.forecast.sentence, limit=1000) if simulation.forecast is not None else ""
     yield "stopped by", clean(stopping.evidence.sentence, limit=1000) if stopping.evidence is not None else ""
     yield "dry run", "\n".join(f"{clean(each.reason)}: {clean(each.sentence)}" for each in stopping.would_have_stopped)
     yield "warning", "\n".join(clean(notice, limit=500) for notice in stopping.notices)

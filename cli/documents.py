@@ -91,6 +91,7 @@ query Details($id: ID!) {
       wouldHaveStopped { reason sentence }
       notices
     }
+    forecast { sentence }
     attempts {
       number machineName assignedAt startedAt endedAt reason reasonDetail exitCode signal gpuIndices
     }

@@ -17,6 +17,7 @@ notifications everything works, only slower.
     projects              projects, and the scope of a viewer
     convergence           the log of points: batches of columns
     curve                 one metric read back over all attempts
+    windows               a metric averaged in windows, and finished runs of the same name
     judged                running simulations with stop rules, and their new points
     metrics               count, last, minimum and maximum of each metric
     logs                  output of a simulation that is no point

@@ -48,7 +48,7 @@ class Pace:
     seconds: float
     first_step: int
     last_step: int
-    max_steps: int
+    max_steps: int | None
     per_hour: Decimal
     currency: str
 
@@ -83,7 +83,7 @@ _PACE = text(
     FROM simulations AS s
     JOIN attempts AS a ON a.simulation_id = s.id AND a.number = s.attempt
     JOIN metrics AS p ON p.simulation_id = s.id AND p.attempt = s.attempt AND p.metric = :metric
-    WHERE s.id = :id AND s.max_steps IS NOT NULL AND a.started_at IS NOT NULL
+    WHERE s.id = :id AND a.started_at IS NOT NULL
     """
 )
 
@@ -142,7 +142,7 @@ async def read(
 
 
 async def find_pace(session: AsyncSession, simulation_id: int, metric: str) -> Pace | None:
-    """Read the progress of the current attempt; None where `max_steps` is not known, or no point."""
+    """Read the progress of the current attempt; None where it has reported no point."""
     row = (await session.execute(_PACE, {"id": simulation_id, "metric": metric})).one_or_none()
     return Pace(*row) if row is not None else None
 

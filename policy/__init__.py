@@ -18,6 +18,7 @@ again with the recorded input.
     evaluations   the curve as those rules see it: thinned, with its best value and the trend since
     sweep         rules that stop a sweep's losers: successive halving, the median rule
     forecast      the value of a metric at a later step, and what holds about a target
+    outlook       time and money until a step, and the sentences of a forecast
     savings       what a stop saved: the rest of the run as time and money
     alerts        kinds of an event, whom its alert is sent to, when a delivery is tried again
     alert_text    an alert in words

@@ -31,6 +31,7 @@ LEAST_HISTORY = 8  # ended runs: with fewer, the rough factors hold better
 _WINDOWS = 64
 _POWERS = np.array([0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5])
 _RATES = np.array([0.5, 1, 2, 4, 8, 16])
+_STEPS_OF_BAND = 32
 _STEPS_AHEAD = 64  # at which `reach` looks for a target
 # A target is often just ahead of what the run reaches: where the interval's lower end alone ruled it out, that held in
 # as few as 75 % of cases; at twice the distance in 94 % or more.
@@ -50,6 +51,16 @@ class Forecast:
     high: float
     rough: bool  # calibrated on recorded curves of other projects, not on enough runs of this one
     history: int  # ended runs that it is calibrated on
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Forecasts of the best value at steps from now until an end, as columns. Between now and the end: for drawing."""
+
+    steps: tuple[int, ...]  # (n,), rising; the first is the newest step, where the value is known
+    values: tuple[float, ...]
+    lows: tuple[float, ...]
+    highs: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +95,31 @@ def forecast(
     curve = _Curve.of(steps, values, mode)
     if curve is None or not curve.can_forecast(at):
         return None
-    value = curve.best - float(curve.improvement(np.array([at]))[0])
-    factors = calibrated(scores) or rough_factors(curve.share(at))
-    low = value + factors.low * curve.scale
-    high = max(min(value + factors.high * curve.scale, curve.best), low)
-    ends = sorted((curve.sign * low, curve.sign * high))
-    return Forecast(at, curve.sign * value, ends[0], ends[1], factors.history == 0, factors.history)
+    own = calibrated(scores)
+    value, low, high = (float(column[0]) for column in _interval(curve, np.array([at]), own))
+    return Forecast(at, value, low, high, own is None, own.history if own is not None else 0)
+
+
+def band(
+    steps: Sequence[int], values: Sequence[float], mode: str, at: int, *, scores: Sequence[float] = ()
+) -> Band | None:
+    """Return the forecasts until `at`, at most 32, the last one as `forecast` gives it; None where it is None."""
+    curve = _Curve.of(steps, values, mode)
+    if curve is None or not curve.can_forecast(at):
+        return None
+    ahead = np.unique(np.linspace(curve.step, at, _STEPS_OF_BAND + 1).round().astype(np.int64))[1:]
+    best = curve.sign * curve.best
+    columns = [(best, *map(float, column)) for column in _interval(curve, ahead, calibrated(scores))]
+    return Band((curve.step, *map(int, ahead)), *columns)
+
+
+def _interval(curve: _Curve, at: NDArray[np.int64], own: Factors | None) -> tuple[Array, Array, Array]:
+    """Return value, low and high at each step, in the metric's own direction."""
+    value = curve.best - curve.improvement(at)
+    factors = [own or rough_factors(curve.share(int(step))) for step in at]
+    low = value + np.array([each.low for each in factors]) * curve.scale
+    high = np.maximum(np.minimum(value + np.array([each.high for each in factors]) * curve.scale, curve.best), low)
+    return (value, low, high) if curve.sign > 0 else (-value, -high, -low)
 
 
 def score(steps: Sequence[int], values: Sequence[float], mode: str, share: float) -> float | None:

@@ -10,6 +10,7 @@ from typing import Self
 
 from db.connection import Sessions
 from db.outage import Outage
+from graph.live.forecasts import Forecasts
 from graph.live.hub import Hub
 from graph.live.notifications import Notifications
 from graph.live.watch_leases import WatchLeases
@@ -18,12 +19,13 @@ from graph.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The hub, where its hints come from, who is watched, and the outages that all of them wait out."""
+    """The hub, where its hints come from, who is watched, the outages that all of them wait out, forecasts."""
 
     hub: Hub
     notifications: Notifications
     watch_leases: WatchLeases
     outage: Outage
+    forecasts: Forecasts
 
     @classmethod
     def on(
@@ -40,7 +42,7 @@ class Live:
         outage, metrics = outage or Outage(), metrics or Metrics()
         hub = Hub(sessions, outage, metrics.delivered, has_hints=url is not None)
         notifications = Notifications(url, hub, outage, tokens_changed, metrics.stored)
-        return cls(hub, notifications, WatchLeases(sessions, lease), outage)
+        return cls(hub, notifications, WatchLeases(sessions, lease), outage, Forecasts(sessions))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -54,6 +54,7 @@ PRICES: Mapping[str, int] = {
     "Query.costs": 100,  # adds up all attempts of a time
     "Budget.account": 10,  # adds up what ended in the last hour
     "Simulation.convergence": 10,  # reads a whole curve to thin it
+    "Simulation.forecast": 20,  # reads a whole curve, and at first those of similar runs
     "MachineConnection.totalCount": 10,
     "SimulationConnection.totalCount": 10,  # counts every row that the filter finds
     # Up to 64 KiB each, read only if they are asked for: an answer has at most some 100 MB of them.

@@ -4,6 +4,7 @@
     convergence   the convergence subscription: points by cursor, live
     curve         curves of a metric, downsampled to a number of points
     stopping      objective and stop rules: types, inputs, evidence
+    forecast      forecast of a metric, and what holds about a target
     log           log lines: pages, and the logs subscription
     metric        summaries of a metric: last, best, which way is better
     notice        output that was nearly points, or was dropped

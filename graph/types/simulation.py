@@ -34,7 +34,7 @@ from db.simulations import Wanted
 from graph.auth.rate_limit import client_of
 from graph.context import Info
 from graph.errors import refusals_told
-from graph.types import alert, curve, pages
+from graph.types import alert, curve, forecast, pages
 from graph.types.alert import AlertDelivery, AlertTarget
 from graph.types.cost import Cost
 from graph.types.curve import Curve
@@ -47,6 +47,7 @@ from graph.types.enums import (
     Sort,
     WaitingReason,
 )
+from graph.types.forecast import Forecast
 from graph.types.ids import number_asked, number_of
 from graph.types.inputs import Invalid, SimulationAsked, SimulationChanged, check
 from graph.types.log import LogConnection, page_of_log
@@ -312,6 +313,13 @@ class Simulation(relay.Node):
     )
     async def notices(self, info: Info) -> list[Notice]:
         return [Notice.of(each) for each in await info.context.loaders.notices.load(self.row.id)]
+
+    @strawberry.field(
+        description="What its curve so far says about a metric, by default the objective, and about a target, by "
+        "default the `stoppingThreshold` of its rule; null where that is too little, and once it has completed."
+    )
+    async def forecast(self, info: Info, metric: str | None = None, target: float | None = None) -> Forecast | None:
+        return await forecast.of_simulation(info, self.row, metric, target)
 
     @strawberry.field(
         description="The curve of a metric, with at most `maxPoints` points (1 to 100,000), chosen so that its shape, "

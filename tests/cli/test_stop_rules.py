@@ -156,6 +156,7 @@ def test_show_prints_rules_as_they_are_written_and_the_evidence(server: Any, sim
             "maxPricePerHour": None,
         },
         "limits": {"maxRuntimeSeconds": None, "maxCost": "5", "maxSteps": 100, "maxRetries": 0, "retryOn": []},
+        "forecast": {"sentence": "By step 100 the best val/loss would have been about 0.2."},
         "objective": {"metric": "val/loss", "mode": "MIN", "value": 0.5, "bestValue": 0.25, "bestStep": 40},
         "stopping": {
             "rules": [{**DEFAULT, "patience": 3, "dryRun": True}],
@@ -169,6 +170,7 @@ def test_show_prints_rules_as_they_are_written_and_the_evidence(server: Any, sim
     for part in (
         "metric=val/loss,mode=min,patience=3,dry-run", "val/loss has not improved.", "It would have.",
         "was never reported", "val/loss (min), now 0.5, best 0.25 at step 40", "at most 5 in all",
+        "By step 100 the best val/loss would have been",
     ):  # fmt: skip
         assert part in shown
 

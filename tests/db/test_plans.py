@@ -29,6 +29,7 @@ from db import (
     judged,
     queue,
     watch_leases,
+    windows,
 )
 from db.attempts import Claim
 from db.connection import Driver, driver_of
@@ -261,6 +262,26 @@ async def test_the_judge_and_the_planner_find_runs_with_rules_and_limits_among_t
 
     plans = await filled.plans_of(find)
     assert_by_index(plans, "ix_simulations_judged", "ix_simulations_max_cost", hot=("simulations", "attempts"))
+
+
+async def test_a_forecast_reads_the_curves_of_a_few_runs_by_their_keys(filled: Filled) -> None:
+    await filled.rows.query(
+        "UPDATE simulations SET name = 'series', reason = 'COMPLETED' WHERE state = 'FINISHED' AND id <= 100"
+    )
+    await filled.rows.query(
+        "INSERT INTO metrics (simulation_id, attempt, metric, count, first_step, last_step, last_value) "
+        "SELECT DISTINCT simulation_id, attempt, metric, 40, attempt, attempt, 1 FROM convergence"
+    )
+    await filled.rows.query("ANALYZE")
+
+    async def get(session: AsyncSession) -> None:
+        found = await windows.similar(session, 50, project_id=1, name="series", metric="loss", reasons=["COMPLETED"])
+        assert len(found) == windows.MOST_SIMILAR
+        assert len(await windows.windows_of(session, "loss", {each.simulation_id: 10 for each in found[:2]})) == 2
+
+    plans = await filled.plans_of(get)
+    assert len(plans) == 3
+    assert_by_index(plans, "ix_simulations_name_id", "pk_convergence", hot=("simulations", "convergence"))
 
 
 async def test_the_end_of_a_log_is_one_seek_from_behind(filled: Filled) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policy.forecast import calibrated, first_reached, forecast, reach, rough_factors, score
+from policy.forecast import band, calibrated, first_reached, forecast, reach, rough_factors, score
 
 patient = settings(deadline=None)
 
@@ -51,6 +51,21 @@ def test_units_of_step_and_value_do_not_matter() -> None:
     assert other is not None
     assert other.value == pytest.approx(1_000 * one.value)
     assert other.low == pytest.approx(1_000 * one.low)
+
+
+@pytest.mark.parametrize(("sign", "mode"), [(1, "MIN"), (-1, "MAX")])
+def test_a_band_begins_at_the_best_so_far_and_ends_as_the_forecast(sign: int, mode: str) -> None:
+    values = [sign * each for each in noisy(6)[:50]]
+    found, end = band(range(50), values, mode, 99), forecast(range(50), values, mode, 99)
+    assert found is not None
+    assert end is not None
+    best = sign * min(sign * each for each in values)
+    assert (found.steps[0], found.values[0], found.lows[0], found.highs[0]) == (49, best, best, best)
+    assert (found.steps[-1], found.values[-1], found.lows[-1], found.highs[-1]) == (99, end.value, end.low, end.high)
+    assert list(found.steps) == sorted(set(found.steps))
+    assert all(low <= high for low, high in zip(found.lows, found.highs, strict=True))
+    assert len(found.steps) <= 33
+    assert band(range(4), values[:4], mode, 10) is None
 
 
 def test_too_little_is_no_forecast() -> None:
