@@ -2,6 +2,7 @@
 import type uPlot from 'uplot';
 
 import type { Scene } from './options';
+import { lowerBound } from './series';
 import { Shape } from './shape';
 import type { Curve, Trace } from './trace';
 import type { Range } from './view';
@@ -55,8 +56,9 @@ export function linePath(u: uPlot, number: number, trace: Trace, kind: 'raw' | '
   return shape ? { stroke: shape.stroke, fill: shape.fill } : { stroke: path };
 }
 
-/** Behind the lines: stretches that are not finite, and attempts. */
-export function drawGround(u: uPlot, { traces, settings, palette }: Scene): void {
+/** Behind the lines: stretches that are not finite, attempts, and the forecast. */
+export function drawGround(u: uPlot, scene: Scene): void {
+  const { traces, settings, palette } = scene;
   const { ctx, bbox } = u;
   ctx.save();
   ctx.beginPath();
@@ -87,10 +89,36 @@ export function drawGround(u: uPlot, { traces, settings, palette }: Scene): void
       ctx.fillRect(left, bottom, width, strip - devicePixelRatio);
     }
   }
+  drawBand(u, scene);
   ctx.restore();
 }
 
-/** Where attempts begin, and the best values. */
+/** The forecast: what the interval covers, and its middle as a dashed line. */
+function drawBand(u: uPlot, { traces, settings, palette, outlook: { band } }: Scene): void {
+  const curve = traces.find((trace) => trace.curve.key === band?.curve)?.curve;
+  if (!band || !curve) return;
+  const { ctx, bbox } = u;
+  const bottom = bbox.top + bbox.height;
+  const x = (at: number): number => u.valToPos(band.steps[at]!, 'x', true);
+  const y = (value: number): number => (settings.log && value <= 0 ? bottom : u.valToPos(value, curve.scale, true));
+  ctx.beginPath();
+  for (const at of band.steps.keys()) ctx.lineTo(x(at), y(band.highs[at]!));
+  for (const at of [...band.steps.keys()].reverse()) ctx.lineTo(x(at), y(band.lows[at]!));
+  ctx.closePath();
+  ctx.globalAlpha = 0.16;
+  ctx.fillStyle = palette.colour(curve.colour);
+  ctx.fill();
+  ctx.globalAlpha = 1;
+  ctx.beginPath();
+  for (const at of band.steps.keys()) ctx.lineTo(x(at), y(band.values[at]!));
+  ctx.setLineDash([5 * devicePixelRatio, 4 * devicePixelRatio]);
+  ctx.lineWidth = 1.5 * devicePixelRatio;
+  ctx.strokeStyle = palette.colour(curve.colour);
+  ctx.stroke();
+  ctx.setLineDash([]);
+}
+
+/** Where attempts begin, where stop rules decided, and the best values. */
 export function drawMarks(u: uPlot, scene: Scene): void {
   const { ctx, bbox } = u;
   const ratio = devicePixelRatio;
@@ -99,6 +127,7 @@ export function drawMarks(u: uPlot, scene: Scene): void {
   ctx.rect(bbox.left - 6 * ratio, 0, bbox.width + 12 * ratio, bbox.top + bbox.height + 6 * ratio); // rings, whole ones
   ctx.clip();
   drawAttempts(u, scene);
+  drawDecisions(u, scene);
   drawBest(u, scene);
   ctx.restore();
 }
@@ -125,6 +154,45 @@ function drawAttempts(u: uPlot, { traces, settings, palette }: Scene): void {
     ctx.fillText(`attempt ${attempt}`, left, bbox.top - 2 * ratio);
   }
   ctx.setLineDash([]);
+}
+
+/** A line through the point that decided, with a word; of a dry run a dashed one. */
+function drawDecisions(u: uPlot, { traces, settings, palette, outlook: { marks } }: Scene): void {
+  const { ctx, bbox } = u;
+  const ratio = devicePixelRatio;
+  ctx.font = `600 ${11 * ratio}px ${palette.token('font')}`;
+  ctx.textBaseline = 'top';
+  for (const [number, { curve: key, step, word, dry }] of marks.entries()) {
+    const trace = traces.find(({ curve }) => curve.key === key)!;
+    const { points } = trace.curve.series;
+    const index = lowerBound(points.steps, points.length, step);
+    if (index >= trace.x.length) continue;
+    const left = Math.round(u.valToPos(trace.x.xs[index]!, 'x', true)) + 0.5;
+    if (left < bbox.left || left > bbox.left + bbox.width) continue;
+    const colour = palette.token(dry ? 'soft' : 'text');
+    ctx.strokeStyle = colour;
+    ctx.fillStyle = colour;
+    ctx.lineWidth = 1.5 * ratio;
+    ctx.setLineDash(dry ? [2 * ratio, 3 * ratio] : []);
+    ctx.beginPath();
+    ctx.moveTo(left, bbox.top);
+    ctx.lineTo(left, bbox.top + bbox.height);
+    ctx.stroke();
+    ctx.setLineDash([]);
+    const value = points.values[index]!;
+    if (Number.isFinite(value) && !(settings.log && value <= 0)) {
+      const y = u.valToPos(value, trace.curve.scale, true);
+      ctx.fillRect(left - 4 * ratio, y - 4 * ratio, 8 * ratio, 8 * ratio);
+    }
+    // On the side with more room; marks at one place are written below each other.
+    const before = left > bbox.left + bbox.width / 2;
+    ctx.textAlign = before ? 'right' : 'left';
+    ctx.lineWidth = 3 * ratio;
+    ctx.strokeStyle = palette.token('panel');
+    const [x, y] = [left + (before ? -6 : 6) * ratio, bbox.top + (6 + 15 * number) * ratio];
+    ctx.strokeText(word, x, y);
+    ctx.fillText(word, x, y);
+  }
 }
 
 function drawBest(u: uPlot, { traces, settings, palette }: Scene): void {

@@ -3,6 +3,7 @@ import type uPlot from 'uplot';
 
 import { agoAxis, digitsOf, logSplits, moneyAxis, wallAxis } from './axes';
 import { linePath } from './layers';
+import type { Outlook } from './outlook';
 import type { Palette } from './palette';
 import type { Curve, Settings, Trace } from './trace';
 import type { Range } from './view';
@@ -12,6 +13,7 @@ export interface Scene {
   readonly traces: readonly Trace[];
   readonly settings: Settings;
   readonly palette: Palette;
+  readonly outlook: Outlook;
   /** The part of the x axis that is shown. */
   range(): Range;
   /** Limits of a y scale. */

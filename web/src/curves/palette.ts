@@ -1,6 +1,6 @@
 /** Colours of a chart: the theme's custom properties, read once per theme because canvases can't use them. */
 const COLOURS = 8;
-const NAMES = ['soft', 'line', 'line-strong', 'raised', 'panel', 'bad', 'font'] as const;
+const NAMES = ['soft', 'line', 'line-strong', 'raised', 'panel', 'text', 'bad', 'font'] as const;
 const DASHES = [undefined, [7, 4], [2, 3]];
 
 export class Palette {

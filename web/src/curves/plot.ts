@@ -8,6 +8,7 @@ import uPlot from 'uplot';
 import { Interaction, type Listener } from './interaction';
 import { drawGround, drawMarks } from './layers';
 import { fromBelow, optionsOf, type Scene, scalesOf } from './options';
+import { bandLimits, NOTHING_AHEAD, type Outlook } from './outlook';
 import { Palette } from './palette';
 import { lowerBound } from './series';
 import { type Curve, extentOf, limitsOf, type Settings, Trace } from './trace';
@@ -37,6 +38,7 @@ export class Plot {
   readonly #palette: Palette;
   readonly #interaction: Interaction;
   #settings: Settings | null = null;
+  #outlook: Outlook = NOTHING_AHEAD;
   #traces: Trace[] = [];
   #limits = new Map<string, Range>();
   #uplot: uPlot | null = null;
@@ -57,9 +59,14 @@ export class Plot {
   }
 
   /** Draw these curves like this from now on. */
-  show(curves: readonly Curve[], settings: Settings): void {
+  show(curves: readonly Curve[], settings: Settings, outlook: Outlook = NOTHING_AHEAD): void {
     if (this.#settings && this.#settings.x !== settings.x) this.view.showAll();
     this.#settings = settings;
+    // A forecast is of steps, and time and money are not promised for each of them.
+    const has = (key: string): boolean => curves.some((curve) => curve.key === key);
+    const band = outlook.band && settings.x === 'step' && has(outlook.band.curve) ? outlook.band : null;
+    this.#outlook = { band, marks: outlook.marks.filter(({ curve }) => has(curve)) };
+    this.view.ahead = band?.steps.at(-1) ?? -Infinity;
     this.#traces = curves.map((curve) => {
       const old = this.#traces.find((trace) => trace.curve.series === curve.series);
       return new Trace(curve, settings, old);
@@ -103,6 +110,13 @@ export class Plot {
       const { scale } = trace.curve;
       const [low, high] = trace.sample(range, columns, settings.log);
       const [least, greatest] = found.get(scale) ?? [Infinity, -Infinity];
+      found.set(scale, [Math.min(least, low), Math.max(greatest, high)]);
+    }
+    const { band } = this.#outlook;
+    const scale = this.#traces.find(({ curve }) => curve.key === band?.curve)?.curve.scale;
+    if (band && scale !== undefined) {
+      const [low, high] = bandLimits(band, range, settings.log);
+      const [least, greatest] = found.get(scale)!;
       found.set(scale, [Math.min(least, low), Math.max(greatest, high)]);
     }
     this.unplaced = this.#traces.reduce((sum, { raw }) => sum + raw.unplaced, 0);
@@ -192,7 +206,7 @@ export class Plot {
       ...this.#size,
       ...optionsOf(scene, this.#axesThatFit),
       legend: { show: false },
-      padding: [14, 10, 0, 8],
+      padding: [14, 22, 0, 8], // the number at the very end of the x axis has room
       cursor: cursor!,
       hooks: {
         ...hooks,
@@ -219,6 +233,9 @@ export class Plot {
       },
       get settings() {
         return plot.#settings!;
+      },
+      get outlook() {
+        return plot.#outlook;
       },
       range: () => this.range,
       limits: (scale) => this.#limits.get(scale)!,

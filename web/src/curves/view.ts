@@ -6,6 +6,8 @@ export class View {
   #range: Range | null = null;
   /** With a range: it goes along with the newest point. */
   #following = false;
+  /** Where the whole ends, if that is beyond the newest point: a forecast. */
+  ahead = -Infinity;
 
   /** Whether the newest point stays in sight. */
   get following(): boolean {
@@ -18,7 +20,7 @@ export class View {
 
   /** all: from the first point to the newest one. */
   range(all: Range): Range {
-    if (this.#range === null) return all;
+    if (this.#range === null) return this.#whole(all);
     if (!this.#following) return this.#range;
     const width = this.#range[1] - this.#range[0];
     return [all[1] - width, all[1]];
@@ -45,16 +47,22 @@ export class View {
   /** factor: below 1 goes closer. at: what stays where it is. */
   zoomBy(factor: number, at: number, all: Range): void {
     const [min, max] = this.range(all);
-    if (factor > 1 && (max - min) * factor >= all[1] - all[0]) this.showAll();
+    const [first, last] = this.#whole(all);
+    if (factor > 1 && (max - min) * factor >= last - first) this.showAll();
     else this.zoomTo(at - (at - min) * factor, at + (max - at) * factor);
   }
 
-  /** share: of what is shown; below 0 goes back. It ends at the first and at the newest point. */
+  /** share: of what is shown; below 0 goes back. It ends with the whole. */
   panBy(share: number, all: Range): void {
     if (this.#range === null) return;
     const [min, max] = this.range(all);
     const width = max - min;
-    const from = Math.max(Math.min(all[0], min), Math.min(Math.max(all[1] - width, min), min + share * width));
+    const [first, last] = this.#whole(all);
+    const from = Math.max(Math.min(first, min), Math.min(Math.max(last - width, min), min + share * width));
     this.zoomTo(from, from + width);
+  }
+
+  #whole(all: Range): Range {
+    return [all[0], Math.max(all[1], this.ahead)];
   }
 }

@@ -7,8 +7,7 @@ import { SvelteMap } from 'svelte/reactivity';
 import { request } from '../api/client';
 import { connection } from '../api/connection.svelte';
 import type { ResultOf } from '../api/graphql';
-import { mainMetric } from '../curves/mainMetric';
-import { pulses, type Row } from './query';
+import { chiefOf, pulses, type Row } from './query';
 
 const EVERY_MS = 5_000;
 const AT_ONCE = 20; // what the server lets one query cost
@@ -28,7 +27,7 @@ export class Pulses {
 
   /** A row has come onto the screen, or what it shows has changed. */
   show(row: Row, live: boolean): void {
-    const metric = mainMetric(this.#pulses.get(row.id)?.metrics ?? row.metrics);
+    const metric = chiefOf(this.#pulses.get(row.id) ?? row);
     const before = this.#shown.get(row.id);
     this.#shown.set(row.id, { metric, live });
     if (live) this.#settled.delete(row.id);
@@ -82,7 +81,7 @@ export class Pulses {
           this.#pulses.set(node.id, node);
           const shown = this.#shown.get(node.id);
           if (shown === undefined) continue;
-          shown.metric = mainMetric(node.metrics);
+          shown.metric = chiefOf(node);
           if (shown.metric !== metric) this.#settled.delete(node.id); // the curve of another one came with it
         }
       }

@@ -1,5 +1,6 @@
 /** What the page of what runs now asks for. */
 import { graphql, type FragmentOf, type ResultOf } from '../api/graphql';
+import { mainMetric } from '../curves/mainMetric';
 
 export const row = graphql(`
   fragment Row on Simulation @_unmask {
@@ -17,11 +18,17 @@ export const row = graphql(`
     project { id name }
     machine { id name }
     cost { amount currency perHour }
+    objective { metric mode }
     metrics { name mode lastStep lastValue bestValue }
   }
 `);
 
 export type Row = FragmentOf<typeof row>;
+
+/** The metric whose value and curve stand in a row: the objective; null while nothing was reported. */
+export function chiefOf({ objective, metrics }: Pick<Row, 'objective' | 'metrics'>): string | null {
+  return metrics.find(({ name }) => name === objective?.metric)?.name ?? mainMetric(metrics);
+}
 
 export const list = graphql(
   `
@@ -117,6 +124,7 @@ export const pulses = graphql(`
     nodes(ids: $ids) {
       ... on Simulation {
         id
+        objective { metric mode }
         metrics { name mode lastStep lastValue bestValue }
         convergence(metric: $metric, maxPoints: 60) { steps values }
       }

@@ -2,99 +2,145 @@
 import { graphql, type ResultOf } from '../api/graphql';
 import type { Span } from '../curves/xAxis';
 
-const FIELDS = graphql(`
-  fragment Fields on Simulation @_unmask {
-    id
-    name
-    state
+const DECISION = graphql(`
+  fragment Decision on StopEvidence @_unmask {
     reason
-    reasonDetail
-    waiting {
-      reason
-      detail
-      until
-    }
-    queuePosition
-    stopWanted {
-      reason
-      by
-      at
-    }
-    entrypoint
-    parameters
-    environment
-    workingDirectory
-    tags
-    resources {
-      cpus
-      memoryGib
-      gpus
-      gpuModel
-      labels
-      machineName
-      maxPricePerHour
-    }
-    priority
-    limits {
-      maxRuntimeSeconds
-      maxRetries
-      retryOn
-    }
-    attended
-    attendedGraceSeconds
-    createdBy
-    createdAt
-    startedAt
-    finishedAt
-    project {
-      id
-      name
-    }
-    attempts {
-      id
-      number
-      machineName
-      gpuIndices
-      pricePerHour
-      share
-      currency
-      assignedAt
-      startedAt
-      endedAt
-      reason
-      reasonDetail
-      exitCode
-      signal
-    }
-    events {
-      id
-      at
-      kind
-      actor
-      detail
-    }
-    cost {
-      amount
-      currency
-      perHour
-    }
-    metrics {
-      name
-      mode
-      count
-    }
-    notices {
-      kind
-      count
-      example
-      advice
-    }
-    retryOf {
-      id
-      name
-    }
+    rule
+    metric
+    step
+    sentence
   }
 `);
+
+const FIELDS = graphql(
+  `
+    fragment Fields on Simulation @_unmask {
+      id
+      name
+      state
+      reason
+      reasonDetail
+      waiting {
+        reason
+        detail
+        until
+      }
+      queuePosition
+      stopWanted {
+        reason
+        by
+        at
+      }
+      entrypoint
+      parameters
+      environment
+      workingDirectory
+      tags
+      resources {
+        cpus
+        memoryGib
+        gpus
+        gpuModel
+        labels
+        machineName
+        maxPricePerHour
+      }
+      priority
+      objective {
+        metric
+        mode
+        value
+        bestValue
+        bestStep
+      }
+      stopping {
+        rules {
+          metric
+          mode
+          minDelta
+          patience
+          gracePeriod
+          stoppingThreshold
+          divergenceThreshold
+          checkFinite
+          smoothing
+          plateau
+          rising
+          aggressive
+          dryRun
+        }
+        evidence {
+          ...Decision
+        }
+        wouldHaveStopped {
+          ...Decision
+        }
+        notices
+      }
+      limits {
+        maxRuntimeSeconds
+        maxCost
+        maxSteps
+        maxRetries
+        retryOn
+      }
+      attended
+      attendedGraceSeconds
+      createdBy
+      createdAt
+      startedAt
+      finishedAt
+      project {
+        id
+        name
+      }
+      attempts {
+        id
+        number
+        machineName
+        gpuIndices
+        pricePerHour
+        share
+        currency
+        assignedAt
+        startedAt
+        endedAt
+        reason
+        reasonDetail
+        exitCode
+        signal
+      }
+      events {
+        id
+        at
+        kind
+        actor
+        detail
+      }
+      cost {
+        amount
+        currency
+        perHour
+      }
+      metrics {
+        name
+        mode
+        count
+      }
+      notices {
+        kind
+        count
+        example
+        advice
+      }
+      retryOf {
+        id
+        name
+      }
+    }
+  `,
+  [DECISION],
+);
 
 export const SIMULATION = graphql(
   `
@@ -117,6 +163,27 @@ export const CHANGED = graphql(
   `,
   [FIELDS],
 );
+
+/** Asked for on its own, now and then: it is computed from the whole curve. */
+export const FORECAST = graphql(`
+  query Forecast($id: ID!) {
+    simulation(id: $id) {
+      forecast {
+        metric
+        step
+        sentence
+        end {
+          band {
+            steps
+            values
+            lows
+            highs
+          }
+        }
+      }
+    }
+  }
+`);
 
 export const CANCEL = graphql(`
   mutation Cancel($id: ID!) {
@@ -151,6 +218,8 @@ export const DELETE = graphql(`
   }
 `);
 
+export type Decision = NonNullable<Simulation['stopping']['evidence']>;
+export type Forecast = NonNullable<NonNullable<ResultOf<typeof FORECAST>['simulation']>['forecast']>;
 export type Simulation = NonNullable<ResultOf<typeof SIMULATION>['simulation']>;
 
 interface Billed {

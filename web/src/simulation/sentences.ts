@@ -1,6 +1,7 @@
 /** What happened, where a simulation stands and what it asked for, as sentences. */
-import { type Reason, reasonOf, type SimulationState, waitingOf } from '../ui/states';
-import type { Simulation } from './query';
+import { countOf } from '../ui/format';
+import { type Reason, reasonOf, shortReasonOf, type SimulationState, waitingOf } from '../ui/states';
+import type { Decision, Simulation } from './query';
 
 type Attempt = Simulation['attempts'][number];
 type Event = Simulation['events'][number];
@@ -12,17 +13,30 @@ interface Detail {
   detail?: string;
   exitCode?: number;
   signal?: number;
+  evidence?: Decision;
 }
 
 /** Why it stands where it stands. */
-export function standingOf({ state, reason, reasonDetail, waiting, queuePosition, stopWanted, attempts }: Simulation, now: number): string {
+/** What decided, in few words: plateau at step 4,200. */
+export function decisionOf({ rule, step }: Decision): string {
+  return `${ruleOf(rule)} at step ${countOf(step)}`;
+}
+
+/** A rule's name as a word of a sentence: NON_FINITE is non finite. */
+export function ruleOf(rule: string): string {
+  return rule.replaceAll('_', ' ').toLowerCase();
+}
+
+export function standingOf({ state, reason, reasonDetail, waiting, queuePosition, stopWanted, attempts, stopping }: Simulation, now: number): string {
+  if (stopWanted && stopping.evidence && (state === 'STARTING' || state === 'RUNNING')) return `Stopping: ${decisionOf(stopping.evidence)}.`;
   if (stopWanted && (state === 'STARTING' || state === 'RUNNING')) return `Stopping, requested by ${whoOf(stopWanted.by)}.`;
   const place = queuePosition === null || waiting?.until ? '' : ` Place ${queuePosition.toLocaleString('en')} in the queue.`;
   if (waiting) return waitingOf(waiting, now) + place;
   if (state === 'QUEUED') return attempts.length ? 'Back in the queue for another attempt.' : 'In the queue; the next planning round is about to begin.';
   if (state === 'STARTING') return `Starting on ${attempts.at(-1)?.machineName ?? 'its machine'}.`;
   if (state === 'RUNNING') return `On ${attempts.at(-1)?.machineName ?? 'its machine'}${attempts.length > 1 ? `, attempt ${attempts.length}` : ''}.`;
-  return reasonOf(reason, reasonDetail);
+  // The evidence stands below it.
+  return stopping.evidence?.reason === reason ? shortReasonOf(reason, reasonDetail) : reasonOf(reason, reasonDetail);
 }
 
 export function whoOf(actor: string): string {
@@ -40,7 +54,7 @@ export function endOf({ endedAt, reason, reasonDetail, exitCode, signal }: Attem
 export function eventOf(event: Event): string {
   const detail = (event.detail ?? {}) as Detail;
   const attempt = detail.attempt === undefined ? 'It' : `Attempt ${detail.attempt}`;
-  switch (event.kind as SimulationState | 'STOP_WANTED' | 'DELETED') {
+  switch (event.kind as SimulationState | 'STOP_WANTED' | 'WOULD_STOP' | 'UPDATED' | 'DELETED') {
     case 'QUEUED':
       if (detail.reason === undefined) return `Submitted by ${whoOf(event.actor)}.`;
       return `${attempt} ended: ${lower(whyOf(detail))} Back in the queue.`;
@@ -55,11 +69,22 @@ export function eventOf(event: Event): string {
     case 'CANCELLED':
       return detail.reason === undefined ? `Cancelled by ${whoOf(event.actor)}.` : 'Cancelled.';
     case 'STOP_WANTED':
+      if (detail.evidence?.rule) return `Stop requested by a rule: ${decisionOf(detail.evidence)}.`;
       if (detail.reason === 'PREEMPTED') return 'Stop requested: its machine is needed for another run.';
       return detail.reason === 'UNWATCHED' ? 'Stop requested: no viewer was watching.' : `Stop requested by ${whoOf(event.actor)}.`;
+    case 'WOULD_STOP':
+      return `Dry run: a rule would have stopped it${detail.evidence?.rule ? `, ${decisionOf(detail.evidence)}` : ''}.`;
+    case 'UPDATED':
+      return `Changed by ${whoOf(event.actor)}: ${changedOf(event.detail)}.`;
     default:
       return `${event.kind} by ${whoOf(event.actor)}.`;
   }
+}
+
+/** What was changed, in words: stop rules, max cost. */
+function changedOf(detail: unknown): string {
+  const names = Object.keys((detail ?? {}) as object).map((name) => (name === 'stopping' ? 'stop rules' : name.replaceAll('_', ' ')));
+  return names.join(', ') || 'nothing';
 }
 
 function whyOf({ reason, detail, exitCode, signal }: Detail): string {

@@ -18,7 +18,14 @@ export const SimulationToRepeat = graphql(`
       id name entrypoint parameters environment workingDirectory tags priority attended attendedGraceSeconds metricsFrom metricsPatterns
       project { name }
       resources { cpus memoryGib gpus gpuModel labels machineName maxPricePerHour }
-      limits { maxRuntimeSeconds maxRetries retryOn }
+      limits { maxRuntimeSeconds maxCost maxSteps maxRetries retryOn }
+      objective { metric mode }
+      stopping {
+        rules {
+          metric mode minDelta patience gracePeriod stoppingThreshold divergenceThreshold checkFinite smoothing plateau
+          rising aggressive dryRun
+        }
+      }
       metrics { name mode }
     }
   }

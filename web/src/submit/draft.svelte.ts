@@ -9,6 +9,7 @@ import type { SimulationToRepeat } from './documents';
 import { typedDuration } from './duration';
 import { shellOf } from '../ui/format';
 import { pairOf, type Pair } from '../ui/pairs';
+import { draftOfRule, type ObjectiveDraft, type RuleDraft } from '../stopping/rules';
 
 export type Kind = 'auto' | 'text' | 'number' | 'boolean' | 'json';
 export type Mode = 'MIN' | 'MAX';
@@ -42,10 +43,14 @@ export interface Draft {
   maxPricePerHour: string;
   maxRuntime: string;
   maxRetries: string;
+  maxCost: string;
+  maxSteps: string;
   retryOn: Retryable[];
   metricsFrom: Source;
   /** One per line. */
   metricsPatterns: string;
+  objective: ObjectiveDraft;
+  rules: RuleDraft[];
   metrics: { row: number; name: string; mode: Mode }[];
   attended: boolean;
   attendedGrace: string;
@@ -80,8 +85,9 @@ export function blank(): Draft {
     parametersAs: 'rows', parameters: [], parametersJson: '{}', environment: [], workingDirectory: '',
     project: '', tags: [], tag: '', priority: '',
     gpuModel: '', labels: [], machine: '', maxPricePerHour: '',
-    maxRuntime: '', maxRetries: '', retryOn: ['MACHINE_LOST'],
-    metricsFrom: 'AUTO', metricsPatterns: '', metrics: [], attended: false, attendedGrace: '',
+    maxRuntime: '', maxRetries: '', maxCost: '', maxSteps: '', retryOn: ['MACHINE_LOST'],
+    metricsFrom: 'AUTO', metricsPatterns: '', objective: { metric: '', mode: '' }, rules: [],
+    metrics: [], attended: false, attendedGrace: '',
   }; // prettier-ignore
 }
 
@@ -92,7 +98,9 @@ export function demo(): Draft {
 
 /** The same once more. What is left at the server's default stays empty. */
 export function draftOf(simulation: NonNullable<ResultOf<typeof SimulationToRepeat>['simulation']>): Draft {
-  const { resources, limits } = simulation;
+  const { resources, limits, stopping } = simulation;
+  // One that was only guessed is guessed again.
+  const objective = stopping.rules.length ? simulation.objective?.metric : undefined;
   const values = Object.entries(simulation.parameters as Record<string, unknown>);
   return {
     ...blank(),
@@ -113,9 +121,13 @@ export function draftOf(simulation: NonNullable<ResultOf<typeof SimulationToRepe
     maxPricePerHour: resources.maxPricePerHour ?? '',
     maxRuntime: limits.maxRuntimeSeconds === null ? '' : typedDuration(limits.maxRuntimeSeconds),
     maxRetries: other(limits.maxRetries, 3),
+    maxCost: limits.maxCost === null ? '' : String(Number(limits.maxCost)),
+    maxSteps: limits.maxSteps === null ? '' : String(limits.maxSteps),
     retryOn: RETRYABLE.filter((reason) => limits.retryOn.includes(reason)),
     metricsFrom: simulation.metricsFrom,
     metricsPatterns: simulation.metricsPatterns.join('\n'),
+    objective: objective === undefined ? { metric: '', mode: '' } : { metric: objective, mode: simulation.objective?.mode ?? '' },
+    rules: stopping.rules.map((rule) => draftOfRule(rule, objective ?? '')),
     metrics: simulation.metrics.slice(0, MOST_METRICS).map(({ name, mode }) => ({ row: pairOf().row, name, mode })),
     attended: simulation.attended,
     attendedGrace: simulation.attendedGraceSeconds === null ? '' : typedDuration(simulation.attendedGraceSeconds),

@@ -1,5 +1,6 @@
 /** The same order, for those who go on elsewhere: as a command line and as a mutation. Secrets are left out of both. */
 import { shellOf } from '../ui/format';
+import { optionOf, type RuleInput } from '../stopping/rules';
 import type { CreateSimulationInput } from './documents';
 import type { Draft } from './draft.svelte';
 
@@ -53,7 +54,11 @@ export function commandLineOf(input: CreateSimulationInput, draft: Draft, origin
   option('--working-directory', input.workingDirectory);
   option('--priority', input.priority);
   option('--max-runtime', limits['maxRuntimeSeconds'] === undefined ? undefined : draft.maxRuntime.trim().replaceAll(' ', ''));
+  option('--max-cost', limits['maxCost']);
+  option('--max-steps', limits['maxSteps']);
   option('--max-retries', limits['maxRetries']);
+  option('--objective', input.objective ? [input.objective.metric, input.objective.mode?.toLowerCase()].filter(Boolean).join(':') : undefined);
+  for (const rule of (input.stopping ?? []) as RuleInput[]) option('--stop', optionOf(rule, input.objective?.metric ?? ''));
   if (input.attended) options.push('--attended');
   option('--attended-grace', input.attendedGraceSeconds === undefined ? undefined : draft.attendedGrace.trim().replaceAll(' ', ''));
   const retryOn = limits['retryOn'] as readonly string[] | undefined;

@@ -1,5 +1,6 @@
 /** The form's texts as the API's CreateSimulationInput. What is left empty is left out: defaults have one place. */
 import type { Fault } from '../ui/faults';
+import { inputsOf } from '../stopping/rules';
 import { isNumber, Typed } from '../ui/typed';
 import type { CreateSimulationInput } from './documents';
 import type { Draft, Kind, Parameter } from './draft.svelte';
@@ -37,6 +38,8 @@ export function orderOf(draft: Draft): Order {
   });
   const limits = given({
     maxRuntimeSeconds: duration('limits.maxRuntimeSeconds', draft.maxRuntime),
+    maxCost: typed.price('limits.maxCost', draft.maxCost),
+    maxSteps: typed.step('limits.maxSteps', draft.maxSteps),
     maxRetries: typed.whole('limits.maxRetries', draft.maxRetries),
     retryOn: draft.retryOn.length === 1 && draft.retryOn[0] === 'MACHINE_LOST' ? undefined : draft.retryOn,
   });
@@ -53,6 +56,8 @@ export function orderOf(draft: Draft): Order {
     limits: anyOf(limits),
     metricsFrom: draft.metricsFrom === 'AUTO' ? undefined : draft.metricsFrom,
     metricsPatterns: filled(patternsOf(draft)),
+    objective: objectiveOf(draft),
+    stopping: filled(inputsOf(draft.rules, draft.objective, typed)),
     metrics: metricsOf(draft, typed),
     attended: draft.attended || undefined,
     attendedGraceSeconds: draft.attended ? duration('attendedGraceSeconds', draft.attendedGrace) : undefined,
@@ -143,6 +148,11 @@ function valueOf(row: Parameter): unknown {
   } catch (error) {
     throw new Error(error instanceof RangeError ? error.message : `This is no JSON: ${(error as Error).message}.`);
   }
+}
+
+function objectiveOf({ objective: { metric, mode } }: Draft): { metric: string; mode?: 'MIN' | 'MAX' } | undefined {
+  if (!metric.trim()) return undefined;
+  return mode ? { metric: metric.trim(), mode } : { metric: metric.trim() };
 }
 
 function metricsOf(draft: Draft, typed: Typed): { name: string; mode: 'MIN' | 'MAX' }[] | undefined {

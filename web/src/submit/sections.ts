@@ -20,10 +20,14 @@ export const FIELDS = {
   'resources.machine': 'Machine',
   'resources.maxPricePerHour': 'Maximum price per hour',
   'limits.maxRuntimeSeconds': 'Maximum runtime',
+  'limits.maxCost': 'Maximum cost',
+  'limits.maxSteps': 'Planned steps',
   'limits.maxRetries': 'Retries',
   'limits.retryOn': 'Retry after',
   metricsFrom: 'Read points from',
   metricsPatterns: 'Patterns',
+  objective: 'Objective',
+  stopping: 'Stop rules',
   metrics: 'Metrics',
   attended: 'Attended',
   attendedGraceSeconds: 'Grace',
@@ -75,9 +79,21 @@ export const SECTIONS: readonly Section[] = [
   {
     key: 'limits',
     title: 'Limits and retries',
-    paths: ['limits.maxRuntimeSeconds', 'limits.maxRetries', 'limits.retryOn'],
+    paths: ['limits.maxRuntimeSeconds', 'limits.maxCost', 'limits.maxSteps', 'limits.maxRetries', 'limits.retryOn'],
     says: (draft) =>
-      list([draft.maxRuntime.trim(), draft.maxRetries.trim() && `${draft.maxRetries.trim()} retries`, draft.retryOn.length > 1 && 'more to retry after']),
+      list([
+        draft.maxRuntime.trim(),
+        draft.maxCost.trim() && `at most ${draft.maxCost.trim()}`,
+        draft.maxSteps.trim() && `${draft.maxSteps.trim()} steps`,
+        draft.maxRetries.trim() && `${draft.maxRetries.trim()} retries`,
+        draft.retryOn.length > 1 && 'more to retry after',
+      ]),
+  },
+  {
+    key: 'stopping',
+    title: 'Objective and stop rules',
+    paths: ['objective', 'stopping'],
+    says: (draft) => list([draft.objective.metric.trim(), counted(draft.rules.length, 'stop rule')]),
   },
   {
     key: 'points',

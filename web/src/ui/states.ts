@@ -35,14 +35,21 @@ const REASON_NAMES: Record<Reason, string> = {
   MACHINE_LOST: 'Its machine was lost.',
   MAX_RUNTIME: 'Reached its time limit.',
   MAX_COST: 'Reached its cost limit.',
-  STOPPING_THRESHOLD: 'Stopped: it reached its target.',
-  PATIENCE_EXHAUSTED: 'Stopped: it no longer improved.',
-  DIVERGENCE_THRESHOLD: 'Stopped: it diverged.',
-  NON_FINITE_METRIC: 'Stopped: its objective is not finite.',
+  STOPPING_THRESHOLD: 'Stopped: target reached.',
+  PATIENCE_EXHAUSTED: 'Stopped: plateau.',
+  DIVERGENCE_THRESHOLD: 'Stopped: diverged.',
+  NON_FINITE_METRIC: 'Stopped: not finite.',
   BUDGET_EXHAUSTED: 'Stopped: its budget was nearly used up.',
   UNWATCHED: 'Stopped: no viewer was watching.',
   PREEMPTED: 'Stopped to make room for another run.',
 };
+
+const BY_RULE: ReadonlySet<Reason> = new Set(['STOPPING_THRESHOLD', 'PATIENCE_EXHAUSTED', 'DIVERGENCE_THRESHOLD', 'NON_FINITE_METRIC']);
+
+/** Why something ended, where there is room for a few words: of a stop rule without its evidence. */
+export function shortReasonOf(reason: Reason | null, detail?: string | null): string {
+  return reasonOf(reason, reason !== null && BY_RULE.has(reason) ? null : detail);
+}
 
 /** Why something ended, in words; a reason that this page does not know yet, as the server names it. */
 export function reasonOf(reason: Reason | null, detail?: string | null): string {

@@ -27,6 +27,14 @@ export class Typed {
     return this.refuse(path, `Expected a whole number, got “${typed}”.`);
   }
 
+  /** A step: a whole number that JSON carries exactly. */
+  step(path: string, text: string): number | undefined {
+    const typed = text.trim();
+    if (!typed) return undefined;
+    if (/^\+?\d+$/.test(typed) && Number.isSafeInteger(Number(typed))) return Number(typed);
+    return this.refuse(path, `Expected a number of steps, got “${typed}”.`);
+  }
+
   price(path: string, text: string): string | undefined {
     const typed = text.trim();
     if (!typed || /^\d+(\.\d+)?$/.test(typed)) return typed || undefined;
