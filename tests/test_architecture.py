@@ -20,7 +20,7 @@ ROOMS = ("graph", "scheduler", "transitions", "policy", "runner", "db", "cli")
 
 # DESIGN.md, section 1; what a package manager, a reader or a container wants beside it.
 REQUIRED = {
-    *ROOMS, "alembic", "tests", "benchmarks", "examples", "settings.py", "pyproject.toml", "Dockerfile",
+    *ROOMS, "client", "alembic", "tests", "benchmarks", "examples", "settings.py", "pyproject.toml", "Dockerfile",
     "docker-compose.yml", "README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "Makefile",
     "requirements.lock",
 }  # fmt: skip

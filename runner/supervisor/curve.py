@@ -2,7 +2,8 @@
 
 Steps rise for each metric, and an attempt has a bounded number of metrics. What is refused is counted as a notice.
 Points come from printed lines and from `runner.supervisor.sources`. The source that first gives a metric keeps it, so
-that a program which prints, logs and records the same value gives one curve. Each source uses one thread at a time.
+that a program which prints, logs and records the same value gives one curve; only what a program reports explicitly
+(`simulations.report`) replaces printed lines. Each source uses one thread at a time.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ MAX_STEP = 2**53  # the largest integer that every JSON reader keeps exact
 MAX_METRICS = 1_000
 MAX_METRIC_NAME = 256
 PRINTED = "printed lines"
+REPORTED = "simulations.report"
 
 Value = Union[float, str]  # evaluated, by Python 3.9 too; not finite: NaN, Infinity or -Infinity
 
@@ -52,11 +54,13 @@ class Curve:
     def is_empty(self) -> bool:
         return not self._last_steps
 
-    def take(self, reading: Reading, line: str) -> tuple[int, list[tuple[str, Value]]]:
+    def take(self, reading: Reading, line: str, source: str = PRINTED) -> tuple[int, list[tuple[str, Value]]]:
         """Return the step and the points (metric and value; text if not finite). line: the example of a notice."""
         step = self._next_step if reading.step is None else reading.step
         points = [
-            (metric, _value(value)) for metric, value in reading.values if self._rises(metric, step, line, reading)
+            (metric, _value(value))
+            for metric, value in reading.values
+            if self._rises(metric, step, line, reading, source)
         ]
         if points:
             self._next_step = step + 1
@@ -82,7 +86,11 @@ class Curve:
         last = self._last_steps.get(metric)
         if last is not None:
             if self._sources[metric] != source:
-                return self._refuse_other(metric, source, line)
+                if {self._sources[metric], source} != {PRINTED, REPORTED}:
+                    return self._refuse_other(metric, source, line)
+                self._sources[metric] = REPORTED  # the printed value is the same one, and needs no notice
+                if source == PRINTED or step <= last:
+                    return False
             if step > last:
                 self._last_steps[metric] = step
                 return True

@@ -27,6 +27,7 @@ from runner.supervisor.reporter import Reporter
 from runner.supervisor.service import Backoff, Service, Unreachable
 from runner.supervisor.sources.attached import Sources
 from runner.supervisor.sources.intake import Intake
+from runner.supervisor.sources.reports import Reports
 from runner.supervisor.spool import Exit, Spool
 
 LAST_HELLO_RETRY_SECONDS = 1.0  # short: the machine is reserved and idle
@@ -150,10 +151,13 @@ class Run:
         directory, environment = prepare(assignment, order)
         intake = Intake(curve, spool, self._notices)
         self._sources = Sources(intake, order, environment, directory, assignment.output_directory)
+        self._reports = Reports(assignment.directory / "report", curve, spool, self._notices)
+        environment = {**environment, **self._sources.variables, **self._reports.variables}
         try:
-            self._child = start(order.entrypoint, directory, {**environment, **self._sources.variables})
+            self._child = start(order.entrypoint, directory, environment)
         except Refused:
             self._sources.close()
+            self._reports.close(0.0)
             raise
         self._started_at = time.monotonic()
         self._pid = self._child.pid
@@ -170,6 +174,8 @@ class Run:
         self._exited = os.pidfd_open(self._pid)
         self._selector.register(self._exited, selectors.EVENT_READ)
         self._selector.register(signals.descriptor, selectors.EVENT_READ)
+        if self._reports.descriptor is not None:
+            self._selector.register(self._reports.descriptor, selectors.EVENT_READ, self._reports)
         self._is_accepting = False
         self._accept_or_wait()
         self._outputs: list[Output] = []
@@ -194,6 +200,7 @@ class Run:
             return self._serve()
         finally:
             self._sources.close()
+            self._reports.close(self._elapsed)
 
     def _serve(self) -> Exit | None:
         while not self._look():
@@ -217,6 +224,7 @@ class Run:
         if not kill_descendants():
             self._spool.add_log("SUPERVISOR", "some process of this simulation can't be killed: the kernel holds it")
         self._drain()
+        self._reports.close(self._elapsed)
         self._sources.close()
         self._log.say_dropped()
         self._patterns.note_unmatched()
@@ -264,6 +272,8 @@ class Run:
                 has_exited = True
             elif key.data is self._sources:
                 self._sources.accept()
+            elif key.data is self._reports:
+                self._reports.read(self._elapsed)
             else:
                 self._signals.clear()
         return has_exited
@@ -327,11 +337,14 @@ class Run:
         if self._spool.is_full != self._is_paused:
             self._is_paused = not self._is_paused
             complain("nowhere to keep output: the simulation waits" if self._is_paused else "reading output again")
-            for output in self._outputs:
+            watched: list[tuple[int | None, object]] = [(output.descriptor, output) for output in self._outputs]
+            for descriptor, reader in [*watched, (self._reports.descriptor, self._reports)]:
+                if descriptor is None:
+                    continue
                 if self._is_paused:
-                    self._selector.unregister(output.descriptor)
+                    self._selector.unregister(descriptor)
                 else:
-                    self._selector.register(output.descriptor, selectors.EVENT_READ, output)
+                    self._selector.register(descriptor, selectors.EVENT_READ, reader)
 
     def _accept_or_wait(self) -> None:
         """Watch the sources' listener while another connection may be accepted."""

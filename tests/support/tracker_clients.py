@@ -21,7 +21,7 @@ KEPT = Path(__file__).parents[2] / ".make" / "trackers"
 
 
 def python_of(name: str) -> str:
-    """The interpreter of an environment: `newest`, `older` or `oldest`. Skips the test where it can't be made."""
+    """The interpreter of an environment, named as its lock. Skips the test where it can't be made."""
     lock = LOCKS / f"{name}.lock"
     environment = KEPT / f"{name}-{sha256(lock.read_bytes()).hexdigest()[:16]}"
     python, done = environment / "bin" / "python", environment / "installed"

@@ -3,6 +3,7 @@
     attached     the sources of one attempt: variables for the child, listener, threads, the end
     intake       points of all sources, on their way into the curve and the spool
     variables    which of a tracker's variables the child gets, and when its own are left alone
+    reports      named pipe that the package `simulations` writes to
     server       loopback HTTP server: secret, limits, one thread per connection
     mlflow       MLflow's REST API
     wandb        W&B's API
