@@ -81,6 +81,7 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(30.0, ge=1, le=86_400)  # silence after which an attempt counts as lost
     heartbeat_seconds: float = Field(2.0, gt=0, le=3600)  # how often an idle supervisor reports
     stop_grace_seconds: float = Field(10.0, ge=0, le=3600)  # between SIGTERM and SIGKILL
+    system_metrics_seconds: float = Field(10.0, ge=0, le=86_400)  # interval of system metrics; 0: none
     retry_backoff_seconds: float = Field(5.0, ge=0, le=86_400)  # before the first retry; doubles, at most 100 times it
     scheduler_metrics_port: int | None = Field(None, ge=1, le=65535)  # Prometheus metrics; None: no endpoint
     scheduler_metrics_host: str = "127.0.0.1"  # address of that endpoint, which has no login

@@ -184,6 +184,17 @@ class Notice(Answer):
     advice: str
 
 
+class Source(Answer):
+    """What the newest attempt ran."""
+
+    commit: str | None
+    dirty: bool | None
+    remote: str | None
+    host: str | None
+    python: str | None
+    packages: dict[str, JsonValue]
+
+
 class Details(Simulation):
     """Everything about one simulation."""
 
@@ -205,6 +216,7 @@ class Details(Simulation):
     metrics_from: str = "AUTO"
     metrics_patterns: tuple[str, ...] = ()
     notices: tuple[Notice, ...] = ()
+    source: Source | None = None
     created_by: str
     retry_of: Named | None
 

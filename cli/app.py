@@ -219,6 +219,10 @@ def submit(
         ),
     ] = None,
     alert: AlertNames = None,
+    system_metrics: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Interval of system metrics (cpu, memory, GPUs); 0: none. Default 10."),
+    ] = None,
     attended: Annotated[
         bool, typer.Option("--attended", help="Start when a client watches its curve; stop when no client does.")
     ] = False,
@@ -262,7 +266,7 @@ def submit(
     Keys of a submission file (only entrypoint is required, in the file or as the command):
       name, project, entrypoint: [python, train.py], working_directory, tags: [...], priority,
       parameters: {...}, environment: {...}, metrics: {accuracy: MAX}, metrics_from: json, metrics_patterns: [...],
-      tensorboard: [DIR, ...], attended, attended_grace: 60s, client_key,
+      tensorboard: [DIR, ...], system_metrics: 10s, attended, attended_grace: 60s, client_key,
       objective: {metric: val/loss, mode: MIN}, stopping: [{metric, patience: 10, ...}], alerts: [NAME],
       resources: {cpus, memory_gib, gpus, gpu_model, labels: {...}, machine, max_price_per_hour},
       limits: {max_runtime: 2h, max_cost, max_steps, max_retries, retry_on: [MACHINE_LOST]}
@@ -284,7 +288,7 @@ def submit(
         machine=machine, max_price_per_hour=max_price_per_hour, priority=priority, max_runtime=max_runtime,
         max_retries=max_retries, retry_on=retry_on or (), metric_modes=metric_mode or (),
         metrics_from=metrics, metrics_patterns=metrics_pattern or (),
-        tensorboard=tensorboard or (), attended=attended,
+        tensorboard=tensorboard or (), system_metrics=system_metrics, attended=attended,
         max_cost=max_cost, max_steps=max_steps, objective=objective, stop=stop or (), alerts=alert or (),
         attended_grace=attended_grace, client_key=client_key,
         working_directory=working_directory,

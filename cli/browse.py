@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from rich.table import Table
 from rich.text import Text
 
-from cli.answers import Alert, Attempt, Details, Notice, Objective, Project, Simulation
+from cli.answers import Alert, Attempt, Details, Notice, Objective, Project, Simulation, Source
 from cli.tables import Column, print_table
 from cli.terminal import clean, say_age, say_duration, state_text, stdout
 
@@ -140,6 +140,7 @@ def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
         until = simulation.finished_at or now
         running = "" if simulation.finished_at else " so far"
         yield "took", f"{say_duration(until - simulation.started_at)}{running}"
+    yield from _source(simulation.source)
     yield "retry of", clean(simulation.retry_of.id) if simulation.retry_of else ""
 
 
@@ -175,3 +176,14 @@ def _attempt(attempt: Attempt, now: datetime) -> tuple[str, ...]:
 
 def _json(value: dict[str, object] | object) -> str:
     return clean(json.dumps(value, ensure_ascii=False), limit=2000) if value else ""
+
+
+def _source(source: Source | None) -> Iterator[tuple[str, str]]:
+    """What the newest attempt ran; packages are counted: `--json` has them all."""
+    if source is None:
+        return
+    dirty = {True: ", with changes", False: ", without changes", None: ""}[source.dirty]
+    remote = f" of {source.remote}" if source.remote else ""
+    yield "commit", clean(f"{source.commit}{dirty}{remote}") if source.commit else ""
+    packages = f", {len(source.packages):,} packages" if source.packages else ""
+    yield "ran on", clean(f"{source.host or ''}{f', Python {source.python}{packages}' if source.python else ''}")

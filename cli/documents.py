@@ -79,6 +79,7 @@ query Details($id: ID!) {
     resources { cpus memoryGib gpus gpuModel labels machine { id name } maxPricePerHour }
     metricsFrom metricsPatterns
     notices { kind count example advice }
+    source { commit dirty remote host python packages }
     limits { maxRuntimeSeconds maxCost maxSteps maxRetries retryOn }
     alerts { type state target { id name } }
     objective { metric mode value bestValue bestStep }

@@ -188,6 +188,7 @@ class SubmissionFile(Section):
     stopping: list[StopRule] | None = None
     tensorboard: list[str] | None = None
     alerts: list[str] | None = None
+    system_metrics_seconds: Duration | None = None
     priority: Count | None = None
     attended: bool | None = None
     attended_grace_seconds: Duration | None = None
@@ -199,7 +200,11 @@ class SubmissionFile(Section):
 
 
 # A duration has its unit in the value in the file, and in the name in the API.
-WRITTEN = {"max_runtime": "max_runtime_seconds", "attended_grace": "attended_grace_seconds"}
+WRITTEN = {
+    "max_runtime": "max_runtime_seconds",
+    "attended_grace": "attended_grace_seconds",
+    "system_metrics": "system_metrics_seconds",
+}
 NAMES = {name: written for written, name in WRITTEN.items()}
 
 

@@ -57,6 +57,7 @@ class Submission:
     stop: Sequence[str] = ()
     tensorboard: Sequence[str] = ()
     alerts: Sequence[str] = ()
+    system_metrics: float | None = None
     attended: bool = False
     attended_grace: str | None = None
     client_key: str | None = None
@@ -121,6 +122,7 @@ def submission_input(submission: Submission) -> dict[str, object]:
         stopping=parse_rules(submission.stop) or None,
         tensorboard=list(submission.tensorboard) or None,
         alerts=parse_alerts(submission.alerts),
+        systemMetricsSeconds=submission.system_metrics,
         attended=submission.attended or None,
         attendedGraceSeconds=_seconds(submission.attended_grace),
         clientKey=submission.client_key,

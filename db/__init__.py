@@ -22,6 +22,7 @@ notifications everything works, only slower.
     metrics               count, last, minimum and maximum of each metric
     logs                  output of a simulation that is no point
     notices               output that was nearly points, or was dropped
+    sources               the git commit, host, Python and packages of an attempt
     events                the history of simulations, and the audit of everything else
     alert_targets         receivers of alerts: create, list, delete
     alert_deliveries      the outbox of alerts: pending events, messages, their sending

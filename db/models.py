@@ -157,6 +157,7 @@ class Simulation(Base):
     stopping: Mapped[dict[str, Any] | None]  # policy.rule_documents
     stopping_revision: Mapped[int] = mapped_column(Integer, server_default=text("0"))  # counts changes of the above
     would_stop: Mapped[dict[str, Any] | None]  # evidence of each dry-run rule that came true, by its place in the list
+    system_metrics_seconds: Mapped[float | None]  # interval; 0: none; None: as the installation
     tensorboard: Mapped[list[str]] = mapped_column(server_default=text("'{}'::text[]"))  # directories
     attended: Mapped[bool] = mapped_column(server_default=text("false"))  # runs only while it is watched
     attended_grace: Mapped[timedelta] = mapped_column(server_default=text("'00:01:00'::interval"))  # and so much longer
@@ -502,6 +503,16 @@ class Notice(Base):
     count: Mapped[int]
     example: Mapped[str]
     advice: Mapped[str]
+
+
+class AttemptSource(Base):
+    """What an attempt ran: git commit, command, host, Python and packages, recorded by its supervisor."""
+
+    __tablename__ = "attempt_sources"
+
+    simulation_id: Mapped[int] = mapped_column(ForeignKey("simulations.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
+    source: Mapped[dict[str, Any]]  # at most 64 KiB; see `sources`
 
 
 class Token(Base):

@@ -62,6 +62,7 @@ class Wanted:
     objective_mode: str | None = None  # MetricMode; None: by the metric's name
     stopping: dict[str, Any] | None = None  # policy.rule_documents
     tensorboard: tuple[str, ...] = ()  # further directories with event files
+    system_metrics_seconds: float | None = None  # 0: none; None: as the installation
     attended: bool = False
     attended_grace: timedelta = timedelta(minutes=1)  # means something only where it is attended
     alert_target_ids: tuple[int, ...] | None = None  # None: the defaults of its project
@@ -75,6 +76,8 @@ class Wanted:
             del content["metrics_from"]
         if not self.metrics_patterns:
             del content["metrics_patterns"]
+        if self.system_metrics_seconds is None:
+            del content["system_metrics_seconds"]
         if not self.tensorboard:
             del content["tensorboard"]
         if not self.attended:

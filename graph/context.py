@@ -25,6 +25,7 @@ from db import (
     projects,
     queue,
     simulations,
+    sources,
     tokens,
 )
 from db.attempts import Execution, StopIntent
@@ -37,6 +38,7 @@ from db.models import AlertTarget, Budget, Machine, Project, Simulation, Token
 from db.notices import Notice
 from db.projects import Scope
 from db.simulations import Command
+from db.sources import Source
 from db.states import MachineState
 from graph.auth.rate_limit import RateLimit
 from graph.auth.viewer import LOOPBACK, Viewer
@@ -120,6 +122,7 @@ class Loaders:
         self.queue_position: DataLoader[int, int | None] = DataLoader(self._load_queue_positions, cache=False)
         self.metrics: DataLoader[int, Sequence[Summary]] = DataLoader(self._load_metrics, cache=False)
         self.notices: DataLoader[int, Sequence[Notice]] = DataLoader(self._load_notices, cache=False)
+        self.source: DataLoader[int, Source | None] = DataLoader(self._load_sources, cache=False)
         self.holdings: DataLoader[int, Sequence[Holding]] = DataLoader(self._load_holdings, cache=False)
         self.holdings_of_attempt: DataLoader[int, Sequence[Holding]] = DataLoader(
             self._load_holdings_of_attempts, cache=False
@@ -217,6 +220,11 @@ class Loaders:
         async with self._sessions() as session:
             found = await notices.of_simulations(session, set(ids))
         return [found.get(each, ()) for each in ids]
+
+    async def _load_sources(self, ids: list[int]) -> Sequence[Source | None]:
+        async with self._sessions() as session:
+            found = await sources.of_simulations(session, set(ids))
+        return [found.get(each) for each in ids]
 
     async def _load_holdings(self, ids: list[int]) -> Sequence[Sequence[Holding]]:
         async with self._sessions() as session:

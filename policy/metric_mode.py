@@ -30,6 +30,11 @@ _VALIDATION = frozenset({"val", "valid", "validation", "eval", "evaluation", "de
 _SYSTEM = "system/"  # prefix of measurements of the machine
 
 
+def is_system(metric: str) -> bool:
+    """Whether it is a measurement of the machine: no objective, and no sign of progress."""
+    return metric.startswith(_SYSTEM)
+
+
 def goes_up(metric: str) -> bool:
     """Whether higher values are better, judged by the name."""
     return direction(metric) == "MAX"
@@ -49,7 +54,7 @@ def default_objective(metrics: Iterable[str]) -> str | None:
     A metric whose name has a direction comes before one without, then validation before training, then a loss before a
     score.
     """
-    names = [name for name in metrics if not name.startswith(_SYSTEM)]
+    names = [name for name in metrics if not is_system(name)]
     return min(names, key=_rank, default=None)
 
 

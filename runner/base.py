@@ -64,6 +64,7 @@ class Undelivered:
     notices: Sequence[tuple[str, int, str, str]] = ()  # kind, count, example, advice
     parameters: Mapping[str, object] = field(default_factory=dict)  # recorded by the program
     tags: Sequence[str] = ()  # likewise
+    source: Mapping[str, object] | None = None
 
     def __repr__(self) -> str:
         return f"Undelivered(number={self.number!r})"

@@ -230,7 +230,8 @@ class LocalEngine:
         logs = [(stream, "\n".join(texts)) for stream, texts in batch.logs]
         end = UndeliveredExit(*astuple(batch.exit)) if batch.exit is not None else None
         notices = tuple((kind, *notice) for kind, notice in batch.notices.items())
-        return Undelivered(token, nonce, number, batch.points, logs, end, notices, batch.parameters, tuple(batch.tags))
+        recorded = (batch.parameters, tuple(batch.tags), batch.source)
+        return Undelivered(token, nonce, number, batch.points, logs, end, notices, *recorded)
 
     def _forget(self, attempt_id: str) -> None:
         directory = self._directory(attempt_id)

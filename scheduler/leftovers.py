@@ -68,7 +68,7 @@ def _report(left: Undelivered, number: int) -> Report:
     notices = [Notice(*each) for each in left.notices]
     try:
         chunks = [Chunk(LogStream(stream), text) for stream, text in left.logs]
-        return checked(number, points, chunks, end, notices, left.parameters, left.tags)
+        return checked(number, points, chunks, end, notices, left.parameters, left.tags, left.source)
     except ValueError as error:  # BadReport, or an unknown stream
         sentence = f"Batch {number} on the disk of the machine was refused and its content is lost: {error}"
         return checked(number, None, [Chunk(LogStream.SUPERVISOR, sentence)], end)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from db import attempts, convergence, events, lifecycle, logs, notices, simulations
+from db import attempts, convergence, events, lifecycle, logs, notices, simulations, sources
 from db.attempts import Claim, Receipt
 from db.connection import Sessions, driver_of
 from db.events import Actor
@@ -50,6 +50,8 @@ async def ingest(
         await convergence.store(session, receipt.simulation_id, receipt.number, report.number, report.points)
         await logs.store(session, receipt.simulation_id, receipt.number, report.number, report.chunks)
         await notices.store(session, receipt.simulation_id, receipt.number, report.notices)
+        if report.source is not None:
+            await sources.store(session, receipt.simulation_id, receipt.number, report.source)
         if is_recorded and simulation_id is not None:
             simulation = await simulations.get(session, simulation_id)
             await simulations.record(session, simulation, report.parameters, report.tags)
@@ -60,7 +62,7 @@ async def ingest(
 
 
 def _has_more(report: Report) -> bool:
-    return bool(report.chunks or report.notices or report.parameters or report.tags)
+    return bool(report.chunks or report.notices or report.parameters or report.tags or report.source)
 
 
 def _ending(exit_: Exit, stop_reason: Reason | None) -> Ending:

@@ -12,9 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import ge
 
+import orjson
+
 from db.convergence import Column
 from db.logs import Chunk
 from db.notices import Notice
+from db.sources import Source
+from policy.metric_mode import is_system
 from policy.retry import Exit
 
 MAX_STEP = 2**53  # the largest integer that every JSON reader keeps exact
@@ -29,6 +33,8 @@ MAX_PARAMETER_NAME = 200
 MAX_PARAMETER_TEXT = 1_000
 MAX_TAGS = 50
 MAX_TAG = 200
+MAX_SOURCE_BYTES = 64 << 10
+MAX_PACKAGES = 2_000
 MAX_FLOAT = sys.float_info.max
 MAX_NOTICES = 50
 MAX_NOTICE_TEXT = 500  # characters
@@ -55,6 +61,7 @@ class Report:
     notices: Sequence[Notice] = ()
     parameters: Mapping[str, object] = field(default_factory=dict)  # recorded by the program
     tags: Sequence[str] = ()  # likewise
+    source: Source | None = None
 
 
 HEARTBEAT = Report()
@@ -68,12 +75,14 @@ def checked(
     notices: Sequence[Notice] = (),
     parameters: object = None,
     tags: Sequence[str] = (),
+    source: object = None,
 ) -> Report:
     """Check a report. Text is made storable: PostgreSQL takes neither NUL nor lone surrogates. Raises `BadReport`.
 
     points: an object from metric to {steps, values, elapsed}, or None. parameters: an object of scalars, or None.
+    source: an object, or None; names that are not known are dropped.
     """
-    if number is None and (points or chunks or end or notices or parameters or tags):
+    if number is None and (points or chunks or end or notices or parameters or tags or source):
         raise BadReport("a report with a payload needs a batch number", "batch")
     if number is not None and number < 1:
         raise BadReport("batches are numbered from 1", "batch")
@@ -83,7 +92,8 @@ def checked(
     if end is not None:
         end = replace(end, message=_storable(end.message)[:MAX_MESSAGE] if end.message else None)
     columns = _columns(points) if points is not None else {}
-    return Report(number, columns, storable, end, _notices(notices), _parameters(parameters), _tags(tags))
+    recorded = (_parameters(parameters), _tags(tags), _source(source))
+    return Report(number, columns, storable, end, _notices(notices), *recorded)
 
 
 def _notices(given: Sequence[Notice]) -> Sequence[Notice]:
@@ -128,6 +138,29 @@ def _tags(given: Sequence[str]) -> Sequence[str]:
     return tuple(line for line in (_line(tag[:MAX_TAG]) for tag in given) if line)
 
 
+def _source(raw: object) -> Source | None:
+    """Check the source of an attempt, of at most 64 KiB. Fields of another type are left out, and texts are cut."""
+    if raw is None:
+        return None
+    if not isinstance(raw, dict) or len(orjson.dumps(raw, default=str)) > MAX_SOURCE_BYTES:
+        raise BadReport(f"source is an object of at most {MAX_SOURCE_BYTES} bytes", "facts")
+    command, packages, dirty = raw.get("command"), raw.get("packages"), raw.get("dirty")
+    named = packages.items() if isinstance(packages, dict) and len(packages) <= MAX_PACKAGES else ()
+    return Source(
+        commit=_text(raw.get("commit")),
+        dirty=dirty if isinstance(dirty, bool) else None,
+        remote=_text(raw.get("remote")),
+        command=[_storable(word) for word in command if isinstance(word, str)] if isinstance(command, list) else [],
+        host=_text(raw.get("host")),
+        python=_text(raw.get("python")),
+        packages={_line(name): _line(version) for name, version in named if isinstance(version, str)},
+    )
+
+
+def _text(raw: object) -> str | None:
+    return _line(raw) if isinstance(raw, str) else None
+
+
 def _line(text: str) -> str:
     return "".join(each if each.isprintable() else " " for each in _storable(text[:MAX_NOTICE_TEXT]))
 
@@ -140,8 +173,9 @@ def _columns(raw: object) -> Mapping[str, Column]:
     """Check a report's columns in bulk. Raises `BadReport`."""
     if not isinstance(raw, dict):
         raise BadReport("points must be an object from metric to columns")
-    if len(raw) > MAX_METRICS:
-        raise BadReport(f"{len(raw)} metrics in a report: at most {MAX_METRICS}")
+    measured = sum(map(is_system, raw))
+    if max(len(raw) - measured, measured) > MAX_METRICS:
+        raise BadReport(f"{len(raw)} metrics in a report: at most {MAX_METRICS}, and as many of the system")
     # Counted before any check; two of the three lists of a column could be longer than the counted one.
     points = sum(max(map(len, _lists(column)), default=0) for column in raw.values())
     if points > MAX_POINTS:

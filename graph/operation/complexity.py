@@ -62,6 +62,7 @@ PRICES: Mapping[str, int] = {
     "Simulation.entrypoint": 10,
     "Simulation.parameters": 10,
     "Simulation.environment": 10,
+    "Simulation.source": 10,
 }
 # How long lists are that no argument bounds, as a rule: what comes with a row and is not paged.
 SIZES: Mapping[str, int] = {

@@ -22,6 +22,7 @@ from graph.types.enums import Reason, SimulationState
 from graph.types.ids import number_asked
 from graph.types.scalars import Step
 from policy.cost import cost_so_far
+from policy.metric_mode import is_system
 from transitions.report import MAX_METRICS
 
 MOST_JOINED = 1_000  # points of small batches, joined into one event for a client that catches up; more save little
@@ -181,7 +182,7 @@ def _event(
             supersedes_from=Step(column.supersedes_from) if column.supersedes_from is not None else None,
         )
         for column in columns
-        if wanted is None or column.metric in wanted
+        if (not is_system(column.metric) if wanted is None else column.metric in wanted)
     ]
     return ConvergenceEvent(
         cursor=encode(*cursor),

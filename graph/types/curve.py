@@ -26,6 +26,7 @@ from graph.context import Info
 from graph.errors import BadInput
 from graph.operation.limits import MOST_POINTS
 from graph.types.scalars import Step
+from policy.metric_mode import is_system
 from transitions.report import MAX_METRIC_NAME
 
 MOST_PAST_POINTS = 200_000  # of all curves in the past of a subscription
@@ -93,7 +94,8 @@ async def past(
     """
     async with sessions() as session:
         ends = await curve.ends(session, simulation_id)
-        names = [name for name in await metrics.names(session, simulation_id) if wanted is None or name in wanted]
+        reported = await metrics.names(session, simulation_id)
+        names = [name for name in reported if (not is_system(name) if wanted is None else name in wanted)]
         limit = max(1, min(max_points, MOST_PAST_POINTS // max(len(names), 1)))
         series: dict[int, list[Series]] = {attempt: [] for attempt in ends}
         for name in names:

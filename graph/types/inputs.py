@@ -315,6 +315,7 @@ class SimulationAsked(TypedDict, total=False):
     metrics_from: MetricsFrom
     metrics_patterns: Annotated[tuple[Pattern, ...], _at_most(20)]
     tensorboard: Annotated[tuple[PathText, ...], _at_most(20)]
+    system_metrics_seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] | None
     attended: bool
     attended_grace: Annotated[
         timedelta,

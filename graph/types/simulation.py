@@ -56,8 +56,10 @@ from graph.types.naming import name_of
 from graph.types.notice import Notice
 from graph.types.project import Project
 from graph.types.scalars import Step
+from graph.types.source import Source
 from graph.types.stopping import Objective, ObjectiveInput, Stopping, StopRuleInput, resolved
 from graph.types.user_errors import UserError, UserErrorCode, user_error
+from policy.metric_mode import is_system
 from policy.waiting import Wait, why
 from transitions import update as update_simulation
 from transitions.cancel import cancel as cancel_simulation
@@ -202,6 +204,9 @@ class Simulation(relay.Node):
     metrics_patterns: list[str] = strawberry.field(
         description="Regular expressions: where one matches a line, its named groups are points."
     )
+    system_metrics_seconds: float | None = strawberry.field(
+        description="The interval of system metrics; 0: none; null: as the installation."
+    )
     tensorboard: list[str] = strawberry.field(
         description="Directories with TensorBoard's event files, beside the working and the output directory."
     )
@@ -292,9 +297,13 @@ class Simulation(relay.Node):
     async def cost(self, info: Info) -> Cost:
         return Cost.of(await info.context.loaders.holdings.load(self.row.id), info.context.settings.currency)
 
-    @strawberry.field(description="The metrics that it has reported, by name.")
-    async def metrics(self, info: Info) -> list[Metric]:
+    @strawberry.field(
+        description="The metrics that it has reported, by name; with `system`, those that its supervisor measured: "
+        "`system/cpu` and others, whose step is the time in seconds since 1970."
+    )
+    async def metrics(self, info: Info, system: bool = False) -> list[Metric]:
         found = await info.context.loaders.metrics.load(self.row.id)
+        found = [each for each in found if is_system(each.metric) == system]
         return [Metric.of(each, self.row.metric_modes.get(each.metric) or usual_mode(each.metric)) for each in found]
 
     @strawberry.field(description="The metric by which it is judged; null without one.")
@@ -320,6 +329,14 @@ class Simulation(relay.Node):
     )
     async def forecast(self, info: Info, metric: str | None = None, target: float | None = None) -> Forecast | None:
         return await forecast.of_simulation(info, self.row, metric, target)
+
+    @strawberry.field(
+        description="What its newest attempt ran: git commit, command, host, Python, packages; null until it is known, "
+        "within seconds of the start."
+    )
+    async def source(self, info: Info) -> Source | None:
+        found = await info.context.loaders.source.load(self.row.id)
+        return Source.of(found) if found is not None else None
 
     @strawberry.field(
         description="The curve of a metric, with at most `maxPoints` points (1 to 100,000), chosen so that its shape, "
@@ -362,7 +379,7 @@ class Simulation(relay.Node):
                 retry_on=[Reason(reason) for reason in row.retry_on],
             ),
             metrics_from=row.metrics_from, metrics_patterns=row.metrics_patterns,
-            tensorboard=row.tensorboard, attended=row.attended,
+            tensorboard=row.tensorboard, system_metrics_seconds=row.system_metrics_seconds, attended=row.attended,
             attended_grace_seconds=int(row.attended_grace.total_seconds()) if row.attended else None,
             created_by=row.created_by, created_at=row.created_at, started_at=row.started_at,
             finished_at=row.finished_at,
@@ -499,6 +516,11 @@ class CreateSimulationInput:
     )
     stopping: list[StopRuleInput] = strawberry.field(
         default_factory=list, description="Rules that stop it by its curves, at most 10; any of them does."
+    )
+    system_metrics_seconds: float | None = strawberry.field(
+        default=None,
+        description="The interval of system metrics (`system/cpu` and others), at most a day; 0: none. Default: as the "
+        "installation, 10 s.",
     )
     tensorboard: list[str] = strawberry.field(
         default_factory=list,

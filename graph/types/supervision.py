@@ -75,6 +75,7 @@ class LaunchSpec:
     metrics_from: MetricsFrom = strawberry.field(description="Which lines of its output are points.")
     metrics_patterns: list[str] = strawberry.field(description="Regular expressions whose named groups are metrics.")
     tensorboard: list[str] = strawberry.field(description="Further directories with TensorBoard's event files.")
+    system_metrics_seconds: float = strawberry.field(description="The interval of system metrics; 0: none.")
 
 
 @strawberry.type(
@@ -132,6 +133,11 @@ class FactsInput:
         default=None, description="Parameters that the program recorded: an object of at most 1,000 scalars."
     )
     tags: list[str] | None = strawberry.field(default=None, description="Tags that the program recorded, at most 50.")
+    source: JSON | None = strawberry.field(
+        default=None,
+        description="What the attempt runs, once: an object with commit, dirty, remote, command, host, python and "
+        "packages, of at most 64 KiB.",
+    )
 
 
 @strawberry.input(description="Points, log and exit since the last report; without them, a heartbeat.")
@@ -216,7 +222,8 @@ def _report(given: ReportAttemptInput) -> Report:
     notices = [Notice(each.kind, int(each.count), each.example, each.advice) for each in told or []]
     parameters = given.facts.parameters if given.facts is not None else None
     tags = given.facts.tags if given.facts is not None else None
-    return checked(given.batch, given.points, chunks, end, notices, parameters, tags or ())
+    source = given.facts.source if given.facts is not None else None
+    return checked(given.batch, given.points, chunks, end, notices, parameters, tags or (), source)
 
 
 def _answer(
@@ -276,4 +283,7 @@ def _launch_spec(work: Work, limits: TimeLimits, settings: Settings) -> LaunchSp
         metrics_from=simulation.metrics_from,
         metrics_patterns=simulation.metrics_patterns,
         tensorboard=simulation.tensorboard,
+        system_metrics_seconds=settings.system_metrics_seconds
+        if simulation.system_metrics_seconds is None
+        else simulation.system_metrics_seconds,
     )

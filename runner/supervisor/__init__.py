@@ -9,6 +9,8 @@
     curve        which numbers of a reading are points, and for which step
     notices      what was nearly a point or was dropped, counted
     sources      package: points that the program's own trackers record (MLflow, W&B, TensorBoard)
+    provenance   source of an attempt: git commit, host, Python and its packages, recorded once
+    system       package: cpu, memory, disk, network and GPUs in use, sampled
     spool        undelivered output: numbered batches in memory and in files
     reporter     thread that sends the spool and keeps the answers
     service      hello and reports over HTTP

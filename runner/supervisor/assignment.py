@@ -66,6 +66,7 @@ class Order:
     metrics_patterns: tuple[str, ...] = ()
     max_cost_seconds: float | None = None
     tensorboard: tuple[str, ...] = ()  # further directories with event files, relative to the working directory
+    system_metrics_seconds: float = 0.0  # interval; 0: none
 
     @classmethod
     def parse(cls, raw: Mapping[str, object]) -> Order:
@@ -96,6 +97,7 @@ class Order:
             metrics_patterns=tuple(map(str, patterns)),
             max_cost_seconds=_limit(raw.get("maxCostSeconds")),
             tensorboard=tuple(tensorboard),
+            system_metrics_seconds=_seconds(raw.get("systemMetricsSeconds") or 0.0),
         )
 
 

@@ -23,6 +23,7 @@ from runner.supervisor.notices import (
 
 MAX_STEP = 2**53  # the largest integer that every JSON reader keeps exact
 MAX_METRICS = 1_000
+SYSTEM = "system/"  # prefix of measurements of the machine: they are no sign of progress, and have a limit of their own
 MAX_METRIC_NAME = 256
 PRINTED = "printed lines"
 REPORTED = "simulations.report"
@@ -49,10 +50,11 @@ class Curve:
         self._last_steps: dict[str, int] = {}
         self._forgiven: set[str] = set()
         self._sources: dict[str, str] = {}
+        self._counts = {True: 0, False: 0}  # metrics, of the system and others
 
     @property
     def is_empty(self) -> bool:
-        return not self._last_steps
+        return not self._counts[False]
 
     def take(self, reading: Reading, line: str, source: str = PRINTED) -> tuple[int, list[tuple[str, Value]]]:
         """Return the step and the points (metric and value; text if not finite). line: the example of a notice."""
@@ -102,12 +104,14 @@ class Curve:
         if not (0 < len(metric) <= MAX_METRIC_NAME and _is_storable(metric)):
             self._notices.count(NAME_UNUSABLE, line)
             return False
-        if len(self._last_steps) >= MAX_METRICS:
+        is_system = metric.startswith(SYSTEM)
+        if self._counts[is_system] >= MAX_METRICS:
             self._notices.count(TOO_MANY_METRICS, line, subject=metric)
             return False
         if self._sources.setdefault(metric, source) != source:  # one step, whatever the other threads do
             return self._refuse_other(metric, source, line)
         self._last_steps[metric] = step
+        self._counts[is_system] += 1
         return True
 
     def _refuse_other(self, metric: str, source: str, line: str) -> bool:

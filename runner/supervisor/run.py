@@ -21,6 +21,7 @@ from runner.supervisor.complaints import complain
 from runner.supervisor.curve import Curve
 from runner.supervisor.lines import Log, Output
 from runner.supervisor.notices import Notices, clean, shorten
+from runner.supervisor.provenance import Provenance
 from runner.supervisor.readers.patterns import Patterns
 from runner.supervisor.readers.stream import Stream
 from runner.supervisor.reporter import Reporter
@@ -29,6 +30,7 @@ from runner.supervisor.sources.attached import Sources
 from runner.supervisor.sources.intake import Intake
 from runner.supervisor.sources.reports import Reports
 from runner.supervisor.spool import Exit, Spool
+from runner.supervisor.system.sampler import Sampler
 
 LAST_HELLO_RETRY_SECONDS = 1.0  # short: the machine is reserved and idle
 DEFAULT_HEARTBEAT_SECONDS = 2.0  # without an order
@@ -153,6 +155,7 @@ class Run:
         self._sources = Sources(intake, order, environment, directory, assignment.output_directory)
         self._reports = Reports(assignment.directory / "report", curve, spool, self._notices)
         environment = {**environment, **self._sources.variables, **self._reports.variables}
+        self._provenance = Provenance(order, environment, directory, spool.add_source)
         try:
             self._child = start(order.entrypoint, directory, environment)
         except Refused:
@@ -169,6 +172,7 @@ class Run:
         self._message: str | None = None
         self._kill_at = math.inf
         self._is_paused = False
+        self._sampler = Sampler(intake, order.gpu_indices, order.system_metrics_seconds, self._pid)
         self._patterns = Patterns(order.metrics_patterns, self._notices)
         self._selector = selectors.DefaultSelector()
         self._exited = os.pidfd_open(self._pid)
@@ -217,6 +221,8 @@ class Run:
             self._accept_or_wait()
             if time.monotonic() >= self._started_at + TICK_SECONDS:
                 self._sources.tick()
+                self._provenance.begin()
+            self._sampler.tick()
             reap(spared=self._pid)
         self._sources.linger()
         self._signal(signal.SIGKILL)  # the child is a zombie by now, but its group may have live processes
@@ -225,7 +231,9 @@ class Run:
             self._spool.add_log("SUPERVISOR", "some process of this simulation can't be killed: the kernel holds it")
         self._drain()
         self._reports.close(self._elapsed)
+        self._sampler.stop()
         self._sources.close()
+        self._provenance.close()
         self._log.say_dropped()
         self._patterns.note_unmatched()
         self._notices.write_out(is_last=True)

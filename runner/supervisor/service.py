@@ -23,7 +23,7 @@ MAX_REPLY_BYTES = 4 << 20
 HELLO = (
     "mutation Hello($input: HelloAttemptInput!) { helloAttempt(input: $input) { attempt { id } verdict order { "
     "entrypoint environment workingDirectory maxRuntimeSeconds maxCostSeconds stopGraceSeconds heartbeatSeconds "
-    "gpuIndices metricsFrom metricsPatterns tensorboard } userErrors { code message field } } }"
+    "gpuIndices metricsFrom metricsPatterns tensorboard systemMetricsSeconds } userErrors { code message field } } }"
 )
 REPORT = (
     "mutation Report($input: ReportAttemptInput!) { reportAttempt(input: $input) { attempt { id } verdict stopReason "

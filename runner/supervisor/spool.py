@@ -18,7 +18,7 @@ import os
 import shutil
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class Batch:
         self.notices: dict[str, tuple[int, str, str]] = {}  # by kind: count so far, example, advice
         self.parameters: dict[str, object] = {}
         self.tags: dict[str, None] = {}  # in order
+        self.source: Mapping[str, object] | None = None
         self.exit: Exit | None = None
         self.count = 0
         self.size_bytes = 0
@@ -63,7 +64,7 @@ class Batch:
 
     @property
     def is_empty(self) -> bool:
-        has_facts = self.notices or self.parameters or self.tags
+        has_facts = self.notices or self.parameters or self.tags or self.source is not None
         return not self.count and not self.logs and not has_facts and self.exit is None
 
     @property
@@ -111,6 +112,11 @@ class Batch:
         self.tags[tag] = None
         self.size_bytes += len(json.dumps(tag)) + 2
 
+    def add_source(self, source: Mapping[str, object]) -> None:
+        """Add the source of the attempt, which is recorded once."""
+        self.source = source
+        self.size_bytes += len(json.dumps(source)) + 12
+
     def encode(self) -> bytes:
         """Encode the payload fields of the report's input, each with a comma before it."""
         fields: dict[str, object] = {}
@@ -131,6 +137,8 @@ class Batch:
             facts["parameters"] = self.parameters
         if self.tags:
             facts["tags"] = list(self.tags)
+        if self.source is not None:
+            facts["source"] = self.source
         if facts:
             fields["facts"] = facts
         if self.exit is not None:
@@ -263,6 +271,17 @@ class Spool:
             was_empty = self.is_empty
             self._open.add_tag(tag)
             self._unwritten.append(("tag", tag))
+            if self._open.is_full:
+                self._seal()
+            if was_empty:
+                self.changed.notify()
+
+    def add_source(self, source: Mapping[str, object]) -> None:
+        with self.changed:
+            was_empty = self.is_empty
+            self._open.add_source(source)
+            self._unwritten.append(("source", source))
+            self._write_out()
             if self._open.is_full:
                 self._seal()
             if was_empty:
@@ -416,6 +435,8 @@ def _enter(batch: Batch, entry: Sequence[Any]) -> None:
         batch.add_parameter(*values)
     elif kind == "tag":
         batch.add_tag(*values)
+    elif kind == "source":
+        batch.add_source(*values)
     elif kind == "exit":
         batch.exit = Exit(*values)
 

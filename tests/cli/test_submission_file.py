@@ -44,6 +44,7 @@ attended: true
 attended_grace: 90
 client_key: k
 tensorboard: [logs, /shared/runs]
+system_metrics: 90s
 """
 
 
@@ -83,6 +84,7 @@ def test_every_word_reaches_the_server(accepting: Any, run: Run, order: Callable
         "limits": {"maxRuntimeSeconds": 5400, "maxRetries": 0, "retryOn": ["MACHINE_LOST", "EXIT_CODE"]},
         "metrics": [{"name": "accuracy", "mode": "MAX"}], "priority": -3, "attended": True,
         "attendedGraceSeconds": 90, "clientKey": "k", "tensorboard": ["logs", "/shared/runs"],
+        "systemMetricsSeconds": 90,
     }  # fmt: skip
 
 

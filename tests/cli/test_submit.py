@@ -58,7 +58,8 @@ def test_every_option_reaches_the_server(accepting: Any, run: Run, machine: Make
         "--max-retries", "0", "--retry-on", "machine_lost,EXIT_CODE", "--retry-on", "launch_error",
         "--metric-mode", "accuracy=max", "--metric-mode", "a b=MIN",
         "--metrics", "json", "--metrics-pattern", r"loss=(?P<loss>\S+)",
-        "--client-key", "k", "--tensorboard", "logs", "--tensorboard", "/shared", "--working-directory", str(tmp_path),
+        "--client-key", "k", "--tensorboard", "logs", "--tensorboard", "/shared", "--system-metrics", "0",
+        "--working-directory", str(tmp_path),
         "--", "run",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
@@ -77,6 +78,7 @@ def test_every_option_reaches_the_server(accepting: Any, run: Run, machine: Make
         "metrics": [{"name": "accuracy", "mode": "MAX"}, {"name": "a b", "mode": "MIN"}],
         "metricsFrom": "JSON", "metricsPatterns": [r"loss=(?P<loss>\S+)"],
         "tensorboard": ["logs", "/shared"],
+        "systemMetricsSeconds": 0.0,
     }  # fmt: skip
 
 

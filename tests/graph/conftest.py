@@ -70,7 +70,7 @@ mutation Hello($input: HelloAttemptInput!) {
     verdict
     order {
       entrypoint environment workingDirectory maxRuntimeSeconds stopGraceSeconds heartbeatSeconds gpuIndices
-      tensorboard
+      tensorboard systemMetricsSeconds
     }
     userErrors { code message field }
   }

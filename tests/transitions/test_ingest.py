@@ -12,10 +12,12 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from db import sources
 from db.attempts import Receipt, Standing
 from db.convergence import Column
 from db.logs import Chunk
 from db.notices import Notice
+from db.sources import Source
 from db.states import LogStream, Reason
 from policy.retry import Exit
 from transitions.ingest import ingest
@@ -109,6 +111,15 @@ async def test_recorded_parameters_and_tags_are_limited(rows: Rows) -> None:
     assert len(simulation.tags) == 50
     recorded = "SELECT count(*) FROM simulations, jsonb_object_keys(recorded_parameters)"
     assert await rows.value(recorded) == 1_000
+
+
+async def test_the_source_of_the_newest_attempt_that_has_one_is_read(rows: Rows) -> None:
+    started = await rows.start(await rows.simulation(max_retries=1))
+    for batch, commit in enumerate("ab", 1):  # a second one replaces it
+        assert (await bring(rows, started, Report(batch, source=Source(commit=commit)))).stored
+    async with rows.sessions() as session:
+        found = await sources.of_simulations(session, [started.simulation_id, 12345])
+    assert found == {started.simulation_id: Source(commit="b")}
 
 
 async def test_a_report_of_an_attempt_that_is_over_records_nothing(rows: Rows) -> None:

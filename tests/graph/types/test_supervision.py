@@ -63,6 +63,7 @@ async def test_hello_is_answered_with_the_work_order_and_begins_the_attempt(worl
         "heartbeatSeconds": world.api.settings.heartbeat_seconds,
         "gpuIndices": [],
         "tensorboard": ["logs", "/shared"],
+        "systemMetricsSeconds": 10.0,
     }
     assert (await world.show(simulation))["state"] == "RUNNING"
 
@@ -82,9 +83,66 @@ async def test_recorded_parameters_and_tags_are_shown_beside_those_given(world: 
     assert order["environment"]["SIMULATION_PARAMETERS"] == '{"lr":0.1}', "the program gets those given alone"
 
 
+async def test_system_metrics_are_a_group_of_their_own(world: World) -> None:
+    simulation = await world.simulation(systemMetricsSeconds=2.5)
+    supervisor = await world.attempt(simulation)
+    assert (await supervisor.hello())["order"]["systemMetricsSeconds"] == 2.5
+    await supervisor.report(batch=1, points={"system/cpu": column([1_795_000_000])})
+    query = """query ($id: ID!) { simulation(id: $id) {
+        objective { metric } systemMetricsSeconds metrics { name } system: metrics(system: true) { name lastStep }
+        convergence(metric: "system/cpu") { steps }
+    } }"""
+    shown = (await world.api.data(query, {"id": simulation}))["simulation"]
+    assert shown == {
+        "objective": None,
+        "systemMetricsSeconds": 2.5,
+        "metrics": [],
+        "system": [{"name": "system/cpu", "lastStep": 1_795_000_000}],
+        "convergence": {"steps": [1_795_000_000]},
+    }
+    points = {f"m{number}": column([1]) for number in range(1_000)}
+    answer = await supervisor.report(batch=2, points={**points, "system/cpu": column([1_795_000_010])})
+    assert answer["userErrors"] == [], "they take no place of the others"
+    found = await world.api.data("query ($id: ID!) { simulation(id: $id) { metrics { name } } }", {"id": simulation})
+    assert {each["name"] for each in found["simulation"]["metrics"]} == set(points)
+    await supervisor.report(batch=3, exit={"exitCode": 0})
+    follow = (
+        "subscription ($id: ID!, $only: [String!]) "
+        "{ convergence(simulationId: $id, metrics: $only) { series { metric } } }"
+    )
+    seen: dict[str, set[str]] = {}
+    for which, only in (("all", None), ("asked", ["system/cpu"])):
+        async with world.api.subscribe(follow, {"id": simulation, "only": only}) as events:
+            seen[which] = {each["metric"] async for event in events for each in event["convergence"]["series"]}
+    assert seen == {"all": set(points), "asked": {"system/cpu"}}
+
+
+async def test_the_source_of_an_attempt_is_shown(world: World) -> None:
+    supervisor = await world.running()
+    source = {
+        "commit": "c" * 40, "dirty": True, "remote": "https://example.org/a\u202e",
+        "command": ["python", 3, "train.py"],
+        "host": "h\0" + "x" * 2_000, "python": 3, "packages": {"numpy": "2.0", "odd": None}, "later": {"a": 1},
+    }  # fmt: skip
+    for _ in range(2):  # repeated, because its answer was lost
+        answer = await supervisor.report(batch=1, facts={"source": source})
+    assert answer["expectedBatch"] == 2
+    query = "query ($id: ID!) { simulation(id: $id) { source { commit dirty remote command host python packages } } }"
+    shown = (await world.api.data(query, {"id": supervisor.simulation_id}))["simulation"]["source"]
+    assert shown.pop("host") == "h\ufffd" + "x" * 498
+    assert shown == {
+        "commit": "c" * 40, "dirty": True, "remote": "https://example.org/a ", "command": ["python", "train.py"],
+        "python": None, "packages": {"numpy": "2.0"},
+    }  # fmt: skip
+    other = await world.simulation()
+    assert (await world.api.data(query, {"id": other}))["simulation"]["source"] is None
+
+
 @pytest.mark.parametrize(
     "facts",
     [
+        {"source": ["a"]},
+        {"source": {"command": ["x" * 70_000]}},
         {"parameters": [1]},
         {"parameters": {"a": [1]}},
         {"parameters": {"": 1}},

@@ -153,6 +153,21 @@ export const SIMULATION = graphql(
   [FIELDS],
 );
 
+export const SOURCE = graphql(`
+  query Source($id: ID!) {
+    simulation(id: $id) {
+      source {
+        commit
+        dirty
+        remote
+        host
+        python
+        packages
+      }
+    }
+  }
+`);
+
 export const CHANGED = graphql(
   `
     subscription SimulationChanged($id: ID!) {
@@ -220,6 +235,7 @@ export const DELETE = graphql(`
 
 export type Decision = NonNullable<Simulation['stopping']['evidence']>;
 export type Forecast = NonNullable<NonNullable<ResultOf<typeof FORECAST>['simulation']>['forecast']>;
+export type Source = NonNullable<NonNullable<ResultOf<typeof SOURCE>['simulation']>['source']>;
 export type Simulation = NonNullable<ResultOf<typeof SIMULATION>['simulation']>;
 
 interface Billed {
