@@ -2,8 +2,8 @@
 
 Commit and remote are read from the repository's files, which needs neither git nor its trust in the owner. Whether the
 working tree has changes takes `git status`, and the packages take the child's interpreter: both are processes with
-a time limit, begun half a second after the child, in a thread. A shorter attempt is recorded without its packages.
-Environment variables are never recorded, and credentials are taken out of the remote's URL.
+a time limit, begun half a second after the child, in a thread. A shorter attempt is recorded without its packages, and
+only if it is in a repository. Environment variables are never recorded; credentials are taken out of the remote's URL.
 
 Failures: what can't be found is left out; nothing is raised.
 """
@@ -98,6 +98,8 @@ class Provenance:
         """Record what was found, if it is not yet, after the child and all other processes have ended."""
         if self._thread is None:
             self._look_at_files(GIT_SECONDS_AT_END)
+            if "commit" not in self._found:  # the service has the command and the machine: nothing worth a statement
+                return
         elif self._thread.is_alive():
             self._thread.join(JOIN_SECONDS)
         self._finish()

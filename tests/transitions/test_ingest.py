@@ -119,7 +119,7 @@ async def test_the_source_of_the_newest_attempt_that_has_one_is_read(rows: Rows)
         assert (await bring(rows, started, Report(batch, source=Source(commit=commit)))).stored
     async with rows.sessions() as session:
         found = await sources.of_simulations(session, [started.simulation_id, 12345])
-    assert found == {started.simulation_id: Source(commit="b")}
+    assert found == {started.simulation_id: Source(commit="b", command=[])}
 
 
 async def test_a_report_of_an_attempt_that_is_over_records_nothing(rows: Rows) -> None:

@@ -92,7 +92,7 @@ async def test_system_metrics_are_a_group_of_their_own(world: World) -> None:
         objective { metric } systemMetricsSeconds metrics { name } system: metrics(system: true) { name lastStep }
         convergence(metric: "system/cpu") { steps }
     } }"""
-    shown = (await world.api.data(query, {"id": simulation}))["simulation"]
+    shown = await world.api.data(query, {"id": simulation})
     assert shown == {
         "objective": None,
         "systemMetricsSeconds": 2.5,
@@ -104,7 +104,7 @@ async def test_system_metrics_are_a_group_of_their_own(world: World) -> None:
     answer = await supervisor.report(batch=2, points={**points, "system/cpu": column([1_795_000_010])})
     assert answer["userErrors"] == [], "they take no place of the others"
     found = await world.api.data("query ($id: ID!) { simulation(id: $id) { metrics { name } } }", {"id": simulation})
-    assert {each["name"] for each in found["simulation"]["metrics"]} == set(points)
+    assert {each["name"] for each in found["metrics"]} == set(points)
     await supervisor.report(batch=3, exit={"exitCode": 0})
     follow = (
         "subscription ($id: ID!, $only: [String!]) "
@@ -128,14 +128,14 @@ async def test_the_source_of_an_attempt_is_shown(world: World) -> None:
         answer = await supervisor.report(batch=1, facts={"source": source})
     assert answer["expectedBatch"] == 2
     query = "query ($id: ID!) { simulation(id: $id) { source { commit dirty remote command host python packages } } }"
-    shown = (await world.api.data(query, {"id": supervisor.simulation_id}))["simulation"]["source"]
+    shown = (await world.api.data(query, {"id": supervisor.simulation_id}))["source"]
     assert shown.pop("host") == "h\ufffd" + "x" * 498
     assert shown == {
         "commit": "c" * 40, "dirty": True, "remote": "https://example.org/a ", "command": ["python", "train.py"],
         "python": None, "packages": {"numpy": "2.0"},
     }  # fmt: skip
     other = await world.simulation()
-    assert (await world.api.data(query, {"id": other}))["simulation"]["source"] is None
+    assert (await world.api.data(query, {"id": other}))["source"] is None
 
 
 @pytest.mark.parametrize(

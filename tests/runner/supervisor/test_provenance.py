@@ -165,3 +165,8 @@ def test_a_run_that_ends_at_once_records_its_commit_and_runs_no_interpreter(
     assert source["commit"] == git(repository, "rev-parse", "HEAD")
     assert source["dirty"] is False
     assert source.keys() == {"commit", "dirty", "remote", "command", "host"}
+
+
+def test_a_run_that_ends_at_once_outside_a_repository_reports_only_its_exit(service: Any, supervise: Any) -> None:
+    assert supervise(entrypoint=["true"]).wait() == 0
+    assert [batch.keys() - {"attemptId", "nonce", "batch"} for batch in service.stored] == [{"exit"}]
