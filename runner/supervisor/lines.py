@@ -12,6 +12,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import sys
+import termios
 import time
 
 from runner.supervisor import terminal
@@ -245,6 +247,17 @@ class Output:
             self._show_at = now + self._spacing_seconds
             self._spacing_seconds = min(2 * self._spacing_seconds, SHOW_LONGEST_SECONDS)
         self._spool.write_out()
+
+    def drain(self, elapsed: float) -> None:
+        """Read what the pipe holds, however long that takes, and close it: its writers are dead.
+
+        A process that can't be killed may hold it open and still write: what is written from here on is not read.
+        """
+        held = bytearray(4)
+        fcntl.ioctl(self.descriptor, termios.FIONREAD, held)
+        for _ in range(-(-int.from_bytes(held, sys.byteorder) // READ_BYTES)):
+            self.read(elapsed)
+        self.close(elapsed)
 
     def close(self, elapsed: float) -> None:
         self._take(self._lines.rest(), elapsed)

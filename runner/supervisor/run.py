@@ -38,7 +38,6 @@ TICK_SECONDS = 0.5
 REPORTED = 0  # exit status: the service has acknowledged the exit, and no process is left
 NOT_REPORTED = 1  # no process is left
 LEFTOVERS = 3  # some process would not die
-DRAIN_SECONDS = 5.0  # for the end of the pipes, once all possible writers are dead
 MAX_CAUSE = 150  # characters of a failure's last line, as lists show it
 SHUTDOWN_SECONDS = 5.0  # to get the last report out while the machine goes down
 
@@ -229,7 +228,8 @@ class Run:
         _, status = os.waitpid(self._pid, 0)  # from here on the pid may be reused; with no child left, no search
         if not kill_descendants():
             self._spool.add_log("SUPERVISOR", "some process of this simulation can't be killed: the kernel holds it")
-        self._drain()
+        for output in self._outputs:
+            output.drain(self._elapsed)
         self._reports.close(self._elapsed)
         self._sampler.stop()
         self._sources.close()
@@ -363,17 +363,6 @@ class Run:
                 self._selector.register(descriptor, selectors.EVENT_READ, self._sources)
             else:
                 self._selector.unregister(descriptor)
-
-    def _drain(self) -> None:
-        """Read the rest of the pipes, which is bounded: no process that could write is left."""
-        deadline = time.monotonic() + DRAIN_SECONDS
-        while self._outputs and time.monotonic() < deadline:
-            descriptors = [output.descriptor for output in self._outputs]
-            ready, _, _ = select.select(descriptors, [], [], TICK_SECONDS)
-            for output in [output for output in self._outputs if output.descriptor in ready]:
-                self._read(output)
-        for output in self._outputs:
-            output.close(self._elapsed)
 
 
 class Signals:

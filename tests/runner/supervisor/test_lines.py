@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.supervisor import lines as module
-from runner.supervisor.lines import LOG_BURST_BYTES, LOG_RATE_BYTES, MAX_LOGGED_LINE, MAX_PARSED_LINE, Lines, Log
+from runner.supervisor.curve import Curve
+from runner.supervisor.lines import (
+    LOG_BURST_BYTES,
+    LOG_RATE_BYTES,
+    MAX_LOGGED_LINE,
+    MAX_PARSED_LINE,
+    Lines,
+    Log,
+    Output,
+)
 from runner.supervisor.notices import Notices
-from runner.supervisor.spool import Spool
+from runner.supervisor.readers.patterns import Patterns
+from runner.supervisor.readers.stream import AUTO, Stream
+from runner.supervisor.spool import Spool, first_above
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(1, 20), min_size=1, max_size=30))
@@ -42,6 +56,34 @@ def test_a_line_over_the_limit_keeps_its_beginning_and_can_not_be_parsed() -> No
         json.loads(first)
     assert (second, rest) == (b'{"a": 1}', b"")
     assert len(line) > MAX_PARSED_LINE
+
+
+@pytest.mark.parametrize("is_held_open", [False, True])
+def test_what_the_pipe_holds_at_the_end_is_read_however_long_that_takes(
+    is_held_open: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path / "spool", 4 << 20, 4 << 20)
+    notices = Notices(spool.add_notice)
+    patterns = Patterns((), notices)
+    readers = Stream("STDOUT", AUTO, Curve(notices), notices, patterns, spool.add_points, spool.add_log)
+    reading, writing = os.pipe()
+    output = Output(reading, "STDOUT", readers, Log(spool, notices), spool, notices)
+    os.set_blocking(writing, False)
+    count = 0
+    with contextlib.suppress(BlockingIOError):  # it is full: of 1 MiB, which takes four reads
+        for count in itertools.count():
+            os.write(writing, b'{"step": %6d, "loss": 1}'.ljust(255) % count + b"\n")
+    if not is_held_open:
+        os.close(writing)
+    hours = itertools.count(0, 3_600)
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(hours)))
+    output.drain(1.0)
+    spool.write_out()
+    found = first_above(tmp_path / "spool", 0)
+    assert found is not None
+    assert found[1].points["loss"][0] == list(range(count))
+    if is_held_open:
+        os.close(writing)
 
 
 def test_the_log_of_an_attempt_ends_somewhere_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
