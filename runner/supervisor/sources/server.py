@@ -1,8 +1,9 @@
 """Loopback HTTP server: MLflow's and W&B's clients in the child send to it instead of to a service of their own.
 
 It listens on 127.0.0.1, on a port that the kernel chooses, from before the child's start until its end. The main loop
-accepts; each connection has a thread, at most 32 at a time. A request needs the attempt's secret (Bearer, or the
-password of Basic) and the Host 127.0.0.1, which a page in a browser can't send by a name of its own.
+accepts; each connection has a thread, at most 32 at a time: for another one, the connection that has been idle longest,
+or whose request does not arrive, is closed. A request needs the attempt's secret (Bearer, or the password of Basic) and
+the Host 127.0.0.1, which a page in a browser can't send by a name of its own.
 
 A reply goes out in one write: two would cost 40 ms by Nagle's algorithm and delayed acknowledgements.
 """
@@ -34,6 +35,7 @@ HOST = "127.0.0.1"
 MAX_CONNECTIONS = 32
 MAX_BODY_BYTES = 16 << 20  # 1,000 metrics are 100 KiB
 REQUEST_SECONDS = 30.0
+IDLE_SECONDS = 1.0  # without a request, after which a connection gives way to another one
 LINGER_SECONDS = 0.5  # W&B's process sends its last values after the child's end
 CLOSE_SECONDS = 5.0  # for requests in progress
 
@@ -51,12 +53,13 @@ class Server:
         self.descriptor = self._listener.fileno()
         self._changed = threading.Condition()
         self._connections: dict[int, socket.socket] = {}
+        self._give_way_at: dict[int, float] = {}  # for connections that wait for their client; monotonic seconds
         self._numbers = itertools.count(1)
 
     @property
     def has_room(self) -> bool:
         """Whether another connection may be accepted; until then it waits in the kernel."""
-        return len(self._connections) < MAX_CONNECTIONS
+        return len(self._connections) < MAX_CONNECTIONS or self._expendable() is not None
 
     def accept(self) -> None:
         """Accept the waiting connections; each is served by a thread of its own."""
@@ -66,6 +69,8 @@ class Server:
             except OSError:  # none is left, or it was aborted
                 return
             number = next(self._numbers)
+            if len(self._connections) >= MAX_CONNECTIONS:
+                self._shut(self._expendable())
             with self._changed:
                 self._connections[number] = connection
             try:
@@ -73,6 +78,29 @@ class Server:
             except RuntimeError as error:  # no more threads
                 complain(f"sources: {error}")
                 self._end(connection, number)
+
+    def waits(self, number: int, seconds: float) -> None:
+        """Note that a connection waits for its client, and gives way to others after some seconds."""
+        with self._changed:
+            self._give_way_at[number] = time.monotonic() + seconds
+
+    def has_request(self, number: int) -> None:
+        """Note that a connection has a whole request to answer: it gives way to none."""
+        with self._changed:
+            self._give_way_at.pop(number, None)
+
+    def _expendable(self) -> int | None:
+        with self._changed:
+            number = min(self._give_way_at, key=self._give_way_at.__getitem__, default=None)
+            return number if number is not None and self._give_way_at[number] <= time.monotonic() else None
+
+    def _shut(self, number: int | None) -> None:
+        """End a connection at its next read; its thread closes it."""
+        with self._changed:
+            connection = self._connections.get(number) if number is not None else None
+            if number is not None and self._give_way_at.pop(number, None) is not None and connection is not None:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RD)
 
     def linger(self) -> None:
         """Go on for half a second after the child's end, while a connection is open."""
@@ -108,6 +136,7 @@ class Server:
         connection.close()
         with self._changed:
             self._connections.pop(number, None)
+            self._give_way_at.pop(number, None)
             self._changed.notify_all()
 
 
@@ -134,10 +163,12 @@ class Requests(BaseHTTPRequestHandler):
         super().__init__(connection, (HOST, 0), owner)  # type: ignore[arg-type]  # only kept, as `server`
 
     def handle_one_request(self) -> None:
+        self._owner.waits(self._number, IDLE_SECONDS)
         self.connection.settimeout(None)  # between requests: minutes may pass between two values
         if not self.rfile.peek(1):  # type: ignore[attr-defined]  # a BufferedReader
             self.close_connection = True
             return
+        self._owner.waits(self._number, REQUEST_SECONDS)
         self.connection.settimeout(REQUEST_SECONDS)
         super().handle_one_request()
 
@@ -150,6 +181,7 @@ class Requests(BaseHTTPRequestHandler):
         document: Mapping[str, object]
         try:
             body = self._body()
+            self._owner.has_request(self._number)
             if self.path.startswith(TELEMETRY):  # ignored; it comes without the secret
                 status, document = 200, {}
             else:

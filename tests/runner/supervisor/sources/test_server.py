@@ -156,7 +156,10 @@ def test_an_unknown_path_is_named(loopback: Accepting) -> None:
     assert loopback.ask("POST", "/sdk/otel/v1/metrics", b"\x0a\x00", {}) == (200, {})
 
 
-def test_connections_beyond_the_limit_wait_and_are_served_then(taken: Any, loopback: Accepting, until: Any) -> None:
+def test_connections_beyond_the_limit_wait_and_are_served_then(
+    loopback: Accepting, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "IDLE_SECONDS", 3_600.0)
     held = [socket.create_connection(("127.0.0.1", loopback.server.port)) for _ in range(server.MAX_CONNECTIONS)]
     until(lambda: not loopback.server.has_room)
     more = loopback.connect()
@@ -166,6 +169,21 @@ def test_connections_beyond_the_limit_wait_and_are_served_then(taken: Any, loopb
     for each in (*held, more):
         each.close()
     until(lambda: not loopback.server._connections)
+
+
+@pytest.mark.parametrize("sent", [b"", f"POST {LOG} HTTP/1.1\r\nContent-".encode()])
+def test_connections_that_wait_for_their_client_give_way_to_others(
+    sent: bytes, taken: Any, loopback: Accepting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = Server.waits
+    monkeypatch.setattr(Server, "waits", lambda self, number, _: waits(self, number, 0.0))
+    held = [socket.create_connection(("127.0.0.1", loopback.server.port)) for _ in range(server.MAX_CONNECTIONS)]
+    for each in held:
+        each.sendall(sent)
+    assert loopback.ask("POST", LOG, METRIC)[0] == 200
+    assert taken.points("loss") == [(3, 0.5)]
+    for each in held:
+        each.close()
 
 
 def test_a_request_in_progress_is_answered_at_the_end(taken: Any, loopback: Accepting, until: Any) -> None:
