@@ -57,6 +57,7 @@ class Files(threading.Thread):
         self._reads_online_runs = reads_online_runs
         self._tails: dict[str, Tail] = {}  # by path; a skipped file has one that is over
         self._names = Names()
+        self._runs = wandb.Prefixes()
         self._walk_at = 0.0
         self._closing = threading.Event()
 
@@ -113,7 +114,7 @@ class Files(threading.Thread):
         if path.endswith(".wandb"):
             if not (self._reads_online_runs or directory.name.startswith("offline-run-")):
                 return None
-            return WandbTail(path)
+            return WandbTail(path, self._runs)
         return EventTail(path, self._names.prefix(directory), directory)
 
 
@@ -176,19 +177,27 @@ class EventTail(Tail):
 
 
 class WandbTail(Tail):
-    """A file of a W&B run."""
+    """A file of a W&B run; the first run of a program is the simulation."""
 
     source = wandb.SOURCE
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, runs: wandb.Prefixes) -> None:
         super().__init__(path)
         self._file = WandbFile()
+        self._runs = runs
+        self._prefix: str | None = None
 
     def points(self, data: bytes) -> Iterator[Point]:
-        for step, values in self._file.feed(data):
-            yield from wandb.points(step, values)
+        rows = self._file.feed(data)
+        run = self._file.run
+        if self._prefix is None and run:  # the first record
+            self._prefix = self._runs.of(run, self._file.name or run)
+        for step, values in rows:
+            yield from wandb.points(step, values, self._prefix or "")
 
     def facts(self) -> tuple[Mapping[str, object], Sequence[str]]:
+        if self._prefix:
+            return {}, ()
         config = {name: value for name, value in self._file.config.items() if not name.startswith("_")}
         return config, self._file.tags
 

@@ -27,13 +27,27 @@ MAX_DEPTH = 10
 ENTITY = "simulations"
 
 
+class Prefixes:
+    """Prefixes of metrics, by run: none for the first, then the run's name."""
+
+    def __init__(self) -> None:
+        self._prefixes: dict[str, str] = {}  # by the run's id
+
+    def of(self, run: str, shown: str) -> str:
+        """Return the prefix of a run. shown: its name, which counts the first time."""
+        if run not in self._prefixes and len(self._prefixes) < MAX_RUNS:
+            prefix = f"{shown}/" if self._prefixes else ""
+            self._prefixes[run] = f"{shown}-{run}/" if prefix in self._prefixes.values() else prefix
+        return self._prefixes.get(run, f"{run}/")
+
+
 class Wandb:
     """The runs of one attempt. `answer` may be called from any thread."""
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
         self._lock = threading.Lock()
-        self._prefixes: dict[str, str] = {}  # by the run's id
+        self._prefixes = Prefixes()
         self._next_lines: dict[str, int] = {}
 
     def answer(self, path: str, body: bytes) -> Mapping[str, object] | None:
@@ -67,7 +81,7 @@ class Wandb:
         shown = str(given.get("displayName") or run)
         project, entity = str(given.get("project") or "uncategorized"), str(given.get("entity") or ENTITY)
         with self._lock:
-            if not self._prefix(run, shown):
+            if not self._prefixes.of(run, shown):
                 tags = given.get("tags")
                 shown_tags = [each for each in tags if isinstance(each, str)] if isinstance(tags, list) else []
                 self._intake.describe(parameters(given.get("config")), shown_tags)
@@ -82,17 +96,11 @@ class Wandb:
             "project": {"id": project, "name": project, "entity": {"id": entity, "name": entity}},
         }
 
-    def _prefix(self, run: str, shown: str) -> str:
-        if run not in self._prefixes and len(self._prefixes) < MAX_RUNS:
-            prefix = f"{shown}/" if self._prefixes else ""
-            self._prefixes[run] = f"{shown}-{run}/" if prefix in self._prefixes.values() else prefix
-        return self._prefixes.get(run, f"{run}/")
-
     def _take(self, run: str, history: Mapping[str, Any]) -> None:
         lines, offset = history.get("content"), history.get("offset")
         if not isinstance(lines, list) or not isinstance(offset, int):
             return
-        prefix, next_line = self._prefix(run, run), self._next_lines.get(run, 0)
+        prefix, next_line = self._prefixes.of(run, run), self._next_lines.get(run, 0)
         self._next_lines[run] = max(next_line, offset + len(lines))
         for line in lines[max(next_line - offset, 0) :]:
             try:

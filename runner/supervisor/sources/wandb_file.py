@@ -23,9 +23,10 @@ HISTORY, CONFIG, RUN = 2, 5, 17  # of Record
 
 
 class WandbFile:
-    """Decodes one file, fed in pieces of any length. `config` and `tags`: the run's, so far."""
+    """Decodes one file, fed in pieces of any length. `run`, `name`, `config` and `tags`: the run's, so far."""
 
     def __init__(self) -> None:
+        self.run = self.name = ""
         self.config: dict[str, object] = {}
         self.tags: list[str] = []
         self._rest = b""
@@ -84,10 +85,14 @@ class WandbFile:
                 rows.append(_history(content))
             elif (number, kind) == (CONFIG, BYTES):
                 self._configure(content)
-            elif (number, kind) == (RUN, BYTES):  # RunRecord: 4 config, 10 tags (repeated)
+            elif (number, kind) == (RUN, BYTES):  # RunRecord: 1 run_id, 4 config, 8 display_name, 10 tags (repeated)
                 for inner, _, _, value in protobuf.fields(content):
-                    if inner == 4 and value:
+                    if inner == 1:
+                        self.run = value.decode()
+                    elif inner == 4 and value:
                         self._configure(value)
+                    elif inner == 8:
+                        self.name = value.decode()
                     elif inner == 10:
                         self.tags.append(value.decode())
         return rows

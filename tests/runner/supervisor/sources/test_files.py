@@ -222,6 +222,19 @@ def test_offline_runs_of_wandb_are_read_and_online_ones_if_they_are_the_users(
     assert taken.points("b") == [(0, 0.5), (1, 0.5), (2, 0.5)]
 
 
+def test_a_later_offline_run_of_wandb_is_prefixed_with_its_name(taken: Any, tmp_path: Path) -> None:
+    files = Files(taken.intake, [tmp_path], time.time() - 1, reads_online_runs=False)
+    for time_of, run, name in (("01", "z1", "first"), ("02", "a2", "second"), ("03", "b3", ""), ("04", "c4", "second")):
+        path = tmp_path / "wandb" / f"offline-run-20261129_0000{time_of}-{run}" / f"run-{run}.wandb"
+        path.parent.mkdir(parents=True)
+        header = field(17, field(1, run) + (field(8, name) if name else b"") + field(10, f"tag of {run}"))
+        path.write_bytes(leveldb([header, *(history(step, [("loss", "0.5")]) for step in range(2))]))
+    look(files)
+    assert taken.metrics == {"loss", "second/loss", "b3/loss", "second-c4/loss"}
+    assert taken.points("second/loss") == [(0, 0.5), (1, 0.5)]
+    assert taken.counts == {}
+
+
 # --- recordings: files that TensorFlow 2.21, Keras 3.15 and PyTorch 2.13 wrote ---
 
 HARMONIC = [(step, value) for step, value in enumerate((1.0, 0.5, 0.33333334, 0.25, 0.2))]
