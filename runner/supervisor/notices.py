@@ -33,14 +33,14 @@ PATTERN_SLOW = "PATTERN_SLOW"
 PATTERN_UNMATCHED = "PATTERN_UNMATCHED"
 
 ADVICE = {
-    NOT_RISING: "Steps of a metric must rise; values at the same or a lower step are in the log only.",
+    NOT_RISING: "Steps of a metric must rise; values at the same or a lower step are no points.",
     NEARLY_JSON: "The line is not valid JSON: print it with json.dumps, on a line of its own.",
-    STEP_UNUSABLE: "step must be a whole number from 0 to 2^53: the line is in the log only.",
+    STEP_UNUSABLE: "step must be a whole number from 0 to 2^53: values at another one are no points.",
     STEP_AS_TEXT: "step is text and was read as a number: print it as a number.",
     VALUES_UNUSABLE: "No value in the line is a number: print numbers, not text or lists.",
     BYTE_ORDER_MARK: "The line begins with a byte order mark, which was skipped: write UTF-8 without it.",
     NAME_UNUSABLE: "A metric's name has 1 to 256 characters, none of them NUL.",
-    TOO_MANY_METRICS: "A simulation has at most 1,000 metrics; values of further ones are in the log only.",
+    TOO_MANY_METRICS: "A simulation has at most 1,000 metrics; values of further ones are no points.",
     LINE_TOO_LONG: "A line longer than 1 MiB is cut, and holds no points.",
     LOG_LIMIT: "The log of an attempt ends at 64 MiB; this many bytes of output were dropped. Points are kept.",
     LOG_RATE: "The log takes 64 KiB a second; this many bytes of output were dropped. Points are kept.",

@@ -26,7 +26,9 @@ _NUMPY = re.compile(
 )
 _BARE = re.compile(r"(?<=[:\s])(nan|-?inf)\b")
 _STEP_NAMES = ("step", "global_step", "iteration", "iter", "num_updates")
-_LOG_KEYS = frozenset({"msg", "message", "level", "levelname", "severity", "logger", "log", "event"})
+_LOG_KEYS = frozenset(
+    ["msg", "message", "level", "lvl", "levelname", "severity", "logger", "log", "event", "Action", "reason"]
+)
 _MOMENTS = frozenset({"time", "ts", "timestamp", "@timestamp", "datetime", "date"})
 # What loggers number: without a step, an object of nothing else is no point.
 _LOG_NUMBERS = frozenset({
@@ -121,11 +123,11 @@ def is_meant(record: Mapping[str, object]) -> bool:
 
 
 def is_log_record(record: Mapping[str, object]) -> bool:
-    """True for a structured logger's line, whose numbers are times and process ids."""
+    """True for a structured logger's line, whose numbers are times, process ids and codes of errors."""
+    if any(type(record.get(key)) is str for key in _LOG_KEYS):
+        return not holds_metrics({key: value for key, value in record.items() if key not in ("error", "err")})
     if holds_metrics(record):
         return False
-    if any(type(record.get(key)) is str for key in _LOG_KEYS):
-        return True
     if "level" in record and not _MOMENTS.isdisjoint(record):  # pino, bunyan, zap
         return True
     numbers = [key for key, raw in record.items() if _is_any_number(raw)]

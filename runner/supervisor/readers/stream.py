@@ -168,7 +168,9 @@ class Stream:
         before = text[:brace].strip(" \t\r")
         body = text[brace:].rstrip()
         needs_name = False
-        if before and before != "\ufeff":
+        if before == "[" and body.endswith("]"):  # an array of objects
+            body, before, needs_name = body[:-1].rstrip(), "", True
+        elif before and before != "\ufeff":
             whole = text.lstrip("\r\ufeff")
             line = prefixes.cut(whole)
             if line.text.startswith("{") and len(line.text) == len(text) - brace:

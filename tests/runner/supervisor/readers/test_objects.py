@@ -14,6 +14,29 @@ def test_several_objects_on_one_line_are_several_points(read: Any) -> None:
     assert result.log == [""]
 
 
+def test_an_array_of_objects_is_several_points(read: Any) -> None:
+    result = read('[{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]\n[]\n[{"id": 3, "size": 4}]\n[{"step": 3}\n')
+    assert result.points == {"loss": [(1, 0.5), (2, 0.25)]}
+    assert result.log == ["[]", '[{"id": 3, "size": 4}]', '[{"step": 3}']
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"timestamp": "2026-11-29", "severity": "INFO", "message": "x", "latency_ms": 12, "error": 0}',
+        '{"Time": "2026", "Action": "pass", "Test": "TestX", "Elapsed": 0.01}',
+        '{"reason": "compiler-artifact", "fresh": true, "profile": {"opt_level": "0", "debuginfo": 2}}',
+        '{"duration": 1.5, "pid": 7}',
+    ],
+)
+def test_times_sizes_and_codes_of_structured_logs_are_no_points(line: str, read: Any) -> None:
+    assert read(f"{line}\n" * 3).points == {}
+    assert read(f"{line}\n" * 3).notices == {}
+    assert read('{"message": "epoch done", "loss": 0.5, "error": 0.1}\n').points == {
+        "loss": [(0, 0.5)], "error": [(0, 0.1)],
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "label", ["[rank0]:", "[rank0]: ", "[default0]:", "0: ", "[1,0]<stdout>:", "2026-11-29T06:49:59.838Z ", "\ufeff",
               "INFO:root:", "2026-11-29 06:49:59,838 INFO train: ", "trainer-1  | "]
