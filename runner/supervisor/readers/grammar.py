@@ -7,10 +7,11 @@ from functools import lru_cache
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 VALUE = rf"(?:{NUMBER}|[-+]?(?:nan|NaN|NAN|inf|Inf|INF|Infinity|infinity)\b)"
-# Behind a value: the end, a separator, or a bracket; neither a unit, a version's next part, a clock nor a thousand.
+# Behind a value: the end, a separator, or a bracket; neither a unit, a version's next part, a clock, a thousand nor a
+# decimal comma.
 END = (
     r"(?=\s|$|[,;)\]}|%]|\.(?:\s|$))"
-    r"(?!,\d{3}(?!\d))"
+    r"(?!,\d)"
     r"(?!\s?(?:[KMGTP]i?B|[kMG]?[Bb]ytes?|[num\u00b5]?s|secs?|seconds?|mins?|minutes?|h|hrs?|hours?|days?|[A-Za-z]+/[A-Za-z]+)\b)"
     r"(?!\s?[kMG]?B/s)"
 )
@@ -232,6 +233,8 @@ NEVER = frozenset(
         "retries",
         "retrying",
         "retried",
+        "samples",
+        "iterations",
         "year",
         "month",
         "day",
@@ -258,6 +261,26 @@ NEVER = frozenset(
         "node",
         "job",
     ]
+)
+# A name that ends in one of these is a metric, whatever it is of.
+LOSSES = frozenset({"loss", "losses", "accuracy", "acc", "reward", "return", "auc", "f1", "mse", "mae", "rmse"})
+# In front of the number of a line: `solver.cpp:239`.
+SOURCE_FILES = (
+    ".py",
+    ".c",
+    ".cc",
+    ".cpp",
+    ".cu",
+    ".h",
+    ".hpp",
+    ".go",
+    ".rs",
+    ".java",
+    ".kt",
+    ".scala",
+    ".js",
+    ".ts",
+    ".jl",
 )
 # Words that may stand before another one as a part of its name: "train loss", "Average loss".
 QUALIFIERS = SPLITS | frozenset(
@@ -351,14 +374,19 @@ def words_of(name: str) -> list[str]:
 
 @lru_cache(maxsize=4_096)
 def is_never(name: str) -> bool:
-    """True for a time, a size, a device, an identifier."""
-    return name in NEVER or not NEVER.isdisjoint(words_of(name))
+    """True for a time, a size, a device, an identifier, a source file; not for a loss of one: total_loss, rank_loss."""
+    words = words_of(name)
+    if len(words) > 1 and words[-1] in LOSSES:
+        return False
+    return name in NEVER or not NEVER.isdisjoint(words) or name.endswith(SOURCE_FILES)
 
 
 @lru_cache(maxsize=4_096)
 def is_metric(name: str) -> bool:
     """True if the name alone says that it is a metric: loss, val_accuracy, train/f1."""
     words = words_of(name)
-    if not words or not SETTING_WORDS.isdisjoint(words) or not NEVER.isdisjoint(words):
+    if not words or is_never(name):
+        return False
+    if not SETTING_WORDS.isdisjoint(words) and (len(words) == 1 or words[-1] not in LOSSES):
         return False
     return not METRIC_WORDS.isdisjoint(words) or (len(words) > 1 and words[0] in SPLITS)

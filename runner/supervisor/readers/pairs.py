@@ -36,7 +36,7 @@ MAX_STEP_NUMBER = 10**9  # beyond it stands a moment, not a step
 
 _PAIR = re.compile(
     rf"(?<![\w@/.'?&-])(?P<name>{WORD}(?: {WORD})?)(?P<separator>[ \t]*[:=][ \t]*(?![:=])|[ \t]+)"
-    rf"(?P<value>{VALUE})(?P<percent>[ ]?%)?{END}"
+    rf"(?P<array>(?<=[:=])\[[ ]?)?(?P<value>{VALUE})(?(array)[ ]?\])(?P<percent>[ ]?%)?{END}"
 )
 _LEAD = re.compile(
     r"\s*(?:\[\s*(?P<first>\d{1,12})\s*(?:(?P<by>[,/])\s*(?P<second>\d{1,12})\s*)?\]|(?P<number>\d{1,12})/(?P<total>\d{1,12})(?=\s))"

@@ -17,12 +17,13 @@ _LEVEL = r"(?:TRACE|DEBUG|INFO|SUCCESS|NOTICE|WARNING|WARN|ERROR|CRITICAL|FATAL|
 _STAMP = r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[ ]?[-+]\d\d:?\d\d)?"
 _LOGGER = re.compile(
     rf"(?:"
-    rf"[\[(]?{_STAMP}[\])]?"
+    rf"[IWEF]\d{{4}} \d\d:\d\d:\d\d\.\d+\s+\d+ [\w./-]{{1,80}}:\d+\]"  # glog, absl, klog
+    rf"|[\[(]?{_STAMP}[\])]?"
     rf"|[\[(]?\d\d:\d\d:\d\d(?:[.,]\d+)?[\])]?"
     rf"|{_LEVEL}(?=[:\] |-])|\[{_LEVEL}\s*\]"
     rf")"
     rf"(?:[\s|:,-]*(?:\[?{_LEVEL}\]?(?=[:\s|-]))|)"
-    rf"(?:\s*[|:-]?\s*[\w.<>/-]{{1,80}}(?::[\w.<>]{{1,60}})*(?::\d+)?(?:\s-\s|:\s|\s\|\s|:(?=[{{])))?"
+    rf"(?:\s*[|:-]?\s*[\w.<>/-]{{1,80}}(?::[\w.<>]{{1,60}})*(?::\d+)?(?:\s-\s|:\s(?!\s*[-+.]?\d)|\s\|\s|:(?=[{{])))?"
     rf"[\s|:-]*"
 )
 _CONTAINER = re.compile(r"[\w.-]{1,60}\s+\|\s")  # docker compose

@@ -123,7 +123,7 @@ def test_a_flood_of_candidates_is_sampled_and_that_is_said(read: Any, monkeypatc
 PARTS = [
     "step {i}", "epoch {i}/{i}", "[{i}/{i}]", "Epoch: [{i}][ {i}/{i}]", "iter: {i},", "loss: {v}", "acc={v}",
     "loss {v}", "train loss: {v},", "layer.{i}.loss={v}", "acc{i}={v}", "f1 {v}%", "time {v}s", "x={i},{i}", "took {i}",
-    "lr = {v}",
+    "lr = {v}", "ret=[{v}]", "total_loss={v}", "a.py:{i}",
     "mem {i}MB", "at 12:{i}", "batch {i} of {i}", "norm {v}.", "{v}", "v{i}.{i}", "(eta {i}h)", "e{i}-{i}",
 ]  # fmt: skip
 NUMBERS = st.sampled_from(["0", "7", "12", "123", "1234567890", "12345678901234567"])
@@ -153,3 +153,26 @@ def test_a_trusted_form_is_read_by_a_template() -> None:
 
 def _comparable(readings: list[Reading] | None) -> list[str] | None:
     return None if readings is None else [repr(reading) for reading in readings]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("eta: 0:12:34  iter: {}  total_loss: 0.5  time: 0.24  max_mem: 1234M", {"total_loss": 0.5}),
+        ("step {} rank_loss=0.5 packet_loss=2 total=7", {"rank_loss": 0.5, "packet_loss": 2.0}),
+        ("I1129 06:49:59.838000 140000 train.py:12] epoch: {}, loss: 0.5", {"loss": 0.5}),
+        ("I1129 06:49:59.838 123 solver.cpp:239] Iteration {}, loss = 0.5", {"loss": 0.5}),
+        ("I1129 06:49:59.838000 140000 writer.py:48] [{}] acc=0.25, loss=0.5", {"acc": 0.25, "loss": 0.5}),
+        ("2026-11-29 06:49:59 epoch: {}, loss: 0.5", {"loss": 0.5}),
+        ("INFO step: {} loss: 0.5", {"loss": 0.5}),
+        ("trainer.rs:7 step {} loss 0.5", {"loss": 0.5}),
+        ("iteration {}/ 9 | consumed samples: 160 | lm loss: 5E-01 | number of nan iterations: 0 |", {"loss": 0.5}),
+        ("global_step={}, episodic_return=[9.]", {"episodic_return": 9.0}),
+        ("step {} loss=[0.5, 0.25]", {}),
+        ("step {} loss 0,25", {}),
+        ("step {} loss=0,25", {}),
+    ],
+)  # fmt: skip
+def test_totals_source_lines_arrays_and_decimal_commas(line: str, expected: dict[str, float], read: Any) -> None:
+    result = read("".join(f"{line.format(step)}\n" for step in range(1, 5)))
+    assert result.points == {name: [(step, value) for step in range(1, 5)] for name, value in expected.items()}
