@@ -26,7 +26,8 @@ def node() -> list[str]:
 
 
 async def test_the_demo_runs_to_its_end_and_the_graphql_ws_client_sees_every_point(service: Service) -> None:
-    simulation = await service.submit(*DEMO, "--steps", "60", "--interval", "0.01", "--seed", "7")
+    # Attended: it begins when the client watches, so that the client sees it run however long Node takes to start.
+    simulation = await service.submit(*DEMO, "--steps", "60", "--interval", "0.01", "--seed", "7", attended=True)
 
     client = await asyncio.create_subprocess_exec(
         *node(), CLIENT / "convergence.mjs", f"ws://127.0.0.1:{service.port}/graphql", simulation,
