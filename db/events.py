@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,11 @@ JUDGE = Actor("judge")
 SUPERVISOR = Actor("supervisor")
 
 
+def may_alert(kind: str, detail: Mapping[str, Any]) -> bool:
+    """Whether an event is marked for the outbox. Events are written here, and with the state by `lifecycle.move`."""
+    return kind in MAY_ALERT or detail.get("reason") == Reason.MACHINE_LOST
+
+
 async def record(
     session: AsyncSession,
     kind: str,
@@ -44,7 +49,7 @@ async def record(
 
     What may be an alert is marked for the outbox.
     """
-    alerts = kind in MAY_ALERT or (detail or {}).get("reason") == Reason.MACHINE_LOST
+    alerts = may_alert(kind, detail or {})
     await session.execute(
         insert(Event).values(
             kind=kind,

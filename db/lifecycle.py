@@ -22,7 +22,7 @@ import orjson
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.events import Actor
+from db.events import Actor, may_alert
 from db.models import Simulation
 from db.notifications import MAX_PAYLOAD_BYTES
 from db.states import FINAL_STATES, Reason, SimulationState
@@ -80,7 +80,8 @@ class Move:
 # One round trip for the state, what is written with it, the events and the hint. A long list of ids is "look at all".
 _MOVE = """
     WITH given AS (
-        SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[]) WITH ORDINALITY AS g (id, fence, detail, place)
+        SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $13::bool[])
+            WITH ORDINALITY AS g (id, fence, detail, alerts, place)
     ), moved AS (
         UPDATE simulations AS s SET
             state = $4::text,
@@ -93,14 +94,18 @@ _MOVE = """
             reason_detail = $9::text
         FROM given
         WHERE s.id = given.id AND s.attempt = given.fence AND s.state = ANY($5::text[])
-        RETURNING s.id, s.project_id, given.detail, given.place
+        RETURNING s.id, s.project_id, given.detail, given.alerts, given.place
     ), recorded AS (
-        INSERT INTO events (kind, actor, origin, object_type, object_id, project_id, detail)
-        SELECT $4::text, $10::text, $11::text, 'Simulation', id, project_id, detail::jsonb FROM moved ORDER BY place
+        INSERT INTO events (kind, actor, origin, object_type, object_id, project_id, detail, alert_pending)
+        SELECT $4::text, $10::text, $11::text, 'Simulation', id, project_id, detail::jsonb, alerts
+        FROM moved ORDER BY place
     ), hint AS (
-        SELECT array_agg(id ORDER BY place) AS ids, string_agg(id::text, ',' ORDER BY place) AS payload FROM moved
+        SELECT array_agg(id ORDER BY place) AS ids, string_agg(id::text, ',' ORDER BY place) AS payload,
+               bool_or(alerts) AS alerts
+        FROM moved
     )
-    SELECT ids, pg_notify('simulations', CASE WHEN length(payload) <= $12::int THEN payload ELSE '*' END)
+    SELECT ids, pg_notify('simulations', CASE WHEN length(payload) <= $12::int THEN payload ELSE '*' END),
+           CASE WHEN alerts THEN pg_notify('alerts', '') END
     FROM hint WHERE ids IS NOT NULL
 """
 
@@ -137,6 +142,7 @@ async def move(
         actor.name,
         actor.origin,
         MAX_PAYLOAD_BYTES,
+        [may_alert(target.value, each.detail) for each in moves],
     )
     row = (await (await session.connection()).exec_driver_sql(_MOVE, given)).one_or_none()
     return frozenset(row[0]) if row is not None else frozenset()
