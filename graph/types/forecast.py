@@ -29,7 +29,7 @@ from policy.rule_documents import Declared
 
 @strawberry.type(description="A later step, with the time and money until it, from the newest step.")
 class StepAhead:
-    step: Step
+    step: Step = strawberry.field(description="The step itself.")
     seconds: float | None = strawberry.field(description="At the pace so far; null while it does not run.")
     cost: Decimal | None = strawberry.field(description="This time at the current rate; null without a price.")
 
@@ -42,15 +42,15 @@ class StepAhead:
 @strawberry.type(description="Forecasts from the newest step to the end, as columns of equal length, for drawing.")
 class ForecastBand:
     steps: list[Step] = strawberry.field(description="Rising. At the first one the value is known.")
-    values: list[float]
-    lows: list[float]
-    highs: list[float]
+    values: list[float] = strawberry.field(description="The forecast at each step.")
+    lows: list[float] = strawberry.field(description="The lower ends of the interval.")
+    highs: list[float] = strawberry.field(description="The upper ends of the interval.")
 
 
 @strawberry.type(description="The best value at the declared end, `limits.maxSteps`.")
 class ForecastEnd:
-    at: StepAhead
-    value: float
+    at: StepAhead = strawberry.field(description="The declared end.")
+    value: float = strawberry.field(description="The best value that is expected until then.")
     low: float = strawberry.field(description="The lower end of an interval that holds the value in 80 of 100 cases.")
     high: float = strawberry.field(description="The upper end of that interval.")
     rough: bool = strawberry.field(
@@ -58,12 +58,12 @@ class ForecastEnd:
         "name have completed."
     )
     history: int = strawberry.field(description="Completed runs of the same name that the interval comes from.")
-    band: ForecastBand
+    band: ForecastBand = strawberry.field(description="The way from the newest step to the end.")
 
 
 @strawberry.type(description="What holds about the step at which a target is reached. No two-sided interval does.")
 class ForecastTarget:
-    value: float
+    value: float = strawberry.field(description="The target.")
     reached_step: Step | None = strawberry.field(description="The first step with the target.")
     not_before: StepAhead | None = strawberry.field(description="In 90 of 100 cases it is not reached before.")
     half_until: StepAhead | None = strawberry.field(
@@ -79,7 +79,7 @@ class ForecastTarget:
 )
 class Forecast:
     metric: str
-    mode: MetricMode
+    mode: MetricMode = strawberry.field(description="Whether lower or higher values are better.")
     step: Step = strawberry.field(description="The newest step that it is based on.")
     end: ForecastEnd | None = strawberry.field(description="Null without `maxSteps`, or if it is too early.")
     target: ForecastTarget | None = strawberry.field(description="Null without a target, or if it is too early.")
