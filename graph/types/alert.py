@@ -243,7 +243,8 @@ async def create(info: Info, given: CreateAlertTargetInput) -> CreateAlertTarget
             return CreateAlertTargetPayload(user_errors=[error])
         async with info.context.sessions() as session, session.begin():
             for number in project_ids or ():
-                await projects.get(session, number, scope=info.context.scope)
+                if await projects.find(session, number, scope=info.context.scope) is None:
+                    raise errors.NotFound("There is no such project.", field="projects")
             wanted = alert_targets.Wanted(
                 name=asked.name, transport=asked.transport, url=asked.url, kinds=_kinds(asked.kinds),
                 project_ids=project_ids, is_default=asked.is_default,

@@ -45,7 +45,7 @@ def test_the_environment_is_made_and_not_inherited(service: Any, supervise: Any,
     assert given["SIMULATION_OUTPUT_DIR"] == str(tmp_path / "outputs")
     assert (given["PYTHONUNBUFFERED"], given["CUDA_VISIBLE_DEVICES"]) == ("1", "1,3")
     ours = {"SIMULATION_PARAMETERS", "SIMULATION_ATTEMPT_ID", "SIMULATION_CHECKPOINT_DIR", "PYTHONUNBUFFERED"}
-    ours |= {"CUDA_VISIBLE_DEVICES", MARK_VARIABLE, "LC_CTYPE", "SIMULATION_OUTPUT_DIR"}
+    ours |= {"CUDA_VISIBLE_DEVICES", MARK_VARIABLE, "LC_CTYPE", "SIMULATION_OUTPUT_DIR", "SIMULATION_REPORT"}
     trackers = {name for name in given if name.startswith(("MLFLOW_", "WANDB_"))}
     assert given.keys() <= ours | INHERITED | trackers
     assert (tmp_path / "checkpoints").is_dir()
