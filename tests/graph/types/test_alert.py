@@ -158,7 +158,7 @@ async def test_an_apprise_url_is_kept_without_a_secret(api: Api) -> None:
         ({"name": " "}, "name"),
         ({"kinds": []}, "kinds"),
         ({"projects": []}, "projects"),
-        ({"projects": ["UHJvamVjdDo5OTk="]}, "project"),
+        ({"projects": ["UHJvamVjdDo5OTk="]}, "projects"),
         ({"projects": ["nonsense"]}, "projects"),
     ],
 )
