@@ -18,7 +18,7 @@ from runner.supervisor import curve, lines, spool
 from transitions import report
 
 ENTRYPOINT = ["true"]
-BESIDE = {"project_id", "retry_of", "machine_id", "machine_name"}  # looked up, or a retry's own
+BESIDE = {"alert_target_ids", "project_id", "retry_of", "machine_id", "machine_name"}  # looked up, or a retry's own
 
 
 def test_the_supervisor_sends_what_a_report_may_hold() -> None:
@@ -79,9 +79,10 @@ def test_the_largest_simulation_fits_into_a_request() -> None:
 
 def test_an_input_is_judged_by_the_names_of_the_row_and_keeps_nothing_that_was_left_out() -> None:
     names = {each.name for each in fields(Wanted)}
-    assert SimulationAsked.__annotations__.keys() == names - BESIDE | {"project", "machine", "client_key"}
+    assert SimulationAsked.__annotations__.keys() == names - BESIDE | {"project", "machine", "alerts", "client_key"}
     bare = CreateSimulationInput(entrypoint=ENTRYPOINT, resources=ResourcesInput(), limits=LimitsInput())
     asked: dict[str, Any] = {**check(SimulationAsked, bare)}
-    assert not asked.keys() & {"name", "machine", "client_key", "max_runtime", "attended_grace"}
+    assert not asked.keys() & {"name", "machine", "client_key", "attended_grace"}
     asked.pop("project")
+    assert asked.pop("stopping") == ()  # rules become a document, none null
     assert Wanted(project_id=1, name="n", **asked) == Wanted(1, "n", ("true",)), "the schema's defaults are the row's"
