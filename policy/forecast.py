@@ -142,7 +142,7 @@ def calibrated(scores: Sequence[float]) -> Factors | None:
     """Return the factors of an 80 % interval from the scores of ended runs; None: there are fewer than eight.
 
     The order statistics at ranks 0.1 (n + 1) and 0.9 (n + 1), interpolated, are exceeded by a tenth each of new scores
-    from the same distribution, whatever it is.
+    from the same distribution. The distribution needs no particular form.
     """
     if len(scores) < LEAST_HISTORY:
         return None

@@ -266,8 +266,8 @@ class Judge:
 def _evidence(verdict: Verdict, pace: judged.Pace | None, *, dry_run: bool) -> dict[str, Any]:
     """Return what the attempt and the event keep, as JSON."""
     sentences = ["Dry run, nothing was stopped:"] if dry_run else []
-    evidence = {"reason": verdict.reason, "sentence": "", **verdict.evidence()}
     sentences.append(verdict.sentence())
+    evidence: dict[str, Any] = {"reason": verdict.reason, **verdict.evidence()}
     estimate = None
     if pace is not None and pace.seconds > 0:
         rate = (pace.last_step - pace.first_step) / pace.seconds
@@ -281,8 +281,7 @@ def _evidence(verdict: Verdict, pace: judged.Pace | None, *, dry_run: bool) -> d
             "currency": pace.currency,
             "by": estimate.by.value,
         }
-    evidence["sentence"] = " ".join(sentences)
-    return evidence
+    return {**evidence, "sentence": " ".join(sentences)}
 
 
 def _watches(number: int, kept: judged.Rules) -> list[_Watch]:

@@ -262,7 +262,7 @@ NEVER = frozenset(
         "job",
     ]
 )
-# A name that ends in one of these is a metric, whatever it is of.
+# A name that ends in one of these is a metric: `loss`, `val_loss`, `decoder.loss`.
 LOSSES = frozenset({"loss", "losses", "accuracy", "acc", "reward", "return", "auc", "f1", "mse", "mae", "rmse"})
 # In front of the number of a line: `solver.cpp:239`.
 SOURCE_FILES = (

@@ -24,7 +24,7 @@ export function draftOfChange({ objective, stopping, limits }: Changed): ChangeD
     objective: { metric: objective?.metric ?? '', mode: objective?.mode ?? '' },
     rules: stopping.rules.map((rule) => draftOfRule(rule, objective?.metric ?? '')),
     maxRuntime: limits.maxRuntimeSeconds === null ? '' : typedDuration(limits.maxRuntimeSeconds),
-    maxCost: limits.maxCost === null ? '' : String(Number(limits.maxCost)),
+    maxCost: limits.maxCost ?? '',
     maxSteps: limits.maxSteps === null ? '' : String(limits.maxSteps),
   };
 }

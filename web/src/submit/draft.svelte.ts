@@ -121,7 +121,7 @@ export function draftOf(simulation: NonNullable<ResultOf<typeof SimulationToRepe
     maxPricePerHour: resources.maxPricePerHour ?? '',
     maxRuntime: limits.maxRuntimeSeconds === null ? '' : typedDuration(limits.maxRuntimeSeconds),
     maxRetries: other(limits.maxRetries, 3),
-    maxCost: limits.maxCost === null ? '' : String(Number(limits.maxCost)),
+    maxCost: limits.maxCost ?? '',
     maxSteps: limits.maxSteps === null ? '' : String(limits.maxSteps),
     retryOn: RETRYABLE.filter((reason) => limits.retryOn.includes(reason)),
     metricsFrom: simulation.metricsFrom,
