@@ -29,8 +29,8 @@ from benchmarks.floor import STORE
 
 POOL_SIZE = 10  # the service's own
 ACCEPT = """
-    UPDATE members SET next_batch = next_batch + 1, heartbeat_at = now()
-    WHERE id = $1 AND ended_at IS NULL AND next_batch = $2
+    UPDATE members SET next_batch = members.next_batch + 1, heartbeat_at = now() FROM attempts
+    WHERE attempts.id = $1 AND attempt_id = attempts.id AND members.ended_at IS NULL AND members.next_batch = $2
     RETURNING simulation_id, number
 """
 
