@@ -27,6 +27,7 @@ from graph.operation.introspection import hide_suggestion, may_introspect
 from graph.operation.limits import Limits
 from graph.operation.permissions import guard
 from graph.types import alert as of_alert
+from graph.types import attempt as of_attempt
 from graph.types import budget as of_budget
 from graph.types import convergence as of_convergence
 from graph.types import costs as of_costs
@@ -35,6 +36,7 @@ from graph.types import machine as of_machine
 from graph.types import overview as of_overview
 from graph.types import project as of_project
 from graph.types import simulation as of_simulation
+from graph.types import simulation_changes, simulation_mutations
 from graph.types import supervision as of_supervisors
 from graph.types import token as of_token
 from graph.types.alert import (
@@ -71,15 +73,9 @@ from graph.types.machine import (
 from graph.types.overview import Overview
 from graph.types.project import Project, ProjectConnection
 from graph.types.scalars import DECIMAL, POINT_COLUMNS, STEP, PointColumns, Step
-from graph.types.simulation import (
-    CreateSimulationInput,
-    DeleteSimulationPayload,
-    Simulation,
-    SimulationConnection,
-    SimulationInput,
-    SimulationPayload,
-    UpdateSimulationInput,
-)
+from graph.types.simulation import Simulation, SimulationConnection
+from graph.types.simulation_inputs import CreateSimulationInput, SimulationInput, UpdateSimulationInput
+from graph.types.simulation_mutations import DeleteSimulationPayload, SimulationPayload
 from graph.types.supervision import HelloAttemptInput, HelloAttemptPayload, ReportAttemptInput, ReportAttemptPayload
 from graph.types.token import (
     CreateTokenInput,
@@ -97,7 +93,7 @@ logger = structlog.get_logger()
 Find: TypeAlias = Callable[[Info, int], Awaitable[relay.Node | None]]
 FINDERS: Mapping[str, Find] = {
     "Simulation": of_simulation.find,
-    "Attempt": of_simulation.find_attempt,
+    "Attempt": of_attempt.find,
     "Machine": of_machine.find,
     "Project": of_project.find,
     "Token": of_token.find,
@@ -238,30 +234,30 @@ class Query:
 class Mutation:
     @strawberry.mutation(description="Queue a simulation.")
     async def create_simulation(self, info: Info, input: CreateSimulationInput) -> SimulationPayload:
-        return await of_simulation.create(info, input)
+        return await simulation_mutations.create(info, input)
 
     @strawberry.mutation(
         description="Change the name, tags, priority, objective, stop rules and limits of a simulation, also while it "
         "runs. Idempotent."
     )
     async def update_simulation(self, info: Info, input: UpdateSimulationInput) -> SimulationPayload:
-        return await of_simulation.update(info, input)
+        return await simulation_mutations.update(info, input)
 
     @strawberry.mutation(
         description="Cancel a simulation: a queued one at once, a running one by a stop request. Idempotent."
     )
     async def cancel_simulation(self, info: Info, input: SimulationInput) -> SimulationPayload:
-        return await of_simulation.cancel(info, input.id)
+        return await simulation_mutations.cancel(info, input.id)
 
     @strawberry.mutation(description="Repeat an ended simulation as a new one, with `retryOf`.")
     async def retry_simulation(self, info: Info, input: SimulationInput) -> SimulationPayload:
-        return await of_simulation.retry(info, input.id)
+        return await simulation_mutations.retry(info, input.id)
 
     @strawberry.mutation(
         description="Delete an ended simulation with its curve, log, checkpoints and files. Its events stay."
     )
     async def delete_simulation(self, info: Info, input: SimulationInput) -> DeleteSimulationPayload:
-        return await of_simulation.delete(info, input.id)
+        return await simulation_mutations.delete(info, input.id)
 
     @strawberry.mutation(description="Create a machine from a part of a scheduler's host.")
     async def create_machine(self, info: Info, input: CreateMachineInput) -> MachinePayload:
@@ -357,7 +353,7 @@ class Subscription:
     async def simulation_changed(
         self, info: Info, id: strawberry.ID | None = None, project: strawberry.ID | None = None
     ) -> AsyncIterator[Simulation]:
-        async for changed in of_simulation.changed(info, id, project):
+        async for changed in simulation_changes.changed(info, id, project):
             yield changed
 
     @strawberry.subscription(

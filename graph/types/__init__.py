@@ -1,32 +1,38 @@
 """One module per noun of the schema: its GraphQL type, its inputs, and thin resolvers.
 
-    simulation    simulations, attempts and events: queries, mutations, simulationChanged
-    convergence   the convergence subscription: points by cursor, live
-    curve         curves of a metric, downsampled to a number of points
-    stopping      objective and stop rules: types, inputs, evidence
-    forecast      forecast of a metric, and what holds about a target
-    log           log lines: pages, and the logs subscription
-    metric        summaries of a metric: last, best, which way is better
-    notice        output that was nearly points, or was dropped
-    source        what its newest attempt ran: git commit, host, Python, packages
-    cost          the cost of a simulation so far
-    costs         where the money went, in groups
-    budget        budgets and their accounts
-    machine       machines: queries, mutations, machineChanged
-    project       projects
-    overview      queued and running simulations, and their cost per hour
-    alert         alert targets and their deliveries: queries, mutations
-    token         API tokens, and the viewer
-    supervision   helloAttempt and reportAttempt: the supervisors' side
-    enums         the enums of db and policy, with their descriptions
-    inputs        validation of inputs before anything is stored
-    scalars       Step, PointColumns, Decimal
-    cursors       positions in a log, opaque to clients
-    ids           public ids to numbers
-    naming        a simulation's default name, derived from its entrypoint
-    variables     names of environment variables, and the variables of parameters
-    pages         connections: edges, nodes, pageInfo
-    user_errors   why a mutation changed nothing, as data
+    simulation            simulations: the type, its lists
+    simulation_inputs     inputs of their mutations
+    simulation_mutations  create, update, cancel, retry, delete
+    simulation_changes    the subscription simulationChanged
+    attempt               executions of a simulation on a machine
+    event                 entries of an object's history
+    convergence           the convergence subscription: points by cursor, live
+    curve                 curves of a metric, downsampled to a number of points
+    stopping              objective, stop rules and their evidence, as they are read
+    stop_rules            objective and stop rules as they are asked for
+    forecast              forecast of a metric, and what holds about a target
+    log                   log lines: pages, and the logs subscription
+    metric                summaries of a metric: last, best, which way is better
+    notice                output that was nearly points, or was dropped
+    source                what its newest attempt ran: git commit, host, Python, packages
+    cost                  the cost of a simulation so far
+    costs                 where the money went, in groups
+    budget                budgets and their accounts
+    machine               machines: queries, mutations, machineChanged
+    project               projects
+    overview              queued and running simulations, and their cost per hour
+    alert                 alert targets and their deliveries: queries, mutations
+    token                 API tokens, and the viewer
+    supervision           helloAttempt and reportAttempt: the supervisors' side
+    enums                 the enums of db and policy, with their descriptions
+    inputs                validation of inputs before anything is stored
+    scalars               Step, PointColumns, Decimal
+    cursors               positions in a log, opaque to clients
+    ids                   public ids to numbers
+    naming                a simulation's default name, derived from its entrypoint
+    variables             names of environment variables, and the variables of parameters
+    pages                 connections: edges, nodes, pageInfo
+    user_errors           why a mutation changed nothing, as data
 
 These modules may import each other: the nouns of a GraphQL schema refer to each other.
 """

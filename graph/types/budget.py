@@ -14,11 +14,11 @@ from graph.context import Info
 from graph.errors import refusals_told
 from graph.types import pages
 from graph.types.enums import BudgetPeriod
+from graph.types.event import Event
 from graph.types.ids import number_asked, number_of
 from graph.types.inputs import BudgetAsked, BudgetChanged, Invalid, check
 from graph.types.project import Project
 from graph.types.project import find as find_project
-from graph.types.simulation import Event
 from graph.types.user_errors import UserError, user_error
 from policy.budget import lasts_until
 from transitions.budget import Statement

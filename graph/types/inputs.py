@@ -254,7 +254,7 @@ class MetricAsked(Model):
 
 
 class RuleAsked(Model):
-    """A stop rule as asked for: ranges of single values. `graph.types.stopping.resolved` judges them together."""
+    """A stop rule as asked for: ranges of single values. `graph.types.stop_rules.resolved` judges them together."""
 
     metric: MetricName | None = None
     mode: MetricMode | None = None

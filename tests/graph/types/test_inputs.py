@@ -13,7 +13,7 @@ from graph.http import protocol
 from graph.types.inputs import MAX_COMMAND_BYTES, MAX_JSON_BYTES, Invalid, SimulationAsked, check
 from graph.types.metric import MetricInput
 from graph.types.scalars import _parse_step
-from graph.types.simulation import CreateSimulationInput, LimitsInput, ResourcesInput
+from graph.types.simulation_inputs import CreateSimulationInput, LimitsInput, ResourcesInput
 from runner.supervisor import curve, lines, spool
 from transitions import report
 
