@@ -203,7 +203,8 @@ class Query:
 
     @strawberry.field(
         description="Where the money went from one time to another; by default all that was ever spent. What was "
-        "billed within that time counts, also of attempts that began before it."
+        "billed within that time counts, also of attempts that began before it.",
+        metadata={"cost": 100},
     )
     async def costs(
         self,

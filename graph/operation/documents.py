@@ -1,9 +1,8 @@
-"""The cache of documents: each text of an operation is parsed, validated and priced once.
+"""The cache of documents: each text of an operation is parsed and validated once.
 
-The cache keeps what depends neither on the viewer nor on variables: the document, that it is valid, and its price as a
-function of the variables. Only valid documents are kept, so no verdict of one viewer can reach another. The store is
-bounded in entries and in tokens; a text that is new pushes out the one that was not asked for longest, and a big one
-is not kept at all.
+The cache keeps what depends neither on the viewer nor on variables: the document, and that it is valid. Only valid
+documents are kept, so no verdict of one viewer can reach another. The store is bounded in entries and in tokens; a text
+that is new pushes out the one that was not asked for longest, and a big one is not kept at all.
 
 It is an extension of the schema, so HTTP, WebSocket and SSE have the same checks. Its refusals go to
 `pre_execution_errors`; it never raises. (Strawberry's own caches keep a document whatever its size, and its limiters
@@ -35,7 +34,7 @@ from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from graph.errors import Hidden, SafeError, TooCostly, TooLarge
 from graph.live.turns import turns
-from graph.operation.complexity import Price, prices
+from graph.operation.complexity import cost_of
 from graph.operation.introspection import introspects, may_introspect
 from graph.operation.limits import Limits, breaches
 from graph.operation.values import Kinds, kinds_of, too_many
@@ -74,7 +73,6 @@ class Judged:
 
     document: DocumentNode
     introspects: bool
-    prices: Mapping[str | None, Price]
     variables: Mapping[str | None, Kinds]  # the types of each operation's
 
 
@@ -178,17 +176,16 @@ class Judgement(SchemaExtension):
             errors = breaches(document, limits) or _mistakes(schema, document, hide_suggestions=not open_to_viewer)
             if errors:
                 return errors
-            judged = Judged(document, introspects(document), prices(schema, document), _variables(schema, document))
+            judged = Judged(document, introspects(document), _variables(schema, document))
             self._documents.keep(operation.query, judged)
         if judged.introspects and not open_to_viewer:
             return [Hidden("The schema is shown to those who are logged in.")]
         too_long = too_many(judged.variables.get(operation.operation_name) or {}, operation.variables)
-        return [too_long] if too_long is not None else self._costs_too_much(judged)
+        return [too_long] if too_long is not None else self._costs_too_much(judged.document)
 
-    def _costs_too_much(self, judged: Judged) -> Sequence[SafeError]:
+    def _costs_too_much(self, document: DocumentNode) -> Sequence[SafeError]:
         operation, limits = self.execution_context, self._documents.limits
-        price = judged.prices.get(operation.operation_name)
-        self._cost = price.of(operation.variables) if price is not None else None
+        self._cost = cost_of(operation.schema._schema, document, operation.operation_name, operation.variables)
         if self._cost is not None and self._cost > limits.cost:
             return [TooCostly(self._cost, limits.cost)]
         return []

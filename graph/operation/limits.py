@@ -41,7 +41,7 @@ class Limits:
     root_fields: int = 20
     directives: int = 50
     digits: int = 400  # of a number; a double written out has at most 309 before its point, Python reads 4,300
-    cost: int = 10_000  # in objects to load, about: see pricing.py
+    cost: int = 10_000  # in objects to load, about: see complexity.py
 
     @property
     def parse_options(self) -> dict[str, int]:

@@ -107,7 +107,7 @@ class AlertTarget(relay.Node):
     async def last_error(self, info: Info) -> str | None:
         return self.row.last_error if _administers(info) else None
 
-    @strawberry.field(description="The projects that may use it; null: all.")
+    @strawberry.field(description="The projects that may use it; null: all.", metadata={"size": 3})
     async def projects(self, info: Info) -> list[Project] | None:
         if self.row.project_ids is None:
             return None

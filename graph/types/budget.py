@@ -57,13 +57,17 @@ class Budget(relay.Node):
     async def project(self, info: Info) -> Project | None:
         return await find_project(info, self.project_number) if self.project_number is not None else None
 
-    @strawberry.field(description="What was spent of it in the current period; null if it was deleted meanwhile.")
+    @strawberry.field(
+        description="What was spent of it in the current period; null if it was deleted meanwhile.",
+        metadata={"cost": 10},
+    )
     async def account(self, info: Info) -> BudgetAccount | None:
         found = await info.context.loaders.budget_statement.load(int(self.id))
         return _account(*found) if found is not None else None
 
     @strawberry.field(
-        description="Its history, oldest first: CREATED, UPDATED, and a BUDGET_WARNING for each threshold and period."
+        description="Its history, oldest first: CREATED, UPDATED, and a BUDGET_WARNING for each threshold and period.",
+        metadata={"size": 20},
     )
     async def events(self, info: Info) -> list[Event]:
         async with info.context.sessions() as session:

@@ -50,7 +50,7 @@ class ConvergenceEvent:
     state: SimulationState
     reason: Reason | None = strawberry.field(description="Why it ended; null while it has not.")
     cost: Decimal = strawberry.field(description="The cost of the simulation so far, at most some seconds old.")
-    series: list[Series]
+    series: list[Series] = strawberry.field(metadata={"size": 10})
     memo: strawberry.Private[Memo]
 
 

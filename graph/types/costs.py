@@ -59,8 +59,12 @@ class CostRow:
 
 @strawberry.type(description="Where the money went. Amounts of different currencies are never added.")
 class Costs:
-    rows: list[CostRow] = strawberry.field(description="By time, then the dearest first; empty without groups.")
-    totals: list[CostSum] = strawberry.field(description="For each currency; each simulation counts once.")
+    rows: list[CostRow] = strawberry.field(
+        description="By time, then the dearest first; empty without groups.", metadata={"size": 100}
+    )
+    totals: list[CostSum] = strawberry.field(
+        description="For each currency; each simulation counts once.", metadata={"size": 1}
+    )
     to: datetime = strawberry.field(description="The end of the time that was added up.")
     has_prices: bool = strawberry.field(
         description="False if no machine has a price and nothing was billed: amounts of 0 then mean nothing."

@@ -44,7 +44,8 @@ class LogChunk:
 
     @strawberry.field(
         description="Whole lines, joined by \\n: the last one is without its own, and `a\\n` is a and an empty line. "
-        "A line that begins with \\r replaces the line of its stream before it: a progress bar, or the rest of a line."
+        "A line that begins with \\r replaces the line of its stream before it: a progress bar, or the rest of a line.",
+        metadata={"cost": 10},
     )
     def text(
         self,

@@ -79,7 +79,7 @@ class Machine(relay.Node):
             gpus=max(0, self.row.gpus - used.gpus),
         )
 
-    @strawberry.field(description="The simulations that are on it now.")
+    @strawberry.field(description="The simulations that are on it now.", metadata={"size": 10})
     async def simulations(self, info: Info) -> list[Simulation]:
         used = await info.context.loaders.usage.load(self.row.id)
         rows = await info.context.loaders.simulation.load_many(list(used.simulation_ids))
@@ -104,7 +104,7 @@ class MachineConnection:
     nodes: list[Machine]
     page_info: relay.PageInfo
 
-    @strawberry.field(description="The number of rows on all pages.")
+    @strawberry.field(description="The number of rows on all pages.", metadata={"cost": 10})
     async def total_count(self, info: Info) -> int:
         async with info.context.sessions() as session:
             return await machines.count_matching(session, self.wanted, info.context.lease)

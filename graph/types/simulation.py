@@ -118,7 +118,7 @@ class Simulation(relay.Node):
     limits: Limits
     metrics_from: MetricsFrom = strawberry.field(description="Which lines of its output are points.")
     metrics_patterns: list[str] = strawberry.field(
-        description="Regular expressions: where one matches a line, its named groups are points."
+        description="Regular expressions: where one matches a line, its named groups are points.", metadata={"size": 3}
     )
     system_metrics_seconds: float | None = strawberry.field(
         description="The interval of system metrics; 0: none; null: as the installation."
@@ -138,18 +138,22 @@ class Simulation(relay.Node):
     started_at: datetime | None = strawberry.field(description="When its first attempt began.")
     finished_at: datetime | None = strawberry.field(description="When it reached its final state.")
 
-    @strawberry.field(description="The argument vector, run without a shell.")
+    @strawberry.field(description="The argument vector, run without a shell.", metadata={"cost": 10})
     async def entrypoint(self, info: Info) -> list[str]:
         return list((await info.context.loaders.command.load(self.row.id)).entrypoint)
 
     @strawberry.field(
         description="An object; reaches the simulation as SIMULATION_PARAMETERS, in JSON. Parameters that its program "
-        "recorded with MLflow or W&B are added under their own names."
+        "recorded with MLflow or W&B are added under their own names.",
+        metadata={"cost": 10},
     )
     async def parameters(self, info: Info) -> JSON:
         return JSON((await info.context.loaders.command.load(self.row.id)).parameters)
 
-    @strawberry.field(description="The names of its environment variables, each with null: values can't be read.")
+    @strawberry.field(
+        description="The names of its environment variables, each with null: values can't be read.",
+        metadata={"cost": 10},
+    )
     async def environment(self, info: Info) -> JSON:
         return JSON(dict.fromkeys((await info.context.loaders.command.load(self.row.id)).variables))
 
@@ -187,25 +191,29 @@ class Simulation(relay.Node):
         stop = await info.context.loaders.stop.load(self.row.id)
         return StopWanted(reason=stop.reason, by=stop.by, at=stop.wanted_at) if stop is not None else None
 
-    @strawberry.field(description="First to last.")
+    @strawberry.field(description="First to last.", metadata={"size": 4})
     async def attempts(self, info: Info) -> list[Attempt]:
         async with info.context.sessions() as session:
             return [Attempt.of(row) for row in await attempts.of_simulation(session, self.row.id)]
 
-    @strawberry.field(description="Its history, oldest first: at most 1,000 events.")
+    @strawberry.field(description="Its history, oldest first: at most 1,000 events.", metadata={"size": 20})
     async def events(self, info: Info) -> list[Event]:
         async with info.context.sessions() as session:
             rows = await events.list_of(session, "Simulation", self.row.id)
         return [Event.of(row) for row in rows]
 
-    @strawberry.field(description="The alert targets that it names; null: the defaults of its project.")
+    @strawberry.field(
+        description="The alert targets that it names; null: the defaults of its project.", metadata={"size": 2}
+    )
     async def alert_targets(self, info: Info) -> list[AlertTarget] | None:
         if self.row.alert_target_ids is None:
             return None
         found = [await alert.find(info, number) for number in self.row.alert_target_ids]
         return [target for target in found if target is not None]
 
-    @strawberry.field(description="The messages about it to alert targets, oldest first: of the last 30 days.")
+    @strawberry.field(
+        description="The messages about it to alert targets, oldest first: of the last 30 days.", metadata={"size": 4}
+    )
     async def alerts(self, info: Info) -> list[AlertDelivery]:
         return await alert.of_simulation(info, self.row.id)
 
@@ -215,7 +223,8 @@ class Simulation(relay.Node):
 
     @strawberry.field(
         description="The metrics that it has reported, by name; with `system`, those that its supervisor measured: "
-        "`system/cpu` and others, whose step is the time in seconds since 1970."
+        "`system/cpu` and others, whose step is the time in seconds since 1970.",
+        metadata={"size": 10},
     )
     async def metrics(self, info: Info, system: bool = False) -> list[Metric]:
         found = await info.context.loaders.metrics.load(self.row.id)
@@ -234,21 +243,24 @@ class Simulation(relay.Node):
 
     @strawberry.field(
         description="Output of its newest attempt that was nearly points, or was dropped, by kind: why a curve is "
-        "empty or has gaps."
+        "empty or has gaps.",
+        metadata={"size": 3},
     )
     async def notices(self, info: Info) -> list[Notice]:
         return [Notice.of(each) for each in await info.context.loaders.notices.load(self.row.id)]
 
     @strawberry.field(
         description="What its curve so far says about a metric, by default the objective, and about a target, by "
-        "default the `stoppingThreshold` of its rule; null where that is too little, and once it has completed."
+        "default the `stoppingThreshold` of its rule; null where that is too little, and once it has completed.",
+        metadata={"cost": 20},
     )
     async def forecast(self, info: Info, metric: str | None = None, target: float | None = None) -> Forecast | None:
         return await forecast.of_simulation(info, self.row, metric, target)
 
     @strawberry.field(
         description="What its newest attempt ran: git commit, command, host, Python, packages; null until it is known, "
-        "within seconds of the start."
+        "within seconds of the start.",
+        metadata={"cost": 10},
     )
     async def source(self, info: Info) -> Source | None:
         found = await info.context.loaders.source.load(self.row.id)
@@ -256,7 +268,8 @@ class Simulation(relay.Node):
 
     @strawberry.field(
         description="The curve of a metric, with at most `maxPoints` points (1 to 100,000), chosen so that its shape, "
-        "its ends, its extremes and its gaps are kept. Steps are included. To watch it live, subscribe to it."
+        "its ends, its extremes and its gaps are kept. Steps are included. To watch it live, subscribe to it.",
+        metadata={"cost": 10},
     )
     async def convergence(
         self,
@@ -309,7 +322,7 @@ class SimulationConnection:
     nodes: list[Simulation]
     page_info: relay.PageInfo
 
-    @strawberry.field(description="The number of rows on all pages.")
+    @strawberry.field(description="The number of rows on all pages.", metadata={"cost": 10})
     async def total_count(self, info: Info) -> int:
         async with info.context.sessions() as session:
             return await simulations.count_matching(session, self.wanted)

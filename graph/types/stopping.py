@@ -121,12 +121,12 @@ class StopEvidence:
 
 @strawberry.type(description="Stop rules of a simulation, and what they decided.")
 class Stopping:
-    rules: list[StopRule] = strawberry.field(description="Any of them stops the simulation.")
+    rules: list[StopRule] = strawberry.field(description="Any of them stops the simulation.", metadata={"size": 2})
     evidence: StopEvidence | None = strawberry.field(
         description="Of the stop of the newest attempt, if a rule made it."
     )
     would_have_stopped: list[StopEvidence] = strawberry.field(
-        description="The first decision of each dry-run rule, by the order of the rules."
+        description="The first decision of each dry-run rule, by the order of the rules.", metadata={"size": 1}
     )
     notices: list[str] = strawberry.field(
         description="Metrics of rules that were never reported, and metrics that are not finite."

@@ -37,7 +37,7 @@ class Viewer:
     operations: list[str] = strawberry.field(description="The queries, mutations and subscriptions they may use.")
     expires_at: datetime | None = strawberry.field(description="When their token expires; null: never.")
 
-    @strawberry.field(description="The projects that they may see; null: all.")
+    @strawberry.field(description="The projects that they may see; null: all.", metadata={"size": 3})
     async def projects(self, info: Info) -> list[Project] | None:
         return await _projects(info, self.scope)
 
@@ -56,7 +56,7 @@ class Token(relay.Node):
         description="Its last use, to the minute; null if it was never used."
     )
 
-    @strawberry.field(description="The projects that it is limited to; null: all.")
+    @strawberry.field(description="The projects that it is limited to; null: all.", metadata={"size": 3})
     async def projects(self, info: Info) -> list[Project] | None:
         return await _projects(info, self.row.project_ids)
 

@@ -19,7 +19,7 @@ from graphql import (
 from work import counting
 
 from cli import documents
-from graph.operation.complexity import FEW, PRICES, SIZES
+from graph.operation.complexity import FEW, metadata_of
 from graph.operation.documents import MOST_ERRORS
 from graph.operation.limits import Limits
 from graph.schema import build_schema
@@ -310,16 +310,12 @@ def test_every_list_has_a_price_on_purpose() -> None:
         for name, field in kind.fields.items():
             is_list = isinstance(get_nullable_type(field.type), GraphQLList)
             if is_list and is_composite_type(get_named_type(field.type)):
-                priced = "ids" in field.args or name == FEW or f"{kind.name}.{name}" in SIZES
-                assert priced, (
-                    f"{kind.name}.{name} is a list of unknown length: give it a size in graph/operation/complexity.py"
-                )
+                priced = "ids" in field.args or name == FEW or "size" in metadata_of(field)
+                assert priced, f"{kind.name}.{name} is a list of unknown length: give its field metadata with a size"
             if get_named_type(field.type).name.endswith("Connection"):
                 assert "first" in field.args, f"{kind.name}.{name} is a connection without `first`"
-    for coordinate in (*PRICES, *SIZES):
-        parent, _, name = coordinate.partition(".")
-        kind = types[parent]
-        assert name in getattr(kind, "fields", {}) or name.startswith("__"), f"{coordinate} is priced and not there"
+            unknown = metadata_of(field).keys() - {"cost", "size"}
+            assert not unknown, f"{kind.name}.{name} has metadata that nothing reads: {unknown}"
 
 
 # --- the same on every transport -------------------------------------------------------------------------------
