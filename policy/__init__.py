@@ -5,7 +5,18 @@ number: times are arguments, and equal arguments in any order give equal results
 recorded day and the tests therefore call the same functions, and a past decision can be explained by calling them
 again with the recorded input.
 
-    placement     plan the queue: for every request a machine, or a reason to wait
+    schedule      one plan: who starts where, who is preempted, what is reserved, why others wait
+    plan          its result
+    workload      its input: runs, projects, and the settings of the policy
+    queue_order   the order of service, and the queue kept in it
+    expected      the key of that order: the work that is still expected of a run
+    learning      what is expected of runs that declare nothing, from those that have ended
+    fairness      weighted fair share of projects, as a factor of that key
+    room          free room of the machines, and the choice among them
+    preemption    which runs make room for one that is before them
+    reservation   machines kept for the first that can't be placed, and who may use them until then
+    why           why a run waits behind others, or was preempted, as sentences
+    placement     plan the queue of the present planner: for every request a machine, or a reason to wait
     matching      requirements of a request, and whether a machine meets them
     waiting       waiting reasons, as sentences for the user
     offer         notice when the machines of one host offer more than the host has

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from enum import StrEnum
 
@@ -104,6 +104,26 @@ def within_price(required: Requirements, machine: Machine) -> bool:
     """Whether the billed share costs at most the maximum price. Called only if all conditions hold."""
     limit = required.max_price_per_hour
     return limit is None or billed_per_hour(machine.price_per_hour, share_of(required, machine)) <= limit
+
+
+def sameness(required: Requirements) -> Hashable:
+    """Key of equal requirements: built from every field, so that a new field can't be forgotten."""
+    values = (getattr(required, each.name) for each in fields(required))
+    return tuple(frozenset(value.items()) if isinstance(value, Mapping) else value for value in values)
+
+
+def kind_of(machine: Machine) -> Hashable:
+    """Key of machines that differ only in name, host and what is free."""
+    resources = (machine.cpus, machine.memory_gib, machine.gpus, machine.gpu_model, machine.price_per_hour)
+    return (*resources, machine.online, machine.draining, frozenset(machine.labels.items()))
+
+
+def kinds_of(machines: Iterable[Machine]) -> Sequence[Machine]:
+    """Return one machine of each kind, the first by name."""
+    found: dict[Hashable, Machine] = {}
+    for each in sorted(machines, key=lambda machine: (machine.name, machine.id)):
+        found.setdefault(kind_of(each), each)
+    return list(found.values())
 
 
 # --- conditions ------------------------------------------------------------------------------------------------

@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
 from policy.cost import billed_per_hour
-from policy.matching import Machine, Requirements, conditions, fits_now, least, share_of, within_price
+from policy.matching import Machine, Requirements, conditions, fits_now, least, sameness, share_of, within_price
 from policy.waiting import Kind, WaitingReason, explain
 
 __all__ = [
@@ -74,7 +74,7 @@ def plan(requests: Sequence[Request], machines: Sequence[Machine], *, currency: 
     lines: dict[Hashable, _Line] = {}
     chosen: list[tuple[Request, _Line, Placement | None]] = []
     for request in order(requests):
-        key = _sameness(request.requirements)
+        key = sameness(request.requirements)
         line = lines.get(key)
         if line is None:
             line = lines[key] = _Line(request.requirements, room)
@@ -141,12 +141,6 @@ def still_fitting(machines: Sequence[Machine], wanted: Iterable[tuple[int, Requi
 def order(requests: Iterable[Request]) -> Sequence[Request]:
     """Sort into the order of service: highest priority first, then oldest, then by id."""
     return sorted(requests, key=lambda request: (-request.priority, request.created_at, request.id))
-
-
-def _sameness(required: Requirements) -> Hashable:
-    """Key of equal requirements: built from every field, so that a new field can't be forgotten."""
-    values = (getattr(required, each.name) for each in fields(required))
-    return tuple(frozenset(value.items()) if isinstance(value, Mapping) else value for value in values)
 
 
 class _Room:

@@ -20,13 +20,20 @@ from policy.matching import Condition, Machine, Requirements, Resource, conditio
 
 
 class WaitingReason(StrEnum):
-    """Why a request stays in the queue. The planner sets the first three, for a whole class of requests."""
+    """Why a request stays in the queue. The planner sets those before UNATTENDED, for a whole class of requests."""
 
     # No machine that accepts work meets the requirements. Ends when an owner of machines adds one that does, brings it
     # back online, resumes it or lowers its price; or when the user cancels and submits smaller requirements.
     NO_MACHINE_FITS = "NO_MACHINE_FITS"
     # A machine meets the requirements, but its resources are in use. Ends by itself, when an attempt there ends.
     MACHINES_BUSY = "MACHINES_BUSY"
+    # Others that are before it take the room first. Ends by itself, when they have started and there is room left.
+    HELD_BACK = "HELD_BACK"
+    # There is room, but it is kept for one that is before it and could not start in time otherwise. Ends by itself.
+    RESERVED = "RESERVED"
+    # Its project holds as many GPUs as it may at once. Ends by itself, when one of its attempts ends, or when an
+    # administrator raises the quota.
+    QUOTA = "QUOTA"
     # A budget of its project, or of the installation, does not pay for another start. Ends when the next period
     # begins, or when an administrator raises the budget.
     BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"

@@ -1,0 +1,236 @@
+"""Order of service of the queue, kept so that a plan visits only its heads.
+
+    order = (-priority, oldest first, key, submitted_at, id)        key = expected work x share of the project
+
+Queued runs that are alike (equal requirements, project, priority, source of the key) form a class, and within a class
+the order never changes: what changes with time, the shares of projects and what was learned, multiplies the keys of
+all its runs. So a `Queue` lives as long as the machines' totals and prices stay the same, and one run added or removed
+costs a binary search.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, insort
+from collections.abc import Hashable, Iterable, Mapping
+from datetime import datetime
+from enum import StrEnum
+from functools import partial
+from typing import NamedTuple
+
+from policy.expected import Source, factor_of, learned_bin, rank_of, size_of, source_of
+from policy.learning import BINS, Learned
+from policy.matching import Machine, kinds_of, sameness
+from policy.workload import DEFAULTS, Knobs, Ordering, Run
+
+
+class Rule(StrEnum):
+    """Why one run is before another."""
+
+    PRIORITY = "PRIORITY"
+    OLDEST_FIRST = "OLDEST_FIRST"
+    FAIR_SHARE = "FAIR_SHARE"
+    LESS_WORK = "LESS_WORK"
+    EARLIER = "EARLIER"
+
+
+class Order(NamedTuple):
+    """Place in the order of service, the first lowest."""
+
+    priority: int  # negated
+    after_oldest: bool  # False: the oldest beyond `max_wait_seconds`
+    key: float
+    submitted_at: datetime
+    id: int
+
+
+Entry = tuple[float, datetime, int, Run]  # the part of the key of its own, and what decides between equal ones
+
+
+class Class(NamedTuple):
+    """What the runs of a class have in common."""
+
+    same: Hashable  # requirements
+    machines: int
+    project: int
+    priority: int
+    preemptible: bool
+    source: Source
+    is_limited: bool
+    lineage: tuple[Hashable, ...]
+    bin: int  # of its service, where the key is learned; else -1
+
+
+class Sizes:
+    """Sizes of runs, by requirements; they depend on the machines' totals and prices."""
+
+    def __init__(self, machines: Iterable[Machine]) -> None:
+        self._machines = list(machines)
+        self._kinds = kinds_of(self._machines)
+        self._known: dict[Hashable, float] = {}
+
+    def of(self, run: Run, same: Hashable) -> float:
+        """Return the size of all members of a run. `same`: the key of its requirements."""
+        size = self._known.get(same)
+        if size is None:
+            required = run.requirements
+            by_name = required.machine_id is not None or required.machine_name is not None
+            size = self._known[same] = size_of(required, 1, self._machines if by_name else self._kinds)
+        return size * run.machines
+
+
+class Members:
+    """Queued runs of one class, in their order."""
+
+    __slots__ = ("_ages", "entries", "of", "size")
+
+    def __init__(self, of: Class, size: float) -> None:
+        self.of = of
+        self.size = size
+        self.entries: list[Entry] = []
+        self._ages: list[tuple[datetime, int, Run]] | None = None
+
+    def fill(self, entries: list[Entry]) -> None:
+        entries.sort()
+        self.entries = entries
+
+    def add(self, entry: Entry) -> None:
+        insort(self.entries, entry)
+        if self._ages is not None:
+            heapq.heappush(self._ages, entry[1:])
+
+    def remove(self, entry: Entry) -> None:
+        del self.entries[bisect_left(self.entries, entry)]
+
+    def oldest(self, among: Mapping[int, object]) -> Run:
+        """Return the run submitted first. `among`: ids that are in the queue."""
+        if self._ages is None:
+            self._ages = [entry[1:] for entry in self.entries]
+            heapq.heapify(self._ages)
+        while among.get(self._ages[0][1]) is not self:
+            heapq.heappop(self._ages)
+        return self._ages[0][2]
+
+
+class Queue:
+    """Queued runs, by class. `machines` give the size of runs without GPUs."""
+
+    def __init__(self, machines: Iterable[Machine], knobs: Knobs = DEFAULTS, runs: Iterable[Run] = ()) -> None:
+        self.knobs = knobs
+        self.sizes = Sizes(machines)
+        self._by_class: dict[Class, Members] = {}
+        self._entries: dict[int, Entry] = {}
+        self._members: dict[int, Members] = {}
+        self._fill(runs)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, run_id: int) -> bool:
+        return run_id in self._entries
+
+    @property
+    def classes(self) -> Iterable[Members]:
+        return self._by_class.values()
+
+    def add(self, run: Run) -> None:
+        """Add a run; one with the same id is replaced."""
+        if run.id in self._entries:
+            self.remove(run.id)
+        members, entry = self._sort_in(run)
+        members.add(entry)
+
+    def remove(self, run_id: int) -> None:
+        """Remove a run; no error if it is not there."""
+        entry, members = self._entries.pop(run_id, None), self._members.pop(run_id, None)
+        if entry is None or members is None:
+            return
+        members.remove(entry)
+        if not members.entries:
+            del self._by_class[members.of]
+
+    def oldest(self, members: Members) -> Run:
+        return members.oldest(self._members)
+
+    def place_of(self, run_id: int, learned: Learned, shares: Mapping[int, float]) -> int:
+        """Return the place of a run in the order of service among the queued ones, from 1. Oldest-first is left out."""
+        own_class = self._members[run_id]
+        own = order_of(self._entries[run_id], own_class.of, self._times(own_class, learned, shares))
+        ahead = 0
+        for each in self._by_class.values():
+            key = partial(order_of, of=each.of, times=self._times(each, learned, shares))
+            ahead += bisect_left(each.entries, own, key=key)
+        return ahead + 1
+
+    def class_and_size(self, run: Run) -> tuple[Class, float]:
+        members = self._members.get(run.id)
+        return class_of(run, self.sizes, self.knobs) if members is None else (members.of, members.size)
+
+    def _times(self, members: Members, learned: Learned, shares: Mapping[int, float]) -> float:
+        return factor_of_class(members.of, members.size, learned, shares, self.knobs)
+
+    def _fill(self, runs: Iterable[Run]) -> None:
+        found: dict[int, tuple[Members, list[Entry]]] = {}
+        for run in runs:
+            members, entry = self._sort_in(run)
+            found.setdefault(id(members), (members, []))[1].append(entry)
+        for members, entries in found.values():
+            members.fill(entries)
+
+    def _sort_in(self, run: Run) -> tuple[Members, Entry]:
+        of, size = class_of(run, self.sizes, self.knobs)
+        members = self._by_class.get(of)
+        if members is None:
+            members = self._by_class[of] = Members(of, size)
+        entry = (rank_of(run, of.source, self.knobs.ordering), run.submitted_at, run.id, run)
+        self._entries[run.id] = entry
+        self._members[run.id] = members
+        return members, entry
+
+
+def class_of(run: Run, sizes: Sizes, knobs: Knobs = DEFAULTS) -> tuple[Class, float]:
+    """Return the class of a run and its size."""
+    same = sameness(run.requirements) if run.group is None else run.group
+    size = sizes.of(run, same)
+    source = source_of(run, knobs)
+    is_learned = source is Source.LEARNED and knobs.ordering is not Ordering.ARRIVAL
+    return (
+        Class(
+            same, run.machines, run.project, run.priority, run.preemptible, source,
+            run.max_runtime_seconds is not None, run.lineage, learned_bin(run, size) if is_learned else -1,
+        ),
+        size,
+    )  # fmt: skip
+
+
+def factor_of_class(of: Class, size: float, learned: Learned, shares: Mapping[int, float], knobs: Knobs) -> float:
+    if knobs.ordering is Ordering.ARRIVAL:
+        return 1.0
+    value = learned.values(of.lineage)[of.bin] if 0 <= of.bin < BINS else 0.0
+    return factor_of(of.source, size, value, shares.get(of.project, 1.0), knobs.ordering)
+
+
+def order_of(entry: Entry, of: Class, times: float) -> Order:
+    """Return the place in the order of a queued run. `times`: the factor of its class."""
+    return Order(-of.priority, True, entry[0] * times, entry[1], entry[2])
+
+
+def place_in_order(
+    run: Run, of: Class, times: float, knobs: Knobs = DEFAULTS, *, is_running: bool = False, is_oldest: bool = False
+) -> Order:
+    """Return the place of a run. A running one's key is divided: only a clearly smaller one preempts it."""
+    key = rank_of(run, of.source, knobs.ordering) * times
+    if is_running:
+        key /= knobs.hysteresis_progress if of.source is Source.PROGRESS else knobs.hysteresis
+    return Order(-run.priority, not is_oldest, key, run.submitted_at, run.id)
+
+
+def rule_between(ahead: Order, behind: Order, share_ahead: float, share_behind: float) -> Rule:
+    """Return why the first of two runs is before the second."""
+    if ahead.priority != behind.priority:
+        return Rule.PRIORITY
+    if ahead.after_oldest != behind.after_oldest:
+        return Rule.OLDEST_FIRST
+    if ahead.key == behind.key:
+        return Rule.EARLIER
+    return Rule.LESS_WORK if ahead.key / share_ahead < behind.key / share_behind else Rule.FAIR_SHARE
