@@ -38,6 +38,7 @@ class Waiting(Answer):
 class StopWanted(Answer):
     reason: str
     by: str
+    detail: str | None = None
 
 
 class Simulation(Answer):
@@ -71,6 +72,8 @@ class Simulation(Answer):
         """Explanation of the state: a sentence, a reason, or empty."""
         if self.waiting is not None:
             return self.waiting.detail or self.waiting.reason
+        if self.stop_wanted is not None and self.stop_wanted.reason == "PREEMPTED" and not self.is_final:
+            return f"is being preempted: {self.stop_wanted.detail or 'its machine is needed for another run.'}"
         if self.stop_wanted is not None and not self.is_final:
             return f"stop wanted by {self.stop_wanted.by} ({self.stop_wanted.reason})"
         return f"{self.reason}: {self.reason_detail}" if self.reason and self.reason_detail else self.reason or ""
@@ -205,7 +208,9 @@ class Details(Simulation):
     tags: tuple[str, ...]
     resources: Resources
     priority: int
+    preemptible: bool = False
     queue_position: int | None = None
+    estimated_start: datetime | None = None
     limits: Limits
     objective: Objective | None = None
     stopping: Stopping = Stopping()

@@ -230,6 +230,12 @@ def submit(
         str | None,
         typer.Option(metavar="DURATION", help="How long an attended run may go unwatched.  [server's default: 60s]"),
     ] = None,
+    preemptible: Annotated[
+        bool,
+        typer.Option(
+            "--preemptible", help="May be stopped to make room for another run; it goes on later from its checkpoint."
+        ),
+    ] = False,
     client_key: Annotated[
         str | None,
         typer.Option(
@@ -266,7 +272,7 @@ def submit(
     Keys of a submission file (only entrypoint is required, in the file or as the command):
       name, project, entrypoint: [python, train.py], working_directory, tags: [...], priority,
       parameters: {...}, environment: {...}, metrics: {accuracy: MAX}, metrics_from: json, metrics_patterns: [...],
-      tensorboard: [DIR, ...], system_metrics: 10s, attended, attended_grace: 60s, client_key,
+      tensorboard: [DIR, ...], system_metrics: 10s, attended, attended_grace: 60s, client_key, preemptible,
       objective: {metric: val/loss, mode: MIN}, stopping: [{metric, patience: 10, ...}], alerts: [NAME],
       resources: {cpus, memory_gib, gpus, gpu_model, labels: {...}, machine, max_price_per_hour},
       limits: {max_runtime: 2h, max_cost, max_steps, max_retries, retry_on: [MACHINE_LOST]}
@@ -290,7 +296,7 @@ def submit(
         metrics_from=metrics, metrics_patterns=metrics_pattern or (),
         tensorboard=tensorboard or (), system_metrics=system_metrics, attended=attended,
         max_cost=max_cost, max_steps=max_steps, objective=objective, stop=stop or (), alerts=alert or (),
-        attended_grace=attended_grace, client_key=client_key,
+        attended_grace=attended_grace, client_key=client_key, preemptible=preemptible,
         working_directory=working_directory,
     )  # fmt: skip
     simulation = submit.submit(server, submission, read_submission(file) if file is not None else {})

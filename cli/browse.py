@@ -103,6 +103,7 @@ def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
     yield "project", clean(simulation.project.name)
     yield "why", clean(simulation.why)
     yield "place in queue", f"{simulation.queue_position:,}" if simulation.queue_position is not None else ""
+    yield "starts", _start(simulation.estimated_start, now)
     yield "command", clean(shlex.join(simulation.entrypoint), limit=2000)
     yield "directory", clean(simulation.working_directory or "")
     yield "parameters", _json(simulation.parameters)
@@ -122,6 +123,7 @@ def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
     yield "needs", clean(", ".join(need for need in needs if need))
     yield "machine", clean(simulation.machine.name) if simulation.machine else ""
     yield "priority", str(simulation.priority) if simulation.priority else ""
+    yield "preemptible", "yes" if simulation.preemptible else ""
     longest = limits.max_runtime_seconds
     runtime = f"{say_duration(timedelta(seconds=longest))}, " if longest is not None else ""
     runtime += f"at most {limits.max_cost} in all, " if limits.max_cost is not None else ""
@@ -142,6 +144,12 @@ def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
         yield "took", f"{say_duration(until - simulation.started_at)}{running}"
     yield from _source(simulation.source)
     yield "retry of", clean(simulation.retry_of.id) if simulation.retry_of else ""
+
+
+def _start(at: datetime | None, now: datetime) -> str:
+    if at is None:
+        return ""
+    return f"at the latest {at.astimezone():%Y-%m-%d %H:%M:%S}, in {say_duration(max(at - now, timedelta(0)))}"
 
 
 def _objective(objective: Objective | None) -> str:

@@ -8,7 +8,7 @@ _SUMMARY = """
 fragment Summary on Simulation {
   id name state reason reasonDetail attended createdAt startedAt finishedAt
   waiting { reason detail }
-  stopWanted { reason by }
+  stopWanted { reason by detail }
   project { id name }
   machine { id name }
 }
@@ -75,7 +75,7 @@ DETAILS = gql(
 query Details($id: ID!) {
   simulation(id: $id) {
     ...Summary
-    entrypoint parameters environment workingDirectory tags priority queuePosition createdBy
+    entrypoint parameters environment workingDirectory tags priority preemptible queuePosition estimatedStart createdBy
     resources { cpus memoryGib gpus gpuModel labels machine { id name } maxPricePerHour }
     metricsFrom metricsPatterns
     notices { kind count example advice }

@@ -192,6 +192,7 @@ class SubmissionFile(Section):
     priority: Count | None = None
     attended: bool | None = None
     attended_grace_seconds: Duration | None = None
+    preemptible: bool | None = None
     client_key: str | None = None
 
     @field_serializer("metrics")

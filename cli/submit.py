@@ -60,6 +60,7 @@ class Submission:
     system_metrics: float | None = None
     attended: bool = False
     attended_grace: str | None = None
+    preemptible: bool = False
     client_key: str | None = None
     working_directory: str | None = None
 
@@ -125,6 +126,7 @@ def submission_input(submission: Submission) -> dict[str, object]:
         systemMetricsSeconds=submission.system_metrics,
         attended=submission.attended or None,
         attendedGraceSeconds=_seconds(submission.attended_grace),
+        preemptible=submission.preemptible or None,
         clientKey=submission.client_key,
         workingDirectory=absolute_directory(submission.working_directory),
     )

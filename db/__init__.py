@@ -13,6 +13,8 @@ notifications everything works, only slower.
     attempts              launches, reports, heartbeats, coverage
     simulations           create, list, repeat, delete
     queue                 the queue by classes of equal requirements, and why each waits
+    running               simulations on machines as a plan sees them: what they hold, how far they are
+    newest_plan           the newest plan: the order of the queue, and what is reserved
     machines              machines and hosts: join, declare, drain, what is free
     projects              projects, and the scope of a viewer
     convergence           the log of points: batches of columns

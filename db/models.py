@@ -101,6 +101,10 @@ _QUEUE_CLASS = (
 )
 
 
+# What runs that are likely to take equally long have in common: the planner learns from those that have ended.
+_LEARNING_CLASS = "hash_array_extended(array_append(entrypoint, name), project_id)"
+
+
 class Project(Base):
     """A group of simulations. `default` always exists."""
 
@@ -142,6 +146,7 @@ class Simulation(Base):
     machine_name: Mapped[str | None]  # its name, kept when the machine is deleted
     max_price_per_hour: Mapped[Decimal | None]
     queue_class: Mapped[UUID] = mapped_column(Uuid, Computed(_QUEUE_CLASS, persisted=True))
+    learning_class: Mapped[int] = mapped_column(Computed(_LEARNING_CLASS, persisted=True))
     priority: Mapped[int] = mapped_column(Integer, server_default=text("0"))
 
     max_runtime: Mapped[timedelta | None]
@@ -161,6 +166,7 @@ class Simulation(Base):
     tensorboard: Mapped[list[str]] = mapped_column(server_default=text("'{}'::text[]"))  # directories
     attended: Mapped[bool] = mapped_column(server_default=text("false"))  # runs only while it is watched
     attended_grace: Mapped[timedelta] = mapped_column(server_default=text("'00:01:00'::interval"))  # and so much longer
+    preemptible: Mapped[bool] = mapped_column(server_default=text("false"))  # may be stopped for another one
 
     alert_target_ids: Mapped[list[int] | None]  # whom its alerts go to; null: the defaults of its project
 
@@ -175,6 +181,11 @@ class Simulation(Base):
     queued_xid: Mapped[int] = mapped_column(server_default=THIS_TRANSACTION)
     started_at: Mapped[datetime | None]  # the first hello
     finished_at: Mapped[datetime | None]
+
+    # Progress as of the newest queueing: what a preempted run has behind it. One that failed or was lost begins anew.
+    attained: Mapped[timedelta] = mapped_column(server_default=text("'00:00:00'::interval"))  # useful run time
+    steps_done: Mapped[int | None]  # the highest step of its objective, else of any metric of its own
+    step_rate: Mapped[float | None]  # steps per second
 
     # Unread since 0007, where a waiting reason went to the class; they go in the next release.
     waiting: Mapped[str | None] = _unread(String(40))
@@ -236,6 +247,22 @@ class QueueClass(Base):
     reason: Mapped[str] = mapped_column(String(40))  # policy.waiting.WaitingReason
     detail: Mapped[str]
     alerted_at: Mapped[datetime | None]  # of the newest alert that something of this class waits too long
+
+
+class Plan(Base):
+    """The newest plan, one row: the order of the queue, and what is reserved. Both by `db.newest_plan`.
+
+    One row instead of a column of each simulation: a change of the order would otherwise write the whole queue.
+    """
+
+    __tablename__ = "plans"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)  # 1
+    at: Mapped[datetime] = _now()
+    queue: Mapped[list[int]] = mapped_column(server_default=text("'{}'::bigint[]"))  # simulations, the first first
+    reservations: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
+
+    __table_args__ = (CheckConstraint("id = 1", name="one"),)
 
 
 class Host(Base):

@@ -65,6 +65,7 @@ class Wanted:
     system_metrics_seconds: float | None = None  # 0: none; None: as the installation
     attended: bool = False
     attended_grace: timedelta = timedelta(minutes=1)  # means something only where it is attended
+    preemptible: bool = False
     alert_target_ids: tuple[int, ...] | None = None  # None: the defaults of its project
 
     def digest(self) -> bytes:
@@ -82,6 +83,8 @@ class Wanted:
             del content["tensorboard"]
         if not self.attended:
             del content["attended"], content["attended_grace"]
+        if not self.preemptible:
+            del content["preemptible"]
         for name in ("max_cost", "max_steps", "objective_metric", "objective_mode", "stopping", "alert_target_ids"):
             if content[name] is None:  # likewise
                 del content[name]

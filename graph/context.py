@@ -21,9 +21,11 @@ from db import (
     budgets,
     machines,
     metrics,
+    newest_plan,
     notices,
     projects,
     queue,
+    running,
     simulations,
     sources,
     tokens,
@@ -35,8 +37,10 @@ from db.events import UNVERIFIED, Actor
 from db.machines import NOTHING, Usage
 from db.metrics import Summary
 from db.models import AlertTarget, Budget, Machine, Project, Simulation, Token
+from db.newest_plan import Reservation
 from db.notices import Notice
 from db.projects import Scope
+from db.running import Running
 from db.simulations import Command
 from db.sources import Source
 from db.states import MachineState
@@ -120,6 +124,10 @@ class Loaders:
         self.machine_of: DataLoader[int, int | None] = DataLoader(self._load_machine_of, cache=False)
         self.wait: DataLoader[int, Wait | None] = DataLoader(self._load_waits, cache=False)
         self.queue_position: DataLoader[int, int | None] = DataLoader(self._load_queue_positions, cache=False)
+        self.reservation: DataLoader[int, Reservation | None] = DataLoader(self._load_reservations, cache=False)
+        self.holds: DataLoader[int, tuple[Sequence[Running], Sequence[Reservation], datetime]] = DataLoader(
+            self._load_holds, cache=False
+        )
         self.metrics: DataLoader[int, Sequence[Summary]] = DataLoader(self._load_metrics, cache=False)
         self.notices: DataLoader[int, Sequence[Notice]] = DataLoader(self._load_notices, cache=False)
         self.source: DataLoader[int, Source | None] = DataLoader(self._load_sources, cache=False)
@@ -210,6 +218,26 @@ class Loaders:
         async with self._sessions() as session:
             found = await queue.places_of(session, set(ids))
         return [found.get(each) for each in ids]
+
+    async def _load_reservations(self, ids: list[int]) -> Sequence[Reservation | None]:
+        async with self._sessions() as session:
+            found = {each.simulation_id: each for each in await newest_plan.reservations(session)}
+        return [found.get(each) for each in ids]
+
+    async def _load_holds(self, ids: list[int]) -> Sequence[tuple[Sequence[Running], Sequence[Reservation], datetime]]:
+        """What runs on machines, what is reserved there, and the time."""
+        async with self._sessions() as session:
+            held = await running.on_machines(session, set(ids))
+            kept = await newest_plan.reservations(session)
+            now = await attempts.clock(session)
+        return [
+            (
+                [each for each in held if any(place.machine_id == number for place in each.places)],
+                [each for each in kept if number in each.machine_ids],
+                now,
+            )
+            for number in ids
+        ]
 
     async def _load_metrics(self, ids: list[int]) -> Sequence[Sequence[Summary]]:
         async with self._sessions() as session:

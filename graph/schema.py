@@ -34,6 +34,7 @@ from graph.types import costs as of_costs
 from graph.types import log as of_log
 from graph.types import machine as of_machine
 from graph.types import overview as of_overview
+from graph.types import plan as of_plan
 from graph.types import project as of_project
 from graph.types import simulation as of_simulation
 from graph.types import simulation_changes, simulation_mutations
@@ -71,6 +72,7 @@ from graph.types.machine import (
     UpdateMachineInput,
 )
 from graph.types.overview import Overview
+from graph.types.plan import Plan
 from graph.types.project import Project, ProjectConnection
 from graph.types.scalars import DECIMAL, POINT_COLUMNS, STEP, PointColumns, Step
 from graph.types.simulation import Simulation, SimulationConnection
@@ -158,6 +160,10 @@ class Query:
     @strawberry.field(description="Simulations that have not ended, and their cost, of one project or of all.")
     async def overview(self, info: Info, project: strawberry.ID | None = None) -> Overview:
         return await of_overview.read(info, project)
+
+    @strawberry.field(description="The newest plan: machines, what runs on them, and what is reserved until when.")
+    async def plan(self, info: Info) -> Plan:
+        return await of_plan.read(info)
 
     @strawberry.field(description="One object by its id; null if there is none.")
     async def machine(self, info: Info, id: strawberry.ID) -> Machine | None:

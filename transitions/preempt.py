@@ -12,8 +12,9 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.events import Actor
+from db.models import Simulation
 from db.states import Reason
-from transitions.stop import stop
+from transitions.stop import stop, stop_locked
 
 
 async def preempt(
@@ -24,3 +25,10 @@ async def preempt(
     evidence: for which simulation and by which rule, as JSON.
     """
     return await stop(session, simulation_id, Reason.PREEMPTED, actor, evidence=evidence)
+
+
+async def preempt_locked(
+    session: AsyncSession, simulation: Simulation, actor: Actor, *, evidence: dict[str, Any] | None = None
+) -> bool:
+    """Like `preempt`, for a simulation that the caller has locked in this transaction."""
+    return await stop_locked(session, simulation, Reason.PREEMPTED, actor, evidence=evidence)

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, billing, lifecycle
+from db import attempts, billing, lifecycle, running
 from db.events import Actor
 from db.lifecycle import Move
 from db.states import Reason, SimulationState
@@ -109,6 +109,8 @@ async def end(
     if attempt_id is None:
         return False
     is_final = retry_after is None
+    if not is_final:
+        await running.keep_progress(session, simulation_id, number, goes_on=ending.reason is Reason.PREEMPTED)
     target = FINAL_STATE_OF[ending.reason] if is_final else S.QUEUED
     moved = await lifecycle.move(
         session,

@@ -46,6 +46,7 @@ TABLE: Mapping[str, Rule] = {
     "Query.simulation": READ,
     "Query.simulations": READ,
     "Query.overview": READ,
+    "Query.plan": READ,
     "Query.machine": READ,  # machines are everybody's: their names, sizes and prices, not what others run on them
     "Query.machines": READ,
     "Query.project": READ,

@@ -20,6 +20,7 @@
     budget                budgets and their accounts
     machine               machines: queries, mutations, machineChanged
     project               projects
+    plan                  the newest plan: what holds the machines, and what is reserved
     overview              queued and running simulations, and their cost per hour
     alert                 alert targets and their deliveries: queries, mutations
     token                 API tokens, and the viewer

@@ -323,6 +323,7 @@ class SimulationAsked(TypedDict, total=False):
         AfterValidator(_of_attended),
         _in("attendedGraceSeconds"),
     ]
+    preemptible: bool
     alerts: Annotated[tuple[Word, ...], _at_most(20)]
     client_key: Word
 
@@ -335,6 +336,7 @@ class SimulationChanged(TypedDict, total=False):
     name: Name
     tags: Tags
     priority: SmallInt
+    preemptible: bool
     max_runtime: Annotated[Runtime, _in("limits", "maxRuntimeSeconds")]
     max_cost: Annotated[Cost, _in("limits", "maxCost")]
     max_steps: Annotated[Steps, _in("limits", "maxSteps")]

@@ -21,6 +21,7 @@ from graph.types import pages
 from graph.types.enums import MachineState
 from graph.types.ids import number_asked, number_of
 from graph.types.inputs import Invalid, MachineAsked, MachineChanged, check
+from graph.types.plan import Hold
 from graph.types.simulation import Simulation
 from graph.types.user_errors import UserError, user_error
 from policy.offer import notice_of
@@ -84,6 +85,17 @@ class Machine(relay.Node):
         used = await info.context.loaders.usage.load(self.row.id)
         rows = await info.context.loaders.simulation.load_many(list(used.simulation_ids))
         return [Simulation.of(row) for row in rows if row is not None]
+
+    @strawberry.field(
+        description="What holds it now, by the time of assignment, and what it is reserved for, by the time from "
+        "which.",
+        metadata={"size": 10},
+    )
+    async def holds(self, info: Info) -> list[Hold]:
+        held, kept, now = await info.context.loaders.holds.load(self.row.id)
+        runs = [Hold.of(each, self.row.id, now) for each in held]
+        reserved = [Hold.reserved(each) for each in kept]
+        return [*sorted(runs, key=lambda each: each.begin), *sorted(reserved, key=lambda each: each.begin)]
 
     @classmethod
     def of(cls, row: models.Machine) -> Self:

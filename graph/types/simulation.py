@@ -11,6 +11,7 @@ from strawberry import relay
 from strawberry.scalars import JSON
 
 from db import attempts, events, models, simulations
+from db.attempts import StopIntent
 from graph.context import Info
 from graph.errors import refusals_told
 from graph.types import alert, curve, forecast, pages
@@ -63,6 +64,14 @@ class StopWanted:
     reason: Reason = strawberry.field(description="The reason that it will end with.")
     by: str = strawberry.field(description="The user or process that requested it, named as in `events`.")
     at: datetime = strawberry.field(description="When it was requested.")
+    detail: str | None = strawberry.field(
+        default=None, description="The decision as a sentence, where a rule or the plan made it."
+    )
+
+    @classmethod
+    def of(cls, stop: StopIntent) -> Self:
+        sentence = stop.evidence.get("sentence") if stop.evidence is not None else None
+        return cls(reason=stop.reason, by=stop.by, at=stop.wanted_at, detail=sentence)
 
 
 @strawberry.type(description="Requirements that a simulation has of its machine.")
@@ -133,6 +142,10 @@ class Simulation(relay.Node):
     attended_grace_seconds: int | None = strawberry.field(
         description="For how long it may be on a machine without a subscriber; null if it is not attended."
     )
+    preemptible: bool = strawberry.field(
+        description="Whether it may be stopped to make room for another simulation: it gets the grace of a stop for a "
+        "checkpoint, goes back to the queue and uses up no retry."
+    )
     created_by: str = strawberry.field(description="The user who created it, named as in `events`.")
     created_at: datetime
     started_at: datetime | None = strawberry.field(description="When its first attempt began.")
@@ -165,13 +178,23 @@ class Simulation(relay.Node):
         return Waiting.of(wait) if wait is not None else None
 
     @strawberry.field(
-        description="Its place in the queue of the whole installation, by priority and then by age, 1 for the first; "
-        "null if it is not in the queue. A simulation that fits may overtake one that does not."
+        description="Its place in the queue of the whole installation by the newest plan, 1 for the first; null if it "
+        "is not in the queue, or was not planned yet. A simulation that fits may overtake one that does not."
     )
     async def queue_position(self, info: Info) -> int | None:
         if self.row.state is not SimulationState.QUEUED:
             return None
         return await info.context.loaders.queue_position.load(self.row.id)
+
+    @strawberry.field(
+        description="When it will start at the latest if all that runs keeps its limits; null unless the newest plan "
+        "has reserved room for it."
+    )
+    async def estimated_start(self, info: Info) -> datetime | None:
+        if self.row.state is not SimulationState.QUEUED:
+            return None
+        kept = await info.context.loaders.reservation.load(self.row.id)
+        return kept.at if kept is not None else None
 
     @strawberry.field
     async def project(self, info: Info) -> Project:
@@ -189,7 +212,7 @@ class Simulation(relay.Node):
     @strawberry.field(description="The intent to stop its current attempt; null if there is none.")
     async def stop_wanted(self, info: Info) -> StopWanted | None:
         stop = await info.context.loaders.stop.load(self.row.id)
-        return StopWanted(reason=stop.reason, by=stop.by, at=stop.wanted_at) if stop is not None else None
+        return StopWanted.of(stop) if stop is not None else None
 
     @strawberry.field(description="First to last.", metadata={"size": 4})
     async def attempts(self, info: Info) -> list[Attempt]:
@@ -310,6 +333,7 @@ class Simulation(relay.Node):
             metrics_from=row.metrics_from, metrics_patterns=row.metrics_patterns,
             tensorboard=row.tensorboard, system_metrics_seconds=row.system_metrics_seconds, attended=row.attended,
             attended_grace_seconds=int(row.attended_grace.total_seconds()) if row.attended else None,
+            preemptible=row.preemptible,
             created_by=row.created_by, created_at=row.created_at, started_at=row.started_at,
             finished_at=row.finished_at,
         )  # fmt: skip

@@ -120,6 +120,11 @@ class CreateSimulationInput:
         description="With `attended`: for how long it may be on a machine without a subscriber. 1 to 86,400; 60 if "
         "left out.",
     )
+    preemptible: bool = strawberry.field(
+        default=DEFAULTS["preemptible"],
+        description="Allow that it is stopped to make room for another simulation, and goes on later from its "
+        "checkpoint. It may start earlier for it: a preemptible simulation fills gaps that are reserved for others.",
+    )
     alerts: list[str] | None = strawberry.field(
         default=None,
         description="Names of the alert targets that hear of it; an empty list: none. Default: those of its project.",
@@ -161,6 +166,9 @@ class UpdateSimulationInput:
     tags: list[str] | None = strawberry.field(default=strawberry.UNSET, description="All of its tags.")
     priority: int | None = strawberry.field(
         default=strawberry.UNSET, description="A higher priority is planned first. It matters while it is queued."
+    )
+    preemptible: bool | None = strawberry.field(
+        default=strawberry.UNSET, description="Whether it may be stopped to make room for another simulation."
     )
     objective: ObjectiveInput | None = strawberry.field(
         default=strawberry.UNSET, description="The metric by which it is judged."

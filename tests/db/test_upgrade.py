@@ -283,3 +283,29 @@ async def test_nothing_is_sent_for_what_happened_before_there_were_alerts_and_th
     await rows(engine, "DELETE FROM events WHERE alert_pending RETURNING id")
     await downgrade(empty_database_url, "0012")
     assert {name: await rows(engine, statement) for name, statement in kept.items()} == before
+
+
+# --- 0017: plans -------------------------------------------------------------------------------------------------
+
+
+async def test_simulations_of_the_version_before_are_not_preemptible_and_those_alike_are_learned_from_together(
+    engine: AsyncEngine, empty_database_url: str
+) -> None:
+    await fill(engine, empty_database_url)
+    await upgrade(empty_database_url, "0015")
+    await rows(
+        engine,
+        "INSERT INTO simulations (project_id, name, entrypoint, created_by) "
+        "VALUES (1, 'runs', '{x}', 'me'), (1, 'runs', '{x,y}', 'me') RETURNING id",
+    )
+    before = await rows(engine, EVERYTHING["simulations"])
+    await upgrade(empty_database_url)
+    [counted] = await rows(
+        engine,
+        "SELECT bool_or(preemptible) AS any, max(attained) AS attained, count(DISTINCT learning_class) AS classes, "
+        "count(*) FILTER (WHERE name = 'runs') AS alike, "
+        "count(DISTINCT learning_class) FILTER (WHERE name = 'runs') AS kinds FROM simulations",
+    )
+    assert counted == {"any": False, "attained": timedelta(0), "classes": len(before) - 1, "alike": 3, "kinds": 2}
+    await downgrade(empty_database_url, "0015")
+    assert await rows(engine, EVERYTHING["simulations"]) == before

@@ -9,6 +9,7 @@ export const { p, navigate, isActive, route } = createRouter({
   '/simulations/:id': () => import('./simulation/Simulation.svelte'),
   '/compare': () => import('./compare/Compare.svelte'),
   '/machines': () => import('./machines/Machines.svelte'),
+  '/plan': () => import('./plan/Plan.svelte'),
   '/costs': () => import('./costs/Costs.svelte'),
   '/submit': () => import('./submit/Submit.svelte'),
   '*': NotFound,

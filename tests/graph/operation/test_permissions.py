@@ -50,6 +50,7 @@ READING = {
         "simulation",
         "simulations",
         "overview",
+        "plan",
         "machine",
         "machines",
         "project",

@@ -14,7 +14,7 @@ export const row = graphql(`
     startedAt
     finishedAt
     waiting { reason detail until }
-    stopWanted { reason by }
+    stopWanted { reason by detail }
     project { id name }
     machine { id name }
     cost { amount currency perHour }

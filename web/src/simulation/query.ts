@@ -26,10 +26,12 @@ const FIELDS = graphql(
         until
       }
       queuePosition
+      estimatedStart
       stopWanted {
         reason
         by
         at
+        detail
       }
       entrypoint
       parameters
@@ -86,6 +88,7 @@ const FIELDS = graphql(
       }
       attended
       attendedGraceSeconds
+      preemptible
       createdBy
       createdAt
       startedAt

@@ -1,5 +1,5 @@
 /** What happened, where a simulation stands and what it asked for, as sentences. */
-import { countOf } from '../ui/format';
+import { countOf, timeOf } from '../ui/format';
 import { type Reason, reasonOf, shortReasonOf, type SimulationState, waitingOf } from '../ui/states';
 import type { Decision, Simulation } from './query';
 
@@ -27,11 +27,13 @@ export function ruleOf(rule: string): string {
   return rule.replaceAll('_', ' ').toLowerCase();
 }
 
-export function standingOf({ state, reason, reasonDetail, waiting, queuePosition, stopWanted, attempts, stopping }: Simulation, now: number): string {
+export function standingOf({ state, reason, reasonDetail, waiting, queuePosition, estimatedStart, stopWanted, attempts, stopping }: Simulation, now: number): string {
   if (stopWanted && stopping.evidence && (state === 'STARTING' || state === 'RUNNING')) return `Stopping: ${decisionOf(stopping.evidence)}.`;
+  if (stopWanted?.reason === 'PREEMPTED' && (state === 'STARTING' || state === 'RUNNING')) return `Stopping to make room. ${stopWanted.detail ?? ''}`.trim();
   if (stopWanted && (state === 'STARTING' || state === 'RUNNING')) return `Stopping, requested by ${whoOf(stopWanted.by)}.`;
   const place = queuePosition === null || waiting?.until ? '' : ` Place ${queuePosition.toLocaleString('en')} in the queue.`;
-  if (waiting) return waitingOf(waiting, now) + place;
+  const start = estimatedStart === null ? '' : ` Expected to start at ${timeOf(estimatedStart)} at the latest.`;
+  if (waiting) return waitingOf(waiting, now) + place + start;
   if (state === 'QUEUED') return attempts.length ? 'Back in the queue for another attempt.' : 'In the queue; the next planning round is about to begin.';
   if (state === 'STARTING') return `Starting on ${attempts.at(-1)?.machineName ?? 'its machine'}.`;
   if (state === 'RUNNING') return `On ${attempts.at(-1)?.machineName ?? 'its machine'}${attempts.length > 1 ? `, attempt ${attempts.length}` : ''}.`;
@@ -57,6 +59,7 @@ export function eventOf(event: Event): string {
   switch (event.kind as SimulationState | 'STOP_WANTED' | 'WOULD_STOP' | 'UPDATED' | 'DELETED') {
     case 'QUEUED':
       if (detail.reason === undefined) return `Submitted by ${whoOf(event.actor)}.`;
+      if (detail.reason === 'PREEMPTED') return `${attempt} was preempted. ${detail.detail ?? ''} Back in the queue.`.replace('  ', ' ');
       return `${attempt} ended: ${lower(whyOf(detail))} Back in the queue.`;
     case 'STARTING':
       return `${attempt} was assigned to ${detail.machine ?? 'a machine'}.`;
@@ -70,7 +73,7 @@ export function eventOf(event: Event): string {
       return detail.reason === undefined ? `Cancelled by ${whoOf(event.actor)}.` : 'Cancelled.';
     case 'STOP_WANTED':
       if (detail.evidence?.rule) return `Stop requested by a rule: ${decisionOf(detail.evidence)}.`;
-      if (detail.reason === 'PREEMPTED') return 'Stop requested: its machine is needed for another run.';
+      if (detail.reason === 'PREEMPTED') return `Preemption requested. ${detail.evidence?.sentence ?? 'Its machine is needed for another run.'}`;
       return detail.reason === 'UNWATCHED' ? 'Stop requested: no viewer was watching.' : `Stop requested by ${whoOf(event.actor)}.`;
     case 'WOULD_STOP':
       return `Dry run: a rule would have stopped it${detail.evidence?.rule ? `, ${decisionOf(detail.evidence)}` : ''}.`;

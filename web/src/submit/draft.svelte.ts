@@ -54,6 +54,7 @@ export interface Draft {
   metrics: { row: number; name: string; mode: Mode }[];
   attended: boolean;
   attendedGrace: string;
+  preemptible: boolean;
 }
 
 export const RETRYABLE: readonly Retryable[] = ['MACHINE_LOST', 'EXIT_CODE', 'LAUNCH_ERROR'];
@@ -87,7 +88,7 @@ export function blank(): Draft {
     gpuModel: '', labels: [], machine: '', maxPricePerHour: '',
     maxRuntime: '', maxRetries: '', maxCost: '', maxSteps: '', retryOn: ['MACHINE_LOST'],
     metricsFrom: 'AUTO', metricsPatterns: '', objective: { metric: '', mode: '' }, rules: [],
-    metrics: [], attended: false, attendedGrace: '',
+    metrics: [], attended: false, attendedGrace: '', preemptible: false,
   }; // prettier-ignore
 }
 
@@ -131,6 +132,7 @@ export function draftOf(simulation: NonNullable<ResultOf<typeof SimulationToRepe
     metrics: simulation.metrics.slice(0, MOST_METRICS).map(({ name, mode }) => ({ row: pairOf().row, name, mode })),
     attended: simulation.attended,
     attendedGrace: simulation.attendedGraceSeconds === null ? '' : typedDuration(simulation.attendedGraceSeconds),
+    preemptible: simulation.preemptible,
   };
 }
 

@@ -61,6 +61,7 @@ export function commandLineOf(input: CreateSimulationInput, draft: Draft, origin
   for (const rule of (input.stopping ?? []) as RuleInput[]) option('--stop', optionOf(rule, input.objective?.metric ?? ''));
   if (input.attended) options.push('--attended');
   option('--attended-grace', input.attendedGraceSeconds === undefined ? undefined : draft.attendedGrace.trim().replaceAll(' ', ''));
+  if (input.preemptible) options.push('--preemptible');
   const retryOn = limits['retryOn'] as readonly string[] | undefined;
   for (const reason of retryOn ?? []) option('--retry-on', reason.toLowerCase());
   if (retryOn?.length === 0) missing.push('limits.retryOn, if empty');

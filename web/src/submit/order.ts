@@ -61,6 +61,7 @@ export function orderOf(draft: Draft): Order {
     metrics: metricsOf(draft, typed),
     attended: draft.attended || undefined,
     attendedGraceSeconds: draft.attended ? duration('attendedGraceSeconds', draft.attendedGrace) : undefined,
+    preemptible: draft.preemptible || undefined,
   });
   return { input: input as CreateSimulationInput, faults: typed.faults };
 }

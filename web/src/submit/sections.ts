@@ -31,6 +31,7 @@ export const FIELDS = {
   metrics: 'Metrics',
   attended: 'Attended',
   attendedGraceSeconds: 'Grace',
+  preemptible: 'Preemptible',
 } as const;
 
 export type Path = keyof typeof FIELDS;
@@ -61,8 +62,9 @@ export const SECTIONS: readonly Section[] = [
   {
     key: 'place',
     title: 'Project, tags and priority',
-    paths: ['project', 'tags', 'priority'],
-    says: (draft) => list([draft.project.trim(), ...tagsOf(draft), draft.priority.trim() && `priority ${draft.priority.trim()}`]),
+    paths: ['project', 'tags', 'priority', 'preemptible'],
+    says: (draft) =>
+      list([draft.project.trim(), ...tagsOf(draft), draft.priority.trim() && `priority ${draft.priority.trim()}`, draft.preemptible && 'preemptible']),
   },
   {
     key: 'machine',
