@@ -3,6 +3,7 @@
     __main__           `simulations`, and `python -m cli`
     app                the commands and their options
     machine_commands   `machines ...`
+    project_commands   `projects ...`
     budget_commands    `budget ...`
     alert_commands     `alert ...`
     token_commands     `token ...`

@@ -228,6 +228,8 @@ class Details(Simulation):
 
 class Project(Named):
     created_at: datetime
+    weight: str
+    gpu_quota: int | None
 
 
 class MachineResources(Answer):

@@ -11,7 +11,16 @@ from typing import Annotated
 
 import typer
 
-from cli import alert_commands, budget_commands, completion, machine_commands, shells, terminal, token_commands
+from cli import (
+    alert_commands,
+    budget_commands,
+    completion,
+    machine_commands,
+    project_commands,
+    shells,
+    terminal,
+    token_commands,
+)
 from cli.group import Commands
 from cli.options import (
     AlertNames,
@@ -538,25 +547,6 @@ def retry(
 
 
 @app.command()
-def projects(
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
-    token_file: TokenFile = None,
-) -> None:
-    """List projects by name. Submitting to a new name creates a project."""
-    from cli import browse
-    from cli.requests import projects
-    from cli.server import parse_server
-
-    found = list(projects(parse_server(url, token, token_file)))
-    if as_json:
-        terminal.print_json([each.as_json() for each in found])
-    else:
-        browse.print_projects(found)
-
-
-@app.command()
 def costs(
     by: Annotated[
         list[str] | None,
@@ -601,6 +591,7 @@ def costs(
         costs.print_costs(found, groups)
 
 
+app.add_typer(project_commands.app, name="projects")
 app.add_typer(budget_commands.app, name="budget")
 app.add_typer(machine_commands.app, name="machines")
 app.add_typer(alert_commands.app, name="alert")

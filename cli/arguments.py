@@ -129,3 +129,18 @@ def parse_words(option: str, given: Sequence[str], known: Sequence[str]) -> list
 def parse_states(given: Sequence[str], known: Sequence[str] = STATES) -> list[str]:
     """Parse names of states."""
     return parse_words("--state", given, known)
+
+
+def parse_project_change(weight: str | None, gpu_quota: str | None) -> dict[str, object]:
+    """Build an UpdateProjectInput without the id."""
+    wanted: dict[str, object] = {}
+    if weight is not None:
+        wanted["weight"] = weight
+    if gpu_quota is not None:
+        word = gpu_quota.strip().lower()
+        if word != "none" and not (word.isascii() and word.isdigit()):
+            raise UsageError(f"--gpu-quota: expected a number of GPUs or none, got {gpu_quota!r}")
+        wanted["gpuQuota"] = None if word == "none" else int(word)
+    if not wanted:
+        raise UsageError("Nothing to change. Give an option: simulations projects update --help")
+    return wanted

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 from rich.table import Table
 from rich.text import Text
@@ -50,10 +51,33 @@ def print_list(simulations: Sequence[Simulation], *, more: bool) -> None:
 def print_projects(projects: Sequence[Project]) -> None:
     """Print a table, sorted by name."""
     now = datetime.now(UTC)
-    columns = (Column("NAME", folds=True), Column("ID"), Column("MADE", from_width=50))
-    print_table(
-        stdout(), columns, [(clean(each.name), clean(each.id), say_age(each.created_at, now)) for each in projects]
+    columns = (
+        Column("NAME", folds=True),
+        Column("ID"),
+        Column("WEIGHT", from_width=60),
+        Column("GPU QUOTA", from_width=60),
+        Column("MADE", from_width=50),
     )
+    rows = [
+        (clean(each.name), clean(each.id), amount(each.weight), quota(each.gpu_quota), say_age(each.created_at, now))
+        for each in projects
+    ]
+    print_table(stdout(), columns, rows)
+
+
+def project_sentence(project: Project) -> str:
+    """Return a sentence about a project's weight and quota."""
+    limit = f"{quota(project.gpu_quota)} GPUs at once" if project.gpu_quota is not None else "no GPU quota"
+    return f"Project {clean(project.name)}: weight {amount(project.weight)}, {limit}."
+
+
+def amount(exact: str) -> str:
+    """Format a decimal without trailing zeros."""
+    return f"{Decimal(exact).normalize():f}"
+
+
+def quota(gpus: int | None) -> str:
+    return f"{gpus:,}" if gpus is not None else "none"
 
 
 def print_details(simulation: Details) -> None:

@@ -153,7 +153,18 @@ mutation DeleteAlertTarget($input: AlertTargetInput!) {
 PROJECTS = gql(
     """
 query Projects($first: Int!, $after: String) {
-  projects(first: $first, after: $after) { nodes { id name createdAt } pageInfo { hasNextPage endCursor } }
+  projects(first: $first, after: $after) {
+    nodes { id name createdAt weight gpuQuota }
+    pageInfo { hasNextPage endCursor }
+  }
+}
+"""
+)
+
+UPDATE_PROJECT = gql(
+    """
+mutation UpdateProject($input: UpdateProjectInput!) {
+  updateProject(input: $input) { project { id name createdAt weight gpuQuota } userErrors { message field } }
 }
 """
 )

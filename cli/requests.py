@@ -122,6 +122,11 @@ def project_id(server: Server, name: str) -> str:
     return named.id
 
 
+def update_project(server: Server, wanted: Mapping[str, object]) -> Project:
+    """Change a project. `wanted` is the API's UpdateProjectInput."""
+    return read_answer(Project, _mutate(server, documents.UPDATE_PROJECT, "updateProject", wanted).get("project"))
+
+
 # --- budgets and costs -----------------------------------------------------------------------------------------
 
 

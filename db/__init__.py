@@ -16,7 +16,7 @@ notifications everything works, only slower.
     running               simulations on machines as a plan sees them: what they hold, how far they are
     newest_plan           the newest plan: the order of the queue, and what is reserved
     machines              machines and hosts: join, declare, drain, what is free
-    projects              projects, and the scope of a viewer
+    projects              projects with their weights and quotas, and the scope of a viewer
     convergence           the log of points: batches of columns
     curve                 one metric read back over all attempts
     windows               a metric averaged in windows, and finished runs of the same name
@@ -45,6 +45,6 @@ notifications everything works, only slower.
 
 Functions take a session first, never commit (the caller owns the transaction) and await nothing but Postgres.
 `get_*` raises NotFound, `find_*` returns None, `page_*` returns a page. Locks are taken in one order everywhere:
-simulation, attempt, member, machine, budget; always FOR NO KEY UPDATE, because a foreign key's KEY SHARE against
-FOR UPDATE deadlocks. This package reads and writes; it never decides between machines.
+simulation, attempt, member, machine, project, budget; always FOR NO KEY UPDATE, because a foreign key's KEY SHARE
+against FOR UPDATE deadlocks. This package reads and writes; it never decides between machines.
 """

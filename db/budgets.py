@@ -1,8 +1,8 @@
 """Budgets: create, change, delete, list; what was spent of one, and the attempts that spend it.
 
 What a budget allows is judged by `policy.budget`. The lock of a budget's row is the last in the order: simulation,
-attempt, member, machine, budget. A transaction that assigns an attempt takes it before it reads what is spent, so
-starts that come together see each other's members.
+attempt, member, machine, project, budget. A transaction that assigns an attempt takes it before it reads what is spent,
+so starts that come together see each other's members.
 
 Members that ended are added up once: the judge moves their cost into `budgets.counted`, up to an hour ago, when every
 transaction that ended one has long been committed. So a read costs as much as what ended in the last hour, however

@@ -8,7 +8,8 @@
 source state, fence) with its event and its hint, in the caller's transaction; a False is a fact about the row (another
 transaction was first), never an error.
 
-Locks: simulation, attempt, member, machine, budget, in this order, several rows of one table by id, FOR NO KEY UPDATE.
+Locks: simulation, attempt, member, machine, project, budget, in this order, several rows of one table by id, FOR NO KEY
+UPDATE.
 """
 
 from __future__ import annotations

@@ -113,6 +113,13 @@ class Project(Base):
     id: Mapped[int] = _id()
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime] = _now()
+    weight: Mapped[Decimal] = mapped_column(server_default=text("1"))  # of its fair share
+    gpu_quota: Mapped[int | None] = mapped_column(Integer)  # GPUs at once; null: as many as there are
+
+    __table_args__ = (
+        CheckConstraint("weight > 0", name="weight"),
+        CheckConstraint("gpu_quota >= 0", name="gpu_quota"),
+    )
 
 
 class Simulation(Base):

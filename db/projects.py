@@ -1,14 +1,18 @@
-"""Projects: groups of simulations, and the `Scope` of a token.
+"""Projects: groups of simulations, their weights and quotas, and the `Scope` of a token.
 
 `default` exists from the first migration on. Objects outside a scope are not found, so their existence stays hidden.
+
+A transaction that assigns GPUs locks the rows of the projects with a quota before it reads what they use
+(`lock_quotas`), so that starts that come together see each other: after the machines and before the budgets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
-from sqlalchemy import ColumnElement, select, true
+from sqlalchemy import ColumnElement, select, text, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
@@ -61,6 +65,73 @@ async def named(session: AsyncSession, name: str, actor: Actor, *, scope: Scope 
         return (await session.scalars(select(Project).where(Project.name == name))).one()
     await events.record(session, "CREATED", actor, "Project", made.id, project_id=made.id, detail={"name": made.name})
     return made
+
+
+async def change(
+    session: AsyncSession, project_id: int, values: Mapping[str, object], actor: Actor, *, scope: Scope = None
+) -> Project:
+    """Set columns of a project; the same values again change and record nothing. Raises `NotFound`."""
+    found = await session.scalar(
+        select(Project)
+        .where(Project.id == project_id, within(Project.id, scope))
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    if found is None:
+        raise NotFound("There is no such project.", field="id")
+    changes = {name: value for name, value in values.items() if getattr(found, name) != value}
+    for name, value in changes.items():
+        setattr(found, name, value)
+    if changes:
+        await session.flush()
+        detail = {name: None if value is None else str(value) for name, value in changes.items()}
+        await events.record(session, "UPDATED", actor, "Project", found.id, project_id=found.id, detail=detail)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A project with a quota, and the GPUs that its current attempts hold."""
+
+    name: str
+    quota: int
+    used: int
+
+
+# What is held is found by the members of current attempts, with one look-up each: however much has ended.
+_USES = text(
+    """
+    WITH held AS (
+        SELECT owner.project_id, sum(m.gpus) AS gpus FROM members AS m CROSS JOIN LATERAL (
+            SELECT s.project_id FROM attempts AS a JOIN simulations AS s ON s.id = a.simulation_id
+            WHERE a.id = m.attempt_id LIMIT 1
+        ) AS owner
+        WHERE m.ended_at IS NULL AND m.gpus > 0 AND EXISTS (SELECT FROM projects WHERE gpu_quota IS NOT NULL)
+        GROUP BY owner.project_id
+    )
+    SELECT p.id, p.name, p.gpu_quota, coalesce(held.gpus, 0)
+    FROM projects AS p LEFT JOIN held ON held.project_id = p.id
+    WHERE p.gpu_quota IS NOT NULL
+    """
+)
+
+
+async def uses(session: AsyncSession) -> Mapping[int, Use]:
+    """Read what the projects with a quota use, by id. Nothing is locked."""
+    return {row[0]: Use(row[1], row[2], int(row[3])) for row in await session.execute(_USES)}
+
+
+async def lock_quotas(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Use]:
+    """Lock those of these projects that have a quota, then read what they use, by id."""
+    locked = await session.scalars(
+        select(Project.id)
+        .where(Project.id.in_(ids), Project.gpu_quota.is_not(None))
+        .order_by(Project.id)
+        .with_for_update(key_share=True)
+    )
+    if not (held := frozenset(locked)):
+        return {}
+    return {project_id: use for project_id, use in (await uses(session)).items() if project_id in held}
 
 
 async def page_all(session: AsyncSession, *, first: int, after: str | None, scope: Scope = None) -> Page[Project]:

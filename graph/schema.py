@@ -73,7 +73,7 @@ from graph.types.machine import (
 )
 from graph.types.overview import Overview
 from graph.types.plan import Plan
-from graph.types.project import Project, ProjectConnection
+from graph.types.project import Project, ProjectConnection, ProjectPayload, UpdateProjectInput
 from graph.types.scalars import DECIMAL, POINT_COLUMNS, STEP, PointColumns, Step
 from graph.types.simulation import Simulation, SimulationConnection
 from graph.types.simulation_inputs import CreateSimulationInput, SimulationInput, UpdateSimulationInput
@@ -287,6 +287,10 @@ class Mutation:
     )
     async def delete_machine(self, info: Info, input: MachineInput) -> DeleteMachinePayload:
         return await of_machine.delete(info, input.id)
+
+    @strawberry.mutation(description="Change the weight and the quota of a project.")
+    async def update_project(self, info: Info, input: UpdateProjectInput) -> ProjectPayload:
+        return await of_project.update(info, input)
 
     @strawberry.mutation(description="Create a budget of a project, or of the whole installation.")
     async def create_budget(self, info: Info, input: CreateBudgetInput) -> BudgetPayload:

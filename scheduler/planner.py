@@ -22,7 +22,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, billing, events, lifecycle, machines, queue, watch_leases
+from db import attempts, billing, events, lifecycle, machines, projects, queue, watch_leases
 from db.attempts import Execution
 from db.connection import Sessions
 from db.machines import NOTHING, Usage
@@ -44,6 +44,7 @@ from policy.placement import (
     plan,
     still_fitting,
 )
+from policy.quota import Quota, admitted, used_after
 from policy.retry import coverage_gap, is_lost, is_overdue, is_unwatched
 from scheduler.queue_memory import Explained, QueueMemory
 from scheduler.spending import Spending, rules_of
@@ -153,15 +154,22 @@ class Planner:
                 memory.whole_look_at = look.bookmark.at
                 gone |= await queue.noted(session) - there
             rooms = await budget.rooms(session, self._budget_rules)
+            quotas = _quotas(await projects.uses(session))
         for queue_class, example in new.items():
             memory.meet(queue_class, _request(example), example.project_id)
         unwatched = memory.watched - {each.id for each in watched}
         memory.bookmark, memory.watched = look.bookmark, frozenset(each.id for each in watched)
 
         round_ = _Round(hosts=set())
-        judged = dict.fromkeys([*memory.to_judge(offered, new), *memory.of_changed_budgets(rooms)])
+        judged = dict.fromkeys(
+            [
+                *memory.to_judge(offered, new),
+                *memory.of_changed_budgets(rooms),
+                *memory.of_wider_quotas(quotas),
+            ]
+        )
         if judged or memory.has_unexplained:
-            round_ = await self._place(memory, list(judged), watched, offered, rooms)
+            round_ = await self._place(memory, list(judged), watched, offered, rooms, quotas)
         gone |= round_.emptied
         told = [*due, *sorted(unwatched)]
         if gone or round_.explained or told:
@@ -184,8 +192,9 @@ class Planner:
         watched: Sequence[Candidate],
         offered: Sequence[Machine],
         rooms: Mapping[int | None, Room],
+        quotas: Mapping[int, Quota],
     ) -> _Round:
-        """Place simulations that fit and can be paid, and find the waiting reasons of the rest."""
+        """Place simulations that fit, can be paid and are within quotas, and find the waiting reasons of the rest."""
         wanted = [memory.classes[each].example.requirements for each in judged]
         # In a thread: thousands of classes take a moment, during which this process has launches to make.
         fits = await asyncio.to_thread(placeable, wanted, offered)
@@ -193,6 +202,9 @@ class Planner:
         over = await self._over_budget(memory, able, offered, rooms)
         memory.note_over_budget(judged, over)
         able -= over.keys()
+        beyond = {each for each in able if not memory.is_admitted(each, quotas)}
+        memory.note_over_quota(judged, beyond)
+        able -= beyond
         memory.note_unplaced(each for each in judged if each not in able)
         most = max(FEWEST_OF_A_CLASS, PLACEMENTS_AT_ONCE // max(len(able), 1) + 1)
         async with self._sessions() as session:
@@ -213,11 +225,17 @@ class Planner:
             room = memory.room_of(each, rooms) if each in memory.over_budget else None
             if room is not None:
                 told[each] = WaitingReason.BUDGET_EXHAUSTED, room.detail
+            elif each in memory.over_quota and not memory.is_admitted(each, quotas):
+                told[each] = _beyond_quota(memory, each, quotas)
             elif each not in able:
                 requests.append(memory.classes[each].example)
                 class_of[memory.classes[each].example.id] = each
 
-        answers = await asyncio.to_thread(plan, requests, offered, currency=self._settings.currency)
+        asks = {each: memory.asks_of(queue_class) for each, queue_class in class_of.items()}
+        answers, refused = await asyncio.to_thread(
+            _plan_within, requests, offered, asks, quotas, self._settings.currency
+        )
+        memory.note_over_quota((), {class_of[each] for each in refused})
         placements = [answer for answer in answers if isinstance(answer, Placement)]
         fences = {each.id: each.attempt for each in candidates}
         round_ = _Round(hosts=set())
@@ -233,11 +251,13 @@ class Planner:
             round_.assigned += 1
             round_.hosts |= {host} if host else set()
             taken.append((placement.machine_id, memory.classes[left.pop(placement.request_id)].example.requirements))
-        round_.unfinished = len(placements) > PLACEMENTS_AT_ONCE or len(answers) < len(requests)
+        round_.unfinished = len(placements) > PLACEMENTS_AT_ONCE or len(answers) + len(refused) < len(requests)
         memory.machines = left_after(offered, taken)
         memory.is_settled = not round_.unfinished and not round_.refused
         round_.emptied = able - set(left.values()) - {class_of[each] for each in more}
         memory.forget(round_.emptied)
+        quotas = used_after([asks[each] for each in assigned], quotas)
+        told |= {class_of[each]: _beyond_quota(memory, class_of[each], quotas) for each in refused}
         told |= {class_of[each.request_id]: (each.reason, each.detail) for each in answers if isinstance(each, Waiting)}
         round_.explained = memory.explain(told)
         return round_
@@ -268,6 +288,7 @@ class Planner:
                 for placement, (_, required), machine in zip(placements, wanted, fitting, strict=True)
                 if machine is not None
             ]
+            grants = await _within_quotas(session, grants)
             starts = [
                 Start(
                     each.simulation.project_id,
@@ -403,6 +424,53 @@ class Planner:
 async def _as_unclaimed(_session: AsyncSession, current: Execution) -> Ending | None:
     """Ending of an unclaimed attempt; None if its launch is claimed, as then its supervisor receives the stop."""
     return STOPPED_EARLY if current.lead.token_digest is None else None
+
+
+# --- quotas ----------------------------------------------------------------------------------------------------
+
+
+def _plan_within(
+    requests: Sequence[Request],
+    offered: Sequence[Machine],
+    asks: Mapping[int, tuple[int, int]],
+    quotas: Mapping[int, Quota],
+    currency: str,
+) -> tuple[Sequence[Placement | Waiting], frozenset[int]]:
+    """Plan, without the requests that a quota refuses once those before them are placed; return these as well.
+
+    The plan is made again without them, because they took room that others can have. asks: project and GPUs of each.
+    """
+    refused: set[int] = set()
+    while True:
+        answers = plan([each for each in requests if each.id not in refused], offered, currency=currency)
+        placed = [each.request_id for each in answers if isinstance(each, Placement)]
+        within = admitted([asks[each] for each in placed], quotas)
+        beyond = {each for each, is_within in zip(placed, within, strict=True) if not is_within}
+        if not beyond:
+            return answers, frozenset(refused)
+        refused |= beyond
+
+
+async def _within_quotas(session: AsyncSession, grants: list[_Grant]) -> list[_Grant]:
+    """Lock the quotas of these grants' projects; return the grants that they admit.
+
+    The caller holds the locks of the machines: so starts of one project, by another planner too, see each other.
+    """
+    concerned = {each.simulation.project_id for each in grants if each.required.gpus > 0}
+    if not concerned:
+        return grants
+    quotas = _quotas(await projects.lock_quotas(session, concerned))
+    within = admitted([(each.simulation.project_id, each.required.gpus) for each in grants], quotas)
+    return [each for each, is_within in zip(grants, within, strict=True) if is_within]
+
+
+def _quotas(uses: Mapping[int, projects.Use]) -> Mapping[int, Quota]:
+    return {project_id: Quota(use.name, use.quota, use.used) for project_id, use in uses.items()}
+
+
+def _beyond_quota(memory: QueueMemory, queue_class: UUID, quotas: Mapping[int, Quota]) -> tuple[WaitingReason, str]:
+    project_id, gpus = memory.asks_of(queue_class)
+    return WaitingReason.QUOTA, quotas[project_id].refusal(gpus)
 
 
 # --- rows as policy wants them ---------------------------------------------------------------------------------

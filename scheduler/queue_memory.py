@@ -18,6 +18,7 @@ from uuid import UUID
 
 from db.queue import Bookmark
 from policy.placement import Machine, Request, WaitingReason
+from policy.quota import Quota
 from transitions.budget import Room
 
 # A round with work reads the whole queue this often, to drop the classes whose simulations were cancelled.
@@ -58,6 +59,7 @@ class QueueMemory:
     over_budget: dict[UUID, Room] = field(
         default_factory=dict
     )  # classes that only a budget keeps waiting, and its room
+    over_quota: set[UUID] = field(default_factory=set)  # classes that only a quota keeps waiting
     _hopeless: set[UUID] = field(default_factory=set)  # no machine fits them, even an idle one
     _unexplained: dict[UUID, None] = field(default_factory=dict)  # by age: an ordered set
 
@@ -86,6 +88,25 @@ class QueueMemory:
         for each in judged:
             self.over_budget.pop(each, None)
         self.over_budget.update(over)
+
+    def asks_of(self, queue_class: UUID) -> tuple[int, int]:
+        """Return the project of a class, and the GPUs that each of its simulations needs."""
+        known = self.classes[queue_class]
+        return known.project_id, known.example.requirements.gpus
+
+    def is_admitted(self, queue_class: UUID, quotas: Mapping[int, Quota]) -> bool:
+        """Whether the quota of its project admits another one of a class now."""
+        project_id, gpus = self.asks_of(queue_class)
+        return project_id not in quotas or quotas[project_id].admits(gpus)
+
+    def of_wider_quotas(self, quotas: Mapping[int, Quota]) -> list[UUID]:
+        """List the classes over quota that are admitted now."""
+        return [each for each in self.over_quota if self.is_admitted(each, quotas)]
+
+    def note_over_quota(self, judged: Iterable[UUID], over: Iterable[UUID]) -> None:
+        """Record which of the judged classes only a quota keeps from a machine."""
+        self.over_quota.difference_update(judged)
+        self.over_quota.update(over)
 
     def to_judge(self, machines: Sequence[Machine], new: Collection[UUID]) -> Collection[UUID]:
         """List the classes whose judgement the changes may affect."""
@@ -128,6 +149,7 @@ class QueueMemory:
             self.classes.pop(each, None)
             self._unexplained.pop(each, None)
             self.over_budget.pop(each, None)
+        self.over_quota -= classes
         self._hopeless -= classes
 
     @property

@@ -23,6 +23,6 @@ points alone is a single statement.
 
 Each transition is a guarded statement (`db.lifecycle.move`) with its event row and a hint to subscribers and planner,
 and a line in the log. Assignment moves many simulations at once; one that has changed meanwhile drops out alone. Locks:
-simulation, attempt, member, machine, budget, in this order. This package uses `db` and `policy`, reads no settings
-(durations are arguments), and never decides which simulation comes first or which rule stops one.
+simulation, attempt, member, machine, project, budget, in this order. This package uses `db` and `policy`, reads no
+settings (durations are arguments), and never decides which simulation comes first or which rule stops one.
 """

@@ -3,7 +3,7 @@
 `learning_class` is generated, so the upgrade writes the table anew: some seconds per million simulations, during which
 it is locked. Downgrading loses which simulations are preemptible.
 
-Revision: 0017, after 0015
+Revision: 0017, after 0016
 """
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0017"
-down_revision = "0015"
+down_revision = "0016"
 branch_labels = None
 depends_on = None
 

@@ -67,6 +67,7 @@ TABLE: Mapping[str, Rule] = {
     "Mutation.drainMachine": OPERATE,
     "Mutation.resumeMachine": OPERATE,
     "Mutation.deleteMachine": ADMINISTER,
+    "Mutation.updateProject": ADMINISTER,
     "Mutation.createBudget": ADMINISTER,
     "Mutation.updateBudget": ADMINISTER,
     "Mutation.deleteBudget": ADMINISTER,

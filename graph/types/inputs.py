@@ -52,7 +52,7 @@ MAX_JSON_BYTES = 65_536
 MAX_PATTERN = 500
 MAX_JSON_DEPTH = 100  # an answer can hold some 250 levels, and has a few of its own
 MOST_FINDINGS = 50  # in one answer, as GraphQL has them of variables: a body has room for half a million mistakes
-CLEARABLE = frozenset({"gpu_model", "max_runtime_seconds", "max_cost", "max_steps"})  # null means none
+CLEARABLE = frozenset({"gpu_model", "gpu_quota", "max_runtime_seconds", "max_cost", "max_steps"})  # null means none
 
 Checked = TypeVar("Checked")
 
@@ -366,6 +366,13 @@ class MachineChanged(Model):
     gpu_model: Word | None = None
     labels: Labels | None = None
     price_per_hour: Price | None = None
+
+
+class ProjectChanged(Model):
+    weight: Annotated[Decimal, Field(gt=0, le=1_000_000, max_digits=18, decimal_places=6, allow_inf_nan=False)] = (
+        Decimal(1)
+    )
+    gpu_quota: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
 
 
 class TokenAsked(Model):

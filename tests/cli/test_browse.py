@@ -67,11 +67,12 @@ def test_all_pages_are_read_with_all_and_no_more_than_the_limit_without(
 
 
 def test_filters_reach_the_server(server: Any, run: Run) -> None:
+    project = {"createdAt": "2026-01-01T12:00:00Z", "weight": "1", "gpuQuota": None}
     server.answers["Projects"] = lambda _: {
         "projects": {
             "nodes": [
-                {"id": "p0", "name": "alphabet", "createdAt": "2026-01-01T12:00:00Z"},
-                {"id": "p1", "name": "alpha", "createdAt": "2026-01-01T12:00:00Z"},
+                {"id": "p0", "name": "alphabet", **project},
+                {"id": "p1", "name": "alpha", **project},
             ],
             "pageInfo": {"hasNextPage": False, "endCursor": "x"},
         }

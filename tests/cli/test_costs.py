@@ -37,7 +37,9 @@ def known(server: Any) -> Any:
         row(sum_("0.0031"), project="=1+1", begin="2026-11-23T00:00:00Z"),
         totals=[sum_("1234.5031", wasted="0.004", saved="41"), sum_("7", "USD")],
     )
-    project = {"id": "UHJvamVjdDox", "name": "vision", "createdAt": "2026-01-01T00:00:00Z"}
+    project = {
+        "id": "UHJvamVjdDox", "name": "vision", "createdAt": "2026-01-01T00:00:00Z", "weight": "1", "gpuQuota": None,
+    }  # fmt: skip
     pages = {"hasNextPage": False, "endCursor": None}
     server.answers["Costs"] = lambda _: found
     server.answers["Projects"] = lambda _: {"projects": {"nodes": [project], "pageInfo": pages}}

@@ -138,9 +138,30 @@ def test_projects_are_listed_over_all_pages(server: Any, run: Run) -> None:
             "id": "p1" if first else "p2",
             "name": "alpha" if first else "beta",
             "createdAt": "2026-01-01T12:00:00Z",
+            "weight": "1",
+            "gpuQuota": None if first else 8,
         }
         return page("projects", [node], "next" if first else None)
 
     server.answers["Projects"] = answer
     assert [line.split()[0] for line in run("projects").stdout.splitlines()] == ["NAME", "alpha", "beta"]
     assert [each["name"] for each in json.loads(run("projects", "--json").stdout)] == ["alpha", "beta"]
+    assert [line.split()[2:4] for line in run("projects").stdout.splitlines()[1:]] == [["1", "none"], ["1", "8"]]
+
+
+def test_weight_and_quota_of_a_project_are_changed(server: Any, run: Run) -> None:
+    node = {"id": "p1", "name": "alpha", "createdAt": "2026-01-01T12:00:00Z", "weight": "1", "gpuQuota": None}
+    server.answers["Projects"] = lambda _: page("projects", [node], None)
+    changed = {**node, "weight": "2.50", "gpuQuota": 8}
+    server.answers["UpdateProject"] = lambda _: {"updateProject": {"project": changed, "userErrors": []}}
+    result = run("projects", "update", "alpha", "--weight", "2.5", "--gpu-quota", "8")
+    assert result.stdout == "Project alpha: weight 2.5, 8 GPUs at once.\n"
+    assert run("projects", "update", "alpha", "--gpu-quota", "none").exit_code == 0
+    assert [each["input"] for each in server.variables("UpdateProject")] == [
+        {"id": "p1", "weight": "2.5", "gpuQuota": 8},
+        {"id": "p1", "gpuQuota": None},
+    ]
+    for wrong in ((), ("--gpu-quota", "many"), ("--gpu-quota", "-1"), ("--gpu-quota", "1.5")):
+        assert run("projects", "update", "alpha", *wrong).exit_code == 2
+    assert run("projects", "update", "unknown", "--weight", "2").exit_code == 6
+    assert len(server.variables("UpdateProject")) == 2

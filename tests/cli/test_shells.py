@@ -181,7 +181,8 @@ def answer(server: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
 
 def projects(*names: str) -> Callable[[Any], dict[str, Any]]:
-    nodes = [{"id": "UHJvamVjdDox", "name": name, "createdAt": "2026-01-01T12:00:00Z"} for name in names]
+    project = {"id": "UHJvamVjdDox", "createdAt": "2026-01-01T12:00:00Z", "weight": "1", "gpuQuota": None}
+    nodes = [{**project, "name": name} for name in names]
     return lambda _: {"projects": {"nodes": nodes, "pageInfo": END}}
 
 

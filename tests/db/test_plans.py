@@ -27,6 +27,7 @@ from db import (
     events,
     health_queries,
     judged,
+    projects,
     queue,
     watch_leases,
     windows,
@@ -415,3 +416,10 @@ async def test_a_round_of_alerts_finds_what_is_pending_and_due_by_index(filled: 
         "ix_events_alert_pending", "ix_alert_deliveries_due", "ix_alert_deliveries_simulation_id",
         hot=("events", "alert_deliveries"),
     )  # fmt: skip
+
+
+async def test_what_quotas_have_used_is_found_by_what_runs(filled: Filled) -> None:
+    await filled.rows.query("UPDATE projects SET gpu_quota = 8")
+    await filled.rows.query("UPDATE members SET gpus = 1")
+    await filled.rows.query("ANALYZE members")
+    assert_by_index(await filled.plans_of(projects.uses), "pk_attempts", "pk_simulations")

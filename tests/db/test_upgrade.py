@@ -10,7 +10,18 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from db import alert_deliveries, alert_targets, attempts, billing, budgets, costs, events, judged, machines
+from db import (
+    alert_deliveries,
+    alert_targets,
+    attempts,
+    billing,
+    budgets,
+    costs,
+    events,
+    judged,
+    machines,
+    projects,
+)
 from db.attempts import Claim, Standing
 from db.connection import create_engine, session_factory
 from db.convergence import Column
@@ -283,6 +294,24 @@ async def test_nothing_is_sent_for_what_happened_before_there_were_alerts_and_th
     await rows(engine, "DELETE FROM events WHERE alert_pending RETURNING id")
     await downgrade(empty_database_url, "0012")
     assert {name: await rows(engine, statement) for name, statement in kept.items()} == before
+
+
+# --- 0016: weights and quotas ------------------------------------------------------------------------------------
+
+
+async def test_projects_of_the_version_before_have_the_weight_one_and_no_quota_and_the_way_back_leaves_them(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await fill(engine, empty_database_url)
+    await upgrade(empty_database_url, "0015")
+    before = await rows(engine, "SELECT * FROM projects ORDER BY id")
+    await upgrade(empty_database_url)
+    assert await rows(engine, "SELECT weight = 1 AS one, gpu_quota FROM projects") == [{"one": True, "gpu_quota": None}]
+    async with sessions.begin() as session:
+        await projects.change(session, 1, {"weight": Decimal(2), "gpu_quota": 2}, PLANNER)
+        assert await projects.uses(session) == {1: projects.Use("default", 2, 1)}, "what runs counts"
+    await downgrade(empty_database_url, "0015")
+    assert await rows(engine, "SELECT * FROM projects ORDER BY id") == before
 
 
 # --- 0017: plans -------------------------------------------------------------------------------------------------

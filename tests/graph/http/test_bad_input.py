@@ -61,6 +61,7 @@ IDS = {
     "BudgetInput": "Budget",
     "UpdateBudgetInput": "Budget",
     "AlertTargetInput": "AlertTarget",
+    "UpdateProjectInput": "Project",
 }
 # Amounts and counts that are absurd elsewhere and that these take: any finite value may be a metric's.
 TAKEN: dict[str, tuple[float, ...]] = {
@@ -162,6 +163,8 @@ async def target(world: World, mutation: str) -> str:
         case "Budget":
             payload = await world.api.data('mutation { createBudget(input: {amount: "5"}) { budget { id } } }')
             return str(payload["budget"]["id"])
+        case "Project":
+            return encode("Project", 1)
         case "AlertTarget":
             payload = await world.api.data(CREATE_ALERT_TARGET)
             return str(payload["alertTarget"]["id"])

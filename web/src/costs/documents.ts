@@ -35,3 +35,17 @@ export const Budgets = graphql(`
 `);
 
 export type Budget = ResultOf<typeof Budgets>['budgets']['nodes'][number];
+
+export const Projects = graphql(`
+  query ProjectShares {
+    projects(first: 100) { nodes { id name weight gpuQuota } }
+  }
+`);
+
+export type Project = ResultOf<typeof Projects>['projects']['nodes'][number];
+
+export const UpdateProject = graphql(`
+  mutation UpdateProject($input: UpdateProjectInput!) {
+    updateProject(input: $input) { project { id } userErrors { code message field } }
+  }
+`);
