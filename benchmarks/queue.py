@@ -27,7 +27,7 @@ from benchmarks.database import fresh_database
 from benchmarks.processes import cpu_seconds
 from benchmarks.report import Row, publish
 from db import lifecycle, machines
-from db.connection import create_engine, session_factory
+from db.connection import create_engine, driver_of, session_factory
 from db.events import PLANNER
 from db.models import Attempt
 from db.states import Reason
@@ -86,10 +86,11 @@ async def main(lengths: list[int], *, rates: bool, url: str) -> list[Row]:
 
 async def join_machines(sessions: Sessions) -> None:
     """One with two cpus, where the short ones run, and others that take only what names a label of theirs."""
-    async with sessions.begin() as session:
-        for number in range(MACHINES):
-            host = f"host-{number}"
-            await machines.beat_host(session, host, name=host, gpus=0)
+    for number in range(MACHINES):
+        host = f"host-{number}"
+        async with driver_of(sessions) as driver:
+            await machines.beat_host(driver, host, name=host, gpus=0)
+        async with sessions.begin() as session:
             await machines.join(
                 session, engine="local", engine_key=host, name=host, host=host, cpus=2.0, memory_gib=8.0, gpus=0,
                 gpu_model=None, labels={}, price_per_hour=Decimal(number),

@@ -11,6 +11,7 @@ notifications everything works, only slower.
     outage                detect an outage, log it once, cut off hanging connections
     lifecycle             the state machine: the one statement that writes `state`
     attempts              launches, reports, heartbeats, coverage
+    due                   what a planner's round has to do, in one statement
     simulations           create, list, repeat, delete
     queue                 the queue by classes of equal requirements, and why each waits
     running               simulations on machines as a plan sees them: what they hold, how far they are

@@ -21,6 +21,7 @@ from sqlalchemy import ColumnElement, bindparam, func, insert, select, text, upd
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import Attempt, Coverage, Member, Project, Simulation
+from db.outage import Driver
 from db.states import Reason, SimulationState
 
 
@@ -370,6 +371,19 @@ async def note_launched(session: AsyncSession, attempt_ids: Collection[int]) -> 
         await session.execute(_NOTE_LAUNCHED, {"ids": list(attempt_ids)})
 
 
+# The candidates of `find_unwanted`, `find_quiet` and `find_beyond_limit`, for `due.find_due`.
+UNWANTED = """
+    SELECT FROM members AS m JOIN attempts AS a ON a.id = m.attempt_id
+    WHERE m.ended_at IS NULL AND m.token_digest IS NULL AND m.launched_at IS NULL AND a.stop_wanted_at IS NOT NULL
+"""
+QUIET = "SELECT FROM members AS m WHERE m.ended_at IS NULL AND m.heartbeat_at < now() - {lease}"
+BEYOND_LIMIT = """
+    SELECT FROM attempts AS a JOIN simulations AS s ON s.id = a.simulation_id
+    WHERE a.ended_at IS NULL AND (a.stop_wanted_at IS NULL OR a.stop_reason = 'PREEMPTED')
+      AND a.started_at + s.max_runtime < now()
+"""
+
+
 async def find_unwanted(session: AsyncSession) -> Sequence[Execution]:
     """Find attempts with a stop intent and an unclaimed launch: no supervisor can receive the intent."""
     unwanted = _CURRENT.where(
@@ -445,18 +459,16 @@ def receipt_of(row: Sequence[Any], *, stored: bool) -> Receipt:
 
 # Every process beats once a second, which must not slow down deliveries: one statement, written out, and its commit
 # waits for no disk. A beat lost in a crash of the server only makes a lease begin later.
-_SAY_ALIVE = text(
-    """
+BEAT = """
     INSERT INTO coverage AS c (role, covered_since, beat_at)
-    SELECT :role, clock_timestamp(), clock_timestamp() FROM set_config('synchronous_commit', 'off', true)
+    SELECT $1::text, clock_timestamp(), clock_timestamp() FROM set_config('synchronous_commit', 'off', true)
     ON CONFLICT (role) DO UPDATE SET
         covered_since = CASE
-            WHEN clock_timestamp() - c.beat_at BETWEEN interval '0' AND CAST(:gap AS interval) THEN c.covered_since
+            WHEN clock_timestamp() - c.beat_at BETWEEN interval '0' AND $2::interval THEN c.covered_since
             ELSE clock_timestamp()
         END,
         beat_at = clock_timestamp()
-    """
-)
+"""
 
 
 async def beat(session: AsyncSession, role: str, gap: timedelta) -> None:
@@ -466,7 +478,12 @@ async def beat(session: AsyncSession, role: str, gap: timedelta) -> None:
     at the transaction's begin: a transaction that began earlier and got the lock later would take another process's
     beat for a clock that was set back.
     """
-    await session.execute(_SAY_ALIVE, {"role": role, "gap": gap})
+    await (await session.connection()).exec_driver_sql(BEAT, (role, gap))
+
+
+async def beat_alone(driver: Driver, role: str, gap: timedelta) -> None:
+    """The same as a transaction of its own."""
+    await driver.execute(BEAT, role, gap)
 
 
 @dataclass(frozen=True, slots=True)

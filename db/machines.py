@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import orjson
 from sqlalchemy import ColumnElement, Select, and_, case, delete, func, select, text, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
@@ -22,6 +23,7 @@ from db.errors import NotFound, Refusal, Taken, WrongState
 from db.events import Actor
 from db.models import THIS_TRANSACTION, Attempt, Event, Host, Machine, Member, Simulation
 from db.notifications import Channel, notify, payload_of
+from db.outage import Driver
 from db.pages import Ordering, Page, page
 from db.states import MachineState
 
@@ -94,26 +96,69 @@ def state(lease: timedelta) -> ColumnElement[str]:
 # --- hosts and what engines find -------------------------------------------------------------------------------
 
 
-async def beat_host(session: AsyncSession, host_id: str, *, name: str, gpus: int) -> None:
-    """Record a heartbeat of a host's scheduler process, and so of its local machines."""
-    await session.execute(
-        insert(Host)
-        .values(id=host_id, name=name, gpus=gpus)
-        .on_conflict_do_update(index_elements=["id"], set_={"name": name, "gpus": gpus, "heartbeat_at": func.now()})
+@dataclass(frozen=True, slots=True)
+class Described:
+    """Resources and price of a machine, as an engine finds them."""
+
+    cpus: float
+    memory_gib: float
+    gpus: int
+    gpu_model: str | None
+    labels: Mapping[str, str]
+    price_per_hour: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """What the rows hold of a host: local machines by their engine's key, and whether members of attempts are on it."""
+
+    machines: Mapping[str, Described]
+    has_members: bool
+    has_launches: bool  # members that are not launched yet
+
+
+# Locked in the order of ids first, as `lock_with_neighbours` does: an UPDATE locks in the order it finds them.
+_BEAT_HOST = """
+    WITH host AS (
+        INSERT INTO hosts (id, name, gpus) VALUES ($1::text, $2::text, $3::int)
+        ON CONFLICT (id) DO UPDATE SET name = excluded.name, gpus = excluded.gpus, heartbeat_at = now()
+    ), locked AS (
+        SELECT id FROM machines WHERE engine = 'local' AND host = $1::text ORDER BY id FOR NO KEY UPDATE
+    ), beaten AS (
+        UPDATE machines AS m SET heartbeat_at = CASE WHEN m.engine_key = ANY($4::text[]) THEN NULL ELSE now() END
+        FROM locked WHERE m.id = locked.id
+        RETURNING m.engine_key, m.cpus, m.memory_gib, m.gpus, m.gpu_model, m.labels::text AS labels, m.price_per_hour
     )
-    # Locked in the order of ids first, as `lock_with_neighbours` does: an UPDATE locks in the order it finds them.
-    await session.execute(
-        select(Machine.id)
-        .where(Machine.engine == LOCAL, Machine.host == host_id)
-        .order_by(Machine.id)
-        .with_for_update(key_share=True)
-    )
-    await session.execute(
-        update(Machine)
-        .where(Machine.engine == LOCAL, Machine.host == host_id)
-        .values(heartbeat_at=func.now())
-        .execution_options(synchronize_session=False)
-    )
+    SELECT beaten.*,
+           EXISTS (SELECT FROM members WHERE host = $1::text AND ended_at IS NULL) AS has_members,
+           EXISTS (
+               SELECT FROM members WHERE host = $1::text AND ended_at IS NULL AND launched_at IS NULL
+           ) AS has_launches
+    FROM (SELECT) AS one LEFT JOIN beaten ON true
+"""
+
+
+async def beat_host(
+    driver: Driver, host_id: str, *, name: str, gpus: int, withdrawn: Collection[str] = ()
+) -> HostState:
+    """Record a heartbeat of a host's scheduler process, and so of its local machines; return what the rows hold.
+
+    withdrawn: keys of machines that the engine no longer offers: they get no new attempts and are shown as offline.
+    """
+    rows = await driver.fetch(_BEAT_HOST, host_id, name, gpus, list(withdrawn))
+    described = {
+        row["engine_key"]: Described(
+            cpus=row["cpus"],
+            memory_gib=row["memory_gib"],
+            gpus=row["gpus"],
+            gpu_model=row["gpu_model"],
+            labels=orjson.loads(row["labels"]),
+            price_per_hour=row["price_per_hour"],
+        )
+        for row in rows
+        if row["engine_key"] is not None
+    }
+    return HostState(described, rows[0]["has_members"], rows[0]["has_launches"])
 
 
 async def live_hosts(session: AsyncSession, lease: timedelta) -> frozenset[str]:
@@ -167,16 +212,6 @@ async def join(
     await events.record(session, "JOINED", events.PLANNER, "Machine", machine_id, detail={"name": name})
     await notify(session, Channel.MACHINES, str(machine_id))
     return machine_id
-
-
-async def leave(session: AsyncSession, *, engine: str, engine_key: str) -> None:
-    """Mark a machine that its engine no longer offers: it gets no new attempts and is shown as offline."""
-    await session.execute(
-        update(Machine)
-        .where(Machine.engine == engine, Machine.engine_key == engine_key, Machine.heartbeat_at.is_not(None))
-        .values(heartbeat_at=None)
-        .execution_options(synchronize_session=False)
-    )
 
 
 # --- what their owners do --------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ _LEAVE = text(
 )
 
 # Those whose grace has passed since they were assigned, began or lost their last subscriber.
-_UNWATCHED = """
+UNWATCHED = """
     SELECT * FROM (
         SELECT s.id, s.attended_grace, greatest(
             a.assigned_at, a.started_at,
@@ -52,8 +52,8 @@ _UNWATCHED = """
     ) AS s
     WHERE s.present_since + s.attended_grace < now()
 """
-_FIND_UNWATCHED = text(f"{_UNWATCHED} ORDER BY s.id")
-_GET_UNWATCHED = text(f"{_UNWATCHED} AND s.id = :id")
+_FIND_UNWATCHED = text(f"{UNWATCHED} ORDER BY s.id")
+_GET_UNWATCHED = text(f"{UNWATCHED} AND s.id = :id")
 
 # SKIP LOCKED: a process that renews a lease at this moment neither delays this statement nor waits for it.
 _FORGET = text(

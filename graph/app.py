@@ -19,7 +19,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from db import attempts, require_admin_token
-from db.connection import Sessions, check_server, create_engine, session_factory, watching
+from db.connection import Sessions, check_server, create_engine, driver_of, session_factory, watching
 from db.errors import DatabaseUnavailable
 from db.outage import Outage
 from db.schema import require_current
@@ -177,8 +177,8 @@ async def _beat(sessions: Sessions, lease: timedelta, ending: asyncio.Event) -> 
     period = min(BEAT_SECONDS, beat_period(lease).total_seconds())
     while not ending.is_set():
         try:
-            async with sessions() as session, session.begin():
-                await attempts.beat(session, "graph", coverage_gap(lease))
+            async with driver_of(sessions) as driver:
+                await attempts.beat_alone(driver, "graph", coverage_gap(lease))
         except DatabaseUnavailable as error:
             log.debug("beat_failed", error=str(error))
         with suppress(TimeoutError):

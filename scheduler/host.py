@@ -25,11 +25,12 @@ import structlog
 
 from db import attempts, events, lifecycle, machines, public_ids
 from db.attempts import Hosted, Listening
-from db.connection import Sessions
+from db.connection import Sessions, driver_of
+from db.machines import Described, HostState
 from db.models import Attempt
 from db.states import Reason
 from policy.retry import has_outstayed, ignores_stop, is_silent
-from runner.base import Engine, Launch, LaunchError, Liveness
+from runner.base import DiscoveredMachine, Engine, Launch, LaunchError, Liveness
 from scheduler import leftovers
 from settings import Settings
 from transitions.settle import STOPPED_EARLY, Ending, settle
@@ -69,10 +70,10 @@ class HostLoop:
         self._discards_at = monotonic()
 
     async def run_once(self) -> HostSummary:
-        """Do the whole round once."""
-        await self._announce()
-        started = await self.launch_assigned()
-        ended = await self._look_after()
+        """Do the whole round once. What the heartbeat finds nothing for is skipped."""
+        state = await self._announce()
+        started = await self.launch_assigned() if state.has_launches else HostSummary()
+        ended = await self._look_after() if state.has_members else 0
         await self._clear_away()
         if monotonic() >= self._discards_at:
             self._discards_at = monotonic() + DISCARD_SECONDS
@@ -80,29 +81,37 @@ class HostLoop:
             await self.discard_deleted()
         return HostSummary(started.launched, started.ended + ended)
 
-    async def _announce(self) -> None:
-        """Record this host's heartbeat and machines."""
+    async def _announce(self) -> HostState:
+        """Record this host's heartbeat, and the machines that are new or have changed; return what the rows hold."""
         found = await self._engine.discover()
-        async with self._sessions.begin() as session:
-            name = found[0].name if found else self._host_id
-            await machines.beat_host(session, self._host_id, name=name, gpus=sum(each.gpus for each in found))
-            for each in found:
-                if not self._settings.local_machine:
-                    await machines.leave(session, engine=self._engine.name, engine_key=each.key)
-                    continue
-                await machines.join(
-                    session,
-                    engine=self._engine.name,
-                    engine_key=each.key,
-                    name=each.name,
-                    host=self._host_id,
-                    cpus=each.cpus,
-                    memory_gib=each.memory_gib,
-                    gpus=each.gpus,
-                    gpu_model=each.gpu_model,
-                    labels=each.labels,
-                    price_per_hour=self._settings.machine_price_per_hour,
-                )
+        offered = found if self._settings.local_machine else ()
+        withdrawn = [each.key for each in found if each not in offered]
+        name = found[0].name if found else self._host_id
+        gpus = sum(each.gpus for each in found)
+        async with driver_of(self._sessions) as driver:
+            state = await machines.beat_host(driver, self._host_id, name=name, gpus=gpus, withdrawn=withdrawn)
+        changed = [each for each in offered if state.machines.get(each.key) != self._described(each)]
+        if changed:
+            async with self._sessions.begin() as session:
+                for each in changed:
+                    await machines.join(
+                        session,
+                        engine=self._engine.name,
+                        engine_key=each.key,
+                        name=each.name,
+                        host=self._host_id,
+                        cpus=each.cpus,
+                        memory_gib=each.memory_gib,
+                        gpus=each.gpus,
+                        gpu_model=each.gpu_model,
+                        labels=each.labels,
+                        price_per_hour=self._settings.machine_price_per_hour,
+                    )
+        return state
+
+    def _described(self, found: DiscoveredMachine) -> Described:
+        price = self._settings.machine_price_per_hour
+        return Described(found.cpus, found.memory_gib, found.gpus, found.gpu_model, found.labels, price)
 
     # --- launching ---------------------------------------------------------------------------------------------
 

@@ -24,7 +24,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, billing, events, lifecycle, machines, projects, queue, watch_leases
 from db.attempts import Execution
-from db.connection import Sessions
+from db.connection import Sessions, driver_of
+from db.due import find_due
 from db.machines import NOTHING, Usage
 from db.models import Attempt, Simulation
 from db.models import Machine as MachineRow
@@ -109,15 +110,24 @@ class Planner:
         self._budget_rules = rules_of(settings)
 
     async def tick(self) -> PlanSummary:
-        """Do the whole round once."""
-        await self._beat()
-        ended = await self._end_lost() + await self._end_unwanted()
-        await self._stop_overdue()
-        await self._stop_spent()
-        await self._stop_unwatched()
-        await self._spending.watch()
-        planned = await self.plan()
-        return replace(planned, ended=ended)
+        """Do the whole round once: the steps for which a first look, the beat, finds something due."""
+        async with driver_of(self._sessions) as driver:
+            found = await find_due(driver, "scheduler", coverage_gap(self._lease), self._lease)
+        if found.clock or found.leases:
+            await self._tidy()
+        ended = await self._end_lost() if found.quiet else 0
+        ended += await self._end_unwanted() if found.unwanted else 0
+        if found.overdue:
+            await self._stop_overdue()
+        if found.priced:
+            await self._stop_spent()
+        if found.unwatched:
+            await self._stop_unwatched()
+        if found.budgets:
+            await self._spending.watch()
+        if found.queue or ended or not self._memory.is_empty:
+            return replace(await self.plan(), ended=ended)
+        return PlanSummary()
 
     async def plan(self) -> PlanSummary:
         """Assign waiting simulations to free machines, and record waiting reasons. One query if none waits."""
@@ -333,9 +343,9 @@ class Planner:
 
     # --- what went wrong ---------------------------------------------------------------------------------------
 
-    async def _beat(self) -> None:
+    async def _tidy(self) -> None:
+        """Correct times in the future, after a clock was set back; drop watch leases that have run out."""
         async with self._sessions.begin() as session:
-            await attempts.beat(session, "scheduler", coverage_gap(self._lease))
             await attempts.forgive_clock(session)
             await watch_leases.sweep(session, self._lease)
 

@@ -153,6 +153,11 @@ class QueueMemory:
         self._hopeless -= classes
 
     @property
+    def is_empty(self) -> bool:
+        """Whether a look at an empty queue would change nothing here or in the rows."""
+        return not self.classes
+
+    @property
     def has_unexplained(self) -> bool:
         return bool(self._unexplained)
 

@@ -13,9 +13,10 @@ from rows import assign_one
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import events, lifecycle, machines
+from db.connection import driver_of
 from db.errors import NotFound, Refusal, Taken, WrongState
 from db.events import Actor
-from db.machines import Declared, Filter, Usage
+from db.machines import Declared, Described, Filter, HostState, Usage
 from db.models import Machine
 from db.states import MachineState, Reason
 from transitions.assign import Assignment
@@ -29,8 +30,8 @@ PART = Declared("part", None, 2.0, 8.0, 1, "H100", {"zone": "a"}, Decimal("1.25"
 
 
 async def host(rows: Rows, host_id: str = "here", *, gpus: int = 0, name: str | None = None) -> None:
-    async with rows.sessions.begin() as session:
-        await machines.beat_host(session, host_id, name=name or host_id, gpus=gpus)
+    async with driver_of(rows.sessions) as driver:
+        await machines.beat_host(driver, host_id, name=name or host_id, gpus=gpus)
 
 
 async def declare(rows: Rows, wanted: Declared = PART, **changed: Any) -> Machine:
@@ -85,7 +86,7 @@ async def test_a_machine_is_online_for_a_lease_drains_and_goes_offline(rows: Row
     online, draining, silent, left = [await rows.machine(name) for name in ("online", "draining", "silent", "left")]
     async with rows.sessions.begin() as session:
         await machines.drain(session, draining, OWNER)
-        await machines.leave(session, engine="local", engine_key="key-of-left")
+    await rows.query("UPDATE machines SET heartbeat_at = NULL WHERE id = :id", id=left)
     await rows.query("UPDATE machines SET heartbeat_at = now() - interval '31 s' WHERE id = :id", id=silent)
     await rows.query("UPDATE machines SET heartbeat_at = now() - interval '29 s' WHERE id = :id", id=online)
     assert await states(rows) == {
@@ -116,6 +117,32 @@ async def test_a_host_that_beats_keeps_its_machines_online(rows: Rows) -> None:
     }  # fmt: skip
     async with rows.sessions() as session:
         assert await machines.live_hosts(session, LEASE) == {"here"}
+
+
+async def test_a_beat_withdraws_what_the_engine_no_longer_offers_and_returns_what_the_rows_hold(rows: Rows) -> None:
+    found = await rows.machine("found", host="here", labels={"zone": "b"}, price_per_hour=Decimal("3.5"))
+    await declare(rows, host="here")
+    await rows.machine("far", host="there")
+    simulation_id = await rows.simulation()
+
+    async def beat(*withdrawn: str) -> HostState:
+        async with driver_of(rows.sessions) as driver:
+            return await machines.beat_host(driver, "here", name="here", gpus=0, withdrawn=withdrawn)
+
+    described = {
+        "key-of-found": Described(4.0, 16.0, 0, None, {"zone": "b"}, Decimal("3.5")),
+        "declared:part": Described(2.0, 8.0, 1, "H100", {"zone": "a"}, Decimal("1.25")),
+    }
+    assert await beat() == HostState(described, has_members=False, has_launches=False)
+    attempt_id = await rows.assign(simulation_id, found, host="here")
+    assert await beat("key-of-found") == HostState(described, has_members=True, has_launches=True)
+    assert (await states(rows))["found"] is MachineState.OFFLINE
+    assert (await states(rows))["part"] is MachineState.ONLINE
+    await rows.launch(attempt_id)
+    assert await beat() == HostState(described, has_members=True, has_launches=False)
+    assert (await states(rows))["found"] is MachineState.ONLINE
+    await rows.end(simulation_id, 1)
+    assert await beat() == HostState(described, has_members=False, has_launches=False)
 
 
 # --- declared --------------------------------------------------------------------------------------------------
@@ -310,8 +337,8 @@ async def test_machines_are_listed_by_name_and_by_every_filter(rows: Rows) -> No
     await rows.machine("b-online")
     await rows.machine("a-offline")
     draining = await rows.machine("c_draining", engine="ray")
+    await rows.query("UPDATE machines SET heartbeat_at = NULL WHERE name = 'a-offline'")
     async with rows.sessions.begin() as session:
-        await machines.leave(session, engine="local", engine_key="key-of-a-offline")
         await machines.drain(session, draining, OWNER)
     assert await listed(rows) == ["a-offline", "b-online", "c_draining"]
     assert await listed(rows, descending=True) == ["c_draining", "b-online", "a-offline"]

@@ -27,6 +27,7 @@ from db import (
     events,
     health_queries,
     judged,
+    machines,
     projects,
     queue,
     watch_leases,
@@ -35,6 +36,7 @@ from db import (
 from db.attempts import Claim
 from db.connection import Driver, driver_of
 from db.convergence import START, Column
+from db.due import find_due
 from transitions.begin import hello
 
 Rows = Any  # the fixture of conftest.py
@@ -292,6 +294,24 @@ async def test_the_end_of_a_log_is_one_seek_from_behind(filled: Filled) -> None:
     [plan] = await filled.plans_of(find)
     assert_by_index([plan], "pk_convergence")
     assert [node["Scan Direction"] for node in nodes(plan) if "Scan Direction" in node] == ["Backward"]
+
+
+async def test_a_look_at_what_is_due_reads_partial_indexes_only(filled: Filled) -> None:
+    async def find(driver: Driver) -> None:
+        found = await find_due(driver, "scheduler", LEASE, LEASE)
+        assert (found.quiet, found.unwanted, found.overdue) == (True, False, False)
+        assert (found.queue, found.budgets) == (True, False)
+
+    plans = await filled.plans_of_driver(find, "INSERT INTO coverage")
+    assert_by_index(plans, "ix_members_current", "ix_simulations_queued_at", "ix_simulations_max_cost")
+
+
+async def test_a_hosts_heartbeat_finds_its_members_among_the_open_ones(filled: Filled) -> None:
+    async def beat(driver: Driver) -> None:
+        state = await machines.beat_host(driver, "h", name="h", gpus=0)
+        assert state.has_members
+
+    assert_by_index(await filled.plans_of_driver(beat, "INSERT INTO hosts"))
 
 
 async def test_the_silent_are_found_among_the_open_ones_only(filled: Filled) -> None:

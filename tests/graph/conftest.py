@@ -31,7 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from websockets.asyncio.client import ClientConnection, connect
 
 from db import attempts, machines, public_ids
-from db.connection import Sessions
+from db.connection import Sessions, driver_of
 from db.events import PLANNER, Actor
 from db.models import Base
 from db.states import Reason
@@ -380,8 +380,8 @@ class World:
         self._machines = itertools.count(1)
 
     async def host(self, host_id: str = HOST, *, gpus: int = 0) -> None:
-        async with self.sessions.begin() as session:
-            await machines.beat_host(session, host_id, name=f"name of {host_id}", gpus=gpus)
+        async with driver_of(self.sessions) as driver:
+            await machines.beat_host(driver, host_id, name=f"name of {host_id}", gpus=gpus)
 
     async def machine(self, name: str = "m1", *, host: str = HOST, **given: Any) -> int:
         """A machine that its engine has found, of 16 cpus and 64 GiB; its number."""

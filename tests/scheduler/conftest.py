@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import attempts, events, machines, queue, simulations
 from db.attempts import Claim
+from db.connection import driver_of
 from db.events import Actor
 from db.models import Attempt, Event, Member, Project, Simulation
 from db.simulations import Wanted
@@ -43,8 +44,8 @@ class World:
         self.settings = Settings()
 
     async def host(self, host_id: str = HOST, *, gpus: int = 0) -> None:
-        async with self.sessions.begin() as session:
-            await machines.beat_host(session, host_id, name=host_id, gpus=gpus)
+        async with driver_of(self.sessions) as driver:
+            await machines.beat_host(driver, host_id, name=host_id, gpus=gpus)
 
     async def machine(self, name: str = "m1", *, host: str = HOST, **given: Any) -> int:
         """A machine of 4 cpus and 16 GiB on a host."""

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from db import attempts, lifecycle, machines, simulations
 from db.attempts import Claim
-from db.connection import create_engine, session_factory
+from db.connection import create_engine, driver_of, session_factory
 from db.events import Actor
 from db.models import Project, Simulation
 from db.simulations import Wanted
@@ -85,9 +85,10 @@ class Rows:
             "engine": "local", "engine_key": f"key-of-{name}", "cpus": 4.0, "memory_gib": 16.0, "gpus": 0,
             "gpu_model": None, "labels": {}, "price_per_hour": Decimal(0),
         }  # fmt: skip
+        if host is not None:
+            async with driver_of(self.sessions) as driver:
+                await machines.beat_host(driver, host, name=host, gpus=given.get("gpus", 0))
         async with self.sessions.begin() as session:
-            if host is not None:
-                await machines.beat_host(session, host, name=host, gpus=given.get("gpus", 0))
             return await machines.join(session, name=name, host=host, **{**values, **given})
 
     async def assign(
