@@ -37,7 +37,7 @@ from graph.http.session import SessionEndpoint
 from graph.http.shutdown import Shutdown
 from graph.live.process import Live
 from graph.metrics import Metrics
-from graph.schema import build_schema
+from graph.schema import Schema, build_schema
 from policy.retry import beat_period, coverage_gap
 from settings import Settings
 
@@ -63,12 +63,14 @@ def create_app(
     sessions: Sessions | None = None,
     shutdown: Shutdown | None = None,
     dashboard: DashboardFiles | None = None,
+    schema: Schema | None = None,
 ) -> Starlette:
     """Build the application. It expects a database that answers and whose schema is current (`check_database`).
 
     sessions: the factory that every resolver opens its session from; a test may give its own.
     shutdown: begun by the server on SIGTERM; without one, streams end only with their connections.
     dashboard: the pages; a test may give others than those that were built.
+    schema: a built one, which several applications may share; building it takes longer than all else here.
     """
     if settings.database_url is None:
         raise ValueError("settings.database_url is not set: `simulations up` starts a database and sets it")
@@ -107,7 +109,7 @@ def create_app(
     metrics = Metrics()
     authenticator = Authenticator(settings)
     dashboard = dashboard or DashboardFiles()
-    endpoint = Endpoint(build_schema(), settings, authenticator, dashboard)
+    endpoint = Endpoint(schema or build_schema(), settings, authenticator, dashboard)
     endpoint.allowed_origins = frozenset({"*"})  # else Strawberry would check sockets again, without the settings
     return Application(
         metrics=metrics,

@@ -11,6 +11,7 @@ from db.connection import Sessions
 from graph.app import create_app
 from graph.http.dashboard_files import DashboardFiles
 from graph.http.shutdown import Shutdown
+from graph.schema import Schema
 from graph.wire.http import http_wires
 from graph.wire.proxies import Proxies
 from graph.wire.websocket import wires
@@ -53,10 +54,15 @@ def build_server(settings: Settings, *, sessions: Sessions | None = None) -> Ser
 
 
 def build_config(
-    settings: Settings, shutdown: Shutdown, *, sessions: Sessions | None = None, dashboard: DashboardFiles | None = None
+    settings: Settings,
+    shutdown: Shutdown,
+    *,
+    sessions: Sessions | None = None,
+    dashboard: DashboardFiles | None = None,
+    schema: Schema | None = None,
 ) -> uvicorn.Config:
     """Say how uvicorn is to serve the application."""
-    app = create_app(settings, sessions=sessions, shutdown=shutdown, dashboard=dashboard)
+    app = create_app(settings, sessions=sessions, shutdown=shutdown, dashboard=dashboard, schema=schema)
     return uvicorn.Config(
         Proxies(app, settings.trusted_proxies) if settings.trusted_proxies else app,
         host=settings.host,

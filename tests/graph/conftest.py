@@ -211,7 +211,8 @@ class _Server(Server):
 
     def __init__(self, settings: Settings, sessions: Sessions | None, dashboard: DashboardFiles) -> None:
         self.streams = Shutdown()
-        super().__init__(build_config(settings, self.streams, sessions=sessions, dashboard=dashboard), self.streams)
+        config = build_config(settings, self.streams, sessions=sessions, dashboard=dashboard, schema=SCHEMA)
+        super().__init__(config, self.streams)
         self.ended = asyncio.Event()
 
     @contextlib.contextmanager
