@@ -1,9 +1,9 @@
 """What every test may ask for: a real PostgreSQL server, a database of its own in it, and a whole service on one.
 
 One server for each pytest process (each xdist worker has its own), of the binaries that the service embeds. The
-schema is migrated once, into a template; a test gets a copy in some 20 milliseconds and it is dropped afterwards.
-Services are lent to one test after another (support/lending.py). The order of the tests is random within a file; files
-that take long come first under `--long-first` (support/order.py).
+schema is migrated once, into a template. Copies of it are lent to one test after another, emptied in between
+(support/databases.py), and so are whole services (support/lending.py). The order of the tests is random within a file;
+files that take long come first under `--long-first` (support/order.py).
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from databases import Databases, administer, url_of
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from db.connection import connect_raw, create_engine, session_factory
+from db.connection import create_engine, session_factory
 from db.embedded.server import EmbeddedServer, find_url, serve
 
 if TYPE_CHECKING:
@@ -154,22 +155,30 @@ def postgres_server(scratch: Path, fill: Callable[[Path], None]) -> Iterator[Emb
 def template_database(postgres_server: EmbeddedServer) -> str:
     """The name of a migrated database, to be copied and never to be connected to."""
     name = "template_migrated"
-    _administer(postgres_server, f'CREATE DATABASE "{name}" TEMPLATE simulations')
+    administer(postgres_server, f'CREATE DATABASE "{name}" TEMPLATE simulations')
     return name
 
 
+@pytest.fixture(scope="session")
+def databases(postgres_server: EmbeddedServer, template_database: str) -> Databases:
+    """The migrated databases of this pytest process."""
+    return Databases(postgres_server, template_database)
+
+
 @pytest.fixture
-def database_url(postgres_server: EmbeddedServer, template_database: str) -> Iterator[str]:
-    """The URL of a fresh, migrated database."""
-    with _database(postgres_server, f'TEMPLATE "{template_database}"') as url:
+def database_url(databases: Databases, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a migrated database with nothing in it."""
+    with databases.lend(partial(_has_failed, request)) as url:
         yield url
 
 
 @pytest.fixture
 def empty_database_url(postgres_server: EmbeddedServer) -> Iterator[str]:
     """The URL of a fresh database without a table."""
-    with _database(postgres_server, "") as url:
-        yield url
+    name = f"test_{next(_numbers)}"
+    administer(postgres_server, f'CREATE DATABASE "{name}"')
+    yield url_of(postgres_server, name)
+    administer(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture
@@ -185,11 +194,11 @@ def sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
 
 
 @pytest.fixture(scope="session")
-def lender(postgres_server: EmbeddedServer, template_database: str, fill: Callable[[Path], None]) -> Iterator[Lender]:
+def lender(databases: Databases, fill: Callable[[Path], None]) -> Iterator[Lender]:
     """The services of this pytest process, each on a database of its own."""
     from lending import Lender
 
-    lender = Lender(partial(_database, postgres_server, f'TEMPLATE "{template_database}"'), fill)
+    lender = Lender(databases.lend, fill)
     yield lender
     lender.close()
 
@@ -197,27 +206,8 @@ def lender(postgres_server: EmbeddedServer, template_database: str, fill: Callab
 @pytest.fixture
 def lend(lender: Lender, request: pytest.FixtureRequest) -> Callable[..., AbstractAsyncContextManager[Service]]:
     """Borrow a service that is up: `async with lend(**settings) as service`."""
-    return partial(lender.lend, failed=lambda: request.node.stash.get(FAILED, False))
+    return partial(lender.lend, failed=partial(_has_failed, request))
 
 
-@contextmanager
-def _database(server: EmbeddedServer, like: str) -> Iterator[str]:
-    name = f"test_{next(_numbers)}"
-    _administer(server, f'CREATE DATABASE "{name}" {like}')
-    yield _url(server, name)
-    _administer(server, f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
-def _administer(server: EmbeddedServer, statement: str) -> None:
-    async def execute() -> None:
-        connection = await connect_raw(server.url, application="fixtures")
-        try:
-            await connection.execute(statement)
-        finally:
-            await connection.close()
-
-    asyncio.run(execute())
-
-
-def _url(server: EmbeddedServer, database: str) -> str:
-    return server.url.replace("@/simulations?", f"@/{database}?")
+def _has_failed(request: pytest.FixtureRequest) -> bool:
+    return request.node.stash.get(FAILED, False)
