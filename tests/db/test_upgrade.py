@@ -21,6 +21,7 @@ from db import (
     judged,
     machines,
     projects,
+    sources,
 )
 from db.attempts import Claim, Standing
 from db.connection import create_engine, session_factory
@@ -269,6 +270,77 @@ async def test_what_was_spent_before_there_were_budgets_counts_and_the_way_back_
     assert total.wasted == Decimal("0.5")  # the first attempt of `runs` was lost
     await downgrade(empty_database_url, "0010")
     assert {name: await rows(engine, statement) for name, statement in everything.items()} == before
+
+
+# --- 0012, 0014, 0015: recorded parameters, sources of attempts, system metrics ----------------------------------
+
+
+async def test_what_ran_before_there_were_trackers_takes_parameters_now_and_the_way_back_leaves_it(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await fill(engine, empty_database_url)
+    running = await claim(engine, "runs", 2)
+    await upgrade(empty_database_url, "0011")
+    before = {name: await rows(engine, statement) for name, statement in EVERYTHING.items()}
+    await upgrade(empty_database_url)
+    columns = "SELECT DISTINCT recorded_parameters, tensorboard FROM simulations"
+    assert await rows(engine, columns) == [{"recorded_parameters": {}, "tensorboard": []}]
+    # A supervisor of the version before reports no parameters, one of this version does.
+    for number, recorded in ((4, {}), (5, {"lr": 0.1})):
+        receipt = await ingest(sessions, running, Report(number, POINT, parameters=recorded), backoff=BACKOFF)
+        assert receipt.stored
+        kept = "SELECT recorded_parameters FROM simulations WHERE name = 'runs'"
+        assert await value(engine, kept) == recorded
+    untouched = "SELECT count(*) FROM simulations WHERE recorded_parameters <> '{}'"
+    assert await value(engine, untouched) == 1
+    await rows(engine, "UPDATE members SET next_batch = 4 WHERE ended_at IS NULL AND nonce IS NOT NULL")
+    await downgrade(empty_database_url, "0011")
+    after = {name: await rows(engine, statement) for name, statement in EVERYTHING.items()}
+    assert after["simulations"] == before["simulations"]
+    assert {row["id"] for row in after["attempts"]} == {row["id"] for row in before["attempts"]}
+
+
+async def test_attempts_of_the_version_before_have_no_source_until_the_next_one_and_the_way_back_leaves_them(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await fill(engine, empty_database_url)
+    running = await claim(engine, "runs", 2)
+    await upgrade(empty_database_url, "0013")
+    before = {name: await rows(engine, statement) for name, statement in EVERYTHING.items()}
+    await upgrade(empty_database_url)
+    await check_unchanged(empty_database_url)
+    ids = {row["name"]: row["id"] for row in await rows(engine, "SELECT name, id FROM simulations")}
+    async with sessions() as session:
+        assert await sources.of_simulations(session, ids.values()) == {}
+    source = sources.Source(commit="0" * 40, dirty=True, command=("python", "train.py"), packages={"torch": "2.9"})
+    assert (await ingest(sessions, running, Report(4, source=source), backoff=BACKOFF)).stored
+    async with sessions() as session:
+        [(simulation_id, found)] = (await sources.of_simulations(session, ids.values())).items()
+    assert simulation_id == ids["runs"]
+    assert (found.commit, found.dirty, list(found.command)) == ("0" * 40, True, ["python", "train.py"])
+    await downgrade(empty_database_url, "0013")
+    after = {name: await rows(engine, statement) for name, statement in EVERYTHING.items()}
+    assert after["simulations"] == before["simulations"]
+    assert await rows(engine, "SELECT count(*) FROM convergence") == [{"count": 6}]
+    await upgrade(empty_database_url)  # the way forward again: the source of that attempt is lost, nothing else
+    async with sessions() as session:
+        assert await sources.of_simulations(session, ids.values()) == {}
+
+
+async def test_the_interval_of_system_metrics_is_the_installations_for_what_was_submitted_before(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await fill(engine, empty_database_url)
+    await upgrade(empty_database_url, "0014")
+    before = {name: await rows(engine, statement) for name, statement in EVERYTHING.items()}
+    await upgrade(empty_database_url)
+    interval = "SELECT DISTINCT system_metrics_seconds FROM simulations"
+    assert await rows(engine, interval) == [{"system_metrics_seconds": None}]
+    await rows(engine, "UPDATE simulations SET system_metrics_seconds = 0 WHERE name = 'assigned'")
+    await downgrade(empty_database_url, "0014")
+    assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
+    await upgrade(empty_database_url)
+    assert await rows(engine, interval) == [{"system_metrics_seconds": None}]
 
 
 async def test_nothing_is_sent_for_what_happened_before_there_were_alerts_and_the_way_back_leaves_it(
