@@ -1,4 +1,8 @@
-"""Kill -9 while points arrive by MLflow's API, an event file and printed lines: nothing accepted is lost or doubled."""
+"""Kill -9 while points arrive by MLflow's API, an event file, the named pipe and printed lines.
+
+Nothing accepted is lost or doubled, and the program does not hang: it goes on while the service is away, and ends with
+its supervisor.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import pytest
 from live import BRISK, Service, eventually, kill
 
 Lend = Any  # a fixture of conftest.py
-METRICS = ("printed", "sent", "recorded")
+METRICS = ("printed", "sent", "recorded", "reported")
 PROGRAM = """
 import http.client, json, os, pathlib, sys, time
 sys.path.insert(0, sys.argv[2])
@@ -23,10 +27,12 @@ output = pathlib.Path(os.environ["SIMULATION_OUTPUT_DIR"], f"attempt-{attempt}")
 output.mkdir()
 events = open(output / f"events.out.tfevents.{int(time.time())}.host", "wb", buffering=0)
 events.write(messages.version())
+report = open(os.environ["SIMULATION_REPORT"], "wb", buffering=0)
 step = 0
 while not (place / "finish").exists():
     metric = {"run_id": os.environ["MLFLOW_RUN_ID"], "key": "sent", "value": step, "timestamp": step, "step": step + 1}
     print(json.dumps({"step": step, "printed": step}), flush=True)
+    report.write(json.dumps({"step": step, "reported": step}).encode() + b"\n")
     events.write(messages.event(step, messages.simple("recorded", step)))
     connection.request("POST", "/api/2.0/mlflow/runs/log-metric", json.dumps(metric), headers)
     if connection.getresponse().read() != b"{}": sys.exit(3)
@@ -59,7 +65,7 @@ class Running:
         return [value for number, _, value in log if number == attempt]
 
 
-@pytest.mark.parametrize("victims", [("graph",), ("graph", "scheduler"), ("supervisor",)])
+@pytest.mark.parametrize("victims", [("graph",), ("scheduler",), ("graph", "scheduler"), ("supervisor",)])
 async def test_points_of_all_sources_survive_a_kill(victims: tuple[str, ...], lend: Lend, tmp_path: Path) -> None:
     async with lend(**BRISK) as service:
         running = Running(service, tmp_path)
