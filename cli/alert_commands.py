@@ -24,7 +24,7 @@ Examples:
 \b
 Kinds for --on:
   ended           finished, failed or cancelled      diverged        stopped: a bound, NaN or infinite
-  failed          failed, for whatever reason        target-reached  stopped: at its target
+  failed          failed, for any reason             target-reached  stopped: at its target
   machine-lost    whether it is retried or not       plateau         stopped: no improvement
   waits-too-long  in the queue for an hour (SIMULATIONS_ALERT_WAIT_SECONDS); equal ones are one alert
   budget          80 percent of a budget, or all of it, is spent

@@ -1,8 +1,8 @@
 """The outbox of alerts: events whose deliveries are still to be written, and deliveries that are still to be sent.
 
 An event is marked in the transaction that records it, and the mark is taken off in the transaction that writes its
-deliveries: exactly one delivery for each target, whatever is killed in between. (A position in the events would miss
-some: their ids don't commit in order.)
+deliveries: exactly one delivery for each target, also if a process is killed in between. (A position in the events
+would miss some: their ids don't commit in order.)
 
 A delivery is claimed for the time of one attempt, by moving the time of the next one: a scheduler that dies while it
 sends leaves a delivery that is sent again, with the same id, when the claim has run out.

@@ -3,7 +3,7 @@
 Rungs are steps at which trials are compared: r, r * eta, r * eta^2, ... below the end of the plan. A trial that
 reaches a rung leaves a result there, its best value so far, and is stopped if too many of the results before it are
 better. Nothing is paused, and no result that comes later changes a decision: results are rows, and the decision is a
-function of those that were there, whatever restarted meanwhile.
+function of those that were there, also after restarts.
 
 Source: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020 (ASHA), as stopping instead of
 promotion; the median rule: Golovin et al., "Google Vizier", KDD 2017, section 3.2.2. Figures: docs/performance.md.

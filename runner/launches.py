@@ -78,7 +78,7 @@ class Launches:
         """Make every launcher kill what dead supervisors left; False if a process of this attempt may be alive."""
         with self._lock:
             self._reap()
-            # Every launcher is asked, whatever the others answer.
+            # Every launcher is asked, also after one that failed.
             swept = [self._swept(path, attempt_directory) for path in self._sockets()]
         return all(swept)
 

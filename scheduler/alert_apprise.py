@@ -1,8 +1,8 @@
 """Apprise: one notification, sent by a process of its own.
 
-Apprise waits on sockets for as long as its services like, and connects to whatever a URL names. So it runs in a
-process (`scheduler.apprise_process`) that is killed after a time limit, that connects only to checked addresses, and
-whose environment holds no secrets. The URL reaches it on standard input, never in its arguments; what Apprise prints,
+Apprise has no time limit of its own and connects to any address that a URL names. So it runs in a process
+(`scheduler.apprise_process`) that is killed after a time limit, that connects only to checked addresses, and whose
+environment holds no secrets. The URL reaches it on standard input, never in its arguments; what Apprise prints,
 the URL among it, is dropped.
 """
 

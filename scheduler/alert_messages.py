@@ -26,7 +26,7 @@ from settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """What all targets of an event get, whatever kind they listen to."""
+    """Parts of a message that are the same for all targets of an event, of all kinds."""
 
     kinds: Sequence[AlertKind]
     data: Mapping[str, Any]

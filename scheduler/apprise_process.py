@@ -32,7 +32,7 @@ def main() -> None:
         error = f"{refusals[0]} SIMULATIONS_ALERT_PRIVATE_NETWORKS lists the networks that are allowed."
     json.dump({"error": error}, answer)
     answer.close()
-    os._exit(0)  # whatever threads a service has left
+    os._exit(0)  # a service may have left threads
 
 
 def restrict(allowed: Sequence[Network]) -> list[str]:

@@ -62,7 +62,7 @@ async def hello(
 async def time_limits(
     session: AsyncSession, simulation: Simulation, attempt: Attempt, stop_grace: timedelta
 ) -> TimeLimits:
-    """Return the limits of a current attempt, whatever earlier attempts have used up of them deducted.
+    """Return the limits of a current attempt, without what earlier attempts have used up of them.
 
     The time of preempted attempts counts for the attempt that continues them; the cost of all attempts counts.
     """

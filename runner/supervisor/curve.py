@@ -108,7 +108,7 @@ class Curve:
         if self._counts[is_system] >= MAX_METRICS:
             self._notices.count(TOO_MANY_METRICS, line, subject=metric)
             return False
-        if self._sources.setdefault(metric, source) != source:  # one step, whatever the other threads do
+        if self._sources.setdefault(metric, source) != source:  # atomic: sources have threads of their own
             return self._refuse_other(metric, source, line)
         self._last_steps[metric] = step
         self._counts[is_system] += 1

@@ -50,7 +50,7 @@ class Reporter(threading.Thread):
         try:
             while not self.is_done:
                 self.run_once()
-        finally:  # the reader has to notice, whatever happened here
+        finally:  # also after a defect: the reader has to notice
             self.is_finished = True
             self._wake()
 

@@ -175,7 +175,7 @@ SETTING_WORDS = frozenset(
         "len",
     ]
 )
-# Never a metric, beside whatever metric they stand.
+# Never a metric, also in a line that has one.
 NEVER = frozenset(
     [
         "time",
@@ -383,7 +383,7 @@ def is_never(name: str) -> bool:
 
 @lru_cache(maxsize=4_096)
 def is_metric(name: str) -> bool:
-    """True if the name alone says that it is a metric: loss, val_accuracy, train/f1."""
+    """True if a name is that of a metric: loss, val_accuracy, train/f1."""
     words = words_of(name)
     if not words or is_never(name):
         return False

@@ -97,7 +97,7 @@ class Intake:
         return len(self._parameters) >= MAX_PARAMETERS
 
     def close(self) -> None:
-        """Take nothing more: whatever a thread still does, the exit is the last entry."""
+        """Take nothing more, so that the exit is the last entry also if a thread still has points."""
         with self._lock:
             self._is_closed = True
 

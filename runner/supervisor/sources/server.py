@@ -218,7 +218,7 @@ class Requests(BaseHTTPRequestHandler):
             raise Refusal(401, "The secret of this attempt is missing: it is in the simulation's environment")
 
     def _body(self) -> bytes:
-        """Read the body, so that the connection can go on whatever is answered."""
+        """Read the body, also of a request that is refused: the next one of the connection begins behind it."""
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             body = self._chunks()
         else:
