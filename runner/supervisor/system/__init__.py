@@ -3,7 +3,7 @@
     sampler   thread: a sample at each interval, as points
     tree      cpu, memory and disk of the processes, from /proc
     host      memory and network of the host or container, from /proc and cgroup files
-    gpus      NVIDIA's GPUs: libnvidia-ml through ctypes, else `nvidia-smi`
+    gpus      NVIDIA's GPUs by libnvidia-ml or `nvidia-smi`, AMD's by `amd-smi`
 
     system/cpu                cpus in use: 1 is one cpu
     system/memory             GiB in use; memory that processes share is counted once, as far as /proc shows it

@@ -1,12 +1,13 @@
-"""NVIDIA GPUs by their index on the host: libnvidia-ml through ctypes, else `nvidia-smi` as a process.
+"""GPUs by their index on the host: NVIDIA's by libnvidia-ml through ctypes, else by `nvidia-smi`; AMD's by `amd-smi`.
 
-Neither is looked for unless the attempt may use GPUs. The functions and structures of the library are those of NVML's
-reference, "Device Queries".
+None is looked for unless the attempt may use GPUs; both commands are processes with a time limit. The functions and
+structures of the library are those of NVML's reference, "Device Queries".
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -24,7 +25,7 @@ class Gpus(Protocol):
     """A way to read GPUs."""
 
     def read(self) -> Mapping[int, Reading]:
-        """Read each GPU; what it does not tell is left out. Raises OSError if none can be read any more."""
+        """Read each GPU; values that it does not have are left out. Raises OSError if none can be read any more."""
 
 
 class _Utilization(ctypes.Structure):
@@ -75,7 +76,7 @@ class Library:
             return -1
 
 
-class Smi:
+class NvidiaSmi:
     """The command `nvidia-smi`, which takes some tenths of a second."""
 
     FIELDS = ("index", "utilization.gpu", "memory.used", "power.draw", "temperature.gpu")
@@ -90,11 +91,7 @@ class Smi:
             "nvidia-smi", f"--query-gpu={','.join(self.FIELDS)}", "--format=csv,noheader,nounits",
             f"--id={','.join(map(str, self._indices))}",
         ]  # fmt: skip
-        try:
-            ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SMI_SECONDS)
-        except subprocess.SubprocessError as error:
-            raise OSError(str(error)) from None
-        found = dict(map(_row, ended.stdout.decode("utf-8", "replace").splitlines()))
+        found = dict(map(_row, _output(command).splitlines()))
         found.pop(-1, None)
         if not found:
             raise OSError("nvidia-smi names no GPU")
@@ -104,7 +101,7 @@ class Smi:
 def _row(line: str) -> tuple[int, Reading]:
     """Read a line of `nvidia-smi`; -1 where it is none. `[N/A]` is left out, and memory is in MiB."""
     words = [word.strip() for word in line.split(",")]
-    if len(words) != len(Smi.FIELDS) or not words[0].isdecimal():
+    if len(words) != len(NvidiaSmi.FIELDS) or not words[0].isdecimal():
         return -1, {}
     found: dict[str, float] = {}
     for name, word, factor in zip(("utilization", "memory", "power", "temperature"), words[1:], (1, 1 / 1024, 1, 1)):
@@ -115,16 +112,78 @@ def _row(line: str) -> tuple[int, Reading]:
     return int(words[0]), found
 
 
+class AmdSmi:
+    """The command `amd-smi`, in the forms of ROCm 5.7 to 7: a list of GPUs, or an object with `gpu_data`."""
+
+    def __init__(self, indices: Sequence[int]) -> None:
+        """Raises OSError if it does not answer."""
+        self._indices = indices
+        self.read()
+
+    def read(self) -> Mapping[int, Reading]:
+        gpus = [str(index) for index in self._indices]
+        output = _output(
+            ["amd-smi", "metric", "--gpu", *gpus, "--usage", "--power", "--temperature", "--mem-usage", "--json"]
+        )
+        starts = [at for at in map(output.find, "[{") if at >= 0]  # behind warnings
+        try:
+            answer, _ = json.JSONDecoder().raw_decode(output, min(starts, default=0))
+        except (ValueError, RecursionError) as error:
+            raise OSError(f"amd-smi: {error}") from None
+        listed = answer.get("gpu_data") if isinstance(answer, dict) else answer
+        found = {
+            each["gpu"]: _amd_reading(each)
+            for each in (listed if isinstance(listed, list) else ())
+            if isinstance(each, dict) and each.get("gpu") in self._indices
+        }
+        if not found:
+            raise OSError("amd-smi names no such GPU")
+        return found
+
+
+def _amd_reading(gpu: Mapping[str, object]) -> Reading:
+    """Read a GPU of `amd-smi`. `N/A` is left out, and its MB are MiB. Instinct GPUs have no sensor at the edge."""
+    found: dict[str, float] = {}
+    for name, section, keys, factor in (
+        ("utilization", "usage", ("gfx_activity",), 1.0),
+        ("memory", "mem_usage", ("used_vram",), 1 / 1024),
+        ("power", "power", ("socket_power", "current_socket_power", "average_socket_power"), 1.0),
+        ("temperature", "temperature", ("edge", "hotspot"), 1.0),
+    ):
+        values = gpu.get(section)
+        for key in keys:
+            number = _number(values.get(key)) if isinstance(values, dict) else None
+            if number is not None:
+                found[name] = number * factor
+                break
+    return found
+
+
+def _number(value: object) -> float | None:
+    """The number of `{"value": 40, "unit": "W"}`, `"40 W"` or `40`."""
+    raw = value.get("value") if isinstance(value, dict) else value
+    words = str(raw).split()
+    try:
+        return float(words[0])
+    except (ValueError, IndexError):
+        return None
+
+
+def _output(command: Sequence[str]) -> str:
+    """Standard output of a command. Raises OSError if it can't be run, or takes too long."""
+    try:
+        ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SMI_SECONDS)
+    except subprocess.SubprocessError as error:
+        raise OSError(str(error)) from None
+    return ended.stdout.decode("utf-8", "replace")
+
+
 def find(indices: Sequence[int]) -> Gpus | None:
     """The way to read these GPUs; None if there are none, or none can be read."""
-    if not indices:
-        return None
-    try:
-        return Library(indices)
-    except OSError as error:
-        complain(f"gpus: {error}; trying nvidia-smi")
-    try:
-        return Smi(indices)
-    except OSError as error:
-        complain(f"gpus: no utilization: {error}")
-        return None
+    ways: tuple[type[Library | NvidiaSmi | AmdSmi], ...] = (Library, NvidiaSmi, AmdSmi)
+    for way in ways if indices else ():
+        try:
+            return way(indices)
+        except OSError as error:
+            complain(f"gpus: not by {way.__name__}: {error}")
+    return None

@@ -72,6 +72,67 @@ def test_without_the_library_the_command_is_asked(tmp_path: Path, monkeypatch: p
     assert gpus.find([0]) is None
 
 
+AMD = {
+    "list": """[
+      {"gpu": 0, "usage": {"gfx_activity": {"value": 97, "unit": "%"}, "umc_activity": {"value": 3, "unit": "%"}},
+       "power": {"socket_power": {"value": 412, "unit": "W"}, "power_management": "ENABLED"},
+       "temperature": {"edge": "N/A", "hotspot": {"value": 58, "unit": "C"}, "mem": {"value": 44, "unit": "C"}},
+       "mem_usage": {"total_vram": {"value": 196592, "unit": "MB"}, "used_vram": {"value": 2048, "unit": "MB"}}},
+      {"gpu": 1, "usage": "N/A", "power": {"socket_power": "N/A"}, "mem_usage": {"used_vram": "N/A"}},
+      {"gpu": 7, "usage": {"gfx_activity": {"value": 1, "unit": "%"}}}
+    ]""",
+    "object": """WARNING: User is missing the following required groups: render
+    {"gpu_data": [
+      {"gpu": 0, "usage": {"gfx_activity": {"value": 97.0, "unit": "%"}},
+       "power": {"current_socket_power": "N/A", "average_socket_power": {"value": 412, "unit": "W"}},
+       "temperature": {"edge": {"value": 58, "unit": "C"}, "hotspot": {"value": 71, "unit": "C"}},
+       "mem_usage": {"used_vram": {"value": 2048, "unit": "MB"}}},
+      {"gpu": 1, "usage": {}}
+    ]}""",
+    "text": """[{"gpu": 0, "usage": {"gfx_activity": "97 %"}, "power": {"socket_power": "412 W"},
+      "temperature": {"edge": "58 C"}, "mem_usage": {"used_vram": "2048 MB"}}, {"gpu": 1}]""",
+}
+
+
+@pytest.mark.parametrize("form", AMD)
+def test_gpus_of_amd_are_read_by_their_command(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "answer").write_text(AMD[form])
+    (tmp_path / "amd-smi").write_text('#!/bin/sh\necho "$@" >> "$0.calls"\nexec /bin/cat "${0%/*}/answer"\n')
+    (tmp_path / "amd-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))  # without nvidia-smi
+    monkeypatch.setattr(gpus.Library.__init__, "__defaults__", ("libnone.so",))
+    found = gpus.find([0, 1])
+    assert isinstance(found, gpus.AmdSmi)
+    assert found.read() == {0: {"utilization": 97.0, "memory": 2.0, "power": 412.0, "temperature": 58.0}, 1: {}}
+    assert "metric --gpu 0 1 --usage" in (tmp_path / "amd-smi.calls").read_text()
+
+
+@pytest.mark.parametrize("answer", ["", "no driver", "[", "[{}]", '{"gpu_data": null}', '[{"gpu": 5}]', "7"])
+def test_a_command_of_amd_that_names_no_such_gpu_is_left_alone(
+    answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "amd-smi").write_text(f"#!/bin/sh\necho '{answer}'\n")
+    (tmp_path / "amd-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(gpus.Library.__init__, "__defaults__", ("libnone.so",))
+    assert gpus.find([0]) is None
+
+
+def test_a_sample_holds_the_gpus_of_amd(taken: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "answer").write_text(AMD["list"])
+    (tmp_path / "amd-smi").write_text('#!/bin/sh\nexec /bin/cat "${0%/*}/answer"\n')
+    (tmp_path / "amd-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(gpus.Library.__init__, "__defaults__", ("libnone.so",))
+    sampler = Sampler(taken.intake, (0,), 1.0, os.getpid())
+    sampler._gpus = gpus.find((0,))
+    sampler.run_once(sampler._at + 1)
+    assert {metric for metric in taken.metrics if "gpu" in metric} == {
+        f"system/gpu.0.{name}" for name in ("utilization", "memory", "power", "temperature")
+    }
+    assert [value for _, value in taken.points("system/gpu.0.power")] == [412.0]
+
+
 def test_nothing_is_looked_for_where_no_gpu_is_granted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "Library", None)
     assert gpus.find([]) is None
