@@ -445,6 +445,10 @@ def logs(
         list[str] | None,
         typer.Option("--stream", metavar="STREAM", help="Only this stream: stdout, stderr or supervisor; repeatable."),
     ] = None,
+    grep: Annotated[
+        str | None,
+        typer.Option("--grep", "-g", metavar="TEXT", help="Print only lines that contain this text, in any case."),
+    ] = None,
     after: Annotated[str | None, typer.Option(metavar="CURSOR", help="Start after this `cursor` of --json.")] = None,
     as_json: AsJson = False,
     url: Url = None,
@@ -455,8 +459,9 @@ def logs(
 
     The log holds the output that is not a metric point, and messages of the supervisor. `watch` shows the points.
 
-    --follow reconnects after lost connections without gaps, and ends with the simulation. Control characters are
-    removed; --json prints everything, one chunk per line.
+    --follow reconnects after lost connections without gaps, and ends with the simulation. --grep searches the log where
+    it is stored: only the lines found are transferred. Control characters are removed; --json prints everything, one
+    chunk per line.
     """
     from cli import logs
     from cli.arguments import STREAMS, parse_words
@@ -467,7 +472,9 @@ def logs(
     server = parse_server(url, token, token_file)
     simulation_id = resolve_id(server, simulation)
     raise typer.Exit(
-        logs.logs(server, simulation_id, streams=streams, tail=tail, after=after, follow=follow, as_json=as_json)
+        logs.logs(
+            server, simulation_id, streams=streams, tail=tail, after=after, follow=follow, as_json=as_json, grep=grep
+        )
     )
 
 

@@ -306,9 +306,9 @@ fragment Chunk on LogChunk { cursor attempt stream text(ansi: $ansi) receivedAt 
 LOG_PAGE = gql(
     _CHUNK
     + """
-query LogPage($id: ID!, $first: Int!, $after: String, $ansi: Boolean! = false) {
+query LogPage($id: ID!, $first: Int!, $after: String, $contains: String, $ansi: Boolean! = false) {
   simulation(id: $id) {
-    logs(first: $first, after: $after) { nodes { ...Chunk } pageInfo { hasNextPage endCursor } }
+    logs(first: $first, after: $after, contains: $contains) { nodes { ...Chunk } pageInfo { hasNextPage endCursor } }
   }
 }
 """

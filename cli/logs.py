@@ -1,6 +1,7 @@
 """`simulations logs`: a simulation's output other than metric points, and messages of its supervisor.
 
-Existing lines come page by page; with `follow`, new lines until the simulation ends, with reconnection. Lines go to
+Existing lines come page by page; with `follow`, new lines until the simulation ends, with reconnection. With `grep` the
+service searches the existing ones, so that a long log is not transferred; new lines are searched here. Lines go to
 standard output as written, without control characters; `--json` prints them unchanged. Colours of the program are asked
 for and drawn on a terminal only, each line's own, and not with NO_COLOR. A chunk is whole lines joined
 by newlines, without the last newline; one that begins with a carriage return replaces the line of its stream before it.
@@ -9,6 +10,7 @@ by newlines, without the last newline; one that begins with a carriage return re
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
@@ -23,8 +25,9 @@ from cli.documents import LOGS
 from cli.errors import ExitCode
 from cli.resuming import Resuming
 from cli.server import Server, prepare, read_answer
-from cli.terminal import clean_lines, coloured_lines, print_json, say, stdout
+from cli.terminal import clean, clean_lines, coloured_lines, print_json, say, stdout
 
+COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
 LINE_UP = "\x1b[1A\x1b[2K"  # to the beginning of the line before, which is erased
 STYLES = {"STDERR": "yellow", "SUPERVISOR": "dim"}
 
@@ -45,8 +48,12 @@ def logs(
     after: str | None,
     follow: bool,
     as_json: bool,
+    grep: str | None = None,
 ) -> ExitCode:
-    """Print a log. streams: filter; empty: all. tail: only the last lines. Raises `CommandError`."""
+    """Print a log. streams: filter; empty: all. tail: only the last lines. Raises `CommandError`.
+
+    grep: only lines that contain this text, without regard to the case of ASCII letters.
+    """
     display: Display = JsonLines() if as_json else Plain()
     ansi = not as_json and draws_colours()
     place = after
@@ -56,13 +63,16 @@ def logs(
         nonlocal place, seen
         for chunk in chunks:
             place = chunk.cursor
-            if not streams or chunk.stream in streams:
+            found = chunk if grep is None else matching(grep, chunk)
+            if found is not None and (not streams or chunk.stream in streams):
                 seen = True
-                yield chunk
+                yield found
 
     try:
-        past = wanted(requests.log(server, simulation_id, after, ansi=ansi))
-        past = past if as_json else settled(past)
+        # What is followed begins behind the last chunk that was read, which a search by the service does not return.
+        contains = None if follow else grep
+        past = wanted(requests.log(server, simulation_id, after, ansi=ansi, contains=contains))
+        past = past if as_json or grep is not None else settled(past)
         for chunk in past if tail is None else _last_lines(past, tail):
             display.show(chunk)
         if follow:
@@ -76,7 +86,11 @@ def logs(
         say("Stopped following; the simulation continues." if follow else "Interrupted.")
         return ExitCode.INTERRUPTED
     if not seen and not as_json:
-        say("The log is empty. It holds no points: simulations watch shows them.")
+        say(
+            "The log is empty. It holds no points: simulations watch shows them."
+            if grep is None
+            else f"No line of the log contains “{clean(grep)}”."
+        )
     return ExitCode.OK
 
 
@@ -202,6 +216,14 @@ def settled(chunks: Iterable[LogChunk]) -> Iterable[LogChunk]:
         held = chunk.model_copy(update={"text": collapsed(chunk.text)})
     if held is not None:
         yield held
+
+
+def matching(sought: str, chunk: LogChunk) -> LogChunk | None:
+    """Keep the lines of a chunk that contain a text, without regard to the case of ASCII letters; None without one."""
+    needle = sought.encode().lower()  # of bytes: ASCII alone
+    lines = [line.removeprefix("\r") for line in chunk.text.split("\n")]
+    found = [line for line in lines if needle in COLOURS.sub("", line).encode(errors="replace").lower()]
+    return chunk.model_copy(update={"text": "\n".join(found)}) if found else None
 
 
 def _last_lines(chunks: Iterable[LogChunk], count: int) -> Iterable[LogChunk]:

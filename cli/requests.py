@@ -94,10 +94,15 @@ def resolve_id(server: Server, given: str) -> str:
     return newest[0].id
 
 
-def log(server: Server, simulation_id: str, after: str | None = None, *, ansi: bool = False) -> Iterator[LogChunk]:
-    """Yield the existing log after a cursor, page by page; with its colours if `ansi`."""
+def log(
+    server: Server, simulation_id: str, after: str | None = None, *, ansi: bool = False, contains: str | None = None
+) -> Iterator[LogChunk]:
+    """Yield the existing log after a cursor, page by page; with its colours if `ansi`.
+
+    contains: only the lines that contain this text, found by the service.
+    """
     while True:
-        variables = {"id": simulation_id, "first": PAGE_SIZE, "after": after, "ansi": ansi}
+        variables = {"id": simulation_id, "first": PAGE_SIZE, "after": after, "ansi": ansi, "contains": contains}
         found = ask(server, documents.LOG_PAGE, variables).get("simulation")
         if found is None:
             raise unknown_simulation(simulation_id)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import insert, select, tuple_
+from sqlalchemy import ColumnElement, case, collate, func, insert, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import LogChunk
 from db.states import LogStream
 
 START = (0, 0, 0)
+COLOURS = r"\x1b\[[0-9;:]*m"  # SGR sequences (ECMA-48 8.3.117), as supervisors leave them in a log
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +56,27 @@ async def find_end(session: AsyncSession, simulation_id: int) -> tuple[int, int,
 
 
 async def read(
-    session: AsyncSession, simulation_id: int, after: tuple[int, int, int], *, limit: int
+    session: AsyncSession,
+    simulation_id: int,
+    after: tuple[int, int, int],
+    *,
+    limit: int,
+    contains: str | None = None,
 ) -> Sequence[LogChunk]:
-    """At most `limit` chunks behind (attempt, batch, position), in order."""
+    """At most `limit` chunks behind (attempt, batch, position), in order.
+
+    contains: only chunks that contain this text, without regard to colours and to the case of ASCII letters.
+    """
     key = tuple_(LogChunk.attempt, LogChunk.batch, LogChunk.position)
-    return (
-        await session.scalars(
-            select(LogChunk)
-            .where(LogChunk.simulation_id == simulation_id, key > tuple_(*after))
-            .order_by(LogChunk.attempt, LogChunk.batch, LogChunk.position)
-            .limit(limit)
-        )
-    ).all()
+    statement = select(LogChunk).where(LogChunk.simulation_id == simulation_id, key > tuple_(*after))
+    if contains is not None:
+        statement = statement.where(_contains(contains))
+    ordered = statement.order_by(LogChunk.attempt, LogChunk.batch, LogChunk.position)
+    return (await session.scalars(ordered.limit(limit))).all()
+
+
+def _contains(sought: str) -> ColumnElement[bool]:
+    """True for chunks that contain a text. The collation "C" folds ASCII alone, in every database."""
+    coloured = func.strpos(LogChunk.text, "\x1b") > 0
+    shown = case((coloured, func.regexp_replace(LogChunk.text, COLOURS, "", "g")), else_=LogChunk.text)
+    return func.strpos(func.lower(collate(shown, "C")), func.lower(collate(literal(sought), "C"))) > 0

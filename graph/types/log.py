@@ -19,7 +19,7 @@ from strawberry import relay
 from db import logs, models
 from db.convergence import Head
 from graph.context import Info
-from graph.errors import NotFound
+from graph.errors import BadInput, NotFound
 from graph.live.shared_execution import Memo, wanted_feed
 from graph.live.tail import Cursor, LogTail
 from graph.types import pages
@@ -31,6 +31,9 @@ from graph.types.ids import number_asked
 ESCAPES = re.compile(
     r"(\x1b\[[0-9;:]{0,48}m)|\x1b(?:\[[0-?]*[ -/]*[@-~]?|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[ -/]*[0-~])|\x1b"
 )
+
+MAX_SOUGHT = 200  # characters
+NOT_IN_A_LINE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
 
 @strawberry.type(description="Consecutive lines of one stream.")
@@ -58,13 +61,13 @@ class LogChunk:
         return ESCAPES.sub(r"\1" if ansi else "", self.written)
 
     @classmethod
-    def of(cls, row: models.LogChunk) -> Self:
+    def of(cls, row: models.LogChunk, contains: str | None = None) -> Self:
         return cls(
             cursor=encode(row.attempt, row.batch, row.position),
             attempt=row.attempt,
             stream=row.stream,
             received_at=row.received_at,
-            written=row.text,
+            written=row.text if contains is None else lines_with(contains, row.text),
             memo=Memo(),
         )
 
@@ -75,11 +78,13 @@ class LogConnection:
     page_info: relay.PageInfo
 
 
-async def page_of_log(info: Info, simulation_id: int, first: int, after: str | None) -> LogConnection:
-    first = pages.size(first)
+async def page_of_log(
+    info: Info, simulation_id: int, first: int, after: str | None, contains: str | None
+) -> LogConnection:
+    first, contains = pages.size(first), _searchable(contains)
     async with info.context.sessions() as session:
-        rows = await logs.read(session, simulation_id, decode_position(after), limit=first + 1)
-    nodes = [LogChunk.of(row) for row in rows[:first]]
+        rows = await logs.read(session, simulation_id, decode_position(after), limit=first + 1, contains=contains)
+    nodes = [LogChunk.of(row, contains) for row in rows[:first]]
     return LogConnection(
         nodes=nodes,
         page_info=relay.PageInfo(
@@ -89,6 +94,19 @@ async def page_of_log(info: Info, simulation_id: int, first: int, after: str | N
             end_cursor=nodes[-1].cursor if nodes else None,
         ),
     )
+
+
+def lines_with(sought: str, text: str) -> str:
+    """Keep the lines of a chunk that contain a text, as `db.logs.read` finds it. A line replaces none any more."""
+    needle = sought.encode().lower()  # of bytes: ASCII alone
+    lines = [line.removeprefix("\r") for line in text.split("\n")]
+    return "\n".join(line for line in lines if needle in ESCAPES.sub("", line).encode().lower())
+
+
+def _searchable(sought: str | None) -> str | None:
+    if sought is not None and (not 0 < len(sought) <= MAX_SOUGHT or NOT_IN_A_LINE.search(sought)):
+        raise BadInput(f"contains has 1 to {MAX_SOUGHT} characters, none of them a line end or another control.")
+    return sought
 
 
 async def follow(info: Info, public_id: str, after: str | None) -> AsyncIterator[LogChunk]:

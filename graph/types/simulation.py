@@ -304,9 +304,15 @@ class Simulation(relay.Node):
     ) -> Curve:
         return await curve.of_simulation(info, self.row.id, metric, from_step, to_step, max_points)
 
-    @strawberry.field(description="Its output without points, and messages of its supervisor.")
-    async def logs(self, info: Info, first: int = 100, after: str | None = None) -> LogConnection:
-        return await page_of_log(info, self.row.id, first, after)
+    @strawberry.field(
+        description="Its output without points, and messages of its supervisor. With `contains` it is searched: chunks "
+        "that contain this text, without regard to the case of ASCII letters, and of each the lines that do.",
+        metadata={"cost": 10},
+    )
+    async def logs(
+        self, info: Info, first: int = 100, after: str | None = None, contains: str | None = None
+    ) -> LogConnection:
+        return await page_of_log(info, self.row.id, first, after, contains)
 
     @strawberry.field(description="The simulation that this one repeats.")
     async def retry_of(self, info: Info) -> Annotated[Simulation, strawberry.lazy("graph.types.simulation")] | None:

@@ -95,6 +95,36 @@ def test_the_ends_of_chunks_are_ends_of_lines(server: Any, run: Run) -> None:
     assert run("logs", "x").stdout == "half\nother\n\nend\n"
 
 
+def test_a_log_is_searched_by_the_service(logged: Any, run: Run) -> None:
+    assert run("logs", "x", "--grep", "O").stdout == "one\ntwo\nfour\noh\nIt was lost.\n", (
+        "in any case; the service filters, too"
+    )
+    assert [each["contains"] for each in logged.variables("LogPage")] == ["O"] * 3
+    assert run("logs", "x", "-g", "o", "--stream", "stderr").stdout == "oh\n"
+    assert run("logs", "x", "-g", "o", "-n", "2").stdout == "oh\nIt was lost.\n"
+    assert [json.loads(line)["text"] for line in run("logs", "x", "-g", "TWO", "--json").stdout.splitlines()] == ["two"]
+    missing = run("logs", "x", "--grep", "needle")
+    assert (missing.exit_code, missing.stdout) == (0, "")
+    assert "No line of the log contains “needle”." in missing.stderr
+
+
+def test_a_search_that_follows_reads_the_log_itself_and_goes_on_behind_it(
+    server: Any, run: Run, simulation: Make
+) -> None:
+    server.answers["LogPage"] = pages([chunk(1, "a loss\nepoch"), chunk(2, "epoch")])
+    states = iter(["RUNNING"])
+    server.answers["Simulation"] = lambda _: {"simulation": simulation(state=next(states, "FINISHED"))}
+
+    async def stream(variables: dict[str, Any]) -> AsyncIterator[Any]:
+        assert variables["after"] == "2", "behind the last chunk, which does not match"
+        yield {"logs": chunk(3, "nothing")}
+        yield {"logs": chunk(4, "x\nLOSS")}
+
+    server.streams["Logs"] = stream
+    assert run("logs", "x", "--follow", "--grep", "loss").stdout == "a loss\nLOSS\n"
+    assert {each["contains"] for each in server.variables("LogPage")} == {None}
+
+
 def test_an_empty_log_is_reported_on_stderr(server: Any, run: Run) -> None:
     server.answers["LogPage"] = pages([])
     result = run("logs", "x")

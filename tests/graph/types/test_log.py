@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from db import logs
 from db.connection import session_factory
-from db.public_ids import encode
+from db.public_ids import decode, encode
 
 World = Any  # the fixtures of conftest.py
 Serve = Any
@@ -54,6 +55,70 @@ async def test_the_past_comes_first_then_what_is_live_to_the_end(world: World) -
     assert texts(whole) == ["a\n", "b\n", "c\n", "d\n", "ünïcode €\n", "last words"]
     assert [chunk["stream"] for chunk in whole] == ["STDOUT"] * 2 + ["STDERR"] + ["STDOUT"] * 2 + ["SUPERVISOR"]
     assert len({chunk["cursor"] for chunk in whole}) == 6
+
+
+SEARCH = """
+query Search($id: ID!, $contains: String!, $first: Int! = 100, $after: String) {
+  simulation(id: $id) {
+    logs(first: $first, after: $after, contains: $contains) {
+      nodes { cursor attempt stream text ansi: text(ansi: true) } pageInfo { hasNextPage endCursor }
+    }
+  }
+}
+"""
+
+
+async def test_a_log_is_searched_by_the_service(world: World) -> None:
+    first = await world.running(limits={"maxRetries": 1})
+    await first.send(logs=[*log("epoch 1\nLOSS: 0.5\nepoch 2"), *log("nothing here"), *log("a loss", stream="STDERR")])
+    await first.send(logs=log("10% loss=3\n\r20% loss=2", "the l\x1b[31mos\x1b[0ms in red\nplain", "ÄRGER\n100 %_\\d"))
+    await world.lose(first)
+    second = await world.running(first.simulation_id)
+    await second.send(logs=log("Loss again"))
+
+    async def found(sought: str, **more: Any) -> list[tuple[int, str, str]]:
+        variables = {"id": first.simulation_id, "contains": sought, **more}
+        nodes = (await world.api.data(SEARCH, variables))["logs"]["nodes"]
+        return [(node["attempt"], node["stream"], node["text"]) for node in nodes]
+
+    assert await found("loss") == [
+        (1, "STDOUT", "LOSS: 0.5"),
+        (1, "STDERR", "a loss"),
+        (1, "STDOUT", "10% loss=3\n20% loss=2"),
+        (1, "STDOUT", "the loss in red"),
+        (2, "STDOUT", "Loss again"),
+    ]
+    assert await found("LOSS: ") == [(1, "STDOUT", "LOSS: 0.5")]
+    assert await found("[31m") == [], "colours are no text"
+    assert await found("0 %_\\D") == [(1, "STDOUT", "100 %_\\d")], "no character has a meaning of its own"
+    assert await found("ÄRGER") == await found("Ärger") == [(1, "STDOUT", "ÄRGER")]
+    assert await found("ärger") == [], "of ASCII letters alone"
+    assert await found("epoch 1 LOSS") == [], "a line ends it"
+    # Behind each cursor, of a match or of any other chunk, comes the rest.
+    whole = (await world.api.data(SEARCH, {"id": first.simulation_id, "contains": "loss"}))["logs"]["nodes"]
+    for number, node in enumerate(whole):
+        assert await found("loss", after=node["cursor"]) == [
+            (each["attempt"], each["stream"], each["text"]) for each in whole[number + 1 :]
+        ]
+    assert whole[3]["ansi"] == "the l\x1b[31mos\x1b[0ms in red"
+    page = (await world.api.data(SEARCH, {"id": first.simulation_id, "contains": "loss", "first": 2}))["logs"]
+    assert page["pageInfo"] == {"hasNextPage": True, "endCursor": whole[1]["cursor"]}
+
+
+@pytest.mark.parametrize("sought", ["", "a\nb", "\x1b", "a\0b", "x" * 201])
+async def test_what_can_not_stand_in_a_line_is_not_sought(world: World, sought: str) -> None:
+    variables = {"id": await world.simulation(), "contains": sought}
+    response = await world.api.client.post("/graphql", json={"query": SEARCH, "variables": variables})
+    [error] = response.json()["errors"]
+    assert "1 to 200 characters" in error["message"]
+
+
+async def test_a_search_reads_only_the_chunks_that_match(world: World, engine: AsyncEngine) -> None:
+    supervisor = await world.running()
+    await supervisor.send(logs=log(*("filler" * 1_000 for _ in range(300)), "the needle"))
+    async with session_factory(engine)() as session:
+        rows = await logs.read(session, decode(supervisor.simulation_id)[1], logs.START, limit=100, contains="NEEDLE")
+    assert [row.text for row in rows] == ["the needle"]
 
 
 async def test_it_is_resumed_behind_every_cursor(world: World) -> None:
