@@ -43,6 +43,7 @@ from graph.types.user_errors import UserError, UserErrorCode
 from graph.types.variables import check_name, check_parameters
 from policy.alerts import AlertKind
 from policy.budget import Period
+from policy.metric_mode import is_system
 from policy.retry import RETRYABLE
 from policy.rule_documents import MOST_RULES
 from transitions.report import MAX_METRIC_NAME, MAX_STEP
@@ -63,6 +64,12 @@ class Invalid(Exception):
     def __init__(self, errors: list[UserError]) -> None:
         super().__init__(f"{len(errors)} errors")
         self.errors = errors
+
+
+def _of_the_program(metric: str) -> str:
+    if is_system(metric):
+        raise ValueError("must be a metric of the program: system/... measures its machine")
+    return metric
 
 
 def _no_nul(text: str) -> str:
@@ -227,6 +234,7 @@ Variables = Annotated[  # more of them have no room in MAX_JSON_BYTES
 Price = Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=6, allow_inf_nan=False)]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 MetricName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_METRIC_NAME), AfterValidator(_no_nul)]
+JudgedMetric = Annotated[MetricName, AfterValidator(_of_the_program)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=MAX_STEP)]
 Tags = Annotated[tuple[Word, ...], _at_most(50)]
@@ -256,7 +264,7 @@ class MetricAsked(Model):
 class RuleAsked(Model):
     """A stop rule as asked for: ranges of single values. `graph.types.stop_rules.resolved` judges them together."""
 
-    metric: MetricName | None = None
+    metric: JudgedMetric | None = None
     mode: MetricMode | None = None
     min_delta: Annotated[Number, Field(ge=0)] = 0.0
     patience: Count | None = None
@@ -304,7 +312,7 @@ class SimulationAsked(TypedDict, total=False):
     max_steps: Annotated[Steps, _in("limits", "maxSteps")]
     max_retries: Annotated[Retries, _in("limits", "maxRetries")]
     retry_on: Annotated[RetryOn, _in("limits", "retryOn")]
-    objective_metric: Annotated[MetricName, _in("objective", "metric")]
+    objective_metric: Annotated[JudgedMetric, _in("objective", "metric")]
     objective_mode: Annotated[Mode, _in("objective", "mode")]
     stopping: StopRules
     metric_modes: Annotated[
@@ -342,7 +350,7 @@ class SimulationChanged(TypedDict, total=False):
     max_steps: Annotated[Steps, _in("limits", "maxSteps")]
     max_retries: Annotated[Retries, _in("limits", "maxRetries")]
     retry_on: Annotated[RetryOn, _in("limits", "retryOn")]
-    objective_metric: Annotated[MetricName, _in("objective", "metric")]
+    objective_metric: Annotated[JudgedMetric, _in("objective", "metric")]
     objective_mode: Annotated[Mode, _in("objective", "mode")]
     stopping: StopRules
 

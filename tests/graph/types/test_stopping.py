@@ -247,6 +247,19 @@ async def test_the_objective_is_guessed_and_has_no_best_without_a_direction(worl
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("asked", [{"objective": {"metric": "system/cpu"}}, {"stopping": [{"metric": "system/cpu"}]}])
+async def test_a_measurement_of_the_machine_has_no_rule_and_is_no_objective(
+    world: World, asked: dict[str, Any]
+) -> None:
+    existing = await world.simulation()
+    for mutation, given in (("createSimulation", {"entrypoint": ["true"]}), ("updateSimulation", {"id": existing})):
+        kind = f"{mutation[0].upper()}{mutation[1:]}Input"
+        document = f"mutation M($input: {kind}!) {{ {mutation}(input: $input) {{ userErrors {{ field message }} }} }}"
+        [error] = (await world.api.data(document, {"input": {**given, **asked}}))["userErrors"]
+        assert "measures its machine" in error["message"]
+        assert error["field"][0] == next(iter(asked))
+
+
 async def test_a_metric_never_reported_and_one_that_is_not_finite_are_notices(world: World) -> None:
     supervisor = await world.running(stopping=[{"metric": "val/loss"}])
     await supervisor.send({"loss": {"steps": [1], "values": ["NaN"], "elapsed": [0.0]}})
