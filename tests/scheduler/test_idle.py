@@ -1,7 +1,9 @@
-"""The work of rounds in which nothing has changed: counted in statements."""
+"""The work of rounds in which nothing has changed, counted in statements, and what a start loads."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -67,3 +69,17 @@ async def test_a_machine_that_changed_is_written_once(world: World, host: HostLo
     async with world.sessions() as session:
         [machine] = await machines.every(session)
     assert (machine.cpus, machine.labels) == (8.0, {"zone": "a"})
+
+
+def test_the_start_loads_nothing_that_scheduling_does_not_need() -> None:
+    """Imports are most of the time from kill -9 until it schedules again."""
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import scheduler.__main__, sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    roots = {name.partition(".")[0] for name in loaded}
+    assert {"scheduler", "runner", "sqlalchemy", "asyncpg"} <= roots
+    unwanted = {"numpy", "apprise", "alembic", "mako", "cli", "client", "graph", "graphql", "strawberry", "yaml"}
+    assert not roots & unwanted
