@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -35,10 +36,9 @@ async def test_every_example_works_as_shown(database_url: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("language", ["python", "js"])
-async def test_the_clients_of_the_page_resume_without_gaps(database_url: str, tmp_path: Path, language: str) -> None:
+async def test_the_clients_of_the_page_resume_without_gaps(lend: Any, tmp_path: Path, language: str) -> None:
     [block] = [block for block in blocks(PAGE) if block.language == language]
-    with service_on(database_url, **BRISK) as service:
-        await service.up()
+    async with lend(**BRISK) as service:
         simulation = await service.submit("python", "-c", IN_TURNS, str(tmp_path))
         reader = Session(service, tmp_path, {})
         reader.likeness.given_out["U2ltdWxhdGlvbjox"] = simulation

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from live import BRISK, eventually, held, kill, service_on
+from live import BRISK, eventually, held, kill
 from observers import Witness
 
 PRINTED_BEFORE = 5  # points, then the outage begins
@@ -12,9 +14,8 @@ SETTINGS = {**BRISK, "SIMULATIONS_LEASE_SECONDS": "60", "SIMULATIONS_RETRY_BACKO
 
 
 @pytest.mark.parametrize("more", [1, 7, 60])
-async def test_what_was_printed_during_an_outage_outlives_its_supervisor(database_url: str, more: int) -> None:
-    with service_on(database_url, **SETTINGS) as service:
-        await service.up()
+async def test_what_was_printed_during_an_outage_outlives_its_supervisor(lend: Any, more: int) -> None:
+    async with lend(**SETTINGS) as service:
         witness = Witness.on(service)
         witness.permit("speak")
         simulation_id = await service.submit(*witness.command, limits={"maxRetries": 0})

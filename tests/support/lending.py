@@ -22,7 +22,7 @@ import asyncpg
 from failures import keep_logs
 from live import Service, eventually, kill, service_on
 
-MOST = 2  # that wait for their next test: each is three processes of some 100 MiB, and an idle one takes 0.15 of a core
+MOST = 4  # that wait for their next test: each is three processes of some 100 MiB; an idle one takes 0.03 of a core
 TICK = {"SIMULATIONS_TICK_SECONDS": "0.3"}  # so soon an emptied service has a machine again
 STARTED_AGAIN = re.compile(r"; starting it again in ([\d.]+) s")  # what `up` logs when a part has died
 LONGEST_PAUSE_SECONDS = 1.0  # the next one is twice as long; a new service takes longer than this, and all of a core
