@@ -37,7 +37,7 @@ ADVICE = {
     NEARLY_JSON: "The line is not valid JSON: print it with json.dumps, on a line of its own.",
     STEP_UNUSABLE: "step must be a whole number from 0 to 2^53: values at another one are no points.",
     STEP_AS_TEXT: "step is text and was read as a number: print it as a number.",
-    VALUES_UNUSABLE: "No value in the line is a number: print numbers, not text or lists.",
+    VALUES_UNUSABLE: "Values that are text or lists are no points: print numbers.",
     BYTE_ORDER_MARK: "The line begins with a byte order mark, which was skipped: write UTF-8 without it.",
     NAME_UNUSABLE: "A metric's name has 1 to 256 characters, none of them NUL.",
     TOO_MANY_METRICS: "A simulation has at most 1,000 metrics; values of further ones are no points.",

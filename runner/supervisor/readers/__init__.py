@@ -7,6 +7,7 @@
     keras        Keras: bars and lines of an epoch
     boosting     XGBoost, LightGBM, CatBoost
     sklearn      scikit-learn's verbose output: iterations, SGD's epochs, tables
+    tables       Stable-Baselines3's boxes; epochs of Ultralytics YOLO, fastai and spaCy
     pytorch      the examples of PyTorch: MNIST, ImageNet, and the loops of its tutorials
     fairseq      fairseq's log, as JSON and as text
     solvers      residuals of PETSc and OpenFOAM

@@ -24,6 +24,8 @@ _BETWEEN = re.compile(r"[\s,;]*")
 _NUMPY = re.compile(
     r"\b(?:np|numpy)\.(?:float|int|uint)\d*\((?P<number>[^()]*)\)|\b(?:tensor|array)\((?P<inner>[^()\[\]]*?)(?:,[^()]*)?\)"
 )
+_BARE_JSON = re.compile(r"(?<=[:\s,\[])([-+]?)(?:(nan)|(inf(?:inity)?))\b", re.IGNORECASE)  # of printf
+_WRAPPED = re.compile(r"(?:[\w.]{0,60}(?:[dD]ict|Counter))\((?:<[^<>]{0,80}>, ?|None, ?)?$")
 _BARE = re.compile(r"(?<=[:\s])(nan|-?inf)\b")
 _STEP_NAMES = ("step", "global_step", "iteration", "iter", "num_updates")
 _LOG_KEYS = frozenset(
@@ -64,6 +66,18 @@ def parse(text: str) -> tuple[list[Mapping[str, object]], bool]:
     return objects, position == len(text)
 
 
+def parse_bare(text: str) -> tuple[list[Mapping[str, object]], bool]:
+    """Like `parse`, for JSON with `nan`, `-inf` as C prints them."""
+    if len(text) > MAX_DICT or not _BARE_JSON.search(text):
+        return [], False
+    return parse(_BARE_JSON.sub(lambda found: "NaN" if found[2] else f"{found[1].strip('+')}Infinity", text))
+
+
+def is_wrapper(text: str) -> bool:
+    """True for what stands in front of the object in `OrderedDict({...})` and `defaultdict(<class 'float'>, {...})`."""
+    return _WRAPPED.match(text) is not None
+
+
 def parse_dict(text: str) -> Mapping[str, object] | None:
     """Return the Python dict that is the whole line, None if there is none. Evaluates literals only."""
     if len(text) > MAX_DICT:
@@ -88,13 +102,11 @@ def numbers_of(record: Mapping[str, object], *, is_dict: bool = False) -> Found:
     is_text = False
     values: list[tuple[str, float]] = []
     keys = 0
-    name_of_step = "step" if "step" in record else "num_updates" if _is_step(record.get("num_updates")) else None
-    if name_of_step is None and is_dict and _is_step(record.get("global_step")):
-        name_of_step = "global_step"
+    name_of_step = _name_of_step(record, is_dict=is_dict)
     for key, raw in record.items():
         if key == name_of_step:
             step, is_text = _step(raw)
-            is_text = is_text and key == "step"
+            is_text = is_text and key.lower() == "step"
             if step is None:
                 return Found(None, [], False, "STEP_UNUSABLE")
             continue
@@ -108,6 +120,30 @@ def numbers_of(record: Mapping[str, object], *, is_dict: bool = False) -> Found:
             if value is not None:
                 values.append((name, value))
     return Found(step, values, 0 < len(values) == keys, None if values else "VALUES_UNUSABLE", is_text)
+
+
+def _name_of_step(record: Mapping[str, object], *, is_dict: bool) -> str | None:
+    """The key that is the step. Others than `step` count only as whole numbers, and not beside an epoch: within it."""
+    if "step" in record:
+        return "step"
+    if _is_step(record.get("num_updates")):
+        return "num_updates"
+    if is_dict and _is_step(record.get("global_step")):
+        return "global_step"
+    found = next((key for key in record if key.lower() in _STEP_NAMES), None)
+    if found is None or (found.lower() != "step" and any(key.lower() == "epoch" for key in record)):
+        return None
+    return found if found.lower() == "step" or _is_step(record[found]) else None
+
+
+def not_numbers(record: Mapping[str, object]) -> str:
+    """The first metric of an object whose value is text or a list of numbers; empty: there is none."""
+    for key, raw in record.items():
+        if type(raw) is list and raw and is_metric(key) and all(type(each) in (int, float) for each in raw):
+            return key
+        if type(raw) is str and is_metric(key) and _number(raw, takes_text=True) is not None:
+            return key
+    return ""
 
 
 def holds_metrics(record: Mapping[str, object]) -> bool:
@@ -184,8 +220,9 @@ def _number(raw: object, *, takes_text: bool) -> float | None:
 
 
 def is_nearly_json(text: str) -> bool:
-    """True for a line that was meant as an object: `{"step": 1, "loss": 0.5,}`, `{step: 1}`."""
-    return bool(_NEARLY.match(text)) and text.rstrip().endswith("}")
+    """True for a line that was meant as an object: `{"step": 1, "loss": 0.5,}`, `{step: 1}`, `{"step": 1, "lo`."""
+    return bool(_NEARLY.match(text)) and (text.rstrip().endswith("}") or bool(_BEGUN.match(text)))
 
 
 _NEARLY = re.compile(r"""\s*\{\s*["']?[A-Za-z_][\w/.-]*["']?\s*:\s*[-+"'\d.\[{a-zA-Z]""")
+_BEGUN = re.compile(r"""\{\s*["'](?:global_step|step|epoch|iteration|iter|loss)["']\s*:\s*[-+]?\d""")

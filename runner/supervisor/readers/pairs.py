@@ -31,11 +31,12 @@ from runner.supervisor.readers.grammar import (
 TIMES = 3  # that a form has to come
 MAX_FORMS = 64
 MAX_TEMPLATES = 6  # of a form, and at a time
+MAX_ALONE = 60  # characters in front of an object
 MAX_TEMPLATE = 500  # characters of its line
 MAX_STEP_NUMBER = 10**9  # beyond it stands a moment, not a step
 
 _PAIR = re.compile(
-    rf"(?<![\w@/.'?&-])(?P<name>{WORD}(?: {WORD})?)(?P<separator>[ \t]*[:=][ \t]*(?![:=])|[ \t]+)"
+    rf"(?<![\w@/.'?&-])(?P<name>{WORD}(?: {WORD})?)\"?(?P<separator>[ \t]*[:=][ \t]*(?![:=])|[ \t]+)"
     rf"(?P<array>(?<=[:=])\[[ ]?)?(?P<value>{VALUE})(?(array)[ ]?\])(?P<percent>[ ]?%)?{END}"
 )
 _LEAD = re.compile(
@@ -207,6 +208,17 @@ def _steps(text: str) -> tuple[dict[str, Step], list[Place]]:
             else:
                 steps["step"] = _step_of(lead, "first", "second")
     return steps, spans
+
+
+def step_alone(text: str) -> int | None:
+    """The step of a text that is nothing but a step: `Epoch 3/10: `. None otherwise."""
+    if len(text) > MAX_ALONE:
+        return None
+    steps, spans = _steps(text)
+    if len(spans) != 1 or len(steps) != 1:
+        return None
+    [(start, end)], [step] = spans, steps.values()
+    return step.number if not text[:start].strip(" \t[(") and _ONLY.match(text[end:].replace(":", "")) else None
 
 
 def _step_of(found: re.Match[str], number: str | int, total: str | int | None = None) -> Step:

@@ -12,6 +12,7 @@ _RANK = re.compile(
     r"|\[(?:rank|RANK|Rank)[ _:=](?P<bracketed>\d{1,6})\]:?\s?"
     r"|(?P<srun>\d{1,5}): "  # srun --label
 )
+_RAY = re.compile(r"\([\w.:-]{1,80} pid=\d{1,10}(?:, ip=[\w.:]{1,45})?\)\s")  # Ray's label of a worker's output
 _RANK_BEGINS = tuple("[(rR0123456789")
 _LEVEL = r"(?:TRACE|DEBUG|INFO|SUCCESS|NOTICE|WARNING|WARN|ERROR|CRITICAL|FATAL|I|D|W|E)"
 _STAMP = r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[ ]?[-+]\d\d:?\d\d)?"
@@ -26,6 +27,14 @@ _LOGGER = re.compile(
     rf"(?:\s*[|:-]?\s*[\w.<>/-]{{1,80}}(?::[\w.<>]{{1,60}})*(?::\d+)?(?:\s-\s|:\s(?!\s*[-+.]?\d)|\s\|\s|:(?=[{{])))?"
     rf"[\s|:-]*"
 )
+# Fields of a logger in any order, of which one is a time or a level, up to an object. A word right before the object is
+# a part of the message instead, but for a container runtime's F.
+_FIELD = r"(?:\[[^\[\]{}\"']{1,80}\]:?[ \t]*|[\w.<>/@+,:-]{1,80}(?:\[\d+\]:?)?[ \t]+)(?:[-:|][ \t]+)?"
+_FIELDS = re.compile(
+    rf"(?=.*(?:\d\d:\d\d:\d\d|\b{_LEVEL}\b))(?:{_FIELD}){{1,9}}(?<=[-:|\]] )$"
+    rf"|{_STAMP}\sstd(?:out|err)\sF\s$"
+)
+MAX_FIELDS = 200  # characters
 _CONTAINER = re.compile(r"[\w.-]{1,60}\s+\|\s")  # docker compose
 
 
@@ -46,6 +55,11 @@ def cut(text: str) -> Line:
     return Line(text, rank, False)
 
 
+def are_fields(text: str) -> bool:
+    """True if the text in front of an object is a logger's: `2026-11-29 06:49:59,838 - train - INFO - `."""
+    return len(text) <= MAX_FIELDS and _FIELDS.match(text) is not None
+
+
 def cut_rank(text: str) -> tuple[str, int | None]:
     """Take the labels of launchers off; the rank is None without a rank's label."""
     if " | " in text[:64]:
@@ -56,4 +70,7 @@ def cut_rank(text: str) -> tuple[str, int | None]:
         label = _RANK.match(text)
         if label is not None:
             return text[label.end() :], int(next(group for group in label.groups() if group is not None))
+        ray = _RAY.match(text)
+        if ray is not None:
+            return text[ray.end() :], None
     return text, None

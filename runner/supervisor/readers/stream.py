@@ -21,11 +21,12 @@ from runner.supervisor.readers.boosting import Boosting
 from runner.supervisor.readers.fairseq import Fairseq
 from runner.supervisor.readers.keras import Keras
 from runner.supervisor.readers.optuna import Optuna
-from runner.supervisor.readers.pairs import Pairs
+from runner.supervisor.readers.pairs import Pairs, step_alone
 from runner.supervisor.readers.patterns import Patterns
 from runner.supervisor.readers.pytorch import PyTorch
 from runner.supervisor.readers.sklearn import Sklearn
 from runner.supervisor.readers.solvers import Solvers
+from runner.supervisor.readers.tables import Boxes, Fastai, Spacy, Yolo
 
 AUTO, JSON, NONE = "AUTO", "JSON", "NONE"
 MODES = (AUTO, JSON, NONE)
@@ -37,7 +38,7 @@ TEXT_BURST = 20_000
 UNREAD_SECONDS = 20.0  # without a point, after which lines that look like metrics are a notice
 
 # What a candidate has: an object; a number behind a name and `:` or `=` (not a clock's); a number behind a word that
-# ends like step, epoch, iter, iteration, batch, update, trial, norm; a boosting round; a table's header.
+# ends like step, epoch, iter, iteration, batch, update, trial, norm; a boosting round; a table's header or section.
 # All begin with one set of bytes, for which the `re` module searches without trying to match (10 times as fast).
 _MARK = re.compile(
     rb"[{:=\] \t](?:"
@@ -48,7 +49,8 @@ _MARK = re.compile(
     rb"|(?<=\{)[ \t]*[\"'A-Za-z]"
     rb"|(?<=[0-9]\])(?:\t|[ \t]*\w+[ \t:=]+[-+.]?[0-9])"
     rb"|(?<=[0-9]:\t)(?:learn|test))"
-    rb"|[IES](?<=   [IES])(?:ter|teration|poch|tep) {2})"
+    rb"|[IES](?<=   [IES])(?:ter|teration|poch|tep) {2}"
+    rb"| (?: {0,6}(?:\| {4,99}\|[\r\n]|train_loss  valid_loss |# {3,9}[A-Z])))"
 )
 _OBJECT = re.compile(rb"\{[ \t]*[\"'A-Za-z]")
 _BAR = re.compile(r"\d%|it/s|s/it|/step\b|[\u2501=>.]{3}")
@@ -58,6 +60,13 @@ class Reader(Protocol):
     """A form of text."""
 
     def read(self, text: str, elapsed: float) -> list[Reading] | None: ...
+
+
+class Table(Reader, Protocol):
+    """A form whose rows hold numbers alone: while one is under way, each line is looked at."""
+
+    @property
+    def has_table(self) -> bool: ...
 
 
 class _Route(NamedTuple):
@@ -94,12 +103,13 @@ class Stream:
         self._patterns = patterns
         self._add_points = add_points
         self._add_log = add_log
-        self._tables = Sklearn()
+        self._tables: list[Table] = [Sklearn(), Boxes(), Yolo(), Fastai(), Spacy()]
+        self._has_table = False
         self._bars = Bars()
         self._fairseq = Fairseq()
         self._pairs = Pairs()
         self._forms: list[Reader] = [
-            Keras(), Boosting(), self._tables, Optuna(), PyTorch(), Solvers(), self._fairseq, self._bars,
+            Keras(), Boosting(), *reversed(self._tables), Optuna(), PyTorch(), Solvers(), self._fairseq, self._bars,
         ]  # fmt: skip
         self._routes: dict[bytes, _Route | None] = {}  # by shape, the line without its digits; None: no form's
         self._search = _MARK.search if self._reads_text else _OBJECT.search
@@ -116,7 +126,7 @@ class Stream:
 
     def next_line(self, block: bytes, at: int) -> tuple[int, int] | None:
         """Find the next candidate line; at: the start of a line. Returns its start and its end, newline included."""
-        if self._tables.has_table or self._patterns:
+        if self._has_table or self._patterns:
             return (at, block.find(b"\n", at) + 1 or len(block)) if at < len(block) else None
         if not self._reads_json:
             return None
@@ -145,6 +155,8 @@ class Stream:
                     return is_used_up
         if self._reads_text and len(line) <= MAX_LINE:
             self._text(line, text.lstrip("\r"), elapsed)
+            if self._has_table:
+                self._look_for_tables()
         return False
 
     def redrawn(self, line: bytes, elapsed: float) -> None:
@@ -170,6 +182,8 @@ class Stream:
         needs_name = False
         if before == "[" and body.endswith("]"):  # an array of objects
             body, before, needs_name = body[:-1].rstrip(), "", True
+        elif before and body.endswith(")") and objects.is_wrapper(before):
+            body, before = body[:-1], ""
         elif before and before != "\ufeff":
             whole = text.lstrip("\r\ufeff")
             line = prefixes.cut(whole)
@@ -181,11 +195,13 @@ class Stream:
                     return self._of_higher_rank(body, line.rank)
                 self._has_rank_0 = self._has_rank_0 or line.rank == 0
                 needs_name = line.is_logged
-            elif text.startswith("\r") or _BAR.search(before):
+            elif prefixes.are_fields(f"{before.lstrip()} ") or text.startswith("\r") or _BAR.search(before):
                 needs_name = True
             else:
                 return self._behind_unknown(text, body, elapsed)
         records, is_all = objects.parse(body)
+        if not records:
+            records, is_all = objects.parse_bare(body)
         if not records:
             return self._no_json(text, body, elapsed)
         if needs_name and not any(map(objects.holds_metrics, records)):
@@ -217,6 +233,8 @@ class Stream:
             return False
         if found.is_text_step:
             self._notices.count(kinds.STEP_AS_TEXT, text)
+        if not found.is_whole and (name := objects.not_numbers(record)):
+            self._notices.count(kinds.VALUES_UNUSABLE, text, subject=name)
         step, points = self._curve.take(Reading(found.step, found.values), text)
         if points:
             self._add_points(step, elapsed, points)
@@ -253,15 +271,29 @@ class Stream:
         if self._reads_text and len(text) <= MAX_LINE and self._forms_of(text.lstrip("\r"), elapsed) is not None:
             return False
         if not body.endswith("}"):
+            if '{"' in body and any(map(objects.holds_metrics, objects.parse(body)[0])):
+                self._notices.count(kinds.UNKNOWN_PREFIX, text)
             return None
         records, is_all = objects.parse(body)
         if not is_all and "'" in body[:256]:
             record = objects.parse_dict(body)
             records, is_all = ([record], True) if record is not None else ([], False)
+        if is_all and len(records) == 1 and self._reads_text:
+            step = step_alone(text[: text.find("{")])
+            if step is not None and self._behind_step(step, records[0], text, elapsed):
+                return False
         if is_all and any(map(objects.holds_metrics, records)):
             self._notices.count(kinds.UNKNOWN_PREFIX, text)
             return False
         return None
+
+    def _behind_step(self, step: int, record: Mapping[str, object], text: str, elapsed: float) -> bool:
+        """Read an object behind its step: `Epoch 3/10: {'loss': 0.5}`. False if it is none of metrics alone."""
+        found = objects.numbers_of(record, is_dict=True)
+        if found.problem is not None or found.step is not None or not objects.holds_metrics(record):
+            return False
+        self._take("Dict", [Reading(step, found.values)], text, elapsed)
+        return True
 
     # --- text --------------------------------------------------------------------------------------------------------
 
@@ -269,7 +301,7 @@ class Stream:
         """Read a line of text: by the form that took the last line of this shape, or by the first that takes it."""
         shape = line.translate(None, _DIGITS) if len(line) <= MAX_SHAPE else b""
         route = self._routes.get(shape, _UNKNOWN)
-        if not self._tables.has_table:
+        if not self._has_table:
             if route is None:
                 return
             if route is _UNKNOWN and not _may_hold_metrics(line.lower()):
@@ -280,6 +312,8 @@ class Stream:
             return
         if isinstance(route, _Route):
             readings = route.reader.read(text[route.offset :], elapsed)
+            if readings is not None and not readings:  # a header
+                self._look_for_tables()
             if readings is not None or route.reader is self._pairs:
                 self._take(type(route.reader).__name__, readings or (), text, elapsed)
                 return
@@ -313,11 +347,15 @@ class Stream:
                 self._routes.clear()
             self._routes[shape] = route
 
+    def _look_for_tables(self) -> None:
+        self._has_table = any(table.has_table for table in self._tables)
+
     def _forms_of(self, text: str, elapsed: float) -> Reader | None:
         """Offer a line to each form; returns the one that took it."""
         for reader in self._forms:
             readings = reader.read(text, elapsed)
             if readings is not None:
+                self._look_for_tables()
                 self._take(type(reader).__name__, readings, text, elapsed)
                 return reader
         return None
@@ -353,7 +391,9 @@ class Stream:
 
 
 def _pattern_advice(pair: str) -> str:
-    """Advice with a pattern that reads this `name: number`."""
+    """Advice with a pattern that reads this `name: number`; `"name": number` is of an object over several lines."""
+    if '"' in pair:
+        return "An object over several lines is not read: print it on one line."
     found = re.match(r"(.*?)([ \t]*[:=][ \t]*|[ \t]+)(\S+)$", pair)
     if found is None:
         return "Add --metrics-pattern."
@@ -398,5 +438,6 @@ def _may_hold_metrics(line: bytes) -> bool:
         or b"objective" in line
         or b"ep " in line
         or b"[" in line[:2]
+        or b"|" in line[:20]
         or b"/" in line[:12]
     )

@@ -177,3 +177,89 @@ def test_json_on_standard_error_is_log_with_a_notice(read: Any) -> None:
 def test_text_with_control_characters_is_cleaned_in_a_notice(read: Any) -> None:
     _, example, _ = read('{"step":6,"tr\x07ial":1,}' + "\n").notices["NEARLY_JSON"]
     assert example == '{"step":6,"tr ial":1,}'
+
+
+FIELDS = (
+    "2026-11-29 06:49:59,838 - train - INFO - ",
+    "[2026-11-29 06:49:59,838][__main__][INFO] - ",
+    "2026-11-29T06:49:59.838123456Z stdout F ",
+    "Nov 29 06:49:59 host python[123]: ",
+    "2026-11-29 06:49:59.838 | INFO     | __main__:main:12 - ",
+    "INFO:root:",
+    "(train pid=123) ",
+    "(RayTrainWorker pid=123, ip=10.0.0.1) ",
+)
+
+
+@pytest.mark.parametrize("prefix", FIELDS)
+def test_an_object_behind_the_fields_of_a_logger_is_points(prefix: str, read: Any) -> None:
+    result = read("".join(f'{prefix}{{"step": {n}, "loss": 0.5}}\n' for n in range(3)))
+    assert result.points == {"loss": [(0, 0.5), (1, 0.5), (2, 0.5)]}
+    assert result.notices == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '2026-11-29 06:49:59,838 - http - INFO - {"status": 200, "ms": 12}',
+        '2026-11-29 06:49:59 INFO request body {"step": 5, "error": 3}',
+        'Nov 29 06:49:59 host app[1]: {"port": 8080, "pid": 17}',
+    ],
+)
+def test_an_object_that_a_logger_wrote_about_something_else_is_none(line: str, read: Any) -> None:
+    assert read(f"{line}\n" * 3).points == {}
+
+
+@pytest.mark.parametrize("step", ["Epoch {}: ", "epoch {}/3 ", "[step {}] ", "step={}: ", "Iteration {} - "])
+@pytest.mark.parametrize("record", ["{{'loss': 0.{}, 'acc': 0.2}}", '{{"loss": 0.{}, "acc": 0.2}}'])
+def test_an_object_behind_its_step_is_points(step: str, record: str, read: Any) -> None:
+    result = read("".join(f"{step.format(n)}{record.format(n)}\n" for n in (1, 2, 3)))
+    assert result.points["loss"] == [(1, 0.1), (2, 0.2), (3, 0.3)]
+    assert result.notices == {}
+    assert len(result.log) == 3
+
+
+def test_a_step_with_other_words_or_an_object_of_settings_is_none(read: Any) -> None:
+    assert read("retrying step 3 of deploy: {'code': 5}\nepoch 1: {'workers': 4, 'seed': 2}\n" * 3).points == {}
+
+
+@pytest.mark.parametrize(
+    "line", ["OrderedDict({'loss': 0.5, 'step': 1})", "defaultdict(<class 'float'>, {'loss': 0.5, 'step': 1})"]
+)
+def test_a_dict_of_another_type_is_points(line: str, read: Any) -> None:
+    assert read(f"{line}\n").points == {"loss": [(1, 0.5)]}
+
+
+def test_values_that_are_not_finite_as_c_prints_them_are_points(read: Any) -> None:
+    lines = '{"step": 1, "loss": nan}\n{"step": 2, "loss": -inf}\n{"step": 3, "loss": -nan, "a": INF}\n'
+    result = read(lines)
+    assert result.points == {"loss": [(1, "NaN"), (2, "-Infinity"), (3, "NaN")], "a": [(3, "Infinity")]}
+    assert result.notices == {}
+
+
+@pytest.mark.parametrize("name", ["Step", "STEP", "global_step", "iteration", "iter"])
+def test_a_step_by_another_name_counts_where_there_is_no_epoch(name: str, read: Any) -> None:
+    lines = "".join(f'{{"{name}": {n}, "loss": 0.5}}\n' for n in (5, 9))
+    assert read(lines).points == {"loss": [(5, 0.5), (9, 0.5)]}
+    within = '{"epoch": 1, "iter": 50, "loss": 0.5}\n{"epoch": 2, "iter": 50, "loss": 0.4}\n'
+    assert read(within).points["loss"] == [(0, 0.5), (1, 0.4)], "it begins anew in each epoch"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "count"),
+    [
+        ('{"step": 1, "loss": "0.5", "acc": 0.3}\n', "VALUES_UNUSABLE", 1),
+        ('{"step": 1, "loss": [0.5, 0.4], "acc": 0.3}\n', "VALUES_UNUSABLE", 1),
+        ("{'step': 1, 'loss': 0.5\n", "NEARLY_JSON", 1),
+        ('metrics: {"step": 1, "loss": 0.5} done\n', "UNKNOWN_PREFIX", 1),
+        ('<<metrics>> {"step": 1, "loss": 0.5}\n', "UNKNOWN_PREFIX", 1),
+        ('{\n  "step": 1,\n  "loss": 0.5\n}\n', "LOOKS_LIKE_METRICS", 1),
+        ('{"step": 1, {"step": 2, "a": 1}\n"a": 2}\n', "NEARLY_JSON", 1),
+    ],
+)
+def test_what_was_nearly_points_is_a_notice(text: str, kind: str, count: int, read: Any) -> None:
+    assert read(text).notices[kind][0] == count
+
+
+def test_an_object_over_several_lines_has_advice(read: Any) -> None:
+    assert "print it on one line" in read('{\n  "step": 1,\n  "loss": 0.5\n}\n').notices["LOOKS_LIKE_METRICS"][2]

@@ -92,6 +92,19 @@ RIGHT: dict[str, dict[str, tuple[int, Point, Point]]] = {
         "Average loss": (1, (60000, 0.05), (60000, 0.05)),
         "Accuracy": (1, (60000, 98.0), (60000, 98.0)),
     },
+    "sb3": {
+        "rollout/ep_len_mean": (6, (128, 30.0), (768, 25.2)),
+        "rollout/ep_rew_mean": (6, (128, 30.0), (768, 25.2)),
+        "train/approx_kl": (5, (256, 0.0013010507), (768, 0.0007319548)),
+        "train/clip_fraction": (5, (256, 0.0), (768, 0.0)),
+        "train/clip_range": (5, (256, 0.2), (768, 0.2)),
+        "train/entropy_loss": (5, (256, -0.693), (768, -0.682)),
+        "train/explained_variance": (5, (256, -0.0219), (768, -0.122)),
+        "train/learning_rate": (5, (256, 0.0003), (768, 0.0003)),
+        "train/loss": (5, (256, 56.2), (768, 31.9)),
+        "train/policy_gradient_loss": (5, (256, -0.00785), (768, -0.00169)),
+        "train/value_loss": (5, (256, 110.0), (768, 67.0)),
+    },
     "sklearn-gbm": {
         "Train Loss": (12, (1, 1.7354), (30, 0.0484)),
         "OOB Improve": (12, (1, 0.1828), (30, -0.0138)),
@@ -117,6 +130,11 @@ RIGHT: dict[str, dict[str, tuple[int, Point, Point]]] = {
         "Norm": (5, (1, 0.26), (5, 0.58)),
         "Avg. loss": (5, (1, 1.099772), (5, 0.736048)),
         "Objective": (5, (1, 1.099773), (5, 0.736064)),
+    },
+    "spacy": {
+        "LOSS TEXTCAT": (7, (0, 0.25), (120, 3.06)),
+        "CATS_SCORE": (7, (0, 100.0), (120, 100.0)),
+        "SCORE": (7, (0, 1.0), (120, 1.0)),
     },
     "tqdm": {
         "loss": (2, (32, 0.0312), (64, 0.0156)),
