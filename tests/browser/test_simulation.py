@@ -491,6 +491,52 @@ async def test_a_log_has_its_colours_is_searched_and_saved(
     assert [line.strip() for line in text if "% of the bar" in line] == ["100% of the bar"]
 
 
+async def test_system_metrics_are_a_folded_group_of_their_own(
+    page: Page, service: Service, axe: Callable[..., Any]
+) -> None:
+    program = "import json, time; print(json.dumps({'step': 1, 'loss': 0.5}), flush=True); time.sleep(600)"
+    simulation = await service.submit(sys.executable, "-c", program, systemMetricsSeconds=0.5)
+    await page.goto(f"/simulations/{simulation}")
+    group = page.get_by_test_id("system")
+    chart = group.get_by_role("group", name=re.compile("System metrics of"))
+    program_chart = page.get_by_role("group", name=re.compile("Convergence of"))
+    await expect(program_chart).to_have_attribute("data-held", re.compile("loss"))
+    await expect(chart).to_have_count(0)
+    await group.get_by_text("System metrics", exact=True).click()
+    await expect(chart).to_have_attribute("data-held", re.compile("system/cpu.*system/memory"), timeout=60_000)
+    await expect(group.get_by_role("button", name="cpu, cpus")).to_have_attribute("aria-pressed", "true")
+    await expect(group.get_by_role("button", name="disk read, MiB/s")).to_have_attribute("aria-pressed", "false")
+    await expect(group).not_to_contain_text("best ")
+    assert "system/" not in str(await program_chart.get_attribute("data-held"))
+    await expect(page.get_by_role("region", name="Metrics", exact=True)).not_to_contain_text("cpu")
+    await axe(page)
+    await group.get_by_role("button", name="Table").click()
+    await expect(group.get_by_role("table", name="Points")).to_contain_text("Time")
+    await group.get_by_text("System metrics", exact=True).click()
+    await expect(chart).to_have_count(0)
+    await service.cancel(simulation)
+
+
+async def test_lines_of_a_long_log_that_are_not_shown_are_found_by_the_service(
+    page: Page, service: Service, axe: Callable[..., Any]
+) -> None:
+    program = "for n in range(4_000): print(f'Epoch {n} of a long log')"
+    simulation = await service.submit(sys.executable, "-c", program)
+    await page.goto(f"/simulations/{simulation}")
+    await expect(page.get_by_role("log")).to_contain_text("Epoch 3999")
+    await page.get_by_label("Find in the log").fill("EPOCH 77")
+    status = page.get_by_role("search", name="Log").get_by_role("status")
+    await expect(status).to_have_text("not found")  # of the last 2,000 lines
+    await page.get_by_role("button", name="Search all 4,000 lines").click()
+    found = page.get_by_role("region", name="Search of the whole log")
+    await expect(found.get_by_role("status")).to_have_text("11 lines contain “EPOCH 77”.")
+    await expect(found.get_by_role("listitem")).to_have_count(11)
+    await expect(found.get_by_role("listitem").first).to_contain_text("Epoch 77 of a long log")
+    await axe(page)
+    await page.get_by_label("Find in the log").press("Escape")
+    await expect(found).to_have_count(0)
+
+
 async def test_an_empty_chart_has_advice_on_lines_that_look_like_metrics(
     page: Page, service: Service, axe: Callable[..., Any]
 ) -> None:

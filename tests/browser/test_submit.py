@@ -23,18 +23,20 @@ Service = Any
 NARROW = {"width": 360, "height": 740}
 SECTIONS = (
     "Parameters", "Environment and working directory", "Project, tags and priority", "Which machine",
-    "Limits and retries", "Points", "Metrics and watching",
+    "Limits and retries", "Points and trackers", "Metrics and watching",
 )  # fmt: skip
 SHOW = """
 query Show($id: ID!) {
   simulation(id: $id) {
     name entrypoint parameters environment workingDirectory tags priority attended attendedGraceSeconds
-    metricsFrom metricsPatterns project { name } limits { maxRuntimeSeconds maxRetries retryOn }
+    metricsFrom metricsPatterns tensorboard systemMetricsSeconds project { name }
+    limits { maxRuntimeSeconds maxRetries retryOn }
     resources { cpus memoryGib gpus gpuModel labels machineName maxPricePerHour }
   }
 }
 """
 PATTERNS = [r"it (?P<step>\d+) E=(?P<energy>\S+)", '\'loss\' = "(?P<loss>[^"]+)"']
+DIRECTORIES = ["/scratch/runs", "logs of it"]
 EVERY = "query { simulations(first: 100) { nodes { id name } } }"
 
 
@@ -100,8 +102,10 @@ async def fill_all(page: Page, directory: str) -> None:
     await page.get_by_label("Name of label 1").fill("zone")
     await page.get_by_label("Value of label zone").fill("a b")
     await page.get_by_label("it exited with an error").check()
-    await page.get_by_label("Read points from").select_option(label="JSON lines")
+    await page.get_by_label("Read points from").select_option(label="JSON lines and trackers")
     await page.get_by_label("Patterns").fill("\n".join(PATTERNS))
+    await page.get_by_label("TensorBoard directories").fill("\n".join(DIRECTORIES))
+    await page.get_by_label("System metrics").fill("1m")
     await page.get_by_role("button", name="Add a metric").click()
     await page.get_by_label("Name of metric 1").fill("accuracy")
     await page.get_by_label("Attended").check()
@@ -121,6 +125,8 @@ def everything(directory: str) -> dict[str, Any]:
         "attendedGraceSeconds": 120,
         "metricsFrom": "JSON",
         "metricsPatterns": PATTERNS,
+        "tensorboard": DIRECTORIES,
+        "systemMetricsSeconds": 60.0,
         "project": {"name": "a project"},
         "limits": {"maxRuntimeSeconds": 5400, "maxRetries": 7, "retryOn": ["MACHINE_LOST", "EXIT_CODE"]},
         "resources": {
@@ -382,7 +388,7 @@ async def test_another_one_like_it_takes_all_but_the_secrets(page: Page, service
     first = await service.submit(
         "python", "-c", "print('a b')", name="first", parameters={"lr": 0.1, "text": "42"}, tags=["a, b"],
         environment={"API_KEY": "a secret", "PLAIN": "x"}, limits={"maxRuntimeSeconds": 5400},
-        metricsFrom="NONE", metricsPatterns=PATTERNS,
+        metricsFrom="NONE", metricsPatterns=PATTERNS, tensorboard=DIRECTORIES, systemMetricsSeconds=0,
     )  # fmt: skip
     await page.goto(f"/submit?from={first}")
     await expect(page.get_by_label("Name", exact=True)).to_have_value("first")

@@ -7,6 +7,7 @@ import { mainMetric } from '../src/curves/mainMetric';
 import { rowsBefore } from '../src/curves/rows';
 import { Series } from '../src/curves/series';
 import { Lines, MOST_LINES } from '../src/simulation/lines';
+import { isDrawn, systemMetricsOf } from '../src/simulation/system';
 import { agoOf, durationOf, valueOf } from '../src/ui/format';
 
 test('an address is read as it was written, and what is not understood is left out', () => {
@@ -48,6 +49,24 @@ test('a clock at an axis says the whole time, and the day where it begins', () =
   expect(others[1]).toMatch(/26.*\n/);
   expect(others[2]).toMatch(/^(12|00):00:30/);
   expect(wallAxis([midnight, midnight + 86_400], 86_400).join()).not.toContain(':');
+});
+
+test('system metrics have units, GPUs come first in their order, and few are drawn at first', () => {
+  const gpus = [10, 2].flatMap((index) => ['memory', 'power', 'utilization'].map((name) => `system/gpu.${index}.${name}`));
+  const metrics = systemMetricsOf(['loss', 'system/disk_read', 'system/memory', 'system/memory_percent', 'system/cpu', ...gpus]);
+  expect(metrics.map(({ label }) => label)).toEqual([
+    'gpu 2 utilization, %', 'gpu 10 utilization, %', 'cpu, cpus', 'memory, GiB', 'disk read, MiB/s',
+    'gpu 2 memory, GiB', 'gpu 2 power, W', 'gpu 10 memory, GiB', 'gpu 10 power, W', 'memory of all, %',
+  ]);
+  expect(metrics.filter(isDrawn).map(({ name }) => name)).toEqual([
+    'system/gpu.2.utilization', 'system/gpu.10.utilization', 'system/cpu', 'system/memory',
+  ]);
+});
+
+test('a series without a direction has no best value', () => {
+  const series = new Series('system/cpu');
+  series.append(1, { metric: 'system/cpu', steps: [1, 2], values: [3, 1], elapsed: [0, 1], supersedesFrom: null });
+  expect([series.best(null), series.best('MIN'), series.best('MAX')]).toEqual([-1, 1, 0]);
 });
 
 test('what sounds like a loss is looked at first', () => {

@@ -39,8 +39,8 @@ export class LiveSeries {
     return length ? { step: steps[length - 1]!, value: values[length - 1]! } : null;
   }
 
-  /** Null: no finite value yet. */
-  best(mode: 'MIN' | 'MAX'): Point | null {
+  /** Null: no finite value yet, or no direction. */
+  best(mode: 'MIN' | 'MAX' | null): Point | null {
     const series = this.current;
     const at = series.best(mode);
     return at < 0 ? null : { step: series.steps[at]!, value: series.values[at]! };

@@ -58,7 +58,9 @@ export class Series {
     return this.length ? this.values[this.length - 1] : undefined;
   }
 
-  best(mode: 'MIN' | 'MAX'): number {
+  /** Where the best value is; -1: nowhere, also where no direction is better. */
+  best(mode: 'MIN' | 'MAX' | null): number {
+    if (mode === null) return -1;
     return mode === 'MAX' ? this.greatest : this.least;
   }
 

@@ -15,7 +15,8 @@ export interface Curve {
   scale: string;
   /** 0, 1, 2...: which of the curves' colours. */
   colour: number;
-  mode: 'MIN' | 'MAX';
+  /** Null: neither direction is better. */
+  mode: 'MIN' | 'MAX' | null;
   series: LiveSeries;
   spans: readonly Span[];
 }
@@ -28,6 +29,8 @@ export interface Settings {
   currency: string;
   /** Attempts have names here, as all curves are of one simulation. */
   attempts: boolean;
+  /** Steps are moments, in seconds since 1970: they are shown as times. */
+  moments?: boolean;
 }
 
 export class Trace {

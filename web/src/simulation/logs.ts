@@ -4,6 +4,7 @@ import { graphql, type ResultOf } from '../api/graphql';
 import { PlainText, type Chunk } from './lines';
 
 const PAGE = 200;
+const MOST_FOUND = 500; // lines of a search that are shown
 
 export const LOGS = graphql(`
   subscription Logs($id: ID!, $after: String) {
@@ -44,6 +45,30 @@ async function pageOf(id: string, after: string | null): Promise<Page> {
   const { simulation } = await request(LOG_PAGE, { id, first: PAGE, after });
   if (simulation === null) throw new Error('There is no simulation at this address.');
   return simulation.logs;
+}
+
+const LOG_SEARCH = graphql(`
+  query LogSearch($id: ID!, $first: Int!, $contains: String!) {
+    simulation(id: $id) {
+      logs(first: $first, contains: $contains) { nodes { cursor attempt stream text } pageInfo { hasNextPage } }
+    }
+  }
+`);
+
+/** Lines of the whole log that contain a text, oldest first; `more`: there are further ones. */
+export async function searchLog(id: string, contains: string): Promise<{ lines: Found[]; more: boolean }> {
+  const { simulation } = await request(LOG_SEARCH, { id, first: PAGE, contains });
+  const lines = (simulation?.logs.nodes ?? []).flatMap(({ cursor, attempt, stream, text }) =>
+    text.split('\n').map((line, at) => ({ key: `${cursor} ${at}`, attempt, stream, text: line })),
+  );
+  return { lines: lines.slice(0, MOST_FOUND), more: lines.length > MOST_FOUND || (simulation?.logs.pageInfo.hasNextPage ?? false) };
+}
+
+export interface Found {
+  key: string;
+  attempt: number;
+  stream: Chunk['stream'];
+  text: string;
 }
 
 /** Follow the log; after a lost connection behind the last chunk that came. Returns how to leave. */

@@ -171,6 +171,17 @@ export const SOURCE = graphql(`
   }
 `);
 
+/** Asked for on its own, when its panel is opened. */
+export const SYSTEM_METRICS = graphql(`
+  query SystemMetrics($id: ID!) {
+    simulation(id: $id) {
+      metrics(system: true) {
+        name
+      }
+    }
+  }
+`);
+
 export const CHANGED = graphql(
   `
     subscription SimulationChanged($id: ID!) {

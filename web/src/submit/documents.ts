@@ -16,6 +16,7 @@ export const SimulationToRepeat = graphql(`
   query SimulationToRepeat($id: ID!) {
     simulation(id: $id) {
       id name entrypoint parameters environment workingDirectory tags priority attended attendedGraceSeconds preemptible metricsFrom metricsPatterns
+      tensorboard systemMetricsSeconds
       project { name }
       resources { cpus memoryGib gpus gpuModel labels machineName maxPricePerHour }
       limits { maxRuntimeSeconds maxCost maxSteps maxRetries retryOn }

@@ -49,6 +49,10 @@ export interface Draft {
   metricsFrom: Source;
   /** One per line. */
   metricsPatterns: string;
+  /** Directories, one per line. */
+  tensorboard: string;
+  /** An interval; 0: none; empty: the installation's. */
+  systemMetrics: string;
   objective: ObjectiveDraft;
   rules: RuleDraft[];
   metrics: { row: number; name: string; mode: Mode }[];
@@ -87,7 +91,7 @@ export function blank(): Draft {
     project: '', tags: [], tag: '', priority: '',
     gpuModel: '', labels: [], machine: '', maxPricePerHour: '',
     maxRuntime: '', maxRetries: '', maxCost: '', maxSteps: '', retryOn: ['MACHINE_LOST'],
-    metricsFrom: 'AUTO', metricsPatterns: '', objective: { metric: '', mode: '' }, rules: [],
+    metricsFrom: 'AUTO', metricsPatterns: '', tensorboard: '', systemMetrics: '', objective: { metric: '', mode: '' }, rules: [],
     metrics: [], attended: false, attendedGrace: '', preemptible: false,
   }; // prettier-ignore
 }
@@ -127,6 +131,8 @@ export function draftOf(simulation: NonNullable<ResultOf<typeof SimulationToRepe
     retryOn: RETRYABLE.filter((reason) => limits.retryOn.includes(reason)),
     metricsFrom: simulation.metricsFrom,
     metricsPatterns: simulation.metricsPatterns.join('\n'),
+    tensorboard: simulation.tensorboard.join('\n'),
+    systemMetrics: intervalOf(simulation.systemMetricsSeconds),
     objective: objective === undefined ? { metric: '', mode: '' } : { metric: objective, mode: simulation.objective?.mode ?? '' },
     rules: stopping.rules.map((rule) => draftOfRule(rule, objective ?? '')),
     metrics: simulation.metrics.slice(0, MOST_METRICS).map(({ name, mode }) => ({ row: pairOf().row, name, mode })),
@@ -134,6 +140,12 @@ export function draftOf(simulation: NonNullable<ResultOf<typeof SimulationToRepe
     attendedGrace: simulation.attendedGraceSeconds === null ? '' : typedDuration(simulation.attendedGraceSeconds),
     preemptible: simulation.preemptible,
   };
+}
+
+/** Half a second has no duration in whole units. */
+function intervalOf(seconds: number | null): string {
+  if (seconds === null) return '';
+  return Number.isInteger(seconds) && seconds > 0 ? typedDuration(seconds) : `${seconds}`;
 }
 
 function other(value: number, byDefault: number): string {

@@ -67,6 +67,8 @@ export function commandLineOf(input: CreateSimulationInput, draft: Draft, origin
   if (retryOn?.length === 0) missing.push('limits.retryOn, if empty');
   option('--metrics', input.metricsFrom?.toLowerCase());
   for (const pattern of input.metricsPatterns ?? []) option('--metrics-pattern', pattern);
+  for (const directory of input.tensorboard ?? []) option('--tensorboard', directory);
+  option('--system-metrics', input.systemMetricsSeconds);
   const modes = Object.fromEntries((input.metrics ?? []).map(({ name, mode }) => [name, mode]));
   pairs('--metric-mode', modes, (key, value) => shellOf([`${key}=${String(value).toLowerCase()}`]));
 

@@ -24,6 +24,13 @@ export function orderOf(draft: Draft): Order {
     return secondsOf(text) ?? typed.refuse(path, `Expected a duration like 90s, 15m, 1h30m or 2d, got “${text.trim()}”.`);
   }
 
+  /** A duration, a number of seconds, or 0 for none. */
+  function interval(path: string, text: string): number | undefined {
+    if (!text.trim()) return undefined;
+    if (/^\d+(\.\d+)?$/.test(text.trim())) return Number(text);
+    return secondsOf(text) ?? typed.refuse(path, `Expected a duration like 10s or 1m, or 0 for none, got “${text.trim()}”.`);
+  }
+
   const words = parse(draft.command);
   if (words.fault) typed.refuse('entrypoint', words.fault);
   else if (!words.argv.length) typed.refuse('entrypoint', 'Enter a command: the program and its arguments.');
@@ -55,7 +62,9 @@ export function orderOf(draft: Draft): Order {
     priority: typed.whole('priority', draft.priority),
     limits: anyOf(limits),
     metricsFrom: draft.metricsFrom === 'AUTO' ? undefined : draft.metricsFrom,
-    metricsPatterns: filled(patternsOf(draft)),
+    metricsPatterns: filled(linesOf(draft.metricsPatterns)),
+    tensorboard: filled(linesOf(draft.tensorboard)),
+    systemMetricsSeconds: interval('systemMetricsSeconds', draft.systemMetrics),
     objective: objectiveOf(draft),
     stopping: filled(inputsOf(draft.rules, draft.objective, typed)),
     metrics: metricsOf(draft, typed),
@@ -102,9 +111,9 @@ export function tagsOf(draft: Draft): string[] {
   return [...draft.tags, ...draft.tag.split(',')].map((tag) => tag.trim()).filter((tag, index, all) => tag && all.indexOf(tag) === index);
 }
 
-/** One pattern per line; blanks within belong to it, also at its ends. */
-export function patternsOf(draft: Draft): string[] {
-  return draft.metricsPatterns.split('\n').filter((pattern) => pattern.trim());
+/** One pattern or directory per line; blanks within belong to it, also at its ends. */
+export function linesOf(text: string): string[] {
+  return text.split('\n').filter((line) => line.trim());
 }
 
 function parametersOf(draft: Draft, typed: Typed): Json | undefined {

@@ -1,7 +1,7 @@
 /** What the form asks for, by the API's paths: what each is called, and under which heading it is folded away. */
 import { countOf } from '../ui/format';
 import type { Draft, Source } from './draft.svelte';
-import { patternsOf, tagsOf } from './order';
+import { linesOf, tagsOf } from './order';
 
 export const FIELDS = {
   entrypoint: 'Command',
@@ -26,6 +26,8 @@ export const FIELDS = {
   'limits.retryOn': 'Retry after',
   metricsFrom: 'Read points from',
   metricsPatterns: 'Patterns',
+  tensorboard: 'TensorBoard directories',
+  systemMetricsSeconds: 'System metrics',
   objective: 'Objective',
   stopping: 'Stop rules',
   metrics: 'Metrics',
@@ -46,8 +48,8 @@ export interface Section {
 
 /** Which lines of the output are points; the default goes without saying. */
 export const SOURCES: Record<Source, { name: string; says: string }> = {
-  AUTO: { name: 'JSON lines and known forms of text', says: '' },
-  JSON: { name: 'JSON lines', says: 'JSON lines' },
+  AUTO: { name: 'JSON lines, known forms of text, and trackers', says: '' },
+  JSON: { name: 'JSON lines and trackers', says: 'JSON lines' },
   NONE: { name: 'nothing but the patterns', says: 'no lines by themselves' },
 };
 
@@ -99,9 +101,15 @@ export const SECTIONS: readonly Section[] = [
   },
   {
     key: 'points',
-    title: 'Points',
-    paths: ['metricsFrom', 'metricsPatterns'],
-    says: (draft) => list([SOURCES[draft.metricsFrom].says, counted(patternsOf(draft).length, 'pattern')]),
+    title: 'Points and trackers',
+    paths: ['metricsFrom', 'metricsPatterns', 'tensorboard', 'systemMetricsSeconds'],
+    says: (draft) =>
+      list([
+        SOURCES[draft.metricsFrom].says,
+        counted(linesOf(draft.metricsPatterns).length, 'pattern'),
+        linesOf(draft.tensorboard).length > 0 && `TensorBoard in ${linesOf(draft.tensorboard).join(', ')}`,
+        Boolean(draft.systemMetrics.trim()) && `system metrics ${Number(draft.systemMetrics) === 0 ? 'off' : `every ${draft.systemMetrics.trim()}`}`,
+      ]),
   },
   {
     key: 'curve',
