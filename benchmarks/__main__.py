@@ -15,8 +15,8 @@ from benchmarks.goals import GOALS, judge, show
 from benchmarks.report import forget, published
 
 NAMES = (
-    "latency", "dispatch", "fanout", "ingest", "curve", "memory", "judge", "overhead", "lines", "stall", "chart",
-    "queue",
+    "latency", "dispatch", "fanout", "ingest", "curve", "memory", "judge", "overhead", "lines", "sources", "stall",
+    "chart", "queue",
 )  # fmt: skip
 
 
