@@ -1,6 +1,7 @@
 """Progress bars: tqdm's postfix, and the bars of Lightning. Only the pairs behind the rate count.
 
-The step is the bar's counter; a bar that begins again (the next epoch) counts on.
+The step is the bar's counter; a bar that begins again (the next epoch) counts on. In a pipe, of 80 columns, Lightning's
+rich bar continues on lines of its own, one metric on each.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _RICH = re.compile(
     r"\s+\d+:\d\d:\d\d\s+\S\s+[-\d:]+\s+[\d.]+it/s\s+(?P<postfix>.+?)\s*$"
 )
 _PAIR = re.compile(rf"(?<![\w/@.-])([A-Za-z_][\w/@.-]{{0,63}})\s?[=:]\s*({VALUE}){END}")
+_CONTINUED = re.compile(rf"\s{{20,}}([A-Za-z_][\w/@.-]{{0,63}}): ({VALUE})\s*$")
 _DIGITS = re.compile(r"\d+")
 MAX_TITLES = 1_000
 
@@ -39,9 +41,14 @@ class Bars:
 
     def __init__(self) -> None:
         self._places: dict[str, _Place] = {}  # by title without its numbers
+        self._rich_step: int | None = None  # of a rich bar, while lines may continue it
 
     def read(self, text: str, elapsed: float) -> list[Reading] | None:
-        """Read a whole line: the last state of a bar."""
+        """Read a whole line: the last state of a bar, or its continuation."""
+        found = _CONTINUED.match(text) if self._rich_step is not None else None
+        if found is not None:
+            return [] if is_never(found[1]) else [Reading(self._rich_step, [(found[1], float(found[2]))])]
+        self._rich_step = None
         return self._read(text, has_ended=True)
 
     def redrawn(self, text: str) -> list[Reading]:
@@ -51,7 +58,8 @@ class Bars:
     def _read(self, text: str, *, has_ended: bool) -> list[Reading] | None:
         if "it/s" not in text and "s/it" not in text and "[" not in text:
             return None
-        found = _TQDM.match(text) or _RICH.match(text)
+        rich = None
+        found = _TQDM.match(text) or (rich := _RICH.match(text))
         if found is None:
             return None
         groups = found.groupdict()
@@ -61,6 +69,7 @@ class Bars:
         values = [(name, float(value)) for name, value in _PAIR.findall(groups["postfix"]) if not is_never(name)]
         values = [pair for pair in values if pair[0] != "v_num"]
         step = self._step(groups["title"], int(number), int(total or 0), has_ended=has_ended)
+        self._rich_step = step if rich is not None and has_ended else None
         return [Reading(step, values)] if values and step else []
 
     def _step(self, title: str, number: int, total: int, *, has_ended: bool) -> int | None:
