@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
-from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
 
 from policy import phrasing
@@ -28,7 +28,6 @@ from policy import phrasing
 THRESHOLDS = (50, 80, 100)  # percent at which a warning is recorded, once in each period
 
 _MONEY_STEP = Decimal("0.000001")
-_CENT = Decimal("0.01")
 _HOUR = timedelta(hours=1)
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -222,10 +221,10 @@ def refusal(account: Account, period: Period, span: Span, zone: tzinfo, *, proje
     then = f" The next period begins on {_day(span.end.astimezone(zone))}." if span.end is not None else ""
     amount = phrasing.money(account.amount, account.currency)
     if account.is_used_up:
-        spent = phrasing.money(account.spent.quantize(_CENT, ROUND_HALF_UP), account.currency)
+        spent = phrasing.rounded_money(account.spent, account.currency)
         how_much = f": {spent} of {amount}" if project is not None else ""
         return _cut(f"{subject} is used up{how_much}.{then}")
-    left = phrasing.money(account.left.quantize(_CENT, ROUND_FLOOR), account.currency)
+    left = phrasing.rounded_money(account.left, account.currency, ROUND_FLOOR)
     how_much = f"{left} of {amount}" if project is not None else "too little"
     return _cut(f"{subject} has {how_much} left, which does not pay for another start beside what runs.{then}")
 

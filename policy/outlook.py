@@ -7,7 +7,7 @@ declared end, or a bound that `policy.forecast` holds. Without a pace only steps
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 
 from policy import phrasing
 from policy.cost import cost
@@ -15,7 +15,6 @@ from policy.forecast import Forecast, Reach
 from policy.phrasing import measured
 
 _MOST_SECONDS = 100 * 365 * 86_400.0  # a pace measured over a moment can make any number of years
-_CENT = Decimal("0.01")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +90,5 @@ def _of_target(metric: str, target: float, reach: Reach, pace: Pace | None, curr
 def _rest(left: Ahead, currency: str) -> str:
     if left.seconds is None:
         return ""
-    amount = left.amount.quantize(_CENT, ROUND_HALF_UP) if left.amount is not None else None
     time = phrasing.span(left.seconds)
-    return f"{time} and for {phrasing.money(amount, currency)} more" if amount else f"{time} more"
+    return f"{time} and for {phrasing.rounded_money(left.amount, currency)} more" if left.amount else f"{time} more"

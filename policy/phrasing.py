@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 
 LONGEST_SENTENCE = 300
 _LONGEST_NAME = 40
+_CENT = Decimal("0.01")
 
 
 def name(text: str) -> str:
@@ -47,6 +48,15 @@ def money(amount: Decimal, currency: str) -> str:
     exact = f"{amount:f}"
     whole, _, decimals = exact.partition(".")
     return f"{whole}.{decimals.rstrip('0').ljust(2, '0')} {currency}"
+
+
+def rounded_money(amount: Decimal, currency: str, rounding: str = ROUND_HALF_UP) -> str:
+    """Format an amount to the cent, and less than a cent to two significant digits: never as zero if it is not.
+
+    rounding: of `decimal`.
+    """
+    step = _CENT if abs(amount) >= _CENT or not amount else Decimal(1).scaleb(amount.adjusted() - 1)
+    return money(amount.quantize(step, rounding), currency)
 
 
 def span(seconds: float) -> str:

@@ -1,20 +1,23 @@
 """What a stop saved: the rest of the run, as time and money.
 
-An estimate from the pace until the stop. Its end is the declared `max_steps`, or else a forecast end; the sentence
-names which one. Without either, and without a pace, nothing is claimed.
+An estimate from the pace until the stop. Its end is the declared `max_steps`, or else a forecast: the median end of
+completed runs of the same name that went further than this one. The sentence names which of the two. Without either,
+and without a pace, nothing is claimed.
 """
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from enum import StrEnum
 
 from policy import phrasing
 from policy.cost import cost
 
 _MOST_SECONDS = 100 * 365 * 86_400.0  # a pace measured over a moment can make any number of years
-_CENT = Decimal("0.01")
+LEAST_SIMILAR = 3  # runs of which an end is forecast: they mostly end at the same step
 
 
 class End(StrEnum):
@@ -22,6 +25,25 @@ class End(StrEnum):
 
     MAX_STEPS = "MAX_STEPS"
     FORECAST = "FORECAST"
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastEnd:
+    """The step at which half of the similar runs had ended."""
+
+    step: int
+    similar: int  # runs that it is about
+
+
+def forecast_end(step: int, ends: Sequence[int]) -> ForecastEnd | None:
+    """Forecast where a run that has come to `step` would have ended; None: there are too few similar runs.
+
+    ends: the last steps of completed runs of the same name.
+    """
+    later = [end for end in ends if end > step]
+    if len(later) < LEAST_SIMILAR:
+        return None
+    return ForecastEnd(statistics.median_low(later), len(later))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +55,15 @@ class Saved:
     amount: Decimal | None  # None: the machine has no price
     by: End
     end: int  # the step at which the run would have ended
+    similar: int = 0  # completed runs that a forecast end is the median of
 
     def sentence(self, currency: str) -> str:
         """Explain to a user what was saved."""
         time = phrasing.span(self.seconds)
-        amount = self.amount.quantize(_CENT, ROUND_HALF_UP) if self.amount is not None else None
-        what = f"{time} and {phrasing.money(amount, currency)}" if amount else time
-        end = "maxSteps" if self.by is End.MAX_STEPS else "a forecast end"
-        return f"About {what} saved, by {end} of {self.end:,}."
+        what = f"{time} and {phrasing.rounded_money(self.amount, currency)}" if self.amount else time
+        if self.by is End.MAX_STEPS:
+            return f"About {what} saved, by maxSteps of {self.end:,}."
+        return f"About {what} saved, by a forecast end of {self.end:,}, the median of {self.similar} similar runs."
 
 
 def saved(
@@ -48,7 +71,7 @@ def saved(
     steps_per_second: float,
     *,
     max_steps: int | None,
-    forecast_end: int | None = None,
+    forecast: ForecastEnd | None = None,
     price_per_hour: Decimal | None = None,
     share: Decimal = Decimal(1),
 ) -> Saved | None:
@@ -57,11 +80,12 @@ def saved(
     price_per_hour, share: as billed at the stop, of all machines together; None: not set. A run past its `max_steps`
     has a forecast end at most.
     """
-    ends = ((End.MAX_STEPS, max_steps), (End.FORECAST, forecast_end))
+    ends = ((End.MAX_STEPS, max_steps), (End.FORECAST, forecast.step if forecast is not None else None))
     found = next(((by, end) for by, end in ends if end is not None and end > step), None)
     if found is None or not steps_per_second > 0:
         return None
     by, end = found
     seconds = min((end - step) / steps_per_second, _MOST_SECONDS)
     amount = cost(price_per_hour, share, Decimal(repr(seconds))) if price_per_hour is not None else None
-    return Saved(end - step, seconds, amount, by, end)
+    similar = forecast.similar if by is End.FORECAST and forecast is not None else 0
+    return Saved(end - step, seconds, amount, by, end, similar)

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from policy.savings import End, Saved, saved
+from policy.savings import End, ForecastEnd, Saved, forecast_end, saved
 
 PRICE = Decimal("12.30")
 
@@ -18,13 +18,23 @@ def test_the_rest_of_the_plan_at_the_pace_and_price_until_the_stop() -> None:
 
 
 def test_a_forecast_end_counts_only_without_a_plan_or_past_it() -> None:
-    both = saved(50, 1.0, max_steps=100, forecast_end=400)
+    forecast = ForecastEnd(400, 5)
+    both = saved(50, 1.0, max_steps=100, forecast=forecast)
     assert both is not None
     assert (both.by, both.steps) == (End.MAX_STEPS, 50)
     for max_steps in (None, 40):
-        found = saved(50, 1.0, max_steps=max_steps, forecast_end=400)
+        found = saved(50, 1.0, max_steps=max_steps, forecast=forecast)
         assert found is not None
-        assert found.sentence("USD") == "About 6 min saved, by a forecast end of 400."
+        assert (found.by, found.similar) == (End.FORECAST, 5)
+        assert found.sentence("USD") == "About 6 min saved, by a forecast end of 400, the median of 5 similar runs."
+
+
+def test_a_forecast_end_is_the_median_of_similar_runs_that_went_further() -> None:
+    assert forecast_end(50, [100, 300, 200]) == ForecastEnd(200, 3)
+    assert forecast_end(50, [100, 300, 200, 400]) == ForecastEnd(200, 4)
+    assert forecast_end(150, [100, 300, 200, 400]) == ForecastEnd(300, 3), "those that ended before say nothing of it"
+    assert forecast_end(200, [100, 300, 200, 400]) is None
+    assert forecast_end(0, []) is None
 
 
 def test_without_an_end_or_a_pace_nothing_is_claimed() -> None:
@@ -45,6 +55,12 @@ def test_money_that_is_not_known_or_nothing_is_left_out() -> None:
         found = saved(0, 1.0, max_steps=60, price_per_hour=price)
         assert found is not None
         assert found.sentence("USD") == "About 1 min saved, by maxSteps of 60."
+
+
+def test_less_than_a_cent_is_not_shown_as_nothing() -> None:
+    found = saved(0, 1.0, max_steps=60, price_per_hour=Decimal("0.123456"))
+    assert found is not None
+    assert found.sentence("USD") == "About 1 min and 0.0021 USD saved, by maxSteps of 60."
 
 
 @pytest.mark.parametrize("pace", [1e-300, 5e-324])
