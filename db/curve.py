@@ -57,15 +57,26 @@ class Page:
     """Raw rows of one attempt; `unpack` belongs in a thread."""
 
     attempt: int
-    rows: Sequence[tuple[bytes, bytes, bytes]]
+    rows: Sequence[tuple[bytes, bytes, bytes, int]]  # the last of each is its batch
     low: int
     high: int
+
+    @property
+    def last_batch(self) -> int:
+        """The batch after which the next page begins."""
+        return self.rows[-1][3]
+
+    @property
+    def next_rows(self) -> int:
+        """How many rows the next page may have, if they are as long as these."""
+        points = sum(_length(row[0]) for row in self.rows)
+        return max(1, min(MOST_ROWS, PAGE_POINTS * len(self.rows) // max(points, 1)))
 
     def unpack(self) -> Points:
         """Convert pages to columns: the points from step `low` to `high`, both included."""
         import numpy as np
 
-        steps, values, elapsed = zip(*self.rows, strict=True)
+        steps, values, elapsed, _ = zip(*self.rows, strict=True)
         points = Points(
             _column(steps, ">i8").astype(np.int64),
             _column(values, ">f8").astype(np.float64),
@@ -88,17 +99,17 @@ _PARTS = text(
     """
 )
 
-_PAGES = """
-    SELECT array_send(steps), array_send("values"), array_send(elapsed) FROM convergence
-    WHERE simulation_id = $1 AND attempt = $2 AND batch <= $3 AND metric = $4
-    ORDER BY batch
+_PAGE = """
+    SELECT array_send(steps), array_send("values"), array_send(elapsed), batch FROM convergence
+    WHERE simulation_id = $1 AND attempt = $2 AND batch > $3 AND batch <= $4 AND metric = $5
+    ORDER BY batch LIMIT $6
 """
 # Whether a row lies in the range is asked only where there is one: the server has to unpack the row's steps for it.
-_PAGES_WITHIN = """
-    SELECT array_send(steps), array_send("values"), array_send(elapsed) FROM convergence
-    WHERE simulation_id = $1 AND attempt = $2 AND batch <= $3 AND metric = $4
-      AND steps[1] <= $5 AND steps[cardinality(steps)] >= $6
-    ORDER BY batch
+_PAGE_WITHIN = """
+    SELECT array_send(steps), array_send("values"), array_send(elapsed), batch FROM convergence
+    WHERE simulation_id = $1 AND attempt = $2 AND batch > $3 AND batch <= $4 AND metric = $5
+      AND steps[1] <= $7 AND steps[cardinality(steps)] >= $8
+    ORDER BY batch LIMIT $6
 """
 
 _ENDS = text(
@@ -135,23 +146,40 @@ async def pages(
     last_batch: int = NEVER,
 ) -> AsyncIterator[Page]:
     """Read a part from step `low` to `high`, both included, as far as the batch `last_batch`; steps rise."""
+    after, rows = 0, FIRST_PAGE_ROWS
+    while found := await find_page(
+        session, simulation_id, metric, part, low=low, high=high, after=after, last_batch=last_batch, rows=rows
+    ):
+        yield found
+        after, rows = found.last_batch, found.next_rows
+
+
+async def find_page(
+    session: AsyncSession,
+    simulation_id: int,
+    metric: str,
+    part: Part,
+    *,
+    low: int = 0,
+    high: int = NEVER,
+    after: int = 0,
+    last_batch: int = NEVER,
+    rows: int = FIRST_PAGE_ROWS,
+) -> Page | None:
+    """Read the page that follows the batch `after`, for callers that hold no session between two; None at the end."""
     if part.below is not None:
         high = min(high, part.below - 1)
     if low > high or low > part.last_step or high < part.first_step:
-        return
+        return None
     connection = await (await session.connection()).get_raw_connection()
     raw = connection.driver_connection
     assert raw is not None
-    arguments = [simulation_id, part.attempt, last_batch, metric]
+    arguments = [simulation_id, part.attempt, after, last_batch, metric, rows]
     if low <= part.first_step and high >= part.last_step:
-        cursor = await raw.cursor(_PAGES, *arguments)
+        found = await raw.fetch(_PAGE, *arguments)
     else:
-        cursor = await raw.cursor(_PAGES_WITHIN, *arguments, high, low)
-    wanted = FIRST_PAGE_ROWS
-    while rows := await cursor.fetch(wanted):
-        yield Page(part.attempt, rows, low, high)
-        points = sum(_length(row[0]) for row in rows)
-        wanted = max(1, min(MOST_ROWS, PAGE_POINTS * len(rows) // max(points, 1)))
+        found = await raw.fetch(_PAGE_WITHIN, *arguments, high, low)
+    return Page(part.attempt, found, low, high) if found else None
 
 
 def _length(array: bytes) -> int:

@@ -1,7 +1,7 @@
 """Running simulations with stop rules, and their new points: the reads of the judge (`scheduler.judge`).
 
-The points of all of them come in one statement, from the cursor of each on, through the bare driver: it is called
-for every batch that is stored.
+Both come in one statement each for all of them, through the bare driver: the judge is woken by every batch that is
+stored. Points are read from the cursor of each simulation on.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import Simulation
 from db.outage import Driver
-from db.states import SimulationState
 
 Cursor = tuple[int, int]  # attempt, batch: the last that was read
-MOST_ROWS = 64  # of a simulation in one read; the batch that the last of them is in is read whole
+MOST_ROWS = 64  # of a simulation in one read, and the rest of the last batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +52,33 @@ class Pace:
     currency: str
 
 
-# The last row of the page gives the simulation's new cursor, also where no metric of the rules is in it. Each of the
-# two look-ups goes along the primary key from the cursor on, however long the curve is.
+# Along the primary key from each cursor on, however long the curve is. Rows of other metrics come without their points:
+# they move the cursor. Ties: a batch is read whole, so that a cursor is a batch.
 READ = """
-    SELECT w.simulation_id, page.attempt AS page_attempt, page.batch AS page_batch, page.rows AS page_rows,
-           c.attempt, c.metric, c.steps, c."values"
+    SELECT w.simulation_id, c.attempt, c.batch, c.metric, c.steps, c."values"
     FROM unnest($1::bigint[], $2::integer[], $3::bigint[]) AS w (simulation_id, attempt, batch)
     CROSS JOIN LATERAL (
-        SELECT n.attempt, n.batch, count(*) OVER () AS rows FROM (
-            SELECT r.attempt, r.batch FROM convergence AS r
-            WHERE r.simulation_id = w.simulation_id AND (r.attempt, r.batch) > (w.attempt, w.batch)
-            ORDER BY r.attempt, r.batch LIMIT $5
-        ) AS n
-        ORDER BY n.attempt DESC, n.batch DESC LIMIT 1
-    ) AS page
-    LEFT JOIN LATERAL (
-        SELECT r.attempt, r.batch, r.metric, r.steps, r."values" FROM convergence AS r
+        SELECT r.attempt, r.batch, r.metric,
+               CASE WHEN r.metric = ANY ($4::text[]) THEN r.steps END AS steps,
+               CASE WHEN r.metric = ANY ($4::text[]) THEN r."values" END AS "values"
+        FROM convergence AS r
         WHERE r.simulation_id = w.simulation_id AND (r.attempt, r.batch) > (w.attempt, w.batch)
-          AND (r.attempt, r.batch) <= (page.attempt, page.batch) AND r.metric = ANY ($4::text[])
-        ORDER BY r.attempt, r.batch
-    ) AS c ON true
+        ORDER BY r.attempt, r.batch FETCH FIRST $5 ROWS WITH TIES
+    ) AS c
 """
+
+# What differs from what is known, so that a look at thousands of simulations sends a few rows or none.
+_CHANGED = """
+    SELECT coalesce(s.id, w.id), s.attempt, s.stopping_revision
+    FROM (
+        SELECT id, attempt, stopping_revision FROM simulations
+        WHERE stopping IS NOT NULL AND state = 'RUNNING'{among}
+    ) AS s
+    FULL JOIN unnest($1::bigint[], $2::integer[], $3::integer[]) AS w (id, attempt, revision) ON w.id = s.id
+    WHERE s.attempt IS DISTINCT FROM w.attempt OR s.stopping_revision IS DISTINCT FROM w.revision
+"""
+CHANGED = _CHANGED.format(among="")
+CHANGED_AMONG = _CHANGED.format(among=" AND id = ANY ($4::bigint[])")
 
 _PACE = text(
     """
@@ -88,14 +93,23 @@ _PACE = text(
 )
 
 
-async def running(session: AsyncSession, ids: Collection[int] | None = None) -> Sequence[Judged]:
-    """List the running simulations with rules: all, or those among `ids`."""
-    statement = select(Simulation.id, Simulation.attempt, Simulation.stopping_revision).where(
-        Simulation.stopping.is_not(None), Simulation.state == SimulationState.RUNNING
+async def changes(
+    driver: Driver, known: Collection[Judged], among: Collection[int] | None = None
+) -> tuple[Sequence[Judged], Sequence[int]]:
+    """Compare the running simulations with rules with the known ones: those that are new or changed, and ids of others.
+
+    The others no longer run, or have no rules. among: look at these ids only; `known` then has none but them.
+    """
+    columns = (
+        [each.simulation_id for each in known],
+        [each.attempt for each in known],
+        [each.revision for each in known],
     )
-    if ids is not None:
-        statement = statement.where(Simulation.id.in_(ids))
-    return [Judged(*row) for row in await session.execute(statement)]
+    if among is None:
+        rows = await driver.fetch(CHANGED, *columns)
+    else:
+        rows = await driver.fetch(CHANGED_AMONG, *columns, list(among))
+    return [Judged(*row) for row in rows if row[1] is not None], [row[0] for row in rows if row[1] is None]
 
 
 async def rules_of(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Rules]:
@@ -132,9 +146,8 @@ async def read(
 ) -> Sequence[Any]:
     """Read what follows the cursor of each simulation, each in order.
 
-    Rows have `simulation_id`, the new cursor `page_attempt` and `page_batch`, the number of rows of that page (at
-    `most_rows` there may be more), and, unless the page has no point of
-    these metrics, `attempt`, `metric`, `steps` and `values`.
+    Rows have `simulation_id`, `attempt`, `batch`, `metric`, and, if it is one of these metrics, `steps` and `values`;
+    else they are None. Of a simulation with `most_rows` or more there may be further ones.
     """
     attempts, batches = [each[0] for each in cursors.values()], [each[1] for each in cursors.values()]
     rows: Sequence[Any] = await driver.fetch(READ, list(cursors), attempts, batches, list(metrics), most_rows)

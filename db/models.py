@@ -69,7 +69,7 @@ class Base(DeclarativeBase):
         Decimal: Money,
         datetime: Timestamp,
         timedelta: Interval,
-        dict[str, Any]: JSONB,
+        dict[str, Any]: JSONB(none_as_null=True),  # else None would be stored as the JSON value null
         dict[str, str]: JSONB,
         list[str]: ARRAY(Text),
         list[int]: ARRAY(BigInteger),

@@ -16,6 +16,7 @@ Rules that can't be read (a newer version wrote them) are logged once and left a
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,14 +24,15 @@ from typing import Any
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import curve, events, judged, lifecycle
+from db import curve, events, judged, lifecycle, windows
 from db.connection import Sessions, driver_of
 from db.convergence import START
 from db.judged import Cursor, Judged
+from db.models import Simulation
 from db.notifications import Channel
 from db.states import Reason, SimulationState
 from policy.rule_documents import Declared, decode
-from policy.savings import saved
+from policy.savings import Saved, forecast_end, saved
 from policy.stopping import Monitor, Verdict
 from transitions.stop import stop_locked, would_stop
 
@@ -55,32 +57,32 @@ class _Watch:
     """One rule of a simulation, applied to the points so far."""
 
     place: int
+    metric: str
     declared: Declared
     monitor: Monitor
-    last: Cursor | None = None  # attempt and step of the newest point
+    attempt: int = 0  # of the newest point
+    step: int = -1  # likewise
     is_recorded: bool = False  # it is a dry run, and its decision is kept with the simulation
     is_decided: bool = False
 
-    @property
-    def metric(self) -> str:
-        return self.declared.rules.metric
-
-    def feed(self, attempt: int, steps: Iterable[int], values: Iterable[float]) -> Verdict | None:
+    def feed(self, attempt: int, steps: Sequence[int], values: Sequence[float]) -> Verdict | None:
         """Add points until one has a verdict. Steps that don't rise are left out."""
-        last = self.last[1] if self.last is not None else -1
-        add, since = self.monitor.add, self.declared.since_step
-        verdict = None
+        self.attempt, last, add = attempt, self.step, self.monitor.add
         for step, value in zip(steps, values, strict=True):
             if step <= last:
                 continue
             last = step
             verdict = add(step, value)
-            if verdict is not None and (since is None or verdict.step > since):
-                self.is_decided = True
-                break
-            verdict = None
-        self.last = (attempt, last)
-        return verdict
+            if verdict is not None and self._counts(verdict):
+                self.step, self.is_decided = last, True
+                return verdict
+        self.step = last
+        return None
+
+    def _counts(self, verdict: Verdict) -> bool:
+        """False for a verdict on points from before the rule was given."""
+        since = self.declared.since_step
+        return since is None or verdict.step > since
 
 
 @dataclass(slots=True)
@@ -168,23 +170,22 @@ class Judge:
         """Find the running simulations with rules: all, or those among the changed ones."""
         if changed is not None and not changed:
             return
+        known = [run.found for number, run in self._runs.items() if changed is None or number in changed]
+        async with driver_of(self._sessions) as driver:
+            found, gone = await judged.changes(driver, known, changed)
+        for number in gone:
+            self._runs.pop(number, None)
+        if not found:
+            return
+        numbers = [each.simulation_id for each in found]
         async with self._sessions() as session:
-            found = {each.simulation_id: each for each in await judged.running(session, changed)}
-            new = [number for number, each in found.items() if self._is_new(each)]
-            rules = await judged.rules_of(session, new) if new else {}
-            with_points = await judged.with_points(session, new) if new else frozenset()
-        for number in list(self._runs) if changed is None else changed:
-            if number not in found:
-                self._runs.pop(number, None)
-        for number in new:
-            kept = rules.get(number)
-            if kept is not None:
-                watches = _watches(number, kept)
-                self._runs[number] = _Run(found[number], watches, is_built=number not in with_points)
-
-    def _is_new(self, found: Judged) -> bool:
-        known = self._runs.get(found.simulation_id)
-        return known is None or known.found != found
+            rules = await judged.rules_of(session, numbers)
+            with_points = await judged.with_points(session, numbers)
+        for each in found:
+            number = each.simulation_id
+            self._runs.pop(number, None)  # its older rules are not judged by any longer
+            if number in rules:
+                self._runs[number] = _Run(each, _watches(number, rules[number]), is_built=number not in with_points)
 
     # --- their points --------------------------------------------------------------------------------------------
 
@@ -193,20 +194,45 @@ class Judge:
         behind = [run for run in self._runs.values() if not run.is_built][:REBUILT_AT_ONCE]
         points, decisions = 0, []
         for run in behind:
+            number = run.found.simulation_id
+            waiting: dict[str, list[_Watch]] = {}
+            for watch in run.watches:
+                if not watch.is_decided:
+                    waiting.setdefault(watch.metric, []).append(watch)
             async with self._sessions() as session:
-                number = run.found.simulation_id
                 ends = await curve.ends(session, number)
-                for watch in run.watches:
-                    if watch.is_decided:
-                        continue
-                    fed, verdict = await _feed_stored(session, number, watch, ends)
-                    points += fed
-                    if verdict is not None:
-                        decisions.append(_Decision(run, watch, verdict))
+                parts = {metric: await curve.parts(session, number, metric) for metric in waiting}
+            for metric, watches in waiting.items():
+                fed, decided = await self._feed_stored(number, metric, watches, parts[metric], ends)
+                points += fed
+                decisions += [_Decision(run, watch, verdict) for watch, verdict in decided]
             run.cursor = max(ends.items(), default=START)
             run.is_built = True
             self._unread.add(number)
         return points, decisions
+
+    async def _feed_stored(
+        self, number: int, metric: str, watches: Sequence[_Watch], parts: Sequence[curve.Part], ends: Mapping[int, int]
+    ) -> tuple[int, list[tuple[_Watch, Verdict]]]:
+        """Feed the standing curve of a metric to its rules, as far as the last batch of each attempt in `ends`.
+
+        Each page is read by a session of its own, which is closed before the rules compute, in a thread.
+        """
+        points = 0
+        decided: list[tuple[_Watch, Verdict]] = []
+        for part in parts:
+            after, rows = 0, curve.FIRST_PAGE_ROWS
+            while len(decided) < len(watches):
+                async with self._sessions() as session:
+                    page = await curve.find_page(
+                        session, number, metric, part, after=after, last_batch=ends.get(part.attempt, 0), rows=rows
+                    )
+                if page is None:
+                    break
+                fed, more = await asyncio.to_thread(_feed_page, watches, page)
+                points, decided = points + fed, decided + more
+                after, rows = page.last_batch, page.next_rows
+        return points, decided
 
     async def _read(self, ids: Sequence[int]) -> tuple[int, list[_Decision]]:
         """Read and feed what follows the cursors of these simulations, all in one statement."""
@@ -222,17 +248,19 @@ class Judge:
     def _feed(self, rows: Sequence[Any]) -> tuple[int, list[_Decision]]:
         points = 0
         decisions: list[_Decision] = []
-        for number, page_attempt, page_batch, page_rows, attempt, metric, steps, values in rows:
-            run = self._runs[number]
-            run.cursor = (page_attempt, page_batch)
-            if page_rows >= judged.MOST_ROWS:
-                self._unread.add(number)
-            if attempt is None or not run.is_built:
+        if len(rows) >= judged.MOST_ROWS:
+            counts = Counter(row[0] for row in rows)
+            self._unread.update(number for number, count in counts.items() if count >= judged.MOST_ROWS)
+        runs = self._runs
+        for number, attempt, batch, metric, steps, values in rows:
+            run = runs[number]
+            run.cursor = (attempt, batch)
+            if steps is None or not run.is_built:
                 continue
             for watch in run.watches:
-                if watch.is_decided or watch.metric != metric:
+                if watch.metric != metric or watch.is_decided:
                     continue
-                if watch.last is not None and watch.last[0] < attempt and steps[0] <= watch.last[1]:
+                if watch.attempt < attempt and steps[0] <= watch.step:
                     run.watches = [
                         _new_watch(each.place, each.declared, is_recorded=each.is_recorded) for each in run.watches
                     ]
@@ -255,31 +283,48 @@ class Judge:
                 return False
             if (simulation.attempt, simulation.stopping_revision) != (found.attempt, found.revision):
                 return False
-            pace = await judged.find_pace(session, found.simulation_id, verdict.metric)
-            evidence = _evidence(verdict, pace, dry_run=watch.declared.dry_run)
+            evidence = _evidence(
+                verdict, *await _what_is_saved(session, simulation, verdict.metric), dry_run=watch.declared.dry_run
+            )
             if watch.declared.dry_run:
                 watch.is_recorded = True
                 return await would_stop(session, simulation, watch.place, events.JUDGE, evidence)
             return await stop_locked(session, simulation, Reason(verdict.reason), events.JUDGE, evidence=evidence)
 
 
-def _evidence(verdict: Verdict, pace: judged.Pace | None, *, dry_run: bool) -> dict[str, Any]:
+async def _what_is_saved(session: AsyncSession, simulation: Simulation, metric: str) -> tuple[Saved | None, str]:
+    """Estimate what a stop saves, and its currency; None: nothing is known of the end, or of the pace."""
+    pace = await judged.find_pace(session, simulation.id, metric)
+    if pace is None or pace.seconds <= 0:
+        return None, ""
+    forecast = None
+    if pace.max_steps is None or pace.max_steps <= pace.last_step:
+        similar = await windows.similar(
+            session, simulation.id, project_id=simulation.project_id, name=simulation.name, metric=metric,
+            reasons=[Reason.COMPLETED],
+        )  # fmt: skip
+        forecast = forecast_end(pace.last_step, [each.last_step for each in similar])
+    rate = (pace.last_step - pace.first_step) / pace.seconds
+    price = pace.per_hour if pace.per_hour > 0 else None
+    return saved(
+        pace.last_step, rate, max_steps=pace.max_steps, forecast=forecast, price_per_hour=price
+    ), pace.currency  # fmt: skip
+
+
+def _evidence(verdict: Verdict, estimate: Saved | None, currency: str, *, dry_run: bool) -> dict[str, Any]:
     """Return what the attempt and the event keep, as JSON."""
     sentences = ["Dry run, nothing was stopped:"] if dry_run else []
     sentences.append(verdict.sentence())
     evidence: dict[str, Any] = {"reason": verdict.reason, **verdict.evidence()}
-    estimate = None
-    if pace is not None and pace.seconds > 0:
-        rate = (pace.last_step - pace.first_step) / pace.seconds
-        price = pace.per_hour if pace.per_hour > 0 else None
-        estimate = saved(pace.last_step, rate, max_steps=pace.max_steps, price_per_hour=price)
-    if estimate is not None and pace is not None:
-        sentences.append(estimate.sentence(pace.currency))
+    if estimate is not None:
+        sentences.append(estimate.sentence(currency))
         evidence["saved"] = {
             "seconds": round(estimate.seconds, 1),
             "amount": f"{estimate.amount:f}" if estimate.amount is not None else None,
-            "currency": pace.currency,
+            "currency": currency,
             "by": estimate.by.value,
+            "endStep": estimate.end,
+            "similar": estimate.similar,
         }
     return {**evidence, "sentence": " ".join(sentences)}
 
@@ -297,27 +342,18 @@ def _watches(number: int, kept: judged.Rules) -> list[_Watch]:
 
 
 def _new_watch(place: int, declared: Declared, *, is_recorded: bool) -> _Watch:
-    return _Watch(place, declared, Monitor(declared.rules), is_recorded=is_recorded, is_decided=is_recorded)
+    return _Watch(
+        place, declared.rules.metric, declared, Monitor(declared.rules), is_recorded=is_recorded, is_decided=is_recorded
+    )
 
 
-async def _feed_stored(
-    session: AsyncSession, number: int, watch: _Watch, ends: Mapping[int, int]
-) -> tuple[int, Verdict | None]:
-    """Feed the standing curve of the rule's metric, as far as the last batch of each attempt in `ends`."""
-    points = 0
-    for part in await curve.parts(session, number, watch.metric):
-        last_batch = ends.get(part.attempt, 0)
-        async for page in curve.pages(session, number, watch.metric, part, last_batch=last_batch):
-            fed, verdict = await asyncio.to_thread(_feed_page, watch, page)
-            points += fed
-            if verdict is not None:
-                return points, verdict
-    return points, None
-
-
-def _feed_page(watch: _Watch, page: curve.Page) -> tuple[int, Verdict | None]:
+def _feed_page(watches: Sequence[_Watch], page: curve.Page) -> tuple[int, list[tuple[_Watch, Verdict]]]:
+    """Feed a page to the rules that have not decided; return the points that were fed, and new verdicts."""
     points = page.unpack()
-    return len(points), watch.feed(page.attempt, points.steps.tolist(), points.values.tolist())
+    steps, values = points.steps.tolist(), points.values.tolist()
+    waiting = [watch for watch in watches if not watch.is_decided]
+    verdicts = [(watch, watch.feed(page.attempt, steps, values)) for watch in waiting]
+    return len(points) * len(waiting), [(watch, verdict) for watch, verdict in verdicts if verdict is not None]
 
 
 def _joined(known: set[int] | None, more: Collection[int] | None) -> set[int] | None:

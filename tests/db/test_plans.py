@@ -242,14 +242,15 @@ async def test_the_new_points_of_all_judged_runs_are_read_by_the_primary_key_in_
 
     async def get(driver: Driver) -> None:
         rows = await judged.read(driver, cursors, ["loss"])
-        assert {(row["page_attempt"], row["page_batch"], row["page_rows"], row["metric"]) for row in rows} == {
-            (2, 40, 2, "loss")
-        }
+        assert len(rows) == 200
+        assert {(row["attempt"], row["batch"], row["metric"], row["steps"] is None) for row in rows} == {
+            (2, 40, "accuracy", True), (2, 40, "loss", False)
+        }  # fmt: skip
 
     [plan] = await filled.plans_of_driver(get, "unnest($1::bigint[]")
     assert_by_index([plan], "pk_convergence")
     sought = [node.get("Index Cond", "") for node in nodes(plan) if node.get("Index Name") == "pk_convergence"]
-    assert len(sought) == 2
+    assert len(sought) == 1
     assert all("ROW(" in each and "simulation_id" in each for each in sought), "the past is not walked through"
 
 
@@ -260,10 +261,22 @@ async def test_the_judge_and_the_planner_find_runs_with_rules_and_limits_among_t
     await filled.rows.query("ANALYZE simulations")
 
     async def find(session: AsyncSession) -> None:
-        assert len(await judged.running(session)) == 10
         assert len(await attempts.find_with_max_cost(session)) == 10
 
+    known = [judged.Judged(number, 1, 0) for number in range(1, 5000, 1000)]
+
+    async def compare(driver: Driver) -> None:
+        found, gone = await judged.changes(driver, known)
+        assert sorted(each.simulation_id for each in found) == list(range(501, 5000, 1000))
+        assert gone == []
+
+    async def compare_some(driver: Driver) -> None:
+        found, gone = await judged.changes(driver, known[:1], [1, 501, 2])
+        assert ([each.simulation_id for each in found], gone) == ([501], [])
+
     plans = await filled.plans_of(find)
+    plans += await filled.plans_of_driver(compare, "FULL JOIN")
+    plans += await filled.plans_of_driver(compare_some, "FULL JOIN")
     assert_by_index(plans, "ix_simulations_judged", "ix_simulations_max_cost", hot=("simulations", "attempts"))
 
 
@@ -427,12 +440,19 @@ async def test_a_round_of_alerts_finds_what_is_pending_and_due_by_index(filled: 
 
     async def round_(session: AsyncSession) -> None:
         assert await alert_deliveries.pending_events(session, 500) == []
-        [target_id] = await alert_deliveries.due_targets(session)
-        assert await alert_deliveries.claim(session, target_id, LEASE) is not None
+        assert await alert_deliveries.claim(session, targets[0], LEASE) is not None
         assert len(await alert_deliveries.of_simulation(session, 7)) == 1
 
+    async def look(driver: Driver) -> None:
+        work = await alert_deliveries.look(driver)
+        assert not work.has_events
+        targets.extend(work.due_targets)
+
+    targets: list[int] = []
+    plans = await filled.plans_of_driver(look, "alert_deliveries")
+    assert len(targets) == 1
     assert_by_index(
-        await filled.plans_of(round_),
+        [*plans, *await filled.plans_of(round_)],
         "ix_events_alert_pending", "ix_alert_deliveries_due", "ix_alert_deliveries_simulation_id",
         hot=("events", "alert_deliveries"),
     )  # fmt: skip

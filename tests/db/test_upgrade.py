@@ -24,7 +24,7 @@ from db import (
     sources,
 )
 from db.attempts import Claim, Standing
-from db.connection import create_engine, session_factory
+from db.connection import create_engine, driver_of, session_factory
 from db.convergence import Column
 from db.events import PLANNER
 from db.schema import check_unchanged, downgrade, upgrade
@@ -241,8 +241,8 @@ async def test_what_ran_without_objective_and_rules_runs_on_without_them_there_a
     await upgrade(empty_database_url)
     receipt = await ingest(sessions, running, Report(4, POINT), backoff=BACKOFF)
     assert (receipt.stored, receipt.amended) == (True, None)
-    async with sessions() as session:
-        assert await judged.running(session) == []
+    async with driver_of(sessions) as driver:
+        assert await judged.changes(driver, []) == ([], [])
 
 
 # --- 0011: budgets ---------------------------------------------------------------------------------------------
@@ -410,3 +410,23 @@ async def test_simulations_of_the_version_before_are_not_preemptible_and_those_a
     assert counted == {"any": False, "attained": timedelta(0), "classes": len(before) - 1, "alike": 3, "kinds": 2}
     await downgrade(empty_database_url, "0015")
     assert await rows(engine, EVERYTHING["simulations"]) == before
+
+
+# --- 0020: no stop rules are NULL ------------------------------------------------------------------------------
+
+
+async def test_what_has_no_rules_is_no_longer_among_what_is_judged(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await fill(engine, empty_database_url)
+    await upgrade(empty_database_url, "0015")
+    await rows(engine, "UPDATE simulations SET stopping = 'null' WHERE name <> 'stops' RETURNING id")
+    await rows(engine, "UPDATE simulations SET stopping = '{\"rules\": []}' WHERE name = 'stops' RETURNING id")
+    await upgrade(empty_database_url)
+    async with driver_of(sessions) as driver:
+        found, gone = await judged.changes(driver, [])
+    [stops] = await rows(engine, "SELECT id FROM simulations WHERE name = 'stops'")
+    assert ([each.simulation_id for each in found], gone) == ([stops["id"]], [])
+    kept = await rows(engine, "SELECT stopping IS NULL AS is_null FROM simulations WHERE name IN ('ended', 'gone')")
+    assert kept == [{"is_null": False}] * 2, "nothing looks for rules there, and there may be many"
+    await downgrade(empty_database_url, "0015")

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
+from statements import sent_by
 
-from db import convergence, judged, lifecycle
+from db import convergence, curve, judged, lifecycle
 from db.convergence import Column
 from db.events import PLANNER, Actor
 from db.notifications import Channel
@@ -20,7 +21,8 @@ from db.states import Reason
 from policy.rule_documents import Declared, encode
 from policy.stopping import StopRules
 from policy.stopping import judge as judge_curve
-from scheduler.judge import Judge
+from scheduler import judge as judge_module
+from scheduler.judge import Judge, JudgeSummary
 from scheduler.planner import Planner
 from transitions.settle import Ending, end
 from transitions.update import update
@@ -192,7 +194,30 @@ async def test_what_a_stop_saves_is_estimated_from_the_planned_steps(world: Worl
     evidence = (await run.stop()).evidence
     assert round(evidence["saved"]["seconds"] / 60) == 10 * 60 / 3
     assert (evidence["saved"]["by"], evidence["saved"]["currency"]) == ("MAX_STEPS", "USD")
+    assert (evidence["saved"]["endStep"], evidence["saved"]["similar"]) == (13, 0)
     assert "About 3 h 20 min and 3.33 USD saved, by maxSteps of 13." in evidence["sentence"]
+
+
+async def test_without_a_plan_the_end_of_similar_runs_is_what_a_stop_saves(world: World, judge: Judge) -> None:
+    for last in (12, 13, 14):
+        done = await start(world, cpus=0.1)
+        await done.report(1.0, since=last)
+        await world.execute(
+            "UPDATE simulations SET state = 'FINISHED', reason = 'COMPLETED', finished_at = now() WHERE id = :id",
+            id=done.id,
+        )
+    run = await start(world, PATIENT, cpus=0.1)
+    await world.execute("UPDATE members SET price_per_hour = 2, share = 0.5")
+    await world.execute("UPDATE attempts SET started_at = now() - interval '3600 s'")
+    await run.report(1.0, 2.0, 2.0, 2.0)
+    await judge.run_once()
+    evidence = (await run.stop()).evidence
+    assert {**evidence["saved"], "seconds": 0} == {
+        "seconds": 0, "amount": evidence["saved"]["amount"], "currency": "USD", "by": "FORECAST", "endStep": 13,
+        "similar": 3,
+    }  # fmt: skip
+    told = "About 3 h 20 min and 3.33 USD saved, by a forecast end of 13, the median of 3 similar runs."
+    assert told in evidence["sentence"]
 
 
 async def test_several_rules_are_judged_at_once_and_only_the_objective_must_be_finite(
@@ -282,6 +307,47 @@ async def test_between_timers_only_hinted_simulations_are_read_and_all_by_one_st
     judge.hear(Channel.CONVERGENCE, None)
     assert (await judge.run_once(everything=False)).points == 3
     assert statements == [], "through SQLAlchemy; the one that reads goes through the driver"
+
+
+async def test_a_round_without_anything_to_judge_is_one_statement(world: World, judge: Judge) -> None:
+    plain = await start(world)
+    async with sent_by(world.sessions) as sent:
+        for _ in range(3):
+            assert await judge.run_once() == JudgeSummary()
+        judge.hear(Channel.CONVERGENCE, frozenset({plain.id}))  # points of a run without rules
+        assert await judge.run_once(everything=False) == JudgeSummary()
+    assert len(sent) == 3, sent
+
+    for _ in range(5):
+        await start(world, PATIENT, cpus=0.1)
+    await judge.run_once()
+    async with sent_by(world.sessions) as sent:
+        assert await judge.run_once() == JudgeSummary()
+    assert len(sent) == 2, "what has changed of the runs, and their new points: however many there are"
+
+
+async def test_a_stored_curve_is_read_in_pages_and_no_session_is_open_while_the_rules_compute(
+    world: World, judge: Judge, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curve, "FIRST_PAGE_ROWS", 2)
+    monkeypatch.setattr(curve, "PAGE_POINTS", 4)
+    run = await start(world, PATIENT, StopRules("val/loss", stopping_threshold=0.0), dry_run=True)
+    for value in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4):
+        await run.report(value, value)
+    open_ones: list[int] = []
+    pages: list[int] = []
+    feed_page = judge_module._feed_page
+
+    def watched(watches: Any, page: Any) -> Any:
+        open_ones.append(engine.sync_engine.pool.checkedout())  # type: ignore[attr-defined]  # of a queue
+        pages.append(len(page.rows))
+        return feed_page(watches, page)
+
+    monkeypatch.setattr(judge_module, "_feed_page", watched)
+    summary = await judge.run_once()
+    assert summary.points == 2 * 14, "each rule sees each point, and the curve was read once"
+    assert pages == [2, 2, 2, 1]
+    assert open_ones == [0] * 4
 
 
 async def test_a_long_page_is_read_to_its_end_in_further_rounds(world: World, judge: Judge) -> None:
