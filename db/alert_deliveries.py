@@ -24,6 +24,7 @@ from db import events
 from db.events import PLANNER, Actor
 from db.models import AlertDelivery, AlertTarget, Event
 from db.notifications import Channel, notify
+from db.outage import Driver
 from db.pages import Ordering, Page, page
 
 _IS_OPEN = AlertDelivery.delivered_at.is_(None), AlertDelivery.given_up_at.is_(None)
@@ -59,6 +60,33 @@ class Sending:
     is_test: bool
     attempts: int  # this one included
     age: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What there is to do: marked events, and the targets that have something to be sent now."""
+
+    has_events: bool
+    due_targets: Sequence[int]
+
+
+# An index look-up for the events, and one for each target: a round with nothing to do is this statement.
+LOOK = """
+    SELECT EXISTS (SELECT FROM events WHERE alert_pending), ARRAY(
+        SELECT t.id FROM alert_targets AS t
+        WHERE EXISTS (
+            SELECT FROM alert_deliveries AS d
+            WHERE d.target_id = t.id AND d.delivered_at IS NULL AND d.given_up_at IS NULL AND d.next_at <= now()
+        )
+        ORDER BY t.id
+    )
+"""
+
+
+async def look(driver: Driver) -> Work:
+    """Find out what there is to do. Through the bare driver: it is asked in every tick."""
+    row: Any = await driver.fetchrow(LOOK)
+    return Work(row[0], row[1])
 
 
 # --- events ----------------------------------------------------------------------------------------------------
@@ -161,14 +189,6 @@ async def write_test(session: AsyncSession, message: Message, actor: Actor) -> A
     [made] = await write(session, [message])
     await events.record(session, "TESTED", actor, "AlertTarget", message.target_id)
     return (await session.scalars(select(AlertDelivery).where(AlertDelivery.id == made))).one()
-
-
-async def due_targets(session: AsyncSession) -> Sequence[int]:
-    """The targets that have something to be sent now: an index look-up for each."""
-    due = select(AlertDelivery.id).where(
-        AlertDelivery.target_id == AlertTarget.id, *_IS_OPEN, AlertDelivery.next_at <= func.now()
-    )
-    return (await session.scalars(select(AlertTarget.id).where(due.exists()).order_by(AlertTarget.id))).all()
 
 
 async def claim(session: AsyncSession, target_id: int, lease: timedelta) -> Sending | None:

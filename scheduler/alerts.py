@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 
 import structlog
 
 from db import alert_deliveries, alert_targets
-from db.alert_deliveries import Sending
+from db.alert_deliveries import Sending, Work
 from db.alert_targets import Transport
-from db.connection import Sessions
+from db.connection import Sessions, driver_of
 from db.errors import DatabaseUnavailable
 from policy.alerts import AlertKind, retry_after
 from scheduler import alert_apprise
@@ -84,8 +84,11 @@ class Alerts:
             self._forgets_at = now + FORGOTTEN_SECONDS
             async with self._sessions.begin() as session:
                 await alert_deliveries.forget(session, KEPT)
-        summary = await self._write()
-        return AlertSummary(summary.events, summary.written, await self._start(), summary.unfinished)
+        work, summary = await self._look(), AlertSummary()
+        if work.has_events:
+            summary = await self._write()
+            work = await self._look()
+        return replace(summary, started=self._start(work.due_targets))
 
     async def note_long_waits(self) -> int:
         """Record what waits too long, if a target listens to that; return how many events."""
@@ -109,6 +112,10 @@ class Alerts:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _look(self) -> Work:
+        async with driver_of(self._sessions) as driver:
+            return await alert_deliveries.look(driver)
+
     async def _write(self) -> AlertSummary:
         async with self._sessions.begin() as session:
             events = await alert_deliveries.pending_events(session, MOST_EVENTS)
@@ -119,9 +126,8 @@ class Alerts:
             written = await alert_deliveries.settle_events(session, [event.id for event in events], messages)
         return AlertSummary(len(events), written, unfinished=len(events) == MOST_EVENTS)
 
-    async def _start(self) -> int:
-        async with self._sessions() as session:
-            due = await alert_deliveries.due_targets(session)
+    def _start(self, due: Sequence[int]) -> int:
+        """Start a task for each of these targets that has none; return how many."""
         new = [target_id for target_id in due if target_id not in self._tasks]
         for target_id in new:
             task = asyncio.create_task(self._send_all(target_id), name=f"alerts-{target_id}")

@@ -20,7 +20,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, budgets, events, lifecycle, public_ids
-from db.connection import Sessions
+from db.connection import Sessions, driver_of
 from db.models import Budget
 from db.states import Reason
 from policy.budget import Reserve, Running, Verdict, needed, verdict_of, warnings_due
@@ -59,8 +59,8 @@ class Spending:
 
     async def watch(self) -> int:
         """Look at every budget once; return how many attempts were stopped or ended."""
-        async with self._sessions() as session:
-            found = [each.id for each in await budgets.every(session)]
+        async with driver_of(self._sessions) as driver:
+            found = await budgets.ids(driver)
         done = 0
         for budget_id in found:
             async with self._sessions.begin() as session:

@@ -13,16 +13,18 @@ from typing import Any
 import pytest
 from receiver import Receiver, receiving
 from sqlalchemy import select, text
+from statements import sent_by
 
 from db import alert_deliveries, alert_targets, events, public_ids, simulations
 from db.alert_targets import Transport
+from db.connection import driver_of
 from db.events import Actor
 from db.models import AlertDelivery, AlertTarget, Event
 from db.states import Reason
 from policy.alerts import AlertKind
 from scheduler import alert_apprise
 from scheduler.alert_webhooks import DeliveryFailed, Webhooks
-from scheduler.alerts import Alerts
+from scheduler.alerts import Alerts, AlertSummary
 from scheduler.planner import Planner
 from settings import Settings
 from transitions.settle import Ending, end
@@ -257,6 +259,17 @@ async def test_an_event_whose_transaction_commits_late_is_not_missed(
     async with world.sessions() as session:
         marks = (await session.scalars(select(Event.alert_pending))).all()
     assert not any(marks)
+
+
+async def test_a_round_with_nothing_to_do_is_one_statement(world: World, alerts: Alerts, receiver: Receiver) -> None:
+    await alerts.run_once()  # which looks for long waits and old deliveries, once in a while
+    async with sent_by(world.sessions) as sent:
+        assert await alerts.run_once() == AlertSummary()
+    assert len(sent) == 1, sent
+    await target(world, receiver.url)
+    async with sent_by(world.sessions) as sent:
+        assert await alerts.run_once() == AlertSummary()
+    assert len(sent) == 1, sent
 
 
 async def test_without_targets_marks_are_taken_off_and_nothing_is_sent(world: World, alerts: Alerts) -> None:
@@ -531,8 +544,9 @@ async def test_a_service_that_does_not_answer_is_cut_off(world: World, receiver:
         assert pending
     alerts = Alerts(world.sessions, OPEN)
     await alerts._write()
+    async with driver_of(world.sessions) as driver:
+        [due] = (await alert_deliveries.look(driver)).due_targets
     async with world.sessions.begin() as session:
-        [due] = await alert_deliveries.due_targets(session)
         sending = await alert_deliveries.claim(session, due, timedelta(minutes=1))
     assert sending is not None
     sent = asyncio.create_task(alert_apprise.send(sending, OPEN.alert_networks, timeout_seconds=3))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, select
+from statements import sent_by
 
 from db import budgets, projects
 from db.events import Actor
@@ -445,13 +446,6 @@ async def test_only_the_part_within_the_period_counts(world: World, planner: Pla
 
 
 async def test_without_budgets_a_look_is_one_statement(world: World, spending: Spending) -> None:
-    sent: list[str] = []
-
-    def hear(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        sent.append(statement)
-
-    engine = world.sessions.kw["bind"].sync_engine
-    event.listen(engine, "before_cursor_execute", hear)
-    assert await spending.watch() == 0
-    event.remove(engine, "before_cursor_execute", hear)
-    assert len(sent) == 1
+    async with sent_by(world.sessions) as sent:
+        assert await spending.watch() == 0
+    assert len(sent) == 1, sent
