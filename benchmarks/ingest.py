@@ -6,6 +6,8 @@ that of a process that writes the same columnar rows with asyncpg from numbers i
 batch (floor.py). The rows in points/s compare what got through in the time on the wall, likewise; the client's share
 of that machine is in it. Rounds of both alternate, and the median of the rounds counts.
 
+The next rows compare batches with stop rules on with batches without (rules.py).
+
 The last rows are growth: what a batch costs the graph process together with its connections' side in the database,
 with 10^6 batches stored and with 10^3 (growth.py).
 """
@@ -27,6 +29,7 @@ from benchmarks.floor import VARIANTS, Floor, floor_process
 from benchmarks.growth import growth
 from benchmarks.processes import cpu_seconds, server
 from benchmarks.report import Row, publish
+from benchmarks.rules import rules
 from benchmarks.service import free_port
 
 ROUND_SECONDS = 1.0  # about so much CPU time of the service per round
@@ -108,6 +111,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with fresh_database() as url:
         rows = uvloop.run(measure(url, arguments.supervisors, arguments.points, arguments.metrics, arguments.rounds))
+        rows += uvloop.run(rules(url, arguments.rounds))
         if arguments.stored:
             rows += uvloop.run(growth(url, arguments.stored, arguments.rounds))
     publish("ingest", rows)
