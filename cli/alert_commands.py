@@ -18,6 +18,7 @@ Examples:
   simulations alert create vision - --project vision --on failed --on diverged < url
       A URL of Apprise from standard input, because all users of a host can read arguments:
       slack://..., mailto://..., msteams://..., discord://..., ntfy://... (https://appriseit.com/services/)
+  simulations alert update ops --to https://hooks.example.org/new --on failed
   simulations alert test ops
   simulations submit --alert ops -- python train.py
 
@@ -31,11 +32,11 @@ Kinds for --on:
 
 \b
 A message is sent until it is accepted, for three days at most, and may arrive twice: its webhook-id is the same.
-Only administrators create, test and delete targets, and see their URLs.
+Only administrators create, change, test and delete targets, and see their URLs.
 """
 
 app = typer.Typer(
-    help="List, create, test and delete receivers of alerts: webhooks, e-mail, chats.",
+    help="List, create, change, test and delete receivers of alerts: webhooks, e-mail, chats.",
     cls=ListsByDefault,
     epilog=EPILOG,
     rich_markup_mode=None,
@@ -110,6 +111,62 @@ def create(
         terminal.print_json(made.as_json())
     else:
         alerts.tell_created(made)
+
+
+@app.command()
+def update(
+    target: TargetName,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="A new name.")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to", metavar="URL", help="A new URL of the same kind of receiver; `-`: read it from standard input."
+        ),
+    ] = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option("--on", metavar="KIND", help="Listen to this kind; replaces all kinds; repeatable."),
+    ] = None,
+    all_kinds: Annotated[bool, typer.Option("--all-kinds", help="Listen to all kinds.")] = False,
+    project: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--project",
+            metavar="NAME",
+            help="Let this project use it; replaces all projects; repeatable.",
+            autocompletion=completion.projects,
+        ),
+    ] = None,
+    all_projects: Annotated[bool, typer.Option("--all-projects", help="Let all projects use it.")] = False,
+    default: Annotated[
+        bool | None,
+        typer.Option(
+            "--default/--no-default",
+            help="Use it for budgets, and for simulations that name no target, of its projects.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Change an alert target. Its secret stays, and messages that wait are sent to a new URL at once."""
+    from cli import alerts
+    from cli.requests import alert_target_id, project_id, update_alert_target
+    from cli.server import parse_server
+
+    change = alerts.TargetChange(name, to, on, all_kinds, project, all_projects, default)
+    wanted = alerts.change_input(change)
+    server = parse_server(url, token, token_file)
+    wanted["id"] = alert_target_id(server, target)
+    if project:
+        wanted["projects"] = [project_id(server, each) for each in project]
+    changed = update_alert_target(server, wanted)
+    if as_json:
+        terminal.print_json(changed.as_json())
+    else:
+        terminal.print_line(f"{terminal.clean(changed.id)}  {terminal.clean(changed.name)}: changed")
 
 
 @app.command("test")

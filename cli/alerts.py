@@ -44,11 +44,7 @@ class NewTarget:
 
 def create_input(new: NewTarget) -> dict[str, object]:
     """Build a CreateAlertTargetInput, except the projects. Raises `UsageError`."""
-    wanted = [word.strip().lower().replace("_", "-") for each in new.kinds for word in each.split(",") if word.strip()]
-    for word in wanted:
-        if word not in KINDS:
-            raise UsageError(f"--on: expected one of {', '.join(KINDS)}, got {clean(word)}.")
-    url = sys.stdin.readline().strip() if new.url == "-" else new.url
+    kinds, url = _kinds(new.kinds), _url(new.url)
     is_webhook = not new.is_apprise and url.lower().startswith(("http://", "https://"))
     given: dict[str, object] = {
         "name": new.name,
@@ -56,9 +52,56 @@ def create_input(new: NewTarget) -> dict[str, object]:
         "url": url,
         "isDefault": new.is_default,
     }
-    if wanted:
-        given["kinds"] = [word.upper().replace("-", "_") for word in dict.fromkeys(wanted)]
+    if kinds:
+        given["kinds"] = kinds
     return given
+
+
+@dataclass(frozen=True, slots=True)
+class TargetChange:
+    """Options of `alert update`. None: unchanged; of kinds and projects, all of the new ones."""
+
+    name: str | None = None
+    url: str | None = None  # `-`: from standard input
+    kinds: Sequence[str] | None = None
+    all_kinds: bool = False
+    projects: Sequence[str] | None = None  # names
+    all_projects: bool = False
+    is_default: bool | None = None
+
+
+def change_input(change: TargetChange) -> dict[str, object]:
+    """Build an UpdateAlertTargetInput, except the id and the ids of projects. Raises `UsageError`."""
+    given: dict[str, object] = {}
+    if change.name is not None:
+        given["name"] = change.name
+    if change.url is not None:
+        given["url"] = _url(change.url)
+    if change.kinds and change.all_kinds:
+        raise UsageError("--all-kinds listens to everything: leave out --on.")
+    if change.kinds or change.all_kinds:
+        given["kinds"] = _kinds(change.kinds) if change.kinds else None
+    if change.projects and change.all_projects:
+        raise UsageError("--all-projects is for every project: leave out --project.")
+    if change.all_projects:
+        given["projects"] = None
+    if change.is_default is not None:
+        given["isDefault"] = change.is_default
+    if not given and not change.projects:
+        raise UsageError("Nothing to change. Give at least one option: simulations alert update --help")
+    return given
+
+
+def _kinds(given: Sequence[str]) -> list[str]:
+    wanted = [word.strip().lower().replace("_", "-") for each in given for word in each.split(",") if word.strip()]
+    for word in wanted:
+        if word not in KINDS:
+            raise UsageError(f"--on: expected one of {', '.join(KINDS)}, got {clean(word)}.")
+    return [word.upper().replace("-", "_") for word in dict.fromkeys(wanted)]
+
+
+def _url(given: str) -> str:
+    return sys.stdin.readline().strip() if given == "-" else given
 
 
 def tell_created(made: AlertTargetMade) -> None:

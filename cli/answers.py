@@ -135,9 +135,20 @@ class StopRule(Answer):
         return ",".join([*words, *(["dry-run"] if self.dry_run else [])])
 
 
+class StopSaving(Answer):
+    """What a stop saved, as estimated when it was decided; the amount stays text as in the API."""
+
+    seconds: float
+    amount: str | None
+    currency: str
+    by: str
+    end_step: int | None
+
+
 class StopEvidence(Answer):
     reason: str
     sentence: str
+    saved: StopSaving | None = None
 
 
 class Stopping(Answer):

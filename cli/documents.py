@@ -88,8 +88,8 @@ query Details($id: ID!) {
         metric mode minDelta patience gracePeriod stoppingThreshold divergenceThreshold checkFinite smoothing plateau
         rising aggressive dryRun
       }
-      evidence { reason sentence }
-      wouldHaveStopped { reason sentence }
+      evidence { reason sentence saved { seconds amount currency by endStep } }
+      wouldHaveStopped { reason sentence saved { seconds amount currency by endStep } }
       notices
     }
     forecast { sentence }
@@ -124,6 +124,15 @@ CREATE_ALERT_TARGET = gql(
     + """
 mutation CreateAlertTarget($input: CreateAlertTargetInput!) {
   createAlertTarget(input: $input) { alertTarget { ...Target } secret userErrors { message field } }
+}
+"""
+)
+
+UPDATE_ALERT_TARGET = gql(
+    _ALERT_TARGET
+    + """
+mutation UpdateAlertTarget($input: UpdateAlertTargetInput!) {
+  updateAlertTarget(input: $input) { alertTarget { ...Target } userErrors { message field } }
 }
 """
 )

@@ -235,6 +235,12 @@ def create_alert_target(server: Server, wanted: Mapping[str, object]) -> AlertTa
     return read_answer(AlertTargetMade, payload)
 
 
+def update_alert_target(server: Server, wanted: Mapping[str, object]) -> AlertTarget:
+    """Change an alert target. `wanted` is the API's UpdateAlertTargetInput."""
+    payload = _mutate(server, documents.UPDATE_ALERT_TARGET, "updateAlertTarget", wanted)
+    return read_answer(AlertTarget, payload.get("alertTarget"))
+
+
 def test_alert_target(server: Server, target_id: str) -> AlertDelivery:
     """Send a test message."""
     payload = _mutate(server, documents.TEST_ALERT_TARGET, "testAlertTarget", {"id": target_id})

@@ -1,4 +1,4 @@
-"""Receivers of alerts: create, list, delete, and what became of their deliveries.
+"""Receivers of alerts: create, change, list, delete, and what became of their deliveries.
 
 A target has an owner in no project: an administrator creates it for all projects or for some. The URL and the secret of
 a webhook are stored as they are, since every delivery needs them; `graph` shows the URL to administrators only, and the
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import ARRAY, BigInteger, ColumnElement, cast, delete, or_, select, true
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import events
@@ -67,16 +69,45 @@ async def create(session: AsyncSession, wanted: Wanted, actor: Actor) -> AlertTa
     )
     if target is None:
         raise Taken(f"Another alert target is called {wanted.name!r}: choose another name.", field="name")
-    detail = {
-        "name": target.name, "transport": target.transport, "kinds": target.kinds, "projects": target.project_ids,
-        "isDefault": target.is_default,
-    }  # fmt: skip
-    await events.record(session, "CREATED", actor, "AlertTarget", target.id, detail=detail)
+    await events.record(session, "CREATED", actor, "AlertTarget", target.id, detail=_facts(target))
     return target
 
 
-async def get(session: AsyncSession, target_id: int) -> AlertTarget:
-    target = await session.get(AlertTarget, target_id, populate_existing=True)
+async def change(session: AsyncSession, target: AlertTarget, changes: Mapping[str, Any], actor: Actor) -> AlertTarget:
+    """Change a target that is locked. changes: by the names of columns. Raises `Taken` for a name in use.
+
+    The secret stays, and so do messages that wait: they are sent to the new URL.
+    """
+    name = target.name
+    has_url = changes.get("url", target.url) != target.url
+    try:
+        async with session.begin_nested():
+            for column, value in changes.items():
+                setattr(target, column, sorted(value) if column == "project_ids" and value is not None else value)
+            await session.flush()
+    except IntegrityError as error:
+        raise Taken(
+            f"Another alert target is called {changes['name']!r}: choose another name.", field="name"
+        ) from error
+    await session.refresh(target)
+    detail = {**_facts(target), "formerName": name} if target.name != name else _facts(target)
+    if has_url:
+        detail["url"] = "changed"  # which may hold a secret
+    await events.record(session, "UPDATED", actor, "AlertTarget", target.id, detail=detail)
+    return target
+
+
+def _facts(target: AlertTarget) -> dict[str, Any]:
+    """What events keep of a target."""
+    return {
+        "name": target.name, "transport": target.transport, "kinds": target.kinds, "projects": target.project_ids,
+        "isDefault": target.is_default,
+    }  # fmt: skip
+
+
+async def get(session: AsyncSession, target_id: int, *, lock: bool = False) -> AlertTarget:
+    """Get a target. Raises `NotFound`."""
+    target = await session.get(AlertTarget, target_id, populate_existing=True, with_for_update=lock or None)
     if target is None:
         raise NotFound("There is no such alert target.", field="id")
     return target

@@ -47,6 +47,8 @@ from graph.types.alert import (
     CreateAlertTargetPayload,
     DeleteAlertTargetPayload,
     TestAlertTargetPayload,
+    UpdateAlertTargetInput,
+    UpdateAlertTargetPayload,
 )
 from graph.types.budget import (
     Budget,
@@ -315,6 +317,10 @@ class Mutation:
     @strawberry.mutation(description="Create a receiver of alerts: a signed webhook, or a service of Apprise.")
     async def create_alert_target(self, info: Info, input: CreateAlertTargetInput) -> CreateAlertTargetPayload:
         return await of_alert.create(info, input)
+
+    @strawberry.mutation(description="Change an alert target.")
+    async def update_alert_target(self, info: Info, input: UpdateAlertTargetInput) -> UpdateAlertTargetPayload:
+        return await of_alert.update(info, input)
 
     @strawberry.mutation(
         description="Send a test message to an alert target. If it is accepted, what failed before is sent again "

@@ -74,6 +74,7 @@ TABLE: Mapping[str, Rule] = {
     "Mutation.createToken": ADMINISTER,
     "Mutation.revokeToken": ADMINISTER,
     "Mutation.createAlertTarget": ADMINISTER,
+    "Mutation.updateAlertTarget": ADMINISTER,
     "Mutation.testAlertTarget": ADMINISTER,
     "Mutation.deleteAlertTarget": ADMINISTER,
     "Mutation.helloAttempt": ATTEMPT,

@@ -11,10 +11,11 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 import strawberry
+from sqlalchemy.ext.asyncio import AsyncSession
 from strawberry import relay
 
 from db import alert_deliveries, alert_targets, errors, models, projects
@@ -26,7 +27,7 @@ from graph.operation import permissions
 from graph.types import pages
 from graph.types.enums import AlertDeliveryState, AlertKind, AlertTransport
 from graph.types.ids import number_of
-from graph.types.inputs import AlertTargetAsked, Invalid, check
+from graph.types.inputs import AlertTargetAsked, AlertTargetChanged, Invalid, check
 from graph.types.project import Project
 from graph.types.user_errors import UserError, UserErrorCode, user_error
 from policy.addresses import Network, refusal
@@ -198,6 +199,27 @@ class CreateAlertTargetInput:
     )
 
 
+@strawberry.input(description="The alert target to change, and what of it. What is left out stays as it is.")
+class UpdateAlertTargetInput:
+    id: strawberry.ID
+    name: str | None = strawberry.field(default=strawberry.UNSET, description="Its new name.")
+    url: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Its new URL, of the same transport. Messages that wait are sent there, a webhook's with the same "
+        "secret.",
+    )
+    kinds: list[AlertKind] | None = strawberry.field(
+        default=strawberry.UNSET, description="All that it listens to; null: all kinds."
+    )
+    projects: list[strawberry.ID] | None = strawberry.field(
+        default=strawberry.UNSET, description="All projects that may use it; null: all, including later ones."
+    )
+    is_default: bool | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Whether it gets the alerts of its projects' budgets, and of simulations that name no target.",
+    )
+
+
 @strawberry.input(description="The alert target to test or delete.")
 class AlertTargetInput:
     id: strawberry.ID
@@ -211,6 +233,12 @@ class CreateAlertTargetPayload:
         description="Of a webhook: the secret that verifies its signatures, by Standard Webhooks. It can't be read "
         "again.",
     )
+    user_errors: list[UserError] = strawberry.field(default_factory=list)
+
+
+@strawberry.type(description="The changed alert target, or errors.")
+class UpdateAlertTargetPayload:
+    alert_target: AlertTarget | None = strawberry.field(default=None, description="Null if nothing was changed.")
     user_errors: list[UserError] = strawberry.field(default_factory=list)
 
 
@@ -231,20 +259,9 @@ class DeleteAlertTargetPayload:
 async def create(info: Info, given: CreateAlertTargetInput) -> CreateAlertTargetPayload:
     try:
         asked = check(AlertTargetAsked, given)
-        project_ids = None
-        if asked.projects is not None:
-            project_ids = [number_of(each, "Project", field="projects") for each in asked.projects]
-        if asked.transport is Transport.WEBHOOK:
-            why = webhook_mistake(asked.url, info.context.settings.alert_networks)
-        else:
-            why = await asyncio.to_thread(apprise_mistake, asked.url)
-        if why is not None:
-            error = UserError(code=UserErrorCode.INVALID, message=f"url: {why}", field=["url"])
-            return CreateAlertTargetPayload(user_errors=[error])
+        await _check_url(info, asked.transport, asked.url)
         async with info.context.sessions() as session, session.begin():
-            for number in project_ids or ():
-                if await projects.find(session, number, scope=info.context.scope) is None:
-                    raise errors.NotFound("There is no such project.", field="projects")
+            project_ids = await _projects(info, session, asked.projects)
             wanted = alert_targets.Wanted(
                 name=asked.name, transport=asked.transport, url=asked.url, kinds=_kinds(asked.kinds),
                 project_ids=project_ids, is_default=asked.is_default,
@@ -255,6 +272,53 @@ async def create(info: Info, given: CreateAlertTargetInput) -> CreateAlertTarget
         return CreateAlertTargetPayload(user_errors=invalid.errors)
     except errors.Refusal as refused:
         return CreateAlertTargetPayload(user_errors=[user_error(refused)])
+
+
+async def update(info: Info, given: UpdateAlertTargetInput) -> UpdateAlertTargetPayload:
+    try:
+        asked = check(AlertTargetChanged, given)
+        number = number_of(asked["id"], "AlertTarget")
+        async with info.context.sessions() as session:
+            before = await alert_targets.get(session, number)
+        if "url" in asked:  # outside the transaction: Apprise takes a moment
+            await _check_url(info, Transport(before.transport), asked["url"])
+        changes: dict[str, Any] = {name: asked[name] for name in ("name", "url", "is_default") if name in asked}
+        if "kinds" in asked:
+            changes["kinds"] = _kinds(asked["kinds"])
+        async with info.context.sessions() as session, session.begin():
+            if "projects" in asked:
+                changes["project_ids"] = await _projects(info, session, asked["projects"])
+            target = await alert_targets.get(session, number, lock=True)
+            moved = changes.get("url", target.url) != target.url
+            row = await alert_targets.change(session, target, changes, info.context.actor)
+            if moved:
+                await alert_deliveries.hasten(session, number)
+            return UpdateAlertTargetPayload(alert_target=AlertTarget.of(row))
+    except Invalid as invalid:
+        return UpdateAlertTargetPayload(user_errors=invalid.errors)
+    except errors.Refusal as refused:
+        return UpdateAlertTargetPayload(user_errors=[user_error(refused)])
+
+
+async def _check_url(info: Info, transport: Transport, url: str) -> None:
+    """Raise `Invalid` if messages can't be sent there."""
+    if transport is Transport.WEBHOOK:
+        why = webhook_mistake(url, info.context.settings.alert_networks)
+    else:
+        why = await asyncio.to_thread(apprise_mistake, url)
+    if why is not None:
+        raise Invalid([UserError(code=UserErrorCode.INVALID, message=f"url: {why}", field=["url"])])
+
+
+async def _projects(info: Info, session: AsyncSession, asked: Sequence[str] | None) -> Sequence[int] | None:
+    """Return the numbers of these projects; None for all. Raises `NotFound`."""
+    if asked is None:
+        return None
+    numbers = [number_of(each, "Project", field="projects") for each in asked]
+    for number in numbers:
+        if await projects.find(session, number, scope=info.context.scope) is None:
+            raise errors.NotFound("There is no such project.", field="projects")
+    return numbers
 
 
 def _kinds(asked: Sequence[AlertKind] | None) -> list[str]:

@@ -19,10 +19,11 @@ from db.states import LogStream, MachineState, MetricMode, MetricsFrom, Reason, 
 from policy.alerts import AlertKind
 from policy.budget import Period as BudgetPeriod
 from policy.placement import WaitingReason
+from policy.savings import End as SavedBy
 
 __all__ = [
     "AlertKind", "AlertTransport", "BudgetPeriod", "CostGroup",
-    "LogStream", "MachineState", "MetricMode", "MetricsFrom", "Reason", "Role", "SimulationState", "Sort",
+    "LogStream", "MachineState", "MetricMode", "MetricsFrom", "Reason", "Role", "SavedBy", "SimulationState", "Sort",
     "WaitingReason", "described",
 ]  # fmt: skip
 
@@ -51,6 +52,12 @@ described(
     FAILED="It failed, and is not retried.",
     CANCELLED="A user cancelled it.",
 )(SimulationState)
+described(
+    "What the end of a run that was stopped is taken from.",
+    name="SavedBy",
+    MAX_STEPS="Its `maxSteps`.",
+    FORECAST="Where completed runs of the same name ended: their median.",
+)(SavedBy)
 described(
     "Which lines of its output a simulation's points are read from, beside those that its patterns match.",
     AUTO="JSON lines, and the known forms of text of training programs and solvers.",

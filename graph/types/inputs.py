@@ -53,7 +53,8 @@ MAX_JSON_BYTES = 65_536
 MAX_PATTERN = 500
 MAX_JSON_DEPTH = 100  # an answer can hold some 250 levels, and has a few of its own
 MOST_FINDINGS = 50  # in one answer, as GraphQL has them of variables: a body has room for half a million mistakes
-CLEARABLE = frozenset({"gpu_model", "gpu_quota", "max_runtime_seconds", "max_cost", "max_steps"})  # null means none
+# Null means none, or of an alert target: all.
+CLEARABLE = frozenset({"gpu_model", "gpu_quota", "max_runtime_seconds", "max_cost", "max_steps", "kinds", "projects"})
 
 Checked = TypeVar("Checked")
 
@@ -407,13 +408,32 @@ def _not_none(name: str) -> str:
     return name
 
 
+TargetName = Annotated[Name, AfterValidator(_not_none)]
+TargetUrl = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_one_line)]
+TargetKinds = Annotated[tuple[AlertKind, ...], _at_most(20), Field(min_length=1)] | None  # None: all
+TargetProjects = Annotated[tuple[str, ...], _at_most(1_000), Field(min_length=1)] | None  # None: all
+
+
 class AlertTargetAsked(Model):
-    name: Annotated[Name, AfterValidator(_not_none)]
+    name: TargetName
     transport: Transport
-    url: Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_one_line)]
-    kinds: Annotated[tuple[AlertKind, ...], _at_most(20), Field(min_length=1)] | None = None
-    projects: Annotated[tuple[str, ...], _at_most(1_000), Field(min_length=1)] | None = None
+    url: TargetUrl
+    kinds: TargetKinds = None
+    projects: TargetProjects = None
     is_default: bool = False
+
+
+class AlertTargetChanged(TypedDict, total=False):
+    """The rules of a change of an alert target. What was left out stays as it is."""
+
+    __pydantic_config__ = ConfigDict(alias_generator=to_camel)  # type: ignore[misc]  # as above
+
+    id: Required[str]
+    name: TargetName
+    url: TargetUrl
+    kinds: TargetKinds
+    projects: TargetProjects
+    is_default: bool
 
 
 _JUDGES: dict[type, TypeAdapter[Any]] = {}  # made once for each of the few rules above

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Self
 
 import strawberry
@@ -14,7 +15,7 @@ from strawberry.scalars import JSON
 
 from db.metrics import Summary
 from db.models import Simulation as Row
-from graph.types.enums import MetricMode, Reason
+from graph.types.enums import MetricMode, Reason, SavedBy
 from graph.types.scalars import Step
 from policy.metric_mode import default_objective, direction
 from policy.rule_documents import Declared, decode
@@ -96,6 +97,27 @@ class StopRule:
         )  # fmt: skip
 
 
+@strawberry.type(description="What a stop saved, as estimated when it was decided: the rest of the run, at its pace.")
+class StopSaving:
+    seconds: float = strawberry.field(description="The time until the end.")
+    amount: Decimal | None = strawberry.field(description="At the rate of then; null without a price.")
+    currency: str
+    by: SavedBy = strawberry.field(description="What the end of the run is taken from.")
+    end_step: Step | None = strawberry.field(
+        description="The step at which the run would have ended; null if the stop was decided by an older version."
+    )
+    similar: int = strawberry.field(description="Completed runs of the same name that a forecast end is the median of.")
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> Self:
+        end, amount = saved.get("endStep"), saved.get("amount")
+        return cls(
+            seconds=saved["seconds"], amount=Decimal(amount) if amount is not None else None,
+            currency=saved["currency"], by=SavedBy(saved["by"]), end_step=Step(end) if end is not None else None,
+            similar=saved.get("similar", 0),
+        )  # fmt: skip
+
+
 @strawberry.type(description="The decision of a stop rule, with the facts that it was based on.")
 class StopEvidence:
     reason: Reason = strawberry.field(description="The reason with which the simulation ends, or would have ended.")
@@ -106,6 +128,9 @@ class StopEvidence:
     best_step: Step | None = strawberry.field(description="The step of the best value before it.")
     best_value: float | None = strawberry.field(description="The best value before it.")
     sentence: str = strawberry.field(description="The decision in words.")
+    saved: StopSaving | None = strawberry.field(
+        description="What the stop saved, or would have; null if neither `maxSteps` nor similar runs give an end."
+    )
     detail: JSON = strawberry.field(description="All facts: the newest evaluations, the threshold, what was saved.")
 
     @classmethod
@@ -116,6 +141,7 @@ class StopEvidence:
             step=Step(evidence["step"]), value=evidence.get("value"),
             best_step=Step(best) if best is not None else None, best_value=evidence.get("bestValue"),
             sentence=evidence["sentence"], detail=JSON(evidence),
+            saved=StopSaving.of(evidence["saved"]) if evidence.get("saved") is not None else None,
         )  # fmt: skip
 
 

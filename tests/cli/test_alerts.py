@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from cli.alerts import NewTarget, create_input
+from cli.alerts import NewTarget, TargetChange, change_input, create_input
 from cli.errors import UsageError
 from cli.submit import parse_alerts
 
@@ -75,6 +75,40 @@ def test_an_unknown_kind_is_a_mistake(server: Any, run: Run) -> None:
     refused = run("alert", "create", "ops", "https://hooks.example.org/x", "--on", "success")
     assert refused.exit_code == 2
     assert "--on: expected one of ended, failed" in refused.stderr
+
+
+def test_a_target_is_changed_by_what_is_given_and_nothing_else(known: Any, run: Run) -> None:
+    known.answers["UpdateAlertTarget"] = lambda _: {"updateAlertTarget": {"alertTarget": target(), "userErrors": []}}
+    project = {"id": "UHJvamVjdDoy", "name": "vision", "createdAt": "2026-01-01T00:00:00Z"}
+    pages = {"hasNextPage": False, "endCursor": None}
+    known.answers["Projects"] = lambda _: {"projects": {"nodes": [project], "pageInfo": pages}}
+    changed = run("alert", "update", "ops", "--on", "failed,ended", "--project", "vision", "--no-default")
+    assert "ops: changed" in changed.stdout
+    run("alert", "update", "ops", "--all-kinds", "--all-projects", "--name", "watch", "--default")
+    assert [each["input"] for each in known.variables("UpdateAlertTarget")] == [
+        {"id": ID, "kinds": ["FAILED", "ENDED"], "projects": ["UHJvamVjdDoy"], "isDefault": False},
+        {"id": ID, "name": "watch", "kinds": None, "projects": None, "isDefault": True},
+    ]
+
+
+def test_a_new_url_may_come_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.alerts.sys.stdin", io.StringIO("slack://a/b/c\n"))
+    assert change_input(TargetChange(url="-")) == {"url": "slack://a/b/c"}
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ([], "Nothing to change"),
+        (["--on", "success"], "--on: expected one of ended"),
+        (["--on", "failed", "--all-kinds"], "leave out --on"),
+        (["--project", "vision", "--all-projects"], "leave out --project"),
+    ],
+)
+def test_a_wrong_change_is_refused_before_any_request(server: Any, run: Run, given: list[str], why: str) -> None:
+    refused = run("alert", "update", "ops", *given)
+    assert refused.exit_code == 2
+    assert why in refused.stderr
 
 
 @pytest.mark.parametrize(

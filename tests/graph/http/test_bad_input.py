@@ -62,6 +62,7 @@ IDS = {
     "UpdateBudgetInput": "Budget",
     "AlertTargetInput": "AlertTarget",
     "UpdateProjectInput": "Project",
+    "UpdateAlertTargetInput": "AlertTarget",
 }
 # Amounts and counts that are absurd elsewhere and that these take: any finite value may be a metric's.
 TAKEN: dict[str, tuple[float, ...]] = {

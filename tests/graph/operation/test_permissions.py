@@ -80,6 +80,7 @@ ADMINISTERING = {
         "createToken",
         "revokeToken",
         "createAlertTarget",
+        "updateAlertTarget",
         "testAlertTarget",
         "deleteAlertTarget",
     },
@@ -634,6 +635,7 @@ async def test_every_mutation_that_changes_something_says_who_and_from_where(
         "createToken": '{name: "new", role: VIEWER}',
         "revokeToken": f'{{id: "{public_ids.encode("Token", token.id)}"}}',
         "createAlertTarget": '{name: "new", transport: WEBHOOK, url: "https://hooks.example.org/"}',
+        "updateAlertTarget": f'{{id: "{target["alertTarget"]["id"]}", isDefault: true}}',
         "testAlertTarget": f'{{id: "{target["alertTarget"]["id"]}"}}',
         "deleteAlertTarget": f'{{id: "{target["alertTarget"]["id"]}"}}',
     }
@@ -668,6 +670,7 @@ async def test_every_mutation_that_changes_something_says_who_and_from_where(
         "createToken": [("Token", "CREATED")],
         "revokeToken": [("Token", "REVOKED")],
         "createAlertTarget": [("AlertTarget", "CREATED")],
+        "updateAlertTarget": [("AlertTarget", "UPDATED")],
         "testAlertTarget": [("AlertTarget", "TESTED")],
         "deleteAlertTarget": [("AlertTarget", "DELETED")],
     }

@@ -35,6 +35,11 @@ mutation Test($input: AlertTargetInput!) {
   testAlertTarget(input: $input) { delivery { id type state attempts } userErrors { code message field } }
 }
 """
+UPDATE = f"""
+mutation Update($input: UpdateAlertTargetInput!) {{
+  updateAlertTarget(input: $input) {{ alertTarget {{ {FIELDS} }} userErrors {{ code message field }} }}
+}}
+"""
 DELETE = """
 mutation Delete($input: AlertTargetInput!) {
   deleteAlertTarget(input: $input) { deletedId userErrors { code message field } }
@@ -172,6 +177,95 @@ async def test_a_name_is_taken_once(api: Api) -> None:
     await create(api)
     [error] = (await create(api))["userErrors"]
     assert (error["code"], error["field"]) == ("TAKEN", ["name"])
+
+
+async def update(api: Api, target: Any, token: str | None = None, **given: Any) -> Any:
+    return await api.data(UPDATE, {"input": {"id": target["id"], **given}}, token=token)
+
+
+async def test_a_target_is_changed_and_what_is_left_out_stays(api: Api, sessions: Sessions) -> None:
+    await submit(api, project="other")
+    projects = (await api.data("query P { projects { nodes { id name } } }"))["nodes"]
+    other = next(each["id"] for each in projects if each["name"] == "other")
+    made = await create(api, kinds=["FAILED"], isDefault=True)
+    target = made["alertTarget"]
+
+    assert (await update(api, target))["alertTarget"] == target
+    changed = await update(api, target, name="watch", projects=[other], kinds=["ENDED", "BUDGET"])
+    assert changed == {
+        "alertTarget": {**target, "name": "watch", "projects": [{"name": "other"}], "kinds": ["ENDED", "BUDGET"]},
+        "userErrors": [],
+    }
+    back = await update(api, target, projects=None, kinds=None, isDefault=False, name=None, url=None)
+    assert (back["alertTarget"]["name"], back["alertTarget"]["url"]) == ("watch", HOOK)
+    assert (back["alertTarget"]["projects"], len(back["alertTarget"]["kinds"])) == (None, 8)
+    assert back["alertTarget"]["isDefault"] is False
+    async with sessions() as session:
+        kept = (await session.execute(text("SELECT secret FROM alert_targets"))).scalar_one()
+        details = (
+            await session.scalars(text("SELECT detail FROM events WHERE object_type = 'AlertTarget' ORDER BY id"))
+        ).all()
+    assert kept == made["secret"]
+    assert details[2]["formerName"] == "ops"
+    assert details[2]["projects"] == [int(details[2]["projects"][0])]
+    assert all("url" not in each for each in details), "it was not changed"
+
+
+async def test_what_waits_is_sent_to_the_new_url_at_once(api: Api, sessions: Sessions) -> None:
+    made = await create(api)
+    await api.data(TEST, {"input": {"id": made["alertTarget"]["id"]}})
+    async with sessions.begin() as session:
+        await session.execute(
+            text("UPDATE alert_deliveries SET attempts = 3, error = 'no answer', next_at = now() + interval '1 h'")
+        )
+    waiting = text("SELECT count(*) FROM alert_deliveries WHERE next_at > now()")
+    await update(api, made["alertTarget"], url=HOOK, kinds=["FAILED"])
+    async with sessions() as session:
+        assert await session.scalar(waiting) == 1
+    moved = await update(api, made["alertTarget"], url=f"{HOOK}/new?key=hidden")
+    assert moved["alertTarget"]["url"] == f"{HOOK}/new?key=hidden"
+    async with sessions() as session:
+        assert await session.scalar(waiting) == 0
+        recorded = await session.scalar(text("SELECT detail FROM events ORDER BY id DESC LIMIT 1"))
+    assert recorded["url"] == "changed"
+    assert "hidden" not in str(recorded)
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"name": "none"}, "name"),
+        ({"name": " "}, "name"),
+        ({"name": "taken"}, "name"),
+        ({"url": "slack://a/b/c"}, "url"),
+        ({"url": "http://127.0.0.1/x"}, "url"),
+        ({"kinds": []}, "kinds"),
+        ({"projects": []}, "projects"),
+        ({"projects": ["UHJvamVjdDo5OTk="]}, "projects"),
+        ({"id": "QWxlcnRUYXJnZXQ6OTk="}, "id"),
+        ({"id": "nonsense"}, "id"),
+    ],
+)
+async def test_mistakes_in_a_change_change_nothing(api: Api, given: dict[str, Any], field: str) -> None:
+    target = (await create(api))["alertTarget"]
+    await create(api, name="taken")
+    before = (await api.data(LIST))["nodes"]
+    refused = await update(api, {"id": target["id"]}, **{"isDefault": True, **given})
+    assert refused["alertTarget"] is None
+    assert [error["field"][0] for error in refused["userErrors"]] == [field]
+    assert (await api.data(LIST))["nodes"] == before
+
+
+async def test_the_transport_of_a_target_decides_about_its_new_url(api: Api, sessions: Sessions) -> None:
+    target = (await create(api, transport="APPRISE", url="json://hooks.example.org/x"))["alertTarget"]
+    [error] = (await update(api, target, url="nonsense://x"))["userErrors"]
+    assert (error["code"], error["field"]) == ("INVALID", ["url"])
+    changed = await update(api, target, url="json://hooks.example.org/y")
+    assert changed["alertTarget"]["url"] == "json://hooks.example.org/y"
+    for role in (Role.VIEWER, Role.OPERATOR):
+        token = await token_of(sessions, role)
+        refused = await api.error(UPDATE, {"input": {"id": target["id"], "isDefault": True}}, token=token)
+        assert refused["extensions"]["code"] == "FORBIDDEN"
 
 
 async def test_only_administrators_see_urls_and_errors(api: Api, sessions: Sessions) -> None:
