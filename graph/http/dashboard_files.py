@@ -28,7 +28,8 @@ from starlette.routing import BaseRoute, Route
 from graph.http.headers import EDITOR_POLICY, PAGE_POLICY
 from graph.http.protocol import Accept, weights_of
 
-PAGES = ("/", "/simulations/{id}", "/compare", "/machines", "/alerts", "/costs", "/submit")  # as in web/src/routes.ts
+# As in web/src/routes.ts.
+PAGES = ("/", "/simulations/{id}", "/compare", "/machines", "/plan", "/alerts", "/costs", "/submit")
 
 HERE = Path(__file__).resolve().parents[1]
 CHECKOUT = HERE.parent / "web"

@@ -71,6 +71,44 @@ async def test_where_the_money_went_is_shown_in_groups_and_kept_in_the_address(
     await expect(budgets.last.get_by_role("meter")).to_have_attribute("aria-valuenow", "55")
 
 
+async def test_an_administrator_creates_changes_and_deletes_budgets(page: Page, service: Service) -> None:
+    await service.alter("INSERT INTO projects (name) VALUES ('vision')")
+    await page.goto("/costs")
+    await page.get_by_role("button", name="Add a budget").click()
+    form = page.get_by_role("dialog", name="Add a budget")
+    await form.get_by_role("button", name="Add it").click()
+    await expect(form.get_by_role("alert")).to_contain_text("Enter an amount.")
+    await form.get_by_label("Amount").fill("a lot")
+    await form.get_by_role("button", name="Add it").click()
+    await expect(form.get_by_role("alert")).to_contain_text("Expected a price")
+    await form.get_by_label("Amount").fill("12.50")
+    await form.get_by_label("Spent by").select_option("vision")
+    await form.get_by_label("Period").select_option("each week")
+    await form.get_by_role("button", name="Add it").click()
+    [line] = [page.get_by_role("region", name="Budgets").get_by_role("listitem")]
+    await expect(line).to_contain_text("vision")
+    await expect(line).to_contain_text("$12.50 each week")
+
+    await page.get_by_role("button", name="Add a budget").click()
+    await form.get_by_label("Spent by").select_option("vision")
+    await form.get_by_label("Period").select_option("each week")
+    await form.get_by_label("Amount").fill("1")
+    await form.get_by_role("button", name="Add it").click()
+    await expect(form.get_by_role("alert")).to_contain_text("has a budget for this period")
+    await form.get_by_role("button", name="Cancel").click()
+
+    await line.get_by_role("button", name="Change").click()
+    change = page.get_by_role("dialog", name="Change the budget of vision, each week")
+    await expect(change.get_by_label("Amount")).to_have_value("12.5")
+    await change.get_by_label("Amount").fill("20")
+    await change.get_by_role("button", name="Save").click()
+    await expect(line).to_contain_text("$20.00 each week")
+
+    await line.get_by_role("button", name="Delete").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete it").click()
+    await expect(page.get_by_text("No budgets: what runs may cost any amount.")).to_be_visible()
+
+
 async def test_without_prices_the_page_says_where_to_set_them(page: Page, service: Service) -> None:
     await page.goto("/costs")
     await expect(page.get_by_role("heading", name="No prices are set")).to_be_visible()

@@ -10,6 +10,7 @@ export const { p, navigate, isActive, route } = createRouter({
   '/compare': () => import('./compare/Compare.svelte'),
   '/machines': () => import('./machines/Machines.svelte'),
   '/plan': () => import('./plan/Plan.svelte'),
+  '/alerts': () => import('./alerts/Alerts.svelte'),
   '/costs': () => import('./costs/Costs.svelte'),
   '/submit': () => import('./submit/Submit.svelte'),
   '*': NotFound,

@@ -8,7 +8,8 @@ import { rowsBefore } from '../src/curves/rows';
 import { Series } from '../src/curves/series';
 import { Lines, MOST_LINES } from '../src/simulation/lines';
 import { isDrawn, systemMetricsOf } from '../src/simulation/system';
-import { agoOf, durationOf, valueOf } from '../src/ui/format';
+import { ALL, kindsOf, transportOf } from '../src/alerts/kinds';
+import { agoOf, durationOf, moneyOf, valueOf } from '../src/ui/format';
 
 test('an address is read as it was written, and what is not understood is left out', () => {
   const address = { ids: ['a=', 'b='], metric: 'loss, 1', x: 'cost' as const, log: true, smoothing: 0.6 };
@@ -73,6 +74,19 @@ test('what sounds like a loss is looked at first', () => {
   expect(mainMetric(['accuracy', 'gpu_temperature', 'validation/loss', 'loss'].map((name) => ({ name })))).toBe('loss');
   expect(mainMetric([{ name: 'b' }, { name: 'a' }])).toBe('a');
   expect(mainMetric([])).toBeNull();
+});
+
+test('an amount is never shown as nothing if it is not', () => {
+  expect([0, 1e-9, 0.000001, 0.00123, 0.0123, 1.234, -2].map((amount) => moneyOf(amount, 'USD'))).toEqual([
+    '$0.00', '< $0.000001', '$0.000001', '$0.00123', '$0.012', '$1.23', '-$2.00',
+  ]); // prettier-ignore
+});
+
+test('an alert target is a webhook unless its address is one of Apprise', () => {
+  expect(kindsOf(ALL)).toBe('everything');
+  expect(kindsOf(['FAILED', 'TARGET_REACHED'])).toBe('failed, target reached');
+  expect([transportOf('https://hooks.example.org/x', false), transportOf(' HTTP://a', false)]).toEqual(['WEBHOOK', 'WEBHOOK']);
+  expect([transportOf('https://hooks.example.org/x', true), transportOf('slack://a/b/c', false)]).toEqual(['APPRISE', 'APPRISE']);
 });
 
 test('what grows is told in whole seconds, and numbers in few digits', () => {

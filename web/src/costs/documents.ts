@@ -22,6 +22,28 @@ export const Costs = graphql(
 
 export type Row = ResultOf<typeof Costs>['costs']['rows'][number];
 
+export const ChoicesOfBudget = graphql(`
+  query ChoicesOfBudget { projects(first: 500) { nodes { id name } } overview { cost { currency } } }
+`);
+
+export const CreateBudget = graphql(`
+  mutation CreateBudget($input: CreateBudgetInput!) {
+    createBudget(input: $input) { budget { id } userErrors { code message field } }
+  }
+`);
+
+export const UpdateBudget = graphql(`
+  mutation UpdateBudget($input: UpdateBudgetInput!) {
+    updateBudget(input: $input) { budget { id } userErrors { code message field } }
+  }
+`);
+
+export const DeleteBudget = graphql(`
+  mutation DeleteBudget($input: BudgetInput!) {
+    deleteBudget(input: $input) { deletedId userErrors { message } }
+  }
+`);
+
 export const Budgets = graphql(`
   query Budgets {
     budgets(first: 100) {

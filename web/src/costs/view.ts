@@ -1,5 +1,5 @@
 /** What is added up, and how: all of it in the address bar, so that a view can be kept and sent. */
-import type { Row } from './documents';
+import type { Budget, Row } from './documents';
 
 export const GROUPS = { project: 'Project', user: 'User', machine: 'Machine', name: 'Name', tag: 'Tag' } as const;
 export const TIMES = { day: 'Day', week: 'Week', month: 'Month' } as const;
@@ -14,6 +14,15 @@ export interface View {
   /** Null: not divided. */
   time: Time | null;
   days: number;
+}
+
+/** How often a budget begins anew. */
+export const PERIODS = { DAY: 'each day', WEEK: 'each week', MONTH: 'each month', TOTAL: 'in total' } as const;
+export type Period = keyof typeof PERIODS;
+
+/** Who spends a budget. */
+export function ownerOf(budget: Pick<Budget, 'project'>): string {
+  return budget.project?.name ?? 'the whole installation';
 }
 
 const DAY_MS = 86_400_000;

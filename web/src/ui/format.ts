@@ -46,16 +46,15 @@ export function agoOf(seconds: number): string {
   return seconds < 5 ? 'just now' : `${durationOf(Math.floor(seconds)).split(' ').slice(0, 2).join(' ')} ago`;
 }
 
-/** $1.23; small sums with their significant digits. */
+const LEAST_MONEY = 0.000001; // the server counts in these
+
+/** $1.23; small sums with their significant digits: what is not nothing is never shown as nothing. */
 export function moneyOf(amount: number, currency: string): string {
   const size = Math.abs(amount);
   const digits = size === 0 || size >= 1 ? 2 : size >= 0.01 ? 3 : 6;
-  return new Intl.NumberFormat(undefined, {
-    style: 'currency',
-    currency,
-    minimumFractionDigits: 2,
-    maximumFractionDigits: digits,
-  }).format(amount);
+  const format = new Intl.NumberFormat(undefined, { style: 'currency', currency, minimumFractionDigits: 2, maximumFractionDigits: digits });
+  if (size > 0 && size < LEAST_MONEY) return `< ${format.format(LEAST_MONEY)}`;
+  return format.format(amount);
 }
 
 /** A metric's value: five significant digits, or all of a whole number's; four where it has a power of ten. Null and NaN: not finite. */
