@@ -1,11 +1,17 @@
 """Planner cost of a long queue: rounds of the leader over 1,000, 10,000 and 100,000 simulations without a machine.
 
-They stand first in the queue, in 50 classes of equal requirements, beside ten idle machines that are too small for any
-of them. Measured on the wall, planner and PostgreSQL together: a first round that reads everything;
-a tick in which nothing changed; and the rate at which short simulations behind them are placed and end, two at a time,
-each round by one plan. The floor is the same with 1,000 queued, of the rate the same with an empty queue.
+First one plan of the policy alone (`policy.schedule`), for each of these lengths and 10, 100 and 1,000 machines, from
+plain data: 450 classes that differ in cpus, memory, GPUs, labels, limits of price and time, of 5 projects; machines of
+12 kinds. Once all machines are idle, once most are busy, with gangs and reservations. CPU time, the queue sorted anew
+each time; the goal is a second.
 
-`--skip-rates` and `--lengths` leave parts out, so that the file also runs where only `Planner.tick` and `plan` exist.
+Then the planner with its database. The queued ones stand first, in 50 classes of equal requirements, beside ten idle
+machines that are too small for any of them. Measured is the CPU time of planner and PostgreSQL together: a first round
+that reads everything; a tick in which nothing changed; and the rate at which short simulations behind them are placed
+and end, two at a time, each round by one plan. The floor is the same with 1,000 queued, of the rate the same with an
+empty queue.
+
+`--skip-rates`, `--skip-rounds` and `--lengths` leave parts out.
 """
 
 from __future__ import annotations
@@ -13,9 +19,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import random
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import psutil
@@ -31,6 +40,10 @@ from db.connection import create_engine, driver_of, session_factory
 from db.events import PLANNER
 from db.models import Attempt
 from db.states import Reason
+from policy.learning import Counts, Learned
+from policy.matching import Machine, Requirements
+from policy.schedule import plan
+from policy.workload import Project, Run
 from scheduler.planner import Planner
 from settings import Settings
 from transitions.settle import Ending, end
@@ -82,6 +95,102 @@ async def main(lengths: list[int], *, rates: bool, url: str) -> list[Row]:
         return rows
     finally:
         await engine.dispose()
+
+
+# --- one plan of the policy alone ----------------------------------------------------------------------------------
+
+ROOMS = (10, 100, 1_000)
+DIFFERENT_REQUIREMENTS = 90
+PROJECTS = 5
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+LEARNED = Learned({(): Counts((40, 20, 10, 5, *[1] * 21))})
+
+
+def plans(lengths: Sequence[int]) -> Iterator[Row]:
+    """One plan for each length of the queue and number of machines; the floor is the goal, a second."""
+    projects = [Project(number, weight=1 + number % 3, used=100.0 * number, used_at=NOW) for number in range(PROJECTS)]
+    for length in lengths:
+        queue = queued_runs(length)
+        for count in ROOMS:
+            idle = machines_of(count)
+            running, busy = all_but_a_few_busy(idle)
+            for about, runs, offered in (("all idle", [], idle), ("most of them busy", running, busy)):
+                seconds = []
+                for _ in range(3):
+                    begun = time.process_time()
+                    made = plan(queue, runs, offered, now=NOW, projects=projects, learned=LEARNED, currency="EUR")
+                    seconds.append(time.process_time() - begun)
+                case = f"plan, {length:,} queued x {count:,} machines, {about}"
+                print(
+                    f"{case}: {len(made.placements):,} placed, {len(made.preemptions)} preempted, "
+                    f"{len(made.reservations)} reserved, {len(made.waiting)} explained",
+                    flush=True,
+                )
+                yield Row("queue", case, statistics.median(seconds), "CPU s", 1.0, statistics.median(seconds))
+
+
+def queued_runs(count: int) -> Sequence[Run]:
+    """Runs of about 450 classes: requirements, projects, limits."""
+    chance = random.Random(1)
+    asked = [
+        Requirements(
+            cpus=chance.choice([1.0, 2.0, 4.0, 16.0]), memory_gib=chance.choice([2.0, 8.0, 64.0]),
+            gpus=chance.choice([0, 1, 1, 2, 4, 8]), gpu_model=None,
+            labels=chance.choice([{}, {}, {"zone": "eu"}, {"disk": "ssd"}]), machine_id=None, machine_name=None,
+            max_price_per_hour=chance.choice([None, None, Decimal(9)]),
+        )
+        for _ in range(DIFFERENT_REQUIREMENTS)
+    ]  # fmt: skip
+    runs = []
+    for number in range(count):
+        required = number % DIFFERENT_REQUIREMENTS
+        runs.append(
+            Run(
+                id=number, project=number // DIFFERENT_REQUIREMENTS % PROJECTS, priority=0,
+                submitted_at=NOW - timedelta(seconds=chance.randrange(80_000)), requirements=asked[required],
+                machines=2 if required == 0 else 1, preemptible=required % 2 == 0,
+                max_runtime_seconds=(None, 600.0, 36_000.0)[required % 3], group=required,
+            )
+        )  # fmt: skip
+    return runs
+
+
+def machines_of(count: int) -> Sequence[Machine]:
+    """Machines of 12 kinds, all free."""
+    return [
+        Machine(
+            id=number, name=f"machine-{number:05}", cpus=64.0, memory_gib=512.0, gpus=8 * (number % 3 > 0),
+            gpu_model=None,
+            labels=({}, {"zone": "eu"}, {"disk": "ssd"}, {"zone": "eu", "disk": "ssd"})[number % 4],
+            price_per_hour=Decimal(number % 3 * 10 + 2), free_cpus=64.0, free_memory_gib=512.0,
+            free_gpus=8 * (number % 3 > 0), online=True, draining=False, host=None, host_free_gpus=None,
+        )
+        for number in range(count)
+    ]  # fmt: skip
+
+
+def all_but_a_few_busy(machines: Sequence[Machine]) -> tuple[Sequence[Run], Sequence[Machine]]:
+    """Eight runs on each machine but every twentieth, which take all of it; a quarter of them can be preempted."""
+    running, left = [], []
+    for machine in machines:
+        if machine.id % 20 == 0:
+            left.append(machine)
+            continue
+        required = Requirements(8.0, 64.0, machine.gpus // 8, None, {}, None, None, None)
+        running += [
+                Run(
+                    id=10_000_000 + machine.id * 8 + number, project=number % PROJECTS, priority=0,
+                    submitted_at=NOW - timedelta(hours=4), requirements=required, preemptible=number % 4 == 0,
+                    max_runtime_seconds=None if number == 1 else 20_000.0 + 600 * number,
+                    attained_seconds=7200, machine_ids=(machine.id,), started_at=NOW - timedelta(hours=2),
+                )
+            for number in range(8)
+        ]  # fmt: skip
+        left.append(replace(machine, free_cpus=0.0, free_memory_gib=0.0, free_gpus=0))
+    return running, left
+
+
+# --- rounds of the planner -----------------------------------------------------------------------------------------
 
 
 async def join_machines(sessions: Sessions) -> None:
@@ -141,7 +250,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.queue", description=__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[*LENGTHS], metavar="N")
     parser.add_argument("--skip-rates", action="store_true")
+    parser.add_argument("--skip-rounds", action="store_true", help="only the plans of the policy alone")
     given = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    with fresh_database() as database_url:
-        publish("queue", asyncio.run(main(given.lengths, rates=not given.skip_rates, url=database_url)))
+    measured = [*plans(given.lengths)]
+    if not given.skip_rounds:
+        with fresh_database() as database_url:
+            measured += asyncio.run(main(given.lengths, rates=not given.skip_rates, url=database_url))
+    publish("queue", measured)

@@ -10,12 +10,12 @@ costs a binary search.
 
 from __future__ import annotations
 
-import heapq
 from bisect import bisect_left, insort
 from collections.abc import Hashable, Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
+from operator import itemgetter
 from typing import NamedTuple
 
 from policy.expected import Source, factor_of, learned_bin, rank_of, size_of, source_of
@@ -82,13 +82,13 @@ class Sizes:
 class Members:
     """Queued runs of one class, in their order."""
 
-    __slots__ = ("_ages", "entries", "of", "size")
+    __slots__ = ("_oldest", "entries", "of", "size")
 
     def __init__(self, of: Class, size: float) -> None:
         self.of = of
         self.size = size
         self.entries: list[Entry] = []
-        self._ages: list[tuple[datetime, int, Run]] | None = None
+        self._oldest: Entry | None = None
 
     def fill(self, entries: list[Entry]) -> None:
         entries.sort()
@@ -96,20 +96,19 @@ class Members:
 
     def add(self, entry: Entry) -> None:
         insort(self.entries, entry)
-        if self._ages is not None:
-            heapq.heappush(self._ages, entry[1:])
+        if self._oldest is not None and entry[1:3] < self._oldest[1:3]:
+            self._oldest = entry
 
     def remove(self, entry: Entry) -> None:
         del self.entries[bisect_left(self.entries, entry)]
+        if self._oldest is entry:
+            self._oldest = None
 
-    def oldest(self, among: Mapping[int, object]) -> Run:
-        """Return the run submitted first. `among`: ids that are in the queue."""
-        if self._ages is None:
-            self._ages = [entry[1:] for entry in self.entries]
-            heapq.heapify(self._ages)
-        while among.get(self._ages[0][1]) is not self:
-            heapq.heappop(self._ages)
-        return self._ages[0][2]
+    def oldest(self) -> Run:
+        """Return the run submitted first."""
+        if self._oldest is None:
+            self._oldest = min(self.entries, key=itemgetter(1, 2))
+        return self._oldest[3]
 
 
 class Queue:
@@ -148,9 +147,6 @@ class Queue:
         members.remove(entry)
         if not members.entries:
             del self._by_class[members.of]
-
-    def oldest(self, members: Members) -> Run:
-        return members.oldest(self._members)
 
     def place_of(self, run_id: int, learned: Learned, shares: Mapping[int, float]) -> int:
         """Return the place of a run in the order of service among the queued ones, from 1. Oldest-first is left out."""

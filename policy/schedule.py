@@ -342,7 +342,7 @@ class _Planner:
             return set()
         since = self.now - timedelta(seconds=self.knobs.max_wait_seconds)
         found: dict[int, Run] = {}
-        waiting = (self._queue.oldest(members) for members in self._queue.classes)
+        waiting = (members.oldest() for members in self._queue.classes)
         for run in (*self.running, *waiting):
             if run.submitted_at >= since:
                 continue
@@ -457,5 +457,5 @@ class _Planner:
             if of.source is Source.LEARNED and of.bin < BINS - 1:
                 yield end_of_bin(learned_bin(run, size)) / size - run.attained_seconds
         if self.knobs.max_wait_seconds is not None and not self._oldest:
-            ages = [self._queue.oldest(members).submitted_at for members in self._queue.classes]
+            ages = [members.oldest().submitted_at for members in self._queue.classes]
             yield min((self.knobs.max_wait_seconds - (self.now - each).total_seconds() for each in ages), default=0.0)

@@ -69,6 +69,10 @@ def test_what_was_not_measured_is_not_called_missed() -> None:
         ("forecast", "mean of the sources, 50% seen: error of the forecast"),
         ("forecast", "mean of the sources, 75% seen: error of the forecast"),
         ("forecast", "a refresh"),
+        ("replay", "trace4_pr, srsf: published average"),
+        ("replay", "trace3, half maxSteps"),
+        ("replay", "geometric mean, maxRuntime"),
+        ("queue", "plan, 100,000 queued x 1,000 machines, most of them busy"),
     ],
 )
 def test_each_claim_has_one_goal(benchmark: str, case: str) -> None:
@@ -98,8 +102,8 @@ def test_rows_are_written_for_programs_and_read_back(tmp_path: Path, monkeypatch
 
 def test_every_benchmark_has_a_goal_and_is_run_with_the_others() -> None:
     beside_the_database_of_another_product = {"peers"}
-    on_recorded_curves = {"stopping", "forecast"}
-    apart = beside_the_database_of_another_product | on_recorded_curves
+    on_recorded_curves_and_traces = {"stopping", "forecast", "replay"}
+    apart = beside_the_database_of_another_product | on_recorded_curves_and_traces
     assert {goal.benchmark for goal in GOALS} - apart == {*NAMES}
     assert all(find_spec(f"benchmarks.{name}") is not None for name in apart)
     for name in NAMES:

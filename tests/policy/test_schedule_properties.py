@@ -659,7 +659,7 @@ def test_the_first_few_of_each_class_are_enough(world: World, knobs: Knobs, proj
         runs = [entry[3] for entry in members.entries]
         for number, run in enumerate(runs[:most], 1):
             heads[run.id] = replace(run, more=number == most and len(runs) > most)
-        oldest = queue.oldest(members)
+        oldest = members.oldest()
         heads.setdefault(oldest.id, oldest)
     part = planned(replace(world, queue=list(heads.values())), knobs=knobs, projects=projects)
     count = len(part.placements)
