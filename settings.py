@@ -83,6 +83,11 @@ class Settings(BaseSettings):
     stop_grace_seconds: float = Field(10.0, ge=0, le=3600)  # between SIGTERM and SIGKILL
     system_metrics_seconds: float = Field(10.0, ge=0, le=86_400)  # interval of system metrics; 0: none
     retry_backoff_seconds: float = Field(5.0, ge=0, le=86_400)  # before the first retry; doubles, at most 100 times it
+    max_wait_seconds: float = Field(86_400.0, ge=0, le=31_622_400)  # the oldest beyond it goes first of all; 0: never
+    min_run_seconds: float = Field(300.0, ge=0, le=86_400)  # how long an attempt runs before it may be preempted
+    fair_share: bool = True  # runs of projects that have used less than their share go before equal ones
+    fair_share_half_life_seconds: float = Field(604_800.0, ge=60, le=31_622_400)  # use counts half after this time
+    time_value: Decimal = Field(Decimal(0), ge=0, max_digits=12, decimal_places=6)  # of an hour that a GPU is faster
     scheduler_metrics_port: int | None = Field(None, ge=1, le=65535)  # Prometheus metrics; None: no endpoint
     scheduler_metrics_host: str = "127.0.0.1"  # address of that endpoint, which has no login
 

@@ -15,6 +15,7 @@ notifications everything works, only slower.
     simulations           create, list, repeat, delete
     queue                 the queue by classes of equal requirements, and why each waits
     running               simulations on machines as a plan sees them: what they hold, how far they are
+    past_runs             what ended: decayed cost of projects, and how long runs of a kind took
     newest_plan           the newest plan: the order of the queue, and what is reserved
     machines              machines and hosts: join, declare, drain, what is free
     projects              projects with their weights and quotas, and the scope of a viewer

@@ -89,6 +89,12 @@ async def change(
     return found
 
 
+async def weights(session: AsyncSession) -> Mapping[int, float]:
+    """Read the weights of projects that have another one than 1, by id."""
+    found = await session.execute(select(Project.id, Project.weight).where(Project.weight != 1))
+    return {row[0]: float(row[1]) for row in found}
+
+
 @dataclass(frozen=True, slots=True)
 class Use:
     """A project with a quota, and the GPUs that its current attempts hold."""

@@ -1,9 +1,8 @@
-"""Queue of the planner: new arrivals, the first simulations of each class, and the waiting reason of each class.
+"""Queue of the planner: new arrivals, and the waiting reason of each class.
 
-Simulations of a project with equal requirements are one class (`simulations.queue_class`). A machine that fits the
-first of a class fits the others, and all wait for the same reason: so the planner reads a few rows of each class
-instead of the queue, and the reason is one row for all of them. A reason of one simulation alone (its backoff, a
-watcher) is read from its own row on request, and stored nowhere.
+Each arrival is read once: the planner keeps the queue in memory. Simulations of a project with equal requirements are
+one class (`simulations.queue_class`): they wait for the same reason, which is one row for all of them. A reason of one
+simulation alone (its backoff, a watcher) is read from its own row on request, and stored nowhere.
 
 Arrivals are found by transaction ids: a row carries the id of the transaction that queued it, and a read begins at the
 oldest transaction that was still open at the last read. So no arrival is missed, however late its commit, and a read
@@ -14,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
-from sqlalchemy import TextualSelect, delete, select, text
+from sqlalchemy import BigInteger, column, delete, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import QueueClass
@@ -39,13 +38,29 @@ _CLOCK = text(
            (SELECT min(queued_at) FROM simulations WHERE state = 'QUEUED' AND queued_at > :since) AS next_due
     """
 )
+# A preempted run has its checkpoints on the machine of its last attempt: those few look it up.
+_COLUMNS = """
+    s.id, s.queue_class, s.attempt, s.priority, s.created_at, s.cpus, s.memory_gib, s.gpus, s.gpu_model, s.labels,
+    s.machine_id, s.machine_name, s.max_price_per_hour, s.project_id, s.name, s.learning_class, s.preemptible,
+    s.max_runtime, s.max_steps, s.attained, s.steps_done, s.step_rate,
+    CASE WHEN s.attained > interval '0' THEN (
+        SELECT m.machine_id FROM attempts AS a JOIN members AS m ON m.attempt_id = a.id AND m.rank = 0
+        WHERE a.simulation_id = s.id AND a.number = s.attempt
+    ) END AS checkpoint_machine
+"""
+_READ = (
+    S.id, S.queue_class, S.attempt, S.priority, S.created_at, S.cpus, S.memory_gib, S.gpus, S.gpu_model, S.labels,
+    S.machine_id, S.machine_name, S.max_price_per_hour, S.project_id, S.name, S.learning_class, S.preemptible,
+    S.max_runtime, S.max_steps, S.attained, S.steps_done, S.step_rate, column("checkpoint_machine", BigInteger),
+)  # fmt: skip
 _ARRIVED = text(
-    """
-    SELECT DISTINCT queue_class FROM simulations
+    f"""
+    SELECT {_COLUMNS} FROM simulations AS s
     WHERE state = 'QUEUED' AND NOT attended AND queued_at <= now()
       AND (queued_xid >= :horizon OR queued_at > :since)
-    """
-)
+    """  # noqa: S608  # the constant above
+).columns(*_READ)
+_IDS = text("SELECT id FROM simulations WHERE state = 'QUEUED' AND NOT attended AND queued_at <= now()")
 _DUE = text(
     """
     SELECT id FROM simulations
@@ -54,35 +69,15 @@ _DUE = text(
     """
 )
 
-_READ = (
-    S.id, S.queue_class, S.attempt, S.priority, S.created_at, S.cpus, S.memory_gib, S.gpus, S.gpu_model, S.labels,
-    S.machine_id, S.machine_name, S.max_price_per_hour, S.project_id,
-)  # fmt: skip
-
-
-def _candidates(statement: str) -> TextualSelect:
-    return text(statement).columns(*_READ)
-
-
-_FIRST = _candidates("""
-    SELECT s.* FROM unnest(CAST(:classes AS uuid[])) AS c (queue_class) CROSS JOIN LATERAL (
-        SELECT s.id, s.queue_class, s.attempt, s.priority, s.created_at, s.cpus, s.memory_gib, s.gpus, s.gpu_model,
-               s.labels, s.machine_id, s.machine_name, s.max_price_per_hour, s.project_id
-        FROM simulations AS s
-        WHERE s.state = 'QUEUED' AND NOT s.attended AND s.queue_class = c.queue_class AND s.queued_at <= now()
-        ORDER BY s.priority DESC, s.created_at, s.id
-        LIMIT :most
-    ) AS s
-""")
-_WATCHED = _candidates("""
-    SELECT s.id, s.queue_class, s.attempt, s.priority, s.created_at, s.cpus, s.memory_gib, s.gpus, s.gpu_model,
-           s.labels, s.machine_id, s.machine_name, s.max_price_per_hour, s.project_id
-    FROM simulations AS s
+_WATCHED = text(
+    f"""
+    SELECT {_COLUMNS} FROM simulations AS s
     WHERE s.state = 'QUEUED' AND s.attended AND s.queued_at <= now() AND s.id IN (
         SELECT simulation_id FROM watchers WHERE watched_until > clock_timestamp()
     )
-    ORDER BY s.priority DESC, s.created_at, s.id
-""")
+    ORDER BY s.id
+    """  # noqa: S608  # the constant above
+).columns(*_READ)
 _NOTE = text(
     """
     INSERT INTO queue_classes AS q (queue_class, reason, detail)
@@ -120,16 +115,6 @@ _WAITING = text(
     WHERE s.id = ANY(:ids) AND s.state = 'QUEUED'
     """
 )
-_PLACES = text(
-    """
-    SELECT id, place FROM (
-        SELECT id, row_number() OVER (ORDER BY priority DESC, created_at, id) AS place
-        FROM simulations
-        WHERE state = 'QUEUED' AND priority >= (SELECT min(priority) FROM simulations WHERE id = ANY(:ids))
-    ) AS queue
-    WHERE id = ANY(:ids)
-    """
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +135,15 @@ class Candidate:
     machine_name: str | None
     max_price_per_hour: Decimal | None
     project_id: int
+    name: str
+    learning_class: int
+    preemptible: bool
+    max_runtime: timedelta | None
+    max_steps: int | None
+    attained: timedelta
+    steps_done: int | None
+    step_rate: float | None
+    checkpoint_machine: int | None  # where its progress is; None: it has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +159,7 @@ class Look:
     """Result of a look at the queue."""
 
     bookmark: Bookmark
-    arrived: frozenset[UUID]  # classes of what arrived; those that need a watcher are in `watched`
+    arrived: Sequence[Candidate]  # in no order; those that need a watcher are in `watched`
     due: Sequence[int]  # whose backoff has passed since the last look, at most `MOST_COLLECTED`
     is_empty: bool  # nothing at all is queued
 
@@ -193,22 +187,20 @@ async def look(session: AsyncSession, since: Bookmark | None) -> Look:
     bookmark = Bookmark(clock.horizon, clock.at)
     is_due = clock.next_due is not None and clock.next_due <= clock.at
     if clock.newest is None or (clock.newest < horizon and not is_due):
-        return Look(bookmark, frozenset(), (), is_empty=clock.newest is None)
+        return Look(bookmark, (), (), is_empty=clock.newest is None)
     # Where a queue has just grown, no statistics say how little of it this reads: by the indexes, in any case.
     await session.execute(text("SET LOCAL enable_seqscan = off"))
-    arrived = (await session.scalars(_ARRIVED, {"horizon": horizon, "since": begin})).all()
+    arrived = [Candidate(*row) for row in await session.execute(_ARRIVED, {"horizon": horizon, "since": begin})]
     await session.execute(text("SET LOCAL enable_seqscan = on"))
     due: Sequence[int] = ()
     if since is not None and is_due:
         due = (await session.scalars(_DUE, {"since": begin, "most": MOST_COLLECTED})).all()
-    return Look(bookmark, frozenset(arrived), due, is_empty=False)
+    return Look(bookmark, arrived, due, is_empty=False)
 
 
-async def first_of(session: AsyncSession, classes: Collection[UUID], *, most: int) -> Sequence[Candidate]:
-    """Read the first simulations of each class, at most `most` of each, in the order of service."""
-    if not classes:
-        return []
-    return [Candidate(*row) for row in await session.execute(_FIRST, {"classes": list(classes), "most": most})]
+async def ids(session: AsyncSession) -> frozenset[int]:
+    """Read the ids of all that could be placed now and needs no watcher."""
+    return frozenset((await session.scalars(_IDS)).all())
 
 
 async def watched(session: AsyncSession) -> Sequence[Candidate]:
@@ -264,11 +256,6 @@ async def waiting_of(session: AsyncSession, ids: Collection[int]) -> Mapping[int
         )
         for row in rows
     }  # fmt: skip
-
-
-async def places_of(session: AsyncSession, ids: Collection[int]) -> Mapping[int, int]:
-    """The places of these simulations in the whole queue, 1 for the first; those that are not in it are left out."""
-    return {row.id: int(row.place) for row in await session.execute(_PLACES, {"ids": list(ids)})}
 
 
 async def _members(session: AsyncSession, classes: Collection[UUID], most: int) -> Sequence[int]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -38,6 +39,7 @@ class Running:
     preemptible: bool
     max_runtime: timedelta | None
     max_steps: int | None
+    queue_class: UUID
     learning_class: int
     attained: timedelta  # before this attempt
     assigned_at: datetime
@@ -58,6 +60,7 @@ class Running:
     rate: float  # of all its members, per hour
 
 
+# OFFSET 0 keeps each look-up of a simulation one by its id: a queue that has just grown would be read as a whole else.
 # Of simulations `s` with a current attempt `a`. The rate is that of this attempt alone: an older one may have run on
 # another machine.
 _PROGRESS = """
@@ -74,7 +77,7 @@ _RATE = """
 """
 _READ = f"""
     SELECT s.id, a.number AS attempt, s.project_id, s.name, s.priority, s.created_at, s.preemptible, s.max_runtime,
-           s.max_steps, s.learning_class, s.attained, a.assigned_at, a.started_at, a.stop_reason,
+           s.max_steps, s.queue_class, s.learning_class, s.attained, a.assigned_at, a.started_at, a.stop_reason,
            CASE WHEN jsonb_typeof(a.stop_evidence -> 'for') = 'number'
                 THEN (a.stop_evidence -> 'for')::bigint END AS stop_for,
            done.last AS steps_done,
@@ -82,7 +85,7 @@ _READ = f"""
            s.cpus, s.memory_gib, s.gpus, s.gpu_model, s.labels, s.machine_id, s.machine_name, s.max_price_per_hour,
            held.machine_ids, held.shares, held.rate
     FROM attempts AS a
-    JOIN simulations AS s ON s.id = a.simulation_id
+    CROSS JOIN LATERAL (SELECT * FROM simulations WHERE id = a.simulation_id OFFSET 0) AS s
     JOIN LATERAL (
         SELECT array_agg(m.machine_id ORDER BY m.rank) AS machine_ids, array_agg(m.share ORDER BY m.rank) AS shares,
                sum(greatest(m.price_per_hour, 0.000001) * m.share)::float8 AS rate

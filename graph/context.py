@@ -216,7 +216,7 @@ class Loaders:
 
     async def _load_queue_positions(self, ids: list[int]) -> Sequence[int | None]:
         async with self._sessions() as session:
-            found = await queue.places_of(session, set(ids))
+            found = await newest_plan.places_of(session, set(ids))
         return [found.get(each) for each in ids]
 
     async def _load_reservations(self, ids: list[int]) -> Sequence[Reservation | None]:

@@ -158,6 +158,14 @@ class Queue:
             ahead += bisect_left(each.entries, own, key=key)
         return ahead + 1
 
+    def in_order(self, learned: Learned, shares: Mapping[int, float]) -> list[int]:
+        """Return all queued runs in the order of service. Oldest-first is left out."""
+        found: list[Order] = []
+        for each in self._by_class.values():
+            times = self._times(each, learned, shares)
+            found += [order_of(entry, each.of, times) for entry in each.entries]
+        return [each.id for each in sorted(found)]
+
     def class_and_size(self, run: Run) -> tuple[Class, float]:
         members = self._members.get(run.id)
         return class_of(run, self.sizes, self.knobs) if members is None else (members.of, members.size)

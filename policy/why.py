@@ -112,7 +112,11 @@ def preemption_of(
 
 
 def _ahead(outcome: Outcome, blocked: Blocked) -> Placed | None:
-    """Return the run that took room which was free before this plan, and which would have been enough."""
+    """Return the run that took room which was free before this plan, and which would have been enough.
+
+    Only a run that can't start yet counts: one that starts with this plan makes its machines busy, as a later plan
+    would say, and a reason that changes at once would be written and notified of twice for each start.
+    """
     ranks = {shape: blocked.line.rank(shape) for shape in outcome.begun_with}
     fitting = {
         number
@@ -123,7 +127,7 @@ def _ahead(outcome: Outcome, blocked: Blocked) -> Placed | None:
     }
     if len(fitting) < blocked.run.machines:
         return None
-    before = (each for each in reversed(outcome.placed) if each.order < blocked.order)
+    before = (each for each in reversed(outcome.placed) if each.after and each.order < blocked.order)
     return next((each for each in before if not fitting.isdisjoint(each.numbers)), None)
 
 

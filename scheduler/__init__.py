@@ -8,7 +8,8 @@
     alert_webhooks  signed webhooks, to checked addresses
     alert_apprise   notifications by Apprise, each in a process of its own
     apprise_process  that process
-    queue_memory  the planner's cache of the queue, so that a round judges only what has changed
+    queue_memory  the planner's memory of the queue, so that a round reads and judges only what has changed
+    record        what projects used and how long runs took, which the order of the queue depends on
     host          on each host: launch, probe and end the attempts assigned to this host    `run_once()`
     leftovers     store the undelivered batches of a dead supervisor before its attempt is settled
     leader        leader election by an advisory lock of the database

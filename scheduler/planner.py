@@ -1,63 +1,63 @@
-"""Planner: the leader's round, which ends lost attempts, stops overdue ones and assigns the queue to machines.
+"""Planner: the leader's round, which ends lost attempts, stops overdue ones and carries out the plan for the queue.
 
 `tick()` is the whole round, by timer; `plan()` is the part that runs at once after a change. The planner reads rows,
-`policy` judges without a transaction, and a round's placements are carried out in one transaction, which locks the
-simulations first, then the machines with their neighbours, then the budgets that pay for them, and checks each
-placement again: where another process, even another leader, was faster, its change wins, and the other placements are
-carried out all the same.
+`policy` judges without a transaction, and a round's preemptions and placements are carried out in one transaction. It
+locks the simulations first, then the attempts that are to make room, the machines with their neighbours and the budgets
+that pay, and checks each change again: where another process, even another leader, was faster, its change wins, and
+the others are carried out all the same.
 
-The planner starts and kills no process: an assignment is a row on which the loop of the machine's host acts.
+A preempted attempt holds its room until it has ended, so the run that it makes room for is placed by a later round. Its
+room stays with that run because equal input gives an equal plan, in which a leaving attempt is never a victim again.
+
+The planner starts and kills no process: an assignment is a row on which the loop of the machine's host acts, and a
+preemption is a stop intent, which the supervisor receives with the reply to its next report.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, fields, replace
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, billing, events, lifecycle, machines, projects, queue, watch_leases
+from db import attempts, billing, events, lifecycle, machines, newest_plan, projects, queue, running, watch_leases
 from db.attempts import Execution
 from db.connection import Sessions, driver_of
 from db.due import find_due
 from db.machines import NOTHING, Usage
 from db.models import Attempt, Simulation
 from db.models import Machine as MachineRow
-from db.queue import Candidate
+from db.newest_plan import Reservation
+from db.running import Running
 from db.states import MachineState, Reason, SimulationState
 from policy.cost import billed_per_hour, is_spent
-from policy.matching import share_of
-from policy.placement import (
-    Machine,
-    Placement,
-    Request,
-    Requirements,
-    Waiting,
-    WaitingReason,
-    left_after,
-    placeable,
-    plan,
-    still_fitting,
-)
+from policy.fairness import shares
+from policy.learning import Learned
+from policy.matching import Machine, Requirements, share_of
+from policy.placement import left_after, placeable, still_fitting
+from policy.plan import Placement, Plan, Preemption
 from policy.quota import Quota, admitted, used_after
 from policy.retry import coverage_gap, is_lost, is_overdue, is_unwatched
-from scheduler.queue_memory import Explained, QueueMemory
+from policy.schedule import plan
+from policy.waiting import WaitingReason
+from policy.workload import Knobs, Project, Run
+from scheduler.queue_memory import Explained, QueueMemory, Waiter, lineage_of
+from scheduler.record import Record
 from scheduler.spending import Spending, rules_of
 from settings import Settings
 from transitions import budget
 from transitions.assign import Assignment, Placed, assign
 from transitions.budget import Room, Start
+from transitions.preempt import preempt_locked
 from transitions.settle import STOPPED_EARLY, Ending, settle
 from transitions.stop import stop, stop_locked
 
-PLACEMENTS_AT_ONCE = 100  # in a transaction; then the queue is read again: a more urgent simulation may have arrived
-FEWEST_OF_A_CLASS = 4  # rows read of each class that fits somewhere, however many classes there are
+PLACEMENTS_AT_ONCE = 100  # in a transaction; then the plan is made again: a more urgent simulation may have arrived
 EXPLAINED_AT_ONCE = 1000  # classes that get their first reason in one round; the others follow in the next ones
 REFRESHED_AT_ONCE = 100  # likewise, classes whose sentence may have changed
 
@@ -68,22 +68,36 @@ class PlanSummary:
 
     hosts: frozenset[str] = frozenset()  # of the assigned simulations
     assigned: int = 0
-    refused: int = 0  # placements that no longer fitted
+    refused: int = 0  # changes that were no longer possible
     waiting: int = 0  # classes of equal requirements, not simulations
+    preempted: int = 0
     ended: int = 0
     unfinished: bool = False
 
 
 @dataclass(slots=True)
 class _Round:
-    """Result of placing."""
+    """Result of planning and carrying out."""
 
-    hosts: set[str]
+    hosts: set[str] = field(default_factory=set)
     assigned: int = 0
     refused: int = 0
+    preempted: int = 0
     unfinished: bool = False
     emptied: Set[UUID] = frozenset()  # classes with no simulation left in the queue
     explained: Sequence[Explained] = ()
+    reservations: tuple[Reservation, ...] = ()
+
+
+@dataclass(slots=True)
+class _Done:
+    """What of a plan was carried out."""
+
+    assigned: Sequence[Placed] = ()
+    preempted: int = 0
+    refused: int = 0
+    gone: Set[int] = frozenset()  # simulations that are not queued any more
+    unpayable: Set[UUID] = frozenset()  # classes that no budget pays for
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +117,11 @@ class Planner:
         self._sessions = sessions
         self._settings = settings
         self._lease = timedelta(seconds=settings.lease_seconds)
-        self._memory = QueueMemory()
+        self._knobs = knobs_of(settings)
+        self._memory = QueueMemory(self._knobs)
+        self._record = Record(self._half_life)
+        self._learned = Learned()
+        self._projects: Sequence[Project] = ()
         self._stop_grace = timedelta(seconds=settings.stop_grace_seconds)
         self._backoff = timedelta(seconds=settings.retry_backoff_seconds)
         self._spending = Spending(sessions, settings)
@@ -132,174 +150,179 @@ class Planner:
     async def plan(self) -> PlanSummary:
         """Assign waiting simulations to free machines, and record waiting reasons. One query if none waits."""
         # A failed round leaves no memory: its notes may not have been carried out.
-        memory, self._memory = self._memory, QueueMemory()
+        memory, self._memory = self._memory, QueueMemory(self._knobs)
         summary = await self._plan(memory)
         self._memory = memory
         return summary
 
     def forget(self) -> None:
         """Drop the memory, so the next round reads the whole queue: another planner may lead until then."""
-        self._memory = QueueMemory()
+        self._memory, self._record = QueueMemory(self._knobs), Record(self._half_life)
+
+    @property
+    def _half_life(self) -> timedelta:
+        return timedelta(seconds=self._knobs.half_life_seconds)
 
     async def _plan(self, memory: QueueMemory) -> PlanSummary:
-        gone: set[UUID] = set()
+        gone: Set[UUID] = frozenset()
+        held: Sequence[Running] = ()
+        weights: Mapping[int, float] = {}
         async with self._sessions() as session:
             look = await queue.look(session, memory.bookmark)
+            now = look.bookmark.at
             if look.is_empty:
-                await queue.forget(session, memory.classes.keys())
+                await queue.forget(session, memory.drop_all_but(frozenset()))
+                if memory.is_written:
+                    await newest_plan.clear(session)
                 await session.commit()
-                memory.forget(set(memory.classes))
+                memory.empty(look.bookmark)
                 return PlanSummary()
             watched = await queue.watched(session)
             offered = await _machines(session, await machines.every(session), self._lease)
-            due, is_whole = look.due, memory.bookmark is None
-            if not is_whole and memory.needs_whole_look(look.bookmark.at) and memory.to_judge(offered, look.arrived):
-                look, is_whole = await queue.look(session, None), True
-            new = {each.queue_class: each for each in watched if each.queue_class not in memory.classes}
-            for each in await queue.first_of(session, look.arrived - memory.classes.keys(), most=1):
-                new.setdefault(each.queue_class, each)
-            if is_whole:
-                there = look.arrived | {each.queue_class for each in watched}
-                memory.forget(memory.classes.keys() - there)
-                memory.whole_look_at = look.bookmark.at
-                gone |= await queue.noted(session) - there
             rooms = await budget.rooms(session, self._budget_rules)
             quotas = _quotas(await projects.uses(session))
-        for queue_class, example in new.items():
-            memory.meet(queue_class, _request(example), example.project_id)
-        unwatched = memory.watched - {each.id for each in watched}
-        memory.bookmark, memory.watched = look.bookmark, frozenset(each.id for each in watched)
+            is_first = memory.bookmark is None
+            memory.take_in([*look.arrived, *watched])
+            unwatched = memory.watched - {each.id for each in watched}
+            gone |= memory.drop(unwatched)
+            memory.let_in(memory.payable_again(rooms))
+            memory.bookmark, memory.watched = look.bookmark, frozenset(each.id for each in watched)
+            memory.note_quotas(quotas)
+            is_due = memory.is_due(offered, now) or memory.has_unexplained
+            if is_first:
+                memory.whole_look_at = now
+                gone |= await queue.noted(session) - memory.classes.keys()
+            elif is_due and memory.needs_whole_look(now):
+                memory.whole_look_at = now
+                gone |= memory.drop_all_but(await queue.ids(session) | memory.watched)
+            if is_due:
+                await self._record.bring_up_to_date(session, now)
+                held = await running.every(session)
+                weights = await projects.weights(session)
 
-        round_ = _Round(hosts=set())
-        judged = dict.fromkeys(
-            [
-                *memory.to_judge(offered, new),
-                *memory.of_changed_budgets(rooms),
-                *memory.of_wider_quotas(quotas),
+        round_ = _Round()
+        if is_due:
+            known = [
+                Project(each, weights.get(each, 1.0), gpu_quota=quotas[each].gpus if each in quotas else None)
+                for each in {of.project_id for of in memory.classes.values()}
             ]
-        )
-        if judged or memory.has_unexplained:
-            round_ = await self._place(memory, list(judged), watched, offered, rooms, quotas)
+            self._projects = self._record.projects(known, held, now)
+            round_ = await self._place(memory, offered, held, rooms, quotas, now)
         gone |= round_.emptied
-        told = [*due, *sorted(unwatched)]
-        if gone or round_.explained or told:
+        told = [*look.due, *sorted(unwatched)]
+        order = await self._order(memory, now)
+        reservations = round_.reservations if is_due else memory.reservations
+        is_changed = reservations != memory.reservations
+        if gone or round_.explained or told or order is not None or is_changed:
             async with self._sessions.begin() as session:
-                await queue.forget(session, gone)
+                await queue.forget(session, gone - memory.classes.keys())
                 await queue.note_reasons(
                     session,
                     [(each.queue_class, each.reason, each.detail) for each in round_.explained],
                     new={each.queue_class for each in round_.explained if each.is_new},
                 )
                 await queue.notify_of(session, told)
+                if order is not None:
+                    await newest_plan.write(session, order, reservations)
+                elif is_changed:
+                    await newest_plan.write_reservations(session, reservations)
+            memory.reservations, memory.is_written = reservations, True
         return PlanSummary(
-            frozenset(round_.hosts), round_.assigned, round_.refused, len(memory.classes), unfinished=round_.unfinished
+            frozenset(round_.hosts),
+            round_.assigned,
+            round_.refused,
+            len(memory.classes),
+            preempted=round_.preempted,
+            unfinished=round_.unfinished,
         )
 
     async def _place(
         self,
         memory: QueueMemory,
-        judged: Sequence[UUID],
-        watched: Sequence[Candidate],
         offered: Sequence[Machine],
+        held: Sequence[Running],
         rooms: Mapping[int | None, Room],
         quotas: Mapping[int, Quota],
+        now: datetime,
     ) -> _Round:
-        """Place simulations that fit, can be paid and are within quotas, and find the waiting reasons of the rest."""
-        wanted = [memory.classes[each].example.requirements for each in judged]
+        """Make a plan and carry it out: preempt, place what fits and can be paid, explain the rest."""
+        memory.set_aside(await asyncio.to_thread(_over_budget, memory, rooms, offered))
+        waiting = memory.queue(offered)
+        here = [_running(each, now) for each in held]
+        begun = [*here, *(memory.waiters[each].run for each in memory.begun)]
+        self._learned = self._record.learned((each, waiting.sizes.of(each, each.group)) for each in begun)
+        self._projects = self._record.projects((), held, now)
         # In a thread: thousands of classes take a moment, during which this process has launches to make.
-        fits = await asyncio.to_thread(placeable, wanted, offered)
-        able = {each for each, fitting in zip(judged, fits, strict=True) if fitting}
-        over = await self._over_budget(memory, able, offered, rooms)
-        memory.note_over_budget(judged, over)
-        able -= over.keys()
-        beyond = {each for each in able if not memory.is_admitted(each, quotas)}
-        memory.note_over_quota(judged, beyond)
-        able -= beyond
-        memory.note_unplaced(each for each in judged if each not in able)
-        most = max(FEWEST_OF_A_CLASS, PLACEMENTS_AT_ONCE // max(len(able), 1) + 1)
-        async with self._sessions() as session:
-            candidates = list(await queue.first_of(session, able, most=most))
-        last = {each.queue_class: each.id for each in candidates}
-        counts = Counter(each.queue_class for each in candidates)
-        more = {last[each] for each, count in counts.items() if count == most}
-        candidates += [each for each in watched if each.queue_class in able]
-        requests = [
-            replace(_limited(_request(each), memory.room_of(each.queue_class, rooms)), more=each.id in more)
-            for each in candidates
-        ]
-        class_of = {each.id: each.queue_class for each in candidates}
-        if able:
-            memory.note_stale()
-        told: dict[UUID, tuple[WaitingReason, str]] = {}
-        for each in memory.to_explain(EXPLAINED_AT_ONCE, REFRESHED_AT_ONCE):
-            room = memory.room_of(each, rooms) if each in memory.over_budget else None
-            if room is not None:
-                told[each] = WaitingReason.BUDGET_EXHAUSTED, room.detail
-            elif each in memory.over_quota and not memory.is_admitted(each, quotas):
-                told[each] = _beyond_quota(memory, each, quotas)
-            elif each not in able:
-                requests.append(memory.classes[each].example)
-                class_of[memory.classes[each].example.id] = each
+        planned = await asyncio.to_thread(
+            plan, waiting, here, offered, now=now, projects=self._projects, learned=self._learned, knobs=self._knobs,
+            currency=self._settings.currency, most=PLACEMENTS_AT_ONCE,
+        )  # fmt: skip
 
-        asks = {each: memory.asks_of(queue_class) for each, queue_class in class_of.items()}
-        answers, refused = await asyncio.to_thread(
-            _plan_within, requests, offered, asks, quotas, self._settings.currency
-        )
-        memory.note_over_quota((), {class_of[each] for each in refused})
-        placements = [answer for answer in answers if isinstance(answer, Placement)]
-        fences = {each.id: each.attempt for each in candidates}
-        round_ = _Round(hosts=set())
-        left = dict(class_of)
-        taken: list[tuple[int, Requirements]] = []
-        attempted = placements[:PLACEMENTS_AT_ONCE]
-        assigned = await self._assign(attempted, fences) if attempted else {}
-        for placement in attempted:
-            if placement.request_id not in assigned:
-                round_.refused += 1
-                continue
-            host = assigned[placement.request_id].host
+        round_ = _Round(reservations=_reservations(planned))
+        done = await self._carry_out(planned, memory, held)
+        taken = []
+        for placed in done.assigned:
             round_.assigned += 1
-            round_.hosts |= {host} if host else set()
-            taken.append((placement.machine_id, memory.classes[left.pop(placement.request_id)].example.requirements))
-        round_.unfinished = len(placements) > PLACEMENTS_AT_ONCE or len(answers) + len(refused) < len(requests)
-        memory.machines = left_after(offered, taken)
-        memory.is_settled = not round_.unfinished and not round_.refused
-        round_.emptied = able - set(left.values()) - {class_of[each] for each in more}
-        memory.forget(round_.emptied)
-        quotas = used_after([asks[each] for each in assigned], quotas)
-        told |= {class_of[each]: _beyond_quota(memory, class_of[each], quotas) for each in refused}
-        told |= {class_of[each.request_id]: (each.reason, each.detail) for each in answers if isinstance(each, Waiting)}
+            round_.hosts |= {placed.assignment.host} if placed.assignment.host else set()
+            required = memory.waiters[placed.simulation_id].run.requirements
+            taken.append((placed.assignment.machine_id, required))
+        round_.preempted, round_.refused = done.preempted, done.refused
+        round_.unfinished = not planned.is_complete
+        if done.assigned or done.preempted:
+            memory.note_stale()
+        started = [memory.waiters[each.simulation_id].run for each in done.assigned]
+        quotas = used_after([(each.project, each.gpus) for each in started], quotas)
+        memory.quotas = quotas
+        told: dict[UUID, tuple[WaitingReason, str]] = {}
+        asked = dict.fromkeys(memory.to_explain(EXPLAINED_AT_ONCE, REFRESHED_AT_ONCE))
+        for each in planned.waiting:  # in the order of service: the first of a class speaks for it
+            waiter = memory.waiters.get(each.run_id)  # None: it is to make room, and was planned again
+            if waiter is not None and waiter.of.key in asked:
+                detail = each.detail
+                if each.reason is WaitingReason.QUOTA and waiter.run.project in quotas:
+                    detail = quotas[waiter.run.project].refusal(waiter.run.gpus)
+                told.setdefault(waiter.of.key, (each.reason, detail))
+        told |= {each: (WaitingReason.BUDGET_EXHAUSTED, room.detail) for each, room in memory.over_budget.items()}
+        if planned.is_complete:
+            memory.note_asked(asked)
+        round_.emptied = memory.drop([*(each.simulation_id for each in done.assigned), *done.gone])
+        memory.set_aside({each: room for each in done.unpayable if (room := memory.room_of(each, rooms)) is not None})
+        memory.planned(
+            left_after(offered, taken),
+            is_settled=planned.is_complete and not round_.refused,
+            due_at=planned.next_at,
+        )
         round_.explained = memory.explain(told)
         return round_
 
-    async def _over_budget(
-        self, memory: QueueMemory, able: Set[UUID], offered: Sequence[Machine], rooms: Mapping[int | None, Room]
-    ) -> Mapping[UUID, Room]:
-        """Find those of the classes that fit which a budget does not pay for, each with the room that it has."""
-        limits = {each: room for each in able if (room := memory.room_of(each, rooms)) is not None}
-        wanted = [_limited(memory.classes[each].example, room).requirements for each, room in limits.items()]
-        fits = await asyncio.to_thread(placeable, wanted, offered)
-        return {each: limits[each] for each, fitting in zip(limits, fits, strict=True) if not fitting}
+    async def _order(self, memory: QueueMemory, now: datetime) -> Sequence[int] | None:
+        """Return the order of the queue if it is to be written down."""
+        if not memory.is_order_due(now) or memory.machines is None:
+            return None
+        waiting = memory.queue(memory.machines)
+        of_projects = shares(self._projects, now, self._knobs.half_life_seconds) if self._knobs.fair_share else {}
+        order = await asyncio.to_thread(waiting.in_order, self._learned, of_projects)
+        memory.ordered_at, memory.is_order_stale = now, False
+        return order
 
-    async def _assign(self, placements: Sequence[Placement], fences: Mapping[int, int]) -> Mapping[int, Assignment]:
-        """Carry out the placements that still fit and are paid for, in their order; return the assignments."""
+    async def _carry_out(self, planned: Plan, memory: QueueMemory, held: Sequence[Running]) -> _Done:
+        """Preempt, and assign the placements that still fit and are paid for, in their order, in one transaction."""
+        done = _Done()
+        starts = [each for each in planned.placements if not each.after]
+        if not starts and not planned.preemptions:
+            return done
+        ahead = {each.run_id for each in starts} | {each.for_id for each in planned.preemptions}
         async with self._sessions.begin() as session:
-            locked = await lifecycle.lock_all(session, [each.request_id for each in placements])
-            waiting = {each.id: each for each in locked if _still_waits(each, fences)}
-            attended = [each.id for each in waiting.values() if each.attended]
-            unwatched = set(attended) - await watch_leases.watched_of(session, attended)
-            placements = [each for each in placements if each.request_id in waiting.keys() - unwatched]
-            rows = await machines.lock_with_neighbours(session, {each.machine_id for each in placements})
-            by_id = {row.id: row for row in rows}
-            wanted = [(each.machine_id, _requirements(waiting[each.request_id])) for each in placements]
-            fitting = still_fitting(await _machines(session, rows, self._lease), wanted)
-            grants = [
-                _Grant(waiting[placement.request_id], required, by_id[machine.id], share_of(required, machine))
-                for placement, (_, required), machine in zip(placements, wanted, fitting, strict=True)
-                if machine is not None
-            ]
-            grants = await _within_quotas(session, grants)
-            starts = [
+            locked = await lifecycle.lock_all(session, ahead | {each.run_id for each in planned.preemptions})
+            rows = {each.id: each for each in locked}
+            waits = {each for each in ahead if _still_waits(rows.get(each), memory.waiters.get(each))}
+            done.gone = (ahead & memory.waiters.keys()) - waits
+            attended = {each for each in waits if rows[each].attended}
+            waits -= attended - await watch_leases.watched_of(session, list(attended))
+            done.preempted = await _preempt(session, planned.preemptions, rows, waits, held)
+            grants = await self._grants(session, [each for each in starts if each.run_id in waits], rows)
+            grants = await _within_quotas(session, list(grants))
+            costs = [
                 Start(
                     each.simulation.project_id,
                     billed_per_hour(each.machine.price_per_hour, each.share),
@@ -307,16 +330,35 @@ class Planner:
                 )
                 for each in grants
             ]
-            unpayable = await budget.unpayable(session, starts, self._budget_rules) if starts else frozenset()
+            unpayable = await budget.unpayable(session, costs, self._budget_rules) if costs else frozenset()
+            done.unpayable = {grants[each].simulation.queue_class for each in unpayable}
             # Read after what is free on the machines: an attempt that has ended in between frees more of both.
-            gpus = await _free_gpus(session, rows)
+            gpus = await _free_gpus(session, [each.machine for each in grants])
             placed = [
                 Placed(each.simulation.id, each.simulation.attempt, self._assignment(each, gpus))
                 for place, each in enumerate(grants)
                 if place not in unpayable
             ]
             made = await assign(session, placed, events.PLANNER) if placed else {}
-        return {each.simulation_id: each.assignment for each in placed if each.simulation_id in made}
+        done.assigned = [each for each in placed if each.simulation_id in made]
+        done.refused = len(starts) - len(done.assigned) + len(planned.preemptions) - done.preempted
+        return done
+
+    async def _grants(
+        self, session: AsyncSession, starts: Sequence[Placement], rows: Mapping[int, Simulation]
+    ) -> Sequence[_Grant]:
+        """Lock the machines of these placements; return those that still fit, in their order."""
+        found = await machines.lock_with_neighbours(
+            session, {member.machine_id for each in starts for member in each.members}
+        )
+        by_id = {row.id: row for row in found}
+        wanted = [(member.machine_id, _requirements(rows[each.run_id])) for each in starts for member in each.members]
+        fitting = still_fitting(await _machines(session, found, self._lease), wanted)
+        return [
+            _Grant(rows[each.run_id], required, by_id[machine.id], share_of(required, machine))
+            for each, (_, required), machine in zip(starts, wanted, fitting, strict=True)
+            if machine is not None
+        ]
 
     def _assignment(self, grant: _Grant, gpus: Mapping[str, list[int]]) -> Assignment:
         """Grant what is required, and take the lowest free GPU indices of the host out of `gpus`.
@@ -431,34 +473,7 @@ class Planner:
                     await stop_locked(session, simulation, Reason.UNWATCHED, events.PLANNER)
 
 
-async def _as_unclaimed(_session: AsyncSession, current: Execution) -> Ending | None:
-    """Ending of an unclaimed attempt; None if its launch is claimed, as then its supervisor receives the stop."""
-    return STOPPED_EARLY if current.lead.token_digest is None else None
-
-
 # --- quotas ----------------------------------------------------------------------------------------------------
-
-
-def _plan_within(
-    requests: Sequence[Request],
-    offered: Sequence[Machine],
-    asks: Mapping[int, tuple[int, int]],
-    quotas: Mapping[int, Quota],
-    currency: str,
-) -> tuple[Sequence[Placement | Waiting], frozenset[int]]:
-    """Plan, without the requests that a quota refuses once those before them are placed; return these as well.
-
-    The plan is made again without them, because they took room that others can have. asks: project and GPUs of each.
-    """
-    refused: set[int] = set()
-    while True:
-        answers = plan([each for each in requests if each.id not in refused], offered, currency=currency)
-        placed = [each.request_id for each in answers if isinstance(each, Placement)]
-        within = admitted([asks[each] for each in placed], quotas)
-        beyond = {each for each, is_within in zip(placed, within, strict=True) if not is_within}
-        if not beyond:
-            return answers, frozenset(refused)
-        refused |= beyond
 
 
 async def _within_quotas(session: AsyncSession, grants: list[_Grant]) -> list[_Grant]:
@@ -478,28 +493,124 @@ def _quotas(uses: Mapping[int, projects.Use]) -> Mapping[int, Quota]:
     return {project_id: Quota(use.name, use.quota, use.used) for project_id, use in uses.items()}
 
 
-def _beyond_quota(memory: QueueMemory, queue_class: UUID, quotas: Mapping[int, Quota]) -> tuple[WaitingReason, str]:
-    project_id, gpus = memory.asks_of(queue_class)
-    return WaitingReason.QUOTA, quotas[project_id].refusal(gpus)
+# --- preemption ------------------------------------------------------------------------------------------------
+
+
+async def _preempt(
+    session: AsyncSession,
+    preemptions: Sequence[Preemption],
+    rows: Mapping[int, Simulation],
+    waits: Collection[int],
+    held: Sequence[Running],
+) -> int:
+    """Preempt the attempts that still run, for runs that still wait; return how many. The caller holds the locks.
+
+    Where another planner has begun to make room for the same run since this plan was made, nothing is stopped for it:
+    the next plan sees that room.
+    """
+    if not preemptions:
+        return 0
+    planned_for = {each.id: each for each in held}
+    leaving = await running.leaving_for(session, {each.for_id for each in preemptions})
+    known = {(each.id, each.stop_for) for each in held if each.stop_for is not None}
+    made_way = {for_id for run_id, for_id in leaving if (run_id, for_id) not in known}
+    count = 0
+    for each in preemptions:
+        row, was = rows.get(each.run_id), planned_for.get(each.run_id)
+        if row is None or was is None or row.attempt != was.attempt or not row.preemptible:
+            continue
+        if each.for_id not in waits or each.for_id in made_way:
+            continue
+        other = rows[each.for_id]
+        evidence = {
+            "for": each.for_id, "name": other.name if other.project_id == row.project_id else None,
+            "order": each.rule.value, "expected": each.own, "against": each.other, "sentence": each.detail,
+        }  # fmt: skip
+        count += await preempt_locked(session, row, events.PLANNER, evidence=evidence)
+    return count
+
+
+async def _as_unclaimed(_session: AsyncSession, current: Execution) -> Ending | None:
+    """Ending of an unclaimed attempt; None if its launch is claimed, as then its supervisor receives the stop."""
+    return STOPPED_EARLY if current.lead.token_digest is None else None
 
 
 # --- rows as policy wants them ---------------------------------------------------------------------------------
 
 
-def _request(candidate: Candidate) -> Request:
-    return Request(candidate.id, candidate.priority, candidate.created_at, _requirements(candidate))
+def knobs_of(settings: Settings) -> Knobs:
+    """Return the knobs of the policy by these settings."""
+    return Knobs(
+        max_wait_seconds=settings.max_wait_seconds or None,
+        min_run_seconds=settings.min_run_seconds,
+        fair_share=settings.fair_share,
+        half_life_seconds=settings.fair_share_half_life_seconds,
+        time_value=settings.time_value,
+    )
 
 
-def _limited(request: Request, room: Room | None) -> Request:
-    """Limit a request to what budgets pay for."""
-    if room is None:
-        return request
-    own = request.requirements.max_price_per_hour
-    most = room.per_hour if own is None else min(own, room.per_hour)
-    return replace(request, requirements=replace(request.requirements, max_price_per_hour=most))
+def _running(held: Running, now: datetime) -> Run:
+    since = (now - held.started_at).total_seconds() if held.started_at is not None else 0.0
+    return Run(
+        id=held.id,
+        project=held.project_id,
+        priority=held.priority,
+        submitted_at=held.created_at,
+        requirements=Requirements(**{each.name: getattr(held, each.name) for each in fields(Requirements)}),
+        preemptible=held.preemptible,
+        max_steps=held.max_steps,
+        max_runtime_seconds=held.max_runtime.total_seconds() if held.max_runtime is not None else None,
+        attained_seconds=held.attained.total_seconds() + max(since, 0.0),
+        steps_done=float(held.steps_done or 0),
+        steps_per_second=held.step_rate,
+        lineage=lineage_of(held.project_id, held.name, held.learning_class),
+        group=held.queue_class,
+        machine_ids=tuple(each.machine_id for each in held.places),
+        started_at=held.started_at or held.assigned_at,
+        leaving=held.stop_reason is not None,
+    )
 
 
-def _requirements(simulation: Simulation | Candidate) -> Requirements:
+def _reservations(planned: Plan) -> tuple[Reservation, ...]:
+    return tuple(
+        Reservation(each.run_id, each.machine_ids, each.at) for each in planned.reservations if each.at is not None
+    )
+
+
+def _over_budget(
+    memory: QueueMemory, rooms: Mapping[int | None, Room], offered: Sequence[Machine]
+) -> Mapping[UUID, Room]:
+    """Find the classes that no budget pays for, on any machine that they could use were it idle."""
+    if not rooms:
+        return {}
+    concerned = {
+        key: room
+        for key in memory.classes
+        if key not in memory.over_budget and (room := memory.room_of(key, rooms)) is not None
+    }
+    idle = [_idle(each) for each in offered]
+    able = placeable([memory.classes[each].requirements for each in concerned], idle)
+    paid = placeable([_limited(memory.classes[each].requirements, room) for each, room in concerned.items()], idle)
+    return {
+        key: room
+        for (key, room), is_able, is_paid in zip(concerned.items(), able, paid, strict=True)
+        if is_able and not is_paid
+    }
+
+
+def _idle(machine: Machine) -> Machine:
+    return replace(
+        machine, free_cpus=machine.cpus, free_memory_gib=machine.memory_gib, free_gpus=machine.gpus, host_free_gpus=None
+    )
+
+
+def _limited(required: Requirements, room: Room) -> Requirements:
+    """Limit requirements to what a budget pays for."""
+    own = required.max_price_per_hour
+    return replace(required, max_price_per_hour=room.per_hour if own is None else min(own, room.per_hour))
+
+
+def _requirements(simulation: Simulation) -> Requirements:
     return Requirements(**{each.name: getattr(simulation, each.name) for each in fields(Requirements)})
 
 
@@ -540,5 +651,7 @@ async def _free_gpus(session: AsyncSession, rows: Sequence[MachineRow]) -> Mappi
     return {host: list(indices) for host, indices in (await machines.free_gpu_indices(session, hosts)).items()}
 
 
-def _still_waits(simulation: Simulation, fences: Mapping[int, int]) -> bool:
-    return simulation.state is SimulationState.QUEUED and simulation.attempt == fences[simulation.id]
+def _still_waits(row: Simulation | None, waiter: Waiter | None) -> bool:
+    return (
+        row is not None and waiter is not None and row.state is SimulationState.QUEUED and row.attempt == waiter.attempt
+    )
