@@ -251,7 +251,6 @@ class Planner:
         here = [_running(each, now) for each in held]
         begun = [*here, *(memory.waiters[each].run for each in memory.begun)]
         self._learned = self._record.learned((each, waiting.sizes.of(each, each.group)) for each in begun)
-        self._projects = self._record.projects((), held, now)
         # In a thread: thousands of classes take a moment, during which this process has launches to make.
         planned = await asyncio.to_thread(
             plan, waiting, here, offered, now=now, projects=self._projects, learned=self._learned, knobs=self._knobs,
@@ -286,7 +285,7 @@ class Planner:
         if planned.is_complete:
             memory.note_asked(asked)
         round_.emptied = memory.drop([*(each.simulation_id for each in done.assigned), *done.gone])
-        memory.set_aside({each: room for each in done.unpayable if (room := memory.room_of(each, rooms)) is not None})
+        memory.set_aside(_refused(memory, done.unpayable, rooms))
         memory.planned(
             left_after(offered, taken),
             is_settled=planned.is_complete and not round_.refused,
@@ -596,6 +595,15 @@ def _over_budget(
         for (key, room), is_able, is_paid in zip(concerned.items(), able, paid, strict=True)
         if is_able and not is_paid
     }
+
+
+def _refused(memory: QueueMemory, classes: Set[UUID], rooms: Mapping[int | None, Room]) -> Mapping[UUID, Room]:
+    """Return the room of classes that could not be paid after all: none, until the next look at their budgets.
+
+    So another run may take the machine in the next round, if this one waits for one that is cheaper.
+    """
+    found = {each: memory.room_of(each, rooms) for each in classes if each in memory.classes}
+    return {each: replace(room, per_hour=Decimal(0)) for each, room in found.items() if room is not None}
 
 
 def _idle(machine: Machine) -> Machine:

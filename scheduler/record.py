@@ -56,7 +56,7 @@ class Record:
         return bool(news)
 
     def projects(self, known: Iterable[Project], running: Sequence[Running], now: datetime) -> Sequence[Project]:
-        """Return the projects with their use until now. known: those with a weight or a quota of their own."""
+        """Return the projects with their use until now. known: of all that is queued."""
         found = {each.id: each for each in known}
         for key, used in self._used.items():
             project = found.get(key, Project(key))

@@ -28,8 +28,10 @@ from db import (
     health_queries,
     judged,
     machines,
+    past_runs,
     projects,
     queue,
+    running,
     watch_leases,
     windows,
 )
@@ -338,15 +340,30 @@ async def test_the_silent_are_found_among_the_open_ones_only(filled: Filled) -> 
     assert used & {"uq_attempts_current", "ix_members_current"}  # the partial ones
 
 
-async def test_the_first_of_a_class_are_read_in_their_order_without_a_sort(filled: Filled) -> None:
+async def test_those_to_notify_of_a_class_are_read_in_its_order_without_a_sort(filled: Filled) -> None:
     [row] = await filled.rows.query("SELECT DISTINCT queue_class FROM simulations")
 
-    async def first(session: AsyncSession) -> None:
-        assert len(await queue.first_of(session, [row["queue_class"]], most=20)) == 20
+    async def note(session: AsyncSession) -> None:
+        await queue.note_reasons(session, [(row["queue_class"], "MACHINES_BUSY", "All is held.")])
 
-    [plan] = await filled.plans_of(first)
-    assert_by_index([plan], "ix_simulations_queue_class")
-    assert "Sort" not in {node["Node Type"] for node in nodes(plan)}
+    plans = [each for each in await filled.plans_of(note) if "simulations" in str(each)]
+    assert_by_index(plans, "ix_simulations_queue_class")
+    assert "Sort" not in {node["Node Type"] for plan in plans for node in nodes(plan)}
+
+
+async def test_what_runs_and_what_has_ended_is_read_by_what_is_current_and_by_the_ends(filled: Filled) -> None:
+    async with filled.rows.sessions() as session:
+        now = await attempts.clock(session)
+
+    async def read(session: AsyncSession) -> None:
+        await running.every(session)
+        await past_runs.ended_since(session, now)
+
+    plans = await filled.plans_of(read)
+    assert_by_index(plans)
+    used = {node["Index Name"] for plan in plans for node in nodes(plan) if "Index Name" in node}
+    assert "ix_members_ended_at" in used
+    assert used & {"uq_attempts_current", "ix_members_current"}
 
 
 async def test_a_look_at_a_queue_in_which_nothing_arrived_reads_two_entries(filled: Filled) -> None:
@@ -354,7 +371,7 @@ async def test_a_look_at_a_queue_in_which_nothing_arrived_reads_two_entries(fill
         bookmark = (await queue.look(session, None)).bookmark
 
     async def look(session: AsyncSession) -> None:
-        assert (await queue.look(session, bookmark)).arrived == frozenset()
+        assert (await queue.look(session, bookmark)).arrived == ()
 
     [plan] = await filled.plans_of(look)
     assert_by_index([plan], "ix_simulations_queued_xid", "ix_simulations_queued_at")

@@ -27,10 +27,11 @@ async def look(rows: Rows, since: queue.Bookmark | None = None) -> queue.Look:
         return await queue.look(session, since)
 
 
-async def first(rows: Rows, most: int = 100) -> list[int]:
-    """The first of each class, as they are served."""
+async def queued(rows: Rows) -> list[int]:
+    """All that could be placed, by priority and age."""
     async with rows.sessions() as session:
-        found = await queue.first_of(session, (await queue.look(session, None)).arrived, most=most)
+        found = (await queue.look(session, None)).arrived
+        assert {each.id for each in found} == await queue.ids(session)
     return [each.id for each in sorted(found, key=lambda each: (-each.priority, each.created_at, each.id))]
 
 
@@ -52,23 +53,22 @@ async def wait_of(rows: Rows, simulation_id: int) -> queue.Waiting:
 # --- who is first ----------------------------------------------------------------------------------------------
 
 
-async def test_the_queue_is_highest_priority_first_then_oldest(rows: Rows) -> None:
+async def test_the_queue_is_read_with_what_its_order_depends_on(rows: Rows) -> None:
     a, b, c, d = [await rows.simulation(priority=priority) for priority in (0, 5, 0, -1)]
     running = (await rows.start()).simulation_id
-    assert await first(rows) == [b, a, c, d]
-    assert await first(rows, 2) == [b, a]
+    assert await queued(rows) == [b, a, c, d]
     await rows.end(running, 1, Reason.MACHINE_LOST, retry_after=timedelta(0))
-    assert await first(rows) == [b, a, c, running, d]  # back where its age puts it
+    assert await queued(rows) == [b, a, c, running, d]  # back where its age puts it
 
 
 async def test_a_retry_is_not_in_the_queue_before_its_time(rows: Rows) -> None:
     started = await rows.start()
     await rows.end(started.simulation_id, 1, Reason.MACHINE_LOST, retry_after=timedelta(minutes=1))
     assert await rows.state(started.simulation_id) == "QUEUED"
-    assert await first(rows) == []
+    assert await queued(rows) == []
     before = (await look(rows)).bookmark
     await rows.query("UPDATE simulations SET queued_at = now()")
-    assert await first(rows) == [started.simulation_id]
+    assert await queued(rows) == [started.simulation_id]
     found = await look(rows, before)
     assert (len(found.arrived), list(found.due)) == (1, [started.simulation_id])
 
@@ -82,12 +82,12 @@ async def test_those_that_require_the_same_in_one_project_are_one_class(rows: Ro
     others = [await rows.simulation(**asked) for asked in asks]
     assert len({await class_of(rows, each) for each in same}) == 1
     assert len({await class_of(rows, each) for each in [*same, *others]}) == 1 + len(others)
-    assert len(await first(rows, 1)) == 1 + len(others)
+    assert await queued(rows) == [same[1], same[0], *others]
 
 
 async def test_only_watched_attended_simulations_are_candidates(rows: Rows) -> None:
     attended = await rows.simulation(attended=True)
-    assert await first(rows) == []
+    assert await queued(rows) == []
     async with rows.sessions.begin() as session:
         assert await queue.watched(session) == []
         assert (await queue.waiting_of(session, [attended]))[attended].unattended
@@ -96,25 +96,19 @@ async def test_only_watched_attended_simulations_are_candidates(rows: Rows) -> N
         assert not (await queue.waiting_of(session, [attended]))[attended].unattended
 
 
-async def test_each_has_its_place_in_the_queue(rows: Rows) -> None:
-    low, a, urgent, b = [await rows.simulation(priority=priority) for priority in (-1, 0, 5, 0)]
-    running = (await rows.start()).simulation_id
-    async with rows.sessions() as session:
-        assert await queue.places_of(session, [low, a, urgent, b, running]) == {urgent: 1, a: 2, b: 3, low: 4}
-        assert await queue.places_of(session, [b]) == {b: 3}
-
-
 # --- what has arrived ------------------------------------------------------------------------------------------
 
 
 async def test_what_arrives_is_found_once(rows: Rows) -> None:
     empty = await look(rows)
-    assert (empty.is_empty, empty.arrived) == (True, frozenset())
+    assert (empty.is_empty, empty.arrived) == (True, ())
     simulation_id = await rows.simulation()
     found = await look(rows, empty.bookmark)
-    assert found.arrived == {await class_of(rows, simulation_id)}
+    assert [(each.id, each.queue_class) for each in found.arrived] == [
+        (simulation_id, await class_of(rows, simulation_id))
+    ]
     after = await look(rows, found.bookmark)
-    assert (after.is_empty, after.arrived) == (False, frozenset())
+    assert (after.is_empty, after.arrived) == (False, ())
 
 
 async def test_what_is_committed_late_is_not_missed(rows: Rows) -> None:
@@ -123,10 +117,10 @@ async def test_what_is_committed_late_is_not_missed(rows: Rows) -> None:
         late = (await simulations.create(session, await rows.wanted(cpus=7.0), OTHER)).id
         early = await rows.simulation()
         found = await look(rows)
-        assert found.arrived == {await class_of(rows, early)}
+        assert [each.id for each in found.arrived] == [early]
     found = await look(rows, found.bookmark)
-    assert found.arrived >= {await class_of(rows, late)}
-    assert (await look(rows, found.bookmark)).arrived == frozenset()
+    assert late in {each.id for each in found.arrived}
+    assert (await look(rows, found.bookmark)).arrived == ()
 
 
 async def test_what_comes_back_and_what_lost_its_machine_have_arrived(rows: Rows) -> None:
@@ -136,11 +130,11 @@ async def test_what_comes_back_and_what_lost_its_machine_have_arrived(rows: Rows
     async with rows.sessions.begin() as session:
         await machines.delete_idle(session, machine_id, OTHER)
     found = await look(rows, bookmark)
-    assert found.arrived == {await class_of(rows, named)} != {before}
+    assert {each.queue_class for each in found.arrived} == {await class_of(rows, named)} != {before}
     started = await rows.start()
     bookmark = (await look(rows)).bookmark
     await rows.end(started.simulation_id, 1, Reason.MACHINE_LOST, retry_after=timedelta(0))
-    assert (await look(rows, bookmark)).arrived == {await class_of(rows, started.simulation_id)}
+    assert [each.id for each in (await look(rows, bookmark)).arrived] == [started.simulation_id]
 
 
 # --- why they wait ---------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Chaos: many simulations, and at random moments a random part of it all is killed with kill -9.
 
+All of them are preemptible from the first moment, and the second half is short: it takes the place of the first.
+
 What happens follows from a seed, which is printed (CHAOS_SEED=... repeats the choices, not the machine's timing).
 The short form runs with the other tests; `make chaos` runs longer, with more simulations.
 """
@@ -30,6 +32,7 @@ WATCHED = 8
 RECOVERY_SECONDS = 300 + 2 * CHAOS_SECONDS
 
 LIMITS = {"maxRetries": 1000, "retryOn": ["MACHINE_LOST", "EXIT_CODE"]}
+PREEMPTED = "SELECT count(*) FROM attempts WHERE reason = 'PREEMPTED'"
 WEIGHTS = {"supervisor": 5, "child": 5, "launcher": 2, "graph": 3, "scheduler": 3, "cancel": 3, "postgres": 1, "up": 1}
 OPEN = "SELECT count(*) FROM simulations WHERE state IN ('QUEUED', 'STARTING', 'RUNNING')"
 
@@ -86,15 +89,19 @@ class Chaos:
 @pytest.mark.timeout(60 + RECOVERY_SECONDS + CHAOS_SECONDS)
 async def test_whatever_is_killed_at_random_nothing_is_lost_or_doubled_and_nothing_is_left() -> None:
     print(f"CHAOS_SEED={SEED} CHAOS_SECONDS={CHAOS_SECONDS:g} CHAOS_SIMULATIONS={CHAOS_SIMULATIONS}")  # noqa: T201  # to repeat it
-    with service_on(None, **BRISK) as service:
+    with service_on(None, **BRISK, SIMULATIONS_MIN_RUN_SECONDS="0") as service:
         await service.up()
         chaos = Chaos(service, random.Random(SEED))
         places = service.data_directory / "locks"
         places.mkdir()
         command = ("python", walker.__file__, str(places), str(STEPS))
-        wanted = {"entrypoint": list(command), "resources": {"cpus": 0.2}, "limits": LIMITS}
+        wanted = {"entrypoint": list(command), "resources": {"cpus": 0.2}, "preemptible": True}
+        longest = [200_000 if number < CHAOS_SIMULATIONS // 2 else 2_000 for number in range(CHAOS_SIMULATIONS)]
         chaos.simulations += await service.submit_many(
-            [{**wanted, "name": f"walker-{number}"} for number in range(CHAOS_SIMULATIONS)]
+            [
+                {**wanted, "name": f"walker-{number}", "limits": {**LIMITS, "maxRuntimeSeconds": seconds}}
+                for number, seconds in enumerate(longest)
+            ]
         )
         watches = [Watch.of(service, each) for each in chaos.simulations[:WATCHED]]
 
@@ -108,7 +115,8 @@ async def test_whatever_is_killed_at_random_nothing_is_lost_or_doubled_and_nothi
             assert time.monotonic() < deadline, f"{left} simulations did not end; {chaos.done}\n{service.log[-6000:]}"
             await asyncio.sleep(0.05)
 
-        print(f"killed: {chaos.done}")  # noqa: T201  # what it went through
+        [[preempted]] = await service.fetch(PREEMPTED)
+        print(f"killed: {chaos.done}; preempted: {preempted}")  # noqa: T201  # what it went through
         assert not (places / "second").exists(), (places / "second").read_text()
         for watch in watches:
             await watch.to_the_end()

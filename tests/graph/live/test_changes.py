@@ -105,7 +105,7 @@ async def test_a_waiting_reason_is_a_change(only_hints: None, world: World, watc
     await world.simulation()
     async with watch(world.api, SIMULATIONS) as changes:
         async with world.sessions.begin() as session:
-            [queue_class] = (await queue.look(session, None)).arrived
+            [queue_class] = {each.queue_class for each in (await queue.look(session, None)).arrived}
             await queue.note_reasons(session, [(queue_class, "MACHINES_BUSY", "All is held.")], new=[queue_class])
         assert (await changes.next())["waiting"] == {"reason": "MACHINES_BUSY"}
 
