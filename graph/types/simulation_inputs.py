@@ -49,8 +49,8 @@ class LimitsInput:
     )
     max_steps: Step | None = strawberry.field(
         default=None,
-        description="The number of steps that it is planned to take: a declaration for stop rules and forecasts, never "
-        "enforced.",
+        description="The number of steps that it is planned to take: a declaration for stop rules, forecasts and the "
+        "order of the queue, never enforced.",
     )
     max_retries: int = strawberry.field(
         default=DEFAULTS["max_retries"], description="The highest number of attempts after the first."
