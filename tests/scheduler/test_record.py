@@ -67,11 +67,9 @@ async def test_use_is_price_times_share_and_decays(world: World) -> None:
     await ended(world, planner, 2.0, WEEK)
     assert (await read(world, Record(WEEK)))[0][1] == pytest.approx(now * 1.5, rel=0.02)
     runs = await world.simulation()
-    await planner.plan()
+    assert (await planner.plan()).assigned == 1
     await world.execute(
-        "UPDATE members SET assigned_at = now() - interval '2 hours' WHERE ended_at IS NULL AND attempt_id IN "
-        "(SELECT id FROM attempts WHERE simulation_id = :id)",
-        id=runs,
+        "UPDATE attempts SET assigned_at = now() - interval '2 hours' WHERE simulation_id = :id", id=runs
     )
     assert (await read(world, Record(WEEK)))[0][1] == pytest.approx(now * 2.5, rel=0.02), "what runs counts, too"
 
