@@ -17,6 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db import lifecycle, newest_plan, queue, watch_leases
+from db.connection import driver_of, session_factory
 from db.events import Actor
 from db.states import Reason
 from scheduler import planner as planner_module
@@ -100,8 +101,13 @@ def sent_to(engine: AsyncEngine) -> Iterator[list[tuple[str, Any]]]:
 
 async def rows_read(engine: AsyncEngine, work: Callable[[], Awaitable[object]]) -> int:
     """How many rows of `simulations` the statements of some work read, those that a filter removes too."""
+    looks: list[tuple[str, Any]] = []
+    async with driver_of(session_factory(engine)) as driver:  # the connection that is used next, by the planner's look
+        driver.add_query_logger(lambda record: looks.append((record.query, record.args)))
     with sent_to(engine) as sent:
         await work()
+    sent += [(statement.lstrip(), parameters) for statement, parameters in looks if "WITH beat" in statement]
+    assert looks
     read = 0
     async with engine.connect() as connection:
         for statement, parameters in sent:
