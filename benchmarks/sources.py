@@ -4,6 +4,7 @@ A whole supervisor from its archive runs a program that computes, prints, and re
 file, the named pipe and MLflow's API. Supervisor and program share one core; the service is a stub on another one. With
 everything off (`metricsFrom: NONE`, no system metrics) the program prints and records the same, except that it has no
 MLflow: its requests are left out of the wall time's cases. Both alternate, and medians count.
+Beside the wall time the CPU time of both processes, which other work on the machine hardly changes.
 
 At most 1.05 is promised of the wall time, and for a program that prints nothing at most 1 % of a core more.
 """
@@ -136,8 +137,8 @@ def service(order: dict[str, Any]) -> Iterator[str]:
         server.server_close()
 
 
-def spent_of(case: Case, seconds: float, *, is_on: bool, core: int, program: Path) -> tuple[float, float]:
-    """Wall seconds of the program's loop, and CPU seconds of the supervisor for each of them."""
+def spent_of(case: Case, seconds: float, *, is_on: bool, core: int, program: Path) -> tuple[float, float, float]:
+    """Wall seconds of the program's loop, CPU seconds of the supervisor for each of them, and those of both in all."""
     words = [sys.executable, "-c", PROGRAM, seconds, case.lines, VALUES, int(case.records), int(case.sends)]
     order: dict[str, Any] = {
         "entrypoint": [str(word) for word in words], "environment": {}, "workingDirectory": None,
@@ -167,7 +168,8 @@ def spent_of(case: Case, seconds: float, *, is_on: bool, core: int, program: Pat
             raise RuntimeError((directory / "supervisor.log").read_text())
         wall, computed = map(float, (directory / "work" / "spent").read_text().split())
     # The usage of a process that was waited for has that of its children in it.
-    return wall, (usage.ru_utime + usage.ru_stime - computed) / wall
+    spent = usage.ru_utime + usage.ru_stime
+    return wall, (spent - computed) / wall, spent
 
 
 def measure(turns: int, seconds: float) -> list[Row]:
@@ -184,11 +186,13 @@ def measure(turns: int, seconds: float) -> list[Row]:
                     [spent_of(case, seconds, is_on=is_on, core=core, program=program) for is_on in (True, False)]
                     for _ in range(turns)
                 ]
-                (wall, cpu), (wall_off, cpu_off) = (
-                    [statistics.median(turn[at][kind] for turn in both) for kind in (0, 1)] for at in (0, 1)
+                (wall, cpu, spent), (wall_off, cpu_off, spent_off) = (
+                    [statistics.median(turn[at][kind] for turn in both) for kind in range(3)] for at in (0, 1)
                 )
                 if case in WALL:
                     rows.append(Row("sources", f"one core, wall: {case.name}", wall, "s", wall_off, wall / wall_off))
+                    ratio = spent / spent_off
+                    rows.append(Row("sources", f"one core, CPU time: {case.name}", spent, "s", spent_off, ratio))
                 rows.append(Row("sources", f"CPU: {case.name}", cpu * 1e3, "ms a second", cpu_off * 1e3, cpu / cpu_off))
                 if case == WALL[0]:
                     more = max(cpu - cpu_off, 0.0)
