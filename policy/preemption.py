@@ -44,6 +44,14 @@ def victim_of(run: Run, order: Order, size: float, now: datetime, room: Room) ->
     return Victim(run, order, size, lost, numbers, amounts_of(run.requirements))
 
 
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """Whom to preempt on a machine, and what that costs: what is taken away, then price, time and number."""
+
+    cost: tuple[float, float, float, int]
+    chosen: Sequence[Victim]
+
+
 class Victims:
     """Runs that may be preempted, by machine, the first to go first. Machines that share GPUs share their victims."""
 
@@ -51,6 +59,7 @@ class Victims:
         ordered = sorted(victims, key=lambda each: (each.order[:3], -each.lost, each.order[3:]), reverse=True)
         self._on: dict[int, list[Victim]] = {}
         self._last = ordered[0].order if ordered else None
+        self._known: dict[Line, tuple[dict[int, _Offer], int]] = {}
         self.gone: set[int] = set()  # ids of those that this plan preempts
         for each in ordered:
             shared = {mate for number in each.numbers for mate in room.mates(number)}
@@ -70,21 +79,43 @@ class Victims:
         is_allowed: Callable[[int], bool] | None,
     ) -> tuple[int, Sequence[Victim]] | None:
         """Return the machine where the least must be taken away, and from which runs."""
-        best: tuple[tuple[float, float, float, int], Sequence[Victim]] | None = None
-        for number, here in self._on.items():
-            if number in excluded or line.terms[room.kind_of[number]] is None or not line.may_use(number):
-                continue
-            if order[:3] > here[0].order[:3]:
-                continue
-            behind = [each for each in here if order < each.order and each.run.id not in self.gone]
-            chosen = fewest(line, room, number, behind)
-            if not chosen or (is_allowed is not None and not is_allowed(number)):
-                continue
+        offers = self._offers_to(line, room, order)
+        refused: set[int] = set()
+        while True:
+            able = (each for number, each in offers.items() if number not in excluded and number not in refused)
+            best = min(able, key=lambda each: each.cost, default=None)
+            if best is None:
+                return None
+            number = best.cost[3]
+            if not all(order < each.order and each.run.id not in self.gone for each in best.chosen):
+                self._look_at(number, offers, line, room, order)
+            elif is_allowed is not None and not is_allowed(number):
+                refused.add(number)
+            else:
+                return number, best.chosen
+
+    def _offers_to(self, line: Line, room: Room, order: Order) -> dict[int, _Offer]:
+        """Return by machine whom to preempt there: looked at anew where something has changed since the last question.
+
+        Questions come in the order of service. So of those behind there are ever fewer, and an offer stays right as
+        long as its own victims are behind.
+        """
+        known, seen = self._known.get(line, ({}, 0))
+        for number in self._on if seen == 0 else set(room.changed[seen - 1 :]) & self._on.keys():
+            self._look_at(number, known, line, room, order)
+        self._known[line] = known, len(room.changed) + 1
+        return known
+
+    def _look_at(self, number: int, offers: dict[int, _Offer], line: Line, room: Room, order: Order) -> None:
+        offers.pop(number, None)
+        here = self._on[number]
+        if line.terms[room.kind_of[number]] is None or not line.may_use(number) or order[:3] > here[0].order[:3]:
+            return
+        behind = [each for each in here if order < each.order and each.run.id not in self.gone]
+        chosen = fewest(line, room, number, behind)
+        if chosen:
             terms = line.terms_on(number)
-            cost = (sum(each.size for each in chosen), terms.cost, terms.time, number)
-            if best is None or cost < best[0]:
-                best = cost, chosen
-        return None if best is None else (best[0][3], best[1])
+            offers[number] = _Offer((sum(each.size for each in chosen), terms.cost, terms.time, number), chosen)
 
 
 def fewest(line: Line, room: Room, number: int, behind: Sequence[Victim]) -> Sequence[Victim]:

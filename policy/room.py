@@ -124,6 +124,7 @@ class Room:
         self._soon = Free(self.machines, self.pools, pool_gpus)
         self._now = Free(self.machines, self.pools, pool_gpus)
         self._shapes = [self._shape(number) for number in range(len(self.machines))]
+        self.changed: list[int] = []  # machines whose room has changed, in order of time
         self.with_shape: dict[Shape, list[int]] = {}
         for number, shape in enumerate(self._shapes):
             self.with_shape.setdefault(shape, []).append(number)
@@ -212,6 +213,7 @@ class Room:
             else:
                 del alike[bisect_left(alike, each)]
             self._shapes[each] = after
+            self.changed.append(each)
             most = self._most
             if after.cpus > most.cpus or after.memory_gib > most.memory_gib or after.gpus > most.gpus:
                 cpus, memory_gib = max(most.cpus, after.cpus), max(most.memory_gib, after.memory_gib)
@@ -270,6 +272,8 @@ class Line:
         self._conditions = conditions(required)
         self._needs = (least(required.cpus), least(required.memory_gib), least(required.gpus))
         self._ranks: dict[Shape, Rank | None] = {}
+        self._best: tuple[Rank, int] | None = None  # of all machines, when `room.changed` had `_seen` entries
+        self._seen = 0
         self.named: Sequence[int] | None = None  # machines that the requests may use; None: any
         if required.machine_id is not None or required.machine_name is not None:
             number = room.number_of.get(required.machine_id) if required.machine_id is not None else None
@@ -308,6 +312,30 @@ class Line:
         self, excluded: Collection[int], is_allowed: Callable[[int], bool] | None = None
     ) -> tuple[Rank, int] | None:
         """Return the best machine that has room, or will have when all that leave it have ended."""
+        if not excluded and is_allowed is None and self.named is None:
+            return self._choose_again()
+        return self._choose(excluded, is_allowed)
+
+    def _choose_again(self) -> tuple[Rank, int] | None:
+        """Choose by comparing the last choice with the machines that have changed since."""
+        best, changed = self._best, set(self._room.changed[self._seen :])
+        self._seen = len(self._room.changed)
+        if best is None:
+            self._best = self._choose((), None)
+            return self._best
+        rank = self.rank(self._room.shape(best[1])) if best[1] in changed else best[0]
+        if rank is None or rank > best[0]:
+            self._best = self._choose((), None)  # one of the others may be better now
+            return self._best
+        found = rank, best[1]
+        for number in changed:
+            other = self.rank(self._room.shape(number))
+            if other is not None and (other, number) < found:
+                found = other, number
+        self._best = found
+        return found
+
+    def _choose(self, excluded: Collection[int], is_allowed: Callable[[int], bool] | None) -> tuple[Rank, int] | None:
         best: tuple[Rank, int] | None = None
         for shape, numbers in self._shapes():
             rank = self.rank(shape)

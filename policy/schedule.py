@@ -52,8 +52,8 @@ def plan(
 ) -> Plan:
     """Plan once.
 
-    The plan ends early after `most` placements, or after the placement of a run with `more`, because the next run of
-    its class is unknown. Without `explain` no waiting reasons are worked out. `currency` is used in sentences only.
+    The plan ends early after `most` placements that start now, or after the placement of a run with `more`, because the
+    next run of its class is unknown. Without `explain` no waiting reasons are worked out; `currency` is for them.
     """
     if not isinstance(queue, Queue):
         queue = Queue(machines, knobs, queue)
@@ -126,6 +126,7 @@ class _Planner:
     def walk(self, most: int | None) -> None:
         """Visit the queue in the order of service."""
         self._begin()
+        starts = 0
         while self._heap:
             order, cursor = heapq.heappop(self._heap)
             run = cursor.run
@@ -136,7 +137,8 @@ class _Planner:
             outcome = self._serve(run, order)
             if isinstance(outcome, Placed):
                 self.placed.append(outcome)
-                if run.more or len(self.placed) == most:
+                starts += not outcome.after
+                if run.more or (starts == most and not outcome.after):
                     self.is_complete = False
                     return
                 self._push_next(cursor)

@@ -1,0 +1,204 @@
+"""One plan: preemption, runs of several machines, reservations, quotas, and why others wait."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from policy.matching import Machine, Requirements
+from policy.plan import Plan, Waiting
+from policy.queue_order import Rule
+from policy.schedule import plan
+from policy.waiting import WaitingReason
+from policy.workload import Knobs, Project, Run
+
+NOW = datetime(2030, 1, 5, tzinfo=UTC)
+LONG_AGO = NOW - timedelta(hours=2)
+
+
+def machine(number: int, gpus: int = 8, *, free: int | None = None, **has: object) -> Machine:
+    made = Machine(
+        number, f"m{number}", 64, 256, gpus, None, {}, Decimal(gpus), 64, 256, gpus if free is None else free,
+        True, False, None, None,
+    )  # fmt: skip
+    return replace(made, **has)  # type: ignore[arg-type]  # a test's shorthand
+
+
+def queued(number: int, gpus: int = 8, **has: object) -> Run:
+    required = Requirements(0, 0, gpus, None, {}, None, None, None)
+    return replace(Run(number, 1, 0, NOW - timedelta(seconds=60), required), **has)  # type: ignore[arg-type]
+
+
+def running(number: int, on: int | Sequence[int], gpus: int = 8, **has: object) -> Run:
+    ids = (on,) if isinstance(on, int) else tuple(on)
+    given: dict[str, object] = {"started_at": LONG_AGO, "attained_seconds": 7200.0, "machines": len(ids), **has}
+    return queued(number, gpus, machine_ids=ids, **given)
+
+
+def made(queue: Sequence[Run], runs: Sequence[Run], machines: Sequence[Machine], **options: object) -> Plan:
+    return plan(queue, runs, machines, now=NOW, currency="EUR", **options)  # type: ignore[arg-type]
+
+
+def places(result: Plan) -> dict[int, tuple[int, ...]]:
+    return {each.run_id: tuple(member.machine_id for member in each.members) for each in result.placements}
+
+
+def waiting(result: Plan, number: int) -> Waiting:
+    (found,) = (each for each in result.waiting if each.run_id == number)
+    return found
+
+
+# --- preemption ------------------------------------------------------------------------------------------------------
+
+
+def test_a_much_shorter_run_preempts_a_preemptible_one_and_starts_when_it_has_left() -> None:
+    long = running(1, 1, preemptible=True, max_runtime_seconds=100_000.0)
+    result = made([queued(2, max_runtime_seconds=600.0)], [long], [machine(1, free=0)])
+    (preemption,) = result.preemptions
+    assert (preemption.run_id, preemption.for_id, preemption.rule) == (1, 2, Rule.LESS_WORK)
+    expected = "Made room for simulation 2: 0.53 GPU-hours are expected of it, against 72.89 of this one."
+    assert preemption.detail == expected
+    assert [(each.run_id, each.after) for each in result.placements] == [(2, (1,))]
+    assert waiting(result, 2).detail == "Starts on m1 when simulation 1 has stopped."
+
+
+@pytest.mark.parametrize("kept", [{"preemptible": False}, {"started_at": NOW - timedelta(seconds=299)}])
+def test_what_is_not_preemptible_or_has_just_started_is_not_preempted(kept: dict[str, object]) -> None:
+    long = running(1, 1, **{"preemptible": True, "max_runtime_seconds": 100_000.0, **kept})
+    result = made([queued(2, max_runtime_seconds=600.0)], [long], [machine(1, free=0)])
+    assert (result.preemptions, result.placements) == ((), ())
+    assert waiting(result, 2).reason is WaitingReason.MACHINES_BUSY
+
+
+def test_a_run_that_is_leaving_is_waited_for_and_nothing_more_is_preempted() -> None:
+    runs = [running(1, 1, preemptible=True, leaving=True), running(2, 2, preemptible=True, max_runtime_seconds=1e6)]
+    short = [queued(number, 4, max_runtime_seconds=600.0) for number in (3, 4)]
+    result = made(short, runs, [machine(1, free=0), machine(2, free=0)])
+    assert result.preemptions == ()
+    assert [(each.run_id, each.after) for each in result.placements] == [(3, (1,)), (4, (1,))]
+
+
+def test_the_room_of_what_leaves_is_kept_from_smaller_ones_behind() -> None:
+    runs = [running(1, 1, 4, leaving=True)]
+    first, small = queued(2, 8, priority=1), queued(3, 1)
+    result = made([first, small], runs, [machine(1, free=4)])
+    assert [(each.run_id, each.after) for each in result.placements] == [(2, (1,))]
+    assert waiting(result, 3).ahead_id == 2
+
+
+def test_a_higher_priority_preempts_whatever_is_expected() -> None:
+    short = running(1, 1, preemptible=True, max_runtime_seconds=60.0)
+    result = made([queued(2, priority=1)], [short], [machine(1, free=0)])
+    assert [each.rule for each in result.preemptions] == [Rule.PRIORITY]
+
+
+def test_no_more_is_preempted_than_is_needed() -> None:
+    small = running(1, 1, 1, preemptible=True, max_runtime_seconds=1e7)
+    large = running(2, 1, 7, preemptible=True, max_runtime_seconds=1e6)
+    result = made([queued(3, 7, max_runtime_seconds=60.0)], [small, large], [machine(1, free=0)])
+    assert [each.run_id for each in result.preemptions] == [2]
+
+
+# --- several machines ------------------------------------------------------------------------------------------------
+
+
+def test_members_get_machines_of_their_own_or_none() -> None:
+    gang = queued(1, 4, machines=2)
+    assert places(made([gang], [], [machine(1)])) == {}
+    assert places(made([gang], [], [machine(1), machine(2, free=3), machine(3)])) == {1: (1, 3)}
+
+
+def test_a_gang_larger_than_all_machines_waits_and_says_so() -> None:
+    wait = waiting(made([queued(1, 4, machines=3)], [], [machine(1), machine(2)]), 1)
+    assert wait.reason is WaitingReason.NO_MACHINE_FITS
+    assert wait.detail == "It needs 3 machines at once: 2 machines meet its requirements."
+
+
+def test_a_gang_is_preempted_as_a_whole() -> None:
+    gang = running(1, (1, 2), preemptible=True, max_runtime_seconds=1e6)
+    result = made(
+        [queued(n, max_runtime_seconds=60.0) for n in (2, 3)], [gang], [machine(1, free=0), machine(2, free=0)]
+    )
+    assert [each.run_id for each in result.preemptions] == [1]
+    assert places(result) == {2: (1,), 3: (2,)}
+
+
+def test_the_oldest_gang_gets_machines_although_singles_without_limits_keep_coming() -> None:
+    """No moment is known at which it could start, and still nothing new may start on its machines."""
+    gang = queued(1, 8, machines=2, submitted_at=NOW - timedelta(days=2))
+    runs = [running(2, 1, 4), running(3, 2, 4)]
+    result = made([gang, queued(4, 4)], runs, [machine(1, free=4), machine(2, free=4)])
+    assert places(result) == {}
+    (reservation,) = result.reservations
+    assert (reservation.run_id, reservation.machine_ids, reservation.at) == (1, (1, 2), None)
+    wait = waiting(result, 4)
+    assert (wait.reason, wait.ahead_id) == (WaitingReason.RESERVED, 1)
+
+
+# --- reservations ----------------------------------------------------------------------------------------------------
+
+
+def test_who_would_delay_a_reservation_waits_and_who_ends_before_it_starts() -> None:
+    other = running(1, 1, 4, max_runtime_seconds=8200.0)
+    large = queued(2, 8, priority=1)
+    late, soon = queued(3, 4, max_runtime_seconds=1001.0), queued(4, 4, max_runtime_seconds=1000.0)
+    result = made([large, late], [other], [machine(1, free=4)])
+    assert places(result) == {}
+    assert waiting(result, 2).estimated_start == NOW + timedelta(seconds=1000)
+    assert waiting(result, 3).reason is WaitingReason.RESERVED
+    assert places(made([large, soon], [other], [machine(1, free=4)])) == {4: (1,)}
+
+
+def test_what_can_be_preempted_may_use_reserved_room_until_then() -> None:
+    other = running(1, 1, 4, max_runtime_seconds=8200.0)
+    result = made([queued(2, 8, priority=1), queued(3, 4, preemptible=True)], [other], [machine(1, free=4)])
+    assert places(result) == {3: (1,)}
+
+
+# --- order, quotas, money --------------------------------------------------------------------------------------------
+
+
+def test_a_run_held_back_names_the_one_ahead_and_the_rule() -> None:
+    projects = [Project(1, used=1.0, used_at=NOW), Project(2, used=99.0, used_at=NOW)]
+    queue = [queued(1, project=1, max_runtime_seconds=900.0), queued(2, project=2, max_runtime_seconds=600.0)]
+    wait = waiting(made(queue, [], [machine(1)], projects=projects), 2)
+    assert (wait.reason, wait.ahead_id, wait.rule) == (WaitingReason.HELD_BACK, 1, Rule.FAIR_SHARE)
+    assert wait.detail == "Simulation 1 takes the room first: its project has used less of its share."
+
+
+def test_a_project_holds_no_more_gpus_than_its_quota() -> None:
+    queue = [queued(1, 4), queued(2, 4), queued(3, 4, project=2)]
+    result = made(queue, [], [machine(1), machine(2)], projects=[Project(1, gpu_quota=6), Project(2)])
+    assert set(places(result)) == {1, 3}
+    wait = waiting(result, 2)
+    assert wait.reason is WaitingReason.QUOTA
+    assert wait.detail == "Its project may hold 6 GPUs at once, and holds 4: this one needs 4 more."
+
+
+def test_time_has_a_value_so_a_faster_machine_may_be_cheaper_to_finish_on() -> None:
+    slow, fast = machine(1), machine(2, price_per_hour=Decimal(12))
+    run = queued(1, lineage=("resnet",))
+    speeds = {"resnet": {2: 2.0}}
+    assert places(made([run], [], [slow, fast])) == {1: (1,)}
+    assert places(made([run], [], [slow, fast], speeds=speeds)) == {1: (2,)}  # 12 an hour for half of the time
+    dear = [slow, replace(fast, price_per_hour=Decimal(20))]
+    assert places(made([run], [], dear, speeds=speeds)) == {1: (1,)}
+    assert places(made([run], [], dear, speeds=speeds, knobs=Knobs(time_value=Decimal(1)))) == {1: (2,)}
+
+
+def test_a_run_goes_back_to_its_checkpoint_unless_that_costs_more_than_its_work() -> None:
+    home, other = machine(1, price_per_hour=Decimal(10)), machine(2)
+    run = queued(1, checkpoint_machine=1, max_runtime_seconds=10_000.0, attained_seconds=3000.0)
+    assert places(made([run], [], [home, other])) == {1: (1,)}
+    assert places(made([replace(run, attained_seconds=10.0)], [], [home, other])) == {1: (2,)}
+
+
+def test_the_next_plan_is_due_when_a_run_may_be_preempted_or_its_key_changes() -> None:
+    young = running(1, 1, preemptible=True, started_at=NOW - timedelta(seconds=100), attained_seconds=100.0)
+    result = made([queued(2)], [young], [machine(1, free=0)])
+    assert result.next_at == NOW + timedelta(seconds=50)  # 8 x 150 GPU-seconds: the end of a bin
+    assert made([], [young], [machine(1, free=0)]).next_at is None
