@@ -32,7 +32,7 @@ step = 0
 while not (place / "finish").exists():
     metric = {"run_id": os.environ["MLFLOW_RUN_ID"], "key": "sent", "value": step, "timestamp": step, "step": step + 1}
     print(json.dumps({"step": step, "printed": step}), flush=True)
-    report.write(json.dumps({"step": step, "reported": step}).encode() + b"\n")
+    report.write(json.dumps({"step": step, "reported": step}).encode() + b"\\n")
     events.write(messages.event(step, messages.simple("recorded", step)))
     connection.request("POST", "/api/2.0/mlflow/runs/log-metric", json.dumps(metric), headers)
     if connection.getresponse().read() != b"{}": sys.exit(3)
