@@ -68,7 +68,7 @@ def test_a_much_shorter_run_preempts_a_preemptible_one_and_starts_when_it_has_le
 
 @pytest.mark.parametrize("kept", [{"preemptible": False}, {"started_at": NOW - timedelta(seconds=299)}])
 def test_what_is_not_preemptible_or_has_just_started_is_not_preempted(kept: dict[str, object]) -> None:
-    long = running(1, 1, **{"preemptible": True, "max_runtime_seconds": 100_000.0, **kept})
+    long = replace(running(1, 1, preemptible=True, max_runtime_seconds=100_000.0), **kept)  # type: ignore[arg-type]
     result = made([queued(2, max_runtime_seconds=600.0)], [long], [machine(1, free=0)])
     assert (result.preemptions, result.placements) == ((), ())
     assert waiting(result, 2).reason is WaitingReason.MACHINES_BUSY
@@ -162,10 +162,11 @@ def test_what_can_be_preempted_may_use_reserved_room_until_then() -> None:
 # --- order, quotas, money --------------------------------------------------------------------------------------------
 
 
-def test_a_run_held_back_names_the_one_ahead_and_the_rule() -> None:
+def test_a_run_held_back_by_one_that_cannot_start_yet_names_it_and_the_rule() -> None:
     projects = [Project(1, used=1.0, used_at=NOW), Project(2, used=99.0, used_at=NOW)]
-    queue = [queued(1, project=1, max_runtime_seconds=900.0), queued(2, project=2, max_runtime_seconds=600.0)]
-    wait = waiting(made(queue, [], [machine(1)], projects=projects), 2)
+    queue = [queued(1, project=1, max_runtime_seconds=900.0), queued(2, 1, project=2, max_runtime_seconds=600.0)]
+    leaving = running(3, 1, 4, leaving=True)
+    wait = waiting(made(queue, [leaving], [machine(1, free=4)], projects=projects), 2)
     assert (wait.reason, wait.ahead_id, wait.rule) == (WaitingReason.HELD_BACK, 1, Rule.FAIR_SHARE)
     assert wait.detail == "Simulation 1 takes the room first: its project has used less of its share."
 
