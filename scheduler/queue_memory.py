@@ -268,7 +268,7 @@ class QueueMemory:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is remembered as queued, and no plan is known to be written down."""
-        return not self.waiters and (self.bookmark is None or not self.is_written)
+        return not self.waiters and not self.is_written
 
     @property
     def has_unexplained(self) -> bool:
