@@ -306,8 +306,7 @@ class Simulation(relay.Node):
 
     @strawberry.field(
         description="Its output without points, and messages of its supervisor. With `contains` it is searched: chunks "
-        "that contain this text, without regard to the case of ASCII letters, and of each the lines that do.",
-        metadata={"cost": 10},
+        "that contain this text, without regard to the case of ASCII letters, and of each the lines that do."
     )
     async def logs(
         self, info: Info, first: int = 100, after: str | None = None, contains: str | None = None
