@@ -12,7 +12,9 @@ notifications everything works, only slower.
     lifecycle             the state machine: the one statement that writes `state`
     attempts              launches, reports, heartbeats, coverage
     due                   what a planner's round has to do, in one statement
-    simulations           create, list, repeat, delete
+    simulations           create, find, repeat, delete
+    listing               lists of simulations: filters, sort orders, pages
+    references            simulations by id, number or name
     queue                 the queue by classes of equal requirements, and why each waits
     running               simulations on machines as a plan sees them: what they hold, how far they are
     past_runs             what ended: decayed cost of projects, and how long runs of a kind took
@@ -24,6 +26,7 @@ notifications everything works, only slower.
     windows               a metric averaged in windows, and finished runs of the same name
     judged                running simulations with stop rules, and their new points
     metrics               count, last, minimum and maximum of each metric
+    results               the metrics of ended simulations, to sort lists by
     logs                  output of a simulation that is no point
     notices               output that was nearly points, or was dropped
     sources               the git commit, host, Python and packages of an attempt

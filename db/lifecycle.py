@@ -23,6 +23,8 @@ import orjson
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db import results
+from db.billing import AMOUNT
 from db.events import Actor, may_alert
 from db.models import Simulation
 from db.notifications import MAX_PAYLOAD_BYTES
@@ -78,8 +80,10 @@ class Move:
     detail: Mapping[str, Any]
 
 
+_AMOUNT = AMOUNT.format(rate="m.price_per_hour * m.share", to="coalesce(m.ended_at, now())", since="m.assigned_at")
+
 # One round trip for the state, what is written with it, the events and the hint. A long list of ids is "look at all".
-_MOVE = """
+_MOVE = f"""
     WITH given AS (
         SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $13::bool[])
             WITH ORDINALITY AS g (id, fence, detail, alerts, place)
@@ -91,6 +95,10 @@ _MOVE = """
             queued_at = CASE WHEN $4::text = 'QUEUED' THEN now() + $6::interval ELSE s.queued_at END,
             queued_xid = CASE WHEN $4::text = 'QUEUED' THEN pg_current_xact_id()::text::bigint ELSE s.queued_xid END,
             finished_at = CASE WHEN $7::bool THEN now() ELSE s.finished_at END,
+            final_cost = CASE WHEN $7::bool THEN coalesce((
+                SELECT sum({_AMOUNT}) FROM attempts AS a JOIN members AS m ON m.attempt_id = a.id
+                WHERE a.simulation_id = s.id
+            ), 0) END,
             reason = $8::text,
             reason_detail = $9::text
         FROM given
@@ -108,7 +116,7 @@ _MOVE = """
     SELECT ids, pg_notify('simulations', CASE WHEN length(payload) <= $12::int THEN payload ELSE '*' END),
            CASE WHEN alerts THEN pg_notify('alerts', '') END
     FROM hint WHERE ids IS NOT NULL
-"""
+"""  # noqa: S608  # a constant
 
 
 async def move(
@@ -123,6 +131,8 @@ async def move(
     only_from: SimulationState | None = None,
 ) -> frozenset[int]:
     """Write a new state where the row is still in one from which it may be entered, and its newest attempt is `fence`.
+
+    With a final state its results and its cost are kept, to sort lists by: its attempt has ended before.
 
     Returns the simulations that have moved: one that has not holds up no other. Their rows in the session are as they
     were read before. The caller holds the locks of several simulations (`lock_all`).
@@ -146,4 +156,7 @@ async def move(
         [may_alert(target.value, each.detail) for each in moves],
     )
     row = (await (await session.connection()).exec_driver_sql(_MOVE, given)).one_or_none()
-    return frozenset(row[0]) if row is not None else frozenset()
+    moved = frozenset[int](row[0] if row is not None else ())
+    if target.is_final and moved:
+        await results.keep(session, moved)
+    return moved

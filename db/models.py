@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     CheckConstraint,
     Computed,
@@ -30,6 +31,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    event,
     func,
     text,
 )
@@ -103,6 +105,24 @@ _QUEUE_CLASS = (
 
 # What runs that are likely to take equally long have in common: the planner learns from those that have ended.
 _LEARNING_CLASS = "hash_array_extended(array_append(entrypoint, name), project_id)"
+
+# What the index on the text of simulations is made of: also written in migration 0022.
+for _function in (
+    """
+    CREATE OR REPLACE FUNCTION simulation_text(name text, entrypoint text[]) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+        SELECT lower(left(name || ' ' || array_to_string(entrypoint, ' '), 1000))
+    $$
+    """,
+    """
+    CREATE OR REPLACE FUNCTION trigrams(given text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+        SELECT coalesce(array_agg(DISTINCT substr(given, place, 3)), '{}')
+        FROM generate_series(1, length(given) - 2) AS place
+    $$
+    """,
+):
+    event.listen(Base.metadata, "before_create", DDL(_function))  # type: ignore[no-untyped-call]  # as SQLAlchemy has it
 
 
 class Project(Base):
@@ -188,6 +208,7 @@ class Simulation(Base):
     queued_xid: Mapped[int] = mapped_column(server_default=THIS_TRANSACTION)
     started_at: Mapped[datetime | None]  # the first hello
     finished_at: Mapped[datetime | None]
+    final_cost: Mapped[Decimal | None]  # of all attempts, once it has ended
 
     # Progress as of the newest queueing: what a preempted run has behind it. One that failed or was lost begins anew.
     attained: Mapped[timedelta] = mapped_column(server_default=text("'00:00:00'::interval"))  # useful run time
@@ -238,6 +259,22 @@ class Simulation(Base):
         Index("ix_simulations_project_id_id", "project_id", "id"),
         Index("ix_simulations_state_id", "state", "id"),
         Index("ix_simulations_name_id", "name", "id"),
+        # What lists are sorted and filtered by, besides `results` and `parameter_values`.
+        *(
+            Index(f"ix_simulations_{column}_id", column, "id", postgresql_where=text(f"{column} IS NOT NULL"))
+            for column in ("final_cost", "started_at", "finished_at")
+        ),
+        Index("ix_simulations_created_at", "created_at"),
+        Index("ix_simulations_created_by_id", "created_by", "id"),
+        Index("ix_simulations_tags", "tags", postgresql_using="gin"),
+        Index("ix_simulations_name_prefix", "name", "id", postgresql_ops={"name": "text_pattern_ops"}),
+        Index("ix_simulations_text", text("trigrams(simulation_text(name, entrypoint))"), postgresql_using="gin"),
+        # Whose metrics and costs still change.
+        Index(
+            "ix_simulations_begun",
+            "id",
+            postgresql_where=text("attempt > 0 AND state IN ('QUEUED', 'STARTING', 'RUNNING')"),
+        ),
         # What a deletion looks through, to set it to null.
         Index("ix_simulations_retry_of", "retry_of", postgresql_where=text("retry_of IS NOT NULL")),
         Index("ix_simulations_machine_id", "machine_id", postgresql_where=text("machine_id IS NOT NULL")),
@@ -510,6 +547,48 @@ class Metric(Base):
 
     # Each batch updates the row in place: room on the page keeps it a heap-only update.
     __table_args__ = ({"postgresql_with": {"fillfactor": 70}},)
+
+
+class Result(Base):
+    """Summary of a metric of an ended simulation over all its attempts, to sort lists by; null: not finite.
+
+    Written by the move to a final state. `metrics` has no index on values: each batch would have to write it.
+    """
+
+    __tablename__ = "results"
+
+    simulation_id: Mapped[int] = mapped_column(ForeignKey("simulations.id", ondelete="CASCADE"), primary_key=True)
+    metric: Mapped[str] = mapped_column(primary_key=True)
+    last_value: Mapped[float | None]
+    min_value: Mapped[float | None]
+    max_value: Mapped[float | None]
+
+    __table_args__ = tuple(
+        Index(f"ix_results_{column}", "metric", column, "simulation_id", postgresql_where=text(f"{column} IS NOT NULL"))
+        for column in ("last_value", "min_value", "max_value")
+    )
+
+
+class ParameterValue(Base):
+    """A number or a word among a simulation's parameters, by its path (`optimizer.lr`). Written by triggers (0022)."""
+
+    __tablename__ = "parameter_values"
+
+    simulation_id: Mapped[int] = mapped_column(ForeignKey("simulations.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[Decimal | None] = mapped_column(Numeric)
+    word: Mapped[str | None]  # of a string or a boolean
+
+    __table_args__ = tuple(
+        Index(
+            f"ix_parameter_values_{column}",
+            "name",
+            column,
+            "simulation_id",
+            postgresql_where=text(f"{column} IS NOT NULL"),
+        )
+        for column in ("number", "word")
+    )
 
 
 class LogChunk(Base):

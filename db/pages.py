@@ -21,6 +21,7 @@ from db.errors import InvalidCursor
 Row = TypeVar("Row")
 
 MAX_PAGE = 500
+FOREIGN_CURSOR = "This cursor does not belong to this list: pass an `endCursor` that it gave out."
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +55,29 @@ async def page(
     return Page(shown, [_encode(row, order) for row in shown], len(rows) > first)
 
 
-def _encode(row: object, order: Ordering) -> str:
-    key = [getattr(row, column.key) for column in order.columns]
+def pack(key: Sequence[object]) -> str:
+    """Make a cursor of the values of a key."""
     return base64.urlsafe_b64encode(orjson.dumps(key)).decode().rstrip("=")
 
 
-def _decode(cursor: str, order: Ordering) -> list[Any]:
-    problem = InvalidCursor("This cursor does not belong to this list: pass an `endCursor` that it gave out.")
+def unpack(cursor: str) -> list[Any]:
+    """Return the values of a cursor's key. Their types are the client's: check them. Raises `InvalidCursor`."""
     try:
         key = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (binascii.Error, orjson.JSONDecodeError, ValueError):
-        raise problem from None
-    if not isinstance(key, list) or len(key) != len(order.columns):
+        raise InvalidCursor(FOREIGN_CURSOR) from None
+    if not isinstance(key, list):
+        raise InvalidCursor(FOREIGN_CURSOR)
+    return key
+
+
+def _encode(row: object, order: Ordering) -> str:
+    return pack([getattr(row, column.key) for column in order.columns])
+
+
+def _decode(cursor: str, order: Ordering) -> list[Any]:
+    key, problem = unpack(cursor), InvalidCursor(FOREIGN_CURSOR)
+    if len(key) != len(order.columns):
         raise problem
     for value, column in zip(key, order.columns, strict=True):
         expected = column.type.python_type

@@ -1,4 +1,4 @@
-"""Simulations: create, list, repeat, delete. Changes of state are in `transitions`.
+"""Simulations: create, find, repeat, delete. Lists are in `listing`, changes of state in `transitions`.
 
 Every function that finds a simulation takes a `scope`: simulations of other projects are not found.
 """
@@ -9,12 +9,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
-from enum import StrEnum
 from hashlib import sha256
 from typing import Any
 
 import orjson
-from sqlalchemy import ARRAY, Select, Text, delete, func, select, text
+from sqlalchemy import ARRAY, Text, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
@@ -22,11 +21,10 @@ from sqlalchemy.orm import defer
 from db import costs, events, lifecycle
 from db.errors import NotFound, Taken, WrongState
 from db.events import Actor
-from db.models import Attempt, Machine, Member, Simulation
+from db.models import Machine, Simulation
 from db.notifications import Channel, notify
-from db.pages import Ordering, Page, page
 from db.projects import Scope, within
-from db.states import FINAL_STATES, MetricsFrom, Reason, SimulationState
+from db.states import FINAL_STATES, MetricsFrom, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,33 +94,6 @@ MAX_RECORDED = 1_000  # parameters that programs recorded
 LISTS = ("entrypoint", "tags", "retry_on", "metrics_patterns", "tensorboard")  # tuples of `Wanted`
 
 
-class Sort(StrEnum):
-    """Sort order of a list of simulations."""
-
-    CREATED_AT = "CREATED_AT"
-    NAME = "NAME"
-    PRIORITY = "PRIORITY"
-
-
-_SORT_COLUMNS = {
-    Sort.CREATED_AT: (Simulation.id,),  # minted in the order of creation
-    Sort.NAME: (Simulation.name, Simulation.id),
-    Sort.PRIORITY: (Simulation.priority, Simulation.id),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Filter of simulations; None matches any."""
-
-    states: tuple[SimulationState, ...] | None = None
-    project_id: int | None = None
-    machine_id: int | None = None
-    name_contains: str | None = None
-    tag: str | None = None
-    scope: Scope = None
-
-
 async def create(session: AsyncSession, wanted: Wanted, actor: Actor, *, client_key: str | None = None) -> Simulation:
     """Queue a simulation. The same key with the same content returns the existing one.
 
@@ -190,7 +161,7 @@ def seen(simulation: Simulation | None, scope: Scope) -> Simulation:
 
 
 # What may be long, up to 64 KiB each, and lists hardly ever show; `commands` reads it.
-_WITHOUT_COMMANDS = tuple(
+WITHOUT_COMMANDS = tuple(
     defer(column, raiseload=True)
     for column in (
         Simulation.entrypoint,
@@ -242,24 +213,10 @@ async def by_ids(session: AsyncSession, ids: Collection[int], *, scope: Scope = 
     """Those that there are, without their commands."""
     statement = (
         select(Simulation)
-        .options(*_WITHOUT_COMMANDS)
+        .options(*WITHOUT_COMMANDS)
         .where(Simulation.id.in_(ids), within(Simulation.project_id, scope))
     )
     return (await session.scalars(statement)).all()
-
-
-async def page_matching(
-    session: AsyncSession, wanted: Filter, *, sort: Sort, descending: bool, first: int, after: str | None
-) -> Page[Simulation]:
-    """One page of the simulations that match, without their commands."""
-    order = Ordering(_SORT_COLUMNS[sort], descending)
-    matching = _matching(select(Simulation).options(*_WITHOUT_COMMANDS), wanted)
-    return await page(session, matching, order, first=first, after=after)
-
-
-async def count_matching(session: AsyncSession, wanted: Filter) -> int:
-    """Count the matching simulations: an index scan, only when a client selects the count."""
-    return int((await session.scalars(_matching(select(func.count(Simulation.id)), wanted))).one())
 
 
 async def repeat(session: AsyncSession, simulation_id: int, actor: Actor, *, scope: Scope = None) -> Simulation:
@@ -312,7 +269,7 @@ async def recent(
     return (
         await session.scalars(
             select(Simulation)
-            .options(*_WITHOUT_COMMANDS)
+            .options(*WITHOUT_COMMANDS)
             .where(
                 Simulation.state.not_in(FINAL_STATES) | (Simulation.finished_at > func.now() - period),
                 within(Simulation.project_id, scope),
@@ -321,23 +278,3 @@ async def recent(
             .limit(limit)
         )
     ).all()
-
-
-def _matching(statement: Select[Any], wanted: Filter) -> Select[Any]:
-    statement = statement.where(within(Simulation.project_id, wanted.scope))
-    if wanted.states is not None:
-        statement = statement.where(Simulation.state.in_(wanted.states))
-    if wanted.project_id is not None:
-        statement = statement.where(Simulation.project_id == wanted.project_id)
-    if wanted.machine_id is not None:
-        on_machine = (
-            select(Attempt.simulation_id)
-            .join(Member, Member.attempt_id == Attempt.id)
-            .where(Member.machine_id == wanted.machine_id, Attempt.number == Simulation.attempt)
-        )
-        statement = statement.where(Simulation.id.in_(on_machine))
-    if wanted.name_contains is not None:
-        statement = statement.where(Simulation.name.icontains(wanted.name_contains, autoescape=True))
-    if wanted.tag is not None:
-        statement = statement.where(Simulation.tags.contains([wanted.tag]))
-    return statement

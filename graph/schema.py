@@ -17,7 +17,6 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext as Operation
 
 from db import machines as db_machines
-from db import simulations as db_simulations
 from db.public_ids import decode
 from graph.context import Info
 from graph.errors import BadInput, is_unexpected, masked, unavailable
@@ -61,8 +60,9 @@ from graph.types.budget import (
 )
 from graph.types.convergence import ConvergenceEvent
 from graph.types.costs import Costs
-from graph.types.enums import CostGroup, MachineState, OrderDirection, SimulationOrder, SimulationState
-from graph.types.ids import number_asked
+from graph.types.enums import CostGroup, MachineState, OrderDirection, SimulationState
+from graph.types.ids import number_asked, simulation_asked
+from graph.types.listing import SimulationFilter, SimulationOrder, filter_of, order_of
 from graph.types.log import LogChunk
 from graph.types.machine import (
     CreateMachineInput,
@@ -132,11 +132,18 @@ class Query:
             raise BadInput(f"At most 500 ids at once, got {len(ids)}.")
         return await _nodes(info, ids)
 
-    @strawberry.field(description="One object by its id; null if there is none.")
+    @strawberry.field(
+        description="One simulation by its id, null if there is none; or by its number (`108`, `#108`), its name, or a "
+        "beginning that only one name has. So it is wherever the id of a simulation is an argument."
+    )
     async def simulation(self, info: Info, id: strawberry.ID) -> Simulation | None:
-        return await of_simulation.find(info, number_asked(id, "Simulation"))
+        return await of_simulation.find(info, await simulation_asked(info, id))
 
-    @strawberry.field(description="Filters are combined with AND; without filters, all.")
+    @strawberry.field(
+        description="Filters are combined with AND; without filters, all.",
+        # Searching and ranking look at more rows than are returned.
+        metadata={"argument_costs": {"filter": 10, "orderBy": 10}},
+    )
     async def simulations(
         self,
         info: Info,
@@ -147,9 +154,11 @@ class Query:
         machine: strawberry.ID | None = None,
         name_contains: str | None = None,
         tag: str | None = None,
+        filter: SimulationFilter | None = None,
         order_by: SimulationOrder | None = None,
     ) -> SimulationConnection:
-        wanted = db_simulations.Filter(
+        wanted = filter_of(
+            filter,
             states=tuple(states) if states is not None else None,
             project_id=number_asked(project, "Project") if project is not None else None,
             machine_id=number_asked(machine, "Machine") if machine is not None else None,
@@ -157,7 +166,7 @@ class Query:
             tag=_searchable(tag),
             scope=info.context.scope,
         )
-        return await of_simulation.page(info, wanted, order_by or SimulationOrder(), first, after)
+        return await of_simulation.page(info, wanted, order_of(order_by), first, after)
 
     @strawberry.field(description="Simulations that have not ended, and their cost, of one project or of all.")
     async def overview(self, info: Info, project: strawberry.ID | None = None) -> Overview:

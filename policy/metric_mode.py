@@ -15,7 +15,9 @@ MAX = "MAX"
 
 _WORDS = re.compile(r"[A-Z]?[a-z]+\d*|[A-Z]+(?![a-z])\d*|\d+")
 _DOWN = frozenset({
-    "loss", "error", "err", "regret", "distance", "perplexity", "ppl", "nll", "residual", "neg", "negative", "latency",
+    "loss", "error", "err", "mse", "rmse", "mae", "mape", "brier", "kl",
+    "wer", "cer", "fid", "perplexity", "ppl", "nll",
+    "regret", "distance", "residual", "neg", "negative", "latency",
 })  # fmt: skip
 _UP = frozenset({
     "accuracy", "acc", "auc", "auroc", "auprc", "f1", "precision", "recall", "specificity", "sensitivity", "kappa",

@@ -25,7 +25,8 @@ from db.states import SimulationState
 from transitions import journal
 from transitions.begin import time_limits
 
-ALWAYS = frozenset({"name", "tags"})  # may be changed after the end, too
+# May be changed after the end, too. The objective of a run that has ended is what lists show and sort by.
+ALWAYS = frozenset({"name", "tags", "objective_metric", "objective_mode"})
 JUDGED_BY = frozenset({"objective_metric", "objective_mode", "stopping", "max_steps"})
 ORDERED = frozenset({"stopping", "max_runtime", "max_cost"})  # what a supervisor's order depends on
 
@@ -51,7 +52,10 @@ async def update(
     if not changes:
         return simulation
     if simulation.state.is_final and not changes.keys() <= ALWAYS:
-        raise WrongState(f"It has ended ({simulation.state.value}): only its name and its tags can change.", field="id")
+        raise WrongState(
+            f"It has ended ({simulation.state.value}): only its name, its tags and its objective can change.",
+            field="id",
+        )
     written: dict[str, Any] = dict(changes)
     if changes.keys() & JUDGED_BY:
         written["stopping_revision"] = simulation.stopping_revision + 1

@@ -5,7 +5,8 @@ argument says or as its field expects, and `maxPoints` a point in a hundred. A f
 load a row, or whose value may be long, has a cost of its own. Fragments, `@skip`, `@include` and the coerced values of
 variables count as in the execution, except that a field selected twice costs twice.
 
-Costs and expected sizes are metadata of the fields: `strawberry.field(metadata={"cost": 10})`, `{"size": 4}`.
+Costs and expected sizes are metadata of the fields: `strawberry.field(metadata={"cost": 10})`, `{"size": 4}`, and
+`{"argument_costs": {"filter": 10}}` for what an argument that is given adds.
 
 One walk per request visits each field and each fragment once, and coerces only the variables that a size or a
 condition needs. Money is `policy.cost`'s.
@@ -144,6 +145,8 @@ class _Walk:
             return INTROSPECTED + inside.once
         metadata = metadata_of(definition)
         own: int = INTROSPECTION if name.startswith("__") else metadata.get("cost", self._usual(parent, kind))
+        costs: Mapping[str, int] = metadata.get("argument_costs", {})
+        own += sum(costs.get(each.name.value, 0) for each in node.arguments or ())
         if "maxPoints" in definition.args:
             own += self._argument(node, definition, "maxPoints", MOST_POINTS) // POINTS_PER_OBJECT
         if "first" in definition.args:

@@ -1,6 +1,7 @@
 """One module per noun of the schema: its GraphQL type, its inputs, and thin resolvers.
 
     simulation            simulations: the type, its lists
+    listing               sort orders and filters of lists of simulations
     simulation_inputs     inputs of their mutations
     simulation_mutations  create, update, cancel, retry, delete
     simulation_changes    the subscription simulationChanged
@@ -29,7 +30,8 @@
     inputs                validation of inputs before anything is stored
     scalars               Step, PointColumns, Decimal
     cursors               positions in a log, opaque to clients
-    ids                   public ids to numbers
+    ids                   public ids, numbers and names of simulations, to numbers
+    parameters            parameters by path
     naming                a simulation's default name, derived from its entrypoint
     variables             names of environment variables, and the variables of parameters
     pages                 connections: edges, nodes, pageInfo

@@ -19,7 +19,7 @@ from graph.live.tail import Cursor, CurveTail
 from graph.types import curve
 from graph.types.cursors import decode, encode
 from graph.types.enums import Reason, SimulationState
-from graph.types.ids import number_asked
+from graph.types.ids import simulation_followed
 from graph.types.scalars import Step
 from policy.cost import cost_so_far
 from policy.metric_mode import is_system
@@ -61,7 +61,7 @@ async def follow(
 
     With `max_points` and no cursor the past comes thinned, an event per attempt, and what is behind it in full.
     """
-    simulation_id = number_asked(public_id, "Simulation")
+    simulation_id = await simulation_followed(info, public_id)
     if metrics is not None and len(metrics) > MAX_METRICS:
         raise BadInput(f"At most {MAX_METRICS} metrics can be asked for.")
     wanted = frozenset(metrics) if metrics is not None else None

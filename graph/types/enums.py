@@ -14,7 +14,7 @@ from strawberry.types.enum import StrawberryEnumDefinition
 
 from db.alert_targets import Transport as AlertTransport
 from db.costs import Key as CostGroup
-from db.simulations import Sort
+from db.listing import Comparison, Sort
 from db.states import LogStream, MachineState, MetricMode, MetricsFrom, Reason, Role, SimulationState
 from policy.alerts import AlertKind
 from policy.budget import Period as BudgetPeriod
@@ -22,7 +22,7 @@ from policy.placement import WaitingReason
 from policy.savings import End as SavedBy
 
 __all__ = [
-    "AlertKind", "AlertTransport", "BudgetPeriod", "CostGroup",
+    "AlertKind", "AlertTransport", "BudgetPeriod", "Comparison", "CostGroup",
     "LogStream", "MachineState", "MetricMode", "MetricsFrom", "Reason", "Role", "SavedBy", "SimulationState", "Sort",
     "WaitingReason", "described",
 ]  # fmt: skip
@@ -141,7 +141,23 @@ described(
     CREATED_AT="When it was created.",
     NAME="Its name.",
     PRIORITY="Its priority, then when it was created.",
+    STARTED_AT="When its first attempt began.",
+    FINISHED_AT="When it reached its final state.",
+    COST="Its cost so far.",
+    BEST="The best value of the metric `name`.",
+    LAST="The newest value of the metric `name`.",
+    PARAMETER="The parameter `name`: numbers, then words.",
 )(Sort)
+described(
+    "How a parameter is compared with a value.",
+    name="Comparison",
+    EQ="Equal.",
+    NE="Not equal; a parameter that is missing does not match.",
+    LT="Less than.",
+    LE="Less than or equal.",
+    GT="Greater than.",
+    GE="Greater than or equal.",
+)(Comparison)
 
 
 described(
@@ -183,9 +199,3 @@ class AlertDeliveryState(StrEnum):
 class OrderDirection(StrEnum):
     ASC = "ASC"
     DESC = "DESC"
-
-
-@strawberry.input(description="The sort order of a list of simulations.")
-class SimulationOrder:
-    field: Sort = strawberry.field(default=Sort.CREATED_AT, description="The sort key.")
-    direction: OrderDirection = OrderDirection.DESC

@@ -1,9 +1,12 @@
-"""Public ids, converted to numbers."""
+"""Public ids, and what stands for those of simulations, converted to numbers."""
 
 from __future__ import annotations
 
-from db import public_ids
+from functools import partial
+
+from db import public_ids, references
 from db.errors import Refusal
+from graph.context import Info
 from graph.errors import refusals_told
 
 
@@ -22,6 +25,23 @@ def number_asked(public_id: str, type_name: str) -> int:
     """The same for arguments of queries and subscriptions. Raises `BadInput`."""
     with refusals_told():
         return number_of(public_id, type_name)
+
+
+async def simulation_number(info: Info, reference: str) -> int:
+    """The number of the simulation that an argument means. Raises `Refusal`: see `db.references.resolve`."""
+    async with info.context.sessions() as session:
+        return await references.resolve(session, reference, scope=info.context.scope)
+
+
+async def simulation_asked(info: Info, reference: str) -> int:
+    """The same for arguments of queries. Raises `BadInput`."""
+    with refusals_told():
+        return await simulation_number(info, reference)
+
+
+async def simulation_followed(info: Info, reference: str) -> int:
+    """The same for subscriptions, which wait for a database that is away."""
+    return await info.context.live.outage.patiently(partial(simulation_asked, info, reference))
 
 
 def _short(text: str) -> str:

@@ -7,7 +7,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import (
     Annotated,
@@ -37,6 +37,7 @@ from strawberry.types.base import has_object_definition
 from typing_extensions import TypedDict
 
 from db.alert_targets import Transport
+from db.listing import Comparison
 from db.states import MetricMode, MetricsFrom, Reason, Role
 from db.watch_leases import LONGEST_GRACE
 from graph.types.user_errors import UserError, UserErrorCode
@@ -52,6 +53,7 @@ MAX_COMMAND_BYTES = 65_536  # of all words; Linux takes 131,072 in one
 MAX_JSON_BYTES = 65_536
 MAX_PATTERN = 500
 MAX_JSON_DEPTH = 100  # an answer can hold some 250 levels, and has a few of its own
+MOST_CONDITIONS = 20  # of one kind, in a filter
 MOST_FINDINGS = 50  # in one answer, as GraphQL has them of variables: a body has room for half a million mistakes
 # Null means none, or of an alert target: all.
 CLEARABLE = frozenset({"gpu_model", "gpu_quota", "max_runtime_seconds", "max_cost", "max_steps", "kinds", "projects"})
@@ -434,6 +436,55 @@ class AlertTargetChanged(TypedDict, total=False):
     kinds: TargetKinds
     projects: TargetProjects
     is_default: bool
+
+
+def _operand(value: object) -> Decimal | str:
+    """A value that parameters are compared with: numbers exactly, words and booleans as text."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        if not abs(value) < 10**400:  # neither is NaN
+            raise ValueError("must be a finite number of at most 400 digits")
+        return Decimal(str(value))
+    if not isinstance(value, str):
+        raise ValueError("must be a number, a text or a boolean")
+    if len(value) > 400:
+        raise ValueError("has at most 400 characters")
+    return _no_nul(value)
+
+
+def _like(glob: str) -> str:
+    r"""A glob with `*` and `?` as a pattern of LIKE."""
+    return "".join({"*": "%", "?": "_", "%": r"\%", "_": r"\_", "\\": r"\\"}.get(each, each) for each in glob)
+
+
+def _in_utc(at: datetime) -> datetime:
+    """A time without an offset is UTC."""
+    try:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be within the years 1 to 9999") from None
+
+
+class ConditionAsked(Model):
+    name: Word
+    comparison: Comparison = Comparison.EQ
+    value: Annotated[Decimal | str, BeforeValidator(_operand)]
+
+
+class FilterAsked(TypedDict, total=False):
+    """The rules of a filter of simulations, by the names of `db.listing.Filter`."""
+
+    __pydantic_config__ = ConfigDict(alias_generator=to_camel)  # type: ignore[misc]  # as above
+
+    text: Word
+    name_like: Annotated[Word, AfterValidator(_like), _in("name")]
+    tags: Annotated[tuple[Word, ...], _at_most(MOST_CONDITIONS)]
+    any_tags: Annotated[tuple[Word, ...], _at_most(MOST_CONDITIONS)]
+    created_by: Word
+    created_from: Annotated[datetime, AfterValidator(_in_utc)]
+    created_to: Annotated[datetime, AfterValidator(_in_utc)]
+    parameters: Annotated[tuple[ConditionAsked, ...], _at_most(MOST_CONDITIONS)]
 
 
 _JUDGES: dict[type, TypeAdapter[Any]] = {}  # made once for each of the few rules above

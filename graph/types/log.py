@@ -25,7 +25,7 @@ from graph.live.tail import Cursor, LogTail
 from graph.types import pages
 from graph.types.cursors import decode_position, encode
 from graph.types.enums import LogStream
-from graph.types.ids import number_asked
+from graph.types.ids import simulation_followed
 
 # ECMA-48, as runner/supervisor/terminal.py has it: SGR of bounded length is the group, all others are nothing.
 ESCAPES = re.compile(
@@ -111,7 +111,7 @@ def _searchable(sought: str | None) -> str | None:
 
 async def follow(info: Info, public_id: str, after: str | None) -> AsyncIterator[LogChunk]:
     """Every chunk behind the cursor, then live, to the end of the simulation; then it completes."""
-    simulation_id = number_asked(public_id, "Simulation")
+    simulation_id = await simulation_followed(info, public_id)
     cursor = decode_position(after)
     feed, hub = wanted_feed.get(), info.context.live.hub
     del info  # it holds what the first event was executed with

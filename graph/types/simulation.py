@@ -10,7 +10,7 @@ import strawberry
 from strawberry import relay
 from strawberry.scalars import JSON
 
-from db import attempts, events, models, simulations
+from db import attempts, events, listing, models
 from db.attempts import StopIntent
 from graph.context import Info
 from graph.errors import refusals_told
@@ -19,20 +19,13 @@ from graph.types.alert import AlertDelivery, AlertTarget
 from graph.types.attempt import Attempt
 from graph.types.cost import Cost
 from graph.types.curve import Curve
-from graph.types.enums import (
-    MetricsFrom,
-    OrderDirection,
-    Reason,
-    SimulationOrder,
-    SimulationState,
-    Sort,
-    WaitingReason,
-)
+from graph.types.enums import MetricsFrom, Reason, SimulationState, WaitingReason
 from graph.types.event import Event
 from graph.types.forecast import Forecast
 from graph.types.log import LogConnection, page_of_log
 from graph.types.metric import Metric, usual_mode
 from graph.types.notice import Notice
+from graph.types.parameters import at_path
 from graph.types.project import Project
 from graph.types.scalars import Step
 from graph.types.source import Source
@@ -114,6 +107,9 @@ class Limits:
 class Simulation(relay.Node):
     id: relay.NodeID[int]
     row: strawberry.Private[models.Simulation]
+    number: int = strawberry.field(
+        description="Its number in the installation, which stands for its id in any argument: `#108` or `108`."
+    )
     name: str
     state: SimulationState
     reason: Reason | None = strawberry.field(description="Why it ended; null while it has not.")
@@ -254,6 +250,21 @@ class Simulation(relay.Node):
         found = [each for each in found if is_system(each.metric) == system]
         return [Metric.of(each, self.row.metric_modes.get(each.metric) or usual_mode(each.metric)) for each in found]
 
+    @strawberry.field(description="One metric that it has reported; null if it has not.")
+    async def metric(self, info: Info, name: str) -> Metric | None:
+        found = await info.context.loaders.metrics.load(self.row.id)
+        mode = self.row.metric_modes.get(name) or usual_mode(name)
+        return next((Metric.of(each, mode) for each in found if each.metric == name), None)
+
+    @strawberry.field(
+        description="One of its parameters, by its name or, within objects, its path (`optimizer.lr`); null if it has "
+        "none of that name.",
+        metadata={"cost": 10},
+    )
+    async def parameter(self, info: Info, name: str) -> JSON | None:
+        found = at_path((await info.context.loaders.command.load(self.row.id)).parameters, name)
+        return JSON(found) if found is not None else None
+
     @strawberry.field(description="The metric by which it is judged; null without one.")
     async def objective(self, info: Info) -> Objective | None:
         return Objective.of(self.row, await info.context.loaders.metrics.load(self.row.id))
@@ -320,7 +331,8 @@ class Simulation(relay.Node):
     @classmethod
     def of(cls, row: models.Simulation) -> Self:
         return cls(
-            id=row.id, row=row, name=row.name, state=row.state, reason=row.reason, reason_detail=row.reason_detail,
+            id=row.id, row=row, number=row.id, name=row.name, state=row.state, reason=row.reason,
+            reason_detail=row.reason_detail,
             working_directory=row.working_directory, tags=row.tags,
             resources=Requirements(
                 machine_number=row.machine_id, cpus=row.cpus, memory_gib=row.memory_gib, gpus=row.gpus,
@@ -346,7 +358,7 @@ class Simulation(relay.Node):
 
 @strawberry.type(description="Simulations, newest first unless asked otherwise.")
 class SimulationConnection:
-    wanted: strawberry.Private[simulations.Filter]
+    wanted: strawberry.Private[listing.Filter]
     edges: list[pages.Edge[Simulation]]
     nodes: list[Simulation]
     page_info: relay.PageInfo
@@ -354,7 +366,7 @@ class SimulationConnection:
     @strawberry.field(description="The number of rows on all pages.", metadata={"cost": 10})
     async def total_count(self, info: Info) -> int:
         async with info.context.sessions() as session:
-            return await simulations.count_matching(session, self.wanted)
+            return await listing.count_matching(session, self.wanted)
 
 
 # --- queries ---------------------------------------------------------------------------------------------------
@@ -366,17 +378,10 @@ async def find(info: Info, number: int) -> Simulation | None:
 
 
 async def page(
-    info: Info, wanted: simulations.Filter, order: SimulationOrder, first: int, after: str | None
+    info: Info, wanted: listing.Filter, order: listing.Order, first: int, after: str | None
 ) -> SimulationConnection:
     with refusals_told():
         async with info.context.sessions() as session:
-            found = await simulations.page_matching(
-                session,
-                wanted,
-                sort=Sort(order.field),
-                descending=order.direction is OrderDirection.DESC,
-                first=pages.size(first),
-                after=after,
-            )
+            found = await listing.page_matching(session, wanted, order, first=pages.size(first), after=after)
     edges, nodes, page_info = pages.edges(found, Simulation.of)
     return SimulationConnection(wanted=wanted, edges=edges, nodes=nodes, page_info=page_info)

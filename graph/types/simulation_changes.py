@@ -11,7 +11,7 @@ from db.attempts import StopIntent
 from db.notifications import Channel
 from graph.context import Info
 from graph.types.enums import SimulationState
-from graph.types.ids import number_asked
+from graph.types.ids import number_asked, simulation_followed
 from graph.types.simulation import Simulation
 from policy.waiting import Wait, why
 
@@ -20,7 +20,7 @@ RECENT = timedelta(minutes=10)
 
 async def changed(info: Info, public_id: str | None, project: str | None) -> AsyncIterator[Simulation]:
     """The newest state of each simulation that changed, from now on. What was missed is read again by the client."""
-    number = number_asked(public_id, "Simulation") if public_id is not None else None
+    number = await simulation_followed(info, public_id) if public_id is not None else None
     project_id = number_asked(project, "Project") if project is not None else None
     shown: dict[int, tuple[object, ...]] = {}
     live = info.context.live

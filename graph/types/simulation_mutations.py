@@ -9,11 +9,12 @@ from typing import Any
 import strawberry
 
 from db import alert_targets, errors, lifecycle, machines, projects, simulations
+from db.public_ids import encode
 from db.simulations import Wanted
 from graph.auth.rate_limit import client_of
 from graph.context import Info
 from graph.types import stop_rules
-from graph.types.ids import number_of
+from graph.types.ids import number_of, simulation_number
 from graph.types.inputs import Invalid, SimulationAsked, SimulationChanged, check
 from graph.types.naming import name_of
 from graph.types.simulation import Simulation
@@ -63,7 +64,7 @@ async def create(info: Info, given: CreateSimulationInput) -> SimulationPayload:
 
 async def update(info: Info, given: UpdateSimulationInput) -> SimulationPayload:
     try:
-        number = number_of(given.id, "Simulation")
+        number = await simulation_number(info, given.id)
         asked: dict[str, Any] = {**check(SimulationChanged, given)}
         grace = timedelta(seconds=info.context.settings.stop_grace_seconds)
         async with info.context.sessions() as session, session.begin():
@@ -79,7 +80,7 @@ async def update(info: Info, given: UpdateSimulationInput) -> SimulationPayload:
 
 async def cancel(info: Info, public_id: str) -> SimulationPayload:
     try:
-        number = number_of(public_id, "Simulation")
+        number = await simulation_number(info, public_id)
         async with info.context.sessions() as session, session.begin():
             row = await cancel_simulation(session, number, info.context.actor, scope=info.context.scope)
             return SimulationPayload(simulation=Simulation.of(row))
@@ -89,7 +90,7 @@ async def cancel(info: Info, public_id: str) -> SimulationPayload:
 
 async def retry(info: Info, public_id: str) -> SimulationPayload:
     try:
-        number = number_of(public_id, "Simulation")
+        number = await simulation_number(info, public_id)
         if refused := _too_many(info):
             return SimulationPayload(user_errors=[refused])
         async with info.context.sessions() as session, session.begin():
@@ -101,10 +102,10 @@ async def retry(info: Info, public_id: str) -> SimulationPayload:
 
 async def delete(info: Info, public_id: str) -> DeleteSimulationPayload:
     try:
-        number = number_of(public_id, "Simulation")
+        number = await simulation_number(info, public_id)
         async with info.context.sessions() as session, session.begin():
             await simulations.delete_ended(session, number, info.context.actor, scope=info.context.scope)
-        return DeleteSimulationPayload(deleted_id=strawberry.ID(public_id))
+        return DeleteSimulationPayload(deleted_id=strawberry.ID(encode("Simulation", number)))
     except errors.Refusal as refusal:
         return DeleteSimulationPayload(user_errors=[user_error(refusal)])
 

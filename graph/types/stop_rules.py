@@ -103,6 +103,8 @@ def of_new(asked: Mapping[str, Any]) -> Mapping[str, Any]:
 async def of_change(session: AsyncSession, row: Row, asked: Mapping[str, Any]) -> dict[str, Any]:
     """What was asked, with the rules as a row keeps them. Raises `Invalid`."""
     rules = asked.get("stopping")
+    if asked.get("objective_metric", row.objective_metric) != row.objective_metric and "objective_mode" not in asked:
+        asked = {**asked, "objective_mode": None}  # that of the metric before says nothing about this one
     if rules is None:
         return dict(asked)
     summaries = (await metrics.of_simulations(session, [row.id])).get(row.id, ())

@@ -142,7 +142,7 @@ async def test_a_token_in_the_header_editor_is_sent_with_requests_and_on_sockets
     await page.get_by_role("button", name="Headers").click()
     await type_headers(page, {"AUTHORIZATION": f"Bearer {token}"})
     await run(page)
-    await expect(response(page)).to_contain_text("is not an id.")
+    await expect(response(page)).to_contain_text("is not the id, number or name of a simulation.")
     await open_example(page, "Simulations")
     await keep_headers(page, {"AUTHORIZATION": f"Bearer {token}"})
     await run(page)

@@ -609,7 +609,7 @@ async def test_what_waits_says_why_and_what_is_no_id_is_refused_in_a_sentence(pa
     await expect(page.get_by_test_id("standing")).to_contain_text("cpus")
     await expect(page.get_by_role("heading", name="No points yet.")).to_be_visible()
     await page.goto("/simulations/nonsense")
-    await expect(page.get_by_role("alert")).to_contain_text("'nonsense' is not an id.")
+    await expect(page.get_by_role("alert")).to_contain_text("'nonsense' is not the id, number or name of a")
 
 
 async def test_a_past_of_many_reports_comes_together(page: Page, service: Service) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -27,10 +27,12 @@ from db import (
     events,
     health_queries,
     judged,
+    listing,
     machines,
     past_runs,
     projects,
     queue,
+    references,
     running,
     watch_leases,
     windows,
@@ -39,6 +41,7 @@ from db.attempts import Claim
 from db.connection import Driver, driver_of
 from db.convergence import START, Column
 from db.due import find_due
+from db.listing import Comparison, Condition, Filter, Order, Sort
 from transitions.begin import hello
 
 Rows = Any  # the fixture of conftest.py
@@ -92,7 +95,8 @@ class Filled:
         sent: list[tuple[str, Any]] = []
 
         def hear(_c: object, _cursor: object, statement: str, parameters: Any, _context: object, many: bool) -> None:
-            sent.append((statement, parameters[0] if many else parameters))
+            if not statement.startswith("SET LOCAL"):
+                sent.append((statement, parameters[0] if many else parameters))
 
         event.listen(self.engine.sync_engine, "before_cursor_execute", hear)
         try:
@@ -480,3 +484,108 @@ async def test_what_quotas_have_used_is_found_by_what_runs(filled: Filled) -> No
     await filled.rows.query("UPDATE members SET gpus = 1")
     await filled.rows.query("ANALYZE members")
     assert_by_index(await filled.plans_of(projects.uses), "pk_attempts", "pk_simulations")
+
+
+# --- lists -----------------------------------------------------------------------------------------------------
+
+LISTED = """
+    UPDATE simulations SET
+        name = CASE WHEN id % 1000 = 7 THEN 'vit-' || id ELSE 'run-' || id END,
+        created_by = CASE WHEN id % 1000 = 7 THEN 'ada' ELSE 'user' END,
+        tags = CASE WHEN id % 1000 = 7 THEN ARRAY['rare', 'all'] ELSE ARRAY['all'] END,
+        parameters = jsonb_build_object(
+            'lr', 1.0 / id, 'optimizer', CASE WHEN id % 1000 = 7 THEN 'lion' ELSE 'adam' END
+        ),
+        created_at = now() - id * interval '1 h', started_at = now() - id * interval '1 h',
+        finished_at = CASE WHEN state = 'FINISHED' THEN now() END,
+        final_cost = CASE WHEN state = 'FINISHED' THEN id END;
+    INSERT INTO metrics (simulation_id, attempt, metric, count, first_step, last_step, last_value, min_step, min_value,
+                         max_step, max_value)
+    SELECT id, 1, metric, 1, 1, 1, id, 1, id, 1, id FROM simulations, unnest('{loss,accuracy}'::text[]) AS metric;
+    INSERT INTO results (simulation_id, metric, last_value, min_value, max_value)
+    SELECT m.simulation_id, m.metric, m.last_value, m.min_value, m.max_value
+    FROM metrics AS m JOIN simulations AS s ON s.id = m.simulation_id WHERE s.state = 'FINISHED';
+    VACUUM ANALYZE
+"""
+ORDERS = {
+    "best": (Order(Sort.BEST, False, "loss"), ["ix_results_min_value", "ix_simulations_begun"]),
+    "best of a maximum": (Order(Sort.BEST, True, "loss", is_max=True), ["ix_results_max_value"]),
+    "last": (Order(Sort.LAST, True, "accuracy"), ["ix_results_last_value", "ix_simulations_begun"]),
+    "parameter": (Order(Sort.PARAMETER, True, "lr"), ["ix_parameter_values_number"]),
+    "cost": (Order(Sort.COST, True), ["ix_simulations_final_cost_id", "ix_simulations_begun"]),
+    "start": (Order(Sort.STARTED_AT, True), ["ix_simulations_started_at_id"]),
+    "end": (Order(Sort.FINISHED_AT, False), ["ix_simulations_finished_at_id"]),
+}
+
+
+@pytest.fixture
+async def listed(filled: Filled) -> Filled:
+    for statement in LISTED.split(";"):
+        async with filled.engine.connect() as connection:
+            autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await autocommit.exec_driver_sql(statement)
+    return filled
+
+
+async def test_each_order_of_a_list_is_read_off_an_index_from_its_beginning_and_from_a_cursor(
+    listed: Filled, subtests: pytest.Subtests
+) -> None:
+    for name, (order, indexes) in ORDERS.items():
+        async with listed.rows.sessions() as session:
+            page = await listing.page_matching(session, Filter(), order, first=50, after=None)
+        for after in (None, page.cursors[-1]):
+
+            async def read(session: AsyncSession, order: Order = order, after: str | None = after) -> None:
+                found = await listing.page_matching(session, Filter(), order, first=50, after=after)
+                assert len(found.rows) == 50
+
+            with subtests.test(name, after=after):
+                plans = await listed.plans_of(read)
+                assert len(plans) == 2, "the keys, and their rows"
+                assert_by_index(plans, *indexes, hot=("simulations", "results", "metrics", "parameter_values"))
+                sought = [node for plan in plans for node in nodes(plan) if node.get("Index Name") == indexes[0]]
+                assert after is None or any("ROW(" in node.get("Index Cond", "") for node in sought)
+
+
+FILTERS = {
+    "text": (Filter(text="vit-"), ["ix_simulations_text"]),
+    "name": (
+        Filter(name_like="vit%"),
+        [],
+    ),  # by either index on names: one is for databases with another collation than C
+    "tags": (Filter(tags=("rare", "all")), ["ix_simulations_tags"]),
+    "any tag": (Filter(any_tags=("rare", "none")), ["ix_simulations_tags"]),
+    "user": (Filter(created_by="ada"), ["ix_simulations_created_by_id"]),
+    "time": (Filter(created_from=datetime.now(UTC) - timedelta(hours=5, minutes=30)), ["ix_simulations_created_at"]),
+    "word": (
+        Filter(parameters=(Condition("optimizer", Comparison.EQ, "lion"),)),
+        ["ix_parameter_values_word"],
+    ),
+    "number": (
+        Filter(parameters=(Condition("lr", Comparison.GT, Decimal("0.2")),)),
+        ["ix_parameter_values_number"],
+    ),
+}
+
+
+async def test_what_few_simulations_match_is_found_by_index(listed: Filled, subtests: pytest.Subtests) -> None:
+    for name, (wanted, index) in FILTERS.items():
+
+        async def read(session: AsyncSession, wanted: Filter = wanted) -> None:
+            found = await listing.page_matching(session, wanted, Order(), first=50, after=None)
+            assert 4 <= len(found.rows) <= 5
+            assert await listing.count_matching(session, wanted) == len(found.rows)
+
+        with subtests.test(name):
+            plans = await listed.plans_of(read)
+            assert len(plans) == 2
+            assert_by_index(plans, *index, hot=("simulations", "parameter_values"))
+
+
+async def test_a_name_and_its_beginning_are_resolved_by_index(listed: Filled) -> None:
+    async def resolve(session: AsyncSession) -> None:
+        assert await references.resolve(session, "vit-7") == 7
+        assert await references.resolve(session, "vit-1") == 1007
+
+    plans = await listed.plans_of(resolve)
+    assert_by_index(plans, hot=("simulations",))

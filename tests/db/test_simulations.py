@@ -1,4 +1,4 @@
-"""Simulations: asked for once or under a key, listed by filter and order, cancelled, repeated, deleted, queued."""
+"""Simulations: asked for once or under a key, found, cancelled, repeated, deleted, queued."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm.exc import DetachedInstanceError
 
-from db import convergence, events, logs, machines, projects, simulations
+from db import convergence, events, listing, logs, machines, projects, simulations
 from db.convergence import Column
 from db.errors import NotFound, Taken, WrongState
 from db.events import Actor
+from db.listing import Filter, Order
 from db.logs import Chunk
-from db.simulations import Command, Filter, Sort
+from db.simulations import Command
 from db.states import LogStream, Reason, SimulationState
 from transitions.cancel import cancel as cancel_simulation
 
@@ -25,7 +26,6 @@ Rows = Any  # the fixture of conftest.py
 Sessions = async_sessionmaker[AsyncSession]
 USER = Actor("user", "192.0.2.1")
 OTHER = Actor("other")
-EVERYTHING = Filter()
 
 
 async def kinds(rows: Rows, simulation_id: int) -> list[str]:
@@ -151,67 +151,6 @@ async def test_a_project_is_made_when_it_is_first_named(rows: Rows, other_sessio
 # --- listed ----------------------------------------------------------------------------------------------------
 
 
-async def listed(rows: Rows, wanted: Filter = EVERYTHING, **given: Any) -> list[int]:
-    how: dict[str, Any] = {"sort": Sort.CREATED_AT, "descending": False, "first": 100, "after": None, **given}
-    async with rows.sessions() as session:
-        shown = [each.id for each in (await simulations.page_matching(session, wanted, **how)).rows]
-        assert await simulations.count_matching(session, wanted) == len(shown)
-    return shown
-
-
-async def test_each_filter_shows_what_matches_and_together_they_narrow(rows: Rows) -> None:
-    async with rows.sessions.begin() as session:
-        other = (await projects.named(session, "other", USER)).id
-    plain = await rows.simulation(name="Plain")
-    tagged = await rows.simulation(name="tagged 100%", tags=("vision", "v2"))
-    elsewhere = await rows.simulation(name="elsewhere_plain", project_id=other)
-    machine_id = await rows.machine()
-    running = (await rows.start(machine_id=machine_id)).simulation_id
-    moved = (await rows.start(machine_id=machine_id)).simulation_id
-    await rows.end(moved, 1, Reason.MACHINE_LOST, retry_after=timedelta(0))
-    await rows.start(moved)  # on another machine by now
-
-    assert await listed(rows) == [plain, tagged, elsewhere, running, moved]
-    assert await listed(rows, Filter(states=(SimulationState.RUNNING,))) == [running, moved]
-    assert await listed(rows, Filter(states=(SimulationState.QUEUED, SimulationState.FAILED))) == [
-        plain, tagged, elsewhere,
-    ]  # fmt: skip
-    assert await listed(rows, Filter(states=())) == []
-    assert await listed(rows, Filter(project_id=other)) == [elsewhere]
-    assert await listed(rows, Filter(machine_id=machine_id)) == [running]
-    assert await listed(rows, Filter(name_contains="PLAIN")) == [plain, elsewhere]
-    assert await listed(rows, Filter(name_contains="%")) == [tagged]
-    assert await listed(rows, Filter(name_contains="_")) == [elsewhere]
-    assert await listed(rows, Filter(tag="vision")) == [tagged]
-    assert await listed(rows, Filter(tag="visio")) == []
-    assert await listed(rows, Filter(name_contains="plain", project_id=other)) == [elsewhere]
-
-
-async def test_each_order_goes_both_ways_and_breaks_ties_by_id(rows: Rows) -> None:
-    a = await rows.simulation(name="b", priority=1)
-    b = await rows.simulation(name="a", priority=1)
-    c = await rows.simulation(name="b", priority=0)
-    for sort, expected in {Sort.CREATED_AT: [a, b, c], Sort.NAME: [b, a, c], Sort.PRIORITY: [c, a, b]}.items():
-        assert await listed(rows, sort=sort) == expected
-        assert await listed(rows, sort=sort, descending=True) == expected[::-1]
-
-
-async def test_pages_of_a_filtered_list_follow_one_another(rows: Rows) -> None:
-    ids = [await rows.simulation(tags=("t",) if number % 2 else ()) for number in range(10)]
-    seen: list[int] = []
-    after = None
-    async with rows.sessions() as session:
-        while True:
-            shown = await simulations.page_matching(
-                session, Filter(tag="t"), sort=Sort.NAME, descending=True, first=2, after=after
-            )
-            seen += [each.id for each in shown.rows]
-            if not shown.has_next:
-                break
-            after = shown.cursors[-1]
-    assert seen == ids[1::2][::-1]
-
-
 async def test_what_is_not_there_is_found_as_nothing_and_got_as_an_error(rows: Rows) -> None:
     simulation_id = await rows.simulation()
     async with rows.sessions() as session:
@@ -236,10 +175,9 @@ async def test_recent_is_what_has_not_ended_and_what_ended_lately(rows: Rows) ->
 async def test_lists_leave_in_the_database_what_may_be_long(rows: Rows) -> None:
     given = {"entrypoint": ("run",), "parameters": {"a": 1}, "environment": {"KEY": "a secret"}}
     first, second = await rows.simulation(**given), await rows.simulation()
-    how = {"sort": Sort.CREATED_AT, "descending": False, "first": 10, "after": None}
     async with rows.sessions() as session:
         listed = [
-            *(await simulations.page_matching(session, EVERYTHING, **how)).rows,
+            *(await listing.page_matching(session, Filter(), Order(), first=10, after=None)).rows,
             *await simulations.by_ids(session, [first, second]),
             *await simulations.recent(session, timedelta(minutes=1)),
         ]

@@ -21,6 +21,7 @@ from db import (
     judged,
     machines,
     projects,
+    results,
     sources,
 )
 from db.attempts import Claim, Standing
@@ -430,3 +431,57 @@ async def test_what_has_no_rules_is_no_longer_among_what_is_judged(
     kept = await rows(engine, "SELECT stopping IS NULL AS is_null FROM simulations WHERE name IN ('ended', 'gone')")
     assert kept == [{"is_null": False}] * 2, "nothing looks for rules there, and there may be many"
     await downgrade(empty_database_url, "0015")
+
+
+# As version 0020 wrote it: one that ended after two attempts, the first of them cut; one that runs; one that waits.
+BEFORE_LISTS = """
+    INSERT INTO simulations (project_id, name, entrypoint, created_by, state, attempt, parameters, recorded_parameters)
+    VALUES (1, 'ended', '{x}', 'me', 'FINISHED', 2, '{"lr": 0.1, "opt": {"name": "adam"}}', '{"lr": 5, "seed": 7}'),
+           (1, 'runs', '{x}', 'me', 'RUNNING', 1, '{}', '{}'), (1, 'waits', '{x}', 'me', 'QUEUED', 0, '{}', '{}');
+    INSERT INTO attempts (simulation_id, number, assigned_at, ended_at)
+    SELECT id, n, now() - interval '1 h', CASE WHEN state = 'FINISHED' THEN now() END
+    FROM simulations, generate_series(1, 2) AS n WHERE n <= attempt;
+    INSERT INTO members (attempt_id, machine_name, price_per_hour, share, currency, cpus, memory_gib, gpus, assigned_at,
+                         ended_at)
+    SELECT id, 'm', 2, 0.5, 'EUR', 1, 0, 0, assigned_at, ended_at FROM attempts;
+    INSERT INTO convergence (simulation_id, attempt, batch, metric, steps, "values", elapsed)
+    SELECT s.id, a, 1, m, CASE a WHEN 1 THEN ARRAY[1, 2, 3] ELSE ARRAY[3, 4] END,
+           CASE a WHEN 1 THEN ARRAY[5, 4, 0.5]::float8[] ELSE ARRAY[3, 'NaN']::float8[] END,
+           CASE a WHEN 1 THEN ARRAY[1, 1, 1] ELSE ARRAY[1, 1] END
+    FROM simulations AS s, generate_series(1, 2) AS a, unnest('{loss,b}'::text[]) AS m WHERE a <= s.attempt;
+    INSERT INTO metrics (simulation_id, attempt, metric, count, first_step, last_step, last_value, min_step, min_value,
+                         max_step, max_value)
+    SELECT simulation_id, attempt, metric, cardinality(steps), steps[1], steps[cardinality(steps)],
+           "values"[cardinality("values")], 3, CASE attempt WHEN 1 THEN 0.5 ELSE 3 END, 1,
+           CASE attempt WHEN 1 THEN 5 ELSE 3 END
+    FROM convergence
+"""
+
+
+async def test_lists_sort_and_filter_what_ended_before_they_could_as_what_ends_since(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await upgrade(empty_database_url, "0020")
+    for statement in BEFORE_LISTS.split(";"):
+        await rows(engine, statement)
+    await upgrade(empty_database_url)
+    await check_unchanged(empty_database_url)
+
+    kept = "SELECT simulation_id, metric, last_value, min_value, max_value FROM results ORDER BY metric"
+    expected = [
+        {"simulation_id": 1, "metric": metric, "last_value": None, "min_value": 3.0, "max_value": 5.0}
+        for metric in ("b", "loss")
+    ]
+    assert await rows(engine, kept) == expected
+    async with sessions.begin() as session:
+        await results.keep(session, [1])  # what the end of a simulation writes
+    assert await rows(engine, kept) == expected
+    costs_of = "SELECT final_cost FROM simulations ORDER BY id"
+    assert [each["final_cost"] for each in await rows(engine, costs_of)] == [Decimal(2), None, None]
+    parameters = "SELECT name, number, word FROM parameter_values ORDER BY name"
+    assert [tuple(each.values()) for each in await rows(engine, parameters)] == [
+        ("lr", Decimal("0.1"), None), ("opt.name", None, "adam"), ("seed", Decimal(7), None),
+    ]  # fmt: skip
+
+    await downgrade(empty_database_url, "0020")
+    await rows(engine, "UPDATE simulations SET parameters = '{\"a\": 1}'")  # no trigger is left

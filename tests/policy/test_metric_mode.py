@@ -35,7 +35,15 @@ def test_any_other_name_is_minimised(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "expected"), [("val/loss", "MIN"), ("accuracy", "MAX"), ("accuracy_loss", "MIN"), ("alpha", None)]
+    ("metric", "expected"),
+    [
+        ("val/loss", "MIN"),
+        ("accuracy", "MAX"),
+        ("accuracy_loss", "MIN"),
+        ("val_mae", "MIN"),
+        ("lr", None),
+        ("alpha", None),
+    ],
 )
 def test_a_direction_is_known_only_where_the_name_implies_one(metric: str, expected: str | None) -> None:
     assert direction(metric) == expected

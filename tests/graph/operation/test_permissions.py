@@ -478,7 +478,9 @@ async def test_changes_are_told_of_the_own_projects_only(
 
 # What takes a scope, and would show everything without one.
 SCOPED = {
-    "simulations": {"get", "find", "by_ids", "cancel", "repeat", "delete_ended", "recent", "Filter"},
+    "simulations": {"get", "find", "by_ids", "cancel", "repeat", "delete_ended", "recent"},
+    "listing": {"Filter"},
+    "references": {"resolve"},
     "projects": {"find", "by_ids", "named", "page_all"},
     "budgets": {"by_ids", "page_matching", "change", "remove"},
     "costs": {"Question"},
@@ -498,7 +500,7 @@ def calls_without_scope(tree: ast.Module) -> list[str]:
 
 def test_whatever_reads_rows_of_projects_is_given_the_scope() -> None:
     assert calls_without_scope(ast.parse("await simulations.find(session, 1)"))
-    assert calls_without_scope(ast.parse("db_simulations.Filter(tag=t)"))
+    assert calls_without_scope(ast.parse("listing.Filter(tag=t)"))
     assert not calls_without_scope(ast.parse("simulations.find(session, 1, scope=context.scope)"))
     assert {
         path.name: calls for path in GRAPH.glob("*.py") if (calls := calls_without_scope(ast.parse(path.read_text())))
