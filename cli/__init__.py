@@ -27,6 +27,7 @@
     submission_file    `submit --file`: YAML, with the line of each mistake
     stop_rules         parsing of `--stop` and `--objective`
     arguments          parsing of durations, key=value pairs, ids
+    listing            sort keys and filters of `list`
     browse             lists and details, as tables or JSON
     alerts             alert targets: inputs, tables, the wait for a test message
     machines           machines, as tables

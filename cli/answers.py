@@ -41,10 +41,43 @@ class StopWanted(Answer):
     detail: str | None = None
 
 
+class Objective(Answer):
+    """The metric by which a simulation is judged. Without a mode there is no best value."""
+
+    metric: str
+    mode: str | None
+    value: float | None
+    best_value: float | None
+    best_step: int | None
+
+
+class MetricValues(Answer):
+    """A metric that a list is sorted by."""
+
+    name: str
+    last_value: float | None
+    best_value: float | None  # by the API's direction
+    min_value: float | None
+    max_value: float | None
+
+
+class Amount(Answer):
+    amount: str
+    currency: str
+
+
+class Words(Answer):
+    """What completion needs of a simulation."""
+
+    tags: tuple[str, ...]
+    metrics: tuple[dict[str, str], ...]
+
+
 class Simulation(Answer):
     """A simulation, as listed."""
 
     id: str
+    number: int
     name: str
     state: str
     reason: str | None
@@ -52,11 +85,16 @@ class Simulation(Answer):
     attended: bool = False
     waiting: Waiting | None
     stop_wanted: StopWanted | None
+    objective: Objective | None = None
     project: Named
     machine: Named | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    # Of a list that is sorted by them.
+    metric: MetricValues | None = None
+    parameter: JsonValue = None
+    cost: Amount | None = None
 
     @property
     def is_final(self) -> bool:
@@ -95,14 +133,6 @@ class Limits(Answer):
     max_steps: int | None = None
     max_retries: int
     retry_on: tuple[str, ...]
-
-
-class Objective(Answer):
-    metric: str
-    mode: str | None
-    value: float | None
-    best_value: float | None
-    best_step: int | None
 
 
 class StopRule(Answer):
@@ -223,7 +253,6 @@ class Details(Simulation):
     queue_position: int | None = None
     estimated_start: datetime | None = None
     limits: Limits
-    objective: Objective | None = None
     stopping: Stopping = Stopping()
     alerts: tuple[Alert, ...] = ()
     forecast: Forecast | None = None

@@ -164,7 +164,10 @@ def submit(
     env: Annotated[
         list[str] | None, typer.Option("--env", "-e", metavar="KEY=VALUE", help="Environment variable.")
     ] = None,
-    tag: Annotated[list[str] | None, typer.Option("--tag", "-t", metavar="TAG", help="Tag for searching.")] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", "-t", metavar="TAG", help="Tag for searching.", autocompletion=completion.tags),
+    ] = None,
     cpus: Annotated[float | None, typer.Option(help="Required CPUs.  [server's default: 1]")] = None,
     memory_gib: Annotated[float | None, typer.Option(help="Required memory in GiB.")] = None,
     gpus: Annotated[int | None, typer.Option(help="Required GPUs.")] = None,
@@ -357,6 +360,50 @@ def list_(
         ),
     ] = None,
     project: ProjectName = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            "--sort",
+            metavar="KEY",
+            help="Best first by a metric (val/loss, score:max, loss:last), or by param:NAME, cost, created, started, "
+            "finished, name, priority.",
+            autocompletion=completion.sort_keys,
+        ),
+    ] = None,
+    reverse: Annotated[bool, typer.Option("--reverse", "-r", help="The other way round.")] = False,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where", "-w", metavar="COMPARISON", help="Compare a parameter: 'lr<1e-3', 'optimizer=adam'; repeatable."
+        ),
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tag",
+            "-t",
+            metavar="TAG",
+            help="With this tag; repeatable: with all of them.",
+            autocompletion=completion.tags,
+        ),
+    ] = None,
+    any_tag: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TAG", help="With this tag; repeatable: with any of them.", autocompletion=completion.tags
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Name, where * is any text and ? any character: 'vit*'.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Text in the name or the command; or a number.")
+    ] = None,
+    user: Annotated[str | None, typer.Option(metavar="NAME", help="Submitted by this user.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Submitted since: 7d, 12h, or a date like 2026-11-01.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Submitted before: likewise.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of simulations.")] = 20,
     everything: Annotated[bool, typer.Option("--all", "-a", help="No limit.")] = False,
     as_json: AsJson = False,
@@ -364,29 +411,52 @@ def list_(
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
-    """List simulations, newest first."""
+    """List simulations, newest first, or sorted by what they reached.
+
+    \b
+    simulations list --sort val/loss --limit 5 --tag lr-sweep     the five best of a sweep
+    simulations list --where 'lr<1e-3' --where optimizer=adam     by parameters (quote < and >)
+    simulations list --name 'vit*' --since 7d --user ada --state finished
+    simulations list --sort cost --since 30d                      the most expensive of a month
+
+    The first column is the number: every command takes it in the place of an id, as well as a name or the beginning of
+    a name that only one simulation has. Simulations without a value of the sort key come last.
+    """
+    from datetime import UTC, datetime
+
     from cli import browse
     from cli.arguments import parse_states
+    from cli.listing import Filters, parse_sort
     from cli.requests import newest_first
     from cli.server import parse_server
 
     wanted = None if everything else limit
-    # Ask for one more than is shown, to detect older ones.
+    sorting = parse_sort(sort, reverse=reverse)
+    filters = Filters(
+        text=text, name=name, tags=tag or (), any_tags=any_tag or (), user=user, since=since, until=until,
+        where=where or (),
+    ).as_filter(datetime.now(UTC))  # fmt: skip
+    states = parse_states(state or ())
+    # Ask for one more than is shown, to detect further ones.
     found = newest_first(
         parse_server(url, token, token_file),
-        states=parse_states(state or ()),
+        states=states,
         project=project,
         limit=wanted + 1 if wanted is not None else None,
+        filters=filters,
+        sorting=sorting if sort is not None or reverse else None,
     )
     shown = found[:wanted]
     if as_json:
         terminal.print_json([each.as_json() for each in shown])
     elif not shown:
         terminal.say(
-            "No simulations." if state or project else "No simulations yet. Submit one: simulations submit -- COMMAND"
+            "No simulations."
+            if states or project or filters
+            else "No simulations yet. Submit one: simulations submit -- COMMAND"
         )
     else:
-        browse.print_list(shown, more=len(found) > len(shown))
+        browse.print_list(shown, sorting, more=len(found) > len(shown))
 
 
 @app.command()
@@ -497,7 +567,8 @@ def update(
     simulations: SimulationIds,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="New name.")] = None,
     tag: Annotated[
-        list[str] | None, typer.Option("--tag", "-t", metavar="TAG", help="All of its tags; repeatable.")
+        list[str] | None,
+        typer.Option("--tag", "-t", metavar="TAG", help="All of its tags; repeatable.", autocompletion=completion.tags),
     ] = None,
     priority: Annotated[int | None, typer.Option(help="Priority; matters while it is queued.")] = None,
     objective: ObjectiveMetric = None,

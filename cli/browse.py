@@ -12,29 +12,36 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.answers import Alert, Attempt, Details, Notice, Objective, Project, Simulation, Source
+from cli.listing import Sorting
 from cli.tables import Column, print_table
-from cli.terminal import clean, say_age, say_duration, state_text, stdout
+from cli.terminal import clean, say_age, say_duration, say_number, state_text, stdout
 
 MOST_EVENTS = 20  # of the history; the newest
-SIMULATION_COLUMNS = (
-    Column("ID", is_key=True),
-    Column("NAME", from_width=24, max_width=40),
-    Column("PROJECT", from_width=100, max_width=40),
-    Column("STATE", from_width=36),
-    Column("WHY", from_width=70, max_width=60, folds=True),
-    Column("MACHINE", from_width=100, max_width=30),
-    Column("CHANGED", from_width=60),
-)
+LONGEST_TITLE = 30  # of a column that is named after a metric
 
 
-def print_list(simulations: Sequence[Simulation], *, more: bool) -> None:
-    """Print a table, newest first. more: older simulations exist that are not in it."""
+def print_list(simulations: Sequence[Simulation], sorting: Sorting, *, more: bool) -> None:
+    """Print a table; its first column after the name is what it is sorted by. more: there are some beyond it."""
     now = datetime.now(UTC)
     console = stdout()
-    rows = [
+    key = sorting.metric or sorting.parameter or ("COST" if sorting.field == "COST" else None)
+    columns = (
+        Column("ID", is_key=True),
+        Column("NAME", from_width=24, max_width=40),
+        *([Column(clean(key, limit=LONGEST_TITLE), from_width=30, max_width=40)] if key is not None else []),
+        Column("OBJECTIVE", from_width=80, max_width=40),
+        Column("PROJECT", from_width=100, max_width=40),
+        Column("STATE", from_width=36),
+        Column("WHY", from_width=70, max_width=60, folds=True),
+        Column("MACHINE", from_width=100, max_width=30),
+        Column("CHANGED", from_width=60),
+    )
+    rows: list[tuple[str | Text, ...]] = [
         (
-            clean(each.id),
+            str(each.number),
             clean(each.name),
+            *([_key(each, sorting)] if key is not None else []),
+            short_objective(each.objective),
             clean(each.project.name),
             state_text(each.state),
             clean(each.why, limit=200),
@@ -43,9 +50,35 @@ def print_list(simulations: Sequence[Simulation], *, more: bool) -> None:
         )
         for each in simulations
     ]
-    print_table(console, SIMULATION_COLUMNS, rows)
+    print_table(console, columns, rows)
     if more:
-        console.print(Text("There are older ones: --limit N, or --all.", style="dim"))
+        is_newest_first = (sorting.field, sorting.direction) == ("CREATED_AT", "DESC")
+        console.print(
+            Text(f"There are {'older' if is_newest_first else 'further'} ones: --limit N, or --all.", style="dim")
+        )
+
+
+def _key(simulation: Simulation, sorting: Sorting) -> str:
+    """Return the value that a row is sorted by."""
+    if sorting.parameter is not None:
+        value = simulation.parameter
+        return "" if value is None else clean(value if isinstance(value, str) else json.dumps(value), limit=100)
+    if sorting.field == "COST":
+        return clean(f"{simulation.cost.amount} {simulation.cost.currency}") if simulation.cost is not None else ""
+    metric = simulation.metric
+    if metric is None:
+        return ""
+    best = {"MIN": metric.min_value, "MAX": metric.max_value, None: metric.best_value}[sorting.mode]
+    number = metric.last_value if sorting.field == "LAST" else best
+    return say_number(number) if number is not None else ""
+
+
+def short_objective(objective: Objective | None) -> str:
+    """Return the objective in a few words: its best value where a direction is known, else its newest."""
+    if objective is None:
+        return ""
+    value = objective.value if objective.best_value is None else objective.best_value
+    return clean(f"{objective.metric} {say_number(value)}" if value is not None else objective.metric)
 
 
 def print_projects(projects: Sequence[Project]) -> None:
@@ -123,6 +156,7 @@ def notice_lines(notices: Sequence[Notice]) -> list[str]:
 
 def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
     resources, limits = simulation.resources, simulation.limits
+    yield "number", f"#{simulation.number}"
     yield "id", clean(simulation.id)
     yield "project", clean(simulation.project.name)
     yield "why", clean(simulation.why)

@@ -18,6 +18,9 @@ from cli.errors import CommandError
 from cli.terminal import shows_as_written
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cli.answers import Words
     from cli.server import Server
 
 PATIENCE_SECONDS = 1.0
@@ -67,11 +70,38 @@ def machines(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     return []
 
 
+def metrics(context: typer.Context, incomplete: str) -> list[str]:
+    """Complete names of metrics that the newest simulations have reported."""
+    found = (each["name"] for simulation in _words(context) for each in simulation.metrics if each.get("name"))
+    return [name for name in dict.fromkeys(found) if _fits(name, incomplete)][:MOST]
+
+
+def tags(context: typer.Context, incomplete: str) -> list[str]:
+    """Complete tags of the newest simulations."""
+    found = (tag for simulation in _words(context) for tag in simulation.tags)
+    return [tag for tag in dict.fromkeys(found) if _fits(tag, incomplete)][:MOST]
+
+
+def sort_keys(context: typer.Context, incomplete: str) -> list[str]:
+    """Complete what `list --sort` takes."""
+    from cli.listing import FIELDS
+
+    return [*(each for each in FIELDS if each.startswith(incomplete)), *metrics(context, incomplete)]
+
+
 def states(incomplete: str) -> list[str]:
     """Complete states of simulations."""
     from cli.arguments import STATES
 
     return [state for state in map(str.lower, STATES) if state.startswith(incomplete)]
+
+
+def _words(context: typer.Context) -> Sequence[Words]:
+    from cli import requests
+
+    with suppress(CommandError):
+        return requests.words(_server(context), MOST)
+    return ()
 
 
 def _simulations(context: typer.Context, incomplete: str, states: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -76,10 +76,14 @@ class Curve:
         for series in event.series:
             self.metrics.setdefault(series.metric, Metric(series.metric)).add(series)
 
-    def summary(self) -> str:
+    def leading(self, objective: str | None) -> list[Metric]:
+        """Return the metrics in the order of their first points, the objective before the others."""
+        return sorted(self.metrics.values(), key=lambda metric: metric.name != objective)
+
+    def summary(self, objective: str | None = None) -> str:
         """Return the last values: "loss 0.021, accuracy 0.99 at step 199"; empty without any point."""
         ends: dict[int, list[str]] = {}
-        for metric in islice(self.metrics.values(), MOST_SUMMARISED):
+        for metric in islice(self.leading(objective), MOST_SUMMARISED):
             last = metric.last_finite()
             if last is not None:
                 ends.setdefault(last[0], []).append(f"{metric.name} {last[1]:.4g}")

@@ -6,7 +6,8 @@ from gql import gql
 
 _SUMMARY = """
 fragment Summary on Simulation {
-  id name state reason reasonDetail attended createdAt startedAt finishedAt
+  id number name state reason reasonDetail attended createdAt startedAt finishedAt
+  objective { metric mode value bestValue bestStep }
   waiting { reason detail }
   stopWanted { reason by detail }
   project { id name }
@@ -53,9 +54,20 @@ mutation Retry($input: SimulationInput!) {
 LIST = gql(
     _SUMMARY
     + """
-query List($first: Int!, $after: String, $states: [SimulationState!], $project: ID) {
-  simulations(first: $first, after: $after, states: $states, project: $project) {
-    nodes { ...Summary }
+query List(
+  $first: Int!, $after: String, $states: [SimulationState!], $project: ID, $filter: SimulationFilter,
+  $orderBy: SimulationOrder, $metric: String! = "", $hasMetric: Boolean! = false, $parameter: String! = "",
+  $hasParameter: Boolean! = false, $hasCost: Boolean! = false
+) {
+  simulations(
+    first: $first, after: $after, states: $states, project: $project, filter: $filter, orderBy: $orderBy
+  ) {
+    nodes {
+      ...Summary
+      metric(name: $metric) @include(if: $hasMetric) { name lastValue bestValue minValue maxValue }
+      parameter(name: $parameter) @include(if: $hasParameter)
+      cost @include(if: $hasCost) { amount currency }
+    }
     pageInfo { hasNextPage endCursor }
   }
 }
@@ -66,6 +78,14 @@ SIMULATION = gql(
     _SUMMARY
     + """
 query Simulation($id: ID!) { simulation(id: $id) { ...Summary } }
+"""
+)
+
+WORDS = gql(
+    """
+query Words($first: Int!) {
+  simulations(first: $first) { nodes { tags metrics { name } } pageInfo { hasNextPage endCursor } }
+}
 """
 )
 
@@ -82,7 +102,6 @@ query Details($id: ID!) {
     source { commit dirty remote host python packages }
     limits { maxRuntimeSeconds maxCost maxSteps maxRetries retryOn }
     alerts { type state target { id name } }
-    objective { metric mode value bestValue bestStep }
     stopping {
       rules {
         metric mode minDelta patience gracePeriod stoppingThreshold divergenceThreshold checkFinite smoothing plateau

@@ -38,7 +38,7 @@ SimulationId = Annotated[
     str,
     typer.Argument(
         metavar="ID",
-        help="Id of the simulation; `last`: the newest one.",
+        help="Number, name or id of the simulation, or the beginning of its name; `last`: the newest one.",
         autocompletion=completion.simulations,
     ),
 ]
@@ -46,7 +46,7 @@ SimulationIds = Annotated[
     list[str],
     typer.Argument(
         metavar="ID...",
-        help="Ids of simulations; `last`: the newest one.",
+        help="Numbers, names or ids of simulations, or beginnings of names; `last`: the newest one.",
         autocompletion=completion.active_simulations,
     ),
 ]
@@ -55,7 +55,10 @@ ProjectName = Annotated[
     typer.Option("--project", metavar="NAME", help="Filter by project.", autocompletion=completion.projects),
 ]
 Metrics = Annotated[
-    list[str] | None, typer.Option("--metric", "-m", help="Only this metric; repeatable.", metavar="NAME")
+    list[str] | None,
+    typer.Option(
+        "--metric", "-m", help="Only this metric; repeatable.", metavar="NAME", autocompletion=completion.metrics
+    ),
 ]
 LogScale = Annotated[bool, typer.Option("--log", help="Draw values on a logarithmic scale.")]
 StopRules = Annotated[
@@ -72,6 +75,7 @@ ObjectiveMetric = Annotated[
         "--objective",
         metavar="METRIC[:MODE]",
         help="Metric by which it is judged: val/loss, or acc:max.  [server's default: by the first stop rule]",
+        autocompletion=completion.metrics,
     ),
 ]
 AlertNames = Annotated[

@@ -25,9 +25,11 @@ from cli.answers import (
     Project,
     Simulation,
     UserError,
+    Words,
 )
 from cli.arguments import is_node_id
 from cli.errors import Interrupted, ServerRefused
+from cli.listing import Sorting
 from cli.server import Server, as_object, ask, read_answer, unknown_simulation
 from cli.terminal import clean
 
@@ -73,10 +75,25 @@ def get(server: Server, simulation_id: str) -> Details:
 
 
 def newest_first(
-    server: Server, *, states: Sequence[str] = (), project: str | None = None, limit: int | None = None
+    server: Server,
+    *,
+    states: Sequence[str] = (),
+    project: str | None = None,
+    limit: int | None = None,
+    filters: Mapping[str, object] | None = None,
+    sorting: Sorting | None = None,
 ) -> list[Simulation]:
-    """List simulations, at most `limit` of them."""
-    wanted: dict[str, object] = {"states": list(states) or None}
+    """List simulations, at most `limit` of them, newest first unless sorted. filters: the API's SimulationFilter."""
+    wanted: dict[str, object] = {"states": list(states) or None, "filter": filters}
+    if sorting is not None:
+        wanted |= {
+            "orderBy": sorting.as_order(),
+            "metric": sorting.metric or "",
+            "hasMetric": sorting.metric is not None,
+            "parameter": sorting.parameter or "",
+            "hasParameter": sorting.parameter is not None,
+            "hasCost": sorting.field == "COST",
+        }
     if project is not None:
         wanted["project"] = project_id(server, project)
     limit = min(limit, sys.maxsize) if limit is not None else None  # the maximum of islice()
@@ -84,8 +101,14 @@ def newest_first(
     return list(islice(_walk(server, documents.LIST, "simulations", Simulation, wanted, first), limit))
 
 
+def words(server: Server, most: int) -> Sequence[Words]:
+    """Get the tags and metrics of the newest simulations."""
+    nodes, _ = _page(ask(server, documents.WORDS, {"first": most}).get("simulations"))
+    return [read_answer(Words, node) for node in nodes]
+
+
 def resolve_id(server: Server, given: str) -> str:
-    """Return an id unchanged, and the newest simulation's id for `last`."""
+    """Return the newest simulation's id for `last`; anything else is resolved by the server."""
     if given != NEWEST:
         return given
     newest = newest_first(server, limit=1)

@@ -83,7 +83,9 @@ class Resuming:
         found = answer.get("simulation")
         if found is None:
             raise unknown_simulation(self._id)
-        return read_answer(Simulation, found)
+        simulation = read_answer(Simulation, found)
+        self._id = simulation.id  # a name may mean another one by the time of a reconnection
+        return simulation
 
     def ended_early(self) -> Cut:
         """Return the error for a stream that completed before a final state, as when a server shuts down."""

@@ -203,7 +203,8 @@ def explain(error: BaseException, server: Server) -> CommandError:
 def unknown_simulation(simulation_id: str) -> ServerRefused:
     """Make the error for an unknown simulation id."""
     return ServerRefused(
-        f"There is no simulation with the id {clean(simulation_id)}. `simulations list --all` shows the ids."
+        f"There is no simulation with the number, name or id {clean(simulation_id)}. `simulations list --all` shows "
+        "the numbers."
     )
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from cli.advice import say_advice
 from cli.answers import Simulation
+from cli.browse import short_objective
 from cli.documents import CHANGES
 from cli.errors import ExitCode
 from cli.resuming import Resuming
@@ -95,6 +96,8 @@ class Told:
     def simulation(self, simulation: Simulation) -> None:
         self.state, self.now = simulation.state, simulation
         line = f"{clean(simulation.name)}: {simulation.state} {clean(simulation.why)}".rstrip()
+        reached = short_objective(simulation.objective) if simulation.is_final else ""
+        line += f", {reached}" if reached else ""
         if self._status is not None and not simulation.is_final:
             self._status.update(Text(line))
         elif line != self._line:

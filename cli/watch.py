@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from cli.advice import say_advice, say_notices
-from cli.answers import ConvergenceEvent, Simulation
+from cli.answers import ConvergenceEvent, Objective, Simulation
 from cli.curve import Curve
 from cli.errors import ExitCode
 from cli.follow import Follower
@@ -73,6 +73,17 @@ class Told:
             say(sentence)
         self._is_out = True
 
+    @property
+    def objective(self) -> str | None:
+        """The metric by which the simulation is judged."""
+        return self.now.objective.metric if self.now is not None and self.now.objective is not None else None
+
+    def _is_past(self, objective: Objective) -> bool:
+        """Whether the best value is older than the newest, which the line has anyway."""
+        metric = self.curve.metrics.get(objective.metric)
+        last = metric.last_finite() if metric is not None else None
+        return last is None or last[0] != objective.best_step
+
     def head(self) -> Text:
         """Return the state line."""
         if self.now is None:
@@ -96,7 +107,11 @@ class Told:
         if self.now is not None and self.now.finished_at is not None:
             began = self.now.started_at or self.now.created_at
             line.append(f" after {say_duration(self.now.finished_at - began)}")
-        summary = self.curve.summary()
+        objective = self.now.objective if self.now is not None else None
+        if objective is not None and objective.best_value is not None and self._is_past(objective):
+            best = f"best {objective.metric} {say_number(objective.best_value)} at step {objective.best_step}"
+            line.append(f", {clean(best)}")
+        summary = self.curve.summary(self.objective)
         if summary:
             line.append(f", {clean(summary)}")
         if self.now is not None and self.now.reason_detail:
@@ -177,7 +192,7 @@ class Drawing:
     def frame(self) -> Group:
         """Draw the current state at the terminal's current size."""
         width, height = self._console.size
-        metrics = list(self._told.curve.metrics.values())
+        metrics = self._told.curve.leading(self._told.objective)
         rows = min(TALLEST, height - len(metrics) - 4)
         parts = [draw(metrics, width, rows, log_scale=self._log_scale)] if metrics else []
         outage = [Text(self._outage, style="yellow")] if self._outage else []

@@ -149,7 +149,8 @@ def simulation() -> Callable[..., dict[str, Any]]:
 
     def simulation(**changes: Any) -> dict[str, Any]:
         return {
-            "id": "U2ltdWxhdGlvbjox", "name": "train", "state": "RUNNING", "reason": None, "reasonDetail": None,
+            "id": "U2ltdWxhdGlvbjox", "number": 1, "name": "train", "state": "RUNNING",
+            "reason": None, "reasonDetail": None, "objective": None,
             "createdAt": "2026-01-01T12:00:00Z", "startedAt": "2026-01-01T12:00:01Z", "finishedAt": None,
             "waiting": None, "stopWanted": None, "project": {"id": "UHJvamVjdDox", "name": "default"},
             "machine": {"id": "TWFjaGluZTox", "name": "big"}, **changes,

@@ -29,7 +29,9 @@ def test_a_list_shows_why_each_one_is_where_it_is(server: Any, run: Run, simulat
         simulation(id="three", stopWanted={"reason": "CANCELLED", "by": "ada"}),
     ])  # fmt: skip
     lines = run("list").stdout.splitlines()
-    assert lines[0].split() == ["ID", "NAME", "PROJECT", "STATE", "WHY", "MACHINE", "CHANGED"]
+    assert lines[0].split() == [
+        "ID", "NAME", "OBJECTIVE", "PROJECT", "STATE", "WHY", "MACHINE", "CHANGED",
+    ]  # fmt: skip
     assert "All machines that fit are busy." in lines[1]
     assert "EXIT_CODE: It ended with exit code 3." in lines[2]
     assert "stop wanted by ada" in lines[3]
@@ -118,4 +120,4 @@ def test_show_prints_everything_except_values_of_the_environment(server: Any, ru
     assert json.loads(run("show", "x", "--json").stdout)["environment"] == {"TOKEN": "secret"}
     unknown = run("show", "y")
     assert unknown.exit_code == 6
-    assert "There is no simulation with the id y." in unknown.stderr
+    assert "There is no simulation with the number, name or id y." in unknown.stderr

@@ -56,3 +56,19 @@ def test_an_unreachable_server_gives_no_candidates_and_no_message(
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # bound and never listening
         assert complete(f"http://127.0.0.1:{held.getsockname()[1]}", "show", "") == (0, set())
+
+
+def test_metrics_and_tags_are_completed_and_never_what_would_be_an_option(
+    server: Any, complete: Callable[..., tuple[int, set[str]]]
+) -> None:
+    nodes = [
+        {"tags": ["sweep", "$(id)", "--url=http://elsewhere", "a\nb"], "metrics": [{"name": "val/loss"}]},
+        {"tags": ["sweep", "nightly"], "metrics": [{"name": "val/loss"}, {"name": "-x"}, {"name": "acc"}]},
+    ]
+    end = {"hasNextPage": False, "endCursor": None}
+    server.answers["Words"] = lambda _: {"simulations": {"nodes": nodes, "pageInfo": end}}
+    assert complete(server.url, "list", "--tag", "s") == (0, {"sweep"})
+    assert complete(server.url, "list", "--tag", "a") == (0, set())
+    assert complete(server.url, "list", "--sort", "c") == (0, {"cost", "created"})
+    assert complete(server.url, "list", "--sort", "v") == (0, {"val/loss"})
+    assert complete(server.url, "watch", "--metric", "") == (0, {"val/loss", "acc"})

@@ -198,7 +198,7 @@ def test_an_unknown_simulation_is_an_error(server: Any, run: Run) -> None:
     server.answers["LogPage"] = lambda _: {"simulation": None}
     result = run("logs", "unknown")
     assert result.exit_code == 6
-    assert "There is no simulation with the id unknown" in result.stderr
+    assert "There is no simulation with the number, name or id unknown" in result.stderr
 
 
 def test_a_line_that_was_replaced_is_printed_once_in_its_last_form(server: Any, simulation: Make, run: Run) -> None:

@@ -29,11 +29,11 @@ def watched(server: Any, simulation: Make) -> Any:
     server.final = {"state": "FINISHED", "reason": "COMPLETED"}
     server.asked_before_end = 1
 
-    def answer(_: object) -> dict[str, Any]:
-        times = len(server.variables("Simulation"))
+    def answer(variables: dict[str, Any]) -> dict[str, Any]:
+        times, asked = len(server.variables("Simulation")), variables["id"]
         if times <= server.asked_before_end:
-            return {"simulation": simulation()}
-        return {"simulation": simulation(finishedAt="2026-01-01T12:00:13.300Z", **server.final)}
+            return {"simulation": simulation(id=asked)}
+        return {"simulation": simulation(id=asked, finishedAt="2026-01-01T12:00:13.300Z", **server.final)}
 
     async def changes(_: object) -> AsyncIterator[Any]:
         await asyncio.Event().wait()
@@ -172,7 +172,7 @@ def test_an_unknown_simulation_is_a_sentence(watched: Any, run: Run) -> None:
     watched.answers["Simulation"] = lambda _: {"simulation": None}
     result = run("watch", "unknown")
     assert result.exit_code == 6
-    assert "There is no simulation with the id unknown." in result.stderr
+    assert "There is no simulation with the number, name or id unknown." in result.stderr
 
 
 def test_a_metric_that_can_not_be_sent_is_wrong_usage(watched: Any, run: Run) -> None:
@@ -311,3 +311,23 @@ def test_a_terminal_gets_a_drawing_and_the_same_last_line(watched: Any, event: M
     assert any("\u2801" <= character <= "\u28ff" for character in text)
     assert "loss (log)" in text
     assert "FINISHED (COMPLETED) after 12.3 s, loss 0.005 at step 199" in text
+
+
+def test_the_objective_leads_the_last_line(watched: Any, run: Run, event: Make) -> None:
+    watched.final["objective"] = {"metric": "val/loss", "mode": "MIN", "value": 0.5, "bestValue": 0.25, "bestStep": 4}
+    watched.streams["Convergence"] = plays(
+        event("a", {"loss": {9: 2.0}, "val/loss": {9: 0.5}}), event("b", state="FINISHED", reason="COMPLETED")
+    )
+    result = run("watch", "x")
+    assert result.exit_code == 0, result.stderr
+    last = result.stdout.splitlines()[-1]
+    assert last.endswith("best val/loss 0.25 at step 4, val/loss 0.5, loss 2 at step 9")
+
+
+def test_a_name_is_followed_by_the_id_that_it_had(watched: Any, run: Run, event: Make, simulation: Make) -> None:
+    watched.asked_before_end = 99
+    watched.answers["Simulation"] = lambda _: {"simulation": simulation(id="the-id", **watched.final)}
+    watched.streams["Convergence"] = plays(event("b", state="FINISHED", reason="COMPLETED"))
+    assert run("watch", "a-name").exit_code == 0
+    assert [each["id"] for each in watched.variables("Convergence")] == ["the-id"]
+    assert [each["id"] for each in watched.variables("Simulation")] == ["a-name", "the-id"]

@@ -1,0 +1,117 @@
+"""Options of `simulations list` as the API's variables: sort keys, comparisons of parameters, times."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from cli.arguments import parse_duration
+from cli.errors import UsageError
+from cli.terminal import clean
+
+FIELDS = {
+    "created": "CREATED_AT", "started": "STARTED_AT", "finished": "FINISHED_AT", "name": "NAME",
+    "priority": "PRIORITY", "cost": "COST",
+}  # fmt: skip
+PARAMETER = "param:"
+COMPARISONS = {"<": "LT", "<=": "LE", ">": "GT", ">=": "GE", "=": "EQ", "==": "EQ", "!=": "NE"}
+WHERE = re.compile(r"\s*(?P<name>[^<>=!]+?)\s*(?P<sign><=|>=|!=|==|=|<|>)\s*(?P<value>.*?)\s*", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Sorting:
+    """A sort order. metric, parameter: the one that is also shown."""
+
+    field: str
+    direction: str | None = None
+    mode: str | None = None
+    metric: str | None = None
+    parameter: str | None = None
+
+    def as_order(self) -> dict[str, object]:
+        """Return the API's SimulationOrder."""
+        named = {"name": self.metric or self.parameter, "mode": self.mode, "direction": self.direction}
+        return {"field": self.field, **{name: value for name, value in named.items() if value is not None}}
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Filters of `list`, as they were typed. None or empty: any."""
+
+    text: str | None = None
+    name: str | None = None
+    tags: Sequence[str] = ()
+    any_tags: Sequence[str] = ()
+    user: str | None = None
+    since: str | None = None
+    until: str | None = None
+    where: Sequence[str] = ()
+
+    def as_filter(self, now: datetime) -> dict[str, object] | None:
+        """Return the API's SimulationFilter, None for any. Raises `UsageError`."""
+        wanted = {
+            "text": self.text, "name": self.name, "tags": list(self.tags), "anyTags": list(self.any_tags),
+            "createdBy": self.user, "createdFrom": parse_moment("--since", self.since, now),
+            "createdTo": parse_moment("--until", self.until, now),
+            "parameters": [parse_where(each) for each in self.where],
+        }  # fmt: skip
+        return {name: value for name, value in wanted.items() if value not in (None, [])} or None
+
+
+def parse_sort(given: str | None, *, reverse: bool) -> Sorting:
+    """Parse `val/loss`, `acc:max`, `loss:last`, `param:lr`, `cost`. Raises `UsageError`."""
+    if given is None:
+        return Sorting("CREATED_AT", "ASC" if reverse else "DESC")
+    name, separator, last = given.rpartition(":")
+    if given.lower() in FIELDS:
+        found = Sorting(FIELDS[given.lower()], "DESC")
+    elif given.startswith(PARAMETER) and len(given) > len(PARAMETER):
+        found = Sorting("PARAMETER", "ASC", parameter=given.removeprefix(PARAMETER))
+    elif separator and name and last.lower() in ("min", "max"):
+        found = Sorting("BEST", mode=last.upper(), metric=name)
+    elif separator and name and last.lower() == "last":
+        found = Sorting("LAST", metric=name)
+    elif given and given != PARAMETER:
+        found = Sorting("BEST", metric=given)
+    else:
+        raise UsageError("--sort: expected a metric, param:NAME, or one of " + ", ".join(FIELDS))
+    if not reverse:
+        return found
+    usual = {"MIN": "ASC", "MAX": "DESC"}.get(found.mode or "") or found.direction
+    if usual is None:
+        raise UsageError(f"--reverse: name the better direction of the metric, as {clean(found.metric or '')}:min")
+    return replace(found, direction="ASC" if usual == "DESC" else "DESC")
+
+
+def parse_where(given: str) -> dict[str, object]:
+    """Parse `lr<1e-3`, `optimizer=adam`, `layers!=2` into the API's ParameterCondition. Raises `UsageError`."""
+    match = WHERE.fullmatch(given)
+    if match is None or not match["value"]:
+        raise UsageError(f"--where: expected NAME<VALUE (or <=, >, >=, =, !=), got {clean(given)!r}")
+    try:
+        # Python parses Infinity and NaN, which are not JSON: they stay text.
+        value = json.loads(match["value"], parse_constant=lambda constant: constant)
+    except (ValueError, RecursionError):
+        value = match["value"]
+    if not isinstance(value, str | int | float):
+        raise UsageError(f"--where: {clean(match['name'])} can be compared with a number, a word, true or false")
+    return {"name": match["name"], "comparison": COMPARISONS[match["sign"]], "value": value}
+
+
+def parse_moment(option: str, given: str | None, now: datetime) -> str | None:
+    """Parse a date, a time, or a duration before now (`7d`) into a time for the API. Raises `UsageError`."""
+    if given is None:
+        return None
+    try:
+        at = datetime.fromisoformat(given)
+    except ValueError:
+        try:
+            return (now - parse_duration(given)).isoformat()
+        except (UsageError, OverflowError):
+            raise UsageError(
+                f"{option}: expected a duration like 7d or 12h, or a date like 2026-11-01, got {clean(given)!r}"
+            ) from None
+    return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).isoformat()

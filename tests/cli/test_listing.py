@@ -1,0 +1,141 @@
+"""`list`: sort keys, comparisons and times as they are typed, and the columns that they bring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from cli.errors import UsageError
+from cli.listing import Filters, parse_moment, parse_sort, parse_where
+
+Run = Callable[..., Result]
+Make = Callable[..., dict[str, Any]]
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("given", "order"),
+    [
+        ("val/loss", {"field": "BEST", "name": "val/loss"}),
+        ("acc:max", {"field": "BEST", "name": "acc", "mode": "MAX"}),
+        ("a:b:MIN", {"field": "BEST", "name": "a:b", "mode": "MIN"}),
+        ("a:b", {"field": "BEST", "name": "a:b"}),
+        ("loss:last", {"field": "LAST", "name": "loss"}),
+        ("param:lr", {"field": "PARAMETER", "name": "lr", "direction": "ASC"}),
+        ("cost", {"field": "COST", "direction": "DESC"}),
+        ("Finished", {"field": "FINISHED_AT", "direction": "DESC"}),
+        (None, {"field": "CREATED_AT", "direction": "DESC"}),
+    ],
+)
+def test_sort_keys(given: str | None, order: dict[str, Any]) -> None:
+    assert parse_sort(given, reverse=False).as_order() == order
+
+
+@pytest.mark.parametrize(
+    ("given", "direction"),
+    [("acc:max", "ASC"), ("loss:min", "DESC"), ("param:lr", "DESC"), ("cost", "ASC"), (None, "ASC")],
+)
+def test_reverse_turns_an_order_round(given: str | None, direction: str) -> None:
+    assert parse_sort(given, reverse=True).direction == direction
+
+
+@pytest.mark.parametrize(("given", "reverse"), [("", False), ("param:", False), ("loss", True), ("loss:last", True)])
+def test_sort_keys_that_are_none(given: str, reverse: bool) -> None:
+    with pytest.raises(UsageError):
+        parse_sort(given, reverse=reverse)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("lr<1e-3", ("lr", "LT", 0.001)),
+        ("lr <= 2", ("lr", "LE", 2)),
+        ("optimizer.name=adam", ("optimizer.name", "EQ", "adam")),
+        ("on==true", ("on", "EQ", True)),
+        ('seed!="7"', ("seed", "NE", "7")),
+        ("lr>=nan", ("lr", "GE", "nan")),
+        ("a=b=c", ("a", "EQ", "b=c")),
+        ("big>9007199254740993", ("big", "GT", 9007199254740993)),
+    ],
+)
+def test_comparisons(given: str, expected: tuple[str, str, object]) -> None:
+    found = parse_where(given)
+    assert (found["name"], found["comparison"], found["value"]) == expected
+
+
+@pytest.mark.parametrize("given", ["", "lr", "<1", "lr<", "lr=[1]", "lr=null", "lr={}"])
+def test_comparisons_that_are_none(given: str) -> None:
+    with pytest.raises(UsageError, match="--where"):
+        parse_where(given)
+
+
+def test_times_are_dates_or_durations_before_now() -> None:
+    assert parse_moment("--since", "7d", NOW) == "2026-11-22T12:00:00+00:00"
+    assert parse_moment("--since", "2026-11-01", NOW) == "2026-11-01T00:00:00+00:00"
+    assert parse_moment("--since", "2026-11-01T10:00+02:00", NOW) == "2026-11-01T10:00:00+02:00"
+    assert parse_moment("--since", None, NOW) is None
+    for given in ("yesterday", "-1d", "99999d", ""):
+        if given == "99999d":
+            assert (parse_moment("--since", given, NOW) or "").startswith("1753-")
+            continue
+        with pytest.raises(UsageError, match="7d or 12h"):
+            parse_moment("--since", given, NOW)
+    assert Filters().as_filter(NOW) is None
+
+
+def test_what_is_asked_for_is_what_was_typed(server: Any, run: Run, simulation: Make) -> None:
+    objective = {"metric": "val/loss", "mode": "MIN", "value": 0.5, "bestValue": 0.25, "bestStep": 40}
+    metric = {"name": "loss", "lastValue": 3.0, "bestValue": 2.0, "minValue": 2.0, "maxValue": 4.0}
+    nodes = [simulation(number=108, objective=objective, metric=metric), simulation(number=7, metric=None)]
+    end = {"hasNextPage": False, "endCursor": None}
+    server.answers["List"] = lambda _: {"simulations": {"nodes": nodes, "pageInfo": end}}
+    ran = run(
+        "list", "--sort", "loss", "--limit", "5", "--tag", "lr-sweep", "--where", "lr<1e-3", "--name", "vit*",
+        "--since", "2026-11-01", "--user", "ada", "--state", "finished", "--text", "train.py", "--any-tag", "a",
+    )  # fmt: skip
+    assert ran.exit_code == 0, ran.stderr
+    [asked] = server.variables("List")
+    assert asked["orderBy"] == {"field": "BEST", "name": "loss"}
+    assert (asked["metric"], asked["hasMetric"], asked["first"], asked["states"]) == ("loss", True, 6, ["FINISHED"])
+    assert asked["filter"] == {
+        "text": "train.py", "name": "vit*", "tags": ["lr-sweep"], "anyTags": ["a"], "createdBy": "ada",
+        "createdFrom": "2026-11-01T00:00:00+00:00",
+        "parameters": [{"name": "lr", "comparison": "LT", "value": 0.001}],
+    }  # fmt: skip
+    head, first, second = ran.stdout.splitlines()
+    assert head.split()[:4] == ["ID", "NAME", "loss", "OBJECTIVE"]
+    assert first.split()[:5] == ["108", "train", "2", "val/loss", "0.25"]
+    assert second.split()[:3] == ["7", "train", "default"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "head", "cell"),
+    [
+        (("--sort", "param:lr"), "lr", "0.1"),
+        (("--sort", "cost"), "COST", "1.5"),
+        (("--sort", "loss:last"), "loss", "3"),
+        (("--sort", "loss:max"), "loss", "4"),
+    ],
+)
+def test_what_a_list_is_sorted_by_has_a_column(
+    server: Any, run: Run, simulation: Make, arguments: tuple[str, ...], head: str, cell: str
+) -> None:
+    metric = {"name": "loss", "lastValue": 3.0, "bestValue": 2.0, "minValue": 2.0, "maxValue": 4.0}
+    node = simulation(metric=metric, parameter=0.1, cost={"amount": "1.5", "currency": "EUR"})
+    end = {"hasNextPage": False, "endCursor": None}
+    server.answers["List"] = lambda _: {"simulations": {"nodes": [node], "pageInfo": end}}
+    lines = run("list", *arguments).stdout.splitlines()
+    assert lines[0].split()[2] == head
+    assert lines[1].split()[2] == cell
+
+
+def test_wrong_values_end_before_a_request(server: Any, run: Run) -> None:
+    for arguments in (("--where", "lr"), ("--since", "soon"), ("--sort", ""), ("--sort", "loss", "--reverse")):
+        ran = run("list", *arguments)
+        assert ran.exit_code == 2
+        assert arguments[-1 if arguments[-1] == "--reverse" else 0] in ran.stderr
+    assert server.asked == []
