@@ -11,6 +11,7 @@
     python -m benchmarks.lines        CPU time of the readers for a line of output, against `--metrics none`
     python -m benchmarks.sources      wall and CPU time with all sources and system metrics on, against all of them off
     python -m benchmarks.judge        CPU time of stop rules over 10,000 runs, and the time from a point to its stop
+    python -m benchmarks.listing      lists of 100,000 simulations, sorted and filtered, against the plain list
     python -m benchmarks.stall        latency of a small query beside requests and floods made to stall a process
     python -m benchmarks.stopping CURVES   compute saved and regret of stop rules and sweeps on recorded curves
     python -m benchmarks.forecast CURVES   error and coverage of forecasts on recorded curves

@@ -16,7 +16,7 @@ from benchmarks.report import forget, published
 
 NAMES = (
     "latency", "dispatch", "fanout", "ingest", "curve", "memory", "judge", "overhead", "lines", "sources", "stall",
-    "chart", "queue",
+    "chart", "queue", "listing",
 )  # fmt: skip
 
 

@@ -58,6 +58,7 @@ GOALS = (
     Goal("ingest", "batches with stop rules on", r"with stop rules on, .* points a batch", at_least=0.95),
     Goal("ingest", "growth to 1,000,000 batches", r"growth: .*", at_most=FLAT),
     Goal("curve", "1,000,000 points to 1,000", r"1,000,000 points .* to 1,000", at_most=1.5),
+    Goal("listing", "lists of 100,000 simulations", r"100,000 (by|where|of|named|with) .*", at_most=1.5),
     Goal("judge", "10,000 runs, 10 points a second each", r"[\d,]+ runs, 10 points .*: CPU s .*", at_most=7),
     Goal("judge", "a point in 10 us", r"[\d,]+ runs, .*: a point, of 10 us", at_most=1),
     Goal("judge", "from a point to the stop, p99", r"from the point to SIGTERM, .*p99", at_most=1),

@@ -1,0 +1,172 @@
+"""Lists of 100,000 simulations, sorted and filtered, against the plain list, newest first: CPU time of one page of 50.
+
+Most simulations have ended, with three metrics and four parameters each, the newest of them among these; a thousand
+run, and a thousand wait. PostgreSQL and resolvers count together: the CPU time of this process and of its only
+connection's. Both lists are asked for in turns, with the fields of `simulations list`, and the median counts. At most
+1.5 is promised.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import statistics
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import psutil
+from sqlalchemy import text
+
+from benchmarks.database import fresh_database
+from benchmarks.processes import cpu_seconds
+from benchmarks.report import Row, publish
+from db.connection import Sessions, connect_raw, create_engine, session_factory
+from db.events import Actor
+from graph.context import Context
+from graph.live.process import Live
+from graph.schema import Schema, build_schema
+from settings import Settings
+
+SIMULATIONS = 100_000
+FILL = """
+    SET session_replication_role = replica;
+    INSERT INTO simulations (project_id, name, entrypoint, created_by, state, attempt, tags, parameters, created_at,
+                             started_at, finished_at, final_cost)
+    SELECT 1, CASE WHEN n % 1000 = 7 THEN 'vit-' ELSE 'resnet-' END || n, ARRAY['python', 'train.py', '--run', n::text],
+           CASE WHEN n % 100 = 7 THEN 'ada' ELSE 'bob' END,
+           CASE WHEN n <= 1000 THEN 'QUEUED' WHEN n <= 2000 THEN 'RUNNING' ELSE 'FINISHED' END,
+           CASE WHEN n <= 1000 THEN 0 ELSE 1 END,
+           CASE WHEN n % 1000 = 7 THEN ARRAY['all', 'lr-sweep'] ELSE ARRAY['all'] END,
+           jsonb_build_object('lr', random() / 10, 'seed', n % 5, 'layers', n % 12, 'optimizer', 'adam'),
+           now() - ($1 - n) * interval '1 min', now() - ($1 - n) * interval '1 min',
+           CASE WHEN n > 2000 THEN now() - ($1 - n) * interval '50 s' END,
+           CASE WHEN n > 2000 THEN (random() * 10)::numeric(18, 6) END
+    FROM generate_series(1, $1) AS n;
+    INSERT INTO parameter_values SELECT s.id, f.* FROM simulations AS s, flat_parameters(s.parameters) AS f;
+    INSERT INTO attempts (simulation_id, number, assigned_at, started_at, ended_at)
+    SELECT id, 1, started_at, started_at, finished_at FROM simulations WHERE attempt = 1;
+    INSERT INTO members (attempt_id, machine_name, price_per_hour, share, currency, cpus, memory_gib, gpus, assigned_at,
+                         ended_at)
+    SELECT id, 'm', 2, 0.5, 'EUR', 1, 0, 0, assigned_at, ended_at FROM attempts;
+    INSERT INTO metrics (simulation_id, attempt, metric, count, first_step, last_step, last_value, min_step, min_value,
+                         max_step, max_value)
+    SELECT id, 1, metric, 100, 1, 100, v, 90, v * 0.9, 1, v * 2
+    FROM simulations, unnest('{train/loss,val/loss,val/acc}'::text[]) AS metric, LATERAL (SELECT random() + id * 0 AS v)
+    WHERE attempt = 1;
+    INSERT INTO results SELECT m.simulation_id, m.metric, m.last_value, m.min_value, m.max_value
+    FROM metrics AS m JOIN simulations AS s ON s.id = m.simulation_id WHERE s.state = 'FINISHED';
+    SET session_replication_role = origin;
+    VACUUM ANALYZE
+"""
+LIST = """
+query ($filter: SimulationFilter, $orderBy: SimulationOrder, $after: String) {
+  simulations(first: 50, filter: $filter, orderBy: $orderBy, after: $after) {
+    nodes {
+      id number name state reason reasonDetail attended createdAt startedAt finishedAt
+      objective { metric mode value bestValue bestStep } waiting { reason detail } stopWanted { reason by }
+      project { id name } machine { id name }
+    }
+    pageInfo { hasNextPage endCursor }
+  }
+}
+"""
+BEST = {"field": "BEST", "name": "val/loss"}
+SWEEP = {"tags": ["lr-sweep"]}
+
+
+def where(name: str, comparison: str, value: object) -> dict[str, object]:
+    return {"parameters": [{"name": name, "comparison": comparison, "value": value}]}
+
+
+CASES: Mapping[str, Mapping[str, object]] = {
+    "by the best of a metric": {"orderBy": BEST},
+    "by the last of a metric": {"orderBy": {"field": "LAST", "name": "val/acc"}},
+    "by a parameter": {"orderBy": {"field": "PARAMETER", "name": "lr"}},
+    "by cost": {"orderBy": {"field": "COST"}},
+    "by start": {"orderBy": {"field": "STARTED_AT"}},
+    "by end": {"orderBy": {"field": "FINISHED_AT"}},
+    "where lr<1e-3 (1 %)": {"filter": where("lr", "LT", 1e-3)},
+    "where lr>1e-3 (99 %)": {"filter": where("lr", "GT", 1e-3)},
+    "of a tag (0.1 %)": {"filter": SWEEP},
+    "of a tag (all)": {"filter": {"tags": ["all"]}},
+    "of a user (1 %)": {"filter": {"createdBy": "ada"}},
+    "named vit* (0.1 %)": {"filter": {"name": "vit*"}},
+    "with a text (0.1 %)": {"filter": {"text": "VIT-"}},
+    "with a text (none)": {"filter": {"text": "no such text"}},
+    "by the best of a tag": {"orderBy": BEST, "filter": SWEEP},
+    "by the best where lr<1e-3": {"orderBy": BEST, "filter": where("lr", "LT", 1e-3)},
+}
+
+
+class Bench:
+    """The service's schema on one connection."""
+
+    def __init__(self, sessions: Sessions, schema: Schema) -> None:
+        self._sessions = sessions
+        self._schema = schema
+        self._settings = Settings(database_url="postgresql://")
+        self._live = Live.on(sessions, timedelta(seconds=self._settings.lease_seconds))
+
+    async def ask(self, variables: Mapping[str, object]) -> Any:
+        context = Context(self._sessions, self._settings, self._live, Actor("benchmark"))
+        result = await self._schema.execute(LIST, dict(variables), context_value=context)
+        if result.errors or result.data is None:
+            raise RuntimeError(str(result.errors))
+        return result.data["simulations"]
+
+    async def seconds(self, variables: Mapping[str, object], times: int) -> float:
+        """Mean CPU seconds of this process and the server's."""
+        async with self._sessions() as session:
+            backend = psutil.Process(await session.scalar(text("SELECT pg_backend_pid()")))
+        gc.collect()
+        begun = time.process_time() + cpu_seconds(backend)
+        for _ in range(times):
+            await self.ask(variables)
+        return (time.process_time() + cpu_seconds(backend) - begun) / times
+
+
+async def fill(url: str, count: int) -> None:
+    connection = await connect_raw(url, application="benchmark")
+    try:
+        for statement in FILL.split(";"):
+            await connection.execute(statement.replace("$1", str(count)))
+    finally:
+        await connection.close()
+
+
+async def measure(url: str, count: int, turns: int, times: int) -> list[Row]:
+    await fill(url, count)
+    engine = create_engine(url, pool_size=1, application="benchmark")
+    bench = Bench(session_factory(engine), build_schema())
+    rows = []
+    try:
+        plain: Mapping[str, object] = {}
+        cases = dict(CASES)
+        end = (await bench.ask(cases["by the best of a metric"]))["pageInfo"]["endCursor"]
+        cases["by the best of a metric, behind a cursor"] = {"orderBy": BEST, "after": end}
+        for case, variables in cases.items():
+            await bench.seconds(plain, 8)  # each statement is planned anew at first
+            await bench.seconds(variables, 8)
+            pairs = [(await bench.seconds(plain, times), await bench.seconds(variables, times)) for _ in range(turns)]
+            floor, value = (statistics.median(column) for column in zip(*pairs, strict=True))
+            rows.append(Row("listing", f"{count:,} {case}", value * 1000, "CPU ms", floor * 1000, value / floor))
+    finally:
+        await engine.dispose()
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.listing", description=__doc__)
+    parser.add_argument("--simulations", type=int, default=SIMULATIONS)
+    parser.add_argument("--turns", type=int, default=5, help="of each list, the median counts (default 5)")
+    parser.add_argument("--times", type=int, default=10, help="pages a turn (default 10)")
+    given = parser.parse_args()
+    with fresh_database() as url:
+        publish("listing", asyncio.run(measure(url, given.simulations, given.turns, given.times)))
+
+
+if __name__ == "__main__":
+    main()
