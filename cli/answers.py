@@ -239,6 +239,22 @@ class Source(Answer):
     packages: dict[str, JsonValue]
 
 
+class Link(Answer):
+    """A simulation that another one runs after, or that runs after it."""
+
+    condition: str
+    simulation: Simulation | None
+
+    def words(self) -> str:
+        """Return who and on which condition; the success of the other is the usual one."""
+        if self.simulation is None:
+            return "(deleted)"
+        on = (
+            "" if self.condition == "SUCCESS" else f", on {'its failure' if self.condition == 'FAILURE' else 'any end'}"
+        )
+        return f"{self.simulation.name} ({self.simulation.id}): {self.simulation.state}{on}"
+
+
 class Details(Simulation):
     """Everything about one simulation."""
 
@@ -247,6 +263,9 @@ class Details(Simulation):
     environment: dict[str, JsonValue]
     working_directory: str | None
     tags: tuple[str, ...]
+    notes: str | None = None
+    after: tuple[Link, ...] = ()
+    dependents: tuple[Link, ...] = ()
     resources: Resources
     priority: int
     preemptible: bool = False
@@ -295,6 +314,7 @@ class Machine(Named):
     price_per_hour: str
     currency: str
     draining: bool
+    drain_deadline: datetime | None = None
     heartbeat_at: datetime | None
     created_at: datetime
     state: str

@@ -29,6 +29,7 @@ from cli.options import (
     MaxCost,
     MaxSteps,
     Metrics,
+    Notes,
     ObjectiveMetric,
     ProjectName,
     SimulationId,
@@ -142,7 +143,11 @@ def submit(
     file: Annotated[
         str | None,
         typer.Option(
-            "--file", "-f", metavar="FILE", help="Submission file in YAML; `-`: standard input. Options override it."
+            "--file",
+            "-f",
+            metavar="FILE",
+            help="Submission file in YAML; `-`: standard input. Options override it. A list, or documents divided by "
+            "`---`, are submitted together.",
         ),
     ] = None,
     name: Annotated[
@@ -167,6 +172,15 @@ def submit(
     tag: Annotated[
         list[str] | None,
         typer.Option("--tag", "-t", metavar="TAG", help="Tag for searching.", autocompletion=completion.tags),
+    ] = None,
+    notes: Notes = None,
+    after: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID[:CONDITION]",
+            help="Run after the success of this one, or on ID:any, ID:failure. Repeatable; `last`: the newest one.",
+            autocompletion=completion.simulations,
+        ),
     ] = None,
     cpus: Annotated[float | None, typer.Option(help="Required CPUs.  [server's default: 1]")] = None,
     memory_gib: Annotated[float | None, typer.Option(help="Required memory in GiB.")] = None,
@@ -285,9 +299,14 @@ def submit(
       name, project, entrypoint: [python, train.py], working_directory, tags: [...], priority,
       parameters: {...}, environment: {...}, metrics: {accuracy: MAX}, metrics_from: json, metrics_patterns: [...],
       tensorboard: [DIR, ...], system_metrics: 10s, attended, attended_grace: 60s, client_key, preemptible,
-      objective: {metric: val/loss, mode: MIN}, stopping: [{metric, patience: 10, ...}], alerts: [NAME],
+      objective: {metric: val/loss, mode: MIN}, stopping: [{metric, patience: 10, ...}], alerts: [NAME], notes,
+      after: [ID, ID:any, {client_key: KEY}, {index: 0, condition: FAILURE}],
       resources: {cpus, memory_gib, gpus, gpu_model, labels: {...}, machine, max_price_per_hour},
       limits: {max_runtime: 2h, max_cost, max_steps, max_retries, retry_on: [MACHINE_LOST]}
+
+    \b
+    Several in one file are submitted all or none, at most 1,000; `after` may name others of them by index, from 0, or
+    client key. --client-key is then the key of the whole file.
 
     \b
     Parts of --stop, separated by commas; without any but the metric, the default rule:
@@ -296,14 +315,16 @@ def submit(
     """
     from cli import submit, waiting
     from cli import watch as watching
+    from cli.errors import UsageError
     from cli.server import parse_server
-    from cli.submission_file import read_submission
+    from cli.submission_file import read_submissions
 
     server = parse_server(url, token, token_file)
     submission = submit.Submission(
         command=command or (), name=name, project=project, parameters=parameter or (), environment=env or (),
-        tags=tag or (), cpus=cpus, memory_gib=memory_gib, gpus=gpus, gpu_model=gpu_model, labels=label or (),
-        machine=machine, max_price_per_hour=max_price_per_hour, priority=priority, max_runtime=max_runtime,
+        tags=tag or (), notes=notes, after=after or (), cpus=cpus, memory_gib=memory_gib, gpus=gpus,
+        gpu_model=gpu_model, labels=label or (), machine=machine, max_price_per_hour=max_price_per_hour,
+        priority=priority, max_runtime=max_runtime,
         max_retries=max_retries, retry_on=retry_on or (), metric_modes=metric_mode or (),
         metrics_from=metrics, metrics_patterns=metrics_pattern or (),
         tensorboard=tensorboard or (), system_metrics=system_metrics, attended=attended,
@@ -311,7 +332,13 @@ def submit(
         attended_grace=attended_grace, client_key=client_key, preemptible=preemptible,
         working_directory=working_directory,
     )  # fmt: skip
-    simulation = submit.submit(server, submission, read_submission(file) if file is not None else {})
+    given = read_submissions(file) if file is not None else {}
+    if isinstance(given, list):
+        if watch or wait:
+            raise UsageError("--wait and --watch are for one simulation: the file has several.")
+        submit.tell_all(submit.submit_all(server, submission, given), as_json=as_json)
+        return
+    simulation = submit.submit(server, submission, given)
     submit.tell(simulation, as_json=as_json, staying=watch or wait)
     if watch:
         raise typer.Exit(watching.watch(server, simulation.id, metric or (), log_scale=log, as_json=as_json))
@@ -563,6 +590,34 @@ def cancel(
 
 
 @app.command()
+def pause(
+    simulations: SimulationIds,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Pause simulations that wait in the queue: they get no machine until they are resumed."""
+    from cli.change import pause_all
+    from cli.server import parse_server
+
+    raise typer.Exit(pause_all(parse_server(url, token, token_file), simulations))
+
+
+@app.command()
+def resume(
+    simulations: SimulationIds,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Resume paused simulations."""
+    from cli.change import resume_paused
+    from cli.server import parse_server
+
+    raise typer.Exit(resume_paused(parse_server(url, token, token_file), simulations))
+
+
+@app.command()
 def update(
     simulations: SimulationIds,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="New name.")] = None,
@@ -570,6 +625,7 @@ def update(
         list[str] | None,
         typer.Option("--tag", "-t", metavar="TAG", help="All of its tags; repeatable.", autocompletion=completion.tags),
     ] = None,
+    notes: Notes = None,
     priority: Annotated[int | None, typer.Option(help="Priority; matters while it is queued.")] = None,
     objective: ObjectiveMetric = None,
     stop: StopRules = None,
@@ -588,7 +644,7 @@ def update(
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Change simulations, also while they run: stop rules, limits, name, tags, priority.
+    """Change simulations, also while they run: stop rules, limits, name, tags, notes, priority.
 
     \b
     simulations update last --stop patience=10,metric=val/loss --max-cost 20
@@ -600,7 +656,7 @@ def update(
     from cli.submit import Change, change_input
 
     change = Change(
-        name=name, tags=tag, priority=priority, objective=objective, stop=stop, no_stop=no_stop,
+        name=name, tags=tag, notes=notes, priority=priority, objective=objective, stop=stop, no_stop=no_stop,
         max_runtime=max_runtime, max_cost=max_cost, max_steps=max_steps, max_retries=max_retries,
     )  # fmt: skip
     wanted = change_input(change)

@@ -8,7 +8,7 @@ import difflib
 import json
 import re
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -21,6 +21,8 @@ MACHINE_STATES = ("ONLINE", "DRAINING", "OFFLINE")
 Retryable: TypeAlias = Literal["MACHINE_LOST", "EXIT_CODE", "LAUNCH_ERROR"]
 Mode: TypeAlias = Literal["MIN", "MAX"]
 MetricsFrom: TypeAlias = Literal["AUTO", "JSON", "NONE"]
+CONDITIONS = ("SUCCESS", "FAILURE", "ANY")
+Condition: TypeAlias = Literal["SUCCESS", "FAILURE", "ANY"]
 STREAMS = ("STDOUT", "STDERR", "SUPERVISOR")
 PART = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d|w)?")
 LONGEST = timedelta(days=100_000)
@@ -129,6 +131,32 @@ def parse_words(option: str, given: Sequence[str], known: Sequence[str]) -> list
 def parse_states(given: Sequence[str], known: Sequence[str] = STATES) -> list[str]:
     """Parse names of states."""
     return parse_words("--state", given, known)
+
+
+def parse_deadline(text: str) -> str:
+    """Parse a duration from now, `now`, or a time (without an offset: local time) into ISO 8601 in UTC."""
+    word = text.strip().lower()
+    if word == "now":
+        return datetime.now(UTC).isoformat()
+    try:
+        return datetime.fromisoformat(text.strip()).astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return (datetime.now(UTC) + parse_duration(word)).isoformat()
+    except (UsageError, OverflowError):
+        expected = "expected a duration like 30m or 2h, now, or a time like 2026-11-30T08:00"
+        raise UsageError(f"--deadline: {expected}, got {text!r}") from None
+
+
+def parse_after(text: str) -> dict[str, object]:
+    """Parse ID or ID:CONDITION into an AfterInput."""
+    found, _, condition = text.strip().partition(":")
+    if not found:
+        raise UsageError(f"--after: expected ID or ID:any, got {text!r}")
+    if not condition:
+        return {"simulation": found}
+    return {"simulation": found, "condition": parse_words("--after", [condition], CONDITIONS)[0]}
 
 
 def parse_project_change(weight: str | None, gpu_quota: str | None) -> dict[str, object]:

@@ -170,6 +170,9 @@ def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
     patterns = ", ".join(clean(pattern) for pattern in simulation.metrics_patterns)
     read = "" if simulation.metrics_from == "AUTO" and not patterns else simulation.metrics_from.lower()
     yield "metrics from", f"{clean(read)}{f', {patterns}' if patterns else ''}"
+    yield "notes", clean(simulation.notes or "", limit=2000)
+    yield "runs after", "\n".join(clean(each.words()) for each in simulation.after)
+    yield "before", "\n".join(clean(each.words()) for each in simulation.dependents)
     yield "tags", ", ".join(clean(tag) for tag in simulation.tags)
     gpus = (
         f"{resources.gpus} GPUs{f' ({resources.gpu_model})' if resources.gpu_model else ''}" if resources.gpus else ""

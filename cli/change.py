@@ -14,7 +14,9 @@ from cli.requests import (
     delete_machine,
     drain_machine,
     machine_id,
+    pause,
     resolve_id,
+    resume,
     resume_machine,
     update,
 )
@@ -34,6 +36,16 @@ def cancel_all(server: Server, given: Sequence[str]) -> ExitCode:
     return _each([(each, resolve_id(server, each)) for each in given], change)
 
 
+def pause_all(server: Server, given: Sequence[str]) -> ExitCode:
+    """Pause each simulation."""
+    return _each([(each, resolve_id(server, each)) for each in given], lambda found: _waits(pause(server, found)))
+
+
+def resume_paused(server: Server, given: Sequence[str]) -> ExitCode:
+    """Resume each paused simulation."""
+    return _each([(each, resolve_id(server, each)) for each in given], lambda found: _waits(resume(server, found)))
+
+
 def update_all(server: Server, given: Sequence[str], wanted: Mapping[str, object]) -> ExitCode:
     """Change each simulation. wanted: an UpdateSimulationInput without the id."""
 
@@ -44,9 +56,9 @@ def update_all(server: Server, given: Sequence[str], wanted: Mapping[str, object
     return _each([(each, resolve_id(server, each)) for each in given], change)
 
 
-def drain_all(server: Server, given: Sequence[str]) -> ExitCode:
-    """Drain these machines: no new attempts."""
-    return _each(_machines(server, given), lambda found: _stands(drain_machine(server, found)))
+def drain_all(server: Server, given: Sequence[str], deadline: str | None = None) -> ExitCode:
+    """Drain these machines: no new attempts. deadline: when what runs there returns to the queue, in ISO 8601."""
+    return _each(_machines(server, given), lambda found: _stands(drain_machine(server, found, deadline)))
 
 
 def resume_all(server: Server, given: Sequence[str]) -> ExitCode:
@@ -88,6 +100,11 @@ def delete_alert_targets(server: Server, given: Sequence[str]) -> ExitCode:
 def _machines(server: Server, given: Sequence[str]) -> list[tuple[str, str]]:
     # All names are resolved before any change.
     return [(each, machine_id(server, each)) for each in given]
+
+
+def _waits(simulation: Simulation) -> str:
+    why = f" ({clean(simulation.why)})" if simulation.why else ""
+    return f"{clean(simulation.id)}  {clean(simulation.name)}: {clean(simulation.state)}{why}"
 
 
 def _stands(machine: Machine) -> str:

@@ -24,6 +24,33 @@ mutation Create($input: CreateSimulationInput!) {
 """
 )
 
+CREATE_ALL = gql(
+    _SUMMARY
+    + """
+mutation CreateAll($input: CreateSimulationsInput!) {
+  createSimulations(input: $input) { simulations { ...Summary } userErrors { message field } }
+}
+"""
+)
+
+PAUSE = gql(
+    _SUMMARY
+    + """
+mutation Pause($input: SimulationInput!) {
+  pauseSimulation(input: $input) { simulation { ...Summary } userErrors { message field } }
+}
+"""
+)
+
+RESUME = gql(
+    _SUMMARY
+    + """
+mutation Resume($input: SimulationInput!) {
+  resumeSimulation(input: $input) { simulation { ...Summary } userErrors { message field } }
+}
+"""
+)
+
 CANCEL = gql(
     _SUMMARY
     + """
@@ -95,7 +122,10 @@ DETAILS = gql(
 query Details($id: ID!) {
   simulation(id: $id) {
     ...Summary
-    entrypoint parameters environment workingDirectory tags priority preemptible queuePosition estimatedStart createdBy
+    entrypoint parameters environment workingDirectory tags notes priority preemptible queuePosition estimatedStart
+    createdBy
+    after { condition simulation { ...Summary } }
+    dependents { condition simulation { ...Summary } }
     resources { cpus memoryGib gpus gpuModel labels machine { id name } maxPricePerHour }
     metricsFrom metricsPatterns
     notices { kind count example advice }
@@ -199,7 +229,7 @@ mutation UpdateProject($input: UpdateProjectInput!) {
 
 _MACHINE = """
 fragment Parts on Machine {
-  id name engine host declared labels pricePerHour currency draining heartbeatAt createdAt state
+  id name engine host declared labels pricePerHour currency draining drainDeadline heartbeatAt createdAt state
   resources { cpus memoryGib gpus gpuModel }
   free { cpus memoryGib gpus }
 }
@@ -245,7 +275,7 @@ mutation UpdateMachine($input: UpdateMachineInput!) {
 DRAIN_MACHINE = gql(
     _MACHINE
     + """
-mutation DrainMachine($input: MachineInput!) {
+mutation DrainMachine($input: DrainMachineInput!) {
   drainMachine(input: $input) { machine { ...Parts } userErrors { message field } }
 }
 """

@@ -154,12 +154,30 @@ def update(
 
 
 @app.command()
-def drain(machines: MachineNames, url: Url = None, token: Token = None, token_file: TokenFile = None) -> None:
-    """Drain machines: no new attempts; running ones continue."""
+def drain(
+    machines: MachineNames,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHEN",
+            help="When what still runs there returns to the queue: 30m, 2h, now, 2026-11-30T08:00.  [it may end]",
+        ),
+    ] = None,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Drain machines: no new attempts; running ones continue, until the deadline if there is one.
+
+    What is stopped at the deadline has the usual grace for a checkpoint, and starts again elsewhere without using up a
+    retry. Draining a machine again changes the deadline, or removes it.
+    """
+    from cli.arguments import parse_deadline
     from cli.change import drain_all
     from cli.server import parse_server
 
-    raise typer.Exit(drain_all(parse_server(url, token, token_file), machines))
+    until = parse_deadline(deadline) if deadline is not None else None
+    raise typer.Exit(drain_all(parse_server(url, token, token_file), machines, until))
 
 
 @app.command()

@@ -109,6 +109,7 @@ def print_details(machine: MachineDetails) -> None:
         ("host", clean(machine.host or "")),
         ("created by", "createMachine" if machine.declared else "detected by its engine"),
         ("made", say_age(machine.created_at, now)),
+        ("drained until", f"{machine.drain_deadline.astimezone():%Y-%m-%d %H:%M}" if machine.drain_deadline else ""),
         ("last seen", say_age(machine.heartbeat_at, now) if machine.heartbeat_at is not None else "never"),
         ("simulations", ", ".join(f"{clean(each.name)} ({clean(each.id)})" for each in machine.simulations)),
     ):

@@ -60,6 +60,7 @@ Metrics = Annotated[
         "--metric", "-m", help="Only this metric; repeatable.", metavar="NAME", autocompletion=completion.metrics
     ),
 ]
+Notes = Annotated[str | None, typer.Option(metavar="TEXT", help="Free text about it.")]
 LogScale = Annotated[bool, typer.Option("--log", help="Draw values on a logarithmic scale.")]
 StopRules = Annotated[
     list[str] | None,

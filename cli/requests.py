@@ -48,6 +48,24 @@ def create(server: Server, wanted: Mapping[str, object]) -> Simulation:
     return read_answer(Simulation, payload.get("simulation"))
 
 
+def create_all(server: Server, wanted: Mapping[str, object]) -> list[Simulation]:
+    """Queue simulations together, all or none. `wanted` is the API's CreateSimulationsInput."""
+    made = _mutate(server, documents.CREATE_ALL, "createSimulations", wanted).get("simulations")
+    return [read_answer(Simulation, each) for each in made] if isinstance(made, list) else []
+
+
+def pause(server: Server, simulation_id: str) -> Simulation:
+    """Pause a simulation that waits."""
+    payload = _mutate(server, documents.PAUSE, "pauseSimulation", {"id": simulation_id})
+    return read_answer(Simulation, payload.get("simulation"))
+
+
+def resume(server: Server, simulation_id: str) -> Simulation:
+    """Resume a paused simulation."""
+    payload = _mutate(server, documents.RESUME, "resumeSimulation", {"id": simulation_id})
+    return read_answer(Simulation, payload.get("simulation"))
+
+
 def cancel(server: Server, simulation_id: str) -> Simulation:
     """Cancel a simulation; a running one is stopped on its machine first."""
     payload = _mutate(server, documents.CANCEL, "cancelSimulation", {"id": simulation_id})
@@ -215,9 +233,10 @@ def update_machine(server: Server, wanted: Mapping[str, object]) -> MachineMade:
     return read_answer(MachineMade, _mutate(server, documents.UPDATE_MACHINE, "updateMachine", wanted))
 
 
-def drain_machine(server: Server, machine_id: str) -> Machine:
-    """Drain a machine."""
-    payload = _mutate(server, documents.DRAIN_MACHINE, "drainMachine", {"id": machine_id})
+def drain_machine(server: Server, machine_id: str, deadline: str | None = None) -> Machine:
+    """Drain a machine. deadline: in ISO 8601; None: what runs there goes on to its end."""
+    given = {"id": machine_id, "deadline": deadline}
+    payload = _mutate(server, documents.DRAIN_MACHINE, "drainMachine", given)
     return read_answer(Machine, payload.get("machine"))
 
 

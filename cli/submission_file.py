@@ -30,7 +30,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from cli.arguments import MetricsFrom, Mode, Retryable, parse_duration
+from cli.arguments import Condition, MetricsFrom, Mode, Retryable, parse_after, parse_duration
 from cli.errors import UsageError
 from cli.terminal import clean
 
@@ -169,8 +169,24 @@ class StopRule(Section):
     dry_run: bool | None = None
 
 
+def _after(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_after(value)
+    except UsageError as error:
+        raise Mistake(str(error).removeprefix("--after: ")) from None
+
+
+class After(Section):
+    simulation: str | None = None
+    client_key: str | None = None
+    index: Count | None = None
+    condition: Annotated[Condition, BeforeValidator(_word)] | None = None
+
+
 class SubmissionFile(Section):
-    """A submission file."""
+    """A submission file, or one of the simulations in it."""
 
     name: str | None = None
     project: str | None = None
@@ -179,6 +195,8 @@ class SubmissionFile(Section):
     environment: dict[str, str] | None = None
     working_directory: str | None = None
     tags: list[str] | None = None
+    notes: str | None = None
+    after: list[Annotated[After, BeforeValidator(_after)]] | None = None
     resources: Resources | None = None
     limits: Limits | None = None
     metrics: dict[str, Mode] | None = None
@@ -209,32 +227,58 @@ WRITTEN = {
 NAMES = {name: written for written, name in WRITTEN.items()}
 
 
-def read_submission(path: str) -> dict[str, object]:
+def read_submissions(path: str) -> dict[str, object] | list[dict[str, object]]:
     """Read a submission file as a CreateSimulationInput, except the machine, which stays a name. `-`: standard input.
 
-    A relative working directory is relative to the file. Raises `UsageError`: a line for each mistake.
+    A list, and several documents, are several simulations. A relative working directory is relative to the file.
+    Raises `UsageError`: a line for each mistake.
     """
     name, text = _read(path)
     try:
-        root = yaml.compose(text, Loader=_Loader)
+        roots = [each for each in yaml.compose_all(text, Loader=_Loader) if not _is_empty(each)]
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UsageError(f"{name}:{line}: this is not YAML: {error.problem or 'it makes no sense'}") from None
     except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"{name}: this is not YAML: {clean(str(error))}") from None
     tree = Tree(name)
-    given = tree.value(root, (), 0) if root is not None else {}
-    if not isinstance(given, dict):
-        raise UsageError(f"{name}:1: expected a mapping like `entrypoint: [python, train.py]`")
+    if len(roots) == 1 and isinstance(roots[0], yaml.SequenceNode):
+        given = tree.value(roots[0], (), 0)
+    elif len(roots) > 1:
+        given = [tree.value(each, (number,), 0) for number, each in enumerate(roots)]
+    else:
+        given = tree.value(roots[0], (), 0) if roots else {}
+    every = given if isinstance(given, list) else [given]
     problems = list(tree.problems)
-    try:
-        submission = SubmissionFile.model_validate(_renamed(given))
-    except ValidationError as error:
-        problems += [_problem(tree, dict(each)) for each in error.errors()]
+    found = []
+    for number, each in enumerate(every):
+        path_of_it: Place = (number,) if isinstance(given, list) else ()
+        if not isinstance(each, dict):
+            line = tree.line(path_of_it)
+            problems.append((line, f"{name}:{line}: expected a mapping like `entrypoint: [python, train.py]`"))
+            continue
+        try:
+            found.append(SubmissionFile.model_validate(_renamed(each)))
+        except ValidationError as error:
+            problems += [
+                _problem(tree, {**mistake, "loc": (*path_of_it, *mistake["loc"])}) for mistake in error.errors()
+            ]
+    if given == []:
+        problems.append((1, f"{name}:1: expected at least one simulation"))
     if problems:
         told = [sentence for _, sentence in sorted(problems)]
         more = [f"... and {len(told) - MOST_TOLD} more"] if len(told) > MOST_TOLD else []
         raise UsageError("\n".join(told[:MOST_TOLD] + more))
+    wanted = [_wanted(each, path) for each in found]
+    return wanted if isinstance(given, list) else wanted[0]
+
+
+def _is_empty(root: yaml.Node | None) -> bool:
+    """Whether a document is nothing at all, as behind the last `---`."""
+    return root is None or (isinstance(root, yaml.ScalarNode) and root.value == "")
+
+
+def _wanted(submission: SubmissionFile, path: str) -> dict[str, object]:
     wanted: dict[str, object] = submission.model_dump(by_alias=True, exclude_none=True)
     directory = wanted.get("workingDirectory")
     if isinstance(directory, str):
@@ -377,6 +421,7 @@ def _renamed(given: Mapping[str, Any]) -> dict[str, Any]:
 PLACES = {
     NAMES.get(field, field): prefix
     for prefix, section in (
+        ("after.", After),
         ("", SubmissionFile),
         ("resources.", Resources),
         ("limits.", Limits),
@@ -387,7 +432,7 @@ PLACES = {
 }
 SECTIONS: Mapping[Place, type[Section]] = {
     (): SubmissionFile, ("resources",): Resources, ("limits",): Limits, ("objective",): Objective,
-    ("stopping",): StopRule,
+    ("stopping",): StopRule, ("after",): After,
 }  # fmt: skip
 OTHER_WORDS = {
     "command": "entrypoint", "cmd": "entrypoint", "args": "entrypoint", "run": "entrypoint", "env": "environment",
@@ -396,7 +441,8 @@ OTHER_WORDS = {
     "accelerator": "gpu_model", "retries": "max_retries", "timeout": "max_runtime", "time_limit": "max_runtime",
     "requirements": "resources", "price": "max_price_per_hour", "stop": "stopping", "early_stopping": "stopping",
     "target": "stopping_threshold", "cost": "max_cost", "budget": "max_cost", "steps": "max_steps",
-    "alert": "alerts", "notify": "alerts", "notifications": "alerts",
+    "alert": "alerts", "notify": "alerts", "notifications": "alerts", "note": "notes", "depends_on": "after",
+    "needs": "after", "dependencies": "after",
 }  # fmt: skip
 
 

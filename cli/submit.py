@@ -14,6 +14,7 @@ from cli.arguments import (
     Mode,
     Retryable,
     absolute_directory,
+    parse_after,
     parse_duration,
     parse_pairs,
     parse_parameters,
@@ -21,7 +22,7 @@ from cli.arguments import (
     relative_files,
 )
 from cli.errors import UsageError
-from cli.requests import create, machine_id
+from cli.requests import create, create_all, machine_id, resolve_id
 from cli.server import Server
 from cli.stop_rules import parse_objective, parse_rules
 from cli.terminal import clean, print_json, print_line, say
@@ -37,6 +38,8 @@ class Submission:
     parameters: Sequence[str] = ()
     environment: Sequence[str] = ()
     tags: Sequence[str] = ()
+    notes: str | None = None
+    after: Sequence[str] = ()
     cpus: float | None = None
     memory_gib: float | None = None
     gpus: int | None = None
@@ -67,17 +70,52 @@ class Submission:
 
 def submit(server: Server, submission: Submission, given: Mapping[str, object] = MappingProxyType({})) -> Simulation:
     """Submit the options, laid over a submission file. Raises `CommandError`."""
-    wanted = combine(given, submission_input(submission))
+    wanted = _completed(combine(given, submission_input(submission)))
+    simulation = create(server, _with_ids(server, wanted, {}))
+    _warn_of_relative_files(wanted)
+    return simulation
+
+
+def submit_all(server: Server, submission: Submission, given: Sequence[Mapping[str, object]]) -> list[Simulation]:
+    """Submit several together, all or none, the options laid over each. The client key is that of the whole."""
+    if submission.command:
+        raise UsageError("The file has several simulations, each with its own entrypoint: leave out the command.")
+    options = submission_input(submission)
+    key = options.pop("clientKey", None)
+    every = [_completed(combine(each, options), number) for number, each in enumerate(given, 1)]
+    known: dict[str, str] = {}
+    wanted = {"simulations": [_with_ids(server, each, known) for each in every], **_given(clientKey=key)}
+    made = create_all(server, wanted)
+    _warn_of_relative_files(every[0])
+    return made
+
+
+def _completed(wanted: dict[str, object], number: int | None = None) -> dict[str, object]:
+    """Check what the options and the file are together. number: in the file, if it has several."""
     if not wanted.get("entrypoint"):
+        if number is not None:
+            raise UsageError(f"Simulation {number} of the file has no entrypoint.")
         raise UsageError("No command given. Add it after two dashes: simulations submit -- python train.py")
     if "attendedGraceSeconds" in wanted and not wanted.get("attended"):
         raise UsageError("--attended-grace needs an attended simulation: add --attended.")
+    return wanted
+
+
+def _with_ids(server: Server, wanted: Mapping[str, object], known: dict[str, str]) -> dict[str, object]:
+    """Replace the name of a machine, and `last`, by ids. known: those of names that were looked up before."""
+    made = dict(wanted)
     resources = _section(wanted, "resources")
     if resources.get("machine") is not None:
-        wanted["resources"] = {**resources, "machine": machine_id(server, str(resources["machine"]))}
-    simulation = create(server, wanted)
-    _warn_of_relative_files(wanted)
-    return simulation
+        name = str(resources["machine"])
+        known[name] = known.get(name) or machine_id(server, name)
+        made["resources"] = {**resources, "machine": known[name]}
+    after = wanted.get("after")
+    if isinstance(after, list):
+        made["after"] = [
+            {**each, "simulation": resolve_id(server, str(each["simulation"]))} if "simulation" in each else each
+            for each in after
+        ]
+    return made
 
 
 def submission_input(submission: Submission) -> dict[str, object]:
@@ -98,6 +136,8 @@ def submission_input(submission: Submission) -> dict[str, object]:
         parameters=parse_parameters(submission.parameters) or None,
         environment=parse_pairs(submission.environment, "--env") or None,
         tags=list(submission.tags) or None,
+        notes=submission.notes,
+        after=[parse_after(each) for each in submission.after] or None,
         resources=resources or None,
         priority=submission.priority,
         limits=_given(
@@ -149,6 +189,7 @@ class Change:
 
     name: str | None = None
     tags: Sequence[str] | None = None
+    notes: str | None = None
     priority: int | None = None
     objective: str | None = None
     stop: Sequence[str] | None = None
@@ -172,6 +213,7 @@ def change_input(change: Change) -> dict[str, object]:
     wanted = _given(
         name=change.name,
         tags=list(change.tags) if change.tags else None,
+        notes=change.notes,
         priority=change.priority,
         objective=parse_objective(change.objective),
         stopping=[] if change.no_stop else parse_rules(change.stop) if change.stop else None,
@@ -219,6 +261,16 @@ def tell(simulation: Simulation, *, as_json: bool, staying: bool) -> None:
     if not staying:
         does = "It starts when a client watches its curve" if simulation.attended else "Watch its curve"
         say(f"{does}: simulations watch {clean(simulation.id)}   (or: simulations watch last)")
+
+
+def tell_all(simulations: Sequence[Simulation], *, as_json: bool) -> None:
+    """Print the ids of new simulations, a line for each, in the order of the file."""
+    if as_json:
+        print_json([each.as_json() for each in simulations])
+        return
+    for each in simulations:
+        print_line(clean(each.id))
+    say(f"{len(simulations):,} simulations are queued. List them: simulations list")
 
 
 def subscription(simulation: Simulation) -> str:

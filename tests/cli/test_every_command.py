@@ -39,6 +39,8 @@ COMMANDS: dict[str, list[str]] = {
     "logs": [ID],
     "logs --follow": [ID],
     "cancel": [ID],
+    "pause": [ID],
+    "resume": [ID],
     "update": [ID, "--max-steps", "100"],
     "retry": [ID],
     "projects list": [],

@@ -12,7 +12,7 @@ from typer.testing import Result
 from cli.answers import StopRule
 from cli.errors import UsageError
 from cli.stop_rules import parse_objective, parse_rules
-from cli.submission_file import read_submission
+from cli.submission_file import read_submissions
 
 Run = Callable[..., Result]
 Make = Callable[..., dict[str, Any]]
@@ -129,7 +129,7 @@ def test_a_file_has_rules_with_the_same_names(tmp_path: Path) -> None:
         "entrypoint: [run]\nobjective: {metric: acc, mode: MAX}\nlimits: {max_cost: 2.50, max_steps: 100}\n"
         "stopping:\n  - {patience: 10, min_delta: 0.1}\n  - {metric: loss, dry_run: true, check_finite: false}\n"
     )
-    assert read_submission(str(file)) == {
+    assert read_submissions(str(file)) == {
         "entrypoint": ["run"],
         "objective": {"metric": "acc", "mode": "MAX"},
         "limits": {"maxCost": "2.5", "maxSteps": 100},
@@ -143,7 +143,7 @@ def test_a_mistake_in_a_file_has_its_line_and_the_right_key(tmp_path: Path) -> N
     file = tmp_path / "order.yaml"
     file.write_text("stopping:\n  - metric: loss\n  - pateince: 3\n")
     with pytest.raises(UsageError, match=r":3: stopping\.1\.pateince: unknown key; did you mean patience\?"):
-        read_submission(str(file))
+        read_submissions(str(file))
 
 
 def test_show_prints_rules_as_they_are_written_and_the_evidence(server: Any, simulation: Make, run: Run) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from typer.testing import Result
 
 from cli.errors import UsageError
-from cli.submission_file import read_submission
+from cli.submission_file import read_submissions
 
 Run = Callable[..., Result]
 Make = Callable[..., dict[str, Any]]
@@ -110,7 +110,7 @@ def test_an_order_comes_through_a_pipe(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"entrypoint: [a]\nworking_directory: .\n")))
-    assert read_submission("-") == {"entrypoint": ["a"], "workingDirectory": str(tmp_path)}
+    assert read_submissions("-") == {"entrypoint": ["a"], "workingDirectory": str(tmp_path)}
 
 
 @pytest.mark.parametrize(
@@ -167,14 +167,14 @@ def test_a_mistake_is_reported_with_its_line_and_the_nearest_valid_key(
 
 def test_numbers_are_read_as_people_write_them(order: Callable[[str], Path]) -> None:
     numbers = "{a: 1e-3, b: -2.5E+3, c: .5, d: 010, e: 0x1F, f: 12:30:45, g: 1_000, h: =}"
-    assert read_submission(str(order(f"parameters: {numbers}"))) == {
+    assert read_submissions(str(order(f"parameters: {numbers}"))) == {
         "parameters": {"a": 0.001, "b": -2500.0, "c": 0.5, "d": 10, "e": 31, "f": "12:30:45", "g": "1_000", "h": "="}
     }
 
 
 def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(order: Callable[[str], Path]) -> None:
     with pytest.raises(UsageError) as caught:
-        read_submission(str(order("nmae: a\nname: b\nname: c\nresources:\n  gpu: 1\npriority: x\n")))
+        read_submissions(str(order("nmae: a\nname: b\nname: c\nresources:\n  gpu: 1\npriority: x\n")))
     lines = str(caught.value).splitlines()
     assert [int(line.split(":")[1]) for line in lines] == [1, 3, 5, 6]
 
@@ -184,16 +184,16 @@ def test_a_small_file_can_not_grow_without_end(order: Callable[[str], Path]) -> 
         f"b{n}: &b{n} [{','.join([f'*b{n - 1}'] * 10)}]\n" for n in range(1, 9)
     )
     with pytest.raises(UsageError, match="too large or too deep"):
-        read_submission(str(order(bomb)))
+        read_submissions(str(order(bomb)))
     with pytest.raises(UsageError, match="at most"):
-        read_submission(str(order("#" * 1_000_001)))
+        read_submissions(str(order("#" * 1_000_001)))
 
 
 def test_an_unreadable_file_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"name: \xff")
     for path, said in (("missing", "No such file"), (".", "Is a directory"), ("latin", "no text in UTF-8")):
         with pytest.raises(UsageError, match=said):
-            read_submission(str(tmp_path / path))
+            read_submissions(str(tmp_path / path))
 
 
 values = st.recursive(
@@ -212,7 +212,7 @@ def test_any_yaml_is_a_submission_or_a_usage_error(
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_text(yaml.safe_dump(wanted))
     try:
-        json.dumps(read_submission(str(path)), allow_nan=False)
+        json.dumps(read_submissions(str(path)), allow_nan=False)
         said = ""
     except UsageError as error:
         said = str(error)
@@ -225,4 +225,4 @@ def test_any_text_is_a_submission_or_a_usage_error(tmp_path_factory: pytest.Temp
     path = tmp_path_factory.getbasetemp() / "text.yaml"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     with suppress(UsageError):
-        read_submission(str(path))
+        read_submissions(str(path))
