@@ -3,7 +3,7 @@ import { graphql, type FragmentOf } from '../api/graphql';
 
 export const Machine = graphql(`
   fragment MachineRow on Machine @_unmask {
-    id name engine host declared state draining drainingSince heartbeatAt labels pricePerHour currency
+    id name engine host declared state draining drainingSince drainDeadline heartbeatAt labels pricePerHour currency
     resources { cpus memoryGib gpus gpuModel }
     free { cpus memoryGib gpus }
     simulations { id name state cost { perHour } }
@@ -46,8 +46,8 @@ export const UpdateMachine = graphql(`
 `);
 
 export const DrainMachine = graphql(`
-  mutation DrainMachine($input: MachineInput!) {
-    drainMachine(input: $input) { machine { id } userErrors { message } }
+  mutation DrainMachine($input: DrainMachineInput!) {
+    drainMachine(input: $input) { machine { id } userErrors { message field } }
   }
 `);
 

@@ -38,6 +38,24 @@ const FIELDS = graphql(
       environment
       workingDirectory
       tags
+      notes
+      paused
+      after {
+        condition
+        simulation {
+          id
+          name
+          state
+        }
+      }
+      dependents {
+        condition
+        simulation {
+          id
+          name
+          state
+        }
+      }
       resources {
         cpus
         memoryGib
@@ -209,6 +227,26 @@ export const FORECAST = graphql(`
             highs
           }
         }
+      }
+    }
+  }
+`);
+
+export const PAUSE = graphql(`
+  mutation Pause($id: ID!) {
+    pauseSimulation(input: { id: $id }) {
+      userErrors {
+        message
+      }
+    }
+  }
+`);
+
+export const RESUME = graphql(`
+  mutation Resume($id: ID!) {
+    resumeSimulation(input: { id: $id }) {
+      userErrors {
+        message
       }
     }
   }

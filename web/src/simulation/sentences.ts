@@ -13,7 +13,7 @@ interface Detail {
   detail?: string;
   exitCode?: number;
   signal?: number;
-  evidence?: Decision;
+  evidence?: Decision & { machine?: string };
 }
 
 /** Why it stands where it stands. */
@@ -56,7 +56,7 @@ export function endOf({ endedAt, reason, reasonDetail, exitCode, signal }: Attem
 export function eventOf(event: Event): string {
   const detail = (event.detail ?? {}) as Detail;
   const attempt = detail.attempt === undefined ? 'It' : `Attempt ${detail.attempt}`;
-  switch (event.kind as SimulationState | 'STOP_WANTED' | 'WOULD_STOP' | 'UPDATED' | 'DELETED') {
+  switch (event.kind as SimulationState | 'STOP_WANTED' | 'WOULD_STOP' | 'UPDATED' | 'PAUSED' | 'RESUMED' | 'DELETED') {
     case 'QUEUED':
       if (detail.reason === undefined) return `Submitted by ${whoOf(event.actor)}.`;
       if (detail.reason === 'PREEMPTED') return `${attempt} was preempted. ${detail.detail ?? ''} Back in the queue.`.replace('  ', ' ');
@@ -70,7 +70,12 @@ export function eventOf(event: Event): string {
     case 'FAILED':
       return `Failed: ${lower(whyOf(detail))}`;
     case 'CANCELLED':
+      if (detail.detail) return `Cancelled. ${detail.detail}`;
       return detail.reason === undefined ? `Cancelled by ${whoOf(event.actor)}.` : 'Cancelled.';
+    case 'PAUSED':
+      return `Paused by ${whoOf(event.actor)}.`;
+    case 'RESUMED':
+      return `Resumed by ${whoOf(event.actor)}.`;
     case 'STOP_WANTED':
       if (detail.evidence?.rule) return `Stop requested by a rule: ${decisionOf(detail.evidence)}.`;
       if (detail.reason === 'PREEMPTED') return `Preemption requested. ${detail.evidence?.sentence ?? 'Its machine is needed for another run.'}`;

@@ -17,6 +17,8 @@ export const SimulationToRepeat = graphql(`
     simulation(id: $id) {
       id name entrypoint parameters environment workingDirectory tags priority attended attendedGraceSeconds preemptible metricsFrom metricsPatterns
       tensorboard systemMetricsSeconds
+      notes
+      after { condition simulation { id } }
       project { name }
       resources { cpus memoryGib gpus gpuModel labels machineName maxPricePerHour }
       limits { maxRuntimeSeconds maxCost maxSteps maxRetries retryOn }

@@ -36,6 +36,9 @@ export interface Draft {
   /** One that is being typed. */
   tag: string;
   priority: string;
+  /** Ids, or addresses of pages, each with a condition behind a colon or without. */
+  after: string;
+  notes: string;
   gpuModel: string;
   labels: Pair[];
   /** Its name. */
@@ -88,7 +91,7 @@ export function blank(): Draft {
   return {
     command: '', name: '', cpus: '', memoryGib: '', gpus: '',
     parametersAs: 'rows', parameters: [], parametersJson: '{}', environment: [], workingDirectory: '',
-    project: '', tags: [], tag: '', priority: '',
+    project: '', tags: [], tag: '', priority: '', after: '', notes: '',
     gpuModel: '', labels: [], machine: '', maxPricePerHour: '',
     maxRuntime: '', maxRetries: '', maxCost: '', maxSteps: '', retryOn: ['MACHINE_LOST'],
     metricsFrom: 'AUTO', metricsPatterns: '', tensorboard: '', systemMetrics: '', objective: { metric: '', mode: '' }, rules: [],
@@ -120,6 +123,8 @@ export function draftOf(simulation: NonNullable<ResultOf<typeof SimulationToRepe
     project: simulation.project.name === 'default' ? '' : simulation.project.name,
     tags: simulation.tags,
     priority: other(simulation.priority, 0),
+    after: simulation.after.flatMap(({ condition, simulation: other }) => (other ? [writtenAfter(other.id, condition)] : [])).join(' '),
+    notes: simulation.notes ?? '',
     gpuModel: resources.gpuModel ?? '',
     labels: Object.entries(resources.labels as Record<string, string>).map(([key, value]) => pairOf(key, value)),
     machine: resources.machineName ?? '',
@@ -146,6 +151,11 @@ export function draftOf(simulation: NonNullable<ResultOf<typeof SimulationToRepe
 function intervalOf(seconds: number | null): string {
   if (seconds === null) return '';
   return Number.isInteger(seconds) && seconds > 0 ? typedDuration(seconds) : `${seconds}`;
+}
+
+/** As it is typed: the success of another one goes without saying. */
+export function writtenAfter(id: string, condition: 'SUCCESS' | 'FAILURE' | 'ANY'): string {
+  return condition === 'SUCCESS' ? id : `${id}:${condition.toLowerCase()}`;
 }
 
 function other(value: number, byDefault: number): string {

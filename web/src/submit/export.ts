@@ -2,7 +2,7 @@
 import { shellOf } from '../ui/format';
 import { optionOf, type RuleInput } from '../stopping/rules';
 import type { CreateSimulationInput } from './documents';
-import type { Draft } from './draft.svelte';
+import { writtenAfter, type Draft } from './draft.svelte';
 
 export const MUTATION = `mutation Submit($input: CreateSimulationInput!) {
   createSimulation(input: $input) {
@@ -53,6 +53,8 @@ export function commandLineOf(input: CreateSimulationInput, draft: Draft, origin
   pairs('--env', input.environment, (key) => `${shellOf([`${key}=`])}"$${/^\w+$/.test(key) ? key : 'VALUE'}"`);
   option('--working-directory', input.workingDirectory);
   option('--priority', input.priority);
+  for (const { simulation, condition } of input.after ?? []) option('--after', writtenAfter(simulation ?? '', condition ?? 'SUCCESS'));
+  option('--notes', input.notes ?? undefined);
   option('--max-runtime', limits['maxRuntimeSeconds'] === undefined ? undefined : draft.maxRuntime.trim().replaceAll(' ', ''));
   option('--max-cost', limits['maxCost']);
   option('--max-steps', limits['maxSteps']);

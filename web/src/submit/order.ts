@@ -60,6 +60,8 @@ export function orderOf(draft: Draft): Order {
     tags: filled(tagsOf(draft)),
     resources: anyOf(resources),
     priority: typed.whole('priority', draft.priority),
+    after: filled(afterOf(draft, typed)),
+    notes: draft.notes.trim() || undefined,
     limits: anyOf(limits),
     metricsFrom: draft.metricsFrom === 'AUTO' ? undefined : draft.metricsFrom,
     metricsPatterns: filled(linesOf(draft.metricsPatterns)),
@@ -109,6 +111,21 @@ export function objectOf(text: string): Json {
 
 export function tagsOf(draft: Draft): string[] {
   return [...draft.tags, ...draft.tag.split(',')].map((tag) => tag.trim()).filter((tag, index, all) => tag && all.indexOf(tag) === index);
+}
+
+/** What it runs after: ids, or addresses of pages, divided by blanks or commas. */
+export function afterOf(draft: Draft, typed: Typed): { simulation: string; condition?: 'FAILURE' | 'ANY' }[] {
+  const found = draft.after.split(/[\s,]+/).filter(Boolean);
+  return found.flatMap((text) => {
+    const [, id, word = 'success'] = /^(?:\S*\/simulations\/)?([\w%=+-]+?)(?::(\w+))?$/.exec(text) ?? [];
+    const condition = word.toUpperCase();
+    if (!id || !['SUCCESS', 'FAILURE', 'ANY'].includes(condition)) {
+      typed.refuse('after', `Expected an id, or ID:any or ID:failure, got “${text}”.`);
+      return [];
+    }
+    const simulation = id.replaceAll(/%3D/gi, '=');
+    return [condition === 'SUCCESS' ? { simulation } : { simulation, condition: condition as 'FAILURE' | 'ANY' }];
+  });
 }
 
 /** One pattern or directory per line; blanks within belong to it, also at its ends. */

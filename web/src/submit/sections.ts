@@ -15,6 +15,8 @@ export const FIELDS = {
   project: 'Project',
   tags: 'Tags',
   priority: 'Priority',
+  after: 'Run after',
+  notes: 'Notes',
   'resources.gpuModel': 'GPU model',
   'resources.labels': 'Labels',
   'resources.machine': 'Machine',
@@ -67,6 +69,12 @@ export const SECTIONS: readonly Section[] = [
     paths: ['project', 'tags', 'priority', 'preemptible'],
     says: (draft) =>
       list([draft.project.trim(), ...tagsOf(draft), draft.priority.trim() && `priority ${draft.priority.trim()}`, draft.preemptible && 'preemptible']),
+  },
+  {
+    key: 'after',
+    title: 'Run after, notes',
+    paths: ['after', 'notes'],
+    says: (draft) => list([counted(draft.after.split(/[\s,]+/).filter(Boolean).length, 'simulation'), draft.notes.trim() && 'notes']),
   },
   {
     key: 'machine',

@@ -40,6 +40,7 @@ const REASON_NAMES: Record<Reason, string> = {
   DIVERGENCE_THRESHOLD: 'Stopped: diverged.',
   NON_FINITE_METRIC: 'Stopped: not finite.',
   BUDGET_EXHAUSTED: 'Stopped: its budget was nearly used up.',
+  DEPENDENCY_FAILED: 'Cancelled: what it was to run after ended otherwise.',
   UNWATCHED: 'Stopped: no viewer was watching.',
   PREEMPTED: 'Stopped to make room for another run.',
 };
