@@ -15,6 +15,7 @@ notifications everything works, only slower.
     simulations           create, find, repeat, delete
     listing               lists of simulations: filters, sort orders, pages
     references            simulations by id, number or name
+    dependencies          which simulations run after which
     queue                 the queue by classes of equal requirements, and why each waits
     running               simulations on machines as a plan sees them: what they hold, how far they are
     past_runs             what ended: decayed cost of projects, and how long runs of a kind took

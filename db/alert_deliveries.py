@@ -136,7 +136,7 @@ _LONG_WAITS = text("""
             c.alerted_at IS NULL OR c.alerted_at < now() - CAST(:wait AS interval)
         ) AND EXISTS (
             SELECT FROM simulations AS s
-            WHERE s.state = 'QUEUED' AND s.queue_class = c.queue_class AND NOT s.attended
+            WHERE s.state = 'QUEUED' AND NOT s.held AND s.queue_class = c.queue_class AND NOT s.attended
               AND s.queued_at < now() - CAST(:wait AS interval)
         )
         FOR NO KEY UPDATE OF c SKIP LOCKED
@@ -148,7 +148,7 @@ _LONG_WAITS = text("""
            s.id, s.project_id, extract(epoch FROM now() - s.queued_at)::float8 AS seconds, n.reason, n.detail,
            count(*) OVER (PARTITION BY s.queue_class, s.alert_target_ids) AS waiting
     FROM simulations AS s JOIN noted AS n ON n.queue_class = s.queue_class
-    WHERE s.state = 'QUEUED' AND NOT s.attended AND s.queued_at < now() - CAST(:wait AS interval)
+    WHERE s.state = 'QUEUED' AND NOT s.held AND NOT s.attended AND s.queued_at < now() - CAST(:wait AS interval)
     ORDER BY s.queue_class, s.alert_target_ids, s.queued_at, s.id
 """)
 

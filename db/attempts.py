@@ -111,6 +111,14 @@ async def create(session: AsyncSession, wanted: Sequence[Next]) -> Mapping[int, 
     return made
 
 
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """An attempt that was ended. is_awaited: others run after its simulation."""
+
+    id: int
+    is_awaited: bool
+
+
 async def close(
     session: AsyncSession,
     simulation_id: int,
@@ -120,13 +128,14 @@ async def close(
     reason_detail: str | None,
     exit_code: int | None,
     signal: int | None,
-) -> int | None:
-    """End an attempt and its members: no later report is stored. Returns its id; None if it is not current."""
+) -> Closed | None:
+    """End an attempt and its members: no later report is stored. None if it is not current."""
     connection = await session.connection()
     closed = await connection.exec_driver_sql(
         _CLOSE, (simulation_id, number, reason.value, reason_detail, exit_code, signal)
     )
-    return closed.scalar_one_or_none()
+    row: Any = closed.one_or_none()
+    return Closed(*row) if row is not None else None
 
 
 # The members are found by what the first part returns, so the attempt is locked first.
@@ -139,7 +148,7 @@ _CLOSE = """
         UPDATE members SET ended_at = now(), exit_code = $5, signal = $6
         FROM closed WHERE members.attempt_id = closed.id AND members.ended_at IS NULL
     )
-    SELECT id FROM closed
+    SELECT id, EXISTS (SELECT FROM dependencies WHERE after_id = $1) FROM closed
 """
 
 
@@ -530,8 +539,9 @@ async def forgive_clock(session: AsyncSession) -> None:
             """
             UPDATE simulations SET queued_at = now() WHERE id IN (
                 SELECT s.id FROM simulations AS s
-                WHERE (SELECT max(queued_at) FROM simulations WHERE state = 'QUEUED') > now()  -- one entry of an index
-                  AND s.state = 'QUEUED' AND s.queued_at > now() AND s.queued_at > clock_timestamp() AND NOT EXISTS (
+                WHERE (SELECT max(queued_at) FROM simulations WHERE state = 'QUEUED' AND NOT held) > now()  -- one entry
+                  AND s.state = 'QUEUED' AND NOT s.held AND s.queued_at > now()
+                  AND s.queued_at > clock_timestamp() AND NOT EXISTS (
                     SELECT FROM attempts AS a
                     WHERE a.simulation_id = s.id AND a.number = s.attempt AND a.ended_at <= clock_timestamp()
                 )

@@ -26,8 +26,9 @@ class Due:
     overdue: bool  # `attempts.find_beyond_limit`
     priced: bool  # `attempts.find_with_max_cost`
     unwatched: bool  # `watch_leases.find_unwatched`
+    drained: bool  # `machines.find_overstayers`
     budgets: bool  # `budgets.every`
-    queue: bool  # something is queued
+    queue: bool  # something is queued, and not held
 
 
 # The newest entry of the queue is one entry of an index: EXISTS would read the table where statistics promise an early
@@ -42,9 +43,10 @@ _LOOK = f"""
            EXISTS ({BEYOND_LIMIT}),
            EXISTS (SELECT FROM simulations WHERE max_cost IS NOT NULL AND state IN ('STARTING', 'RUNNING')),
            EXISTS ({UNWATCHED}),
+           EXISTS (SELECT FROM machines WHERE draining AND drain_deadline <= now()),
            EXISTS (SELECT FROM budgets),
            queue.newest IS NOT NULL
-    FROM (SELECT max(queued_at) AS newest FROM simulations WHERE state = 'QUEUED') AS queue
+    FROM (SELECT max(queued_at) AS newest FROM simulations WHERE state = 'QUEUED' AND NOT held) AS queue
 """  # noqa: S608  # constants
 
 

@@ -66,6 +66,32 @@ async def record(
         await notify(session, Channel.ALERTS, "")
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One of several objects of an event."""
+
+    object_id: int
+    project_id: int | None
+    detail: dict[str, Any]
+
+
+async def record_all(
+    session: AsyncSession, kind: str, actor: Actor, object_type: str, objects: Sequence[Recorded]
+) -> None:
+    """Append an event for each of several objects, in the caller's transaction. Not for what may be an alert."""
+    assert kind not in MAY_ALERT
+    await session.execute(
+        insert(Event),
+        [
+            {
+                "kind": kind, "actor": actor.name, "origin": actor.origin, "object_type": object_type,
+                "object_id": each.object_id, "project_id": each.project_id, "detail": each.detail,
+            }
+            for each in objects
+        ],
+    )  # fmt: skip
+
+
 async def list_of(
     session: AsyncSession, object_type: str, object_id: int, *, after_id: int = 0, limit: int = 1000
 ) -> Sequence[Event]:

@@ -22,7 +22,8 @@ NOT_PLANNED = "NOT_PLANNED"  # why one waits that no planner has looked at yet
 
 # The same judgement as `policy.waiting.why`.
 QUEUE = text(
-    "SELECT CASE WHEN s.queued_at > now() THEN 'BACKOFF'"
+    "SELECT CASE WHEN s.paused THEN 'PAUSED' WHEN s.dependencies_left > 0 THEN 'DEPENDENCY'"
+    " WHEN s.queued_at > now() THEN 'BACKOFF'"
     " WHEN s.attended AND w.simulation_id IS NULL THEN 'UNATTENDED' ELSE coalesce(q.reason, :not_planned) END,"
     " count(*), greatest(extract(epoch FROM clock_timestamp() - min(s.queued_at)), 0)::float8"
     " FROM simulations AS s LEFT JOIN queue_classes AS q ON q.queue_class = s.queue_class"

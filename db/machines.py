@@ -264,21 +264,49 @@ async def change(
             await session.flush()
     except IntegrityError as error:
         raise Taken("Another machine has this name.", field="name") from error
-    if any(before[name] != values[name] for name in values):
-        detail = {name: str(value) for name, value in values.items()}
+    detail = {name: str(value) for name, value in values.items() if before[name] != value}
+    if detail:
         await events.record(session, kind, actor, "Machine", machine.id, detail=detail)
         await notify(session, Channel.MACHINES, str(machine.id))
     return machine
 
 
-async def drain(session: AsyncSession, machine_id: int, actor: Actor) -> Machine:
-    """Drain a machine: no new attempts; running ones go on."""
-    return await change(session, machine_id, {"draining": True}, actor, kind=DRAINED)
+async def drain(session: AsyncSession, machine_id: int, actor: Actor, *, deadline: datetime | None = None) -> Machine:
+    """Drain a machine: no new attempts; running ones go on until the deadline, if there is one."""
+    is_drained = (await get(session, machine_id, lock=True)).draining
+    values = {"draining": True, "drain_deadline": deadline}
+    return await change(session, machine_id, values, actor, kind="UPDATED" if is_drained else DRAINED)
 
 
 async def resume(session: AsyncSession, machine_id: int, actor: Actor) -> Machine:
     """End the draining of a machine."""
-    return await change(session, machine_id, {"draining": False}, actor, kind="RESUMED")
+    return await change(session, machine_id, {"draining": False, "drain_deadline": None}, actor, kind="RESUMED")
+
+
+@dataclass(frozen=True, slots=True)
+class Overstayer:
+    """An attempt that is still on a drained machine after the deadline, and has no stop intent."""
+
+    simulation_id: int
+    number: int
+    machine: str
+    deadline: datetime
+
+
+_OVERSTAYERS = text(
+    """
+    SELECT a.simulation_id, a.number, min(m.name), min(m.drain_deadline)
+    FROM machines AS m JOIN members AS held ON held.machine_id = m.id AND held.ended_at IS NULL
+    JOIN attempts AS a ON a.id = held.attempt_id
+    WHERE m.draining AND m.drain_deadline <= now() AND a.stop_wanted_at IS NULL
+    GROUP BY a.simulation_id, a.number ORDER BY a.simulation_id
+    """
+)
+
+
+async def find_overstayers(session: AsyncSession) -> Sequence[Overstayer]:
+    """Find what still runs on drained machines after their deadlines."""
+    return [Overstayer(*row) for row in await session.execute(_OVERSTAYERS)]
 
 
 async def delete_idle(session: AsyncSession, machine_id: int, actor: Actor) -> None:

@@ -105,6 +105,7 @@ _QUEUE_CLASS = (
 
 # What runs that are likely to take equally long have in common: the planner learns from those that have ended.
 _LEARNING_CLASS = "hash_array_extended(array_append(entrypoint, name), project_id)"
+_PLANNED = text("state = 'QUEUED' AND NOT held")
 
 # What the index on the text of simulations is made of: also written in migration 0022.
 for _function in (
@@ -163,6 +164,7 @@ class Simulation(Base):
     environment: Mapped[dict[str, str]] = mapped_column(server_default=text("'{}'::jsonb"))
     working_directory: Mapped[str | None]
     tags: Mapped[list[str]] = mapped_column(server_default=text("'{}'::text[]"))
+    notes: Mapped[str | None]
 
     cpus: Mapped[float] = mapped_column(server_default=text("1"))
     memory_gib: Mapped[float] = mapped_column(server_default=text("0"))
@@ -175,6 +177,10 @@ class Simulation(Base):
     queue_class: Mapped[UUID] = mapped_column(Uuid, Computed(_QUEUE_CLASS, persisted=True))
     learning_class: Mapped[int] = mapped_column(Computed(_LEARNING_CLASS, persisted=True))
     priority: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    paused: Mapped[bool] = mapped_column(server_default=text("false"))
+    dependencies_left: Mapped[int] = mapped_column(Integer, server_default=text("0"))  # of `Dependency`, not met yet
+    # Queued, and no candidate for a machine: the indexes of the queue are without it.
+    held: Mapped[bool] = mapped_column(Computed("paused OR dependencies_left > 0", persisted=True))
 
     max_runtime: Mapped[timedelta | None]
     max_cost: Mapped[Decimal | None]  # of all attempts together, in the installation's currency
@@ -231,7 +237,7 @@ class Simulation(Base):
             text("priority DESC"),
             "created_at",
             "id",
-            postgresql_where=text("state = 'QUEUED'"),
+            postgresql_where=_PLANNED,
         ),
         # The first of each class of equal requirements; those that need a watcher are found by their watchers.
         Index(
@@ -241,11 +247,11 @@ class Simulation(Base):
             text("priority DESC"),
             "created_at",
             "id",
-            postgresql_where=text("state = 'QUEUED'"),
+            postgresql_where=_PLANNED,
         ),
         # Whether anything has arrived in the queue, or has come to the end of its backoff.
-        Index("ix_simulations_queued_xid", "queued_xid", postgresql_where=text("state = 'QUEUED'")),
-        Index("ix_simulations_queued_at", "queued_at", postgresql_where=text("state = 'QUEUED'")),
+        Index("ix_simulations_queued_xid", "queued_xid", postgresql_where=_PLANNED),
+        Index("ix_simulations_queued_at", "queued_at", postgresql_where=_PLANNED),
         Index("ix_simulations_active", "id", postgresql_where=text("state IN ('QUEUED', 'STARTING', 'RUNNING')")),
         # What the planner looks through at each tick, for unwatched ones.
         Index("ix_simulations_attended", "id", postgresql_where=text("attended AND state IN ('STARTING', 'RUNNING')")),
@@ -279,6 +285,22 @@ class Simulation(Base):
         Index("ix_simulations_retry_of", "retry_of", postgresql_where=text("retry_of IS NOT NULL")),
         Index("ix_simulations_machine_id", "machine_id", postgresql_where=text("machine_id IS NOT NULL")),
         CheckConstraint("attempt >= 0", name="attempt"),
+        CheckConstraint("dependencies_left >= 0", name="dependencies_left"),
+    )
+
+
+class Dependency(Base):
+    """A simulation that runs after another, which was created before it: its id is lower. Deleted with either."""
+
+    __tablename__ = "dependencies"
+
+    simulation_id: Mapped[int] = mapped_column(ForeignKey("simulations.id", ondelete="CASCADE"), primary_key=True)
+    after_id: Mapped[int] = mapped_column(ForeignKey("simulations.id", ondelete="CASCADE"), primary_key=True)
+    condition: Mapped[str] = mapped_column(String(10))  # policy.dependencies.DependencyCondition
+
+    __table_args__ = (
+        Index("ix_dependencies_after_id", "after_id", "simulation_id"),
+        CheckConstraint("after_id < simulation_id", name="order"),
     )
 
 
@@ -339,6 +361,7 @@ class Machine(Base):
     labels: Mapped[dict[str, str]] = mapped_column(server_default=text("'{}'::jsonb"))
     price_per_hour: Mapped[Decimal] = mapped_column(server_default=text("0"))
     draining: Mapped[bool] = mapped_column(server_default=text("false"))
+    drain_deadline: Mapped[datetime | None]  # when what still runs there is stopped; null: never
     heartbeat_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = _now()
 

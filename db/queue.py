@@ -4,6 +4,8 @@ Each arrival is read once: the planner keeps the queue in memory. Simulations of
 one class (`simulations.queue_class`): they wait for the same reason, which is one row for all of them. A reason of one
 simulation alone (its backoff, a watcher) is read from its own row on request, and stored nowhere.
 
+What is **held** (paused, or waiting for the end of others) is no candidate and in no class until it is released.
+
 Arrivals are found by transaction ids: a row carries the id of the transaction that queued it, and a read begins at the
 oldest transaction that was still open at the last read. So no arrival is missed, however late its commit, and a read
 of a queue without arrivals reads two entries of two indexes.
@@ -34,8 +36,9 @@ _EVER = datetime.fromtimestamp(0, UTC)
 _CLOCK = text(
     """
     SELECT now() AS at, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
-           (SELECT max(queued_xid) FROM simulations WHERE state = 'QUEUED') AS newest,
-           (SELECT min(queued_at) FROM simulations WHERE state = 'QUEUED' AND queued_at > :since) AS next_due
+           (SELECT max(queued_xid) FROM simulations WHERE state = 'QUEUED' AND NOT held) AS newest,
+           (SELECT min(queued_at) FROM simulations WHERE state = 'QUEUED' AND NOT held AND queued_at > :since)
+               AS next_due
     """
 )
 # A preempted run has its checkpoints on the machine of its last attempt: those few look it up.
@@ -56,15 +59,15 @@ _READ = (
 _ARRIVED = text(
     f"""
     SELECT {_COLUMNS} FROM simulations AS s
-    WHERE state = 'QUEUED' AND NOT attended AND queued_at <= now()
+    WHERE state = 'QUEUED' AND NOT held AND NOT attended AND queued_at <= now()
       AND (queued_xid >= :horizon OR queued_at > :since)
     """  # noqa: S608  # the constant above
 ).columns(*_READ)
-_IDS = text("SELECT id FROM simulations WHERE state = 'QUEUED' AND NOT attended AND queued_at <= now()")
+_IDS = text("SELECT id FROM simulations WHERE state = 'QUEUED' AND NOT held AND NOT attended AND queued_at <= now()")
 _DUE = text(
     """
     SELECT id FROM simulations
-    WHERE state = 'QUEUED' AND queued_at > :since AND queued_at <= now() AND attempt > 0
+    WHERE state = 'QUEUED' AND NOT held AND queued_at > :since AND queued_at <= now() AND attempt > 0
     ORDER BY queued_at LIMIT :most
     """
 )
@@ -72,7 +75,7 @@ _DUE = text(
 _WATCHED = text(
     f"""
     SELECT {_COLUMNS} FROM simulations AS s
-    WHERE s.state = 'QUEUED' AND s.attended AND s.queued_at <= now() AND s.id IN (
+    WHERE s.state = 'QUEUED' AND NOT s.held AND s.attended AND s.queued_at <= now() AND s.id IN (
         SELECT simulation_id FROM watchers WHERE watched_until > clock_timestamp()
     )
     ORDER BY s.id
@@ -93,7 +96,7 @@ _NOTE = text(
 _MEMBERS = text(
     """
     SELECT s.id FROM unnest(CAST(:classes AS uuid[])) AS c (queue_class) CROSS JOIN LATERAL (
-        SELECT id FROM simulations WHERE state = 'QUEUED' AND queue_class = c.queue_class
+        SELECT id FROM simulations WHERE state = 'QUEUED' AND NOT held AND queue_class = c.queue_class
         ORDER BY attended, priority DESC, created_at, id
         LIMIT :most
     ) AS s
@@ -102,7 +105,8 @@ _MEMBERS = text(
 )
 _WAITING = text(
     """
-    SELECT s.id, s.max_retries, s.attempt,
+    SELECT s.id, s.max_retries, s.attempt, s.paused, f.name AS awaits, f.state AS awaits_state,
+           f.condition AS awaits_condition, s.dependencies_left - 1 AS awaits_others,
            s.attended AND NOT EXISTS (
                SELECT FROM watchers AS w WHERE w.simulation_id = s.id AND w.watched_until > clock_timestamp()
            ) AS unattended,
@@ -112,6 +116,12 @@ _WAITING = text(
     FROM simulations AS s
     LEFT JOIN attempts AS a ON a.simulation_id = s.id AND a.number = s.attempt
     LEFT JOIN queue_classes AS q ON q.queue_class = s.queue_class
+    LEFT JOIN LATERAL (
+        SELECT other.name, other.state, d.condition
+        FROM dependencies AS d JOIN simulations AS other ON other.id = d.after_id
+        WHERE d.simulation_id = s.id AND other.state IN ('QUEUED', 'STARTING', 'RUNNING')
+        ORDER BY d.after_id LIMIT 1
+    ) AS f ON s.dependencies_left > 0
     WHERE s.id = ANY(:ids) AND s.state = 'QUEUED'
     """
 )
@@ -168,6 +178,11 @@ class Look:
 class Waiting:
     """Facts about a waiting simulation, judged by `policy.waiting`."""
 
+    paused: bool
+    awaits: str | None  # the name of the first unfinished simulation that it runs after
+    awaits_state: str
+    awaits_condition: str
+    awaits_others: int
     unattended: bool
     until: datetime | None  # the end of its backoff
     seconds_left: float
@@ -250,6 +265,8 @@ async def waiting_of(session: AsyncSession, ids: Collection[int]) -> Mapping[int
     rows = await session.execute(_WAITING, {"ids": list(ids)})
     return {
         row.id: Waiting(
+            paused=row.paused, awaits=row.awaits, awaits_state=row.awaits_state or "",
+            awaits_condition=row.awaits_condition or "", awaits_others=row.awaits_others,
             unattended=row.unattended, until=row.until, seconds_left=row.seconds_left, attempts_made=row.attempt,
             max_retries=row.max_retries, ended=Reason(row.ended) if row.ended is not None else None,
             exit_code=row.exit_code, signal=row.signal, class_reason=row.reason, class_detail=row.detail,

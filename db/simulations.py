@@ -22,7 +22,7 @@ from db import costs, events, lifecycle
 from db.errors import NotFound, Taken, WrongState
 from db.events import Actor
 from db.models import Machine, Simulation
-from db.notifications import Channel, notify
+from db.notifications import Channel, notify, payload_of
 from db.projects import Scope, within
 from db.states import FINAL_STATES, MetricsFrom, Reason
 
@@ -38,6 +38,7 @@ class Wanted:
     environment: dict[str, str] = field(default_factory=dict)
     working_directory: str | None = None
     tags: tuple[str, ...] = ()
+    notes: str | None = None
     cpus: float = 1.0
     memory_gib: float = 0.0
     gpus: int = 0
@@ -66,8 +67,8 @@ class Wanted:
     preemptible: bool = False
     alert_target_ids: tuple[int, ...] | None = None  # None: the defaults of its project
 
-    def digest(self) -> bytes:
-        """Hash of the content requested under a client key, to detect different content."""
+    def digest(self, after: Sequence[object] = ()) -> bytes:
+        """Hash of the content requested under a client key, to detect different content. after: what it runs after."""
         content = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "machine_name"}
         if not self.metric_modes:  # digests that are kept were made before there were any
             del content["metric_modes"]
@@ -83,9 +84,19 @@ class Wanted:
             del content["attended"], content["attended_grace"]
         if not self.preemptible:
             del content["preemptible"]
-        for name in ("max_cost", "max_steps", "objective_metric", "objective_mode", "stopping", "alert_target_ids"):
+        for name in (
+            "max_cost",
+            "max_steps",
+            "objective_metric",
+            "objective_mode",
+            "stopping",
+            "alert_target_ids",
+            "notes",
+        ):
             if content[name] is None:  # likewise
                 del content[name]
+        if after:
+            content["after"] = list(after)
         return sha256(orjson.dumps(content, default=str, option=orjson.OPT_SORT_KEYS)).digest()
 
 
@@ -94,54 +105,102 @@ MAX_RECORDED = 1_000  # parameters that programs recorded
 LISTS = ("entrypoint", "tags", "retry_on", "metrics_patterns", "tensorboard")  # tuples of `Wanted`
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A simulation to create. after: what it runs after, as requested; path: of its input, before names of fields."""
+
+    wanted: Wanted
+    client_key: str | None = None
+    after: Sequence[object] = ()
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The simulation of a request. is_new: False if its client key had created it before."""
+
+    row: Simulation
+    is_new: bool
+
+
 async def create(session: AsyncSession, wanted: Wanted, actor: Actor, *, client_key: str | None = None) -> Simulation:
     """Queue a simulation. The same key with the same content returns the existing one.
 
     Raises `Taken` for the same key with other content, `NotFound` for a machine that was deleted meanwhile.
     """
-    if wanted.machine_id is not None:
-        await _hold_machine(session, wanted.machine_id)
-    values = {name: getattr(wanted, name) for name in wanted.__dataclass_fields__}
-    values |= {name: list(values[name]) for name in LISTS}
-    if wanted.alert_target_ids is not None:
-        values["alert_target_ids"] = list(wanted.alert_target_ids)
-    digest = wanted.digest()
-    created: Simulation | None = await session.scalar(
-        insert(Simulation)
-        .values(**values, created_by=actor.name, client_key=client_key, client_digest=digest)
-        .on_conflict_do_nothing(index_elements=["project_id", "client_key"])
-        .returning(Simulation)
+    [created] = await create_all(session, [Asked(wanted, client_key)], actor)
+    return created.row
+
+
+async def create_all(session: AsyncSession, asked: Sequence[Asked], actor: Actor) -> Sequence[Created]:
+    """Queue simulations, in this order; several of them need client keys. Errors: as of `create`."""
+    await _hold_machines(session, asked)
+    digests = [each.wanted.digest(each.after) for each in asked]
+    inserted = await session.scalars(
+        _INSERT, [_values(each, digest, actor) for each, digest in zip(asked, digests, strict=True)]
     )
-    if created is None:
-        existing = (
-            await session.scalars(
-                select(Simulation).where(
-                    Simulation.project_id == wanted.project_id, Simulation.client_key == client_key
-                )
-            )
-        ).one()
-        if existing.client_digest != digest:
+    new = {(row.project_id, row.client_key): row for row in inserted}
+    missing = [key for each in asked if (key := (each.wanted.project_id, each.client_key)) not in new]
+    existing = await _find_keyed(session, missing)
+    found = []
+    for each, digest in zip(asked, digests, strict=True):
+        key = (each.wanted.project_id, each.client_key)
+        if key not in new and existing[key].client_digest != digest:
             raise Taken(
-                f"The client key {client_key!r} was used in this project for another simulation ({existing.name}): "
-                "use a new key for new content.",
-                field="clientKey",
+                f"The client key {each.client_key!r} was used in this project for another simulation "
+                f"({existing[key].name}): use a new key for new content.",
+                field=f"{each.path}clientKey",
             )
-        return existing
-    await events.record(
-        session, "QUEUED", actor, "Simulation", created.id, project_id=created.project_id, detail={"name": created.name}
+        found.append(Created(new[key], True) if key in new else Created(existing[key], False))
+    rows = [each.row for each in found if each.is_new]
+    if rows:
+        recorded = [events.Recorded(row.id, row.project_id, {"name": row.name}) for row in rows]
+        await events.record_all(session, "QUEUED", actor, "Simulation", recorded)
+        await notify(session, Channel.SIMULATIONS, payload_of([row.id for row in rows]))
+    return found
+
+
+_INSERT = insert(Simulation).on_conflict_do_nothing(index_elements=["project_id", "client_key"]).returning(Simulation)
+
+
+def _values(asked: Asked, digest: bytes, actor: Actor) -> dict[str, Any]:
+    values = {name: getattr(asked.wanted, name) for name in Wanted.__dataclass_fields__}
+    values |= {name: list(values[name]) for name in LISTS}
+    if asked.wanted.alert_target_ids is not None:
+        values["alert_target_ids"] = list(asked.wanted.alert_target_ids)
+    return {
+        **values, "created_by": actor.name, "client_key": asked.client_key, "client_digest": digest,
+        "dependencies_left": len(asked.after),
+    }  # fmt: skip
+
+
+async def _find_keyed(
+    session: AsyncSession, keys: Sequence[tuple[int, str | None]]
+) -> Mapping[tuple[int, str | None], Simulation]:
+    if not keys:
+        return {}
+    rows = await session.scalars(
+        select(Simulation).where(
+            Simulation.project_id.in_({project_id for project_id, _ in keys}),
+            Simulation.client_key.in_({key for _, key in keys}),
+        )
     )
-    await notify(session, Channel.SIMULATIONS, str(created.id))
-    return created
+    return {(row.project_id, row.client_key): row for row in rows}
 
 
-async def _hold_machine(session: AsyncSession, machine_id: int) -> None:
-    """Keep a machine from being deleted until the simulation that names it is committed: then both see each other.
+async def _hold_machines(session: AsyncSession, asked: Sequence[Asked]) -> None:
+    """Keep named machines from being deleted until the simulations that name them are committed.
 
-    The lock is the foreign key's own, taken before it would fail. It comes before no other: the simulation is new.
+    The lock is the foreign key's own, taken before it would fail. It comes before no other: the simulations are new.
     """
-    held = select(Machine.id).where(Machine.id == machine_id).with_for_update(read=True, key_share=True)
-    if await session.scalar(held) is None:
-        raise NotFound("There is no such machine.", field="resources.machine")
+    named = {each.wanted.machine_id for each in asked if each.wanted.machine_id is not None}
+    if not named:
+        return
+    statement = select(Machine.id).where(Machine.id.in_(named)).order_by(Machine.id)
+    held = frozenset(await session.scalars(statement.with_for_update(read=True, key_share=True)))
+    for each in asked:
+        if each.wanted.machine_id is not None and each.wanted.machine_id not in held:
+            raise NotFound("There is no such machine.", field=f"{each.path}resources.machine")
 
 
 async def get(session: AsyncSession, simulation_id: int, *, scope: Scope = None) -> Simulation:
@@ -219,20 +278,13 @@ async def by_ids(session: AsyncSession, ids: Collection[int], *, scope: Scope = 
     return (await session.scalars(statement)).all()
 
 
-async def repeat(session: AsyncSession, simulation_id: int, actor: Actor, *, scope: Scope = None) -> Simulation:
-    """Queue an ended simulation once more, as a new one; final is final.
-
-    Raises `NotFound`, and `WrongState` while it has not ended.
-    """
-    # Locked, so that it is not deleted before the new one refers to it.
-    old = seen(await lifecycle.lock(session, simulation_id), scope)
-    if not old.state.is_final:
-        raise WrongState(f"It is {old.state.value}: only an ended simulation can be repeated.", field="id")
+def repetition(old: Simulation) -> Wanted:
+    """What is requested to repeat a simulation."""
     wanted = {name: getattr(old, name) for name in Wanted.__dataclass_fields__}
     wanted |= {name: tuple(wanted[name]) for name in LISTS}
     if old.alert_target_ids is not None:
         wanted["alert_target_ids"] = tuple(old.alert_target_ids)
-    return await create(session, Wanted(**{**wanted, "retry_of": old.id}), actor)
+    return Wanted(**{**wanted, "retry_of": old.id})
 
 
 async def delete_ended(session: AsyncSession, simulation_id: int, actor: Actor, *, scope: Scope = None) -> None:

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     DIVERGENCE_THRESHOLD = "DIVERGENCE_THRESHOLD"  # a metric became worse than its bound
     NON_FINITE_METRIC = "NON_FINITE_METRIC"  # the objective became NaN or infinite
     BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"  # a budget of its project, or of the installation, was nearly used up
+    DEPENDENCY_FAILED = "DEPENDENCY_FAILED"  # what it was to run after has ended otherwise
     UNWATCHED = "UNWATCHED"  # attended, and without a watcher for its grace
     PREEMPTED = "PREEMPTED"  # of attempts only: its machine was wanted for another one, and it goes back to the queue
 

@@ -19,6 +19,7 @@ from db import (
     attempts,
     billing,
     budgets,
+    dependencies,
     machines,
     metrics,
     newest_plan,
@@ -33,6 +34,7 @@ from db import (
 from db.attempts import Execution, StopIntent
 from db.billing import Holding
 from db.connection import Sessions
+from db.dependencies import Edge
 from db.events import UNVERIFIED, Actor
 from db.machines import NOTHING, Usage
 from db.metrics import Summary
@@ -51,6 +53,8 @@ from graph.wire.unix_user import Peer
 from policy.waiting import Wait, why
 from settings import Settings
 from transitions.budget import Statement, statements
+
+MOST_DEPENDENTS = 100  # of each simulation
 
 Row = TypeVar("Row")
 
@@ -123,6 +127,8 @@ class Loaders:
         self.stop: DataLoader[int, StopIntent | None] = DataLoader(self._load_stops, cache=False)
         self.machine_of: DataLoader[int, int | None] = DataLoader(self._load_machine_of, cache=False)
         self.wait: DataLoader[int, Wait | None] = DataLoader(self._load_waits, cache=False)
+        self.dependencies: DataLoader[int, Sequence[Edge]] = DataLoader(self._load_dependencies, cache=False)
+        self.dependents: DataLoader[int, Sequence[Edge]] = DataLoader(self._load_dependents, cache=False)
         self.queue_position: DataLoader[int, int | None] = DataLoader(self._load_queue_positions, cache=False)
         self.reservation: DataLoader[int, Reservation | None] = DataLoader(self._load_reservations, cache=False)
         self.holds: DataLoader[int, tuple[Sequence[Running], Sequence[Reservation], datetime]] = DataLoader(
@@ -213,6 +219,16 @@ class Loaders:
         async with self._sessions() as session:
             found = await queue.waiting_of(session, set(ids))
         return [why(found[each]) if each in found else None for each in ids]
+
+    async def _load_dependencies(self, ids: list[int]) -> Sequence[Sequence[Edge]]:
+        async with self._sessions() as session:
+            found = await dependencies.of_simulations(session, set(ids))
+        return [found.get(each, ()) for each in ids]
+
+    async def _load_dependents(self, ids: list[int]) -> Sequence[Sequence[Edge]]:
+        async with self._sessions() as session:
+            found = await dependencies.to_simulations(session, set(ids), most=MOST_DEPENDENTS)
+        return [found.get(each, ()) for each in ids]
 
     async def _load_queue_positions(self, ids: list[int]) -> Sequence[int | None]:
         async with self._sessions() as session:

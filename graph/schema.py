@@ -37,6 +37,7 @@ from graph.types import plan as of_plan
 from graph.types import project as of_project
 from graph.types import simulation as of_simulation
 from graph.types import simulation_changes, simulation_mutations
+from graph.types import submission as of_submission
 from graph.types import supervision as of_supervisors
 from graph.types import token as of_token
 from graph.types.alert import (
@@ -67,6 +68,7 @@ from graph.types.log import LogChunk
 from graph.types.machine import (
     CreateMachineInput,
     DeleteMachinePayload,
+    DrainMachineInput,
     Machine,
     MachineConnection,
     MachineInput,
@@ -78,8 +80,13 @@ from graph.types.plan import Plan
 from graph.types.project import Project, ProjectConnection, ProjectPayload, UpdateProjectInput
 from graph.types.scalars import DECIMAL, POINT_COLUMNS, STEP, PointColumns, Step
 from graph.types.simulation import Simulation, SimulationConnection
-from graph.types.simulation_inputs import CreateSimulationInput, SimulationInput, UpdateSimulationInput
-from graph.types.simulation_mutations import DeleteSimulationPayload, SimulationPayload
+from graph.types.simulation_inputs import (
+    CreateSimulationInput,
+    CreateSimulationsInput,
+    SimulationInput,
+    UpdateSimulationInput,
+)
+from graph.types.simulation_mutations import CreateSimulationsPayload, DeleteSimulationPayload, SimulationPayload
 from graph.types.supervision import HelloAttemptInput, HelloAttemptPayload, ReportAttemptInput, ReportAttemptPayload
 from graph.types.token import (
     CreateTokenInput,
@@ -252,11 +259,17 @@ class Query:
 class Mutation:
     @strawberry.mutation(description="Queue a simulation.")
     async def create_simulation(self, info: Info, input: CreateSimulationInput) -> SimulationPayload:
-        return await simulation_mutations.create(info, input)
+        return await of_submission.create(info, input)
 
     @strawberry.mutation(
-        description="Change the name, tags, priority, objective, stop rules and limits of a simulation, also while it "
-        "runs. Idempotent."
+        description="Queue up to 1,000 simulations at once, also some after others: all of them, or none."
+    )
+    async def create_simulations(self, info: Info, input: CreateSimulationsInput) -> CreateSimulationsPayload:
+        return await of_submission.create_all(info, input)
+
+    @strawberry.mutation(
+        description="Change the name, tags, notes, priority, objective, stop rules and limits of a simulation, also "
+        "while it runs. Idempotent."
     )
     async def update_simulation(self, info: Info, input: UpdateSimulationInput) -> SimulationPayload:
         return await simulation_mutations.update(info, input)
@@ -269,7 +282,17 @@ class Mutation:
 
     @strawberry.mutation(description="Repeat an ended simulation as a new one, with `retryOf`.")
     async def retry_simulation(self, info: Info, input: SimulationInput) -> SimulationPayload:
-        return await simulation_mutations.retry(info, input.id)
+        return await of_submission.retry(info, input.id)
+
+    @strawberry.mutation(
+        description="Pause a simulation that waits in the queue: it is not planned until it is resumed. Idempotent."
+    )
+    async def pause_simulation(self, info: Info, input: SimulationInput) -> SimulationPayload:
+        return await simulation_mutations.pause(info, input.id)
+
+    @strawberry.mutation(description="Resume a paused simulation. Idempotent.")
+    async def resume_simulation(self, info: Info, input: SimulationInput) -> SimulationPayload:
+        return await simulation_mutations.resume(info, input.id)
 
     @strawberry.mutation(
         description="Delete an ended simulation with its curve, log, checkpoints and files. Its events stay."
@@ -285,13 +308,16 @@ class Mutation:
     async def update_machine(self, info: Info, input: UpdateMachineInput) -> MachinePayload:
         return await of_machine.update(info, input)
 
-    @strawberry.mutation(description="Assign no new attempts to a machine; running ones continue.")
-    async def drain_machine(self, info: Info, input: MachineInput) -> MachinePayload:
-        return await of_machine.set_draining(info, input.id, True)
+    @strawberry.mutation(
+        description="Assign no new attempts to a machine; running ones continue, or return to the queue at a deadline. "
+        "Idempotent; a second call changes the deadline."
+    )
+    async def drain_machine(self, info: Info, input: DrainMachineInput) -> MachinePayload:
+        return await of_machine.drain(info, input)
 
     @strawberry.mutation(description="Assign attempts to a drained machine again.")
     async def resume_machine(self, info: Info, input: MachineInput) -> MachinePayload:
-        return await of_machine.set_draining(info, input.id, False)
+        return await of_machine.resume(info, input.id)
 
     @strawberry.mutation(
         description="Delete a machine on which nothing runs. A machine that its engine finds is created again."

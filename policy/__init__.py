@@ -22,6 +22,7 @@ again with the recorded input.
     offer         notice when the machines of one host offer more than the host has
     phrasing      formatting of amounts, prices and names in those sentences
     cost          the billed share of a machine, and the cost of a period
+    dependencies  what follows an end for the simulations that run after it; cycles
     quota         how many GPUs a project may use at once
     budget        what a budget has left, whether another attempt may start, and which ones to stop
     retry         retry or final, the meaning of an exit, lost, overdue and unwatched attempts

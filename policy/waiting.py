@@ -16,6 +16,7 @@ from typing import Protocol
 
 from policy import phrasing
 from policy.cost import billed_per_hour
+from policy.dependencies import DependencyCondition, waits_for
 from policy.matching import Condition, Machine, Requirements, Resource, conditions, covers, share_of, within_price
 
 
@@ -37,12 +38,17 @@ class WaitingReason(StrEnum):
     # A budget of its project, or of the installation, does not pay for another start. Ends when the next period
     # begins, or when an administrator raises the budget.
     BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
+    # It runs after other simulations, which have not ended. Ends with their ends.
+    DEPENDENCY = "DEPENDENCY"
+    # A client paused it. Ends when a client resumes it.
+    PAUSED = "PAUSED"
     # The simulation is attended and has no subscriber. Ends when a client subscribes to its convergence.
     UNATTENDED = "UNATTENDED"
     # The last attempt ended, and the pause before the next one has not passed. Ends by itself.
     BACKOFF = "BACKOFF"
 
 
+PAUSED_DETAIL = "It is paused: it is planned again when it is resumed."
 UNATTENDED_DETAIL = "No client watches it: it starts when a client subscribes to its convergence."
 
 
@@ -73,6 +79,16 @@ class Queued(Protocol):
     @property
     def signal(self) -> int | None: ...
     @property
+    def paused(self) -> bool: ...
+    @property
+    def awaits(self) -> str | None: ...  # the name of the first unfinished simulation that it runs after
+    @property
+    def awaits_state(self) -> str: ...
+    @property
+    def awaits_condition(self) -> str: ...
+    @property
+    def awaits_others(self) -> int: ...  # how many more of them there are
+    @property
     def unattended(self) -> bool: ...  # attended, without a subscriber now
     @property
     def class_reason(self) -> str | None: ...  # of its class of equal requirements; None: not planned yet
@@ -81,7 +97,13 @@ class Queued(Protocol):
 
 
 def why(queued: Queued) -> Wait | None:
-    """Return what a simulation waits for: first its own backoff, then a subscriber, then a machine."""
+    """Return what a simulation waits for: to be resumed, other simulations, its backoff, a subscriber, a machine."""
+    if queued.paused:
+        return Wait(WaitingReason.PAUSED, PAUSED_DETAIL)
+    if queued.awaits is not None:
+        condition = DependencyCondition(queued.awaits_condition)
+        sentence = waits_for(queued.awaits, queued.awaits_state, condition, others=queued.awaits_others)
+        return Wait(WaitingReason.DEPENDENCY, sentence)
     if queued.until is not None:
         return Wait(WaitingReason.BACKOFF, _backoff(queued), queued.until)
     if queued.unattended:
@@ -89,6 +111,11 @@ def why(queued: Queued) -> Wait | None:
     if queued.class_reason is None:
         return None
     return Wait(WaitingReason(queued.class_reason), queued.class_detail or "")
+
+
+def drained(machine: str, deadline: datetime) -> str:
+    """Explain why an attempt on a drained machine was stopped. deadline: with its offset."""
+    return f"{phrasing.name(machine)} was drained until {deadline:%Y-%m-%d %H:%M %Z}."
 
 
 def _backoff(queued: Queued) -> str:

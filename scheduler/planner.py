@@ -44,7 +44,7 @@ from policy.plan import Placement, Plan, Preemption
 from policy.quota import Quota, admitted, used_after
 from policy.retry import coverage_gap, is_lost, is_overdue, is_unwatched
 from policy.schedule import plan
-from policy.waiting import WaitingReason
+from policy.waiting import WaitingReason, drained
 from policy.workload import Knobs, Project, Run
 from scheduler.queue_memory import Explained, QueueMemory, Waiter, lineage_of
 from scheduler.record import Record
@@ -53,7 +53,7 @@ from settings import Settings
 from transitions import budget
 from transitions.assign import Assignment, Placed, assign
 from transitions.budget import Room, Start
-from transitions.preempt import preempt_locked
+from transitions.preempt import preempt, preempt_locked
 from transitions.settle import STOPPED_EARLY, Ending, settle
 from transitions.stop import stop, stop_locked
 
@@ -141,6 +141,8 @@ class Planner:
             await self._stop_spent()
         if found.unwatched:
             await self._stop_unwatched()
+        if found.drained:
+            await self._preempt_overstayers()
         if found.budgets:
             await self._spending.watch()
         if found.queue or ended or not self._memory.is_empty:
@@ -471,6 +473,19 @@ class Planner:
                 if simulation and still and is_unwatched(still.present_since, still.grace, listening, self._lease):
                     await stop_locked(session, simulation, Reason.UNWATCHED, events.PLANNER)
 
+    async def _preempt_overstayers(self) -> None:
+        """Preempt what still runs on drained machines after their deadlines, preemptible or not: the owner decided."""
+        async with self._sessions() as session:
+            found = await machines.find_overstayers(session)
+        for each in found:
+            evidence = {  # without a `rule`: that is what stop rules have
+                "machine": each.machine,
+                "deadline": each.deadline.isoformat(),
+                "sentence": drained(each.machine, each.deadline),
+            }
+            async with self._sessions.begin() as session:
+                await preempt(session, each.simulation_id, events.PLANNER, evidence=evidence, number=each.number)
+
 
 # --- quotas ----------------------------------------------------------------------------------------------------
 
@@ -660,6 +675,6 @@ async def _free_gpus(session: AsyncSession, rows: Sequence[MachineRow]) -> Mappi
 
 
 def _still_waits(row: Simulation | None, waiter: Waiter | None) -> bool:
-    return (
-        row is not None and waiter is not None and row.state is SimulationState.QUEUED and row.attempt == waiter.attempt
-    )
+    if row is None or waiter is None:
+        return False
+    return row.state is SimulationState.QUEUED and not row.held and row.attempt == waiter.attempt

@@ -500,7 +500,7 @@ def test_only_transitions_move_simulations_and_each_from_one_place() -> None:
     assert breaches(moves_simulations, [p for p in modules() if p != lifecycle and room not in p.parents]) == []
     used = [breach.split(":", 2)[::2] for breach in breaches(moves_simulations, sorted(room.rglob("*.py")))]
     moves = [path for path, what in used if what.endswith("lifecycle.move")]
-    assert moves == [f"transitions/{name}.py" for name in ("assign", "begin", "cancel", "settle")]
+    assert moves == [f"transitions/{name}.py" for name in ("assign", "begin", "cancel", "release", "settle")]
     assert len({what for _, what in used}) == sum(map(len, TRANSITION_STATEMENTS.values())), "none is left over"
 
 

@@ -1,5 +1,8 @@
 """Transitions of a simulation: the only package that changes its state or stop intent, each transition written once.
 
+    submit     new simulations, one or many, and repetitions: held until those that they run after have ended
+    pause      what waits is no candidate for a machine until it is resumed
+    release    what an end means for those that run after it: released, or cancelled
     assign     QUEUED -> STARTING: the next attempt, on a machine
     budget     accounts of budgets, and the starts that they do not pay for, under lock
     begin      STARTING -> RUNNING: a supervisor's hello
@@ -8,7 +11,7 @@
     stop       the intent that the current attempt ends, with its reason and evidence
     preempt    the same to make room: the simulation goes back to the queue, and no retry is used up
     cancel     QUEUED -> CANCELLED at once; a stop intent for a simulation on a machine
-    update     changes of its name, tags, priority, rules and limits, also while it runs
+    update     changes of its name, tags, notes, priority, rules and limits, also while it runs
     settle     the end of an attempt, by an exit, a loss, a launch error or a stop: final, or back to QUEUED
     journal    one line in the log for each transition, written when its transaction has committed
 

@@ -12,6 +12,7 @@ from db.models import Simulation
 from db.projects import Scope
 from db.states import Reason, SimulationState
 from transitions import journal
+from transitions.release import release
 from transitions.stop import stop_locked
 
 
@@ -39,3 +40,4 @@ async def _cancel_queued(session: AsyncSession, simulation: Simulation, actor: A
     )  # fmt: skip
     assert moved, f"simulation {simulation.id} was locked and QUEUED"
     journal.write(session, "simulation_cancelled", simulation_id=simulation.id, by=actor.name)
+    await release(session, simulation.id, SimulationState.CANCELLED, actor)

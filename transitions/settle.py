@@ -2,7 +2,7 @@
 
 `settle` calls `policy.retry` for the verdict and carries it out; a simulation on a machine reaches a final state in no
 other way. The attempt and its members get `ended_at` in the transaction that requeues or finishes the simulation, so
-a batch of an old attempt can't commit after its successor began.
+a batch of an old attempt can't commit after its successor began. Those that run after it are released in it too.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from db.states import Reason, SimulationState
 from policy.cost import is_spent
 from policy.retry import Ended, Retry, after_attempt
 from transitions import journal
+from transitions.release import release
 
 S = SimulationState
 
 FINAL_STATE_OF: dict[Reason, SimulationState] = {
     Reason.COMPLETED: S.FINISHED,
     Reason.CANCELLED: S.CANCELLED,
+    Reason.DEPENDENCY_FAILED: S.CANCELLED,
     Reason.EXIT_CODE: S.FAILED,
     Reason.LAUNCH_ERROR: S.FAILED,
     Reason.MACHINE_LOST: S.FAILED,
@@ -102,11 +104,11 @@ async def end(
 
     The caller holds the simulation's lock. False if the attempt is not the current one.
     """
-    attempt_id = await attempts.close(
+    closed = await attempts.close(
         session, simulation_id, number,
         reason=ending.reason, reason_detail=ending.detail, exit_code=ending.exit_code, signal=ending.signal,
     )  # fmt: skip
-    if attempt_id is None:
+    if closed is None:
         return False
     is_final = retry_after is None
     if not is_final:
@@ -126,7 +128,7 @@ async def end(
         session,
         "attempt_ended",
         simulation_id=simulation_id,
-        attempt_id=attempt_id,
+        attempt_id=closed.id,
         attempt=number,
         state=target.value,
         reason=ending.reason.value,
@@ -134,6 +136,8 @@ async def end(
         exit_code=ending.exit_code,
         retry_after_seconds=retry_after.total_seconds() if retry_after is not None else None,
     )
+    if is_final and closed.is_awaited:
+        await release(session, simulation_id, target, actor)
     return True
 
 

@@ -1,4 +1,4 @@
-"""Changes of a simulation on request: name, tags, priority, objective, stop rules and limits, also while it runs.
+"""Changes of a simulation on request, also while it runs: name, tags, notes, priority, objective, stop rules, limits.
 
 Its state and its intent stay as they are. A supervisor receives changed limits and the shorter heartbeat of a judged
 run with the reply to its next report: they are kept on the attempt, because the statement of a report reads no other
@@ -26,7 +26,7 @@ from transitions import journal
 from transitions.begin import time_limits
 
 # May be changed after the end, too. The objective of a run that has ended is what lists show and sort by.
-ALWAYS = frozenset({"name", "tags", "objective_metric", "objective_mode"})
+ALWAYS = frozenset({"name", "tags", "notes", "objective_metric", "objective_mode"})
 JUDGED_BY = frozenset({"objective_metric", "objective_mode", "stopping", "max_steps"})
 ORDERED = frozenset({"stopping", "max_runtime", "max_cost"})  # what a supervisor's order depends on
 
@@ -53,7 +53,7 @@ async def update(
         return simulation
     if simulation.state.is_final and not changes.keys() <= ALWAYS:
         raise WrongState(
-            f"It has ended ({simulation.state.value}): only its name, its tags and its objective can change.",
+            f"It has ended ({simulation.state.value}): only its name, tags, notes and objective can change.",
             field="id",
         )
     written: dict[str, Any] = dict(changes)

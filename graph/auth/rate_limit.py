@@ -27,26 +27,26 @@ class RateLimit:
         self._clock = clock
         self._full_again_at: OrderedDict[Hashable, float] = OrderedDict()  # when nothing will be spent any more
 
-    def wait_seconds(self, key: Hashable) -> float:
-        """The seconds until the next request is allowed; 0: now."""
+    def wait_seconds(self, key: Hashable, count: int = 1) -> float:
+        """The seconds until so many more are allowed, which may be as many as there are in a minute; 0: now."""
         now = self._clock()
-        wait = max(self._full_again_at.get(key, now), now) + self._period - now - WINDOW_SECONDS
+        wait = max(self._full_again_at.get(key, now), now) + count * self._period - now - WINDOW_SECONDS
         return wait if wait > ROUNDING_SECONDS else 0.0
 
-    def spend(self, key: Hashable) -> None:
-        """Count it once, whether it is allowed or not: but never further than to a whole minute's wait."""
+    def spend(self, key: Hashable, count: int = 1) -> None:
+        """Count them, whether they are allowed or not: but never further than to a whole minute's wait."""
         now = self._clock()
-        full = max(self._full_again_at.get(key, now), now) + self._period
+        full = max(self._full_again_at.get(key, now), now) + count * self._period
         self._full_again_at[key] = min(full, now + 2 * WINDOW_SECONDS)
         self._full_again_at.move_to_end(key)
         if len(self._full_again_at) > MOST_KEYS:
             self._full_again_at.popitem(last=False)
 
-    def take(self, key: Hashable) -> float:
-        """Count a request and return 0, or return the seconds to wait if it exceeds the limit."""
-        wait = self.wait_seconds(key)
+    def take(self, key: Hashable, count: int = 1) -> float:
+        """Count requests and return 0, or return the seconds to wait if they exceed the limit."""
+        wait = self.wait_seconds(key, count)
         if not wait:
-            self.spend(key)
+            self.spend(key, count)
         return wait
 
 

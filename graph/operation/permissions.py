@@ -58,7 +58,10 @@ TABLE: Mapping[str, Rule] = {
     "Query.tokens": ADMINISTER,
     "Query.alertTargets": READ,  # their names, to submit with; a field of its own asks for more
     "Mutation.createSimulation": RUN,
+    "Mutation.createSimulations": RUN,
     "Mutation.updateSimulation": RUN,
+    "Mutation.pauseSimulation": RUN,
+    "Mutation.resumeSimulation": RUN,
     "Mutation.cancelSimulation": RUN,
     "Mutation.retrySimulation": RUN,
     "Mutation.deleteSimulation": RUN,

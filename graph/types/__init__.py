@@ -3,7 +3,9 @@
     simulation            simulations: the type, its lists
     listing               sort orders and filters of lists of simulations
     simulation_inputs     inputs of their mutations
-    simulation_mutations  create, update, cancel, retry, delete
+    simulation_mutations  update, cancel, pause, resume, delete
+    submission            create, one or many, and retry
+    dependency            what a simulation runs after, and what runs after it
     simulation_changes    the subscription simulationChanged
     attempt               executions of a simulation on a machine
     event                 entries of an object's history

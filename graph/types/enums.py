@@ -18,11 +18,12 @@ from db.listing import Comparison, Sort
 from db.states import LogStream, MachineState, MetricMode, MetricsFrom, Reason, Role, SimulationState
 from policy.alerts import AlertKind
 from policy.budget import Period as BudgetPeriod
+from policy.dependencies import DependencyCondition
 from policy.placement import WaitingReason
 from policy.savings import End as SavedBy
 
 __all__ = [
-    "AlertKind", "AlertTransport", "BudgetPeriod", "Comparison", "CostGroup",
+    "AlertKind", "AlertTransport", "BudgetPeriod", "Comparison", "CostGroup", "DependencyCondition",
     "LogStream", "MachineState", "MetricMode", "MetricsFrom", "Reason", "Role", "SavedBy", "SimulationState", "Sort",
     "WaitingReason", "described",
 ]  # fmt: skip
@@ -78,6 +79,7 @@ described(
     DIVERGENCE_THRESHOLD="A stop rule: its metric became worse than the bound.",
     NON_FINITE_METRIC="A stop rule: the objective became NaN or infinite.",
     BUDGET_EXHAUSTED="It was stopped before a budget was used up.",
+    DEPENDENCY_FAILED="A simulation that it was to run after has ended otherwise: it can never run.",
     UNWATCHED="It is attended, and had no subscriber for longer than its grace.",
     PREEMPTED="Of attempts only: another simulation took its place, and its own was queued again.",
 )(Reason)
@@ -112,9 +114,18 @@ described(
     RESERVED="There is room, but it is kept for one that is before it in the order.",
     QUOTA="Its project holds as many GPUs as it may at once.",
     BUDGET_EXHAUSTED="A budget of its project, or of the installation, does not pay for it.",
+    DEPENDENCY="It runs after other simulations, which have not ended yet.",
+    PAUSED="It was paused, and waits to be resumed.",
     UNATTENDED="It is attended, and has no subscriber.",
     BACKOFF="Its last attempt ended, and the pause before the next one has not passed.",
 )(WaitingReason)
+described(
+    "The end of another simulation that a simulation waits for.",
+    name="DependencyCondition",
+    SUCCESS="It has finished.",
+    FAILURE="It has failed or was cancelled.",
+    ANY="It has ended.",
+)(DependencyCondition)
 described(
     "How often a budget begins anew, by the calendar of the installation's time zone.",
     name="BudgetPeriod",

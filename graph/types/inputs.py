@@ -13,6 +13,7 @@ from typing import (
     Annotated,
     Any,
     Required,  # Pydantic takes those of `typing` from Python 3.12 on
+    Self,
     TypeVar,
 )
 
@@ -30,6 +31,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     ValidationInfo,
+    model_validator,
 )
 from pydantic.alias_generators import to_camel
 from pydantic_core.core_schema import no_info_after_validator_function
@@ -44,6 +46,7 @@ from graph.types.user_errors import UserError, UserErrorCode
 from graph.types.variables import check_name, check_parameters
 from policy.alerts import AlertKind
 from policy.budget import Period
+from policy.dependencies import DependencyCondition
 from policy.metric_mode import is_system
 from policy.retry import RETRYABLE
 from policy.rule_documents import MOST_RULES
@@ -52,11 +55,19 @@ from transitions.report import MAX_METRIC_NAME, MAX_STEP
 MAX_COMMAND_BYTES = 65_536  # of all words; Linux takes 131,072 in one
 MAX_JSON_BYTES = 65_536
 MAX_PATTERN = 500
+MAX_NOTES = 10_000
+MOST_AT_ONCE = 1_000  # simulations of one createSimulations
+MOST_DEPENDENCIES = 1_000  # of one simulation
 MAX_JSON_DEPTH = 100  # an answer can hold some 250 levels, and has a few of its own
 MOST_CONDITIONS = 20  # of one kind, in a filter
 MOST_FINDINGS = 50  # in one answer, as GraphQL has them of variables: a body has room for half a million mistakes
 # Null means none, or of an alert target: all.
-CLEARABLE = frozenset({"gpu_model", "gpu_quota", "max_runtime_seconds", "max_cost", "max_steps", "kinds", "projects"})
+CLEARABLE = frozenset(
+    {
+        "gpu_model", "gpu_quota", "notes", "deadline", "max_runtime_seconds", "max_cost", "max_steps", "kinds",
+        "projects",
+    }
+)  # fmt: skip
 
 Checked = TypeVar("Checked")
 
@@ -154,6 +165,14 @@ def _command(entrypoint: tuple[str, ...]) -> tuple[str, ...]:
     if size > MAX_COMMAND_BYTES:
         raise ValueError(f"has {size:,} bytes: at most {MAX_COMMAND_BYTES:,}; put a long program into a file")
     return entrypoint
+
+
+def _in_a_year(at: datetime) -> datetime:
+    """A time without an offset is UTC."""
+    at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    if at > datetime.now(UTC) + timedelta(days=366):
+        raise ValueError("is more than a year ahead")
+    return at
 
 
 def _retryable(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
@@ -282,6 +301,27 @@ class RuleAsked(Model):
     dry_run: bool = False
 
 
+class AfterAsked(Model):
+    simulation: str | None = None
+    client_key: Word | None = None
+    index: Annotated[int, Field(ge=0, lt=MOST_AT_ONCE)] | None = None
+    condition: DependencyCondition = DependencyCondition.SUCCESS
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        if [self.simulation, self.client_key, self.index].count(None) != 2:
+            raise ValueError("has exactly one of simulation, clientKey and index")
+        return self
+
+
+def _some_text(notes: str | None) -> str | None:
+    return notes or None
+
+
+After = Annotated[tuple[AfterAsked, ...], _at_most(MOST_DEPENDENCIES)]
+Notes = Annotated[
+    Annotated[str, StringConstraints(max_length=MAX_NOTES), AfterValidator(_no_nul)] | None, AfterValidator(_some_text)
+]
 StopRules = Annotated[tuple[RuleAsked, ...], _at_most(MOST_RULES)]
 
 
@@ -302,6 +342,8 @@ class SimulationAsked(TypedDict, total=False):
     environment: Variables
     working_directory: PathText
     tags: Tags
+    notes: Notes
+    after: After
     cpus: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False), _in("resources", "cpus")]
     memory_gib: Annotated[Finite, Field(le=10_000_000), _in("resources", "memoryGib")]
     gpus: Annotated[int, Field(ge=0, le=10_000), _in("resources", "gpus")]
@@ -339,6 +381,15 @@ class SimulationAsked(TypedDict, total=False):
     client_key: Word
 
 
+class SimulationsAsked(TypedDict, total=False):
+    """The rules of many simulations at once."""
+
+    __pydantic_config__ = ConfigDict(alias_generator=to_camel)  # type: ignore[misc]  # as above
+
+    simulations: Required[Annotated[tuple[SimulationAsked, ...], _at_most(MOST_AT_ONCE), Field(min_length=1)]]
+    client_key: Word
+
+
 class SimulationChanged(TypedDict, total=False):
     """The rules of a change of a simulation, by the names of its columns. What was left out stays as it is."""
 
@@ -346,6 +397,7 @@ class SimulationChanged(TypedDict, total=False):
 
     name: Name
     tags: Tags
+    notes: Notes
     priority: SmallInt
     preemptible: bool
     max_runtime: Annotated[Runtime, _in("limits", "maxRuntimeSeconds")]
@@ -384,6 +436,10 @@ class ProjectChanged(Model):
         Decimal(1)
     )
     gpu_quota: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+
+
+class DrainAsked(Model):
+    deadline: Annotated[datetime, AfterValidator(_in_a_year)] | None = None
 
 
 class TokenAsked(Model):

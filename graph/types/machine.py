@@ -20,7 +20,7 @@ from graph.errors import refusals_told
 from graph.types import pages
 from graph.types.enums import MachineState
 from graph.types.ids import number_asked, number_of
-from graph.types.inputs import Invalid, MachineAsked, MachineChanged, check
+from graph.types.inputs import DrainAsked, Invalid, MachineAsked, MachineChanged, check
 from graph.types.plan import Hold
 from graph.types.simulation import Simulation
 from graph.types.user_errors import UserError, user_error
@@ -56,6 +56,9 @@ class Machine(relay.Node):
     labels: JSON = strawberry.field(description="An object of strings, which requirements can match.")
     price_per_hour: Decimal = strawberry.field(description="The price of the whole machine.")
     draining: bool = strawberry.field(description="True from drainMachine until resumeMachine.")
+    drain_deadline: datetime | None = strawberry.field(
+        description="When what still runs there returns to the queue; null: never."
+    )
     heartbeat_at: datetime | None = strawberry.field(description="When its last report or heartbeat arrived.")
     created_at: datetime
 
@@ -105,6 +108,7 @@ class Machine(relay.Node):
                 cpus=row.cpus, memory_gib=row.memory_gib, gpus=row.gpus, gpu_model=row.gpu_model
             ),
             labels=JSON(row.labels), price_per_hour=row.price_per_hour, draining=row.draining,
+            drain_deadline=row.drain_deadline,
             heartbeat_at=row.heartbeat_at, created_at=row.created_at,
         )  # fmt: skip
 
@@ -180,6 +184,16 @@ class MachineInput:
     id: strawberry.ID
 
 
+@strawberry.input(description="The machine to drain, and until when what runs there may go on.")
+class DrainMachineInput:
+    id: strawberry.ID
+    deadline: datetime | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="When what still runs there is stopped and returns to the queue, without using up a retry; a time "
+        "in the past: at once. At most a year ahead. Without one, what runs goes on to its end.",
+    )
+
+
 @strawberry.type(description="The machine, or errors.")
 class MachinePayload:
     machine: Machine | None = None
@@ -231,12 +245,24 @@ async def _done(session: AsyncSession, row: models.Machine) -> MachinePayload:
     return MachinePayload(machine=Machine.of(row), notices=[notice] if notice is not None else [])
 
 
-async def set_draining(info: Info, public_id: str, draining: bool) -> MachinePayload:
+async def drain(info: Info, given: DrainMachineInput) -> MachinePayload:
+    try:
+        number = number_of(given.id, "Machine")
+        deadline = check(DrainAsked, given).deadline
+        async with info.context.sessions() as session, session.begin():
+            row = await machines.drain(session, number, info.context.actor, deadline=deadline)
+            return MachinePayload(machine=Machine.of(row))
+    except Invalid as invalid:
+        return MachinePayload(user_errors=invalid.errors)
+    except errors.Refusal as refusal:
+        return MachinePayload(user_errors=[user_error(refusal)])
+
+
+async def resume(info: Info, public_id: str) -> MachinePayload:
     try:
         number = number_of(public_id, "Machine")
-        verb = machines.drain if draining else machines.resume
         async with info.context.sessions() as session, session.begin():
-            return MachinePayload(machine=Machine.of(await verb(session, number, info.context.actor)))
+            return MachinePayload(machine=Machine.of(await machines.resume(session, number, info.context.actor)))
     except errors.Refusal as refusal:
         return MachinePayload(user_errors=[user_error(refusal)])
 
@@ -271,7 +297,7 @@ async def changed(info: Info, public_id: str | None) -> AsyncIterator[Machine]:
             for row in sorted(rows, key=lambda row: row.id):
                 face = (
                     row.name, states.get(row.id), row.cpus, row.memory_gib, row.gpus, row.gpu_model, row.labels,
-                    row.price_per_hour,
+                    row.price_per_hour, row.drain_deadline,
                 )  # fmt: skip
                 if number in (None, row.id) and shown.get(row.id) != face:
                     shown[row.id] = face

@@ -19,7 +19,8 @@ from graph.types.alert import AlertDelivery, AlertTarget
 from graph.types.attempt import Attempt
 from graph.types.cost import Cost
 from graph.types.curve import Curve
-from graph.types.enums import MetricsFrom, Reason, SimulationState, WaitingReason
+from graph.types.dependency import Dependency
+from graph.types.enums import DependencyCondition, MetricsFrom, Reason, SimulationState, WaitingReason
 from graph.types.event import Event
 from graph.types.forecast import Forecast
 from graph.types.log import LogConnection, page_of_log
@@ -118,6 +119,8 @@ class Simulation(relay.Node):
         description="A directory on the machine; null: the attempt's own directory."
     )
     tags: list[str]
+    notes: str | None = strawberry.field(description="Free text about it.")
+    paused: bool = strawberry.field(description="Whether it waits in the queue to be resumed.")
     resources: Requirements
     priority: int = strawberry.field(description="A higher priority is planned first.")
     limits: Limits
@@ -172,6 +175,16 @@ class Simulation(relay.Node):
             return None
         wait = await info.context.loaders.wait.load(self.row.id)
         return Waiting.of(wait) if wait is not None else None
+
+    @strawberry.field(description="The simulations that it runs after, oldest first.", metadata={"size": 2})
+    async def after(self, info: Info) -> list[Dependency]:
+        edges = await info.context.loaders.dependencies.load(self.row.id)
+        return [Dependency(number=each.after_id, condition=DependencyCondition(each.condition)) for each in edges]
+
+    @strawberry.field(description="The simulations that run after it, oldest first: at most 100.", metadata={"size": 5})
+    async def dependents(self, info: Info) -> list[Dependency]:
+        edges = await info.context.loaders.dependents.load(self.row.id)
+        return [Dependency(number=each.simulation_id, condition=DependencyCondition(each.condition)) for each in edges]
 
     @strawberry.field(
         description="Its place in the queue of the whole installation by the newest plan, 1 for the first; null if it "
@@ -333,7 +346,8 @@ class Simulation(relay.Node):
         return cls(
             id=row.id, row=row, number=row.id, name=row.name, state=row.state, reason=row.reason,
             reason_detail=row.reason_detail,
-            working_directory=row.working_directory, tags=row.tags,
+            working_directory=row.working_directory, tags=row.tags, notes=row.notes,
+            paused=row.paused and row.state is SimulationState.QUEUED,
             resources=Requirements(
                 machine_number=row.machine_id, cpus=row.cpus, memory_gib=row.memory_gib, gpus=row.gpus,
                 gpu_model=row.gpu_model, labels=JSON(row.labels), machine_name=row.machine_name,

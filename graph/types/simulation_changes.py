@@ -56,7 +56,7 @@ async def changed(info: Info, public_id: str | None, project: str | None) -> Asy
 def _declared(row: models.Simulation) -> tuple[object, ...]:
     """What updateSimulation and dry runs change."""
     limits = (row.max_runtime, row.max_cost, row.max_steps, row.max_retries, row.retry_on)
-    return (row.name, row.tags, row.priority, row.preemptible, row.stopping_revision, row.would_stop, limits)
+    return (row.name, row.tags, row.notes, row.priority, row.preemptible, row.stopping_revision, row.would_stop, limits)
 
 
 def _face(wait: Wait | None) -> Hashable:

@@ -12,6 +12,7 @@ from strawberry.scalars import JSON
 
 from db import projects
 from db.simulations import Wanted
+from graph.types.dependency import AfterInput
 from graph.types.enums import MetricsFrom, Reason
 from graph.types.metric import MetricInput
 from graph.types.scalars import Step
@@ -79,6 +80,10 @@ class CreateSimulationInput:
     )
     working_directory: str | None = strawberry.field(default=None, description="A directory on the machine.")
     tags: list[str] = strawberry.field(default_factory=list)
+    notes: str | None = strawberry.field(default=None, description="Free text, at most 10,000 characters.")
+    after: list[AfterInput] = strawberry.field(
+        default_factory=list, description="Simulations of its project that it runs after, at most 1,000."
+    )
     resources: ResourcesInput = strawberry.field(default_factory=ResourcesInput)
     priority: int = strawberry.field(default=DEFAULTS["priority"], description="A higher priority is planned first.")
     limits: LimitsInput = strawberry.field(default_factory=LimitsInput)
@@ -135,6 +140,15 @@ class CreateSimulationInput:
     )
 
 
+@strawberry.input(description="Simulations to queue together, each as for createSimulation.")
+class CreateSimulationsInput:
+    simulations: list[CreateSimulationInput] = strawberry.field(description="1 to 1,000 simulations.")
+    client_key: str | None = strawberry.field(
+        default=None,
+        description="An idempotency key of the client for the whole call: the same call again creates nothing.",
+    )
+
+
 @strawberry.input(description="The simulation to change.")
 class SimulationInput:
     id: strawberry.ID
@@ -164,6 +178,9 @@ class UpdateSimulationInput:
     id: strawberry.ID
     name: str | None = strawberry.field(default=strawberry.UNSET, description="Its new name.")
     tags: list[str] | None = strawberry.field(default=strawberry.UNSET, description="All of its tags.")
+    notes: str | None = strawberry.field(
+        default=strawberry.UNSET, description="Free text, at most 10,000 characters; null removes it."
+    )
     priority: int | None = strawberry.field(
         default=strawberry.UNSET, description="A higher priority is planned first. It matters while it is queued."
     )

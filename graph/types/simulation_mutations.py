@@ -1,27 +1,26 @@
-"""Mutations of simulations: create, update, cancel, retry, delete."""
+"""Mutations of simulations: update, cancel, pause, resume, delete. New ones: `submission`."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 import strawberry
 
-from db import alert_targets, errors, lifecycle, machines, projects, simulations
+from db import errors, lifecycle, models, simulations
 from db.public_ids import encode
-from db.simulations import Wanted
-from graph.auth.rate_limit import client_of
 from graph.context import Info
 from graph.types import stop_rules
-from graph.types.ids import number_of, simulation_number
-from graph.types.inputs import Invalid, SimulationAsked, SimulationChanged, check
-from graph.types.naming import name_of
+from graph.types.ids import simulation_number
+from graph.types.inputs import Invalid, SimulationChanged, check
 from graph.types.simulation import Simulation
-from graph.types.simulation_inputs import CreateSimulationInput, UpdateSimulationInput
-from graph.types.user_errors import UserError, UserErrorCode, user_error
+from graph.types.simulation_inputs import UpdateSimulationInput
+from graph.types.user_errors import UserError, user_error
 from transitions import update as update_simulation
 from transitions.cancel import cancel as cancel_simulation
+from transitions.pause import pause as pause_simulation
+from transitions.pause import resume as resume_simulation
 
 
 @strawberry.type(description="The simulation, or errors.")
@@ -30,36 +29,20 @@ class SimulationPayload:
     user_errors: list[UserError] = strawberry.field(default_factory=list)
 
 
+@strawberry.type(description="The simulations, in the order of the input, or errors.")
+class CreateSimulationsPayload:
+    simulations: list[Simulation] = strawberry.field(
+        default_factory=list,
+        description="Empty if one of them was refused: then none was created.",
+        metadata={"size": 100},
+    )
+    user_errors: list[UserError] = strawberry.field(default_factory=list)
+
+
 @strawberry.type(description="The id of the deleted object, or errors.")
 class DeleteSimulationPayload:
     deleted_id: strawberry.ID | None = strawberry.field(default=None, description="Null if it was not deleted.")
     user_errors: list[UserError] = strawberry.field(default_factory=list)
-
-
-async def create(info: Info, given: CreateSimulationInput) -> SimulationPayload:
-    try:
-        asked: dict[str, Any] = {**check(SimulationAsked, given)}
-        if refused := _too_many(info):
-            return SimulationPayload(user_errors=[refused])
-        name = asked.pop("name", None) or name_of(asked["entrypoint"])
-        project_name, machine_id = asked.pop("project", projects.DEFAULT), asked.pop("machine", None)
-        client_key, alerts = asked.pop("client_key", None), asked.pop("alerts", None)
-        asked |= stop_rules.of_new(asked)
-        async with info.context.sessions() as session, session.begin():
-            project = await projects.named(session, project_name, info.context.actor, scope=info.context.scope)
-            if machine_id is not None:
-                number = number_of(machine_id, "Machine", field="resources.machine")
-                machine = await machines.get(session, number, field="resources.machine")
-                asked |= {"machine_id": machine.id, "machine_name": machine.name}
-            if alerts is not None:
-                asked["alert_target_ids"] = tuple(await alert_targets.named(session, alerts, project.id))
-            wanted = Wanted(project_id=project.id, name=name, **asked)
-            row = await simulations.create(session, wanted, info.context.actor, client_key=client_key)
-            return SimulationPayload(simulation=Simulation.of(row))
-    except Invalid as invalid:
-        return SimulationPayload(user_errors=invalid.errors)
-    except errors.Refusal as refusal:
-        return SimulationPayload(user_errors=[user_error(refusal)])
 
 
 async def update(info: Info, given: UpdateSimulationInput) -> SimulationPayload:
@@ -78,23 +61,26 @@ async def update(info: Info, given: UpdateSimulationInput) -> SimulationPayload:
         return SimulationPayload(user_errors=[user_error(refusal)])
 
 
+Verb: TypeAlias = Callable[..., Awaitable[models.Simulation]]
+
+
 async def cancel(info: Info, public_id: str) -> SimulationPayload:
+    return await _done(info, public_id, cancel_simulation)
+
+
+async def pause(info: Info, public_id: str) -> SimulationPayload:
+    return await _done(info, public_id, pause_simulation)
+
+
+async def resume(info: Info, public_id: str) -> SimulationPayload:
+    return await _done(info, public_id, resume_simulation)
+
+
+async def _done(info: Info, public_id: str, verb: Verb) -> SimulationPayload:
     try:
         number = await simulation_number(info, public_id)
         async with info.context.sessions() as session, session.begin():
-            row = await cancel_simulation(session, number, info.context.actor, scope=info.context.scope)
-            return SimulationPayload(simulation=Simulation.of(row))
-    except errors.Refusal as refusal:
-        return SimulationPayload(user_errors=[user_error(refusal)])
-
-
-async def retry(info: Info, public_id: str) -> SimulationPayload:
-    try:
-        number = await simulation_number(info, public_id)
-        if refused := _too_many(info):
-            return SimulationPayload(user_errors=[refused])
-        async with info.context.sessions() as session, session.begin():
-            row = await simulations.repeat(session, number, info.context.actor, scope=info.context.scope)
+            row = await verb(session, number, info.context.actor, scope=info.context.scope)
             return SimulationPayload(simulation=Simulation.of(row))
     except errors.Refusal as refusal:
         return SimulationPayload(user_errors=[user_error(refusal)])
@@ -108,19 +94,3 @@ async def delete(info: Info, public_id: str) -> DeleteSimulationPayload:
         return DeleteSimulationPayload(deleted_id=strawberry.ID(encode("Simulation", number)))
     except errors.Refusal as refusal:
         return DeleteSimulationPayload(user_errors=[user_error(refusal)])
-
-
-def _too_many(info: Info) -> UserError | None:
-    """Count one more submission, or return an error with the time to wait."""
-    context = info.context
-    if context.submits is None:
-        return None
-    # Without a token everybody is one viewer: there the address counts.
-    wait = context.submits.take(context.viewer.token_id or client_of(context.actor.origin or ""))
-    if not wait:
-        return None
-    return UserError(
-        code=UserErrorCode.RATE_LIMITED,
-        message=f"At most {context.submits.per_minute:,} simulations may be submitted in a minute: try again in "
-        f"{math.ceil(wait)} s.",
-    )

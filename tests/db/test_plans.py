@@ -24,6 +24,7 @@ from db import (
     budgets,
     convergence,
     costs,
+    dependencies,
     events,
     health_queries,
     judged,
@@ -589,3 +590,41 @@ async def test_a_name_and_its_beginning_are_resolved_by_index(listed: Filled) ->
 
     plans = await listed.plans_of(resolve)
     assert_by_index(plans, hot=("simulations",))
+
+
+LINKED = """
+    INSERT INTO dependencies (simulation_id, after_id, condition)
+    SELECT s.id, o.id, 'SUCCESS' FROM simulations AS s JOIN simulations AS o ON o.id < s.id AND o.id > s.id - 6
+    WHERE s.state = 'QUEUED' AND s.id > 2000;
+    UPDATE simulations SET dependencies_left = 5 WHERE state = 'QUEUED' AND id > 2000;
+    ANALYZE
+"""
+
+
+async def test_what_runs_after_a_simulation_is_found_by_index(filled: Filled) -> None:
+    for statement in LINKED.split(";"):
+        await filled.rows.query(statement)
+
+    async def find(session: AsyncSession) -> None:
+        assert await dependencies.followers(session, [2501], deep=False)
+        assert await dependencies.followers(session, [2501], deep=True)
+        assert await dependencies.of_simulations(session, [2505])
+        assert await dependencies.to_simulations(session, [2501], most=3)
+        assert await dependencies.newest_repeats(session, [2501]) == {2501: 2501}
+        assert await queue.waiting_of(session, [2505])
+
+    hot = (*HOT, "dependencies")
+    plans = await filled.plans_of(find)
+    assert_by_index(plans, "ix_dependencies_after_id", "pk_dependencies", "ix_simulations_retry_of", hot=hot)
+
+
+async def test_a_submission_looks_up_its_keys_and_what_it_runs_after_by_index(filled: Filled) -> None:
+    """However much is queued: here 1,000 of 5,000."""
+    await filled.rows.query("UPDATE simulations SET client_key = 'key ' || id")
+    await filled.rows.query("ANALYZE simulations")
+
+    async def look(session: AsyncSession) -> None:
+        assert await dependencies.find_keyed(session, 1, ["key 1", "key 2"]) == {"key 1": 1, "key 2": 2}
+        assert (await dependencies.hold(session, [3, 4])).keys() == {3, 4}
+
+    assert_by_index(await filled.plans_of(look), "uq_simulations_project_id_client_key", "pk_simulations")

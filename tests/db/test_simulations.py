@@ -21,6 +21,7 @@ from db.logs import Chunk
 from db.simulations import Command
 from db.states import LogStream, Reason, SimulationState
 from transitions.cancel import cancel as cancel_simulation
+from transitions.submit import repeat
 
 Rows = Any  # the fixture of conftest.py
 Sessions = async_sessionmaker[AsyncSession]
@@ -197,7 +198,7 @@ async def test_lists_leave_in_the_database_what_may_be_long(rows: Rows) -> None:
 
 
 async def test_what_is_not_there_can_be_neither_cancelled_nor_repeated_nor_deleted(rows: Rows) -> None:
-    for verb in (cancel_simulation, simulations.repeat, simulations.delete_ended):
+    for verb in (cancel_simulation, repeat, simulations.delete_ended):
         async with rows.sessions.begin() as session:
             with pytest.raises(NotFound):
                 await verb(session, 999, OTHER)
@@ -212,7 +213,7 @@ async def test_what_has_ended_is_repeated_as_a_new_simulation(reason: Reason, ro
     await rows.end(simulation_id, 1, reason)
     before = await rows.snapshot(simulation_id)
     async with rows.sessions.begin() as session:
-        again = await simulations.repeat(session, simulation_id, OTHER)
+        again = await repeat(session, simulation_id, OTHER)
     old, new = await rows.get(simulation_id), await rows.get(again.id)
     assert await rows.snapshot(simulation_id) == before  # final is final
     for name in simulations.Wanted.__dataclass_fields__:
@@ -228,7 +229,7 @@ async def test_what_has_not_ended_can_be_neither_repeated_nor_deleted(state: str
     elif state == "RUNNING":
         await rows.start(simulation_id)
     before = await rows.snapshot(simulation_id)
-    for verb in (simulations.repeat, simulations.delete_ended):
+    for verb in (repeat, simulations.delete_ended):
         async with rows.sessions.begin() as session:
             with pytest.raises(WrongState, match=state):
                 await verb(session, simulation_id, OTHER)
@@ -239,10 +240,10 @@ async def test_what_has_not_ended_can_be_neither_repeated_nor_deleted(state: str
 async def test_what_is_deleted_while_it_is_repeated_is_gone_or_stays_until_it_is_repeated(
     rows: Rows, other_sessions: Sessions
 ) -> None:
-    async def repeat(simulation_id: int) -> bool:
+    async def repeated_too(simulation_id: int) -> bool:
         async with rows.sessions.begin() as session:
             try:
-                await simulations.repeat(session, simulation_id, OTHER)
+                await repeat(session, simulation_id, OTHER)
             except NotFound:
                 return False
         return True
@@ -254,7 +255,7 @@ async def test_what_is_deleted_while_it_is_repeated_is_gone_or_stays_until_it_is
     for _ in range(10):
         simulation_id = await rows.simulation()
         await rows.cancel(simulation_id)
-        repeated, _ = await asyncio.gather(repeat(simulation_id), delete(simulation_id))
+        repeated, _ = await asyncio.gather(repeated_too(simulation_id), delete(simulation_id))
         assert await rows.value("SELECT count(*) FROM simulations WHERE state = 'QUEUED'") == repeated
         await rows.query("DELETE FROM simulations")
 
@@ -267,7 +268,7 @@ async def test_a_deleted_simulation_takes_everything_with_it_but_its_events(rows
             await logs.store(session, each.simulation_id, 1, 1, [Chunk(LogStream.STDERR, "x")])
         await rows.end(each.simulation_id, 1)
     async with rows.sessions.begin() as session:
-        again = (await simulations.repeat(session, started.simulation_id, OTHER)).id
+        again = (await repeat(session, started.simulation_id, OTHER)).id
     async with rows.sessions.begin() as session:
         await simulations.delete_ended(session, started.simulation_id, OTHER)
     for table in ("attempts", "convergence", "log_chunks"):

@@ -21,6 +21,7 @@ from db import (
     judged,
     machines,
     projects,
+    queue,
     results,
     sources,
 )
@@ -33,6 +34,7 @@ from db.states import Reason
 from policy.retry import Exit
 from transitions.budget import statements
 from transitions.ingest import ingest
+from transitions.pause import pause
 from transitions.preempt import preempt
 from transitions.report import HEARTBEAT, Report
 
@@ -485,3 +487,31 @@ async def test_lists_sort_and_filter_what_ended_before_they_could_as_what_ends_s
 
     await downgrade(empty_database_url, "0020")
     await rows(engine, "UPDATE simulations SET parameters = '{\"a\": 1}'")  # no trigger is left
+
+
+# --- 0023: dependencies ------------------------------------------------------------------------------------------
+
+
+async def test_what_waited_in_the_version_before_is_held_by_nothing_and_the_way_back_plans_what_was_held(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await fill(engine, empty_database_url)
+    await upgrade(empty_database_url, "0022")
+    insert = "INSERT INTO simulations (project_id, name, entrypoint, created_by) VALUES (1, 'waits', '{x}', 'me')"
+    [waiting] = await rows(engine, f"{insert} RETURNING id")
+    kept = {**EVERYTHING, "machines": "SELECT * FROM machines ORDER BY id"}
+    before = {name: await rows(engine, statement) for name, statement in kept.items()}
+    await upgrade(empty_database_url)
+    columns = "notes, paused, dependencies_left, held"
+    assert {tuple(row.values()) for row in await rows(engine, f"SELECT {columns} FROM simulations")} == {
+        (None, False, 0, False)
+    }
+    async with sessions.begin() as session:
+        looked = await queue.look(session, None)
+        await pause(session, waiting["id"], PLANNER)
+        assert looked.arrived
+    async with sessions() as session:
+        assert (await queue.look(session, None)).is_empty
+    await downgrade(empty_database_url, "0022")
+    after = {name: await rows(engine, statement) for name, statement in kept.items()}
+    assert after == before

@@ -150,14 +150,14 @@ async def test_a_mutation_that_may_have_done_something_is_not_to_be_sent_again_u
 ) -> None:
     create = 'createSimulation(input: {entrypoint: ["true"]}) { simulation { id } }'
     calls = iter(range(10))
-    create_really = simulations.create
+    create_really = simulations.create_all
 
     async def away_after_some(*given: Any, **named: Any) -> Any:
         if next(calls) >= before:
             raise DatabaseUnreachable.because("gone")
         return await create_really(*given, **named)
 
-    monkeypatch.setattr(simulations, "create", away_after_some)
+    monkeypatch.setattr(simulations, "create_all", away_after_some)
     response = await api.client.post("/graphql", json=body(f"mutation {{ a: {create} b: {create} }}"))
     assert response.status_code == 200
     [error] = response.json()["errors"]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from policy.waiting import UNATTENDED_DETAIL, Wait, WaitingReason, why
+from policy.waiting import PAUSED_DETAIL, UNATTENDED_DETAIL, Wait, WaitingReason, why
 
 LATER = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -23,6 +23,11 @@ class InQueue:
     ended: str | None = None
     exit_code: int | None = None
     signal: int | None = None
+    paused: bool = False
+    awaits: str | None = None
+    awaits_state: str = ""
+    awaits_condition: str = ""
+    awaits_others: int = 0
     unattended: bool = False
     class_reason: str | None = None
     class_detail: str | None = None
@@ -38,6 +43,13 @@ def test_no_reason_before_the_first_plan() -> None:
 def test_the_reason_of_the_class_is_the_reason_of_its_simulations() -> None:
     busy = InQueue(class_reason="MACHINES_BUSY", class_detail="All busy.")
     assert why(busy) == Wait(WaitingReason.MACHINES_BUSY, "All busy.")
+
+
+def test_a_pause_takes_precedence_over_others_and_others_over_the_rest() -> None:
+    held = replace(RETRY, awaits="prep", awaits_state="RUNNING", awaits_condition="ANY", unattended=True)
+    assert why(replace(held, paused=True)) == Wait(WaitingReason.PAUSED, PAUSED_DETAIL)
+    sentence = "It waits for the end of prep, which is RUNNING."
+    assert why(held) == Wait(WaitingReason.DEPENDENCY, sentence)
 
 
 def test_unattended_takes_precedence_over_a_missing_machine() -> None:

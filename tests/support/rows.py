@@ -194,6 +194,15 @@ class Rows:
             while not await self.value("SELECT cardinality(pg_blocking_pids(:pid)) > 0", pid=pid):
                 await asyncio.sleep(0.005)
 
+    async def until_one_is_blocked(self) -> None:
+        """The same for any backend of this database."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not await self.value(
+                "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() "
+                "AND cardinality(pg_blocking_pids(pid)) > 0"
+            ):
+                await asyncio.sleep(0.005)
+
 
 @pytest.fixture
 def rows(sessions: async_sessionmaker[AsyncSession]) -> Rows:

@@ -48,6 +48,7 @@ WHOLE: dict[str, Any] = {
     "MetricInput": {"name": "loss", "mode": "MIN"},
     "ObjectiveInput": {"metric": "loss"},
     "StopRuleInput": {"metric": "loss", "mode": "MIN"},
+    "CreateSimulationsInput": {"simulations": [{"entrypoint": ["true"]}]},
     "CreateBudgetInput": {"amount": "5"},
     "UpdateBudgetInput": {"amount": "5"},
     "CreateAlertTargetInput": {"name": "ops", "transport": "WEBHOOK", "url": "https://hooks.example.org/"},
@@ -55,6 +56,7 @@ WHOLE: dict[str, Any] = {
 IDS = {
     "SimulationInput": "Simulation",
     "MachineInput": "Machine",
+    "DrainMachineInput": "Machine",
     "UpdateMachineInput": "Machine",
     "TokenInput": "Token",
     "UpdateSimulationInput": "Simulation",
@@ -192,7 +194,7 @@ async def test_ids_that_lead_nowhere(world: World, mutation: str, path: Path, su
     await world.host()
     known = await target(world, mutation)
     before = await world.counts()
-    names = {"machine": "Machine", "projects": "Project", "project": "Project"}
+    names = {"simulation": "Simulation", "machine": "Machine", "projects": "Project", "project": "Project"}
     expected = names.get(path[-1] if path[-1] != "0" else path[0])
     kind = IDS.get(input_of(mutation).name) if expected is None else expected
     assert kind is not None

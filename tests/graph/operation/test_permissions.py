@@ -64,7 +64,16 @@ READING = {
     "Subscription": {"convergence", "logs", "simulationChanged", "machineChanged"},
 }
 RUNNING = {
-    "Mutation": {"createSimulation", "updateSimulation", "cancelSimulation", "retrySimulation", "deleteSimulation"}
+    "Mutation": {
+        "createSimulation",
+        "createSimulations",
+        "updateSimulation",
+        "pauseSimulation",
+        "resumeSimulation",
+        "cancelSimulation",
+        "retrySimulation",
+        "deleteSimulation",
+    }
 }
 DRAINING = {"Mutation": {"drainMachine", "resumeMachine"}}
 ADMINISTERING = {
@@ -478,7 +487,7 @@ async def test_changes_are_told_of_the_own_projects_only(
 
 # What takes a scope, and would show everything without one.
 SCOPED = {
-    "simulations": {"get", "find", "by_ids", "cancel", "repeat", "delete_ended", "recent"},
+    "simulations": {"get", "find", "by_ids", "cancel", "delete_ended", "recent"},
     "listing": {"Filter"},
     "references": {"resolve"},
     "projects": {"find", "by_ids", "named", "page_all"},
@@ -619,9 +628,13 @@ async def test_every_mutation_that_changes_something_says_who_and_from_where(
         token, _ = await tokens.create(session, "old", Role.VIEWER, Actor("x"))
     ((other,),) = await world.select("INSERT INTO projects (name) VALUES ('other') RETURNING id")
     budgets = [await budget_of(world, 1), await budget_of(world, other)]
+    waiting = await world.simulation()
     on = {
         "createSimulation": '{entrypoint: ["true"], project: "new"}',
+        "createSimulations": '{simulations: [{entrypoint: ["true"]}]}',
         "updateSimulation": f'{{id: "{await world.simulation()}", priority: 3}}',
+        "pauseSimulation": f'{{id: "{waiting}"}}',
+        "resumeSimulation": f'{{id: "{waiting}"}}',
         "cancelSimulation": f'{{id: "{await world.simulation()}"}}',
         "retrySimulation": f'{{id: "{await world.in_state("CANCELLED")}"}}',
         "deleteSimulation": f'{{id: "{await world.in_state("CANCELLED")}"}}',
@@ -656,7 +669,10 @@ async def test_every_mutation_that_changes_something_says_who_and_from_where(
         )
     assert told == {
         "createSimulation": [("Project", "CREATED"), ("Simulation", "QUEUED")],
+        "createSimulations": [("Simulation", "QUEUED")],
         "updateSimulation": [("Simulation", "UPDATED")],
+        "pauseSimulation": [("Simulation", "PAUSED")],
+        "resumeSimulation": [("Simulation", "RESUMED")],
         "cancelSimulation": [("Simulation", "CANCELLED")],
         "retrySimulation": [("Simulation", "QUEUED")],
         "deleteSimulation": [("Simulation", "DELETED")],

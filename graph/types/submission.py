@@ -1,0 +1,161 @@
+"""Submissions: the mutations createSimulation, createSimulations and retrySimulation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import alert_targets, errors, machines, projects, references
+from db.models import Machine, Project
+from db.simulations import Wanted
+from graph.auth.rate_limit import client_of
+from graph.context import Info
+from graph.types import stop_rules
+from graph.types.ids import number_of, simulation_number
+from graph.types.inputs import AfterAsked, Invalid, SimulationAsked, SimulationsAsked, check
+from graph.types.naming import name_of
+from graph.types.simulation import Simulation
+from graph.types.simulation_inputs import CreateSimulationInput, CreateSimulationsInput
+from graph.types.simulation_mutations import CreateSimulationsPayload, SimulationPayload
+from graph.types.user_errors import UserError, UserErrorCode, user_error
+from transitions.submit import After, Submission, repeat, submit
+
+
+async def create(info: Info, given: CreateSimulationInput) -> SimulationPayload:
+    try:
+        asked: dict[str, Any] = {**check(SimulationAsked, given)}
+        if refused := _too_many(info):
+            return SimulationPayload(user_errors=[refused])
+        async with info.context.sessions() as session, session.begin():
+            submission = await _Names(info, session).submission(asked)
+            [row] = await submit(session, [submission], info.context.actor, scope=info.context.scope)
+            return SimulationPayload(simulation=Simulation.of(row))
+    except Invalid as invalid:
+        return SimulationPayload(user_errors=invalid.errors)
+    except errors.Refusal as refusal:
+        return SimulationPayload(user_errors=[user_error(refusal)])
+
+
+async def create_all(info: Info, given: CreateSimulationsInput) -> CreateSimulationsPayload:
+    try:
+        asked = check(SimulationsAsked, given)
+        every: list[dict[str, Any]] = [{**each} for each in asked["simulations"]]
+        if refused := _too_many(info, len(every)):
+            return CreateSimulationsPayload(user_errors=[refused])
+        key = asked.get("client_key") or uuid4().hex  # what is found by its key needs one
+        async with info.context.sessions() as session, session.begin():
+            names = _Names(info, session)
+            submissions = []
+            for place, each in enumerate(every):
+                each.setdefault("client_key", f"{key} {place + 1}/{len(every)}")
+                submissions.append(await names.submission(each, path=f"simulations.{place}."))
+            rows = await submit(session, submissions, info.context.actor, scope=info.context.scope)
+            return CreateSimulationsPayload(simulations=[Simulation.of(row) for row in rows])
+    except Invalid as invalid:
+        return CreateSimulationsPayload(user_errors=invalid.errors)
+    except errors.Refusal as refusal:
+        return CreateSimulationsPayload(user_errors=[_with_path(user_error(refusal))])
+
+
+async def retry(info: Info, public_id: str) -> SimulationPayload:
+    try:
+        number = await simulation_number(info, public_id)
+        if refused := _too_many(info):
+            return SimulationPayload(user_errors=[refused])
+        async with info.context.sessions() as session, session.begin():
+            row = await repeat(session, number, info.context.actor, scope=info.context.scope)
+            return SimulationPayload(simulation=Simulation.of(row))
+    except errors.Refusal as refusal:
+        return SimulationPayload(user_errors=[user_error(refusal)])
+
+
+@dataclass(slots=True)
+class _Names:
+    """Looks up what submissions name, each name once."""
+
+    info: Info
+    session: AsyncSession
+    _projects: dict[str, Project] = field(default_factory=dict)
+    _machines: dict[str, Machine] = field(default_factory=dict)
+    _targets: dict[tuple[int, tuple[str, ...]], tuple[int, ...]] = field(default_factory=dict)
+
+    async def submission(self, asked: dict[str, Any], path: str = "") -> Submission:
+        """Complete one submission. Raises `Invalid`, and a `Refusal` whose field begins with the path."""
+        name = asked.pop("name", None) or name_of(asked["entrypoint"])
+        project_name, machine_id = asked.pop("project", projects.DEFAULT), asked.pop("machine", None)
+        client_key, alerts = asked.pop("client_key", None), asked.pop("alerts", None)
+        after: Sequence[AfterAsked] = asked.pop("after", ())
+        try:
+            asked |= stop_rules.of_new(asked)
+            project = await self._project(project_name)
+            if machine_id is not None:
+                machine = await self._machine(machine_id)
+                asked |= {"machine_id": machine.id, "machine_name": machine.name}
+            if alerts is not None:
+                asked["alert_target_ids"] = await self._alert_targets(tuple(alerts), project.id)
+            links = [await self._after(each, place) for place, each in enumerate(after)]
+        except errors.Refusal as refusal:
+            refusal.field = f"{path}{refusal.field or ''}".rstrip(".") or None
+            raise
+        except Invalid as invalid:
+            for error in invalid.errors:
+                error.field = [*path.split(".")[:-1], *(error.field or [])]
+                error.message = f"{path}{error.message}"
+            raise
+        return Submission(Wanted(project_id=project.id, name=name, **asked), client_key, links, path)
+
+    async def _project(self, name: str) -> Project:
+        if name not in self._projects:
+            context = self.info.context
+            self._projects[name] = await projects.named(self.session, name, context.actor, scope=context.scope)
+        return self._projects[name]
+
+    async def _machine(self, public_id: str) -> Machine:
+        if public_id not in self._machines:
+            number = number_of(public_id, "Machine", field="resources.machine")
+            self._machines[public_id] = await machines.get(self.session, number, field="resources.machine")
+        return self._machines[public_id]
+
+    async def _alert_targets(self, names: tuple[str, ...], project_id: int) -> tuple[int, ...]:
+        if (project_id, names) not in self._targets:
+            found = await alert_targets.named(self.session, names, project_id)
+            self._targets[project_id, names] = tuple(found)
+        return self._targets[project_id, names]
+
+    async def _after(self, asked: AfterAsked, place: int) -> After:
+        number = None
+        if asked.simulation is not None:
+            number = await references.resolve(
+                self.session,
+                asked.simulation,
+                scope=self.info.context.scope,
+                field=f"after.{place}.simulation",
+            )
+        return After(asked.condition, simulation_id=number, client_key=asked.client_key, index=asked.index)
+
+
+def _with_path(error: UserError) -> UserError:
+    """Name the place in the message too, as the errors of values do."""
+    if error.field:
+        error.message = f"{'.'.join(error.field)}: {error.message}"
+    return error
+
+
+def _too_many(info: Info, count: int = 1) -> UserError | None:
+    """Count submissions, or return an error with the time to wait."""
+    context = info.context
+    if context.submits is None:
+        return None
+    most = f"At most {context.submits.per_minute:,} simulations may be submitted in a minute"
+    if count > context.submits.per_minute:
+        return UserError(code=UserErrorCode.RATE_LIMITED, message=f"{most}: submit fewer at once.")
+    # Without a token everybody is one viewer: there the address counts.
+    wait = context.submits.take(context.viewer.token_id or client_of(context.actor.origin or ""), count)
+    if not wait:
+        return None
+    return UserError(code=UserErrorCode.RATE_LIMITED, message=f"{most}: try again in {math.ceil(wait)} s.")
