@@ -12,7 +12,7 @@ notifications everything works, only slower.
     lifecycle             the state machine: the one statement that writes `state`
     attempts              launches, reports, heartbeats, coverage
     due                   what a planner's round has to do, in one statement
-    simulations           create, find, repeat, delete
+    simulations           create, find, delete
     listing               lists of simulations: filters, sort orders, pages
     references            simulations by id, number or name
     dependencies          which simulations run after which

@@ -1,4 +1,4 @@
-"""Simulations: create, find, repeat, delete. Lists are in `listing`, changes of state in `transitions`.
+"""Simulations: create, find, delete. Lists are in `listing`, changes of state in `transitions`.
 
 Every function that finds a simulation takes a `scope`: simulations of other projects are not found.
 """

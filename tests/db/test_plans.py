@@ -592,6 +592,8 @@ async def test_a_name_and_its_beginning_are_resolved_by_index(listed: Filled) ->
     assert_by_index(plans, hot=("simulations",))
 
 
+# --- dependencies ----------------------------------------------------------------------------------------------
+
 LINKED = """
     INSERT INTO dependencies (simulation_id, after_id, condition)
     SELECT s.id, o.id, 'SUCCESS' FROM simulations AS s JOIN simulations AS o ON o.id < s.id AND o.id > s.id - 6

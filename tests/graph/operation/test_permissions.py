@@ -295,6 +295,15 @@ ON_SIMULATIONS: dict[str, str] = {
     f"{PAYLOAD} }}",
     "Mutation.cancelSimulation.input.id": f"mutation ($value: ID!) {{ cancelSimulation(input: {{id: $value}}) "
     f"{PAYLOAD} }}",
+    "Mutation.pauseSimulation.input.id": f"mutation ($value: ID!) {{ pauseSimulation(input: {{id: $value}}) "
+    f"{PAYLOAD} }}",
+    "Mutation.resumeSimulation.input.id": f"mutation ($value: ID!) {{ resumeSimulation(input: {{id: $value}}) "
+    f"{PAYLOAD} }}",
+    "Mutation.createSimulation.input.after.simulation": "mutation ($value: ID!) { createSimulation(input: "
+    f'{{entrypoint: ["true"], project: "mine", after: [{{simulation: $value}}]}}) {PAYLOAD} }}',
+    "Mutation.createSimulations.input.simulations.after.simulation": "mutation ($value: ID!) { createSimulations("
+    'input: {simulations: [{entrypoint: ["true"], project: "mine", after: [{simulation: $value}]}]}) '
+    "{ simulations { name } userErrors { code message field } } }",
     "Mutation.retrySimulation.input.id": f"mutation ($value: ID!) {{ retrySimulation(input: {{id: $value}}) "
     f"{PAYLOAD} }}",
     "Mutation.deleteSimulation.input.id": "mutation ($value: ID!) { deleteSimulation(input: {id: $value}) "
@@ -318,6 +327,9 @@ ON_PROJECTS: dict[str, str] = {
 ON_PROJECT_NAMES: dict[str, str] = {
     "Mutation.createSimulation.input.project": "mutation ($value: String!) { createSimulation(input: "
     f'{{entrypoint: ["true"], project: $value}}) {PAYLOAD} }}',
+    "Mutation.createSimulations.input.simulations.project": "mutation ($value: String!) { createSimulations(input: "
+    '{simulations: [{entrypoint: ["true"], project: $value}]}) '
+    "{ simulations { name } userErrors { code message field } } }",
 }
 ON_ATTEMPTS: dict[str, str] = {
     "Query.node.id": ON_SIMULATIONS["Query.node.id"],
@@ -332,6 +344,7 @@ NOT_OF_A_PROJECT = {
     "Query.machine.id": "machines are everybody's",
     "Query.simulations.machine": "machines are everybody's",
     "Mutation.createSimulation.input.resources.machine": "machines are everybody's",
+    "Mutation.createSimulations.input.simulations.resources.machine": "machines are everybody's",
     "Subscription.machineChanged.id": "machines are everybody's",
 }
 ABSENT = 424_242
@@ -709,11 +722,14 @@ async def test_a_simulation_is_created_and_stopped_in_the_name_of_the_token(
 # --- what can be written and never read ------------------------------------------------------------------------
 
 
+OTHERS = ("after", "dependents")  # of a simulation: whole simulations once more, beyond the tokens of a document
+
+
 def everything(kind: Any, depth: int) -> str:
     """A selection of all fields below a type that need no argument."""
     parts = []
     for name, field in getattr(get_named_type(kind), "fields", {}).items():
-        if any(is_required_argument(each) for each in field.args.values()):
+        if any(is_required_argument(each) for each in field.args.values()) or name in OTHERS:
             continue
         inner = everything(field.type, depth - 1) if depth else ""
         if hasattr(get_named_type(field.type), "fields"):
