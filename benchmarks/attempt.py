@@ -142,9 +142,10 @@ async def _open(session: AsyncSession) -> Opened:
         gpus=0, gpu_model=None, labels={}, price_per_hour=Decimal(1),
     )  # fmt: skip
     assignment = Assignment(machine_id, "nowhere", None, (), Decimal(1), Decimal(1), "USD", 1.0, 0.0, 0)
-    made = await assign(session, [Placed(simulation.id, 0, assignment)], ACTOR)
+    made = await assign(session, [Placed(simulation.id, 0, (assignment,))], ACTOR)
     attempt_id = made[simulation.id]
-    await attempts.claim_launches(session, {attempt_id: sha256(token.encode()).digest()})
+    [member] = await attempts.members_of(session, [attempt_id])
+    await attempts.claim_launches(session, {member.id: sha256(token.encode()).digest()})
     return Opened(simulation.id, attempt_id, token)
 
 

@@ -2,9 +2,9 @@
 
 `transitions` decides when they are called; `policy.retry` judges silence and limits, for the candidates found here.
 
-An attempt has members, each one process on one machine; today there is one, of rank 0. The member's row is the fence of
-its reports: every statement of a report is guarded by `members.ended_at IS NULL`, which is set for all members in the
-transaction that ends the attempt, so a report of an old attempt can't be stored after its successor began.
+An attempt has members, each one process on one machine. The member's row is the fence of its reports: every statement
+of a report is guarded by `members.ended_at IS NULL`, which is set when the member ends, and for all that are left in
+the transaction that ends the attempt, so a report of an old attempt can't be stored after its successor began.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class Receipt:
     expected_batch: int = 1
     stop_reason: Reason | None = None
     amended: Mapping[str, Any] | None = None  # what has changed of the attempt's order since its hello
+    rank: int = 0
 
 
 LEAD = 0  # the rank of the member whose points are the curve
@@ -84,7 +85,10 @@ _EXECUTIONS = (
     .join(Member, (Member.attempt_id == Attempt.id) & (Member.rank == LEAD))
     .execution_options(populate_existing=True)
 )
-_CURRENT = _EXECUTIONS.where(Attempt.ended_at.is_(None), Member.ended_at.is_(None))  # both: by the partial indexes
+_HOSTED = (
+    select(Attempt, Member).join(Member, Member.attempt_id == Attempt.id).execution_options(populate_existing=True)
+)
+_CURRENT = _HOSTED.where(Attempt.ended_at.is_(None), Member.ended_at.is_(None))  # both: by the partial indexes
 
 
 # --- from assignment to the end --------------------------------------------------------------------------------
@@ -92,11 +96,11 @@ _CURRENT = _EXECUTIONS.where(Attempt.ended_at.is_(None), Member.ended_at.is_(Non
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """The next attempt of a simulation. grant: the member's columns of machine, resources and price."""
+    """The next attempt of a simulation. grants: by rank, the members' columns of machine, resources and price."""
 
     simulation_id: int
     number: int
-    grant: Mapping[str, Any]
+    grants: Sequence[Mapping[str, Any]]
 
 
 async def create(session: AsyncSession, wanted: Sequence[Next]) -> Mapping[int, int]:
@@ -106,7 +110,11 @@ async def create(session: AsyncSession, wanted: Sequence[Next]) -> Mapping[int, 
         [{"simulation_id": each.simulation_id, "number": each.number} for each in wanted],
     )
     made: dict[int, int] = {row[0]: row[1] for row in rows}
-    members = [{"attempt_id": made[each.simulation_id], "rank": LEAD, **each.grant} for each in wanted]
+    members = [
+        {"attempt_id": made[each.simulation_id], "rank": rank, **grant}
+        for each in wanted
+        for rank, grant in enumerate(each.grants)
+    ]
     await session.execute(insert(Member), members)
     return made
 
@@ -161,9 +169,36 @@ async def find_current(session: AsyncSession, simulation_id: int) -> Attempt | N
     )
 
 
+async def end_member(
+    session: AsyncSession, attempt_id: int, rank: int, *, exit_code: int | None, signal: int | None
+) -> None:
+    """End one member of a current attempt: no later report of it is stored, and its grant is free."""
+    await session.execute(
+        update(Member)
+        .where(Member.attempt_id == attempt_id, Member.rank == rank, Member.ended_at.is_(None))
+        .values(ended_at=func.now(), exit_code=exit_code, signal=signal)
+        .execution_options(synchronize_session=False)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Gang:
+    """The members of an attempt beside the one that ends, for an attempt with several."""
+
+    attempt_id: int
+    size: int
+    machine_name: str  # of the one that ends
+    is_open: bool  # the one that ends has not ended yet
+    open: int  # others that have not ended
+    failed: int  # others that have ended in another way than with exit code 0
+
+
 @dataclass(frozen=True, slots=True)
 class Settling:
-    """What the end of a current attempt is judged by. `preempted` attempts used up no retry."""
+    """What the end of a current attempt is judged by. `preempted` attempts used up no retry.
+
+    first: the end of the member for which the attempt is stopped, from the evidence of the intent.
+    """
 
     number: int
     stop_reason: Reason | None
@@ -172,6 +207,9 @@ class Settling:
     max_retries: int
     retry_on: frozenset[str]
     max_cost: Decimal | None
+    attempt_id: int
+    machines: int
+    first: Mapping[str, Any] | None
 
 
 async def find_settling(session: AsyncSession, simulation_id: int) -> Settling | None:
@@ -180,18 +218,38 @@ async def find_settling(session: AsyncSession, simulation_id: int) -> Settling |
     row: Any = found.one_or_none()
     if row is None:
         return None
-    number, stop_reason, stop_sentence, preempted, max_retries, retry_on, max_cost = row
+    number, stop_reason, stop_sentence, preempted, max_retries, retry_on, max_cost, attempt_id, machines, first = row
     reason = Reason(stop_reason) if stop_reason is not None else None
-    return Settling(number, reason, stop_sentence, preempted, max_retries, frozenset(retry_on), max_cost)
+    return Settling(
+        number, reason, stop_sentence, preempted, max_retries, frozenset(retry_on), max_cost, attempt_id, machines,
+        orjson.loads(first) if first is not None else None,
+    )  # fmt: skip
 
 
 _SETTLING = """
     SELECT a.number, a.stop_reason, a.stop_evidence ->> 'sentence',
            (SELECT count(*) FROM attempts AS p WHERE p.simulation_id = $1 AND p.reason = 'PREEMPTED'),
-           s.max_retries, s.retry_on, s.max_cost
+           s.max_retries, s.retry_on, s.max_cost, a.id, s.machines, a.stop_evidence ->> 'member'
     FROM attempts AS a JOIN simulations AS s ON s.id = a.simulation_id
     WHERE a.simulation_id = $1 AND a.ended_at IS NULL
 """
+
+
+async def find_gang(session: AsyncSession, attempt_id: int, rank: int) -> Gang:
+    """Read the members of a current attempt for the end of one. The caller holds the simulation's lock."""
+    row: Any = (await session.execute(_GANG, {"attempt_id": attempt_id, "rank": rank})).one()
+    return Gang(attempt_id, *row)
+
+
+_GANG = text(
+    """
+    SELECT count(*), max(machine_name) FILTER (WHERE rank = :rank),
+           bool_or(ended_at IS NULL) FILTER (WHERE rank = :rank),
+           count(*) FILTER (WHERE rank <> :rank AND ended_at IS NULL),
+           count(*) FILTER (WHERE rank <> :rank AND ended_at IS NOT NULL AND exit_code IS DISTINCT FROM 0)
+    FROM members WHERE attempt_id = :attempt_id
+    """
+)
 
 
 _PREEMPTED_TIME = text(
@@ -215,11 +273,12 @@ async def want_stop(
 ) -> bool:
     """Write the intent to stop a current attempt; False if it has one already.
 
-    The first intent stands, but one that ends the simulation replaces a preemption.
+    The first intent stands, but one that ends the simulation replaces a preemption, and the stop of the other members
+    after the end of one (`member` in the evidence), which itself replaces none.
     """
     replaceable: ColumnElement[bool] = Attempt.stop_wanted_at.is_(None)
-    if reason is not Reason.PREEMPTED:
-        replaceable = replaceable | (Attempt.stop_reason == Reason.PREEMPTED)
+    if reason is not Reason.PREEMPTED and "member" not in (evidence or {}):
+        replaceable |= (Attempt.stop_reason == Reason.PREEMPTED) | Attempt.stop_evidence.bool_op("?")("member")
     written = await session.scalar(
         update(Attempt)
         .where(Attempt.id == attempt_id, Attempt.ended_at.is_(None), replaceable)
@@ -242,27 +301,63 @@ async def amend(session: AsyncSession, attempt_id: int, amended: Mapping[str, An
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A bound attempt. `is_new`: it has neither begun nor a stop intent."""
+    """A bound attempt. `is_new`: it has neither begun nor a stop intent; `is_whole`: all its members are bound."""
 
     simulation_id: int
     number: int
     is_new: bool
+    is_whole: bool
 
 
-async def bind(session: AsyncSession, claim: Claim) -> Bound | None:
-    """Bind the member to the claim's nonce, if it is current and bound to no other; a heartbeat too."""
-    proof = (claim.attempt_id, claim.token_digest, claim.nonce)
-    row: Any = (await (await session.connection()).exec_driver_sql(_BIND, proof)).one_or_none()
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a member's host is reached by those of the others, and a port that is free there."""
+
+    address: str | None = None
+    port: int | None = None
+
+
+NOWHERE = Endpoint()  # of a single member: it has none to meet
+
+
+async def bind(session: AsyncSession, claim: Claim, endpoint: Endpoint = NOWHERE) -> Bound | None:
+    """Bind the member to the claim's nonce, if it is current and bound to no other; a heartbeat too.
+
+    The caller holds the simulation's lock, so the last of several members sees that all are bound.
+    """
+    given = (claim.attempt_id, claim.token_digest, claim.nonce, endpoint.address, endpoint.port)
+    row: Any = (await (await session.connection()).exec_driver_sql(_BIND, given)).one_or_none()
     return Bound(*row) if row is not None else None
 
 
 _BIND = """
-    UPDATE members AS m SET nonce = $3, heartbeat_at = now()
+    UPDATE members AS m SET nonce = $3, heartbeat_at = now(),
+        address = coalesce($4::text, m.address), port = coalesce($5::integer, m.port)
     FROM attempts AS a
     WHERE m.attempt_id = $1 AND m.token_digest = $2 AND m.ended_at IS NULL AND coalesce(m.nonce, $3) = $3
       AND a.id = m.attempt_id
-    RETURNING a.simulation_id, a.number, a.started_at IS NULL AND a.stop_wanted_at IS NULL
+    RETURNING a.simulation_id, a.number, a.started_at IS NULL AND a.stop_wanted_at IS NULL,
+        NOT EXISTS (SELECT FROM members AS o WHERE o.attempt_id = m.attempt_id AND o.id <> m.id AND o.nonce IS NULL)
 """
+
+
+async def note_greeted(session: AsyncSession, attempt_id: int) -> datetime:
+    """Note that a member has said hello and waits for others; return when the first did."""
+    greeted_at: datetime | None = await session.scalar(
+        update(Attempt)
+        .where(Attempt.id == attempt_id)
+        .values(greeted_at=func.coalesce(Attempt.greeted_at, func.now()))
+        .returning(Attempt.greeted_at)
+        .execution_options(synchronize_session=False)
+    )
+    assert greeted_at is not None, "the caller has bound a member of it"
+    return greeted_at
+
+
+async def members_of(session: AsyncSession, ids: Collection[int]) -> Sequence[Member]:
+    """The members of these attempts, each attempt's by rank."""
+    statement = select(Member).where(Member.attempt_id.in_(ids)).order_by(Member.attempt_id, Member.rank)
+    return (await session.scalars(statement.execution_options(populate_existing=True))).all()
 
 
 async def note_started(session: AsyncSession, attempt_id: int) -> None:
@@ -298,35 +393,42 @@ _WORK = (
 )
 
 
-async def lock(session: AsyncSession, attempt_id: int) -> Execution | None:
-    """Lock a current attempt and its leading member and read them; None if it has ended.
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """A member, and the attempt that it belongs to. size: how many members that has, where it was asked for."""
 
-    The caller holds the simulation's lock. While this one is held, no report comes in.
+    attempt: Attempt
+    member: Member
+    size: int = 1
+
+    @property
+    def id(self) -> int:
+        """The attempt's."""
+        return self.attempt.id
+
+
+async def lock(session: AsyncSession, attempt_id: int, rank: int = LEAD) -> Hosted | None:
+    """Lock a current attempt and one member of it and read them; None if one of them has ended.
+
+    The caller holds the simulation's lock. While this one is held, no report of the member comes in.
     """
     row = (
         await session.execute(
-            _EXECUTIONS.where(Attempt.id == attempt_id, Attempt.ended_at.is_(None)).with_for_update(key_share=True)
+            _CURRENT.where(Attempt.id == attempt_id, Member.rank == rank).with_for_update(key_share=True)
         )
     ).one_or_none()
-    return Execution(*row) if row is not None else None
+    return Hosted(*row) if row is not None else None
 
 
 # --- launching -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Hosted:
-    """A member of a current attempt on a host."""
-
-    attempt: Attempt
-    member: Member
-
-
 async def open_on_host(session: AsyncSession, host: str, *, not_launched: bool = False) -> Sequence[Hosted]:
-    """The current attempts on a host, oldest first; all, or those still to be launched."""
+    """The members of current attempts on a host, oldest first; all, or those still to be launched."""
     statement = (
-        select(Attempt, Member)
+        select(Attempt, Member, Simulation.machines)
         .join(Member, Member.attempt_id == Attempt.id)
+        .join(Simulation, Simulation.id == Attempt.simulation_id)
         .where(Member.host == host, Member.ended_at.is_(None))
         .order_by(Member.id)
         .execution_options(populate_existing=True)
@@ -342,19 +444,19 @@ _CLAIM = text(
     UPDATE members SET token_digest = claimed.digest, heartbeat_at = now()
     FROM (
         SELECT m.id, given.digest
-        FROM unnest(CAST(:ids AS bigint[]), CAST(:digests AS bytea[])) AS given (attempt_id, digest)
-        JOIN members AS m ON m.attempt_id = given.attempt_id AND m.rank = 0
+        FROM unnest(CAST(:ids AS bigint[]), CAST(:digests AS bytea[])) AS given (id, digest)
+        JOIN members AS m ON m.id = given.id
         WHERE m.ended_at IS NULL AND m.nonce IS NULL
         ORDER BY m.id FOR NO KEY UPDATE OF m
     ) AS claimed
     WHERE members.id = claimed.id
-    RETURNING members.attempt_id
+    RETURNING members.id
     """
 )
 _NOTE_LAUNCHED = text(
     """
     UPDATE members SET launched_at = now() FROM (
-        SELECT m.id FROM members AS m WHERE m.attempt_id = ANY(:ids) AND m.rank = 0
+        SELECT m.id FROM members AS m WHERE m.id = ANY(:ids)
         ORDER BY m.id FOR NO KEY UPDATE
     ) AS launched
     WHERE members.id = launched.id
@@ -363,10 +465,10 @@ _NOTE_LAUNCHED = text(
 
 
 async def claim_launches(session: AsyncSession, digests: Mapping[int, bytes]) -> frozenset[int]:
-    """Bind freshly minted tokens to attempts about to be launched; return the attempts that are to be launched.
+    """Bind freshly minted tokens to members about to be launched; return the members that are to be launched.
 
-    digests: of the tokens, by attempt. A launch that was cut off before its hello is repeated: the older token is then
-    invalid.
+    digests: of the tokens, by the member's id. A launch that was cut off before its hello is repeated: the older token
+    is then invalid.
     """
     if not digests:
         return frozenset()
@@ -374,10 +476,10 @@ async def claim_launches(session: AsyncSession, digests: Mapping[int, bytes]) ->
     return frozenset(claimed.all())
 
 
-async def note_launched(session: AsyncSession, attempt_ids: Collection[int]) -> None:
-    """Note that the engine has started the supervisors of these attempts."""
-    if attempt_ids:
-        await session.execute(_NOTE_LAUNCHED, {"ids": list(attempt_ids)})
+async def note_launched(session: AsyncSession, member_ids: Collection[int]) -> None:
+    """Note that the engine has started the supervisors of these members."""
+    if member_ids:
+        await session.execute(_NOTE_LAUNCHED, {"ids": list(member_ids)})
 
 
 # The candidates of `find_unwanted`, `find_quiet` and `find_beyond_limit`, for `due.find_due`.
@@ -393,12 +495,12 @@ BEYOND_LIMIT = """
 """
 
 
-async def find_unwanted(session: AsyncSession) -> Sequence[Execution]:
-    """Find attempts with a stop intent and an unclaimed launch: no supervisor can receive the intent."""
+async def find_unwanted(session: AsyncSession) -> Sequence[Hosted]:
+    """Find members with an unclaimed launch in attempts with a stop intent: no supervisor can receive it."""
     unwanted = _CURRENT.where(
         Member.token_digest.is_(None), Member.launched_at.is_(None), Attempt.stop_wanted_at.is_not(None)
     )
-    return [Execution(*row) for row in await session.execute(unwanted.order_by(Member.attempt_id))]
+    return [Hosted(*row) for row in await session.execute(unwanted.order_by(Member.attempt_id, Member.rank))]
 
 
 # --- reports of supervisors --------------------------------------------------------------------------------------
@@ -416,14 +518,14 @@ ACCEPT = """
     FROM attempts AS a
     WHERE m.attempt_id = $1 AND m.token_digest = $2 AND m.nonce = $3 AND m.ended_at IS NULL
       AND m.next_batch = $4 AND a.id = m.attempt_id
-    RETURNING a.simulation_id, a.number, m.next_batch, a.stop_reason, a.amended::text
+    RETURNING a.simulation_id, a.number, m.next_batch, a.stop_reason, a.amended::text, m.rank
 """
 _BEAT = """
     UPDATE members AS m SET heartbeat_at = now()
     FROM attempts AS a
     WHERE m.attempt_id = $1 AND m.token_digest = $2 AND m.nonce = $3 AND m.ended_at IS NULL
       AND a.id = m.attempt_id
-    RETURNING a.simulation_id, a.number, m.next_batch, a.stop_reason, a.amended::text
+    RETURNING a.simulation_id, a.number, m.next_batch, a.stop_reason, a.amended::text, m.rank
 """
 
 
@@ -457,10 +559,10 @@ async def accept(session: AsyncSession, claim: Claim, batch: int | None) -> Rece
 
 def receipt_of(row: Sequence[Any], *, stored: bool) -> Receipt:
     """Read what `ACCEPT` returned."""
-    simulation_id, number, next_batch, stop_reason, amended = row
+    simulation_id, number, next_batch, stop_reason, amended, rank = row
     reason = Reason(stop_reason) if stop_reason is not None else None
     changes = orjson.loads(amended) if amended is not None else None
-    return Receipt(Standing.CURRENT, stored, simulation_id, number, next_batch, reason, changes)
+    return Receipt(Standing.CURRENT, stored, simulation_id, number, next_batch, reason, changes, rank)
 
 
 # --- losing them -----------------------------------------------------------------------------------------------
@@ -521,10 +623,10 @@ async def listening(session: AsyncSession) -> Listening:
 _COVERAGE = select(Coverage).execution_options(populate_existing=True)
 
 
-async def find_quiet(session: AsyncSession, lease: timedelta) -> Sequence[Execution]:
-    """Find current attempts without a report for a lease: the candidates of a loss."""
+async def find_quiet(session: AsyncSession, lease: timedelta) -> Sequence[Hosted]:
+    """Find members of current attempts without a report for a lease: the candidates of a loss."""
     quiet = _CURRENT.where(Member.heartbeat_at < func.now() - lease)
-    return [Execution(*row) for row in await session.execute(quiet.order_by(Member.attempt_id))]
+    return [Hosted(*row) for row in await session.execute(quiet.order_by(Member.attempt_id, Member.rank))]
 
 
 async def forgive_clock(session: AsyncSession) -> None:
@@ -633,8 +735,7 @@ async def stops_of(session: AsyncSession, ids: Collection[int]) -> Mapping[int, 
     }
 
 
-async def current_ids(session: AsyncSession, ids: Collection[int]) -> frozenset[int]:
-    """Which of these attempts are current."""
-    return frozenset(
-        (await session.scalars(select(Attempt.id).where(Attempt.id.in_(ids), Attempt.ended_at.is_(None)))).all()
-    )
+async def known_members(session: AsyncSession, ids: Collection[int]) -> Mapping[tuple[int, int], Hosted]:
+    """The members of these attempts, ended ones included, by attempt and rank."""
+    rows = [Hosted(*row) for row in await session.execute(_HOSTED.where(Attempt.id.in_(ids)))]
+    return {(each.attempt.id, each.member.rank): each for each in rows}

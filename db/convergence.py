@@ -110,7 +110,8 @@ def _storing(accepting: str, parameters: int) -> str:
     """  # noqa: S608  # all parts are constants
 
 
-_TAKE_IN = _storing(attempts.ACCEPT, 4)
+# Only the points of rank 0 are the curve: a report of another member is accepted by `attempts.accept`.
+_TAKE_IN = _storing(attempts.ACCEPT.replace("RETURNING", "AND m.rank = 0\n    RETURNING"), 4)
 _STORE = _storing("SELECT $1::bigint AS simulation_id, $2::integer AS number, $3::bigint + 1 AS next_batch", 3)
 
 # "First of its metric in this attempt" is an index look-up per row of the page, not a scan: the primary key begins
@@ -156,7 +157,7 @@ async def take_in(
     batch: int,
     columns: Mapping[str, Column],
 ) -> Receipt | None:
-    """Accept a batch like `attempts.accept`, and store it; None if it isn't the next one of a current attempt.
+    """Accept a batch of rank 0 like `attempts.accept`, and store it; None if it isn't the next of a current attempt.
 
     The statement is a transaction of its own, committed on return: BEGIN and COMMIT would cost as much again.
     """

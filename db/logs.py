@@ -1,4 +1,4 @@
-"""Log of a simulation: its output that is no point, and messages of its supervisor."""
+"""Log of a simulation, for each rank: output that is no point, and messages of its supervisor."""
 
 from __future__ import annotations
 
@@ -23,14 +23,17 @@ class Chunk:
     text: str
 
 
-async def store(session: AsyncSession, simulation_id: int, attempt: int, batch: int, chunks: Sequence[Chunk]) -> None:
-    """Write the log of a batch that `attempts.accept` has accepted, in the same transaction."""
+async def store(
+    session: AsyncSession, simulation_id: int, attempt: int, batch: int, chunks: Sequence[Chunk], *, rank: int = 0
+) -> None:
+    """Write the log of a batch that `attempts.accept` has accepted, in the same transaction. rank: of the member."""
     if chunks:
         await session.execute(
             insert(LogChunk),
             [
                 {
                     "simulation_id": simulation_id,
+                    "rank": rank,
                     "attempt": attempt,
                     "batch": batch,
                     "position": position,
@@ -42,12 +45,12 @@ async def store(session: AsyncSession, simulation_id: int, attempt: int, batch: 
         )
 
 
-async def find_end(session: AsyncSession, simulation_id: int) -> tuple[int, int, int]:
-    """The (attempt, batch, position) of the last chunk; that before all of them where there is none."""
+async def find_end(session: AsyncSession, simulation_id: int, rank: int = 0) -> tuple[int, int, int]:
+    """The (attempt, batch, position) of a rank's last chunk; that before all of them where there is none."""
     newest = (
         await session.execute(
             select(LogChunk.attempt, LogChunk.batch, LogChunk.position)
-            .where(LogChunk.simulation_id == simulation_id)
+            .where(LogChunk.simulation_id == simulation_id, LogChunk.rank == rank)
             .order_by(LogChunk.attempt.desc(), LogChunk.batch.desc(), LogChunk.position.desc())
             .limit(1)
         )
@@ -62,13 +65,15 @@ async def read(
     *,
     limit: int,
     contains: str | None = None,
+    rank: int = 0,
 ) -> Sequence[LogChunk]:
-    """At most `limit` chunks behind (attempt, batch, position), in order.
+    """At most `limit` chunks of a rank behind (attempt, batch, position), in order.
 
     contains: only chunks that contain this text, without regard to colours and to the case of ASCII letters.
     """
     key = tuple_(LogChunk.attempt, LogChunk.batch, LogChunk.position)
-    statement = select(LogChunk).where(LogChunk.simulation_id == simulation_id, key > tuple_(*after))
+    of_rank = (LogChunk.simulation_id == simulation_id, LogChunk.rank == rank)
+    statement = select(LogChunk).where(*of_rank, key > tuple_(*after))
     if contains is not None:
         statement = statement.where(_contains(contains))
     ordered = statement.order_by(LogChunk.attempt, LogChunk.batch, LogChunk.position)

@@ -452,7 +452,9 @@ async def usage(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Usa
         .where(Member.ended_at.is_(None), Member.machine_id.in_(ids))
         .group_by(Member.machine_id)
     )
-    return {int(row[0] or 0): Usage(float(row[1]), float(row[2]), int(row[3]), tuple(sorted(row[4]))) for row in rows}
+    return {
+        int(row[0] or 0): Usage(float(row[1]), float(row[2]), int(row[3]), tuple(sorted(set(row[4])))) for row in rows
+    }
 
 
 async def free_gpu_indices(session: AsyncSession, hosts: Collection[str]) -> Mapping[str, tuple[int, ...]]:

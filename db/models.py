@@ -99,7 +99,8 @@ THIS_TRANSACTION = text("((pg_current_xact_id())::text)::bigint")
 _QUEUE_CLASS = (
     "md5(project_id::text || ' ' || cpus::text || ' ' || memory_gib::text || ' ' || gpus::text || ' ' || "
     "quote_nullable(gpu_model) || ' ' || labels::text || ' ' || coalesce(machine_id::text, '') || ' ' || "
-    "quote_nullable(machine_name) || ' ' || coalesce(max_price_per_hour::text, ''))::uuid"
+    "quote_nullable(machine_name) || ' ' || coalesce(max_price_per_hour::text, '') || "
+    "CASE WHEN machines > 1 THEN ' machines ' || machines::text ELSE '' END)::uuid"
 )
 
 
@@ -174,6 +175,7 @@ class Simulation(Base):
     machine_id: Mapped[int | None] = mapped_column(ForeignKey("machines.id", ondelete="SET NULL"))  # the only one
     machine_name: Mapped[str | None]  # its name, kept when the machine is deleted
     max_price_per_hour: Mapped[Decimal | None]
+    machines: Mapped[int] = mapped_column(Integer, server_default=text("1"))  # how many members an attempt has
     queue_class: Mapped[UUID] = mapped_column(Uuid, Computed(_QUEUE_CLASS, persisted=True))
     learning_class: Mapped[int] = mapped_column(Computed(_LEARNING_CLASS, persisted=True))
     priority: Mapped[int] = mapped_column(Integer, server_default=text("0"))
@@ -381,7 +383,8 @@ class Attempt(Base):
     number: Mapped[int] = mapped_column(Integer)
 
     assigned_at: Mapped[datetime] = _now()
-    started_at: Mapped[datetime | None]
+    greeted_at: Mapped[datetime | None]  # the first hello of a member that had to wait for others
+    started_at: Mapped[datetime | None]  # the hello of the last member
     ended_at: Mapped[datetime | None]
     reason: Mapped[Reason | None] = mapped_column(_enum(Reason))
     reason_detail: Mapped[str | None]
@@ -447,12 +450,14 @@ class Member(Base):
 
     token_digest: Mapped[bytes | None] = mapped_column(unique=True)  # SHA-256, minted anew at each launch
     nonce: Mapped[str | None]  # of the supervisor that said hello first
+    address: Mapped[str | None]  # at which the other members' hosts reach it, from its hello
+    port: Mapped[int | None] = mapped_column(Integer)  # free there: rank 0's is the meeting point
     next_batch: Mapped[int] = mapped_column(server_default=text("1"))
     launched_at: Mapped[datetime | None]
     heartbeat_at: Mapped[datetime] = _now()
     exit_code: Mapped[int | None] = mapped_column(Integer)
     signal: Mapped[int | None] = mapped_column(Integer)
-    ended_at: Mapped[datetime | None]  # set for all members in the transaction that ends the attempt
+    ended_at: Mapped[datetime | None]  # its own end; at the latest the transaction that ends the attempt
 
     __table_args__ = (
         UniqueConstraint("attempt_id", "rank"),
@@ -615,11 +620,12 @@ class ParameterValue(Base):
 
 
 class LogChunk(Base):
-    """A stretch of one stream's log, in the order of (attempt, batch, position)."""
+    """A stretch of one stream's log, for each rank in the order of (attempt, batch, position)."""
 
     __tablename__ = "log_chunks"
 
     simulation_id: Mapped[int] = mapped_column(ForeignKey("simulations.id", ondelete="CASCADE"), primary_key=True)
+    rank: Mapped[int] = mapped_column(Integer, primary_key=True, server_default=text("0"))
     attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
     batch: Mapped[int] = mapped_column(primary_key=True)
     position: Mapped[int] = mapped_column(Integer, primary_key=True)
@@ -629,12 +635,13 @@ class LogChunk(Base):
 
 
 class Notice(Base):
-    """Output of one kind that was nearly points, or was dropped: how many times in an attempt, with an example."""
+    """Output of one kind that was nearly points, or was dropped: how many times in a member, with an example."""
 
     __tablename__ = "notices"
 
     simulation_id: Mapped[int] = mapped_column(ForeignKey("simulations.id", ondelete="CASCADE"), primary_key=True)
     attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
+    rank: Mapped[int] = mapped_column(Integer, primary_key=True, server_default=text("0"))
     kind: Mapped[str] = mapped_column(String(40), primary_key=True)  # an open set: the supervisor's
     count: Mapped[int]
     example: Mapped[str]

@@ -44,8 +44,8 @@ _CLOCK = text(
 # A preempted run has its checkpoints on the machine of its last attempt: those few look it up.
 _COLUMNS = """
     s.id, s.queue_class, s.attempt, s.priority, s.created_at, s.cpus, s.memory_gib, s.gpus, s.gpu_model, s.labels,
-    s.machine_id, s.machine_name, s.max_price_per_hour, s.project_id, s.name, s.learning_class, s.preemptible,
-    s.max_runtime, s.max_steps, s.attained, s.steps_done, s.step_rate,
+    s.machine_id, s.machine_name, s.max_price_per_hour, s.machines, s.project_id, s.name, s.learning_class,
+    s.preemptible, s.max_runtime, s.max_steps, s.attained, s.steps_done, s.step_rate,
     CASE WHEN s.attained > interval '0' THEN (
         SELECT m.machine_id FROM attempts AS a JOIN members AS m ON m.attempt_id = a.id AND m.rank = 0
         WHERE a.simulation_id = s.id AND a.number = s.attempt
@@ -53,8 +53,9 @@ _COLUMNS = """
 """
 _READ = (
     S.id, S.queue_class, S.attempt, S.priority, S.created_at, S.cpus, S.memory_gib, S.gpus, S.gpu_model, S.labels,
-    S.machine_id, S.machine_name, S.max_price_per_hour, S.project_id, S.name, S.learning_class, S.preemptible,
-    S.max_runtime, S.max_steps, S.attained, S.steps_done, S.step_rate, column("checkpoint_machine", BigInteger),
+    S.machine_id, S.machine_name, S.max_price_per_hour, S.machines, S.project_id, S.name, S.learning_class,
+    S.preemptible, S.max_runtime, S.max_steps, S.attained, S.steps_done, S.step_rate,
+    column("checkpoint_machine", BigInteger),
 )  # fmt: skip
 _ARRIVED = text(
     f"""
@@ -144,6 +145,7 @@ class Candidate:
     machine_id: int | None
     machine_name: str | None
     max_price_per_hour: Decimal | None
+    machines: int
     project_id: int
     name: str
     learning_class: int

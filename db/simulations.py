@@ -47,6 +47,7 @@ class Wanted:
     machine_id: int | None = None
     machine_name: str | None = None
     max_price_per_hour: Decimal | None = None
+    machines: int = 1
     priority: int = 0
     max_runtime: timedelta | None = None
     max_cost: Decimal | None = None
@@ -80,6 +81,8 @@ class Wanted:
             del content["system_metrics_seconds"]
         if not self.tensorboard:
             del content["tensorboard"]
+        if self.machines == 1:
+            del content["machines"]
         if not self.attended:
             del content["attended"], content["attended_grace"]
         if not self.preemptible:

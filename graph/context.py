@@ -38,7 +38,7 @@ from db.dependencies import Edge
 from db.events import UNVERIFIED, Actor
 from db.machines import NOTHING, Usage
 from db.metrics import Summary
-from db.models import AlertTarget, Budget, Machine, Project, Simulation, Token
+from db.models import AlertTarget, Budget, Machine, Member, Project, Simulation, Token
 from db.newest_plan import Reservation
 from db.notices import Notice
 from db.projects import Scope
@@ -141,6 +141,7 @@ class Loaders:
         self.holdings_of_attempt: DataLoader[int, Sequence[Holding]] = DataLoader(
             self._load_holdings_of_attempts, cache=False
         )
+        self.members_of_attempt: DataLoader[int, Sequence[Member]] = DataLoader(self._load_members, cache=False)
         self.project: DataLoader[int, Project | None] = DataLoader(self._load_projects, cache=False)
         self.budget: DataLoader[int, Budget | None] = DataLoader(self._load_budgets, cache=False)
         self.budget_statement: DataLoader[int, tuple[Statement, datetime] | None] = DataLoader(
@@ -173,6 +174,13 @@ class Loaders:
         async with self._sessions() as session:
             found = await simulations.commands(session, set(ids))
         return [found.get(each) or Command() for each in ids]
+
+    async def _load_members(self, ids: list[int]) -> Sequence[Sequence[Member]]:
+        found: dict[int, list[Member]] = {}
+        async with self._sessions() as session:
+            for row in await attempts.members_of(session, set(ids)):
+                found.setdefault(row.attempt_id, []).append(row)
+        return [found.get(each, []) for each in ids]
 
     async def _load_projects(self, ids: list[int]) -> Sequence[Project | None]:
         async with self._sessions() as session:

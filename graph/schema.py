@@ -395,9 +395,14 @@ class Subscription:
         after = info.context.resume_after or after
         return observed(of_convergence.follow(info, simulation_id, metrics, after, max_points))
 
-    @strawberry.subscription(description="The log of a simulation: the past behind the cursor, then live, to the end.")
-    def logs(self, info: Info, simulation_id: strawberry.ID, after: str | None = None) -> AsyncIterator[LogChunk]:
-        return observed(of_log.follow(info, simulation_id, info.context.resume_after or after))
+    @strawberry.subscription(
+        description="The log of a simulation: the past behind the cursor, then live, to the end. Of a simulation on "
+        "several machines, of one rank; a cursor belongs to it."
+    )
+    def logs(
+        self, info: Info, simulation_id: strawberry.ID, after: str | None = None, rank: int = 0
+    ) -> AsyncIterator[LogChunk]:
+        return observed(of_log.follow(info, simulation_id, info.context.resume_after or after, rank))
 
     @strawberry.subscription(
         description="The newest state of each simulation that changes. Refetch lists after a reconnect."

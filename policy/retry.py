@@ -28,6 +28,7 @@ MOST_BACKOFFS = 100  # what `SIMULATIONS_RETRY_BACKOFF_SECONDS` promises: double
 LIMITS = frozenset({MAX_RUNTIME, MAX_COST})  # which the supervisor enforces by itself
 
 OVERTIME = timedelta(seconds=15)  # how much slower than Postgres' clock a supervisor's may run
+MEETING = timedelta(seconds=60)  # from the first hello of an attempt's members to the last
 LEAVING = timedelta(seconds=15)  # beyond the grace of a stop: to report the exit, receive OVER and end
 
 _MOST_DOUBLINGS = 7  # 2 ** 7 is more than MOST_BACKOFFS
@@ -240,6 +241,15 @@ def is_unwatched(present_since: datetime, grace: timedelta, listening: Listening
     """
     since = covered_since(listening.graph, listening.now, lease)
     return since is not None and max(present_since, since) + grace < listening.now
+
+
+def is_incomplete(greeted_at: datetime, listening: Listening, lease: timedelta) -> bool:
+    """Whether the other members of an attempt had MEETING to say hello after the first, and did not.
+
+    Time counts only while hellos could arrive.
+    """
+    heard = heard_since(listening, lease)
+    return heard is not None and max(greeted_at, heard) + MEETING < listening.now
 
 
 def ignores_stop(wanted_at: datetime | None, listening: Listening, lease: timedelta, grace: timedelta) -> bool:

@@ -13,15 +13,15 @@ from typing import Protocol
 
 
 class Liveness(StrEnum):
-    """State of an attempt's processes on its machine."""
+    """State of a member's processes on its machine."""
 
     ALIVE = "ALIVE"  # the supervisor runs
-    DEAD = "DEAD"  # no process of the attempt is left, and none can start
+    DEAD = "DEAD"  # no process of the member is left, and none can start
     UNKNOWN = "UNKNOWN"  # not known now; never a reason to start the attempt elsewhere
 
 
 class LaunchError(Exception):
-    """The attempt could not be started on that machine; the message is a sentence for the user."""
+    """The member could not be started on that machine; the message is a sentence for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +40,18 @@ class DiscoveredMachine:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One attempt to start. The supervisor authenticates with `token`, which is never shown."""
+    """One member of an attempt to start. The supervisor authenticates with `token`, which is never shown."""
 
+    member_id: str
     attempt_id: str
     simulation_id: str
     token: str
     machine_key: str
+    rank: int = 0
+    world_size: int = 1
 
     def __repr__(self) -> str:
-        return f"Launch(attempt_id={self.attempt_id!r}, machine_key={self.machine_key!r})"
+        return f"Launch(member_id={self.member_id!r}, machine_key={self.machine_key!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ class UndeliveredExit:
 
 
 class Engine(Protocol):
-    """Starts, probes and ends attempts on its machines."""
+    """Starts, probes and ends members of attempts on its machines, each a unit of its own."""
 
     name: str
 
@@ -89,31 +92,31 @@ class Engine(Protocol):
         """List the machines that exist now."""
 
     async def launch(self, launch: Launch) -> None:
-        """Start an attempt's supervisor, after killing the processes of an earlier launch of the same attempt.
+        """Start a member's supervisor, after killing the processes of an earlier launch of the same member.
 
         Raises LaunchError.
         """
 
-    async def probe(self, attempt_id: str) -> Liveness:
-        """Return whether an attempt is alive; if its supervisor died, kill its other processes first."""
+    async def probe(self, member_id: str) -> Liveness:
+        """Return whether a member is alive; if its supervisor died, kill its other processes first."""
 
-    async def end(self, attempt_id: str) -> None:
-        """Kill all processes of an attempt and return when they are gone. Idempotent.
+    async def end(self, member_id: str) -> None:
+        """Kill all processes of a member and return when they are gone. Idempotent.
 
         Raises TimeoutError if a process does not die.
         """
 
-    async def attempts(self) -> Sequence[str]:
-        """List the attempts of which this engine still holds processes or files."""
+    async def members(self) -> Sequence[str]:
+        """List the members of which this engine still holds processes or files."""
 
-    async def undelivered(self, attempt_id: str, after: int) -> Undelivered | None:
-        """Read the first batch numbered above `after` that a dead attempt left; None if there is none.
+    async def undelivered(self, member_id: str, after: int) -> Undelivered | None:
+        """Read the first batch numbered above `after` that a dead member left; None if there is none.
 
-        Raises OSError if the batch can't be read. The attempt must be DEAD.
+        Raises OSError if the batch can't be read. The member must be DEAD.
         """
 
-    async def forget(self, attempt_id: str) -> None:
-        """Remove the files of an attempt that is over; does nothing while any of its processes is alive.
+    async def forget(self, member_id: str) -> None:
+        """Remove the files of a member that is over; does nothing while any of its processes is alive.
 
         Raises OSError if some files can't be removed.
         """

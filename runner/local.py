@@ -1,15 +1,16 @@
 """Engine of the local host: one machine, and supervisors in sessions of their own.
 
-All state of an attempt lies in `<data directory>/attempts/<attempt>/`, so an engine in a restarted process has the same
-state as the previous one. Killing the process that uses this engine kills no simulation. An attempt is ALIVE while its
-recorded supervisor runs; if the supervisor died, the engine first kills all other processes of the attempt, and only
-then returns DEAD. If the kernel holds a process that can't be killed, the attempt is UNKNOWN.
+All state of a member lies in `<data directory>/attempts/<member>/`, so an engine in a restarted process has the same
+state as the previous one. Killing the process that uses this engine kills no simulation. A member is ALIVE while its
+recorded supervisor runs; if the supervisor died, the engine first kills all other processes of the member, and only
+then returns DEAD. If the kernel holds a process that can't be killed, the member is UNKNOWN.
 
-    attempts/<attempt>/     0700: config.json, token, nonce (0600), supervisor.json, child.json, supervisor.log, gone,
+    attempts/<member>/      0700: config.json, token, nonce (0600), supervisor.json, child.json, supervisor.log, gone,
                             spool/, work/
-    checkpoints/<simulation>/    shared by all attempts of a simulation, kept until the simulation is discarded
+    checkpoints/<simulation>/    shared by all attempts of a simulation and their members here, kept until the
+                                 simulation is discarded
     outputs/<simulation>/        likewise: what a simulation wants to keep, artifacts of MLflow among it
-    work/<simulation>/<attempt>/ files left in an attempt's working directory, once the attempt is forgotten
+    work/<simulation>/<member>/  files left in a member's working directory, once the member is forgotten
     launchers/              0700: the socket of each launcher, launcher.log
     supervisors/<hash>.pyz  the supervisor as one file, for each version ever launched here
     address                 the API's URL; supervisors read the file again before each try
@@ -93,31 +94,31 @@ class LocalEngine:
         return await asyncio.to_thread(self._discover)
 
     async def launch(self, launch: Launch) -> None:
-        """Start an attempt's supervisor, after killing the processes of an earlier launch. Raises LaunchError."""
+        """Start a member's supervisor, after killing the processes of an earlier launch. Raises LaunchError."""
         await asyncio.to_thread(self._launch, launch)
 
-    async def probe(self, attempt_id: str) -> Liveness:
-        """Return whether the attempt's supervisor runs; if not, kill the attempt's other processes first."""
-        return await asyncio.to_thread(self._probe, attempt_id)
+    async def probe(self, member_id: str) -> Liveness:
+        """Return whether the member's supervisor runs; if not, kill the member's other processes first."""
+        return await asyncio.to_thread(self._probe, member_id)
 
-    async def end(self, attempt_id: str) -> None:
-        """Kill all processes of an attempt. Raises TimeoutError if the kernel holds one."""
-        await asyncio.to_thread(self._end, attempt_id)
+    async def end(self, member_id: str) -> None:
+        """Kill all processes of a member. Raises TimeoutError if the kernel holds one."""
+        await asyncio.to_thread(self._end, member_id)
 
-    async def attempts(self) -> Sequence[str]:
-        """List the attempts that have a directory."""
+    async def members(self) -> Sequence[str]:
+        """List the members that have a directory."""
         return await asyncio.to_thread(lambda: sorted(unquote(path.name) for path in self._attempts.iterdir()))
 
-    async def undelivered(self, attempt_id: str, after: int) -> Undelivered | None:
-        """Read the first batch above `after` in the spool of a DEAD attempt; None if there is none. Raises OSError."""
-        return await asyncio.to_thread(self._undelivered, attempt_id, after)
+    async def undelivered(self, member_id: str, after: int) -> Undelivered | None:
+        """Read the first batch above `after` in the spool of a DEAD member; None if there is none. Raises OSError."""
+        return await asyncio.to_thread(self._undelivered, member_id, after)
 
-    async def forget(self, attempt_id: str) -> None:
-        """Remove the attempt's directory, unless a process of it is alive. Its working directory is kept.
+    async def forget(self, member_id: str) -> None:
+        """Remove the member's directory, unless a process of it is alive. Its working directory is kept.
 
         Raises OSError if some files can't be removed.
         """
-        await asyncio.to_thread(self._forget, attempt_id)
+        await asyncio.to_thread(self._forget, member_id)
 
     async def simulations(self) -> Sequence[str]:
         """List the simulations that have checkpoints, outputs or kept working directories."""
@@ -127,7 +128,7 @@ class LocalEngine:
         """Remove a simulation's checkpoints, outputs and kept working directories."""
         await asyncio.to_thread(self._discard, simulation_id)
 
-    # --- all below runs in threads, one call at a time for an attempt ------------------------------------------------
+    # --- all below runs in threads, one call at a time for a member -------------------------------------------------
 
     def _discover(self) -> Sequence[DiscoveredMachine]:
         models = _gpu_models()
@@ -145,12 +146,12 @@ class LocalEngine:
         ]
 
     def _launch(self, launch: Launch) -> None:
-        directory = self._directory(launch.attempt_id)
+        directory = self._directory(launch.member_id)
         if max(len(directory.name), len(_safe(launch.simulation_id))) > LONGEST_NAME:
-            raise LaunchError("The attempt's id is too long to name a directory.")
-        with self._alone(launch.attempt_id):
+            raise LaunchError("The member's id is too long to name a directory.")
+        with self._alone(launch.member_id):
             if directory.exists() and not self._end_all(directory):
-                raise LaunchError("Something of an earlier launch of this attempt is still alive and can't be killed.")
+                raise LaunchError("Something of an earlier launch of this member is still alive and can't be killed.")
             try:
                 self._start(directory, launch)
             except (OSError, LauncherLost) as error:
@@ -164,6 +165,8 @@ class LocalEngine:
         (directory / "work").mkdir(mode=0o700)
         config = {
             "attempt_id": launch.attempt_id,
+            "rank": launch.rank,
+            "world_size": launch.world_size,
             "simulation_id": launch.simulation_id,
             "address_file": str(self._address_file),
             "checkpoint_directory": str(self._checkpoints / _safe(launch.simulation_id)),
@@ -198,9 +201,9 @@ class LocalEngine:
         if identity is not None:  # recorded before the supervisor can record it
             processes.write_identity(directory / "supervisor.json", identity)
 
-    def _probe(self, attempt_id: str) -> Liveness:
-        with self._alone(attempt_id):
-            return self._liveness(self._directory(attempt_id))
+    def _probe(self, member_id: str) -> Liveness:
+        with self._alone(member_id):
+            return self._liveness(self._directory(member_id))
 
     def _liveness(self, directory: Path) -> Liveness:
         if _is_gone(directory):
@@ -212,13 +215,13 @@ class LocalEngine:
             return Liveness.DEAD
         return Liveness.DEAD if self._end_all(directory) else Liveness.UNKNOWN
 
-    def _end(self, attempt_id: str) -> None:
-        with self._alone(attempt_id):
-            if not self._end_all(self._directory(attempt_id)):
-                raise TimeoutError(f"something of attempt {attempt_id} can't be killed")
+    def _end(self, member_id: str) -> None:
+        with self._alone(member_id):
+            if not self._end_all(self._directory(member_id)):
+                raise TimeoutError(f"something of member {member_id} can't be killed")
 
-    def _undelivered(self, attempt_id: str, after: int) -> Undelivered | None:
-        directory = self._directory(attempt_id)
+    def _undelivered(self, member_id: str, after: int) -> Undelivered | None:
+        directory = self._directory(member_id)
         try:
             token, nonce = ((directory / name).read_text().strip() for name in ("token", "nonce"))
         except FileNotFoundError:  # the supervisor was killed before its hello
@@ -233,14 +236,14 @@ class LocalEngine:
         recorded = (batch.parameters, tuple(batch.tags), batch.source)
         return Undelivered(token, nonce, number, batch.points, logs, end, notices, *recorded)
 
-    def _forget(self, attempt_id: str) -> None:
-        directory = self._directory(attempt_id)
-        with self._alone(attempt_id):
+    def _forget(self, member_id: str) -> None:
+        directory = self._directory(member_id)
+        with self._alone(member_id):
             if not directory.exists() or self._liveness(directory) is not Liveness.DEAD:
                 return
             self._keep_work(directory)
             remove_tree(directory)
-        self._locks.pop(attempt_id, None)
+        self._locks.pop(member_id, None)
 
     def _keep_work(self, directory: Path) -> None:
         # A simulation's results may be files in its working directory.
@@ -276,12 +279,12 @@ class LocalEngine:
         )
         return self._launches.sweep(directory) and is_ended  # escaped ones are the launcher's children
 
-    def _directory(self, attempt_id: str) -> Path:
-        return self._attempts / _safe(attempt_id)
+    def _directory(self, member_id: str) -> Path:
+        return self._attempts / _safe(member_id)
 
     @contextmanager
-    def _alone(self, attempt_id: str) -> Iterator[None]:
-        with self._locks.setdefault(attempt_id, threading.Lock()):
+    def _alone(self, member_id: str) -> Iterator[None]:
+        with self._locks.setdefault(member_id, threading.Lock()):
             yield
 
 

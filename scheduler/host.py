@@ -1,12 +1,12 @@
-"""Host loop: announce the host's machines, launch assigned attempts, probe running ones, remove those that are over.
+"""Host loop: announce the host's machines, launch assigned members, probe running ones, remove those that are over.
 
 `run_once()` is the whole round, by timer; `launch_assigned()` is the part that runs at once after a change. Only this
-host's scheduler touches this host's processes. No transaction is open during a call of the engine, and a failed attempt
-does not keep others from their turn.
+host's scheduler touches this host's processes. No transaction is open during a call of the engine, and a failed member
+does not keep others from their turn. The unit is the member: of an attempt on several hosts, each looks after its own.
 
 A supervisor is not killed while it may end by itself: the replies to its reports carry a stop. The engine kills it
-only after enough time for that (time in which it could reach the service), or after a whole lease of silence. An
-attempt on this host is settled as lost only when the engine returns DEAD, so its successor never runs beside it here.
+only after enough time for that (time in which it could reach the service), or after a whole lease of silence. A
+member on this host is settled as lost only when the engine returns DEAD, so its successor never runs beside it here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from db import attempts, events, lifecycle, machines, public_ids
 from db.attempts import Hosted, Listening
 from db.connection import Sessions, driver_of
 from db.machines import Described, HostState
-from db.models import Attempt
 from db.states import Reason
 from policy.retry import has_outstayed, ignores_stop, is_silent
 from runner.base import DiscoveredMachine, Engine, Launch, LaunchError, Liveness
@@ -49,7 +48,7 @@ class HostSummary:
     """Result of a round."""
 
     launched: int = 0
-    ended: int = 0  # attempts; then the planner may have work
+    ended: int = 0  # members; then the planner may have work
 
 
 class HostLoop:
@@ -116,14 +115,14 @@ class HostLoop:
     # --- launching ---------------------------------------------------------------------------------------------
 
     async def launch_assigned(self) -> HostSummary:
-        """Start a supervisor for every attempt that was assigned to this host. One query if there is none."""
+        """Start a supervisor for every member that was assigned to this host. One query if there is none."""
         async with self._sessions() as session:
             assigned = await attempts.open_on_host(session, self._host_id, not_launched=True)
             if not assigned:
                 return HostSummary()
             on = {each.member.machine_id for each in assigned if each.member.machine_id is not None}
             keys = {each.id: each.engine_key for each in await machines.by_ids(session, on)}
-        known = frozenset(await self._engine.attempts())
+        known = frozenset(await self._engine.members())
         done = HostSummary()
         for first in range(0, len(assigned), LAUNCHES_NOTED_AT_ONCE):
             some = await self._launch(assigned[first : first + LAUNCHES_NOTED_AT_ONCE], keys, known)
@@ -131,62 +130,71 @@ class HostLoop:
         return done
 
     async def _launch(self, assigned: Sequence[Hosted], keys: Mapping[int, str], known: frozenset[str]) -> HostSummary:
-        """Claim, start and note attempts in groups: two transactions for a group instead of two for each."""
+        """Claim, start and note members in groups: two transactions for a group instead of two for each."""
         running: list[int] = []
         tokens: dict[int, str] = {}
         ended = 0
         for each in assigned:
-            attempt = each.attempt
-            if each.member.nonce is not None or await self._runs_already(
-                public_ids.encode("Attempt", attempt.id), known
-            ):
-                running.append(attempt.id)
-            elif attempt.stop_wanted_at is not None:
-                ended += await self._settle(attempt, STOPPED_EARLY)
+            member = each.member
+            if member.nonce is not None or await self._runs_already(_name(each), known):
+                running.append(member.id)
+            elif each.attempt.stop_wanted_at is not None:
+                ended += await self._settle(each, STOPPED_EARLY)
             else:
-                tokens[attempt.id] = token_urlsafe(32)
+                tokens[member.id] = token_urlsafe(32)
         async with self._sessions.begin() as session:
             claimed = await attempts.claim_launches(
-                session, {attempt_id: sha256(token.encode()).digest() for attempt_id, token in tokens.items()}
+                session, {member_id: sha256(token.encode()).digest() for member_id, token in tokens.items()}
             )
         outcomes = await self._each(
-            self._start(each.attempt, keys.get(each.member.machine_id or 0, ""), tokens[each.attempt.id])
+            self._start(each, keys.get(each.member.machine_id or 0, ""), tokens[each.member.id])
             for each in assigned
-            if each.attempt.id in claimed
+            if each.member.id in claimed
         )
-        running += [attempt_id for attempt_id, is_launched in outcomes if is_launched]
+        running += [member_id for member_id, is_launched in outcomes if is_launched]
         async with self._sessions.begin() as session:
             await attempts.note_launched(session, running)
         return HostSummary(len(running), ended + sum(not is_launched for _, is_launched in outcomes))
 
-    async def _start(self, attempt: Attempt, machine_key: str, token: str) -> tuple[int, bool]:
-        """Start one supervisor, or end its attempt; return the attempt's id and whether it was started."""
-        public_id = public_ids.encode("Attempt", attempt.id)
-        launch = Launch(public_id, public_ids.encode("Simulation", attempt.simulation_id), token, machine_key)
+    async def _start(self, hosted: Hosted, machine_key: str, token: str) -> tuple[int, bool]:
+        """Start one supervisor, or end its member; return the member's id and whether it was started."""
+        attempt, member = hosted.attempt, hosted.member
+        launch = Launch(
+            member_id=_name(hosted),
+            attempt_id=public_ids.encode("Attempt", attempt.id),
+            simulation_id=public_ids.encode("Simulation", attempt.simulation_id),
+            token=token,
+            machine_key=machine_key,
+            rank=member.rank,
+            world_size=hosted.size,
+        )
         try:
             await self._engine.launch(launch)
         except (LaunchError, OSError) as error:
-            await self._settle(attempt, Ending(Reason.LAUNCH_ERROR, str(error)))
-            return attempt.id, False
-        log.info("attempt_launched", simulation_id=attempt.simulation_id, attempt_id=attempt.id)
-        return attempt.id, True
+            await self._settle(hosted, Ending(Reason.LAUNCH_ERROR, str(error)))
+            return member.id, False
+        log.info("attempt_launched", simulation_id=attempt.simulation_id, attempt_id=attempt.id, rank=member.rank)
+        return member.id, True
 
-    async def _runs_already(self, public_id: str, known: frozenset[str]) -> bool:
+    async def _runs_already(self, member_id: str, known: frozenset[str]) -> bool:
         """Whether a launch that was not noted has started a supervisor."""
-        return public_id in known and await self._engine.probe(public_id) is not Liveness.DEAD
+        return member_id in known and await self._engine.probe(member_id) is not Liveness.DEAD
 
-    async def _settle(self, attempt: Attempt, ending: Ending) -> bool:
-        """End an attempt if it is still current; return whether it was."""
+    async def _settle(self, hosted: Hosted, ending: Ending) -> bool:
+        """End a member if its attempt is still current and it has not ended; return whether it was."""
         async with self._sessions.begin() as session:
-            simulation = await lifecycle.lock(session, attempt.simulation_id)
+            simulation = await lifecycle.lock(session, hosted.attempt.simulation_id)
             if simulation is None:
                 return False
-            return await settle(session, simulation.id, attempt.number, ending, events.PLANNER, backoff=self._backoff)
+            return await settle(
+                session, simulation.id, hosted.attempt.number, ending, events.PLANNER,
+                backoff=self._backoff, rank=hosted.member.rank,
+            )  # fmt: skip
 
     # --- what runs ---------------------------------------------------------------------------------------------
 
     async def _look_after(self) -> int:
-        """Settle dead attempts, and kill those that are silent or ignore a stop. Returns how many were settled."""
+        """Settle dead members, and kill those that are silent or ignore a stop. Returns how many were settled."""
         async with self._sessions() as session:
             listening = await attempts.listening(session)
             rows = await attempts.open_on_host(session, self._host_id)
@@ -196,53 +204,58 @@ class HostLoop:
         return sum(outcomes)
 
     async def _look_at(self, hosted: Hosted, listening: Listening) -> bool:
-        attempt, member = hosted.attempt, hosted.member
-        public_id = public_ids.encode("Attempt", attempt.id)
-        liveness = await self._engine.probe(public_id)
+        attempt, member, member_id = hosted.attempt, hosted.member, _name(hosted)
+        liveness = await self._engine.probe(member_id)
         if liveness is Liveness.DEAD:
-            if await leftovers.deliver(self._sessions, self._engine, attempt.id, backoff=self._backoff):
+            if await leftovers.deliver(
+                self._sessions, self._engine, attempt.id, backoff=self._backoff, rank=member.rank
+            ):
                 return True
             # If it has reported its exit since its row was read, it is over, and this does nothing.
             ending = Ending(Reason.MACHINE_LOST, f"Its supervisor died, on {member.machine_name}.")
-            return await self._settle(attempt, ending)
+            return await self._settle(hosted, ending)
         if is_silent(member.heartbeat_at, listening, self._lease):
-            await self._end(public_id, "it is silent")
+            await self._end(member_id, "it is silent")
         elif ignores_stop(attempt.stop_wanted_at, listening, self._lease, self._stop_grace):
-            await self._end(public_id, "it does not stop")
+            await self._end(member_id, "it does not stop")
         return False
 
     # --- what is over ------------------------------------------------------------------------------------------
 
     async def _clear_away(self) -> None:
-        """Remove the files of attempts that are over and dead, and kill those that are over and still alive."""
-        known = dict(_numbered("Attempt", await self._engine.attempts()))
+        """Remove the files of members that are over and dead, and kill those that are over and still alive."""
+        known = dict(_members(await self._engine.members()))
         if not known:
             return
         async with self._sessions() as session:
-            over = known.keys() - await attempts.current_ids(session, known)
+            rows = await attempts.known_members(session, {attempt_id for attempt_id, _ in known})
+            over = {each for each in known if each not in rows or rows[each].member.ended_at is not None}
             if not over:
                 return
             now = await attempts.clock(session)
-            rows = {each.id: each.attempt for each in await attempts.by_ids(session, over)}
             minted = await attempts.newest_minted(session)
-        await self._each(self._clear(known[each], each, rows.get(each), now, each <= minted) for each in sorted(over))
+        await self._each(
+            self._clear(known[each], each[0], rows.get(each), now, each[0] <= minted) for each in sorted(over)
+        )
 
-    async def _clear(self, public_id: str, attempt_id: int, row: Attempt | None, now: datetime, ours: bool) -> None:
+    async def _clear(self, member_id: str, attempt_id: int, row: Hosted | None, now: datetime, ours: bool) -> None:
         if not ours:
             # An attempt of another database, which the service used before: it may be valuable, so it is not killed.
             if attempt_id not in self._strangers:
                 self._strangers.add(attempt_id)
                 log.warning("attempt_of_another_database", attempt_id=attempt_id)
             return
-        if public_id in self._stuck:
+        if member_id in self._stuck:
             return
-        if await self._engine.probe(public_id) is Liveness.DEAD:
+        if await self._engine.probe(member_id) is Liveness.DEAD:
             try:
-                await self._engine.forget(public_id)
+                await self._engine.forget(member_id)
             except OSError as error:
-                self._keep(public_id, error, attempt_id=attempt_id)
-        elif row is None or row.ended_at is None or has_outstayed(row.reason, row.ended_at, now, self._stop_grace):
-            await self._end(public_id, "it is over")
+                self._keep(member_id, error, attempt_id=attempt_id)
+            return
+        ended_at = row.member.ended_at if row is not None else None
+        if row is None or ended_at is None or has_outstayed(row.attempt.reason, ended_at, now, self._stop_grace):
+            await self._end(member_id, "it is over")
 
     async def discard_deleted(self) -> None:
         """Remove the files of deleted simulations; ids unknown to this database may be another database's."""
@@ -265,10 +278,11 @@ class HostLoop:
             self._reported.add(public_id)
             log.warning("files_not_removed", **ids, error=str(error))
 
-    async def _end(self, public_id: str, why: str) -> None:
-        log.warning("supervisor_ended", attempt_id=public_ids.decode(public_id)[1], why=why)
+    async def _end(self, member_id: str, why: str) -> None:
+        attempt_id, rank = public_ids.decode_member(member_id)
+        log.warning("supervisor_ended", attempt_id=attempt_id, rank=rank, why=why)
         try:
-            await self._engine.end(public_id)
+            await self._engine.end(member_id)
         except TimeoutError as error:  # the kernel holds a process; the next round retries
             log.warning("supervisor_not_ended", error=str(error))
 
@@ -284,6 +298,18 @@ class HostLoop:
             if isinstance(outcome, BaseException):
                 raise outcome
         return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+
+
+def _name(hosted: Hosted) -> str:
+    """The engine's name of a member."""
+    return public_ids.encode_member(hosted.attempt.id, hosted.member.rank)
+
+
+def _members(names: Iterable[str]) -> Iterator[tuple[tuple[int, int], str]]:
+    """Decode an engine's names of members into attempt and rank; other names are skipped."""
+    for name in names:
+        with suppress(ValueError):
+            yield public_ids.decode_member(name), name
 
 
 def _numbered(wanted: str, names: Iterable[str]) -> Iterator[tuple[int, str]]:

@@ -1,7 +1,7 @@
 """Delivery of a dead supervisor's spool: its undelivered batches are stored like reports of a living supervisor.
 
 So no output is lost if a supervisor dies during an outage of `graph`. Called after the engine has returned DEAD and
-before the attempt is settled; an exit among the batches settles the attempt. Unreadable files are logged and skipped:
+before the member's end is settled; an exit among the batches settles it. Unreadable files are logged and skipped:
 they do not keep an attempt open.
 """
 
@@ -27,18 +27,18 @@ from transitions.report import Report, checked
 log = structlog.get_logger()
 
 
-async def deliver(sessions: Sessions, engine: Engine, attempt_id: int, *, backoff: timedelta) -> bool:
-    """Store a dead attempt's batches in order, once each. Returns whether an exit among them ended the attempt.
+async def deliver(sessions: Sessions, engine: Engine, attempt_id: int, *, backoff: timedelta, rank: int = 0) -> bool:
+    """Store a dead member's batches in order, once each. Returns whether an exit among them ended the member.
 
     backoff: time before the first retry, if the exit leads to one.
     """
-    public_id = public_ids.encode("Attempt", attempt_id)
+    member_id = public_ids.encode_member(attempt_id, rank)
     stored, ended, after, shift = 0, False, 0, 0
     while not ended:
         try:
-            left = await engine.undelivered(public_id, after)
+            left = await engine.undelivered(member_id, after)
         except (OSError, ValueError, TypeError) as error:
-            log.warning("leftovers_unreadable", attempt_id=attempt_id, error=str(error))
+            log.warning("leftovers_unreadable", attempt_id=attempt_id, rank=rank, error=str(error))
             break
         if left is None:
             break
@@ -54,7 +54,7 @@ async def deliver(sessions: Sessions, engine: Engine, attempt_id: int, *, backof
         stored += receipt.stored
         ended = receipt.stored and left.exit is not None
     if stored:
-        log.info("leftovers_delivered", attempt_id=attempt_id, batches=stored)
+        log.info("leftovers_delivered", attempt_id=attempt_id, rank=rank, batches=stored)
     return ended
 
 

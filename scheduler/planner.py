@@ -26,12 +26,12 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, billing, events, lifecycle, machines, newest_plan, projects, queue, running, watch_leases
-from db.attempts import Execution
+from db.attempts import Hosted
 from db.connection import Sessions, driver_of
 from db.due import find_due
 from db.machines import NOTHING, Usage
-from db.models import Attempt, Simulation
 from db.models import Machine as MachineRow
+from db.models import Simulation
 from db.newest_plan import Reservation
 from db.running import Running
 from db.states import MachineState, Reason, SimulationState
@@ -102,12 +102,16 @@ class _Done:
 
 @dataclass(frozen=True, slots=True)
 class _Grant:
-    """A placement that still fits, before budgets are asked. `share`: of the machine."""
+    """A member of a placement that still fits, before budgets are asked. `share`: of the machine."""
 
     simulation: Simulation
     required: Requirements
     machine: MachineRow
     share: Decimal
+
+    @property
+    def per_hour(self) -> Decimal:
+        return billed_per_hour(self.machine.price_per_hour, self.share)
 
 
 class Planner:
@@ -264,9 +268,9 @@ class Planner:
         taken = []
         for placed in done.assigned:
             round_.assigned += 1
-            round_.hosts |= {placed.assignment.host} if placed.assignment.host else set()
+            round_.hosts |= {each.host for each in placed.assignments if each.host}
             required = memory.waiters[placed.simulation_id].run.requirements
-            taken.append((placed.assignment.machine_id, required))
+            taken += [(each.machine_id, required) for each in placed.assignments]
         round_.preempted, round_.refused = done.preempted, done.refused
         round_.unfinished = not planned.is_complete
         if done.assigned or done.preempted:
@@ -322,21 +326,25 @@ class Planner:
             waits -= attended - await watch_leases.watched_of(session, list(attended))
             done.preempted = await _preempt(session, planned.preemptions, rows, waits, held)
             grants = await self._grants(session, [each for each in starts if each.run_id in waits], rows)
-            grants = await _within_quotas(session, list(grants))
+            grants = await _within_quotas(session, grants)
             costs = [
                 Start(
-                    each.simulation.project_id,
-                    billed_per_hour(each.machine.price_per_hour, each.share),
+                    each[0].simulation.project_id,
+                    sum((one.per_hour for one in each), Decimal(0)),
                     self._settings.currency,
                 )
                 for each in grants
             ]
             unpayable = await budget.unpayable(session, costs, self._budget_rules) if costs else frozenset()
-            done.unpayable = {grants[each].simulation.queue_class for each in unpayable}
+            done.unpayable = {grants[each][0].simulation.queue_class for each in unpayable}
             # Read after what is free on the machines: an attempt that has ended in between frees more of both.
-            gpus = await _free_gpus(session, [each.machine for each in grants])
+            gpus = await _free_gpus(session, [one.machine for each in grants for one in each])
             placed = [
-                Placed(each.simulation.id, each.simulation.attempt, self._assignment(each, gpus))
+                Placed(
+                    each[0].simulation.id,
+                    each[0].simulation.attempt,
+                    tuple(self._assignment(one, gpus) for one in each),
+                )
                 for place, each in enumerate(grants)
                 if place not in unpayable
             ]
@@ -347,19 +355,26 @@ class Planner:
 
     async def _grants(
         self, session: AsyncSession, starts: Sequence[Placement], rows: Mapping[int, Simulation]
-    ) -> Sequence[_Grant]:
-        """Lock the machines of these placements; return those that still fit, in their order."""
+    ) -> list[list[_Grant]]:
+        """Lock the machines of these placements; return those that still fit with all members, in their order."""
         found = await machines.lock_with_neighbours(
             session, {member.machine_id for each in starts for member in each.members}
         )
         by_id = {row.id: row for row in found}
         wanted = [(member.machine_id, _requirements(rows[each.run_id])) for each in starts for member in each.members]
-        fitting = still_fitting(await _machines(session, found, self._lease), wanted)
-        return [
-            _Grant(rows[each.run_id], required, by_id[machine.id], share_of(required, machine))
-            for each, (_, required), machine in zip(starts, wanted, fitting, strict=True)
-            if machine is not None
-        ]
+        fitting = iter(still_fitting(await _machines(session, found, self._lease), wanted))
+        grants: list[list[_Grant]] = []
+        for each in starts:
+            row, required = rows[each.run_id], _requirements(rows[each.run_id])
+            there = [next(fitting) for _ in each.members]
+            members = [
+                _Grant(row, required, by_id[machine.id], share_of(required, machine))
+                for machine in there
+                if machine is not None
+            ]
+            if len(members) == row.machines:  # all of them, or none
+                grants.append(members)
+        return grants
 
     def _assignment(self, grant: _Grant, gpus: Mapping[str, list[int]]) -> Assignment:
         """Grant what is required, and take the lowest free GPU indices of the host out of `gpus`.
@@ -393,7 +408,7 @@ class Planner:
             await watch_leases.sweep(session, self._lease)
 
     async def _end_lost(self) -> int:
-        """End attempts silent for a lease; a host whose scheduler lives has another lease to prove them dead."""
+        """End members silent for a lease; a host whose scheduler lives has another lease to prove them dead."""
         async with self._sessions() as session:
             quiet = await attempts.find_quiet(session, self._lease)
             if not quiet:
@@ -402,40 +417,43 @@ class Planner:
             live = await machines.live_hosts(session, self._lease)
         ended = 0
         for each in quiet:
-            host_lives = each.lead.host in live
-            if is_lost(each.lead.heartbeat_at, listening, self._lease, host_lives=host_lives):
-                ended += await self._settle(each.attempt, partial(self._as_lost, host_lives=host_lives))
+            host_lives = each.member.host in live
+            if is_lost(each.member.heartbeat_at, listening, self._lease, host_lives=host_lives):
+                ended += await self._settle(each, partial(self._as_lost, host_lives=host_lives))
         return ended
 
-    async def _as_lost(self, session: AsyncSession, current: Execution, *, host_lives: bool) -> Ending | None:
+    async def _as_lost(self, session: AsyncSession, current: Hosted, *, host_lives: bool) -> Ending | None:
         """Check again, the coverage too: the whole machine, this process included, may have been suspended."""
         listening = await attempts.listening(session)
-        if not is_lost(current.lead.heartbeat_at, listening, self._lease, host_lives=host_lives):
+        if not is_lost(current.member.heartbeat_at, listening, self._lease, host_lives=host_lives):
             return None
         seconds = f"{self._settings.lease_seconds:g} seconds"
         return Ending(
-            Reason.MACHINE_LOST, f"Nothing was heard of it, on {current.lead.machine_name}, for more than {seconds}."
+            Reason.MACHINE_LOST, f"Nothing was heard of it, on {current.member.machine_name}, for more than {seconds}."
         )
 
     async def _end_unwanted(self) -> int:
-        """End attempts stopped before their launch: there is no supervisor to receive the stop."""
+        """End members stopped before their launch: there is no supervisor to receive the stop."""
         async with self._sessions() as session:
             unwanted = await attempts.find_unwanted(session)
-        return sum([await self._settle(each.attempt, _as_unclaimed) for each in unwanted])
+        return sum([await self._settle(each, _as_unclaimed) for each in unwanted])
 
     async def _settle(
-        self, attempt: Attempt, look_again: Callable[[AsyncSession, Execution], Awaitable[Ending | None]]
+        self, hosted: Hosted, look_again: Callable[[AsyncSession, Hosted], Awaitable[Ending | None]]
     ) -> bool:
-        """End an attempt if `look_again` still returns an ending under lock; return whether it did."""
+        """End a member if `look_again` still returns an ending under lock; return whether it did."""
+        attempt, rank = hosted.attempt, hosted.member.rank
         async with self._sessions.begin() as session:
             simulation = await lifecycle.lock(session, attempt.simulation_id)
-            current = await attempts.lock(session, attempt.id)
+            current = await attempts.lock(session, attempt.id, rank)
             if simulation is None or current is None:
                 return False
             ending = await look_again(session, current)
             if ending is None:
                 return False
-            return await settle(session, simulation.id, attempt.number, ending, events.PLANNER, backoff=self._backoff)
+            return await settle(
+                session, simulation.id, attempt.number, ending, events.PLANNER, backoff=self._backoff, rank=rank
+            )
 
     async def _stop_overdue(self) -> None:
         """Stop attempts over their time limit. Supervisors do so themselves, unless their clock is wrong."""
@@ -490,16 +508,17 @@ class Planner:
 # --- quotas ----------------------------------------------------------------------------------------------------
 
 
-async def _within_quotas(session: AsyncSession, grants: list[_Grant]) -> list[_Grant]:
-    """Lock the quotas of these grants' projects; return the grants that they admit.
+async def _within_quotas(session: AsyncSession, grants: list[list[_Grant]]) -> list[list[_Grant]]:
+    """Lock the quotas of these placements' projects; return the placements that they admit, each as its members.
 
     The caller holds the locks of the machines: so starts of one project, by another planner too, see each other.
     """
-    concerned = {each.simulation.project_id for each in grants if each.required.gpus > 0}
+    asks = [(each[0].simulation.project_id, sum(one.required.gpus for one in each)) for each in grants]
+    concerned = {project_id for project_id, gpus in asks if gpus > 0}
     if not concerned:
         return grants
     quotas = _quotas(await projects.lock_quotas(session, concerned))
-    within = admitted([(each.simulation.project_id, each.required.gpus) for each in grants], quotas)
+    within = admitted(asks, quotas)
     return [each for each, is_within in zip(grants, within, strict=True) if is_within]
 
 
@@ -544,9 +563,9 @@ async def _preempt(
     return count
 
 
-async def _as_unclaimed(_session: AsyncSession, current: Execution) -> Ending | None:
-    """Ending of an unclaimed attempt; None if its launch is claimed, as then its supervisor receives the stop."""
-    return STOPPED_EARLY if current.lead.token_digest is None else None
+async def _as_unclaimed(_session: AsyncSession, current: Hosted) -> Ending | None:
+    """Ending of an unclaimed member; None if its launch is claimed, as then its supervisor receives the stop."""
+    return STOPPED_EARLY if current.member.token_digest is None else None
 
 
 # --- rows as policy wants them ---------------------------------------------------------------------------------
@@ -578,6 +597,7 @@ def _running(held: Running, now: datetime) -> Run:
         steps_done=float(held.steps_done or 0),
         steps_per_second=held.step_rate,
         lineage=lineage_of(held.project_id, held.name, held.learning_class),
+        machines=len(held.places),
         group=held.queue_class,
         machine_ids=tuple(each.machine_id for each in held.places),
         started_at=held.started_at or held.assigned_at,

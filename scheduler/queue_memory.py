@@ -307,6 +307,7 @@ def _run(each: Candidate, required: Requirements) -> Run:
         priority=each.priority,
         submitted_at=each.created_at,
         requirements=required,
+        machines=each.machines,
         preemptible=each.preemptible,
         max_steps=each.max_steps,
         max_runtime_seconds=each.max_runtime.total_seconds() if each.max_runtime is not None else None,

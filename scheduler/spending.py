@@ -138,10 +138,10 @@ class Spending:
         """End an attempt that was stopped and goes on, if it still does; its billing ends with it."""
         async with self._sessions.begin() as session:
             simulation = await lifecycle.lock(session, running.simulation_id)
-            current = await attempts.lock(session, running.attempt_id)
-            if simulation is None or current is None or current.attempt.stop_wanted_at is None:
+            current = await attempts.find_current(session, running.simulation_id)
+            if simulation is None or current is None or current.id != running.attempt_id:
+                return False
+            if current.stop_wanted_at is None:
                 return False
             ending = Ending(Reason.BUDGET_EXHAUSTED, detail)
-            return await settle(
-                session, simulation.id, current.attempt.number, ending, events.PLANNER, backoff=self._backoff
-            )
+            return await settle(session, simulation.id, current.number, ending, events.PLANNER, backoff=self._backoff)

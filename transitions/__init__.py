@@ -3,16 +3,17 @@
     submit     new simulations, one or many, and repetitions: held until those that they run after have ended
     pause      what waits is no candidate for a machine until it is resumed
     release    what an end means for those that run after it: released, or cancelled
-    assign     QUEUED -> STARTING: the next attempt, on a machine
+    assign     QUEUED -> STARTING: the next attempt, its members each on a machine
     budget     accounts of budgets, and the starts that they do not pay for, under lock
-    begin      STARTING -> RUNNING: a supervisor's hello
+    begin      STARTING -> RUNNING: the hello of the last of an attempt's supervisors
     ingest     a supervisor's report: points, log and exit, stored once and acknowledged when committed
     report     validation of a report
     stop       the intent that the current attempt ends, with its reason and evidence
     preempt    the same to make room: the simulation goes back to the queue, and no retry is used up
     cancel     QUEUED -> CANCELLED at once; a stop intent for a simulation on a machine
     update     changes of its name, tags, notes, priority, rules and limits, also while it runs
-    settle     the end of an attempt, by an exit, a loss, a launch error or a stop: final, or back to QUEUED
+    settle     the end of an attempt, with its last member's: by an exit, a loss, a launch error or a stop; final, or
+               back to QUEUED
     journal    one line in the log for each transition, written when its transaction has committed
 
     QUEUED --assign--> STARTING --begin--> RUNNING --settle--> FINISHED | FAILED | CANCELLED

@@ -1,4 +1,4 @@
-"""QUEUED -> STARTING: the next attempts of simulations, each with its grant on a machine and its price."""
+"""QUEUED -> STARTING: the next attempts of simulations, with a grant on a machine and its price for each member."""
 
 from __future__ import annotations
 
@@ -34,11 +34,14 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A queued simulation with its grant. `fence`: the number of its newest attempt when it was placed."""
+    """A queued simulation with the grants of its members, by rank: all of them or none are assigned.
+
+    fence: the number of its newest attempt when it was placed.
+    """
 
     simulation_id: int
     fence: int
-    assignment: Assignment
+    assignments: tuple[Assignment, ...]
 
 
 async def assign(session: AsyncSession, placed: Sequence[Placed], actor: Actor) -> Mapping[int, int]:
@@ -56,18 +59,24 @@ async def assign(session: AsyncSession, placed: Sequence[Placed], actor: Actor) 
     if not assigned:
         return {}
     made = await attempts.create(
-        session, [Next(each.simulation_id, each.fence + 1, _grant(each.assignment)) for each in assigned]
+        session,
+        [Next(each.simulation_id, each.fence + 1, [_grant(one) for one in each.assignments]) for each in assigned],
     )
     for each in assigned:
         journal.write(
             session, "simulation_assigned", simulation_id=each.simulation_id, attempt_id=made[each.simulation_id],
-            attempt=each.fence + 1, machine=each.assignment.machine_name,
+            attempt=each.fence + 1, machine=_machines(each),
         )  # fmt: skip
     return made
 
 
 def _event(placed: Placed) -> dict[str, object]:
-    return {"attempt": placed.fence + 1, "machine": placed.assignment.machine_name}
+    return {"attempt": placed.fence + 1, "machine": _machines(placed)}
+
+
+def _machines(placed: Placed) -> str:
+    """Name the machines, each once, in the order of the ranks."""
+    return ", ".join(dict.fromkeys(each.machine_name for each in placed.assignments))
 
 
 def _grant(assignment: Assignment) -> dict[str, object]:

@@ -1,21 +1,25 @@
-"""STARTING -> RUNNING: a supervisor's hello, which binds the attempt to the supervisor."""
+"""STARTING -> RUNNING: a supervisor's hello, which binds its member; the last of an attempt's members begins it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, billing, events, lifecycle
-from db.attempts import Claim, Standing, Work
+from db.attempts import NOWHERE, Bound, Claim, Endpoint, Standing, Work
 from db.events import Actor
 from db.lifecycle import Move
 from db.models import Attempt, Simulation
-from db.states import SimulationState
+from db.states import Reason, SimulationState
 from policy.cost import cost_per_hour, cost_so_far, time_affordable
+from policy.retry import MEETING, is_incomplete
 from transitions import journal
+from transitions.stop import stop_members
 
+LOOPBACK = "127.0.0.1"
 LEAST_TIME = timedelta(seconds=1)  # that an attempt gets: it was preempted before it reached its limit
 
 
@@ -28,12 +32,22 @@ class TimeLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Gang:
+    """The members of an attempt, as each of them is to meet the others. addresses: by rank. port: on rank 0's host."""
+
+    addresses: Sequence[str] = (LOOPBACK,)
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Greeting:
-    """The answer to a hello."""
+    """The answer to a hello. is_waiting: other members have not said hello yet, so there is no work to do now."""
 
     standing: Standing
     work: Work | None = None
     limits: TimeLimits = TimeLimits()
+    gang: Gang = Gang()
+    is_waiting: bool = False
 
 
 async def hello(
@@ -42,21 +56,50 @@ async def hello(
     actor: Actor = events.SUPERVISOR,
     *,
     stop_grace: timedelta = timedelta(0),
+    lease: timedelta = timedelta(seconds=30),
+    endpoint: Endpoint = NOWHERE,
 ) -> Greeting:
-    """Bind the attempt to the first nonce and begin it; the same nonce again gets the same answer, any other OVER.
+    """Bind a member to its first nonce; the same nonce again gets the same answer, any other OVER.
 
-    An attempt with a stop intent is bound but does not begin: its supervisor reports the end.
+    The attempt begins when all its members are bound: until then they wait, at most for `policy.retry.MEETING`. An
+    attempt with a stop intent does not begin: its supervisors report the end.
     """
     if await lifecycle.lock_of(session, claim.attempt_id, claim.token_digest) is None:
         return Greeting(Standing.UNKNOWN)
-    bound = await attempts.bind(session, claim)
+    bound = await attempts.bind(session, claim, endpoint)
     if bound is None:
         return Greeting(Standing.OVER)
-    if bound.is_new:
+    if bound.is_new and bound.is_whole:
         await begin(session, bound.simulation_id, claim.attempt_id, bound.number, actor)
+    elif bound.is_new:
+        greeted_at = await attempts.note_greeted(session, claim.attempt_id)
+        if not is_incomplete(greeted_at, await attempts.listening(session), lease):
+            return Greeting(Standing.CURRENT, is_waiting=True)
+        await _give_up(session, bound, claim.attempt_id)
     work = await attempts.work_of(session, claim)
     limits = await time_limits(session, work.simulation, work.attempt, stop_grace)
-    return Greeting(Standing.CURRENT, work, limits)
+    gang = await _gang(session, claim.attempt_id) if work.simulation.machines > 1 else Gang()
+    return Greeting(Standing.CURRENT, work, limits, gang)
+
+
+async def _give_up(session: AsyncSession, bound: Bound, attempt_id: int) -> None:
+    """Stop an attempt whose members did not all say hello in time: a loss of the first that is missing."""
+    members = await attempts.members_of(session, [attempt_id])
+    missing = next(each for each in members if each.nonce is None)
+    detail = (
+        f"Rank {missing.rank} of {len(members)}, on {missing.machine_name}, did not say hello within "
+        f"{MEETING.total_seconds():g} seconds after another one."
+    )
+    end = {"rank": missing.rank, "reason": Reason.MACHINE_LOST.value, "detail": detail}
+    await stop_members(session, bound.simulation_id, attempt_id, bound.number, Reason.MACHINE_LOST, end)
+
+
+async def _gang(session: AsyncSession, attempt_id: int) -> Gang:
+    """Read where the members of an attempt meet. On one host that is its loopback interface."""
+    members = await attempts.members_of(session, [attempt_id])
+    hosts = {each.host for each in members}
+    is_local = len(hosts) == 1 and None not in hosts
+    return Gang([LOOPBACK if is_local else each.address or LOOPBACK for each in members], members[0].port)
 
 
 async def time_limits(

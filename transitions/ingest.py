@@ -9,16 +9,21 @@ the host's loop stores the batches that a dead supervisor left on disk.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 from db import attempts, convergence, events, lifecycle, logs, notices, simulations, sources
 from db.attempts import Claim, Receipt
 from db.connection import Sessions, driver_of
+from db.convergence import Column
 from db.events import Actor
+from db.notices import Notice
 from db.states import Reason
 from policy.retry import Exit, meaning_of
-from transitions.report import Report
+from transitions.report import MAX_NOTICE_TEXT, Report
 from transitions.settle import Ending, settle
+
+HIGHER_RANK = "HIGHER_RANK"  # as in runner/supervisor/notices.py
 
 
 async def ingest(
@@ -39,7 +44,7 @@ async def ingest(
         if receipt is not None:
             return receipt
     async with sessions.begin() as session:  # more than points, or not the expected batch
-        # An exit ends all members, and the simulation's lock comes before the attempt's and the member's.
+        # An exit may end the attempt, and the simulation's lock comes before the attempt's and the member's.
         simulation_id = None
         is_recorded = bool(report.parameters or report.tags)
         if report.exit is not None or is_recorded:
@@ -47,22 +52,34 @@ async def ingest(
         receipt = await attempts.accept(session, claim, report.number)
         if not receipt.stored or report.number is None:
             return receipt
-        await convergence.store(session, receipt.simulation_id, receipt.number, report.number, report.points)
-        await logs.store(session, receipt.simulation_id, receipt.number, report.number, report.chunks)
-        await notices.store(session, receipt.simulation_id, receipt.number, report.notices)
-        if report.source is not None:
+        rank = receipt.rank
+        found = report.notices
+        if rank == 0:
+            await convergence.store(session, receipt.simulation_id, receipt.number, report.number, report.points)
+        elif report.points:
+            found = [*(each for each in found if each.kind != HIGHER_RANK), _refused(report.points)]
+        await logs.store(session, receipt.simulation_id, receipt.number, report.number, report.chunks, rank=rank)
+        await notices.store(session, receipt.simulation_id, receipt.number, found, rank=rank)
+        if report.source is not None and rank == 0:
             await sources.store(session, receipt.simulation_id, receipt.number, report.source)
         if is_recorded and simulation_id is not None:
             simulation = await simulations.get(session, simulation_id)
             await simulations.record(session, simulation, report.parameters, report.tags)
         if report.exit is not None and simulation_id is not None:
             ending = _ending(report.exit, receipt.stop_reason)
-            await settle(session, simulation_id, receipt.number, ending, actor, backoff=backoff)
+            await settle(session, simulation_id, receipt.number, ending, actor, backoff=backoff, rank=rank)
         return receipt
 
 
 def _has_more(report: Report) -> bool:
     return bool(report.chunks or report.notices or report.parameters or report.tags or report.source)
+
+
+def _refused(points: Mapping[str, Column]) -> Notice:
+    """The notice about points of a rank above 0, which are not stored: supervisors send none."""
+    count = sum(len(column.steps) for column in points.values())
+    example = ", ".join(points)[:MAX_NOTICE_TEXT]
+    return Notice(HIGHER_RANK, count, example, "Only rank 0's points are the curve: report them there.")
 
 
 def _ending(exit_: Exit, stop_reason: Reason | None) -> Ending:

@@ -1,5 +1,9 @@
 """End of an attempt: by its exit, a loss, a launch error or a stop; final for its simulation, or back to the queue.
 
+An attempt of several members ends with the last of them. The first that ends in another way than with exit code 0
+decides: its end is written down as the evidence of a stop intent, by which the others receive the stop, and the attempt
+ends as that member did. So no retry begins beside a member of the attempt before.
+
 `settle` calls `policy.retry` for the verdict and carries it out; a simulation on a machine reaches a final state in no
 other way. The attempt and its members get `ended_at` in the transaction that requeues or finishes the simulation, so
 a batch of an old attempt can't commit after its successor began. Those that run after it are released in it too.
@@ -7,6 +11,7 @@ a batch of an old attempt can't commit after its successor began. Those that run
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
@@ -15,6 +20,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, billing, lifecycle, running
+from db.attempts import Gang, Settling
 from db.events import Actor
 from db.lifecycle import Move
 from db.states import Reason, SimulationState
@@ -22,6 +28,7 @@ from policy.cost import is_spent
 from policy.retry import Ended, Retry, after_attempt
 from transitions import journal
 from transitions.release import release
+from transitions.stop import stop_members
 
 S = SimulationState
 
@@ -57,27 +64,84 @@ STOPPED_EARLY = Ending(Reason.CANCELLED, "It was stopped before it began.")
 
 
 async def settle(
-    session: AsyncSession, simulation_id: int, number: int, ending: Ending, actor: Actor, *, backoff: timedelta
+    session: AsyncSession,
+    simulation_id: int,
+    number: int,
+    ending: Ending,
+    actor: Actor,
+    *,
+    backoff: timedelta,
+    rank: int | None = None,
 ) -> bool:
     """End an attempt if it is still current, and requeue or finish its simulation; return whether it was.
 
-    The caller has locked the simulation. backoff: before the first retry.
+    rank: of the member that has ended; while others have not, only the member ends, and True means that it had not
+    ended before. None: all members end. The caller has locked the simulation. backoff: before the first retry.
     """
     current = await attempts.find_settling(session, simulation_id)
     if current is None or current.number != number:
         return False
+    if rank is not None and current.machines > 1:
+        gang = await attempts.find_gang(session, current.attempt_id, rank)
+        if not gang.is_open:
+            return False
+        await attempts.end_member(session, gang.attempt_id, rank, exit_code=ending.exit_code, signal=ending.signal)
+        journal.write(
+            session, "member_ended", simulation_id=simulation_id, attempt_id=gang.attempt_id, attempt=number, rank=rank,
+            machine=gang.machine_name, reason=ending.reason.value, exit_code=ending.exit_code, signal=ending.signal,
+        )  # fmt: skip
+        ending = _named(ending, gang, rank)
+        if gang.open:
+            if ending.reason is not Reason.COMPLETED:
+                await stop_members(
+                    session, simulation_id, gang.attempt_id, number, ending.reason, _member(ending, rank)
+                )
+            return True
+        ending = _last(ending, current, gang)
+    return await _settle(session, simulation_id, current, ending, actor, backoff=backoff)
+
+
+def _named(ending: Ending, gang: Gang, rank: int) -> Ending:
+    """Name the member in the detail, if there is one."""
+    if ending.detail is None:
+        return ending
+    return replace(ending, detail=f"Rank {rank} of {gang.size}, on {gang.machine_name}: {ending.detail}")
+
+
+def _member(ending: Ending, rank: int) -> dict[str, Any]:
+    return {"rank": rank, **_facts(ending)}
+
+
+def _last(ending: Ending, current: Settling, gang: Gang) -> Ending:
+    """Return how the attempt ends when its last member has: as the first that failed, or by the stop."""
+    if current.first is not None:
+        return _ending_of(current.first)
+    if ending.reason is Reason.COMPLETED and gang.failed and current.stop_reason is not None:
+        return replace(ending, reason=current.stop_reason, detail=current.stop_sentence)
+    return ending
+
+
+def _ending_of(member: Mapping[str, Any]) -> Ending:
+    return Ending(Reason(member["reason"]), member.get("detail"), member.get("exitCode"), member.get("signal"))
+
+
+async def _settle(
+    session: AsyncSession, simulation_id: int, current: Settling, ending: Ending, actor: Actor, *, backoff: timedelta
+) -> bool:
+    number = current.number
+    stop_reason = current.stop_reason if current.first is None else None
     verdict = after_attempt(
         Ended(
             reason=ending.reason.value,
             attempts_made=number - current.preempted,
             max_retries=current.max_retries,
             retry_on=current.retry_on,
-            stop_wanted=current.stop_reason.value if current.stop_reason is not None else None,
+            stop_wanted=stop_reason.value if stop_reason is not None else None,
             is_spent=await _is_spent(session, simulation_id, current.max_cost),
         ),
         backoff=backoff,
     )
-    if verdict.reason == current.stop_reason:
+    if verdict.reason == stop_reason:
         ending = replace(ending, detail=current.stop_sentence or ending.detail)
     ending = replace(ending, reason=Reason(verdict.reason))
     retry_after = verdict.after if isinstance(verdict, Retry) else None
@@ -142,8 +206,12 @@ async def end(
 
 
 def _event(number: int, ending: Ending) -> dict[str, Any]:
+    return {"attempt": number, **_facts(ending)}
+
+
+def _facts(ending: Ending) -> dict[str, Any]:
     told = {
-        "attempt": number, "reason": ending.reason.value, "detail": ending.detail or None,
+        "reason": ending.reason.value, "detail": ending.detail or None,
         "exitCode": ending.exit_code, "signal": ending.signal,
     }  # fmt: skip
     return {key: value for key, value in told.items() if value is not None}

@@ -64,6 +64,31 @@ async def stop_locked(
     return True
 
 
+async def stop_members(
+    session: AsyncSession, simulation_id: int, attempt_id: int, number: int, reason: Reason, member: dict[str, Any]
+) -> bool:
+    """Stop the other members of an attempt of which one has ended. False if the attempt has a stop intent already.
+
+    member: the end of that member, as JSON, by which the attempt will be settled. The caller holds the simulation's
+    lock.
+    """
+    evidence = {"member": member, "sentence": member.get("detail")}
+    if not await attempts.want_stop(session, attempt_id, reason, events.SUPERVISOR.name, evidence):
+        return False
+    simulation = await lifecycle.lock(session, simulation_id)
+    await events.record(
+        session, "MEMBER_ENDED", events.SUPERVISOR, "Simulation", simulation_id,
+        project_id=simulation.project_id if simulation is not None else None,
+        detail={"attempt": number, "member": member},
+    )  # fmt: skip
+    await notify(session, Channel.SIMULATIONS, str(simulation_id))
+    journal.write(
+        session, "stop_wanted", simulation_id=simulation_id, attempt_id=attempt_id, attempt=number,
+        reason=reason.value, by=events.SUPERVISOR.name,
+    )  # fmt: skip
+    return True
+
+
 async def would_stop(
     session: AsyncSession, simulation: Simulation, place: int, actor: Actor, evidence: dict[str, Any]
 ) -> bool:

@@ -7,7 +7,7 @@ Where hints come from, and how other processes get theirs, is `graph.live.notifi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ LOOK_AGAIN_SECONDS = float(convergence.MONEY_SECONDS)  # a hint may be lost, and
 POLL_SECONDS = 1.0  # without hints
 
 T = TypeVar("T", CurveTail, LogTail)
+K = TypeVar("K", int, tuple[int, int])
 
 
 class Hub:
@@ -45,18 +46,23 @@ class Hub:
         self._delivered = delivered
         self.look_again_seconds = LOOK_AGAIN_SECONDS if has_hints else POLL_SECONDS
         self._tails: dict[int, CurveTail] = {}
-        self._log_tails: dict[int, LogTail] = {}
+        self._log_tails: dict[tuple[int, int], LogTail] = {}  # by simulation and rank
         self._watchers: dict[Channel, set[Changes]] = {Channel.SIMULATIONS: set(), Channel.MACHINES: set()}
 
-    def committed(self, simulation_id: int, batch: Batch, *, ended: bool, logged: bool) -> None:
-        """This process has committed a batch: wake its subscribers here. logged: it holds lines of the log, too."""
-        tail, log_tail = self._tails.get(simulation_id), self._log_tails.get(simulation_id)
+    def committed(self, simulation_id: int, batch: Batch, *, ended: bool, logged: bool, rank: int = 0) -> None:
+        """This process has committed a batch: wake its subscribers here.
+
+        logged: it holds lines of the log, too. rank: of the member that reported it.
+        """
+        tail, log_tail = self._tails.get(simulation_id), self._log_tails.get((simulation_id, rank))
         if tail is not None and ended:
             tail.stir()
         elif tail is not None and batch.series:
             tail.give(batch)
-        if log_tail is not None and (logged or ended):
-            log_tail.stir(head=ended)
+        if ended:
+            self._stir(self._log_tails_of(simulation_id), head=True)
+        elif log_tail is not None and logged:
+            log_tail.stir(head=False)
 
     def heard(self, channel: Channel, ids: frozenset[int] | None) -> None:
         """A hint came in; ids None: look at all."""
@@ -65,11 +71,22 @@ class Hub:
         if channel not in (Channel.SIMULATIONS, Channel.CONVERGENCE):
             return
         head = channel is Channel.SIMULATIONS or ids is None
-        tails: tuple[dict[int, CurveTail] | dict[int, LogTail], ...] = (self._tails, self._log_tails)
-        for found in tails:
-            for simulation_id in ids if ids is not None else tuple(found):
-                if tail := found.get(simulation_id):
-                    tail.stir(head=head)
+        if ids is None:
+            self._stir([*self._tails.values(), *self._log_tails.values()], head=head)
+            return
+        for simulation_id in ids:
+            if tail := self._tails.get(simulation_id):
+                tail.stir(head=head)
+        if self._log_tails:
+            self._stir([tail for (each, _), tail in self._log_tails.items() if each in ids], head=head)
+
+    def _log_tails_of(self, simulation_id: int) -> Sequence[LogTail]:
+        return [tail for (each, _), tail in self._log_tails.items() if each == simulation_id]
+
+    @staticmethod
+    def _stir(tails: Sequence[CurveTail | LogTail], *, head: bool) -> None:
+        for tail in tails:
+            tail.stir(head=head)
 
     def look_again(self) -> None:
         """Have all watchers look at everything; tails have timers of their own."""
@@ -88,13 +105,15 @@ class Hub:
             yield tail
 
     @contextmanager
-    def log_tail(self, simulation_id: int) -> Iterator[LogTail]:
-        """Share the tail of a simulation's log with the other subscribers."""
+    def log_tail(self, simulation_id: int, rank: int = 0) -> Iterator[LogTail]:
+        """Share the tail of a rank's log with the other subscribers."""
 
         def make() -> LogTail:
-            return LogTail(simulation_id, self._sessions, self._outage, _not_measured, self.look_again_seconds)
+            return LogTail(
+                simulation_id, self._sessions, self._outage, _not_measured, self.look_again_seconds, rank=rank
+            )
 
-        with _shared(self._log_tails, simulation_id, make) as tail:
+        with _shared(self._log_tails, (simulation_id, rank), make) as tail:
             yield tail
 
     @contextmanager
@@ -117,11 +136,11 @@ class Hub:
 
 
 @contextmanager
-def _shared(tails: dict[int, T], simulation_id: int, make: Callable[[], T]) -> Iterator[T]:
+def _shared(tails: dict[K, T], key: K, make: Callable[[], T]) -> Iterator[T]:
     """One tail for as long as it has subscribers; another one for those that come to a broken one."""
-    tail = tails.get(simulation_id)
+    tail = tails.get(key)
     if tail is None or tail.is_broken:
-        tail = tails[simulation_id] = make()
+        tail = tails[key] = make()
         tail.stir()
     tail.subscribers += 1
     try:
@@ -129,8 +148,8 @@ def _shared(tails: dict[int, T], simulation_id: int, make: Callable[[], T]) -> I
     finally:
         tail.subscribers -= 1
         if not tail.subscribers:
-            if tails.get(simulation_id) is tail:
-                del tails[simulation_id]
+            if tails.get(key) is tail:
+                del tails[key]
             tail.close()
 
 

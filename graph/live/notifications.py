@@ -67,13 +67,13 @@ class Notifications:
         else:
             self._hub.heard(channel, ids)
 
-    def committed(self, simulation_id: int, batch: Batch, *, ended: bool, logged: bool) -> None:
+    def committed(self, simulation_id: int, batch: Batch, *, ended: bool, logged: bool, rank: int = 0) -> None:
         """This process has committed a batch: wake its subscribers here now, those elsewhere in a moment.
 
-        logged: it holds lines of the log, too.
+        logged: it holds lines of the log, too. rank: of the member that reported it.
         """
         self._stored(sum(len(series.steps) for series in batch.series))
-        self._hub.committed(simulation_id, batch, ended=ended, logged=logged)
+        self._hub.committed(simulation_id, batch, ended=ended, logged=logged, rank=rank)
         if self._url is not None:
             self._committed.add(simulation_id)
             self._commit.set()

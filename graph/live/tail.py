@@ -297,7 +297,20 @@ class CurveTail(Tail[Batch]):
 
 
 class LogTail(Tail[LogChunk]):
-    """The end of a simulation's log: chunks of text. A cursor is (attempt, batch, position)."""
+    """The end of a rank's log: chunks of text. A cursor is (attempt, batch, position)."""
+
+    def __init__(
+        self,
+        simulation_id: int,
+        sessions: Sessions,
+        outage: Outage,
+        delivered: Callable[[float], None],
+        look_again_seconds: float,
+        *,
+        rank: int = 0,
+    ) -> None:
+        super().__init__(simulation_id, sessions, outage, delivered, look_again_seconds)
+        self._rank = rank
 
     @staticmethod
     def page_size() -> int:
@@ -309,12 +322,13 @@ class LogTail(Tail[LogChunk]):
 
     async def _find_end(self) -> Cursor:
         async with self._sessions() as session:
-            return await logs.find_end(session, self.simulation_id)
+            return await logs.find_end(session, self.simulation_id, self._rank)
 
     async def _read_behind(self, after: Cursor) -> Sequence[LogChunk]:
         attempt, batch, position = after
         async with self._sessions() as session:
-            return await logs.read(session, self.simulation_id, (attempt, batch, position), limit=PAGE_CHUNKS)
+            place = (attempt, batch, position)
+            return await logs.read(session, self.simulation_id, place, limit=PAGE_CHUNKS, rank=self._rank)
 
     def _is_too_long(self) -> bool:
         if len(self._entries) > TAIL_CHUNKS:

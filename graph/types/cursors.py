@@ -1,4 +1,7 @@
-"""Cursors over the log of a simulation: opaque to clients, (attempt, batch) or (attempt, batch, position) inside."""
+"""Cursors over the curve and the log of a simulation: opaque to clients.
+
+Inside, of a curve (attempt, batch); of a log (attempt, batch, position), and the rank behind it for ranks above 0.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,17 @@ def decode(cursor: str | None) -> tuple[int, int]:
     return attempt, batch
 
 
-def decode_position(cursor: str | None) -> tuple[int, int, int]:
-    """(attempt, batch, position), likewise."""
-    attempt, batch, position = _numbers(cursor, 3)
+def decode_position(cursor: str | None, rank: int = 0) -> tuple[int, int, int]:
+    """(attempt, batch, position) in the log of a rank, likewise. Raises `BadInput` for a cursor of another rank."""
+    attempt, batch, position, *of_rank = _numbers(cursor, 4 if rank else 3)
+    if of_rank and cursor is not None and of_rank != [rank]:
+        raise BadInput(f"This cursor belongs to the log of rank {of_rank[0]}, not of rank {rank}.")
     return attempt, batch, position
+
+
+def encode_position(attempt: int, batch: int, position: int, rank: int = 0) -> str:
+    """Make a cursor of the log of a rank."""
+    return encode(attempt, batch, position, *([rank] if rank else []))
 
 
 def encode(*parts: int) -> str:

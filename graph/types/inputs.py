@@ -58,6 +58,7 @@ MAX_PATTERN = 500
 MAX_NOTES = 10_000
 MOST_AT_ONCE = 1_000  # simulations of one createSimulations
 MOST_DEPENDENCIES = 1_000  # of one simulation
+MOST_MACHINES = 1_000  # of one simulation
 MAX_JSON_DEPTH = 100  # an answer can hold some 250 levels, and has a few of its own
 MOST_CONDITIONS = 20  # of one kind, in a filter
 MOST_FINDINGS = 50  # in one answer, as GraphQL has them of variables: a body has room for half a million mistakes
@@ -351,6 +352,7 @@ class SimulationAsked(TypedDict, total=False):
     labels: Annotated[Labels, _in("resources", "labels")]
     machine: Annotated[str, _in("resources", "machine")]
     max_price_per_hour: Annotated[Price, _in("resources", "maxPricePerHour")]
+    machines: Annotated[int, Field(ge=1, le=MOST_MACHINES)]
     priority: SmallInt
     max_runtime: Annotated[Runtime, _in("limits", "maxRuntimeSeconds")]
     max_cost: Annotated[Cost, _in("limits", "maxCost")]

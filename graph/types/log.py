@@ -1,4 +1,4 @@
-"""Logs in GraphQL: pages, and the logs subscription. A cursor is (attempt, batch, position).
+"""Logs in GraphQL: pages, and the logs subscription. A cursor is (attempt, batch, position) in the log of one rank.
 
 Supervisors keep the colours of what a program prints (SGR sequences), and no other escape sequence. Text goes out
 without any, unless colours are asked for.
@@ -23,9 +23,10 @@ from graph.errors import BadInput, NotFound
 from graph.live.shared_execution import Memo, wanted_feed
 from graph.live.tail import Cursor, LogTail
 from graph.types import pages
-from graph.types.cursors import decode_position, encode
+from graph.types.cursors import decode_position, encode_position
 from graph.types.enums import LogStream
 from graph.types.ids import simulation_followed
+from graph.types.inputs import MOST_MACHINES
 
 # ECMA-48, as runner/supervisor/terminal.py has it: SGR of bounded length is the group, all others are nothing.
 ESCAPES = re.compile(
@@ -63,7 +64,7 @@ class LogChunk:
     @classmethod
     def of(cls, row: models.LogChunk, contains: str | None = None) -> Self:
         return cls(
-            cursor=encode(row.attempt, row.batch, row.position),
+            cursor=encode_position(row.attempt, row.batch, row.position, row.rank),
             attempt=row.attempt,
             stream=row.stream,
             received_at=row.received_at,
@@ -79,11 +80,11 @@ class LogConnection:
 
 
 async def page_of_log(
-    info: Info, simulation_id: int, first: int, after: str | None, contains: str | None
+    info: Info, simulation_id: int, first: int, after: str | None, contains: str | None, rank: int
 ) -> LogConnection:
-    first, contains = pages.size(first), _searchable(contains)
+    first, contains, place = pages.size(first), _searchable(contains), decode_position(after, _checked(rank))
     async with info.context.sessions() as session:
-        rows = await logs.read(session, simulation_id, decode_position(after), limit=first + 1, contains=contains)
+        rows = await logs.read(session, simulation_id, place, limit=first + 1, contains=contains, rank=rank)
     nodes = [LogChunk.of(row, contains) for row in rows[:first]]
     return LogConnection(
         nodes=nodes,
@@ -109,13 +110,19 @@ def _searchable(sought: str | None) -> str | None:
     return sought
 
 
-async def follow(info: Info, public_id: str, after: str | None) -> AsyncIterator[LogChunk]:
-    """Every chunk behind the cursor, then live, to the end of the simulation; then it completes."""
+def _checked(rank: int) -> int:
+    if not 0 <= rank < MOST_MACHINES:
+        raise BadInput(f"rank: 0 to {MOST_MACHINES - 1}.")
+    return rank
+
+
+async def follow(info: Info, public_id: str, after: str | None, rank: int) -> AsyncIterator[LogChunk]:
+    """Every chunk of a rank behind the cursor, then live, to the end of the simulation; then it completes."""
     simulation_id = await simulation_followed(info, public_id)
-    cursor = decode_position(after)
+    cursor = decode_position(after, _checked(rank))
     feed, hub = wanted_feed.get(), info.context.live.hub
     del info  # it holds what the first event was executed with
-    with hub.log_tail(simulation_id) as tail:
+    with hub.log_tail(simulation_id, rank) as tail:
         await tail.ready()
         follower = Follower(tail, cursor)
         while True:

@@ -122,6 +122,9 @@ class Simulation(relay.Node):
     notes: str | None = strawberry.field(description="Free text about it.")
     paused: bool = strawberry.field(description="Whether it waits in the queue to be resumed.")
     resources: Requirements
+    machines: int = strawberry.field(
+        description="On how many machines it runs at once; `resources` is what it needs of each."
+    )
     priority: int = strawberry.field(description="A higher priority is planned first.")
     limits: Limits
     metrics_from: MetricsFrom = strawberry.field(description="Which lines of its output are points.")
@@ -330,12 +333,13 @@ class Simulation(relay.Node):
 
     @strawberry.field(
         description="Its output without points, and messages of its supervisor. With `contains` it is searched: chunks "
-        "that contain this text, without regard to the case of ASCII letters, and of each the lines that do."
+        "that contain this text, without regard to the case of ASCII letters, and of each the lines that do. Of a "
+        "simulation on several machines, the log of one rank; a cursor belongs to it."
     )
     async def logs(
-        self, info: Info, first: int = 100, after: str | None = None, contains: str | None = None
+        self, info: Info, first: int = 100, after: str | None = None, contains: str | None = None, rank: int = 0
     ) -> LogConnection:
-        return await page_of_log(info, self.row.id, first, after, contains)
+        return await page_of_log(info, self.row.id, first, after, contains, rank)
 
     @strawberry.field(description="The simulation that this one repeats.")
     async def retry_of(self, info: Info) -> Annotated[Simulation, strawberry.lazy("graph.types.simulation")] | None:
@@ -353,6 +357,7 @@ class Simulation(relay.Node):
                 gpu_model=row.gpu_model, labels=JSON(row.labels), machine_name=row.machine_name,
                 max_price_per_hour=row.max_price_per_hour,
             ),
+            machines=row.machines,
             priority=row.priority,
             limits=Limits(
                 max_runtime_seconds=int(row.max_runtime.total_seconds()) if row.max_runtime is not None else None,

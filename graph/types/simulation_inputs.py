@@ -85,6 +85,11 @@ class CreateSimulationInput:
         default_factory=list, description="Simulations of its project that it runs after, at most 1,000."
     )
     resources: ResourcesInput = strawberry.field(default_factory=ResourcesInput)
+    machines: int = strawberry.field(
+        default=DEFAULTS["machines"],
+        description="On how many machines it runs at once, 1 to 1,000: `resources` is what it needs of each. It starts "
+        "when there is room on all of them.",
+    )
     priority: int = strawberry.field(default=DEFAULTS["priority"], description="A higher priority is planned first.")
     limits: LimitsInput = strawberry.field(default_factory=LimitsInput)
     metrics: list[MetricInput] = strawberry.field(

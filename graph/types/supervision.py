@@ -10,13 +10,14 @@ from __future__ import annotations
 from datetime import timedelta
 from enum import StrEnum
 from hashlib import sha256
+from ipaddress import ip_address
 
 import orjson
 import strawberry
 from strawberry.scalars import JSON
 
 from db import convergence
-from db.attempts import Claim, Receipt, Standing, Work
+from db.attempts import Claim, Endpoint, Receipt, Standing, Work
 from db.events import SUPERVISOR, Actor
 from db.logs import Chunk
 from db.notices import Notice
@@ -31,7 +32,7 @@ from graph.types.variables import parameter_variables
 from policy.retry import Exit
 from settings import Settings
 from transitions import begin
-from transitions.begin import TimeLimits
+from transitions.begin import Gang, TimeLimits
 from transitions.ingest import ingest
 from transitions.report import HEARTBEAT, BadReport, Report, checked
 from transitions.update import Amendment, seconds_of
@@ -44,11 +45,13 @@ JUDGED_HEARTBEAT_SECONDS = 0.5  # of a run with stop rules
     CONTINUE="Continue.",
     STOP="End the simulation, then report its exit.",
     OVER="This attempt is over: end the simulation, report nothing.",
+    WAIT="Other members of the attempt have not said hello yet: say hello again. Only the answer to a hello.",
 )
 class Verdict(StrEnum):
     CONTINUE = "CONTINUE"
     STOP = "STOP"
     OVER = "OVER"
+    WAIT = "WAIT"
 
 
 @strawberry.type(
@@ -76,6 +79,12 @@ class LaunchSpec:
     metrics_patterns: list[str] = strawberry.field(description="Regular expressions whose named groups are metrics.")
     tensorboard: list[str] = strawberry.field(description="Further directories with TensorBoard's event files.")
     system_metrics_seconds: float = strawberry.field(description="The interval of system metrics; 0: none.")
+    rank: int = strawberry.field(description="Of this member, 0 to worldSize - 1.")
+    world_size: int = strawberry.field(description="How many members the attempt has.")
+    addresses: list[str] = strawberry.field(description="The addresses of the members' hosts, by rank.")
+    master_port: int | None = strawberry.field(
+        description="A port that was free on the host of rank 0, where the members meet; null for a single member."
+    )
 
 
 @strawberry.type(
@@ -90,14 +99,18 @@ class OrderChange:
 @strawberry.input(description="The first request of a supervisor.")
 class HelloAttemptInput:
     attempt_id: strawberry.ID = strawberry.field(description="The attempt that the token belongs to.")
-    nonce: str = strawberry.field(description="Made once by the supervisor: the first one binds the attempt.")
+    nonce: str = strawberry.field(description="Made once by the supervisor: the first one binds its member.")
+    address: str | None = strawberry.field(
+        default=None, description="With several members: the IP address at which this host is reached by the others."
+    )
+    port: int | None = strawberry.field(default=None, description="Likewise: a TCP port that is free on this host.")
 
 
 @strawberry.type(description="The answer to a hello.")
 class HelloAttemptPayload:
     attempt: AttemptReference
     verdict: Verdict
-    order: LaunchSpec | None = strawberry.field(default=None, description="Null if the verdict is OVER.")
+    order: LaunchSpec | None = strawberry.field(default=None, description="Null if the verdict is OVER or WAIT.")
     user_errors: list[UserError] = strawberry.field(default_factory=list)
 
 
@@ -147,7 +160,9 @@ class ReportAttemptInput:
     batch: int | None = strawberry.field(default=None, description="The number of a report with a payload: 1, 2, 3...")
     points: PointColumns | None = strawberry.field(default=None, description="At most 10,000 points.")
     logs: list[LogInput] | None = strawberry.field(default=None, description="In the order they were written.")
-    exit: ExitInput | None = strawberry.field(default=None, description="How the child ended; ends the attempt.")
+    exit: ExitInput | None = strawberry.field(
+        default=None, description="How the child ended; ends the member, and the attempt with its last member."
+    )
     facts: FactsInput | None = strawberry.field(default=None, description="Facts that are new since the last report.")
 
 
@@ -165,18 +180,20 @@ class ReportAttemptPayload:
 
 async def hello(info: Info, given: HelloAttemptInput) -> HelloAttemptPayload:
     claim = _claim(info, given.attempt_id, given.nonce)
-    grace = timedelta(seconds=info.context.settings.stop_grace_seconds)
+    settings = info.context.settings
+    grace, lease = timedelta(seconds=settings.stop_grace_seconds), timedelta(seconds=settings.lease_seconds)
+    endpoint = _endpoint(given)
     async with info.context.sessions() as session, session.begin():
-        begun = await begin.hello(session, claim, _actor(info), stop_grace=grace)
+        begun = await begin.hello(session, claim, _actor(info), stop_grace=grace, lease=lease, endpoint=endpoint)
     if begun.standing is Standing.UNKNOWN:
         raise Unauthenticated("This token is not the token of this attempt.")
     reference = AttemptReference(id=given.attempt_id)
     if begun.work is None:
-        return HelloAttemptPayload(attempt=reference, verdict=Verdict.OVER)
+        return HelloAttemptPayload(attempt=reference, verdict=Verdict.WAIT if begun.is_waiting else Verdict.OVER)
     return HelloAttemptPayload(
         attempt=reference,
         verdict=Verdict.STOP if begun.work.attempt.stop_wanted_at is not None else Verdict.CONTINUE,
-        order=_launch_spec(begun.work, begun.limits, info.context.settings),
+        order=_launch_spec(begun.work, begun.limits, begun.gang, settings),
     )
 
 
@@ -193,9 +210,10 @@ async def report(info: Info, given: ReportAttemptInput) -> ReportAttemptPayload:
     if receipt.standing is Standing.UNKNOWN:
         raise Unauthenticated("This token is not the token of this attempt.")
     if receipt.stored and brought.number is not None:
-        batch = convergence.batch_of(receipt.number, brought.number, brought.points)
+        points = brought.points if receipt.rank == 0 else {}
+        batch = convergence.batch_of(receipt.number, brought.number, points)
         info.context.live.notifications.committed(
-            receipt.simulation_id, batch, ended=brought.exit is not None, logged=bool(brought.chunks)
+            receipt.simulation_id, batch, ended=brought.exit is not None, logged=bool(brought.chunks), rank=receipt.rank
         )
     return _answer(given, receipt, refusals, info.context.settings)
 
@@ -207,6 +225,17 @@ def _claim(info: Info, public_id: str, nonce: str) -> Claim:
     if not 1 <= len(nonce) <= 100 or "\0" in nonce:
         raise BadInput("nonce: 1 to 100 characters, none of them NUL.")
     return Claim(number_asked(public_id, "Attempt"), sha256(info.context.bearer.encode()).digest(), nonce)
+
+
+def _endpoint(given: HelloAttemptInput) -> Endpoint:
+    if given.address is not None:
+        try:
+            ip_address(given.address)
+        except ValueError:
+            raise BadInput("address: an IP address.") from None
+    if given.port is not None and not 1 <= given.port <= 65_535:
+        raise BadInput("port: 1 to 65,535.")
+    return Endpoint(given.address, given.port)
 
 
 def _actor(info: Info) -> Actor:
@@ -260,8 +289,9 @@ def _heartbeat(is_judged: bool, settings: Settings) -> float:
     return min(JUDGED_HEARTBEAT_SECONDS, settings.heartbeat_seconds) if is_judged else settings.heartbeat_seconds
 
 
-def _launch_spec(work: Work, limits: TimeLimits, settings: Settings) -> LaunchSpec:
-    simulation = work.simulation
+def _launch_spec(work: Work, limits: TimeLimits, gang: Gang, settings: Settings) -> LaunchSpec:
+    simulation, rank = work.simulation, work.member.rank
+    interval = simulation.system_metrics_seconds
     environment = {
         **simulation.environment,
         "SIMULATION_ID": encode("Simulation", simulation.id),
@@ -283,7 +313,10 @@ def _launch_spec(work: Work, limits: TimeLimits, settings: Settings) -> LaunchSp
         metrics_from=simulation.metrics_from,
         metrics_patterns=simulation.metrics_patterns,
         tensorboard=simulation.tensorboard,
-        system_metrics_seconds=settings.system_metrics_seconds
-        if simulation.system_metrics_seconds is None
-        else simulation.system_metrics_seconds,
+        # Measurements are points, and only rank 0's are the curve.
+        system_metrics_seconds=0.0 if rank else settings.system_metrics_seconds if interval is None else interval,
+        rank=rank,
+        world_size=simulation.machines,
+        addresses=list(gang.addresses),
+        master_port=gang.port,
     )

@@ -32,6 +32,8 @@ class Assignment:
     give_up_seconds: float
     spool_memory_bytes: int
     spool_limit_bytes: int
+    rank: int = 0
+    world_size: int = 1
 
     @classmethod
     def read(cls, directory: Path) -> Assignment:
@@ -48,6 +50,8 @@ class Assignment:
             give_up_seconds=float(config["give_up_seconds"]),
             spool_memory_bytes=int(config.get("spool_memory_bytes", SPOOL_MEMORY_BYTES)),
             spool_limit_bytes=int(config.get("spool_limit_bytes", SPOOL_LIMIT_BYTES)),
+            rank=int(config.get("rank", 0)),
+            world_size=int(config.get("world_size", 1)),
         )
 
 
@@ -67,6 +71,10 @@ class Order:
     max_cost_seconds: float | None = None
     tensorboard: tuple[str, ...] = ()  # further directories with event files, relative to the working directory
     system_metrics_seconds: float = 0.0  # interval; 0: none
+    rank: int = 0
+    world_size: int = 1
+    addresses: tuple[str, ...] = ()  # of the members' hosts, by rank; empty for a single member
+    master_port: int | None = None  # on the host of rank 0
 
     @classmethod
     def parse(cls, raw: Mapping[str, object]) -> Order:
@@ -75,6 +83,8 @@ class Order:
         directory, limit = raw["workingDirectory"], raw["maxRuntimeSeconds"]
         mode, patterns = raw.get("metricsFrom") or "AUTO", raw.get("metricsPatterns") or []
         tensorboard = raw.get("tensorboard") or []
+        rank, size, addresses = raw.get("rank") or 0, raw.get("worldSize") or 1, raw.get("addresses") or []
+        port = raw.get("masterPort")
         if not isinstance(entrypoint, list) or not entrypoint or not all(isinstance(word, str) for word in entrypoint):
             raise ValueError("entrypoint")
         if not isinstance(environment, dict) or not all(isinstance(value, str) for value in environment.values()):
@@ -85,6 +95,10 @@ class Order:
             raise ValueError("metricsFrom or metricsPatterns")
         if not isinstance(tensorboard, list) or not all(isinstance(each, str) for each in tensorboard):
             raise ValueError("tensorboard")
+        if not isinstance(rank, int) or not isinstance(size, int) or not 0 <= rank < size:
+            raise ValueError("rank or worldSize")
+        if not isinstance(addresses, list) or not (port is None or isinstance(port, int)):
+            raise ValueError("addresses or masterPort")
         return cls(
             entrypoint=tuple(entrypoint),
             environment=environment,
@@ -98,6 +112,10 @@ class Order:
             max_cost_seconds=_limit(raw.get("maxCostSeconds")),
             tensorboard=tuple(tensorboard),
             system_metrics_seconds=_seconds(raw.get("systemMetricsSeconds") or 0.0),
+            rank=rank,
+            world_size=size,
+            addresses=tuple(map(str, addresses)),
+            master_port=port,
         )
 
 

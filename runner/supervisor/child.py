@@ -63,6 +63,30 @@ def prepare(assignment: Assignment, order: Order) -> tuple[Path, dict[str, str]]
         OUTPUT_VARIABLE: str(assignment.output_directory),
         ATTEMPT_VARIABLE: assignment.attempt_id,
         MARK_VARIABLE: mark(assignment.directory),
+        "SIMULATION_RANK": str(order.rank),
+        "SIMULATION_WORLD_SIZE": str(order.world_size),
+        **(_meeting(order) if order.world_size > 1 else {}),
+    }
+
+
+def _meeting(order: Order) -> dict[str, str]:
+    """The variables by which the members of a gang find each other.
+
+    torch.distributed's env:// needs MASTER_ADDR, MASTER_PORT, RANK and WORLD_SIZE; launchers and frameworks also read
+    LOCAL_RANK (each member sees its own GPUs only, so it is 0) and NODE_RANK. A simulation on one machine gets none of
+    them: libraries take RANK or LOCAL_RANK for the sign of a distributed run, and would wait for others. Raises
+    Refused.
+    """
+    if len(order.addresses) != order.world_size or order.master_port is None:
+        raise Refused("The service named no address or no port at which the members can meet.")
+    return {
+        "SIMULATION_ADDRESSES": ",".join(order.addresses),
+        "MASTER_ADDR": order.addresses[0],
+        "MASTER_PORT": str(order.master_port),
+        "RANK": str(order.rank),
+        "WORLD_SIZE": str(order.world_size),
+        "LOCAL_RANK": "0",
+        "NODE_RANK": str(order.rank),
     }
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, Union
 
 from runner.supervisor.notices import (
+    HIGHER_RANK,
     NAME_UNUSABLE,
     NOT_RISING,
     OTHER_SOURCE,
@@ -44,8 +45,10 @@ class Reading(NamedTuple):
 class Curve:
     """Takes readings; keeps the source and the last step of each metric, as steps must rise."""
 
-    def __init__(self, notices: Notices) -> None:
+    def __init__(self, notices: Notices, *, rank: int = 0) -> None:
+        """rank: of the member; only rank 0's points are the curve."""
         self._notices = notices
+        self._rank = rank
         self._next_step = 0
         self._last_steps: dict[str, int] = {}
         self._forgiven: set[str] = set()
@@ -54,7 +57,7 @@ class Curve:
 
     @property
     def is_empty(self) -> bool:
-        return not self._counts[False]
+        return not self._counts[False] and not self._rank  # of a higher rank none are expected
 
     def take(self, reading: Reading, line: str, source: str = PRINTED) -> tuple[int, list[tuple[str, Value]]]:
         """Return the step and the points (metric and value; text if not finite). line: the example of a notice."""
@@ -85,6 +88,9 @@ class Curve:
         return _value(value) if self._rises(metric, step, example, source=source) else None
 
     def _rises(self, metric: str, step: int, line: str, reading: Reading | None = None, source: str = PRINTED) -> bool:
+        if self._rank:
+            self._notices.count(HIGHER_RANK, line, subject=metric)
+            return False
         last = self._last_steps.get(metric)
         if last is not None:
             if self._sources[metric] != source:

@@ -20,6 +20,7 @@ from runner.supervisor.child import Refused, become_subreaper, kill_descendants,
 from runner.supervisor.complaints import complain
 from runner.supervisor.curve import Curve
 from runner.supervisor.lines import Log, Output
+from runner.supervisor.meeting import HeldPort
 from runner.supervisor.notices import Notices, clean, shorten
 from runner.supervisor.provenance import Provenance
 from runner.supervisor.readers.patterns import Patterns
@@ -32,6 +33,7 @@ from runner.supervisor.sources.reports import Reports
 from runner.supervisor.spool import Exit, Spool
 from runner.supervisor.system.sampler import Sampler
 
+WAIT_SECONDS = 0.5  # between two hellos while other members are missing
 LAST_HELLO_RETRY_SECONDS = 1.0  # short: the machine is reserved and idle
 DEFAULT_HEARTBEAT_SECONDS = 2.0  # without an order
 TICK_SECONDS = 0.5
@@ -52,7 +54,10 @@ def supervise(directory: Path) -> int:
     signals = Signals()
     service = Service(assignment)
     note_nonce(directory, service.nonce)
-    greeting = greet(service, signals, time.monotonic() + assignment.give_up_seconds)
+    port = HeldPort() if assignment.world_size > 1 and assignment.rank == 0 else None
+    greeting = greet(service, signals, time.monotonic() + assignment.give_up_seconds, port)
+    if port is not None:
+        port.release()
     if greeting is None:
         complain("gave up before the service answered")
         return NOT_REPORTED
@@ -96,16 +101,22 @@ def note_nonce(directory: Path, nonce: str) -> None:
         complain(f"the nonce could not be written: {error}")
 
 
-def greet(service: Service, signals: Signals, give_up_at: float) -> tuple[str, Order | None] | None:
+def greet(
+    service: Service, signals: Signals, give_up_at: float, port: HeldPort | None = None
+) -> tuple[str, Order | None] | None:
     """Repeat hello until the reply has a verdict and, unless the verdict is OVER, an order.
 
-    Returns None if this process has to end first.
+    WAIT: other members have not said hello yet. Returns None if this process has to end first.
     """
     backoff = Backoff(LAST_HELLO_RETRY_SECONDS)
     while not signals.is_terminated and time.monotonic() < give_up_at:
         try:
-            answer = service.hello()
+            answer = service.hello(port.number if port is not None else None)
             verdict, order = str(answer["verdict"]), answer["order"]
+            if verdict == "WAIT":
+                backoff.succeeded()
+                signals.wait(WAIT_SECONDS)
+                continue
             if verdict == "CONTINUE" and not isinstance(order, dict):
                 raise Unreachable("an answer without an order")
             return verdict, Order.parse(order) if isinstance(order, dict) else None
@@ -148,7 +159,7 @@ class Run:
         self._signals = signals
         self._notices = Notices(spool.add_notice)
         self._log = Log(spool, self._notices)
-        curve = Curve(self._notices)
+        curve = Curve(self._notices, rank=order.rank)
         directory, environment = prepare(assignment, order)
         intake = Intake(curve, spool, self._notices)
         self._sources = Sources(intake, order, environment, directory, assignment.output_directory)

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from runner.supervisor.assignment import Assignment
 from runner.supervisor.complaints import complain
+from runner.supervisor.meeting import own_address
 from runner.supervisor.spool import encode
 
 FIRST_RETRY_SECONDS = 0.05
@@ -25,6 +26,8 @@ HELLO = (
     "entrypoint environment workingDirectory maxRuntimeSeconds maxCostSeconds stopGraceSeconds heartbeatSeconds "
     "gpuIndices metricsFrom metricsPatterns tensorboard systemMetricsSeconds } userErrors { code message field } } }"
 )
+# Fields that only members of a gang ask for: an older service answers the others as before.
+GANG_HELLO = HELLO.replace("systemMetricsSeconds }", "systemMetricsSeconds rank worldSize addresses masterPort }")
 REPORT = (
     "mutation Report($input: ReportAttemptInput!) { reportAttempt(input: $input) { attempt { id } verdict stopReason "
     "orderChange { heartbeatSeconds maxRuntimeSeconds maxCostSeconds } expectedBatch "
@@ -45,9 +48,16 @@ class Service:
         self._connection: http.client.HTTPConnection | None = None
         self._address = ""
 
-    def hello(self) -> Mapping[str, object]:
-        """Ask for the order. Raises Unreachable."""
-        return self._ask("helloAttempt", self._body(HELLO, b""))
+    def hello(self, port: int | None = None) -> Mapping[str, object]:
+        """Ask for the order. port: free on this host, for a member of a gang. Raises Unreachable."""
+        if self._assignment.world_size == 1:
+            return self._ask("helloAttempt", self._body(HELLO, b""))
+        try:
+            address = own_address(self._address_of_service())
+        except (OSError, ValueError) as error:
+            raise Unreachable(f"{type(error).__name__}: {error}") from None
+        endpoint = b',"address":%s' % encode(address) + (b',"port":%d' % port if port is not None else b"")
+        return self._ask("helloAttempt", self._body(GANG_HELLO, endpoint))
 
     def report(self, number: int | None, payload: bytes) -> Mapping[str, object]:
         """Send a batch, or without a number a heartbeat. Equal arguments give equal bytes. Raises Unreachable."""
@@ -68,13 +78,13 @@ class Service:
             named, verdict = answer["attempt"]["id"], answer["verdict"]
         except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
             raise Unreachable(f"no answer to {name}: {reply[:100]!r}") from None
-        if named != self._assignment.attempt_id or verdict not in ("CONTINUE", "STOP", "OVER"):
+        if named != self._assignment.attempt_id or verdict not in ("CONTINUE", "STOP", "OVER", "WAIT"):
             raise Unreachable(f"an answer to another attempt: {str(named)[:100]}, {str(verdict)[:100]}")
         return dict(answer)
 
     def _post(self, body: bytes) -> bytes:
         try:
-            address = self._assignment.address_file.read_text().strip()
+            address = self._address_of_service()
             if address != self._address or self._connection is None:
                 self.close()
                 self._connection = _connection(address)
@@ -91,6 +101,9 @@ class Service:
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()
             raise Unreachable(f"{type(error).__name__}: {error}") from None
+
+    def _address_of_service(self) -> str:
+        return self._assignment.address_file.read_text().strip()
 
     def _exchange(self, connection: http.client.HTTPConnection, body: bytes) -> bytes:
         headers = {

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from rows import claim_launch
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import attempts, lifecycle
@@ -34,12 +35,12 @@ async def heard_just_now(rows: Rows, attempt_id: int) -> bool:
 async def test_a_launch_is_claimed_anew_with_another_token_until_a_supervisor_says_hello(rows: Rows) -> None:
     attempt_id = await rows.assign(await rows.simulation())
     async with rows.sessions.begin() as session:
-        assert await attempts.claim_launches(session, {attempt_id: b"first"})
-        assert await attempts.claim_launches(session, {attempt_id: b"second"})
+        assert await claim_launch(session, attempt_id, b"first")
+        assert await claim_launch(session, attempt_id, b"second")
         assert (await hello(session, Claim(attempt_id, b"first", "n"))).standing is Standing.UNKNOWN
         assert (await hello(session, Claim(attempt_id, b"second", "n"))).standing is Standing.CURRENT
     async with rows.sessions.begin() as session:
-        assert not await attempts.claim_launches(session, {attempt_id: b"third"})
+        assert not await claim_launch(session, attempt_id, b"third")
         assert (await attempts.accept(session, Claim(attempt_id, b"second", "n"), 1)).stored
 
 
@@ -48,8 +49,8 @@ async def test_the_launch_of_an_ended_or_unknown_attempt_is_not_claimed(rows: Ro
     attempt_id = await rows.assign(simulation_id)
     await rows.end(simulation_id, 1, Reason.CANCELLED)
     async with rows.sessions.begin() as session:
-        assert not await attempts.claim_launches(session, {attempt_id: b"token"})
-        assert not await attempts.claim_launches(session, {attempt_id + 1: b"token"})
+        assert not await claim_launch(session, attempt_id, b"token")
+        assert not await claim_launch(session, attempt_id + 1, b"token")
 
 
 async def test_a_claim_starts_the_lease_anew(rows: Rows) -> None:
@@ -83,11 +84,11 @@ async def test_what_is_unwanted_before_its_launch_is_found_until_the_launch_is_c
         assert await attempts.find_unwanted(session) == []
         await stop(session, simulation_id, Reason.CANCELLED, PLANNER)
         assert [each.id for each in await attempts.find_unwanted(session)] == [attempt_id]
-        assert (await attempts.lock(session, attempt_id)).lead.token_digest is None
+        assert (await attempts.lock(session, attempt_id)).member.token_digest is None
     await rows.launch(attempt_id)
     async with rows.sessions.begin() as session:
         assert await attempts.find_unwanted(session) == []
-        assert (await attempts.lock(session, attempt_id)).lead.token_digest is not None
+        assert (await attempts.lock(session, attempt_id)).member.token_digest is not None
 
 
 # --- heartbeats ------------------------------------------------------------------------------------------------
@@ -161,7 +162,9 @@ async def test_attempts_are_listed_first_to_last_and_the_current_ones_told_apart
     ids = [first.attempt_id, second.attempt_id]
     async with rows.sessions() as session:
         assert [each.attempt.number for each in await attempts.of_simulation(session, first.simulation_id)] == [1, 2]
-        assert await attempts.current_ids(session, [*ids, 999]) == {second.attempt_id}
+        members = await attempts.known_members(session, [*ids, 999])
+        current = [each for each, hosted in members.items() if hosted.member.ended_at is None]
+        assert (set(members), current) == ({(each, 0) for each in ids}, [(second.attempt_id, 0)])
         assert {each.id for each in await attempts.by_ids(session, [*ids, 999])} == set(ids)
         assert await lifecycle.lock_of(session, second.attempt_id, second.token) == first.simulation_id
         assert abs(await attempts.clock(session) - await rows.value("SELECT now()")) < timedelta(minutes=1)

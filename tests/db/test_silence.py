@@ -53,13 +53,13 @@ async def silent(rows: Rows) -> list[int]:
     async with rows.sessions() as session:
         listening = await attempts.listening(session)
         quiet = await attempts.find_quiet(session, LEASE)
-        return [each.id for each in quiet if is_silent(each.lead.heartbeat_at, listening, LEASE)]
+        return [each.id for each in quiet if is_silent(each.member.heartbeat_at, listening, LEASE)]
 
 
 async def still_silent(session: AsyncSession, attempt_id: int) -> bool:
     """Look again under lock."""
     current = await attempts.lock(session, attempt_id)
-    return current is not None and is_silent(current.lead.heartbeat_at, await attempts.listening(session), LEASE)
+    return current is not None and is_silent(current.member.heartbeat_at, await attempts.listening(session), LEASE)
 
 
 async def test_an_attempt_without_a_report_for_a_whole_lease_is_silent(rows: Rows) -> None:

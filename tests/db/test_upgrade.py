@@ -19,6 +19,7 @@ from db import (
     costs,
     events,
     judged,
+    logs,
     machines,
     projects,
     queue,
@@ -29,8 +30,9 @@ from db.attempts import Claim, Standing
 from db.connection import create_engine, driver_of, session_factory
 from db.convergence import Column
 from db.events import PLANNER
+from db.logs import Chunk
 from db.schema import check_unchanged, downgrade, upgrade
-from db.states import Reason
+from db.states import LogStream, Reason
 from policy.retry import Exit
 from transitions.budget import statements
 from transitions.ingest import ingest
@@ -87,6 +89,7 @@ def sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
 
 
 async def rows(engine: AsyncEngine, statement: str, **values: Any) -> list[dict[str, Any]]:
+    await engine.dispose()  # a migration changes what `SELECT *` returns: a connection that has prepared it would fail
     async with engine.begin() as connection:
         found = await connection.execute(text(statement), values)
         return [dict(row) for row in found.mappings()] if found.returns_rows else []
@@ -515,3 +518,44 @@ async def test_what_waited_in_the_version_before_is_held_by_nothing_and_the_way_
     await downgrade(empty_database_url, "0022")
     after = {name: await rows(engine, statement) for name, statement in kept.items()}
     assert after == before
+
+
+# --- 0024: several machines ------------------------------------------------------------------------------------
+
+
+async def test_what_ran_on_one_machine_goes_on_as_it_was_and_the_way_back_leaves_it(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await fill(engine, empty_database_url)
+    running = await claim(engine, "runs", 2)
+    await upgrade(empty_database_url, "0023")
+    await rows(engine, "INSERT INTO notices SELECT id, 1, 'NOT_RISING', 3, 'a line', 'advice' FROM simulations")
+    await rows(engine, "INSERT INTO log_chunks SELECT id, 2, 3, 0, 'STDOUT', 'a line' FROM simulations")
+    kept = {
+        **EVERYTHING,
+        "members": "SELECT * FROM members ORDER BY id",
+        "log": "SELECT * FROM log_chunks ORDER BY simulation_id, attempt, batch, position",
+        "notices": "SELECT * FROM notices ORDER BY simulation_id",
+    }
+    before = {name: await rows(engine, statement) for name, statement in kept.items()}
+    await upgrade(empty_database_url)
+    await check_unchanged(empty_database_url)
+    now = await rows(engine, EVERYTHING["simulations"])
+    assert [each["queue_class"] for each in now] == [each["queue_class"] for each in before["simulations"]]
+    simulation_id = next(each["id"] for each in now if each["name"] == "runs")
+    for table in ("log_chunks", "notices"):  # what higher ranks have written is lost on the way back
+        columns = "simulation_id, attempt, rank, " + (
+            "batch, position, stream, text" if "log" in table else "kind, count, example, advice"
+        )
+        given = "2, 1, 1, 0, 'STDOUT', 'x'" if "log" in table else "2, 1, 'HIGHER_RANK', 1, 'x', 'y'"
+        await rows(engine, f"INSERT INTO {table} ({columns}) VALUES ({simulation_id}, {given})")
+    await downgrade(empty_database_url, "0023")
+    assert {name: await rows(engine, statement) for name, statement in kept.items()} == before
+
+    await upgrade(empty_database_url)
+    chunk = Chunk(LogStream.STDOUT, "a line after it")
+    receipt = await ingest(sessions, running, Report(4, POINT, [chunk]), backoff=BACKOFF)
+    assert (receipt.stored, receipt.rank) == (True, 0)
+    async with sessions() as session:
+        found = await logs.read(session, simulation_id, logs.START, limit=10)
+    assert [each.text for each in found] == ["a line", "a line after it"]

@@ -25,12 +25,12 @@ import httpx
 import pytest
 import structlog
 import uvicorn
-from rows import assign_one
+from rows import assign_one, claim_launch, note_launch
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from websockets.asyncio.client import ClientConnection, connect
 
-from db import attempts, machines, public_ids
+from db import machines, public_ids
 from db.connection import Sessions, driver_of
 from db.events import PLANNER, Actor
 from db.models import Base
@@ -43,7 +43,7 @@ from graph.live.process import Live
 from graph.schema import build_schema
 from graph.server import Server, build_config
 from settings import Settings
-from transitions.assign import Assignment
+from transitions.assign import Assignment, Placed, assign
 from transitions.settle import Ending, end
 
 PATIENCE_SECONDS = 60  # a bound for what takes milliseconds: the machine may be busy
@@ -411,6 +411,25 @@ class World:
         copies = f"SELECT {names} FROM simulations, generate_series(2, :rows)"
         await self.select(f"INSERT INTO simulations ({names}) {copies}", rows=rows)
 
+    async def gang(self, size: int, *hosts: str) -> list[Supervisor]:
+        """A simulation on several machines, which was launched: its supervisors by rank, before their hellos."""
+        simulation_id = await self.simulation(machines=size)
+        number, assignments = number_of(simulation_id), []
+        for rank in range(size):
+            machine_id = await self.machine(f"own-{next(self._machines)}")
+            host = hosts[rank] if hosts else HOST
+            price = (Decimal(0), Decimal(1), "USD", 1.0, 0.0, 0)
+            assignments.append(Assignment(machine_id, f"machine-{machine_id}", host, (), *price))
+        supervisors = []
+        async with self.sessions.begin() as session:
+            made = await assign(session, [Placed(number, 0, tuple(assignments))], PLANNER)
+            for rank in range(size):
+                token = secrets.token_urlsafe()
+                assert await claim_launch(session, made[number], sha256(token.encode()).digest(), rank)
+                await note_launch(session, made[number], rank)
+                supervisors.append(Supervisor(self.api, made[number], simulation_id, token))
+        return supervisors
+
     async def attempt(self, simulation_id: str, machine_id: int | None = None, *, host: str = HOST) -> Supervisor:
         """Assign a queued simulation to a machine, and return its supervisor, before its hello."""
         if machine_id is None:
@@ -423,8 +442,8 @@ class World:
             assignment = Assignment(machine_id, f"machine-{machine_id}", host, (), *price, *grant)
             attempt_id = await assign_one(session, number, fence, assignment, PLANNER)
             assert attempt_id is not None
-            assert await attempts.claim_launches(session, {attempt_id: sha256(token.encode()).digest()})
-            await attempts.note_launched(session, [attempt_id])
+            assert await claim_launch(session, attempt_id, sha256(token.encode()).digest())
+            await note_launch(session, attempt_id)
         return Supervisor(self.api, attempt_id, simulation_id, token)
 
     async def running(self, simulation_id: str | None = None, **given: Any) -> Supervisor:

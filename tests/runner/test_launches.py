@@ -46,7 +46,7 @@ async def make_engine(service: Any, tmp_path: Path) -> AsyncIterator[Make]:
 
     yield make
     for engine in made:
-        for attempt in await engine.attempts():
+        for attempt in await engine.members():
             await engine.end(attempt)
         engine.close()
 
@@ -74,7 +74,7 @@ def parent(pid: int) -> int:
 
 
 async def launch(engine: LocalEngine, attempt: str = ATTEMPT) -> None:
-    await engine.launch(Launch(attempt, "U2ltdWxhdGlvbjox", "token-of-this-attempt", "this-host"))
+    await engine.launch(Launch(attempt, attempt, "U2ltdWxhdGlvbjox", "token-of-this-attempt", "this-host"))
 
 
 async def runs(service: Any, engine: LocalEngine, code: str = "") -> None:
@@ -137,7 +137,7 @@ async def test_a_data_directory_with_a_long_name_has_a_launcher_too(service: Any
         await launch(again, "b3RoZXI=")
         assert len(launchers(place)) == 1
     finally:
-        for attempt in await engine.attempts():
+        for attempt in await engine.members():
             await engine.end(attempt)
         engine.close()
         again.close()

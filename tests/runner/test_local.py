@@ -27,7 +27,9 @@ Until = Callable[[Callable[[], object]], None]
 
 
 def launch(token: str = "token-of-this-attempt") -> Launch:
-    return Launch(attempt_id=ATTEMPT, simulation_id="U2ltdWxhdGlvbjox", token=token, machine_key="this-host")
+    return Launch(
+        member_id=ATTEMPT, attempt_id=ATTEMPT, simulation_id="U2ltdWxhdGlvbjox", token=token, machine_key="this-host"
+    )
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ async def make_engine(service: Any, tmp_path: Path) -> AsyncIterator[Callable[..
 
     yield make
     for engine in made:
-        for attempt in await engine.attempts():
+        for attempt in await engine.members():
             await engine.end(attempt)
         engine.close()
 
@@ -110,13 +112,13 @@ async def test_an_attempt_lives_until_it_is_over_and_is_then_forgotten(
     service.order["entrypoint"] = ["python", "-c", code]
     await engine.launch(launch())
     assert await engine.probe(ATTEMPT) is Liveness.ALIVE
-    assert list(await engine.attempts()) == [ATTEMPT]
+    assert list(await engine.members()) == [ATTEMPT]
     await asyncio.to_thread(service.wait, lambda: service.exit)
     while await engine.probe(ATTEMPT) is not Liveness.DEAD:
         await asyncio.sleep(0.01)
     assert service.log("STDOUT") == sys.executable
     await engine.forget(ATTEMPT)
-    assert list(await engine.attempts()) == []
+    assert list(await engine.members()) == []
     assert await engine.probe(ATTEMPT) is Liveness.DEAD
     assert (tmp_path / "checkpoints" / "U2ltdWxhdGlvbjox" / "kept").exists()
     assert (tmp_path / "outputs" / "U2ltdWxhdGlvbjox" / "result").exists()
@@ -139,7 +141,7 @@ async def test_what_a_simulation_leaves_beside_its_directory_goes_however_deep_i
     while await engine.probe(ATTEMPT) is not Liveness.DEAD:
         await asyncio.sleep(0.01)
     await engine.forget(ATTEMPT)
-    assert list(await engine.attempts()) == []
+    assert list(await engine.members()) == []
 
 
 async def test_discarding_removes_a_link_and_nothing_behind_it(engine: LocalEngine, tmp_path: Path) -> None:
@@ -248,7 +250,7 @@ async def test_an_engine_in_a_new_process_knows_what_the_old_one_knew(
     await make_engine().launch(launch())
     await ready(service)
     second = make_engine()
-    assert list(await second.attempts()) == [ATTEMPT]
+    assert list(await second.members()) == [ATTEMPT]
     assert await second.probe(ATTEMPT) is Liveness.ALIVE
     await second.end(ATTEMPT)
     assert await second.probe(ATTEMPT) is Liveness.DEAD
@@ -263,7 +265,7 @@ async def test_a_simulation_outlives_the_engine_that_launched_it(
         "import asyncio, os, signal, sys\nfrom pathlib import Path\nfrom runner.base import Launch\n"
         "from runner.local import LocalEngine\n"
         f"engine = LocalEngine(Path({str(tmp_path)!r}), {service.url!r}, host='h', machine_name='m')\n"
-        f"asyncio.run(engine.launch(Launch({ATTEMPT!r}, 's', 'token-of-this-attempt', 'h')))\n"
+        f"asyncio.run(engine.launch(Launch({ATTEMPT!r}, {ATTEMPT!r}, 's', 'token-of-this-attempt', 'h')))\n"
         "os.killpg(0, signal.SIGKILL)"
     )
     scheduler = await asyncio.create_subprocess_exec(sys.executable, "-c", code, start_new_session=True)
@@ -333,7 +335,7 @@ async def test_what_can_not_be_launched_is_said_in_a_sentence(
     with pytest.raises(LaunchError, match=r"The supervisor can't be started on here: .*no-python"):
         await make_engine(python="/no-python").launch(launch())
     with pytest.raises(LaunchError, match="too long"):
-        await make_engine().launch(Launch("x" * 300, "s", "t", "m"))
+        await make_engine().launch(Launch("x" * 300, "x", "s", "t", "m"))
 
 
 async def test_a_directory_that_can_not_be_written_is_said_in_a_sentence(service: Any, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rows import claim_launch, note_launch
 from sqlalchemy import inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -120,8 +121,8 @@ class World:
         attempt = await self.attempt_of(simulation_id)
         async with self.sessions.begin() as session:
             if token_digest is None and attempt.token_digest is None:
-                assert await attempts.claim_launches(session, {attempt.id: b"made up for %d" % attempt.id})
-                await attempts.note_launched(session, [attempt.id])
+                assert await claim_launch(session, attempt.id, b"made up for %d" % attempt.id)
+                await note_launch(session, attempt.id)
                 token_digest = b"made up for %d" % attempt.id
             digest = token_digest or attempt.token_digest
             assert digest is not None
@@ -166,7 +167,7 @@ class ScriptedEngine:
         self.ended: list[str] = []
         self.forgotten: list[str] = []
         self.kept: list[str] = []  # simulations that have files
-        self.held: set[str] = set()  # simulations and attempts whose files can't be removed
+        self.held: set[str] = set()  # simulations and members whose files can't be removed
         self.left: dict[str, list[Undelivered] | Exception] = {}  # batches of dead attempts, by public id
         self.failure: Exception | None = None  # of the next launches
         self.machine = DiscoveredMachine("own", "here", HOST, 4.0, 16.0, 0, None, {})
@@ -178,29 +179,29 @@ class ScriptedEngine:
         self.launches.append(launch)
         if self.failure is not None:
             raise self.failure
-        self.liveness[launch.attempt_id] = Liveness.ALIVE
+        self.liveness[launch.member_id] = Liveness.ALIVE
 
-    async def probe(self, attempt_id: str) -> Liveness:
-        return self.liveness.get(attempt_id, Liveness.DEAD)
+    async def probe(self, member_id: str) -> Liveness:
+        return self.liveness.get(member_id, Liveness.DEAD)
 
-    async def end(self, attempt_id: str) -> None:
-        self.ended.append(attempt_id)
-        self.liveness[attempt_id] = Liveness.DEAD
+    async def end(self, member_id: str) -> None:
+        self.ended.append(member_id)
+        self.liveness[member_id] = Liveness.DEAD
 
-    async def attempts(self) -> Sequence[str]:
+    async def members(self) -> Sequence[str]:
         return list(self.liveness)
 
-    async def undelivered(self, attempt_id: str, after: int) -> Undelivered | None:
-        left = self.left.get(attempt_id, [])
+    async def undelivered(self, member_id: str, after: int) -> Undelivered | None:
+        left = self.left.get(member_id, [])
         if isinstance(left, Exception):
             raise left
         return next((each for each in left if each.number > after), None)
 
-    async def forget(self, attempt_id: str) -> None:
-        if attempt_id in self.held:
-            raise PermissionError(f"{attempt_id} can't be removed")
-        assert self.liveness.pop(attempt_id, Liveness.DEAD) is Liveness.DEAD
-        self.forgotten.append(attempt_id)
+    async def forget(self, member_id: str) -> None:
+        if member_id in self.held:
+            raise PermissionError(f"{member_id} can't be removed")
+        assert self.liveness.pop(member_id, Liveness.DEAD) is Liveness.DEAD
+        self.forgotten.append(member_id)
 
     async def simulations(self) -> Sequence[str]:
         return list(self.kept)

@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+from rows import claim_launch
 from structlog.testing import capture_logs
 
 from db import attempts, machines, public_ids, simulations
@@ -168,9 +169,7 @@ async def test_a_launch_that_was_cut_off_is_made_again_with_a_new_token(
 ) -> None:
     simulation_id = await _assigned(world, host, planner)
     async with world.sessions.begin() as session:
-        assert await attempts.claim_launches(
-            session, {(await world.attempt_of(simulation_id)).id: b"of the killed one"}
-        )
+        assert await claim_launch(session, (await world.attempt_of(simulation_id)).id, b"of the killed one")
 
     await host.run_once()
 
@@ -280,7 +279,7 @@ async def test_what_was_cancelled_before_its_launch_is_not_launched(
 ) -> None:
     simulation_id = await _assigned(world, host, planner)
     async with world.sessions.begin() as session:
-        assert await attempts.claim_launches(session, {(await world.attempt_of(simulation_id)).id: b"cut off"})
+        assert await claim_launch(session, (await world.attempt_of(simulation_id)).id, b"cut off")
     await world.cancel(simulation_id)
     assert (await host.launch_assigned()).ended == 1
     assert scripted.launches == []
@@ -405,7 +404,7 @@ async def test_what_is_over_and_does_not_leave_is_ended(
     simulation_id = await _running(world, host, planner)
     public_id = await _public_id(world, simulation_id)
     await _complete(world, simulation_id)
-    await world.execute("UPDATE attempts SET ended_at = now() - interval '1 hour'")
+    await world.execute("UPDATE members SET ended_at = now() - interval '1 hour'")
     await host.run_once()
     assert scripted.ended == [public_id]
     await host.run_once()
@@ -504,3 +503,71 @@ async def test_files_that_cannot_be_removed_are_reported_once_and_keep_no_other_
     scripted.held.clear()
     await host.run_once()
     assert scripted.forgotten == [ids[1], ids[0]]
+
+
+# --- several members -------------------------------------------------------------------------------------------
+
+
+async def test_each_member_on_the_host_is_a_unit_of_its_own(
+    world: World, host: HostLoop, planner: Planner, scripted: ScriptedEngine
+) -> None:
+    await world.machine("m2")
+    simulation_id = await _assigned(world, host, planner, machines=2)
+    assert (await host.launch_assigned()).launched == 2
+    assert [(each.rank, each.world_size) for each in scripted.launches] == [(0, 2), (1, 2)]
+    assert len({each.member_id for each in scripted.launches}) == len({each.token for each in scripted.launches}) == 2
+    attempt = await world.attempt_of(simulation_id)
+    assert {each.attempt_id for each in scripted.launches} == {public_ids.encode("Attempt", attempt.id)}
+    for launch in scripted.launches:
+        async with world.sessions.begin() as session:
+            claim = Claim(attempt.id, sha256(launch.token.encode()).digest(), "nonce")
+            assert (await hello(session, claim)).is_waiting == (launch.rank == 0)
+    assert await world.state(simulation_id) == "RUNNING"
+
+    first, second = scripted.launches
+    scripted.liveness[second.member_id] = Liveness.DEAD
+    assert (await host.run_once()).ended == 1
+    assert await world.state(simulation_id) == "RUNNING"
+    assert (await world.stop_of(simulation_id)).reason == "MACHINE_LOST"
+    await host.run_once()
+    assert scripted.forgotten == [second.member_id], "the other one has not ended"
+
+    scripted.liveness[first.member_id] = Liveness.DEAD
+    await host.run_once()
+    assert (await world.get(simulation_id)).reason == "MACHINE_LOST"
+    assert (await world.attempt_of(simulation_id)).reason_detail == "Rank 1 of 2, on m2: Its supervisor died, on m2."
+    await host.run_once()
+    assert set(scripted.forgotten) == {first.member_id, second.member_id}
+
+
+async def test_a_member_that_can_not_be_launched_stops_the_others(
+    world: World, host: HostLoop, planner: Planner, scripted: ScriptedEngine
+) -> None:
+    await world.machine("m2")
+    simulation_id = await _assigned(world, host, planner, machines=2)
+    launch = scripted.launch
+
+    async def only_rank_0(asked: Launch) -> None:
+        scripted.failure = LaunchError("There is no room for it.") if asked.rank else None
+        await launch(asked)
+
+    scripted.launch = only_rank_0
+    summary = await host.launch_assigned()
+    assert (summary.launched, summary.ended) == (1, 1)
+    assert (await world.stop_of(simulation_id)).reason == "LAUNCH_ERROR"
+    attempt = await world.attempt_of(simulation_id)
+    async with world.sessions.begin() as session:
+        claim = Claim(attempt.id, sha256(scripted.launches[0].token.encode()).digest(), "nonce")
+        greeting = await hello(session, claim)
+    assert not greeting.is_waiting
+    assert greeting.work is not None
+    assert greeting.work.attempt.stop_wanted_at is not None
+
+
+async def test_names_of_members_are_their_attempts_for_rank_0(world: World) -> None:
+    assert public_ids.decode_member(public_ids.encode_member(7, 0)) == (7, 0)
+    assert public_ids.encode_member(7, 0) == public_ids.encode("Attempt", 7), "as versions before named them"
+    assert public_ids.decode_member(public_ids.encode_member(7, 12)) == (7, 12)
+    for name in (public_ids.encode("Simulation", 7), "x", public_ids.encode_member(7, 1)[:-2]):
+        with pytest.raises(ValueError, match="not a member"):
+            public_ids.decode_member(name)

@@ -8,14 +8,17 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from rows import claim_launch
 from sqlalchemy import event
 
 from db import attempts, events, lifecycle, machines
+from db.attempts import Claim
 from db.events import Actor
 from db.models import Attempt
 from db.states import Reason
 from scheduler import planner as planner_module
 from scheduler.planner import Planner
+from transitions.begin import hello
 from transitions.settle import Ending, end, settle
 
 World = Any  # the fixture of conftest.py
@@ -366,7 +369,7 @@ async def test_what_is_cancelled_during_its_launch_is_left_to_its_supervisor(wor
     simulation_id = await world.simulation()
     await planner.tick()
     async with world.sessions.begin() as session:
-        assert await attempts.claim_launches(session, {(await world.attempt_of(simulation_id)).id: b"digest"})
+        assert await claim_launch(session, (await world.attempt_of(simulation_id)).id, b"digest")
     await world.cancel(simulation_id)
     assert (await planner.tick()).ended == 0
     assert await world.state(simulation_id) == "STARTING"
@@ -425,3 +428,76 @@ async def test_what_has_cost_its_limit_is_not_retried(world: World, planner: Pla
             await planner.tick()
             await world.hello(simulation_id)
             await world.execute("UPDATE members SET price_per_hour = 60, share = 0.5")
+
+
+# --- several machines ------------------------------------------------------------------------------------------
+
+
+async def test_all_members_are_assigned_together_each_with_its_grant(world: World, planner: Planner) -> None:
+    for name, gpus in (("m1", 2), ("m2", 2)):
+        await world.machine(name, host=name, gpus=gpus, price_per_hour=Decimal(3))
+    simulation_id = await world.simulation(machines=2, gpus=2, cpus=2.0)
+    summary = await planner.plan()
+    assert (summary.assigned, summary.hosts) == (1, {"m1", "m2"})
+    async with world.sessions() as session:
+        members = await attempts.members_of(session, [(await world.attempt_of(simulation_id)).id])
+    assert [(each.rank, each.machine_name, each.gpu_indices, each.share) for each in members] == [
+        (0, "m1", [0, 1], 1), (1, "m2", [0, 1], 1),
+    ]  # fmt: skip
+
+
+async def test_members_on_one_host_get_different_gpus(world: World, planner: Planner) -> None:
+    for name in ("m1", "m2"):
+        await world.machine(name, gpus=2)
+    simulation_id = await world.simulation(machines=2, gpus=1)
+    await planner.plan()
+    async with world.sessions() as session:
+        members = await attempts.members_of(session, [(await world.attempt_of(simulation_id)).id])
+    assert [each.gpu_indices for each in members] == [[0], [1]]
+
+
+async def test_one_that_needs_more_than_all_machines_waits_and_is_placed_when_another_joins(
+    world: World, planner: Planner
+) -> None:
+    await world.machine("m1")
+    simulation_id = await world.simulation(machines=2, cpus=4.0)
+    single_id = await world.simulation(cpus=4.0)
+    assert (await planner.plan()).assigned == 1
+    assert await world.state(single_id) == "STARTING", "it is in a class of its own"
+    wait = await world.wait_of(simulation_id)
+    assert wait is not None
+    assert (wait.reason, wait.detail.startswith("It needs 2 machines at once")) == ("NO_MACHINE_FITS", True)
+    for name in ("m2", "m3"):
+        await world.machine(name)
+    assert (await planner.plan()).assigned == 1
+    assert await world.state(simulation_id) == "STARTING"
+
+
+async def test_a_member_of_which_nothing_is_heard_is_lost_and_the_others_are_stopped(
+    world: World, planner: Planner
+) -> None:
+    for name in ("m1", "m2"):
+        await world.machine(name, host=name)
+    simulation_id = await world.simulation(machines=2)
+    await planner.plan()
+    attempt = await world.attempt_of(simulation_id)
+    for rank in (0, 1):
+        async with world.sessions.begin() as session:
+            assert await claim_launch(session, attempt.id, b"token %d" % rank, rank)
+            await hello(session, Claim(attempt.id, b"token %d" % rank, "nonce"))
+    assert await world.state(simulation_id) == "RUNNING"
+    await world.cover(3)
+    await world.execute(
+        "UPDATE members SET heartbeat_at = now() - CAST(:ago AS interval) WHERE rank = 1",
+        ago=timedelta(seconds=2.5 * world.settings.lease_seconds),
+    )
+    assert (await planner.tick()).ended == 1
+    assert await world.state(simulation_id) == "RUNNING"
+    stop = await world.stop_of(simulation_id)
+    assert stop is not None
+    assert stop.reason == "MACHINE_LOST"
+    await world.cover(3)
+    await world.silence(simulation_id, 2.5)
+    assert (await planner.tick()).ended == 1
+    [ended] = await world.attempts_of(simulation_id)
+    assert "Rank 1 of 2, on m2: Nothing was heard of it" in ended.reason_detail

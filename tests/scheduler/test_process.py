@@ -76,7 +76,7 @@ class Schedulers:
                 process.wait()
         for attempts in self.directory.glob("*/attempts"):
             engine = LocalEngine(attempts.parent, NO_API, host="test", machine_name="test")
-            for each in await engine.attempts():
+            for each in await engine.members():
                 await engine.end(each)
 
 
@@ -91,7 +91,7 @@ async def schedulers(database_url: str, tmp_path: Path) -> AsyncIterator[Schedul
 async def local(world: World, tmp_path: Path) -> AsyncIterator[LocalEngine]:
     engine = LocalEngine(tmp_path, NO_API, host=world.host_id, machine_name="here")
     yield engine
-    for each in await engine.attempts():
+    for each in await engine.members():
         await engine.end(each)
     engine.close()
 
@@ -113,12 +113,12 @@ async def test_a_real_supervisor_that_is_killed_is_proved_dead_and_replaced(worl
 
     await local.end(public_id)
     assert (await host.run_once()).ended == 1
-    assert await local.attempts() == []
+    assert await local.members() == []
     await world.execute("UPDATE simulations SET queued_at = now()")
     await planner.tick()
     await host.run_once()
     assert [each.reason for each in await world.attempts_of(simulation_id)] == ["MACHINE_LOST", None]
-    assert len(await local.attempts()) == 1
+    assert len(await local.members()) == 1
 
 
 @pytest.mark.parametrize(

@@ -246,7 +246,7 @@ async def test_fifty_transactions_at_once_start_exactly_what_the_budget_pays_for
             if await accounts.unpayable(session, [accounts.Start(project_id, PRICE, "USD")], rules):
                 return False
             assignment = Assignment(machine_id, "m1", "host-1", (), PRICE, Decimal(1), "USD", 1.0, 0.0, 0)
-            return bool(await assign(session, [Placed(simulation_id, 0, assignment)], USER))
+            return bool(await assign(session, [Placed(simulation_id, 0, (assignment,))], USER))
 
     tasks = [asyncio.create_task(start(each)) for each in ids]
     for _ in ids:

@@ -17,7 +17,7 @@ from db import attempts, lifecycle, machines, simulations
 from db.attempts import Claim
 from db.connection import create_engine, driver_of, session_factory
 from db.events import Actor
-from db.models import Project, Simulation
+from db.models import Member, Project, Simulation
 from db.simulations import Wanted
 from db.states import Reason
 from transitions.assign import Assignment, Placed, assign
@@ -33,7 +33,20 @@ async def assign_one(
     session: AsyncSession, simulation_id: int, fence: int, assignment: Assignment, actor: Actor
 ) -> int | None:
     """The id of the attempt that was made; None if the simulation's row has changed."""
-    return (await assign(session, [Placed(simulation_id, fence, assignment)], actor)).get(simulation_id)
+    return (await assign(session, [Placed(simulation_id, fence, (assignment,))], actor)).get(simulation_id)
+
+
+async def claim_launch(session: AsyncSession, attempt_id: int, digest: bytes, rank: int = 0) -> bool:
+    """Claim the launch of an attempt's member, as its host does."""
+    of_rank = select(Member.id).where(Member.attempt_id == attempt_id, Member.rank == rank)
+    member_id = await session.scalar(of_rank)
+    return member_id is not None and bool(await attempts.claim_launches(session, {member_id: digest}))
+
+
+async def note_launch(session: AsyncSession, attempt_id: int, rank: int = 0) -> None:
+    """Note that its supervisor was started."""
+    of_rank = select(Member.id).where(Member.attempt_id == attempt_id, Member.rank == rank)
+    await attempts.note_launched(session, (await session.scalars(of_rank)).all())
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +119,12 @@ class Rows:
         assert attempt_id is not None
         return attempt_id
 
-    async def launch(self, attempt_id: int) -> bytes:
-        """Claim its launch; the digest of its token."""
+    async def launch(self, attempt_id: int, rank: int = 0) -> bytes:
+        """Claim the launch of a member; the digest of its token."""
         token = f"token {next(self._numbers)} of attempt {attempt_id}".encode()
         async with self.sessions.begin() as session:
-            assert await attempts.claim_launches(session, {attempt_id: token})
-            await attempts.note_launched(session, [attempt_id])
+            assert await claim_launch(session, attempt_id, token, rank)
+            await note_launch(session, attempt_id, rank)
         return token
 
     async def start(self, simulation_id: int | None = None, **given: Any) -> Started:

@@ -1,6 +1,6 @@
 """A simulation that walks so many steps and ends: `python walker.py DIRECTORY STEPS`.
 
-It holds a lock of its simulation's while it lives; a second one of the same simulation says so in `DIRECTORY/second`.
+It holds a lock of its simulation and rank while it lives; a second one of these says so in `DIRECTORY/second`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def value_at(attempt: int, step: int) -> float:
 
 def main(directory: Path, steps: int) -> int:
     simulation, attempt = os.environ["SIMULATION_NAME"], int(os.environ["SIMULATION_ATTEMPT"])
-    alone = os.open(directory / f"{simulation}.lock", os.O_RDWR | os.O_CREAT)
+    alone = os.open(directory / f"{simulation}.{os.environ['SIMULATION_RANK']}.lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

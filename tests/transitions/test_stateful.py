@@ -24,7 +24,7 @@ from effort import STATEFUL_RUNS
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from rows import assign_one
+from rows import assign_one, claim_launch
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -167,7 +167,7 @@ class ClaimLaunch:
     token: bytes
 
     async def on_rows(self, session: AsyncSession) -> object:
-        return bool(await attempts.claim_launches(session, {self.target.attempt_id: self.token}))
+        return await claim_launch(session, self.target.attempt_id, self.token)
 
     def on_model(self, model: Model) -> object:
         return model.claim(self.target.number, self.token)

@@ -26,11 +26,11 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from rows import assign_one
+from rows import assign_one, claim_launch
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from db import attempts, simulations
+from db import simulations
 from db.attempts import Claim
 from db.connection import Sessions, create_engine, session_factory
 from db.events import PLANNER, Actor
@@ -523,7 +523,7 @@ class Log(RuleBasedStateMachine):
             made = await assign_one(session, self.simulation_id, self.number, assignment, PLANNER)
             assert made is not None
             digest = sha256(self.token.encode()).digest()
-            assert await attempts.claim_launches(session, {made: digest})
+            assert await claim_launch(session, made, digest)
             await hello(session, Claim(made, digest, self.nonce))
         self.attempt_id, self.number = encode("Attempt", made), self.number + 1
         self.sent.clear()

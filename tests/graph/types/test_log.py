@@ -278,3 +278,46 @@ async def test_what_can_not_be_read_is_refused_in_a_sentence(world: World, subte
             if code == "BAD_USER_INPUT":
                 error = await world.api.error(PAGE, given)
                 assert error["extensions"]["code"] == code
+
+
+OF_RANK = """
+query Page($id: ID!, $after: String, $rank: Int! = 0) {
+  simulation(id: $id) { logs(first: 1, after: $after, rank: $rank) { nodes { cursor text } pageInfo { hasNextPage } } }
+}
+"""
+FOLLOW_RANK = "subscription ($id: ID!, $rank: Int!) { logs(simulationId: $id, rank: $rank) { cursor text } }"
+
+
+async def test_each_rank_has_a_log_and_cursors_of_its_own(world: World) -> None:
+    supervisors = await world.gang(2)
+    assert [(await each.hello())["verdict"] for each in supervisors] == ["WAIT", "CONTINUE"]
+    simulation_id = supervisors[0].simulation_id
+    for rank, supervisor in enumerate(supervisors):
+        await supervisor.send(logs=log(f"first of {rank}"))
+        await supervisor.send(logs=log(f"second of {rank}"))
+    for rank in (0, 1):
+        given = {"id": simulation_id, "rank": rank}
+        page = (await world.api.data(OF_RANK, given))["logs"]
+        assert (texts(page["nodes"]), page["pageInfo"]["hasNextPage"]) == ([f"first of {rank}"], True)
+        after = page["nodes"][0]["cursor"]
+        page = (await world.api.data(OF_RANK, {**given, "after": after}))["logs"]
+        assert (texts(page["nodes"]), page["pageInfo"]["hasNextPage"]) == ([f"second of {rank}"], False)
+        error = await world.api.error(OF_RANK, {"id": simulation_id, "rank": 1 - rank, "after": after})
+        assert "ursor" in error["message"]
+    assert "rank" in (await world.api.error(OF_RANK, {"id": simulation_id, "rank": -1}))["message"]
+
+
+async def test_a_subscriber_follows_one_rank_to_the_end_of_all(world: World, wait_until: WaitUntil) -> None:
+    supervisors = await world.gang(2)
+    for each in supervisors:
+        await each.hello()
+    given = {"id": supervisors[0].simulation_id, "rank": 1}
+    async with world.api.subscribe(FOLLOW_RANK, given) as chunks:
+        await wait_until(lambda: len(world.api.hub._log_tails) == 1, "subscribed")
+        await supervisors[0].send(logs=log("of 0"))
+        await supervisors[1].send(logs=log("of 1"))
+        assert (await chunks.next())["text"] == "of 1"
+        await supervisors[1].exit(logs=log("last of 1"))
+        assert (await chunks.next())["text"] == "last of 1"
+        await supervisors[0].exit()
+        assert await chunks.all() == []

@@ -560,3 +560,60 @@ async def test_an_exit_and_a_cancel_at_once_leave_one_end(world: World, serve: S
         shown = await world.show(supervisor.simulation_id)
         assert (shown["state"], shown["reason"]) == ("FINISHED", "COMPLETED")
         assert [event["kind"] for event in shown["events"]].count("FINISHED") == 1
+
+
+MEETING = """
+mutation Hello($input: HelloAttemptInput!) {
+  helloAttempt(input: $input) { verdict order { rank worldSize addresses masterPort systemMetricsSeconds } }
+}
+"""
+MEMBERS = """
+query ($id: ID!) {
+  simulation(id: $id) { machines attempts { members { rank machineName machine { name } endedAt exitCode } } }
+}
+"""
+
+
+async def test_the_members_of_a_gang_wait_for_each_other_and_meet_at_rank_0s_port(world: World) -> None:
+    async def hello(supervisor: Any, address: str, port: int | None = None) -> Any:
+        given = {"attemptId": supervisor.attempt_id, "nonce": supervisor.nonce, "address": address, "port": port}
+        return await world.api.data(MEETING, {"input": given}, token=supervisor.token)
+
+    await world.host("other-host")
+    first, second = await world.gang(2, "host-1", "other-host")
+    for _ in range(2):
+        assert await hello(first, "10.0.0.1", 4242) == {"verdict": "WAIT", "order": None}
+    assert (await first.report())["verdict"] == "CONTINUE", "a heartbeat is none of its business"
+    meeting = {"worldSize": 2, "addresses": ["10.0.0.1", "fe80::1"], "masterPort": 4242}
+    order = {"rank": 1, **meeting, "systemMetricsSeconds": 0.0}
+    assert await hello(second, "fe80::1") == {"verdict": "CONTINUE", "order": order}
+    order = {"rank": 0, **meeting, "systemMetricsSeconds": 10.0}
+    assert await hello(first, "10.0.0.1", 4242) == {"verdict": "CONTINUE", "order": order}
+
+    await second.exit()
+    shown = await world.api.data(MEMBERS, {"id": first.simulation_id})
+    members = shown["attempts"][0]["members"]
+    assert shown["machines"] == 2
+    ends = [(each["rank"], each["exitCode"], each["endedAt"] is None) for each in members]
+    assert ends == [(0, None, True), (1, 0, False)]
+    assert (await world.show(first.simulation_id))["state"] == "RUNNING"
+
+
+async def test_addresses_and_ports_that_are_none_are_refused(world: World) -> None:
+    [supervisor, _] = await world.gang(2)
+    for given in ({"address": "here; rm"}, {"port": 0}, {"port": 70000}):
+        body = await supervisor.hello_body(**given)
+        assert next(iter(given)) in body["errors"][0]["message"]
+
+
+async def test_points_of_rank_1_are_acknowledged_and_no_part_of_the_curve(world: World) -> None:
+    supervisors = await world.gang(2)
+    for each in supervisors:
+        await each.hello()
+    await supervisors[1].loss(1, 2)
+    await supervisors[0].loss(1)
+    simulation_id = supervisors[0].simulation_id
+    assert [tuple(row) for row in await world.select("SELECT attempt, batch, steps FROM convergence")] == [(1, 1, [1])]
+    query = "query ($id: ID!) { simulation(id: $id) { notices { kind count } } }"
+    shown = await world.api.data(query, {"id": simulation_id})
+    assert shown["notices"] == [{"kind": "HIGHER_RANK", "count": 2}]

@@ -44,12 +44,32 @@ def test_the_environment_is_made_and_not_inherited(service: Any, supervise: Any,
     assert given["SIMULATION_CHECKPOINT_DIR"] == str(tmp_path / "checkpoints")
     assert given["SIMULATION_OUTPUT_DIR"] == str(tmp_path / "outputs")
     assert (given["PYTHONUNBUFFERED"], given["CUDA_VISIBLE_DEVICES"]) == ("1", "1,3")
+    assert (given["SIMULATION_RANK"], given["SIMULATION_WORLD_SIZE"]) == ("0", "1")
     ours = {"SIMULATION_PARAMETERS", "SIMULATION_ATTEMPT_ID", "SIMULATION_CHECKPOINT_DIR", "PYTHONUNBUFFERED"}
     ours |= {"CUDA_VISIBLE_DEVICES", MARK_VARIABLE, "LC_CTYPE", "SIMULATION_OUTPUT_DIR", "SIMULATION_REPORT"}
+    ours |= {"SIMULATION_RANK", "SIMULATION_WORLD_SIZE"}  # no RANK, no LOCAL_RANK: libraries would wait for others
     trackers = {name for name in given if name.startswith(("MLFLOW_", "WANDB_"))}
     assert given.keys() <= ours | INHERITED | trackers
     assert (tmp_path / "checkpoints").is_dir()
     assert (tmp_path / "outputs").is_dir()
+
+
+def test_a_member_of_a_gang_gets_its_rank_and_where_the_members_meet(service: Any, supervise: Any) -> None:
+    supervise(
+        "import os, json; print('env', json.dumps(dict(os.environ)))",
+        environment={"MASTER_PORT": "1"},
+        rank=1,
+        worldSize=3,
+        addresses=["10.0.0.1", "10.0.0.2", "10.0.0.3"],
+        masterPort=4242,
+    ).wait()
+    given = eval(service.log("STDOUT").removeprefix("env "))  # noqa: S307  # what our own child printed
+    expected = {
+        "SIMULATION_RANK": "1", "SIMULATION_WORLD_SIZE": "3", "SIMULATION_ADDRESSES": "10.0.0.1,10.0.0.2,10.0.0.3",
+        "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "4242", "RANK": "1", "WORLD_SIZE": "3", "LOCAL_RANK": "0",
+        "NODE_RANK": "1",
+    }  # fmt: skip
+    assert {name: given[name] for name in expected} == expected
 
 
 def test_without_gpus_none_is_visible(service: Any, supervise: Any) -> None:
