@@ -200,6 +200,13 @@ class Forecast(Answer):
     sentence: str
 
 
+class Member(Answer):
+    rank: int
+    machine_name: str
+    exit_code: int | None
+    signal: int | None
+
+
 class Attempt(Answer):
     number: int
     machine_name: str
@@ -211,6 +218,12 @@ class Attempt(Answer):
     exit_code: int | None
     signal: int | None
     gpu_indices: tuple[int, ...]
+    members: tuple[Member, ...] = ()
+
+    @property
+    def machines(self) -> str:
+        """The names of its machines, each once, by rank."""
+        return ", ".join(dict.fromkeys(each.machine_name for each in self.members)) or self.machine_name
 
 
 class Event(Answer):
@@ -267,6 +280,7 @@ class Details(Simulation):
     after: tuple[Link, ...] = ()
     dependents: tuple[Link, ...] = ()
     resources: Resources
+    machines: int = 1
     priority: int
     preemptible: bool = False
     queue_position: int | None = None

@@ -185,6 +185,12 @@ def submit(
     cpus: Annotated[float | None, typer.Option(help="Required CPUs.  [server's default: 1]")] = None,
     memory_gib: Annotated[float | None, typer.Option(help="Required memory in GiB.")] = None,
     gpus: Annotated[int | None, typer.Option(help="Required GPUs.")] = None,
+    machines: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Run on so many machines at once, each with these resources.  [server's default: 1]"
+        ),
+    ] = None,
     gpu_model: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Required GPU model, or part of its name: A100.")
     ] = None,
@@ -296,7 +302,7 @@ def submit(
 
     \b
     Keys of a submission file (only entrypoint is required, in the file or as the command):
-      name, project, entrypoint: [python, train.py], working_directory, tags: [...], priority,
+      name, project, entrypoint: [python, train.py], working_directory, tags: [...], priority, machines,
       parameters: {...}, environment: {...}, metrics: {accuracy: MAX}, metrics_from: json, metrics_patterns: [...],
       tensorboard: [DIR, ...], system_metrics: 10s, attended, attended_grace: 60s, client_key, preemptible,
       objective: {metric: val/loss, mode: MIN}, stopping: [{metric, patience: 10, ...}], alerts: [NAME], notes,
@@ -323,8 +329,8 @@ def submit(
     submission = submit.Submission(
         command=command or (), name=name, project=project, parameters=parameter or (), environment=env or (),
         tags=tag or (), notes=notes, after=after or (), cpus=cpus, memory_gib=memory_gib, gpus=gpus,
-        gpu_model=gpu_model, labels=label or (), machine=machine, max_price_per_hour=max_price_per_hour,
-        priority=priority, max_runtime=max_runtime,
+        gpu_model=gpu_model, labels=label or (), machines=machines, machine=machine,
+        max_price_per_hour=max_price_per_hour, priority=priority, max_runtime=max_runtime,
         max_retries=max_retries, retry_on=retry_on or (), metric_modes=metric_mode or (),
         metrics_from=metrics, metrics_patterns=metrics_pattern or (),
         tensorboard=tensorboard or (), system_metrics=system_metrics, attended=attended,
@@ -535,6 +541,9 @@ def logs(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Follow new output until the simulation ends.")
     ] = False,
+    rank: Annotated[
+        int, typer.Option(metavar="RANK", min=0, help="Of a simulation on several machines: whose log.")
+    ] = 0,
     tail: Annotated[
         int | None, typer.Option("--tail", "-n", metavar="LINES", min=1, help="Print only the last lines.")
     ] = None,
@@ -570,7 +579,15 @@ def logs(
     simulation_id = resolve_id(server, simulation)
     raise typer.Exit(
         logs.logs(
-            server, simulation_id, streams=streams, tail=tail, after=after, follow=follow, as_json=as_json, grep=grep
+            server,
+            simulation_id,
+            streams=streams,
+            tail=tail,
+            after=after,
+            follow=follow,
+            as_json=as_json,
+            rank=rank,
+            grep=grep,
         )
     )
 

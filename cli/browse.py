@@ -181,7 +181,8 @@ def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
     needs += [f"{name}={value}" for name, value in resources.labels.items()]
     needs += [f"machine {resources.machine.name}"] if resources.machine else []
     needs += [f"at most {resources.max_price_per_hour} per hour"] if resources.max_price_per_hour else []
-    yield "needs", clean(", ".join(need for need in needs if need))
+    several = f"{simulation.machines} machines, each with " if simulation.machines > 1 else ""
+    yield "needs", clean(several + ", ".join(need for need in needs if need))
     yield "machine", clean(simulation.machine.name) if simulation.machine else ""
     yield "priority", str(simulation.priority) if simulation.priority else ""
     yield "preemptible", "yes" if simulation.preemptible else ""
@@ -240,7 +241,7 @@ def _attempt(attempt: Attempt, now: datetime) -> tuple[str, ...]:
         end += f": {attempt.reason_detail}"
     gpus = f" GPU {','.join(map(str, attempt.gpu_indices))}" if attempt.gpu_indices else ""
     took = say_duration((attempt.ended_at or now) - began)
-    return str(attempt.number), f"{clean(attempt.machine_name)}{gpus}", say_age(began, now), took, clean(end)
+    return str(attempt.number), f"{clean(attempt.machines)}{gpus}", say_age(began, now), took, clean(end)
 
 
 def _json(value: dict[str, object] | object) -> str:

@@ -122,8 +122,8 @@ DETAILS = gql(
 query Details($id: ID!) {
   simulation(id: $id) {
     ...Summary
-    entrypoint parameters environment workingDirectory tags notes priority preemptible queuePosition estimatedStart
-    createdBy
+    entrypoint parameters environment workingDirectory tags notes machines priority preemptible queuePosition
+    estimatedStart createdBy
     after { condition simulation { ...Summary } }
     dependents { condition simulation { ...Summary } }
     resources { cpus memoryGib gpus gpuModel labels machine { id name } maxPricePerHour }
@@ -144,6 +144,7 @@ query Details($id: ID!) {
     forecast { sentence }
     attempts {
       number machineName assignedAt startedAt endedAt reason reasonDetail exitCode signal gpuIndices
+      members { rank machineName exitCode signal }
     }
     events { at kind actor }
     retryOf { id name }
@@ -364,9 +365,11 @@ fragment Chunk on LogChunk { cursor attempt stream text(ansi: $ansi) receivedAt 
 LOG_PAGE = gql(
     _CHUNK
     + """
-query LogPage($id: ID!, $first: Int!, $after: String, $contains: String, $ansi: Boolean! = false) {
+query LogPage($id: ID!, $first: Int!, $after: String, $contains: String, $ansi: Boolean! = false, $rank: Int! = 0) {
   simulation(id: $id) {
-    logs(first: $first, after: $after, contains: $contains) { nodes { ...Chunk } pageInfo { hasNextPage endCursor } }
+    logs(first: $first, after: $after, contains: $contains, rank: $rank) {
+      nodes { ...Chunk } pageInfo { hasNextPage endCursor }
+    }
   }
 }
 """
@@ -375,8 +378,8 @@ query LogPage($id: ID!, $first: Int!, $after: String, $contains: String, $ansi: 
 LOGS = gql(
     _CHUNK
     + """
-subscription Logs($id: ID!, $after: String, $ansi: Boolean! = false) {
-  logs(simulationId: $id, after: $after) { ...Chunk }
+subscription Logs($id: ID!, $after: String, $ansi: Boolean! = false, $rank: Int! = 0) {
+  logs(simulationId: $id, after: $after, rank: $rank) { ...Chunk }
 }
 """
 )

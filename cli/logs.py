@@ -49,8 +49,9 @@ def logs(
     follow: bool,
     as_json: bool,
     grep: str | None = None,
+    rank: int = 0,
 ) -> ExitCode:
-    """Print a log. streams: filter; empty: all. tail: only the last lines. Raises `CommandError`.
+    """Print a log. streams: filter; empty: all. tail: only the last lines. rank: whose. Raises `CommandError`.
 
     grep: only lines that contain this text, without regard to the case of ASCII letters.
     """
@@ -71,7 +72,7 @@ def logs(
     try:
         # What is followed begins behind the last chunk that was read, which a search by the service does not return.
         contains = None if follow else grep
-        past = wanted(requests.log(server, simulation_id, after, ansi=ansi, contains=contains))
+        past = wanted(requests.log(server, simulation_id, after, ansi=ansi, contains=contains, rank=rank))
         past = past if as_json or grep is not None else settled(past)
         for chunk in past if tail is None else _last_lines(past, tail):
             display.show(chunk)
@@ -81,7 +82,7 @@ def logs(
                 for each in wanted([chunk]):
                     display.show(each)
 
-            asyncio.run(LogFollower(server, simulation_id, place, show, Outage(), ansi=ansi).run())
+            asyncio.run(LogFollower(server, simulation_id, place, show, Outage(), ansi=ansi, rank=rank).run())
     except KeyboardInterrupt:
         say("Stopped following; the simulation continues." if follow else "Interrupted.")
         return ExitCode.INTERRUPTED
@@ -106,18 +107,20 @@ class LogFollower(Resuming):
         outage: Outage,
         *,
         ansi: bool = False,
+        rank: int = 0,
     ) -> None:
         super().__init__(server, simulation_id, outage.begins)
         self._after = after
         self._show = show
         self._back = outage.ends
         self._ansi = ansi
+        self._rank = rank
 
     async def follow(self, session: AsyncClientSession) -> None:
         await self.now(session)
         self.accepted()
         self._back()
-        request = prepare(LOGS, {"id": self._id, "after": self._after, "ansi": self._ansi})
+        request = prepare(LOGS, {"id": self._id, "after": self._after, "ansi": self._ansi, "rank": self._rank})
         async with aclosing(session.subscribe(request)) as chunks:
             async for answer in chunks:
                 self._take(read_answer(LogChunk, answer.get("logs")))
@@ -128,7 +131,7 @@ class LogFollower(Resuming):
             self._take(chunk)
 
     def _rest(self) -> list[LogChunk]:
-        return list(requests.log(self._server, self._id, self._after, ansi=self._ansi))
+        return list(requests.log(self._server, self._id, self._after, ansi=self._ansi, rank=self._rank))
 
     def _take(self, chunk: LogChunk) -> None:
         self._after = chunk.cursor

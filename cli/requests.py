@@ -136,14 +136,21 @@ def resolve_id(server: Server, given: str) -> str:
 
 
 def log(
-    server: Server, simulation_id: str, after: str | None = None, *, ansi: bool = False, contains: str | None = None
+    server: Server,
+    simulation_id: str,
+    after: str | None = None,
+    *,
+    ansi: bool = False,
+    contains: str | None = None,
+    rank: int = 0,
 ) -> Iterator[LogChunk]:
-    """Yield the existing log after a cursor, page by page; with its colours if `ansi`.
+    """Yield the existing log of a rank after a cursor, page by page; with its colours if `ansi`.
 
     contains: only the lines that contain this text, found by the service.
     """
+    wanted = {"id": simulation_id, "first": PAGE_SIZE, "ansi": ansi, "contains": contains, "rank": rank}
     while True:
-        variables = {"id": simulation_id, "first": PAGE_SIZE, "after": after, "ansi": ansi, "contains": contains}
+        variables = {**wanted, "after": after}
         found = ask(server, documents.LOG_PAGE, variables).get("simulation")
         if found is None:
             raise unknown_simulation(simulation_id)

@@ -198,6 +198,7 @@ class SubmissionFile(Section):
     notes: str | None = None
     after: list[Annotated[After, BeforeValidator(_after)]] | None = None
     resources: Resources | None = None
+    machines: Count | None = None
     limits: Limits | None = None
     metrics: dict[str, Mode] | None = None
     metrics_from: From | None = None

@@ -47,6 +47,7 @@ class Submission:
     labels: Sequence[str] = ()
     machine: str | None = None
     max_price_per_hour: str | None = None
+    machines: int | None = None
     priority: int | None = None
     max_runtime: str | None = None
     max_cost: str | None = None
@@ -139,6 +140,7 @@ def submission_input(submission: Submission) -> dict[str, object]:
         notes=submission.notes,
         after=[parse_after(each) for each in submission.after] or None,
         resources=resources or None,
+        machines=submission.machines,
         priority=submission.priority,
         limits=_given(
             maxRuntimeSeconds=_seconds(submission.max_runtime),

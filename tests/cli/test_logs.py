@@ -70,6 +70,12 @@ def test_only_the_last_lines_or_one_stream_or_what_is_behind_a_cursor(logged: An
     assert "did you mean stderr?" in wrong.stderr
 
 
+def test_the_log_of_another_rank_is_asked_for_page_by_page(logged: Any, run: Run) -> None:
+    assert run("logs", "x", "--rank", "3").exit_code == 0
+    run("logs", "x")
+    assert [each["rank"] for each in logged.variables("LogPage")] == [3, 3, 3, 0, 0, 0]
+
+
 def test_json_is_whole_and_in_ascii(server: Any, run: Run) -> None:
     hostile = "\x1b[2J\u202eevil\r\x07"
     server.answers["LogPage"] = pages([chunk(1, hostile)])

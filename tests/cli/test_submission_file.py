@@ -40,6 +40,7 @@ resources:
 limits: {max_runtime: 1h30m, max_retries: 0, retry_on: [MACHINE_LOST, EXIT_CODE]}
 metrics: {accuracy: MAX}
 priority: -3
+machines: 4
 attended: true
 attended_grace: 90
 client_key: k
@@ -82,7 +83,7 @@ def test_every_word_reaches_the_server(accepting: Any, run: Run, order: Callable
             "machine": "TWFjaGluZTox", "maxPricePerHour": "2.5",
         },
         "limits": {"maxRuntimeSeconds": 5400, "maxRetries": 0, "retryOn": ["MACHINE_LOST", "EXIT_CODE"]},
-        "metrics": [{"name": "accuracy", "mode": "MAX"}], "priority": -3, "attended": True,
+        "metrics": [{"name": "accuracy", "mode": "MAX"}], "priority": -3, "machines": 4, "attended": True,
         "attendedGraceSeconds": 90, "clientKey": "k", "tensorboard": ["logs", "/shared/runs"],
         "systemMetricsSeconds": 90,
     }  # fmt: skip

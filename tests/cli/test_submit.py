@@ -54,6 +54,7 @@ def test_every_option_reaches_the_server(accepting: Any, run: Run, machine: Make
     result = run(
         "submit", "--name", "n", "--project", "p", "-p", "rate=0.1", "-p", "kind=adam", "--env", "A=1", "--tag", "x",
         "--tag", "y", "--cpus", "2.5", "--memory-gib", "8", "--gpus", "1", "--gpu-model", "A100", "--label", "zone=eu",
+        "--machines", "2",
         "--machine", "big", "--max-price-per-hour", "3.50", "--priority", "7", "--max-runtime", "1h30m",
         "--max-retries", "0", "--retry-on", "machine_lost,EXIT_CODE", "--retry-on", "launch_error",
         "--metric-mode", "accuracy=max", "--metric-mode", "a b=MIN",
@@ -66,7 +67,8 @@ def test_every_option_reaches_the_server(accepting: Any, run: Run, machine: Make
     (sent,) = accepting.variables("Create")
     assert sent["input"] == {
         "name": "n", "project": "p", "entrypoint": ["run"], "parameters": {"rate": 0.1, "kind": "adam"},
-        "environment": {"A": "1"}, "tags": ["x", "y"], "priority": 7, "clientKey": "k",
+        "environment": {"A": "1"}, "tags": ["x", "y"], "machines": 2, "priority": 7,
+        "clientKey": "k",
         "workingDirectory": str(tmp_path),
         "resources": {
             "cpus": 2.5, "memoryGib": 8.0, "gpus": 1, "gpuModel": "A100", "labels": {"zone": "eu"}, "machine": "b",

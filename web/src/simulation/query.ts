@@ -65,6 +65,7 @@ const FIELDS = graphql(
         machineName
         maxPricePerHour
       }
+      machines
       priority
       objective {
         metric
@@ -123,6 +124,15 @@ const FIELDS = graphql(
         pricePerHour
         share
         currency
+        members {
+          rank
+          machineName
+          gpuIndices
+          pricePerHour
+          share
+          exitCode
+          signal
+        }
         assignedAt
         startedAt
         endedAt

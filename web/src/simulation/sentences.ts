@@ -14,6 +14,7 @@ interface Detail {
   exitCode?: number;
   signal?: number;
   evidence?: Decision & { machine?: string };
+  member?: { detail?: string };
 }
 
 /** Why it stands where it stands. */
@@ -56,7 +57,7 @@ export function endOf({ endedAt, reason, reasonDetail, exitCode, signal }: Attem
 export function eventOf(event: Event): string {
   const detail = (event.detail ?? {}) as Detail;
   const attempt = detail.attempt === undefined ? 'It' : `Attempt ${detail.attempt}`;
-  switch (event.kind as SimulationState | 'STOP_WANTED' | 'WOULD_STOP' | 'UPDATED' | 'PAUSED' | 'RESUMED' | 'DELETED') {
+  switch (event.kind as SimulationState | 'STOP_WANTED' | 'MEMBER_ENDED' | 'WOULD_STOP' | 'UPDATED' | 'PAUSED' | 'RESUMED' | 'DELETED') {
     case 'QUEUED':
       if (detail.reason === undefined) return `Submitted by ${whoOf(event.actor)}.`;
       if (detail.reason === 'PREEMPTED') return `${attempt} was preempted. ${detail.detail ?? ''} Back in the queue.`.replace('  ', ' ');
@@ -80,6 +81,8 @@ export function eventOf(event: Event): string {
       if (detail.evidence?.rule) return `Stop requested by a rule: ${decisionOf(detail.evidence)}.`;
       if (detail.reason === 'PREEMPTED') return `Preemption requested. ${detail.evidence?.sentence ?? 'Its machine is needed for another run.'}`;
       return detail.reason === 'UNWATCHED' ? 'Stop requested: no viewer was watching.' : `Stop requested by ${whoOf(event.actor)}.`;
+    case 'MEMBER_ENDED':
+      return `${detail.member?.detail ?? 'A member ended.'} The others were stopped.`;
     case 'WOULD_STOP':
       return `Dry run: a rule would have stopped it${detail.evidence?.rule ? `, ${decisionOf(detail.evidence)}` : ''}.`;
     case 'UPDATED':

@@ -26,6 +26,7 @@ export interface Draft {
   cpus: string;
   memoryGib: string;
   gpus: string;
+  machines: string;
   parametersAs: 'rows' | 'json';
   parameters: Parameter[];
   parametersJson: string;
@@ -92,7 +93,7 @@ export function blank(): Draft {
     command: '', name: '', cpus: '', memoryGib: '', gpus: '',
     parametersAs: 'rows', parameters: [], parametersJson: '{}', environment: [], workingDirectory: '',
     project: '', tags: [], tag: '', priority: '', after: '', notes: '',
-    gpuModel: '', labels: [], machine: '', maxPricePerHour: '',
+    machines: '', gpuModel: '', labels: [], machine: '', maxPricePerHour: '',
     maxRuntime: '', maxRetries: '', maxCost: '', maxSteps: '', retryOn: ['MACHINE_LOST'],
     metricsFrom: 'AUTO', metricsPatterns: '', tensorboard: '', systemMetrics: '', objective: { metric: '', mode: '' }, rules: [],
     metrics: [], attended: false, attendedGrace: '', preemptible: false,
@@ -125,6 +126,7 @@ export function draftOf(simulation: NonNullable<ResultOf<typeof SimulationToRepe
     priority: other(simulation.priority, 0),
     after: simulation.after.flatMap(({ condition, simulation: other }) => (other ? [writtenAfter(other.id, condition)] : [])).join(' '),
     notes: simulation.notes ?? '',
+    machines: other(simulation.machines, 1),
     gpuModel: resources.gpuModel ?? '',
     labels: Object.entries(resources.labels as Record<string, string>).map(([key, value]) => pairOf(key, value)),
     machine: resources.machineName ?? '',

@@ -45,6 +45,7 @@ export function commandLineOf(input: CreateSimulationInput, draft: Draft, origin
   option('--cpus', resources['cpus']);
   option('--memory-gib', resources['memoryGib']);
   option('--gpus', resources['gpus']);
+  option('--machines', input.machines);
   option('--gpu-model', resources['gpuModel']);
   pairs('--label', resources['labels'], (key, value) => shellOf([`${key}=${String(value)}`]));
   option('--machine', draft.machine.trim() || undefined);

@@ -59,6 +59,7 @@ export function orderOf(draft: Draft): Order {
     workingDirectory: draft.workingDirectory.trim() || undefined,
     tags: filled(tagsOf(draft)),
     resources: anyOf(resources),
+    machines: typed.whole('machines', draft.machines),
     priority: typed.whole('priority', draft.priority),
     after: filled(afterOf(draft, typed)),
     notes: draft.notes.trim() || undefined,

@@ -17,6 +17,7 @@ export const FIELDS = {
   priority: 'Priority',
   after: 'Run after',
   notes: 'Notes',
+  machines: 'Machines',
   'resources.gpuModel': 'GPU model',
   'resources.labels': 'Labels',
   'resources.machine': 'Machine',
@@ -79,9 +80,10 @@ export const SECTIONS: readonly Section[] = [
   {
     key: 'machine',
     title: 'Which machine',
-    paths: ['resources.gpuModel', 'resources.labels', 'resources.machine', 'resources.maxPricePerHour'],
+    paths: ['machines', 'resources.gpuModel', 'resources.labels', 'resources.machine', 'resources.maxPricePerHour'],
     says: (draft) =>
       list([
+        draft.machines.trim() && `${draft.machines.trim()} at once`,
         draft.gpuModel.trim(),
         counted(draft.labels.length, 'label'),
         draft.machine.trim(),
