@@ -168,6 +168,11 @@ async def test_values_with_mistakes_without_end_are_answered_fast() -> None:
 COSTS: dict[str, tuple[str, dict[str, Any], int]] = {
     "scalars cost nothing": ("{ viewer { name role } __typename }", {}, 1),
     "a connection costs its rows": ("{ simulations(first: 7) { nodes { id name } } }", {}, 1 + 7),
+    "an order and a filter cost more": (
+        '{ simulations(first: 7, orderBy: {field: COST}, filter: {text: "x"}) { nodes { id } } }',
+        {},
+        1 + 7 + 20,
+    ),
     "as many as the argument's default": ("{ simulations { nodes { id } } }", {}, 1 + 50),
     "edges are objects too": ("{ simulations(first: 7) { edges { cursor node { id } } } }", {}, 1 + 7 * 2),
     "what is not a row costs once": ("{ simulations(first: 7) { pageInfo { endCursor } totalCount } }", {}, 1 + 1 + 10),
@@ -314,7 +319,7 @@ def test_every_list_has_a_price_on_purpose() -> None:
                 assert priced, f"{kind.name}.{name} is a list of unknown length: give its field metadata with a size"
             if get_named_type(field.type).name.endswith("Connection"):
                 assert "first" in field.args, f"{kind.name}.{name} is a connection without `first`"
-            unknown = metadata_of(field).keys() - {"cost", "size"}
+            unknown = metadata_of(field).keys() - {"argument_costs", "cost", "size"}
             assert not unknown, f"{kind.name}.{name} has metadata that nothing reads: {unknown}"
 
 
