@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 from databases import Databases, administer, url_of
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from live import Service
 
 pytest_plugins = ["failures", "order"]
+
+# Hypothesis' limit of 200 ms an example would measure the machine. (Under CI it has none by itself.)
+hypothesis.settings.register_profile("patient", hypothesis.settings.default, deadline=None)
+hypothesis.settings.load_profile("patient")
 
 # Nothing here outlives the tests, so nothing needs to reach the disk. A database is made and dropped for each of 1,500
 # tests: with the least log of changes, and few buffers, which a drop looks through, that takes a third of the CPU.

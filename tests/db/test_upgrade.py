@@ -418,7 +418,7 @@ async def test_simulations_of_the_version_before_are_not_preemptible_and_those_a
     assert await rows(engine, EVERYTHING["simulations"]) == before
 
 
-# --- 0020: no stop rules are NULL ------------------------------------------------------------------------------
+# --- 0018: no stop rules are NULL ------------------------------------------------------------------------------
 
 
 async def test_what_has_no_rules_is_no_longer_among_what_is_judged(
@@ -438,7 +438,7 @@ async def test_what_has_no_rules_is_no_longer_among_what_is_judged(
     await downgrade(empty_database_url, "0015")
 
 
-# As version 0020 wrote it: one that ended after two attempts, the first of them cut; one that runs; one that waits.
+# As version 0018 wrote it: one that ended after two attempts, the first of them cut; one that runs; one that waits.
 BEFORE_LISTS = """
     INSERT INTO simulations (project_id, name, entrypoint, created_by, state, attempt, parameters, recorded_parameters)
     VALUES (1, 'ended', '{x}', 'me', 'FINISHED', 2, '{"lr": 0.1, "opt": {"name": "adam"}}', '{"lr": 5, "seed": 7}'),
@@ -466,7 +466,7 @@ BEFORE_LISTS = """
 async def test_lists_sort_and_filter_what_ended_before_they_could_as_what_ends_since(
     engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
 ) -> None:
-    await upgrade(empty_database_url, "0020")
+    await upgrade(empty_database_url, "0018")
     for statement in BEFORE_LISTS.split(";"):
         await rows(engine, statement)
     await upgrade(empty_database_url)
@@ -488,18 +488,18 @@ async def test_lists_sort_and_filter_what_ended_before_they_could_as_what_ends_s
         ("lr", Decimal("0.1"), None), ("opt.name", None, "adam"), ("seed", Decimal(7), None),
     ]  # fmt: skip
 
-    await downgrade(empty_database_url, "0020")
+    await downgrade(empty_database_url, "0018")
     await rows(engine, "UPDATE simulations SET parameters = '{\"a\": 1}'")  # no trigger is left
 
 
-# --- 0023: dependencies ------------------------------------------------------------------------------------------
+# --- 0020: dependencies ------------------------------------------------------------------------------------------
 
 
 async def test_what_waited_in_the_version_before_is_held_by_nothing_and_the_way_back_plans_what_was_held(
     engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
 ) -> None:
     await fill(engine, empty_database_url)
-    await upgrade(empty_database_url, "0022")
+    await upgrade(empty_database_url, "0019")
     insert = "INSERT INTO simulations (project_id, name, entrypoint, created_by) VALUES (1, 'waits', '{x}', 'me')"
     [waiting] = await rows(engine, f"{insert} RETURNING id")
     kept = {**EVERYTHING, "machines": "SELECT * FROM machines ORDER BY id"}
@@ -515,12 +515,12 @@ async def test_what_waited_in_the_version_before_is_held_by_nothing_and_the_way_
         assert looked.arrived
     async with sessions() as session:
         assert (await queue.look(session, None)).is_empty
-    await downgrade(empty_database_url, "0022")
+    await downgrade(empty_database_url, "0019")
     after = {name: await rows(engine, statement) for name, statement in kept.items()}
     assert after == before
 
 
-# --- 0024: several machines ------------------------------------------------------------------------------------
+# --- 0021: several machines ------------------------------------------------------------------------------------
 
 
 async def test_what_ran_on_one_machine_goes_on_as_it_was_and_the_way_back_leaves_it(
@@ -528,7 +528,7 @@ async def test_what_ran_on_one_machine_goes_on_as_it_was_and_the_way_back_leaves
 ) -> None:
     await fill(engine, empty_database_url)
     running = await claim(engine, "runs", 2)
-    await upgrade(empty_database_url, "0023")
+    await upgrade(empty_database_url, "0020")
     await rows(engine, "INSERT INTO notices SELECT id, 1, 'NOT_RISING', 3, 'a line', 'advice' FROM simulations")
     await rows(engine, "INSERT INTO log_chunks SELECT id, 2, 3, 0, 'STDOUT', 'a line' FROM simulations")
     kept = {
@@ -549,7 +549,7 @@ async def test_what_ran_on_one_machine_goes_on_as_it_was_and_the_way_back_leaves
         )
         given = "2, 1, 1, 0, 'STDOUT', 'x'" if "log" in table else "2, 1, 'HIGHER_RANK', 1, 'x', 'y'"
         await rows(engine, f"INSERT INTO {table} ({columns}) VALUES ({simulation_id}, {given})")
-    await downgrade(empty_database_url, "0023")
+    await downgrade(empty_database_url, "0020")
     assert {name: await rows(engine, statement) for name, statement in kept.items()} == before
 
     await upgrade(empty_database_url)

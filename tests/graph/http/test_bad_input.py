@@ -393,6 +393,7 @@ LISTS = {  # every field that pages, and how it is asked for
     "Query.budgets": "{{ budgets({}) {{ pageInfo {{ endCursor }} }} }}",
     "Query.alertTargets": "{{ alertTargets({}) {{ pageInfo {{ endCursor }} }} }}",
     "AlertTarget.deliveries": "{{ alertTargets {{ nodes {{ deliveries({}) {{ pageInfo {{ endCursor }} }} }} }} }}",
+    "Plan.machines": "{{ plan {{ machines({}) {{ pageInfo {{ endCursor }} }} }} }}",
     "Simulation.logs": "{{ simulations(first: 1) {{ nodes {{ logs({}) {{ pageInfo {{ endCursor }} }} }} }} }}",
 }
 CURSORS = (

@@ -24,17 +24,16 @@ HELLO = "{ __typename }"
 
 
 class Counts:
-    """How often a text was parsed, a document validated and a price made."""
+    """How often a text was parsed and a document validated."""
 
     def __init__(self) -> None:
-        self.parsed = self.validated = self.priced = 0
+        self.parsed = self.validated = 0
 
     @contextmanager
     def kept(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counts]:
         for module, name, counter in (
             (of_strawberry, "parse", "parsed"),
             (documents, "validate", "validated"),
-            (documents, "prices", "priced"),
         ):
             monkeypatch.setattr(module, name, self._counted(getattr(module, name), counter))
         yield self
@@ -47,8 +46,8 @@ class Counts:
         return counted
 
     @property
-    def all(self) -> tuple[int, int, int]:
-        return self.parsed, self.validated, self.priced
+    def all(self) -> tuple[int, int]:
+        return self.parsed, self.validated
 
 
 @pytest.fixture
@@ -62,13 +61,13 @@ def schema() -> Schema:
     return build_schema()
 
 
-async def test_a_document_is_parsed_validated_and_priced_once(schema: Schema, counts: Counts) -> None:
+async def test_a_document_is_parsed_and_validated_once(schema: Schema, counts: Counts) -> None:
     for _ in range(3):
         result = await schema.execute(HELLO, context_value=ADMIN)
         assert result.errors is None
-    assert counts.all == (1, 1, 1)
+    assert counts.all == (1, 1)
     assert (await schema.execute(HELLO + " ", context_value=ADMIN)).errors is None
-    assert counts.all == (2, 2, 2)
+    assert counts.all == (2, 2)
 
 
 async def test_streaming_transports_share_what_is_kept(schema: Schema, counts: Counts) -> None:
@@ -77,7 +76,7 @@ async def test_streaming_transports_share_what_is_kept(schema: Schema, counts: C
         (result,) = [result async for result in await schema.stream(HELLO, context_value=ADMIN)]
         assert result.errors is None
         assert result.extensions == {"cost": {"requested": 0, "maximum": 10_000}}
-    assert counts.all == (1, 1, 1)
+    assert counts.all == (1, 1)
 
 
 async def test_variables_are_priced_anew_with_a_kept_document(schema: Schema, counts: Counts) -> None:
@@ -85,7 +84,7 @@ async def test_variables_are_priced_anew_with_a_kept_document(schema: Schema, co
     for rows, skipped, expected in ((3, False, 5), (400, False, 402), (400, True, 1), (3, False, 5)):
         result = await schema.execute(query, {"n": rows, "s": skipped})
         assert result.extensions == {"cost": {"requested": expected, "maximum": 10_000}}
-    assert counts.all == (1, 1, 1)
+    assert counts.all == (1, 1)
 
 
 async def test_what_is_refused_is_not_kept(schema: Schema, counts: Counts) -> None:
@@ -107,7 +106,7 @@ async def test_a_big_document_is_executed_and_not_kept(schema: Schema, counts: C
 
 
 def judged(text: str) -> Judged:
-    return Judged(parse(text), False, {}, {})
+    return Judged(parse(text), False, {})
 
 
 def test_what_is_kept_is_bounded_in_entries_and_in_tokens() -> None:

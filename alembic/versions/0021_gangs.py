@@ -3,14 +3,14 @@
 The keys of `log_chunks` and `notices` gain the rank, 0 for what is there. The class of equal requirements gains the
 number of machines; that of a simulation on one machine stays as it was. Downgrading loses the output of higher ranks.
 
-Revision: 0024, after 0023
+Revision: 0021, after 0020
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0024"
-down_revision = "0023"
+revision = "0021"
+down_revision = "0020"
 branch_labels = None
 depends_on = None
 

@@ -2,12 +2,12 @@
 
 Simulations that have ended keep it: nothing looks for rules there. Downgrading leaves NULL, which means the same.
 
-Revision: 0020, after 0017
+Revision: 0018, after 0017
 """
 
 from alembic import op
 
-revision = "0020"
+revision = "0018"
 down_revision = "0017"
 branch_labels = None
 depends_on = None

@@ -6,14 +6,14 @@ trigrams, made by functions of our own: the embedded PostgreSQL has no pg_trgm.
 
 What exists is filled in. Downgrading drops all of it: it can be made again.
 
-Revision: 0022, after 0020
+Revision: 0019, after 0018
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0022"
-down_revision = "0020"
+revision = "0019"
+down_revision = "0018"
 branch_labels = None
 depends_on = None
 

@@ -4,14 +4,14 @@ What exists waits for nothing and is not paused. The indexes of the queue are ma
 
 Downgrading loses all of it: what was held is planned at once.
 
-Revision: 0023, after 0022
+Revision: 0020, after 0019
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0023"
-down_revision = "0022"
+revision = "0020"
+down_revision = "0019"
 branch_labels = None
 depends_on = None
 
