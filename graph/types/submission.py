@@ -94,6 +94,11 @@ class _Names:
             asked |= stop_rules.of_new(asked)
             project = await self._project(project_name)
             if machine_id is not None:
+                if asked.get("machines", 1) > 1:
+                    raise errors.Refusal(
+                        "A simulation on several machines can't name one of them: choose them by labels.",
+                        field="resources.machine",
+                    )
                 machine = await self._machine(machine_id)
                 asked |= {"machine_id": machine.id, "machine_name": machine.name}
             if alerts is not None:

@@ -235,3 +235,11 @@ async def test_notes_are_given_changed_and_removed_also_after_the_end(world: Wor
     assert removed["simulation"] == {"name": "s", "tags": ["kept"], "notes": None, "priority": 4}
     payload = await world.api.data(UPDATE, {"input": {"id": public_id, "priority": 1}})
     assert [each["code"] for each in payload["userErrors"]] == ["WRONG_STATE"]
+
+
+async def test_several_machines_are_chosen_by_labels_and_not_by_name(world: World) -> None:
+    machine = encode("Machine", await world.machine())
+    error = await refusal(world, item(), item(machines=2, resources={"machine": machine}))
+    assert error["field"] == ["simulations", "1", "resources", "machine"]
+    assert "choose them by labels" in error["message"]
+    assert await submitted(world, item(machines=2), item(machines=1, resources={"machine": machine}))
