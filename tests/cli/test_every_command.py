@@ -53,6 +53,7 @@ COMMANDS: dict[str, list[str]] = {
     "alert list": [],
     "alert create": ["ops", "https://hooks.example.org/x"],
     "alert test": ["QWxlcnRUYXJnZXQ6MQ=="],
+    "alert update": ["QWxlcnRUYXJnZXQ6MQ==", "--name", "night"],
     "alert delete": ["QWxlcnRUYXJnZXQ6MQ=="],
     "machines list": [],
     "machines show": ["TWFjaGluZTox"],
