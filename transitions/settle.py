@@ -35,7 +35,6 @@ S = SimulationState
 FINAL_STATE_OF: dict[Reason, SimulationState] = {
     Reason.COMPLETED: S.FINISHED,
     Reason.CANCELLED: S.CANCELLED,
-    Reason.DEPENDENCY_FAILED: S.CANCELLED,
     Reason.EXIT_CODE: S.FAILED,
     Reason.LAUNCH_ERROR: S.FAILED,
     Reason.MACHINE_LOST: S.FAILED,

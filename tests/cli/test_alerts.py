@@ -79,11 +79,17 @@ def test_an_unknown_kind_is_a_mistake(server: Any, run: Run) -> None:
 
 def test_a_target_is_changed_by_what_is_given_and_nothing_else(known: Any, run: Run) -> None:
     known.answers["UpdateAlertTarget"] = lambda _: {"updateAlertTarget": {"alertTarget": target(), "userErrors": []}}
-    project = {"id": "UHJvamVjdDoy", "name": "vision", "createdAt": "2026-01-01T00:00:00Z"}
+    project = {
+        "id": "UHJvamVjdDoy",
+        "name": "vision",
+        "createdAt": "2026-01-01T00:00:00Z",
+        "weight": "1",
+        "gpuQuota": None,
+    }
     pages = {"hasNextPage": False, "endCursor": None}
     known.answers["Projects"] = lambda _: {"projects": {"nodes": [project], "pageInfo": pages}}
     changed = run("alert", "update", "ops", "--on", "failed,ended", "--project", "vision", "--no-default")
-    assert "ops: changed" in changed.stdout
+    assert "ops: changed" in changed.stdout, changed.stderr
     run("alert", "update", "ops", "--all-kinds", "--all-projects", "--name", "watch", "--default")
     assert [each["input"] for each in known.variables("UpdateAlertTarget")] == [
         {"id": ID, "kinds": ["FAILED", "ENDED"], "projects": ["UHJvamVjdDoy"], "isDefault": False},

@@ -139,7 +139,10 @@ VERBS: dict[str, Verb] = {
     "cancel": cancel_it,
     "stop": stop_it,
     **{f"end {reason}": end_with(reason, None) for reason in FINAL_STATE_OF},
-    **{f"end {reason} and retry": end_with(reason, timedelta(minutes=1)) for reason in Reason},
+    **{
+        f"end {reason} and retry": end_with(reason, timedelta(minutes=1))
+        for reason in [*FINAL_STATE_OF, Reason.PREEMPTED]
+    },
 }
 
 
@@ -219,7 +222,10 @@ def test_the_transitions_are_those_of_the_drawing() -> None:
 
 
 def test_every_reason_has_a_final_state() -> None:
-    assert set(FINAL_STATE_OF) == set(Reason) - {Reason.PREEMPTED}  # of attempts only
+    assert set(FINAL_STATE_OF) == set(Reason) - {
+        Reason.PREEMPTED,  # of attempts only
+        Reason.DEPENDENCY_FAILED,  # of what had no attempt
+    }
     assert set(FINAL_STATE_OF.values()) == FINAL_STATES
     assert {state for state, _ in SITUATIONS.values()} == set(S)
 

@@ -79,10 +79,17 @@ def test_the_largest_simulation_fits_into_a_request() -> None:
 
 def test_an_input_is_judged_by_the_names_of_the_row_and_keeps_nothing_that_was_left_out() -> None:
     names = {each.name for each in fields(Wanted)}
-    assert SimulationAsked.__annotations__.keys() == names - BESIDE | {"project", "machine", "alerts", "client_key"}
+    assert SimulationAsked.__annotations__.keys() == names - BESIDE | {
+        "project",
+        "machine",
+        "alerts",
+        "client_key",
+        "after",
+    }
     bare = CreateSimulationInput(entrypoint=ENTRYPOINT, resources=ResourcesInput(), limits=LimitsInput())
     asked: dict[str, Any] = {**check(SimulationAsked, bare)}
     assert not asked.keys() & {"name", "machine", "client_key", "attended_grace"}
     asked.pop("project")
+    assert asked.pop("after", ()) == ()  # rows of their own
     assert asked.pop("stopping") == ()  # rules become a document, none null
     assert Wanted(project_id=1, name="n", **asked) == Wanted(1, "n", ("true",)), "the schema's defaults are the row's"
