@@ -13,6 +13,7 @@ from db.states import Reason
 from policy.retry import is_unwatched
 from transitions.cancel import cancel as cancel_simulation
 from transitions.stop import stop
+from transitions.submit import repeat
 
 Rows = Any  # the fixture of conftest.py
 
@@ -274,5 +275,5 @@ async def test_a_repeated_simulation_is_attended_as_the_old_one_was(rows: Rows) 
     old = await attended(rows)
     async with rows.sessions.begin() as session:
         await cancel_simulation(session, old, rows.user)
-        new = await simulations.repeat(session, old, rows.user)
+        new = await repeat(session, old, rows.user)
     assert (new.attended, new.attended_grace) == (True, GRACE)
