@@ -25,9 +25,9 @@ web: $(VENV)/installed-run ## Build the dashboard and GraphiQL into web/dist if 
 
 examples: $(VENV)/installed-examples ## Install the requirements of the examples: scikit-learn
 
-test: $(VENV)/installed-test $(VENV)/installed-client chromium shells ## Run all tests, on a real PostgreSQL, with real processes: about 40 minutes on two cores
+test: $(VENV)/installed-test $(VENV)/installed-client chromium shells ## Run all tests, on a real PostgreSQL, with real processes: about 30 minutes on two cores
 	@$(BIN)/python web/build.py
-	@echo "Testing in two processes: about 40 minutes on two idle cores. Output of failed tests is kept in .make/failures."
+	@echo "Testing in two processes: about 30 minutes on two idle cores. Output of failed tests is kept in .make/failures."
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest $(IN_PARALLEL) --long-first $(ARGS)
 
 test-containers: $(VENV)/installed-test ## Test the docker compose services on a real Docker engine, in some minutes
