@@ -359,8 +359,10 @@ STEP_KINDS = {
     "trial": "round",
 }
 _STEP_WORDS = "|".join(sorted(set(STEP_KINDS) - {"updates", "timesteps"}, key=len, reverse=True))
+# A word before it belongs to it ("global step 7"), but not the value before it ("loss: nan step 7").
 STEP = re.compile(
-    rf"(?<![A-Za-z0-9.'?&])(?:[A-Za-z]+[_/ ])?(?P<word>{_STEP_WORDS}|(?<=num_)(?:updates|timesteps))(?![A-Za-z])"
+    rf"(?<![A-Za-z0-9.'?&])(?:(?!(?:nan|inf|infinity)\b)[A-Za-z]+[_/ ])?"
+    rf"(?P<word>{_STEP_WORDS}|(?<=num_)(?:updates|timesteps))(?![A-Za-z])"
     r"[ \t]*[:=#]?[ \t]*[\[(]?[ \t]*(?P<number>\d{1,16})(?![\d.]*\.\d)(?![A-Za-z_%]|[:-]\d)"
     r"(?:[ \t]*(?:/|of)[ \t]*(?P<total>\d{1,16}))?",
     re.IGNORECASE,

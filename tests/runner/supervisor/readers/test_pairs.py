@@ -166,6 +166,8 @@ def _comparable(readings: list[Reading] | None) -> list[str] | None:
         ("2026-11-29 06:49:59 epoch: {}, loss: 0.5", {"loss": 0.5}),
         ("INFO step: {} loss: 0.5", {"loss": 0.5}),
         ("trainer.rs:7 step {} loss 0.5", {"loss": 0.5}),
+        ("loss: inf step {}", {"loss": "Infinity"}),
+        ("acc: 0.5 loss: -Infinity epoch {}", {"acc": 0.5, "loss": "-Infinity"}),
         ("iteration {}/ 9 | consumed samples: 160 | lm loss: 5E-01 | number of nan iterations: 0 |", {"loss": 0.5}),
         ("global_step={}, episodic_return=[9.]", {"episodic_return": 9.0}),
         ("step {} loss=[0.5, 0.25]", {}),
