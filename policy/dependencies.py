@@ -61,7 +61,7 @@ def is_met(condition: DependencyCondition, *, succeeded: bool) -> bool:
 def consequences(ended: int, edges: Iterable[Edge], *, succeeded: bool) -> Consequences:
     """Work out what follows the end of a simulation.
 
-    edges: at least those to `ended`, and to whatever of them fails, and so on. A simulation has a higher id than those
+    edges: at least those to `ended`, and to those of them that fail, and so on. A simulation has a higher id than those
     it waits for, so the order of ids has each of them behind its reasons.
     """
     ends = {ended: succeeded}

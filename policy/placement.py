@@ -1,8 +1,11 @@
-"""Placement: assign a machine, or a waiting reason, to every request in the queue.
+"""Room on machines: which requirements fit now, what is left after placements, and whether they still fit.
 
-Requests are placed one by one, highest priority first, then oldest. Candidates are the machines that accept work, meet
-the requirements and have room now; the cheapest (billed share) wins, then the tightest fit. A small request may pass a
-big one that does not fit now: there are no reservations.
+The planner uses `placeable`, `left_after` and `still_fitting`. `plan` is the planner of earlier versions, in the order
+of priority and age; `policy.schedule` has replaced it, and only its own tests call it.
+
+In `plan` requests are placed one by one, highest priority first, then oldest. Candidates are the machines that accept
+work, meet the requirements and have room now; the cheapest (billed share) wins, then the tightest fit. A small request
+may pass a big one that does not fit now: there are no reservations.
 
 The queue may be long and the room small, so a caller may pass only the first few requests of each class of equal
 requirements (`Request.more`), and only the classes that fit on some machine (`placeable`): the answers equal those

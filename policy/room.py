@@ -280,10 +280,10 @@ class Line:
             self.named = () if number is None else (number,)
         self.terms = [self._work_out(kind) for kind in range(len(room.kinds))]
         self.able_count = len(self.able())
-        self.is_full = False  # no machine has room, whatever is reserved; so it stays for the rest of the plan
+        self.is_full = False  # no machine has room, even without reservations: so for the rest of the plan
 
     def able(self) -> list[int]:
-        """Return the machines that take work and meet the requirements, whatever is free, in the order of names."""
+        """Return the machines that take work and meet the requirements, full ones too, in the order of names."""
         numbers = range(len(self._room.machines)) if self.named is None else self.named
         return [each for each in numbers if self.terms[self._room.kind_of[each]] is not None]
 

@@ -29,7 +29,6 @@ from runner.supervisor.readers.solvers import Solvers
 from runner.supervisor.readers.tables import Boxes, Fastai, Spacy, Yolo
 
 AUTO, JSON, NONE = "AUTO", "JSON", "NONE"
-MODES = (AUTO, JSON, NONE)
 MAX_SHAPE = 1 << 10  # bytes of a line whose shape is remembered
 MAX_SHAPES = 2_048
 MAX_LINE = 8 << 10  # bytes of a line of text; JSON may be longer
