@@ -108,7 +108,7 @@ _QUEUE_CLASS = (
 _LEARNING_CLASS = "hash_array_extended(array_append(entrypoint, name), project_id)"
 _PLANNED = text("state = 'QUEUED' AND NOT held")
 
-# What the index on the text of simulations is made of: also written in migration 0022.
+# What the index on the text of simulations is made of: also written in migration 0019.
 for _function in (
     """
     CREATE OR REPLACE FUNCTION simulation_text(name text, entrypoint text[]) RETURNS text
@@ -598,7 +598,7 @@ class Result(Base):
 
 
 class ParameterValue(Base):
-    """A number or a word among a simulation's parameters, by its path (`optimizer.lr`). Written by triggers (0022)."""
+    """A number or a word among a simulation's parameters, by its path (`optimizer.lr`). Written by triggers (0019)."""
 
     __tablename__ = "parameter_values"
 
