@@ -245,7 +245,7 @@ async def test_an_operation_leaves_nothing_to_the_garbage_collector(world: World
     query = "{ simulations { nodes { id name machine { name } } } }"
 
     def executors() -> int:
-        return sum(isinstance(each, ExecutionContext) for each in gc.get_objects())
+        return sum(type(each) is ExecutionContext for each in gc.get_objects())
 
     before = executors()
     gc.disable()
