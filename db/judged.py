@@ -6,7 +6,7 @@ stored. Points are read from the cursor of each simulation on.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -56,7 +56,8 @@ class Pace:
 # they move the cursor. Ties: a batch is read whole, so that a cursor is a batch.
 READ = """
     SELECT w.simulation_id, c.attempt, c.batch, c.metric, c.steps, c."values"
-    FROM unnest($1::bigint[], $2::integer[], $3::bigint[]) AS w (simulation_id, attempt, batch)
+    FROM unnest($1::text::bigint[], $2::text::integer[], $3::text::bigint[])
+        AS w (simulation_id, attempt, batch)
     CROSS JOIN LATERAL (
         SELECT r.attempt, r.batch, r.metric,
                CASE WHEN r.metric = ANY ($4::text[]) THEN r.steps END AS steps,
@@ -74,7 +75,8 @@ _CHANGED = """
         SELECT id, attempt, stopping_revision FROM simulations
         WHERE stopping IS NOT NULL AND state = 'RUNNING'{among}
     ) AS s
-    FULL JOIN unnest($1::bigint[], $2::integer[], $3::integer[]) AS w (id, attempt, revision) ON w.id = s.id
+    FULL JOIN unnest($1::text::bigint[], $2::text::integer[], $3::text::integer[])
+        AS w (id, attempt, revision) ON w.id = s.id
     WHERE s.attempt IS DISTINCT FROM w.attempt OR s.stopping_revision IS DISTINCT FROM w.revision
 """
 CHANGED = _CHANGED.format(among="")
@@ -101,9 +103,9 @@ async def changes(
     The others no longer run, or have no rules. among: look at these ids only; `known` then has none but them.
     """
     columns = (
-        [each.simulation_id for each in known],
-        [each.attempt for each in known],
-        [each.revision for each in known],
+        _array(each.simulation_id for each in known),
+        _array(each.attempt for each in known),
+        _array(each.revision for each in known),
     )
     if among is None:
         rows = await driver.fetch(CHANGED, *columns)
@@ -149,9 +151,14 @@ async def read(
     Rows have `simulation_id`, `attempt`, `batch`, `metric`, and, if it is one of these metrics, `steps` and `values`;
     else they are None. Of a simulation with `most_rows` or more there may be further ones.
     """
-    attempts, batches = [each[0] for each in cursors.values()], [each[1] for each in cursors.values()]
-    rows: Sequence[Any] = await driver.fetch(READ, list(cursors), attempts, batches, list(metrics), most_rows)
+    attempts, batches = (_array(each[place] for each in cursors.values()) for place in (0, 1))
+    rows: Sequence[Any] = await driver.fetch(READ, _array(cursors), attempts, batches, list(metrics), most_rows)
     return rows
+
+
+def _array(numbers: Iterable[int]) -> str:
+    """Write an array as text: asyncpg asks each element of a list whether it is a list itself, 0.4 us an integer."""
+    return "{" + ",".join(map(str, numbers)) + "}"
 
 
 async def find_pace(session: AsyncSession, simulation_id: int, metric: str) -> Pace | None:
