@@ -9,8 +9,9 @@ from __future__ import annotations
 import ast
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -70,11 +71,23 @@ def name_of(path: Path) -> str:
 
 
 def breaches(rule: Rule, paths: list[Path]) -> list[str]:
-    return [
-        f"{name_of(path)}:{line}: {what}"
-        for path in paths
-        for line, what in rule(ast.parse(path.read_text(encoding="utf-8")))
-    ]
+    return [f"{name_of(path)}:{line}: {what}" for path in paths for line, what in found_in(path)[rule]]
+
+
+@cache
+def found_in(path: Path) -> dict[Rule, list[tuple[int, str]]]:
+    """What each rule finds in a file, which is parsed once; the trees of all files would fill the memory."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    try:
+        return {rule: list(rule(tree)) for rule in (OF_TESTS if ROOT / "tests" in path.parents else OF_ROOMS)}
+    finally:
+        nodes_of.cache_clear()
+
+
+@cache
+def nodes_of(tree: ast.Module) -> Sequence[ast.AST]:
+    """All nodes of a tree, in the order of `ast.walk`: most rules look at each."""
+    return list(ast.walk(tree))
 
 
 def dotted(node: ast.expr) -> str:
@@ -107,7 +120,7 @@ INSERTS_STATE = re.compile(r"\bINSERT\s+INTO\s+simulations\s*\([^)]*\bstate\b", 
 
 def writes_state(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """What writes `simulations.state`, or could: nothing else that is stored has a column of this name."""
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         match node:
             case ast.Assign(targets=targets):
                 for target in targets:
@@ -145,7 +158,7 @@ def _is_row(tree: ast.Module) -> bool:
     """Whether `Simulation` is the table's class in this module."""
     return any(
         isinstance(node, ast.ImportFrom) and node.module == "db.models" and "Simulation" in {a.name for a in node.names}
-        for node in ast.walk(tree)
+        for node in nodes_of(tree)
     )
 
 
@@ -159,7 +172,7 @@ TRANSITION_STATEMENTS = {
 
 def moves_simulations(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """What calls, imports or hands on one of these statements."""
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         match node:
             case ast.ImportFrom(module=str(module), names=names) if module.startswith("db."):
                 for each in names:
@@ -199,13 +212,13 @@ ALIAS = re.compile(
 def uses_unread_columns(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Expressions and SQL that use a column of the version before: they run, and read what is written no more."""
     classes = {name: name for name in UNREAD}
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         match node:
             case ast.ImportFrom(module="db.models", names=names):
                 classes |= {each.asname: each.name for each in names if each.asname and each.name in UNREAD}
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Name(id="aliased"), args=[of, *_])):
                 classes[name] = dotted(of).split(".")[-1]
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         match node:
             case ast.Attribute(value=of, attr=name) if name in UNREAD.get(
                 classes.get(dotted(of).split(".")[-1], ""), ()
@@ -241,7 +254,7 @@ def _unread_in_sql(sql: str) -> set[str]:
 
 
 def reads_environment(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         match node:
             case ast.Attribute(value=ast.Name(id="os"), attr=("environ" | "environb" | "getenv" | "getenvb") as name):
                 yield node.lineno, f"os.{name}"
@@ -255,7 +268,7 @@ def reads_environment(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 def swallows_everything(tree: ast.Module) -> Iterator[tuple[int, str]]:
     broad = {"Exception", "BaseException"}
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         match node:
             case ast.ExceptHandler(type=kind, body=body):
                 kinds = kind.elts if isinstance(kind, ast.Tuple) else [kind] if kind is not None else []
@@ -286,9 +299,9 @@ def sleeps(tree: ast.Module) -> Iterator[tuple[int, str]]:
         if isinstance(target, ast.Name)
     }
     polling = {
-        id(inner) for node in ast.walk(tree) if isinstance(node, ast.While | ast.For) for inner in ast.walk(node)
+        id(inner) for node in nodes_of(tree) if isinstance(node, ast.While | ast.For) for inner in ast.walk(node)
     }
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         if not isinstance(node, ast.Call) or not node.args:
             continue
         if dotted(node.func) not in ("time.sleep", "asyncio.sleep", "anyio.sleep", "sleep"):
@@ -303,7 +316,7 @@ def sleeps(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 def limits_seconds(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """A test that asserts how long something took: it says how busy the machine is. Count the work (CONTRIBUTING)."""
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         match node:
             case ast.Attribute(value=ast.Name(id="time"), attr=name) if name.removesuffix("_ns") in CPU_CLOCKS:
                 yield node.lineno, f"reads time.{name}"
@@ -326,6 +339,12 @@ def holds_code(tree: ast.Module) -> Iterator[tuple[int, str]]:
         yield node.lineno, "code in a package's __init__"
 
 
+OF_TESTS: tuple[Rule, ...] = (sleeps, limits_seconds)
+OF_ROOMS: tuple[Rule, ...] = (
+    writes_state, moves_simulations, uses_unread_columns, reads_environment, swallows_everything, has_no_docstring,
+    holds_code,
+)  # fmt: skip
+
 NAMES_A_MODULE = re.compile(r"^(?: {4})?(\w+) {2,}\S", re.M)  # ruff takes the spaces away where no prose follows
 
 
@@ -344,7 +363,10 @@ def misnames_modules(init: Path) -> list[str]:
 
 def uses_indefinite_pronouns(path: Path) -> list[str]:
     """The lines of a file, and of its name, with an indefinite pronoun; in identifiers, too."""
-    lines = [(0, path.name), *enumerate(path.read_text(encoding="utf-8").splitlines(), 1)]
+    text = path.read_text(encoding="utf-8")
+    if not INDEFINITE.search(f"{path.name}\n{text}"):
+        return []
+    lines = [(0, path.name), *enumerate(text.splitlines(), 1)]
     return [f"{name_of(path)}:{number}: {line.strip()[:80]}" for number, line in lines if INDEFINITE.search(line)]
 
 
