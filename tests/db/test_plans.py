@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from databases import administer, url_of
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
@@ -39,9 +40,10 @@ from db import (
     windows,
 )
 from db.attempts import Claim
-from db.connection import Driver, driver_of
+from db.connection import Driver, connect_raw, driver_of
 from db.convergence import START, Column
 from db.due import find_due
+from db.embedded.server import EmbeddedServer
 from db.listing import Comparison, Condition, Filter, Order, Sort
 from transitions.begin import hello
 
@@ -128,10 +130,31 @@ class Filled:
         return plans
 
 
+@pytest.fixture(scope="module")
+def full_database(postgres_server: EmbeddedServer, template_database: str) -> Iterator[str]:
+    """The name of a database with many rows and their statistics, to be copied: filling takes longer than a copy."""
+
+    async def fill() -> None:
+        connection = await connect_raw(url_of(postgres_server, "template_full"), application="fixtures")
+        await connection.execute(FILL)
+        await connection.close()
+
+    administer(postgres_server, f'CREATE DATABASE "template_full" TEMPLATE "{template_database}"')
+    asyncio.run(fill())
+    yield "template_full"
+    administer(postgres_server, 'DROP DATABASE "template_full" WITH (FORCE)')
+
+
+@pytest.fixture
+def database_url(postgres_server: EmbeddedServer, full_database: str) -> Iterator[str]:
+    """In place of an empty one: a copy of the full one."""
+    administer(postgres_server, f'CREATE DATABASE "full" TEMPLATE "{full_database}" STRATEGY file_copy')
+    yield url_of(postgres_server, "full")
+    administer(postgres_server, 'DROP DATABASE "full" WITH (FORCE)')
+
+
 @pytest.fixture
 async def filled(rows: Rows, engine: AsyncEngine) -> Filled:
-    for statement in FILL.split(";"):
-        await rows.query(statement)
     [row] = await rows.query(
         "SELECT a.id, a.simulation_id, m.token_digest FROM attempts a JOIN members m ON m.attempt_id = a.id "
         "WHERE a.ended_at IS NULL ORDER BY a.id LIMIT 1"
@@ -254,7 +277,7 @@ async def test_the_new_points_of_all_judged_runs_are_read_by_the_primary_key_in_
             (2, 40, "accuracy", True), (2, 40, "loss", False)
         }  # fmt: skip
 
-    [plan] = await filled.plans_of_driver(get, "unnest($1::text::bigint[]")
+    [plan] = await filled.plans_of_driver(get, "unnest($1::bigint[]")
     assert_by_index([plan], "pk_convergence")
     sought = [node.get("Index Cond", "") for node in nodes(plan) if node.get("Index Name") == "pk_convergence"]
     assert len(sought) == 1
