@@ -16,7 +16,7 @@ again with the recorded input.
     preemption    which runs make room for one that is before them
     reservation   machines kept for the first that can't be placed, and who may use them until then
     why           why a run waits behind others, or was preempted, as sentences
-    placement     which requirements fit on machines now; the check of placements under lock
+    placement     what the planner asks around a plan: what fits now, what is left after it, what still fits under lock
     matching      requirements of a request, and whether a machine meets them
     waiting       waiting reasons, as sentences for the user
     offer         notice when the machines of one host offer more than the host has

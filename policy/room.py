@@ -64,8 +64,24 @@ class Terms:
     wastes_gpus: bool
 
 
+class Needs(NamedTuple):
+    """The least that must be free for a request; minus infinity of a resource that it does not ask for."""
+
+    cpus: float
+    memory_gib: float
+    gpus: float
+
+    def fit(self, free: Amounts) -> bool:
+        cpus, memory_gib, gpus = self
+        return free.gpus >= gpus and free.cpus >= cpus and free.memory_gib >= memory_gib
+
+
 def amounts_of(required: Requirements) -> Amounts:
     return Amounts(max(required.cpus, 0.0), max(required.memory_gib, 0.0), max(required.gpus, 0))
+
+
+def needs_of(required: Requirements) -> Needs:
+    return Needs(least(required.cpus), least(required.memory_gib), least(required.gpus))
 
 
 class Leaving(Protocol):
@@ -165,9 +181,9 @@ class Room:
                 own += each.amounts.gpus
         return Amounts(cpus, memory_gib, self._soon.gpus_with(number, own, of_pool) if of_pool else gpus)
 
-    def could_have(self, line: Line) -> bool:
+    def could_have(self, needs: Needs) -> bool:
         """Whether a machine might have room for a request: three comparisons, before its labels and models are seen."""
-        return line.fits(self._most)
+        return needs.fit(self._most)
 
     def shape(self, number: int) -> Shape:
         return self._shapes[number]
@@ -270,7 +286,8 @@ class Line:
         self._value_per_hour = float(time_value) * size
         self._lineage = lineage
         self._conditions = conditions(required)
-        self._needs = (least(required.cpus), least(required.memory_gib), least(required.gpus))
+        self.needs = needs_of(required)
+        self.fits = self.needs.fit
         self._ranks: dict[Shape, Rank | None] = {}
         self._best: tuple[Rank, int] | None = None  # of all machines, when `room.changed` had `_seen` entries
         self._seen = 0
@@ -303,10 +320,6 @@ class Line:
         """Rank a machine by what does not depend on its load."""
         terms = self.terms_on(number)
         return terms.cost, terms.time, number
-
-    def fits(self, free: Amounts) -> bool:
-        cpus, memory_gib, gpus = self._needs
-        return free.gpus >= gpus and free.cpus >= cpus and free.memory_gib >= memory_gib
 
     def choose(
         self, excluded: Collection[int], is_allowed: Callable[[int], bool] | None = None

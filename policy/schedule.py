@@ -219,7 +219,7 @@ class _Planner:
         self, run: Run, line: Line, taken: Sequence[int], is_allowed: Callable[[int], bool] | None
     ) -> tuple[Rank, int] | None:
         """Choose a machine with room. Elsewhere than at its checkpoint, a run costs the work it has done once more."""
-        if not self.room.could_have(line):
+        if not self.room.could_have(line.needs):
             return None
         best = line.choose(taken, is_allowed)
         home = self.room.number_of.get(run.checkpoint_machine) if run.checkpoint_machine is not None else None

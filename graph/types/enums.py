@@ -19,8 +19,8 @@ from db.states import LogStream, MachineState, MetricMode, MetricsFrom, Reason, 
 from policy.alerts import AlertKind
 from policy.budget import Period as BudgetPeriod
 from policy.dependencies import DependencyCondition
-from policy.placement import WaitingReason
 from policy.savings import End as SavedBy
+from policy.waiting import WaitingReason
 
 __all__ = [
     "AlertKind", "AlertTransport", "BudgetPeriod", "Comparison", "CostGroup", "DependencyCondition",

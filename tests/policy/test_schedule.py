@@ -7,11 +7,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import plans
 import pytest
 
+from policy.learning import Learned
 from policy.matching import Machine, Requirements
 from policy.plan import Plan, Waiting
-from policy.queue_order import Rule
+from policy.queue_order import Queue, Rule
 from policy.schedule import plan
 from policy.waiting import WaitingReason
 from policy.workload import Knobs, Project, Run
@@ -50,6 +52,30 @@ def places(result: Plan) -> dict[int, tuple[int, ...]]:
 def waiting(result: Plan, number: int) -> Waiting:
     (found,) = (each for each in result.waiting if each.run_id == number)
     return found
+
+
+# --- order -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_highest_priority_comes_first_then_the_oldest_then_the_lowest_id() -> None:
+    later = plans.NOON + timedelta(seconds=1)
+    queue = [
+        plans.request(4),
+        plans.request(3, submitted_at=later),
+        plans.request(2),
+        plans.request(5, priority=1, submitted_at=later),
+    ]
+    assert Queue([], plans.IN_TURN, queue).in_order(Learned(), {}) == [5, 2, 4, 3]
+
+
+def test_the_last_free_room_goes_to_the_highest_priority() -> None:
+    queue = [plans.request(1, cpus=8), plans.request(2, cpus=8, priority=5)]
+    assert plans.places(queue, [plans.machine("m")]) == {2: 1, 1: None}
+
+
+def test_a_small_request_passes_a_big_one_that_does_not_fit_now() -> None:
+    queue = [plans.request(1, cpus=8, priority=9), plans.request(2, cpus=2)]
+    assert plans.places(queue, [plans.machine("m", free_cpus=4)]) == {1: None, 2: 1}
 
 
 # --- preemption ------------------------------------------------------------------------------------------------------

@@ -1,36 +1,27 @@
-"""Properties of every plan, for generated requests and machines.
+"""Properties of every plan in which nothing runs yet, for generated requests and machines.
 
 The strongest property: the plan equals that of a slow reference planner of a dozen lines.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random
 
+import plans
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from policy.cost import billed_per_hour
-from policy.matching import TOLERANCE, share_of
-from policy.placement import (
-    Machine,
-    Placement,
-    Request,
-    Requirements,
-    Waiting,
-    WaitingReason,
-    fits_now,
-    left_after,
-    order,
-    placeable,
-    plan,
-)
+from policy.matching import TOLERANCE, Machine, Requirements, fits_now, sameness, share_of
+from policy.placement import left_after, placeable
+from policy.plan import Placement, Waiting
+from policy.waiting import WaitingReason
+from policy.workload import Run
 
 # A busy machine may draw examples slowly, for reasons other than the planner.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -58,14 +49,15 @@ def some_requirements(draw: st.DrawFn) -> Requirements:
 
 
 @st.composite
-def some_requests(draw: st.DrawFn) -> list[Request]:
+def some_requests(draw: st.DrawFn) -> list[Run]:
     kinds = draw(st.lists(some_requirements(), min_size=1, max_size=5))
     count = draw(st.integers(0, 20))
     return [
-        Request(
+        Run(
             id=number,
+            project=1,
             priority=draw(st.integers(0, 2)),
-            created_at=NOON + timedelta(seconds=draw(st.integers(0, 2))),
+            submitted_at=NOON + timedelta(seconds=draw(st.integers(0, 2))),
             requirements=draw(st.sampled_from(kinds)),
         )
         for number in range(count)
@@ -101,10 +93,28 @@ def some_machines(draw: st.DrawFn) -> list[Machine]:
     return machines
 
 
-def planned(requests: Sequence[Request], machines: Sequence[Machine]) -> dict[int, Placement | Waiting]:
-    answers = plan(requests, machines, currency="EUR")
-    assert Counter(each.request_id for each in answers) == Counter(each.id for each in requests)
-    return {each.request_id: each for each in answers}
+def planned(requests: Sequence[Run], machines: Sequence[Machine]) -> dict[int, Placement | Waiting]:
+    """Return the answer to each request: those behind the first of their class that waits have its answer."""
+    result = plans.planned(requests, machines)
+    by_id = {each.id: each for each in requests}
+    waiting = {class_of(by_id[each.run_id]): each for each in result.waiting}
+    placed = {each.run_id: each for each in result.placements}
+    assert len(waiting) == len(result.waiting)
+    assert len(placed) == len(result.placements)
+    return {each.id: placed[each.id] if each.id in placed else waiting[class_of(each)] for each in requests}
+
+
+def class_of(request: Run) -> Hashable:
+    return request.priority, sameness(request.requirements)
+
+
+def order(requests: Sequence[Run]) -> list[Run]:
+    return sorted(requests, key=lambda request: (-request.priority, request.submitted_at, request.id))
+
+
+def machine_of(placement: Placement) -> int:
+    (member,) = placement.members
+    return member.machine_id
 
 
 def take(machines: list[Machine], machine_id: int, required: Requirements) -> list[Machine]:
@@ -126,17 +136,15 @@ def take(machines: list[Machine], machine_id: int, required: Requirements) -> li
     return left
 
 
-def as_left(
-    requests: Sequence[Request], machines: list[Machine], answers: dict[int, Placement | Waiting]
-) -> list[Machine]:
+def as_left(requests: Sequence[Run], machines: list[Machine], answers: dict[int, Placement | Waiting]) -> list[Machine]:
     for each in order(requests):
         answer = answers[each.id]
         if isinstance(answer, Placement):
-            machines = take(machines, answer.machine_id, each.requirements)
+            machines = take(machines, machine_of(answer), each.requirements)
     return machines
 
 
-def slowly(requests: Sequence[Request], machines: list[Machine]) -> dict[int, int | None]:
+def slowly(requests: Sequence[Run], machines: list[Machine]) -> dict[int, int | None]:
     """Reference planner: the rules, written directly."""
 
     def preference(machine: Machine, required: Requirements) -> tuple[object, ...]:
@@ -166,21 +174,21 @@ def slowly(requests: Sequence[Request], machines: list[Machine]) -> dict[int, in
 
 @settings(patient, max_examples=300)
 @given(some_requests(), some_machines())
-def test_the_plan_equals_that_of_the_reference_planner(requests: list[Request], machines: list[Machine]) -> None:
+def test_the_plan_equals_that_of_the_reference_planner(requests: list[Run], machines: list[Machine]) -> None:
     answers = planned(requests, machines)
-    got = {key: answer.machine_id if isinstance(answer, Placement) else None for key, answer in answers.items()}
+    got = {key: machine_of(answer) if isinstance(answer, Placement) else None for key, answer in answers.items()}
     assert got == slowly(requests, machines)
 
 
 @patient
 @given(some_requests(), some_machines())
-def test_no_machine_and_no_host_is_ever_overcommitted(requests: list[Request], machines: list[Machine]) -> None:
+def test_no_machine_and_no_host_is_ever_overcommitted(requests: list[Run], machines: list[Machine]) -> None:
     answers = planned(requests, machines)
     placed: dict[int, list[Requirements]] = {}
     for each in requests:
         answer = answers[each.id]
         if isinstance(answer, Placement):
-            placed.setdefault(answer.machine_id, []).append(each.requirements)
+            placed.setdefault(machine_of(answer), []).append(each.requirements)
     for machine in machines:
         here = placed.get(machine.id, [])
         assert sum(each.cpus for each in here) <= machine.free_cpus + TOLERANCE
@@ -194,21 +202,21 @@ def test_no_machine_and_no_host_is_ever_overcommitted(requests: list[Request], m
 
 @patient
 @given(some_requests(), some_machines())
-def test_a_placement_satisfies_every_requirement(requests: list[Request], machines: list[Machine]) -> None:
+def test_a_placement_satisfies_every_requirement(requests: list[Run], machines: list[Machine]) -> None:
     by_id = {machine.id: machine for machine in machines}
     answers = planned(requests, machines)
     for each in requests:
         answer = answers[each.id]
         if isinstance(answer, Placement):
-            machine = by_id[answer.machine_id]
+            machine = by_id[machine_of(answer)]
             assert fits_now(each.requirements, machine)  # also fits there without the other requests
-            assert answer.share == share_of(each.requirements, machine)
+            assert answer.members[0].share == share_of(each.requirements, machine)
 
 
 @patient
 @given(some_requests(), some_machines())
 def test_a_waiting_request_fits_on_no_machine_after_the_plan_and_has_the_right_reason(
-    requests: list[Request], machines: list[Machine]
+    requests: list[Run], machines: list[Machine]
 ) -> None:
     answers = planned(requests, machines)
     left = as_left(requests, machines, answers)
@@ -231,7 +239,7 @@ def test_a_waiting_request_fits_on_no_machine_after_the_plan_and_has_the_right_r
 
 @patient
 @given(some_requests(), some_machines())
-def test_equal_requests_are_served_in_order(requests: list[Request], machines: list[Machine]) -> None:
+def test_equal_requests_are_served_in_order(requests: list[Run], machines: list[Machine]) -> None:
     answers = planned(requests, machines)
     for required in [each.requirements for each in requests]:
         same = [each for each in order(requests) if each.requirements == required]
@@ -242,19 +250,19 @@ def test_equal_requests_are_served_in_order(requests: list[Request], machines: l
 @patient
 @given(some_requests(), some_machines(), st.randoms(use_true_random=False))
 def test_no_order_of_the_arguments_changes_an_answer(
-    requests: list[Request], machines: list[Machine], random: Random
+    requests: list[Run], machines: list[Machine], random: Random
 ) -> None:
-    expected = plan(requests, machines, currency="EUR")
+    expected = plans.planned(requests, machines)
     shuffled_requests, shuffled_machines = requests.copy(), machines.copy()
     random.shuffle(shuffled_requests)
     random.shuffle(shuffled_machines)
-    assert plan(shuffled_requests, shuffled_machines, currency="EUR") == expected
+    assert plans.planned(shuffled_requests, shuffled_machines) == expected
 
 
 @patient
 @given(some_requests(), some_machines())
 def test_placeable_requirements_would_be_placed_if_they_came_first(
-    requests: list[Request], machines: list[Machine]
+    requests: list[Run], machines: list[Machine]
 ) -> None:
     expected = [any(fits_now(each.requirements, machine) for machine in machines) for each in requests]
     assert placeable([each.requirements for each in requests], machines) == expected
@@ -262,11 +270,11 @@ def test_placeable_requirements_would_be_placed_if_they_came_first(
 
 @patient
 @given(some_requests(), some_machines())
-def test_both_ways_to_compute_the_remaining_room_agree(requests: list[Request], machines: list[Machine]) -> None:
+def test_both_ways_to_compute_the_remaining_room_agree(requests: list[Run], machines: list[Machine]) -> None:
     answers = planned(requests, machines)
     asked = {each.id: each.requirements for each in requests}
     placed = [each for each in answers.values() if isinstance(each, Placement)]
-    left = left_after(machines, [(each.machine_id, asked[each.request_id]) for each in placed])
+    left = left_after(machines, [(machine_of(each), asked[each.run_id]) for each in placed])
     expected = as_left(requests, machines, answers)
     assert [each.id for each in left] == [each.id for each in expected]
     for got, wanted in zip(left, expected, strict=True):
@@ -278,15 +286,15 @@ def test_both_ways_to_compute_the_remaining_room_agree(requests: list[Request], 
 @settings(patient, max_examples=200)
 @given(some_requests(), some_machines(), st.integers(1, 3))
 def test_rounds_over_the_first_of_each_class_equal_one_plan_of_the_whole_queue(
-    requests: list[Request], machines: list[Machine], most: int
+    requests: list[Run], machines: list[Machine], most: int
 ) -> None:
     """As the planner does: a few requests of each class that fits somewhere, until nothing fits any more."""
     expected = {
-        key: answer.machine_id for key, answer in planned(requests, machines).items() if isinstance(answer, Placement)
+        key: machine_of(answer) for key, answer in planned(requests, machines).items() if isinstance(answer, Placement)
     }
     queue, got = list(order(requests)), dict[int, int]()
     for _ in range(len(requests) + 1):
-        classes: dict[str, list[Request]] = {}
+        classes: dict[str, list[Run]] = {}
         for each in queue:
             classes.setdefault(repr(each.requirements), []).append(each)
         fits = placeable([members[0].requirements for members in classes.values()], machines)
@@ -299,9 +307,9 @@ def test_rounds_over_the_first_of_each_class_equal_one_plan_of_the_whole_queue(
             for number, each in enumerate(members[:most])
         ]
         asked = {each.id: each.requirements for each in known}
-        placed = [each for each in plan(known, machines, currency="EUR") if isinstance(each, Placement)]
+        placed = plans.planned(known, machines).placements
         assert placed, "each round makes progress"
-        got |= {each.request_id: each.machine_id for each in placed}
-        machines = list(left_after(machines, [(each.machine_id, asked[each.request_id]) for each in placed]))
+        got |= {each.run_id: machine_of(each) for each in placed}
+        machines = list(left_after(machines, [(machine_of(each), asked[each.run_id]) for each in placed]))
         queue = [each for each in queue if each.id not in got]
     assert got == expected
