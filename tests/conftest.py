@@ -9,6 +9,7 @@ files that take long come first under `--long-first` (support/order.py).
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import shutil
@@ -43,7 +44,8 @@ hypothesis.settings.load_profile("patient")
 # tests: with the least log of changes, and few buffers, which a drop looks through, that takes a third of the CPU.
 FAST = {
     "fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "autovacuum": "off",
-    "wal_level": "minimal", "max_wal_senders": "0", "shared_buffers": "32MB",
+    "wal_level": "minimal", "max_wal_senders": "0", "shared_buffers": "32MB", "io_method": "sync", "jit": "off",
+    "checkpoint_timeout": "1h",
 }  # fmt: skip
 FAILED = pytest.StashKey[bool]()
 
@@ -70,6 +72,14 @@ for number in (signal.SIGHUP, signal.SIGQUIT):
     signal.signal(number, signal.SIG_DFL)
 # Hundreds of Python processes are started: each would compile all of our modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Keep thousands of tests and all modules out of every garbage collection to come."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()  # `graph.__main__`, which some tests import, turns it off
 
 
 @pytest.hookimpl(wrapper=True)
@@ -198,9 +208,9 @@ def sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     return session_factory(engine)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lender(databases: Databases, fill: Callable[[Path], None]) -> Iterator[Lender]:
-    """The services of this pytest process, each on a database of its own."""
+    """The services of a file's tests, each on a database of its own; idle ones would go on taking CPU."""
     from lending import Lender
 
     lender = Lender(databases.lend, fill)

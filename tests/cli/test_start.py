@@ -15,6 +15,7 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+import warm
 
 from db.connection import connect_raw
 
@@ -48,10 +49,7 @@ def run(environment_of: Callable[..., dict[str, str]]) -> Run:
     """Run a module of ours to its end."""
 
     def run(*arguments: str, **given: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", *arguments],
-            env=environment_of(**given), cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
-        )  # fmt: skip
+        return warm.run(("-m", *arguments), environment=environment_of(**given), directory=ROOT, timeout=100)
 
     return run
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+import warm
 from typer.testing import CliRunner, Result
 
 from cli.app import app
@@ -235,8 +236,8 @@ def test_the_embedded_database_is_used_whether_it_runs_or_not(data_directory: Pa
     environment = {**os.environ, "SIMULATIONS_DATA_DIR": str(data_directory)}
 
     def token(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "cli", "token", *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+        words = ("-m", "cli", "token", *arguments)
+        return warm.run(words, environment=environment, directory=Path.cwd(), timeout=100)
 
     for looking in (("list",), ("revoke", "first")):
         nothing = token(*looking)

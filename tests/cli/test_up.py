@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+import warm
 from asyncpg.exceptions import ConnectionDoesNotExistError
 from sqlalchemy.exc import ProgrammingError
 
@@ -389,14 +390,8 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         for name, value in os.environ.items()
         if name not in ("HOST", "PORT", "DATABASE_URL") and not name.startswith(("SIMULATIONS_", "PG"))
     }
-    return subprocess.run(
-        [sys.executable, "-m", "cli", *arguments],
-        env={**clean, **environment},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    words = ("-m", "cli", *arguments)
+    return warm.run(words, environment={**clean, **environment}, directory=Path.cwd(), timeout=100)
 
 
 def test_a_taken_port_is_reported_before_anything_is_started(here: Path) -> None:

@@ -22,7 +22,7 @@ NOT_RUN = {
 @pytest.mark.timeout(600)
 async def test_the_tour_works_as_shown(database_url: str, tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
-    with service_on(database_url, **BRISK, SIMULATIONS_MACHINE_NAME="vm") as service:
+    with service_on(database_url, cold=True, **BRISK, SIMULATIONS_MACHINE_NAME="vm") as service:
         await service.up()
         await Session(service, tmp_path, NOT_RUN).read(PAGE)
 

@@ -102,7 +102,8 @@ async def test_no_secret_is_in_a_log_whatever_is_done_with_it(
 
 async def test_no_process_shows_a_token_and_a_simulation_sees_no_secret_of_the_service(database_url: str) -> None:
     mine = f"{tokens.PREFIX}{secrets.token_urlsafe(32)}"
-    with service_on(database_url, SIMULATIONS_TOKEN=mine, SIMULATIONS_TOKEN_FILE="/nowhere/token") as service:
+    given = {"SIMULATIONS_TOKEN": mine, "SIMULATIONS_TOKEN_FILE": "/nowhere/token"}
+    with service_on(database_url, cold=True, **given) as service:
         await service.up()
         simulation = await service.submit(sys.executable, "-c", SHOW_ALL)
         await service.until(simulation, "RUNNING")

@@ -25,6 +25,7 @@ import httpx
 import pytest
 import structlog
 import uvicorn
+from graph_schema import SCHEMA
 from rows import assign_one, claim_launch, note_launch
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -40,7 +41,6 @@ from graph.http.dashboard_files import DashboardFiles
 from graph.http.shutdown import Shutdown
 from graph.live.hub import Hub
 from graph.live.process import Live
-from graph.schema import build_schema
 from graph.server import Server, build_config
 from settings import Settings
 from transitions.assign import Assignment, Placed, assign
@@ -201,9 +201,6 @@ class Api:
                 if result.errors:
                     raise Refused([error.formatted for error in result.errors])
                 yield next(iter(result.data.values()))
-
-
-SCHEMA = build_schema()
 
 
 class _Server(Server):

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import orjson
 import pytest
 from effort import FUZZ_IS_NEW, FUZZ_OPERATIONS
+from graph_schema import SCHEMA
 from graphql import (
     FloatValueNode,
     GraphQLEnumType,
@@ -48,7 +49,6 @@ from websockets.exceptions import ConnectionClosedError
 from work import Work, counting
 
 from db.public_ids import encode
-from graph.schema import build_schema
 from graph.server import MESSAGE_BYTES
 
 Api = Any  # the fixtures of conftest.py
@@ -59,7 +59,7 @@ LARGE_BYTES = 100_000  # of a body, from which on calls are counted: it has room
 MOST_CALLS = 1_500_000  # of functions, at both ends of a request with as many values as are let through
 MOST_ERRORS = 60  # in an answer, however many mistakes were made
 SECONDS = 60  # a bound for what takes milliseconds: the machine may be busy
-GRAPH = build_schema()._schema
+GRAPH = SCHEMA._schema
 INSIDES = re.compile(
     r"asyncpg|sqlalchemy|psycopg|Traceback|File \"|\.py\b|site-packages|SELECT .+ FROM|INSERT INTO|object at 0x|"
     r"something went wrong|NoneType|pydantic",

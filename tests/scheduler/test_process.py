@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 from db import public_ids
 from db.connection import connect_raw
@@ -40,15 +39,15 @@ class Schedulers:
     def __init__(self, url: str, directory: Path) -> None:
         self._url = url
         self.directory = directory
-        self._started: list[subprocess.Popen[bytes]] = []
+        self._started: list[warm.Process] = []
 
-    def start(self, name: str = "data", **environment: str) -> subprocess.Popen[bytes]:
+    def start(self, name: str = "data", **environment: str) -> warm.Process:
         log = (self.directory / f"{name}-{len(self._started)}.log").open("w")
         with log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "scheduler"],
-                cwd=ROOT,
-                env={
+            process = warm.start(
+                ("-m", "scheduler"),
+                directory=ROOT,
+                environment={
                     **os.environ,
                     "DATABASE_URL": self._url,
                     "SIMULATIONS_DATA_DIR": str(self.directory / name),
@@ -57,7 +56,6 @@ class Schedulers:
                     **environment,
                 },
                 stdout=log,
-                stderr=log,
             )
         self._started.append(process)
         return process
@@ -66,7 +64,7 @@ class Schedulers:
     def log(self) -> str:
         return "".join(path.read_text() for path in sorted(self.directory.glob("*.log")))
 
-    async def ended(self, process: subprocess.Popen[bytes]) -> int:
+    async def ended(self, process: warm.Process) -> int:
         return await asyncio.to_thread(process.wait, PATIENCE_SECONDS)
 
     async def clear(self) -> None:

@@ -141,7 +141,7 @@ class Lent:
 
 
 class Lender:
-    """The services of one pytest process."""
+    """The services of one file's tests."""
 
     def __init__(self, database: Callable[[], AbstractContextManager[str]], fill: Callable[[Path], None]) -> None:
         """database: makes a migrated one, and drops it. fill: puts an embedded, migrated one into a data directory."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import os
 import secrets
@@ -25,6 +24,7 @@ from urllib.parse import quote
 import asyncpg
 import httpx
 import psutil
+import warm
 from failures import keep_logs
 from gql import Client, GraphQLRequest
 from gql.transport.exceptions import TransportError
@@ -38,8 +38,8 @@ from db.public_ids import decode
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "tests" / "client"
 PATIENCE_SECONDS = 60  # a bound for what should take a second or two: the machine may be busy
-
-_libc = ctypes.CDLL(None)
+LATER = 0.15  # seconds, after each of which `eventually` pauses once more between two looks
+MOST_PAUSES = 10
 
 # What takes seconds takes tenths of them; a lease is as short as tests can wait for.
 BRISK = {
@@ -54,7 +54,6 @@ UP = ("-m", "cli", "up")
 CREATED = "{ simulation { id } userErrors { message field } }"
 CREATE = f"mutation Create($input: CreateSimulationInput!) {{ createSimulation(input: $input) {CREATED} }}"
 FIRST_PORT = 20_000
-PR_SET_PDEATHSIG = 1  # prctl(2)
 IN_ONE = 20  # mutations in a request: as many root fields as it may have
 CANCEL = "mutation Cancel($id: ID!) { cancelSimulation(input: {id: $id}) { userErrors { message } } }"
 CURVE = """
@@ -110,11 +109,13 @@ def free_port() -> int:
 async def eventually(
     condition: Callable[[], bool | Awaitable[bool]], what: str, seconds: float = PATIENCE_SECONDS
 ) -> None:
-    """Wait for something that nothing announces."""
-    deadline = time.monotonic() + seconds
+    """Wait for something that nothing announces. It is looked for less often the longer it takes: a look costs CPU."""
+    began = time.monotonic()
     while not (await answer if isinstance(answer := condition(), Awaitable) else answer):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        await asyncio.sleep(0.02)
+        waited = time.monotonic() - began
+        assert waited < seconds, f"not within {seconds:g} s: {what}"
+        for _ in range(1 + min(int(waited / LATER), MOST_PAUSES)):
+            await asyncio.sleep(0.02)
 
 
 @contextmanager
@@ -144,11 +145,6 @@ def is_alive(process: psutil.Process) -> bool:
     return False
 
 
-def end_with_us() -> None:
-    """Ask the kernel to end this process when the tests' ends, however it ends; between fork and exec."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 @dataclass
 class Service:
     """`simulations up`, started and ended as often as a test likes, on one data directory and one database."""
@@ -157,7 +153,8 @@ class Service:
     port: int
     environment: dict[str, str]
     command: tuple[str, ...] = UP  # what Python runs
-    process: subprocess.Popen[bytes] | None = field(default=None)
+    cold: bool = False  # whether it imports its modules at each start (warm.py)
+    process: subprocess.Popen[bytes] | warm.Process | None = field(default=None)
     starts: int = 0
     spent: bool = False  # not to be lent to another test
 
@@ -177,15 +174,21 @@ class Service:
     def start(self) -> None:
         """Start it, not waiting."""
         self.starts += 1
+        environment = {**self.environment, "PORT": str(self.port)}
         with (self.data_directory / f"up-{self.starts}.log").open("w") as log:
+            if not self.cold:
+                self.process = warm.start(
+                    self.command, environment=environment, directory=self.data_directory, stdout=log
+                )
+                return
             self.process = subprocess.Popen(
                 [sys.executable, *self.command],
-                env={**self.environment, "PORT": str(self.port)},
+                env=environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
                 cwd=self.data_directory,
-                preexec_fn=end_with_us,
+                preexec_fn=warm.end_with_parent,
             )
 
     async def ready(self) -> None:
@@ -231,10 +234,11 @@ class Service:
     def child(self, name: str) -> psutil.Process:
         """The process of `graph` or `scheduler`."""
         assert self.process is not None
-        for process in psutil.Process(self.process.pid).children():
-            with suppress(psutil.Error):
-                if process.cmdline()[-2:] == ["-m", name]:
-                    return process
+        with suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(self.process.pid).children():
+                with suppress(psutil.Error):
+                    if process.cmdline()[-2:] == ["-m", name]:
+                        return process
         raise LookupError(name)
 
     async def execute(self, query: str, **variables: Any) -> Any:
@@ -437,13 +441,15 @@ def points(events: list[dict[str, Any]], metric: str) -> list[tuple[int, float |
     return curve
 
 
-def service_on(database_url: str | None, **settings: str) -> AbstractContextManager[Service]:
+def service_on(database_url: str | None, *, cold: bool = False, **settings: str) -> AbstractContextManager[Service]:
     """A service that is not started yet; whatever it leaves behind is ended with the test."""
-    return part_on(database_url, UP, settings)
+    return part_on(database_url, UP, settings, cold=cold)
 
 
 @contextmanager
-def part_on(database_url: str | None, command: tuple[str, ...], settings: Mapping[str, str]) -> Iterator[Service]:
+def part_on(
+    database_url: str | None, command: tuple[str, ...], settings: Mapping[str, str], *, cold: bool = False
+) -> Iterator[Service]:
     """Not the whole service but what `python COMMAND` is: a second scheduler, say, on a data directory of its own."""
     directory = Path(tempfile.mkdtemp(prefix="sim-", dir="/tmp"))
     directory.chmod(0o711)
@@ -456,7 +462,7 @@ def part_on(database_url: str | None, command: tuple[str, ...], settings: Mappin
     }
     if database_url is not None:
         environment["DATABASE_URL"] = database_url
-    service = Service(directory, free_port(), environment, command)
+    service = Service(directory, free_port(), environment, command, cold)
     try:
         yield service
     except BaseException:

@@ -10,6 +10,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from graph_schema import SCHEMA
 from graphql import (
     GraphQLArgument,
     GraphQLInputObjectType,
@@ -26,13 +27,12 @@ from work import counting
 from db import machines
 from db.events import Actor
 from db.public_ids import encode
-from graph.schema import build_schema
 
 World = Any  # the fixtures of conftest.py
 Api = Any
 
-SCHEMA: GraphQLSchema = build_schema()._schema
-MUTATIONS = SCHEMA.mutation_type
+GRAPH: GraphQLSchema = SCHEMA._schema
+MUTATIONS = GRAPH.mutation_type
 assert MUTATIONS is not None
 OF_SUPERVISORS = ("helloAttempt", "reportAttempt")  # these have no person to tell: test_supervision.py
 OF_PEOPLE = [name for name in MUTATIONS.fields if name not in OF_SUPERVISORS]
@@ -414,7 +414,7 @@ CURSORS = (
 def test_every_field_that_pages_is_named_here() -> None:
     paging = {
         f"{kind.name}.{name}"
-        for kind in SCHEMA.type_map.values()
+        for kind in GRAPH.type_map.values()
         if isinstance(kind, GraphQLObjectType)
         for name, field in kind.fields.items()
         if isinstance(field.args.get("first"), GraphQLArgument)

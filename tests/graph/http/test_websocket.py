@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import struct
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -20,6 +19,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import warm
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
@@ -182,7 +182,7 @@ def nothing_is_a_defect(told: Told) -> Iterator[None]:
 class Process:
     """`python -m graph` in earnest."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    def __init__(self, process: warm.Process, port: int, log: Path) -> None:
         self.process = process
         self.port = port
         self._log = log
@@ -193,6 +193,7 @@ class Process:
 
     async def ended(self) -> int:
         await until(lambda: self.process.poll() is not None, "the process ends")
+        assert self.process.returncode is not None
         return self.process.returncode
 
 
@@ -210,18 +211,17 @@ async def spawn(database_url: str, tmp_path: Path) -> AsyncIterator[Spawn]:
             port = probe.getsockname()[1]
         log = tmp_path / f"graph-{len(begun)}.log"
         with log.open("wb") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "graph"],
-                env={
+            process = warm.start(
+                ("-m", "graph"),
+                environment={
                     **os.environ,
                     "DATABASE_URL": database_url,
                     "PORT": str(port),
                     "SIMULATIONS_DATABASE_POOL_SIZE": "2",
                     **{name: str(value) for name, value in environment.items()},
                 },
+                directory=ROOT,
                 stdout=stderr,
-                stderr=stderr,
-                cwd=ROOT,
             )
         begun.append(found := Process(process, port, log))
         async with httpx.AsyncClient(verify=False, timeout=PATIENCE_SECONDS) as client, asyncio.timeout(60):

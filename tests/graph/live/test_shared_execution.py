@@ -11,6 +11,7 @@ from types import AsyncGeneratorType
 from typing import Any
 
 import pytest
+from graph_schema import SCHEMA
 from graphql import ExecutionResult
 from graphql.execution.collect_fields import FieldDetails
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
@@ -21,11 +22,9 @@ from db.states import Role
 from graph.auth.viewer import Viewer
 from graph.context import Context
 from graph.live.shared_execution import Encoded, ExecutionContext
-from graph.schema import build_schema
 
 World = Any  # the fixture of conftest.py
 
-SCHEMA = build_schema()
 CURVE = "subscription ($id: ID!) { convergence(simulationId: $id) { cursor series { metric steps values } } }"
 ADMIN = Viewer("ada", Role.ADMIN)
 READER = Viewer("ben", Role.VIEWER)

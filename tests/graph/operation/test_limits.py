@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from graph_schema import SCHEMA
 from graphql import (
     GraphQLList,
     GraphQLObjectType,
@@ -22,11 +23,9 @@ from cli import documents
 from graph.operation.complexity import FEW, metadata_of
 from graph.operation.documents import MOST_ERRORS
 from graph.operation.limits import Limits
-from graph.schema import build_schema
 
 Api = Any  # the fixtures of conftest.py
 
-SCHEMA = build_schema()
 MOST_CALLS = 1_000_000  # of functions, for what is refused; the worst document of the fewest limits takes a third
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from graph_schema import SCHEMA
 from graphql import (
     GraphQLInputObjectType,
     GraphQLList,
@@ -37,7 +38,6 @@ World = Any
 Sessions = async_sessionmaker[AsyncSession]
 
 GRAPH = Path(__file__).parents[3] / "graph"
-SCHEMA = build_schema()
 CORE: GraphQLSchema = SCHEMA._schema
 ADA = Viewer("ada", Role.ADMIN, None, 1)
 ORIGIN = "192.0.2.7"

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from graph_schema import SCHEMA
 from graphql import GraphQLID, GraphQLInputObjectType, OperationDefinitionNode, parse
 
 from graph.operation.values import MOST_VALUES, SPARE_FIELDS, kinds_of, too_many
-from graph.schema import build_schema
 from transitions.report import MAX_LOG_CHUNKS
 
-SCHEMA = build_schema()
 NODES = "query ($ids: [ID!]!) { nodes(ids: $ids) { id } }"
 STATES = "query ($states: [SimulationState!]) { simulations(states: $states) { nodes { id } } }"
 CREATE = "mutation ($input: CreateSimulationInput!) { createSimulation(input: $input) { simulation { id } } }"

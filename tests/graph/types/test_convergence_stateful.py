@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 from effort import STATEFUL_RUNS
+from graph_schema import SCHEMA
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -39,14 +40,12 @@ from db.simulations import Wanted
 from db.states import Reason
 from graph.app import create_app
 from graph.context import Context
-from graph.schema import build_schema
 from settings import Settings
 from transitions.assign import Assignment
 from transitions.begin import hello
 from transitions.settle import Ending, end
 
 PATIENCE_SECONDS = 60  # a bound for what takes milliseconds: the machine may be busy
-SCHEMA = build_schema()
 CURVE = """
 subscription ($id: ID!, $metrics: [String!], $after: String, $maxPoints: Int) {
   convergence(simulationId: $id, metrics: $metrics, after: $after, maxPoints: $maxPoints) {
