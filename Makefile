@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
 LOCK := $(COMPILE) pyproject.toml
 # One process runs all tests of a file and shares services among them; the next file goes to the next free process.
 IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
-LONG_BY_NATURE := tests/flows/test_kill_matrix.py tests/flows/test_load.py tests/browser/test_now.py tests/graph/test_fuzz.py tests/graph/types/test_convergence_stateful.py tests/transitions/test_stateful.py tests/policy/test_schedule_properties.py
+LONG_BY_NATURE := tests/flows/test_kill_matrix.py tests/flows/test_load.py tests/browser/test_now.py tests/graph/test_fuzz.py tests/graph/types/test_convergence_stateful.py tests/transitions/test_stateful.py tests/policy/test_schedule_properties.py tests/scheduler/test_queue_memory.py
 
 .PHONY: run test test-containers check web chromium shells chaos flakes bench bench-peers docs help lock schema examples clean
 
@@ -45,10 +45,10 @@ flakes: $(VENV)/installed-test $(VENV)/installed-client chromium shells ## All t
 	@$(BIN)/python web/build.py
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python tests/support/flakes.py --runs $${N:-10} $(ARGS)
 
-chaos: $(VENV)/installed-test chromium ## Run the long form of the random and stateful tests: CHAOS_SECONDS=600 CHAOS_SIMULATIONS=1000 CHAOS_SEED=1 KILL_PASSES=5 STATEFUL_RUNS=100 FUZZ_OPERATIONS=2000 LOAD_SIMULATIONS=1000 POLICY_PLANS=500
+chaos: $(VENV)/installed-test chromium ## Run the long form of the random and stateful tests: CHAOS_SECONDS=600 CHAOS_SIMULATIONS=1000 CHAOS_SEED=1 KILL_PASSES=5 STATEFUL_RUNS=100 FUZZ_OPERATIONS=2000 LOAD_SIMULATIONS=1000 POLICY_PLANS=500 QUEUE_LENGTH=10000
 	@export CHAOS_SECONDS=$${CHAOS_SECONDS:-300} CHAOS_SIMULATIONS=$${CHAOS_SIMULATIONS:-500} KILL_PASSES=$${KILL_PASSES:-3} \
 		STATEFUL_RUNS=$${STATEFUL_RUNS:-100} FUZZ_OPERATIONS=$${FUZZ_OPERATIONS:-2000} LOAD_SIMULATIONS=$${LOAD_SIMULATIONS:-1000} \
-		POLICY_PLANS=$${POLICY_PLANS:-500}; \
+		POLICY_PLANS=$${POLICY_PLANS:-500} QUEUE_LENGTH=$${QUEUE_LENGTH:-10000}; \
 	$(BIN)/python -m pytest -s tests/flows/test_chaos.py && \
 	$(BIN)/python -m pytest $(IN_PARALLEL) --long-first $(LONG_BY_NATURE)
 

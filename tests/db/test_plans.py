@@ -277,7 +277,7 @@ async def test_the_new_points_of_all_judged_runs_are_read_by_the_primary_key_in_
             (2, 40, "accuracy", True), (2, 40, "loss", False)
         }  # fmt: skip
 
-    [plan] = await filled.plans_of_driver(get, "unnest($1::bigint[]")
+    [plan] = await filled.plans_of_driver(get, "unnest($1::text::bigint[]")
     assert_by_index([plan], "pk_convergence")
     sought = [node.get("Index Cond", "") for node in nodes(plan) if node.get("Index Name") == "pk_convergence"]
     assert len(sought) == 1

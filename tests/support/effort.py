@@ -14,5 +14,6 @@ KILL_PASSES = int(os.environ.get("KILL_PASSES", "1"))  # over all cells of the k
 STATEFUL_RUNS = int(os.environ.get("STATEFUL_RUNS", "10"))  # of each model, each of up to 40 steps
 LOAD_SIMULATIONS = int(os.environ.get("LOAD_SIMULATIONS", "200"))  # submitted at once, and shown on one page
 POLICY_PLANS = int(os.environ.get("POLICY_PLANS", "30"))  # generated for each property of a plan, or five times that
-FUZZ_OPERATIONS = int(os.environ.get("FUZZ_OPERATIONS", "120"))  # of each kind, about
+QUEUE_LENGTH = int(os.environ.get("QUEUE_LENGTH", "2000"))  # simulations that can't run, before all others
+FUZZ_OPERATIONS = int(os.environ.get("FUZZ_OPERATIONS", "60"))  # of each kind, about
 FUZZ_IS_NEW = "FUZZ_OPERATIONS" in os.environ  # other operations each time, not the same ones

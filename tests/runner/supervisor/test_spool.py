@@ -34,7 +34,7 @@ def _unreachable(service: Any) -> Callable[[], None]:
     return heal
 
 
-LINES = 300_000  # far more than a pipe holds
+LINES = 100_000  # far more than a pipe and the spool's memory hold
 PRINT_MUCH = f"""
 import os
 for first in range(0, {LINES}, 1000):
