@@ -22,7 +22,7 @@ import random
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -144,6 +144,55 @@ class Outcome:
             took[each.project] += completion(each)  # type: ignore[assignment]
             needed[each.project] += each.job.duration  # type: ignore[assignment]
         return sorted(took[each] / needed[each] for each in took)
+
+
+    def fairness(self) -> Sequence[float]:
+        """Return the finish-time fairness of each project, the best first: at most 1 if sharing costs it nothing.
+
+        Its mean completion time, in units of what it would have with its share of the GPUs to itself. Source: Mahajan
+        and others, "Themis: Fair and Efficient GPU Cluster Scheduling", NSDI 2020. A slowdown by its durations says
+        nothing of a share: a project that asks for more than its part has to wait for it under any fair policy.
+        """
+        found = []
+        gpus = self.trace.nodes * GPUS_OF_NODE / self.setting.projects
+        for project in range(self.setting.projects):
+            own = [each for each in self.states if each.project == project]
+            alone = entitled([each.job for each in own], gpus)
+            if own:
+                found.append(sum(map(completion, own)) / sum(alone[each.job.id] for each in own))
+        return sorted(found)
+
+
+def entitled(jobs: Sequence[Job], gpus: float) -> Mapping[int, float]:
+    """Return the completion time of each job on so many GPUs alone, shortest remaining service first.
+
+    As a fluid: a job takes any part of its GPUs, so no room is lost to fragments.
+    """
+    arrivals = sorted(jobs, key=lambda job: (job.submitted, job.id), reverse=True)
+    left: dict[int, float] = {}
+    by_id = {job.id: job for job in jobs}
+    found: dict[int, float] = {}
+    now = 0.0
+    while arrivals or left:
+        rates: dict[int, float] = {}
+        free = gpus
+        for number in sorted(left, key=lambda each: (left[each], each)):
+            rates[number] = min(by_id[number].held_gpus, free)
+            free -= rates[number]
+            if free <= 0:
+                break
+        ends = min(((now + left[each] / rate, each) for each, rate in rates.items()), default=(math.inf, 0))
+        then = min(ends[0], arrivals[-1].submitted if arrivals else math.inf)
+        for number, rate in rates.items():
+            left[number] -= rate * (then - now)
+        now = then
+        if ends[0] <= now:
+            del left[ends[1]]
+            found[ends[1]] = now - by_id[ends[1]].submitted
+        while arrivals and arrivals[-1].submitted <= now:
+            job = arrivals.pop()
+            left[job.id] = job.duration * job.held_gpus
+    return found
 
 
 def completion(state: State) -> float:
@@ -335,7 +384,7 @@ def rows_of(outcome: Outcome) -> Iterator[Row]:
 
 def show(outcome: Outcome) -> None:
     """Print what the table leaves out."""
-    waits, slowdowns = outcome.waits_of_largest(), outcome.slowdowns()
+    waits, slowdowns, fairness = outcome.waits_of_largest(), outcome.slowdowns(), outcome.fairness()
     hours = sum(each.job.held_gpus * each.job.duration for each in outcome.states) / 3600
     published = outcome.trace.published
     against = ", ".join(
@@ -348,7 +397,8 @@ def show(outcome: Outcome) -> None:
         + (f" = {against}" if against else "")
         + f"; {len(waits)} largest jobs wait {statistics.fmean(waits):,.0f} s, at most {max(waits):,.0f}"
         f"; {outcome.preemptions:.2f} preemptions a run; slowdown {slowdowns[-1]:.2f} of the worst-off project, "
-        f"{slowdowns[0]:.2f} of the best; {hours:,.0f} GPU-hours"
+        f"{slowdowns[0]:.2f} of the best; finish-time fairness {fairness[-1]:.2f} and {fairness[0]:.2f}; "
+        f"{hours:,.0f} GPU-hours"
         f"; {outcome.plans:,} plans, {1000 * outcome.cpu_seconds / max(outcome.plans, 1):.2f} CPU ms each",
         flush=True,
     )

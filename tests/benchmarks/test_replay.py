@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.replay import FOUND, POLICIES, TABLE, Outcome, Replay, means, rows_of
+from benchmarks.replay import FOUND, POLICIES, TABLE, Outcome, Replay, entitled, means, rows_of
 from benchmarks.traces import Job, Trace, nodes_for, read
 
 MURI = "job_id,num_gpu,submit_time,iterations,iteration_time\n0,4,2000,1000,100\n1,16,1000,2000,100\n"
@@ -100,3 +100,11 @@ def test_rows_compare_with_what_was_published_and_found() -> None:
     (mean,) = means(rows)
     assert mean.value == pytest.approx(2.0)
     assert mean.ratio == pytest.approx(2 / 3.66, abs=0.01)
+
+
+def test_alone_on_its_share_a_project_is_served_as_a_fluid_and_its_fairness_is_against_that() -> None:
+    jobs = [Job(1, 8, 0, 10), Job(2, 8, 0, 30), Job(3, 1, 5, 10)]
+    assert entitled(jobs, 4) == {1: 22.5, 2: 82.5, 3: 10.0}  # the small one beside the first, at one GPU of four
+    shared = replayed([Job(1, 8, 0, 100), Job(2, 8, 0, 100)], "srsf", projects=2, seed=3)
+    assert len({each.project for each in shared.states}) == 2
+    assert shared.fairness() == pytest.approx([0.5, 1.0])  # each would take 200 s on half of the node
