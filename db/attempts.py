@@ -252,22 +252,6 @@ _GANG = text(
 )
 
 
-_PREEMPTED_TIME = text(
-    """
-    SELECT coalesce(sum(a.ended_at - a.started_at), interval '0') FROM attempts AS a
-    WHERE a.simulation_id = :id AND a.reason = 'PREEMPTED' AND a.number > coalesce((
-        SELECT max(o.number) FROM attempts AS o
-        WHERE o.simulation_id = :id AND o.ended_at IS NOT NULL AND o.reason <> 'PREEMPTED'
-    ), 0)
-    """
-)
-
-
-async def preempted_time(session: AsyncSession, simulation_id: int) -> timedelta:
-    """How long the attempts ran that the next one continues: those preempted since the last that failed or was lost."""
-    return (await session.execute(_PREEMPTED_TIME, {"id": simulation_id})).scalar_one()  # type: ignore[no-any-return]
-
-
 async def want_stop(
     session: AsyncSession, attempt_id: int, reason: Reason, by: str, evidence: dict[str, Any] | None
 ) -> bool:

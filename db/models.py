@@ -107,6 +107,7 @@ _QUEUE_CLASS = (
 # What runs that are likely to take equally long have in common: the planner learns from those that have ended.
 _LEARNING_CLASS = "hash_array_extended(array_append(entrypoint, name), project_id)"
 _PLANNED = text("state = 'QUEUED' AND NOT held")
+_LEFT = text("state = 'CANCELLED' OR (state = 'QUEUED' AND held)")
 
 # What the index on the text of simulations is made of: also written in migration 0019.
 for _function in (
@@ -212,7 +213,8 @@ class Simulation(Base):
 
     created_at: Mapped[datetime] = _now()
     queued_at: Mapped[datetime] = _now()  # of the newest queueing; a retry waits until then
-    # The transaction of the newest queueing: what has arrived since a snapshot is found by it, however late it commits.
+    # The transaction of the newest queueing, or of the pause or cancellation that ended it: what has arrived or left
+    # since a snapshot is found by it, however late it commits.
     queued_xid: Mapped[int] = mapped_column(server_default=THIS_TRANSACTION)
     started_at: Mapped[datetime | None]  # the first hello
     finished_at: Mapped[datetime | None]
@@ -254,6 +256,8 @@ class Simulation(Base):
         # Whether anything has arrived in the queue, or has come to the end of its backoff.
         Index("ix_simulations_queued_xid", "queued_xid", postgresql_where=_PLANNED),
         Index("ix_simulations_queued_at", "queued_at", postgresql_where=_PLANNED),
+        # Whether anything has left the queue without a machine.
+        Index("ix_simulations_left_xid", "queued_xid", postgresql_where=_LEFT),
         Index("ix_simulations_active", "id", postgresql_where=text("state IN ('QUEUED', 'STARTING', 'RUNNING')")),
         # What the planner looks through at each tick, for unwatched ones.
         Index("ix_simulations_attended", "id", postgresql_where=text("attended AND state IN ('STARTING', 'RUNNING')")),
@@ -318,7 +322,7 @@ class QueueClass(Base):
 
 
 class Plan(Base):
-    """The newest plan, one row: the order of the queue, and what is reserved. Both by `db.newest_plan`.
+    """The newest plan, one row: the order of the queue, what is reserved, and sentences. All by `db.newest_plan`.
 
     One row instead of a column of each simulation: a change of the order would otherwise write the whole queue.
     """
@@ -328,7 +332,10 @@ class Plan(Base):
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)  # 1
     at: Mapped[datetime] = _now()
     queue: Mapped[list[int]] = mapped_column(server_default=text("'{}'::bigint[]"))  # simulations, the first first
+    rules: Mapped[str] = mapped_column(Text, server_default="")  # a letter for each place: why it is not the one before
     reservations: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
+    # Waiting reasons of single simulations, by id: those that wait for something else than their class does.
+    own: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
 
     __table_args__ = (CheckConstraint("id = 1", name="one"),)
 

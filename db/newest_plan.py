@@ -1,4 +1,6 @@
-"""The newest plan: the order of the queue and the reservations, one row, written by the planner and read by clients.
+"""The newest plan: the order of the queue, the reservations, and why single simulations wait; one row.
+
+Written by the planner, and read by clients.
 
 The order is an array in one row. A column of each simulation would be exact in the same way, but a single arrival at
 the front moves all others: with 100,000 queued, that is 100,000 rows for each. A place is therefore as old as the
@@ -25,27 +27,53 @@ class Reservation:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Order of the queue: ids of simulations, the first first. rules: a letter for each of them."""
+
+    queue: Sequence[int]
+    rules: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Place in the order, from 1, who is directly before it (None: it is the first), and the letter of the rule."""
+
+    place: int
+    ahead_id: int | None = None
+    rule: str = ""
+
+
+Own = Mapping[int, tuple[str, str]]  # reason and sentence of single simulations
+
 _WRITE = text(
     """
-    INSERT INTO plans (id, at, queue, reservations) VALUES (1, now(), :queue, CAST(:reservations AS jsonb))
-    ON CONFLICT (id) DO UPDATE SET at = excluded.at, queue = excluded.queue, reservations = excluded.reservations
+    INSERT INTO plans (id, at, queue, rules) VALUES (1, now(), :queue, :rules)
+    ON CONFLICT (id) DO UPDATE SET at = excluded.at, queue = excluded.queue, rules = excluded.rules
     """
 )
-_RESERVE = text(
+_SINGLE = text(
     """
-    INSERT INTO plans (id, at, reservations) VALUES (1, now(), CAST(:reservations AS jsonb))
-    ON CONFLICT (id) DO UPDATE SET reservations = excluded.reservations
-    WHERE plans.reservations IS DISTINCT FROM excluded.reservations
+    INSERT INTO plans (id, at, reservations, own) VALUES (1, now(), CAST(:reservations AS jsonb), CAST(:own AS jsonb))
+    ON CONFLICT (id) DO UPDATE SET reservations = excluded.reservations, own = excluded.own
+    WHERE (plans.reservations, plans.own) IS DISTINCT FROM (excluded.reservations, excluded.own)
     """
 )
-_CLEAR = text("UPDATE plans SET at = now(), queue = '{}', reservations = '[]' WHERE queue <> '{}'")
+_CLEAR = text(
+    "UPDATE plans SET at = now(), queue = '{}', rules = '', reservations = '[]', own = '{}' "
+    "WHERE queue <> '{}' OR reservations <> '[]' OR own <> '{}'"
+)
 _SUMMARY = text("SELECT now(), coalesce((SELECT cardinality(queue) FROM plans), 0)")
 _READ = text("SELECT reservations FROM plans")
 # Those behind it that have left the queue since count for nothing; those before it do, until the next plan.
 _PLACES = text(
     """
-    SELECT given.id, array_position(plans.queue, given.id) AS place
-    FROM plans CROSS JOIN unnest(CAST(:ids AS bigint[])) AS given (id)
+    SELECT found.id, found.place, plans.queue[found.place - 1] AS ahead_id, substr(plans.rules, found.place, 1) AS rule
+    FROM plans CROSS JOIN LATERAL (
+        SELECT given.id, array_position(plans.queue, given.id) AS place
+        FROM unnest(CAST(:ids AS bigint[])) AS given (id)
+    ) AS found
+    WHERE found.place IS NOT NULL
     """
 )
 
@@ -63,9 +91,9 @@ async def summary(session: AsyncSession) -> Summary:
     return Summary(*(await session.execute(_SUMMARY)).one())
 
 
-async def write(session: AsyncSession, order: Sequence[int], reservations: Sequence[Reservation]) -> None:
-    """Write the order of the queue (ids of simulations, the first first) and what is reserved."""
-    await session.execute(_WRITE, {"queue": list(order), "reservations": _as_json(reservations)})
+async def write(session: AsyncSession, order: Order) -> None:
+    """Write the order of the queue."""
+    await session.execute(_WRITE, {"queue": list(order.queue), "rules": order.rules})
 
 
 async def clear(session: AsyncSession) -> None:
@@ -73,9 +101,10 @@ async def clear(session: AsyncSession) -> None:
     await session.execute(_CLEAR)
 
 
-async def write_reservations(session: AsyncSession, reservations: Sequence[Reservation]) -> None:
-    """Write what is reserved; the order stays as it was. Nothing is written where nothing has changed."""
-    await session.execute(_RESERVE, {"reservations": _as_json(reservations)})
+async def write_single(session: AsyncSession, reservations: Sequence[Reservation], own: Own) -> None:
+    """Write what is reserved, and why single simulations wait. Nothing is written where nothing has changed."""
+    told = orjson.dumps({str(each): list(why) for each, why in own.items()}).decode()
+    await session.execute(_SINGLE, {"reservations": _as_json(reservations), "own": told})
 
 
 async def reservations(session: AsyncSession) -> Sequence[Reservation]:
@@ -87,10 +116,10 @@ async def reservations(session: AsyncSession) -> Sequence[Reservation]:
     ]
 
 
-async def places_of(session: AsyncSession, ids: Collection[int]) -> Mapping[int, int]:
-    """Return the places of these simulations in the order of the newest plan, 1 for the first."""
+async def places_of(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Place]:
+    """Return the places of these simulations in the order of the newest plan."""
     rows = await session.execute(_PLACES, {"ids": list(ids)})
-    return {row.id: row.place for row in rows if row.place is not None}
+    return {row.id: Place(row.place, row.ahead_id, row.rule) for row in rows}
 
 
 def _as_json(reservations: Sequence[Reservation]) -> str:

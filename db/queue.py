@@ -7,8 +7,9 @@ simulation alone (its backoff, a watcher) is read from its own row on request, a
 What is **held** (paused, or waiting for the end of others) is no candidate and in no class until it is released.
 
 Arrivals are found by transaction ids: a row carries the id of the transaction that queued it, and a read begins at the
-oldest transaction that was still open at the last read. So no arrival is missed, however late its commit, and a read
-of a queue without arrivals reads two entries of two indexes.
+oldest transaction that was still open at the last read. So no arrival is missed, however late its commit. What leaves
+the queue by a pause or a cancellation carries the id of that transaction, and is found in the same way. A read of a
+queue in which nothing has changed reads three entries of three indexes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
-from sqlalchemy import BigInteger, column, delete, select, text
+from sqlalchemy import BigInteger, DateTime, column, delete, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.models import QueueClass
+from db.models import THIS_TRANSACTION, QueueClass
 from db.models import Simulation as S
 from db.notifications import EVERYTHING, Channel, notify, payload_of
 from db.states import Reason
@@ -38,24 +39,36 @@ _CLOCK = text(
     SELECT now() AS at, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
            (SELECT max(queued_xid) FROM simulations WHERE state = 'QUEUED' AND NOT held) AS newest,
            (SELECT min(queued_at) FROM simulations WHERE state = 'QUEUED' AND NOT held AND queued_at > :since)
-               AS next_due
+               AS next_due,
+           (SELECT max(queued_xid) FROM simulations WHERE state = 'CANCELLED' OR (state = 'QUEUED' AND held))
+               AS newest_left
     """
 )
-# A preempted run has its checkpoints on the machine of its last attempt: those few look it up.
+# What was cancelled or paused while it was queued carries the id of that transaction.
+_LEFT = text(
+    """
+    SELECT id FROM simulations
+    WHERE (state = 'CANCELLED' OR (state = 'QUEUED' AND held)) AND queued_xid >= :horizon
+    """
+)
+# A preempted run has its checkpoints on the machine of its last attempt, or another one of that host where it was
+# deleted; 0: it is gone. Those few look it up.
 _COLUMNS = """
     s.id, s.queue_class, s.attempt, s.priority, s.created_at, s.cpus, s.memory_gib, s.gpus, s.gpu_model, s.labels,
     s.machine_id, s.machine_name, s.max_price_per_hour, s.machines, s.project_id, s.name, s.learning_class,
     s.preemptible, s.max_runtime, s.max_steps, s.attained, s.steps_done, s.step_rate,
     CASE WHEN s.attained > interval '0' THEN (
-        SELECT m.machine_id FROM attempts AS a JOIN members AS m ON m.attempt_id = a.id AND m.rank = 0
+        SELECT coalesce(m.machine_id, (SELECT min(id) FROM machines WHERE host = m.host), 0)
+        FROM attempts AS a JOIN members AS m ON m.attempt_id = a.id AND m.rank = 0
         WHERE a.simulation_id = s.id AND a.number = s.attempt
-    ) END AS checkpoint_machine
+    ) END AS checkpoint_machine,
+    CASE WHEN s.attained > interval '0' THEN s.queued_at END AS waiting_since
 """
 _READ = (
     S.id, S.queue_class, S.attempt, S.priority, S.created_at, S.cpus, S.memory_gib, S.gpus, S.gpu_model, S.labels,
     S.machine_id, S.machine_name, S.max_price_per_hour, S.machines, S.project_id, S.name, S.learning_class,
     S.preemptible, S.max_runtime, S.max_steps, S.attained, S.steps_done, S.step_rate,
-    column("checkpoint_machine", BigInteger),
+    column("checkpoint_machine", BigInteger), column("waiting_since", DateTime(timezone=True)),
 )  # fmt: skip
 _ARRIVED = text(
     f"""
@@ -113,8 +126,10 @@ _WAITING = text(
            ) AS unattended,
            CASE WHEN s.queued_at > now() THEN s.queued_at END AS until,
            extract(epoch FROM s.queued_at - now())::float8 AS seconds_left,
-           a.reason AS ended, a.exit_code, a.signal, q.reason, q.detail
+           a.reason AS ended, a.exit_code, a.signal,
+           coalesce(own.why ->> 0, q.reason) AS reason, coalesce(own.why ->> 1, q.detail) AS detail
     FROM simulations AS s
+    LEFT JOIN LATERAL (SELECT plans.own -> s.id::text AS why FROM plans) AS own ON true
     LEFT JOIN attempts AS a ON a.simulation_id = s.id AND a.number = s.attempt
     LEFT JOIN queue_classes AS q ON q.queue_class = s.queue_class
     LEFT JOIN LATERAL (
@@ -156,6 +171,7 @@ class Candidate:
     steps_done: int | None
     step_rate: float | None
     checkpoint_machine: int | None  # where its progress is; None: it has none
+    waiting_since: datetime | None  # its newest queueing; None: it has no progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +188,7 @@ class Look:
 
     bookmark: Bookmark
     arrived: Sequence[Candidate]  # in no order; those that need a watcher are in `watched`
+    left: Sequence[int]  # cancelled or paused since the last look
     due: Sequence[int]  # whose backoff has passed since the last look, at most `MOST_COLLECTED`
     is_empty: bool  # nothing at all is queued
 
@@ -193,18 +210,21 @@ class Waiting:
     ended: Reason | None  # how its last attempt did
     exit_code: int | None
     signal: int | None
-    class_reason: str | None  # None: the planner has not looked yet
+    class_reason: str | None  # of its class, or its own where the plan has one; None: the planner has not looked yet
     class_detail: str | None
 
 
 async def look(session: AsyncSession, since: Bookmark | None) -> Look:
-    """Find the arrivals since the bookmark; without one, the whole queue."""
+    """Find the arrivals since the bookmark, and what has left the queue; without one, the whole queue."""
     begin, horizon = (since.at, since.horizon) if since is not None else (_EVER, 0)
     clock = (await session.execute(_CLOCK, {"since": begin})).one()
     bookmark = Bookmark(clock.horizon, clock.at)
     is_due = clock.next_due is not None and clock.next_due <= clock.at
+    left: Sequence[int] = ()
+    if since is not None and clock.newest_left is not None and clock.newest_left >= horizon:
+        left = (await session.scalars(_LEFT, {"horizon": horizon})).all()
     if clock.newest is None or (clock.newest < horizon and not is_due):
-        return Look(bookmark, (), (), is_empty=clock.newest is None)
+        return Look(bookmark, (), left, (), is_empty=clock.newest is None)
     # Where a queue has just grown, no statistics say how little of it this reads: by the indexes, in any case.
     await session.execute(text("SET LOCAL enable_seqscan = off"))
     arrived = [Candidate(*row) for row in await session.execute(_ARRIVED, {"horizon": horizon, "since": begin})]
@@ -212,7 +232,7 @@ async def look(session: AsyncSession, since: Bookmark | None) -> Look:
     due: Sequence[int] = ()
     if since is not None and is_due:
         due = (await session.scalars(_DUE, {"since": begin, "most": MOST_COLLECTED})).all()
-    return Look(bookmark, arrived, due, is_empty=False)
+    return Look(bookmark, arrived, left, due, is_empty=False)
 
 
 async def ids(session: AsyncSession) -> frozenset[int]:
@@ -223,6 +243,16 @@ async def ids(session: AsyncSession) -> frozenset[int]:
 async def watched(session: AsyncSession) -> Sequence[Candidate]:
     """Read the queued attended simulations that are watched now: at most as many as there are subscribers."""
     return [Candidate(*row) for row in await session.execute(_WATCHED)]
+
+
+async def note_left(session: AsyncSession, simulation_id: int) -> None:
+    """Mark a queued simulation that was cancelled: the next look finds that it has left the queue."""
+    await session.execute(
+        update(S)
+        .where(S.id == simulation_id)
+        .values(queued_xid=THIS_TRANSACTION)
+        .execution_options(synchronize_session=False)
+    )
 
 
 async def note_reasons(

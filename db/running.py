@@ -125,6 +125,8 @@ _KEEP = text(
     """  # noqa: S608  # the constants above
 )
 
+_BEGIN_ANEW = text("UPDATE simulations SET attained = interval '0', steps_done = NULL WHERE id = ANY(:ids)")
+
 
 async def every(session: AsyncSession) -> Sequence[Running]:
     """Read all simulations with a current attempt, by id."""
@@ -144,6 +146,12 @@ async def leaving_for(session: AsyncSession, ids: Collection[int]) -> frozenset[
     """
     rows = await session.execute(_LEAVING, {"ids": [str(each) for each in ids]})
     return frozenset((row[0], int(row[1])) for row in rows)
+
+
+async def begin_anew(session: AsyncSession, ids: Collection[int]) -> None:
+    """Forget the progress of simulations whose next attempt begins from zero."""
+    if ids:
+        await session.execute(_BEGIN_ANEW, {"ids": list(ids)})
 
 
 def _running(row: Sequence[Any]) -> Running:

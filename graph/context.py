@@ -39,7 +39,7 @@ from db.events import UNVERIFIED, Actor
 from db.machines import NOTHING, Usage
 from db.metrics import Summary
 from db.models import AlertTarget, Budget, Machine, Member, Project, Simulation, Token
-from db.newest_plan import Reservation
+from db.newest_plan import Place, Reservation
 from db.notices import Notice
 from db.projects import Scope
 from db.running import Running
@@ -129,7 +129,7 @@ class Loaders:
         self.wait: DataLoader[int, Wait | None] = DataLoader(self._load_waits, cache=False)
         self.dependencies: DataLoader[int, Sequence[Edge]] = DataLoader(self._load_dependencies, cache=False)
         self.dependents: DataLoader[int, Sequence[Edge]] = DataLoader(self._load_dependents, cache=False)
-        self.queue_position: DataLoader[int, int | None] = DataLoader(self._load_queue_positions, cache=False)
+        self.place: DataLoader[int, Place | None] = DataLoader(self._load_places, cache=False)
         self.reservation: DataLoader[int, Reservation | None] = DataLoader(self._load_reservations, cache=False)
         self.holds: DataLoader[int, tuple[Sequence[Running], Sequence[Reservation], datetime]] = DataLoader(
             self._load_holds, cache=False
@@ -238,7 +238,7 @@ class Loaders:
             found = await dependencies.to_simulations(session, set(ids), most=MOST_DEPENDENTS)
         return [found.get(each, ()) for each in ids]
 
-    async def _load_queue_positions(self, ids: list[int]) -> Sequence[int | None]:
+    async def _load_places(self, ids: list[int]) -> Sequence[Place | None]:
         async with self._sessions() as session:
             found = await newest_plan.places_of(session, set(ids))
         return [found.get(each) for each in ids]

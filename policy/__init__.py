@@ -11,6 +11,7 @@ again with the recorded input.
     queue_order   the order of service, and the queue kept in it
     expected      the key of that order: the work that is still expected of a run
     learning      what is expected of runs that declare nothing, from those that have ended
+    speeds        how fast machines are for each learning class, from the step rates that its runs had there
     fairness      weighted fair share of projects, as a factor of that key
     room          free room of the machines, and the choice among them
     preemption    which runs make room for one that is before them

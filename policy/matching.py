@@ -106,6 +106,14 @@ def within_price(required: Requirements, machine: Machine) -> bool:
     return limit is None or billed_per_hour(machine.price_per_hour, share_of(required, machine)) <= limit
 
 
+def least_price(required: Requirements, count: int, machines: Iterable[Machine]) -> Decimal | None:
+    """Return the least billed price per hour of `count` members on machines of their own; None if too few fit now."""
+    prices = sorted(
+        billed_per_hour(each.price_per_hour, share_of(required, each)) for each in machines if fits_now(required, each)
+    )
+    return sum(prices[:count], Decimal(0)) if len(prices) >= count else None
+
+
 def sameness(required: Requirements) -> Hashable:
     """Key of equal requirements: built from every field, so that a new field can't be forgotten."""
     values = (getattr(required, each.name) for each in fields(required))

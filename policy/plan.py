@@ -42,11 +42,15 @@ class Preemption:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Why a run waits, and with it all behind it in its class. `detail`: a sentence of at most 300 characters."""
+    """Why a run waits. `detail`: a sentence of at most 300 characters.
+
+    `general`: a sentence that holds for all of its class; None if there is none, because it waits for something else.
+    """
 
     run_id: int
     reason: WaitingReason
     detail: str
+    general: str | None
     ahead_id: int | None = None
     rule: Rule | None = None
     estimated_start: datetime | None = None
@@ -54,7 +58,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Result of a plan. `waiting` has the first run of each class that waits, and those whose placement has to wait."""
+    """Result of a plan. `waiting`: the first run of each class that waits, and those that wait for something else."""
 
     placements: tuple[Placement, ...]
     preemptions: tuple[Preemption, ...]

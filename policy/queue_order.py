@@ -15,6 +15,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
+from itertools import pairwise
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -32,6 +33,11 @@ class Rule(StrEnum):
     FAIR_SHARE = "FAIR_SHARE"
     LESS_WORK = "LESS_WORK"
     EARLIER = "EARLIER"
+
+    @property
+    def letter(self) -> str:
+        """Short form, for a long list of them."""
+        return self.value[0]
 
 
 class Order(NamedTuple):
@@ -59,6 +65,7 @@ class Class(NamedTuple):
     is_limited: bool
     lineage: tuple[Hashable, ...]
     bin: int  # of its service, where the key is learned; else -1
+    home: int | None  # the machine on whose host their progress counts; None: everywhere, or there is none
 
 
 class Sizes:
@@ -158,13 +165,20 @@ class Queue:
             ahead += bisect_left(each.entries, own, key=key)
         return ahead + 1
 
-    def in_order(self, learned: Learned, shares: Mapping[int, float]) -> list[int]:
-        """Return all queued runs in the order of service. Oldest-first is left out."""
-        found: list[Order] = []
+    def in_order(self, learned: Learned, shares: Mapping[int, float]) -> tuple[list[int], str]:
+        """Return all queued runs in the order of service, and for each the letter of the rule that puts it there.
+
+        The rule is why it is behind the one before it, a space for the first. Oldest-first is left out.
+        """
+        found: list[tuple[Order, float]] = []
         for each in self._by_class.values():
-            times = self._times(each, learned, shares)
-            found += [order_of(entry, each.of, times) for entry in each.entries]
-        return [each.id for each in sorted(found)]
+            times, share = self._times(each, learned, shares), shares.get(each.of.project, 1.0)
+            found += [(order_of(entry, each.of, times), share) for entry in each.entries]
+        found.sort()
+        rules = (
+            rule_between(ahead, behind, share, other).letter for (ahead, share), (behind, other) in pairwise(found)
+        )
+        return [order.id for order, _ in found], "".join([" ", *rules][: len(found)])
 
     def class_and_size(self, run: Run) -> tuple[Class, float]:
         members = self._members.get(run.id)
@@ -202,6 +216,7 @@ def class_of(run: Run, sizes: Sizes, knobs: Knobs = DEFAULTS) -> tuple[Class, fl
         Class(
             same, run.machines, run.project, run.priority, run.preemptible, source,
             run.max_runtime_seconds is not None, run.lineage, learned_bin(run, size) if is_learned else -1,
+            run.checkpoint_machine if run.attained_seconds > 0 else None,
         ),
         size,
     )  # fmt: skip

@@ -181,6 +181,16 @@ class Room:
                 own += each.amounts.gpus
         return Amounts(cpus, memory_gib, self._soon.gpus_with(number, own, of_pool) if of_pool else gpus)
 
+    def beside(self, machine_id: int | None) -> tuple[int, ...]:
+        """Return the machines that see the files of this one: those of its host. None if it is not there."""
+        number = self.number_of.get(machine_id) if machine_id is not None else None
+        if number is None:
+            return ()
+        host = self.machines[number].host
+        if host is None:
+            return (number,)
+        return tuple(each for each, machine in enumerate(self.machines) if machine.host == host)
+
     def could_have(self, needs: Needs) -> bool:
         """Whether a machine might have room for a request: three comparisons, before its labels and models are seen."""
         return needs.fit(self._most)
@@ -278,7 +288,14 @@ class Line:
     """
 
     def __init__(
-        self, required: Requirements, room: Room, *, size: float, time_value: Decimal, lineage: tuple[Hashable, ...]
+        self,
+        required: Requirements,
+        room: Room,
+        *,
+        size: float,
+        time_value: Decimal,
+        lineage: tuple[Hashable, ...],
+        among: Sequence[int] | None = None,
     ) -> None:
         self.required = required
         self.amounts = amounts_of(required)
@@ -291,10 +308,10 @@ class Line:
         self._ranks: dict[Shape, Rank | None] = {}
         self._best: tuple[Rank, int] | None = None  # of all machines, when `room.changed` had `_seen` entries
         self._seen = 0
-        self.named: Sequence[int] | None = None  # machines that the requests may use; None: any
+        self.named = among  # machines that the requests may use; None: any
         if required.machine_id is not None or required.machine_name is not None:
             number = room.number_of.get(required.machine_id) if required.machine_id is not None else None
-            self.named = () if number is None else (number,)
+            self.named = () if number is None or (among is not None and number not in among) else (number,)
         self.terms = [self._work_out(kind) for kind in range(len(room.kinds))]
         self.able_count = len(self.able())
         self.is_full = False  # no machine has room, even without reservations: so for the rest of the plan

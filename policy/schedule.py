@@ -135,6 +135,7 @@ class _Planner:
                     self._push_next(cursor)
                 continue
             outcome = self._serve(run, order)
+            is_kept = isinstance(outcome, Blocked) and outcome.home is not None
             if isinstance(outcome, Placed):
                 self.placed.append(outcome)
                 starts += not outcome.after
@@ -145,8 +146,11 @@ class _Planner:
                 continue
             if run.id not in self._victims.gone:
                 self.blocked.append(outcome)
-            cursor.is_blocked = True
-            if outcome.held is not None:
+            if is_kept and run.more:
+                self.is_complete = False
+                return
+            cursor.is_blocked = not is_kept  # the next of its class may have less work to lose
+            if is_kept or outcome.held is not None:
                 self._push_next(cursor)
 
     def _begin(self) -> None:
@@ -177,6 +181,9 @@ class _Planner:
             return Blocked(run, order, line, WaitingReason.NO_MACHINE_FITS)
         if not self._within_quota(run):
             return Blocked(run, order, line, WaitingReason.QUOTA)
+        home = self._kept_to(run, line)
+        if home:
+            line = self._line(run, home)
         is_allowed = self._backfill_check(run, line)
         found = None if line.is_full else self._find(run, order, line, is_allowed)
         if found is not None:
@@ -184,7 +191,29 @@ class _Planner:
         by = self._reserved_for(run, order, line) if is_allowed is not None and not line.is_full else None
         reason = WaitingReason.MACHINES_BUSY if by is None else WaitingReason.RESERVED
         line.is_full |= by is None
-        return Blocked(run, order, line, reason, held=self._reserve(run, line), by=by)
+        return Blocked(run, order, line, reason, held=self._reserve(run, line), by=by, home=home[0] if home else None)
+
+    def _kept_to(self, run: Run, line: Line) -> tuple[int, ...]:
+        """Return the machines that a run waits for although others may have room: those of its checkpoint's host.
+
+        Elsewhere it would do its work once more. How long it would have to wait is not known, so it waits for at most
+        as long as that work took: it never loses more than twice the better of the two (as in renting skis).
+        """
+        if run.machines > 1 or run.waiting_since is None or self._may_wait_at_home(run) <= 0:
+            return ()
+        able = [
+            each
+            for each in self.room.beside(run.checkpoint_machine)
+            if line.may_use(each) and line.terms[self.room.kind_of[each]] is not None
+        ]
+        has_room = any(line.rank(self.room.shape(each)) is not None for each in able)
+        return () if has_room else tuple(able)
+
+    def _may_wait_at_home(self, run: Run) -> float:
+        """Return for how many seconds a run still waits for the host of its checkpoint."""
+        if run.checkpoint_machine is None or run.waiting_since is None:
+            return 0.0
+        return run.attained_seconds - (self.now - run.waiting_since).total_seconds()
 
     def _find(
         self, run: Run, order: Order, line: Line, is_allowed: Callable[[int], bool] | None
@@ -222,16 +251,26 @@ class _Planner:
         if not self.room.could_have(line.needs):
             return None
         best = line.choose(taken, is_allowed)
-        home = self.room.number_of.get(run.checkpoint_machine) if run.checkpoint_machine is not None else None
-        if best is None or home is None or home in taken or not line.may_use(home) or run.attained_seconds <= 0:
+        if best is None or run.checkpoint_machine is None or run.attained_seconds <= 0:
             return best
-        there = line.rank(self.room.shape(home))
-        if there is None or best[1] == home or (is_allowed is not None and not is_allowed(home)):
+        home = self.room.beside(run.checkpoint_machine)
+        if best[1] in home or not set(home).isdisjoint(taken):
+            return best
+        at_home = (
+            (rank, each)
+            for each in home
+            if line.may_use(each)
+            and (rank := line.rank(self.room.shape(each))) is not None
+            and (is_allowed is None or is_allowed(each))
+        )
+        there = min(at_home, default=None)
+        if there is None:
             return best
         left = max(seconds_left(run, self._size(run), self.learned, self.knobs), 1.0)
         again = (left + run.attained_seconds) / left
         elsewhere = best[0]._replace(cost=best[0].cost * again, time=best[0].time * again)
-        return (there, home) if there <= elsewhere else best
+        waits = there[0].waits and self._may_wait_at_home(run) <= 0
+        return there if there[0]._replace(waits=waits) <= elsewhere else best
 
     def _undo(self, line: Line, taken: Sequence[int], gone: Sequence[Victim]) -> None:
         for number in taken:
@@ -271,7 +310,7 @@ class _Planner:
         of, size = class_of(run, self._queue.sizes, self.knobs)
         times = self._times(of, size)
         order = place_in_order(run, of, times, self.knobs)
-        again = replace(run, machine_ids=(), started_at=None)
+        again = replace(run, machine_ids=(), started_at=None, waiting_since=self.now)
         heapq.heappush(self._heap, (order, _Cursor(None, times, alone=again)))
 
     # --- reservations --------------------------------------------------------------------------------------------
@@ -318,15 +357,17 @@ class _Planner:
 
     # --- what is known of runs -----------------------------------------------------------------------------------
 
-    def _line(self, run: Run) -> Line:
+    def _line(self, run: Run, home: tuple[int, ...] | None = None) -> Line:
+        """Return the line of a run. home: the machines that it keeps to."""
         of, size = self._queue.class_and_size(run)
         lineage = run.lineage if self.room.has_speeds(run.lineage) else ()
-        key = (of.same, run.machines, lineage)
+        key = (of.same, run.machines, lineage, home)
         line = self._lines.get(key)
         if line is None:
             line = self._lines[key] = Line(
-                run.requirements, self.room, size=size / run.machines, time_value=self.knobs.time_value, lineage=lineage
-            )
+                run.requirements, self.room, size=size / run.machines, time_value=self.knobs.time_value,
+                lineage=lineage, among=home,
+            )  # fmt: skip
         return line
 
     def _size(self, run: Run) -> float:
@@ -447,6 +488,9 @@ class _Planner:
     def _moments(self) -> Iterator[float]:
         if not self.blocked:
             return
+        for blocked in self.blocked:
+            if blocked.home is not None:
+                yield self._may_wait_at_home(blocked.run)
         for run in self.running:
             if not run.preemptible or run.leaving or run.started_at is None:
                 continue

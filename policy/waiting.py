@@ -91,7 +91,7 @@ class Queued(Protocol):
     @property
     def unattended(self) -> bool: ...  # attended, without a subscriber now
     @property
-    def class_reason(self) -> str | None: ...  # of its class of equal requirements; None: not planned yet
+    def class_reason(self) -> str | None: ...  # of its class, or its own; None: not planned yet
     @property
     def class_detail(self) -> str | None: ...
 

@@ -18,7 +18,7 @@ from policy.room import Line, Room, Shape
 from policy.waiting import Kind, WaitingReason
 from policy.workload import Run
 
-_RULES = {
+RULES = {
     Rule.PRIORITY: "its priority is higher",
     Rule.OLDEST_FIRST: "it has waited longest",
     Rule.FAIR_SHARE: "its project has used less of its share",
@@ -48,6 +48,7 @@ class Blocked:
     reason: WaitingReason
     held: Held | None = None  # its reservation
     by: Held | None = None  # the reservation of another run that alone keeps it from starting
+    home: int | None = None  # a machine of its checkpoint's host, which it keeps to
 
 
 class Outcome(Protocol):
@@ -74,29 +75,38 @@ def explained(outcome: Outcome, currency: str, quotas: Mapping[int, tuple[int, i
     kinds = _kinds(outcome.room)
     for each in outcome.placed:
         if each.after:
-            yield Waiting(each.run.id, WaitingReason.MACHINES_BUSY, _after(outcome.room, each))
+            yield Waiting(each.run.id, WaitingReason.MACHINES_BUSY, _after(outcome.room, each), None)
     for blocked in outcome.blocked:
         run = blocked.run
         if blocked.reason is WaitingReason.QUOTA:
             quota, held = quotas[run.project]
             detail = f"Its project may hold {quota} GPUs at once, and holds {held}: this one needs {run.gpus} more."
-            yield Waiting(run.id, blocked.reason, detail)
+            yield Waiting(run.id, blocked.reason, detail, detail)
+        elif blocked.home is not None:
+            yield Waiting(run.id, blocked.reason, _at_home(outcome.room, blocked.home, run), None)
         elif blocked.by is not None:
             detail = (
                 f"Room is kept for simulation {blocked.by.run_id}, which is before it. It could start earlier if it "
                 "were preemptible, or had a shorter limit of its running time."
             )
-            yield Waiting(run.id, blocked.reason, detail, ahead_id=blocked.by.run_id)
+            yield Waiting(run.id, blocked.reason, detail, detail, ahead_id=blocked.by.run_id)
         elif (ahead := _ahead(outcome, blocked)) is not None:
             pair = (outcome.shares.get(ahead.run.project, 1.0), outcome.shares.get(run.project, 1.0))
             rule = rule_between(ahead.order, blocked.order, *pair)
-            detail = f"Simulation {ahead.run.id} takes the room first: {_RULES[rule]}."
-            yield Waiting(run.id, WaitingReason.HELD_BACK, detail, ahead_id=ahead.run.id, rule=rule)
+            first = f"Simulation {ahead.run.id} takes the room first"
+            detail, general = f"{first}: {RULES[rule]}.", f"{first}."
+            yield Waiting(run.id, WaitingReason.HELD_BACK, detail, general, ahead_id=ahead.run.id, rule=rule)
         else:
             key = id(blocked.line)
             if key not in sentences:
                 sentences[key] = _of_machines(outcome.room, blocked, kinds, currency)
-            yield Waiting(run.id, *sentences[key])
+            reason, detail = sentences[key]
+            yield Waiting(run.id, reason, detail, detail)
+
+
+def is_before(ahead_id: int, rule: Rule) -> str:
+    """Explain the place in the queue of a run that is directly behind another one."""
+    return f"Simulation {ahead_id} is directly before it: {RULES[rule]}."
 
 
 def preemption_of(
@@ -104,7 +114,7 @@ def preemption_of(
 ) -> Preemption:
     """Explain a preemption. `own`, `other`: expected GPU-seconds of it and of the other; `shares`: of other and own."""
     rule = rule_between(placed.order, order, *shares)
-    why = _RULES[rule]
+    why = RULES[rule]
     if rule is Rule.LESS_WORK:
         hours = phrasing.number(round(other / 3600, 2))
         why = f"{hours} GPU-hours are expected of it, against {phrasing.number(round(own / 3600, 2))} of this one"
@@ -129,6 +139,14 @@ def _ahead(outcome: Outcome, blocked: Blocked) -> Placed | None:
         return None
     before = (each for each in reversed(outcome.placed) if each.after and each.order < blocked.order)
     return next((each for each in before if not fitting.isdisjoint(each.numbers)), None)
+
+
+def _at_home(room: Room, home: int, run: Run) -> str:
+    name, work = phrasing.name(room.machines[home].name), phrasing.span(run.attained_seconds)
+    return (
+        f"Waits for room on the host of {name}, where its checkpoint is: elsewhere it would begin from zero, and do "
+        f"{work} of work again. It goes elsewhere when it has waited that long."
+    )
 
 
 def _after(room: Room, placed: Placed) -> str:

@@ -36,7 +36,8 @@ class Run:
     steps_done: float = 0.0
     steps_per_second: float | None = None  # None: not measured yet
     lineage: tuple[Hashable, ...] = ()
-    checkpoint_machine: int | None = None  # a queued run's progress counts only there; None: everywhere
+    checkpoint_machine: int | None = None  # its progress counts on the host of this machine alone; None: everywhere
+    waiting_since: datetime | None = None  # of a queued run: its newest queueing; None: long ago
     group: Hashable = None  # equal for equal requirements, where the caller knows; None: they are compared
     more: bool = False  # runs follow in its class that are not in the plan
     machine_ids: tuple[int, ...] = ()  # of its members, by rank; empty while queued

@@ -32,21 +32,21 @@ from db.due import find_due
 from db.machines import NOTHING, Usage
 from db.models import Machine as MachineRow
 from db.models import Simulation
-from db.newest_plan import Reservation
+from db.newest_plan import Order, Own, Reservation
 from db.running import Running
 from db.states import MachineState, Reason, SimulationState
 from policy.cost import billed_per_hour, is_spent
 from policy.fairness import shares
 from policy.learning import Learned
-from policy.matching import Machine, Requirements, share_of
+from policy.matching import Machine, Requirements, least_price, share_of
 from policy.placement import left_after, placeable, still_fitting
-from policy.plan import Placement, Plan, Preemption
+from policy.plan import Placement, Plan, Preemption, Waiting
 from policy.quota import Quota, admitted, used_after
 from policy.retry import coverage_gap, is_lost, is_overdue, is_unwatched
 from policy.schedule import plan
 from policy.waiting import WaitingReason, drained
 from policy.workload import Knobs, Project, Run
-from scheduler.queue_memory import Explained, QueueMemory, Waiter, lineage_of
+from scheduler.queue_memory import Explained, QueueMemory, Waiter, WaitingClass, facts, lineage_of
 from scheduler.record import Record
 from scheduler.spending import Spending, rules_of
 from settings import Settings
@@ -60,6 +60,7 @@ from transitions.stop import stop, stop_locked
 PLACEMENTS_AT_ONCE = 100  # in a transaction; then the plan is made again: a more urgent simulation may have arrived
 EXPLAINED_AT_ONCE = 1000  # classes that get their first reason in one round; the others follow in the next ones
 REFRESHED_AT_ONCE = 100  # likewise, classes whose sentence may have changed
+MOST_SINGLE = 100  # simulations with a reason of their own, beside that of their class
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class _Round:
     emptied: Set[UUID] = frozenset()  # classes with no simulation left in the queue
     explained: Sequence[Explained] = ()
     reservations: tuple[Reservation, ...] = ()
+    own: Own | None = None  # None: as before
 
 
 @dataclass(slots=True)
@@ -188,6 +190,7 @@ class Planner:
             rooms = await budget.rooms(session, self._budget_rules)
             quotas = _quotas(await projects.uses(session))
             is_first = memory.bookmark is None
+            gone |= memory.leave(look.left)
             memory.take_in([*look.arrived, *watched])
             unwatched = memory.watched - {each.id for each in watched}
             gone |= memory.drop(unwatched)
@@ -218,7 +221,9 @@ class Planner:
         told = [*look.due, *sorted(unwatched)]
         order = await self._order(memory, now)
         reservations = round_.reservations if is_due else memory.reservations
-        is_changed = reservations != memory.reservations
+        own = round_.own if round_.own is not None else memory.own
+        is_changed = (reservations, own) != (memory.reservations, memory.own)
+        told += [each for each in own.keys() | memory.own.keys() if own.get(each) != memory.own.get(each)]
         if gone or round_.explained or told or order is not None or is_changed:
             async with self._sessions.begin() as session:
                 await queue.forget(session, gone - memory.classes.keys())
@@ -229,10 +234,10 @@ class Planner:
                 )
                 await queue.notify_of(session, told)
                 if order is not None:
-                    await newest_plan.write(session, order, reservations)
-                elif is_changed:
-                    await newest_plan.write_reservations(session, reservations)
-            memory.reservations, memory.is_written = reservations, True
+                    await newest_plan.write(session, order)
+                if is_changed or is_first:
+                    await newest_plan.write_single(session, reservations, own)
+            memory.reservations, memory.own, memory.is_written = reservations, own, True
         return PlanSummary(
             frozenset(round_.hosts),
             round_.assigned,
@@ -259,12 +264,13 @@ class Planner:
         self._learned = self._record.learned((each, waiting.sizes.of(each, each.group)) for each in begun)
         # In a thread: thousands of classes take a moment, during which this process has launches to make.
         planned = await asyncio.to_thread(
-            plan, waiting, here, offered, now=now, projects=self._projects, learned=self._learned, knobs=self._knobs,
-            currency=self._settings.currency, most=PLACEMENTS_AT_ONCE,
+            plan, waiting, here, offered, now=now, projects=self._projects, learned=self._learned,
+            speeds=self._record.speeds(facts(offered)), knobs=self._knobs, currency=self._settings.currency,
+            most=PLACEMENTS_AT_ONCE,
         )  # fmt: skip
 
         round_ = _Round(reservations=_reservations(planned))
-        done = await self._carry_out(planned, memory, held)
+        done = await self._carry_out(planned, memory, held, offered)
         taken = []
         for placed in done.assigned:
             round_.assigned += 1
@@ -278,15 +284,10 @@ class Planner:
         started = [memory.waiters[each.simulation_id].run for each in done.assigned]
         quotas = used_after([(each.project, each.gpus) for each in started], quotas)
         memory.quotas = quotas
-        told: dict[UUID, tuple[WaitingReason, str]] = {}
         asked = dict.fromkeys(memory.to_explain(EXPLAINED_AT_ONCE, REFRESHED_AT_ONCE))
-        for each in planned.waiting:  # in the order of service: the first of a class speaks for it
-            waiter = memory.waiters.get(each.run_id)  # None: it is to make room, and was planned again
-            if waiter is not None and waiter.of.key in asked:
-                detail = each.detail
-                if each.reason is WaitingReason.QUOTA and waiter.run.project in quotas:
-                    detail = quotas[waiter.run.project].refusal(waiter.run.gpus)
-                told.setdefault(waiter.of.key, (each.reason, detail))
+        told, own = _told(planned.waiting, memory, quotas, asked)
+        if planned.is_complete:
+            round_.own = own
         told |= {each: (WaitingReason.BUDGET_EXHAUSTED, room.detail) for each, room in memory.over_budget.items()}
         if planned.is_complete:
             memory.note_asked(asked)
@@ -300,7 +301,7 @@ class Planner:
         round_.explained = memory.explain(told)
         return round_
 
-    async def _order(self, memory: QueueMemory, now: datetime) -> Sequence[int] | None:
+    async def _order(self, memory: QueueMemory, now: datetime) -> Order | None:
         """Return the order of the queue if it is to be written down."""
         if not memory.is_order_due(now) or memory.machines is None:
             return None
@@ -308,9 +309,11 @@ class Planner:
         of_projects = shares(self._projects, now, self._knobs.half_life_seconds) if self._knobs.fair_share else {}
         order = await asyncio.to_thread(waiting.in_order, self._learned, of_projects)
         memory.ordered_at, memory.is_order_stale = now, False
-        return order
+        return Order(*order)
 
-    async def _carry_out(self, planned: Plan, memory: QueueMemory, held: Sequence[Running]) -> _Done:
+    async def _carry_out(
+        self, planned: Plan, memory: QueueMemory, held: Sequence[Running], offered: Sequence[Machine]
+    ) -> _Done:
         """Preempt, and assign the placements that still fit and are paid for, in their order, in one transaction."""
         done = _Done()
         starts = [each for each in planned.placements if not each.after]
@@ -339,11 +342,13 @@ class Planner:
             done.unpayable = {grants[each][0].simulation.queue_class for each in unpayable}
             # Read after what is free on the machines: an attempt that has ended in between frees more of both.
             gpus = await _free_gpus(session, [one.machine for each in grants for one in each])
+            by_id = {each.id: each for each in offered}
             placed = [
                 Placed(
                     each[0].simulation.id,
                     each[0].simulation.attempt,
                     tuple(self._assignment(one, gpus) for one in each),
+                    left_behind=_left_behind(memory.waiters[each[0].simulation.id].run, each[0].machine, by_id),
                 )
                 for place, each in enumerate(grants)
                 if place not in unpayable
@@ -599,10 +604,45 @@ def _running(held: Running, now: datetime) -> Run:
         lineage=lineage_of(held.project_id, held.name, held.learning_class),
         machines=len(held.places),
         group=held.queue_class,
+        checkpoint_machine=held.places[0].machine_id if held.places else None,
         machine_ids=tuple(each.machine_id for each in held.places),
         started_at=held.started_at or held.assigned_at,
         leaving=held.stop_reason is not None,
     )
+
+
+def _left_behind(run: Run, chosen: MachineRow, machines: Mapping[int, Machine]) -> str | None:
+    """Return the name of the machine that has the checkpoint of a run which starts on another host."""
+    if run.checkpoint_machine is None or run.attained_seconds <= 0 or run.checkpoint_machine == chosen.id:
+        return None
+    home = machines.get(run.checkpoint_machine)
+    if home is not None and home.host is not None and home.host == chosen.host:
+        return None
+    return home.name if home is not None else "a machine that is gone"
+
+
+def _told(
+    waiting: Sequence[Waiting], memory: QueueMemory, quotas: Mapping[int, Quota], asked: Collection[UUID]
+) -> tuple[dict[UUID, tuple[WaitingReason, str]], Own]:
+    """Return the reasons of these classes, and those of single simulations that wait for something else."""
+    told: dict[UUID, tuple[WaitingReason, str]] = {}
+    single: dict[int, tuple[WaitingReason, str]] = {}
+    for each in waiting:  # in the order of service: the first of a class speaks for it
+        waiter = memory.waiters.get(each.run_id)  # None: it is to make room, and was planned again
+        if waiter is None:
+            continue
+        general = each.general
+        if each.reason is WaitingReason.QUOTA and waiter.run.project in quotas:
+            general = quotas[waiter.run.project].refusal(waiter.run.gpus)
+        elif general != each.detail and len(single) < MOST_SINGLE:
+            single[each.run_id] = (each.reason, each.detail)
+        if general is not None and waiter.of.key in asked:
+            told.setdefault(waiter.of.key, (each.reason, general))
+    for run_id, why in single.items():  # of classes for which none speaks
+        of = memory.waiters[run_id].of.key
+        if of in asked:
+            told.setdefault(of, why)
+    return told, single
 
 
 def _reservations(planned: Plan) -> tuple[Reservation, ...]:
@@ -628,8 +668,14 @@ def _over_budget(
     return {
         key: room
         for (key, room), is_able, is_paid in zip(concerned.items(), able, paid, strict=True)
-        if is_able and not is_paid
+        if is_able and not (is_paid and _pays_all_members(memory.classes[key], room, idle))
     }
+
+
+def _pays_all_members(of: WaitingClass, room: Room, idle: Sequence[Machine]) -> bool:
+    """Whether a budget pays for the cheapest machines that a whole gang could use; True if there are too few."""
+    price = least_price(of.requirements, of.machines, idle) if of.machines > 1 else None
+    return price is None or price <= room.per_hour
 
 
 def _refused(memory: QueueMemory, classes: Set[UUID], rooms: Mapping[int | None, Room]) -> Mapping[UUID, Room]:
@@ -648,7 +694,7 @@ def _idle(machine: Machine) -> Machine:
 
 
 def _limited(required: Requirements, room: Room) -> Requirements:
-    """Limit requirements to what a budget pays for."""
+    """Limit requirements to machines that a budget pays for, each by itself."""
     own = required.max_price_per_hour
     return replace(required, max_price_per_hour=room.per_hour if own is None else min(own, room.per_hour))
 

@@ -5,8 +5,9 @@ the recorded waiting reason of each class of equal requirements. After a settled
 so a tick without changes needs no plan, until the moment at which time alone changes one (`due_at`).
 
 The rows are authoritative: a planner whose memory may be stale begins with an empty one, and reads the whole queue
-once. A simulation that was cancelled stays here until it comes to its turn, when its row is locked and read, or until
-the next whole look. No I/O; the rows come from `db.queue`, the judgement from `policy.schedule`.
+once. What was cancelled or paused leaves at the next look (`leave`); what was missed in any other way leaves when it
+comes to its turn and its row is locked, or at the next whole look. No I/O; the rows come from `db.queue`, the judgement
+from `policy.schedule`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from uuid import UUID
 
-from db.newest_plan import Reservation
+from db.newest_plan import Own, Reservation
 from db.queue import Bookmark, Candidate
 from policy.matching import Machine, Requirements
 from policy.queue_order import Queue
@@ -41,6 +42,7 @@ class WaitingClass:
     key: UUID
     project_id: int
     requirements: Requirements
+    machines: int = 1  # members of each
     members: dict[int, None] = field(default_factory=dict)  # by arrival: an ordered set
     reason: WaitingReason | None = None  # None: not explained yet
     detail: str = ""
@@ -86,6 +88,7 @@ class QueueMemory:
     over_budget: dict[UUID, Room] = field(default_factory=dict)  # classes that no budget pays for, and the room left
     quotas: Mapping[int, Quota] = field(default_factory=dict)  # and what is used of them, after the newest plan
     reservations: tuple[Reservation, ...] = ()  # as written down
+    own: Own = field(default_factory=dict)  # likewise: of single simulations
     is_written: bool = True  # a plan may be written down that is not empty
     ordered_at: datetime | None = None
     is_order_stale: bool = True
@@ -106,7 +109,9 @@ class QueueMemory:
             of = self.classes.get(each.queue_class)
             if of is None:
                 required = _requirements(each)
-                of = self.classes[each.queue_class] = WaitingClass(each.queue_class, each.project_id, required)
+                of = self.classes[each.queue_class] = WaitingClass(
+                    each.queue_class, each.project_id, required, each.machines
+                )
                 self._unexplained[each.queue_class] = None
             run = _run(each, of.requirements)
             if known is not None and (known.attempt, known.run) == (each.attempt, run):
@@ -130,7 +135,7 @@ class QueueMemory:
             if waiter is None:
                 continue
             self.begun.discard(each)
-            self.is_order_stale = True
+            self._has_news = self.is_order_stale = True
             if self._queue is not None and each in self._queue:
                 self._queue.remove(each)
             waiter.of.members.pop(each)
@@ -139,6 +144,14 @@ class QueueMemory:
                 self._forget(waiter.of.key)
         return frozenset(emptied)
 
+    def leave(self, ids: Iterable[int]) -> frozenset[UUID]:
+        """Remove simulations that were cancelled or paused: what waited behind them may wait for something else now."""
+        known = [each for each in ids if each in self.waiters]
+        emptied = self.drop(known)
+        if known:
+            self.note_stale()
+        return emptied
+
     def drop_all_but(self, ids: Set[int]) -> frozenset[UUID]:
         """Likewise, all that are not among these."""
         return self.drop([each for each in self.waiters if each not in ids])
@@ -146,7 +159,7 @@ class QueueMemory:
     def empty(self, bookmark: Bookmark) -> None:
         """Note that nothing is queued, and that no plan is written down."""
         self.bookmark, self.watched, self.machines, self._queue = bookmark, frozenset(), None, None
-        self.reservations, self.is_written, self.is_order_stale = (), False, False
+        self.reservations, self.own, self.is_written, self.is_order_stale = (), {}, False, False
 
     def queue(self, machines: Sequence[Machine]) -> Queue:
         """Return the queue in the order of service: built anew where the machines have other totals or prices.
@@ -316,6 +329,7 @@ def _run(each: Candidate, required: Requirements) -> Run:
         steps_per_second=each.step_rate,
         lineage=lineage_of(each.project_id, each.name, each.learning_class),
         checkpoint_machine=each.checkpoint_machine,
+        waiting_since=each.waiting_since,
         group=each.queue_class,
     )
 

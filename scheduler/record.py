@@ -1,4 +1,4 @@
-"""The planner's record of what ended: how much each project has used, and how long runs of each class took.
+"""The planner's record of what ended: how much each project used, and how long and how fast runs of each class were.
 
 Read as a whole when this process begins to lead, then brought up to date by what has ended since. Both are estimates
 that decay or are outvoted: what is missed, as a transaction that took longer to commit than `OVERLAP`, is no error.
@@ -16,10 +16,13 @@ from datetime import datetime, timedelta
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import past_runs
-from db.past_runs import EndedMember
+from db.past_runs import EndedMember, Timed
 from db.running import Running
 from policy.fairness import charge
 from policy.learning import BINS, Counts, Learned, bin_of
+from policy.matching import Machine
+from policy.room import Speeds
+from policy.speeds import LEAST_SECONDS, Rates, speeds_of
 from policy.workload import Project, Run
 from scheduler.queue_memory import lineage_of
 
@@ -39,6 +42,8 @@ class Record:
     _used: dict[int, Project] = field(default_factory=dict)
     _ended: dict[Hashable, list[int]] = field(default_factory=dict)  # ended runs by bin, of each class
     _counts: dict[Hashable, Counts] = field(default_factory=dict)  # the same lists, as policy wants them
+    _rates: dict[Hashable, dict[int, Rates]] = field(default_factory=dict)  # by class and machine
+    _speeds: tuple[Sequence[Machine], Speeds] | None = None  # of these rates, for these machines
     _seen: dict[int, datetime] = field(default_factory=dict)  # members that ended within the overlap
 
     async def bring_up_to_date(self, session: AsyncSession, now: datetime) -> bool:
@@ -79,6 +84,12 @@ class Record:
         fresh = {node: Counts(self._ended.get(node, nothing), counts) for node, counts in unfinished.items()}
         return Learned(ChainMap(fresh, self._counts))
 
+    def speeds(self, machines: Sequence[Machine]) -> Speeds:
+        """Return how fast these machines are for each class. machines: without what is free on them."""
+        if self._speeds is None or self._speeds[0] != machines:
+            self._speeds = machines, speeds_of(self._rates, machines)
+        return self._speeds[1]
+
     def knows(self, node: Hashable) -> bool:
         """Whether a run of this class has ended."""
         return node in self._ended
@@ -94,8 +105,12 @@ class Record:
         self._used = {key: Project(key, used=used, used_at=now) for key, used in past.used.items()}
         self._ended.clear()
         self._counts.clear()
+        self._rates.clear()
+        self._speeds = None
         for each in past.runs:
             self._learn(lineage_of(each.project_id, each.name, each.learning_class), each.service)
+        for one in past.timed:
+            self._time(lineage_of(one.project_id, one.name, one.learning_class), one.machine_id, one)
         self._seen = {each.id: each.ended_at for each in await past_runs.ended_since(session, now - OVERLAP)}
         self.read_at = now
 
@@ -104,8 +119,10 @@ class Record:
         used = self._used.get(member.project_id, Project(member.project_id))
         amount = self._integral(member.rate, member.assigned_at, member.ended_at, now)
         self._used[member.project_id] = charge(used, amount, now, self._h)
+        lineage = lineage_of(member.project_id, member.name, member.learning_class)
         if member.service is not None:
-            self._learn(lineage_of(member.project_id, member.name, member.learning_class), member.service)
+            self._learn(lineage, member.service)
+        self._time(lineage, member.machine_id, member)
 
     def _learn(self, lineage: Iterable[Hashable], service: float) -> None:
         at = bin_of(service)
@@ -115,6 +132,13 @@ class Record:
                 ended = self._ended[node] = [0] * BINS
                 self._counts[node] = Counts(ended)
             ended[at] += 1
+
+    def _time(self, lineage: tuple[Hashable, ...], machine_id: int | None, attempt: Timed | EndedMember) -> None:
+        rate = attempt.step_rate
+        if machine_id is None or not rate or rate <= 0 or (attempt.seconds or 0.0) < LEAST_SECONDS:
+            return
+        self._rates.setdefault(lineage[-1], {}).setdefault(machine_id, Rates()).add(rate)
+        self._speeds = None
 
     def _integral(self, rate: float, begin: datetime, end: datetime, now: datetime) -> float:
         """Return what a rate came to from one time to another, decayed until now."""

@@ -8,11 +8,13 @@ from decimal import Decimal
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, lifecycle
+from db import attempts, lifecycle, notices, running
 from db.attempts import Next
 from db.events import Actor
 from db.lifecycle import Move
+from db.notices import Notice
 from db.states import SimulationState
+from policy import phrasing
 from transitions import journal
 
 
@@ -36,12 +38,14 @@ class Assignment:
 class Placed:
     """A queued simulation with the grants of its members, by rank: all of them or none are assigned.
 
-    fence: the number of its newest attempt when it was placed.
+    fence: the number of its newest attempt when it was placed. One that leaves its checkpoint behind begins from zero:
+    what it has attained counts no more, and a notice of the attempt says so.
     """
 
     simulation_id: int
     fence: int
     assignments: tuple[Assignment, ...]
+    left_behind: str | None = None  # the machine that has its checkpoint, where this is on another host
 
 
 async def assign(session: AsyncSession, placed: Sequence[Placed], actor: Actor) -> Mapping[int, int]:
@@ -62,7 +66,11 @@ async def assign(session: AsyncSession, placed: Sequence[Placed], actor: Actor) 
         session,
         [Next(each.simulation_id, each.fence + 1, [_grant(one) for one in each.assignments]) for each in assigned],
     )
+    anew = {each.simulation_id: each.left_behind for each in assigned if each.left_behind is not None}
+    await running.begin_anew(session, anew.keys())
     for each in assigned:
+        if each.left_behind is not None:
+            await notices.store(session, each.simulation_id, each.fence + 1, [_from_zero(each, each.left_behind)])
         journal.write(
             session, "simulation_assigned", simulation_id=each.simulation_id, attempt_id=made[each.simulation_id],
             attempt=each.fence + 1, machine=_machines(each),
@@ -72,6 +80,12 @@ async def assign(session: AsyncSession, placed: Sequence[Placed], actor: Actor) 
 
 def _event(placed: Placed) -> dict[str, object]:
     return {"attempt": placed.fence + 1, "machine": _machines(placed)}
+
+
+def _from_zero(placed: Placed, home: str) -> Notice:
+    """Notice of an attempt that can't continue from a checkpoint."""
+    advice = f"Its checkpoint is on the host of {phrasing.name(home)}: this attempt begins from zero."
+    return Notice("CHECKPOINT_LEFT_BEHIND", 1, "", advice)
 
 
 def _machines(placed: Placed) -> str:

@@ -111,7 +111,7 @@ async def time_limits(
     """
     runtime, money = simulation.max_runtime, None
     if runtime is not None:
-        runtime = max(runtime - await attempts.preempted_time(session, simulation.id), LEAST_TIME)
+        runtime = max(runtime - simulation.attained, LEAST_TIME)
     if simulation.max_cost is not None:
         held = (await billing.of_simulations(session, [simulation.id])).get(simulation.id, ())
         spent = cost_so_far(each for each in held if not each.is_open)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import lifecycle, simulations
+from db import lifecycle, queue, simulations
 from db.errors import WrongState
 from db.events import Actor
 from db.lifecycle import Move
@@ -39,5 +39,6 @@ async def _cancel_queued(session: AsyncSession, simulation: Simulation, actor: A
         reason=Reason.CANCELLED, only_from=SimulationState.QUEUED,
     )  # fmt: skip
     assert moved, f"simulation {simulation.id} was locked and QUEUED"
+    await queue.note_left(session, simulation.id)
     journal.write(session, "simulation_cancelled", simulation_id=simulation.id, by=actor.name)
     await release(session, simulation.id, SimulationState.CANCELLED, actor)

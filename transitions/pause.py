@@ -40,14 +40,12 @@ async def resume(session: AsyncSession, simulation_id: int, actor: Actor, *, sco
 async def _write(session: AsyncSession, simulation: Simulation, actor: Actor, *, paused: bool) -> Simulation:
     if simulation.paused is paused:
         return simulation
-    arrived = {} if paused else {
-        "queued_at": func.greatest(Simulation.queued_at, func.now()),  # the rest of a backoff counts
-        "queued_xid": THIS_TRANSACTION,
-    }  # fmt: skip
+    # The rest of a backoff counts.
+    arrived = {} if paused else {"queued_at": func.greatest(Simulation.queued_at, func.now())}
     await session.execute(
         update(Simulation)
         .where(Simulation.id == simulation.id)
-        .values(paused=paused, **arrived)
+        .values(paused=paused, queued_xid=THIS_TRANSACTION, **arrived)
         .execution_options(synchronize_session=False)
     )
     await session.refresh(simulation)

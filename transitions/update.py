@@ -28,6 +28,7 @@ from transitions.begin import time_limits
 # May be changed after the end, too. The objective of a run that has ended is what lists show and sort by.
 ALWAYS = frozenset({"name", "tags", "notes", "objective_metric", "objective_mode"})
 JUDGED_BY = frozenset({"objective_metric", "objective_mode", "stopping", "max_steps"})
+PLANNED_BY = frozenset({"priority", "preemptible", "name", "max_steps", "max_runtime"})  # what its place depends on
 ORDERED = frozenset({"stopping", "max_runtime", "max_cost"})  # what a supervisor's order depends on
 
 
@@ -60,7 +61,7 @@ async def update(
     if changes.keys() & JUDGED_BY:
         written["stopping_revision"] = simulation.stopping_revision + 1
         written["would_stop"] = None  # what the older rules would have stopped
-    if "priority" in changes and simulation.state is SimulationState.QUEUED:
+    if changes.keys() & PLANNED_BY and simulation.state is SimulationState.QUEUED:
         written["queued_xid"] = THIS_TRANSACTION  # the planner looks at it again
     await session.execute(
         sql_update(Simulation)

@@ -5,6 +5,7 @@
     simulation_inputs     inputs of their mutations
     simulation_mutations  update, cancel, pause, resume, delete
     submission            create, one or many, and retry
+    place                 what is directly before a simulation in the queue
     dependency            what a simulation runs after, and what runs after it
     simulation_changes    the subscription simulationChanged
     attempt               executions of a simulation on a machine

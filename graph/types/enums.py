@@ -19,13 +19,14 @@ from db.states import LogStream, MachineState, MetricMode, MetricsFrom, Reason, 
 from policy.alerts import AlertKind
 from policy.budget import Period as BudgetPeriod
 from policy.dependencies import DependencyCondition
+from policy.queue_order import Rule as QueueRule
 from policy.savings import End as SavedBy
 from policy.waiting import WaitingReason
 
 __all__ = [
     "AlertKind", "AlertTransport", "BudgetPeriod", "Comparison", "CostGroup", "DependencyCondition",
-    "LogStream", "MachineState", "MetricMode", "MetricsFrom", "Reason", "Role", "SavedBy", "SimulationState", "Sort",
-    "WaitingReason", "described",
+    "LogStream", "MachineState", "MetricMode", "MetricsFrom", "QueueRule", "Reason", "Role", "SavedBy",
+    "SimulationState", "Sort", "WaitingReason", "described",
 ]  # fmt: skip
 
 Kind = TypeVar("Kind", bound=StrEnum)
@@ -119,6 +120,15 @@ described(
     UNATTENDED="It is attended, and has no subscriber.",
     BACKOFF="Its last attempt ended, and the pause before the next one has not passed.",
 )(WaitingReason)
+described(
+    "Why one simulation is before another in the queue.",
+    name="QueueRule",
+    PRIORITY="Its priority is higher.",
+    OLDEST_FIRST="It has waited longest, and longer than the installation's maximum.",
+    FAIR_SHARE="Its project has used less of its share.",
+    LESS_WORK="Less work is expected of it.",
+    EARLIER="Equally much work is expected of both, and it was submitted earlier.",
+)(QueueRule)
 described(
     "The end of another simulation that a simulation waits for.",
     name="DependencyCondition",

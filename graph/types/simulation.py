@@ -27,6 +27,7 @@ from graph.types.log import LogConnection, page_of_log
 from graph.types.metric import Metric, usual_mode
 from graph.types.notice import Notice
 from graph.types.parameters import at_path
+from graph.types.place import Ahead
 from graph.types.project import Project
 from graph.types.scalars import Step
 from graph.types.source import Source
@@ -194,16 +195,27 @@ class Simulation(relay.Node):
         "is not in the queue, or was not planned yet. A simulation that fits may overtake one that does not."
     )
     async def queue_position(self, info: Info) -> int | None:
-        if self.row.state is not SimulationState.QUEUED:
+        if self.row.state is not SimulationState.QUEUED or self.row.held:
             return None
-        return await info.context.loaders.queue_position.load(self.row.id)
+        place = await info.context.loaders.place.load(self.row.id)
+        return place.place if place is not None else None
+
+    @strawberry.field(
+        description="What is directly before it in that order, and why; null for the first, and where `queuePosition` "
+        "is null."
+    )
+    async def ahead(self, info: Info) -> Ahead | None:
+        if self.row.state is not SimulationState.QUEUED or self.row.held:
+            return None
+        place = await info.context.loaders.place.load(self.row.id)
+        return Ahead.of(place) if place is not None else None
 
     @strawberry.field(
         description="When it will start at the latest if all that runs keeps its limits; null unless the newest plan "
         "has reserved room for it."
     )
     async def estimated_start(self, info: Info) -> datetime | None:
-        if self.row.state is not SimulationState.QUEUED:
+        if self.row.state is not SimulationState.QUEUED or self.row.held:
             return None
         kept = await info.context.loaders.reservation.load(self.row.id)
         return kept.at if kept is not None else None

@@ -21,6 +21,7 @@ from db import (
     judged,
     logs,
     machines,
+    newest_plan,
     projects,
     queue,
     results,
@@ -517,6 +518,8 @@ async def test_what_waited_in_the_version_before_is_held_by_nothing_and_the_way_
         assert (await queue.look(session, None)).is_empty
     await downgrade(empty_database_url, "0019")
     after = {name: await rows(engine, statement) for name, statement in kept.items()}
+    for each in (*before["simulations"], *after["simulations"]):
+        del each["queued_xid"]  # the pause wrote it
     assert after == before
 
 
@@ -559,3 +562,30 @@ async def test_what_ran_on_one_machine_goes_on_as_it_was_and_the_way_back_leaves
     async with sessions() as session:
         found = await logs.read(session, simulation_id, logs.START, limit=10)
     assert [each.text for each in found] == ["a line", "a line after it"]
+
+
+# --- 0023: places, and what left the queue -------------------------------------------------------------------------
+
+
+async def test_the_plan_of_the_version_before_is_kept_and_what_leaves_the_queue_is_found(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await fill(engine, empty_database_url)
+    await upgrade(empty_database_url, "0021")
+    insert = "INSERT INTO simulations (project_id, name, entrypoint, created_by) VALUES (1, 'waits', '{x}', 'me')"
+    [waiting] = await rows(engine, f"{insert} RETURNING id")
+    await rows(engine, f"INSERT INTO plans (id, queue) VALUES (1, ARRAY[{waiting['id']}])")
+    kept = {**EVERYTHING, "plans": "SELECT id, queue, reservations FROM plans"}
+    before = {name: await rows(engine, statement) for name, statement in kept.items()}
+    await upgrade(empty_database_url)
+    await check_unchanged(empty_database_url)
+    assert {name: await rows(engine, statement) for name, statement in kept.items()} == before
+    async with sessions() as session:
+        since = (await queue.look(session, None)).bookmark
+        assert (await newest_plan.places_of(session, [waiting["id"]]))[waiting["id"]].rule == ""
+    async with sessions.begin() as session:
+        await pause(session, waiting["id"], PLANNER)
+    async with sessions() as session:
+        assert (await queue.look(session, since)).left == [waiting["id"]]
+    await downgrade(empty_database_url, "0021")
+    assert await rows(engine, kept["plans"]) == before["plans"]

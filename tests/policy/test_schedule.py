@@ -229,3 +229,69 @@ def test_the_next_plan_is_due_when_a_run_may_be_preempted_or_its_key_changes() -
     result = made([queued(2)], [young], [machine(1, free=0)])
     assert result.next_at == NOW + timedelta(seconds=50)  # 8 x 150 GPU-seconds: the end of a bin
     assert made([], [young], [machine(1, free=0)]).next_at is None
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def requeued(seconds: float, attained: float = 3600.0, **has: object) -> Run:
+    """Has waited for so long since it ran on machine 1."""
+    since = NOW - timedelta(seconds=seconds)
+    return queued(1, checkpoint_machine=1, attained_seconds=attained, waiting_since=since, **has)
+
+
+def test_a_requeued_run_waits_for_its_host_for_as_long_as_it_has_run_and_then_goes_elsewhere() -> None:
+    machines, runs = [machine(1, free=0), machine(2)], [running(9, 1)]
+    result = made([requeued(60)], runs, machines)
+    assert places(result) == {}
+    wait = waiting(result, 1)
+    assert (wait.reason, wait.general) == (WaitingReason.MACHINES_BUSY, None)
+    assert wait.detail == (
+        "Waits for room on the host of m1, where its checkpoint is: elsewhere it would begin from zero, and do 1 h of "
+        "work again. It goes elsewhere when it has waited that long."
+    )
+    assert result.next_at == NOW + timedelta(seconds=3540)
+    assert places(made([requeued(3600)], runs, machines)) == {1: (2,)}
+
+
+def test_all_machines_of_its_host_have_its_checkpoint() -> None:
+    machines = [machine(1, free=0, host="h"), machine(2), machine(3, host="h")]
+    assert places(made([requeued(60)], [running(9, 1)], machines)) == {1: (3,)}
+
+
+def test_a_host_that_takes_no_work_is_not_waited_for() -> None:
+    for away in ({"online": False}, {"draining": True}):
+        machines = [machine(1, **away), machine(2)]
+        assert places(made([requeued(60)], [], machines)) == {1: (2,)}
+    assert places(made([requeued(60)], [], [machine(2)])) == {1: (2,)}, "and one that was deleted has no checkpoint"
+
+
+def test_one_that_waits_for_its_host_keeps_none_like_it_from_starting_elsewhere() -> None:
+    machines = [machine(1, free=0), machine(2)]
+    other = replace(requeued(4000), id=2)
+    assert places(made([requeued(60), other], [running(9, 1)], machines)) == {2: (2,)}
+
+
+def test_room_that_one_leaves_on_its_host_is_waited_for() -> None:
+    machines, leaving = [machine(1, free=0), machine(2)], running(9, 1, leaving=True)
+    result = made([requeued(60)], [leaving], machines)
+    assert [(each.run_id, each.after) for each in result.placements] == [(1, (9,))]
+
+
+def test_a_preempted_run_waits_at_once_for_the_host_that_it_leaves() -> None:
+    long = running(1, 1, preemptible=True, max_runtime_seconds=100_000.0, checkpoint_machine=1)
+    short = queued(2, max_runtime_seconds=600.0)
+    small = Requirements(0, 0, 4, None, {}, None, None, None)
+    machines = [machine(1, free=0), machine(2, 4)]
+    result = made([short], [replace(long, requirements=small)], [replace(machines[0], free_gpus=4), machines[1]])
+    assert places(result) == {2: (1,)}, "not the four GPUs of the other host, where it would begin from zero"
+
+
+def test_the_time_value_decides_between_a_cheap_and_a_fast_machine() -> None:
+    slow, fast = machine(1, price_per_hour=Decimal(1)), machine(2, price_per_hour=Decimal(4))
+    run, speeds = queued(1, lineage=("resnet",)), {"resnet": {2: 2.0}}
+    found = [
+        places(made([run], [], [slow, fast], speeds=speeds, knobs=Knobs(time_value=Decimal(value))))[1]
+        for value in ("0", "0.1", "0.3")
+    ]
+    assert found == [(1,), (1,), (2,)]  # from 1 + 8 v > (4 + 8 v) / 2, so v > 0.25 per GPU-hour

@@ -98,6 +98,7 @@ def some_run(draw: st.DrawFn, number: int, kinds: Sequence[Requirements]) -> Run
         max_runtime_seconds=limit, attained_seconds=draw(SECONDS), steps_done=draw(st.sampled_from([0.0, 50.0])),
         steps_per_second=draw(st.sampled_from([None, 0.1, 3.0])), lineage=draw(st.sampled_from([(), ("long",)])),
         checkpoint_machine=draw(st.sampled_from([None, None, 0, 1])),
+        waiting_since=draw(st.sampled_from([None, NOW - timedelta(seconds=10), NOW - timedelta(hours=2)])),
     )  # fmt: skip
 
 
@@ -124,7 +125,8 @@ def worlds(draw: st.DrawFn) -> World:
         since = NOW - timedelta(seconds=draw(st.sampled_from([10.0, 400.0, 6000.0])))
         running.append(
             replace(
-                run, machine_ids=tuple(each.id for each in chosen), started_at=since, checkpoint_machine=None,
+                run, machine_ids=tuple(each.id for each in chosen), started_at=since, waiting_since=None,
+                checkpoint_machine=draw(st.sampled_from([None, chosen[0].id])),
                 leaving=draw(st.sampled_from([False, False, False, True])),
             )
         )  # fmt: skip
@@ -188,13 +190,14 @@ def applied(world: World, result: Plan) -> World:
         for machine_id in each.machine_ids:
             machines = taken(machines, machine_id, each.requirements, sign=-1)
         if not each.leaving:
-            queue[each.id] = replace(each, machine_ids=(), started_at=None)
+            queue[each.id] = replace(each, machine_ids=(), started_at=None, waiting_since=NOW)
     for placement in result.placements:
         run = queue.pop(placement.run_id)
         for member in placement.members:
             machines = taken(machines, member.machine_id, run.requirements)
         ids = tuple(member.machine_id for member in placement.members)
-        running[run.id] = replace(run, machine_ids=ids, started_at=NOW)
+        home = run.checkpoint_machine if run.checkpoint_machine is None else ids[0]
+        running[run.id] = replace(run, machine_ids=ids, started_at=NOW, checkpoint_machine=home)
     return World(list(queue.values()), list(running.values()), list(machines))
 
 
@@ -217,6 +220,7 @@ class Twin:
         self.runs = {each.id: each for each in (*self.world.queue, *self.world.running)}
         self.preempted: dict[int, int] = {}
         self.placed: dict[int, tuple[tuple[int, ...], bool]] = {}
+        self.kept: set[int] = set()  # those that wait for the host of their checkpoint
         self.order_placed: list[int] = []
         self.held: dict[int, tuple[float, float, tuple[int, ...]]] = {}
         for each in self.world.running:
@@ -237,7 +241,24 @@ class Twin:
 
     def able(self, run: Run) -> list[Machine]:
         ready = [each for each in self.soon if each.online and not each.draining and meets(run.requirements, each)]
+        if run.id in self.kept:
+            ready = [each for each in ready if self.is_home(run, each)]
         return sorted(ready, key=lambda each: (each.name, each.id))
+
+    def is_home(self, run: Run, machine: Machine) -> bool:
+        """Whether this machine is on the host of the run's checkpoint."""
+        hosts = {each.host for each in self.soon if each.id == run.checkpoint_machine and each.host is not None}
+        return machine.id == run.checkpoint_machine or machine.host in hosts
+
+    def may_wait(self, run: Run) -> bool:
+        if run.waiting_since is None or run.checkpoint_machine is None:
+            return False
+        return (NOW - run.waiting_since).total_seconds() < run.attained_seconds
+
+    def keeps(self, run: Run) -> bool:
+        home = [each for each in self.able(run) if self.is_home(run, each)]
+        is_full = not any(fits(run.requirements, each) for each in home)
+        return run.machines == 1 and bool(home) and is_full and self.may_wait(run)
 
     def find_oldest(self) -> set[int]:
         found: set[int] = set()
@@ -273,8 +294,8 @@ class Twin:
         left += [(machine.free_memory_gib - required.memory_gib) / machine.memory_gib] if machine.memory_gib else []
         (at_once,) = (each for each in self.now if each.id == machine.id)
         work = max(expected(run, self.size(run), LEARNED, self.knobs)[0] / self.size(run), 1.0)
-        home = run.checkpoint_machine
-        is_away = home is not None and home != machine.id and run.attained_seconds > 0
+        has_home = any(self.is_home(run, each) for each in self.soon)
+        is_away = has_home and not self.is_home(run, machine) and run.attained_seconds > 0
         again = (work + run.attained_seconds) / work if is_away else 1.0
         return (
             not fits(required, at_once), cost * again, time * again, machine.gpus > 0 and required.gpus <= 0,
@@ -293,7 +314,7 @@ class Twin:
                 if each.id not in numbers and fits(run.requirements, each) and self.may_start(run, each)
             ]
             if free:
-                best = self.best(run, free)
+                best = self.best(run, free, [each for each in self.soon if each.id in numbers])
                 waits |= bool(self.rank(run, best)[0])
             else:
                 found = self.victims(run, order, numbers)
@@ -314,15 +335,16 @@ class Twin:
         self.order_placed.append(run.id)
         return True
 
-    def best(self, run: Run, free: Sequence[Machine]) -> Machine:
-        """Return the best; the machine of the checkpoint is compared only with the best of the others."""
-        home = [each for each in free if each.id == run.checkpoint_machine]
-        if not home or run.attained_seconds <= 0:
-            alike = replace(run, checkpoint_machine=None)
-            return min(free, key=lambda each: self.rank(alike, each))
-        others = [each for each in free if each.id != run.checkpoint_machine]
-        other = min(others, key=lambda each: self.rank(run, each), default=home[0])
-        return home[0] if self.rank(run, home[0])[:6] <= self.rank(run, other)[:6] else other
+    def best(self, run: Run, free: Sequence[Machine], members: Sequence[Machine]) -> Machine:
+        """Return the best; the host of the checkpoint is compared only with the best of the others."""
+        alike = replace(run, checkpoint_machine=None)
+        best = min(free, key=lambda each: self.rank(alike, each))
+        home = [each for each in free if self.is_home(run, each)]
+        if not home or run.attained_seconds <= 0 or best in home or any(self.is_home(run, each) for each in members):
+            return best
+        there = min(home, key=lambda each: self.rank(run, each))
+        waits, *rank = self.rank(run, there)[:6]
+        return there if (waits and not self.may_wait(run), *rank) <= self.rank(run, best)[:6] else best
 
     def victims(self, run: Run, order: tuple[object, ...], numbers: Sequence[int]) -> tuple[Machine, list[Run]] | None:
         found = []
@@ -477,11 +499,15 @@ class Twin:
                     dropped.add(group)
                     continue
                 before = set(self.preempted)
+                self.kept |= {run.id} if self.keeps(run) else set()
                 if self.place(run, order):
                     for run_id in set(self.preempted) - before:
-                        again = replace(self.runs[run_id], machine_ids=(), started_at=None)
+                        again = replace(self.runs[run_id], machine_ids=(), started_at=None, waiting_since=NOW)
                         self.runs[run_id] = again
                         todo.append((self.order(again, running=False), again))
+                    continue
+                if run.id in self.kept:
+                    self.reserve(run)
                     continue
                 blocked.add(group)
             if not self.reserve(run):
@@ -492,7 +518,8 @@ class Twin:
         service = run.attained_seconds * self.size(run)
         same = repr(run.requirements), run.machines, run.project, run.priority, run.preemptible
         width = int(service / 600).bit_length() if source is Source.LEARNED else -1
-        return same, source, run.max_runtime_seconds is None, run.lineage, width
+        home = run.checkpoint_machine if run.attained_seconds > 0 else None
+        return same, source, run.max_runtime_seconds is None, run.lineage, width, home
 
 
 # --- properties ------------------------------------------------------------------------------------------------------

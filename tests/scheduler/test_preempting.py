@@ -81,7 +81,8 @@ async def test_a_long_run_makes_room_for_a_short_one_and_goes_on_after_it(world:
     [attempt] = await world.attempts_of(long)
     assert (attempt.reason, attempt.reason_detail) == ("PREEMPTED", stop.evidence["sentence"])
     async with world.sessions() as session:
-        assert await newest_plan.places_of(session, [other, long]) == {other: 1, long: 2}
+        places = await newest_plan.places_of(session, [other, long])
+        assert {each: found.place for each, found in places.items()} == {other: 1, long: 2}
     row = await world.get(long)
     assert row.attained >= timedelta(minutes=50), "its progress counts"
 
@@ -153,7 +154,9 @@ async def test_of_equal_runs_that_of_the_project_which_has_used_less_is_first(wo
     second = await world.simulation("small", project_id=small)
     await planner.plan()
     async with world.sessions() as session:
-        assert await newest_plan.places_of(session, [first, second]) == {second: 1, first: 2}
+        places = await newest_plan.places_of(session, [first, second])
+        assert {each: found.place for each, found in places.items()} == {second: 1, first: 2}
+        assert places[first].ahead_id == second
     number = (await world.attempt_of(busy)).number
     async with world.sessions.begin() as session:
         await lifecycle.lock(session, busy)

@@ -20,12 +20,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from db import lifecycle, newest_plan, queue, watch_leases
 from db.connection import driver_of, session_factory
 from db.events import Actor
+from db.newest_plan import Place
 from db.states import Reason
 from scheduler import planner as planner_module
 from scheduler import queue_memory
 from scheduler.planner import Planner
 from transitions import settle
+from transitions.pause import pause, resume
 from transitions.settle import Ending
+from transitions.update import update
 
 World = Any  # the fixture of conftest.py
 USER = Actor("user")
@@ -211,7 +214,7 @@ async def test_every_one_of_a_long_queue_has_a_reason_and_a_place_and_few_rows_a
     wait = await world.wait_of(last)
     assert (wait.reason, wait.detail) == ("NO_MACHINE_FITS", "No machine has 1000 cpus: the most is 4 (on m1).")
     async with world.sessions() as session:
-        assert await newest_plan.places_of(session, [last]) == {last: MANY + 1}
+        assert (await newest_plan.places_of(session, [last]))[last].place == MANY + 1
         assert len(await queue.noted(session)) == 1
     written = [statement for statement, _ in sent if "UPDATE simulations" in statement]
     assert written == [], "not even for the clock, where nothing lies in the future"
@@ -364,6 +367,53 @@ async def test_classes_of_which_all_were_cancelled_are_dropped(
     assert (await planner.tick()).waiting == 0
     async with world.sessions() as session:
         assert await queue.noted(session) == frozenset()
+
+
+@pytest.mark.parametrize("leaves", ["paused", "cancelled"])
+async def test_what_was_paused_or_cancelled_is_gone_with_the_next_tick_and_its_reservation_too(
+    world: World, planner: Planner, judged: Judged, leaves: str
+) -> None:
+    await world.machine(cpus=2.0)
+    await world.simulation("runs", max_runtime=timedelta(hours=1))
+    await planner.tick()
+    wide = await world.simulation("wide", cpus=2.0, max_runtime=timedelta(hours=1), priority=1)
+    gap = await world.simulation("gap")
+    await planner.tick()
+    assert await world.waiting(gap) == "RESERVED"
+    if leaves == "cancelled":
+        await world.cancel(wide)
+    else:
+        async with world.sessions.begin() as session:
+            await pause(session, wide, USER)
+    assert (await planner.tick()).assigned == 1
+    async with world.sessions() as session:
+        assert await newest_plan.reservations(session) == []
+        assert await newest_plan.places_of(session, [wide]) == {}
+    plans = len(judged.plans)
+    await planner.tick()
+    assert len(judged.plans) == plans, "it has left once"
+    if leaves == "paused":
+        async with world.sessions.begin() as session:
+            await resume(session, wide, USER)
+        await planner.tick()
+        assert await world.waiting(wide) == "MACHINES_BUSY"
+
+
+async def test_a_changed_limit_of_what_waits_changes_its_place(world: World, planner: Planner) -> None:
+    await world.machine(cpus=1.0)
+    await world.simulation("runs")
+    await planner.tick()
+    long, other = [await world.simulation(cpus=1.0, max_runtime=timedelta(hours=hours)) for hours in (5, 2)]
+    await planner.tick()
+    async with world.sessions.begin() as session:
+        assert [each.place for each in (await newest_plan.places_of(session, [long, other])).values()] == [2, 1]
+        row = await lifecycle.lock(session, long)
+        assert row is not None
+        await update(session, row, {"max_runtime": timedelta(minutes=5)}, USER, stop_grace=timedelta(0))
+    await planner.tick()
+    async with world.sessions() as session:
+        places = await newest_plan.places_of(session, [long, other])
+    assert places == {long: Place(1, None, " "), other: Place(2, long, "L")}
 
 
 async def test_a_planner_that_leads_again_does_not_trust_what_it_remembers(world: World, planner: Planner) -> None:

@@ -105,6 +105,25 @@ async def test_what_a_budget_does_not_pay_for_waits_with_a_sentence_and_others_g
     assert "The next period begins on 1 " in wait.detail
 
 
+async def test_a_gang_takes_no_machines_if_a_budget_pays_for_one_of_its_members_only(
+    world: World, planner: Planner
+) -> None:
+    for name in ("m1", "m2"):
+        await world.machine(name, cpus=1.0, price_per_hour=PRICE)
+    other = await project(world, "other")
+    await make(world, whole(world.settings) * Decimal("1.5"))
+    gang = await world.simulation("gang", machines=2, priority=5)
+    unlimited = await world.simulation("unlimited", project_id=other)
+    summary = await planner.tick()
+    assert (summary.assigned, summary.refused) == (1, 0)
+    assert await world.state(unlimited) == "STARTING"
+    assert await world.waiting(gang) == "BUDGET_EXHAUSTED"
+    await world.execute("UPDATE budgets SET amount = amount * 10")
+    await planner.tick()
+    await planner.tick()
+    assert await world.waiting(gang) == "MACHINES_BUSY"
+
+
 async def test_a_budget_pays_for_as_many_starts_as_it_could_stop_in_time(world: World, planner: Planner) -> None:
     await world.machine(cpus=100.0, price_per_hour=PRICE * 100)
     reserve = whole(world.settings)

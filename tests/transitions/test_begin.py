@@ -148,7 +148,7 @@ async def test_the_time_of_preempted_attempts_counts_against_the_limit_and_that_
         )
         await rows.end(simulation_id, started.number, reason, retry_after=timedelta(0))
     last = await rows.start(simulation_id)
-    await rows.query("UPDATE attempts SET started_at = ended_at - interval '9 min' WHERE reason = 'PREEMPTED'")
+    await rows.query("UPDATE simulations SET attained = interval '18 min'")
     async with rows.sessions.begin() as session:
         left.append((await hello(session, last.claim)).limits.max_runtime)
     minutes = [round(each / timedelta(minutes=1), 1) for each in left if each]

@@ -9,7 +9,7 @@ import pytest
 
 from db import newest_plan
 from db.events import PLANNER
-from db.newest_plan import Reservation
+from db.newest_plan import Order, Reservation
 from db.public_ids import decode
 from transitions.preempt import preempt
 
@@ -27,6 +27,7 @@ query ($first: Int! = 50, $after: String) {
 }
 """
 WAITS = "query ($id: ID!) { simulation(id: $id) { queuePosition estimatedStart } }"
+PLACE = "query ($id: ID!) { simulation(id: $id) { queuePosition ahead { rule detail simulation { id } } } }"
 STOPS = "query ($id: ID!) { simulation(id: $id) { stopWanted { reason detail } } }"
 
 
@@ -44,7 +45,8 @@ async def test_machines_are_shown_with_what_holds_them_and_until_when(world: Wor
     waits = await world.simulation()
     soon = datetime(2031, 5, 17, 9, 30, tzinfo=UTC)
     async with world.sessions.begin() as session:
-        await newest_plan.write(session, [decode(waits)[1]], [Reservation(decode(waits)[1], (second,), soon)])
+        await newest_plan.write(session, Order([decode(waits)[1]], " "))
+        await newest_plan.write_single(session, [Reservation(decode(waits)[1], (second,), soon)], {})
 
     plan = await world.api.data(PLAN)
     assert plan["queued"] == 1
@@ -61,6 +63,18 @@ async def test_machines_are_shown_with_what_holds_them_and_until_when(world: Wor
     assert (found["queuePosition"], at(found["estimatedStart"])) == (1, soon)
     running = await world.api.data(WAITS, {"id": limited})
     assert running == {"queuePosition": None, "estimatedStart": None}
+
+
+async def test_each_place_says_what_is_directly_before_it_and_by_which_rule(world: World) -> None:
+    first, second, gone = [await world.simulation() for _ in range(3)]
+    numbers = [decode(each)[1] for each in (first, gone, second)]
+    async with world.sessions.begin() as session:
+        await newest_plan.write(session, Order(numbers, " PF"))
+    await world.select("DELETE FROM simulations WHERE id = " + str(numbers[1]))
+    assert await world.api.data(PLACE, {"id": first}) == {"queuePosition": 1, "ahead": None}
+    found = await world.api.data(PLACE, {"id": second})
+    detail = f"Simulation {numbers[1]} is directly before it: its project has used less of its share."
+    assert found == {"queuePosition": 3, "ahead": {"rule": "FAIR_SHARE", "detail": detail, "simulation": None}}
 
 
 async def test_the_plan_has_pages(world: World) -> None:
