@@ -31,6 +31,7 @@
     browse             lists and details, as tables or JSON
     alerts             alert targets: inputs, tables, the wait for a test message
     machines           machines, as tables
+    plan               machines over time, as text
     costs              costs and budgets, as tables or CSV
     tables             tables that drop columns on a narrow terminal
     change             cancel, update, delete, drain and resume, several at once

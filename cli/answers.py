@@ -268,6 +268,13 @@ class Link(Answer):
         return f"{self.simulation.name} ({self.simulation.id}): {self.simulation.state}{on}"
 
 
+class Ahead(Answer):
+    """What is directly before it in the queue."""
+
+    rule: str
+    detail: str
+
+
 class Details(Simulation):
     """Everything about one simulation."""
 
@@ -285,6 +292,7 @@ class Details(Simulation):
     preemptible: bool = False
     queue_position: int | None = None
     estimated_start: datetime | None = None
+    ahead: Ahead | None = None
     limits: Limits
     stopping: Stopping = Stopping()
     alerts: tuple[Alert, ...] = ()
@@ -334,6 +342,37 @@ class Machine(Named):
     state: str
     resources: MachineResources
     free: Free
+
+
+class Held(Named):
+    """A simulation on a machine, as the plan shows it."""
+
+    number: int
+
+
+class Hold(Answer):
+    """A time in which a machine is held by a simulation, or is reserved for it."""
+
+    kind: str
+    share: str | None
+    preemptible: bool
+    begin: datetime
+    expected_end: datetime | None
+    latest_end: datetime | None
+    simulation: Held | None  # None: of a project that the viewer does not see
+
+
+class PlannedMachine(Named):
+    state: str
+    holds: tuple[Hold, ...]
+
+
+class Plan(Answer):
+    """The newest plan, with all machines."""
+
+    now: datetime
+    queued: int
+    machines: tuple[PlannedMachine, ...]
 
 
 class MachineMade(Answer):

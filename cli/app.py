@@ -742,6 +742,27 @@ def costs(
         costs.print_costs(found, groups)
 
 
+@app.command()
+def plan(
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Show the newest plan: machines over time, with what runs there until when, and what is reserved."""
+    from cli import plan
+    from cli.requests import plan as ask_for_plan
+    from cli.server import parse_server
+
+    found = ask_for_plan(parse_server(url, token, token_file))
+    if as_json:
+        terminal.print_json(found.as_json())
+    elif not found.machines:
+        terminal.say("No machines. The scheduler of a host creates one: simulations up")
+    else:
+        plan.print_plan(found)
+
+
 app.add_typer(project_commands.app, name="projects")
 app.add_typer(budget_commands.app, name="budget")
 app.add_typer(machine_commands.app, name="machines")

@@ -161,6 +161,7 @@ def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
     yield "project", clean(simulation.project.name)
     yield "why", clean(simulation.why)
     yield "place in queue", f"{simulation.queue_position:,}" if simulation.queue_position is not None else ""
+    yield "behind", clean(simulation.ahead.detail) if simulation.ahead is not None else ""
     yield "starts", _start(simulation.estimated_start, now)
     yield "command", clean(shlex.join(simulation.entrypoint), limit=2000)
     yield "directory", clean(simulation.working_directory or "")

@@ -123,7 +123,7 @@ query Details($id: ID!) {
   simulation(id: $id) {
     ...Summary
     entrypoint parameters environment workingDirectory tags notes machines priority preemptible queuePosition
-    estimatedStart createdBy
+    estimatedStart ahead { rule detail } createdBy
     after { condition simulation { ...Summary } }
     dependents { condition simulation { ...Summary } }
     resources { cpus memoryGib gpus gpuModel labels machine { id name } maxPricePerHour }
@@ -248,6 +248,22 @@ query Machines($first: Int!, $after: String, $name: String, $states: [MachineSta
 """
 )
 
+PLAN = gql(
+    """
+query Plan($first: Int!, $after: String) {
+  plan {
+    now queued
+    machines(first: $first, after: $after) {
+      nodes {
+        id name state
+        holds { kind share preemptible begin expectedEnd latestEnd simulation { id number name } }
+      }
+      pageInfo { hasNextPage endCursor }
+    }
+  }
+}
+"""
+)
 MACHINE = gql(
     _MACHINE
     + """

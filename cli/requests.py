@@ -22,6 +22,7 @@ from cli.answers import (
     Machine,
     MachineDetails,
     MachineMade,
+    Plan,
     Project,
     Simulation,
     UserError,
@@ -220,6 +221,18 @@ def machines(server: Server, *, states: Sequence[str] = (), name: str | None = N
     """Yield machines by name; `name` is a part of it."""
     wanted: dict[str, object] = {"states": list(states) or None, "name": name}
     return _walk(server, documents.MACHINES, "machines", Machine, wanted)
+
+
+def plan(server: Server) -> Plan:
+    """Ask for the newest plan, with the pages of all machines."""
+    machines: list[object] = []
+    after: str | None = None
+    while True:
+        found = as_object(ask(server, documents.PLAN, {"first": PAGE_SIZE, "after": after}).get("plan"))
+        nodes, after = _page(found.get("machines"))
+        machines += nodes
+        if after is None:
+            return read_answer(Plan, {**found, "machines": machines})
 
 
 def get_machine(server: Server, machine_id: str) -> MachineDetails:

@@ -43,6 +43,7 @@ COMMANDS: dict[str, list[str]] = {
     "resume": [ID],
     "update": [ID, "--max-steps", "100"],
     "retry": [ID],
+    "plan": [],
     "projects list": [],
     "projects update": ["vision", "--gpu-quota", "8"],
     "costs": [],
