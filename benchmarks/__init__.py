@@ -15,7 +15,7 @@
     python -m benchmarks.stall        latency of a small query beside requests and floods made to stall a process
     python -m benchmarks.stopping CURVES   compute saved and regret of stop rules and sweeps on recorded curves
     python -m benchmarks.forecast CURVES   error and coverage of forecasts on recorded curves
-    python -m benchmarks.queue        one plan, and rounds of the planner, behind up to 100,000 queued simulations
+    python -m benchmarks.queue        one plan, rounds of the planner and requests, behind up to 100,000 queued
     python -m benchmarks.replay TRACE ...  the scheduling policy on recorded traces of GPU clusters, in simulated time
     python -m benchmarks.peers        the same work on an MLflow tracking server (`make bench-peers`)
 

@@ -10,25 +10,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import statistics
-import time
 from collections.abc import Mapping
-from datetime import timedelta
-from typing import Any
-
-import psutil
-from sqlalchemy import text
 
 from benchmarks.database import fresh_database
-from benchmarks.processes import cpu_seconds
+from benchmarks.operations import Operations
 from benchmarks.report import Row, publish
-from db.connection import Sessions, connect_raw, create_engine, session_factory
-from db.events import Actor
-from graph.context import Context
-from graph.live.process import Live
-from graph.schema import Schema, build_schema
-from settings import Settings
+from db.connection import connect_raw, create_engine, session_factory
+from graph.schema import build_schema
 
 SIMULATIONS = 100_000
 FILL = """
@@ -101,33 +90,6 @@ CASES: Mapping[str, Mapping[str, object]] = {
 }
 
 
-class Bench:
-    """The service's schema on one connection."""
-
-    def __init__(self, sessions: Sessions, schema: Schema) -> None:
-        self._sessions = sessions
-        self._schema = schema
-        self._settings = Settings(database_url="postgresql://")
-        self._live = Live.on(sessions, timedelta(seconds=self._settings.lease_seconds))
-
-    async def ask(self, variables: Mapping[str, object]) -> Any:
-        context = Context(self._sessions, self._settings, self._live, Actor("benchmark"))
-        result = await self._schema.execute(LIST, dict(variables), context_value=context)
-        if result.errors or result.data is None:
-            raise RuntimeError(str(result.errors))
-        return result.data["simulations"]
-
-    async def seconds(self, variables: Mapping[str, object], times: int) -> float:
-        """Mean CPU seconds of this process and the server's."""
-        async with self._sessions() as session:
-            backend = psutil.Process(await session.scalar(text("SELECT pg_backend_pid()")))
-        gc.collect()
-        begun = time.process_time() + cpu_seconds(backend)
-        for _ in range(times):
-            await self.ask(variables)
-        return (time.process_time() + cpu_seconds(backend) - begun) / times
-
-
 async def fill(url: str, count: int) -> None:
     connection = await connect_raw(url, application="benchmark")
     try:
@@ -140,17 +102,20 @@ async def fill(url: str, count: int) -> None:
 async def measure(url: str, count: int, turns: int, times: int) -> list[Row]:
     await fill(url, count)
     engine = create_engine(url, pool_size=1, application="benchmark")
-    bench = Bench(session_factory(engine), build_schema())
+    bench = Operations(session_factory(engine), build_schema())
     rows = []
     try:
         plain: Mapping[str, object] = {}
         cases = dict(CASES)
-        end = (await bench.ask(cases["by the best of a metric"]))["pageInfo"]["endCursor"]
+        end = (await bench.ask(LIST, cases["by the best of a metric"]))["simulations"]["pageInfo"]["endCursor"]
         cases["by the best of a metric, behind a cursor"] = {"orderBy": BEST, "after": end}
         for case, variables in cases.items():
-            await bench.seconds(plain, 8)  # each statement is planned anew at first
-            await bench.seconds(variables, 8)
-            pairs = [(await bench.seconds(plain, times), await bench.seconds(variables, times)) for _ in range(turns)]
+            await bench.seconds(LIST, plain, 8)  # each statement is planned anew at first
+            await bench.seconds(LIST, variables, 8)
+            pairs = [
+                (await bench.seconds(LIST, plain, times), await bench.seconds(LIST, variables, times))
+                for _ in range(turns)
+            ]
             floor, value = (statistics.median(column) for column in zip(*pairs, strict=True))
             rows.append(Row("listing", f"{count:,} {case}", value * 1000, "CPU ms", floor * 1000, value / floor))
     finally:

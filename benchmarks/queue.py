@@ -12,6 +12,10 @@ that reads everything; a tick in which nothing changed; and the rate at which sh
 and end, two at a time, each round by one plan. The floor is the same with 1,000 queued, of the rate the same with an
 empty queue.
 
+Last, what clients ask beside a long queue: `createSimulation`, a page of the list and the overview, by CPU time of
+graph and PostgreSQL, against the same with ten queued: at most 1.5 is promised. The place of the last one is shown
+beside them: it is searched in the order of the queue.
+
 `--skip-rates`, `--skip-rounds` and `--lengths` leave parts out.
 """
 
@@ -34,6 +38,8 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from benchmarks.database import fresh_database
+from benchmarks.listing import LIST
+from benchmarks.operations import Operations
 from benchmarks.processes import cpu_seconds
 from benchmarks.report import Row, publish
 from db import lifecycle, machines
@@ -41,6 +47,7 @@ from db.connection import create_engine, driver_of, session_factory
 from db.events import PLANNER
 from db.models import Attempt
 from db.states import Reason
+from graph.schema import build_schema
 from policy.learning import Counts, Learned
 from policy.matching import Machine, Requirements
 from policy.queue_order import Queue
@@ -56,6 +63,22 @@ LENGTHS = (1_000, 10_000, 100_000)
 CLASSES = 50
 MACHINES = 10
 SHORT_ONES = 100
+TEN = 10
+TURNS, TIMES = 5, 10  # of each operation of a client
+QUEUED = "{ simulations(first: 1, states: [QUEUED]) { nodes { id } } }"
+ASKED = {
+    "createSimulation": """
+        mutation {
+          createSimulation(input: {name: "new", entrypoint: ["true"], resources: {cpus: 1000}}) {
+            simulation { id state }
+            userErrors { message }
+          }
+        }
+    """,
+    "list": LIST,
+    "overview": "{ overview { queued running cost { amount } } }",
+    "place of the last": "query ($id: ID!) { simulation(id: $id) { queuePosition ahead { detail } estimatedStart } }",
+}
 QUEUE = """
     INSERT INTO simulations (project_id, name, entrypoint, created_by, cpus, priority)
     SELECT 1, 'waits', '{true}', 'benchmark', CAST(:cpus AS float8) + n % CAST(:classes AS int), :priority
@@ -69,10 +92,13 @@ async def main(lengths: list[int], *, rates: bool, url: str) -> list[Row]:
     planner = Planner(sessions, Settings(lease_seconds=3600))
     try:
         await join_machines(sessions)
+        client = Operations(sessions, build_schema())
+        await fill(sessions, TEN)
+        few = await asked(client, planner)
         empty = await rate(planner, sessions) if rates else 0.0
         rows: list[Row] = []
         floors: tuple[float, float] | None = None
-        queued = 0
+        queued = TEN
         for length in lengths:
             await fill(sessions, length - queued)
             queued = length
@@ -94,6 +120,10 @@ async def main(lengths: list[int], *, rates: bool, url: str) -> list[Row]:
                 rows.append(
                     Row("queue", f"short ones behind {length:,} queued", behind, "1/CPU s", empty, behind / empty)
                 )
+            for what, seconds in (await asked(client, planner)).items():
+                floor = few[what]
+                case = f"{what}, {length:,} queued"
+                rows.append(Row("queue", case, seconds * 1000, "CPU ms", floor * 1000, seconds / floor))
         return rows
     finally:
         await engine.dispose()
@@ -221,6 +251,20 @@ async def fill(sessions: Sessions, count: int) -> None:
         await session.execute(text(QUEUE), {"cpus": 1000, "classes": CLASSES, "count": count, "priority": 1})
     async with sessions.begin() as session:
         await session.execute(text("ANALYZE"))
+
+
+async def asked(client: Operations, planner: Planner) -> dict[str, float]:
+    """Median CPU seconds of each operation, in turns; each is planned by PostgreSQL at first."""
+    await planner.plan()
+    last = (await client.ask(QUEUED, {}))["simulations"]["nodes"][0]["id"]
+    variables: dict[str, dict[str, object]] = {"place of the last": {"id": last}}
+    found: dict[str, list[float]] = {each: [] for each in ASKED}
+    for turn in range(TURNS + 1):
+        for what, document in ASKED.items():
+            seconds = await client.seconds(document, variables.get(what, {}), TIMES)
+            if turn:
+                found[what].append(seconds)
+    return {what: statistics.median(each) for what, each in found.items()}
 
 
 async def rate(planner: Planner, sessions: Sessions) -> float:
