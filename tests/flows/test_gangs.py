@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import BRISK, Service, eventually, held, kill
+from live import BRISK, Service, eventually, held, kill, number_of
+
+from db.connection import create_engine, session_factory
+from db.events import PLANNER
+from transitions.preempt import preempt
 
 # Rank 0 listens where it is told to, the others connect; then each adds up what the others send. `SIGN` is a file for
 # which all wait before they end.
@@ -45,6 +49,22 @@ while not (sign / f"end-{attempt}").exists():
     time.sleep(0.01)
 sys.exit(3 if (sign / f"fail-{attempt}-{rank}").exists() else 0)
 """
+# Goes on where the attempt before left off; at SIGTERM it writes down where it is. Ends by itself at a sign.
+TRAINING = """
+import json, os, pathlib, signal, sys, time
+
+kept, enough = pathlib.Path(os.environ["SIMULATION_CHECKPOINT_DIR"], "step"), pathlib.Path(sys.argv[1], "enough")
+step = int(kept.read_text()) if kept.exists() else 0
+ended = []
+signal.signal(signal.SIGTERM, lambda *_: ended.append(True))
+while not ended and not enough.exists():
+    step += 1
+    print(json.dumps({"step": step, "loss": 1 / step}), flush=True)
+    time.sleep(0.02)
+kept.write_text(str(step))
+"""
+MACHINES = "{ machines(states: [ONLINE]) { nodes { id simulations { id } } } }"
+DRAIN = "mutation ($input: DrainMachineInput!) { drainMachine(input: $input) { userErrors { message } } }"
 MACHINE = "mutation ($input: CreateMachineInput!) { createMachine(input: $input) { userErrors { message } } }"
 SHOWN = """
 query ($id: ID!) {
@@ -200,3 +220,65 @@ async def test_a_cancelled_gang_is_stopped_everywhere(gang: Gang) -> None:
     [attempt] = (await gang.show(simulation))["attempts"]
     assert [each["signal"] for each in attempt["members"]] == [15, 15]
     await eventually(lambda: not gang.service.processes_of(), "no process is left")
+
+
+# --- preemption and drains -------------------------------------------------------------------------------------------
+
+
+async def preempted(service: Service, simulation: str) -> bool:
+    engine = create_engine(service.database_url, application="test")
+    try:
+        async with session_factory(engine).begin() as session:
+            return await preempt(session, number_of(simulation), PLANNER, evidence={"for": "a test"})
+    finally:
+        await engine.dispose()
+
+
+@pytest.mark.parametrize("victim", ["graph", "scheduler", "launcher", "supervisor"])
+async def test_a_gang_that_is_preempted_runs_again_whatever_is_killed_meanwhile(gang: Gang, victim: str) -> None:
+    service = gang.service
+    simulation = await gang.submit(limits={"maxRetries": 0})
+    await gang.has_met(simulation)
+    assert await preempted(service, simulation)
+    match victim:
+        case "launcher":
+            kill(*service.launchers())
+        case "supervisor":
+            kill(gang.recorded("supervisor", rank=1))
+        case _:
+            kill(service.child(victim))
+    gang.sign("end-2")
+    await service.whole()
+    shown = await service.finished(simulation)
+    reasons = [each["reason"] for each in shown["attempts"]]
+    assert (shown["state"], reasons) == ("FINISHED", ["PREEMPTED", "COMPLETED"]), "no retry was left"
+    assert [attempt for attempt, _, _ in await service.log_of(simulation, "total")] == [1, 2]
+    await eventually(lambda: not service.processes_of(), "no process is left")
+    await eventually(service.is_free, "both machines are free")
+
+
+async def test_what_a_drained_machine_still_runs_at_its_deadline_goes_on_elsewhere_from_its_checkpoint(
+    gang: Gang,
+) -> None:
+    service = gang.service
+    simulation = await service.submit(
+        sys.executable, "-c", TRAINING, str(gang.signs), resources={"cpus": 1}, limits={"maxRetries": 0}
+    )
+
+    async def reports(attempt: int) -> bool:
+        return any(each == attempt for each, _, _ in await service.log_of(simulation, "loss"))
+
+    await eventually(lambda: reports(1), "it has begun")
+    was_on = (await service.show(simulation))["machine"]["name"]
+    [drained] = [each for each in (await service.execute(MACHINES))["machines"]["nodes"] if each["simulations"]]
+    past = "2026-01-01T00:00:00Z"
+    answer = await service.execute(DRAIN, input={"id": drained["id"], "deadline": past})
+    assert not answer["drainMachine"]["userErrors"], answer
+    await eventually(lambda: reports(2), "it goes on")
+    gang.sign("enough")
+    shown = await service.finished(simulation)
+    attempts = [(each["reason"], each["exitCode"]) for each in shown["attempts"]]
+    assert attempts == [("PREEMPTED", 0), ("COMPLETED", 0)]
+    assert {was_on, shown["machine"]["name"]} == {"left", "right"}
+    steps = [step for _, step, _ in await service.log_of(simulation, "loss")]
+    assert steps == list(range(1, len(steps) + 1)), "no gap: they are of one host"
