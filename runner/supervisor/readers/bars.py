@@ -1,6 +1,7 @@
-"""Progress bars: tqdm's postfix, and the bars of Lightning. Only the pairs behind the rate count.
+"""Progress bars: tqdm's postfix and metrics in its description, and the bars of Lightning.
 
-The step is the bar's counter; a bar that begins again (the next epoch) counts on. In a pipe, of 80 columns, Lightning's
+Of a bar's own numbers (percent, rate, clocks) none counts. The step is the bar's counter; a bar that begins again (the
+next epoch) counts on. In a pipe, of 80 columns, Lightning's
 rich bar continues on lines of its own, one metric on each.
 """
 
@@ -10,11 +11,12 @@ import re
 
 from runner.supervisor.curve import Reading
 from runner.supervisor.readers.grammar import END, VALUE, is_never
+from runner.supervisor.readers.pairs import named_pairs
 
 _TQDM = re.compile(
-    r"(?P<title>[^|\[]{0,200}?)"
+    r"(?P<title>.{0,200}?(?=\d+%\|)|[^|\[]{0,200}?)"
     r"(?:\d+%\|[^|]{0,400}\|\s*(?P<number>\d+(?:\.\d+)?[kMG]?)/(?P<total>\d+(?:\.\d+)?[kMG]?)|(?P<alone>\d+)[A-Za-z]*)"
-    r"\s*\[\d[\d:]*(?:<[\d:?]+)?,\s*(?:\?|[\d.]+)\s*[^\s,\]]+?,\s*(?P<postfix>.+)\]\s*$"
+    r"\s*\[\d[\d:]*(?:<[\d:?]+)?,\s*(?:\?|[\d.]+)\s*[^\s,\]]+?(?:,\s*(?P<postfix>.+))?\]\s*$"
 )
 _RICH = re.compile(
     r"(?P<title>[^\u2501\u2578\u257a]{0,200}?)\s*[\u2501\u2578\u257a ]+\s*(?P<number>\d+)/(?P<total>\d+)"
@@ -66,11 +68,17 @@ class Bars:
         number, total = groups["number"] or groups["alone"], groups["total"]
         if number is None or not number.isdecimal() or not (total or "0").isdecimal():
             return []
-        values = [(name, float(value)) for name, value in _PAIR.findall(groups["postfix"]) if not is_never(name)]
-        values = [pair for pair in values if pair[0] != "v_num"]
-        step = self._step(groups["title"], int(number), int(total or 0), has_ended=has_ended)
+        title, described = groups["title"], dict[str, float]()
+        for pair in reversed(named_pairs(title.rstrip(": "))):
+            described[pair.name] = pair.value
+            title = f"{title[: pair.place[0]]}#{title[pair.place[1] :]}"
+        found_in = _PAIR.findall(groups["postfix"] or "")
+        values = {**described, **{name: float(value) for name, value in found_in if not is_never(name)}}
+        if not values and rich is None:
+            return []
+        step = self._step(title, int(number), int(total or 0), has_ended=has_ended)
         self._rich_step = step if rich is not None and has_ended else None
-        return [Reading(step, values)] if values and step else []
+        return [Reading(step, list(values.items()))] if values and step else []
 
     def _step(self, title: str, number: int, total: int, *, has_ended: bool) -> int | None:
         """Count on when a bar of this title begins again; None if this state was read before."""

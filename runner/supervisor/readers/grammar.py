@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-VALUE = rf"(?:{NUMBER}|[-+]?(?:nan|NaN|NAN|inf|Inf|INF|Infinity|infinity)\b)"
+VALUE = rf"(?:{NUMBER}|[-+]?(?i:nan|inf(?:inity)?)\b)"
 # Behind a value: the end, a separator, or a bracket; neither a unit, a version's next part, a clock, a thousand nor a
 # decimal comma.
 END = (
@@ -20,6 +20,8 @@ WORD = r"[A-Za-z_][\w/@.'-]*"
 MAX_NAME = 64
 
 _SPLIT = re.compile(r"[^A-Za-z0-9]+")
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_MEASURE = re.compile(r"[a-z](?:Secs?|Seconds?|Ms|Millis|Time|Elapsed|Duration|Bytes|Mem|Memory|Size|Count)$")
 
 # Words of a name that make it a metric.
 METRIC_WORDS = frozenset(
@@ -262,6 +264,10 @@ NEVER = frozenset(
         "job",
     ]
 )
+# Behind these a whole number is a code or a count, if nothing but a blank separates them: "Error 2", "return 0".
+PROSE = frozenset(
+    {"err", "error", "return", "returns", "change", "map", "cost", "test", "train", "val", "valid", "eval", "metric"}
+)
 # A name that ends in one of these is a metric: `loss`, `val_loss`, `decoder.loss`.
 LOSSES = frozenset({"loss", "losses", "accuracy", "acc", "reward", "return", "auc", "f1", "mse", "mae", "rmse"})
 # In front of the number of a line: `solver.cpp:239`.
@@ -282,6 +288,7 @@ SOURCE_FILES = (
     ".ts",
     ".jl",
 )
+MOMENTS = frozenset({"time", "times", "wall", "elapsed", "runtime"})  # "Time cost" is none either
 # Words that may stand before another one as a part of its name: "train loss", "Average loss".
 QUALIFIERS = SPLITS | frozenset(
     [
@@ -341,6 +348,7 @@ QUALIFIERS = SPLITS | frozenset(
 )
 STEP_KINDS = {
     "step": "step",
+    "steps": "step",
     "iteration": "step",
     "iter": "step",
     "it": "step",
@@ -358,11 +366,11 @@ STEP_KINDS = {
     "gen": "round",
     "trial": "round",
 }
-_STEP_WORDS = "|".join(sorted(set(STEP_KINDS) - {"updates", "timesteps"}, key=len, reverse=True))
+_STEP_WORDS = "|".join(sorted(set(STEP_KINDS) - {"updates", "timesteps", "steps"}, key=len, reverse=True))
 # A word before it belongs to it ("global step 7"), but not the value before it ("loss: nan step 7").
 STEP = re.compile(
     rf"(?<![A-Za-z0-9.'?&])(?:(?!(?:nan|inf|infinity)\b)[A-Za-z]+[_/ ])?"
-    rf"(?P<word>{_STEP_WORDS}|(?<=num_)(?:updates|timesteps))(?![A-Za-z])"
+    rf"(?P<word>{_STEP_WORDS}|(?<=num_)(?:updates|timesteps)|(?<![A-Za-z0-9_][_/ -])(?<![A-Za-z0-9_])steps)(?![A-Za-z])"
     r"[ \t]*[:=#]?[ \t]*[\[(]?[ \t]*(?P<number>\d{1,16})(?![\d.]*\.\d)(?![A-Za-z_%]|[:-]\d)"
     r"(?:[ \t]*(?:/|of)[ \t]*(?P<total>\d{1,16}))?",
     re.IGNORECASE,
@@ -380,7 +388,9 @@ def is_never(name: str) -> bool:
     words = words_of(name)
     if len(words) > 1 and words[-1] in LOSSES:
         return False
-    return name in NEVER or not NEVER.isdisjoint(words) or name.endswith(SOURCE_FILES)
+    return (
+        name in NEVER or not NEVER.isdisjoint(words) or name.endswith(SOURCE_FILES) or _MEASURE.search(name) is not None
+    )
 
 
 @lru_cache(maxsize=4_096)
@@ -389,6 +399,8 @@ def is_metric(name: str) -> bool:
     words = words_of(name)
     if not words or is_never(name):
         return False
+    if _HUMP.search(name):  # valLoss
+        words += words_of(_HUMP.sub(" ", name))
     if not SETTING_WORDS.isdisjoint(words) and (len(words) == 1 or words[-1] not in LOSSES):
         return False
     return not METRIC_WORDS.isdisjoint(words) or (len(words) > 1 and words[0] in SPLITS)

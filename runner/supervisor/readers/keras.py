@@ -12,7 +12,8 @@ from runner.supervisor.readers.grammar import VALUE, is_never
 
 _EPOCH = re.compile(r"Epoch (\d+)/(\d+)\s*$")
 _LINE = re.compile(
-    r"\s*(\d+)/(\d+|Unknown)\b.*?\d+(?:\.\d+)?(?:[mun\u00b5]?s|min)?(?:/(?:step|epoch|sample))?(?= - [A-Za-z_])"
+    r"\s*(\d+)/(\d+|Unknown)(?![\w/])(?:.*?[\s-])"
+    r"\d+(?:\.\d+)?(?:[mun\u00b5]?s|min)(?:/(?:step|epoch|sample))?(?= - [A-Za-z_])"
 )
 _PAIR = re.compile(rf" - ([A-Za-z_][\w/@. -]{{0,63}}?): ({VALUE})(?=\s|$)")
 

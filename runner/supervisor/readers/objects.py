@@ -31,12 +31,18 @@ _STEP_NAMES = ("step", "global_step", "iteration", "iter", "num_updates")
 _LOG_KEYS = frozenset(
     ["msg", "message", "level", "lvl", "levelname", "severity", "logger", "log", "event", "Action", "reason"]
 )
+# Text under one of these makes an object a record of a request, a job or a download, if it has neither step nor metric.
+_RECORD_KEYS = frozenset({
+    "status", "method", "path", "url", "uri", "request", "query", "ip", "remote_addr", "user_agent", "host", "hostname",
+    "command", "cmd", "caller", "container", "pod", "namespace", "service", "component", "stream", "progress", "id",
+})  # fmt: skip
 _MOMENTS = frozenset({"time", "ts", "timestamp", "@timestamp", "datetime", "date"})
 # What loggers number: without a step, an object of nothing else is no point.
 _LOG_NUMBERS = frozenset({
     "time", "ts", "timestamp", "datetime", "date", "pid", "ppid", "tid", "uid", "gid", "process", "thread", "level",
     "lvl", "severity", "status", "statuscode", "code", "port", "line", "lineno", "duration", "elapsed", "took",
-    "latency", "responsetime", "ms", "us", "ns", "v",
+    "latency", "responsetime", "ms", "us", "ns", "v", "bytes", "offset", "attempt", "version",
+    "index",
 })  # fmt: skip
 
 
@@ -164,6 +170,8 @@ def is_log_record(record: Mapping[str, object]) -> bool:
         return not holds_metrics({key: value for key, value in record.items() if key not in ("error", "err")})
     if holds_metrics(record):
         return False
+    if any(type(record.get(key)) is str for key in _RECORD_KEYS):
+        return True
     if "level" in record and not _MOMENTS.isdisjoint(record):  # pino, bunyan, zap
         return True
     numbers = [key for key, raw in record.items() if _is_any_number(raw)]

@@ -1,8 +1,13 @@
 """Pairs: lines of `name: number` or `name=number` with a step, of programs that no other reader serves.
 
-A line counts if it has a step (`step`, `epoch`, `[N/M]`) and a metric's name, or a step and nothing but pairs. A form,
-which is the names of a line, must come three times with rising steps before its points, the held ones included, are
-read. A line with a metric's name and no step is counted, for a notice.
+A line counts if it has a step (`step`, `epoch`, `[N/M]`) and a metric's name, or a step by a word and nothing but
+pairs. A line that is nothing but a step (`Epoch 3/10`) is the header of those that have none. A form, which is the
+names of a line, must come three times with rising steps before its points, the held ones included, are read. A line
+with a metric's name and no step is counted, for a notice.
+
+A counter within epochs, or up to a total, goes on from its last end when it begins again. A metric that a line has
+twice is named by the labels in front (`Train: loss=1 | Val: loss=2`), and all metrics of a line that begins with
+`val`, `test` or the like are that set's.
 
 A line of a trusted form becomes a template: a regular expression in which the numbers are free and all else is as it
 was. Lines that match one need no search for names: a third of the CPU time.
@@ -18,7 +23,10 @@ from runner.supervisor.readers.grammar import (
     END,
     MAX_NAME,
     METRIC_WORDS,
+    MOMENTS,
+    PROSE,
     QUALIFIERS,
+    SPLITS,
     STEP,
     STEP_KINDS,
     VALUE,
@@ -30,6 +38,7 @@ from runner.supervisor.readers.grammar import (
 
 TIMES = 3  # that a form has to come
 MAX_FORMS = 64
+MAX_COUNTERS = 64
 MAX_TEMPLATES = 6  # of a form, and at a time
 MAX_ALONE = 60  # characters in front of an object
 MAX_TEMPLATE = 500  # characters of its line
@@ -42,11 +51,23 @@ _PAIR = re.compile(
 _LEAD = re.compile(
     r"\s*(?:\[\s*(?P<first>\d{1,12})\s*(?:(?P<by>[,/])\s*(?P<second>\d{1,12})\s*)?\]|(?P<number>\d{1,12})/(?P<total>\d{1,12})(?=\s))"
 )
-_EPOCH_AND_BATCH = re.compile(r"\[(\d{1,9})\]\[\s*(\d{1,9})/(\d{1,9})\]")  # MMEngine, ImageNet's descendants
+# `[3][ 10/500]` of MMEngine and ImageNet's descendants, `[0/25][10/500]`, `Epoch[1](2/25)`.
+_EPOCH_AND_BATCH = re.compile(r"[\[(](\d{1,9})(?:/\d{1,9})?[\])][\[(]\s*(\d{1,9})\s*/\s*(\d{1,9})[\])]")
+# `[ 640/60000 (1%)]`, `200/ 2983 batches`; behind a percentage or an accuracy it is what was right, of all.
+_COUNTER = re.compile(
+    r"(?<![%:=])(?<![%:=] )\[\s*(\d{1,12})\s*/\s*(\d{1,12})\s*(?:\(\s*[\d.]+\s*%\)\s*)?\]"
+    r"|(?<![\w./-])(\d{1,12})\s*/\s*(\d{1,12})\s+batches\b"
+)
+_HITS = re.compile(r"(?:acc|correct|precision|recall|top|right)[^\[]*$", re.IGNORECASE)
+_DECORATED = " \t[(=#*>|-"
+# A set of data as the label of what follows it, and at the beginning of a line.
+_SET = r"(?:train(?:ing)?|val(?:id(?:ation)?)?|test|eval(?:uation)?|dev)"
+_LABEL = re.compile(rf"(?<![A-Za-z0-9_])({_SET})(?: set| metrics)?\s*[:|\])>(-]", re.IGNORECASE)
+_LEADING_SET = re.compile(rf"[\s\[(=>*#-]*((?!train){_SET})(?![\w/.-])", re.IGNORECASE)
 _ONLY = re.compile(r"[\s,;|()\[\]{}\"'*=>-]*$")
 _THOUSANDS = re.compile(r",\d")
 _FREE = re.compile(r"((?<![A-Za-z_\d])\d+)")
-_TRACE = ('File "', "://", "at 0x", ", in ", "==", "!=", "<=", ">=", " WHERE ", " SET ")
+_TRACE = re.compile(r'File "|://|at 0x|, line |(?<![=!<>])[=!<>]=(?!=)| WHERE | SET ')
 
 
 Place = tuple[int, int]
@@ -70,6 +91,7 @@ class Template(NamedTuple):
     """A line with its numbers as groups, in the order in which they stand."""
 
     pattern: re.Pattern[str]
+    key: tuple[str, ...]  # of the form
     steps: tuple[tuple[str, int, int], ...]  # kind, group of the number, group of the total or -1
     values: tuple[tuple[str, int], ...]  # name, group
 
@@ -95,6 +117,31 @@ class Form:
         self.templates = 0
 
 
+class Counter:
+    """Where a counter stands that may begin again, with each epoch or at its total."""
+
+    def __init__(self) -> None:
+        self._epoch = -1
+        self._highest = -1  # since it began
+        self._offset = 0
+
+    def step_of(self, number: int, total: int, epoch: int | None) -> int:
+        """Return the step; a counter that begins again goes on from its last end."""
+        if epoch is None:
+            if 2 * number < total < 2 * self._highest:
+                self._begin(total)
+        elif epoch != self._epoch:
+            if epoch > self._epoch >= 0 and number <= self._highest:
+                self._begin(total * (epoch - self._epoch))
+            self._epoch = epoch
+        self._highest = max(self._highest, number)
+        return self._offset + number
+
+    def _begin(self, length: int) -> None:
+        self._offset += max(length, self._highest)
+        self._highest = -1
+
+
 class Pairs:
     """Reader of other lines. `unread` counts lines with metrics that gave no points, `example` is the first."""
 
@@ -104,9 +151,9 @@ class Pairs:
         self.pair = ""  # of the example, as it is written
         self._forms: dict[tuple[str, ...], Form] = {}
         self._templates: list[Template] = []  # the last that matched is the first
-        self._epoch = -1
-        self._inner = -1
-        self._offset = 0
+        self._counters: dict[tuple[object, ...], Counter] = {}
+        self._header: tuple[str, Step] | None = None
+        self._epoch_at = -1  # the step at which the epoch was read last
 
     def read(self, text: str, elapsed: float) -> list[Reading] | None:
         for at, template in enumerate(self._templates):
@@ -114,20 +161,24 @@ class Pairs:
             if found is not None:
                 if at:
                     self._templates.insert(0, self._templates.pop(at))
-                return [self._reading(*found)]
-        if any(part in text for part in _TRACE):
+                return [self._reading(template.key, *found)]
+        if _TRACE.search(text):
             return None
-        steps, spans = _steps(text)
+        steps, spans, is_worded = _steps(text)
         pairs = _pairs(text, spans)
-        if not any(pair.is_named for pair in pairs) and not (steps and _is_all(text, spans, pairs)):
-            return None
-        if not steps:
+        if not any(pair.is_named for pair in pairs):
+            if not pairs and self.head(text):
+                return []
+            if not (is_worded and _is_all(text, spans, pairs)):
+                return None
+        if not steps and self._header is None:
             self._count(text, pairs)
             return None
-        reading = self._reading(steps, [(pair.name, pair.value) for pair in pairs])
-        form = self._form((*steps, *(pair.name for pair in pairs)))
+        key = (*steps, *(pair.name for pair in pairs))
+        reading = self._reading(key, steps, [(pair.name, pair.value) for pair in pairs])
+        form = self._form(key)
         if form.is_trusted:
-            if form.templates < MAX_TEMPLATES and (made := _template(text, steps, pairs)) is not None:
+            if form.templates < MAX_TEMPLATES and (made := _template(text, key, steps, pairs)) is not None:
                 form.templates += 1
                 self._templates = [made, *self._templates[: MAX_TEMPLATES - 1]]
             return [reading]
@@ -144,16 +195,35 @@ class Pairs:
         held, form.held = form.held, []
         return held
 
-    def _reading(self, steps: dict[str, Step], values: list[tuple[str, float]]) -> Reading:
-        step = self._step(steps)
-        if "epoch" in steps and ("step" in steps or "batch" in steps):
-            values.append(("epoch", float(steps["epoch"].number)))
+    def head(self, text: str) -> bool:
+        """Take a line that is nothing but a step as the header of lines that have none. False if it is not one."""
+        found = _alone(text, _DECORATED) if STEP.search(text) is not None else None
+        if found is not None:
+            self._header = found
+        return found is not None
+
+    def _reading(self, key: tuple[str, ...], steps: dict[str, Step], values: list[tuple[str, float]]) -> Reading:
+        inner = steps.get("step") or steps.get("batch")
+        if "epoch" in steps:  # of lines without a step, too
+            self._header = "epoch", steps["epoch"]
+        elif self._header is not None:
+            kind, headed = self._header
+            if not steps or (kind == "epoch" and inner is not None):
+                steps = {**steps, kind: headed}
+        if inner is None:
+            return Reading(next(iter(steps.values())).number, values)
+        epoch = steps.get("epoch")
+        counter = self._counter((*steps, inner.total) if epoch is not None and inner.total else key)
+        step = counter.step_of(inner.number, inner.total, None if epoch is None else epoch.number)
+        if epoch is not None and step > self._epoch_at:
+            self._epoch_at = step
+            values.append(("epoch", float(epoch.number)))
         return Reading(step, values)
 
     @staticmethod
     def names_metrics(text: str) -> bool:
         """True if a line has a number under a metric's name."""
-        return any(pair.is_named for pair in _pairs(text, []))
+        return bool(named_pairs(text))
 
     def _count(self, text: str, pairs: list[Pair]) -> None:
         self.unread += 1
@@ -169,23 +239,17 @@ class Pairs:
             form = self._forms[key] = Form()
         return form
 
-    def _step(self, steps: dict[str, Step]) -> int:
-        """The step; a counter within epochs that begins again goes on from the last epoch's end."""
-        inner = steps.get("step") or steps.get("batch")
-        if inner is None:
-            return next(iter(steps.values())).number
-        number, total, _ = inner
-        epoch = steps.get("epoch")
-        if epoch is None:
-            return number
-        if epoch.number > self._epoch >= 0 and number <= self._inner:
-            self._offset += max(total, self._inner)
-        self._epoch, self._inner = epoch.number, number
-        return self._offset + number
+    def _counter(self, key: tuple[object, ...]) -> Counter:
+        counter = self._counters.get(key)
+        if counter is None:
+            if len(self._counters) >= MAX_COUNTERS:
+                del self._counters[next(iter(self._counters))]
+            counter = self._counters[key] = Counter()
+        return counter
 
 
-def _steps(text: str) -> tuple[dict[str, Step], list[Place]]:
-    """Find the steps of a line by kind, and where they stand."""
+def _steps(text: str) -> tuple[dict[str, Step], list[Place], bool]:
+    """Find the steps of a line by kind, where they stand, and whether a word names one."""
     steps: dict[str, Step] = {}
     spans = []
     for found in STEP.finditer(text):
@@ -193,32 +257,49 @@ def _steps(text: str) -> tuple[dict[str, Step], list[Place]]:
         if kind not in steps and int(found["number"]) < MAX_STEP_NUMBER:
             steps[kind] = _step_of(found, "number", "total")
         spans.append(found.span())
+    is_worded = bool(steps)
     both = _EPOCH_AND_BATCH.search(text)
     if both is not None:
         steps = {"epoch": _step_of(both, 1), "step": _step_of(both, 2, 3)}
         spans.append(both.span())
-    if not steps:
-        lead = _LEAD.match(text)
-        if lead is not None:
-            spans.append(lead.span())
-            if lead["number"] is not None:
-                steps["step"] = _step_of(lead, "number", "total")
-            elif lead["by"] == ",":
-                steps["epoch"], steps["step"] = _step_of(lead, "first"), _step_of(lead, "second")
-            else:
-                steps["step"] = _step_of(lead, "first", "second")
-    return steps, spans
+    lead = _LEAD.match(text) if not steps else None
+    if lead is not None:
+        spans.append(lead.span())
+        if lead["number"] is not None:
+            steps["step"] = _step_of(lead, "number", "total")
+        elif lead["by"] == ",":
+            steps["epoch"], steps["step"] = _step_of(lead, "first"), _step_of(lead, "second")
+        else:
+            steps["step"] = _step_of(lead, "first", "second")
+    elif not steps or steps.keys() == {"epoch"}:
+        counter = _COUNTER.search(text)
+        if counter is not None and not _HITS.search(text, 0, counter.start()):
+            steps["batch"] = _step_of(counter, 1, 2) if counter[1] is not None else _step_of(counter, 3, 4)
+            spans.append(counter.span())
+    return steps, spans, is_worded
+
+
+def named_pairs(text: str) -> list[Pair]:
+    """The numbers of a text that are under a metric's name."""
+    return [pair for pair in _pairs(text, []) if pair.is_named]
 
 
 def step_alone(text: str) -> int | None:
     """The step of a text that is nothing but a step: `Epoch 3/10: `. None otherwise."""
+    found = _alone(text, " \t[(")
+    return found[1].number if found is not None else None
+
+
+def _alone(text: str, decoration: str) -> tuple[str, Step] | None:
+    """The kind and the step of a text that has nothing else but decoration."""
     if len(text) > MAX_ALONE:
         return None
-    steps, spans = _steps(text)
+    steps, spans, _ = _steps(text)
     if len(spans) != 1 or len(steps) != 1:
         return None
-    [(start, end)], [step] = spans, steps.values()
-    return step.number if not text[:start].strip(" \t[(") and _ONLY.match(text[end:].replace(":", "")) else None
+    [(start, end)], [(kind, step)] = spans, steps.items()
+    is_alone = not text[:start].strip(decoration) and _ONLY.match(text[end:].replace(":", "").rstrip(decoration))
+    return (kind, step) if is_alone else None
 
 
 def _step_of(found: re.Match[str], number: str | int, total: str | int | None = None) -> Step:
@@ -229,24 +310,53 @@ def _step_of(found: re.Match[str], number: str | int, total: str | int | None = 
 
 
 def _pairs(text: str, spans: list[Place]) -> list[Pair]:
-    pairs = []
-    names = set()
+    pairs: list[Pair] = []
+    has_twice = False
     for found in _PAIR.finditer(text):
         place = found.span("value")
         if any(start < place[1] and place[0] < end for start, end in spans):
             continue
         name, start = _name(found["name"], found.start("name"))
+        if len(name) > MAX_NAME or is_never(name):
+            continue
         is_named = is_metric(name)
-        if len(name) > MAX_NAME or name in names or is_never(name):
+        if found["separator"].isspace():
+            if not is_named:  # "took 3", "line 12"
+                continue
+            if found["value"].isdecimal() and words_of(name)[-1] in PROSE:  # "Error 2"
+                continue
+        elif found["value"].isdecimal() and name.lower() in SPLITS:  # "Train: 3 [ 50/1251]"
             continue
-        if not is_named and found["separator"].isspace():  # "took 3", "line 12"
-            continue
-        names.add(name)
+        has_twice = has_twice or any(pair.name == name for pair in pairs)
         pairs.append(Pair(name, float(found["value"]), is_named, (start, place[1]), place))
+    if pairs and (has_twice or _LEADING_SET.match(text)):
+        pairs = _labelled(text, pairs, has_twice=has_twice)
     return pairs
 
 
-def _template(text: str, steps: dict[str, Step], pairs: list[Pair]) -> Template | None:
+def _labelled(text: str, pairs: list[Pair], *, has_twice: bool) -> list[Pair]:
+    """Name pairs by the sets of data they are of; the first of a name counts."""
+    leading = _LEADING_SET.match(text)
+    labels: list[tuple[int, str]] = []
+    if has_twice:
+        labels = [(found.start(), f"{found[1]}/") for found in _LABEL.finditer(text)]
+        labels += [(pair.span[0], f"{pair.name.split()[0]} ") for pair in pairs if words_of(pair.name)[0] in SPLITS]
+        labels.sort()
+    taken: dict[str, Pair] = {}
+    for pair in pairs:
+        name = pair.name
+        if SPLITS.isdisjoint(words_of(name)):
+            label = next((label for start, label in reversed(labels) if start < pair.span[0]), None)
+            if label is not None:
+                name = f"{label}{name}"
+            elif leading is not None and leading.end() <= pair.span[0] and pair.is_named:
+                name = f"{leading[1]} {name}"
+        if len(name) <= MAX_NAME:
+            taken.setdefault(name, pair._replace(name=name))
+    return list(taken.values())
+
+
+def _template(text: str, key: tuple[str, ...], steps: dict[str, Step], pairs: list[Pair]) -> Template | None:
     """Make a template of a line; None if its numbers may mean something else in the next one."""
     if len(text) > MAX_TEMPLATE or any(_THOUSANDS.match(text, pair.place[1]) for pair in pairs):
         return None
@@ -265,6 +375,7 @@ def _template(text: str, steps: dict[str, Step], pairs: list[Pair]) -> Template 
     group = {place: number for number, place in enumerate(places)}
     return Template(
         re.compile("".join(pattern)),
+        key,
         tuple(
             (kind, group[step.places[0]], group[step.places[1]] if len(step.places) > 1 else -1)
             for kind, step in steps.items()
@@ -285,6 +396,8 @@ def _name(written: str, start: int) -> tuple[str, int]:
     if not second:
         return written, start
     words = words_of(first)
+    if words and words[-1] in MOMENTS:
+        return written, start
     if (words and words[-1] in QUALIFIERS) or (words and words[-1] in METRIC_WORDS and "." not in first):
         return written, start
     return second, start + len(first) + 1

@@ -40,7 +40,9 @@ class PyTorch:
             values = [(name, float(value)) for name, value in _METER.findall(found[4]) if name not in _CLOCKS]
             return [Reading(int(found[1]) * int(found[3]) + int(found[2]), values)] if values else []
         found = _TEST.match(text)
-        if found is not None and self._end is not None:
+        if found is not None:
+            if self._end is None:  # a test before the first epoch
+                return []
             values = [(found[1], float(found[2]))]
             if found[4] is not None:
                 values.append((found[3], float(found[4])))

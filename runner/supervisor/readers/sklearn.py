@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from runner.supervisor.curve import Reading
-from runner.supervisor.readers.grammar import NUMBER, VALUE
+from runner.supervisor.readers.grammar import NUMBER, VALUE, is_metric, is_never
 
 _ITERATION = re.compile(
     rf"(?:Iteration|Epoch) (\d+), ([a-z]+(?: [a-z]+)?)(?: =|:)? ({VALUE})\.?\s*$"  # MLP, KMeans, SAG and SAGA
@@ -25,7 +25,7 @@ _SGD = re.compile(
     rf"(Norm): ({NUMBER}), NNZs: \d+, Bias: {NUMBER}, T: \d+, (Avg\. loss): ({VALUE})(?:, (Objective): ({VALUE}))?\s*$"
 )
 _FORMS = (_ITERATION, _MIXTURE, _TSNE, _LDA, _MINIBATCH, _HISTOGRAM)
-_HEADER = re.compile(r"\s{2,}(?:Iter|iter|Iteration|Epoch|Step)(?:\s{2,}[A-Za-z][A-Za-z_-]*(?: [A-Za-z_-]+)*)+\s*$")
+_HEADER = re.compile(r"\s*(?:Iter|iter|Iteration|Epoch|Step)(?:\s{2,}[A-Za-z][A-Za-z_-]*(?: [A-Za-z_-]+)*)+\s*$")
 _COLUMN = re.compile(r"\S+(?: \S+)*")
 _CELL = re.compile(rf"{VALUE}$")
 _TIME = re.compile(rf"{NUMBER}[smh]$")
@@ -68,8 +68,10 @@ class Sklearn:
             parts = [part for part in found.groups() if part is not None]
             return [Reading(step, [(name, float(number)) for name, number in zip(parts[::2], parts[1::2])])]
         if _HEADER.match(text):
-            self._columns = _COLUMN.findall(text)
-            return []
+            columns = _COLUMN.findall(text)
+            if any(map(is_metric, columns)):
+                self._columns = columns
+                return []
         return None
 
     def _row(self, text: str) -> Reading | None:
@@ -78,5 +80,9 @@ class Sklearn:
             return None
         if not all(_CELL.match(cell) or _TIME.match(cell) for cell in cells):
             return None
-        values = [(name, float(cell)) for name, cell in zip(self._columns[1:], cells[1:]) if _CELL.match(cell)]
+        values = [(name, float(cell)) for name, cell in zip(self._columns[1:], cells[1:]) if _is_value(name, cell)]
         return Reading(int(cells[0]), values) if values else None
+
+
+def _is_value(name: str, cell: str) -> bool:
+    return _CELL.match(cell) is not None and not is_never(name)

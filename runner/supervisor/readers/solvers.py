@@ -12,6 +12,7 @@ from runner.supervisor.curve import Reading
 from runner.supervisor.readers.grammar import NUMBER, VALUE
 
 _PETSC = re.compile(rf"\s*\d+ ((?:KSP|SNES|TAO)[\w ]*? norm) ({VALUE})(?:\s+(true resid norm) ({VALUE}))?")
+_TAO = re.compile(rf"\s*\d+ TAO,\s+(Function value): ({VALUE}),\s+(Residual): ({VALUE})")
 _TIME = re.compile(rf"Time = ({NUMBER})s?\s*$")
 _SOLVE = re.compile(
     rf"[\w:<>]+:  ?Solving for ([\w.]+), Initial residual = ({VALUE}), Final residual = {VALUE}, No Iterations \d+"
@@ -33,6 +34,10 @@ class Solvers:
             values = [(found[1], float(found[2]))]
             if found[4] is not None:
                 values.append((f"{found[1].split()[0]} {found[3]}", float(found[4])))
+            return [Reading(None, values, counts_alone=True)]
+        found = _TAO.match(text)
+        if found is not None:
+            values = [(f"TAO {found[1]}", float(found[2])), (f"TAO {found[3]}", float(found[4]))]
             return [Reading(None, values, counts_alone=True)]
         found = _TIME.match(text)
         if found is not None:

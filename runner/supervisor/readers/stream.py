@@ -37,21 +37,24 @@ TEXT_BURST = 20_000
 UNREAD_SECONDS = 20.0  # without a point, after which lines that look like metrics are a notice
 
 # What a candidate has: an object; a number behind a name and `:` or `=` (not a clock's); a number behind a word that
-# ends like step, epoch, iter, iteration, batch, update, trial, norm; a boosting round; a table's header or section.
+# ends like step, epoch, iter, iteration, batch, update, trial, norm, or loss, acc, reward, round; a boosting round; a
+# table's header or section.
 # All begin with one set of bytes, for which the `re` module searches without trying to match (10 times as fast).
 _MARK = re.compile(
     rb"[{:=\] \t](?:"
-    rb"[0-9](?<=[phrnmel][ \t][0-9])"
+    rb"[0-9](?:(?<=[phrnmel][ \t][0-9])|(?<=(?:ss|cc|cy|rd|nd|it)[ \t][0-9]))"
     rb"|\[[0-9](?<=[phrnmel][ \t]\[[0-9])"
     rb"|(?<=[{:=\]\t])(?:"
-    rb"(?<=[:=])(?<![0-9:=][:=])[ \t]{0,8}[\[(]?[-+]?(?:[0-9]|\.[0-9]|nan|inf|NaN|Inf)"
+    rb"(?<=[:=])(?<![0-9:=][:=])[ \t]{0,8}[\[(]?[-+]?(?:[0-9]|\.[0-9]|[nN][aA][nN]|[iI][nN][fF])"
     rb"|(?<=\{)[ \t]*[\"'A-Za-z]"
     rb"|(?<=[0-9]\])(?:\t|[ \t]*\w+[ \t:=]+[-+.]?[0-9])"
     rb"|(?<=[0-9]:\t)(?:learn|test))"
     rb"|[IES](?<=   [IES])(?:ter|teration|poch|tep) {2}"
-    rb"| (?: {0,6}(?:\| {4,99}\|[\r\n]|train_loss  valid_loss |# {3,9}[A-Z])))"
+    rb"| (?:(?<=(?:Iter|Step|poch|tion)  ) {0,24}[A-Za-z]"
+    rb"| {0,6}(?:\| {4,99}\|[\r\n]|train_loss  valid_loss |# {3,9}[A-Z])))"
 )
 _OBJECT = re.compile(rb"\{[ \t]*[\"'A-Za-z]")
+_STEP_KEY = re.compile(r"[\"'](?:global_)?step[\"']\s*:")
 _BAR = re.compile(r"\d%|it/s|s/it|/step\b|[\u2501=>.]{3}")
 
 
@@ -77,6 +80,7 @@ class _Route(NamedTuple):
 
 _UNKNOWN = object()
 _DIGITS = b"0123456789"
+_LINE_END = _DIGITS + b"\n"
 AddPoints = Callable[[int, float, Sequence[tuple[str, Value]]], None]
 AddLog = Callable[[str, str], None]
 
@@ -111,6 +115,7 @@ class Stream:
             Keras(), Boosting(), *reversed(self._tables), Optuna(), PyTorch(), Solvers(), self._fairseq, self._bars,
         ]  # fmt: skip
         self._routes: dict[bytes, _Route | None] = {}  # by shape, the line without its digits; None: no form's
+        self._dull = {b""}  # shapes of no form's lines, without their newline
         self._search = _MARK.search if self._reads_text else _OBJECT.search
         self._told: set[str] = set()
         self._has_rank_0 = False
@@ -127,7 +132,7 @@ class Stream:
         """Find the next candidate line; at: the start of a line. Returns its start and its end, newline included."""
         if self._has_table or self._patterns:
             return (at, block.find(b"\n", at) + 1 or len(block)) if at < len(block) else None
-        if not self._reads_json:
+        if not self._reads_json or (not at and self._is_dull(block)):
             return None
         search, routes = self._search, self._routes
         while (mark := search(block, at)) is not None:
@@ -137,6 +142,12 @@ class Stream:
             if b"{" in line or routes.get(line.translate(None, _DIGITS), _UNKNOWN) is not None:
                 return begin, at
         return None
+
+    def _is_dull(self, block: bytes) -> bool:
+        """Whether all lines are of shapes that no reader takes: a tenth of a search, where lines repeat."""
+        dull = self._dull
+        first = block[: block.find(b"\n") + 1].translate(None, _LINE_END)
+        return first in dull and dull.issuperset(block.translate(None, _DIGITS).split(b"\n"))
 
     def read(self, line: bytes, elapsed: float) -> bool:
         """Read a line; True if it was nothing but points, which then needs no place in the log."""
@@ -194,6 +205,10 @@ class Stream:
                     return self._of_higher_rank(body, line.rank)
                 self._has_rank_0 = self._has_rank_0 or line.rank == 0
                 needs_name = line.is_logged
+            elif (rank := prefixes.plain_rank(before)) is not None and _STEP_KEY.search(body) is not None:
+                if rank:
+                    return self._of_higher_rank(body, rank)
+                self._has_rank_0 = True
             elif prefixes.are_fields(f"{before.lstrip()} ") or text.startswith("\r") or _BAR.search(before):
                 needs_name = True
             else:
@@ -311,8 +326,8 @@ class Stream:
             return
         if isinstance(route, _Route):
             readings = route.reader.read(text[route.offset :], elapsed)
-            if readings is not None and not readings:  # a header
-                self._look_for_tables()
+            if readings is not None and not readings:
+                self._headed(text[route.offset :])
             if readings is not None or route.reader is self._pairs:
                 self._take(type(route.reader).__name__, readings or (), text, elapsed)
                 return
@@ -320,15 +335,18 @@ class Stream:
 
     def _first_reader(self, shape: bytes, text: str, elapsed: float) -> None:
         bare, rank = prefixes.cut_rank(text)
+        reader = None if rank else self._forms_of(bare, elapsed)
+        if reader is None and not rank:
+            line = prefixes.cut(bare)
+            rank = line.rank if rank is None else rank
+            if line.text != bare and not rank:
+                bare = line.text
+                reader = self._forms_of(bare, elapsed)
         if rank:
             if self._has_rank_0 and Pairs.names_metrics(bare):
                 self._notices.count(kinds.HIGHER_RANK, text, subject=f"rank {rank}")
             return
         self._has_rank_0 = self._has_rank_0 or rank == 0
-        reader = self._forms_of(bare, elapsed)
-        if reader is None:
-            line, bare = bare, prefixes.cut(bare).text
-            reader = self._forms_of(bare, elapsed) if bare != line else None
         if reader is None:
             unread = self._pairs.unread
             readings = self._pairs.read(bare, elapsed)
@@ -344,7 +362,17 @@ class Stream:
         if shape:
             if len(self._routes) >= MAX_SHAPES:
                 self._routes.clear()
+                self._dull = {b""}
             self._routes[shape] = route
+            if route is None and b"{" not in shape:
+                self._dull.add(shape.rstrip(b"\n"))
+            else:
+                self._dull.discard(shape.rstrip(b"\n"))
+
+    def _headed(self, text: str) -> None:
+        """Note a form's line without a point: it may be the header of a table, or of lines without a step."""
+        self._look_for_tables()
+        self._pairs.head(text)
 
     def _look_for_tables(self) -> None:
         self._has_table = any(table.has_table for table in self._tables)
@@ -354,7 +382,10 @@ class Stream:
         for reader in self._forms:
             readings = reader.read(text, elapsed)
             if readings is not None:
-                self._look_for_tables()
+                if readings:
+                    self._look_for_tables()
+                else:
+                    self._headed(text)
                 self._take(type(reader).__name__, readings, text, elapsed)
                 return reader
         return None

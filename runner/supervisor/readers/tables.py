@@ -75,11 +75,11 @@ class Boxes:
 class Yolo:
     """Reader of Ultralytics YOLO."""
 
-    HEADER = re.compile(r"\s*Epoch\s+GPU_mem\s+(\S.*?)\s*$")
+    HEADER = re.compile(r"\s*Epoch\s+(?:GPU|gpu)_mem\s+(\S.*?)\s*$")  # in capitals since YOLOv5 7.0
     ROW = re.compile(r"\s*(\d{1,6})/(\d{1,6})\s+[\d.]+[KMGT]?B?\s+(.*?): *100%")
-    VALIDATION = re.compile(r"\s*Class\s+Images\s+Instances\s+(\w+\(.*?\))(?::|$)")
+    VALIDATION = re.compile(r"\s*Class\s+Images\s+(?:Instances|Labels|Targets)\s+(\S.*?)(?::\s+\d+%.*)?$")
     ALL = re.compile(r"\s*all\s+\d+\s+\d+\s+(.*?)\s*$")
-    SIZES = frozenset({"Instances", "Size"})
+    SIZES = frozenset({"Instances", "Size", "labels", "targets", "img_size", "total"})
 
     def __init__(self) -> None:
         self._columns: list[str] = []
@@ -119,12 +119,12 @@ class Yolo:
 
 
 def _grouped(header: str) -> list[str]:
-    """Name the columns of `Box(P  R  mAP50)  Mask(P  R  mAP50)`: Box/P, Box/R and so on."""
+    """Name the columns of `Box(P  R  mAP50)  Mask(P  R  mAP50)`: Box/P, Box/R and so on; older ones have no group."""
     names, group = [], ""
-    for word in header.split():
+    for word in header.rstrip(":").split():
         if "(" in word:
             group, _, word = word.partition("(")
-        names.append(f"{group}/{word.rstrip(')')}")
+        names.append(f"{group}/{word.rstrip(')')}" if group else word)
     return names
 
 
