@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from pathlib import Path
 
 import pytest
 from live import Service
+from tracker_clients import python_of
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+LAST = {  # of each example, a metric and its last step
+    "keras_fit": ("val_loss", 10),
+    "optuna_study": ("value", 19),
+    "sklearn_mlp": ("loss", 20),
+    "xgboost_train": ("valid-auc", 11),
+}
 
 KERAS = r"""
 import sys, time
@@ -58,3 +69,14 @@ async def test_lines_without_a_step_are_a_notice_and_with_its_pattern_a_curve(se
     assert [step for step, _ in await curve(service, second, "loss")] == list(range(12))
     assert await notices(service, second) == {}
     assert await notices(service, third) == {}
+
+
+async def test_the_examples_have_curves_and_no_notice(service: Service) -> None:
+    python = python_of("forms")
+    names = {name: await service.submit(python, str(EXAMPLES / f"{name}.py")) for name in LAST}
+    await asyncio.gather(*(service.finished(simulation) for simulation in names.values()))
+    for name, (metric, last) in LAST.items():
+        steps = [step for step, _ in await curve(service, names[name], metric)]
+        assert steps == list(range(last + 1))[-len(steps) :], name
+        assert len(steps) >= last, name
+        assert await notices(service, names[name]) == {}, name

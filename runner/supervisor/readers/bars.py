@@ -1,8 +1,8 @@
 """Progress bars: tqdm's postfix and metrics in its description, and the bars of Lightning.
 
 Of a bar's own numbers (percent, rate, clocks) none counts. The step is the bar's counter; a bar that begins again (the
-next epoch) counts on. In a pipe, of 80 columns, Lightning's
-rich bar continues on lines of its own, one metric on each.
+next epoch) counts on; of a state that is drawn again what is new counts. In a pipe, of 80 columns, Lightning's rich bar
+continues on lines of its own, one metric on each.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from runner.supervisor.curve import Reading
-from runner.supervisor.readers.grammar import END, VALUE, is_never
+from runner.supervisor.readers.grammar import END, METRIC_WORDS, VALUE, is_never, words_of
 from runner.supervisor.readers.pairs import named_pairs
 
 _TQDM = re.compile(
@@ -36,6 +36,7 @@ class _Place:
         self.last = 0
         self.title = ""
         self.has_ended = False
+        self.names: set[str] = set()  # that were read in this state
 
 
 class Bars:
@@ -70,27 +71,35 @@ class Bars:
             return []
         title, described = groups["title"], dict[str, float]()
         for pair in reversed(named_pairs(title.rstrip(": "))):
-            described[pair.name] = pair.value
-            title = f"{title[: pair.place[0]]}#{title[pair.place[1] :]}"
+            if not METRIC_WORDS.isdisjoint(words_of(pair.name)):  # "Validation DataLoader 0" is a title
+                described[pair.name] = pair.value
+                title = f"{title[: pair.place[0]]}#{title[pair.place[1] :]}"
         found_in = _PAIR.findall(groups["postfix"] or "")
         values = {**described, **{name: float(value) for name, value in found_in if not is_never(name)}}
+        values.pop("v_num", None)
         if not values and rich is None:
             return []
-        step = self._step(title, int(number), int(total or 0), has_ended=has_ended)
+        place, step = self._place(title, int(number), int(total or 0), has_ended=has_ended)
         self._rich_step = step if rich is not None and has_ended else None
-        return [Reading(step, list(values.items()))] if values and step else []
+        new = [(name, value) for name, value in values.items() if name not in place.names]
+        if not new or int(number) == 0:  # at 0 stands what the bar before ended with
+            return []
+        place.names.update(name for name, _ in new)
+        return [Reading(step, new)]
 
-    def _step(self, title: str, number: int, total: int, *, has_ended: bool) -> int | None:
-        """Count on when a bar of this title begins again; None if this state was read before."""
+    def _place(self, title: str, number: int, total: int, *, has_ended: bool) -> tuple[_Place, int]:
+        """Return where this state stands and its step; a bar of the same title that begins again counts on."""
         key = _DIGITS.sub("#", title)
         place = self._places.get(key)
         if place is None:
             place = _Place()
             if len(self._places) < MAX_TITLES:
                 self._places[key] = place
-        begins_again = number < place.last or (number == place.last and (place.has_ended or place.title != title))
-        was_read = number == place.last and not begins_again
-        if begins_again:
+        is_another = title != place.title or (place.has_ended and key == title)  # the epoch is in most titles
+        if number < place.last or (number == place.last and is_another):
             place.offset += max(total, place.last)
+            place.names.clear()
+        elif number > place.last:
+            place.names.clear()
         place.last, place.title, place.has_ended = number, title, has_ended
-        return None if was_read else place.offset + number
+        return place, place.offset + number

@@ -50,6 +50,20 @@ RIGHT: dict[str, dict[str, tuple[int, Point, Point]]] = {
         "train_samples_per_second": (1, (2, 8.1), (2, 8.1)),
         "train_loss": (1, (2, 0.5), (2, 0.5)),
     },
+    "huggingface-5": {
+        "loss": (4, (0, 5.23), (4, 2.848)),
+        "grad_norm": (4, (0, 2.121), (4, 4.775)),
+        "learning_rate": (4, (0, 0.04063), (4, 0.003125)),
+        "epoch": (7, (0, 0.5), (6, 2.0)),
+        "eval_loss": (2, (2, 3.489), (5, 2.816)),
+        "eval_runtime": (2, (2, 0.0519), (5, 0.0442)),
+        "eval_samples_per_second": (2, (2, 308.6), (5, 361.6)),
+        "eval_steps_per_second": (2, (2, 38.57), (5, 45.2)),
+        "train_runtime": (1, (6, 0.8054), (6, 0.8054)),
+        "train_samples_per_second": (1, (6, 158.9), (6, 158.9)),
+        "train_steps_per_second": (1, (6, 19.87), (6, 19.87)),
+        "train_loss": (1, (6, 3.787), (6, 3.787)),
+    },
     "keras-bar": {
         "loss": (3, (1, 10.8463), (3, 10.4315)),
         "mae": (3, (1, 2.5343), (3, 2.4834)),
@@ -77,6 +91,10 @@ RIGHT: dict[str, dict[str, tuple[int, Point, Point]]] = {
     },
     "lightning-tqdm": {
         "train_loss": (2, (16, 0.3), (32, 0.2)),
+    },
+    "lightning-validation": {  # a bar has the newest value of each, in a pipe the one before the epoch's validation
+        "train_loss": (3, (8, 1.45), (24, 0.0819)),
+        "val_loss": (2, (16, 1.2), (24, 0.271)),
     },
     "openfoam": {
         "Ux": (2, (1, 0.01), (2, 0.005)),
