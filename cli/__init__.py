@@ -33,6 +33,7 @@
     machines           machines, as tables
     plan               machines over time, as text
     costs              costs and budgets, as tables or CSV
+    money              formatting of amounts and prices
     tables             tables that drop columns on a narrow terminal
     change             cancel, update, delete, drain and resume, several at once
     watch              a curve, live

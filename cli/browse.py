@@ -13,6 +13,7 @@ from rich.text import Text
 
 from cli.answers import Alert, Attempt, Details, Notice, Objective, Project, Simulation, Source
 from cli.listing import Sorting
+from cli.money import is_set, money, price
 from cli.tables import Column, print_table
 from cli.terminal import clean, say_age, say_duration, say_number, state_text, stdout
 
@@ -64,7 +65,8 @@ def _key(simulation: Simulation, sorting: Sorting) -> str:
         value = simulation.parameter
         return "" if value is None else clean(value if isinstance(value, str) else json.dumps(value), limit=100)
     if sorting.field == "COST":
-        return clean(f"{simulation.cost.amount} {simulation.cost.currency}") if simulation.cost is not None else ""
+        cost = simulation.cost
+        return money(cost.amount, cost.currency) if cost is not None and is_set(cost.amount) else ""
     metric = simulation.metric
     if metric is None:
         return ""
@@ -155,7 +157,8 @@ def notice_lines(notices: Sequence[Notice]) -> list[str]:
 
 
 def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
-    resources, limits = simulation.resources, simulation.limits
+    resources, limits, cost = simulation.resources, simulation.limits, simulation.cost
+    currency = cost.currency if cost is not None else ""
     yield "number", f"#{simulation.number}"
     yield "id", clean(simulation.id)
     yield "project", clean(simulation.project.name)
@@ -181,7 +184,8 @@ def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
     needs = [f"{resources.cpus:g} cpus", f"{resources.memory_gib:g} GiB" if resources.memory_gib else "", gpus]
     needs += [f"{name}={value}" for name, value in resources.labels.items()]
     needs += [f"machine {resources.machine.name}"] if resources.machine else []
-    needs += [f"at most {resources.max_price_per_hour} per hour"] if resources.max_price_per_hour else []
+    if resources.max_price_per_hour is not None:
+        needs.append(f"at most {price(resources.max_price_per_hour, currency)} per hour")
     several = f"{simulation.machines} machines, each with " if simulation.machines > 1 else ""
     yield "needs", clean(several + ", ".join(need for need in needs if need))
     yield "machine", clean(simulation.machine.name) if simulation.machine else ""
@@ -189,7 +193,7 @@ def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
     yield "preemptible", "yes" if simulation.preemptible else ""
     longest = limits.max_runtime_seconds
     runtime = f"{say_duration(timedelta(seconds=longest))}, " if longest is not None else ""
-    runtime += f"at most {limits.max_cost} in all, " if limits.max_cost is not None else ""
+    runtime += f"at most {price(limits.max_cost, currency)} in all, " if limits.max_cost is not None else ""
     yield "limits", f"{runtime}{limits.max_retries} retries after {', '.join(map(clean, limits.retry_on)) or 'nothing'}"
     yield "planned steps", f"{limits.max_steps:,}" if limits.max_steps is not None else ""
     yield "objective", _objective(simulation.objective)
@@ -205,6 +209,7 @@ def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
         until = simulation.finished_at or now
         running = "" if simulation.finished_at else " so far"
         yield "took", f"{say_duration(until - simulation.started_at)}{running}"
+    yield "cost", money(cost.amount, cost.currency) if cost is not None and is_set(cost.amount) else ""
     yield from _source(simulation.source)
     yield "retry of", clean(simulation.retry_of.id) if simulation.retry_of else ""
 

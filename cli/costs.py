@@ -6,10 +6,10 @@ import csv
 import io
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 
 from cli.answers import Budget, Costs, CostSum
 from cli.errors import UsageError
+from cli.money import is_set, money, price
 from cli.tables import Column, print_table
 from cli.terminal import clean, print_line, say, stdout
 
@@ -19,8 +19,6 @@ NO_PRICES = (
     "No prices are set, so there are no costs. Set them with SIMULATIONS_MACHINE_PRICE_PER_HOUR on each host, or: "
     "simulations machines update NAME --price-per-hour PRICE"
 )
-
-_CENT = Decimal("0.01")
 
 
 # --- what is asked for -----------------------------------------------------------------------------------------
@@ -64,7 +62,7 @@ def print_costs(costs: Costs, groups: Sequence[str]) -> None:
     if not costs.has_prices:
         say(NO_PRICES)
         return
-    saves = any(Decimal(each.saved) for each in costs.totals)
+    saves = any(is_set(each.saved) for each in costs.totals)
     columns = [Column(each, folds=True) for each in groups]
     columns += [Column("COST"), Column("WASTED", from_width=50), *([Column("SAVED", from_width=60)] if saves else [])]
     columns += [Column("ATTEMPTS", from_width=70), Column("SIMULATIONS", from_width=80)]
@@ -96,20 +94,13 @@ def _keys(keys: Sequence[str | None]) -> list[str]:
 
 def _cells(sums: CostSum, saves: bool) -> list[str]:
     saved = [money(sums.saved, sums.currency)] if saves else []
-    wasted = money(sums.wasted, sums.currency) if Decimal(sums.wasted) else ""
+    wasted = money(sums.wasted, sums.currency) if is_set(sums.wasted) else ""
     return [money(sums.amount, sums.currency), wasted, *saved, str(sums.attempts), str(sums.simulations)]
 
 
 def _plain(text: str) -> str:
     """A spreadsheet computes what begins like a formula: names are other users' text."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
-
-
-def money(amount: str, currency: str) -> str:
-    """Format an amount to the cent: 1,234.50 USD; below a cent with all of its decimals."""
-    value = Decimal(amount)
-    shown = f"{value:f}" if 0 < abs(value) < _CENT else f"{value:,.2f}"
-    return f"{shown} {clean(currency)}"
 
 
 # --- budgets ---------------------------------------------------------------------------------------------------
@@ -135,9 +126,9 @@ def print_budgets(budgets: Sequence[Budget]) -> None:
             clean(each.project.name) if each.project is not None else "(installation)",
             each.period.lower(),
             money(account.spent, each.currency) if account is not None else "",
-            money(each.amount, each.currency),
+            price(each.amount, each.currency),
             ("used up" if account.is_used_up else f"{account.percent} %") if account is not None else "",
-            money(account.per_hour, each.currency) if account is not None and Decimal(account.per_hour) else "",
+            money(account.per_hour, each.currency) if account is not None and is_set(account.per_hour) else "",
             f"{account.period_end:%Y-%m-%d}" if account is not None and account.period_end is not None else "",
         ])  # fmt: skip
     print_table(stdout(), columns, rows)
@@ -147,4 +138,4 @@ def budget_sentence(budget: Budget) -> str:
     """Return a sentence about a budget: whose, how much and when."""
     owner = clean(budget.project.name) if budget.project is not None else "the installation"
     every = "in total" if budget.period == "TOTAL" else f"each {budget.period.lower()}"
-    return f"Budget of {owner}: {money(budget.amount, budget.currency)} {every}."
+    return f"Budget of {owner}: {price(budget.amount, budget.currency)} {every}."

@@ -131,6 +131,7 @@ query Details($id: ID!) {
     notices { kind count example advice }
     source { commit dirty remote host python packages }
     limits { maxRuntimeSeconds maxCost maxSteps maxRetries retryOn }
+    cost { amount currency }
     alerts { type state target { id name } }
     stopping {
       rules {

@@ -12,6 +12,7 @@ from rich.text import Text
 from cli.answers import Machine, MachineDetails
 from cli.arguments import parse_pairs
 from cli.errors import UsageError
+from cli.money import is_set, price
 from cli.tables import Column, print_table
 from cli.terminal import clean, say_age, state_text, stdout
 
@@ -127,10 +128,7 @@ def _gpus(machine: Machine) -> str:
 
 
 def _price(machine: Machine) -> str:
-    """A price of 0 is one that was never set: nothing is shown for it."""
-    if machine.price_per_hour.strip("0.") == "":
-        return ""
-    return f"{clean(machine.price_per_hour)} {clean(machine.currency)}"
+    return price(machine.price_per_hour, machine.currency) if is_set(machine.price_per_hour) else ""
 
 
 def _labels(machine: Machine) -> str:

@@ -221,10 +221,10 @@ def refusal(account: Account, period: Period, span: Span, zone: tzinfo, *, proje
     then = f" The next period begins on {_day(span.end.astimezone(zone))}." if span.end is not None else ""
     amount = phrasing.money(account.amount, account.currency)
     if account.is_used_up:
-        spent = phrasing.rounded_money(account.spent, account.currency)
+        spent = phrasing.money(account.spent, account.currency)
         how_much = f": {spent} of {amount}" if project is not None else ""
         return _cut(f"{subject} is used up{how_much}.{then}")
-    left = phrasing.rounded_money(account.left, account.currency, ROUND_FLOOR)
+    left = phrasing.money(account.left, account.currency, ROUND_FLOOR)
     how_much = f"{left} of {amount}" if project is not None else "too little"
     return _cut(f"{subject} has {how_much} left, which does not pay for another start beside what runs.{then}")
 

@@ -91,4 +91,4 @@ def _rest(left: Ahead, currency: str) -> str:
     if left.seconds is None:
         return ""
     time = phrasing.span(left.seconds)
-    return f"{time} and for {phrasing.rounded_money(left.amount, currency)} more" if left.amount else f"{time} more"
+    return f"{time} and for {phrasing.money(left.amount, currency)} more" if left.amount else f"{time} more"

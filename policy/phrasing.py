@@ -13,6 +13,7 @@ from decimal import ROUND_HALF_UP, Decimal
 LONGEST_SENTENCE = 300
 _LONGEST_NAME = 40
 _CENT = Decimal("0.01")
+_LEAST_MONEY = Decimal("0.000001")  # in which costs are counted
 
 
 def name(text: str) -> str:
@@ -43,20 +44,22 @@ def measured(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def money(amount: Decimal, currency: str) -> str:
-    """Format an amount with two decimals, or as many as it has: 2.50 USD, 0.000125 USD."""
-    exact = f"{amount:f}"
-    whole, _, decimals = exact.partition(".")
-    return f"{whole}.{decimals.rstrip('0').ljust(2, '0')} {currency}"
+def money(amount: Decimal, currency: str, rounding: str = ROUND_HALF_UP) -> str:
+    """Format an amount to the cent, less than a cent to two significant digits: never as zero if it is not.
 
-
-def rounded_money(amount: Decimal, currency: str, rounding: str = ROUND_HALF_UP) -> str:
-    """Format an amount to the cent, and less than a cent to two significant digits: never as zero if it is not.
-
-    rounding: of `decimal`.
+    rounding: of `decimal`. The command line (`cli/money.py`) and the pages (`web/src/ui/format.ts`) format in the same
+    way: tests/support/money.json has the cases of all three.
     """
-    step = _CENT if abs(amount) >= _CENT or not amount else Decimal(1).scaleb(amount.adjusted() - 1)
-    return money(amount.quantize(step, rounding), currency)
+    if 0 < abs(amount) < _LEAST_MONEY:
+        return f"< {_LEAST_MONEY} {currency}"
+    step = _CENT if abs(amount) >= _CENT or not amount else max(Decimal(1).scaleb(amount.adjusted() - 1), _LEAST_MONEY)
+    return price(amount.quantize(step, rounding), currency)
+
+
+def price(amount: Decimal, currency: str) -> str:
+    """Format an amount that a user has set, exactly, with two decimals or more: 2.50 USD, 0.0625 USD."""
+    whole, _, decimals = f"{amount:,f}".partition(".")
+    return f"{whole}.{decimals.rstrip('0').ljust(2, '0')} {currency}"
 
 
 def span(seconds: float) -> str:

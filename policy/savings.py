@@ -60,7 +60,7 @@ class Saved:
     def sentence(self, currency: str) -> str:
         """Explain to a user what was saved."""
         time = phrasing.span(self.seconds)
-        what = f"{time} and {phrasing.rounded_money(self.amount, currency)}" if self.amount else time
+        what = f"{time} and {phrasing.money(self.amount, currency)}" if self.amount else time
         if self.by is End.MAX_STEPS:
             return f"About {what} saved, by maxSteps of {self.end:,}."
         return f"About {what} saved, by a forecast end of {self.end:,}, the median of {self.similar} similar runs."

@@ -225,8 +225,8 @@ def _too_expensive(required: Requirements, able: Sequence[Kind], currency: str) 
     price = billed_per_hour(machine.price_per_hour, share_of(required, machine))
     assert required.max_price_per_hour is not None, "without a maximum price no machine is too expensive"
     return (
-        f"The cheapest machine that fits, {phrasing.name(machine.name)}, costs {phrasing.money(price, currency)} an "
-        f"hour: the limit is {phrasing.money(required.max_price_per_hour, currency)}."
+        f"The cheapest machine that fits, {phrasing.name(machine.name)}, costs {phrasing.price(price, currency)} an "
+        f"hour: the limit is {phrasing.price(required.max_price_per_hour, currency)}."
     )
 
 

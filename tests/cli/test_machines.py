@@ -30,7 +30,7 @@ def known(server: Any, machine: Make) -> Any:
 def test_machines_are_listed_with_what_is_free_on_them(known: Any, run: Run, command: list[str]) -> None:
     shown = run(*command).stdout.splitlines()
     assert shown[0].split()[:2] == ["NAME", "STATE"]
-    for expected in ("big", "ONLINE", "6 of 8", "16 of 32 GiB", "1 of 2 A100", "2.5 EUR"):
+    for expected in ("big", "ONLINE", "6 of 8", "16 of 32 GiB", "1 of 2 A100", "2.50 EUR"):
         assert expected in shown[1], expected
     for expected in ("bigger", "DRAINING", "zone=eu"):
         assert expected in shown[2], expected
@@ -50,7 +50,7 @@ def test_a_machine_is_shown_by_name_or_by_id_with_what_is_on_it(known: Any, run:
     for given in ("big", ID):
         shown = run("machines", "show", given)
         assert shown.exit_code == 0
-        for expected in ("6 of 8 free", "1 of 2 free (A100)", "2.5 EUR an hour", "train (s1)", "createMachine"):
+        for expected in ("6 of 8 free", "1 of 2 free (A100)", "2.50 EUR an hour", "train (s1)", "createMachine"):
             assert expected in shown.stdout, expected
     assert json.loads(run("machines", "show", "big", "--json").stdout)["simulations"] == [{"id": "s1", "name": "train"}]
     assert [each["id"] for each in known.variables("Machine")] == [ID] * 3

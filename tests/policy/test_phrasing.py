@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from decimal import ROUND_FLOOR, Decimal
+from pathlib import Path
 
 import pytest
 
-from policy.phrasing import measured, rounded_money, span
+from policy.phrasing import measured, money, price, span
+
+# Shared with the command line (tests/cli/test_money.py) and the pages (web/tests/pages.test.ts).
+CASES = json.loads((Path(__file__).parents[1] / "support" / "money.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
@@ -28,27 +33,19 @@ def test_values_have_four_significant_digits(value: float, text: str) -> None:
     assert measured(value) == text
 
 
-@pytest.mark.parametrize(
-    ("amount", "text"),
-    [
-        ("0", "0.00 USD"),
-        ("0.000000", "0.00 USD"),
-        ("0.000001", "0.000001 USD"),
-        ("0.0012345", "0.0012 USD"),
-        ("0.009999", "0.01 USD"),
-        ("0.01", "0.01 USD"),
-        ("0.014", "0.01 USD"),
-        ("41.239", "41.24 USD"),
-        ("-0.004", "-0.004 USD"),
-    ],
-)
-def test_an_amount_is_never_shown_as_nothing_if_it_is_not(amount: str, text: str) -> None:
-    assert rounded_money(Decimal(amount), "USD") == text
+@pytest.mark.parametrize(("amount", "currency", "text"), CASES["money"])
+def test_an_amount_is_never_shown_as_nothing_if_it_is_not(amount: str, currency: str, text: str) -> None:
+    assert money(Decimal(amount), currency) == text
+
+
+@pytest.mark.parametrize(("amount", "currency", "text"), CASES["price"])
+def test_what_a_user_has_set_is_shown_exactly(amount: str, currency: str, text: str) -> None:
+    assert price(Decimal(amount), currency) == text
 
 
 def test_what_is_left_is_rounded_down() -> None:
-    assert rounded_money(Decimal("1.999"), "USD", ROUND_FLOOR) == "1.99 USD"
-    assert rounded_money(Decimal("0.00199"), "USD", ROUND_FLOOR) == "0.0019 USD"
+    assert money(Decimal("1.999"), "USD", ROUND_FLOOR) == "1.99 USD"
+    assert money(Decimal("0.00199"), "USD", ROUND_FLOOR) == "0.0019 USD"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import { Series } from '../src/curves/series';
 import { Lines, MOST_LINES } from '../src/simulation/lines';
 import { isDrawn, systemMetricsOf } from '../src/simulation/system';
 import { ALL, kindsOf, transportOf } from '../src/alerts/kinds';
-import { agoOf, durationOf, moneyOf, valueOf } from '../src/ui/format';
+import { agoOf, durationOf, moneyOf, priceOf, valueOf } from '../src/ui/format';
+import cases from '../../tests/support/money.json';
 
 test('an address is read as it was written, and what is not understood is left out', () => {
   const address = { ids: ['a=', 'b='], metric: 'loss, 1', x: 'cost' as const, log: true, smoothing: 0.6 };
@@ -39,7 +40,7 @@ test('neighbours at an axis always differ', () => {
   expect(digitsOf([0, 0.25, 0.5, 0.75], 0.25, false)).toEqual(['0', '0.25', '0.50', '0.75']);
   expect(digitsOf([0, 0.00001, 0.00002], 0.00001, false)).toEqual(['0', '1e-5', '2e-5']);
   expect(digitsOf([0.001, null, 1, 1e9], 1, true)).toEqual(['0.001', '', '1', '1e9']);
-  expect(moneyAxis([0, 0.0025, 0.005], 'USD')).toEqual(['$0.0000', '$0.0025', '$0.0050']);
+  expect(moneyAxis([0, 0.0025, 0.005], 'USD')).toEqual(['0.0000 USD', '0.0025 USD', '0.0050 USD']);
 });
 
 test('a clock at an axis says the whole time, and the day where it begins', () => {
@@ -77,9 +78,8 @@ test('what sounds like a loss is looked at first', () => {
 });
 
 test('an amount is never shown as nothing if it is not', () => {
-  expect([0, 1e-9, 0.000001, 0.00123, 0.0123, 1.234, -2].map((amount) => moneyOf(amount, 'USD'))).toEqual([
-    '$0.00', '< $0.000001', '$0.000001', '$0.00123', '$0.012', '$1.23', '-$2.00',
-  ]); // prettier-ignore
+  for (const [amount, currency, text] of cases.money as string[][]) expect(moneyOf(Number(amount), currency!)).toBe(text);
+  for (const [amount, currency, text] of cases.price as string[][]) expect(priceOf(amount!, currency!)).toBe(text);
 });
 
 test('an alert target is a webhook unless its address is one of Apprise', () => {

@@ -52,8 +52,7 @@ export function moneyAxis(splits: readonly number[], currency: string): string[]
   const step = splits.length > 1 ? splits[1]! - splits[0]! : 0;
   if (!(step > 0) || step >= 0.01) return splits.map((split) => moneyOf(split, currency));
   const digits = decimalsOf(step);
-  const format = new Intl.NumberFormat(undefined, { style: 'currency', currency, minimumFractionDigits: digits, maximumFractionDigits: digits });
-  return splits.map((split) => format.format(split));
+  return splits.map((split) => `${split.toLocaleString(undefined, { minimumFractionDigits: digits, maximumFractionDigits: digits })} ${currency}`);
 }
 
 const MOST_DECADES = 8;

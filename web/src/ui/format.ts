@@ -48,13 +48,25 @@ export function agoOf(seconds: number): string {
 
 const LEAST_MONEY = 0.000001; // the server counts in these
 
-/** $1.23; small sums with their significant digits: what is not nothing is never shown as nothing. */
+/**
+ * 41.24 USD: to the cent, less than a cent to two significant digits, so that what is not nothing is never shown as
+ * nothing. The service's sentences (policy/phrasing.py) and the command line (cli/money.py) format in the same way, but
+ * for the reader's digits: tests/support/money.json has the cases of all three.
+ */
 export function moneyOf(amount: number, currency: string): string {
   const size = Math.abs(amount);
-  const digits = size === 0 || size >= 1 ? 2 : size >= 0.01 ? 3 : 6;
-  const format = new Intl.NumberFormat(undefined, { style: 'currency', currency, minimumFractionDigits: 2, maximumFractionDigits: digits });
-  if (size > 0 && size < LEAST_MONEY) return `< ${format.format(LEAST_MONEY)}`;
-  return format.format(amount);
+  if (size > 0 && size < LEAST_MONEY) return `< ${decimalsOf(LEAST_MONEY, 6)} ${currency}`;
+  const power = Number(size.toExponential().split('e')[1]);
+  return `${decimalsOf(amount, size === 0 || size >= 0.01 ? 2 : Math.min(6, 1 - power))} ${currency}`;
+}
+
+/** What a user has set, exactly, with two decimals or more: 2.50 USD, 0.0625 USD. */
+export function priceOf(amount: string, currency: string): string {
+  return `${decimalsOf(Number(amount), 6)} ${currency}`;
+}
+
+function decimalsOf(amount: number, most: number): string {
+  return amount.toLocaleString(undefined, { minimumFractionDigits: 2, maximumFractionDigits: most });
 }
 
 /** A metric's value: five significant digits, or all of a whole number's; four where it has a power of ten. Null and NaN: not finite. */
