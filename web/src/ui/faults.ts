@@ -5,7 +5,7 @@ export interface Fault {
   message: string;
 }
 
-interface UserError {
+export interface UserError {
   message: string;
   field: readonly string[] | null;
 }
