@@ -35,6 +35,36 @@ async def test_the_dashboard_loads_from_this_host_alone_with_a_name_for_each_pag
     assert {each.split()[0] for each in responses} <= {"200", "304"}, responses
 
 
+async def test_on_a_narrow_screen_the_pages_are_in_a_menu_of_one_line(open_page: OpenPage, axe: Axe) -> None:
+    page = await open_page("/", viewport={"width": 390, "height": 800})
+    menu, pages = page.get_by_role("button", name="Menu", exact=True), page.get_by_role("navigation", name="Pages")
+    await expect(menu).to_be_visible()
+    await expect(pages).to_be_hidden()
+    for width in (360, 390, 768, 1440):
+        await page.set_viewport_size({"width": width, "height": 800})
+        box = await page.get_by_role("banner").bounding_box()
+        assert box is not None
+        assert box["height"] < 60, f"{box['height']} px at {width}"
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+    await expect(pages).to_be_visible()  # wide
+    await page.set_viewport_size({"width": 390, "height": 800})
+    await menu.focus()
+    await page.keyboard.press("Enter")
+    await expect(pages.get_by_role("link", name="Now", exact=True)).to_have_attribute("aria-current", "page")
+    await axe(page)
+    await page.keyboard.press("Escape")
+    await expect(pages).to_be_hidden()
+    await expect(menu).to_be_focused()
+    await page.keyboard.press("Enter")
+    await page.keyboard.press("Tab")
+    await page.keyboard.press("Tab")
+    await expect(pages.get_by_role("link", name="Machines", exact=True)).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page).to_have_url("/machines")
+    await expect(pages).to_be_hidden()
+    await expect(page.get_by_role("heading", name="Machines", level=1)).to_be_visible()
+
+
 async def test_a_second_visit_loads_no_script_again(open_page: OpenPage) -> None:
     page = await open_page("/")
     await expect(page.get_by_role("banner")).to_contain_text("Simulations")
