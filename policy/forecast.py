@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.metric_mode import MAX
+from policy.metric_mode import MAX, MIN, bound
 
 Array = NDArray[np.float64]
 
@@ -85,23 +85,24 @@ class Factors:
 
 
 def forecast(
-    steps: Sequence[int], values: Sequence[float], mode: str, at: int, *, scores: Sequence[float] = ()
+    steps: Sequence[int], values: Sequence[float], mode: str, at: int, *, metric: str = "", scores: Sequence[float] = ()
 ) -> Forecast | None:
     """Forecast the best value at a later step; None where there is too little to say.
 
-    steps, values: (n,), in order; values may be NaN or infinite. scores: of ended runs of the same kind, each from
-    `score` at about the same share of the run; fewer than eight are not used.
+    steps, values: (n,), in order; values may be NaN or infinite. metric: its name; neither forecast nor interval passes
+    `metric_mode.bound`. scores: of ended runs of the same kind, each from `score` at about the same share of the run;
+    fewer than eight are not used.
     """
     curve = _Curve.of(steps, values, mode)
     if curve is None or not curve.can_forecast(at):
         return None
     own = calibrated(scores)
-    value, low, high = (float(column[0]) for column in _interval(curve, np.array([at]), own))
+    value, low, high = (float(column[0]) for column in _interval(curve, metric, np.array([at]), own))
     return Forecast(at, value, low, high, own is None, own.history if own is not None else 0)
 
 
 def band(
-    steps: Sequence[int], values: Sequence[float], mode: str, at: int, *, scores: Sequence[float] = ()
+    steps: Sequence[int], values: Sequence[float], mode: str, at: int, *, metric: str = "", scores: Sequence[float] = ()
 ) -> Band | None:
     """Return the forecasts until `at`, at most 32, the last one as `forecast` gives it; None where it is None."""
     curve = _Curve.of(steps, values, mode)
@@ -109,16 +110,19 @@ def band(
         return None
     ahead = np.unique(np.linspace(curve.step, at, _STEPS_OF_BAND + 1).round().astype(np.int64))[1:]
     best = curve.sign * curve.best
-    columns = [(best, *map(float, column)) for column in _interval(curve, ahead, calibrated(scores))]
+    columns = [(best, *map(float, column)) for column in _interval(curve, metric, ahead, calibrated(scores))]
     return Band((curve.step, *map(int, ahead)), *columns)
 
 
-def _interval(curve: _Curve, at: NDArray[np.int64], own: Factors | None) -> tuple[Array, Array, Array]:
+def _interval(curve: _Curve, metric: str, at: NDArray[np.int64], own: Factors | None) -> tuple[Array, Array, Array]:
     """Return value, low and high at each step, in the metric's own direction."""
     value = curve.best - curve.improvement(at)
     factors = [own or rough_factors(curve.share(int(step))) for step in at]
     low = value + np.array([each.low for each in factors]) * curve.scale
     high = np.maximum(np.minimum(value + np.array([each.high for each in factors]) * curve.scale, curve.best), low)
+    most = bound(metric, MIN if curve.sign > 0 else MAX, curve.sign * curve.best)
+    if most is not None:
+        value, low, high = (np.maximum(each, curve.sign * most) for each in (value, low, high))
     return (value, low, high) if curve.sign > 0 else (-value, -high, -low)
 
 

@@ -1,4 +1,5 @@
-"""Default metric mode (MIN or MAX), derived from the metric's name, and the default objective among several metrics.
+"""Default metric mode (MIN or MAX), derived from the metric's name, the default objective among several metrics, and
+the value that a metric can't pass.
 
 A name is split into words: `val_accuracy`, `valAccuracy` and `val/accuracy` give the same two. A word of the MIN list
 decides first (`accuracy_loss`), then a word of the MAX list; any other name is MIN, as for the residuals of solvers,
@@ -28,6 +29,11 @@ _UP = frozenset({
     "reward", "return", "returns", "score", "success",  # reinforcement learning
     "r2", "likelihood", "elbo", "throughput",
 })  # fmt: skip
+_SIGNED = frozenset({"nll", "neg", "negative", "regret"})  # to minimise, and below zero as often as not
+_SHARES = frozenset({
+    "accuracy", "acc", "auc", "auroc", "auprc", "f1", "precision", "recall", "specificity", "sensitivity", "kappa",
+    "mcc", "top1", "top5", "map", "ap", "ndcg", "mrr", "hits", "iou", "miou", "dice", "ssim", "success", "r2",
+})  # fmt: skip  # of _UP: at most 1, or 100 in percent
 _VALIDATION = frozenset({"val", "valid", "validation", "eval", "evaluation", "dev", "test"})
 _SYSTEM = "system/"  # prefix of measurements of the machine
 
@@ -48,6 +54,20 @@ def direction(metric: str) -> str | None:
     if words & _DOWN:
         return "MIN"
     return "MAX" if words & _UP else None
+
+
+def bound(metric: str, mode: str, best: float) -> float | None:
+    """Return the value that a metric can't pass, judged by name, mode and best value so far; None: not known.
+
+    0 for a metric to minimise that has not been negative; 1, or 100 in percent, for one that is a share, such as an
+    accuracy.
+    """
+    words = _words(metric)
+    if mode == MIN:
+        return 0.0 if best >= 0 and not words & _SIGNED else None
+    if not words & _SHARES or words & _DOWN:
+        return None
+    return next((most for most in (1.0, 100.0) if best <= most), None)
 
 
 def default_objective(metrics: Iterable[str]) -> str | None:

@@ -152,8 +152,8 @@ def _outlook(asked: Asked, curve: Windows, past: Sequence[_Past]) -> Outlook:
     if end is not None and end > steps[0]:
         percent = round(100 * (steps[-1] - steps[0]) / (end - steps[0]))
         scores = [each for run in past if run.completed and (each := run.score(asked.mode, percent)) is not None]
-    found = forecast(steps, values, asked.mode, end, scores=scores) if end is not None else None
-    drawn = band(steps, values, asked.mode, end, scores=scores) if end is not None else None
+    found = forecast(steps, values, asked.mode, end, metric=asked.metric, scores=scores) if end is not None else None
+    drawn = band(steps, values, asked.mode, end, metric=asked.metric, scores=scores) if end is not None else None
     reached = None
     if asked.target is not None:
         target = asked.target

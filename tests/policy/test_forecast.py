@@ -53,6 +53,32 @@ def test_units_of_step_and_value_do_not_matter() -> None:
     assert other.low == pytest.approx(1_000 * one.low)
 
 
+@pytest.mark.parametrize(
+    ("metric", "mode", "most", "fall"),
+    [("val/loss", "MIN", 0, 0.018), ("accuracy", "MAX", 1, -0.018), ("top1", "MAX", 100, -1.8)],
+)
+def test_neither_forecast_nor_interval_passes_what_the_metric_can_reach(
+    metric: str, mode: str, most: int, fall: float
+) -> None:
+    """The straight line leads past the bound after a quarter of the plan."""
+    values = [most + fall * (55 - step) for step in range(50)]
+    found = forecast(range(50), values, mode, 200, metric=metric)
+    drawn = band(range(50), values, mode, 200, metric=metric)
+    assert found is not None
+    assert drawn is not None
+    assert most in (found.low, found.high)
+    assert found.low <= found.value <= found.high
+    assert max(drawn.highs) == max(found.high, values[-1])
+    assert min(drawn.lows) == min(found.low, values[-1])
+
+
+def test_a_metric_that_is_negative_may_become_more_so() -> None:
+    values = [-0.01 * step for step in range(50)]
+    found = forecast(range(50), values, "MIN", 100, metric="loss")
+    assert found is not None
+    assert found.value < values[-1]
+
+
 @pytest.mark.parametrize(("sign", "mode"), [(1, "MIN"), (-1, "MAX")])
 def test_a_band_begins_at_the_best_so_far_and_ends_as_the_forecast(sign: int, mode: str) -> None:
     values = [sign * each for each in noisy(6)[:50]]

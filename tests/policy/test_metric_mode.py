@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policy.metric_mode import default_objective, direction, goes_up
+from policy.metric_mode import bound, default_objective, direction, goes_up
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,21 @@ def test_the_default_objective_is_a_known_direction_then_validation_then_a_loss(
 ) -> None:
     assert default_objective(metrics) == expected
     assert default_objective(reversed(metrics)) == expected
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode", "best", "expected"),
+    [
+        ("val/loss", "MIN", 0.2, 0.0),
+        ("anything", "MIN", 0.0, 0.0),
+        ("loss", "MIN", -0.1, None),
+        ("nll", "MIN", 0.2, None),
+        ("accuracy", "MAX", 0.97, 1.0),
+        ("accuracy", "MAX", 97.0, 100.0),
+        ("accuracy", "MAX", 970.0, None),
+        ("mean_reward", "MAX", 0.5, None),
+        ("neg_accuracy", "MAX", 0.5, None),
+    ],
+)
+def test_the_value_that_a_metric_can_t_pass(metric: str, mode: str, best: float, expected: float | None) -> None:
+    assert bound(metric, mode, best) == expected
