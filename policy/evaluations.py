@@ -90,7 +90,7 @@ class Evaluations:
 
     __slots__ = (
         "_count", "_edge", "_points", "_previous", "_sum", "_trend", "_width",
-        "best", "bests", "gap", "last", "max_steps", "min_delta", "n", "sign", "smoothing", "steps", "values",
+        "best", "bests", "gap", "last", "max_steps", "min_delta", "n", "points", "sign", "smoothing", "steps", "values",
     )  # fmt: skip
 
     def __init__(
@@ -113,6 +113,7 @@ class Evaluations:
         self.bests = array("d") if keep_bests else None  # the best value at each evaluation
         self.n = -1  # index of the newest evaluation
         self.gap = 0  # evaluations since the best one
+        self.points = 0  # that were added
         # The open window: its sum and number of points, and the step before which it ends. It is as many steps wide
         # with a known plan; otherwise it is full with as many points.
         self._sum = 0.0
@@ -135,6 +136,7 @@ class Evaluations:
         A window in steps is complete if the next point, at the distance of the last two, would be outside: a sparse
         curve is judged at each point, without waiting for the next.
         """
+        self.points += 1
         if not -_HUGE < value < _HUGE:
             value = math.copysign(_HUGE, value)
         if self._points == 1:

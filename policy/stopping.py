@@ -90,6 +90,7 @@ class Verdict:
     threshold: float | None  # of a threshold rule
     evaluations: int  # since the best one
     share: float  # of the run so far since the best evaluation, 0 to 1
+    mean_of: int  # points that an evaluation is the mean of, on average
     steps: tuple[int, ...]  # the newest evaluations
     values: tuple[float, ...]
 
@@ -338,6 +339,7 @@ class Monitor:
             threshold=_threshold(rule, self.rules),
             evaluations=curve.gap,
             share=curve.gap / curve.n if curve.n > 0 else 0.0,
+            mean_of=round(curve.points / len(curve.values)) if known else 1,
             steps=tuple(curve.steps[-_EVIDENCE:]),
             values=tuple(curve.sign * each for each in curve.values[-_EVIDENCE:]),
         )
@@ -421,9 +423,10 @@ _SENTENCES: dict[Rule, Callable[[Verdict], str]] = {
 
 def _not_improved(verdict: Verdict) -> str:
     count = verdict.evaluations
+    mean = f" (mean of {verdict.mean_of:,} points)" if verdict.mean_of > 1 else ""
     return (
-        f"{_name(verdict)} has not improved on {_best(verdict)} for {count:,} evaluation{'' if count == 1 else 's'} "
-        f"({verdict.share * 100:.0f} % of the run so far)"
+        f"{_name(verdict)}{mean} has not improved on {_best(verdict)} for {count:,} "
+        f"evaluation{'' if count == 1 else 's'} ({verdict.share * 100:.0f} % of the run so far)"
     )
 
 

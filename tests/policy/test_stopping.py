@@ -206,6 +206,11 @@ def test_evidence_of_a_maximised_metric_has_its_own_sign() -> None:
             "become worse by more than its noise.",
         ),
         (
+            [*[1.0] * 6, *[0.5] * 3, *[0.6] * 9],
+            {"patience": 3, "max_steps": 600},
+            "val/loss (mean of 3 points) has not improved on 0.5 (step 8) for 3 evaluations (60 % of the run so far).",
+        ),
+        (
             [1.0, 1.0],
             {"patience": 1},
             "val/loss has not improved on 1 (step 0) for 1 evaluation (100 % of the run so far).",
