@@ -82,6 +82,8 @@ class Invalid(Exception):
 
 
 def _of_the_program(metric: str) -> str:
+    if not metric.strip() or not metric.isprintable():  # as `policy.stopping` asks of rules
+        raise ValueError("must have printable characters only, and not be blank")
     if is_system(metric):
         raise ValueError("must be a metric of the program: system/... measures its machine")
     return metric

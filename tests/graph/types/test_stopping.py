@@ -140,6 +140,13 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a cost that is no number": ({"limits": {"maxCost": "NaN"}}, ["limits", "maxCost"]),
     "no steps": ({"limits": {"maxSteps": 0}}, ["limits", "maxSteps"]),
     "an empty objective": ({"objective": {"metric": ""}}, ["objective", "metric"]),
+    "a blank objective": ({"objective": {"metric": " ", "mode": "MIN"}}, ["objective", "metric"]),
+    "an objective with an escape sequence": (
+        {"objective": {"metric": "\x1b[31mloss", "mode": "MIN"}}, ["objective", "metric"],
+    ),
+    "a metric with an escape sequence": (
+        {"stopping": [{"metric": "\x1b[31mloss", "mode": "MIN"}]}, ["stopping", "0", "metric"],
+    ),
 }  # fmt: skip
 
 
