@@ -42,12 +42,12 @@ async def test_where_the_money_went_is_shown_in_groups_and_kept_in_the_address(
     rows = page.get_by_role("region", name="Costs").locator("tbody tr")
     await expect(rows).to_have_count(2)
     await expect(rows.first).to_contain_text("<b>vision</b>")
-    await expect(rows.first).to_contain_text("$40.00")
-    await expect(rows.last).to_contain_text("$10.00")
+    await expect(rows.first).to_contain_text("40.00 USD")
+    await expect(rows.last).to_contain_text("10.00 USD")
     widths = [await bar.evaluate("each => each.style.width") for bar in await page.locator("td .bar").all()]
     assert widths == ["100%", "25%"]
     totals = page.get_by_role("region", name="Costs").locator("dl")
-    await expect(totals).to_contain_text("$50.00")
+    await expect(totals).to_contain_text("50.00 USD")
     await expect(totals).to_contain_text("Wasted")
 
     await page.get_by_label("Divide by time").select_option("day")
@@ -66,7 +66,7 @@ async def test_where_the_money_went_is_shown_in_groups_and_kept_in_the_address(
 
     budgets = page.get_by_role("region", name="Budgets").get_by_role("listitem")
     await expect(budgets).to_have_count(2)
-    await expect(budgets.first).to_contain_text("$40.00 spent (88 %)")
+    await expect(budgets.first).to_contain_text("40.00 USD spent (88 %)")
     await expect(budgets.last).to_contain_text("The whole installation")
     await expect(budgets.last.get_by_role("meter")).to_have_attribute("aria-valuenow", "55")
 
@@ -87,7 +87,7 @@ async def test_an_administrator_creates_changes_and_deletes_budgets(page: Page, 
     await form.get_by_role("button", name="Add it").click()
     [line] = [page.get_by_role("region", name="Budgets").get_by_role("listitem")]
     await expect(line).to_contain_text("vision")
-    await expect(line).to_contain_text("$12.50 each week")
+    await expect(line).to_contain_text("12.50 USD each week")
 
     await page.get_by_role("button", name="Add a budget").click()
     await form.get_by_label("Spent by").select_option("vision")
@@ -102,18 +102,46 @@ async def test_an_administrator_creates_changes_and_deletes_budgets(page: Page, 
     await expect(change.get_by_label("Amount")).to_have_value("12.5")
     await change.get_by_label("Amount").fill("20")
     await change.get_by_role("button", name="Save").click()
-    await expect(line).to_contain_text("$20.00 each week")
+    await expect(line).to_contain_text("20.00 USD each week")
 
     await line.get_by_role("button", name="Delete").click()
     await page.get_by_role("dialog").get_by_role("button", name="Delete it").click()
     await expect(page.get_by_text("No budgets: what runs may cost any amount.")).to_be_visible()
 
 
+async def test_an_administrator_changes_weight_and_quota_of_a_project(page: Page, service: Service, axe: Axe) -> None:
+    await service.alter("INSERT INTO projects (name) VALUES ('<b>vision</b>')")
+    await page.goto("/costs")
+    projects = page.get_by_role("region", name="Projects")
+    line = projects.get_by_role("listitem").filter(has_text="<b>vision</b>")
+    await expect(line).to_contain_text("weight 1, no GPU quota")
+    await line.get_by_role("button", name="Edit").click()
+    form = page.get_by_role("dialog", name="Edit <b>vision</b>")
+    await form.get_by_label("Weight").fill("0")
+    await form.get_by_label("GPU quota").fill("1.5")
+    await form.get_by_role("button", name="Save").click()
+    await expect(form.get_by_role("alert")).to_contain_text("Expected a whole number")
+    await form.get_by_label("GPU quota").fill("-1")
+    await form.get_by_role("button", name="Save").click()
+    await expect(form.get_by_label("Weight")).to_have_attribute("aria-invalid", "true")  # says the server
+    await expect(form.get_by_label("GPU quota")).to_have_attribute("aria-invalid", "true")
+    await axe(page)
+    await form.get_by_label("Weight").fill("2.5")
+    await form.get_by_label("GPU quota").fill("8")
+    await form.get_by_role("button", name="Save").click()
+    await expect(form).to_be_hidden()
+    await expect(line).to_contain_text("weight 2.5, at most 8 GPUs at once")
+    await line.get_by_role("button", name="Edit").click()
+    await form.get_by_label("GPU quota").fill("")
+    await form.get_by_role("button", name="Save").click()
+    await expect(line).to_contain_text("weight 2.5, no GPU quota")
+
+
 async def test_without_prices_the_page_says_where_to_set_them(page: Page, service: Service) -> None:
     await page.goto("/costs")
     await expect(page.get_by_role("heading", name="No prices are set")).to_be_visible()
     await expect(page.get_by_text("SIMULATIONS_MACHINE_PRICE_PER_HOUR")).to_be_visible()
-    await expect(page.get_by_text("$0.00")).to_have_count(0)
+    await expect(page.get_by_text("0.00 USD")).to_have_count(0)
     await expect(page.get_by_role("button", name="Download CSV")).to_be_disabled()
 
 

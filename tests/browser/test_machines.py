@@ -40,7 +40,7 @@ async def test_what_runs_where_and_what_it_costs_is_shown_as_it_changes(page: Pa
     await expect(part).to_contain_text("No simulations.")
     await expect(part).to_contain_text("4 of 4 free")
     await expect(part).to_contain_text("16 of 16 GiB free")
-    await expect(part.get_by_text("$8.00/h")).to_be_visible()
+    await expect(part.get_by_text("8.00 USD/h")).to_be_visible()
     [machine] = [each["id"] for each in await service.machines() if each["name"] == "part"]
     simulation = await service.submit(
         "python", "-c", "import time; time.sleep(600)", name="<i>long</i>",
@@ -50,7 +50,7 @@ async def test_what_runs_where_and_what_it_costs_is_shown_as_it_changes(page: Pa
         "href", f"/simulations/{simulation}"
     )
     await expect(part).to_contain_text("3 of 4 free")
-    await expect(part.get_by_text("$2.00/h")).to_be_visible()  # a quarter of the machine
+    await expect(part.get_by_text("2.00 USD/h")).to_be_visible()  # a quarter of the machine
     await service.cancel(simulation)
     await expect(part).to_contain_text("No simulations.")
     await expect(part).to_contain_text("4 of 4 free")
@@ -91,7 +91,7 @@ async def test_a_machine_is_added_changed_drained_resumed_and_deleted(page: Page
 
     added = line(page, HTML)
     await expect(added).to_contain_text("<b>zone</b>=<i>a</i>")
-    await expect(added.get_by_text("$1.25/h")).to_be_visible()
+    await expect(added.get_by_text("1.25 USD/h")).to_be_visible()
     assert await page.locator("main img, main b, main i").count() == 0
     await expect(page).to_have_title("Machines · Simulations")
 
@@ -100,7 +100,7 @@ async def test_a_machine_is_added_changed_drained_resumed_and_deleted(page: Page
     await dialog.get_by_label("Price per hour, USD").fill("3.5")
     await dialog.get_by_role("button", name="Remove label <b>zone</b>").click()
     await dialog.get_by_role("button", name="Save").click()
-    await expect(added.get_by_text("$3.50/h")).to_be_visible()
+    await expect(added.get_by_text("3.50 USD/h")).to_be_visible()
     await expect(added).not_to_contain_text("zone")
 
     await added.get_by_role("button", name="Drain").click()
@@ -118,6 +118,41 @@ async def test_a_machine_is_added_changed_drained_resumed_and_deleted(page: Page
     await question.get_by_role("button", name="Delete it").click()
     await expect(added).to_have_count(0)
     assert HTML not in [each["name"] for each in (await service.execute(NAMES))["machines"]["nodes"]]
+
+
+async def test_a_drained_machine_has_a_deadline_at_which_what_runs_on_it_starts_elsewhere(
+    page: Page, service: Service, axe: Axe
+) -> None:
+    for name in ("part", "other"):
+        await make(service, name, labels={"kind": "part"})
+    simulation = await service.submit(
+        "python", "-c", "import time; time.sleep(600)", name="long", resources={"cpus": 4, "labels": {"kind": "part"}}
+    )
+    await service.until(simulation, "RUNNING")
+    first = (await service.show(simulation))["machine"]["name"]
+    await page.goto("/machines")
+    part = line(page, first)
+    await part.get_by_role("button", name="Drain").click()
+    await part.get_by_role("button", name="Deadline").click()
+    dialog = page.get_by_role("dialog", name=f"Deadline of {first}")
+    await axe(page)
+    await dialog.get_by_label("Deadline").fill("2199-12-31T12:00")
+    await dialog.get_by_role("button", name="Save").click()
+    await expect(dialog).to_be_hidden()
+    await expect(part).to_contain_text("what runs goes on until")
+    await part.get_by_role("button", name="Deadline").click()
+    await expect(dialog.get_by_label("Deadline")).to_have_value("2199-12-31T12:00")
+    await expect(part.get_by_role("link", name="long", exact=True)).to_be_visible()
+
+    await dialog.get_by_label("Deadline").fill("2001-01-01T00:00")  # a time that has passed: at once
+    await dialog.get_by_role("button", name="Save").click()
+    other = line(page, "other" if first == "part" else "part")
+    await expect(other.get_by_role("link", name="long", exact=True)).to_be_visible()
+    await expect(part).to_contain_text("No simulations.")
+    await page.goto(f"/simulations/{simulation}")
+    attempts = page.get_by_role("region", name="Attempts").get_by_role("row")
+    await expect(attempts.filter(has_text="Preempted")).to_contain_text(first)
+    await expect(attempts.filter(has_text="It goes on.")).to_be_visible()
 
 
 async def test_a_name_that_is_taken_is_told_at_its_field(page: Page, service: Service) -> None:

@@ -585,6 +585,78 @@ async def test_one_cancels_and_retries_after_a_question(page: Page, service: Ser
     await expect(page.get_by_role("heading", name="Simulation not found")).to_be_visible()
 
 
+async def test_what_waits_is_paused_and_resumed(page: Page, service: Service, axe: Axe) -> None:
+    simulation = await service.submit("true", name="later", resources={"cpus": 10_000})
+    await page.goto(f"/simulations/{simulation}")
+    standing = page.get_by_test_id("standing")
+    await expect(standing).to_contain_text("No machine")
+    await page.get_by_role("button", name="Pause", exact=True).click()
+    await expect(standing).to_contain_text("It is paused")
+    await expect(page.get_by_role("button", name="Pause", exact=True)).to_have_count(0)
+    await axe(page)
+    await page.reload()
+    await page.get_by_role("button", name="Resume", exact=True).click()
+    await expect(standing).to_contain_text("No machine")
+    await expect(page.get_by_role("button", name="Pause", exact=True)).to_be_visible()
+    for words in ("Paused", "Resumed"):
+        await expect(page.get_by_role("region", name="History")).to_contain_text(words)
+
+
+async def test_name_tags_priority_and_notes_are_edited_and_shown_as_text(
+    page: Page, service: Service, axe: Axe
+) -> None:
+    simulation = await service.submit("true", name="plain", resources={"cpus": 10_000})
+    await page.goto(f"/simulations/{simulation}")
+    await page.get_by_role("button", name="Edit", exact=True).click()
+    dialog = page.get_by_role("dialog", name="Edit plain")
+    await dialog.get_by_label("Priority").fill("1.5")
+    await dialog.get_by_label("Name", exact=True).fill("")
+    await dialog.get_by_role("button", name="Save").click()
+    summary = dialog.get_by_role("alert")
+    await expect(summary).to_be_focused()
+    await expect(summary).to_contain_text("Expected a whole number")
+    await dialog.get_by_label("Priority").fill("7")
+    await dialog.get_by_role("button", name="Save").click()
+    await expect(dialog.get_by_label("Name", exact=True)).to_have_attribute("aria-invalid", "true")  # says the server
+    await axe(page)
+    await dialog.get_by_label("Name", exact=True).fill(HTML)
+    await dialog.get_by_label("Tags").fill("night, <i>big</i>, night")
+    await dialog.get_by_label("Notes").fill(f"One\n{HTML}")
+    await dialog.get_by_role("button", name="Save").click()
+    await expect(dialog).to_be_hidden()
+    await expect(page.get_by_role("heading", name=HTML, exact=True, level=1)).to_be_visible()
+    facts = page.get_by_role("region", name="What was asked for")
+    for expected in ("7", "<i>big</i>", f"One {HTML}"):
+        await expect(facts).to_contain_text(expected)
+    assert await page.locator("main img, main b, main i").count() == 0
+
+
+async def test_each_rank_has_a_log_of_its_own(page: Page, service: Service, axe: Axe, tmp_path: Path) -> None:
+    create = "mutation M($input: CreateMachineInput!) { createMachine(input: $input) { userErrors { message } } }"
+    for name in ("left", "right"):
+        made = await service.execute(create, input={"name": name, "cpus": 1, "memoryGib": 1, "labels": {"pair": "1"}})
+        assert made["createMachine"]["userErrors"] == []
+    program = "import os; print('this is rank', os.environ['SIMULATION_RANK'], flush=True)"
+    simulation = await service.submit(
+        sys.executable, "-c", program, name="pair", machines=2, resources={"cpus": 1, "labels": {"pair": "1"}}
+    )
+    await service.finished(simulation)
+    await page.goto(f"/simulations/{simulation}")
+    log, rank = page.get_by_role("log"), page.get_by_role("combobox", name="Rank")
+    await expect(log).to_contain_text("this is rank 0")
+    await rank.focus()
+    await page.keyboard.press("ArrowDown")
+    await expect(log).to_contain_text("this is rank 1")
+    await expect(log).not_to_contain_text("this is rank 0")
+    await expect(rank).to_have_value("1")
+    await axe(page)
+    async with page.expect_download() as download:
+        await page.get_by_role("region", name="Log").get_by_role("button", name="Download").click()
+    assert (await download.value).suggested_filename == "pair-rank-1.log"
+    await (await download.value).save_as(tmp_path / "log")
+    assert (tmp_path / "log").read_text().splitlines() == ["this is rank 1"]
+
+
 async def test_curves_are_read_by_keyboard(page: Page, service: Service, gate: Gate) -> None:
     gate.go(200)
     await page.goto(f"/simulations/{await gate.submit(service)}")

@@ -9,6 +9,7 @@ const HOUR_MS = 3_600_000;
 const PAST = 0.25; // of what is shown
 const MOST_LANES = 12; // of one machine; what has no lane is counted
 const LEAST = 0.004; // of the width: a bar that ends at once can still be seen
+const LABEL = 0.12; // likewise: what a narrower bar's name takes, which then stands behind it
 const NICE_MINUTES = [5, 10, 15, 30, 60, 120, 180, 360, 720, 1_440];
 
 /** A stretch of time, in ms since 1970. */
@@ -26,6 +27,8 @@ export interface Bar {
   width: number;
   /** Where the limit ends it, if that is later; null without a limit. */
   limit: number | null;
+  /** Its name has no room in it, but behind it. */
+  narrow: boolean;
   /** Nothing says when it ends. */
   open: boolean;
 }
@@ -61,11 +64,12 @@ export function lanesOf(holds: readonly Hold[], range: Range): Lanes {
       more += 1;
       continue;
     }
-    ends[lane] = right;
+    const narrow = right - left < LABEL && left + LABEL < 1;
+    ends[lane] = narrow ? Math.max(right, left + LABEL) : right;
     const latest = hold.latestEnd === null ? null : Date.parse(hold.latestEnd);
     const limit = latest !== null && end !== null && latest > end && latest <= range.to ? place(latest) : null;
-    if (limit !== null) ends[lane] = limit;
-    bars.push({ hold, lane, left, width: right - left, limit, open: end === null });
+    if (limit !== null) ends[lane] = Math.max(ends[lane]!, limit);
+    bars.push({ hold, lane, left, width: right - left, limit, narrow, open: end === null });
   }
   return { bars, lanes: Math.max(1, ends.length), more };
 }
