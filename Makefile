@@ -12,7 +12,7 @@ LOCK := $(COMPILE) pyproject.toml
 IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 LONG_BY_NATURE := tests/flows/test_kill_matrix.py tests/flows/test_load.py tests/browser/test_now.py tests/graph/test_fuzz.py tests/graph/types/test_convergence_stateful.py tests/transitions/test_stateful.py tests/policy/test_schedule_properties.py tests/scheduler/test_queue_memory.py
 
-.PHONY: run test test-containers check web chromium shells chaos flakes bench bench-peers docs help lock schema examples clean
+.PHONY: run test test-containers check web chromium shells chaos flakes bench bench-peers docs pictures help lock schema examples clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -65,6 +65,10 @@ schema: $(VENV)/installed-run ## Regenerate graph/schema.graphql after an intend
 docs: $(VENV)/installed-run ## Regenerate docs/settings.md and docs/cli.md after a change of settings or commands
 	@$(BIN)/python docs/settings_reference.py
 	@$(BIN)/python docs/cli_reference.py
+
+pictures: $(VENV)/installed-test chromium ## Take the screenshots in docs/ anew, in a minute
+	@$(BIN)/python web/build.py
+	@$(BIN)/python tests/support/pictures.py
 
 lock: $(VENV)/installed-test ## Regenerate the locks from pyproject.toml; UPGRADE=--upgrade takes newer versions
 	@$(LOCK) $(UPGRADE) --all-extras -o requirements-test.lock

@@ -1,0 +1,169 @@
+"""`make pictures`: the screenshots in docs/, of a service on which simulations really run.
+
+    python tests/support/pictures.py [FOLDER]
+
+A service on data and a database of its own gets two declared machines and programs that print curves; each page is
+photographed when it shows what it is there for. Only the past is made up: for the page of costs, the attempts are made
+to have begun hours ago, and on several days. Ends with an error if a page reports one, or if a picture is larger than a
+page should load (`MOST_BYTES`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from live import ROOT, Service, service_on
+from playwright.async_api import Page, async_playwright, expect
+
+MOST_BYTES = 150_000
+SIZE = {"width": 1280, "height": 800}
+PATIENCE_MILLISECONDS = 60_000
+SETTINGS = {"SIMULATIONS_LOCAL_MACHINE": "false", "SIMULATIONS_TICK_SECONDS": "0.3"}
+
+# python train.py FLOOR SPEED SEEN [nan]: a noisy curve that falls to FLOOR; SEEN steps come fast, the others slowly.
+TRAIN = """
+import json, math, random, sys, time
+floor, speed, seen = map(float, sys.argv[1:4])
+noise = random.Random(1)
+for step in range(0, 1_000_000, 50):
+    loss = floor + 2 * math.exp(-step / speed)
+    if "nan" in sys.argv and step >= seen:
+        loss = math.nan
+    spread = 0.04 * loss + 0.004
+    point = {"step": step, "val/loss": loss + noise.gauss(0, spread), "train/loss": 0.9 * loss + noise.gauss(0, spread)}
+    print(json.dumps(point), flush=True)
+    time.sleep(0.04 if step < seen else 2)
+"""
+MACHINE = "mutation M($input: CreateMachineInput!) { createMachine(input: $input) { userErrors { message } } }"
+BUDGET = "mutation B($input: CreateBudgetInput!) { createBudget(input: $input) { userErrors { message } } }"
+PROJECTS = "{ projects(first: 100) { nodes { id name } } }"
+ENDED = ("FINISHED", "FAILED")
+
+# Hours and days instead of seconds, each run at a time of its own.
+LONGER = """
+UPDATE members AS m SET assigned_at = m.assigned_at - (a.simulation_id % 5 + 2) * interval '3 h 20 min'
+FROM attempts AS a WHERE a.id = m.attempt_id;
+UPDATE attempts AS a SET assigned_at = (SELECT min(m.assigned_at) FROM members AS m WHERE m.attempt_id = a.id)
+"""
+
+
+@dataclass(frozen=True)
+class Photographer:
+    """Takes pictures of the pages of one service."""
+
+    page: Page
+    folder: Path
+
+    async def take(self, name: str, height: int = SIZE["height"]) -> None:
+        """Photograph the page that is open, from its top."""
+        await self.page.screenshot(
+            path=self.folder / name, clip={"x": 0, "y": 0, "width": SIZE["width"], "height": height}
+        )
+        size = (self.folder / name).stat().st_size
+        if size > MOST_BYTES:
+            raise SystemExit(f"{name} has {size:,} bytes: at most {MOST_BYTES:,} are to be loaded with a page of docs.")
+        sys.stderr.write(f"{name}: {size:,} bytes\n")
+
+
+async def main(folder: Path) -> None:
+    """Take all pictures."""
+    with service_on(None, **SETTINGS) as service:
+        await service.up()
+        runs = await submitted(service)
+        async with async_playwright() as playwright:
+            chromium = shutil.which("chromium") or shutil.which("google-chrome")
+            browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+            page = await browser.new_page(
+                base_url=service.address, viewport=SIZE, locale="en-US", reduced_motion="reduce"
+            )
+            expect.set_options(timeout=PATIENCE_MILLISECONDS)
+            errors: list[str] = []
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            await photograph(service, runs, Photographer(page, folder))
+            await browser.close()
+        if errors:
+            raise SystemExit("\n".join(errors))
+
+
+async def submitted(service: Service) -> dict[str, str]:
+    """Machines, and what runs, waits and has ended on them; the ids by name."""
+    code = service.data_directory / "vision"
+    code.mkdir(mode=0o755)
+    (code / "train.py").write_text(TRAIN)
+    for given in (
+        {"name": "h100-1", "cpus": 64, "memoryGib": 1024, "gpus": 8, "gpuModel": "H100", "pricePerHour": "24.48"},
+        {"name": "a100-1", "cpus": 32, "memoryGib": 512, "gpus": 4, "gpuModel": "A100", "pricePerHour": "7.2"},
+    ):
+        made = await service.execute(MACHINE, input=given)
+        assert made["createMachine"]["userErrors"] == []
+    runs: dict[str, str] = {}
+
+    async def run(name: str, floor: float, speed: int, seen: int, *words: str, gpus: int = 2, **given: Any) -> str:
+        runs[name] = await service.submit(
+            "python", "train.py", str(floor), str(speed), str(seen), *words, name=name,
+            workingDirectory=str(code), objective={"metric": "val/loss"},
+            **{"project": "vision", "resources": {"cpus": 4, "memoryGib": 32, "gpus": gpus}, **given},
+        )  # fmt: skip
+        return runs[name]
+
+    plateau = await run(
+        "resnet-50, lr 0.1", 0.2, 2500, 100_000, gpus=8, tags=["night"],
+        limits={"maxSteps": 30_000, "maxCost": "100"}, stopping=[{}, {"patience": 12, "dryRun": True}],
+    )  # fmt: skip
+    broken = await run("resnet-50, lr 30", 0.9, 2500, 3_000, "nan", tags=["night"], stopping=[{}])
+    for each in (plateau, broken):
+        await service.until(each, *ENDED)
+    whole = {"cpus": 16, "memoryGib": 256, "gpus": 8, "gpuModel": "H100"}
+    await run("vit-small", 0.31, 4000, 9_000, limits={"maxSteps": 20_000, "maxRuntimeSeconds": 14_400}, gpus=4,
+              stopping=[{"stoppingThreshold": 0.3}], alerts=[])  # fmt: skip
+    await run("unet-3d", 0.6, 6000, 5_000, limits={"maxSteps": 30_000}, gpus=4, preemptible=True, project="medical")
+    await run("detr", 0.4, 3000, 4_000, limits={"maxRuntimeSeconds": 7_200}, gpus=4, project="medical")
+    for name in ("vit-small", "unet-3d", "detr"):
+        await service.until(runs[name], "RUNNING")
+    await run("llm-1b", 1.9, 3000, 9_000, limits={"maxRuntimeSeconds": 21_600}, resources=whole, project="language")
+    await run("llm-1b, evaluation", 1.9, 3000, 9_000, after=[{"simulation": runs["llm-1b"]}], project="language")
+    await run("whisper-xl", 1.1, 3000, 9_000, resources={**whole, "gpus": 16}, project="language")
+    return runs
+
+
+async def photograph(service: Service, runs: dict[str, str], photographer: Photographer) -> None:
+    page = photographer.page
+    await page.goto(f"/simulations/{runs['vit-small']}")
+    chart = page.get_by_role("group", name=re.compile("Convergence of"))
+    await expect(chart).to_have_attribute("data-ahead", "20000")
+    await expect(chart).to_have_attribute("data-held", re.compile(r'"points":(1[89]|[2-9]\d)\d,'))
+    await photographer.take("simulation.png")
+
+    await page.goto(f"/simulations/{runs['resnet-50, lr 0.1']}")
+    await expect(page.get_by_test_id("evidence")).to_contain_text("saved")
+    await expect(page.get_by_test_id("mark")).to_have_count(2)
+    await expect(chart).to_have_attribute("data-ahead", "30000")
+    await photographer.take("stopped.png")
+
+    await page.goto("/plan")
+    await expect(page.get_by_role("link", name=re.compile("^llm-1b: reserved"))).to_be_visible()
+    await photographer.take("plan.png", 300)
+
+    await page.goto("/")
+    await expect(page.get_by_text("whisper-xl")).to_be_visible()
+    await photographer.take("now.png")
+
+    await service.alter(LONGER)
+    found = (await service.execute(PROJECTS))["projects"]["nodes"]
+    ids = {each["name"]: each["id"] for each in found}
+    for project, amount in ((ids["vision"], "500"), (ids["medical"], "300"), (None, "1500")):
+        made = await service.execute(BUDGET, input={"project": project, "amount": amount})
+        assert made["createBudget"]["userErrors"] == []
+    await page.goto("/costs?by=name")
+    await expect(page.get_by_role("meter")).to_have_count(3)
+    await photographer.take("costs.png")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs"))
