@@ -430,7 +430,7 @@ def list_(
         str | None, typer.Option(metavar="PATTERN", help="Name, where * is any text and ? any character: 'vit*'.")
     ] = None,
     text: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Text in the name or the command; or a number.")
+        str | None, typer.Option(metavar="TEXT", help="Text in the name, the command or the notes; or a number.")
     ] = None,
     user: Annotated[str | None, typer.Option(metavar="NAME", help="Submitted by this user.")] = None,
     since: Annotated[

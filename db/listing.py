@@ -38,6 +38,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
+from db import public_ids
 from db.billing import AMOUNT
 from db.errors import InvalidCursor, Refusal
 from db.events import UNVERIFIED
@@ -112,7 +113,7 @@ class Filter:
     machine_id: int | None = None
     name_contains: str | None = None
     tag: str | None = None
-    text: str | None = None  # in the name or the command, or the number
+    text: str | None = None  # in the name, the command or the notes; or the number or the public id
     name_like: str | None = None  # a pattern of LIKE
     tags: tuple[str, ...] = ()  # all of them
     any_tags: tuple[str, ...] = ()  # at least one of them
@@ -190,16 +191,28 @@ def _conditions(wanted: Filter) -> list[ColumnElement[bool]]:
 
 
 def _has_text(wanted: str) -> ColumnElement[bool]:
-    """Whether the text is in the name or the command, or is the number. Three letters and more go by an index."""
+    """Whether the text is in name, command or notes, or is the number or the id. Three letters go by an index."""
     digits = wanted.removeprefix("#")
     number = int(digits) if digits.isascii() and digits.isdecimal() and len(digits) <= 18 else None
     if number is not None and digits != wanted:
         return Simulation.id == number
-    whole, sought = func.simulation_text(Simulation.name, Simulation.entrypoint), func.lower(wanted)
+    if number is None:
+        number = _number_of(wanted)
+    whole = func.simulation_text(Simulation.name, Simulation.entrypoint, Simulation.notes)
+    sought = func.lower(wanted)
     inside = func.strpos(whole, sought) > 0
     if len(wanted) >= 3:
         inside = and_(func.trigrams(whole).op("@>")(func.trigrams(sought)), inside)
     return inside if number is None else or_(Simulation.id == number, inside)
+
+
+def _number_of(public_id: str) -> int | None:
+    """The number of a simulation by its public id; None for any other text."""
+    try:
+        kind, number = public_ids.decode(public_id)
+    except ValueError:
+        return None
+    return number if kind == "Simulation" else None
 
 
 _OPERATORS = {

@@ -109,12 +109,14 @@ _LEARNING_CLASS = "hash_array_extended(array_append(entrypoint, name), project_i
 _PLANNED = text("state = 'QUEUED' AND NOT held")
 _LEFT = text("state = 'CANCELLED' OR (state = 'QUEUED' AND held)")
 
-# What the index on the text of simulations is made of: also written in migration 0019.
+# What the index on the text of simulations is made of: also written in migrations 0019 and 0024.
 for _function in (
     """
-    CREATE OR REPLACE FUNCTION simulation_text(name text, entrypoint text[]) RETURNS text
+    CREATE OR REPLACE FUNCTION simulation_text(name text, entrypoint text[], notes text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-        SELECT lower(left(name || ' ' || array_to_string(entrypoint, ' '), 1000))
+        SELECT lower(
+            left(name || ' ' || array_to_string(entrypoint, ' '), 1000) || ' ' || left(coalesce(notes, ''), 2000)
+        )
     $$
     """,
     """
@@ -280,7 +282,9 @@ class Simulation(Base):
         Index("ix_simulations_created_by_id", "created_by", "id"),
         Index("ix_simulations_tags", "tags", postgresql_using="gin"),
         Index("ix_simulations_name_prefix", "name", "id", postgresql_ops={"name": "text_pattern_ops"}),
-        Index("ix_simulations_text", text("trigrams(simulation_text(name, entrypoint))"), postgresql_using="gin"),
+        Index(
+            "ix_simulations_text", text("trigrams(simulation_text(name, entrypoint, notes))"), postgresql_using="gin"
+        ),
         # Whose metrics and costs still change.
         Index(
             "ix_simulations_begun",

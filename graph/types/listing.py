@@ -45,8 +45,8 @@ class ParameterCondition:
 class SimulationFilter:
     text: str | None = strawberry.field(
         default=None,
-        description="A text in the name or the command, ignoring case, or the number of a simulation: 108 or #108. Of "
-        "name and command together the first 1,000 characters are searched.",
+        description="A text in the name, the command or the notes, ignoring case; or the number of a simulation, 108 "
+        "or #108, or its id. Of name and command together the first 1,000 characters are searched, of the notes 2,000.",
     )
     name: str | None = strawberry.field(
         default=None, description="A pattern of the whole name: `*` is any text, `?` any character: `vit*`."

@@ -19,6 +19,7 @@ from db.convergence import Column
 from db.errors import InvalidCursor, Refusal
 from db.events import Actor
 from db.listing import Comparison, Condition, Filter, Order, Sort
+from db.public_ids import encode
 from db.states import Reason, SimulationState
 
 Rows = Any  # the fixture of conftest.py
@@ -230,6 +231,12 @@ async def test_filters_by_text_name_tags_user_and_time(rows: Rows) -> None:
 
     assert await listed(rows, Filter(text="VIT")) == [vit, plain]
     assert await listed(rows, Filter(text="imagenet")) == [vit]
+    assert await listed(rows, Filter(text="warm")) == []
+    await rows.query("UPDATE simulations SET notes = 'A **Warm** start of yesterday''s' WHERE id = :id", id=other)
+    assert await listed(rows, Filter(text="warm")) == [other]
+    assert await listed(rows, Filter(text="y'")) == [other]  # too short for the index
+    assert await listed(rows, Filter(text=encode("Simulation", vit))) == [vit]
+    assert await listed(rows, Filter(text=encode("Machine", vit))) == []
     assert await listed(rows, Filter(text="0%")) == [other]
     assert await listed(rows, Filter(text=f"#{plain}")) == [plain]
     assert set(await listed(rows, Filter(text=str(vit)))) >= {vit}

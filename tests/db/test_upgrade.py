@@ -589,3 +589,28 @@ async def test_the_plan_of_the_version_before_is_kept_and_what_leaves_the_queue_
         assert (await queue.look(session, since)).left == [waiting["id"]]
     await downgrade(empty_database_url, "0021")
     assert await rows(engine, kept["plans"]) == before["plans"]
+
+
+# --- 0024: notes are searched --------------------------------------------------------------------------------------
+
+
+async def test_notes_of_the_version_before_are_found_and_the_way_back_searches_names_and_commands(
+    engine: AsyncEngine, empty_database_url: str
+) -> None:
+    sessions = session_factory(engine)
+    await upgrade(empty_database_url, "0021")
+    async with sessions.begin() as session:
+        await session.execute(
+            text("INSERT INTO simulations (project_id, name, entrypoint, created_by, notes) "
+                 "VALUES (1, 'vit', '{train}', 'ada', 'Warm start'), (1, 'warm', '{train}', 'ada', NULL)")
+        )  # fmt: skip
+    await upgrade(empty_database_url)
+    newer, older = "simulation_text(name, entrypoint, notes)", "simulation_text(name, entrypoint)"
+    found = "SELECT array_agg(name ORDER BY name) FROM simulations WHERE trigrams({}) @> trigrams('warm')"
+    async with sessions() as session:
+        assert await session.scalar(text(found.format(newer))) == ["vit", "warm"]
+        assert await session.scalar(text(found.format(older))) == ["warm"], "what the version before asks"
+    await downgrade(empty_database_url, "0021")
+    async with sessions() as session:
+        assert await session.scalar(text(found.format(older))) == ["warm"]
+        assert await session.scalar(text("SELECT notes FROM simulations WHERE name = 'vit'")) == "Warm start"
