@@ -683,18 +683,42 @@ def update(
 @app.command()
 def retry(
     simulation: SimulationId,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- COMMAND...]", help="Another command.", show_default=False)
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Add or replace a parameter; repeatable."),
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", metavar="KEY", help="Leave out a parameter; repeatable.", show_default=False),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="Other tags; repeatable.")] = None,
+    notes: Annotated[str | None, typer.Option(help="Other notes.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Another priority.")] = None,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Submit a copy of an ended simulation."""
-    from cli.requests import resolve_id, retry
-    from cli.server import parse_server
-    from cli.submit import tell
+    """Submit a copy of an ended simulation; with changes, also of one that still runs.
 
+    \b
+    simulations retry last -p seed=7 --name again
+    """
+    from cli.requests import fork, resolve_id, retry
+    from cli.server import parse_server
+    from cli.submit import Fork, fork_input, tell
+
+    changes = fork_input(
+        Fork(command or (), parameter or (), without or (), name=name, tags=tag, notes=notes, priority=priority)
+    )
     server = parse_server(url, token, token_file)
-    tell(retry(server, resolve_id(server, simulation)), as_json=as_json, staying=False)
+    simulation_id = resolve_id(server, simulation)
+    copy = fork(server, simulation_id, changes) if changes else retry(server, simulation_id)
+    tell(copy, as_json=as_json, staying=False)
 
 
 @app.command()

@@ -78,6 +78,15 @@ mutation Retry($input: SimulationInput!) {
 """
 )
 
+FORK = gql(
+    _SUMMARY
+    + """
+mutation Fork($input: ForkSimulationInput!) {
+  forkSimulation(input: $input) { simulation { ...Summary } userErrors { message field } }
+}
+"""
+)
+
 LIST = gql(
     _SUMMARY
     + """

@@ -85,6 +85,12 @@ def retry(server: Server, simulation_id: str) -> Simulation:
     return read_answer(Simulation, payload.get("simulation"))
 
 
+def fork(server: Server, simulation_id: str, changes: Mapping[str, object]) -> Simulation:
+    """Queue a copy of a simulation with changes: fields of the API's ForkSimulationInput."""
+    payload = _mutate(server, documents.FORK, "forkSimulation", {"id": simulation_id, **changes})
+    return read_answer(Simulation, payload.get("simulation"))
+
+
 def get(server: Server, simulation_id: str) -> Details:
     """Get the details of a simulation. Raises `ServerRefused` if it does not exist."""
     found = ask(server, documents.DETAILS, {"id": simulation_id}).get("simulation")

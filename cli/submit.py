@@ -226,6 +226,36 @@ def change_input(change: Change) -> dict[str, object]:
     return wanted
 
 
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Options of `retry`. None or empty: as in the old simulation."""
+
+    command: Sequence[str] = ()
+    parameters: Sequence[str] = ()
+    without: Sequence[str] = ()
+    name: str | None = None
+    tags: Sequence[str] | None = None
+    notes: str | None = None
+    priority: int | None = None
+
+
+def fork_input(fork: Fork) -> dict[str, object]:
+    """Build a ForkSimulationInput without the id; empty if nothing is different. Raises `UsageError`."""
+    parameters = parse_parameters(fork.parameters)
+    for name in fork.without:
+        if name in parameters:
+            raise UsageError(f"--without: {name} is also given by --parameter")
+        parameters[name] = None
+    return _given(
+        entrypoint=list(fork.command) or None,
+        parameters=parameters or None,
+        name=fork.name,
+        tags=list(fork.tags) if fork.tags else None,
+        notes=fork.notes,
+        priority=fork.priority,
+    )
+
+
 def _limit(name: str, text: str | None, parse: Callable[[str], object]) -> dict[str, object]:
     if text is None:
         return {}

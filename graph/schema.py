@@ -83,6 +83,7 @@ from graph.types.simulation import Simulation, SimulationConnection
 from graph.types.simulation_inputs import (
     CreateSimulationInput,
     CreateSimulationsInput,
+    ForkSimulationInput,
     SimulationInput,
     UpdateSimulationInput,
 )
@@ -283,6 +284,13 @@ class Mutation:
     @strawberry.mutation(description="Repeat an ended simulation as a new one, with `retryOf`.")
     async def retry_simulation(self, info: Info, input: SimulationInput) -> SimulationPayload:
         return await of_submission.retry(info, input.id)
+
+    @strawberry.mutation(
+        description="Repeat a simulation with changes, as a new one with `retryOf`. The old one may still run; its "
+        "environment is taken over."
+    )
+    async def fork_simulation(self, info: Info, input: ForkSimulationInput) -> SimulationPayload:
+        return await of_submission.fork(info, input)
 
     @strawberry.mutation(
         description="Pause a simulation that waits in the queue: it is not planned until it is resumed. Idempotent."

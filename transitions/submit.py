@@ -109,16 +109,27 @@ async def repeat(session: AsyncSession, simulation_id: int, actor: Actor, *, sco
 
     Raises `NotFound`; `WrongState` while it has not ended, and if it could never run.
     """
-    # Locked, so that it is not deleted before the new one refers to it.
-    old = simulations.seen(await lifecycle.lock(session, simulation_id), scope)
+    old = await to_repeat(session, simulation_id, scope=scope)
     if not old.state.is_final:
         raise WrongState(f"It is {old.state.value}: only an ended simulation can be repeated.", field="id")
+    return await repeat_as(session, old, simulations.repetition(old), actor, scope=scope)
+
+
+async def to_repeat(session: AsyncSession, simulation_id: int, *, scope: Scope = None) -> Simulation:
+    """Read a simulation, locked: it is not deleted before a new one refers to it. Raises `NotFound`."""
+    return simulations.seen(await lifecycle.lock(session, simulation_id), scope)
+
+
+async def repeat_as(
+    session: AsyncSession, old: Simulation, wanted: Wanted, actor: Actor, *, scope: Scope = None
+) -> Simulation:
+    """Queue a repetition of `old` as it is wanted now, after what the old one ran after. Raises `WrongState`."""
     edges = (await dependencies.of_simulations(session, [old.id])).get(old.id, ())
     newest = await dependencies.newest_repeats(session, [each.after_id for each in edges]) if edges else {}
     after = {newest[each.after_id]: DependencyCondition(each.condition) for each in edges}
     links = [After(condition, simulation_id=after_id) for after_id, condition in after.items()]
     try:
-        [row] = await submit(session, [Submission(simulations.repetition(old), after=links)], actor, scope=scope)
+        [row] = await submit(session, [Submission(wanted, after=links)], actor, scope=scope)
     except WrongState as refusal:
         raise WrongState(f"{refusal.message} Retry that one first.", field="id") from refusal
     return row

@@ -64,6 +64,7 @@ TABLE: Mapping[str, Rule] = {
     "Mutation.resumeSimulation": RUN,
     "Mutation.cancelSimulation": RUN,
     "Mutation.retrySimulation": RUN,
+    "Mutation.forkSimulation": RUN,
     "Mutation.deleteSimulation": RUN,
     "Mutation.createMachine": ADMINISTER,
     "Mutation.updateMachine": ADMINISTER,

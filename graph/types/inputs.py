@@ -247,11 +247,13 @@ def _modes(metrics: tuple[MetricAsked, ...]) -> dict[str, str]:
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_one_line)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_one_line)]
 Argument = Annotated[str, StringConstraints(max_length=MAX_COMMAND_BYTES), AfterValidator(_no_nul)]
+Command = Annotated[tuple[Argument, ...], _at_most(1_000), Field(min_length=1), AfterValidator(_command)]
 PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_no_nul)]
 Pattern = Annotated[
     str, StringConstraints(min_length=1, max_length=MAX_PATTERN), AfterValidator(_one_line), AfterValidator(_pattern)
 ]
 Json = Annotated[dict[str, Any], AfterValidator(_storable)]
+Parameters = Annotated[Json, AfterValidator(check_parameters)]
 Labels = Annotated[dict[Word, Word], _at_most(100)]
 Variables = Annotated[  # more of them have no room in MAX_JSON_BYTES
     dict[Annotated[str, AfterValidator(check_name)], Argument], _at_most(10_000), AfterValidator(_storable)
@@ -337,11 +339,9 @@ class SimulationAsked(TypedDict, total=False):
     __pydantic_config__ = ConfigDict(alias_generator=to_camel)  # type: ignore[misc]  # as Pydantic's documentation has it
 
     name: Name
-    entrypoint: Required[
-        Annotated[tuple[Argument, ...], _at_most(1_000), Field(min_length=1), AfterValidator(_command)]
-    ]
+    entrypoint: Required[Command]
     project: Name
-    parameters: Annotated[Json, AfterValidator(check_parameters)]
+    parameters: Parameters
     environment: Variables
     working_directory: PathText
     tags: Tags
@@ -392,6 +392,25 @@ class SimulationsAsked(TypedDict, total=False):
 
     simulations: Required[Annotated[tuple[SimulationAsked, ...], _at_most(MOST_AT_ONCE), Field(min_length=1)]]
     client_key: Word
+
+
+class ParametersAsked(TypedDict):
+    """The rules of parameters alone."""
+
+    parameters: Parameters
+
+
+class SimulationForked(TypedDict, total=False):
+    """The rules of what is different in a repetition, by the names of `db.simulations.Wanted`."""
+
+    __pydantic_config__ = ConfigDict(alias_generator=to_camel)  # type: ignore[misc]  # as above
+
+    name: Name
+    entrypoint: Command
+    parameters: Json
+    tags: Tags
+    notes: Notes
+    priority: SmallInt
 
 
 class SimulationChanged(TypedDict, total=False):

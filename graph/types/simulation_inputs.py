@@ -159,6 +159,22 @@ class SimulationInput:
     id: strawberry.ID
 
 
+@strawberry.input(description="The simulation to repeat, and what is different. What is left out is as in the old one.")
+class ForkSimulationInput:
+    id: strawberry.ID
+    name: str | None = strawberry.field(default=None, description="Its name.")
+    entrypoint: list[str] | None = strawberry.field(default=None, description="The argument vector.")
+    parameters: JSON | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="An object: parameters to add or to replace, by name. Null removes one; others stay.",
+    )
+    tags: list[str] | None = strawberry.field(default=None, description="All of its tags.")
+    notes: str | None = strawberry.field(
+        default=strawberry.UNSET, description="Free text, at most 10,000 characters; null: none."
+    )
+    priority: int | None = strawberry.field(default=None, description="A higher priority is planned first.")
+
+
 @strawberry.input(description="Limits to change. Null removes a limit; what is left out stays as it is.")
 class UpdateLimitsInput:
     max_runtime_seconds: int | None = strawberry.field(

@@ -1,29 +1,37 @@
-"""Submissions: the mutations createSimulation, createSimulations and retrySimulation."""
+"""Submissions: the mutations createSimulation, createSimulations, retrySimulation and forkSimulation."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import alert_targets, errors, machines, projects, references
+from db import alert_targets, errors, machines, projects, references, simulations
 from db.models import Machine, Project
 from db.simulations import Wanted
 from graph.auth.rate_limit import client_of
 from graph.context import Info
 from graph.types import stop_rules
 from graph.types.ids import number_of, simulation_number
-from graph.types.inputs import AfterAsked, Invalid, SimulationAsked, SimulationsAsked, check
+from graph.types.inputs import (
+    AfterAsked,
+    Invalid,
+    ParametersAsked,
+    SimulationAsked,
+    SimulationForked,
+    SimulationsAsked,
+    check,
+)
 from graph.types.naming import name_of
 from graph.types.simulation import Simulation
-from graph.types.simulation_inputs import CreateSimulationInput, CreateSimulationsInput
+from graph.types.simulation_inputs import CreateSimulationInput, CreateSimulationsInput, ForkSimulationInput
 from graph.types.simulation_mutations import CreateSimulationsPayload, SimulationPayload
 from graph.types.user_errors import UserError, UserErrorCode, user_error
-from transitions.submit import After, Submission, repeat, submit
+from transitions.submit import After, Submission, repeat, repeat_as, submit, to_repeat
 
 
 async def create(info: Info, given: CreateSimulationInput) -> SimulationPayload:
@@ -72,6 +80,32 @@ async def retry(info: Info, public_id: str) -> SimulationPayload:
             return SimulationPayload(simulation=Simulation.of(row))
     except errors.Refusal as refusal:
         return SimulationPayload(user_errors=[user_error(refusal)])
+
+
+async def fork(info: Info, given: ForkSimulationInput) -> SimulationPayload:
+    try:
+        number = await simulation_number(info, given.id)
+        changes: dict[str, Any] = {**check(SimulationForked, given)}
+        if refused := _too_many(info):
+            return SimulationPayload(user_errors=[refused])
+        scope = info.context.scope
+        async with info.context.sessions() as session, session.begin():
+            old = await to_repeat(session, number, scope=scope)
+            if "parameters" in changes:
+                changes["parameters"] = _merged(old.parameters, changes["parameters"])
+            wanted = replace(simulations.repetition(old), **changes)
+            row = await repeat_as(session, old, wanted, info.context.actor, scope=scope)
+            return SimulationPayload(simulation=Simulation.of(row))
+    except Invalid as invalid:
+        return SimulationPayload(user_errors=invalid.errors)
+    except errors.Refusal as refusal:
+        return SimulationPayload(user_errors=[user_error(refusal)])
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The old parameters with the new ones over them; null removes one. Raises `Invalid`: together they count anew."""
+    merged = {name: value for name, value in {**old, **new}.items() if value is not None or name not in new}
+    return check(ParametersAsked, {"parameters": merged})["parameters"]
 
 
 @dataclass(slots=True)

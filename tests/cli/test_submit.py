@@ -267,6 +267,23 @@ def test_last_is_the_newest_simulation(server: Any, run: Run, simulation: Make) 
     assert [each["first"] for each in server.variables("List")] == [1]
 
 
+def test_a_retry_with_changes_is_a_fork(server: Any, run: Run, simulation: Make) -> None:
+    server.answers["Fork"] = lambda _: {"forkSimulation": {"simulation": simulation(id="new"), "userErrors": []}}
+    changes = ("-p", "seed=9007199254740993", "-p", "opt=adam", "--without", "wd", "--name", "again", "--tag", "t")
+    assert run("retry", "old", *changes, "--notes", "n", "--priority", "2", "--", "run", "-x").stdout.strip() == "new"
+    assert server.variables("Fork") == [
+        {
+            "input": {
+                "id": "old", "entrypoint": ["run", "-x"], "name": "again", "tags": ["t"], "notes": "n", "priority": 2,
+                "parameters": {"seed": 9007199254740993, "opt": "adam", "wd": None},
+            }
+        }
+    ]  # fmt: skip
+    twice = run("retry", "old", "-p", "lr=1", "--without", "lr")
+    assert twice.exit_code == 2
+    assert "--without: lr" in twice.stderr
+
+
 def test_last_of_nothing_is_a_sentence(server: Any, run: Run) -> None:
     server.answers["List"] = lambda _: {
         "simulations": {"nodes": [], "pageInfo": {"hasNextPage": False, "endCursor": None}}

@@ -60,6 +60,7 @@ IDS = {
     "UpdateMachineInput": "Machine",
     "TokenInput": "Token",
     "UpdateSimulationInput": "Simulation",
+    "ForkSimulationInput": "Simulation",
     "BudgetInput": "Budget",
     "UpdateBudgetInput": "Budget",
     "AlertTargetInput": "AlertTarget",

@@ -72,6 +72,7 @@ RUNNING = {
         "resumeSimulation",
         "cancelSimulation",
         "retrySimulation",
+        "forkSimulation",
         "deleteSimulation",
     }
 }
@@ -306,6 +307,7 @@ ON_SIMULATIONS: dict[str, str] = {
     "{ simulations { name } userErrors { code message field } } }",
     "Mutation.retrySimulation.input.id": f"mutation ($value: ID!) {{ retrySimulation(input: {{id: $value}}) "
     f"{PAYLOAD} }}",
+    "Mutation.forkSimulation.input.id": f"mutation ($value: ID!) {{ forkSimulation(input: {{id: $value}}) {PAYLOAD} }}",
     "Mutation.deleteSimulation.input.id": "mutation ($value: ID!) { deleteSimulation(input: {id: $value}) "
     "{ userErrors { code message field } } }",
     "Subscription.convergence.simulationId": "subscription ($value: ID!) { convergence(simulationId: $value) "
@@ -650,6 +652,7 @@ async def test_every_mutation_that_changes_something_says_who_and_from_where(
         "resumeSimulation": f'{{id: "{waiting}"}}',
         "cancelSimulation": f'{{id: "{await world.simulation()}"}}',
         "retrySimulation": f'{{id: "{await world.in_state("CANCELLED")}"}}',
+        "forkSimulation": f'{{id: "{await world.simulation()}", parameters: {{seed: 7}}}}',
         "deleteSimulation": f'{{id: "{await world.in_state("CANCELLED")}"}}',
         "createMachine": '{name: "other part", cpus: 1, memoryGib: 1}',
         "updateMachine": f'{{id: "{declared["machine"]["id"]}", cpus: 2}}',
@@ -688,6 +691,7 @@ async def test_every_mutation_that_changes_something_says_who_and_from_where(
         "resumeSimulation": [("Simulation", "RESUMED")],
         "cancelSimulation": [("Simulation", "CANCELLED")],
         "retrySimulation": [("Simulation", "QUEUED")],
+        "forkSimulation": [("Simulation", "QUEUED")],
         "deleteSimulation": [("Simulation", "DELETED")],
         "createMachine": [("Machine", "CREATED")],
         "updateMachine": [("Machine", "UPDATED")],

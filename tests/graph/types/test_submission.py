@@ -243,3 +243,42 @@ async def test_several_machines_are_chosen_by_labels_and_not_by_name(world: Worl
     assert error["field"] == ["simulations", "1", "resources", "machine"]
     assert "choose them by labels" in error["message"]
     assert await submitted(world, item(machines=2), item(machines=1, resources={"machine": machine}))
+
+
+FORK = f"""mutation ($input: ForkSimulationInput!) {{
+  forkSimulation(input: $input) {{
+    simulation {{ id name entrypoint parameters environment tags notes priority retryOf {{ id }} }} {ERRORS}
+  }}
+}}"""
+
+
+async def test_a_fork_is_as_the_old_one_but_for_what_was_changed(world: World) -> None:
+    old = await world.simulation(
+        name="old", entrypoint=["python", "train.py"], parameters={"lr": 0.1, "seed": 2**53 + 1, "x": None},
+        environment={"KEY": "secret"}, tags=["a"], notes="n", priority=3,
+    )  # fmt: skip
+    same = (await world.api.data(FORK, {"input": {"id": old}}))["simulation"]
+    assert same == {
+        "id": same["id"], "name": "old", "entrypoint": ["python", "train.py"], "tags": ["a"], "notes": "n",
+        "parameters": {"lr": 0.1, "seed": 2**53 + 1, "x": None}, "environment": {"KEY": None}, "priority": 3,
+        "retryOf": {"id": old},
+    }  # fmt: skip
+    changes = {
+        "name": "new", "entrypoint": ["python", "b.py"], "parameters": {"seed": 7, "x": None, "wd": [1]}, "tags": [],
+        "notes": None, "priority": -1,
+    }  # fmt: skip
+    new = (await world.api.data(FORK, {"input": {"id": old, **changes}}))["simulation"]
+    assert new["parameters"] == {"lr": 0.1, "seed": 7, "wd": [1]}
+    assert {name: new[name] for name in changes if name != "parameters"} == {
+        name: value for name, value in changes.items() if name != "parameters"
+    }
+    kept = await world.select("SELECT environment::text FROM simulations WHERE name = 'new'")
+    assert kept == await world.select("SELECT environment::text FROM simulations WHERE name = 'old' LIMIT 1")
+
+
+async def test_parameters_of_a_fork_are_judged_together_with_the_old_ones(world: World) -> None:
+    old = await world.simulation(parameters={"lr": 0.1})
+    payload = await world.api.data(FORK, {"input": {"id": old, "parameters": {"LR": 1}}})
+    [error] = payload["userErrors"]
+    assert (error["code"], error["field"]) == ("INVALID", ["parameters"])
+    assert "rename one of them" in error["message"]
