@@ -72,6 +72,25 @@ def sentence(
     return told
 
 
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a simulation came to in its objective. None: not finite, or neither direction is better."""
+
+    metric: str
+    value: float | None
+    best_value: float | None
+    best_step: int | None
+
+
+def result_sentence(result: Result) -> str:
+    """Return the newest and the best value of the objective."""
+    value = f"{result.value:.6g}" if result.value is not None else "not finite"
+    told = f"{plain(result.metric)} {value}"
+    if result.best_value is not None:
+        told += f", best {result.best_value:.6g} at step {result.best_step:,}"
+    return f"{told}."
+
+
 def budget_title(project: str | None, percent: int) -> str:
     """Return how much of a budget is spent. project: None for the whole installation."""
     owner = f"the budget of {plain(project)}" if project is not None else "the budget of the installation"

@@ -6,6 +6,7 @@ content under the same id.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,13 +15,25 @@ from urllib.parse import quote
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import alert_deliveries, billing, projects, public_ids, simulations
+from db import alert_deliveries, billing, metrics, projects, public_ids, simulations
 from db.alert_deliveries import Message
 from db.billing import Holding
-from db.models import AlertTarget, Event
-from policy.alert_text import LONGEST_DETAIL, Subject, budget_sentence, budget_title, payload, sentence, title
+from db.metrics import Summary
+from db.models import AlertTarget, Event, Simulation
+from policy.alert_text import (
+    LONGEST_DETAIL,
+    Result,
+    Subject,
+    budget_sentence,
+    budget_title,
+    payload,
+    result_sentence,
+    sentence,
+    title,
+)
 from policy.alerts import AlertKind, kind_for, kinds_of
 from policy.cost import cost_so_far
+from policy.metric_mode import default_objective, direction
 from settings import Settings
 
 
@@ -43,6 +56,7 @@ class _Known:
     chosen: Mapping[int, Collection[int] | None]
     projects: Mapping[int, str]
     holdings: Mapping[int, Sequence[Holding]]
+    results: Mapping[int, Result]
 
 
 async def compose(
@@ -76,7 +90,23 @@ async def _read(session: AsyncSession, events: Sequence[Event]) -> _Known:
             chosen[simulation_id] = detail.get("alertTargetIds")
     found = await projects.by_ids(session, {event.project_id for event in events if event.project_id is not None})
     holdings = await billing.of_simulations(session, wanted)
-    return _Known(names, chosen, {row.id: row.name for row in found}, holdings)
+    summaries = await metrics.of_simulations(session, names) if names else {}
+    results = {row.id: result for row in rows if (result := _result(row, summaries.get(row.id, ()))) is not None}
+    return _Known(names, chosen, {row.id: row.name for row in found}, holdings, results)
+
+
+def _result(row: Simulation, summaries: Sequence[Summary]) -> Result | None:
+    metric = row.objective_metric or default_objective(each.metric for each in summaries)
+    found = next((each for each in summaries if each.metric == metric), None)
+    if metric is None or found is None:
+        return None
+    given = row.objective_mode if metric == row.objective_metric else None
+    mode = given or row.metric_modes.get(metric) or direction(metric)
+    best, step = {"MAX": (found.max_value, found.max_step), "MIN": (found.min_value, found.min_step)}.get(
+        str(mode), (None, None)
+    )
+    value = found.last_value if math.isfinite(found.last_value) else None
+    return Result(metric, value, best, step)
 
 
 def _of_simulation(event: Event, known: _Known, settings: Settings) -> _Content | None:
@@ -106,9 +136,20 @@ def _of_simulation(event: Event, known: _Known, settings: Settings) -> _Content 
         "cost": {"amount": str(amount), "currency": currency},
         "link": link,
     }  # fmt: skip
+    result = known.results.get(number)
+    if result is not None:
+        data["objective"] = {
+            "metric": result.metric, "value": result.value, "bestValue": result.best_value,
+            "bestStep": result.best_step,
+        }  # fmt: skip
     if waits:
         data["waiting"] = {"reason": reason, "detail": detail, "seconds": waited, "simulations": waiting}
-    lines = [told, *([f"Cost so far: {amount:.2f} {currency}."] if amount else []), *([link] if link else [])]
+    lines = [
+        told,
+        *([result_sentence(result)] if result is not None else []),
+        *([f"Cost so far: {amount:.2f} {currency}."] if amount else []),
+        *([link] if link else []),
+    ]
     return _Content(kinds, data, title(kinds, subject, state, waited), "\n".join(lines), known.chosen.get(number))
 
 

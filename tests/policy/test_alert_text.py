@@ -7,10 +7,12 @@ from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
 from policy.alert_text import (
+    Result,
     Subject,
     budget_sentence,
     payload,
     plain,
+    result_sentence,
     sentence,
     title,
 )
@@ -44,6 +46,11 @@ def test_a_long_wait_says_how_long_and_how_many_wait_for_the_same() -> None:
     assert sentence(kinds, DIGITS, "QUEUED", None, waited_seconds=60, waiting=1001).endswith(
         "1,000 others wait for the same."
     )
+
+
+def test_the_objective_is_told_with_its_best() -> None:
+    assert result_sentence(Result("val/loss", 0.25, 0.1234567, 1200)) == "val/loss 0.25, best 0.123457 at step 1,200."
+    assert result_sentence(Result("<b>", None, None, None)) == "‹b› not finite."
 
 
 def test_a_budget_has_its_owner_and_its_amounts() -> None:

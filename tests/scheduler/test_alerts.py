@@ -117,6 +117,26 @@ async def test_a_receiver_verifies_and_reads_what_happened(world: World, alerts:
     assert len(receiver.received) == 1, "it is sent once"
 
 
+async def test_the_objective_stands_in_the_text_and_in_the_message(
+    world: World, alerts: Alerts, receiver: Receiver
+) -> None:
+    ops = await target(world, receiver.url)
+    simulation_id: int = await world.simulation(name="digits")
+    await world.execute(
+        "INSERT INTO metrics (simulation_id, attempt, metric, count, first_step, last_step, last_value, min_step, "
+        "min_value, max_step, max_value) SELECT id, 1, metric, 2, 1, 2, 0.5, 1, 0.25, 2, 0.5 FROM simulations, "
+        "unnest('{train/loss,val/loss,epoch}'::text[]) AS metric"
+    )
+    await world.cancel(simulation_id)
+    await settled(alerts)
+    [received] = receiver.received
+    assert received.verified(str(ops.secret))["data"]["objective"] == {
+        "metric": "val/loss", "value": 0.5, "bestValue": 0.25, "bestStep": 1,
+    }  # fmt: skip
+    [delivery] = await deliveries(world)
+    assert "val/loss 0.5, best 0.25 at step 1." in str(delivery.body)
+
+
 async def test_what_arrives_once_the_receiver_is_up_again_has_the_same_id(world: World, alerts: Alerts) -> None:
     with receiving() as first:
         ops = await target(world, first.url)
