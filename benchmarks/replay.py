@@ -145,7 +145,6 @@ class Outcome:
             needed[each.project] += each.job.duration  # type: ignore[assignment]
         return sorted(took[each] / needed[each] for each in took)
 
-
     def fairness(self) -> Sequence[float]:
         """Return the finish-time fairness of each project, the best first: at most 1 if sharing costs it nothing.
 

@@ -17,12 +17,12 @@ from enum import StrEnum
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, bindparam, func, insert, select, text, update
+from sqlalchemy import ColumnElement, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.models import Attempt, Coverage, Member, Project, Simulation
+from db.models import Attempt, Coverage, Member, Simulation
 from db.outage import Driver
-from db.states import Reason, SimulationState
+from db.states import MetricsFrom, Reason, SimulationState
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,44 +119,18 @@ async def create(session: AsyncSession, wanted: Sequence[Next]) -> Mapping[int, 
     return made
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """An attempt that was ended. is_awaited: others run after its simulation."""
-
-    id: int
-    is_awaited: bool
-
-
-async def close(
-    session: AsyncSession,
-    simulation_id: int,
-    number: int,
-    *,
-    reason: Reason,
-    reason_detail: str | None,
-    exit_code: int | None,
-    signal: int | None,
-) -> Closed | None:
-    """End an attempt and its members: no later report is stored. None if it is not current."""
-    connection = await session.connection()
-    closed = await connection.exec_driver_sql(
-        _CLOSE, (simulation_id, number, reason.value, reason_detail, exit_code, signal)
-    )
-    row: Any = closed.one_or_none()
-    return Closed(*row) if row is not None else None
-
-
-# The members are found by what the first part returns, so the attempt is locked first.
-_CLOSE = """
-    WITH closed AS (
-        UPDATE attempts SET ended_at = now(), reason = $3, reason_detail = $4, exit_code = $5, signal = $6
-        WHERE simulation_id = $1 AND number = $2 AND ended_at IS NULL
-        RETURNING id
+# A part of `lifecycle.end`: the attempt of the row of `given`, with its members, which are found by what the first part
+# returns, so the attempt is locked first.
+CLOSE = """
+    closed AS (
+        UPDATE attempts AS a
+        SET ended_at = now(), reason = {reason}, reason_detail = {detail}, exit_code = {exit_code}, signal = {signal}
+        FROM given WHERE a.simulation_id = given.id AND a.number = given.fence AND a.ended_at IS NULL
+        RETURNING a.id
     ), ended AS (
-        UPDATE members SET ended_at = now(), exit_code = $5, signal = $6
+        UPDATE members SET ended_at = now(), exit_code = {exit_code}, signal = {signal}
         FROM closed WHERE members.attempt_id = closed.id AND members.ended_at IS NULL
     )
-    SELECT id, EXISTS (SELECT FROM dependencies WHERE after_id = $1) FROM closed
 """
 
 
@@ -216,8 +190,10 @@ async def find_settling(session: AsyncSession, simulation_id: int) -> Settling |
     """Read the current attempt of a simulation for its end; None if it is on no machine. The caller holds its lock."""
     found = await (await session.connection()).exec_driver_sql(_SETTLING, (simulation_id,))
     row: Any = found.one_or_none()
-    if row is None:
-        return None
+    return _settling(row) if row is not None else None
+
+
+def _settling(row: Sequence[Any]) -> Settling:
     number, stop_reason, stop_sentence, preempted, max_retries, retry_on, max_cost, attempt_id, machines, first = row
     reason = Reason(stop_reason) if stop_reason is not None else None
     return Settling(
@@ -226,13 +202,15 @@ async def find_settling(session: AsyncSession, simulation_id: int) -> Settling |
     )  # fmt: skip
 
 
-_SETTLING = """
-    SELECT a.number, a.stop_reason, a.stop_evidence ->> 'sentence',
-           (SELECT count(*) FROM attempts AS p WHERE p.simulation_id = $1 AND p.reason = 'PREEMPTED'),
-           s.max_retries, s.retry_on, s.max_cost, a.id, s.machines, a.stop_evidence ->> 'member'
-    FROM attempts AS a JOIN simulations AS s ON s.id = a.simulation_id
-    WHERE a.simulation_id = $1 AND a.ended_at IS NULL
+_JUDGED_BY = """
+    a.number, a.stop_reason, a.stop_evidence ->> 'sentence' AS stop_sentence,
+    (SELECT count(*) FROM attempts AS p WHERE p.simulation_id = s.id AND p.reason = 'PREEMPTED') AS preempted,
+    s.max_retries, s.retry_on, s.max_cost, a.id AS attempt_id, s.machines, a.stop_evidence ->> 'member' AS first
 """
+_SETTLING = f"""
+    SELECT {_JUDGED_BY} FROM attempts AS a JOIN simulations AS s ON s.id = a.simulation_id
+    WHERE a.simulation_id = $1 AND a.ended_at IS NULL
+"""  # noqa: S608  # the constant above
 
 
 async def find_gang(session: AsyncSession, attempt_id: int, rank: int) -> Gang:
@@ -284,13 +262,38 @@ async def amend(session: AsyncSession, attempt_id: int, amended: Mapping[str, An
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
-    """A bound attempt. `is_new`: it has neither begun nor a stop intent; `is_whole`: all its members are bound."""
+class Work:
+    """What a supervisor is to do: from its member, the attempt, the simulation, and the name of its project."""
 
-    simulation_id: int
+    attempt_id: int
     number: int
+    stop_reason: Reason | None  # of the attempt's stop intent
+    rank: int
+    gpu_indices: Sequence[int]
+    simulation_id: int
+    name: str
+    project: str
+    entrypoint: Sequence[str]
+    environment: Mapping[str, str]
+    parameters: Mapping[str, Any]
+    working_directory: str | None
+    machines: int
+    max_runtime: timedelta | None
+    attained: timedelta  # of that, by the attempts that this one continues
+    max_cost: Decimal | None
+    metrics_from: MetricsFrom
+    metrics_patterns: Sequence[str]
+    tensorboard: Sequence[str]
+    system_metrics_seconds: float | None
+    is_judged: bool  # it has stop rules
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A bound member's work. `is_new`: its attempt has neither begun nor a stop intent."""
+
     is_new: bool
-    is_whole: bool
+    work: Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,24 +308,62 @@ NOWHERE = Endpoint()  # of a single member: it has none to meet
 
 
 async def bind(session: AsyncSession, claim: Claim, endpoint: Endpoint = NOWHERE) -> Bound | None:
-    """Bind the member to the claim's nonce, if it is current and bound to no other; a heartbeat too.
+    """Lock the simulation and its attempt, and bind the member to the claim's nonce; a heartbeat too.
 
-    The caller holds the simulation's lock, so the last of several members sees that all are bound.
+    None if there is no such member (`is_known`), or it has ended, or is bound to another nonce.
     """
     given = (claim.attempt_id, claim.token_digest, claim.nonce, endpoint.address, endpoint.port)
     row: Any = (await (await session.connection()).exec_driver_sql(_BIND, given)).one_or_none()
-    return Bound(*row) if row is not None else None
+    if row is None:
+        return None
+    is_new, attempt_id, number, stop_reason, rank, gpu_indices, simulation_id, name, project, *asked = row
+    entrypoint, environment, parameters, directory, machines, runtime, attained, cost, metrics_from, *rest = asked
+    return Bound(
+        is_new,
+        Work(
+            attempt_id, number, Reason(stop_reason) if stop_reason is not None else None, rank, gpu_indices,
+            simulation_id, name, project, entrypoint, orjson.loads(environment), orjson.loads(parameters), directory,
+            machines, runtime, attained, cost, MetricsFrom(metrics_from), *rest,
+        ),
+    )  # fmt: skip
 
 
+# The locks are taken in the order of their names, and a row that has changed meanwhile is read again. The member's
+# conditions are those of the update, which reads it again likewise.
 _BIND = """
+    WITH mine AS (
+        SELECT m.id AS member_id, a.started_at IS NULL AND a.stop_wanted_at IS NULL AS is_new, a.id AS attempt_id,
+               a.number, a.stop_reason, s.id, s.name, p.name AS project, s.entrypoint, s.environment, s.parameters,
+               s.working_directory, s.machines, s.max_runtime, s.attained, s.max_cost, s.metrics_from,
+               s.metrics_patterns, s.tensorboard, s.system_metrics_seconds, s.stopping IS NOT NULL AS is_judged
+        FROM members AS m
+        JOIN attempts AS a ON a.id = m.attempt_id
+        JOIN simulations AS s ON s.id = a.simulation_id
+        JOIN projects AS p ON p.id = s.project_id
+        WHERE m.attempt_id = $1 AND m.token_digest = $2
+        FOR NO KEY UPDATE OF s, a
+    )
     UPDATE members AS m SET nonce = $3, heartbeat_at = now(),
         address = coalesce($4::text, m.address), port = coalesce($5::integer, m.port)
-    FROM attempts AS a
-    WHERE m.attempt_id = $1 AND m.token_digest = $2 AND m.ended_at IS NULL AND coalesce(m.nonce, $3) = $3
-      AND a.id = m.attempt_id
-    RETURNING a.simulation_id, a.number, a.started_at IS NULL AND a.stop_wanted_at IS NULL,
-        NOT EXISTS (SELECT FROM members AS o WHERE o.attempt_id = m.attempt_id AND o.id <> m.id AND o.nonce IS NULL)
+    FROM mine
+    WHERE m.id = mine.member_id AND m.token_digest = $2 AND m.ended_at IS NULL AND coalesce(m.nonce, $3) = $3
+    RETURNING mine.is_new, mine.attempt_id, mine.number, mine.stop_reason, m.rank, m.gpu_indices, mine.id, mine.name,
+        mine.project, mine.entrypoint, mine.environment::text, mine.parameters::text, mine.working_directory,
+        mine.machines, mine.max_runtime, mine.attained, mine.max_cost, mine.metrics_from, mine.metrics_patterns,
+        mine.tensorboard, mine.system_metrics_seconds, mine.is_judged
 """
+
+
+async def is_known(session: AsyncSession, claim: Claim) -> bool:
+    """Whether the attempt has a member with this token, an ended one included."""
+    mine = (Member.attempt_id == claim.attempt_id) & (Member.token_digest == claim.token_digest)
+    return await session.scalar(select(Member.id).where(mine)) is not None
+
+
+async def are_all_bound(session: AsyncSession, attempt_id: int) -> bool:
+    """Whether all members of an attempt are bound. The caller holds the simulation's lock, so the last one sees it."""
+    missing = select(Member.id).where(Member.attempt_id == attempt_id, Member.nonce.is_(None)).limit(1)
+    return await session.scalar(missing) is None
 
 
 async def note_greeted(session: AsyncSession, attempt_id: int) -> datetime:
@@ -344,37 +385,12 @@ async def members_of(session: AsyncSession, ids: Collection[int]) -> Sequence[Me
     return (await session.scalars(statement.execution_options(populate_existing=True))).all()
 
 
-async def note_started(session: AsyncSession, attempt_id: int) -> None:
-    """Note the supervisor's hello."""
-    await (await session.connection()).exec_driver_sql(
-        "UPDATE attempts SET started_at = now() WHERE id = $1", (attempt_id,)
-    )
+_WAITED = text("SELECT coalesce(started_at - assigned_at, interval '0') FROM attempts WHERE id = :id")
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What a supervisor is to do: the attempt, the member, the simulation and the name of its project."""
-
-    attempt: Attempt
-    member: Member
-    simulation: Simulation
-    project: str
-
-
-async def work_of(session: AsyncSession, claim: Claim) -> Work:
-    """The work of the claim's attempt, which is bound."""
-    given = {"attempt_id": claim.attempt_id, "token_digest": claim.token_digest}
-    return Work(*(await session.execute(_WORK, given)).one())
-
-
-_WORK = (
-    select(Attempt, Member, Simulation, Project.name)
-    .join(Member, Member.attempt_id == Attempt.id)
-    .join(Simulation, Simulation.id == Attempt.simulation_id)
-    .join(Project, Project.id == Simulation.project_id)
-    .where(Attempt.id == bindparam("attempt_id"), Member.token_digest == bindparam("token_digest"))
-    .execution_options(populate_existing=True)
-)
+async def waited(session: AsyncSession, attempt_id: int) -> timedelta:
+    """How long an attempt was assigned before its hello; nothing before that."""
+    return (await session.execute(_WAITED, {"id": attempt_id})).scalar_one()  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
@@ -490,9 +506,9 @@ async def find_unwanted(session: AsyncSession) -> Sequence[Hosted]:
 # --- reports of supervisors --------------------------------------------------------------------------------------
 
 
-async def has_token(session: AsyncSession, token_digest: bytes) -> bool:
+async def has_token(driver: Driver, token_digest: bytes) -> bool:
     """Whether this is the token of some attempt, ended ones included. What it may do is judged where it is used."""
-    return await session.scalar(select(Member.id).where(Member.token_digest == token_digest)) is not None
+    return await driver.fetchval("SELECT true FROM members WHERE token_digest = $1", token_digest) is not None
 
 
 # Fence, order, idempotency and heartbeat in one row lock, the member's. The attempt is only read: no lock, no wait.
@@ -511,6 +527,35 @@ _BEAT = """
       AND a.id = m.attempt_id
     RETURNING a.simulation_id, a.number, m.next_batch, a.stop_reason, a.amended::text, m.rank
 """
+
+
+# The same for a report with an exit, with the locks of an end and what it is judged by.
+_ACCEPT_END = f"""
+    WITH mine AS (
+        SELECT m.id AS member_id, a.simulation_id, a.amended, {_JUDGED_BY}
+        FROM members AS m
+        JOIN attempts AS a ON a.id = m.attempt_id
+        JOIN simulations AS s ON s.id = a.simulation_id
+        WHERE m.attempt_id = $1 AND m.token_digest = $2
+        FOR NO KEY UPDATE OF s, a
+    )
+    UPDATE members AS m SET next_batch = m.next_batch + 1, heartbeat_at = now()
+    FROM mine
+    WHERE m.id = mine.member_id AND m.token_digest = $2 AND m.nonce = $3 AND m.ended_at IS NULL AND m.next_batch = $4
+    RETURNING mine.simulation_id, mine.number, m.next_batch, mine.stop_reason, mine.amended::text, m.rank,
+        mine.number, mine.stop_reason, mine.stop_sentence, mine.preempted, mine.max_retries, mine.retry_on,
+        mine.max_cost, mine.attempt_id, mine.machines, mine.first
+"""  # noqa: S608  # the constant above
+
+
+async def accept_end(session: AsyncSession, claim: Claim, batch: int) -> tuple[Receipt, Settling] | None:
+    """Lock the simulation and its attempt, and record a report with an exit; None if it is not the next batch.
+
+    Returns what the end is judged by as well: one statement instead of three.
+    """
+    given = (claim.attempt_id, claim.token_digest, claim.nonce, batch)
+    row: Any = (await (await session.connection()).exec_driver_sql(_ACCEPT_END, given)).one_or_none()
+    return (receipt_of(row[:6], stored=True), _settling(row[6:])) if row is not None else None
 
 
 async def accept(session: AsyncSession, claim: Claim, batch: int | None) -> Receipt:

@@ -23,7 +23,7 @@ import orjson
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import results
+from db import attempts, results
 from db.billing import AMOUNT
 from db.events import Actor, may_alert
 from db.models import Simulation
@@ -83,40 +83,60 @@ class Move:
 _AMOUNT = AMOUNT.format(rate="m.price_per_hour * m.share", to="coalesce(m.ended_at, now())", since="m.assigned_at")
 
 # One round trip for the state, what is written with it, the events and the hint. A long list of ids is "look at all".
-_MOVE = f"""
-    WITH given AS (
+_GIVEN = """
+    given AS (
         SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $13::bool[])
             WITH ORDINALITY AS g (id, fence, detail, alerts, place)
-    ), moved AS (
-        UPDATE simulations AS s SET
-            state = $4::text,
-            attempt = s.attempt + CASE WHEN $4::text = 'STARTING' THEN 1 ELSE 0 END,
-            started_at = CASE WHEN $4::text = 'RUNNING' THEN coalesce(s.started_at, now()) ELSE s.started_at END,
-            queued_at = CASE WHEN $4::text = 'QUEUED' THEN now() + $6::interval ELSE s.queued_at END,
-            queued_xid = CASE WHEN $4::text = 'QUEUED' THEN pg_current_xact_id()::text::bigint ELSE s.queued_xid END,
-            finished_at = CASE WHEN $7::bool THEN now() ELSE s.finished_at END,
-            final_cost = CASE WHEN $7::bool THEN coalesce((
-                SELECT sum({_AMOUNT}) FROM attempts AS a JOIN members AS m ON m.attempt_id = a.id
-                WHERE a.simulation_id = s.id
-            ), 0) END,
-            reason = $8::text,
-            reason_detail = $9::text
-        FROM given
-        WHERE s.id = given.id AND s.attempt = given.fence AND s.state = ANY($5::text[])
-        RETURNING s.id, s.project_id, given.detail, given.alerts, given.place
-    ), recorded AS (
-        INSERT INTO events (kind, actor, origin, object_type, object_id, project_id, detail, alert_pending)
-        SELECT $4::text, $10::text, $11::text, 'Simulation', id, project_id, detail::jsonb, alerts
-        FROM moved ORDER BY place
-    ), hint AS (
-        SELECT array_agg(id ORDER BY place) AS ids, string_agg(id::text, ',' ORDER BY place) AS payload,
-               bool_or(alerts) AS alerts
-        FROM moved
     )
-    SELECT ids, pg_notify('simulations', CASE WHEN length(payload) <= $12::int THEN payload ELSE '*' END),
-           CASE WHEN alerts THEN pg_notify('alerts', '') END
-    FROM hint WHERE ids IS NOT NULL
-"""  # noqa: S608  # a constant
+"""
+
+
+def _moved(condition: str) -> str:
+    """Write the end of a statement, up to FROM. condition: of the rows that move."""
+    return f"""
+        moved AS (
+            UPDATE simulations AS s SET
+                state = $4::text,
+                attempt = s.attempt + CASE WHEN $4::text = 'STARTING' THEN 1 ELSE 0 END,
+                started_at = CASE WHEN $4::text = 'RUNNING' THEN coalesce(s.started_at, now()) ELSE s.started_at END,
+                queued_at = CASE WHEN $4::text = 'QUEUED' THEN now() + $6::interval ELSE s.queued_at END,
+                queued_xid = CASE WHEN $4::text = 'QUEUED' THEN pg_current_xact_id()::text::bigint
+                                  ELSE s.queued_xid END,
+                finished_at = CASE WHEN $7::bool THEN now() ELSE s.finished_at END,
+                final_cost = CASE WHEN $7::bool THEN coalesce((
+                    SELECT sum({_AMOUNT}) FROM attempts AS a JOIN members AS m ON m.attempt_id = a.id
+                    WHERE a.simulation_id = s.id
+                ), 0) END,
+                reason = $8::text,
+                reason_detail = $9::text
+            FROM given
+            WHERE {condition} s.id = given.id AND s.attempt = given.fence AND s.state = ANY($5::text[])
+            RETURNING s.id, s.project_id, s.attempt, given.detail, given.alerts, given.place
+        ), begun AS (
+            UPDATE attempts AS a SET started_at = now() FROM moved
+            WHERE $4::text = 'RUNNING' AND a.simulation_id = moved.id AND a.number = moved.attempt
+        ), recorded AS (
+            INSERT INTO events (kind, actor, origin, object_type, object_id, project_id, detail, alert_pending)
+            SELECT $4::text, $10::text, $11::text, 'Simulation', id, project_id, detail::jsonb, alerts
+            FROM moved ORDER BY place
+        ), hint AS (
+            SELECT array_agg(id ORDER BY place) AS ids, string_agg(id::text, ',' ORDER BY place) AS payload,
+                   bool_or(alerts) AS alerts
+            FROM moved
+        )
+        SELECT ids, pg_notify('simulations', CASE WHEN length(payload) <= $12::int THEN payload ELSE '*' END),
+               CASE WHEN alerts THEN pg_notify('alerts', '') END
+    """  # noqa: S608  # constants
+
+
+_MOVE = f"WITH {_GIVEN}, {_moved('')} FROM hint WHERE ids IS NOT NULL"
+_CLOSE = attempts.CLOSE.format(reason="$14::text", detail="$15::text", exit_code="$16::int", signal="$17::int")
+_END = f"""
+    WITH {_GIVEN}, {_CLOSE}, {_moved("EXISTS (SELECT FROM closed) AND")},
+        closed.id, EXISTS (SELECT FROM dependencies WHERE after_id = ANY($1)),
+        EXISTS (SELECT FROM metrics WHERE simulation_id = ANY($1))
+    FROM closed, hint
+"""  # noqa: S608  # constants
 
 
 async def move(
@@ -140,7 +160,71 @@ async def move(
     queued_after: the wait of a simulation that returns to the queue; reason, reason_detail: of a final state.
     """
     sources = [only_from] if only_from else [source for source, targets in TRANSITIONS.items() if target in targets]
+    given = _given(moves, target, sources, actor, queued_after, reason, reason_detail)
+    row = (await (await session.connection()).exec_driver_sql(_MOVE, given)).one_or_none()
+    moved = frozenset[int](row[0] if row is not None else ())
+    if target.is_final and moved:
+        await results.keep(session, moved)
+    return moved
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """How an attempt ends."""
+
+    reason: Reason
+    detail: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """An attempt that was ended. is_awaited: others run after its simulation."""
+
+    attempt_id: int
+    is_awaited: bool
+
+
+async def end(
+    session: AsyncSession,
+    of: Move,
+    closing: Closing,
+    target: SimulationState,
+    actor: Actor,
+    *,
+    queued_after: timedelta = timedelta(0),
+) -> Closed | None:
+    """End the attempt `of.fence` with its members, so that no later report is stored, and move its simulation.
+
+    None if it is not the current attempt: then nothing is written. The simulation's reason is that of a final state.
+    """
+    reason, detail = (closing.reason, closing.detail) if target.is_final else (None, None)
+    sources = [source for source, targets in TRANSITIONS.items() if target in targets]
     given = (
+        *_given([of], target, sources, actor, queued_after, reason, detail),
+        closing.reason.value, closing.detail, closing.exit_code, closing.signal,
+    )  # fmt: skip
+    row: Any = (await (await session.connection()).exec_driver_sql(_END, given)).one_or_none()
+    if row is None:
+        return None
+    ids, _, _, attempt_id, is_awaited, has_metrics = row
+    assert ids, f"{of} was current, but its simulation was on no machine"
+    if target.is_final and has_metrics:
+        await results.keep(session, [of.simulation_id])
+    return Closed(attempt_id, is_awaited)
+
+
+def _given(
+    moves: Sequence[Move],
+    target: SimulationState,
+    sources: Sequence[SimulationState],
+    actor: Actor,
+    queued_after: timedelta,
+    reason: Reason | None,
+    reason_detail: str | None,
+) -> tuple[object, ...]:
+    return (
         [each.simulation_id for each in moves],
         [each.fence for each in moves],
         [orjson.dumps(each.detail).decode() for each in moves],
@@ -155,8 +239,3 @@ async def move(
         MAX_PAYLOAD_BYTES,
         [may_alert(target.value, each.detail) for each in moves],
     )
-    row = (await (await session.connection()).exec_driver_sql(_MOVE, given)).one_or_none()
-    moved = frozenset[int](row[0] if row is not None else ())
-    if target.is_final and moved:
-        await results.keep(session, moved)
-    return moved

@@ -164,8 +164,8 @@ def _is_row(tree: ast.Module) -> bool:
 
 # The statements that only `transitions` may send: they open, bind, stop and end what a simulation does.
 TRANSITION_STATEMENTS = {
-    "lifecycle": {"move"},
-    "attempts": {"create", "bind", "note_started", "want_stop", "close", "accept"},
+    "lifecycle": {"move", "end"},
+    "attempts": {"create", "bind", "want_stop", "accept", "accept_end"},
     "convergence": {"take_in"},
 }
 
@@ -395,7 +395,8 @@ def uses_indefinite_pronouns(path: Path) -> list[str]:
         (moves_simulations, "import db.lifecycle\nverb = db.lifecycle.move"),
         (moves_simulations, "getattr(lifecycle, 'move')(session)"),
         (moves_simulations, "from db import attempts\nawait attempts.want_stop(session, 1)"),
-        (moves_simulations, "from db.attempts import close"),
+        (moves_simulations, "from db.attempts import accept_end"),
+        (moves_simulations, "await lifecycle.end(session, 1)"),
         (moves_simulations, "verb = convergence.take_in"),
         (reads_environment, "os.environ['A']"),
         (reads_environment, "os.getenv('A')"),
@@ -522,7 +523,8 @@ def test_only_transitions_move_simulations_and_each_from_one_place() -> None:
     assert breaches(moves_simulations, [p for p in modules() if p != lifecycle and room not in p.parents]) == []
     used = [breach.split(":", 2)[::2] for breach in breaches(moves_simulations, sorted(room.rglob("*.py")))]
     moves = [path for path, what in used if what.endswith("lifecycle.move")]
-    assert moves == [f"transitions/{name}.py" for name in ("assign", "begin", "cancel", "release", "settle")]
+    assert moves == [f"transitions/{name}.py" for name in ("assign", "begin", "cancel", "release")]
+    assert [path for path, what in used if what.endswith("lifecycle.end")] == ["transitions/settle.py"]
     assert len({what for _, what in used}) == sum(map(len, TRANSITION_STATEMENTS.values())), "none is left over"
 
 

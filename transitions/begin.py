@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from decimal import Decimal
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, billing, events, lifecycle
-from db.attempts import NOWHERE, Bound, Claim, Endpoint, Standing, Work
+from db.attempts import NOWHERE, Claim, Endpoint, Standing, Work
 from db.events import Actor
 from db.lifecycle import Move
-from db.models import Attempt, Simulation
 from db.states import Reason, SimulationState
 from policy.cost import cost_per_hour, cost_so_far, time_affordable
 from policy.retry import MEETING, is_incomplete
@@ -64,34 +64,37 @@ async def hello(
     The attempt begins when all its members are bound: until then they wait, at most for `policy.retry.MEETING`. An
     attempt with a stop intent does not begin: its supervisors report the end.
     """
-    if await lifecycle.lock_of(session, claim.attempt_id, claim.token_digest) is None:
-        return Greeting(Standing.UNKNOWN)
     bound = await attempts.bind(session, claim, endpoint)
     if bound is None:
-        return Greeting(Standing.OVER)
-    if bound.is_new and bound.is_whole:
-        await begin(session, bound.simulation_id, claim.attempt_id, bound.number, actor)
-    elif bound.is_new:
-        greeted_at = await attempts.note_greeted(session, claim.attempt_id)
-        if not is_incomplete(greeted_at, await attempts.listening(session), lease):
-            return Greeting(Standing.CURRENT, is_waiting=True)
-        await _give_up(session, bound, claim.attempt_id)
-    work = await attempts.work_of(session, claim)
-    limits = await time_limits(session, work.simulation, work.attempt, stop_grace)
-    gang = await _gang(session, claim.attempt_id) if work.simulation.machines > 1 else Gang()
+        return Greeting(Standing.OVER if await attempts.is_known(session, claim) else Standing.UNKNOWN)
+    work = bound.work
+    if bound.is_new:
+        if work.machines == 1 or await attempts.are_all_bound(session, work.attempt_id):
+            await begin(session, work.simulation_id, work.attempt_id, work.number, actor)
+        else:
+            greeted_at = await attempts.note_greeted(session, work.attempt_id)
+            if not is_incomplete(greeted_at, await attempts.listening(session), lease):
+                return Greeting(Standing.CURRENT, is_waiting=True)
+            work = await _give_up(session, work)
+    limits = await time_limits(
+        session, work.simulation_id, work.attempt_id, stop_grace,
+        max_runtime=work.max_runtime, attained=work.attained, max_cost=work.max_cost,
+    )  # fmt: skip
+    gang = await _gang(session, work.attempt_id) if work.machines > 1 else Gang()
     return Greeting(Standing.CURRENT, work, limits, gang)
 
 
-async def _give_up(session: AsyncSession, bound: Bound, attempt_id: int) -> None:
+async def _give_up(session: AsyncSession, work: Work) -> Work:
     """Stop an attempt whose members did not all say hello in time: a loss of the first that is missing."""
-    members = await attempts.members_of(session, [attempt_id])
+    members = await attempts.members_of(session, [work.attempt_id])
     missing = next(each for each in members if each.nonce is None)
     detail = (
         f"Rank {missing.rank} of {len(members)}, on {missing.machine_name}, did not say hello within "
         f"{MEETING.total_seconds():g} seconds after another one."
     )
     end = {"rank": missing.rank, "reason": Reason.MACHINE_LOST.value, "detail": detail}
-    await stop_members(session, bound.simulation_id, attempt_id, bound.number, Reason.MACHINE_LOST, end)
+    await stop_members(session, work.simulation_id, work.attempt_id, work.number, Reason.MACHINE_LOST, end)
+    return replace(work, stop_reason=Reason.MACHINE_LOST)
 
 
 async def _gang(session: AsyncSession, attempt_id: int) -> Gang:
@@ -103,22 +106,28 @@ async def _gang(session: AsyncSession, attempt_id: int) -> Gang:
 
 
 async def time_limits(
-    session: AsyncSession, simulation: Simulation, attempt: Attempt, stop_grace: timedelta
+    session: AsyncSession,
+    simulation_id: int,
+    attempt_id: int,
+    stop_grace: timedelta,
+    *,
+    max_runtime: timedelta | None,
+    attained: timedelta,
+    max_cost: Decimal | None,
 ) -> TimeLimits:
-    """Return the limits of a current attempt, without what earlier attempts have used up of them.
+    """Return the limits of a current attempt, without what earlier attempts have used up of the simulation's.
 
     The time of preempted attempts counts for the attempt that continues them; the cost of all attempts counts.
     """
-    runtime, money = simulation.max_runtime, None
+    runtime, money = max_runtime, None
     if runtime is not None:
-        runtime = max(runtime - simulation.attained, LEAST_TIME)
-    if simulation.max_cost is not None:
-        held = (await billing.of_simulations(session, [simulation.id])).get(simulation.id, ())
+        runtime = max(runtime - attained, LEAST_TIME)
+    if max_cost is not None:
+        held = (await billing.of_simulations(session, [simulation_id])).get(simulation_id, ())
         spent = cost_so_far(each for each in held if not each.is_open)
-        money = time_affordable(simulation.max_cost - spent, cost_per_hour(held))
+        money = time_affordable(max_cost - spent, cost_per_hour(held))
     if money is not None:
-        waited = attempt.started_at - attempt.assigned_at if attempt.started_at is not None else timedelta(0)
-        money = max(money - waited - stop_grace, LEAST_TIME)
+        money = max(money - await attempts.waited(session, attempt_id) - stop_grace, LEAST_TIME)
     return TimeLimits(runtime, money)
 
 
@@ -128,6 +137,5 @@ async def begin(session: AsyncSession, simulation_id: int, attempt_id: int, numb
         session, [Move(simulation_id, number, {"attempt": number})], SimulationState.RUNNING, actor
     )
     if moved:
-        await attempts.note_started(session, attempt_id)
         journal.write(session, "attempt_began", simulation_id=simulation_id, attempt_id=attempt_id, attempt=number)
     return bool(moved)

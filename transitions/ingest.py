@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from db import attempts, convergence, events, lifecycle, logs, notices, simulations, sources
-from db.attempts import Claim, Receipt
+from db.attempts import Claim, Receipt, Settling
 from db.connection import Sessions, driver_of
 from db.convergence import Column
 from db.events import Actor
@@ -44,12 +46,7 @@ async def ingest(
         if receipt is not None:
             return receipt
     async with sessions.begin() as session:  # more than points, or not the expected batch
-        # An exit may end the attempt, and the simulation's lock comes before the attempt's and the member's.
-        simulation_id = None
-        is_recorded = bool(report.parameters or report.tags)
-        if report.exit is not None or is_recorded:
-            simulation_id = await lifecycle.lock_of(session, claim.attempt_id, claim.token_digest)
-        receipt = await attempts.accept(session, claim, report.number)
+        receipt, current = await _accept(session, claim, report)
         if not receipt.stored or report.number is None:
             return receipt
         rank = receipt.rank
@@ -62,13 +59,31 @@ async def ingest(
         await notices.store(session, receipt.simulation_id, receipt.number, found, rank=rank)
         if report.source is not None and rank == 0:
             await sources.store(session, receipt.simulation_id, receipt.number, report.source)
-        if is_recorded and simulation_id is not None:
-            simulation = await simulations.get(session, simulation_id)
+        if report.parameters or report.tags:
+            simulation = await simulations.get(session, receipt.simulation_id)
             await simulations.record(session, simulation, report.parameters, report.tags)
-        if report.exit is not None and simulation_id is not None:
+        if report.exit is not None:
             ending = _ending(report.exit, receipt.stop_reason)
-            await settle(session, simulation_id, receipt.number, ending, actor, backoff=backoff, rank=rank)
+            await settle(
+                session, receipt.simulation_id, receipt.number, ending, actor,
+                backoff=backoff, rank=rank, current=current,
+            )  # fmt: skip
         return receipt
+
+
+async def _accept(session: AsyncSession, claim: Claim, report: Report) -> tuple[Receipt, Settling | None]:
+    """Record a report, with the locks for what follows; return what its end is judged by, too.
+
+    An exit may end the attempt, and parameters and tags are written to the simulation, whose lock comes before the
+    attempt's and the member's.
+    """
+    if report.exit is not None and report.number is not None:
+        accepted = await attempts.accept_end(session, claim, report.number)
+        if accepted is not None:
+            return accepted
+    if report.exit is not None or report.parameters or report.tags:
+        await lifecycle.lock_of(session, claim.attempt_id, claim.token_digest)
+    return await attempts.accept(session, claim, report.number), None
 
 
 def _has_more(report: Report) -> bool:

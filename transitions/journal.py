@@ -18,18 +18,15 @@ _PENDING = "transitions.journal"
 def write(session: AsyncSession, name: str, **facts: object) -> None:
     """Log the event `name` with these facts once the session's transaction has committed."""
     sync = session.sync_session
-    if _PENDING not in sync.info:
-        sync.info[_PENDING] = []
-        event.listen(sync, "after_commit", _committed)
-    sync.info[_PENDING].append((sync.get_transaction(), name, facts))
+    sync.info.setdefault(_PENDING, []).append((sync.get_transaction(), name, facts))
 
 
+@event.listens_for(Session, "after_commit")  # of every session: to listen to one costs as much as a statement
 def _committed(session: Session) -> None:
-    if session.in_nested_transaction():
+    if _PENDING not in session.info or session.in_nested_transaction():
         return  # a savepoint of the caller: its transaction is still open
     committed = session.get_transaction()
-    pending = session.info[_PENDING]
-    session.info[_PENDING] = []
+    pending = session.info.pop(_PENDING)
     for transaction, name, facts in pending:
         if transaction is committed:  # what an earlier transaction of this session noted was rolled back
             log.info(name, **facts)

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import attempts, billing, lifecycle, running
 from db.attempts import Gang, Settling
 from db.events import Actor
-from db.lifecycle import Move
+from db.lifecycle import Closing, Move
 from db.states import Reason, SimulationState
 from policy.cost import is_spent
 from policy.retry import Ended, Retry, after_attempt
@@ -71,13 +71,15 @@ async def settle(
     *,
     backoff: timedelta,
     rank: int | None = None,
+    current: Settling | None = None,
 ) -> bool:
     """End an attempt if it is still current, and requeue or finish its simulation; return whether it was.
 
     rank: of the member that has ended; while others have not, only the member ends, and True means that it had not
     ended before. None: all members end. The caller has locked the simulation. backoff: before the first retry.
+    current: the current attempt, if the caller has read it under that lock.
     """
-    current = await attempts.find_settling(session, simulation_id)
+    current = current or await attempts.find_settling(session, simulation_id)
     if current is None or current.number != number:
         return False
     if rank is not None and current.machines > 1:
@@ -167,31 +169,25 @@ async def end(
 
     The caller holds the simulation's lock. False if the attempt is not the current one.
     """
-    closed = await attempts.close(
-        session, simulation_id, number,
-        reason=ending.reason, reason_detail=ending.detail, exit_code=ending.exit_code, signal=ending.signal,
-    )  # fmt: skip
-    if closed is None:
-        return False
     is_final = retry_after is None
-    if not is_final:
-        await running.keep_progress(session, simulation_id, number, goes_on=ending.reason is Reason.PREEMPTED)
     target = FINAL_STATE_OF[ending.reason] if is_final else S.QUEUED
-    moved = await lifecycle.move(
+    closed = await lifecycle.end(
         session,
-        [Move(simulation_id, number, _event(number, ending))],
+        Move(simulation_id, number, _event(number, ending)),
+        Closing(ending.reason, ending.detail, ending.exit_code, ending.signal),
         target,
         actor,
         queued_after=retry_after or timedelta(0),
-        reason=ending.reason if is_final else None,
-        reason_detail=ending.detail if is_final else None,
     )
-    assert moved, f"attempt {number} of simulation {simulation_id} was current, but its simulation was not running"
+    if closed is None:
+        return False
+    if not is_final:
+        await running.keep_progress(session, simulation_id, number, goes_on=ending.reason is Reason.PREEMPTED)
     journal.write(
         session,
         "attempt_ended",
         simulation_id=simulation_id,
-        attempt_id=closed.id,
+        attempt_id=closed.attempt_id,
         attempt=number,
         state=target.value,
         reason=ending.reason.value,

@@ -86,7 +86,10 @@ async def _amend(session: AsyncSession, simulation: Simulation, stop_grace: time
     attempt = await attempts.find_current(session, simulation.id)
     if attempt is None or attempt.started_at is None:
         return
-    limits = await time_limits(session, simulation, attempt, stop_grace)
+    limits = await time_limits(
+        session, simulation.id, attempt.id, stop_grace,
+        max_runtime=simulation.max_runtime, attained=simulation.attained, max_cost=simulation.max_cost,
+    )  # fmt: skip
     amendment = Amendment(simulation.stopping is not None, seconds_of(limits.max_runtime), seconds_of(limits.max_cost))
     await attempts.amend(session, attempt.id, asdict(amendment))
 

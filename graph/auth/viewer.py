@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from db import attempts, logins, tokens
-from db.connection import Sessions
+from db.connection import Sessions, driver_of
 from db.models import Token
 from db.projects import Scope
 from db.states import Role
@@ -49,11 +49,12 @@ async def recognise(sessions: Sessions, bearer: str | None, *, trusted: bool) ->
     """
     if not bearer:
         return LOOPBACK if trusted else STRANGER
-    async with sessions() as session, session.begin():
-        if not bearer.startswith(tokens.PREFIX):
-            if await attempts.has_token(session, tokens.digest_of(bearer)):
+    if not bearer.startswith(tokens.PREFIX):
+        async with driver_of(sessions) as driver:
+            if await attempts.has_token(driver, tokens.digest_of(bearer)):
                 return SUPERVISOR
-            raise Unauthenticated(NO_TOKEN_OF_OURS)
+        raise Unauthenticated(NO_TOKEN_OF_OURS)
+    async with sessions() as session, session.begin():
         token = await tokens.find(session, bearer)
         if token is None:
             raise Unauthenticated("This token is unknown, expired or revoked.")

@@ -192,7 +192,7 @@ async def hello(info: Info, given: HelloAttemptInput) -> HelloAttemptPayload:
         return HelloAttemptPayload(attempt=reference, verdict=Verdict.WAIT if begun.is_waiting else Verdict.OVER)
     return HelloAttemptPayload(
         attempt=reference,
-        verdict=Verdict.STOP if begun.work.attempt.stop_wanted_at is not None else Verdict.CONTINUE,
+        verdict=Verdict.STOP if begun.work.stop_reason is not None else Verdict.CONTINUE,
         order=_launch_spec(begun.work, begun.limits, begun.gang, settings),
     )
 
@@ -290,33 +290,32 @@ def _heartbeat(is_judged: bool, settings: Settings) -> float:
 
 
 def _launch_spec(work: Work, limits: TimeLimits, gang: Gang, settings: Settings) -> LaunchSpec:
-    simulation, rank = work.simulation, work.member.rank
-    interval = simulation.system_metrics_seconds
+    interval = work.system_metrics_seconds
     environment = {
-        **simulation.environment,
-        "SIMULATION_ID": encode("Simulation", simulation.id),
-        "SIMULATION_NAME": simulation.name,
+        **work.environment,
+        "SIMULATION_ID": encode("Simulation", work.simulation_id),
+        "SIMULATION_NAME": work.name,
         "SIMULATION_PROJECT": work.project,
-        "SIMULATION_ATTEMPT": str(work.attempt.number),
-        "SIMULATION_PARAMETERS": orjson.dumps(simulation.parameters).decode(),
-        **parameter_variables(simulation.parameters),
+        "SIMULATION_ATTEMPT": str(work.number),
+        "SIMULATION_PARAMETERS": orjson.dumps(work.parameters).decode(),
+        **parameter_variables(work.parameters),
     }
     return LaunchSpec(
-        entrypoint=simulation.entrypoint,
+        entrypoint=list(work.entrypoint),
         environment=JSON(environment),
-        working_directory=simulation.working_directory,
+        working_directory=work.working_directory,
         max_runtime_seconds=seconds_of(limits.max_runtime),
         max_cost_seconds=seconds_of(limits.max_cost),
         stop_grace_seconds=settings.stop_grace_seconds,
-        heartbeat_seconds=_heartbeat(simulation.stopping is not None, settings),
-        gpu_indices=work.member.gpu_indices,
-        metrics_from=simulation.metrics_from,
-        metrics_patterns=simulation.metrics_patterns,
-        tensorboard=simulation.tensorboard,
+        heartbeat_seconds=_heartbeat(work.is_judged, settings),
+        gpu_indices=list(work.gpu_indices),
+        metrics_from=work.metrics_from,
+        metrics_patterns=list(work.metrics_patterns),
+        tensorboard=list(work.tensorboard),
         # Measurements are points, and only rank 0's are the curve.
-        system_metrics_seconds=0.0 if rank else settings.system_metrics_seconds if interval is None else interval,
-        rank=rank,
-        world_size=simulation.machines,
+        system_metrics_seconds=0.0 if work.rank else settings.system_metrics_seconds if interval is None else interval,
+        rank=work.rank,
+        world_size=work.machines,
         addresses=list(gang.addresses),
         master_port=gang.port,
     )

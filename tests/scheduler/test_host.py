@@ -561,7 +561,7 @@ async def test_a_member_that_can_not_be_launched_stops_the_others(
         greeting = await hello(session, claim)
     assert not greeting.is_waiting
     assert greeting.work is not None
-    assert greeting.work.attempt.stop_wanted_at is not None
+    assert greeting.work.stop_reason is not None
 
 
 async def test_names_of_members_are_their_attempts_for_rank_0(world: World) -> None:

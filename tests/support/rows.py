@@ -136,7 +136,7 @@ class Rows:
             greeting = await hello(session, Claim(attempt_id, token, "nonce"))
             assert greeting.standing is attempts.Standing.CURRENT
             assert greeting.work is not None
-            return Started(simulation_id, attempt_id, greeting.work.attempt.number, token)
+            return Started(simulation_id, attempt_id, greeting.work.number, token)
 
     async def end(self, simulation_id: int, number: int, reason: Reason = Reason.COMPLETED, **given: Any) -> bool:
         async with self.sessions.begin() as session:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from statements import sent_by
 
 from db import attempts, lifecycle
-from db.attempts import Claim, Receipt, Standing
+from db.attempts import Claim, Receipt, Standing, Work
 from db.events import PLANNER
-from db.states import Reason
+from db.states import MetricsFrom, Reason
+from policy.retry import Exit
 from transitions.begin import Greeting, hello
+from transitions.ingest import ingest
+from transitions.report import Report
 from transitions.stop import stop
 
 Rows = Any  # the fixture of conftest.py
@@ -28,8 +32,8 @@ async def test_the_first_nonce_binds_the_attempt_and_starts_the_simulation(rows:
         greeting = await hello(session, Claim(attempt_id, token, "mine"))
     assert greeting.standing is Standing.CURRENT
     assert greeting.work is not None
-    bound = (greeting.work.attempt.id, greeting.work.member.nonce, greeting.work.simulation.id)
-    assert bound == (attempt_id, "mine", simulation_id)
+    assert (greeting.work.attempt_id, greeting.work.simulation_id) == (attempt_id, simulation_id)
+    assert await rows.value("SELECT nonce FROM members WHERE attempt_id = :id", id=attempt_id) == "mine"
     assert await rows.state(simulation_id) == "RUNNING"
 
 
@@ -115,23 +119,42 @@ async def test_what_is_unwanted_is_greeted_and_does_not_begin(rows: Rows) -> Non
         greeting = await hello(session, Claim(attempt_id, token, "n"))
         assert greeting.standing is Standing.CURRENT
         assert greeting.work is not None
-        assert greeting.work.attempt.stop_reason is Reason.CANCELLED
+        assert greeting.work.stop_reason is Reason.CANCELLED
     assert await rows.state(simulation_id) == "STARTING"
     async with rows.sessions.begin() as session:  # its report of the end is taken all the same
         assert (await attempts.accept(session, Claim(attempt_id, token, "n"), 1)).stored
 
 
-async def test_a_greeting_can_be_read_after_its_transaction(rows: Rows) -> None:
-    attempt_id = await rows.assign(await rows.simulation())
+async def test_the_work_holds_what_was_asked_for(rows: Rows) -> None:
+    asked = {
+        "name": "a run", "environment": {"A": "b"}, "parameters": {"lr": 0.1, "model": {"depth": 3}},
+        "working_directory": "/tmp", "max_runtime": timedelta(minutes=5), "metrics_patterns": ["loss (?P<loss>.*)"],
+        "tensorboard": ["runs"], "system_metrics_seconds": 2.5, "entrypoint": ["python", "-c", "1"],
+    }  # fmt: skip
+    simulation_id = await rows.simulation(**asked)
+    attempt_id = await rows.assign(simulation_id, gpus=(1, 3))
     token = await rows.launch(attempt_id)
     async with rows.sessions.begin() as session:
-        greeting = await hello(session, Claim(attempt_id, token, "n"))
-    for row in (greeting.work.attempt, greeting.work.member, greeting.work.simulation):
-        for attribute in inspect(type(row)).column_attrs:
-            if not attribute.deferred:
-                getattr(row, attribute.key)
-    assert greeting.work.attempt.started_at is not None
-    assert greeting.work.simulation.state.value == "RUNNING"
+        work = (await hello(session, Claim(attempt_id, token, "n"))).work
+    assert work == Work(
+        attempt_id=attempt_id, number=1, stop_reason=None, rank=0, gpu_indices=[1, 3], simulation_id=simulation_id,
+        project="default", machines=1, attained=timedelta(0), max_cost=None,
+        metrics_from=MetricsFrom.AUTO, is_judged=False, **asked,
+    )  # fmt: skip
+    assert await rows.state(simulation_id) == "RUNNING"
+    assert await rows.value("SELECT started_at IS NOT NULL FROM attempts WHERE id = :id", id=attempt_id)
+
+
+async def test_a_hello_and_an_end_are_two_statements_each(rows: Rows) -> None:
+    """Beside BEGIN and COMMIT: each statement costs the API server and PostgreSQL as much as a report of points."""
+    attempt_id = await rows.assign(await rows.simulation())
+    claim = Claim(attempt_id, await rows.launch(attempt_id), "n")
+    async with sent_by(rows.sessions) as sent:
+        async with rows.sessions.begin() as session:
+            await hello(session, claim)
+        report = Report(1, exit=Exit(exit_code=0))
+        assert (await ingest(rows.sessions, claim, report, backoff=timedelta(0))).stored
+    assert Counter(each.split()[0] for each in sent) == {"BEGIN;": 2, "WITH": 4, "COMMIT;": 2}, sent
 
 
 async def test_the_time_of_preempted_attempts_counts_against_the_limit_and_that_of_lost_ones_does_not(

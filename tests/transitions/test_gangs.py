@@ -138,7 +138,7 @@ async def test_members_wait_for_the_last_hello_and_get_addresses_and_port_then(r
     first = await gang.hello(0, Endpoint("10.0.0.1", 4242))
     for rank, greeting in enumerate((first, last)):
         assert greeting.work is not None
-        assert (greeting.work.member.rank, greeting.work.simulation.machines) == (rank, 2)
+        assert (greeting.work.rank, greeting.work.machines) == (rank, 2)
         assert (list(greeting.gang.addresses), greeting.gang.port) == (["10.0.0.1", "10.0.0.2"], 4242)
 
 
@@ -170,7 +170,7 @@ async def test_a_member_that_is_missing_for_a_minute_of_listening_stops_the_othe
     if not is_stopped:
         return
     assert greeting.work is not None
-    assert greeting.work.attempt.stop_reason is Reason.MACHINE_LOST
+    assert greeting.work.stop_reason is Reason.MACHINE_LOST
     await gang.end(1, Exit(reason="MACHINE_LOST", message="It was stopped before it began."))
     assert (await gang.row).state == "STARTING", "the missing member may still be there"
     assert await gang.lose(0)

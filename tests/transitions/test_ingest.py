@@ -134,7 +134,7 @@ async def test_an_exit_locks_its_simulation_once(rows: Rows, engine: AsyncEngine
     started = await rows.start()
     with statements(engine) as sent:
         await bring(rows, started, Report(1, exit=Exit(0)))
-    locks = [each for each in sent if "FROM simulations" in each and "FOR NO KEY UPDATE" in each]
+    locks = [each for each in sent if "simulations AS s" in each and "FOR NO KEY UPDATE" in each]
     assert len(locks) == 1
     assert await rows.state(started.simulation_id) == "FINISHED"
 
