@@ -8,6 +8,7 @@ that has answered once is retried without limit, with growing pauses; one that n
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from gql import Client
@@ -34,7 +35,7 @@ class Cut(Exception):
         self.meaning = meaning
 
 
-class Resuming:
+class Resuming(ABC):
     """Base of subscriptions to one simulation. Subclasses implement `follow`."""
 
     def __init__(self, server: Server, simulation_id: str, outage: Callable[[str], None]) -> None:
@@ -64,9 +65,9 @@ class Resuming:
         except Cut as cut:
             raise cut.meaning from cut
 
+    @abstractmethod
     async def follow(self, session: AsyncClientSession) -> None:
         """Subscribe over one connection, to the end. Raises `Cut` if it ended early."""
-        raise NotImplementedError
 
     def accepted(self) -> None:
         """Note that the server has accepted the request: from now on lost connections are retried."""

@@ -17,6 +17,7 @@ import re
 import stat
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -118,7 +119,7 @@ class Files(threading.Thread):
         return EventTail(path, self._names.prefix(directory), directory)
 
 
-class Tail:
+class Tail(ABC):
     """One file, read from its start as it grows. Never goes back: a network file system may show it shorter."""
 
     source: str
@@ -149,9 +150,9 @@ class Tail:
                 self._is_over = True
                 complain(f"{self.path} is not read on: {error}")
 
+    @abstractmethod
     def points(self, data: bytes) -> Iterable[Point]:
         """Decode appended bytes. Raises Garbled."""
-        raise NotImplementedError
 
     def facts(self) -> tuple[Mapping[str, object], Sequence[str]]:
         """Parameters and tags that the file holds so far."""
