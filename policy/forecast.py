@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy.metric_mode import MAX, MIN, bound
+from policy.outlook import LEAST_HISTORY
 
 Array = NDArray[np.float64]
 
 LEAST_EVALUATIONS = 5
 LEAST_SHARE = 0.1  # of the run: before, errors are larger than anything worth drawing
-LEAST_HISTORY = 8  # ended runs: with fewer, the rough factors hold better
 _WINDOWS = 64
 _POWERS = np.array([0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5])
 _RATES = np.array([0.5, 1, 2, 4, 8, 16])

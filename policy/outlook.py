@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from policy import phrasing
 from policy.cost import cost
-from policy.forecast import Forecast, Reach
 from policy.phrasing import measured
 
+if TYPE_CHECKING:  # numpy comes with it, and is imported where a forecast is made
+    from policy.forecast import Forecast, Reach
+
+LEAST_HISTORY = 8  # ended runs: with fewer, the rough factors of a forecast hold better
 _MOST_SECONDS = 100 * 365 * 86_400.0  # a pace measured over a moment can make any number of years
 
 

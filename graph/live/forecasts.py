@@ -11,13 +11,16 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from db import windows
 from db.connection import Sessions
 from db.states import Reason
 from db.windows import WINDOWS, Finished, Windows
-from policy.forecast import LEAST_HISTORY, Band, Forecast, Reach, band, first_reached, forecast, reach, score
+from policy.outlook import LEAST_HISTORY
+
+if TYPE_CHECKING:
+    from policy.forecast import Band, Forecast, Reach
 
 MOST_KEPT = 1_000  # forecasts, some 3 KiB each
 MOST_CURVES = 1_000  # finished ones, 16 KiB each
@@ -71,6 +74,8 @@ class _Past:
     scores: dict[tuple[str, int], float | None] = field(default_factory=dict)
 
     def score(self, mode: str, percent: int) -> float | None:
+        from policy.forecast import score
+
         key = (mode, percent)
         if key not in self.scores:
             self.scores[key] = score(self.curve.steps, self.curve.values, mode, percent / 100)
@@ -145,6 +150,8 @@ def _affordable(similar: Sequence[Finished]) -> Sequence[Finished]:
 
 
 def _outlook(asked: Asked, curve: Windows, past: Sequence[_Past]) -> Outlook:
+    from policy.forecast import band, first_reached, forecast, reach  # in the thread: numpy comes with it
+
     steps, values, end = curve.steps, curve.values, asked.max_steps
     if not steps:
         return Outlook(0, None, None, None)

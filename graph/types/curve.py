@@ -4,6 +4,8 @@ Points are chosen, never averaged: the first and the last, the least and the gre
 not finite, and in between those by which the shape is seen (MinMaxLTTB: Van Der Donckt et al., "MinMaxLTTB:
 Leveraging MinMax-Preselection to Scale LTTB", IEEE VIS 2023). The numbers are worked on in a thread, and however long
 a curve is, no more than `MOST_HELD` of its points are in memory.
+
+numpy is imported there, with the first curve: it is a tenth of what this process would import before it serves.
 """
 
 from __future__ import annotations
@@ -11,12 +13,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
 import strawberry
-from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncSession
-from tsdownsample import MinMaxLTTBDownsampler
 
 from db import curve, metrics
 from db.connection import Sessions
@@ -28,6 +28,10 @@ from graph.operation.limits import MOST_POINTS
 from graph.types.scalars import Step
 from policy.metric_mode import is_system
 from transitions.report import MAX_METRIC_NAME
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MOST_PAST_POINTS = 200_000  # of all curves in the past of a subscription
 MOST_HELD = 2_000_000  # some 60 MB
@@ -122,6 +126,8 @@ def choose(steps: NDArray[np.int64], values: NDArray[np.float64], most: int) -> 
     begin of each stretch that is not finite (evenly thinned, if they would take more than half of what is left), and
     the rest for the shape of what is finite.
     """
+    import numpy as np
+
     if len(steps) <= most:
         return np.arange(len(steps))
     finite = np.isfinite(values)
@@ -140,6 +146,8 @@ def choose(steps: NDArray[np.int64], values: NDArray[np.float64], most: int) -> 
     if len(places):  # the shape has ends of its own: those that are chosen already take no room
         room += len(np.intersect1d(places[[0, -1]], must))
     if room >= FEWEST_FOR_SHAPE and len(places) > room:
+        from tsdownsample import MinMaxLTTBDownsampler
+
         known = values if whole else values[places]
         shape = MinMaxLTTBDownsampler().downsample(  # type: ignore[no-untyped-call]  # it has no types
             steps if whole else steps[places], known, n_out=room
@@ -172,6 +180,8 @@ async def _read(
 
 
 def _thin(held: Sequence[Points], most: int) -> Points:
+    import numpy as np
+
     points = Points(
         np.concatenate([each.steps for each in held] or [np.empty(0, np.int64)]),
         np.concatenate([each.values for each in held] or [np.empty(0, np.float64)]),
@@ -187,6 +197,8 @@ def _thin(held: Sequence[Points], most: int) -> Points:
 
 def _thinned(places: NDArray[np.intp], most: int) -> NDArray[np.intp]:
     """At most `most` of them, evenly."""
+    import numpy as np
+
     if len(places) <= most:
         return places
     return places[np.linspace(0, len(places) - 1, most).astype(np.intp)]
@@ -198,6 +210,8 @@ def _series(metric: str, points: Points, supersedes_from: int | None) -> Series:
 
 def _with_gaps(values: NDArray[np.float64]) -> list[float | None]:
     """GraphQL has no NaN: what is not finite is null."""
+    import numpy as np
+
     finite = np.isfinite(values)
     listed: list[float | None] = values.tolist()
     if finite.all():

@@ -62,3 +62,4 @@ def test_the_start_loads_nothing_that_serving_does_not_need() -> None:
     roots = {name.partition(".")[0] for name in loaded}
     assert {"graph", "strawberry", "sqlalchemy", "asyncpg"} <= roots
     assert not roots & {"alembic", "mako", "cli", "client", "runner", "scheduler", "httpx", "typer", "psutil", "yaml"}
+    assert not roots & {"numpy", "tsdownsample", "apprise"}
