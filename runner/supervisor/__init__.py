@@ -14,6 +14,7 @@
     spool        undelivered output: numbered batches in memory and in files
     reporter     thread that sends the spool and keeps the answers
     service      hello and reports over HTTP
+    wire         the HTTP connection
     meeting      address and port by which the members of a gang find each other
     complaints   the supervisor's log, supervisor.log
     launcher     one warm process per host that forks supervisors, and kills what dead ones leave

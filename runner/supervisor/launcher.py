@@ -48,6 +48,7 @@ assert encodings.idna
 LONGEST_MESSAGE = 1 << 20
 SWEEP_SECONDS = 1.0  # a killed process is gone in milliseconds; what the kernel holds longer is tried again
 AGAIN_SECONDS = 1.0
+HANDLED = (signal.SIGCHLD, signal.SIGTERM)  # all others are ignored; a set of all would cost as much as a fork
 FAILED = 70  # exit status of a supervisor that failed by a defect (sysexits.h: EX_SOFTWARE)
 
 Reply = Mapping[str, object]
@@ -145,7 +146,7 @@ class Launcher:
 
     def _launch(self, directory: Path, environment: Mapping[str, str]) -> int:
         gate, opener = os.pipe()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         try:
             pid = os.fork()
             if pid == 0:
@@ -212,9 +213,7 @@ def _be_supervisor(directory: Path, environment: Mapping[str, str], gate: int) -
     """Main of the forked child: drop the launcher's state, wait for the gate, run the supervisor."""
     status = FAILED
     try:
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-            signal.signal(number, signal.SIG_DFL)
-        signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(-1)  # signals stay blocked or ignored until the supervisor has handlers of its own
         os.setsid()
         _close_descriptors(kept=gate)
         if os.read(gate, 1):

@@ -43,8 +43,24 @@ class Reporter(threading.Thread):
         self._refusals = 0
 
     @property
+    def has_begun(self) -> bool:
+        return self.ident is not None
+
+    @property
     def is_done(self) -> bool:
         return self.is_over or self._spool.is_delivered
+
+    def begin(self) -> None:
+        """Start the thread, unless it runs or nothing is left to send."""
+        if not self.has_begun and not self.is_finished:
+            self.start()
+
+    def try_once(self) -> None:
+        """Send the only report of a short run without a thread; what is left after one try is for `begin`."""
+        if not self.has_begun:
+            if not self.is_done:
+                self.run_once()
+            self.is_finished = self.is_done
 
     def run(self) -> None:
         try:

@@ -1,7 +1,8 @@
 """Main loop of the supervisor: hello, run the child, deliver until the last acknowledgement.
 
 Two threads share one `Spool`. The reader (main) waits for the child's pipes, the child's exit and signals, never for
-the network. The reporter waits for the network only.
+the network while the child runs. The reporter waits for the network only; it begins 50 ms after the child, so that a
+child that ends at once costs no thread.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import signal
 import time
 from pathlib import Path
 
-from runner.supervisor.assignment import Assignment, Order
+from runner.supervisor.assignment import REPORT_SPACING_SECONDS, Assignment, Order
 from runner.supervisor.child import Refused, become_subreaper, kill_descendants, prepare, reap, record, start
 from runner.supervisor.complaints import complain
 from runner.supervisor.curve import Curve
@@ -70,9 +71,9 @@ def supervise(directory: Path) -> int:
     heartbeat_seconds = order.heartbeat_seconds if order is not None else DEFAULT_HEARTBEAT_SECONDS
     is_stopped = order is None or verdict == "STOP"
     reporter = Reporter(service, spool, signals.wake, heartbeat_seconds, 0.0 if is_stopped else heartbeat_seconds)
-    reporter.start()
     try:
         if order is None or is_stopped:
+            reporter.begin()
             end: Exit | None = refuse_to_start(reporter, signals, assignment.give_up_seconds)
         else:
             try:
@@ -139,6 +140,9 @@ def deliver(reporter: Reporter, signals: Signals, give_up_seconds: float) -> Non
     """Wait until everything is acknowledged, for a limited time, and only 5 seconds while the machine goes down."""
     deadline = time.monotonic() + give_up_seconds
     is_hurried = False
+    if not signals.is_terminated:
+        reporter.try_once()
+    reporter.begin()
     while not reporter.is_finished and time.monotonic() < deadline:
         if signals.is_terminated and not is_hurried:
             is_hurried = True
@@ -229,7 +233,10 @@ class Run:
             self._notices.write_out()
             self._pause_or_resume()
             self._accept_or_wait()
-            if time.monotonic() >= self._started_at + TICK_SECONDS:
+            running_seconds = time.monotonic() - self._started_at
+            if running_seconds >= REPORT_SPACING_SECONDS:
+                self._reporter.begin()
+            if running_seconds >= TICK_SECONDS:
                 self._sources.tick()
                 self._provenance.begin()
             self._sampler.tick()
@@ -282,7 +289,10 @@ class Run:
 
     def _look(self) -> bool:
         """Wait for events and read available output; True once the child has ended."""
-        until = min(self._kill_at, self._deadline if not self._is_ended else math.inf) - time.monotonic()
+        until = min(self._kill_at, self._deadline if not self._is_ended else math.inf)
+        if not self._reporter.has_begun:
+            until = min(until, self._started_at + REPORT_SPACING_SECONDS)
+        until -= time.monotonic()
         has_exited = False
         for key, _ in self._selector.select(max(min(until, TICK_SECONDS), 0.0)):
             if isinstance(key.data, Output):

@@ -6,20 +6,17 @@ Unreachable.
 
 from __future__ import annotations
 
-import http.client
 import json
 import random
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from runner.supervisor.assignment import Assignment
 from runner.supervisor.complaints import complain
 from runner.supervisor.meeting import own_address
 from runner.supervisor.spool import encode
+from runner.supervisor.wire import Connection
 
 FIRST_RETRY_SECONDS = 0.05
-HTTP_SECONDS = 10.0
-MAX_REPLY_BYTES = 4 << 20
 
 HELLO = (
     "mutation Hello($input: HelloAttemptInput!) { helloAttempt(input: $input) { attempt { id } verdict order { "
@@ -45,7 +42,7 @@ class Service:
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
         self.nonce = f"{random.SystemRandom().getrandbits(128):032x}"
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection: Connection | None = None
         self._address = ""
 
     def hello(self, port: int | None = None) -> Mapping[str, object]:
@@ -87,51 +84,27 @@ class Service:
             address = self._address_of_service()
             if address != self._address or self._connection is None:
                 self.close()
-                self._connection = _connection(address)
+                self._connection = Connection(address, self._assignment.token)
                 self._address = address
-            was_open = self._connection.sock is not None
+            was_open = self._connection.is_open
             try:
-                return self._exchange(self._connection, body)
-            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+                return self._connection.post(body)
+            except (BrokenPipeError, ConnectionResetError):
                 # The service closes idle connections; batches are numbered, so sending again at once does no harm.
-                self._connection.close()
                 if not was_open:
                     raise
-                return self._exchange(self._connection, body)
-        except (OSError, http.client.HTTPException, ValueError) as error:
+                return self._connection.post(body)
+        except (OSError, ValueError) as error:
             self.close()
             raise Unreachable(f"{type(error).__name__}: {error}") from None
 
     def _address_of_service(self) -> str:
         return self._assignment.address_file.read_text().strip()
 
-    def _exchange(self, connection: http.client.HTTPConnection, body: bytes) -> bytes:
-        headers = {
-            "Authorization": f"Bearer {self._assignment.token}",
-            "Content-Type": "application/json",
-            "Accept": "application/json",
-        }
-        parts = urlsplit(self._address)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("POST", target, body, headers)
-        response = connection.getresponse()
-        reply = response.read(MAX_REPLY_BYTES)
-        if response.status != 200 or response.read(1):
-            raise ValueError(f"status {response.status}: {reply[:100]!r}")
-        return reply
-
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-def _connection(address: str) -> http.client.HTTPConnection:
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{address[:100]!r} is no address")
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    return kind(parts.hostname, parts.port, timeout=HTTP_SECONDS)
 
 
 class Backoff:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from runner.supervisor.assignment import REPORT_SPACING_SECONDS
+from runner.supervisor.reporter import Reporter
+from runner.supervisor.service import Unreachable
+from runner.supervisor.spool import Exit, Spool
 
 NONE: dict[str, list[float]] = {"steps": [], "values": [], "elapsed": []}
 
@@ -81,3 +87,55 @@ def test_a_service_that_went_back_in_time_is_told_the_rest(service: Any, supervi
     assert started.wait() == 0
     assert service.points("a") == [(2, 2.0)]
     assert service.exit["exitCode"] == 0
+
+
+# --- the only report of a short run -----------------------------------------------------------------------------------
+
+
+class Scripted:
+    """A service that fails at some of its calls, by their place."""
+
+    def __init__(self, failures: Iterable[int]) -> None:
+        self.reported: list[int | None] = []
+        self._failures = set(failures)
+
+    def report(self, number: int | None, _: bytes) -> Mapping[str, object]:
+        self.reported.append(number)
+        if len(self.reported) in self._failures:
+            raise Unreachable("not now")
+        return {"verdict": "CONTINUE", "expectedBatch": (number or 0) + 1, "userErrors": []}
+
+
+def ended(directory: Path, failures: Iterable[int] = ()) -> tuple[Reporter, Scripted, Spool]:
+    service, spool = Scripted(failures), Spool(directory / "spool", 1 << 20, 1 << 20)
+    spool.close(Exit(exit_code=0))
+    return Reporter(service, spool, lambda: None, 2.0, 2.0), service, spool  # type: ignore[arg-type]  # what it uses
+
+
+def test_the_only_report_of_a_short_run_takes_no_thread(tmp_path: Path) -> None:
+    reporter, service, spool = ended(tmp_path)
+    reporter.try_once()
+    reporter.begin()
+    assert service.reported == [1]
+    assert spool.is_delivered
+    assert (reporter.is_finished, reporter.has_begun) == (True, False)
+
+
+@pytest.mark.parametrize("failures", [[1], [1, 2, 3]])
+def test_what_did_not_arrive_at_once_is_sent_by_the_thread(tmp_path: Path, failures: list[int]) -> None:
+    reporter, service, spool = ended(tmp_path, failures)
+    reporter.try_once()
+    assert not reporter.is_finished
+    reporter.begin()
+    reporter.begin()
+    reporter.join(60)
+    assert service.reported == [1] * (len(failures) + 1)
+    assert spool.is_delivered
+    assert reporter.is_finished
+
+
+def test_nothing_is_tried_where_nothing_is_left(tmp_path: Path) -> None:
+    reporter, service, _ = ended(tmp_path)
+    reporter.try_once()
+    reporter.try_once()
+    assert service.reported == [1]

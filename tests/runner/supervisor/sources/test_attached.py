@@ -73,7 +73,8 @@ time.sleep(1000)
 
 def test_a_short_child_costs_neither_a_thread_nor_a_wait(service: Any, supervise: Any) -> None:
     supervise("import os; print('threads', len(os.listdir(f'/proc/{os.getppid()}/task')))").wait()
-    assert service.log("STDOUT") == "threads 2"  # the reader and the reporter
+    # The reader, and the reporter if the interpreter took longer than 50 ms to start.
+    assert service.log("STDOUT") in ("threads 1", "threads 2")
 
 
 def test_the_loopback_server_ends_with_the_child(service: Any, supervise: Any, tmp_path: Path) -> None:
