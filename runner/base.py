@@ -6,7 +6,7 @@ chooses the machine, whether to retry and when to stop. Ids are opaque text here
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -100,6 +100,12 @@ class Engine(Protocol):
     async def probe(self, member_id: str) -> Liveness:
         """Return whether a member is alive; if its supervisor died, kill its other processes first."""
 
+    async def running(self, member_ids: Collection[str]) -> Set[str]:
+        """Return those of these members whose supervisor runs. A cheap look at all of them, which kills nothing.
+
+        One that is not among them is probed.
+        """
+
     async def end(self, member_id: str) -> None:
         """Kill all processes of a member and return when they are gone. Idempotent.
 
@@ -115,8 +121,8 @@ class Engine(Protocol):
         Raises OSError if the batch can't be read. The member must be DEAD.
         """
 
-    async def forget(self, member_id: str) -> None:
-        """Remove the files of a member that is over; does nothing while any of its processes is alive.
+    async def forget(self, member_id: str) -> bool:
+        """Remove the files of a member that is over; False, and nothing is done, unless it is DEAD.
 
         Raises OSError if some files can't be removed.
         """

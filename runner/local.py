@@ -23,7 +23,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from datetime import timedelta
@@ -101,6 +101,10 @@ class LocalEngine:
         """Return whether the member's supervisor runs; if not, kill the member's other processes first."""
         return await asyncio.to_thread(self._probe, member_id)
 
+    async def running(self, member_ids: Collection[str]) -> Set[str]:
+        """Return those of these members whose supervisor runs."""
+        return await asyncio.to_thread(lambda: {each for each in member_ids if _runs(self._directory(each))})
+
     async def end(self, member_id: str) -> None:
         """Kill all processes of a member. Raises TimeoutError if the kernel holds one."""
         await asyncio.to_thread(self._end, member_id)
@@ -113,12 +117,12 @@ class LocalEngine:
         """Read the first batch above `after` in the spool of a DEAD member; None if there is none. Raises OSError."""
         return await asyncio.to_thread(self._undelivered, member_id, after)
 
-    async def forget(self, member_id: str) -> None:
+    async def forget(self, member_id: str) -> bool:
         """Remove the member's directory, unless a process of it is alive. Its working directory is kept.
 
         Raises OSError if some files can't be removed.
         """
-        await asyncio.to_thread(self._forget, member_id)
+        return await asyncio.to_thread(self._forget, member_id)
 
     async def simulations(self) -> Sequence[str]:
         """List the simulations that have checkpoints, outputs or kept working directories."""
@@ -236,14 +240,16 @@ class LocalEngine:
         recorded = (batch.parameters, tuple(batch.tags), batch.source)
         return Undelivered(token, nonce, number, batch.points, logs, end, notices, *recorded)
 
-    def _forget(self, member_id: str) -> None:
+    def _forget(self, member_id: str) -> bool:
         directory = self._directory(member_id)
         with self._alone(member_id):
-            if not directory.exists() or self._liveness(directory) is not Liveness.DEAD:
-                return
-            self._keep_work(directory)
-            remove_tree(directory)
+            if self._liveness(directory) is not Liveness.DEAD:
+                return False
+            if directory.exists():
+                self._keep_work(directory)
+                remove_tree(directory)
         self._locks.pop(member_id, None)
+        return True
 
     def _keep_work(self, directory: Path) -> None:
         # A simulation's results may be files in its working directory.
@@ -286,6 +292,12 @@ class LocalEngine:
     def _alone(self, member_id: str) -> Iterator[None]:
         with self._locks.setdefault(member_id, threading.Lock()):
             yield
+
+
+def _runs(directory: Path) -> bool:
+    """Whether the recorded supervisor runs."""
+    recorded = processes.read_identity(directory / "supervisor.json")
+    return recorded is not None and not _is_gone(directory) and processes.is_alive(recorded)
 
 
 def _is_gone(directory: Path) -> bool:

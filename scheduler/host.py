@@ -198,15 +198,15 @@ class HostLoop:
         async with self._sessions() as session:
             listening = await attempts.listening(session)
             rows = await attempts.open_on_host(session, self._host_id)
-        outcomes = await self._each(
-            self._look_at(each, listening) for each in rows if each.member.launched_at is not None
-        )
+        launched = [each for each in rows if each.member.launched_at is not None]
+        # One look at all of them: most run, and a probe of each takes a thread.
+        alive = await self._engine.running([_name(each) for each in launched])
+        outcomes = await self._each(self._look_at(each, listening, _name(each) in alive) for each in launched)
         return sum(outcomes)
 
-    async def _look_at(self, hosted: Hosted, listening: Listening) -> bool:
+    async def _look_at(self, hosted: Hosted, listening: Listening, is_alive: bool) -> bool:
         attempt, member, member_id = hosted.attempt, hosted.member, _name(hosted)
-        liveness = await self._engine.probe(member_id)
-        if liveness is Liveness.DEAD:
+        if not is_alive and await self._engine.probe(member_id) is Liveness.DEAD:
             if await leftovers.deliver(
                 self._sessions, self._engine, attempt.id, backoff=self._backoff, rank=member.rank
             ):
@@ -247,11 +247,11 @@ class HostLoop:
             return
         if member_id in self._stuck:
             return
-        if await self._engine.probe(member_id) is Liveness.DEAD:
-            try:
-                await self._engine.forget(member_id)
-            except OSError as error:
-                self._keep(member_id, error, attempt_id=attempt_id)
+        try:
+            if await self._engine.forget(member_id):
+                return
+        except OSError as error:
+            self._keep(member_id, error, attempt_id=attempt_id)
             return
         ended_at = row.member.ended_at if row is not None else None
         if row is None or ended_at is None or has_outstayed(row.attempt.reason, ended_at, now, self._stop_grace):

@@ -117,7 +117,7 @@ async def test_an_attempt_lives_until_it_is_over_and_is_then_forgotten(
     while await engine.probe(ATTEMPT) is not Liveness.DEAD:
         await asyncio.sleep(0.01)
     assert service.log("STDOUT") == sys.executable
-    await engine.forget(ATTEMPT)
+    assert await engine.forget(ATTEMPT)
     assert list(await engine.members()) == []
     assert await engine.probe(ATTEMPT) is Liveness.DEAD
     assert (tmp_path / "checkpoints" / "U2ltdWxhdGlvbjox" / "kept").exists()
@@ -212,11 +212,13 @@ async def test_ending_kills_all_of_it_and_may_be_repeated(
     await engine.launch(launch())
     await ready(service)
     supervisor = recorded(tmp_path, "supervisor.json")
-    await engine.forget(ATTEMPT)
+    assert not await engine.forget(ATTEMPT)
     assert await engine.probe(ATTEMPT) is Liveness.ALIVE
+    assert await engine.running([ATTEMPT, "b3RoZXI="]) == {ATTEMPT}
     await engine.end(ATTEMPT)
     assert not exists(supervisor)
     assert not any(map(exists, pids(service)))
+    assert await engine.running([ATTEMPT]) == set()
     assert await engine.probe(ATTEMPT) is Liveness.DEAD
     await engine.end(ATTEMPT)
 

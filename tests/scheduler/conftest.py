@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence, Set
 from datetime import timedelta
 from decimal import Decimal
 from types import SimpleNamespace
@@ -184,6 +184,9 @@ class ScriptedEngine:
     async def probe(self, member_id: str) -> Liveness:
         return self.liveness.get(member_id, Liveness.DEAD)
 
+    async def running(self, member_ids: Collection[str]) -> Set[str]:
+        return {each for each in member_ids if self.liveness.get(each) is Liveness.ALIVE}
+
     async def end(self, member_id: str) -> None:
         self.ended.append(member_id)
         self.liveness[member_id] = Liveness.DEAD
@@ -197,11 +200,14 @@ class ScriptedEngine:
             raise left
         return next((each for each in left if each.number > after), None)
 
-    async def forget(self, member_id: str) -> None:
+    async def forget(self, member_id: str) -> bool:
+        if self.liveness.get(member_id, Liveness.DEAD) is not Liveness.DEAD:
+            return False
         if member_id in self.held:
             raise PermissionError(f"{member_id} can't be removed")
-        assert self.liveness.pop(member_id, Liveness.DEAD) is Liveness.DEAD
+        self.liveness.pop(member_id, None)
         self.forgotten.append(member_id)
+        return True
 
     async def simulations(self) -> Sequence[str]:
         return list(self.kept)

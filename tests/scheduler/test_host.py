@@ -325,9 +325,30 @@ async def test_a_supervisor_that_reported_its_end_before_it_was_found_dead_has_e
         return Liveness.DEAD
 
     monkeypatch.setattr(scripted, "probe", report_and_leave)
+    scripted.liveness.clear()
     await host._look_after()
     assert await world.state(simulation_id) == "FINISHED"
     assert len(await world.attempts_of(simulation_id)) == 1
+
+
+async def test_what_runs_is_not_probed(
+    world: World, host: HostLoop, planner: Planner, scripted: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A probe takes a thread, and most of what is on a host runs: one look finds those that don't."""
+    runs, leaves = await _running(world, host, planner), await _running(world, host, planner, max_retries=0)
+    left = await _public_id(world, leaves)
+    scripted.liveness[left] = Liveness.DEAD
+    probed: list[str] = []
+    probe = scripted.probe
+
+    async def noted(member_id: str) -> Liveness:
+        probed.append(member_id)
+        return await probe(member_id)
+
+    monkeypatch.setattr(scripted, "probe", noted)
+    assert await host._look_after() == 1
+    assert probed == [left]
+    assert (await world.state(runs), await world.state(leaves)) == ("RUNNING", "FAILED")
 
 
 async def test_what_can_not_be_told_is_left_alone(
