@@ -1,5 +1,5 @@
 """Callbacks, with fakes that call them in the order and with the arguments of Keras, Lightning and Transformers, and
-with the real Optuna. Each runs in a process of its own, as a simulation.
+with the real Keras and Optuna. Each runs in a process of its own, as a simulation.
 
 Protocols: keras.src.callbacks.CallbackList 3.15, lightning.pytorch.trainer.call 2.6, transformers.TrainerCallback 5.24.
 """
@@ -112,6 +112,28 @@ def test_keras_reports_batches_if_asked(run: Any) -> None:
     ran = run(KERAS, "batches")
     assert ran.points("loss") == [(2, 9.9), (4, 9.7), (5, 9.0), (6, 9.0), (8, 8.8), (10, 8.6)], ran.err
     assert ran.points("val_loss") == [(5, 8.0), (10, 7.0)]
+
+
+REAL_KERAS = """
+import json, os
+os.environ["KERAS_BACKEND"] = "jax"
+import keras, numpy as np, simulations
+model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+model.compile("sgd", "mse")
+x = np.random.default_rng(0).normal(size=(40, 2)).astype("float32")
+callback = simulations.keras.Callback(every_n_batches=2)
+history = model.fit(x, x[:, 0], epochs=3, batch_size=10, validation_split=0.2, verbose=0, callbacks=[callback]).history
+print(json.dumps(history))
+"""
+
+
+def test_the_real_keras_calls_it_as_the_fake_does(run: Any) -> None:
+    ran = run(REAL_KERAS, python=python_of("forms"))
+    assert ran.status == 0, ran.err
+    history = json.loads(ran.out)
+    assert [step for step, _ in ran.points("loss")] == [2, 4, 6, 8, 10, 12]
+    assert [value for _, value in ran.points("loss")][1::2] == pytest.approx(history["loss"])
+    assert ran.points("val_loss") == [(4 * n, pytest.approx(value)) for n, value in enumerate(history["val_loss"], 1)]
 
 
 def test_lightning_reports_steps_validations_and_epochs(run: Any) -> None:

@@ -13,6 +13,7 @@ from tracker_clients import python_of
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LAST = {  # of each example, a metric and its last step
     "keras_fit": ("val_loss", 10),
+    "lightgbm_train": ("valid's l2", 20),
     "optuna_study": ("value", 19),
     "sklearn_mlp": ("loss", 20),
     "xgboost_train": ("valid-auc", 11),
