@@ -274,10 +274,10 @@ def plain_logs() -> Iterator[None]:
 Serve = Callable[..., Awaitable[Api]]
 
 
-@pytest.fixture
-def pages(tmp_path: Path) -> Path:
-    """A folder like web/: with a small build of it in `dist`."""
-    assets = tmp_path / "web" / "dist" / "assets"
+@pytest.fixture(scope="session")
+def pages_of_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like web/: with a small build of it in `dist`. A dozen files, made once."""
+    assets = tmp_path_factory.mktemp("pages") / "web" / "dist" / "assets"
     assets.mkdir(parents=True)
     for name in ("index", "graphiql"):
         page = f'<!doctype html><title>{name}</title><script type="module" src="/assets/{name}-AbCd1234.js"></script>'
@@ -288,6 +288,12 @@ def pages(tmp_path: Path) -> Path:
     (assets / "icons-AbCd1234.ttf").write_bytes(b"letters")
     (assets.parent / "favicon.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     return assets.parents[1]
+
+
+@pytest.fixture
+def pages(pages_of_all: Path) -> Path:
+    """What is served, and may not be changed; tests that change it have a copy."""
+    return pages_of_all
 
 
 @pytest.fixture

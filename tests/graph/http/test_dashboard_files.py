@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,12 @@ Api = Any  # the fixtures of conftest.py
 BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 SCRIPT = "/assets/index-AbCd1234.js"
 ROUTES = Path(__file__).resolve().parents[3] / "web" / "src" / "routes.ts"
+
+
+@pytest.fixture
+def pages(pages_of_all: Path, tmp_path: Path) -> Path:
+    """A copy, to be changed."""
+    return Path(shutil.copytree(pages_of_all, tmp_path / "web"))
 
 
 @pytest.mark.parametrize("path", ["/", "/simulations/U2ltOjE=", "/compare?ids=1,2", "/machines", "/submit"])
