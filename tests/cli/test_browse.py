@@ -97,6 +97,7 @@ def test_show_prints_everything_except_values_of_the_environment(server: Any, ru
             "cpus": 2.0, "memoryGib": 8.0, "gpus": 1, "gpuModel": "A100", "labels": {"zone": "eu"}, "machine": None,
             "maxPricePerHour": "3.5",
         },
+        cost={"amount": "0.1234", "currency": "EUR"},
         limits={"maxRuntimeSeconds": 5400, "maxRetries": 3, "retryOn": ["MACHINE_LOST"]},
         attempts=[
             {
@@ -111,8 +112,8 @@ def test_show_prints_everything_except_values_of_the_environment(server: Any, ru
     shown = run("show", "x").stdout
     for expected in (
         "train  FAILED", "MACHINE_LOST: Silence.", "python 'a b.py'", '{"rate": 0.1}', "TOKEN", "2 cpus",
-        "8 GiB", "1 GPUs (A100)", "zone=eu", "at most 3.5 per hour", "1 h 30 min", "2 min", "signal 9", "GPU 0",
-        "created", "old",
+        "8 GiB", "1 GPUs (A100)", "zone=eu", "at most 3.50 EUR per hour", "1 h 30 min", "2 min", "signal 9", "GPU 0",
+        "created", "old", "cost         0.12 EUR",
     ):  # fmt: skip
         assert expected in shown, expected
     assert "secret" not in shown
