@@ -65,7 +65,7 @@ def test_the_highest_priority_comes_first_then_the_oldest_then_the_lowest_id() -
         plans.request(2),
         plans.request(5, priority=1, submitted_at=later),
     ]
-    assert Queue([], plans.IN_TURN, queue).in_order(Learned(), {}) == [5, 2, 4, 3]
+    assert Queue([], plans.IN_TURN, queue).in_order(Learned(), {}) == ([5, 2, 4, 3], " PEE")
 
 
 def test_the_last_free_room_goes_to_the_highest_priority() -> None:
