@@ -16,7 +16,7 @@ Last, what clients ask beside a long queue: `createSimulation`, a page of the li
 graph and PostgreSQL, against the same with ten queued: at most 1.5 is promised. The place of the last one is shown
 beside them: it is searched in the order of the queue.
 
-`--skip-rates`, `--skip-rounds` and `--lengths` leave parts out.
+`--skip-rates`, `--skip-plans`, `--skip-rounds` and `--lengths` leave parts out.
 """
 
 from __future__ import annotations
@@ -303,10 +303,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.queue", description=__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[*LENGTHS], metavar="N")
     parser.add_argument("--skip-rates", action="store_true")
+    parser.add_argument("--skip-plans", action="store_true", help="only what needs the database")
     parser.add_argument("--skip-rounds", action="store_true", help="only the plans of the policy alone")
     given = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    measured = [*plans(given.lengths)]
+    measured = [] if given.skip_plans else [*plans(given.lengths)]
     if not given.skip_rounds:
         with fresh_database() as database_url:
             measured += asyncio.run(main(given.lengths, rates=not given.skip_rates, url=database_url))

@@ -1,9 +1,8 @@
-"""Overview of all simulations that have not ended: counts by state, and the resources held, in two statements."""
+"""Overview of all simulations that have not ended: counts by state, and what is held, a statement each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -24,24 +23,24 @@ _HELD_IN = text(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """Simulations by state, of the states that are not final; and what those on machines hold now."""
+def chosen(project_id: int | None, scope: Scope) -> Scope:
+    """Return the projects of an overview of one project, or of all in the scope."""
+    if project_id is None:
+        return scope
+    return frozenset({project_id}) if scope is None or project_id in scope else frozenset()
 
-    counts: Mapping[SimulationState, int]
-    holdings: Sequence[Holding]
 
-
-async def read(session: AsyncSession, *, project_id: int | None = None, scope: Scope = None) -> Overview:
-    """Read the overview of one project, or for all in the scope."""
-    projects = scope
-    if project_id is not None:
-        projects = frozenset({project_id}) if scope is None or project_id in scope else frozenset()
+async def counts(session: AsyncSession, projects: Scope) -> Mapping[SimulationState, int]:
+    """Count the simulations that are not over, by state: row by row."""
     counted = (
         select(Simulation.state, func.count())
         .where(Simulation.state.in_(ACTIVE), within(Simulation.project_id, projects))
         .group_by(Simulation.state)
     )
-    counts = {row[0]: row[1] for row in await session.execute(counted)}
+    return {row[0]: row[1] for row in await session.execute(counted)}
+
+
+async def holdings(session: AsyncSession, projects: Scope) -> Sequence[Holding]:
+    """Read what the simulations on machines hold now."""
     held = await session.execute(*((_HELD,) if projects is None else (_HELD_IN, {"projects": list(projects)})))
-    return Overview(counts, [Holding(*row) for row in held])
+    return [Holding(*row) for row in held]

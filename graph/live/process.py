@@ -10,6 +10,7 @@ from typing import Self
 
 from db.connection import Sessions
 from db.outage import Outage
+from graph.live.counts import Counts
 from graph.live.forecasts import Forecasts
 from graph.live.hub import Hub
 from graph.live.notifications import Notifications
@@ -19,13 +20,14 @@ from graph.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The hub, where its hints come from, who is watched, the outages that all of them wait out, forecasts."""
+    """The hub, where its hints come from, who is watched, the outages that all wait out, forecasts, large counts."""
 
     hub: Hub
     notifications: Notifications
     watch_leases: WatchLeases
     outage: Outage
     forecasts: Forecasts
+    counts: Counts
 
     @classmethod
     def on(
@@ -42,7 +44,7 @@ class Live:
         outage, metrics = outage or Outage(), metrics or Metrics()
         hub = Hub(sessions, outage, metrics.delivered, has_hints=url is not None)
         notifications = Notifications(url, hub, outage, tokens_changed, metrics.stored)
-        return cls(hub, notifications, WatchLeases(sessions, lease), outage, Forecasts(sessions))
+        return cls(hub, notifications, WatchLeases(sessions, lease), outage, Forecasts(sessions), Counts())
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import strawberry
 
 from db import overview
@@ -15,7 +17,9 @@ from graph.types.ids import number_asked
     description="Simulations that have not ended, and their cost, of the projects that the viewer may see."
 )
 class Overview:
-    queued: int = strawberry.field(description="The number of queued simulations.")
+    queued: int = strawberry.field(
+        description="The number of queued simulations; where there are 10,000 or more, some seconds old."
+    )
     starting: int = strawberry.field(description="The number of simulations that have a machine and have not begun.")
     running: int = strawberry.field(description="The number of running simulations.")
     cost: Cost = strawberry.field(description="The cost so far, and per hour, of the attempts that hold machines now.")
@@ -24,10 +28,12 @@ class Overview:
 async def read(info: Info, project: str | None) -> Overview:
     number = number_asked(project, "Project") if project is not None else None
     async with info.context.sessions() as session:
-        found = await overview.read(session, project_id=number, scope=info.context.scope)
+        projects = overview.chosen(number, info.context.scope)
+        counts = await info.context.live.counts.of(projects, partial(overview.counts, session, projects))
+        holdings = await overview.holdings(session, projects)
     return Overview(
-        queued=found.counts.get(SimulationState.QUEUED, 0),
-        starting=found.counts.get(SimulationState.STARTING, 0),
-        running=found.counts.get(SimulationState.RUNNING, 0),
-        cost=Cost.of(found.holdings, info.context.settings.currency),
+        queued=counts.get(SimulationState.QUEUED, 0),
+        starting=counts.get(SimulationState.STARTING, 0),
+        running=counts.get(SimulationState.RUNNING, 0),
+        cost=Cost.of(holdings, info.context.settings.currency),
     )
