@@ -30,6 +30,9 @@ again with the recorded input.
     stopping      stop rules of a run: plateau, thresholds, non-finite values; verdicts with evidence
     rule_documents  those rules as JSON, as a simulation's row keeps them
     evaluations   the curve as those rules see it: thinned, with its best value and the trend since
+    search_space  parameters that a sweep searches: ranges, choices, grids, and `{lr}` in a command
+    sampling      the next parameters, and the importance of parameters, by Optuna
+    sweep_progress  how a trial ended, whether another begins, with how much money, and when a sweep is over
     sweep         rules that stop a sweep's losers: successive halving, the median rule
     forecast      the value of a metric at a later step, and what holds about a target
     outlook       time and money until a step, and the sentences of a forecast

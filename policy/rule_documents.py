@@ -1,20 +1,23 @@
 """Stop rules as a JSON document, as a simulation's row keeps them: versioned, with what differs from the defaults only.
 
 `encode` writes validated rules, `decode` completes them with what the row has beside them: the objective, for which
-alone `check_finite` stops, and `max_steps`. Keys that a newer version may have added are ignored.
+alone `check_finite` stops, and `max_steps`. Keys that a newer version may have added are ignored. Of a sweep's trial
+the document also has the rule that prunes it, beside its own rules.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from policy.stopping import StopRules
+from policy.sweep import Halving
 
 VERSION = 1
 MOST_RULES = 10  # of one simulation
 
+_HALVING = "halving"
 _BESIDE = "max_steps"  # kept in the row, not in the document
 _FIELDS = tuple(each for each in fields(StopRules) if each.name != _BESIDE)
 
@@ -37,6 +40,19 @@ def decode(document: Mapping[str, Any] | None, *, objective: str | None, max_ste
     """Read the rules of a simulation, in the order in which they were given; none from no document."""
     entries = document["rules"] if document is not None else ()
     return tuple(_declared(each, objective, max_steps) for each in entries)
+
+
+def with_halving(document: Mapping[str, Any] | None, metric: str, halving: Halving) -> dict[str, Any]:
+    """Add the rule that prunes a trial to the rules of its simulation."""
+    return {**(document or {"version": VERSION, "rules": []}), _HALVING: {"metric": metric, **asdict(halving)}}
+
+
+def halving_in(document: Mapping[str, Any] | None) -> tuple[str, Halving] | None:
+    """Read the rule that prunes a trial, and its metric; None without one."""
+    kept = document.get(_HALVING) if document is not None else None
+    if kept is None:
+        return None
+    return kept["metric"], Halving(**{each.name: kept[each.name] for each in fields(Halving) if each.name in kept})
 
 
 def _entry(declared: Declared) -> dict[str, Any]:

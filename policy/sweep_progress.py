@@ -1,0 +1,208 @@
+"""Progress of a sweep: how a trial ended, whether another one begins and with how much money, when all are over.
+
+A trial is one set of parameters, run once or, with several seeds, in several simulations. Its value is the mean of
+their best values, its spread their standard deviation.
+
+**Money.** Each simulation of a sweep with a `max_cost` gets an allotment as its own limit, which its supervisor and the
+planner enforce, silent machines included. Allotments of what runs and costs of what has ended never exceed the budget
+together, so it can't be overspent. What a simulation leaves of its allotment goes to the next ones. A trial only begins
+with as much as an ended one has cost in the median: one that would be cut short is no result.
+
+**Patience.** No later trial is taken as likely to beat the best one once `patience` ended trials in a row have not,
+failed ones not counted. Of trials that are drawn without learning from others, the best is as likely among any: there a
+patience of k out of n trials costs k / n of the chances to improve.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import ROUND_DOWN, Decimal
+from enum import StrEnum
+
+from policy import phrasing
+from policy.metric_mode import MAX
+from policy.sampling import Outcome
+
+SUCCEEDED = frozenset({"COMPLETED", "STOPPING_THRESHOLD", "PATIENCE_EXHAUSTED", "UNWATCHED"})
+PRUNED = "PRUNED"
+MOST_FAILURES = 5  # with no other trial: the command is wrong, and so would the next ones be
+_MONEY_STEP = Decimal("0.000001")
+
+
+class SweepReason(StrEnum):
+    """Why a sweep begins no more trials."""
+
+    COMPLETED = "COMPLETED"  # all trials were begun
+    CANCELLED = "CANCELLED"
+    MAX_COST = "MAX_COST"
+    STOPPING_THRESHOLD = "STOPPING_THRESHOLD"
+    PATIENCE_EXHAUSTED = "PATIENCE_EXHAUSTED"
+    TRIALS_FAILED = "TRIALS_FAILED"
+
+
+# --- a trial ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An ended simulation of a trial. value: its best, None without one; step: the newest rung it has reached."""
+
+    reason: str
+    value: float | None
+    step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How a trial ended, as its sampler is told. step: that a pruned trial came to."""
+
+    outcome: Outcome
+    value: float | None = None
+    spread: float | None = None
+    step: int | None = None
+
+
+def told(runs: Sequence[Run]) -> Told:
+    """Judge a trial whose simulations have all ended.
+
+    Pruned if one was pruned; complete if more than half of them succeeded with a value; else failed.
+    """
+    finite = [each for each in runs if each.value is not None and math.isfinite(each.value)]
+    pruned = [each for each in finite if each.reason == PRUNED and each.step is not None]
+    if pruned:
+        values = [each.value for each in pruned if each.value is not None]
+        return Told(Outcome.PRUNED, *_mean(values), step=min(each.step or 0 for each in pruned))
+    good = [each.value for each in finite if each.reason in SUCCEEDED and each.value is not None]
+    if 2 * len(good) <= len(runs):
+        return Told(Outcome.FAIL)
+    return Told(Outcome.COMPLETE, *_mean(good))
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float | None]:
+    # Scaled first: the sum of two large doubles may be no double.
+    mean = math.fsum(each / len(values) for each in values)
+    if len(values) < 2:
+        return mean, None
+    scale = max(abs(each - mean) for each in values)
+    if not scale or not math.isfinite(scale):
+        return mean, 0.0 if not scale else None
+    return mean, scale * statistics.stdev([(each - mean) / scale for each in values])
+
+
+# --- all trials ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a sweep may do. patience, target, max_cost: None is none."""
+
+    mode: str
+    trials: int
+    parallel: int
+    seeds: int = 1
+    max_cost: Decimal | None = None
+    patience: int | None = None
+    target: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a sweep has done. ended: in the order of their ends, with what each has cost."""
+
+    begun: int = 0
+    open: int = 0
+    ended: Sequence[tuple[Told, Decimal]] = ()
+    allotted: Decimal = Decimal(0)  # to open trials: what they may still cost, and what parts of them have cost
+
+    @property
+    def spent(self) -> Decimal:
+        return sum((cost for _, cost in self.ended), Decimal(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Verdict: no more trials begin."""
+
+    reason: SweepReason
+    sentence: str
+
+
+def ending(limits: Limits, standing: Standing, currency: str = "") -> Ending | None:
+    """Judge whether a sweep begins no more trials; None: it goes on, at once or when an open trial has ended."""
+    counted = [each.value for each, _ in standing.ended if each.outcome is Outcome.COMPLETE and each.value is not None]
+    best = (max if limits.mode == MAX else min)(counted, default=None)
+    if best is not None and limits.target is not None and not _is_better(limits.mode, limits.target, best):
+        return Ending(
+            SweepReason.STOPPING_THRESHOLD,
+            f"A trial has reached {phrasing.measured(best)}: the target was {phrasing.measured(limits.target)}.",
+        )
+    if limits.patience is not None and (since := _since_best(limits.mode, standing)) >= limits.patience:
+        assert best is not None
+        return Ending(
+            SweepReason.PATIENCE_EXHAUSTED,
+            f"The last {since:,} trials were not better than {phrasing.measured(best)}: no later one is likely to be.",
+        )
+    failed = sum(each.outcome is Outcome.FAIL for each, _ in standing.ended)
+    if failed >= MOST_FAILURES and failed == len(standing.ended):
+        return Ending(SweepReason.TRIALS_FAILED, f"All of the first {failed:,} trials failed.")
+    if standing.begun >= limits.trials:
+        return Ending(SweepReason.COMPLETED, f"All of its {limits.trials:,} trials have begun.")
+    if limits.max_cost is not None and not standing.open and allotment(limits, standing) is None:
+        left = phrasing.rounded_money(max(limits.max_cost - standing.spent, Decimal(0)), currency, ROUND_DOWN)
+        return Ending(SweepReason.MAX_COST, f"{left} of its budget are left, less than a trial has cost in the median.")
+    return None
+
+
+def slots(limits: Limits, standing: Standing) -> int:
+    """Return how many trials may begin now."""
+    return max(0, min(limits.parallel - standing.open, limits.trials - standing.begun))
+
+
+def allotment(limits: Limits, standing: Standing) -> Decimal | None:
+    """Return what each simulation of the next trial may cost; None: the budget has too little left.
+
+    What is left is divided among the trials that may begin now, this one included. limits: with a `max_cost`.
+    """
+    assert limits.max_cost is not None
+    left = limits.max_cost - standing.spent - standing.allotted
+    costs = [cost for each, cost in standing.ended if each.outcome is Outcome.COMPLETE]
+    least = max(statistics.median(costs) if costs else Decimal(0), _MONEY_STEP * limits.seeds)
+    among = max(slots(limits, standing), 1)
+    share = left / among
+    while share < least and among > 1:  # fewer trials at once, rather than some that would be cut short
+        among -= 1
+        share = left / among
+    if share < least:
+        return None
+    return (share / limits.seeds).quantize(_MONEY_STEP, ROUND_DOWN)
+
+
+def seconds_left(limits: Limits, ended: int, open_: int, mean: timedelta | None) -> float | None:
+    """Estimate how long a sweep still takes. mean: of its ended trials, None: there is none."""
+    left = limits.trials - ended
+    if mean is None or left <= 0:
+        return None
+    return mean.total_seconds() * math.ceil(left / max(min(limits.parallel, left), 1))
+
+
+def _since_best(mode: str, standing: Standing) -> int:
+    """Count the trials that have ended since the best one, failed ones left out; 0 before the first with a value."""
+    best: float | None = None
+    since = 0
+    for each, _ in standing.ended:
+        if each.outcome is Outcome.FAIL:
+            continue
+        is_new = each.outcome is Outcome.COMPLETE and each.value is not None
+        if is_new and each.value is not None and (best is None or _is_better(mode, each.value, best)):
+            best, since = each.value, 0
+        elif best is not None:
+            since += 1
+    return since
+
+
+def _is_better(mode: str, value: float, than: float) -> bool:
+    return value > than if mode == MAX else value < than
