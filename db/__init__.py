@@ -15,6 +15,7 @@ notifications everything works, only slower.
     simulations           create, find, delete
     listing               lists of simulations: filters, sort orders, pages
     references            simulations by id, number or name
+    sweeps                sweeps, their trials, and results at the rungs of successive halving
     dependencies          which simulations run after which
     queue                 the queue by classes of equal requirements, and why each waits
     running               simulations on machines as a plan sees them: what they hold, how far they are
@@ -51,6 +52,6 @@ notifications everything works, only slower.
 
 Functions take a session first, never commit (the caller owns the transaction) and await nothing but Postgres.
 `get_*` raises NotFound, `find_*` returns None, `page_*` returns a page. Locks are taken in one order everywhere:
-simulation, attempt, member, machine, project, budget; always FOR NO KEY UPDATE, because a foreign key's KEY SHARE
-against FOR UPDATE deadlocks. This package reads and writes; it never decides between machines.
+sweep, simulation, attempt, member, machine, project, budget; always FOR NO KEY UPDATE, because a foreign key's KEY
+SHARE against FOR UPDATE deadlocks. This package reads and writes; it never decides between machines.
 """

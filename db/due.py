@@ -28,6 +28,7 @@ class Due:
     unwatched: bool  # `watch_leases.find_unwatched`
     drained: bool  # `machines.find_overstayers`
     budgets: bool  # `budgets.every`
+    sweeps: bool  # `sweeps.active`
     queue: bool  # something is queued, and not held
 
 
@@ -45,6 +46,7 @@ _LOOK = f"""
            EXISTS ({UNWATCHED}),
            EXISTS (SELECT FROM machines WHERE draining AND drain_deadline <= now()),
            EXISTS (SELECT FROM budgets),
+           EXISTS (SELECT FROM sweeps WHERE ended_at IS NULL),
            queue.newest IS NOT NULL
     FROM (SELECT max(queued_at) AS newest FROM simulations WHERE state = 'QUEUED' AND NOT held) AS queue
 """  # noqa: S608  # constants

@@ -6,6 +6,7 @@ Channels and payloads:
     machines      "ID"           a machine changed (likewise)
     convergence   "ID,ID,..."    simulations with new batches, collected over some milliseconds; "*": read all
     alerts        ""             an event waits for its alerts, or a delivery for its sending
+    sweeps        ""             a sweep was created, changed or cancelled
     tokens        "ID"           a token was revoked, or a browser with it signed out: its streams must end
 
 Without notifications everything works, only slower: listeners also read by timer.
@@ -38,6 +39,7 @@ class Channel(StrEnum):
     MACHINES = "machines"
     CONVERGENCE = "convergence"
     ALERTS = "alerts"
+    SWEEPS = "sweeps"
     TOKENS = "tokens"
 
 

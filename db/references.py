@@ -36,7 +36,7 @@ async def resolve(session: AsyncSession, reference: str, *, scope: Scope = None,
 
 
 async def _find(session: AsyncSession, reference: str, scope: Scope, field: str) -> int:
-    if not 0 < len(reference) <= LONGEST or not _is_storable(reference):
+    if not 0 < len(reference) <= LONGEST or not is_storable(reference):
         raise Refusal(f"{_short(reference)} is not the id, number or name of a simulation.", field=field)
     number = _number(reference.removeprefix("#"))
     if reference.startswith("#"):
@@ -70,7 +70,7 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else None
 
 
-def _is_storable(text: str) -> bool:
+def is_storable(text: str) -> bool:
     return "\0" not in text and not any("\ud800" <= each <= "\udfff" for each in text)
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.orm import defer
 from db import costs, events, lifecycle
 from db.errors import NotFound, Taken, WrongState
 from db.events import Actor
-from db.models import Machine, Simulation
+from db.models import Machine, Simulation, Trial
 from db.notifications import Channel, notify, payload_of
 from db.projects import Scope, within
 from db.states import FINAL_STATES, MetricsFrom, Reason
@@ -67,6 +67,8 @@ class Wanted:
     attended_grace: timedelta = timedelta(minutes=1)  # means something only where it is attended
     preemptible: bool = False
     alert_target_ids: tuple[int, ...] | None = None  # None: the defaults of its project
+    sweep_id: int | None = None
+    trial: int | None = None
 
     def digest(self, after: Sequence[object] = ()) -> bytes:
         """Hash of the content requested under a client key, to detect different content. after: what it runs after."""
@@ -95,6 +97,8 @@ class Wanted:
             "stopping",
             "alert_target_ids",
             "notes",
+            "sweep_id",
+            "trial",
         ):
             if content[name] is None:  # likewise
                 del content[name]
@@ -297,8 +301,10 @@ async def delete_ended(session: AsyncSession, simulation_id: int, actor: Actor, 
 
     Raises `NotFound`, and `WrongState` while it has not ended.
     """
-    await lifecycle.lock(session, simulation_id)
+    locked = await lifecycle.lock(session, simulation_id)
     await costs.keep(session, simulation_id)
+    if locked is not None and locked.state.is_final and await _is_open_trial(session, locked, scope):
+        raise WrongState("The result of its trial is not yet noted by its sweep: try again in a moment.", field="id")
     gone = await session.execute(
         delete(Simulation)
         .where(Simulation.id == simulation_id, Simulation.state.in_(FINAL_STATES), within(Simulation.project_id, scope))
@@ -315,6 +321,14 @@ async def delete_ended(session: AsyncSession, simulation_id: int, actor: Actor, 
         session, "DELETED", actor, "Simulation", simulation_id, project_id=row.project_id, detail=detail
     )
     await notify(session, Channel.SIMULATIONS, str(simulation_id))
+
+
+async def _is_open_trial(session: AsyncSession, simulation: Simulation, scope: Scope) -> bool:
+    """Whether it is of a trial that has not ended: until then it is the only record of that trial's result."""
+    if simulation.sweep_id is None or (scope is not None and simulation.project_id not in scope):
+        return False
+    place = Trial.sweep_id == simulation.sweep_id, Trial.number == simulation.trial
+    return await session.scalar(select(Trial.number).where(*place, Trial.outcome.is_(None))) is not None
 
 
 async def recent(

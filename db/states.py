@@ -35,6 +35,7 @@ class Reason(StrEnum):
     MAX_COST = "MAX_COST"  # it cost as much as its limit
     STOPPING_THRESHOLD = "STOPPING_THRESHOLD"  # a metric reached its target
     PATIENCE_EXHAUSTED = "PATIENCE_EXHAUSTED"  # a metric improves no more
+    PRUNED = "PRUNED"  # too many other trials of its sweep were better at the same step
     DIVERGENCE_THRESHOLD = "DIVERGENCE_THRESHOLD"  # a metric became worse than its bound
     NON_FINITE_METRIC = "NON_FINITE_METRIC"  # the objective became NaN or infinite
     BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"  # a budget of its project, or of the installation, was nearly used up

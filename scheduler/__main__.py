@@ -36,6 +36,7 @@ from scheduler.leader import Leadership, leadership
 from scheduler.metrics import Metrics, serve_metrics
 from scheduler.planner import Planner
 from scheduler.run_loop import keep
+from scheduler.sweeps import Sweeps
 from settings import Settings, SettingsError, configure_logs, load
 
 log = structlog.get_logger()
@@ -117,20 +118,26 @@ async def _schedule(chosen: Settings) -> None:
         judge = Judge(sessions)
         alerts = Alerts(sessions, chosen)
         stack.push_async_callback(alerts.close)
+        sweeps = Sweeps(sessions, chosen.currency)
         candidate = await stack.enter_async_context(leadership(url, outage))
-        planner_wake, host_wake, judge_wake, alerts_wake = (asyncio.Event() for _ in range(4))
+        planner_wake, host_wake, judge_wake, alerts_wake, sweeps_wake = (asyncio.Event() for _ in range(5))
 
         def heard(channel: Channel, ids: frozenset[int] | None) -> None:
             if channel is Channel.ALERTS:
                 alerts_wake.set()
+            elif channel is Channel.SWEEPS:
+                sweeps.note(found=True)
+                sweeps_wake.set()
             elif channel is not Channel.CONVERGENCE:
                 planner_wake.set()
                 host_wake.set()
+                if sweeps.note():
+                    sweeps_wake.set()
             if candidate.held and judge.hear(channel, ids):
                 judge_wake.set()
 
         if chosen.notifications:
-            heard_of = (Channel.SIMULATIONS, Channel.MACHINES, Channel.CONVERGENCE, Channel.ALERTS)
+            heard_of = (Channel.SIMULATIONS, Channel.MACHINES, Channel.CONVERGENCE, Channel.ALERTS, Channel.SWEEPS)
             await stack.enter_async_context(listening(url, heard_of, heard, outage))
 
         async def plan(by_timer: bool) -> None:
@@ -146,6 +153,8 @@ async def _schedule(chosen: Settings) -> None:
                     host_wake.set()
                 if summary.unfinished:
                     planner_wake.set()
+                if sweeps.note(found=summary.has_sweeps):
+                    sweeps_wake.set()
 
         async def judge_runs(by_timer: bool) -> None:
             if not candidate.held:
@@ -156,6 +165,10 @@ async def _schedule(chosen: Settings) -> None:
         async def send_alerts(_by_timer: bool) -> None:
             if candidate.held and (await alerts.run_once()).unfinished:
                 alerts_wake.set()
+
+        async def advance_sweeps(_by_timer: bool) -> None:
+            if candidate.held and sweeps.is_due and (await sweeps.run_once()).unfinished:
+                sweeps_wake.set()
 
         async def look_after_host(by_timer: bool) -> None:
             summary = await (host.run_once() if by_timer else host.launch_assigned())
@@ -169,6 +182,7 @@ async def _schedule(chosen: Settings) -> None:
             tasks.create_task(keep("host", look_after_host, host_wake, period, outage))
             tasks.create_task(keep("planner", plan, planner_wake, period, outage))
             tasks.create_task(keep("judge", judge_runs, judge_wake, period, outage))
+            tasks.create_task(keep("sweeps", advance_sweeps, sweeps_wake, period, outage))
             tasks.create_task(keep("alerts", send_alerts, alerts_wake, period, outage))
 
 

@@ -10,6 +10,8 @@ attempt superseded, they are built again from the curve, and reach the same verd
 simulation's lock, if its attempt and its rules are still those that were judged; otherwise it is dropped and the
 simulation is judged anew.
 
+A trial of a sweep also has the rule that prunes it (`scheduler.rungs`).
+
 Rules that can't be read (a newer version wrote them) are logged once and left alone.
 """
 
@@ -31,9 +33,11 @@ from db.judged import Cursor, Judged
 from db.models import Simulation
 from db.notifications import Channel
 from db.states import Reason, SimulationState
-from policy.rule_documents import Declared, decode
+from policy.rule_documents import Declared, decode, halving_in
 from policy.savings import Saved, forecast_end, saved
 from policy.stopping import Monitor, Verdict
+from policy.sweep import Pruned
+from scheduler.rungs import Climb, Reached, evidence_of, prune
 from transitions.stop import stop_locked, would_stop
 
 log = structlog.get_logger()
@@ -65,6 +69,10 @@ class _Watch:
     is_recorded: bool = False  # it is a dry run, and its decision is kept with the simulation
     is_decided: bool = False
 
+    def renewed(self) -> _Watch:
+        """Return the same rule before any point."""
+        return _new_watch(self.place, self.declared, is_recorded=self.is_recorded)
+
     def feed(self, attempt: int, steps: Sequence[int], values: Sequence[float]) -> Verdict | None:
         """Add points until one has a verdict. Steps that don't rise are left out."""
         self.attempt, last, add = attempt, self.step, self.monitor.add
@@ -90,7 +98,7 @@ class _Run:
     """A running simulation, as it is judged."""
 
     found: Judged
-    watches: Sequence[_Watch] = ()
+    watches: Sequence[_Watch | Climb] = ()
     cursor: Cursor = START
     is_built: bool = False  # from what was stored before it was met
 
@@ -98,8 +106,12 @@ class _Run:
 @dataclass(slots=True)
 class _Decision:
     run: _Run
-    watch: _Watch
-    verdict: Verdict
+    watch: _Watch | Climb
+    verdict: Verdict | Reached
+
+    @property
+    def is_dry(self) -> bool:
+        return isinstance(self.watch, _Watch) and self.watch.declared.dry_run
 
 
 @dataclass(slots=True)
@@ -158,8 +170,8 @@ class Judge:
             done = await self._carry_out(each)
             summary = replace(
                 summary,
-                stopped=summary.stopped + (done and not each.watch.declared.dry_run),
-                recorded=summary.recorded + (done and each.watch.declared.dry_run),
+                stopped=summary.stopped + (done and not each.is_dry),
+                recorded=summary.recorded + (done and each.is_dry),
             )
         behind = any(not run.is_built for run in self._runs.values())
         return replace(summary, unfinished=bool(self._unread) or behind)
@@ -195,7 +207,7 @@ class Judge:
         points, decisions = 0, []
         for run in behind:
             number = run.found.simulation_id
-            waiting: dict[str, list[_Watch]] = {}
+            waiting: dict[str, list[_Watch | Climb]] = {}
             for watch in run.watches:
                 if not watch.is_decided:
                     waiting.setdefault(watch.metric, []).append(watch)
@@ -212,17 +224,22 @@ class Judge:
         return points, decisions
 
     async def _feed_stored(
-        self, number: int, metric: str, watches: Sequence[_Watch], parts: Sequence[curve.Part], ends: Mapping[int, int]
-    ) -> tuple[int, list[tuple[_Watch, Verdict]]]:
+        self,
+        number: int,
+        metric: str,
+        watches: Sequence[_Watch | Climb],
+        parts: Sequence[curve.Part],
+        ends: Mapping[int, int],
+    ) -> tuple[int, list[tuple[_Watch | Climb, Verdict | Reached]]]:
         """Feed the standing curve of a metric to its rules, as far as the last batch of each attempt in `ends`.
 
         Each page is read by a session of its own, which is closed before the rules compute, in a thread.
         """
         points = 0
-        decided: list[tuple[_Watch, Verdict]] = []
+        decided: list[tuple[_Watch | Climb, Verdict | Reached]] = []
         for part in parts:
             after, rows = 0, curve.FIRST_PAGE_ROWS
-            while len(decided) < len(watches):
+            while not all(each.is_decided for each in watches):
                 async with self._sessions() as session:
                     page = await curve.find_page(
                         session, number, metric, part, after=after, last_batch=ends.get(part.attempt, 0), rows=rows
@@ -261,9 +278,7 @@ class Judge:
                 if watch.metric != metric or watch.is_decided:
                     continue
                 if watch.attempt < attempt and steps[0] <= watch.step:
-                    run.watches = [
-                        _new_watch(each.place, each.declared, is_recorded=each.is_recorded) for each in run.watches
-                    ]
+                    run.watches = [each.renewed() for each in run.watches]
                     run.is_built = False  # its older points no longer count
                     break
                 points += len(steps)
@@ -276,20 +291,38 @@ class Judge:
 
     async def _carry_out(self, decision: _Decision) -> bool:
         """Stop the simulation, or record the dry run; False if it is no longer what was judged."""
-        found, watch, verdict = decision.run.found, decision.watch, decision.verdict
+        found = decision.run.found
         async with self._sessions.begin() as session:
             simulation = await lifecycle.lock(session, found.simulation_id)
             if simulation is None or simulation.state is not SimulationState.RUNNING:
                 return False
             if (simulation.attempt, simulation.stopping_revision) != (found.attempt, found.revision):
                 return False
+            watch, verdict = decision.watch, decision.verdict
+            if isinstance(watch, Climb):
+                assert isinstance(verdict, Reached)
+                return await _prune(session, simulation, watch, verdict)
+            assert isinstance(verdict, Verdict)
             evidence = _evidence(
-                verdict, *await _what_is_saved(session, simulation, verdict.metric), dry_run=watch.declared.dry_run
+                verdict,
+                {"reason": verdict.reason, **verdict.evidence()},
+                *await _what_is_saved(session, simulation, verdict.metric),
+                dry_run=watch.declared.dry_run,
             )
             if watch.declared.dry_run:
                 watch.is_recorded = True
                 return await would_stop(session, simulation, watch.place, events.JUDGE, evidence)
             return await stop_locked(session, simulation, Reason(verdict.reason), events.JUDGE, evidence=evidence)
+
+
+async def _prune(session: AsyncSession, simulation: Simulation, climb: Climb, reached: Reached) -> bool:
+    pruned = await prune(session, simulation, climb.halving, reached)
+    if pruned is None:
+        return False
+    evidence = _evidence(
+        pruned, evidence_of(pruned, climb.metric), *await _what_is_saved(session, simulation, climb.metric)
+    )
+    return await stop_locked(session, simulation, Reason.PRUNED, events.JUDGE, evidence=evidence)
 
 
 async def _what_is_saved(session: AsyncSession, simulation: Simulation, metric: str) -> tuple[Saved | None, str]:
@@ -311,11 +344,18 @@ async def _what_is_saved(session: AsyncSession, simulation: Simulation, metric: 
     ), pace.currency  # fmt: skip
 
 
-def _evidence(verdict: Verdict, estimate: Saved | None, currency: str, *, dry_run: bool) -> dict[str, Any]:
+def _evidence(
+    verdict: Verdict | Pruned,
+    facts: Mapping[str, Any],
+    estimate: Saved | None,
+    currency: str,
+    *,
+    dry_run: bool = False,
+) -> dict[str, Any]:
     """Return what the attempt and the event keep, as JSON."""
     sentences = ["Dry run, nothing was stopped:"] if dry_run else []
     sentences.append(verdict.sentence())
-    evidence: dict[str, Any] = {"reason": verdict.reason, **verdict.evidence()}
+    evidence: dict[str, Any] = dict(facts)
     if estimate is not None:
         sentences.append(estimate.sentence(currency))
         evidence["saved"] = {
@@ -329,15 +369,19 @@ def _evidence(verdict: Verdict, estimate: Saved | None, currency: str, *, dry_ru
     return {**evidence, "sentence": " ".join(sentences)}
 
 
-def _watches(number: int, kept: judged.Rules) -> list[_Watch]:
+def _watches(number: int, kept: judged.Rules) -> list[_Watch | Climb]:
     try:
         rules = decode(kept.document, objective=kept.objective, max_steps=kept.max_steps)
+        halving = halving_in(kept.document)
     except (KeyError, TypeError, ValueError) as error:
         log.warning("stop_rules_unreadable", simulation_id=number, error=str(error))
         return []
     return [
-        _new_watch(place, each, is_recorded=each.dry_run and str(place) in kept.would_stop)
-        for place, each in enumerate(rules)
+        *(
+            _new_watch(place, each, is_recorded=each.dry_run and str(place) in kept.would_stop)
+            for place, each in enumerate(rules)
+        ),
+        *([Climb(*halving)] if halving is not None else []),
     ]
 
 
@@ -347,7 +391,9 @@ def _new_watch(place: int, declared: Declared, *, is_recorded: bool) -> _Watch:
     )
 
 
-def _feed_page(watches: Sequence[_Watch], page: curve.Page) -> tuple[int, list[tuple[_Watch, Verdict]]]:
+def _feed_page(
+    watches: Sequence[_Watch | Climb], page: curve.Page
+) -> tuple[int, list[tuple[_Watch | Climb, Verdict | Reached]]]:
     """Feed a page to the rules that have not decided; return the points that were fed, and new verdicts."""
     points = page.unpack()
     steps, values = points.steps.tolist(), points.values.tolist()

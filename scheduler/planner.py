@@ -74,6 +74,7 @@ class PlanSummary:
     preempted: int = 0
     ended: int = 0
     unfinished: bool = False
+    has_sweeps: bool = False  # that have not ended: `scheduler.sweeps` looks after them
 
 
 @dataclass(slots=True)
@@ -152,8 +153,8 @@ class Planner:
         if found.budgets:
             await self._spending.watch()
         if found.queue or ended or not self._memory.is_empty:
-            return replace(await self.plan(), ended=ended)
-        return PlanSummary()
+            return replace(await self.plan(), ended=ended, has_sweeps=found.sweeps)
+        return PlanSummary(has_sweeps=found.sweeps)
 
     async def plan(self) -> PlanSummary:
         """Assign waiting simulations to free machines, and record waiting reasons. One query if none waits."""

@@ -12,6 +12,7 @@
     preempt    the same to make room: the simulation goes back to the queue, and no retry is used up
     cancel     QUEUED -> CANCELLED at once; a stop intent for a simulation on a machine
     update     changes of its name, tags, notes, priority, rules and limits, also while it runs
+    sweep      trials of sweeps begin and end, sweeps end; cancel and extend
     settle     the end of an attempt, with its last member's: by an exit, a loss, a launch error or a stop; final, or
                back to QUEUED
     journal    one line in the log for each transition, written when its transaction has committed
@@ -27,6 +28,6 @@ points alone is a single statement.
 
 Each transition is a guarded statement (`db.lifecycle.move`) with its event row and a hint to subscribers and planner,
 and a line in the log. Assignment moves many simulations at once; one that has changed meanwhile drops out alone. Locks:
-simulation, attempt, member, machine, project, budget, in this order. This package uses `db` and `policy`, reads no
-settings (durations are arguments), and never decides which simulation comes first or which rule stops one.
+sweep, simulation, attempt, member, machine, project, budget, in this order. This package uses `db` and `policy`, reads
+no settings (durations are arguments), and never decides which simulation comes first or which rule stops one.
 """

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import dependencies, lifecycle, simulations
+from db import dependencies, lifecycle, simulations, sweeps
 from db.dependencies import Edge, Predecessor
 from db.errors import NotFound, Refusal, WrongState
 from db.events import Actor
@@ -112,7 +112,7 @@ async def repeat(session: AsyncSession, simulation_id: int, actor: Actor, *, sco
     old = await to_repeat(session, simulation_id, scope=scope)
     if not old.state.is_final:
         raise WrongState(f"It is {old.state.value}: only an ended simulation can be repeated.", field="id")
-    return await repeat_as(session, old, simulations.repetition(old), actor, scope=scope)
+    return await repeat_as(session, old, await repetition_of(session, old), actor, scope=scope)
 
 
 async def to_repeat(session: AsyncSession, simulation_id: int, *, scope: Scope = None) -> Simulation:
@@ -133,6 +133,15 @@ async def repeat_as(
     except WrongState as refusal:
         raise WrongState(f"{refusal.message} Retry that one first.", field="id") from refusal
     return row
+
+
+async def repetition_of(session: AsyncSession, old: Simulation) -> Wanted:
+    """Return what is requested to repeat a simulation: of a trial, without what its sweep had set for it."""
+    wanted = simulations.repetition(old)
+    if old.sweep_id is None:
+        return wanted
+    template = sweeps.template_of(await sweeps.get(session, old.sweep_id))
+    return replace(wanted, sweep_id=None, trial=None, max_cost=template.max_cost, stopping=template.stopping)
 
 
 # --- what a simulation is to run after --------------------------------------------------------------------------

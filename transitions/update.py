@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import update as sql_update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, events
+from db import attempts, events, sweeps
 from db.errors import WrongState
 from db.events import Actor
 from db.models import THIS_TRANSACTION, Simulation
@@ -57,6 +57,8 @@ async def update(
             f"It has ended ({simulation.state.value}): only its name, tags, notes and objective can change.",
             field="id",
         )
+    if "max_cost" in changes and await sweeps.has_budget(session, simulation.sweep_id):
+        raise WrongState("Its limit is its share of the budget of its sweep.", field="limits.maxCost")
     written: dict[str, Any] = dict(changes)
     if changes.keys() & JUDGED_BY:
         written["stopping_revision"] = simulation.stopping_revision + 1

@@ -26,6 +26,7 @@ from db import (
     queue,
     results,
     sources,
+    sweeps,
 )
 from db.attempts import Claim, Standing
 from db.connection import create_engine, driver_of, session_factory
@@ -33,7 +34,9 @@ from db.convergence import Column
 from db.events import PLANNER
 from db.logs import Chunk
 from db.schema import check_unchanged, downgrade, upgrade
+from db.simulations import Wanted
 from db.states import LogStream, Reason
+from db.sweeps import WantedSweep
 from policy.retry import Exit
 from transitions.budget import statements
 from transitions.ingest import ingest
@@ -614,3 +617,27 @@ async def test_notes_of_the_version_before_are_found_and_the_way_back_searches_n
     async with sessions() as session:
         assert await session.scalar(text(found.format(older))) == ["warm"]
         assert await session.scalar(text("SELECT notes FROM simulations WHERE name = 'vit'")) == "Warm start"
+
+
+# --- 0022: sweeps ----------------------------------------------------------------------------------------------
+
+
+async def test_what_is_of_no_sweep_stays_as_it_was_and_the_way_back_leaves_the_simulations_of_trials(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await fill(engine, empty_database_url)
+    await upgrade(empty_database_url, "0024")
+    before = {name: await rows(engine, statement) for name, statement in EVERYTHING.items()}
+    await upgrade(empty_database_url)
+    await check_unchanged(empty_database_url)
+    found = await rows(engine, "SELECT DISTINCT sweep_id, trial FROM simulations")
+    assert [tuple(each.values()) for each in found] == [(None, None)]
+    async with sessions.begin() as session:
+        template = Wanted(project_id=1, name="s", entrypoint=("x",))
+        wanted = WantedSweep(template, "s", [], "RANDOM", 1, "loss", "MIN", 3)
+        made = await sweeps.create(session, wanted, PLANNER, client_key=None, given_seed=True)
+        assert await sweeps.active(session) == {made.id: True}
+        assert sweeps.template_of(made) == template
+    await rows(engine, f"UPDATE simulations SET sweep_id = {made.id}, trial = 0 WHERE name = 'runs'")
+    await downgrade(empty_database_url, "0024")
+    assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before

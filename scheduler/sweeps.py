@@ -1,0 +1,153 @@
+"""Sweeps: the leader's loop that begins trials, records how they ended, and ends sweeps.
+
+`run_once()` looks at the sweeps that have not ended, in one statement, and does what is due for each. The parameters of
+a trial come from Optuna's samplers (`policy.sampling`), each question in a thread and without a transaction; the trial
+begins in a transaction of its own, if it still is the next one. Parameters depend on rows alone: after a kill or a
+change of leader the same trial is asked for again, from the same trials before it, and gets the same answer.
+
+A sweep whose sampler raises is logged, once, and tried again with the next round: it holds up no other sweep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from db import events, sweeps
+from db.connection import Sessions
+from db.models import Sweep
+from db.models import Trial as TrialRow
+from policy.sampling import Asked, Outcome, Trial, ask
+from policy.search_space import Sampler, decode
+from policy.sweep_progress import PRUNED, allotment, slots
+from scheduler.rungs import climbed
+from transitions import sweep as transitions
+
+log = structlog.get_logger()
+
+BEGUN_AT_ONCE = 20  # trials of one sweep in one round: others have their turn in between
+
+
+@dataclass(frozen=True, slots=True)
+class SweepsSummary:
+    """Result of a round. active: sweeps that have not ended; unfinished: the next round begins at once."""
+
+    active: int = 0
+    begun: int = 0
+    ended: int = 0  # trials
+    unfinished: bool = False
+
+
+class Sweeps:
+    """Sweeps of the leading scheduler; two at once do no harm."""
+
+    def __init__(self, sessions: Sessions, currency: str) -> None:
+        self._sessions = sessions
+        self._currency = currency
+        self._failing: set[int] = set()
+        self._are_any = False  # as of the newest look
+        self.is_due = False  # since a hint
+
+    def note(self, *, found: bool = False) -> bool:
+        """Note a hint for the next round; return whether one is due. found: there is a sweep that has not ended.
+
+        Without sweeps a hint that some simulation has changed costs nothing: the planner's look finds new ones.
+        """
+        self.is_due = self.is_due or found or self._are_any
+        return self.is_due
+
+    async def run_once(self) -> SweepsSummary:
+        """Do one round."""
+        self.is_due = False
+        try:
+            summary = await self._run_once()
+        except BaseException:
+            self.is_due = True
+            raise
+        self._are_any = summary.active > 0
+        self.is_due = self.is_due or summary.unfinished
+        return summary
+
+    async def _run_once(self) -> SweepsSummary:
+        async with self._sessions() as session:
+            active = await sweeps.active(session)
+        summary = SweepsSummary(len(active))
+        self._failing &= active.keys()
+        for sweep_id, is_due in active.items():
+            if not is_due:
+                continue
+            begun, ended, is_complete = await self._advance(sweep_id)
+            summary = replace(
+                summary,
+                begun=summary.begun + begun,
+                ended=summary.ended + ended,
+                unfinished=summary.unfinished or not is_complete,
+            )
+        return summary
+
+    async def _advance(self, sweep_id: int) -> tuple[int, int, bool]:
+        """Do what is due for a sweep: (trials begun, trials ended, whether nothing is left to do at once)."""
+        await self._leave_results(sweep_id)
+        async with self._sessions.begin() as session:
+            sweep = await sweeps.lock(session, sweep_id)
+            ended = await transitions.end_trials(session, sweep)
+            sweep = await transitions.judge(session, sweep, events.PLANNER, self._currency)
+            limits, standing = transitions.limits_of(sweep), await transitions.standing_of(session, sweep)
+        free = slots(limits, standing) if sweep.reason is None else 0
+        if limits.max_cost is not None and free and allotment(limits, standing) is None:
+            free = 0
+        if not free:
+            return 0, ended, True
+        begun = 0
+        async with self._sessions() as session:
+            trials = [_trial(row) for row in await sweeps.history(session, sweep_id)]
+        for _ in range(min(free, BEGUN_AT_ONCE)):
+            asked = await self._ask(sweep, trials)
+            if asked is None:
+                return begun, ended, True
+            async with self._sessions.begin() as session:
+                sweep = await sweeps.lock(session, sweep_id)
+                if not await transitions.begin(session, sweep, len(trials), asked, events.PLANNER):
+                    return begun, ended, True
+            trials.append(Trial(len(trials), asked.parameters, notes=asked.notes))
+            begun += 1
+        return begun, ended, begun == free
+
+    async def _leave_results(self, sweep_id: int) -> None:
+        """Leave the results at rungs of trials that have ended: the judge may not have seen a short one run."""
+        async with self._sessions() as session:
+            sweep = await sweeps.get(session, sweep_id)
+            halving = transitions.halving_of(sweep)
+            if halving is None:
+                return
+            runs = await sweeps.open_runs(session, sweep_id)
+            open_trials = {each.trial for each in runs if not each.is_final}
+            ended = [each for each in runs if each.trial not in open_trials and each.reason != PRUNED]
+            found = [
+                (each.simulation_id, await climbed(session, each.simulation_id, sweep.objective_metric, halving))
+                for each in ended
+            ]
+        async with self._sessions.begin() as session:
+            for simulation_id, reached in found:
+                for step, value in reached.results if reached is not None else ():
+                    await sweeps.reach_rung(session, sweep_id, step, simulation_id, value)
+
+    async def _ask(self, sweep: Sweep, trials: Sequence[Trial]) -> Asked | None:
+        space, sampler = decode(sweep.space), Sampler(sweep.sampler)
+        try:
+            asked = await asyncio.to_thread(ask, sampler, space, sweep.objective_mode, sweep.seed, trials)
+        except Exception as error:  # noqa: BLE001  # whatever a sampler raises: its sweep waits, and no other
+            write = log.debug if sweep.id in self._failing else log.error
+            write("sampler_failed", sweep_id=sweep.id, trial=len(trials), error=str(error), exc_info=True)
+            self._failing.add(sweep.id)
+            return None
+        self._failing.discard(sweep.id)
+        return asked
+
+
+def _trial(row: TrialRow) -> Trial:
+    outcome = Outcome(row.outcome) if row.outcome is not None else None
+    return Trial(row.number, row.parameters, outcome, row.value, row.step, row.notes)

@@ -1,0 +1,227 @@
+"""What happens to a sweep: a trial begins, trials end, no more of them begin, all have ended; cancel and extend.
+
+The scheduler asks the sampler between transactions and comes back with the parameters of a trial: `begin` adds it if it
+still is the next one, so a trial has one set of parameters, however often its scheduler was killed. A sweep is locked
+before its simulations; what ends a simulation (`settle`) never locks a sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import func
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import events, lifecycle, sweeps
+from db.errors import Refusal, WrongState
+from db.events import Actor
+from db.models import Sweep
+from db.notifications import Channel, notify
+from db.projects import Scope
+from db.simulations import Wanted
+from policy.rule_documents import with_halving
+from policy.sampling import Asked, Outcome
+from policy.search_space import MOST_TRIALS, fill
+from policy.sweep import UNKNOWN_END, Halving
+from policy.sweep_progress import Ending, Limits, Run, Standing, SweepReason, Told, allotment, ending, told
+from transitions import journal
+from transitions.cancel import cancel as cancel_simulation
+from transitions.submit import Submission, submit
+
+SEED = "seed"  # the parameter that tells the simulations of a trial with several seeds apart
+
+
+def limits_of(sweep: Sweep) -> Limits:
+    """Return what a sweep may do."""
+    return Limits(
+        mode=sweep.objective_mode, trials=sweep.trials, parallel=sweep.parallel, seeds=sweep.seeds,
+        max_cost=sweep.max_cost, patience=sweep.patience, target=sweep.target,
+    )  # fmt: skip
+
+
+async def standing_of(session: AsyncSession, sweep: Sweep) -> Standing:
+    """Read what a sweep has done."""
+    ended = [(Told(Outcome(each.outcome), each.value), each.cost) for each in await sweeps.ended(session, sweep.id)]
+    open_ = len(await sweeps.open_numbers(session, sweep.id))
+    runs = await sweeps.open_runs(session, sweep.id) if sweep.max_cost is not None else ()
+    allotted = sum(
+        ((each.final_cost if each.final_cost is not None else each.max_cost) or Decimal(0) for each in runs), Decimal(0)
+    )
+    return Standing(len(ended) + open_, open_, ended, allotted)
+
+
+# --- by the scheduler ------------------------------------------------------------------------------------------
+
+
+async def begin(session: AsyncSession, sweep: Sweep, number: int, asked: Asked, actor: Actor) -> bool:
+    """Begin a trial: one simulation, or one for each seed; False if it is not the next one any longer.
+
+    sweep: locked in this transaction.
+    """
+    limits, standing = limits_of(sweep), await standing_of(session, sweep)
+    if sweep.reason is not None or standing.begun != number or standing.open >= limits.parallel:
+        return False
+    money = None
+    if limits.max_cost is not None and (money := allotment(limits, standing)) is None:
+        return False
+    if not await sweeps.begin_trial(session, sweep.id, number, asked.parameters, asked.notes):
+        return False
+    template = sweeps.template_of(sweep)
+    for seed in range(sweep.seeds):
+        own: dict[str, Any] = {SEED: seed} if sweep.seeds > 1 else {}
+        wanted = trial_of(template, sweep, number, {**asked.parameters, **own}, money)
+        await submit(session, [Submission(wanted)], actor)
+    journal.write(session, "trial_begun", sweep_id=sweep.id, trial=number)
+    verdict = ending(limits, replace(standing, begun=number + 1, open=standing.open + 1))
+    if verdict is not None:  # it was the last one
+        await _conclude(session, sweep, verdict, actor)
+    return True
+
+
+def trial_of(
+    template: Wanted, sweep: Sweep, number: int, parameters: Mapping[str, Any], money: Decimal | None
+) -> Wanted:
+    """Return the simulation of a trial. money: what it may cost, None: as much as the template says."""
+    limits = [each for each in (money, template.max_cost) if each is not None]
+    seed = f"-seed{parameters[SEED]}" if sweep.seeds > 1 else ""
+    filled = {**template.parameters, **parameters}
+    return replace(
+        template,
+        name=f"{template.name[:180]}-{number}{seed}",
+        entrypoint=fill(template.entrypoint, filled),
+        parameters=filled,
+        max_cost=min(limits, default=None),
+        stopping=_stopping(template, sweep),
+        sweep_id=sweep.id,
+        trial=number,
+    )
+
+
+def halving_of(sweep: Sweep) -> Halving | None:
+    """Return the rule that prunes trials; None: none does."""
+    if sweep.grace_period is None or sweep.reduction_factor is None:
+        return None
+    most = sweeps.template_of(sweep).max_steps
+    return Halving(most or UNKNOWN_END, sweep.objective_mode, sweep.grace_period, sweep.reduction_factor)
+
+
+def _stopping(template: Wanted, sweep: Sweep) -> dict[str, Any] | None:
+    """Return the stop rules of a trial: those of the template, and the sweep's own."""
+    stopping = template.stopping
+    halving = halving_of(sweep)
+    if halving is None:
+        return dict(stopping) if stopping is not None else None
+    return with_halving(stopping, sweep.objective_metric, halving)
+
+
+async def end_trials(session: AsyncSession, sweep: Sweep) -> int:
+    """Write the ends of trials whose simulations have all ended; return how many. sweep: locked."""
+    count = 0
+    runs = await sweeps.open_runs(session, sweep.id)
+    by_trial = {number: list(each) for number, each in groupby(runs, key=lambda run: run.trial)}
+    for number in await sweeps.open_numbers(session, sweep.id):
+        of = by_trial.get(number, [])
+        if not all(each.is_final for each in of):
+            continue
+        found = told([_run(each) for each in of])
+        await sweeps.end_trial(
+            session, sweep.id, number,
+            {
+                "outcome": found.outcome.value, "value": found.value, "spread": found.spread, "step": found.step,
+                "cost": sum((each.final_cost or Decimal(0) for each in of), Decimal(0)),
+            },
+        )  # fmt: skip
+        journal.write(session, "trial_ended", sweep_id=sweep.id, trial=number, outcome=found.outcome.value)
+        count += 1
+    return count
+
+
+def _run(run: sweeps.TrialRun) -> Run:
+    is_pruned = run.step is not None
+    return Run(run.reason or "", run.value if is_pruned else run.best, run.step)
+
+
+async def judge(session: AsyncSession, sweep: Sweep, actor: Actor, currency: str) -> Sweep:
+    """End a sweep as far as its limits and its trials say; return its row. sweep: locked."""
+    standing = await standing_of(session, sweep)
+    if sweep.reason is None and (verdict := ending(limits_of(sweep), standing, currency)) is not None:
+        sweep = await _conclude(session, sweep, verdict, actor)
+    if sweep.reason is not None and not standing.open and sweep.ended_at is None:
+        sweep = await sweeps.change(session, sweep.id, {"ended_at": func.now()})
+        await events.record(
+            session, "ENDED", actor, "Sweep", sweep.id, project_id=sweep.project_id,
+            detail={"reason": sweep.reason, "detail": sweep.reason_detail},
+        )  # fmt: skip
+        journal.write(session, "sweep_ended", sweep_id=sweep.id, reason=sweep.reason)
+    return sweep
+
+
+async def _conclude(session: AsyncSession, sweep: Sweep, verdict: Ending, actor: Actor) -> Sweep:
+    """Begin no more trials. Those that are open go on."""
+    journal.write(session, "sweep_concluded", sweep_id=sweep.id, reason=verdict.reason.value, by=actor.name)
+    return await sweeps.change(session, sweep.id, {"reason": verdict.reason.value, "reason_detail": verdict.sentence})
+
+
+# --- on request ------------------------------------------------------------------------------------------------
+
+
+async def cancel(session: AsyncSession, sweep_id: int, actor: Actor, *, scope: Scope = None) -> Sweep:
+    """Begin no more trials, and cancel those that are open; idempotent.
+
+    Raises `NotFound`, and `WrongState` for a sweep that has ended for another reason.
+    """
+    sweep = await sweeps.lock(session, sweep_id, scope=scope)
+    if sweep.ended_at is not None:
+        if sweep.reason != SweepReason.CANCELLED:
+            raise WrongState(f"It has ended already: {sweep.reason}.", field="id")
+        return sweep
+    if sweep.reason != SweepReason.CANCELLED:
+        sweep = await _conclude(session, sweep, Ending(SweepReason.CANCELLED, f"Cancelled by {actor.name}."), actor)
+        await events.record(session, "CANCEL_REQUESTED", actor, "Sweep", sweep.id, project_id=sweep.project_id)
+    for simulation_id in await sweeps.not_ended(session, sweep_id):
+        simulation = await lifecycle.lock(session, simulation_id)
+        if simulation is not None and not simulation.state.is_final:
+            await cancel_simulation(session, simulation_id, actor)
+    await notify(session, Channel.SWEEPS, "")
+    return sweep
+
+
+async def extend(
+    session: AsyncSession, sweep_id: int, asked: Mapping[str, Any], actor: Actor, *, scope: Scope = None
+) -> Sweep:
+    """Change how many trials there are, how many at once, what they may cost, and when they are enough; idempotent.
+
+    A sweep that had ended goes on if that leaves something to do. Raises `NotFound`, `WrongState` for a cancelled one,
+    and `Refusal` for less than what has begun or was spent.
+    """
+    sweep = await sweeps.lock(session, sweep_id, scope=scope)
+    changes = {name: value for name, value in asked.items() if getattr(sweep, name) != value}
+    if not changes:
+        return sweep
+    if sweep.reason == SweepReason.CANCELLED:
+        raise WrongState("It was cancelled: create a new one.", field="id")
+    standing = await standing_of(session, sweep)
+    if changes.get("trials", standing.begun) < standing.begun:
+        raise Refusal(f"trials: {standing.begun:,} have begun already.", field="trials")
+    if changes.get("trials", 0) > MOST_TRIALS:
+        raise Refusal(f"trials: at most {MOST_TRIALS:,}.", field="trials")
+    if "max_cost" in changes:
+        if sweep.max_cost is None:
+            raise WrongState("It has no budget: what runs has no limit to keep to.", field="maxCost")
+        most = changes["max_cost"]
+        if most is not None and most < standing.spent + standing.allotted:
+            raise Refusal(
+                f"maxCost: {standing.spent + standing.allotted:f} are spent or allotted to what runs.", field="maxCost"
+            )
+    if changes.keys() & {"trials", "max_cost", "patience", "target"}:
+        changes |= {"reason": None, "reason_detail": None, "ended_at": None}  # judged anew
+    sweep = await sweeps.change(session, sweep_id, changes)
+    detail = {name: str(value) if isinstance(value, Decimal) else value for name, value in asked.items()}
+    await events.record(session, "UPDATED", actor, "Sweep", sweep.id, project_id=sweep.project_id, detail=detail)
+    await notify(session, Channel.SWEEPS, "")
+    journal.write(session, "sweep_updated", sweep_id=sweep.id, by=actor.name, changed=sorted(asked))
+    return sweep
