@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, TypeAlias, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -29,6 +30,7 @@ from db import (
     running,
     simulations,
     sources,
+    sweeps,
     tokens,
 )
 from db.attempts import Execution, StopIntent
@@ -38,7 +40,7 @@ from db.dependencies import Edge
 from db.events import UNVERIFIED, Actor
 from db.machines import NOTHING, Usage
 from db.metrics import Summary
-from db.models import AlertTarget, Budget, Machine, Member, Project, Simulation, Token
+from db.models import AlertTarget, Budget, Machine, Member, Project, Simulation, Sweep, Token
 from db.newest_plan import Place, Reservation
 from db.notices import Notice
 from db.projects import Scope
@@ -46,6 +48,7 @@ from db.running import Running
 from db.simulations import Command
 from db.sources import Source
 from db.states import MachineState
+from db.sweeps import Counts
 from graph.auth.rate_limit import RateLimit
 from graph.auth.viewer import LOOPBACK, Viewer
 from graph.live.process import Live
@@ -147,6 +150,14 @@ class Loaders:
         self.budget_statement: DataLoader[int, tuple[Statement, datetime] | None] = DataLoader(
             self._load_budget_statements, cache=False
         )
+        self.sweep: DataLoader[int, Sweep | None] = DataLoader(self._load_sweeps, cache=False)
+        self.sweep_counts: DataLoader[int, Counts] = DataLoader(self._load_sweep_counts, cache=False)
+        self.sweep_cost: DataLoader[int, tuple[Decimal, Sequence[int]]] = DataLoader(
+            self._load_sweep_costs, cache=False
+        )
+        self.simulations_of_trial: DataLoader[tuple[int, int], Sequence[int]] = DataLoader(
+            self._load_simulations_of_trials, cache=False
+        )
         self.token = DataLoader(self._by_ids(tokens.by_ids, Token), cache=False)
         self.alert_target: DataLoader[int, AlertTarget | None] = DataLoader(self._load_alert_targets, cache=False)
         self.open_deliveries: DataLoader[int, int] = DataLoader(self._load_open_deliveries, cache=False)
@@ -193,6 +204,27 @@ class Loaders:
             rows = await budgets.by_ids(session, set(ids), scope=self._context.scope)
         found = {row.id: row for row in rows}
         return [found.get(each) for each in ids]
+
+    async def _load_sweeps(self, ids: list[int]) -> Sequence[Sweep | None]:
+        async with self._sessions() as session:
+            rows = await sweeps.by_ids(session, set(ids), scope=self._context.scope)
+        found = {row.id: row for row in rows}
+        return [found.get(each) for each in ids]
+
+    async def _load_sweep_counts(self, ids: list[int]) -> Sequence[Counts]:
+        async with self._sessions() as session:
+            found = await sweeps.counts(session, set(ids))
+        return [found.get(each) or Counts() for each in ids]
+
+    async def _load_sweep_costs(self, ids: list[int]) -> Sequence[tuple[Decimal, Sequence[int]]]:
+        async with self._sessions() as session:
+            found = await sweeps.costs(session, set(ids))
+        return [found.get(each, (Decimal(0), ())) for each in ids]
+
+    async def _load_simulations_of_trials(self, places: list[tuple[int, int]]) -> Sequence[Sequence[int]]:
+        async with self._sessions() as session:
+            found = await sweeps.simulations_of(session, set(places))
+        return [found.get(each, ()) for each in places]
 
     async def _load_budget_statements(self, ids: list[int]) -> Sequence[tuple[Statement, datetime] | None]:
         async with self._sessions() as session:

@@ -39,6 +39,7 @@ from graph.types import simulation as of_simulation
 from graph.types import simulation_changes, simulation_mutations
 from graph.types import submission as of_submission
 from graph.types import supervision as of_supervisors
+from graph.types import sweep as of_sweep
 from graph.types import token as of_token
 from graph.types.alert import (
     AlertTargetConnection,
@@ -89,6 +90,8 @@ from graph.types.simulation_inputs import (
 )
 from graph.types.simulation_mutations import CreateSimulationsPayload, DeleteSimulationPayload, SimulationPayload
 from graph.types.supervision import HelloAttemptInput, HelloAttemptPayload, ReportAttemptInput, ReportAttemptPayload
+from graph.types.sweep import Sweep, SweepConnection, SweepPayload
+from graph.types.sweep_inputs import CreateSweepInput, SweepInput, UpdateSweepInput
 from graph.types.token import (
     CreateTokenInput,
     CreateTokenPayload,
@@ -110,6 +113,7 @@ FINDERS: Mapping[str, Find] = {
     "Project": of_project.find,
     "Token": of_token.find,
     "Budget": of_budget.find,
+    "Sweep": of_sweep.find,
     "AlertTarget": of_alert.find,
     "AlertDelivery": of_alert.find_delivery,
 }
@@ -175,6 +179,26 @@ class Query:
             scope=info.context.scope,
         )
         return await of_simulation.page(info, wanted, order_of(order_by), first, after)
+
+    @strawberry.field(
+        description="One sweep by its id, null if there is none; or by its number (`3`, `#3`), or the name that only "
+        "one has. So it is wherever the id of a sweep is an argument."
+    )
+    async def sweep(self, info: Info, id: strawberry.ID) -> Sweep | None:
+        return await of_sweep.asked_for(info, id)
+
+    @strawberry.field(
+        description="Sweeps, newest first. `active`: only those that have not ended, or only those that have."
+    )
+    async def sweeps(
+        self,
+        info: Info,
+        first: int = 50,
+        after: str | None = None,
+        project: strawberry.ID | None = None,
+        active: bool | None = None,
+    ) -> SweepConnection:
+        return await of_sweep.page(info, project, active, first, after)
 
     @strawberry.field(description="Simulations that have not ended, and their cost, of one project or of all.")
     async def overview(self, info: Info, project: strawberry.ID | None = None) -> Overview:
@@ -307,6 +331,25 @@ class Mutation:
     )
     async def delete_simulation(self, info: Info, input: SimulationInput) -> DeleteSimulationPayload:
         return await simulation_mutations.delete(info, input.id)
+
+    @strawberry.mutation(
+        description="Create a sweep: a search for the best parameters, each trial of which is a simulation."
+    )
+    async def create_sweep(self, info: Info, input: CreateSweepInput) -> SweepPayload:
+        return await of_sweep.create(info, input)
+
+    @strawberry.mutation(
+        description="Change how many trials a sweep has, how many at once, what they may cost, and its patience. "
+        "Idempotent."
+    )
+    async def update_sweep(self, info: Info, input: UpdateSweepInput) -> SweepPayload:
+        return await of_sweep.update(info, input)
+
+    @strawberry.mutation(
+        description="Cancel a sweep: no more trials begin, and those that have not ended are cancelled. Idempotent."
+    )
+    async def cancel_sweep(self, info: Info, input: SweepInput) -> SweepPayload:
+        return await of_sweep.cancel(info, input.id)
 
     @strawberry.mutation(description="Create a machine from a part of a scheduler's host.")
     async def create_machine(self, info: Info, input: CreateMachineInput) -> MachinePayload:
@@ -481,7 +524,7 @@ def build_schema(limits: Limits | None = None) -> Schema:
         query=Query,
         mutation=Mutation,
         subscription=Subscription,
-        types=[Simulation, Machine, Project, Token, Budget],
+        types=[Simulation, Machine, Project, Token, Budget, Sweep],
         extensions=[partial(Judgement, documents)],
         execution_context_class=ExecutionContext,
         config=StrawberryConfig(scalar_map={Step: STEP, PointColumns: POINT_COLUMNS, Decimal: DECIMAL}),

@@ -152,7 +152,7 @@ def ending(limits: Limits, standing: Standing, currency: str = "") -> Ending | N
     if standing.begun >= limits.trials:
         return Ending(SweepReason.COMPLETED, f"All of its {limits.trials:,} trials have begun.")
     if limits.max_cost is not None and not standing.open and allotment(limits, standing) is None:
-        left = phrasing.rounded_money(max(limits.max_cost - standing.spent, Decimal(0)), currency, ROUND_DOWN)
+        left = phrasing.money(max(limits.max_cost - standing.spent, Decimal(0)), currency, ROUND_DOWN)
         return Ending(SweepReason.MAX_COST, f"{left} of its budget are left, less than a trial has cost in the median.")
     return None
 

@@ -13,6 +13,7 @@ from db.outage import Outage
 from graph.live.counts import Counts
 from graph.live.forecasts import Forecasts
 from graph.live.hub import Hub
+from graph.live.importances import Importances
 from graph.live.notifications import Notifications
 from graph.live.watch_leases import WatchLeases
 from graph.metrics import Metrics
@@ -20,7 +21,7 @@ from graph.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The hub, where its hints come from, who is watched, the outages that all wait out, forecasts, large counts."""
+    """The hub, where its hints come from, who is watched, the outages that all of them wait out, what is computed."""
 
     hub: Hub
     notifications: Notifications
@@ -28,6 +29,7 @@ class Live:
     outage: Outage
     forecasts: Forecasts
     counts: Counts
+    importances: Importances
 
     @classmethod
     def on(
@@ -44,7 +46,8 @@ class Live:
         outage, metrics = outage or Outage(), metrics or Metrics()
         hub = Hub(sessions, outage, metrics.delivered, has_hints=url is not None)
         notifications = Notifications(url, hub, outage, tokens_changed, metrics.stored)
-        return cls(hub, notifications, WatchLeases(sessions, lease), outage, Forecasts(sessions), Counts())
+        leases = WatchLeases(sessions, lease)
+        return cls(hub, notifications, leases, outage, Forecasts(sessions), Counts(), Importances(sessions))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

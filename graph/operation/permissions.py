@@ -47,6 +47,8 @@ TABLE: Mapping[str, Rule] = {
     "Query.simulations": READ,
     "Query.overview": READ,
     "Query.plan": READ,
+    "Query.sweep": READ,
+    "Query.sweeps": READ,
     "Query.machine": READ,  # machines are everybody's: their names, sizes and prices, not what others run on them
     "Query.machines": READ,
     "Query.project": READ,
@@ -66,6 +68,9 @@ TABLE: Mapping[str, Rule] = {
     "Mutation.retrySimulation": RUN,
     "Mutation.forkSimulation": RUN,
     "Mutation.deleteSimulation": RUN,
+    "Mutation.createSweep": RUN,
+    "Mutation.updateSweep": RUN,
+    "Mutation.cancelSweep": RUN,
     "Mutation.createMachine": ADMINISTER,
     "Mutation.updateMachine": ADMINISTER,
     "Mutation.drainMachine": OPERATE,

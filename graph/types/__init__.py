@@ -8,6 +8,8 @@
     place                 what is directly before a simulation in the queue
     dependency            what a simulation runs after, and what runs after it
     simulation_changes    the subscription simulationChanged
+    sweep                 sweeps and their trials: queries, mutations
+    sweep_inputs          inputs of sweeps, and what is judged of several values together
     attempt               executions of a simulation on a machine
     event                 entries of an object's history
     convergence           the convergence subscription: points by cursor, live

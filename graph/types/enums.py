@@ -21,12 +21,14 @@ from policy.budget import Period as BudgetPeriod
 from policy.dependencies import DependencyCondition
 from policy.queue_order import Rule as QueueRule
 from policy.savings import End as SavedBy
+from policy.search_space import Sampler as SweepSampler
+from policy.sweep_progress import SweepReason
 from policy.waiting import WaitingReason
 
 __all__ = [
     "AlertKind", "AlertTransport", "BudgetPeriod", "Comparison", "CostGroup", "DependencyCondition",
     "LogStream", "MachineState", "MetricMode", "MetricsFrom", "QueueRule", "Reason", "Role", "SavedBy",
-    "SimulationState", "Sort", "WaitingReason", "described",
+    "SimulationState", "Sort", "SweepReason", "SweepSampler", "WaitingReason", "described",
 ]  # fmt: skip
 
 Kind = TypeVar("Kind", bound=StrEnum)
@@ -77,6 +79,7 @@ described(
     MAX_COST="It reached its maximum cost.",
     STOPPING_THRESHOLD="A stop rule: its metric reached the target.",
     PATIENCE_EXHAUSTED="A stop rule: its metric stopped improving.",
+    PRUNED="Its sweep: too many other trials were better at the same step.",
     DIVERGENCE_THRESHOLD="A stop rule: its metric became worse than the bound.",
     NON_FINITE_METRIC="A stop rule: the objective became NaN or infinite.",
     BUDGET_EXHAUSTED="It was stopped before a budget was used up.",
@@ -210,6 +213,66 @@ class AlertDeliveryState(StrEnum):
     PENDING = "PENDING"
     DELIVERED = "DELIVERED"
     GIVEN_UP = "GIVEN_UP"
+
+
+described(
+    "What chooses the parameters of the next trial of a sweep: samplers of Optuna.",
+    name="SweepSampler",
+    TPE="Tree-structured Parzen estimator: learns from ended trials, and takes account of those that run.",
+    RANDOM="Each value by itself, uniformly.",
+    GRID="All combinations of choices and steps, in random order.",
+    QUASI_RANDOM="Scrambled Sobol points, which cover the space more evenly than random ones.",
+    CMA_ES="CMA-ES: learns from ended trials; for ranges of numbers only.",
+)(SweepSampler)
+described(
+    "Why no more trials of a sweep begin.",
+    name="SweepReason",
+    COMPLETED="All of its trials have begun.",
+    CANCELLED="A user cancelled it.",
+    MAX_COST="Its budget does not pay for another trial.",
+    STOPPING_THRESHOLD="A trial has reached the target.",
+    PATIENCE_EXHAUSTED="The last trials were not better than the best one.",
+    TRIALS_FAILED="The first five trials, and all others, have failed.",
+)(SweepReason)
+
+
+@described(
+    "The state of a sweep. The last three are final; FINISHED and FAILED sweeps go on if they are extended.",
+    RUNNING="Trials begin or run.",
+    FINISHED="All of its trials have ended.",
+    FAILED="All of its trials have failed.",
+    CANCELLED="A user cancelled it; its trials are being stopped, or have ended.",
+)
+class SweepState(StrEnum):
+    RUNNING = "RUNNING"
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+@described(
+    "The state of a trial.",
+    OPEN="It has begun and not ended: see the states of its simulations.",
+    COMPLETE="It has ended with a result.",
+    PRUNED="It was stopped, because others were better at the same step.",
+    FAILED="It has ended without a result.",
+)
+class SweepTrialState(StrEnum):
+    OPEN = "OPEN"
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
+    FAILED = "FAILED"
+
+
+@described(
+    "How trials of a sweep are compared while they run.",
+    HALVING="Asynchronous successive halving: at steps g, g * r, g * r * r, ... only the best 1 / r of the trials that "
+    "have come there go on.",
+    NONE="Not at all: each trial runs to its end.",
+)
+class SweepPruning(StrEnum):
+    HALVING = "HALVING"
+    NONE = "NONE"
 
 
 @described(

@@ -50,6 +50,7 @@ from policy.dependencies import DependencyCondition
 from policy.metric_mode import is_system
 from policy.retry import RETRYABLE
 from policy.rule_documents import MOST_RULES
+from policy.search_space import MOST_CHOICES, MOST_PARAMETERS, MOST_TRIALS, Sampler
 from transitions.report import MAX_METRIC_NAME, MAX_STEP
 
 MAX_COMMAND_BYTES = 65_536  # of all words; Linux takes 131,072 in one
@@ -66,7 +67,7 @@ MOST_FINDINGS = 50  # in one answer, as GraphQL has them of variables: a body ha
 CLEARABLE = frozenset(
     {
         "gpu_model", "gpu_quota", "notes", "deadline", "max_runtime_seconds", "max_cost", "max_steps", "kinds",
-        "projects",
+        "patience", "projects",
     }
 )  # fmt: skip
 
@@ -431,6 +432,73 @@ class SimulationChanged(TypedDict, total=False):
     objective_metric: Annotated[JudgedMetric, _in("objective", "metric")]
     objective_mode: Annotated[Mode, _in("objective", "mode")]
     stopping: StopRules
+
+
+def _scalar(choice: object) -> object:
+    if not isinstance(choice, str | int | float):
+        raise ValueError("must be a text, a number or a boolean")
+    if isinstance(choice, str):
+        if len(choice) > 4096:
+            raise ValueError("has at most 4,096 characters")
+        _no_nul(choice)
+    return choice
+
+
+class SweepParameterAsked(TypedDict, total=False):
+    """The rules of a searched parameter, by the names of `policy.search_space.Parameter`, which has the defaults."""
+
+    name: Required[Word]
+    choices: Annotated[tuple[Annotated[Any, BeforeValidator(_scalar)], ...], _at_most(MOST_CHOICES)]
+    low: Number
+    high: Number
+    step: Number
+    log: bool
+    integer: bool
+
+
+def _short(parameters: tuple[SweepParameterAsked, ...]) -> tuple[SweepParameterAsked, ...]:
+    _storable({"parameters": parameters})
+    return parameters
+
+
+TrialCount = Annotated[int, Field(ge=1, le=MOST_TRIALS)]
+Parallel = Annotated[int, Field(ge=1, le=1_000)]
+
+
+class SweepAsked(TypedDict, total=False):
+    """The rules of a sweep's input. `graph.types.sweep_inputs.sweep_asked` judges its values together."""
+
+    __pydantic_config__ = ConfigDict(alias_generator=to_camel)  # type: ignore[misc]  # as above
+
+    simulation: Required[SimulationAsked]
+    parameters: Required[Annotated[tuple[SweepParameterAsked, ...], _at_most(MOST_PARAMETERS), AfterValidator(_short)]]
+    objective_metric: Required[Annotated[JudgedMetric, _in("objective", "metric")]]
+    objective_mode: Annotated[Mode, _in("objective", "mode")]
+    name: Name
+    sampler: Sampler
+    trials: TrialCount
+    parallel: Parallel
+    seeds: Annotated[int, Field(ge=1, le=100)]
+    seed: Annotated[int, Field(ge=0)]
+    max_cost: Cost
+    patience: TrialCount | None
+    stopping_threshold: Number
+    pruning_rule: Annotated[Any, _in("pruning", "rule")]
+    grace_period: Annotated[int, Field(ge=1, le=MAX_STEP), _in("pruning", "gracePeriod")]
+    reduction_factor: Annotated[int, Field(ge=2, le=100), _in("pruning", "reductionFactor")]
+    client_key: Word
+
+
+class SweepChanged(TypedDict, total=False):
+    """The rules of a change of a sweep, by the names of its columns. What was left out stays as it is."""
+
+    __pydantic_config__ = ConfigDict(alias_generator=to_camel)  # type: ignore[misc]  # as above
+
+    id: Required[str]
+    trials: TrialCount
+    parallel: Parallel
+    max_cost: Cost
+    patience: TrialCount | None
 
 
 class MachineAsked(Model):

@@ -37,7 +37,9 @@ from policy.waiting import Wait
 
 if TYPE_CHECKING:
     from graph.types.machine import Machine
+    from graph.types.sweep import Sweep
 
+LazySweep = Annotated["Sweep", strawberry.lazy("graph.types.sweep")]
 LazyMachine = Annotated["Machine", strawberry.lazy("graph.types.machine")]
 
 
@@ -127,6 +129,7 @@ class Simulation(relay.Node):
         description="On how many machines it runs at once; `resources` is what it needs of each."
     )
     priority: int = strawberry.field(description="A higher priority is planned first.")
+    trial: int | None = strawberry.field(description="The number of the trial that it is of, in its sweep.")
     limits: Limits
     metrics_from: MetricsFrom = strawberry.field(description="Which lines of its output are points.")
     metrics_patterns: list[str] = strawberry.field(
@@ -353,6 +356,12 @@ class Simulation(relay.Node):
     ) -> LogConnection:
         return await page_of_log(info, self.row.id, first, after, contains, rank)
 
+    @strawberry.field(description="The sweep that it is a trial of; null for any other.")
+    async def sweep(self, info: Info) -> LazySweep | None:
+        from graph.types.sweep import find as find_sweep
+
+        return await find_sweep(info, self.row.sweep_id) if self.row.sweep_id is not None else None
+
     @strawberry.field(description="The simulation that this one repeats.")
     async def retry_of(self, info: Info) -> Annotated[Simulation, strawberry.lazy("graph.types.simulation")] | None:
         return await find(info, self.row.retry_of) if self.row.retry_of is not None else None
@@ -371,6 +380,7 @@ class Simulation(relay.Node):
             ),
             machines=row.machines,
             priority=row.priority,
+            trial=row.trial,
             limits=Limits(
                 max_runtime_seconds=int(row.max_runtime.total_seconds()) if row.max_runtime is not None else None,
                 max_cost=row.max_cost,

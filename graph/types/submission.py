@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import alert_targets, errors, machines, projects, references, simulations
+from db import alert_targets, errors, machines, projects, references
 from db.models import Machine, Project
 from db.simulations import Wanted
 from graph.auth.rate_limit import client_of
@@ -31,16 +31,16 @@ from graph.types.simulation import Simulation
 from graph.types.simulation_inputs import CreateSimulationInput, CreateSimulationsInput, ForkSimulationInput
 from graph.types.simulation_mutations import CreateSimulationsPayload, SimulationPayload
 from graph.types.user_errors import UserError, UserErrorCode, user_error
-from transitions.submit import After, Submission, repeat, repeat_as, submit, to_repeat
+from transitions.submit import After, Submission, repeat, repeat_as, repetition_of, submit, to_repeat
 
 
 async def create(info: Info, given: CreateSimulationInput) -> SimulationPayload:
     try:
         asked: dict[str, Any] = {**check(SimulationAsked, given)}
-        if refused := _too_many(info):
+        if refused := too_many(info):
             return SimulationPayload(user_errors=[refused])
         async with info.context.sessions() as session, session.begin():
-            submission = await _Names(info, session).submission(asked)
+            submission = await Names(info, session).submission(asked)
             [row] = await submit(session, [submission], info.context.actor, scope=info.context.scope)
             return SimulationPayload(simulation=Simulation.of(row))
     except Invalid as invalid:
@@ -53,11 +53,11 @@ async def create_all(info: Info, given: CreateSimulationsInput) -> CreateSimulat
     try:
         asked = check(SimulationsAsked, given)
         every: list[dict[str, Any]] = [{**each} for each in asked["simulations"]]
-        if refused := _too_many(info, len(every)):
+        if refused := too_many(info, len(every)):
             return CreateSimulationsPayload(user_errors=[refused])
         key = asked.get("client_key") or uuid4().hex  # what is found by its key needs one
         async with info.context.sessions() as session, session.begin():
-            names = _Names(info, session)
+            names = Names(info, session)
             submissions = []
             for place, each in enumerate(every):
                 each.setdefault("client_key", f"{key} {place + 1}/{len(every)}")
@@ -67,13 +67,13 @@ async def create_all(info: Info, given: CreateSimulationsInput) -> CreateSimulat
     except Invalid as invalid:
         return CreateSimulationsPayload(user_errors=invalid.errors)
     except errors.Refusal as refusal:
-        return CreateSimulationsPayload(user_errors=[_with_path(user_error(refusal))])
+        return CreateSimulationsPayload(user_errors=[with_path(user_error(refusal))])
 
 
 async def retry(info: Info, public_id: str) -> SimulationPayload:
     try:
         number = await simulation_number(info, public_id)
-        if refused := _too_many(info):
+        if refused := too_many(info):
             return SimulationPayload(user_errors=[refused])
         async with info.context.sessions() as session, session.begin():
             row = await repeat(session, number, info.context.actor, scope=info.context.scope)
@@ -86,14 +86,14 @@ async def fork(info: Info, given: ForkSimulationInput) -> SimulationPayload:
     try:
         number = await simulation_number(info, given.id)
         changes: dict[str, Any] = {**check(SimulationForked, given)}
-        if refused := _too_many(info):
+        if refused := too_many(info):
             return SimulationPayload(user_errors=[refused])
         scope = info.context.scope
         async with info.context.sessions() as session, session.begin():
             old = await to_repeat(session, number, scope=scope)
             if "parameters" in changes:
                 changes["parameters"] = _merged(old.parameters, changes["parameters"])
-            wanted = replace(simulations.repetition(old), **changes)
+            wanted = replace(await repetition_of(session, old), **changes)
             row = await repeat_as(session, old, wanted, info.context.actor, scope=scope)
             return SimulationPayload(simulation=Simulation.of(row))
     except Invalid as invalid:
@@ -109,7 +109,7 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(slots=True)
-class _Names:
+class Names:
     """Looks up what submissions name, each name once."""
 
     info: Info
@@ -178,14 +178,14 @@ class _Names:
         return After(asked.condition, simulation_id=number, client_key=asked.client_key, index=asked.index)
 
 
-def _with_path(error: UserError) -> UserError:
+def with_path(error: UserError) -> UserError:
     """Name the place in the message too, as the errors of values do."""
     if error.field:
         error.message = f"{'.'.join(error.field)}: {error.message}"
     return error
 
 
-def _too_many(info: Info, count: int = 1) -> UserError | None:
+def too_many(info: Info, count: int = 1) -> UserError | None:
     """Count submissions, or return an error with the time to wait."""
     context = info.context
     if context.submits is None:

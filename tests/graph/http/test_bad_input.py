@@ -51,6 +51,13 @@ WHOLE: dict[str, Any] = {
     "CreateSimulationsInput": {"simulations": [{"entrypoint": ["true"]}]},
     "CreateBudgetInput": {"amount": "5"},
     "UpdateBudgetInput": {"amount": "5"},
+    "CreateSweepInput": {
+        "simulation": {"entrypoint": ["true"]},
+        "parameters": [{"name": "lr", "low": 0.1, "high": 1.0}],
+        "objective": {"metric": "loss"},
+        "trials": 3,
+    },
+    "SweepParameterInput": {"name": "lr", "low": 0.1, "high": 1.0},
     "CreateAlertTargetInput": {"name": "ops", "transport": "WEBHOOK", "url": "https://hooks.example.org/"},
 }
 IDS = {
@@ -66,6 +73,8 @@ IDS = {
     "AlertTargetInput": "AlertTarget",
     "UpdateProjectInput": "Project",
     "UpdateAlertTargetInput": "AlertTarget",
+    "SweepInput": "Sweep",
+    "UpdateSweepInput": "Sweep",
 }
 # Amounts and counts that are absurd elsewhere and that these take: any finite value may be a metric's.
 TAKEN: dict[str, tuple[float, ...]] = {
@@ -73,6 +82,9 @@ TAKEN: dict[str, tuple[float, ...]] = {
     "divergenceThreshold": (-1, -1e308, -5e-324, 1e308, 2.0**53 + 2),
     "minDelta": (1e308, 2.0**53 + 2),
     "patience": (2**31 - 1,),
+    "seed": (2**31 - 1,),
+    "low": (-1, -1e308, -5e-324),
+    "high": (-1, -1e308, -5e-324, 1e308, 2.0**53 + 2),  # the first three are below `low`, which the error names
     "expiresInSeconds": (2**31 - 1,),  # 68 years: a token may last so long
 }
 
@@ -83,6 +95,12 @@ def places(scalar: str) -> list[Any]:
     for mutation in OF_PEOPLE:
         assert MUTATIONS is not None
         found += [(mutation, path) for path in _places(input_of(mutation), scalar)]
+    # The template of a sweep is judged by the rules of createSimulation, choices by tests/graph/types/test_sweep.py.
+    found = [
+        (mutation, path)
+        for mutation, path in found
+        if not (mutation == "createSweep" and (path[0] == "simulation" or "choices" in path))
+    ]
     assert found
     return [pytest.param(*place, id=".".join((place[0], *place[1]))) for place in found]
 
@@ -167,6 +185,10 @@ async def target(world: World, mutation: str) -> str:
         case "Budget":
             payload = await world.api.data('mutation { createBudget(input: {amount: "5"}) { budget { id } } }')
             return str(payload["budget"]["id"])
+        case "Sweep":
+            create = "mutation ($input: CreateSweepInput!) { createSweep(input: $input) { sweep { id } } }"
+            payload = await world.api.data(create, {"input": WHOLE["CreateSweepInput"]})
+            return str(payload["sweep"]["id"])
         case "Project":
             return encode("Project", 1)
         case "AlertTarget":
@@ -200,7 +222,7 @@ async def test_ids_that_lead_nowhere(world: World, mutation: str, path: Path, su
     kind = IDS.get(input_of(mutation).name) if expected is None else expected
     assert kind is not None
     other = "Machine" if kind == "Simulation" else "Simulation"
-    named = "NOT_FOUND" if kind == "Simulation" else "INVALID"  # names and numbers stand for ids of simulations alone
+    named = "NOT_FOUND" if kind in ("Simulation", "Sweep") else "INVALID"  # their names and numbers stand for ids
     for public_id, codes in {
         encode(kind, 999_999): ("NOT_FOUND",),
         encode(other, 1): ("INVALID",),  # the id of another type

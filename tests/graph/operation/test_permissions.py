@@ -49,6 +49,8 @@ READING = {
         "nodes",
         "simulation",
         "simulations",
+        "sweep",
+        "sweeps",
         "overview",
         "plan",
         "machine",
@@ -74,6 +76,9 @@ RUNNING = {
         "retrySimulation",
         "forkSimulation",
         "deleteSimulation",
+        "createSweep",
+        "updateSweep",
+        "cancelSweep",
     }
 }
 DRAINING = {"Mutation": {"drainMachine", "resumeMachine"}}
@@ -285,7 +290,10 @@ def arguments_that_name_something() -> set[str]:
     return found
 
 
-SHOWN = "{ ... on Simulation { name } ... on Project { name } ... on Attempt { number } ... on Budget { amount } }"
+SHOWN = (
+    "{ ... on Simulation { name } ... on Project { name } ... on Attempt { number } ... on Budget { amount } "
+    "... on Sweep { name } }"
+)
 PAYLOAD = "{ simulation { name } userErrors { code message field } }"
 # By argument: an operation on $value, and what is put there. Machines are everybody's.
 ON_SIMULATIONS: dict[str, str] = {
@@ -322,6 +330,7 @@ ON_PROJECTS: dict[str, str] = {
     "Query.overview.project": "query ($value: ID!) { overview(project: $value) { queued running cost { amount } } }",
     "Query.budgets.project": "query ($value: ID!) { budgets(project: $value) { nodes { amount } } }",
     "Query.costs.project": "query ($value: ID!) { costs(project: $value) { totals { attempts } } }",
+    "Query.sweeps.project": "query ($value: ID!) { sweeps(project: $value) { nodes { name } } }",
     "Query.simulations.project": "query ($value: ID!) { simulations(project: $value) { totalCount nodes { name } } }",
     "Subscription.simulationChanged.project": "subscription ($value: ID) { simulationChanged(project: $value) "
     "{ name } }",
@@ -332,6 +341,18 @@ ON_PROJECT_NAMES: dict[str, str] = {
     "Mutation.createSimulations.input.simulations.project": "mutation ($value: String!) { createSimulations(input: "
     '{simulations: [{entrypoint: ["true"], project: $value}]}) '
     "{ simulations { name } userErrors { code message field } } }",
+    "Mutation.createSweep.input.simulation.project": "mutation ($value: String!) { createSweep(input: { simulation: "
+    '{entrypoint: ["true"], project: $value}, parameters: [{name: "x", low: 0, high: 1}], objective: '
+    '{metric: "loss"}, trials: 1}) { sweep { name } userErrors { code message field } } }',
+}
+ON_SWEEPS: dict[str, str] = {
+    "Query.node.id": f"query ($value: ID!) {{ node(id: $value) {SHOWN} }}",
+    "Query.nodes.ids": f"query ($value: ID!) {{ nodes(ids: [$value]) {SHOWN} }}",
+    "Query.sweep.id": "query ($value: ID!) { sweep(id: $value) { name } }",
+    "Mutation.updateSweep.input.id": "mutation ($value: ID!) { updateSweep(input: {id: $value, trials: 9}) "
+    "{ sweep { name } userErrors { code message field } } }",
+    "Mutation.cancelSweep.input.id": "mutation ($value: ID!) { cancelSweep(input: {id: $value}) "
+    "{ sweep { name } userErrors { code message field } } }",
 }
 ON_ATTEMPTS: dict[str, str] = {
     "Query.node.id": ON_SIMULATIONS["Query.node.id"],
@@ -347,6 +368,8 @@ NOT_OF_A_PROJECT = {
     "Query.simulations.machine": "machines are everybody's",
     "Mutation.createSimulation.input.resources.machine": "machines are everybody's",
     "Mutation.createSimulations.input.simulations.resources.machine": "machines are everybody's",
+    "Mutation.createSweep.input.simulation.resources.machine": "machines are everybody's",
+    "Mutation.createSweep.input.simulation.after.simulation": "trials run after nothing: it is refused unread",
     "Subscription.machineChanged.id": "machines are everybody's",
 }
 ABSENT = 424_242
@@ -374,10 +397,19 @@ async def two(world: World) -> Two:
             {
                 "simulation": supervisor.simulation_id, "attempt": supervisor.attempt_id, "project_number": number,
                 "project": public_ids.encode("Project", number), "name": name,
-                "budget": await budget_of(world, number),
+                "budget": await budget_of(world, number), "sweep": await sweep_of(world, name),
             }
         )  # fmt: skip
     return Two(*made)
+
+
+async def sweep_of(world: World, project: str) -> str:
+    given = {
+        "simulation": {"entrypoint": ["true"], "project": project}, "objective": {"metric": "loss"}, "trials": 1,
+        "parameters": [{"name": "x", "low": 0, "high": 1}], "name": f"of {project}",
+    }  # fmt: skip
+    create = "mutation ($input: CreateSweepInput!) { createSweep(input: $input) { sweep { id } } }"
+    return str((await world.api.data(create, {"input": given}))["sweep"]["id"])
 
 
 async def budget_of(world: World, project: int) -> str:
@@ -394,6 +426,7 @@ CASES = [
     *(("name", path, query) for path, query in ON_PROJECT_NAMES.items()),
     *(("attempt", path, query) for path, query in ON_ATTEMPTS.items()),
     *(("budget", path, query) for path, query in ON_BUDGETS.items()),
+    *(("sweep", path, query) for path, query in ON_SWEEPS.items()),
 ]
 
 
@@ -414,7 +447,7 @@ async def test_what_is_of_another_project_is_answered_like_what_is_not_there(
     absent = {
         "simulation": public_ids.encode("Simulation", ABSENT), "attempt": public_ids.encode("Attempt", ABSENT),
         "project": public_ids.encode("Project", ABSENT), "name": "absent",
-        "budget": public_ids.encode("Budget", ABSENT),
+        "budget": public_ids.encode("Budget", ABSENT), "sweep": public_ids.encode("Sweep", ABSENT),
     }[kind]  # fmt: skip
     before = await world.counts()
     theirs = await asking(two.operator, query, {"value": two.theirs[kind]})
@@ -508,6 +541,7 @@ SCOPED = {
     "projects": {"find", "by_ids", "named", "page_all"},
     "budgets": {"by_ids", "page_matching", "change", "remove"},
     "costs": {"Question"},
+    "sweeps": {"by_ids", "page_matching", "resolve"},
 }
 
 
@@ -654,6 +688,10 @@ async def test_every_mutation_that_changes_something_says_who_and_from_where(
         "retrySimulation": f'{{id: "{await world.in_state("CANCELLED")}"}}',
         "forkSimulation": f'{{id: "{await world.simulation()}", parameters: {{seed: 7}}}}',
         "deleteSimulation": f'{{id: "{await world.in_state("CANCELLED")}"}}',
+        "createSweep": '{simulation: {entrypoint: ["true"]}, parameters: [{name: "x", low: 0, high: 1}], '
+        'objective: {metric: "loss"}, trials: 1}',
+        "updateSweep": f'{{id: "{await sweep_of(world, "default")}", trials: 3}}',
+        "cancelSweep": f'{{id: "{await sweep_of(world, "default")}"}}',
         "createMachine": '{name: "other part", cpus: 1, memoryGib: 1}',
         "updateMachine": f'{{id: "{declared["machine"]["id"]}", cpus: 2}}',
         "drainMachine": f'{{id: "{machine}"}}',
@@ -693,6 +731,9 @@ async def test_every_mutation_that_changes_something_says_who_and_from_where(
         "retrySimulation": [("Simulation", "QUEUED")],
         "forkSimulation": [("Simulation", "QUEUED")],
         "deleteSimulation": [("Simulation", "DELETED")],
+        "createSweep": [("Sweep", "CREATED")],
+        "updateSweep": [("Sweep", "UPDATED")],
+        "cancelSweep": [("Sweep", "CANCEL_REQUESTED")],
         "createMachine": [("Machine", "CREATED")],
         "updateMachine": [("Machine", "UPDATED")],
         "drainMachine": [("Machine", "DRAINED")],

@@ -37,6 +37,7 @@ const REASON_NAMES: Record<Reason, string> = {
   MAX_COST: 'Reached its cost limit.',
   STOPPING_THRESHOLD: 'Stopped: target reached.',
   PATIENCE_EXHAUSTED: 'Stopped: plateau.',
+  PRUNED: 'Stopped: other trials were better.',
   DIVERGENCE_THRESHOLD: 'Stopped: diverged.',
   NON_FINITE_METRIC: 'Stopped: not finite.',
   BUDGET_EXHAUSTED: 'Stopped: its budget was nearly used up.',
