@@ -6,6 +6,7 @@
     project_commands   `projects ...`
     budget_commands    `budget ...`
     alert_commands     `alert ...`
+    sweep_commands     `sweep ...`
     token_commands     `token ...`
     options            options and arguments that several commands have
     completion         candidates for shell completion: ids and names from the server
@@ -25,6 +26,9 @@
 
     submit             options as a CreateSimulationInput
     submission_file    `submit --file`: YAML, with the line of each mistake
+    sweeps             sweeps: inputs, tables, progress, export to Optuna
+    sweep_file         `sweep --file`: YAML in this service's words, W&B's and Optuna's
+    search             parsing of `-p lr=log:1e-4..1e-1` and names of samplers
     stop_rules         parsing of `--stop` and `--objective`
     arguments          parsing of durations, key=value pairs, ids
     listing            sort keys and filters of `list`

@@ -117,6 +117,103 @@ class Simulation(Answer):
         return f"{self.reason}: {self.reason_detail}" if self.reason and self.reason_detail else self.reason or ""
 
 
+class SweepParameter(Answer):
+    """What a sweep searches: choices, or a range."""
+
+    name: str
+    choices: tuple[JsonValue, ...] | None
+    low: float | None
+    high: float | None
+    step: float | None
+    log: bool
+    integer: bool
+
+
+class SweepObjective(Answer):
+    metric: str
+    mode: str
+
+
+class SweepCounts(Answer):
+    planned: int
+    queued: int
+    running: int
+    complete: int
+    pruned: int
+    failed: int
+
+    @property
+    def ended(self) -> int:
+        return self.complete + self.pruned + self.failed
+
+
+class SweepCost(Answer):
+    amount: str
+    currency: str
+    per_hour: str
+
+
+class SweepRun(Answer):
+    """A simulation of a trial."""
+
+    id: str
+    number: int
+    name: str
+    state: str
+    reason: str | None
+
+
+class SweepTrial(Answer):
+    number: int
+    state: str
+    parameters: dict[str, JsonValue]
+    value: float | None
+    spread: float | None
+    step: int | None
+    begun_at: datetime
+    ended_at: datetime | None
+    final_cost: str | None
+    simulations: tuple[SweepRun, ...] = ()
+
+
+class Importance(Answer):
+    name: str
+    importance: float
+
+
+class Sweep(Answer):
+    """A sweep, as listed."""
+
+    id: str
+    number: int
+    name: str
+    state: str
+    reason: str | None
+    reason_detail: str | None
+    sampler: str
+    seed: int
+    parameters: tuple[SweepParameter, ...]
+    objective: SweepObjective
+    parallel: int
+    seeds: int
+    max_cost: str | None
+    patience: int | None
+    project: Named
+    counts: SweepCounts
+    cost: SweepCost
+    best: SweepTrial | None
+    estimated_end: datetime | None
+    entrypoint: tuple[str, ...]
+    created_by: str
+    created_at: datetime
+    ended_at: datetime | None
+    importances: tuple[Importance, ...] = ()  # of one that is shown
+
+    @property
+    def is_over(self) -> bool:
+        return self.ended_at is not None
+
+
 class Resources(Answer):
     cpus: float
     memory_gib: float

@@ -18,6 +18,7 @@ from cli import (
     machine_commands,
     project_commands,
     shells,
+    sweep_commands,
     terminal,
     token_commands,
 )
@@ -787,6 +788,8 @@ def plan(
         plan.print_plan(found)
 
 
+app.command("sweeps")(sweep_commands.list_)
+app.add_typer(sweep_commands.app, name="sweep")
 app.add_typer(project_commands.app, name="projects")
 app.add_typer(budget_commands.app, name="budget")
 app.add_typer(machine_commands.app, name="machines")

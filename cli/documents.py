@@ -163,6 +163,88 @@ query Details($id: ID!) {
 """
 )
 
+_TRIAL = """
+fragment TrialFields on SweepTrial {
+  number state parameters value spread step begunAt endedAt finalCost simulations { id number name state reason }
+}
+"""
+
+_SWEEP = (
+    _TRIAL
+    + """
+fragment SweepFields on Sweep {
+  id number name state reason reasonDetail sampler seed
+  parameters { name choices low high step log integer }
+  objective { metric mode }
+  parallel seeds maxCost patience
+  project { id name }
+  counts { planned queued running complete pruned failed }
+  cost { amount currency perHour }
+  best { ...TrialFields }
+  estimatedEnd entrypoint createdBy createdAt endedAt
+}
+"""
+)
+
+CREATE_SWEEP = gql(
+    _SWEEP
+    + """
+mutation CreateSweep($input: CreateSweepInput!) {
+  createSweep(input: $input) { sweep { ...SweepFields } userErrors { message field } }
+}
+"""
+)
+
+UPDATE_SWEEP = gql(
+    _SWEEP
+    + """
+mutation UpdateSweep($input: UpdateSweepInput!) {
+  updateSweep(input: $input) { sweep { ...SweepFields } userErrors { message field } }
+}
+"""
+)
+
+CANCEL_SWEEP = gql(
+    _SWEEP
+    + """
+mutation CancelSweep($input: SweepInput!) {
+  cancelSweep(input: $input) { sweep { ...SweepFields } userErrors { message field } }
+}
+"""
+)
+
+SWEEPS = gql(
+    _SWEEP
+    + """
+query Sweeps($first: Int!, $after: String, $project: ID, $active: Boolean) {
+  sweeps(first: $first, after: $after, project: $project, active: $active) {
+    nodes { ...SweepFields }
+    pageInfo { hasNextPage endCursor }
+  }
+}
+"""
+)
+
+SWEEP = gql(
+    _SWEEP
+    + """
+query Sweep($id: ID!, $importances: Boolean! = false) {
+  sweep(id: $id) { ...SweepFields importances @include(if: $importances) { name importance } }
+}
+"""
+)
+
+SWEEP_TRIALS = gql(
+    _TRIAL
+    + """
+query SweepTrials($id: ID!, $first: Int!, $after: String) {
+  sweep(id: $id) {
+    trials(first: $first, after: $after) { nodes { ...TrialFields } pageInfo { hasNextPage endCursor } }
+  }
+}
+"""
+)
+
 _ALERT_TARGET = """
 fragment Target on AlertTarget {
   id name transport url kinds isDefault createdBy createdAt deliveredAt failedAt lastError pending

@@ -33,3 +33,12 @@ class ListsByDefault(TyperGroup):
         if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help")):
             args = ["list", *args]
         return super().parse_args(ctx, args)
+
+
+class CreatesByDefault(TyperGroup):
+    """Group whose default command is `create`: `simulations sweep -p ... -- COMMAND` creates a sweep."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
+            args = ["create", *args]
+        return super().parse_args(ctx, args)

@@ -25,6 +25,8 @@ from cli.answers import (
     Plan,
     Project,
     Simulation,
+    Sweep,
+    SweepTrial,
     UserError,
     Words,
 )
@@ -124,6 +126,58 @@ def newest_first(
     limit = min(limit, sys.maxsize) if limit is not None else None  # the maximum of islice()
     first = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit)
     return list(islice(_walk(server, documents.LIST, "simulations", Simulation, wanted, first), limit))
+
+
+# --- sweeps ----------------------------------------------------------------------------------------------------
+
+
+def create_sweep(server: Server, wanted: Mapping[str, object]) -> Sweep:
+    """Create a sweep. `wanted` is the API's CreateSweepInput."""
+    return read_answer(Sweep, _mutate(server, documents.CREATE_SWEEP, "createSweep", wanted).get("sweep"))
+
+
+def update_sweep(server: Server, wanted: Mapping[str, object]) -> Sweep:
+    """Change a sweep. `wanted` is the API's UpdateSweepInput."""
+    return read_answer(Sweep, _mutate(server, documents.UPDATE_SWEEP, "updateSweep", wanted).get("sweep"))
+
+
+def cancel_sweep(server: Server, sweep: str) -> Sweep:
+    """Cancel a sweep with its trials."""
+    return read_answer(Sweep, _mutate(server, documents.CANCEL_SWEEP, "cancelSweep", {"id": sweep}).get("sweep"))
+
+
+def sweeps(server: Server, *, project: str | None, active: bool | None, limit: int | None) -> list[Sweep]:
+    """List sweeps, newest first, at most `limit` of them."""
+    wanted: dict[str, object] = {"active": active}
+    if project is not None:
+        wanted["project"] = project_id(server, project)
+    first = min(PAGE_SIZE, limit) if limit is not None else PAGE_SIZE
+    return list(islice(_walk(server, documents.SWEEPS, "sweeps", Sweep, wanted, first), limit))
+
+
+def sweep(server: Server, reference: str, *, importances: bool = False) -> Sweep:
+    """Get a sweep by its id, number or name; `last`: the newest one. Raises `ServerRefused` if there is none."""
+    if reference == NEWEST:
+        newest = sweeps(server, project=None, active=None, limit=1)
+        if not newest:
+            raise ServerRefused("There is no sweep yet.")
+        reference = newest[0].id
+    found = ask(server, documents.SWEEP, {"id": reference, "importances": importances}).get("sweep")
+    if found is None:
+        raise ServerRefused(f"There is no sweep {clean(reference)}. List them: simulations sweeps")
+    return read_answer(Sweep, found)
+
+
+def trials(server: Server, sweep_id: str) -> Iterator[SweepTrial]:
+    """Yield the trials of a sweep, by number."""
+    after: str | None = None
+    while True:
+        found = ask(server, documents.SWEEP_TRIALS, {"id": sweep_id, "first": PAGE_SIZE, "after": after}).get("sweep")
+        nodes, after = _page(as_object(found).get("trials"))
+        for node in nodes:
+            yield read_answer(SweepTrial, node)
+        if after is None:
+            return
 
 
 def words(server: Server, most: int) -> Sequence[Words]:

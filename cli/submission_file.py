@@ -234,14 +234,7 @@ def read_submissions(path: str) -> dict[str, object] | list[dict[str, object]]:
     A list, and several documents, are several simulations. A relative working directory is relative to the file.
     Raises `UsageError`: a line for each mistake.
     """
-    name, text = _read(path)
-    try:
-        roots = [each for each in yaml.compose_all(text, Loader=_Loader) if not _is_empty(each)]
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UsageError(f"{name}:{line}: this is not YAML: {error.problem or 'it makes no sense'}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"{name}: this is not YAML: {clean(str(error))}") from None
+    name, roots = _composed(path)
     tree = Tree(name)
     if len(roots) == 1 and isinstance(roots[0], yaml.SequenceNode):
         given = tree.value(roots[0], (), 0)
@@ -272,6 +265,36 @@ def read_submissions(path: str) -> dict[str, object] | list[dict[str, object]]:
         raise UsageError("\n".join(told[:MOST_TOLD] + more))
     wanted = [_wanted(each, path) for each in found]
     return wanted if isinstance(given, list) else wanted[0]
+
+
+def read_tree(path: str) -> tuple[Tree, Any]:
+    """Read a file of one document: its values, with their lines. Raises `UsageError`."""
+    name, roots = _composed(path)
+    if len(roots) > 1:
+        raise UsageError(f"{name}: expected one document, and this has {len(roots):,}")
+    tree = Tree(name)
+    return tree, tree.value(roots[0], (), 0) if roots else None
+
+
+def completed_submission(given: Mapping[str, Any], tree: Tree, path: str, *, within: Place = ()) -> dict[str, object]:
+    """Check a submission that is a part of a file. within: its place there. Raises `UsageError`: a line per mistake."""
+    try:
+        return _wanted(SubmissionFile.model_validate(_renamed(given)), path)
+    except ValidationError as error:
+        told = [_problem(tree, {**each, "loc": (*within, *each["loc"])})[1] for each in error.errors()]
+        raise UsageError("\n".join(told[:MOST_TOLD])) from None
+
+
+def _composed(path: str) -> tuple[str, list[yaml.Node]]:
+    """Return the file's display name, and its documents."""
+    name, text = _read(path)
+    try:
+        return name, [each for each in yaml.compose_all(text, Loader=_Loader) if not _is_empty(each)]
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UsageError(f"{name}:{line}: this is not YAML: {error.problem or 'it makes no sense'}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"{name}: this is not YAML: {clean(str(error))}") from None
 
 
 def _is_empty(root: yaml.Node | None) -> bool:

@@ -72,7 +72,7 @@ class Submission:
 def submit(server: Server, submission: Submission, given: Mapping[str, object] = MappingProxyType({})) -> Simulation:
     """Submit the options, laid over a submission file. Raises `CommandError`."""
     wanted = _completed(combine(given, submission_input(submission)))
-    simulation = create(server, _with_ids(server, wanted, {}))
+    simulation = create(server, with_ids(server, wanted, {}))
     _warn_of_relative_files(wanted)
     return simulation
 
@@ -85,7 +85,7 @@ def submit_all(server: Server, submission: Submission, given: Sequence[Mapping[s
     key = options.pop("clientKey", None)
     every = [_completed(combine(each, options), number) for number, each in enumerate(given, 1)]
     known: dict[str, str] = {}
-    wanted = {"simulations": [_with_ids(server, each, known) for each in every], **_given(clientKey=key)}
+    wanted = {"simulations": [with_ids(server, each, known) for each in every], **_given(clientKey=key)}
     made = create_all(server, wanted)
     _warn_of_relative_files(every[0])
     return made
@@ -102,7 +102,7 @@ def _completed(wanted: dict[str, object], number: int | None = None) -> dict[str
     return wanted
 
 
-def _with_ids(server: Server, wanted: Mapping[str, object], known: dict[str, str]) -> dict[str, object]:
+def with_ids(server: Server, wanted: Mapping[str, object], known: dict[str, str]) -> dict[str, object]:
     """Replace the name of a machine, and `last`, by ids. known: those of names that were looked up before."""
     made = dict(wanted)
     resources = _section(wanted, "resources")

@@ -1,0 +1,100 @@
+"""Parsing of what a sweep searches: `-p lr=log:1e-4..1e-1 -p batch=64,128`, and names of samplers."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+from cli.arguments import parse_pairs
+from cli.errors import UsageError
+
+EXPECTED = "expected LOW..HIGH, log:LOW..HIGH, LOW..HIGH:STEP, or choices like 64,128"
+SAMPLERS = {
+    "tpe": "TPE", "bayes": "TPE", "random": "RANDOM", "grid": "GRID", "quasi-random": "QUASI_RANDOM",
+    "qmc": "QUASI_RANDOM", "sobol": "QUASI_RANDOM", "cma-es": "CMA_ES", "cmaes": "CMA_ES",
+}  # fmt: skip
+_RANGE = re.compile(r"((?:(?:log|int|float):)*)([^:,]*?)\.\.([^:,]*)(?::(.*))?")
+_WHOLE = re.compile(r"[-+]?\d+")
+
+
+def parse_space(given: Sequence[str]) -> tuple[list[dict[str, object]], dict[str, object]]:
+    """Parse `-p` options: (searched parameters, parameters that are the same for all). Raises `UsageError`."""
+    searched: list[dict[str, object]] = []
+    fixed: dict[str, object] = {}
+    for name, text in parse_pairs(given, "--parameter").items():
+        found = parse_parameter(name, text)
+        if "value" in found:
+            fixed[name] = found["value"]
+        else:
+            searched.append({"name": name, **found})
+    return searched, fixed
+
+
+def parse_parameter(name: str, text: str) -> Mapping[str, object]:
+    """Parse a range, choices, or a single value (`value`), which is JSON if it parses as JSON."""
+    range_ = _RANGE.fullmatch(text.strip())
+    if range_ is not None and (range_[1] or _is_number(range_[2])):  # a path like ../data is none
+        return _range(name, text, range_)
+    if text.partition(":")[0] in ("log", "int", "float"):
+        raise UsageError(f"--parameter {name}: {EXPECTED}, got {text!r}")
+    if text.lstrip().startswith(("[", "{")):
+        value = _value(text)
+        return {"choices": value} if isinstance(value, list) else {"value": value}
+    words = [word.strip() for word in text.split(",")]
+    if len(words) == 1:
+        return {"value": _value(words[0])}
+    if not all(words):
+        raise UsageError(f"--parameter {name}: a choice is empty in {text!r}")
+    return {"choices": [_value(word) for word in words]}
+
+
+def parse_sampler(text: str) -> str:
+    """Return the API's name of a sampler."""
+    found = SAMPLERS.get(text.strip().lower().replace("_", "-"))
+    if found is None:
+        known = "tpe, random, grid, quasi-random, cma-es"
+        raise UsageError(f"--sampler: expected one of {known}, got {text!r}")
+    return found
+
+
+def _range(name: str, text: str, match: re.Match[str]) -> Mapping[str, object]:
+    kinds = set(re.findall(r"\w+", match[1]))
+    words = [word for word in (match[2], match[3], match[4]) if word is not None]
+    numbers = [_number(name, text, word) for word in words]
+    low, high, *step = numbers
+    made: dict[str, object] = {"low": low, "high": high}
+    if step:
+        made["step"] = step[0]
+    if "log" in kinds:
+        made["log"] = True
+    if "int" in kinds or ("float" not in kinds and all(map(_WHOLE.fullmatch, words))):
+        made["integer"] = True
+    return made
+
+
+def _number(name: str, text: str, word: str) -> float:
+    try:
+        number = float(word.replace("_", ""))
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(f"--parameter {name}: {EXPECTED}, got {text!r}")
+    return int(word) if _WHOLE.fullmatch(word) else number
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _value(text: str) -> object:
+    try:
+        # Python parses Infinity and NaN, which are not JSON: they stay text.
+        return json.loads(text, parse_constant=lambda constant: constant)
+    except (ValueError, RecursionError):
+        return text

@@ -1,0 +1,231 @@
+"""`sweep --file`: sweeps in YAML, in this service's words, in those of W&B, or in those of Optuna.
+
+    simulation: {entrypoint: [python, train.py, "--lr={lr}"], resources: {gpus: 1}, ...}   as a submission file
+    parameters: {lr: {low: 1e-4, high: 0.1, log: true}, batch: [64, 128], epochs: 5}
+    objective: {metric: val/loss, mode: MIN}
+    sampler, trials, parallel, seeds, seed, max_cost, patience, stopping_threshold, pruning: {...}, name, project
+
+W&B: program, command, method, metric: {name, goal, target}, parameters: {lr: {distribution, min, max, q, value,
+values}}, run_cap, early_terminate: {min_iter, eta}. Optuna: n_trials, n_jobs, direction, and the names of its
+distributions (`type: FloatDistribution`). All mistakes are reported at once, each with its line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cli.errors import UsageError
+from cli.search import SAMPLERS, parse_parameter
+from cli.submission_file import Place, Tree, completed_submission, read_tree, say
+
+WORDS = {  # of others, in those of the API
+    "n_trials": "trials", "run_cap": "trials", "n_jobs": "parallel", "method": "sampler", "metric": "objective",
+    "early_terminate": "pruning", "command": "entrypoint", "max_trials": "trials",
+}  # fmt: skip
+KNOWN = {
+    "simulation", "parameters", "objective", "sampler", "trials", "parallel", "seeds", "seed", "max_cost", "patience",
+    "stopping_threshold", "pruning", "name", "project", "client_key", "entrypoint", "program", "direction",
+    "description",
+}  # fmt: skip
+DIRECTIONS = {"minimize": "MIN", "maximize": "MAX", "min": "MIN", "max": "MAX"}
+LOG = ("log_uniform_values", "q_log_uniform_values", "inv_log_uniform_values")
+UNIFORM = ("uniform", "q_uniform", "int_uniform", "constant", "categorical", *LOG)
+PARTS = {  # of a parameter, in W&B's and in Optuna's words
+    "min": "low", "max": "high", "q": "step", "values": "choices", "low": "low", "high": "high", "step": "step",
+    "choices": "choices", "log": "log", "integer": "integer", "value": "value", "distribution": "distribution",
+    "type": "distribution", "name": "distribution",
+}  # fmt: skip
+
+
+class _Mistake(ValueError):
+    """What is wrong at a place of the file."""
+
+    def __init__(self, place: Place, sentence: str) -> None:
+        super().__init__(sentence)
+        self.place = place
+
+
+def read_sweep(path: str) -> dict[str, object]:
+    """Read a file as a CreateSweepInput, except machines, which stay names. Raises `UsageError`: a line per mistake."""
+    tree, given = read_tree(path)
+    problems = [sentence for _, sentence in sorted(tree.problems)]
+    if not isinstance(given, dict):
+        raise UsageError("\n".join(problems) or say(tree.name, 1, (), "expected a mapping with `parameters:`"))
+    made: dict[str, object] = {}
+    for name, value in given.items():
+        try:
+            _take(made, str(name), value)
+        except _Mistake as mistake:
+            place = (name, *mistake.place)
+            problems.append(say(tree.name, tree.line(place), place, str(mistake)))
+    try:
+        made["simulation"] = _simulation(made, tree, path)
+    except UsageError as error:
+        problems.append(str(error))
+    if problems:
+        raise UsageError("\n".join(problems))
+    return made
+
+
+def _take(made: dict[str, object], given: str, value: Any) -> None:
+    name = WORDS.get(given, given)
+    if name not in KNOWN:
+        raise _Mistake((), f"is not a key of a sweep file; known are {', '.join(sorted(KNOWN))}")
+    match name:
+        case "parameters":
+            made["parameters"] = list(_parameters(made, value))
+        case "objective":
+            _objective(made, value)
+        case "direction":
+            made["direction"] = _word(value, DIRECTIONS)
+        case "sampler":
+            made["sampler"] = _word(value, SAMPLERS)
+        case "pruning":
+            made["pruning"] = _pruning(value)
+        case "max_cost":
+            made["maxCost"] = str(value)
+        case "stopping_threshold":
+            made["stoppingThreshold"] = value
+        case "client_key":
+            made["clientKey"] = value
+        case "description":
+            made["notes"] = value
+        case _:
+            made[name] = value
+
+
+def _parameters(made: dict[str, object], given: Any) -> Iterator[dict[str, object]]:
+    if not isinstance(given, dict):
+        raise _Mistake((), "expected a mapping like {lr: {low: 0.001, high: 0.1, log: true}}")
+    fixed: dict[str, object] = {}
+    for name, value in given.items():
+        found = _parameter(str(name), value)
+        if "value" in found:
+            fixed[str(name)] = found["value"]
+        else:
+            yield {"name": str(name), **found}
+    made["fixed"] = fixed
+
+
+def _parameter(name: str, value: Any) -> Mapping[str, object]:
+    if isinstance(value, list):
+        return {"choices": value}
+    if isinstance(value, str):
+        try:
+            return parse_parameter(name, value)
+        except UsageError as error:
+            raise _Mistake((name,), str(error).removeprefix(f"--parameter {name}: ")) from None
+    if not isinstance(value, dict):
+        return {"value": value}
+    made: dict[str, object] = {}
+    for part, inner in value.items():
+        if part not in PARTS:
+            raise _Mistake((name, part), f"expected one of {', '.join(PARTS)}")
+        made[PARTS[part]] = inner
+    kind = made.pop("distribution", None)
+    if kind is not None:
+        _of_distribution(name, str(kind), made)
+    elif {"low", "high"} <= made.keys() and all(isinstance(made[each], int) for each in ("low", "high")):
+        made.setdefault("integer", isinstance(made.get("step", 1), int))  # as W&B guesses it
+    return made
+
+
+def _of_distribution(name: str, kind: str, made: dict[str, object]) -> None:
+    if kind in ("FloatDistribution", "IntDistribution", "CategoricalDistribution"):
+        if kind == "IntDistribution":
+            made["integer"] = True
+    elif kind in UNIFORM:
+        if kind in LOG:
+            made["log"] = True
+            made.pop("step", None)
+        if kind == "int_uniform":
+            made["integer"] = True
+    else:
+        raise _Mistake((name,), f"the distribution {kind} can't be searched; known are {', '.join(UNIFORM)}")
+
+
+def _objective(made: dict[str, object], value: Any) -> None:
+    if isinstance(value, str):
+        name, _, way = value.partition(":")
+        made["objective"] = {"metric": name, **({"mode": _word(way, DIRECTIONS)} if way else {})}
+        return
+    if not isinstance(value, dict):
+        raise _Mistake((), "expected {metric: val/loss, mode: MIN}")
+    unknown = value.keys() - {"metric", "name", "mode", "goal", "target"}
+    if unknown:
+        raise _Mistake((str(min(unknown, key=str)),), "expected metric and mode, or name and goal")
+    mode = value.get("mode", value.get("goal"))
+    made["objective"] = {
+        "metric": value.get("metric", value.get("name")),
+        **({"mode": _word(mode, DIRECTIONS)} if mode is not None else {}),
+    }
+    if "target" in value:
+        made["stoppingThreshold"] = value["target"]
+
+
+def _pruning(value: Any) -> dict[str, object]:
+    if value in ("none", "NONE", False):
+        return {"rule": "NONE"}
+    if not isinstance(value, dict):
+        raise _Mistake((), "expected none, or {grace_period: STEP, reduction_factor: 3}")
+    words: dict[str, str | None] = {
+        "grace_period": "gracePeriod", "min_iter": "gracePeriod", "min_resource": "gracePeriod",
+        "reduction_factor": "reductionFactor", "eta": "reductionFactor", "rule": "rule", "type": None, "s": None,
+        "max_iter": None, "strict": None,
+    }  # fmt: skip
+    made: dict[str, object] = {}
+    for part, inner in value.items():
+        if part not in words:
+            raise _Mistake((part,), f"expected one of {', '.join(words)}")
+        if (known := words[part]) is not None:
+            made[known] = inner.upper() if isinstance(inner, str) else inner
+    return made
+
+
+def _simulation(made: dict[str, object], tree: Tree, path: str) -> dict[str, object]:
+    """Put the template together: `simulation`, the keys beside it, and W&B's program and command."""
+    section = made.pop("simulation", {})
+    simulation: dict[str, Any] = dict(section) if isinstance(section, dict) else {}
+    fixed: Any = made.pop("fixed", {})
+    command: Any = made.pop("entrypoint", None)
+    program = made.pop("program", None)
+    if program is not None or isinstance(command, list):
+        searched: Any = made.get("parameters", [])
+        names = [str(each["name"]) for each in searched] + list(fixed)
+        default = ["python", "${program}", "${args}"] if program is not None else []
+        simulation["entrypoint"] = [*_expanded(command or default, str(program or ""), names)]
+    if fixed:
+        simulation["parameters"] = {**simulation.get("parameters", {}), **fixed}
+    for name in ("project", "notes"):
+        if name in made:
+            simulation.setdefault(name, made.pop(name))
+    direction = made.pop("direction", None)
+    if direction is not None and isinstance(objective := made.get("objective"), dict):
+        objective.setdefault("mode", direction)
+    return completed_submission(simulation, tree, path, within=("simulation",))
+
+
+def _expanded(command: list[Any], program: str, names: list[str]) -> Iterator[str]:
+    """Replace W&B's macros."""
+    for word in map(str, command):
+        match word:
+            case "${env}" | "/usr/bin/env":
+                continue
+            case "${interpreter}":
+                yield "python"
+            case "${program}":
+                yield program
+            case "${args}":
+                yield from (f"--{name}={{{name}}}" for name in names)
+            case "${args_no_hyphens}":
+                yield from (f"{name}={{{name}}}" for name in names)
+            case _:
+                yield word
+
+
+def _word(value: Any, known: Mapping[str, str]) -> str:
+    found = known.get(str(value).strip().lower().replace("_", "-"))
+    if found is None:
+        raise _Mistake((), f"expected one of {', '.join(known)}, got {value!r}")
+    return found

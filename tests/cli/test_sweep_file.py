@@ -1,0 +1,137 @@
+"""Sweep files: this service's words, W&B's and Optuna's; mistakes with their lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.errors import UsageError
+from cli.sweep_file import read_sweep
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "sweep.yaml"
+
+
+def read(tmp_path: Path, text: str) -> Any:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text)
+    return read_sweep(str(path))
+
+
+def test_a_file_is_what_the_api_takes(tmp_path: Path) -> None:
+    assert read(
+        tmp_path,
+        """
+name: search
+parameters:
+  lr: {low: 1e-4, high: 0.1, log: true}
+  batch: [64, 128]
+  depth: 2..8
+  epochs: 20
+objective: {metric: val/loss, mode: MIN}
+sampler: quasi-random
+trials: 40
+parallel: 4
+max_cost: 12.5
+pruning: {grace_period: 5, reduction_factor: 4}
+simulation:
+  entrypoint: [train, "{lr}"]
+  limits: {max_runtime: 2h}
+""",
+    ) == {
+        "name": "search",
+        "parameters": [
+            {"name": "lr", "low": 1e-4, "high": 0.1, "log": True},
+            {"name": "batch", "choices": [64, 128]},
+            {"name": "depth", "low": 2, "high": 8, "integer": True},
+        ],
+        "objective": {"metric": "val/loss", "mode": "MIN"},
+        "sampler": "QUASI_RANDOM", "trials": 40, "parallel": 4, "maxCost": "12.5",
+        "pruning": {"gracePeriod": 5, "reductionFactor": 4},
+        "simulation": {
+            "entrypoint": ["train", "{lr}"], "limits": {"maxRuntimeSeconds": 7200}, "parameters": {"epochs": 20},
+        },
+    }  # fmt: skip
+
+
+def test_a_file_of_wandb_is_understood(tmp_path: Path) -> None:
+    found = read(
+        tmp_path,
+        """
+program: train.py
+method: bayes
+metric: {name: val/acc, goal: maximize, target: 0.99}
+run_cap: 20
+parameters:
+  lr: {distribution: log_uniform_values, min: 0.0001, max: 0.1}
+  layers: {min: 1, max: 4}
+  dropout: {distribution: q_uniform, q: 0.1, min: 0, max: 0.5}
+  opt: {values: [adam, sgd]}
+  epochs: {value: 5}
+early_terminate: {type: hyperband, min_iter: 3, eta: 2, s: 2}
+command: ["${env}", "${interpreter}", "${program}", "${args}"]
+""",
+    )
+    assert found["parameters"] == [
+        {"name": "lr", "low": 0.0001, "high": 0.1, "log": True},
+        {"name": "layers", "low": 1, "high": 4, "integer": True},
+        {"name": "dropout", "step": 0.1, "low": 0, "high": 0.5},
+        {"name": "opt", "choices": ["adam", "sgd"]},
+    ]
+    assert (found["sampler"], found["trials"], found["stoppingThreshold"]) == ("TPE", 20, 0.99)
+    assert found["objective"] == {"metric": "val/acc", "mode": "MAX"}
+    assert found["pruning"] == {"gracePeriod": 3, "reductionFactor": 2}
+    assert found["simulation"] == {
+        "entrypoint": [
+            "python", "train.py", "--lr={lr}", "--layers={layers}", "--dropout={dropout}", "--opt={opt}",
+            "--epochs={epochs}",
+        ],
+        "parameters": {"epochs": 5},
+    }  # fmt: skip
+
+
+def test_words_of_optuna_are_understood(tmp_path: Path) -> None:
+    found = read(
+        tmp_path,
+        "{n_trials: 9, n_jobs: 3, direction: maximize, objective: score, entrypoint: [x], parameters: "
+        "{a: {type: IntDistribution, low: 1, high: 5}, b: {type: CategoricalDistribution, choices: [1, 2]}}}",
+    )
+    assert (found["trials"], found["parallel"], found["objective"]) == (9, 3, {"metric": "score", "mode": "MAX"})
+    assert found["parameters"] == [
+        {"name": "a", "low": 1, "high": 5, "integer": True}, {"name": "b", "choices": [1, 2]},
+    ]  # fmt: skip
+    assert found["simulation"] == {"entrypoint": ["x"]}
+
+
+def test_every_mistake_is_told_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as told:
+        read(
+            tmp_path,
+            """parameters:
+  lr: {distribution: normal, mu: 0}
+  b: {distribution: normal}
+sampler: annealing
+speed: 3
+simulation:
+  entrypoint: train.py
+""",
+        )
+    lines = str(told.value).splitlines()
+    assert [line.rpartition("sweep.yaml:")[2].partition(": ")[0] for line in lines] == ["2", "4", "5", "7"]
+    assert "parameters.lr.mu: expected one of min, max" in lines[0]
+    assert "expected a list of words" in lines[3]
+    with pytest.raises(UsageError, match="normal can't be searched"):
+        read(tmp_path, "parameters: {b: {distribution: normal}}")
+    with pytest.raises(UsageError, match="expected a mapping"):
+        read(tmp_path, "[1]")
+    with pytest.raises(UsageError, match="expected one document"):
+        read(tmp_path, "a: 1\n---\nb: 2")
+
+
+def test_the_example_is_a_sweep() -> None:
+    found = read_sweep(str(EXAMPLE))
+    assert found["objective"] == {"metric": "accuracy", "mode": "MAX"}
+    simulation = found["simulation"]
+    assert isinstance(simulation, dict)
+    assert simulation["workingDirectory"] == str(EXAMPLE.parent)
