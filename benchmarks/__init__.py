@@ -13,6 +13,7 @@
     python -m benchmarks.judge        CPU time of stop rules over 10,000 runs, and the time from a point to its stop
     python -m benchmarks.listing      lists of 100,000 simulations, sorted and filtered, against the plain list
     python -m benchmarks.stall        latency of a small query beside requests and floods made to stall a process
+    python -m benchmarks.sweep CURVES      sweeps by each sampler with and without pruning, on recorded curves
     python -m benchmarks.stopping CURVES   compute saved and regret of stop rules and sweeps on recorded curves
     python -m benchmarks.forecast CURVES   error and coverage of forecasts on recorded curves
     python -m benchmarks.queue        one plan, rounds of the planner and requests, behind up to 100,000 queued
