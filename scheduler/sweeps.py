@@ -18,6 +18,7 @@ import structlog
 
 from db import events, sweeps
 from db.connection import Sessions
+from db.errors import Refusal
 from db.models import Sweep
 from db.models import Trial as TrialRow
 from policy.sampling import Asked, Outcome, Trial, ask
@@ -108,10 +109,16 @@ class Sweeps:
             asked = await self._ask(sweep, trials)
             if asked is None:
                 return begun, ended, True
-            async with self._sessions.begin() as session:
-                sweep = await sweeps.lock(session, sweep_id)
-                if not await transitions.begin(session, sweep, len(trials), asked, events.PLANNER):
-                    return begun, ended, True
+            try:
+                async with self._sessions.begin() as session:
+                    sweep = await sweeps.lock(session, sweep_id)
+                    if not await transitions.begin(session, sweep, len(trials), asked, events.PLANNER):
+                        return begun, ended, True
+            except Refusal as refusal:  # as for a machine that was deleted
+                async with self._sessions.begin() as session:
+                    sweep = await sweeps.lock(session, sweep_id)
+                    await transitions.give_up(session, sweep, refusal.message, events.PLANNER)
+                return begun, ended, False
             trials.append(Trial(len(trials), asked.parameters, notes=asked.notes))
             begun += 1
         return begun, ended, begun == free

@@ -160,6 +160,13 @@ async def judge(session: AsyncSession, sweep: Sweep, actor: Actor, currency: str
     return sweep
 
 
+async def give_up(session: AsyncSession, sweep: Sweep, sentence: str, actor: Actor) -> None:
+    """Begin no more trials, because the next one can't be submitted. sweep: locked."""
+    if sweep.reason is None:
+        verdict = Ending(SweepReason.TRIALS_FAILED, f"The next trial can't be submitted: {sentence}")
+        await _conclude(session, sweep, verdict, actor)
+
+
 async def _conclude(session: AsyncSession, sweep: Sweep, verdict: Ending, actor: Actor) -> Sweep:
     """Begin no more trials. Those that are open go on."""
     journal.write(session, "sweep_concluded", sweep_id=sweep.id, reason=verdict.reason.value, by=actor.name)

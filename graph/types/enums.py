@@ -232,7 +232,7 @@ described(
     MAX_COST="Its budget does not pay for another trial.",
     STOPPING_THRESHOLD="A trial has reached the target.",
     PATIENCE_EXHAUSTED="The last trials were not better than the best one.",
-    TRIALS_FAILED="The first five trials, and all others, have failed.",
+    TRIALS_FAILED="The first five trials, and all others, have failed, or the next one can't be submitted.",
 )(SweepReason)
 
 

@@ -242,6 +242,21 @@ async def test_a_sampler_that_raises_holds_up_no_other_sweep(
     assert len(await runs(world, broken)) == 2
 
 
+async def test_a_trial_that_can_not_be_submitted_ends_its_sweep_and_no_other(world: World, loop: Sweeps) -> None:
+    gone = await world.machine("gone")
+    broken = await create(world, {"machine_id": gone, "machine_name": "gone"})
+    sound = await create(world)
+    await world.execute("DELETE FROM machines WHERE id = :id", id=gone)
+    assert (await loop.run_once()).begun == 2
+    assert len(await runs(world, sound)) == 2
+    await loop.run_once()
+    row = await get(world, broken)
+    assert (row.reason, row.reason_detail) == (
+        "TRIALS_FAILED", "The next trial can't be submitted: There is no such machine.",
+    )  # fmt: skip
+    assert row.ended_at is not None
+
+
 # --- money -----------------------------------------------------------------------------------------------------
 
 
