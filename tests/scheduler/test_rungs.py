@@ -185,6 +185,7 @@ async def test_a_trial_that_begins_anew_keeps_the_results_of_its_first_attempt(w
     await judge.run_once()
     async with world.sessions.begin() as session:
         await end(session, found[0].id, 1, Ending(Reason.MACHINE_LOST), USER, retry_after=timedelta(0))
+    await world.host()
     await Planner(world.sessions, world.settings).tick()
     await world.hello(found[0].id)
     await report(world, found[0].id, [5, 10, 30], [0.9, 0.9, 0.9])
