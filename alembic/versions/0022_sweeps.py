@@ -2,7 +2,7 @@
 
 Downgrading deletes sweeps. Simulations of their trials stay.
 
-Revision: 0022, after 0024
+Revision: 0022, after 0021
 """
 
 import sqlalchemy as sa
@@ -10,7 +10,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "0022"
-down_revision = "0024"
+down_revision = "0021"
 branch_labels = None
 depends_on = None
 

@@ -3,7 +3,7 @@
 The index finds simulations that were paused or cancelled while they were queued; it has an entry for each that was
 ever cancelled. Downgrading drops what the planner writes again.
 
-Revision: 0023, after 0021
+Revision: 0023, after 0022
 """
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0023"
-down_revision = "0021"
+down_revision = "0022"
 branch_labels = None
 depends_on = None
 
