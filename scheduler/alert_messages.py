@@ -15,11 +15,11 @@ from urllib.parse import quote
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import alert_deliveries, billing, metrics, projects, public_ids, simulations
+from db import alert_deliveries, billing, metrics, models, projects, public_ids, simulations
 from db.alert_deliveries import Message
 from db.billing import Holding
 from db.metrics import Summary
-from db.models import AlertTarget, Event, Simulation
+from db.models import AlertTarget, Event
 from policy.alert_text import (
     LONGEST_DETAIL,
     Result,
@@ -95,7 +95,7 @@ async def _read(session: AsyncSession, events: Sequence[Event]) -> _Known:
     return _Known(names, chosen, {row.id: row.name for row in found}, holdings, results)
 
 
-def _result(row: Simulation, summaries: Sequence[Summary]) -> Result | None:
+def _result(row: models.Simulation, summaries: Sequence[Summary]) -> Result | None:
     metric = row.objective_metric or default_objective(each.metric for each in summaries)
     found = next((each for each in summaries if each.metric == metric), None)
     if metric is None or found is None:
