@@ -66,7 +66,7 @@ class SweepObjective:
 
 @strawberry.type(description="How trials are compared while they run: successive halving.")
 class SweepPruningRule:
-    rule: SweepPruning
+    rule: SweepPruning = strawberry.field(description="The rule by which they are compared.")
     grace_period: Step = strawberry.field(description="The first step at which trials are compared.")
     reduction_factor: int = strawberry.field(description="The best one of so many trials goes on.")
     rungs: list[Step] = strawberry.field(
@@ -79,9 +79,9 @@ class SweepCounts:
     planned: int = strawberry.field(description="How many there are to be.")
     queued: int = strawberry.field(description="Begun, and on no machine yet.")
     running: int = strawberry.field(description="With a simulation on a machine.")
-    complete: int
-    pruned: int
-    failed: int
+    complete: int = strawberry.field(description="Ended with a result.")
+    pruned: int = strawberry.field(description="Stopped, because others were better at the same step.")
+    failed: int = strawberry.field(description="Ended without a result.")
 
     @classmethod
     def of(cls, planned: int, counts: Counts) -> Self:
@@ -117,8 +117,8 @@ class SweepTrial:
     )
     spread: float | None = strawberry.field(description="The standard deviation over its seeds; null with one.")
     step: Step | None = strawberry.field(description="The step at which it was pruned.")
-    begun_at: datetime
-    ended_at: datetime | None
+    begun_at: datetime = strawberry.field(description="When its parameters were chosen.")
+    ended_at: datetime | None = strawberry.field(description="When its end was recorded.")
     final_cost: Decimal | None = strawberry.field(description="What it has cost; null while it runs.")
 
     @strawberry.field(
@@ -170,7 +170,7 @@ class Sweep(relay.Node):
     sampler: SweepSampler = strawberry.field(description="What chooses the parameters of the next trial.")
     seed: int = strawberry.field(description="The seed of the sampler.")
     parameters: list[SweepParameter] = strawberry.field(description="What is searched.", metadata={"size": 5})
-    objective: SweepObjective
+    objective: SweepObjective = strawberry.field(description="What its trials are judged by.")
     trials_planned: int = strawberry.field(description="How many trials there are to be.")
     parallel: int = strawberry.field(description="How many trials there are at once.")
     seeds: int = strawberry.field(description="How often each set of parameters is run.")
@@ -327,7 +327,7 @@ async def page(info: Info, project: str | None, active: bool | None, first: int,
 
 @strawberry.type(description="The sweep, or errors.")
 class SweepPayload:
-    sweep: Sweep | None = None
+    sweep: Sweep | None = strawberry.field(default=None, description="Its new state.")
     user_errors: list[UserError] = strawberry.field(default_factory=list)
 
 
