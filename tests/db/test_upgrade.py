@@ -626,7 +626,7 @@ async def test_what_is_of_no_sweep_stays_as_it_was_and_the_way_back_leaves_the_s
     engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
 ) -> None:
     await fill(engine, empty_database_url)
-    await upgrade(empty_database_url, "0024")
+    await upgrade(empty_database_url, "0021")
     before = {name: await rows(engine, statement) for name, statement in EVERYTHING.items()}
     await upgrade(empty_database_url)
     await check_unchanged(empty_database_url)
@@ -639,5 +639,5 @@ async def test_what_is_of_no_sweep_stays_as_it_was_and_the_way_back_leaves_the_s
         assert await sweeps.active(session) == {made.id: True}
         assert sweeps.template_of(made) == template
     await rows(engine, f"UPDATE simulations SET sweep_id = {made.id}, trial = 0 WHERE name = 'runs'")
-    await downgrade(empty_database_url, "0024")
+    await downgrade(empty_database_url, "0021")
     assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
