@@ -18,7 +18,8 @@ from runner.supervisor import curve, lines, spool
 from transitions import report
 
 ENTRYPOINT = ["true"]
-BESIDE = {"alert_target_ids", "project_id", "retry_of", "machine_id", "machine_name"}  # looked up, or a retry's own
+# Looked up, or a retry's or a trial's own.
+BESIDE = {"alert_target_ids", "project_id", "retry_of", "machine_id", "machine_name", "sweep_id", "trial"}
 
 
 def test_the_supervisor_sends_what_a_report_may_hold() -> None:
