@@ -9,6 +9,7 @@ import type { TadaDocumentNode } from 'gql.tada';
 import { createClient, type ExecutionResult, type SubscribePayload } from 'graphql-ws';
 
 import { connection } from './connection.svelte';
+import { ExactSocket } from './exactSocket';
 
 const PING_MS = 10_000;
 const PONG_MS = 10_000; // a laptop that was asleep, a cable that was pulled: silence is the only sign
@@ -41,6 +42,7 @@ const waiting = new Set<() => void>();
 
 const client = createClient({
   url: `${location.origin.replace(/^http/, 'ws')}/graphql`,
+  webSocketImpl: ExactSocket,
   lazyCloseTimeout: 3_600_000,
   retryAttempts: 0,
   keepAlive: PING_MS,

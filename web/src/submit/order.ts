@@ -1,4 +1,5 @@
 /** The form's texts as the API's CreateSimulationInput. What is left empty is left out: defaults have one place. */
+import { exact, isRaw, whole } from '../api/json';
 import type { Fault } from '../ui/faults';
 import { inputsOf } from '../stopping/rules';
 import { isNumber, Typed } from '../ui/typed';
@@ -82,8 +83,8 @@ export function orderOf(draft: Draft): Order {
 export function kindOf({ kind, value }: { kind: Kind; value: string }): Exclude<Kind, 'auto'> {
   if (kind !== 'auto') return kind;
   try {
-    const read: unknown = JSON.parse(value);
-    return typeof read === 'number' || typeof read === 'boolean' ? (typeof read as 'number' | 'boolean') : 'json';
+    const read = exact(value);
+    return isRaw(read) ? 'number' : typeof read === 'number' || typeof read === 'boolean' ? (typeof read as 'number' | 'boolean') : 'json';
   } catch {
     return 'text';
   }
@@ -100,11 +101,11 @@ export function jsonOf(rows: readonly Parameter[]): string | null {
 export function objectOf(text: string): Json {
   let value: unknown;
   try {
-    value = JSON.parse(text.trim() || '{}', exactly);
+    value = checked(exact(text.trim() || '{}'));
   } catch (error) {
     throw new Error(error instanceof RangeError ? error.message : `This is no JSON: ${(error as Error).message}.`);
   }
-  if (value === null || typeof value !== 'object' || Array.isArray(value)) {
+  if (value === null || typeof value !== 'object' || Array.isArray(value) || isRaw(value)) {
     throw new Error('Expected an object: {"name": value, …}.');
   }
   return value as Json;
@@ -165,14 +166,14 @@ function valueOf(row: Parameter): unknown {
   if (kind === 'text') return row.value;
   if (kind === 'number') {
     if (!isNumber(typed)) throw new Error(`Expected a number, got “${typed}”.`);
-    return exactly('', Number(typed));
+    return /^[+-]?\d+$/.test(typed) && !Number.isSafeInteger(Number(typed)) ? (whole(typed) ?? checked(Number(typed))) : checked(Number(typed));
   }
   if (kind === 'boolean') {
     if (typed !== 'true' && typed !== 'false') throw new Error(`Expected true or false, got “${typed}”.`);
     return typed === 'true';
   }
   try {
-    return JSON.parse(typed, exactly) as unknown;
+    return checked(exact(typed));
   } catch (error) {
     throw new Error(error instanceof RangeError ? error.message : `This is no JSON: ${(error as Error).message}.`);
   }
@@ -190,8 +191,9 @@ function metricsOf(draft: Draft, typed: Typed): { name: string; mode: 'MIN' | 'M
   return filled(metrics);
 }
 
-/** Refuses numbers that would arrive as another one. */
-function exactly(_key: string, value: unknown): unknown {
+/** Refuses numbers that would arrive as another one: where the browser can't keep their digits. */
+function checked(value: unknown): unknown {
+  if (value !== null && typeof value === 'object' && !isRaw(value)) Object.values(value).forEach(checked);
   if (typeof value !== 'number') return value;
   if (!Number.isFinite(value)) throw new RangeError('A number is too big for JSON as browsers read it: give it as text.');
   if (Number.isInteger(value) && !Number.isSafeInteger(value)) {

@@ -10,11 +10,12 @@ const DECIMAL = new Intl.NumberFormat(undefined, { minimumFractionDigits: 1, max
 const WHOLE = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0, useGrouping: false });
 const FIVE_DIGITS = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 5, useGrouping: false });
 
-/** 12:04:31, with the day where it is not today. */
+/** 12:04:31; with the day and the zone where it is not today. */
 export function timeOf(when: string | number): string {
   const date = new Date(when);
-  const time = date.toLocaleTimeString(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit' });
-  if (date.toDateString() === new Date().toDateString()) return time;
+  const digits = { hour: '2-digit', minute: '2-digit', second: '2-digit' } as const;
+  if (date.toDateString() === new Date().toDateString()) return date.toLocaleTimeString(undefined, digits);
+  const time = date.toLocaleTimeString(undefined, { ...digits, timeZoneName: 'short' });
   return `${date.toLocaleDateString(undefined, { day: 'numeric', month: 'short', year: 'numeric' })}, ${time}`;
 }
 
@@ -92,4 +93,9 @@ export function countOf(value: number): string {
 /** An argv as one would type it. */
 export function shellOf(argv: readonly string[]): string {
   return argv.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`)).join(' ');
+}
+
+/** A parameter as text: words as they are, all else as JSON, with all of a number's digits. */
+export function parameterOf(value: unknown): string {
+  return typeof value === 'string' ? value : (JSON.stringify(value) ?? '');
 }
