@@ -2,7 +2,6 @@ import { expect, test } from 'vitest';
 
 import { bandLimits } from '../src/curves/outlook';
 import { View } from '../src/curves/view';
-import { chiefOf } from '../src/now/query';
 import { decisionOf } from '../src/simulation/sentences';
 import { draftOfChange, inputOfChange } from '../src/stopping/change';
 import { isPriced, limitsOf } from '../src/stopping/limits';
@@ -108,11 +107,7 @@ test('a band takes room where it is in sight, and the view ends with it', () => 
   expect(view.range([0, 10])).toEqual([20, 30]);
 });
 
-test('lists show the objective, and the rule that stopped a run in a few words', () => {
-  const metrics = [{ name: 'loss', mode: 'MIN' as const, lastStep: 1, lastValue: 1, bestValue: 1 }, { name: 'acc', mode: 'MAX' as const, lastStep: 1, lastValue: 1, bestValue: 1 }];
-  expect(chiefOf({ objective: { metric: 'acc', mode: 'MAX' }, metrics })).toBe('acc');
-  expect(chiefOf({ objective: { metric: 'never reported', mode: null }, metrics })).toBe('loss');
-  expect(chiefOf({ objective: null, metrics: [] })).toBeNull();
+test('lists show the rule that stopped a run in a few words', () => {
   expect(shortReasonOf('PATIENCE_EXHAUSTED', 'val/loss has not improved on 0.2 for 18 evaluations.')).toBe('Stopped: plateau.');
   expect(shortReasonOf('EXIT_CODE', 'It exited with 3.')).toBe('It exited with 3.');
   expect(decisionOf({ rule: 'NON_FINITE', step: 4_200, metric: 'loss', reason: 'NON_FINITE_METRIC', sentence: '' })).toBe('non finite at step 4,200');

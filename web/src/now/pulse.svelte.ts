@@ -7,35 +7,49 @@ import { SvelteMap } from 'svelte/reactivity';
 import { request } from '../api/client';
 import { connection } from '../api/connection.svelte';
 import type { ResultOf } from '../api/graphql';
-import { chiefOf, pulses, type Row } from './query';
+import type { Column } from './filter';
+import { mostRows, pulses, type Row, valueOfColumn, withColumns } from './query';
 
 const EVERY_MS = 5_000;
-const AT_ONCE = 20; // what the server lets one query cost
+const AT_ONCE = 20;
+const PULSE_COST = 15; // of a row, in the server's units: its points count
 
 type Node = NonNullable<ResultOf<typeof pulses>['nodes'][number]>;
-export type Pulse = Extract<Node, { id: string }>;
+export type Pulse = Extract<Node, { id: string }> & { cells: readonly unknown[] };
 
 export class Pulses {
   readonly #pulses = new SvelteMap<string, Pulse>();
   readonly #shown = new Map<string, { metric: string | null; live: boolean }>();
   readonly #settled = new Set<string>(); // asked for since they left their machine: nothing changes any more
+  #columns: readonly Column[] = [];
+  #document = pulses;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   get(id: string): Pulse | undefined {
     return this.#pulses.get(id);
   }
 
+  /** The columns whose values are read, too. */
+  show(columns: readonly Column[]): void {
+    if (JSON.stringify(columns) === JSON.stringify(this.#columns)) return;
+    this.#columns = columns;
+    this.#document = withColumns(pulses, columns);
+    this.#pulses.clear();
+    this.#settled.clear();
+    if (this.#wanted.length) this.#soon(50);
+  }
+
   /** A row has come onto the screen, or what it shows has changed. */
-  show(row: Row, live: boolean): void {
-    const metric = chiefOf(this.#pulses.get(row.id) ?? row);
+  enter(row: Row, live: boolean): void {
+    const metric = (this.#pulses.get(row.id) ?? row).objective?.metric ?? null;
     const before = this.#shown.get(row.id);
     this.#shown.set(row.id, { metric, live });
     if (live) this.#settled.delete(row.id);
     if (before?.metric === metric && before.live === live) return;
-    this.#soon(50);
+    if (this.#wanted.length) this.#soon(50);
   }
 
-  hide(id: string): void {
+  leave(id: string): void {
     this.#shown.delete(id);
   }
 
@@ -62,10 +76,9 @@ export class Pulses {
         const metric = this.#shown.get(id)!.metric ?? 'loss';
         groups.set(metric, [...(groups.get(metric) ?? []), id]);
       }
+      const most = Math.min(AT_ONCE, mostRows(this.#columns, PULSE_COST));
       for (const [metric, ids] of groups) {
-        for (let from = 0; from < ids.length; from += AT_ONCE) {
-          await this.#askFor(metric, ids.slice(from, from + AT_ONCE));
-        }
+        for (let from = 0; from < ids.length; from += most) await this.#askFor(metric, ids.slice(from, from + most));
       }
     }
     if (this.#wanted.length) this.#soon(EVERY_MS);
@@ -73,15 +86,17 @@ export class Pulses {
 
   async #askFor(metric: string, ids: string[]): Promise<void> {
     const ended = ids.filter((id) => this.#shown.get(id)?.live === false);
+    const columns = this.#columns;
     try {
-      const { nodes } = await request(pulses, { ids, metric });
+      const { nodes } = await request(this.#document, { ids, metric });
+      if (columns !== this.#columns) return;
       for (const id of ended) this.#settled.add(id);
       for (const node of nodes) {
         if (node !== null && 'id' in node) {
-          this.#pulses.set(node.id, node);
+          this.#pulses.set(node.id, { ...node, cells: columns.map((column, at) => valueOfColumn(node, column, at)) });
           const shown = this.#shown.get(node.id);
           if (shown === undefined) continue;
-          shown.metric = chiefOf(node);
+          shown.metric = node.objective?.metric ?? null;
           if (shown.metric !== metric) this.#settled.delete(node.id); // the curve of another one came with it
         }
       }

@@ -1,15 +1,19 @@
 /** What the page of what runs now asks for. */
+import { parse } from '@0no-co/graphql.web';
+
 import { graphql, type FragmentOf, type ResultOf } from '../api/graphql';
-import { mainMetric } from '../curves/mainMetric';
+import type { Column } from './filter';
 
 export const row = graphql(`
   fragment Row on Simulation @_unmask {
     id
+    number
     name
     state
     reason
     reasonDetail
     tags
+    createdBy
     createdAt
     startedAt
     finishedAt
@@ -18,30 +22,16 @@ export const row = graphql(`
     project { id name }
     machine { id name }
     cost { amount currency perHour }
-    objective { metric mode }
-    metrics { name mode lastStep lastValue bestValue }
+    objective { metric mode value bestValue bestStep }
   }
 `);
 
 export type Row = FragmentOf<typeof row>;
 
-/** The metric whose value and curve stand in a row: the objective; null while nothing was reported. */
-export function chiefOf({ objective, metrics }: Pick<Row, 'objective' | 'metrics'>): string | null {
-  return metrics.find(({ name }) => name === objective?.metric)?.name ?? mainMetric(metrics);
-}
-
 export const list = graphql(
   `
-    query Simulations($first: Int!, $after: String, $states: [SimulationState!], $project: ID, $machine: ID, $name: String, $direction: OrderDirection!) {
-      simulations(
-        first: $first
-        after: $after
-        states: $states
-        project: $project
-        machine: $machine
-        nameContains: $name
-        orderBy: { field: CREATED_AT, direction: $direction }
-      ) {
+    query Simulations($first: Int!, $after: String, $states: [SimulationState!], $project: ID, $machine: ID, $filter: SimulationFilter, $orderBy: SimulationOrder!) {
+      simulations(first: $first, after: $after, states: $states, project: $project, machine: $machine, filter: $filter, orderBy: $orderBy) {
         nodes { ...Row }
         pageInfo { hasNextPage endCursor }
         totalCount
@@ -118,25 +108,97 @@ export const demo = graphql(`
   }
 `);
 
-/** Of rows whose first metric is the same: what has become of them since. */
+/** Of rows whose objective is the same: what has become of them since. */
 export const pulses = graphql(`
   query Pulses($ids: [ID!]!, $metric: String!) {
     nodes(ids: $ids) {
       ... on Simulation {
         id
-        objective { metric mode }
-        metrics { name mode lastStep lastValue bestValue }
+        objective { metric mode value bestValue bestStep }
         convergence(metric: $metric, maxPoints: 60) { steps values }
       }
     }
   }
 `);
 
-export const cancel = graphql(`
-  mutation Cancel($id: ID!) {
-    cancelSimulation(input: { id: $id }) {
-      simulation { id state }
-      userErrors { message }
+/** What a row costs in a list, in the server's units, and what a column adds (`metadata` of the fields in graph). */
+const ROW_COST = 10;
+const COLUMN_COSTS: Readonly<Record<Column['kind'], number>> = { last: 1, best: 1, param: 10 };
+const MOST_COST = 9_000;
+const MOST_ROWS = 500; // what the server lets one page have
+
+/** How many rows of these columns one answer may have. */
+export function mostRows(columns: readonly Column[], rowCost = ROW_COST): number {
+  const cost = columns.reduce((sum, { kind }) => sum + COLUMN_COSTS[kind], rowCost);
+  return Math.min(MOST_ROWS, Math.floor(MOST_COST / cost));
+}
+
+/** A document whose simulations have the values of columns, too: of each `c` and its number. */
+export function withColumns<Document>(document: Document, columns: readonly Column[]): Document {
+  if (!columns.length) return document;
+  const fields = columns.map(({ kind, name }, at) => `c${at}: ${kind === 'param' ? 'parameter' : 'metric'}(name: ${JSON.stringify(name)})${kind === 'param' ? '' : ' { lastValue bestValue }'}`);
+  const added = selectionsOf(parse(`{ ${fields.join(' ')} }`, { noLocation: true }).definitions[0]);
+  const { definitions, ...rest } = document as { definitions: readonly Selecting[] };
+  return { ...rest, definitions: definitions.map((each) => (each.kind === 'OperationDefinition' ? extended(each, added) : each)) } as Document;
+}
+
+interface Selecting {
+  kind: string;
+  name?: { value: string };
+  selectionSet?: { selections: readonly Selecting[] };
+}
+
+function selectionsOf(node: unknown): readonly Selecting[] {
+  return (node as Selecting).selectionSet!.selections;
+}
+
+/** The same with `added` in the selection of `nodes`, within a fragment on Simulation where it has one. */
+function extended(node: Selecting, added: readonly Selecting[], inside = false): Selecting {
+  const { selectionSet } = node;
+  if (!selectionSet) return node;
+  const isHere = inside && (node.kind === 'InlineFragment' || !selectionSet.selections.some(({ kind }) => kind === 'InlineFragment'));
+  if (isHere) return { ...node, selectionSet: { ...selectionSet, selections: [...selectionSet.selections, ...added] } };
+  const selections = selectionSet.selections.map((each) => extended(each, added, inside || node.name?.value === 'nodes' || each.name?.value === 'nodes'));
+  return { ...node, selectionSet: { ...selectionSet, selections } };
+}
+
+/** The value of a column in an answer to `withColumns`; undefined: it has none. */
+export function valueOfColumn(answer: object, { kind }: Column, at: number): unknown {
+  const value = (answer as Record<string, unknown>)[`c${at}`];
+  if (value === null || value === undefined) return undefined;
+  if (kind === 'param') return value;
+  return (value as { lastValue: number | null; bestValue: number | null })[kind === 'best' ? 'bestValue' : 'lastValue'];
+}
+
+/** Names that columns may have: of the first simulations of a view. */
+export const columnNames = graphql(`
+  query ColumnNames($states: [SimulationState!], $project: ID, $machine: ID, $filter: SimulationFilter) {
+    simulations(first: 50, states: $states, project: $project, machine: $machine, filter: $filter) {
+      nodes { parameters metrics { name } }
     }
+  }
+`);
+
+export const cancelSimulation = graphql(`
+  mutation CancelSelected($id: ID!) {
+    cancelSimulation(input: { id: $id }) { userErrors { message } }
+  }
+`);
+
+export const deleteSimulation = graphql(`
+  mutation DeleteSelected($id: ID!) {
+    deleteSimulation(input: { id: $id }) { userErrors { message } }
+  }
+`);
+
+export const tagSimulation = graphql(`
+  mutation TagSelected($id: ID!, $tags: [String!]) {
+    updateSimulation(input: { id: $id, tags: $tags }) { userErrors { message } }
+  }
+`);
+
+export const forkSimulation = graphql(`
+  mutation ForkSelected($input: ForkSimulationInput!) {
+    forkSimulation(input: $input) { simulation { id } userErrors { message } }
   }
 `);

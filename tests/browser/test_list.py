@@ -1,0 +1,227 @@
+"""The list in a real browser: sorted, filtered as one types, with columns, long, narrow, and many acted on at once."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ended import fill, name_of
+from playwright.async_api import Locator, Page, expect
+
+Service = Any  # the fixtures of conftest.py
+OpenPage = Any
+Axe = Any
+
+NEVER = {"gpus": 100}  # no machine has them
+PHONE = {"width": 390, "height": 844}
+LOSS = "val/cross_entropy_loss_per_token"
+IN_SIGHT = """() => [...document.querySelectorAll('tbody th[scope=row]')].filter(each => {
+    const {top, bottom} = each.getBoundingClientRect();
+    return top >= 0 && bottom <= innerHeight;
+}).length"""
+
+# Scrolls until the last row is there.
+TO_THE_END = """place => {
+    scrollTo(0, document.documentElement.scrollHeight);
+    return document.querySelector(`tbody tr[aria-rowindex='${place}']`) !== null;
+}"""
+
+
+def section(page: Page, name: str) -> Locator:
+    return page.get_by_role("region", name=name, exact=True)
+
+
+def heads(page: Page) -> Locator:
+    return page.locator("tbody th[scope=row] a")
+
+
+async def names(page: Page, count: int) -> list[str | None]:
+    await expect(heads(page).nth(count - 1)).to_be_visible()
+    return [await heads(page).nth(at).get_attribute("aria-label") for at in range(count)]
+
+
+async def test_eighteen_runs_are_in_sight_and_six_on_a_telephone_and_empty_sections_are_lines(
+    service: Service, open_page: OpenPage, axe: Axe
+) -> None:
+    await fill(service, 60)
+    page = await open_page("/")
+    await expect(heads(page).nth(49)).to_be_attached()
+    assert await page.evaluate(IN_SIGHT) >= 18
+    for empty in ("On machines", "Waiting"):
+        box = await section(page, empty).bounding_box()
+        assert box is not None
+        assert box["height"] < 40
+    await axe(page)
+    long = heads(page).first.locator(".tail")
+    await expect(long).to_be_visible()
+    assert name_of(1).endswith(await long.inner_text()), "cut in the middle"
+
+    await page.set_viewport_size(PHONE)
+    await expect(page.locator("thead").first).to_be_hidden()
+    assert await page.evaluate(IN_SIGHT) >= 6
+    assert await page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    await axe(page)
+
+
+async def test_three_sections_that_are_full_leave_eighteen_runs_in_sight(service: Service, page: Page) -> None:
+    await fill(service, 60)
+    await service.submit_many([{"entrypoint": ["true"], "name": f"w {n}", "resources": NEVER} for n in range(5)])
+    await service.submit("python", "-m", "runner.demo", "--steps", "100000", "--interval", "0.2", name="runs")
+    await page.goto("/")
+    await expect(section(page, "On machines").get_by_role("rowheader")).to_have_count(1)
+    await expect(section(page, "Ended").get_by_role("rowheader")).to_have_count(50)
+    assert await page.evaluate(IN_SIGHT) >= 18
+
+
+async def test_columns_are_chosen_moved_sorted_by_and_kept_in_the_address(
+    service: Service, open_page: OpenPage, axe: Axe
+) -> None:
+    await fill(service, 30)
+    page = await open_page("/")
+    await page.get_by_role("button", name="Columns").click()
+    dialog = page.get_by_role("dialog", name="Columns")
+    await dialog.get_by_placeholder("Search names").fill("cross_entropy")
+    await dialog.get_by_role("button", name=f"Add {LOSS} best").click()
+    await dialog.get_by_placeholder("Search names").fill("lr")
+    await dialog.get_by_role("button", name="Add lr parameter").click()
+    await dialog.get_by_placeholder("Search names").fill("seed")
+    await dialog.get_by_role("button", name="Add optimizer.seed parameter").click()
+    await axe(page)
+    await dialog.get_by_role("button", name="Move optimizer.seed parameter to the left").click()
+    await dialog.get_by_role("button", name="Done").click()
+    await expect(page).to_have_url(re.compile(r"col=best%3A.*%2Cparam%3Aoptimizer.seed%2Cparam%3Alr"))
+    row = section(page, "Ended").get_by_role("row").filter(has_text="00001")
+    await expect(row.locator(".cell").nth(1)).to_contain_text("9007199254740994")  # all digits of it
+    await expect(row.locator(".cell").nth(2)).to_contain_text("0.001")
+
+    # By keyboard, and dragged.
+    lr = page.locator('[data-column="param:lr"]')
+    await lr.focus()
+    await page.keyboard.press("Alt+ArrowLeft")
+    await expect(page).to_have_url(re.compile(r"%2Cparam%3Alr%2Cparam%3Aoptimizer.seed"))
+    await expect(lr).to_be_focused()
+    await lr.drag_to(page.locator(f'[data-column="best:{LOSS}"]'))
+    await expect(page).to_have_url(re.compile(r"col=param%3Alr%2Cbest"))
+
+    await page.get_by_role("button", name=f"{LOSS}, best").click()
+    await expect(page).to_have_url(re.compile(r"sort=best%3Aval"))
+    await expect(page.get_by_role("columnheader", name=f"{LOSS}, best")).to_have_attribute("aria-sort", "descending")
+    await expect(section(page, "Simulations")).to_be_visible()
+    assert await names(page, 3) == [name_of(n) for n in (1, 2, 3)]
+    await lr.click()
+    await lr.click()
+    await expect(page).to_have_url(re.compile(r"sort=-param"))
+    await expect(heads(page).first).to_have_attribute("aria-label", name_of(30))
+    await axe(page)
+    await page.reload()
+    await expect(heads(page).first).to_have_attribute("aria-label", name_of(30))
+    await expect(page.get_by_label("Order")).to_have_value("-param:lr")
+    await page.get_by_label("Order").select_option("+cost")
+    await expect(heads(page).first).to_have_attribute("aria-label", name_of(1))
+    await page.go_back()
+    await expect(heads(page).first).to_have_attribute("aria-label", name_of(30))
+    await page.get_by_label("Order").select_option("")
+    await expect(section(page, "Ended")).to_be_visible()
+
+
+async def test_it_is_filtered_as_one_types_and_by_tag_user_time_and_parameter(service: Service, page: Page) -> None:
+    await fill(service, 40)
+    await page.goto("/")
+    await expect(heads(page)).to_have_count(40)
+    await page.get_by_placeholder("Search name").press_sequentially("warm")
+    await expect(heads(page)).to_have_count(2)  # by their notes, with no further key
+    await page.get_by_placeholder("Search name").fill("--run 17")
+    await expect(heads(page)).to_have_count(1)  # by its command
+    await page.go_back()
+    await expect(page).to_have_url("/")  # what was typed is one entry of the history
+    await expect(heads(page)).to_have_count(40)
+
+    await page.get_by_role("button", name="baseline", exact=True).first.click()
+    await expect(heads(page)).to_have_count(8)
+    await page.get_by_role("button", name="More filters").click()
+    await page.get_by_label("Parameter").fill("nonsense")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_text("Expected a comparison")).to_be_visible()
+    await page.get_by_label("Parameter").fill("lr<=0.02")
+    await page.keyboard.press("Enter")
+    await expect(heads(page)).to_have_count(4)
+    await page.get_by_label("User").fill("ada")
+    await page.keyboard.press("Enter")
+    await expect(heads(page)).to_have_count(2)
+    await page.reload()
+    await expect(heads(page)).to_have_count(2)
+    await page.get_by_role("button", name="Remove the filter by ada").click()
+    await page.get_by_role("button", name="Remove the filter lr<=0.02").click()
+    await expect(heads(page)).to_have_count(8)
+    await page.get_by_role("button", name="Remove the filter baseline").click()
+    await expect(heads(page)).to_have_count(40)
+    await page.get_by_role("button", name="More filters").click()
+    await page.get_by_label("Created").select_option("1h")
+    await expect(page.get_by_role("button", name="Remove the filter Last hour")).to_be_visible()
+    await expect(heads(page)).to_have_count(40)
+    await page.get_by_label("Until").fill("2020-01-01")
+    await expect(section(page, "Ended")).to_contain_text("Nothing matches.")
+    await page.get_by_role("link", name="Clear", exact=True).click()
+    await expect(heads(page)).to_have_count(40)
+
+
+async def test_a_long_list_scrolls_to_its_end_and_only_what_is_in_sight_is_in_the_page(
+    service: Service, page: Page
+) -> None:
+    await fill(service, 500, ("loss",), 2)
+    await page.goto("/?sort=-created")
+    await expect(heads(page).first).to_have_attribute("aria-label", name_of(1))
+    table = section(page, "Simulations").get_by_role("table")
+    await expect(table).to_have_attribute("aria-rowcount", "501")
+    await page.wait_for_function(TO_THE_END, arg=501)
+    await expect(page.locator("tbody tr[aria-rowindex='501']")).to_contain_text(name_of(500)[-12:])
+    assert await heads(page).count() < 200
+    await page.evaluate("scrollTo(0, 0)")
+    await expect(page.locator("tbody tr[aria-rowindex='2']")).to_contain_text(name_of(1)[-12:])
+    assert await heads(page).count() < 200
+
+
+async def test_many_are_tagged_run_again_cancelled_and_deleted_at_once(
+    service: Service, open_page: OpenPage, axe: Axe
+) -> None:
+    items = [{"entrypoint": ["true"], "name": f"w {n}", "resources": NEVER, "parameters": {"lr": n}} for n in range(3)]
+    await service.submit_many(items)
+    page = await open_page("/")
+    await page.get_by_role("checkbox", name="Select all shown: Waiting").check()
+    bar = page.get_by_role("region", name="Selected")
+    await expect(bar).to_contain_text("3 selected")
+    await axe(page)
+
+    await bar.get_by_role("button", name="Tag").click()
+    dialog = page.get_by_role("dialog", name="Tag 3 simulations")
+    await dialog.get_by_label("Add").fill("first, second")
+    await axe(page)
+    await dialog.get_by_role("button", name="Change tags").click()
+    await expect(page.get_by_text("Tagged 3 simulations.")).to_be_visible()
+    await expect(section(page, "Waiting").get_by_role("button", name="second")).to_have_count(3)
+
+    await page.get_by_role("checkbox", name="Select w 1").check()
+    await page.get_by_role("checkbox", name="Select w 2").check()
+    await bar.get_by_role("button", name="Run again").click()
+    dialog = page.get_by_role("dialog", name="Run 2 simulations again")
+    await dialog.get_by_role("button", name="Add a parameter").click()
+    await dialog.get_by_label("Name of parameter 1").fill("seed")
+    await dialog.get_by_label("Value of parameter seed").fill("9007199254740993")
+    await dialog.get_by_label("Name", exact=True).fill("{name} again")
+    await dialog.get_by_role("button", name="Queue 2 simulations").click()
+    await expect(page.get_by_text("Queued 2 simulations.")).to_be_visible()
+    await expect(page.get_by_role("link", name="w 1 again")).to_be_visible()
+    rows = await service.fetch("SELECT parameters::text AS p FROM simulations WHERE name LIKE '%again' ORDER BY name")
+    assert [row["p"] for row in rows] == [f'{{"lr": {n}, "seed": 9007199254740993}}' for n in (1, 2)]
+
+    await page.get_by_role("checkbox", name="Select all shown: Waiting").check()
+    await expect(bar).to_contain_text("5 selected")
+    await bar.get_by_role("button", name="Cancel").click()
+    await page.get_by_role("button", name="Cancel 5 simulations").click()
+    await expect(page.get_by_text("Cancelled 5 simulations.")).to_be_visible()
+    await expect(section(page, "Waiting")).to_contain_text("Nothing waits.")
+    await page.get_by_role("checkbox", name="Select all shown: Ended").check()
+    await bar.get_by_role("button", name="Delete").click()
+    await page.get_by_role("button", name="Delete 5 simulations").click()
+    await expect(page.get_by_text("Deleted 5 simulations.")).to_be_visible()
+    await expect(page.get_by_role("heading", name="No simulations yet.")).to_be_visible()
