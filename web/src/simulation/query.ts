@@ -280,6 +280,21 @@ export const RETRY = graphql(`
       }
       userErrors {
         message
+        field
+      }
+    }
+  }
+`);
+
+export const FORK = graphql(`
+  mutation Fork($input: ForkSimulationInput!) {
+    forkSimulation(input: $input) {
+      simulation {
+        id
+      }
+      userErrors {
+        message
+        field
       }
     }
   }
