@@ -1,15 +1,34 @@
 """The engine protocol, and the values that cross it.
 
 An engine starts supervisors on its machines and reports whether they are alive. It decides nothing: the scheduler
-chooses the machine, whether to retry and when to stop. Ids are opaque text here.
+chooses the machine, whether to retry and when to stop. Ids are opaque text here. The unit is the member, one process on
+one machine; an engine does not know which members belong to one attempt. One loop of the scheduler uses an engine:
+
+    discover   the machines that take work now. One that is missing from the next answer is offline
+    launch     start a member's supervisor on the machine that the scheduler chose; the same member again ends the
+               earlier launch first. LaunchError: it did not start, and will not. MachineGone: nor can it, there
+    probe      ALIVE     the supervisor runs, or is about to
+               DEAD      no process of the member is left and none can start: proof, on which the scheduler retries at
+                         once. A past answer of DEAD holds until the member is launched again
+               UNKNOWN   anything else. The supervisor's own reports then decide: silent for a lease, it is lost
+    running    those of some members that are ALIVE, by one cheap look; the others are probed
+    end        kill what runs of a member
+    members    what is left to look after, launches that were never noted among them
+    forget     release what is kept of a DEAD member; once `members` does not list it any more, it is forgotten
+
+An engine keeps no state that its machines don't: one in another process, after a crash of this one, answers alike. Any
+call may raise EngineUnavailable; it is then unknown whether the call took effect, and the next round asks again. The
+same tests hold for every engine: tests/runner/test_conformance.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol
+from urllib.parse import quote
 
 
 class Liveness(StrEnum):
@@ -24,9 +43,26 @@ class LaunchError(Exception):
     """The member could not be started on that machine; the message is a sentence for the user."""
 
 
+class MachineGone(LaunchError):
+    """The member could not be started because the machine has left the engine."""
+
+
+class EngineUnavailable(Exception):
+    """The engine can't be reached now; the message is a sentence for the operator. Local engines never raise it."""
+
+
+def directory_name(public_id: str) -> str:
+    """Escape a public id as the name of a directory; `unquote` reverses it."""
+    return quote(public_id, safe="").replace(".", "%2E")
+
+
 @dataclass(frozen=True, slots=True)
 class DiscoveredMachine:
-    """A machine that an engine found. `key` is the engine's own name for the machine; all GPUs are of `gpu_model`."""
+    """A machine that an engine found. `key` is the engine's own name for the machine; all GPUs are of `gpu_model`.
+
+    host: whose GPU indices the scheduler assigns; None: the engine assigns them. price_per_hour: None if the engine
+    knows none.
+    """
 
     key: str
     name: str
@@ -36,11 +72,16 @@ class DiscoveredMachine:
     gpus: int
     gpu_model: str | None
     labels: Mapping[str, str]
+    price_per_hour: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One member of an attempt to start. The supervisor authenticates with `token`, which is never shown."""
+    """One member of an attempt to start, and its grant of resources.
+
+    token: for one hello. From then on the member's credential is the token together with the nonce that its supervisor
+    made for that hello, so a token that is read later opens nothing.
+    """
 
     member_id: str
     attempt_id: str
@@ -49,6 +90,9 @@ class Launch:
     machine_key: str
     rank: int = 0
     world_size: int = 1
+    cpus: float = 0.0
+    memory_gib: float = 0.0
+    gpus: int = 0
 
     def __repr__(self) -> str:
         return f"Launch(member_id={self.member_id!r}, machine_key={self.machine_key!r})"
@@ -94,11 +138,11 @@ class Engine(Protocol):
     async def launch(self, launch: Launch) -> None:
         """Start a member's supervisor, after killing the processes of an earlier launch of the same member.
 
-        Raises LaunchError.
+        Raises LaunchError, or MachineGone.
         """
 
     async def probe(self, member_id: str) -> Liveness:
-        """Return whether a member is alive; if its supervisor died, kill its other processes first."""
+        """Return whether a member is alive; if its supervisor died, kill its other processes first if possible."""
 
     async def running(self, member_ids: Collection[str]) -> Set[str]:
         """Return those of these members whose supervisor runs. A cheap look at all of them, which kills nothing.
@@ -116,14 +160,15 @@ class Engine(Protocol):
         """List the members of which this engine still holds processes or files."""
 
     async def undelivered(self, member_id: str, after: int) -> Undelivered | None:
-        """Read the first batch numbered above `after` that a dead member left; None if there is none.
+        """Read the first batch numbered above `after` that a dead member left; None if there is none in reach.
 
         Raises OSError if the batch can't be read. The member must be DEAD.
         """
 
     async def forget(self, member_id: str) -> bool:
-        """Remove the files of a member that is over; False, and nothing is done, unless it is DEAD.
+        """Remove what is kept of a member that is over; False, and nothing is done, unless it is DEAD.
 
+        An engine may need more than one call: the member is forgotten once `members` does not list it.
         Raises OSError if some files can't be removed.
         """
 

@@ -28,13 +28,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import psutil
 import pynvml
 
 from runner import processes
-from runner.base import DiscoveredMachine, Launch, LaunchError, Liveness, Undelivered, UndeliveredExit
+from runner.base import DiscoveredMachine, Launch, LaunchError, Liveness, Undelivered, UndeliveredExit, directory_name
 from runner.launches import LauncherLost, Launches
 from runner.removal import remove_tree
 from runner.supervisor.child import ATTEMPT_VARIABLE, MARK_VARIABLE, inherited, mark
@@ -151,7 +151,7 @@ class LocalEngine:
 
     def _launch(self, launch: Launch) -> None:
         directory = self._directory(launch.member_id)
-        if max(len(directory.name), len(_safe(launch.simulation_id))) > LONGEST_NAME:
+        if max(len(directory.name), len(directory_name(launch.simulation_id))) > LONGEST_NAME:
             raise LaunchError("The member's id is too long to name a directory.")
         with self._alone(launch.member_id):
             if directory.exists() and not self._end_all(directory):
@@ -173,8 +173,8 @@ class LocalEngine:
             "world_size": launch.world_size,
             "simulation_id": launch.simulation_id,
             "address_file": str(self._address_file),
-            "checkpoint_directory": str(self._checkpoints / _safe(launch.simulation_id)),
-            "output_directory": str(self._outputs / _safe(launch.simulation_id)),
+            "checkpoint_directory": str(self._checkpoints / directory_name(launch.simulation_id)),
+            "output_directory": str(self._outputs / directory_name(launch.simulation_id)),
             "work_directory": str(directory / "work"),
             "allowed_roots": [str(root) for root in self._allowed_roots],
             "give_up_seconds": self._give_up_after.total_seconds(),
@@ -259,7 +259,7 @@ class LocalEngine:
                 simulation = str(json.loads((directory / "config.json").read_bytes())["simulation_id"])
             except (OSError, ValueError, KeyError, TypeError) as error:  # the simulation can write to that file, too
                 raise OSError(f"{directory / 'config.json'} can't be read: {error}") from None
-            kept = self._work / _safe(simulation) / directory.name
+            kept = self._work / directory_name(simulation) / directory.name
             kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             work.rename(kept)
 
@@ -269,7 +269,7 @@ class LocalEngine:
 
     def _discard(self, simulation_id: str) -> None:
         for kept in (self._checkpoints, self._outputs, self._work):
-            directory = kept / _safe(simulation_id)
+            directory = kept / directory_name(simulation_id)
             if directory.is_symlink():  # made by a simulation: its target is not ours
                 directory.unlink()
             elif directory.exists():
@@ -286,7 +286,7 @@ class LocalEngine:
         return self._launches.sweep(directory) and is_ended  # escaped ones are the launcher's children
 
     def _directory(self, member_id: str) -> Path:
-        return self._attempts / _safe(member_id)
+        return self._attempts / directory_name(member_id)
 
     @contextmanager
     def _alone(self, member_id: str) -> Iterator[None]:
@@ -303,11 +303,6 @@ def _runs(directory: Path) -> bool:
 def _is_gone(directory: Path) -> bool:
     """Whether the launcher has reaped the supervisor and found no process left: no search is needed."""
     return (directory / "gone").exists()
-
-
-def _safe(public_id: str) -> str:
-    """Escape a public id as the name of a directory; `unquote` reverses it."""
-    return quote(public_id, safe="").replace(".", "%2E")
 
 
 def _gpu_models() -> list[str]:

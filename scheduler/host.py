@@ -22,6 +22,7 @@ from time import monotonic
 from typing import TypeVar
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, events, lifecycle, machines, public_ids
 from db.attempts import Hosted, Listening
@@ -29,7 +30,7 @@ from db.connection import Sessions, driver_of
 from db.machines import Described, HostState
 from db.states import Reason
 from policy.retry import has_outstayed, ignores_stop, is_silent
-from runner.base import DiscoveredMachine, Engine, Launch, LaunchError, Liveness
+from runner.base import DiscoveredMachine, Engine, Launch, LaunchError, Liveness, MachineGone
 from scheduler import leftovers
 from settings import Settings
 from transitions.settle import STOPPED_EARLY, Ending, settle
@@ -93,23 +94,31 @@ class HostLoop:
         if changed:
             async with self._sessions.begin() as session:
                 for each in changed:
-                    await machines.join(
-                        session,
-                        engine=self._engine.name,
-                        engine_key=each.key,
-                        name=each.name,
-                        host=self._host_id,
-                        cpus=each.cpus,
-                        memory_gib=each.memory_gib,
-                        gpus=each.gpus,
-                        gpu_model=each.gpu_model,
-                        labels=each.labels,
-                        price_per_hour=self._settings.machine_price_per_hour,
-                    )
+                    await self._join(session, each, self._host_id)
         return state
 
+    async def _join(self, session: AsyncSession, found: DiscoveredMachine, host: str | None) -> None:
+        described = self._described(found)
+        await machines.join(
+            session,
+            engine=self._engine.name,
+            engine_key=found.key,
+            name=found.name,
+            host=host,
+            cpus=described.cpus,
+            memory_gib=described.memory_gib,
+            gpus=described.gpus,
+            gpu_model=described.gpu_model,
+            labels=described.labels,
+            price_per_hour=described.price_per_hour,
+        )
+
+    async def _open(self, session: AsyncSession, *, not_launched: bool = False) -> Sequence[Hosted]:
+        """The members that this loop looks after; all, or those still to be launched."""
+        return await attempts.open_on_host(session, self._host_id, not_launched=not_launched)
+
     def _described(self, found: DiscoveredMachine) -> Described:
-        price = self._settings.machine_price_per_hour
+        price = found.price_per_hour if found.price_per_hour is not None else self._settings.machine_price_per_hour
         return Described(found.cpus, found.memory_gib, found.gpus, found.gpu_model, found.labels, price)
 
     # --- launching ---------------------------------------------------------------------------------------------
@@ -117,7 +126,7 @@ class HostLoop:
     async def launch_assigned(self) -> HostSummary:
         """Start a supervisor for every member that was assigned to this host. One query if there is none."""
         async with self._sessions() as session:
-            assigned = await attempts.open_on_host(session, self._host_id, not_launched=True)
+            assigned = await self._open(session, not_launched=True)
             if not assigned:
                 return HostSummary()
             on = {each.member.machine_id for each in assigned if each.member.machine_id is not None}
@@ -136,7 +145,7 @@ class HostLoop:
         ended = 0
         for each in assigned:
             member = each.member
-            if member.nonce is not None or await self._runs_already(_name(each), known):
+            if member.nonce is not None or await self._runs_already(name_of(each), known):
                 running.append(member.id)
             elif each.attempt.stop_wanted_at is not None:
                 ended += await self._settle(each, STOPPED_EARLY)
@@ -160,18 +169,22 @@ class HostLoop:
         """Start one supervisor, or end its member; return the member's id and whether it was started."""
         attempt, member = hosted.attempt, hosted.member
         launch = Launch(
-            member_id=_name(hosted),
+            member_id=name_of(hosted),
             attempt_id=public_ids.encode("Attempt", attempt.id),
             simulation_id=public_ids.encode("Simulation", attempt.simulation_id),
             token=token,
             machine_key=machine_key,
             rank=member.rank,
             world_size=hosted.size,
+            cpus=member.cpus,
+            memory_gib=member.memory_gib,
+            gpus=member.gpus,
         )
         try:
             await self._engine.launch(launch)
         except (LaunchError, OSError) as error:
-            await self._settle(hosted, Ending(Reason.LAUNCH_ERROR, str(error)))
+            reason = Reason.MACHINE_LOST if isinstance(error, MachineGone) else Reason.LAUNCH_ERROR
+            await self._settle(hosted, Ending(reason, str(error)))
             return member.id, False
         log.info("attempt_launched", simulation_id=attempt.simulation_id, attempt_id=attempt.id, rank=member.rank)
         return member.id, True
@@ -197,15 +210,15 @@ class HostLoop:
         """Settle dead members, and kill those that are silent or ignore a stop. Returns how many were settled."""
         async with self._sessions() as session:
             listening = await attempts.listening(session)
-            rows = await attempts.open_on_host(session, self._host_id)
+            rows = await self._open(session)
         launched = [each for each in rows if each.member.launched_at is not None]
         # One look at all of them: most run, and a probe of each takes a thread.
-        alive = await self._engine.running([_name(each) for each in launched])
-        outcomes = await self._each(self._look_at(each, listening, _name(each) in alive) for each in launched)
+        alive = await self._engine.running([name_of(each) for each in launched])
+        outcomes = await self._each(self._look_at(each, listening, name_of(each) in alive) for each in launched)
         return sum(outcomes)
 
     async def _look_at(self, hosted: Hosted, listening: Listening, is_alive: bool) -> bool:
-        attempt, member, member_id = hosted.attempt, hosted.member, _name(hosted)
+        attempt, member, member_id = hosted.attempt, hosted.member, name_of(hosted)
         if not is_alive and await self._engine.probe(member_id) is Liveness.DEAD:
             if await leftovers.deliver(
                 self._sessions, self._engine, attempt.id, backoff=self._backoff, rank=member.rank
@@ -300,7 +313,7 @@ class HostLoop:
         return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
 
 
-def _name(hosted: Hosted) -> str:
+def name_of(hosted: Hosted) -> str:
     """The engine's name of a member."""
     return public_ids.encode_member(hosted.attempt.id, hosted.member.rank)
 
