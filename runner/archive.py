@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 
 ROOM = Path(__file__).parent
-MODULES = ("__init__.py", "processes.py", "supervisor/*.py", "supervisor/*/*.py")
+MODULES = ("__init__.py", "processes.py", "removal.py", "supervisor/*.py", "supervisor/*/*.py")
 ENTRY = b"import sys\n\nfrom runner.supervisor.__main__ import main\n\nsys.exit(main())\n"
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # a zip archive has no earlier time
 

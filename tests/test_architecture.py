@@ -33,6 +33,7 @@ READS_ENVIRONMENT = {
     "settings.py": "every knob, once",
     "runner/supervisor/child.py": "travels without settings.py; hands an allow-list of its environment to the child",
     "runner/supervisor/launcher.py": "replaces its own environment by the one that the engine names for a supervisor",
+    "runner/supervisor/job.py": "takes the launch and the GPUs that a cluster gives to a job",
     "runner/local.py": "hands an allow-list of its own environment to the supervisor that it starts",
     "cli/up.py": "hands its environment to the processes of the service that it starts",
     "cli/children.py": "hands its environment to the processes of the service that it starts",

@@ -18,6 +18,7 @@
     meeting      address and port by which the members of a gang find each other
     complaints   the supervisor's log, supervisor.log
     launcher     one warm process per host that forks supervisors, and kills what dead ones leave
+    job          the supervisor as a job of a cluster: makes its directory, forks, and guards the fork
     __main__     the command: `python ARCHIVE DIRECTORY`
 
 A supervisor says hello to the service, starts the simulation that the order names, reads its output, reports the output

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 REPORT_SPACING_SECONDS = 0.05  # 20 reports a second: a curve looks live, a busy run costs the service little
@@ -34,6 +34,7 @@ class Assignment:
     spool_limit_bytes: int
     rank: int = 0
     world_size: int = 1
+    visible_devices: str | None = None  # CUDA_VISIBLE_DEVICES, where the engine assigns the GPUs; None: by the order
 
     @classmethod
     def read(cls, directory: Path) -> Assignment:
@@ -52,7 +53,15 @@ class Assignment:
             spool_limit_bytes=int(config.get("spool_limit_bytes", SPOOL_LIMIT_BYTES)),
             rank=int(config.get("rank", 0)),
             world_size=int(config.get("world_size", 1)),
+            visible_devices=config.get("visible_devices"),
         )
+
+    def assign_devices(self, order: Order) -> Order:
+        """Return the order with the GPU indices of `visible_devices`; UUIDs of devices have none."""
+        if self.visible_devices is None:
+            return order
+        named = self.visible_devices.split(",")
+        return replace(order, gpu_indices=tuple(int(each) for each in named if each.strip().isdecimal()))
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
 def prepare(assignment: Assignment, order: Order) -> tuple[Path, dict[str, str]]:
     """Make the attempt's directories; return the working directory and the environment. Raises Refused."""
     directory = _working_directory(assignment, order)
+    devices = assignment.visible_devices
     for kept, what in ((assignment.checkpoint_directory, "checkpoint"), (assignment.output_directory, "output")):
         try:
             kept.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -58,7 +59,7 @@ def prepare(assignment: Assignment, order: Order) -> tuple[Path, dict[str, str]]
         **inherited(os.environ),
         "PYTHONUNBUFFERED": "1",  # else a print into a pipe arrives only when the child ends
         **order.environment,
-        "CUDA_VISIBLE_DEVICES": ",".join(map(str, order.gpu_indices)),
+        "CUDA_VISIBLE_DEVICES": ",".join(map(str, order.gpu_indices)) if devices is None else devices,
         CHECKPOINT_VARIABLE: str(assignment.checkpoint_directory),
         OUTPUT_VARIABLE: str(assignment.output_directory),
         ATTEMPT_VARIABLE: assignment.attempt_id,

@@ -66,6 +66,7 @@ def supervise(directory: Path) -> int:
     if verdict == "OVER":
         complain("this attempt is over already")
         return REPORTED
+    order = assignment.assign_devices(order) if order is not None else None
 
     spool = Spool(directory / "spool", assignment.spool_memory_bytes, assignment.spool_limit_bytes)
     heartbeat_seconds = order.heartbeat_seconds if order is not None else DEFAULT_HEARTBEAT_SECONDS
