@@ -11,7 +11,9 @@ import logging
 import os
 import re
 import shlex
+import ssl
 import sys
+import tomllib
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,13 +21,14 @@ from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import structlog
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 # A host name, *. and a name for all subdomains, or an address.
 HOST_PATTERN = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f]*:[0-9a-f:.]+", re.IGNORECASE)
 NAME_PATTERN = re.compile(r"([a-z0-9_-]+\.)*(?![0-9]+$)[a-z0-9_-]+", re.IGNORECASE)  # ends in a number: no name
 ORIGIN_PATTERN = re.compile(r"(https?)://([a-z0-9._-]+|\[[0-9a-f:]+\])(?::([0-9]{1,5}))?/?")
+CLUSTER_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 TOKEN_PATTERN = re.compile(r"sim_[A-Za-z0-9_-]{43,200}")
 MOST_PASSWORD_CHARACTERS = 1_000
 DEFAULT_PORTS = {"http": "80", "https": "443"}
@@ -37,6 +40,58 @@ class SettingsError(Exception):
 
 def _plain(name: str) -> AliasChoices:
     return AliasChoices(name, name.lower())
+
+
+class RayCluster(BaseModel):
+    """A Ray cluster whose nodes are machines: one table of the file `SIMULATIONS_RAY_CLUSTERS`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: str
+    address: str  # of the head, with the port of Ray's dashboard
+    token_file: Path | None = None  # one line: the token of RAY_AUTH_MODE=token
+    ca_file: Path | None = None  # authorities for https beside the system's
+    directory: str | None = Field(None, pattern="^/")  # on the nodes, for attempts and checkpoints; None: temporary
+    api_url: str | None = None  # URL of the GraphQL API as nodes reach it; None: by SIMULATIONS_PUBLIC_URL
+    price_per_hour: Decimal = Field(Decimal(0), ge=0, max_digits=12, decimal_places=6)  # of a node without another
+    prices: dict[str, Annotated[Decimal, Field(ge=0, max_digits=12, decimal_places=6)]] = {}  # by instance type
+
+    @field_validator("address", "api_url")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if value is not None and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
+            raise ValueError("expected a URL like https://ray.example.org:8265")
+        return value.rstrip("/") if value else value
+
+    @property
+    def shows_token(self) -> bool:
+        """Whether the token would cross the network unencrypted."""
+        parts = urlsplit(self.address)
+        return self.token_file is not None and parts.scheme == "http" and not _is_loopback(parts.hostname or "")
+
+    def read_token(self) -> str | None:
+        """Return the token in `token_file`, or None. Raises `SettingsError`, which never quotes it."""
+        if self.token_file is None:
+            return None
+        try:
+            token = self.token_file.read_text(encoding="ascii").strip()
+        except OSError as error:
+            raise SettingsError(f"Ray cluster {self.name}: {self.token_file} can't be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            token = ""
+        if not re.fullmatch(r"[!-~]{1,1000}", token):
+            raise SettingsError(f"Ray cluster {self.name}: expected one line with the token in {self.token_file}.")
+        return token
+
+    def tls(self) -> ssl.SSLContext:
+        """Return a context that verifies the head's certificate. Raises `SettingsError` for an unusable `ca_file`."""
+        context = ssl.create_default_context()
+        if self.ca_file is not None:
+            try:
+                context.load_verify_locations(cafile=self.ca_file)
+            except OSError as error:  # ssl.SSLError among them
+                raise SettingsError(f"Ray cluster {self.name}: {self.ca_file} can't be used: {error}") from None
+        return context
 
 
 class Settings(BaseSettings):
@@ -102,6 +157,9 @@ class Settings(BaseSettings):
     working_directory_roots: Annotated[tuple[Path, ...], NoDecode] = ()  # empty: anywhere
     currency: str = Field("USD", pattern=r"^[A-Z]{3}$")  # one per installation (ISO 4217)
     time_zone: str = "UTC"  # by whose calendar budgets and costs have days, weeks and months; Europe/Berlin
+
+    # Ray clusters
+    ray_clusters: Path | None = None  # a TOML file: clusters whose nodes are machines; see clusters.md
 
     # Logs
     log_level: Literal["debug", "info", "warning", "error"] = "info"  # least severe level that is logged
@@ -247,6 +305,32 @@ class Settings(BaseSettings):
         if not 1 <= len(password) <= MOST_PASSWORD_CHARACTERS or not password.isprintable():
             raise SettingsError(f"SIMULATIONS_DATABASE_PASSWORD_FILE: expected one line with the password in {path}.")
         return f"{url}{'&' if '?' in url else '?'}password={quote(password, safe='')}"
+
+    def read_ray_clusters(self) -> tuple[RayCluster, ...]:
+        """Return the clusters in the file `ray_clusters`. Raises `SettingsError`, which never quotes a token."""
+        path = self.ray_clusters
+        if path is None:
+            return ()
+        try:
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise SettingsError(f"SIMULATIONS_RAY_CLUSTERS: {path} can't be read: {why}") from None
+        found: list[RayCluster] = []
+        problems: list[str] = []
+        for name, table in tables.items():
+            if not CLUSTER_PATTERN.fullmatch(name):
+                problems.append(f"{name}: expected a name of at most 40 lower-case letters, digits and -")
+            elif not isinstance(table, dict):
+                problems.append(f'{name}: expected a table, [{name}], and below it address = "https://HOST:8265"')
+            else:
+                try:
+                    found.append(RayCluster.model_validate({**table, "name": name}))
+                except ValidationError as error:
+                    problems += [f"{name}.{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        if problems:
+            raise SettingsError("\n".join(f"SIMULATIONS_RAY_CLUSTERS: {path}: {problem}" for problem in problems))
+        return tuple(found)
 
     @property
     def api_url(self) -> str:

@@ -44,6 +44,7 @@ notifications everything works, only slower.
     logins                browser logins
     require_admin_token   refuse to start if a login is needed and no token exists
     leader                the lock of the leader election, and its holder
+    installation          the identity of this installation
     health_queries        figures of the whole installation, for /metrics and `doctor`
     notifications         NOTIFY and LISTEN
     pages                 keyset pages

@@ -19,9 +19,9 @@ from typing import Any
 import orjson
 from sqlalchemy import ColumnElement, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import load_only
+from sqlalchemy.orm import load_only, undefer
 
-from db.models import Attempt, Coverage, Member, Simulation
+from db.models import Attempt, Coverage, Machine, Member, Simulation
 from db.outage import Driver
 from db.states import MetricsFrom, Reason, SimulationState
 
@@ -102,6 +102,7 @@ _OF_HOST = (
         Member.launched_at, Member.heartbeat_at, Member.ended_at, raiseload=True,
     ),
 )  # fmt: skip
+_GRANT = (undefer(Member.cpus), undefer(Member.memory_gib), undefer(Member.gpus))  # what a launch takes beside it
 
 
 # --- from assignment to the end --------------------------------------------------------------------------------
@@ -438,12 +439,22 @@ async def lock(session: AsyncSession, attempt_id: int, rank: int = LEAD) -> Host
 
 async def open_on_host(session: AsyncSession, host: str, *, not_launched: bool = False) -> Sequence[Hosted]:
     """The members of current attempts on a host, oldest first; all, or those still to be launched."""
+    return await _open(session, Member.host == host, not_launched)
+
+
+async def open_on_engine(session: AsyncSession, engine: str, *, not_launched: bool = False) -> Sequence[Hosted]:
+    """The members of current attempts on an engine's machines, likewise."""
+    there = select(Machine.id).where(Machine.engine == engine)  # a machine with open members can't be deleted
+    return await _open(session, Member.machine_id.in_(there), not_launched)
+
+
+async def _open(session: AsyncSession, where: ColumnElement[bool], not_launched: bool) -> Sequence[Hosted]:
     statement = (
         select(Attempt, Member, Simulation.machines)
-        .options(*_OF_HOST)
+        .options(*_OF_HOST, *(_GRANT if not_launched else ()))
         .join(Member, Member.attempt_id == Attempt.id)
         .join(Simulation, Simulation.id == Attempt.simulation_id)
-        .where(Member.host == host, Member.ended_at.is_(None))
+        .where(where, Member.ended_at.is_(None))
         .order_by(Member.id)
         .execution_options(populate_existing=True)
     )
@@ -494,6 +505,16 @@ async def note_launched(session: AsyncSession, member_ids: Collection[int]) -> N
     """Note that the engine has started the supervisors of these members."""
     if member_ids:
         await session.execute(_NOTE_LAUNCHED, {"ids": list(member_ids)})
+
+
+async def note_starting(session: AsyncSession, member_id: int) -> None:
+    """Note that the engine is about to run a member's supervisor, which has not said hello: it is not silent yet."""
+    await session.execute(
+        update(Member)
+        .where(Member.id == member_id, Member.nonce.is_(None), Member.ended_at.is_(None))
+        .values(heartbeat_at=func.now())
+        .execution_options(synchronize_session=False)
+    )
 
 
 # The candidates of `find_unwanted`, `find_quiet` and `find_beyond_limit`, for `due.find_due`.

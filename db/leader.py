@@ -1,11 +1,12 @@
-"""The leader among schedulers: the session that holds an advisory lock of the database.
+"""The leader among schedulers, and the one that looks after a cluster: sessions that hold advisory locks.
 
-The lock is taken by `scheduler.leader`; here are its number and the statement that finds its holder.
+The locks are taken by `scheduler.leader`; here are their numbers and the statement that finds the leader.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -19,6 +20,11 @@ _LEADER = text(
     " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     " AND l.classid = :high AND l.objid = :low"
 )
+
+
+def lock_of_engine(name: str) -> int:
+    """Return the number of the lock whose holder looks after an engine that is not bound to one host."""
+    return int.from_bytes(sha256(f"engine {name}".encode()).digest()[:8], signed=True)
 
 
 @dataclass(frozen=True, slots=True)

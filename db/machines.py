@@ -110,7 +110,7 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """What the rows hold of a host: local machines by their engine's key, and whether members of attempts are on it."""
+    """What the rows hold of a host or an engine: machines by their engine's key, and whether members are on them."""
 
     machines: Mapping[str, Described]
     has_members: bool
@@ -145,7 +145,10 @@ async def beat_host(
 
     withdrawn: keys of machines that the engine no longer offers: they get no new attempts and are shown as offline.
     """
-    rows = await driver.fetch(_BEAT_HOST, host_id, name, gpus, list(withdrawn))
+    return _state_of(await driver.fetch(_BEAT_HOST, host_id, name, gpus, list(withdrawn)))
+
+
+def _state_of(rows: Sequence[Any]) -> HostState:
     described = {
         row["engine_key"]: Described(
             cpus=row["cpus"],
@@ -159,6 +162,50 @@ async def beat_host(
         if row["engine_key"] is not None
     }
     return HostState(described, rows[0]["has_members"], rows[0]["has_launches"])
+
+
+# As `_BEAT_HOST`, for the machines of an engine that are on no host of ours.
+_BEAT_ENGINE = """
+    WITH locked AS (
+        SELECT id FROM machines WHERE engine = $1::text ORDER BY id FOR NO KEY UPDATE
+    ), beaten AS (
+        UPDATE machines AS m SET heartbeat_at = CASE WHEN m.engine_key = ANY($2::text[]) THEN now() END
+        FROM locked WHERE m.id = locked.id
+        RETURNING m.engine_key, m.cpus, m.memory_gib, m.gpus, m.gpu_model, m.labels::text AS labels, m.price_per_hour
+    ), held AS (
+        SELECT launched_at FROM members
+        WHERE ended_at IS NULL AND machine_id IN (SELECT id FROM machines WHERE engine = $1::text)
+    )
+    SELECT beaten.*, EXISTS (SELECT FROM held) AS has_members,
+           EXISTS (SELECT FROM held WHERE launched_at IS NULL) AS has_launches
+    FROM (SELECT) AS one LEFT JOIN beaten ON true
+"""
+
+
+async def beat_engine(driver: Driver, engine: str, keys: Collection[str]) -> HostState:
+    """Record a heartbeat of an engine's machines, those with these keys; all others of it are offline from now on."""
+    return _state_of(await driver.fetch(_BEAT_ENGINE, engine, list(keys)))
+
+
+async def succeed(session: AsyncSession, engine: str, engine_key: str, name: str) -> bool:
+    """Give the row of a vanished machine to the one that came in its place, of the same name but with another key.
+
+    False while members hold the vanished one: what they ran may still run there. True if there is none.
+    """
+    vanished = await session.scalar(
+        select(Machine)
+        .where(Machine.engine == engine, Machine.name == name, Machine.engine_key != engine_key)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    if vanished is None or vanished.heartbeat_at is not None:
+        return True
+    held = select(Member.id).where(Member.machine_id == vanished.id, Member.ended_at.is_(None)).limit(1)
+    if await session.scalar(held) is not None:
+        return False
+    vanished.engine_key = engine_key
+    await session.flush()
+    return True
 
 
 async def live_hosts(session: AsyncSession, lease: timedelta) -> frozenset[str]:

@@ -13,6 +13,7 @@
     queue_memory  the planner's memory of the queue, so that a round reads and judges only what has changed
     record        what projects used and how long runs took, which the order of the queue depends on
     host          on each host: launch, probe and end the attempts assigned to this host    `run_once()`
+    cluster       the loop of an engine that is on no host of ours: a Ray cluster            `run_once()`
     leftovers     store the undelivered batches of a dead supervisor before its attempt is settled
     leader        leader election by an advisory lock of the database
     run_loop      the loop of both, woken by notifications and by timer

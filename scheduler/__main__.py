@@ -1,8 +1,9 @@
 """Entry point of the scheduler process: `python -m scheduler`.
 
-The process runs the loop of this host; while it leads, it also plans, judges and sends alerts for all hosts. SIGTERM
-and Ctrl-C end it in a second; attempts on the machines go on, and the next scheduler finds them. The process waits for
-a database that is not there yet; unusable settings, schema or directory end it with a message and status 2.
+The process runs the loop of this host, and of each Ray cluster that no other scheduler looks after; while it leads, it
+also plans, judges and sends alerts for all hosts. SIGTERM and Ctrl-C end it in a second; attempts on the machines go
+on, and the next scheduler finds them. The process waits for a database that is not there yet; unusable settings, schema
+or directory end it with a message and status 2.
 """
 
 from __future__ import annotations
@@ -11,24 +12,30 @@ import asyncio
 import signal
 import socket
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from time import perf_counter
 
 import structlog
 import uvloop
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from db.connection import check_server, create_engine, session_factory, watching
+from db.connection import Sessions, check_server, create_engine, session_factory, watching
 from db.embedded.data_directory import EmbeddedError, default_data_directory
 from db.embedded.server import find_url
 from db.errors import DatabaseError, DatabaseUnavailable
+from db.installation import identify
 from db.notifications import Channel, listening
 from db.outage import Outage
 from db.schema import SchemaMismatch, require_current
 from policy.retry import beat_period
 from runner.local import LocalEngine
+from runner.ray import RayEngine
 from scheduler.alerts import Alerts
+from scheduler.cluster import ClusterLoop
 from scheduler.host import HostLoop
 from scheduler.identity import this_host
 from scheduler.judge import Judge
@@ -37,7 +44,7 @@ from scheduler.metrics import Metrics, serve_metrics
 from scheduler.planner import Planner
 from scheduler.run_loop import keep
 from scheduler.sweeps import Sweeps
-from settings import Settings, SettingsError, configure_logs, load
+from settings import RayCluster, Settings, SettingsError, configure_logs, load
 
 log = structlog.get_logger()
 
@@ -82,6 +89,7 @@ async def run(chosen: Settings) -> None:
 
 async def _schedule(chosen: Settings) -> None:
     data_directory = chosen.data_dir or default_data_directory()
+    listed = chosen.read_ray_clusters()
     async with AsyncExitStack() as stack:
         host_id = stack.enter_context(this_host(data_directory))
         metrics = Metrics()
@@ -114,6 +122,7 @@ async def _schedule(chosen: Settings) -> None:
         )
         stack.callback(local.close)
         host = HostLoop(sessions, chosen, local, host_id)
+        clusters = [await stack.enter_async_context(_cluster(each, sessions, chosen, url, outage)) for each in listed]
         planner = Planner(sessions, chosen)
         judge = Judge(sessions)
         alerts = Alerts(sessions, chosen)
@@ -131,6 +140,8 @@ async def _schedule(chosen: Settings) -> None:
             elif channel is not Channel.CONVERGENCE:
                 planner_wake.set()
                 host_wake.set()
+                for each in clusters:
+                    each.wake.set()
                 if sweeps.note():
                     sweeps_wake.set()
             if candidate.held and judge.hear(channel, ids):
@@ -151,6 +162,9 @@ async def _schedule(chosen: Settings) -> None:
                 metrics.planned(perf_counter() - began, summary.assigned, summary.refused)
                 if host_id in summary.hosts:
                     host_wake.set()
+                if summary.assigned:
+                    for each in clusters:
+                        each.wake.set()
                 if summary.unfinished:
                     planner_wake.set()
                 if sweeps.note(found=summary.has_sweeps):
@@ -175,15 +189,58 @@ async def _schedule(chosen: Settings) -> None:
             if summary.ended:
                 planner_wake.set()
 
+        async def look_after(cluster: _Cluster, by_timer: bool) -> None:
+            if await _leads(cluster.candidate, by_timer):
+                summary = await (cluster.loop.run_once() if by_timer else cluster.loop.launch_assigned())
+                if summary.ended:
+                    planner_wake.set()
+
         # A tick is also the heartbeat, so a short lease needs shorter periods.
         period = min(chosen.tick_seconds, beat_period(timedelta(seconds=chosen.lease_seconds)).total_seconds())
         log.info("scheduler_started", host_id=host_id, data_directory=str(data_directory))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(keep("host", look_after_host, host_wake, period, outage))
+            for each in clusters:
+                tasks.create_task(keep(each.name, partial(look_after, each), each.wake, period, outage))
             tasks.create_task(keep("planner", plan, planner_wake, period, outage))
             tasks.create_task(keep("judge", judge_runs, judge_wake, period, outage))
             tasks.create_task(keep("sweeps", advance_sweeps, sweeps_wake, period, outage))
             tasks.create_task(keep("alerts", send_alerts, alerts_wake, period, outage))
+
+
+@dataclass(frozen=True, slots=True)
+class _Cluster:
+    """A Ray cluster, its loop, and the candidate for looking after it."""
+
+    name: str
+    loop: ClusterLoop
+    candidate: Leadership
+    wake: asyncio.Event
+
+
+@asynccontextmanager
+async def _cluster(
+    wanted: RayCluster, sessions: Sessions, chosen: Settings, url: str, outage: Outage
+) -> AsyncIterator[_Cluster]:
+    async with sessions() as session:
+        installation = await identify(session)
+    engine = RayEngine(
+        wanted.name,
+        wanted.address,
+        wanted.api_url or chosen.api_url,
+        installation=installation,
+        token=wanted.read_token(),
+        tls=wanted.tls(),
+        directory=wanted.directory,
+        price_per_hour=wanted.price_per_hour,
+        prices=wanted.prices,
+        allowed_roots=[str(root) for root in chosen.working_directory_roots],
+    )
+    try:
+        async with leadership(url, outage, engine.name) as candidate:
+            yield _Cluster(engine.name, ClusterLoop(sessions, chosen, engine), candidate, asyncio.Event())
+    finally:
+        await engine.close()
 
 
 async def _leads(candidate: Leadership, by_timer: bool) -> bool:

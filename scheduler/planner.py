@@ -31,7 +31,7 @@ from db.connection import Sessions, driver_of
 from db.due import find_due
 from db.machines import NOTHING, Usage
 from db.models import Machine as MachineRow
-from db.models import Simulation
+from db.models import Member, Simulation
 from db.newest_plan import Order, Own, Reservation
 from db.running import Running
 from db.states import MachineState, Reason, SimulationState
@@ -420,13 +420,23 @@ class Planner:
             if not quiet:
                 return 0
             listening = await attempts.listening(session)
-            live = await machines.live_hosts(session, self._lease)
+            live = await self._looked_after(session, [each.member for each in quiet])
         ended = 0
         for each in quiet:
-            host_lives = each.member.host in live
+            host_lives = each.member.id in live
             if is_lost(each.member.heartbeat_at, listening, self._lease, host_lives=host_lives):
                 ended += await self._settle(each, partial(self._as_lost, host_lives=host_lives))
         return ended
+
+    async def _looked_after(self, session: AsyncSession, members: Sequence[Member]) -> frozenset[int]:
+        """Return the members whose host's scheduler lives, or, on a machine without a host, whose machine is online."""
+        hosts = await machines.live_hosts(session, self._lease)
+        on = {each.machine_id for each in members if each.host is None and each.machine_id is not None}
+        states = await machines.states_of(session, on, self._lease) if on else {}
+        online = {machine_id for machine_id, state in states.items() if state is not MachineState.OFFLINE}
+        return frozenset(
+            each.id for each in members if (each.machine_id in online if each.host is None else each.host in hosts)
+        )
 
     async def _as_lost(self, session: AsyncSession, current: Hosted, *, host_lives: bool) -> Ending | None:
         """Check again, the coverage too: the whole machine, this process included, may have been suspended."""

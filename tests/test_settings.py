@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 import structlog
 
 from db.connection import parse_url
-from settings import Settings, SettingsError, configure_logs, load
+from settings import RayCluster, Settings, SettingsError, configure_logs, load
 
 PASSWORD = "se@cr:et/?#&% x"
 
@@ -122,3 +124,71 @@ def test_networks_of_alerts_are_networks_or_addresses(monkeypatch: pytest.Monkey
         monkeypatch.setenv("SIMULATIONS_ALERT_PRIVATE_NETWORKS", wrong)
         with pytest.raises(SettingsError, match=r"SIMULATIONS_ALERT_PRIVATE_NETWORKS: .*expected networks like"):
             load()
+
+
+@pytest.fixture
+def clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that SIMULATIONS_RAY_CLUSTERS names."""
+    monkeypatch.setenv("SIMULATIONS_RAY_CLUSTERS", str(tmp_path / "clusters.toml"))
+    return tmp_path / "clusters.toml"
+
+
+def test_ray_clusters_are_tables_of_a_file(clusters: Path, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("a-token\n")
+    clusters.write_text(
+        f'[gpu]\naddress = "https://ray.example.org:8265/"\ntoken_file = "{tmp_path}/token"\nprice_per_hour = "1.20"\n'
+        'directory = "/mnt/shared"\nprices = { big = "32.77", "p5.48xlarge" = 98 }\n'
+        '[cpu-2]\naddress = "http://127.0.0.1:8265"\n'
+    )
+    gpu, cpu = load().read_ray_clusters()
+    assert (gpu.name, gpu.address, gpu.directory) == ("gpu", "https://ray.example.org:8265", "/mnt/shared")
+    assert (gpu.price_per_hour, gpu.prices) == (Decimal("1.20"), {"big": Decimal("32.77"), "p5.48xlarge": Decimal(98)})
+    assert (gpu.read_token(), cpu.read_token()) == ("a-token", None)
+    assert (cpu.name, cpu.token_file, cpu.price_per_hour) == ("cpu-2", None, 0)
+    assert gpu.tls().verify_mode is ssl.CERT_REQUIRED
+    assert gpu.tls().check_hostname
+
+
+def test_without_the_setting_there_are_no_clusters() -> None:
+    assert load().read_ray_clusters() == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "can't be read: No such file"),
+        ("[gpu", r"can't be read: .*at end of document"),
+        ("gpu = 3", r"gpu: expected a table, \[gpu\]"),
+        ('[GPU]\naddress = "http://h"', "GPU: expected a name"),
+        ("[gpu]", "gpu.address: Field required"),
+        ('[gpu]\naddress = "ray://h:10001"', "gpu.address: .*expected a URL like https://"),
+        ('[gpu]\naddress = "http://h"\ntoken = "secret"', "gpu.token: Extra inputs"),
+        ('[gpu]\naddress = "http://h"\nprices = { big = -1 }', "gpu.prices.big: .*greater than or equal to 0"),
+        ('[gpu]\naddress = "http://h"\ndirectory = "relative"', "gpu.directory: "),
+    ],
+)
+def test_a_file_of_clusters_that_makes_no_sense_is_refused_with_the_place(
+    clusters: Path, content: str | None, why: str
+) -> None:
+    if content is not None:
+        clusters.write_text(content)
+    with pytest.raises(SettingsError, match=f"SIMULATIONS_RAY_CLUSTERS: .*{why}") as refused:
+        load().read_ray_clusters()
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [None, "", "two\nlines of it\n", "ä"])
+def test_a_token_of_a_cluster_that_is_none_is_refused_without_quoting_it(tmp_path: Path, content: str | None) -> None:
+    cluster = RayCluster(name="gpu", address="http://h", token_file=tmp_path / "token")
+    if content is not None:
+        (tmp_path / "token").write_text(content)
+    with pytest.raises(SettingsError, match="Ray cluster gpu: ") as refused:
+        cluster.read_token()
+    assert "lines" not in str(refused.value)
+
+
+def test_an_authority_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("nothing")
+    for path in (tmp_path / "ca.pem", tmp_path / "missing.pem"):
+        with pytest.raises(SettingsError, match=r"Ray cluster gpu: .*can't be used"):
+            RayCluster(name="gpu", address="https://h", ca_file=path).tls()

@@ -146,6 +146,17 @@ class World:
             ago=timedelta(seconds=leases * self.settings.lease_seconds), roles=list(roles),
         )  # fmt: skip
 
+    async def machine_states(self) -> dict[str, str]:
+        """By name."""
+        async with self.sessions() as session:
+            rows = await machines.every(session)
+            states = await machines.states_of(session, [row.id for row in rows], self.lease)
+        return {row.name: states[row.id].value for row in rows}
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(seconds=self.settings.lease_seconds)
+
     async def host_dies(self, host_id: str = HOST) -> None:
         """Its scheduler has not been heard of for long."""
         await self.execute("UPDATE hosts SET heartbeat_at = now() - interval '1 day' WHERE id = :id", id=host_id)

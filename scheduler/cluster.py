@@ -1,0 +1,100 @@
+"""Loop of an engine that is on no host of ours: a Ray cluster, looked after by any one scheduler.
+
+As the loop of a host, with two differences. The machines are those that the engine discovers, without a host: one that
+is no longer discovered is offline at once, and its silent members are lost after one lease. And the engine may be
+unreachable for a while: rounds then end early, with one warning, its machines go offline after a lease, and what runs
+there goes on, for it reports to the service.
+
+Which scheduler runs the loop is decided by the lock of the engine (`scheduler.leader`); two at once do no harm, because
+a launch is claimed in its row first, and the same member launched twice is one job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from time import monotonic
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import attempts, machines
+from db.attempts import Hosted, Listening
+from db.connection import Sessions, driver_of
+from db.machines import HostState
+from runner.base import Engine, EngineUnavailable
+from scheduler.host import HostLoop, HostSummary
+from settings import Settings
+
+log = structlog.get_logger()
+
+END_AGAIN_SECONDS = 10.0  # a job that is PENDING can't be ended, for a quarter of an hour
+STARTING = timedelta(seconds=60)  # from a launch to the hello: until then a job that waits is not silent
+
+
+class ClusterLoop(HostLoop):
+    """The loop of one engine."""
+
+    def __init__(self, sessions: Sessions, settings: Settings, engine: Engine) -> None:
+        super().__init__(sessions, settings, engine, engine.name)
+        self._is_away = False
+        self._ended_at: dict[str, float] = {}
+
+    async def run_once(self) -> HostSummary:
+        """Do the whole round once, or as much as is possible while the engine is away."""
+        try:
+            done = await super().run_once()
+        except EngineUnavailable as error:
+            return self._note_outage(error)
+        if self._is_away:
+            self._is_away = False
+            log.info("engine_answers_again", engine=self._engine.name)
+        return done
+
+    async def launch_assigned(self) -> HostSummary:
+        """Start what was assigned to machines of the engine; what could not be started is tried in the next round."""
+        try:
+            return await super().launch_assigned()
+        except EngineUnavailable as error:
+            return self._note_outage(error)
+
+    def _note_outage(self, error: EngineUnavailable) -> HostSummary:
+        if not self._is_away:
+            self._is_away = True
+            log.warning("engine_away", engine=self._engine.name, error=str(error))
+        return HostSummary()
+
+    async def _announce(self) -> HostState:
+        """Record a heartbeat of the machines that exist, and those that are new or have changed."""
+        found = await self._engine.discover()
+        async with driver_of(self._sessions) as driver:
+            state = await machines.beat_engine(driver, self._engine.name, [each.key for each in found])
+        changed = [each for each in found if state.machines.get(each.key) != self._described(each)]
+        if changed:
+            async with self._sessions.begin() as session:
+                for each in changed:
+                    if each.key in state.machines or await machines.succeed(
+                        session, self._engine.name, each.key, each.name
+                    ):
+                        await self._join(session, each, None)
+        return state
+
+    async def _open(self, session: AsyncSession, *, not_launched: bool = False) -> Sequence[Hosted]:
+        return await attempts.open_on_engine(session, self._engine.name, not_launched=not_launched)
+
+    async def _end(self, member_id: str, why: str) -> None:
+        """End a member, but try the same one only once in a while."""
+        since = monotonic() - END_AGAIN_SECONDS
+        self._ended_at = {each: at for each, at in self._ended_at.items() if at > since}
+        if member_id not in self._ended_at:
+            self._ended_at[member_id] = monotonic()
+            await super()._end(member_id, why)
+
+    async def _look_at(self, hosted: Hosted, listening: Listening, is_alive: bool) -> bool:
+        member, launched_at = hosted.member, hosted.member.launched_at
+        is_starting = member.nonce is None and launched_at is not None and listening.now - launched_at < STARTING
+        if is_starting and is_alive:
+            async with self._sessions.begin() as session:
+                await attempts.note_starting(session, member.id)
+            return False
+        return await super()._look_at(hosted, listening, is_alive)
