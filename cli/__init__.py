@@ -23,6 +23,7 @@
     tokens             create, list and revoke tokens, directly in the database
     doctor             diagnosis of an installation
     doctor_database    diagnosis of its database
+    doctor_clusters    diagnosis of its Ray clusters
 
     submit             options as a CreateSimulationInput
     submission_file    `submit --file`: YAML, with the line of each mistake

@@ -1,8 +1,8 @@
 """`simulations doctor`: read-only diagnosis of an installation, with advice for each problem.
 
 Order of the checks: settings, the data directory and its lock, its disk, the port, the database, and from its rows the
-clock, the processes of the service and the machines. A check that depends on a failed one is skipped. All checks run
-on this host, with the settings that the service would use here.
+clock, the processes of the service and the machines; last, the Ray clusters. A check that depends on a failed one is
+skipped. All checks run on this host, with the settings that the service would use here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 import settings as knobs
-from cli import doctor_database, ports
+from cli import doctor_clusters, doctor_database, ports
 from cli.errors import ExitCode, PortTaken, StartFailed
 from cli.terminal import print_json, stdout
 from db.embedded import server as embedded
@@ -89,6 +89,8 @@ def examine() -> Iterator[Finding]:
         url = embedded.find_url(directory)
     if url is not None:
         yield from _database(settings, url)
+    for check, level, sentence, advice in doctor_clusters.examine(settings):
+        yield Finding(check, Level(level), sentence, advice)
 
 
 def judge_disk(path: Path, free_mib: int, total_mib: int, free_files: int) -> Finding:
