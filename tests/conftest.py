@@ -33,6 +33,7 @@ from db.embedded.server import EmbeddedServer, find_url, serve
 if TYPE_CHECKING:
     from lending import Lender
     from live import Service
+    from ray_cluster import Cluster
 
 pytest_plugins = ["failures", "order"]
 
@@ -127,6 +128,15 @@ def data_directory(scratch: Path) -> Iterator[Path]:
         with serve(directory):
             pass
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Cluster]:
+    """A real Ray cluster, started when a test first asks for it."""
+    from ray_cluster import started
+
+    with started() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")
