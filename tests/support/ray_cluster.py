@@ -21,7 +21,8 @@ from typing import Any
 import environments
 import httpx
 import psutil
-from live import end_with_us, free_port, kill
+from live import free_port, kill
+from warm import end_with_parent
 
 LOCK = Path(__file__).with_name("clusters") / "ray.lock"
 PATIENCE_SECONDS = 240.0  # a node on a busy machine took more than one minute
@@ -142,7 +143,7 @@ class Cluster:
         with (self.directory / f"{name}.log").open("ab") as log:
             self.nodes[name] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=self.directory,
-                start_new_session=True, preexec_fn=end_with_us,
+                start_new_session=True, preexec_fn=end_with_parent,
             )  # fmt: skip
 
     def _comes_up(self, name: str) -> bool:
