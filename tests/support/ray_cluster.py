@@ -1,7 +1,8 @@
 """A real Ray cluster on this host: a head without CPUs and two workers, with a token, one for each pytest process.
 
-Ray has an environment of its own (its requirements exclude ours): where it can't be installed the tests are skipped;
-with REQUIRE_RAY set they fail. The nodes are processes of the address 127.0.0.1, told apart by names, labels and ids.
+The tests run on request (`make test-ray` sets REQUIRE_RAY): they take minutes and 1.5 GB of memory. Ray has an
+environment of its own, for its requirements exclude ours. The nodes are processes of the address 127.0.0.1, told apart
+by names, labels and ids.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import environments
 import httpx
 import psutil
+import pytest
 from live import free_port, kill
 from warm import end_with_parent
 
@@ -159,6 +161,8 @@ class Cluster:
 @contextmanager
 def started() -> Iterator[Cluster]:
     """A cluster while the block runs."""
+    if not os.environ.get("REQUIRE_RAY"):
+        pytest.skip("needs Ray, 1.5 GB of memory and some minutes: make test-ray")
     python = environments.python_of(LOCK, "REQUIRE_RAY")
     cluster = Cluster(python, Path(tempfile.mkdtemp(prefix="simulations-ray-", dir="/tmp")))
     try:

@@ -416,6 +416,8 @@ LISTS = {  # every field that pages, and how it is asked for
     "Query.budgets": "{{ budgets({}) {{ pageInfo {{ endCursor }} }} }}",
     "Query.alertTargets": "{{ alertTargets({}) {{ pageInfo {{ endCursor }} }} }}",
     "AlertTarget.deliveries": "{{ alertTargets {{ nodes {{ deliveries({}) {{ pageInfo {{ endCursor }} }} }} }} }}",
+    "Query.sweeps": "{{ sweeps({}) {{ pageInfo {{ endCursor }} }} }}",
+    "Sweep.trials": "{{ sweeps(first: 1) {{ nodes {{ trials({}) {{ pageInfo {{ endCursor }} }} }} }} }}",
     "Plan.machines": "{{ plan {{ machines({}) {{ pageInfo {{ endCursor }} }} }} }}",
     "Simulation.logs": "{{ simulations(first: 1) {{ nodes {{ logs({}) {{ pageInfo {{ endCursor }} }} }} }} }}",
 }
