@@ -39,16 +39,15 @@ _VALUES = {
     "min_value": _EXTREME.format(aggregate="min", column="min"),
     "max_value": _EXTREME.format(aggregate="max", column="max"),
 }
-# (simulation_id, value) of what has begun and has not ended. Nothing is sought behind the current attempt, which most
-# metrics are of.
+# (simulation_id, value) of what has begun and has not ended.
 LIVE = {
     column: f"""
     SELECT m.simulation_id, {value} AS value
     FROM (
-        SELECT m.*, CASE WHEN m.attempt < s.attempt THEN (
+        SELECT m.*, (
             SELECT min(later.first_step) FROM metrics AS later
             WHERE later.simulation_id = m.simulation_id AND later.metric = m.metric AND later.attempt > m.attempt
-        ) END AS below
+        ) AS below
         FROM simulations AS s JOIN metrics AS m ON m.simulation_id = s.id
         WHERE s.attempt > 0 AND s.state IN ('QUEUED', 'STARTING', 'RUNNING') AND m.metric = :metric
     ) AS m
