@@ -116,7 +116,7 @@ def test_what_is_asked_for_is_what_was_typed(server: Any, run: Run, simulation: 
     ("arguments", "head", "cell"),
     [
         (("--sort", "param:lr"), "lr", "0.1"),
-        (("--sort", "cost"), "COST", "1.5"),
+        (("--sort", "cost"), "COST", "1.50"),
         (("--sort", "loss:last"), "loss", "3"),
         (("--sort", "loss:max"), "loss", "4"),
     ],

@@ -169,7 +169,7 @@ def test_show_prints_rules_as_they_are_written_and_the_evidence(server: Any, sim
     shown = " ".join(run("show", "U2ltdWxhdGlvbjox").stdout.split())
     for part in (
         "metric=val/loss,mode=min,patience=3,dry-run", "val/loss has not improved.", "It would have.",
-        "was never reported", "val/loss (min), now 0.5, best 0.25 at step 40", "at most 5 in all",
+        "was never reported", "val/loss (min), now 0.5, best 0.25 at step 40", "at most 5.00 in all",
         "By step 100 the best val/loss would have been",
     ):  # fmt: skip
         assert part in shown

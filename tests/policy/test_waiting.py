@@ -186,7 +186,8 @@ def test_the_detail_names_what_the_named_machine_lacks() -> None:
 def test_the_detail_if_the_named_machine_is_busy() -> None:
     machines = [gpu_machine("gpu-1", 1), gpu_machine("gpu-2", 2, free_gpus=0)]
     asking = request(gpus=1, machine_id=2, machine_name="gpu-2")
-    assert planned([asking], machines).waiting == (Waiting(1, BUSY, "Fits on gpu-2, where 0 of 2 GPUs are free now."),)
+    detail = "Fits on gpu-2, where 0 of 2 GPUs are free now."
+    assert planned([asking], machines).waiting == (Waiting(1, BUSY, detail, detail),)
 
 
 def test_the_detail_names_what_is_taken_where_it_fits() -> None:
@@ -218,7 +219,8 @@ def test_the_detail_names_how_many_other_machines_fit() -> None:
 
 def test_the_detail_names_what_is_free_after_the_others_were_placed() -> None:
     waiting = planned([request(n, gpus=2) for n in (1, 2)], [gpu_machine("gpu-1")]).waiting
-    assert waiting == (Waiting(2, BUSY, "Fits on gpu-1, where 0 of 2 GPUs are free now."),)
+    detail = "Fits on gpu-1, where 0 of 2 GPUs are free now."
+    assert waiting == (Waiting(2, BUSY, detail, detail),)
 
 
 def test_no_sentence_grows_with_strange_names_or_many_machines() -> None:
