@@ -10,6 +10,7 @@ gc.disable()  # collections in the midst of the imports were a tenth of the star
 import asyncio
 import resource
 import sys
+import warnings
 from contextlib import suppress
 
 import structlog
@@ -37,6 +38,9 @@ def main() -> int:
         print(error, file=sys.stderr)  # noqa: T201  # before there is a log
         return 2
     knobs.configure_logs(settings)
+    # graphql-core makes the coroutines of a list's items before it awaits them: an operation that is cancelled in
+    # between, as by a client that leaves, drops them, and Python would warn of each.
+    warnings.filterwarnings("ignore", r"coroutine 'Executor\.", RuntimeWarning)
     _allow_open_files(settings.connections)
     structlog.get_logger().info("serving", host=settings.host, port=settings.port, login=settings.requires_login)
     server = build_server(settings)
