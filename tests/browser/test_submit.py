@@ -265,7 +265,7 @@ async def test_wrong_rows_are_told_and_parameters_keep_through_json(page: Page, 
         await page.get_by_role("button", name="Add a parameter").click()
     for number in (1, 2):
         await page.get_by_label(f"Name of parameter {number}", exact=True).fill("lr")
-    await page.get_by_label("Value of parameter lr").first.fill("12345678901234567890")
+    await page.get_by_label("Value of parameter lr").first.fill("12345678901234567890.0")
     await page.get_by_role("button", name="Add a variable").click()
     await page.get_by_label("Name of variable 1").fill("SIMULATION_ID")
     await submit(page).click()
@@ -289,6 +289,24 @@ async def test_wrong_rows_are_told_and_parameters_keep_through_json(page: Page, 
     await page.get_by_role("button", name="Remove variable SIMULATION_ID").click()
     await submit(page).click()
     assert (await arrived(page, service))["parameters"] == {"lr": {"a": [1, None]}}
+
+
+async def test_whole_numbers_of_any_size_arrive_with_their_digits(page: Page, service: Service) -> None:
+    seeds = {"seed": 12345678901234567890, "least": -9007199254740993, "nested": {"of": [9007199254740993, 1]}}
+    await page.goto("/submit")
+    await command(page).fill("python -c pass")
+    await unfold(page)
+    for number, (name, value) in enumerate(seeds.items(), 1):
+        await page.get_by_role("button", name="Add a parameter").click()
+        await page.get_by_label(f"Name of parameter {number}", exact=True).fill(name)
+        await page.get_by_label(f"Value of parameter {name}").fill(json.dumps(value))
+    await page.get_by_label("Type of parameter nested").select_option("json")
+    await page.get_by_role("button", name="JSON", exact=True).click()
+    assert json.loads(await page.get_by_label("Parameters in JSON").input_value()) == seeds
+    await page.get_by_role("button", name="Rows", exact=True).click()
+    await expect(page.get_by_label("Value of parameter seed")).to_have_value("12345678901234567890")
+    await submit(page).click()
+    assert (await arrived(page, service))["parameters"] == seeds
 
 
 async def test_a_double_click_makes_one_simulation(page: Page, service: Service) -> None:
