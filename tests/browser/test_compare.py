@@ -93,7 +93,7 @@ async def test_reading_values_off_moves_nothing_below(open_page: OpenPage, swept
     await expect(page.get_by_text("best").first).to_be_visible()
     below = page.get_by_role("heading", name="Side by side")
     stood = await below.bounding_box()
-    await page.locator(".u-over").hover()
+    await chart_of(page).locator(".u-over").hover()
     await expect(page.get_by_text(re.compile(r"^step \d+$")).first).to_be_visible()
     assert await below.bounding_box() == stood
 

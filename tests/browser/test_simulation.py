@@ -119,7 +119,7 @@ async def shown(page: Page) -> tuple[float, float]:
 
 async def drag(page: Page, begin: float, end: float) -> None:
     """Drag over the plot, from one share of its width to another."""
-    box = await page.locator(".u-over").bounding_box()
+    box = await chart_of(page).locator(".u-over").bounding_box()
     assert box is not None
     y = box["y"] + box["height"] / 2
     await page.mouse.move(box["x"] + begin * box["width"], y)
@@ -270,7 +270,7 @@ async def test_two_fingers_zoom_and_one_moves(open_page: OpenPage, service: Serv
     simulation_id = await gate.submit(service)
     page = await open_page(f"/simulations/{simulation_id}", viewport={"width": 360, "height": 740}, has_touch=True)
     await has(page, 100)
-    plot = page.locator(".u-over")
+    plot = chart_of(page).locator(".u-over")
     await plot.scroll_into_view_if_needed()
     box = await plot.bounding_box()
     assert box is not None
