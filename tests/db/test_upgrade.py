@@ -574,7 +574,7 @@ async def test_the_plan_of_the_version_before_is_kept_and_what_leaves_the_queue_
     engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
 ) -> None:
     await fill(engine, empty_database_url)
-    await upgrade(empty_database_url, "0021")
+    await upgrade(empty_database_url, "0022")
     insert = "INSERT INTO simulations (project_id, name, entrypoint, created_by) VALUES (1, 'waits', '{x}', 'me')"
     [waiting] = await rows(engine, f"{insert} RETURNING id")
     await rows(engine, f"INSERT INTO plans (id, queue) VALUES (1, ARRAY[{waiting['id']}])")
@@ -590,7 +590,7 @@ async def test_the_plan_of_the_version_before_is_kept_and_what_leaves_the_queue_
         await pause(session, waiting["id"], PLANNER)
     async with sessions() as session:
         assert (await queue.look(session, since)).left == [waiting["id"]]
-    await downgrade(empty_database_url, "0021")
+    await downgrade(empty_database_url, "0022")
     assert await rows(engine, kept["plans"]) == before["plans"]
 
 
@@ -601,7 +601,7 @@ async def test_notes_of_the_version_before_are_found_and_the_way_back_searches_n
     engine: AsyncEngine, empty_database_url: str
 ) -> None:
     sessions = session_factory(engine)
-    await upgrade(empty_database_url, "0021")
+    await upgrade(empty_database_url, "0023")
     async with sessions.begin() as session:
         await session.execute(
             text("INSERT INTO simulations (project_id, name, entrypoint, created_by, notes) "
@@ -613,7 +613,7 @@ async def test_notes_of_the_version_before_are_found_and_the_way_back_searches_n
     async with sessions() as session:
         assert await session.scalar(text(found.format(newer))) == ["vit", "warm"]
         assert await session.scalar(text(found.format(older))) == ["warm"], "what the version before asks"
-    await downgrade(empty_database_url, "0021")
+    await downgrade(empty_database_url, "0023")
     async with sessions() as session:
         assert await session.scalar(text(found.format(older))) == ["warm"]
         assert await session.scalar(text("SELECT notes FROM simulations WHERE name = 'vit'")) == "Warm start"
