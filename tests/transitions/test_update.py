@@ -66,11 +66,20 @@ async def test_the_same_change_again_records_nothing_and_rules_count_from_where_
 async def test_a_priority_brings_a_queued_one_before_the_planner_again(rows: Rows) -> None:
     simulation_id = await rows.simulation()
     [before] = (await rows.snapshot(simulation_id))["simulation"]
-    await change(rows, simulation_id, name="renamed")
-    [named] = (await rows.snapshot(simulation_id))["simulation"]
+    await change(rows, simulation_id, tags=("x",), notes="a note")
+    [noted] = (await rows.snapshot(simulation_id))["simulation"]
     await change(rows, simulation_id, priority=9)
     [after] = (await rows.snapshot(simulation_id))["simulation"]
-    assert before["queued_xid"] == named["queued_xid"] < after["queued_xid"]
+    assert before["queued_xid"] == noted["queued_xid"] < after["queued_xid"]
+
+
+async def test_a_new_name_of_a_queued_one_is_planned_anew_since_its_work_is_learned_by_its_name(rows: Rows) -> None:
+    simulation_id = await rows.simulation()
+    [before] = (await rows.snapshot(simulation_id))["simulation"]
+    await change(rows, simulation_id, name="renamed")
+    [after] = (await rows.snapshot(simulation_id))["simulation"]
+    assert before["queued_xid"] < after["queued_xid"]
+    assert before["learning_class"] != after["learning_class"]
 
 
 async def test_an_ended_one_changes_its_name_and_nothing_that_it_was_judged_by(rows: Rows) -> None:
