@@ -34,11 +34,11 @@ def _unreachable(service: Any) -> Callable[[], None]:
     return heal
 
 
-LINES = 100_000  # far more than a pipe and the spool's memory hold
+LINES = 100_000  # of 40 bytes: far more than the pipe, of a mebibyte, and the spool's memory hold
 PRINT_MUCH = f"""
 import os
 for first in range(0, {LINES}, 1000):
-    os.write(1, b"".join(b'{{"a": %d}}\\n' % i for i in range(first, first + 1000)))
+    os.write(1, b"".join(b'{{"a": %-32d}}\\n' % i for i in range(first, first + 1000)))
 open("printed", "w").close()
 """
 
@@ -49,7 +49,7 @@ def _sees_all(service: Any) -> bool:
 
 def test_an_outage_is_spooled_to_files_and_delivered_in_order(service: Any, supervise: Any, until: Until) -> None:
     heal = _unreachable(service)
-    started = supervise(PRINT_MUCH, config={"spool_memory_bytes": 1_000_000})
+    started = supervise(PRINT_MUCH, config={"spool_memory_bytes": 300_000})
     until((started.directory / "work" / "printed").exists)
     until(lambda: len(list((started.directory / "spool").glob("*.jsonl"))) >= 3)
     heal()
@@ -66,7 +66,7 @@ def test_with_the_disk_full_the_simulation_waits_and_nothing_is_lost(
     if failure == "no directory":
         (tmp_path / "attempt").mkdir()
         (tmp_path / "attempt" / "spool").write_text("a file where the directory should be")
-    started = supervise(PRINT_MUCH, config={"spool_memory_bytes": 100_000, "spool_limit_bytes": 1_000_000})
+    started = supervise(PRINT_MUCH, config={"spool_memory_bytes": 100_000, "spool_limit_bytes": 300_000})
     if failure == "no room":
         resource.prlimit(started.process.pid, resource.RLIMIT_FSIZE, (50_000, 50_000))
     until(lambda: "the simulation waits" in started.complaints)
