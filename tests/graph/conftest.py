@@ -512,15 +512,31 @@ class Statements(list[str]):
     """The statements that an engine sends, while the block runs."""
 
     @contextmanager
-    def of(self, engine: AsyncEngine) -> Iterator[Statements]:
+    def of(self, engine: AsyncEngine, *, bare: bool = False) -> Iterator[Statements]:
+        """Bare: also those that `driver_of` sends past SQLAlchemy."""
+        drivers: set[Any] = set()
+
         def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
             self.append(statement)
 
+        def logged(record: Any) -> None:
+            self.append(record.query)
+
+        def borrowed(connection: Any, *_: Any) -> None:
+            drivers.add(connection.driver_connection)
+            connection.driver_connection.add_query_logger(logged)  # the same one again is none
+
         event.listen(engine.sync_engine, "before_cursor_execute", note)
+        if bare:
+            event.listen(engine.sync_engine, "checkout", borrowed)
         try:
             yield self
         finally:
             event.remove(engine.sync_engine, "before_cursor_execute", note)
+            if bare:
+                event.remove(engine.sync_engine, "checkout", borrowed)
+            for each in drivers:
+                each.remove_query_logger(logged)
 
     def matching(self, *words: str) -> list[str]:
         return [statement for statement in self if all(word in statement for word in words)]
