@@ -16,8 +16,8 @@ from typing import Any
 
 import orjson
 from pydantic import TypeAdapter
-from sqlalchemy import func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import case, func, select, text, update
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import events, public_ids
@@ -273,15 +273,17 @@ async def page_of_trials(session: AsyncSession, sweep_id: int, *, first: int, af
     return await page(session, statement, Ordering((Trial.number,)), first=first, after=after)
 
 
-async def best_trial(session: AsyncSession, sweep: Sweep) -> Trial | None:
-    """Find the complete trial with the best value; of equal ones the first."""
-    order = Trial.value.desc() if sweep.objective_mode == "MAX" else Trial.value.asc()
-    return await session.scalar(
+async def best_trials(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Trial]:
+    """Find the complete trial with the best value of each of these sweeps; of equal ones the first."""
+    badness = case((Sweep.objective_mode == "MAX", -Trial.value), else_=Trial.value)
+    found = await session.scalars(
         select(Trial)
-        .where(Trial.sweep_id == sweep.id, Trial.outcome == "COMPLETE", Trial.value.is_not(None))
-        .order_by(order, Trial.number)
-        .limit(1)
+        .join(Sweep, Sweep.id == Trial.sweep_id)
+        .where(Trial.sweep_id.in_(ids), Trial.outcome == "COMPLETE", Trial.value.is_not(None))
+        .ext(distinct_on(Trial.sweep_id))
+        .order_by(Trial.sweep_id, badness, Trial.number)
     )
+    return {each.sweep_id: each for each in found}
 
 
 @dataclass(frozen=True, slots=True)

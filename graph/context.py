@@ -40,7 +40,7 @@ from db.dependencies import Edge
 from db.events import UNVERIFIED, Actor
 from db.machines import NOTHING, Usage
 from db.metrics import Summary
-from db.models import AlertTarget, Budget, Machine, Member, Project, Simulation, Sweep, Token
+from db.models import AlertTarget, Budget, Machine, Member, Project, Simulation, Sweep, Token, Trial
 from db.newest_plan import Place, Reservation
 from db.notices import Notice
 from db.projects import Scope
@@ -152,9 +152,10 @@ class Loaders:
         )
         self.sweep: DataLoader[int, Sweep | None] = DataLoader(self._load_sweeps, cache=False)
         self.sweep_counts: DataLoader[int, Counts] = DataLoader(self._load_sweep_counts, cache=False)
-        self.sweep_cost: DataLoader[int, tuple[Decimal, Sequence[int]]] = DataLoader(
+        self.sweep_cost: DataLoader[int, tuple[Decimal, Sequence[Holding]]] = DataLoader(
             self._load_sweep_costs, cache=False
         )
+        self.best_trial: DataLoader[int, Trial | None] = DataLoader(self._load_best_trials, cache=False)
         self.simulations_of_trial: DataLoader[tuple[int, int], Sequence[int]] = DataLoader(
             self._load_simulations_of_trials, cache=False
         )
@@ -216,10 +217,20 @@ class Loaders:
             found = await sweeps.counts(session, set(ids))
         return [found.get(each) or Counts() for each in ids]
 
-    async def _load_sweep_costs(self, ids: list[int]) -> Sequence[tuple[Decimal, Sequence[int]]]:
+    async def _load_sweep_costs(self, ids: list[int]) -> Sequence[tuple[Decimal, Sequence[Holding]]]:
+        """What has ended has cost, and what the simulations whose cost is still to be added hold."""
         async with self._sessions() as session:
             found = await sweeps.costs(session, set(ids))
-        return [found.get(each, (Decimal(0), ())) for each in ids]
+            open_ids = {number for _, numbers in found.values() for number in numbers}
+            held = await billing.of_simulations(session, open_ids) if open_ids else {}
+        nothing: tuple[Decimal, Sequence[int]] = (Decimal(0), ())
+        asked = (found.get(each, nothing) for each in ids)
+        return [(ended, [each for number in numbers for each in held.get(number, ())]) for ended, numbers in asked]
+
+    async def _load_best_trials(self, ids: list[int]) -> Sequence[Trial | None]:
+        async with self._sessions() as session:
+            found = await sweeps.best_trials(session, set(ids))
+        return [found.get(each) for each in ids]
 
     async def _load_simulations_of_trials(self, places: list[tuple[int, int]]) -> Sequence[Sequence[int]]:
         async with self._sessions() as session:

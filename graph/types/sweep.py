@@ -11,7 +11,7 @@ import strawberry
 from strawberry import relay
 from strawberry.scalars import JSON
 
-from db import billing, errors, events, models, sweeps
+from db import errors, events, models, sweeps
 from db.sweeps import Counts
 from graph.context import Info
 from graph.errors import refusals_told
@@ -213,8 +213,7 @@ class Sweep(relay.Node):
 
     @strawberry.field(description="Its complete trial with the best result so far; null without one.")
     async def best(self, info: Info) -> SweepTrial | None:
-        async with info.context.sessions() as session:
-            found = await sweeps.best_trial(session, self.row)
+        found = await info.context.loaders.best_trial.load(self.row.id)
         return SweepTrial.of(found) if found is not None else None
 
     @strawberry.field(description="Its trials, by number.")
@@ -231,11 +230,9 @@ class Sweep(relay.Node):
             found = await sweeps.find_trials(session, [(self.row.id, number)])
         return SweepTrial.of(found[0]) if found else None
 
-    @strawberry.field(description="The cost of all its trials so far.", metadata={"cost": 10})
+    @strawberry.field(description="The cost of all its trials so far.", metadata={"cost": 5})
     async def cost(self, info: Info) -> SweepCost:
-        ended, open_ids = await info.context.loaders.sweep_cost.load(self.row.id)
-        async with info.context.sessions() as session:
-            held = [each for of in (await billing.of_simulations(session, open_ids)).values() for each in of]
+        ended, held = await info.context.loaders.sweep_cost.load(self.row.id)
         return SweepCost(
             amount=ended + cost_so_far(held), currency=info.context.settings.currency, per_hour=cost_per_hour(held)
         )

@@ -154,8 +154,7 @@ async def test_an_ended_trial_makes_room_for_the_next_and_the_last_one_ends_the_
     assert [each.outcome for each in await trials(world, sweep_id)] == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
     assert (await loop.run_once()).active == 0
     async with world.sessions() as session:
-        best = await sweeps.best_trial(session, await get(world, sweep_id))
-    assert best is not None
+        best = (await sweeps.best_trials(session, [sweep_id]))[sweep_id]
     assert (best.number, best.value) == (1, 0.25)
 
 

@@ -10,7 +10,8 @@ import pytest
 from db.public_ids import encode
 from scheduler.sweeps import Sweeps
 
-World = Any  # the fixture of conftest.py
+Serve = Any  # the fixtures of conftest.py
+World = Any
 
 FIELDS = """
   id number name state reason reasonDetail sampler seed
@@ -219,6 +220,35 @@ async def test_sweeps_are_listed_and_cancelled(world: World) -> None:
     assert await made(world, name="two")
     error = await world.api.error(SHOW, {"id": "two"})
     assert "Several sweeps have the name 'two'" in error["message"]
+
+
+async def test_a_page_of_sweeps_takes_as_many_statements_as_a_single_one(
+    serve: Serve, world: World, engine: Any, statements: Any
+) -> None:
+    api = await serve(sessions=world.sessions)
+    query = """query ($first: Int!) { sweeps(first: $first) { nodes {
+        name counts { complete running } best { number value simulations { id } } cost { amount perHour }
+        project { name } estimatedEnd
+    } } }"""
+    for mode in ("MIN", "MAX", "MIN", "MAX"):
+        await made(world, name=mode, objective={"metric": "score", "mode": mode})
+    await begin(world)
+    await world.select(
+        "UPDATE sweep_trials SET outcome = 'COMPLETE', value = number + 1, ended_at = begun_at + interval '10 s', "
+        "cost = 0.5 RETURNING 1"
+    )
+    await begin(world)  # what is open has a cost of its own
+    sent = []
+    for first in (1, 4):
+        with statements.of(engine):
+            nodes = (await api.data(query, {"first": first}))["nodes"]
+        sent.append(sorted(statements))
+        statements.clear()
+    assert [(each["name"], each["best"]["number"], each["best"]["value"]) for each in nodes] == [
+        ("MAX", 1, 2), ("MIN", 0, 1), ("MAX", 1, 2), ("MIN", 0, 1),
+    ]  # fmt: skip
+    assert {each["cost"]["amount"] for each in nodes} == {"1"}
+    assert len(sent[0]) == len(sent[1]) > 0
 
 
 async def test_importance_is_computed_once_for_the_same_trials(world: World) -> None:
