@@ -92,7 +92,7 @@ class Machine(relay.Node):
     @strawberry.field(
         description="What holds it now, by the time of assignment, and what it is reserved for, by the time from "
         "which.",
-        metadata={"size": 10},
+        metadata={"size": 8},
     )
     async def holds(self, info: Info) -> list[Hold]:
         held, kept, now = await info.context.loaders.holds.load(self.row.id)
