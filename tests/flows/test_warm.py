@@ -71,6 +71,34 @@ async def test_a_signal_ends_it_and_is_its_status(tmp_path: Path, number: signal
     process.kill()  # nothing is there any more
 
 
+def test_its_status_is_there_again_while_the_nursery_still_holds_the_pipe_that_it_came_by() -> None:
+    reading, writing = os.pipe()
+    process = warm.Process(["program"], os.getpid(), reading)
+    assert process.poll() is None
+    os.write(writing, b"-15")
+    assert [process.wait(60), process.wait(0), process.poll(), process.returncode] == [-15] * 4
+    process.kill()  # sends nothing
+    os.close(writing)
+
+
+STARTS = """
+import asyncio, sys
+
+async def main():
+    print_it = [sys.executable, "-c", "print(input())"]
+    process = await asyncio.create_subprocess_exec(*print_it, stdin=-1, stdout=-1)
+    print(*await process.communicate(b"handed on"), process.returncode)
+
+asyncio.run(main())
+"""
+
+
+def test_it_starts_other_programs_as_they_are(tmp_path: Path) -> None:
+    """Those that are no parts of the service: the process of Apprise is one."""
+    ran = warm.run(("-c", STARTS), environment={"PATH": os.defpath}, directory=tmp_path, timeout=60)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "b'handed on\\n' None 0\n", "")
+
+
 async def test_its_command_line_shows_the_program_and_kill_finds_its_parts(lend: Any) -> None:
     async with lend(**BRISK) as service:
         assert service.process is not None

@@ -73,12 +73,15 @@ class Process:
         os.close(self._status)
 
     def poll(self) -> int | None:
+        """Its exit status, or None while it runs."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self.wait(0)
         return None
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end. Raises `subprocess.TimeoutExpired`."""
+        if self.returncode is not None:  # it was read, and what it was read from may be open and empty now
+            return self.returncode
         waiting = select.poll()
         waiting.register(self._status, select.POLLIN)
         if not waiting.poll(None if timeout is None else timeout * 1000):
@@ -240,18 +243,17 @@ def _stand_alone(stdout: int, stderr: int) -> None:
     asyncio.create_subprocess_exec = partial(_fork, asyncio.create_subprocess_exec)  # `up` starts its parts by it
 
 
-async def _fork(
-    execute: Any, program: str, *words: str, env: Mapping[str, str], preexec_fn: Any, **options: Any
-) -> Any:
+async def _fork(execute: Any, program: str, *words: str, **options: Any) -> Any:
     """Start a part of the service in place of `asyncio.create_subprocess_exec`, and anything else by that."""
     if program == sys.executable and module_of(words) in PROGRAMS:
+        prepare, environment = options["preexec_fn"], options["env"]
 
         def begin() -> None:
-            preexec_fn()
-            become(words, env)  # never returns: what would be executed next is this very program
+            prepare()
+            become(words, environment)  # never returns: what would be executed next is this very program
 
-        return await execute(program, *words, env=env, preexec_fn=begin, **options)
-    return await execute(program, *words, env=env, preexec_fn=preexec_fn, **options)
+        options["preexec_fn"] = begin
+    return await execute(program, *words, **options)
 
 
 def module_of(words: Sequence[str]) -> str | None:
