@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +109,14 @@ async def test_its_command_line_shows_the_program_and_kill_finds_its_parts(lend:
         for name in ("graph", "scheduler"):
             part = service.child(name)
             assert part.cmdline()[1:] == ["-P", "-m", name]
+            assert part.cmdline()[0].startswith("//"), "forked: the path fills what is left of the nursery's"
             assert (part.ppid(), part.cwd()) == (up.pid, str(service.data_directory))
             assert os.getsid(part.pid) == part.pid
         before = service.child("graph")
         kill(before)
         await service.whole()
         assert service.child("graph") != before
+        assert service.child("graph").cmdline()[0].startswith("//"), "forked again, from an `up` with threads"
         logged = service.log_of_start
         assert "graph ended (SIGKILL" in logged
         assert "Traceback" not in logged
@@ -121,6 +124,23 @@ async def test_its_command_line_shows_the_program_and_kill_finds_its_parts(lend:
         kill(up)  # the kernel ends its parts
         assert await service.ended() == -signal.SIGKILL
         await eventually(lambda: not any(map(is_alive, parts)), "its parts have ended")
+
+
+async def test_a_part_is_started_anew_beside_a_thread_that_may_hold_a_lock() -> None:
+    """Alone, it is forked: see the test above."""
+
+    async def execute(*_: object, **options: Any) -> dict[str, Any]:
+        return options
+
+    given = {"env": {}, "preexec_fn": lambda: None}
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        assert await warm._fork(execute, sys.executable, "-m", "graph", **given) == given
+    finally:
+        done.set()
+        thread.join()
 
 
 async def test_parts_log_as_if_up_had_never_been_configured_in_them(lend: Any) -> None:

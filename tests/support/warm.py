@@ -236,6 +236,7 @@ def _report(child: int, pid: int, status: int) -> None:
 
 def _stand_alone(stdout: int, stderr: int) -> None:
     """Make of a forked process what `subprocess` starts: a session leader with this output."""
+    _reset_signals()
     os.setsid()
     end_with_parent()
     os.dup2(stdout, 1)
@@ -244,16 +245,26 @@ def _stand_alone(stdout: int, stderr: int) -> None:
 
 
 async def _fork(execute: Any, program: str, *words: str, **options: Any) -> Any:
-    """Start a part of the service in place of `asyncio.create_subprocess_exec`, and anything else by that."""
-    if program == sys.executable and module_of(words) in PROGRAMS:
+    """Start a part of the service in place of `asyncio.create_subprocess_exec`, and anything else by that.
+
+    A lock that another thread holds at the fork is never released in what is forked: then a part is started cold.
+    """
+    if program == sys.executable and module_of(words) in PROGRAMS and _is_alone():
         prepare, environment = options["preexec_fn"], options["env"]
 
         def begin() -> None:
+            _reset_signals()  # first: `prepare` asks for SIGTERM at the parent's end, which must end this process
             prepare()
             become(words, environment)  # never returns: what would be executed next is this very program
 
         options["preexec_fn"] = begin
     return await execute(program, *words, **options)
+
+
+def _is_alone() -> bool:
+    """Whether no other thread may hold a lock; those of asyncio that wait for the end of a child hold none."""
+    others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
+    return all("waitpid-" in thread.name for thread in others)  # named by asyncio.ThreadedChildWatcher
 
 
 def module_of(words: Sequence[str]) -> str | None:
@@ -290,18 +301,22 @@ def become(words: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
         os._exit(code)
 
 
-def _forget() -> None:
-    """Undo what the program that was forked from had set up: signals, loggers; and keep its objects for ever.
-
-    Were they collected, they would close descriptors whose numbers belong to this program's files by then.
-    """
-    gc.freeze()
-    gc.enable()
+def _reset_signals() -> None:
+    """Handle signals as Python does when it starts."""
     signal.set_wakeup_fd(-1)
     for number in HANDLED:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+
+def _forget() -> None:
+    """Undo what the program that was forked from had set up in its loggers, and keep its objects for ever.
+
+    Were they collected, they would close descriptors whose numbers belong to this program's files by then.
+    """
+    gc.freeze()
+    gc.enable()
     structlog.reset_defaults()
     logging.captureWarnings(capture=False)
     logging.root.handlers.clear()
