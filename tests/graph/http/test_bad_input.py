@@ -421,6 +421,14 @@ LISTS = {  # every field that pages, and how it is asked for
     "Plan.machines": "{{ plan {{ machines({}) {{ pageInfo {{ endCursor }} }} }} }}",
     "Simulation.logs": "{{ simulations(first: 1) {{ nodes {{ logs({}) {{ pageInfo {{ endCursor }} }} }} }} }}",
 }
+CREATE_SWEEP = """
+mutation {
+  createSweep(input: {
+    simulation: {entrypoint: ["x", "{lr}"]}, parameters: [{name: "lr", low: 0, high: 1}], objective: {metric: "loss"},
+    trials: 1
+  }) { userErrors { message } }
+}
+"""
 CURSORS = (
     "",
     "nonsense",
@@ -451,6 +459,7 @@ def test_every_field_that_pages_is_named_here() -> None:
 async def test_pages_that_can_not_be_given(world: World, field: str, subtests: pytest.Subtests) -> None:
     await world.simulation()
     await world.api.data(CREATE_ALERT_TARGET)
+    assert await world.api.data(CREATE_SWEEP) == {"userErrors": []}
     arguments = [f"first: {first}" for first in (0, -1, 501, 10**9, -(2**31), 2**31, 10**30)]
     arguments += [f'after: "{cursor}"' for cursor in CURSORS]
     for argument in arguments:
