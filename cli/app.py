@@ -26,13 +26,18 @@ from cli.group import Commands
 from cli.options import (
     AlertNames,
     AsJson,
+    GpuModel,
     LogScale,
     MaxCost,
+    MaxPrice,
     MaxSteps,
     Metrics,
     Notes,
     ObjectiveMetric,
+    OnlyMachine,
+    Priority,
     ProjectName,
+    RequiredLabels,
     SimulationId,
     SimulationIds,
     StopRules,
@@ -192,20 +197,11 @@ def submit(
             metavar="N", help="Run on so many machines at once, each with these resources.  [server's default: 1]"
         ),
     ] = None,
-    gpu_model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Required GPU model, or part of its name: A100.")
-    ] = None,
-    label: Annotated[
-        list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="Required label of the machine.")
-    ] = None,
-    machine: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MACHINE", help="Run only on this machine: name or id.", autocompletion=completion.machines
-        ),
-    ] = None,
-    max_price_per_hour: Annotated[str | None, typer.Option(metavar="PRICE", help="Maximum price per hour.")] = None,
-    priority: Annotated[int | None, typer.Option(help="Priority; higher is placed first.")] = None,
+    gpu_model: GpuModel = None,
+    label: RequiredLabels = None,
+    machine: OnlyMachine = None,
+    max_price_per_hour: MaxPrice = None,
+    priority: Priority = None,
     max_runtime: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Maximum runtime: 90s, 15m, 2h, 1d.")
     ] = None,

@@ -95,3 +95,13 @@ MaxSteps = Annotated[
     int | None,
     typer.Option(metavar="STEPS", help="Planned number of steps, for stop rules and forecasts; never enforced."),
 ]
+GpuModel = Annotated[str | None, typer.Option(metavar="MODEL", help="Required GPU model, or part of its name: A100.")]
+RequiredLabels = Annotated[
+    list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="Required label of the machine.")
+]
+OnlyMachine = Annotated[
+    str | None,
+    typer.Option(metavar="MACHINE", help="Run only on this machine: name or id.", autocompletion=completion.machines),
+]
+MaxPrice = Annotated[str | None, typer.Option(metavar="PRICE", help="Maximum price per hour.")]
+Priority = Annotated[int | None, typer.Option(help="Priority; higher is placed first.")]

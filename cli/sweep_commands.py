@@ -8,7 +8,21 @@ import typer
 
 from cli import completion, terminal
 from cli.group import CreatesByDefault
-from cli.options import AlertNames, AsJson, MaxSteps, Notes, StopRules, Token, TokenFile, Url
+from cli.options import (
+    AlertNames,
+    AsJson,
+    GpuModel,
+    MaxPrice,
+    MaxSteps,
+    Notes,
+    OnlyMachine,
+    Priority,
+    RequiredLabels,
+    StopRules,
+    Token,
+    TokenFile,
+    Url,
+)
 
 EPILOG = """
 \b
@@ -121,20 +135,11 @@ def create(
     cpus: Annotated[float | None, typer.Option(help="Required CPUs of each trial.  [server's default: 1]")] = None,
     memory_gib: Annotated[float | None, typer.Option(help="Required memory in GiB.")] = None,
     gpus: Annotated[int | None, typer.Option(help="Required GPUs.")] = None,
-    gpu_model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Required GPU model, or part of its name: A100.")
-    ] = None,
-    label: Annotated[
-        list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="Required label of the machine.")
-    ] = None,
-    machine: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MACHINE", help="Run only on this machine: name or id.", autocompletion=completion.machines
-        ),
-    ] = None,
-    max_price_per_hour: Annotated[str | None, typer.Option(metavar="PRICE", help="Maximum price per hour.")] = None,
-    priority: Annotated[int | None, typer.Option(help="Priority; higher is placed first.")] = None,
+    gpu_model: GpuModel = None,
+    label: RequiredLabels = None,
+    machine: OnlyMachine = None,
+    max_price_per_hour: MaxPrice = None,
+    priority: Priority = None,
     max_runtime: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Maximum runtime of each trial: 90s, 15m, 2h.")
     ] = None,
