@@ -13,7 +13,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -76,6 +76,21 @@ def python(script: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.kill()
         process.communicate()
+
+
+def checkpointer(server: EmbeddedServer) -> psutil.Process:
+    """Wait for the background process of that title: a server accepts connections before all have been given theirs."""
+    found: list[psutil.Process] = []
+
+    def look() -> bool:
+        for process in psutil.Process(server.pid).children():
+            with suppress(psutil.NoSuchProcess):
+                if any("checkpointer" in word for word in process.cmdline()):
+                    found.append(process)
+        return bool(found)
+
+    wait_until(look)
+    return found[0]
 
 
 SERVE = """
@@ -210,9 +225,7 @@ def test_a_busy_process_of_a_killed_server_is_ended_before_the_next_starts(
 ) -> None:
     monkeypatch.setattr("db.embedded.cluster.ORPHANS_SECONDS", 0.2)
     with serve(data_directory, settings=FAST) as server:
-        backend = next(
-            process for process in psutil.Process(server.pid).children() if "checkpointer" in process.cmdline()[0]
-        )
+        backend = checkpointer(server)
         backend.suspend()  # as one in a long query: it does not notice that its postmaster is gone
         os.kill(server.pid, signal.SIGKILL)
         wait_until(lambda: not server.alive())
