@@ -15,6 +15,7 @@ def main() -> None:
                 stream.reconfigure(errors="replace")  # an encoding without … prints ?
         run()
     except KeyboardInterrupt:
+        sys.unraisablehook = lambda _: None  # as cli.group.discard_half_made, which may not be imported yet
         sys.exit(130)
 
 

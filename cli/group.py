@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import typer
@@ -9,6 +10,14 @@ from typer.core import TyperGroup
 
 from cli import terminal
 from cli.errors import CommandError, ExitCode
+
+
+def discard_half_made() -> None:
+    """After Ctrl-C: print no errors of finalizers. An interrupted constructor leaves an object without its attributes.
+
+    `AttributeError: ... has no attribute '_pointer'` in `__del__` is what plotext says about it, and others as well.
+    """
+    sys.unraisablehook = lambda _: None
 
 
 class Commands(TyperGroup):
@@ -22,6 +31,7 @@ class Commands(TyperGroup):
                 terminal.say(line, style="red")
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt:
+            discard_half_made()
             terminal.say("Interrupted. Simulations on machines continue.")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
 

@@ -1,7 +1,7 @@
 """Text plots of curves: one small plot per metric, because each metric has its own unit.
 
-plotext draws the lines; Rich adds colour, titles and layout. plotext is a compiled library: if it can't be loaded,
-`CAN_DRAW` is false and the caller prints lines instead.
+plotext draws the lines; Rich adds colour, titles and layout. plotext is a compiled library, loaded with the first plot:
+if it can't be loaded, `can_draw()` is false and the caller prints lines instead.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ from rich.text import Text
 from cli.curve import Metric
 from cli.terminal import clean, say_number
 
-try:
-    import plotext
-except ImportError:
-    CAN_DRAW = False
-else:
-    CAN_DRAW = True
-
 MOST_PLOTS = 4  # the rest is shown as numbers
 NARROWEST = 40  # columns of a plot beside another
 LOWEST = 6  # rows
 BRAILLE = r"[\u2801-\u28ff]+"
 COLOURS = ("cyan", "green", "yellow", "magenta")
+
+
+def can_draw() -> bool:
+    """Whether the library that draws can be loaded here."""
+    try:
+        import plotext  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def draw(metrics: Sequence[Metric], width: int, height: int, *, log_scale: bool) -> RenderableType:
@@ -65,6 +67,8 @@ def _plot(metric: Metric, width: int, height: int, log_scale: bool, colour: str)
             "nothing above zero to draw on a log scale" if log_scale and metric.last_finite() else "no finite value yet"
         )
         return Text("\n").join([title, Text(nothing, style="dim"), *[Text("")] * (height - 2)])
+    import plotext
+
     figure = plotext.figure
     figure.clear()
     figure.plot_size(width - 1, height - 1)

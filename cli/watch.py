@@ -20,7 +20,7 @@ from cli.answers import ConvergenceEvent, Objective, Simulation
 from cli.curve import Curve
 from cli.errors import ExitCode
 from cli.follow import Follower
-from cli.plot import CAN_DRAW, draw
+from cli.plot import can_draw, draw
 from cli.server import Server
 from cli.terminal import clean, print_json, print_line, say, say_duration, say_number, state_text, stdout
 
@@ -36,7 +36,7 @@ def watch(server: Server, simulation_id: str, metrics: Sequence[str], *, log_sca
     try:
         if as_json:
             asyncio.run(Follower(server, simulation_id, metrics, JsonLines(told)).run())
-        elif console.is_terminal and CAN_DRAW:
+        elif console.is_terminal and can_draw():
             asyncio.run(_draw(server, simulation_id, metrics, told, console, log_scale=log_scale))
         else:
             asyncio.run(Follower(server, simulation_id, metrics, Lines(told)).run())

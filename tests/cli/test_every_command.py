@@ -269,3 +269,41 @@ def test_ctrl_c_at_any_moment_prints_no_traceback(moment: float | None) -> None:
         assert "Traceback" not in said, (moment, said)
         if moment is None:
             assert "the request may have succeeded" in said
+
+
+HALF_MADE = """
+import typer
+from cli import app
+from cli.__main__ import main
+
+class Handle:
+    def __init__(self):
+        raise KeyboardInterrupt
+        self.pointer = 1
+    def __del__(self):
+        print(self.pointer)
+
+@app.app.command()
+def hold() -> None:
+    Handle()
+
+main()
+"""
+
+
+def test_ctrl_c_within_a_constructor_prints_nothing_about_the_half_made_object() -> None:
+    """As within the import of plotext: the finalizer of what was being made fails on its missing attribute."""
+    ran = subprocess.run(
+        [sys.executable, "-c", HALF_MADE, "hold"],
+        capture_output=True, text=True, cwd=ROOT, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 130
+    assert ran.stderr == "Interrupted. Simulations on machines continue.\n"
+
+
+def test_only_a_drawing_loads_the_library_that_draws() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", "import sys, cli.app, cli.submit, cli.watch; print('plotext' in sys.modules)"],
+        capture_output=True, text=True, cwd=ROOT, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.stdout == "False\n", ran.stderr
