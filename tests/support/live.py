@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -54,6 +56,8 @@ UP = ("-m", "cli", "up")
 CREATED = "{ simulation { id } userErrors { message field } }"
 CREATE = f"mutation Create($input: CreateSimulationInput!) {{ createSimulation(input: $input) {CREATED} }}"
 FIRST_PORT = 20_000
+WORKER = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
+MOST_WORKERS = 16  # of xdist; each has ports of its own
 IN_ONE = 20  # mutations in a request: as many root fields as it may have
 CANCEL = "mutation Cancel($id: ID!) { cancelSimulation(input: {id: $id}) { userErrors { message } } }"
 CURVE = """
@@ -90,20 +94,29 @@ WHERE simulation_id = $1 AND metric = $2 ORDER BY attempt, batch, step
 """
 
 
+_given: deque[int] = deque(maxlen=50)  # the newest ports of `free_port`
+
+
 def http(**options: Any) -> httpx.AsyncClient:
     """A client of a service; nothing is encrypted here, and reading all certificates takes longer than a request."""
     return httpx.AsyncClient(**{"timeout": PATIENCE_SECONDS, "verify": False, **options})
 
 
 def free_port() -> int:
-    """Find a port that nothing else takes before it is listened on: not one of those that clients are given."""
+    """Find a port that nothing else takes before it is listened on, nor while its service is down.
+
+    It is not one of those that clients are given, nor of another worker of xdist, nor one that was given out before.
+    """
     first_of_clients = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
         # Not by `random`: pytest-randomly seeds that, and every process of the tests would begin with the same ports.
-        port = FIRST_PORT + secrets.randbelow(max(first_of_clients - FIRST_PORT, 1_000))
+        number = secrets.randbelow(max(first_of_clients - FIRST_PORT, 1_000) // MOST_WORKERS)
+        port = FIRST_PORT + number * MOST_WORKERS + WORKER % MOST_WORKERS
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return port
+            if port not in _given:
+                _given.append(port)
+                return port
 
 
 async def eventually(
@@ -123,7 +136,7 @@ def held(*processes: psutil.Process) -> Iterator[None]:
     """Stop processes as SIGSTOP does while the block runs; a process killed meanwhile stays dead."""
     try:
         for process in processes:
-            process.suspend()
+            suspend(process)
         yield
     finally:
         for process in processes:
@@ -131,11 +144,23 @@ def held(*processes: psutil.Process) -> Iterator[None]:
                 process.resume()
 
 
+def suspend(process: psutil.Process) -> None:
+    """Stop a process as SIGSTOP does, and wait until it has stopped: the signal takes effect a moment later."""
+    with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+        process.suspend()
+        while process.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            time.sleep(0.001)
+
+
 def kill(*processes: psutil.Process) -> None:
-    """kill -9, all at once; the end of one may have been that of another."""
+    """kill -9, all at once, and wait until all are dead; the end of one may have been that of another."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while any(map(is_alive, processes)):
+        assert time.monotonic() < deadline, "killed, and alive"
+        time.sleep(0.001)
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -205,8 +230,9 @@ class Service:
                 await asyncio.sleep(0.05)
 
     async def up(self) -> None:
+        """Start it, and wait until it answers and all of it runs: a scheduler may begin later than graph answers."""
         self.start()
-        await self.ready()
+        await (self.whole() if self.command == UP else self.ready())
 
     async def whole(self) -> None:
         """Wait until all of it runs and answers, after something of it was killed."""
@@ -278,11 +304,13 @@ class Service:
 
     async def curve(self, simulation_id: str, after: str | None = None) -> AsyncIterator[dict[str, Any]]:
         """The events of its convergence, through Python's gql, resumed by cursor while the service is away."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        away = None  # since when; an outage begins anew after a connection that held
         while True:
+            connected = None
             try:
                 transport = WebsocketsTransport(f"ws://127.0.0.1:{self.port}/graphql")
                 async with Client(transport=transport) as session:
+                    connected = time.monotonic()
                     async for result in session.subscribe(
                         GraphQLRequest(CURVE, variable_values={"id": simulation_id, "after": after})
                     ):
@@ -291,20 +319,23 @@ class Service:
                         yield event
                 return
             except (TransportError, OSError):
-                assert time.monotonic() < deadline, f"the service did not come back:\n{self.log}"
+                now = time.monotonic()
+                if away is None or (connected is not None and now - connected > 1):
+                    away = now
+                assert now - away < PATIENCE_SECONDS, f"the service did not come back:\n{self.log}"
                 await asyncio.sleep(0.05)
 
-    async def until(self, simulation_id: str, *states: str) -> dict[str, Any]:
+    async def until(self, simulation_id: str, *states: str, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
         """Wait until it is in one of these states; the event that said so."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(seconds):
             async for event in self.curve(simulation_id):
                 if event["state"] in states:
                     return event
         raise AssertionError(f"it ended without reaching {states}: {await self.show(simulation_id)}")
 
-    async def finished(self, simulation_id: str) -> dict[str, Any]:
+    async def finished(self, simulation_id: str, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
         """Wait for its end; what there is to see of it."""
-        await self.until(simulation_id, "FINISHED", "FAILED", "CANCELLED")
+        await self.until(simulation_id, "FINISHED", "FAILED", "CANCELLED", seconds=seconds)
         return dict(await self.show(simulation_id))
 
     async def machines(self) -> list[dict[str, Any]]:
@@ -321,11 +352,15 @@ class Service:
         """Stop a part as SIGSTOP does, while it is in no transaction: it must hold no locks that others wait for."""
         process = self.child(name)
         while True:
-            process.suspend()
-            if await self.says(IN_NO_TRANSACTION, f"simulations-{name}"):
+            suspend(process)
+            # Twice: a statement that was sent just before may not have begun when the first look comes.
+            if await self._is_idle(name) and await self._is_idle(name):
                 return process
             process.resume()
             await asyncio.sleep(0.01)
+
+    async def _is_idle(self, name: str) -> bool:
+        return await self.says(IN_NO_TRANSACTION, f"simulations-{name}")
 
     @asynccontextmanager
     async def paused(self, name: str) -> AsyncIterator[None]:
@@ -385,12 +420,11 @@ class Service:
     def recorded(self, who: str, attempt: str = "*") -> list[psutil.Process]:
         """The `supervisor` or `child` of every attempt on this host, as they are written down, oldest first."""
         found = []
-        for path in sorted(
-            (self.data_directory / "attempts").glob(f"{attempt}/{who}.json"), key=lambda path: path.stat().st_mtime
-        ):
+        for path in (self.data_directory / "attempts").glob(f"{attempt}/{who}.json"):
+            # The scheduler may remove an attempt's directory at any time.
             with suppress(FileNotFoundError, psutil.NoSuchProcess):
-                found.append(psutil.Process(json.loads(path.read_bytes())["pid"]))
-        return found
+                found.append((path.stat().st_mtime, psutil.Process(json.loads(path.read_bytes())["pid"])))
+        return [process for _, process in sorted(found, key=lambda each: each[0])]
 
     def processes_of(self, attempt_id: str | None = None) -> list[psutil.Process]:
         """Every living process of this attempt, by its mark or as recorded; of any attempt, if none is named."""
