@@ -116,8 +116,7 @@ class Gang:
 
 @pytest.fixture
 async def gang(lend: Any, tmp_path: Path) -> AsyncIterator[Gang]:
-    # No test here waits for a lease: on a busy machine a short one is lost between assignment and launch.
-    settings = {**BRISK, "SIMULATIONS_LOCAL_MACHINE": "false", "SIMULATIONS_LEASE_SECONDS": "30"}
+    settings = {**BRISK, "SIMULATIONS_LOCAL_MACHINE": "false"}
     async with lend(**settings) as service:
         for name in ("left", "right"):
             made = await service.execute(MACHINE, input={"name": name, "cpus": 1, "memoryGib": 1})
