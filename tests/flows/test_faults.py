@@ -139,8 +139,7 @@ async def test_a_database_that_is_away_for_longer_than_a_lease_costs_nothing(
             await more_than_a_lease()
             own_server.restart()
         else:
-            postmaster = psutil.Process(own_server.pid)
-            with held(postmaster, *postmaster.children(recursive=True)):
+            async with GONE[how](own_server):
                 await more_than_a_lease()
         await service.ready()
         await a_covered_lease(service)
@@ -477,11 +476,13 @@ async def test_only_what_was_chosen_is_retried_and_only_so_often(lend: Lend) -> 
 
 async def test_what_a_machine_that_shuts_down_ends_politely_is_made_again(lend: Lend) -> None:
     polite = "import os, signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); "
-    polite += "print('{}', flush=True); os.environ['SIMULATION_ATTEMPT'] == '1' and signal.pause()"
+    polite += """print('{"step": 1, "loss": 1}', flush=True); """
+    polite += "os.environ['SIMULATION_ATTEMPT'] == '1' and signal.pause()"
     async with lend(**BRISK) as service:
         simulation = await service.submit("python", "-c", polite, limits={"maxRetries": 1})
-        await service.until(simulation, "RUNNING")
-        await eventually(lambda: bool(service.recorded("child")), "it runs")
+        watch = Watch.of(service, simulation)
+        await watch.has_received(1)  # it handles the signal from then on
+        await watch.leave()
         for supervisor in service.recorded("supervisor"):
             supervisor.terminate()
         shown = await service.finished(simulation)

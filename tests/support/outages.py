@@ -9,10 +9,11 @@ from pathlib import Path
 
 import asyncpg
 import psutil
-from live import held, kill
+from live import eventually, held, kill
 
 from db.connection import connect_raw
 from db.embedded.server import EmbeddedServer, serve
+from db.outage import Driver
 
 FEW_CONNECTIONS = 12
 
@@ -32,7 +33,8 @@ def own_server(data_directory: Path, fill: Callable[[Path], None]) -> Iterator[E
 async def killed(server: EmbeddedServer) -> AsyncIterator[None]:
     """kill -9, and a new start with the end of the block."""
     postmaster = psutil.Process(server.pid)
-    kill(postmaster, *postmaster.children(recursive=True))
+    with held(postmaster):  # first, so that it starts no other process meanwhile
+        kill(postmaster, *postmaster.children(recursive=True))
     try:
         yield
     finally:
@@ -53,7 +55,7 @@ async def stopped(server: EmbeddedServer) -> AsyncIterator[None]:
 async def hanging(server: EmbeddedServer) -> AsyncIterator[None]:
     """SIGSTOP for all of it: connections stay, and no answer comes."""
     postmaster = psutil.Process(server.pid)
-    with held(postmaster, *postmaster.children(recursive=True)):
+    with held(postmaster), held(*postmaster.children(recursive=True)):  # it first: it starts no other then
         yield
 
 
@@ -63,15 +65,32 @@ async def read_only(server: EmbeddedServer) -> AsyncIterator[None]:
     administrator = await connect_raw(server.url, application="test")
     try:
         await administrator.execute("ALTER SYSTEM SET default_transaction_read_only = on")
-        await administrator.execute("SELECT pg_reload_conf()")
+        await _reload(administrator, server, "on")
         try:
             yield
         finally:
             await administrator.execute("SET default_transaction_read_only = off")
             await administrator.execute("ALTER SYSTEM RESET default_transaction_read_only")
-            await administrator.execute("SELECT pg_reload_conf()")
+            await _reload(administrator, server, "off")
     finally:
         await administrator.close()
+
+
+async def _reload(administrator: Driver, server: EmbeddedServer, read_only: str) -> None:
+    """Wait until new sessions have it: the postmaster reads the setting, and signals the others, a moment later."""
+    await administrator.execute("SELECT pg_reload_conf()")
+
+    async def is_read() -> bool:
+        try:
+            connection = await connect_raw(server.url, application="test")
+        except asyncpg.TooManyConnectionsError:
+            return False
+        try:
+            return bool(await connection.fetchval("SHOW default_transaction_read_only") == read_only)
+        finally:
+            await connection.close()
+
+    await eventually(is_read, f"default_transaction_read_only is {read_only}")
 
 
 @asynccontextmanager
