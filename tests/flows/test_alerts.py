@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from live import Service, eventually, kill
+from live import Service, eventually, free_port, kill
 from receiver import receiving
 
 CREATE = """
@@ -44,9 +44,8 @@ async def later(service: Service) -> None:
 
 
 async def test_a_message_arrives_once_its_receiver_is_up_again(service: Service) -> None:
-    with receiving() as down:
-        pass
-    secret = await target(service, down.url)
+    port = free_port()
+    secret = await target(service, f"http://127.0.0.1:{port}/hook")
     simulation = await service.submit("python", "-c", "raise SystemExit(3)", name="fails", alerts=["ops"])
     await service.finished(simulation)
 
@@ -56,7 +55,7 @@ async def test_a_message_arrives_once_its_receiver_is_up_again(service: Service)
     await eventually(has_failed, "the first attempt has failed")
     assert [each["state"] for each in await alerts_of(service, simulation)] == ["PENDING"]
 
-    with receiving(down.port) as receiver:
+    with receiving(port) as receiver:
 
         async def is_reached() -> bool:
             await later(service)

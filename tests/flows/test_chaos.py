@@ -35,7 +35,8 @@ RECOVERY_SECONDS = 300 + 2 * CHAOS_SECONDS
 LIMITS = {"maxRetries": 1000, "retryOn": ["MACHINE_LOST", "EXIT_CODE"]}
 PREEMPTED = "SELECT count(*) FROM attempts WHERE reason = 'PREEMPTED'"
 WEIGHTS = {"supervisor": 5, "child": 5, "launcher": 2, "graph": 3, "scheduler": 3, "cancel": 3, "postgres": 1, "up": 1}
-MACHINE = "mutation ($input: CreateMachineInput!) { createMachine(input: $input) { machine { id } } }"  # for gangs
+# For gangs.
+MACHINE = "mutation ($input: CreateMachineInput!) { createMachine(input: $input) { userErrors { message } } }"
 OPEN = "SELECT count(*) FROM simulations WHERE state IN ('QUEUED', 'STARTING', 'RUNNING')"
 
 
@@ -93,7 +94,9 @@ async def test_whatever_is_killed_at_random_nothing_is_lost_or_doubled_and_nothi
     print(f"CHAOS_SEED={SEED} CHAOS_SECONDS={CHAOS_SECONDS:g} CHAOS_SIMULATIONS={CHAOS_SIMULATIONS}")  # noqa: T201  # to repeat it
     with service_on(None, **BRISK, SIMULATIONS_MIN_RUN_SECONDS="0") as service:
         await service.up()
-        await service.execute(MACHINE, input={"name": "other", "cpus": 2, "memoryGib": 1})
+        await eventually(lambda: service.says("SELECT count(*) > 0 FROM hosts"), "a host is known")
+        made = await service.execute(MACHINE, input={"name": "other", "cpus": 2, "memoryGib": 1})
+        assert not made["createMachine"]["userErrors"], made
         chaos = Chaos(service, random.Random(SEED))
         places = service.data_directory / "locks"
         places.mkdir()

@@ -23,7 +23,7 @@ async def test_what_was_printed_during_an_outage_outlives_its_supervisor(lend: A
         async with service.paused("graph"):
             await witness.has_said(more)
             [supervisor], [child] = service.recorded("supervisor"), service.recorded("child")
-            with held(child):  # nothing more comes: what it said is what is to be found
+            with held(child):  # nothing more comes; it may be stopped between a point and the note that it was printed
                 said = witness.said
                 newest = f'"loss",{said - 1},'
                 spools = service.data_directory / "attempts"
@@ -34,4 +34,5 @@ async def test_what_was_printed_during_an_outage_outlives_its_supervisor(lend: A
                 kill(supervisor)
             await eventually(lambda: service.says(OVER), "its attempt is over")
             stored = await service.log_of(simulation_id, "loss")
-        assert [step for _, step, _ in stored] == list(range(said))
+        assert [step for _, step, _ in stored] == list(range(len(stored)))
+        assert len(stored) in (said, said + 1)

@@ -173,6 +173,7 @@ async def test_what_is_no_point_goes_to_the_log_and_what_is_one_arrives(service:
 async def test_a_simulation_that_forks_a_hundred_children_leaves_none_behind(service: Service) -> None:
     ends, stays = await service.submit("python", "-c", FORKS), await service.submit("python", "-c", FORKS, "stay")
     assert (await service.finished(ends))["reason"] == "COMPLETED"
+    await service.until(stays, "RUNNING")
     [attempt] = (await service.show(stays))["attempts"]
     await eventually(lambda: len(service.processes_of(attempt["id"])) == 102, "supervisor, child and its hundred")
     await service.cancel(stays)
@@ -182,7 +183,7 @@ async def test_a_simulation_that_forks_a_hundred_children_leaves_none_behind(ser
 
 async def test_a_simulation_that_prints_a_gigabyte_loses_log_and_no_point(service: Service) -> None:
     simulation = await service.submit("python", "-c", GIGABYTE)
-    shown = await service.finished(simulation)
+    shown = await service.finished(simulation, seconds=240)
     assert (shown["state"], shown["reason"]) == ("FINISHED", "COMPLETED")
     stored = await service.log_of(simulation, "loss")
     assert [(step, value) for _, step, value in stored] == [(step, step / 7) for step in range(1000)]
