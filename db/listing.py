@@ -13,25 +13,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     ColumnElement,
     Float,
+    FromClause,
     Numeric,
     Select,
+    TextualSelect,
     and_,
+    any_,
+    case,
     exists,
     func,
+    literal,
     not_,
     or_,
     select,
     text,
+    true,
     tuple_,
     union_all,
 )
@@ -47,9 +54,10 @@ from db.pages import FOREIGN_CURSOR, Ordering, Page, pack, page, unpack
 from db.projects import Scope, within
 from db.results import LIVE
 from db.simulations import WITHOUT_COMMANDS
-from db.states import FINAL_STATES, SimulationState
+from db.states import SimulationState
 
 LARGEST_ID = 2**63 - 1
+FEW = 1_000  # simulations with a parameter, that are sorted faster than found along an order
 
 
 class Sort(StrEnum):
@@ -121,6 +129,7 @@ class Filter:
     created_from: datetime | None = None
     created_to: datetime | None = None  # excluded
     parameters: tuple[Condition, ...] = ()
+    sweep_id: int | None = None
     scope: Scope = None
 
 
@@ -136,7 +145,7 @@ async def page_matching(
         statement = select(Simulation).options(*WITHOUT_COMMANDS).where(*conditions)
         found = await page(session, statement, ordering, first=first, after=after)
     else:
-        found = await _page_ranked(session, conditions, order, first, after, wanted.scope)
+        found = await _page_ranked(session, await _ranked_among(session, wanted), order, first, after, wanted.scope)
     if not found.rows and after is None:
         for each in wanted.parameters:
             await _require_known(session, Sort.PARAMETER, each.name, wanted.scope)
@@ -148,9 +157,12 @@ async def count_matching(session: AsyncSession, wanted: Filter) -> int:
     return int((await session.scalars(select(func.count(Simulation.id)).where(*_conditions(wanted)))).one())
 
 
-# A prepared statement's general plan would walk an index for a tag of a hundred simulations as for one of all: 250 ms
-# instead of 5 of 100,000. For this transaction only.
-_PLAN_FOR_THESE_VALUES = text("SET LOCAL plan_cache_mode = force_custom_plan")
+# For this transaction only. A prepared statement's general plan would walk an index for a tag of a hundred simulations
+# as for one of all: 250 ms instead of 5 of 100,000. And a page takes less than compiling its plan, or other processes.
+_PLAN_FOR_THESE_VALUES = text(
+    "SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('jit', 'off', true), "
+    "set_config('max_parallel_workers_per_gather', '0', true)"
+)
 
 
 # --- filters ---------------------------------------------------------------------------------------------------
@@ -186,6 +198,8 @@ def _conditions(wanted: Filter) -> list[ColumnElement[bool]]:
         found.append(Simulation.created_at >= wanted.created_from)
     if wanted.created_to is not None:
         found.append(Simulation.created_at < wanted.created_to)
+    if wanted.sweep_id is not None:
+        found.append(Simulation.sweep_id == wanted.sweep_id)
     found += [_meets(each) for each in wanted.parameters]
     return found
 
@@ -226,11 +240,51 @@ _OPERATORS = {
 
 
 def _meets(condition: Condition) -> ColumnElement[bool]:
+    return Simulation.id.in_(_simulations_with(condition))
+
+
+def _simulations_with(condition: Condition) -> Select[tuple[int]]:
     column = ParameterValue.word if isinstance(condition.value, str) else ParameterValue.number
     compared = column.bool_op(_OPERATORS[condition.comparison])(condition.value)
-    return Simulation.id.in_(
-        select(ParameterValue.simulation_id).where(ParameterValue.name == condition.name, compared)
-    )
+    return select(ParameterValue.simulation_id).where(ParameterValue.name == condition.name, compared)
+
+
+@dataclass(frozen=True, slots=True)
+class _Among:
+    """What a ranked list is of. ids: the only simulations that come into question, where they are few."""
+
+    conditions: Sequence[ColumnElement[bool]]
+    ids: frozenset[int] | None = None
+
+    def of(self, simulation_id: Any) -> Sequence[ColumnElement[bool]]:
+        """The conditions, where rows are sought by this column."""
+        if self.ids is None:
+            return self.conditions
+        return [*self.conditions, simulation_id == any_(literal(list(self.ids), ARRAY(BigInteger)))]
+
+
+async def _ranked_among(session: AsyncSession, wanted: Filter) -> _Among:
+    """Look for comparisons of parameters that few simulations meet: those are sorted, instead of sought in an order.
+
+    PostgreSQL can't tell: its statistics are of the numbers of all parameters, not of one.
+    """
+    ids: frozenset[int] | None = None
+    many = []
+    for each in wanted.parameters:
+        found = await _few_with(session, each)
+        if found is None:
+            many.append(each)
+        else:
+            ids = found if ids is None else ids & found
+    return _Among(list(_conditions(replace(wanted, parameters=tuple(many)))), ids)
+
+
+async def _few_with(session: AsyncSession, condition: Condition) -> frozenset[int] | None:
+    """Find the simulations that meet a comparison; None if they are more than `FEW`."""
+    some = _simulations_with(condition).limit(FEW + 1).subquery()
+    ids = func.coalesce(func.array_agg(some.c.simulation_id), literal([], ARRAY(BigInteger)))
+    found = await session.scalar(select(case((func.count() <= FEW, ids))).select_from(some))
+    return None if found is None else frozenset(found)
 
 
 # --- ranked orders ---------------------------------------------------------------------------------------------
@@ -253,16 +307,14 @@ class _Phase:
     sources: Sequence[_Source]
 
 
-_BEGUN = and_(Simulation.attempt > 0, Simulation.state.not_in(FINAL_STATES))
+# As the index of it has it: a scan of all simulations takes ten times as long as their page.
+_BEGUN = and_(Simulation.attempt > 0, Simulation.state.in_([each for each in SimulationState if not each.is_final]))
 _LIVE_COST = f"""
-    SELECT s.id AS simulation_id, coalesce(sum({
+    SELECT coalesce(sum({
     AMOUNT.format(rate="m.price_per_hour * m.share", to="coalesce(m.ended_at, now())", since="m.assigned_at")
 }), 0) AS value
-    FROM simulations AS s
-    LEFT JOIN attempts AS a ON a.simulation_id = s.id
-    LEFT JOIN members AS m ON m.attempt_id = a.id
-    WHERE s.attempt > 0 AND s.state IN ('QUEUED', 'STARTING', 'RUNNING')
-    GROUP BY s.id
+    FROM attempts AS a JOIN members AS m ON m.attempt_id = a.id
+    WHERE a.simulation_id = simulations.id
 """  # noqa: S608  # constants
 
 
@@ -273,9 +325,9 @@ def _phases(order: Order) -> tuple[Sequence[_Phase], ColumnElement[bool]]:
             column = Simulation.started_at if order.sort is Sort.STARTED_AT else Simulation.finished_at
             return [_Phase(datetime, [_own(column)])], column.is_(None)
         case Sort.COST:
-            live = text(_LIVE_COST).columns(simulation_id=BigInteger, value=Numeric(18, 6)).subquery("live")
+            live = text(_LIVE_COST).columns(value=Numeric(18, 6))
             rest = and_(Simulation.final_cost.is_(None), not_(_BEGUN))
-            return [_Phase(Decimal, [_own(Simulation.final_cost), _of(live.c.simulation_id, live.c.value)])], rest
+            return [_Phase(Decimal, [_own(Simulation.final_cost), _live(live)])], rest
         case Sort.PARAMETER:
             is_named = ParameterValue.name == order.name
             of = ParameterValue.simulation_id
@@ -286,17 +338,12 @@ def _phases(order: Order) -> tuple[Sequence[_Phase], ColumnElement[bool]]:
         case _:
             name = "last_value" if order.sort is Sort.LAST else "max_value" if order.is_max else "min_value"
             column_of_ended = getattr(Result, name)
-            live = (
-                text(LIVE[name])
-                .bindparams(metric=order.name)
-                .columns(simulation_id=BigInteger, value=Float(53))
-                .subquery("live")
-            )
+            live = text(LIVE[name]).bindparams(metric=order.name).columns(value=Float(53))
             is_named = Result.metric == order.name
-            with_value = select(live.c.simulation_id).where(live.c.value.is_not(None))
             ended = exists().where(Result.simulation_id == Simulation.id, is_named, column_of_ended.is_not(None))
-            sources = [_of(Result.simulation_id, column_of_ended, is_named), _of(live.c.simulation_id, live.c.value)]
-            return [_Phase(float, sources)], and_(not_(ended), Simulation.id.not_in(with_value))
+            sources = [_of(Result.simulation_id, column_of_ended, is_named), _live(live)]
+            rest = and_(not_(ended), or_(not_(_BEGUN), live.scalar_subquery().is_(None)))
+            return [_Phase(float, sources)], rest
 
 
 def _own(column: Any) -> _Source:
@@ -313,9 +360,16 @@ def _of(simulation_id: Any, value: Any, *conditions: ColumnElement[bool]) -> _So
     return _Source(statement, simulation_id, value)
 
 
+def _live(value: TextualSelect) -> _Source:
+    """What has begun and has not ended. value: of the row of `simulations` beside it."""
+    found = value.lateral("live")
+    statement = select(Simulation.id.label("id"), found.c.value.label("value")).join(found, true())
+    return _Source(statement.where(_BEGUN, found.c.value.is_not(None)), Simulation.id, found.c.value)
+
+
 async def _page_ranked(
     session: AsyncSession,
-    conditions: Sequence[ColumnElement[bool]],
+    among: _Among,
     order: Order,
     first: int,
     after: str | None,
@@ -323,49 +377,55 @@ async def _page_ranked(
 ) -> Page[Simulation]:
     phases, without_value = _phases(order)
     begin, value, last_id = _decode(after, phases) if after is not None else (0, None, None)
-    keys: list[tuple[int, Any, int]] = []
+    found: list[tuple[int, Any, Simulation]] = []
     for place, phase in enumerate(phases[begin:], start=begin):
-        if len(keys) > first:
+        if len(found) > first:
             break
         behind = (value, last_id) if place == begin and last_id is not None else None
-        merged = _merged(phase, conditions, behind, first + 1 - len(keys), descending=order.descending)
-        keys += [(place, row.value, row.id) for row in await session.execute(merged)]
-    if not keys and after is None and order.sort in NAMED:
+        ranked = _ranked(phase, among, behind, first + 1 - len(found), descending=order.descending)
+        found += [(place, key, row) for row, key in await session.execute(ranked)]
+    if not found and after is None and order.sort in NAMED:
         await _require_known(session, order.sort, order.name, scope)
-    if len(keys) <= first:
-        rest = select(Simulation.id).where(*conditions, without_value)
+    if len(found) <= first:
+        rest = select(Simulation).options(*WITHOUT_COMMANDS).where(*among.of(Simulation.id), without_value)
         if begin == len(phases) and last_id is not None:
             rest = rest.where(Simulation.id < last_id)
-        rest = rest.order_by(Simulation.id.desc()).limit(first + 1 - len(keys))
-        keys += [(len(phases), None, each) for each in await session.scalars(rest)]
-    shown = keys[:first]
-    statement = select(Simulation).options(*WITHOUT_COMMANDS).where(Simulation.id.in_([key[2] for key in shown]))
-    rows = {row.id: row for row in await session.scalars(statement)}
-    shown = [key for key in shown if key[2] in rows]  # one may have been deleted since
-    return Page([rows[key[2]] for key in shown], [_encode(*key) for key in shown], len(keys) > first)
+        rest = rest.order_by(Simulation.id.desc()).limit(first + 1 - len(found))
+        found += [(len(phases), None, row) for row in await session.scalars(rest)]
+    shown = found[:first]
+    cursors = [_encode(place, key, row.id) for place, key, row in shown]
+    return Page([row for _, _, row in shown], cursors, len(found) > first)
 
 
-def _merged(
+def _ranked(
     phase: _Phase,
-    conditions: Sequence[ColumnElement[bool]],
+    among: _Among,
     behind: tuple[Any, int] | None,
     limit: int,
     *,
     descending: bool,
 ) -> Select[Any]:
-    """The first rows of a phase behind a key: as many of each source, each in the order of its index."""
+    """The first simulations of a phase behind a key, with their values.
+
+    Of each source as many keys, in the order of its index; whole rows are only read of those that are left.
+    """
     parts = []
     for source in phase.sources:
-        part = source.statement.where(*conditions)
+        part = source.statement.where(*among.of(source.id))
         if behind is not None:
             key, place = tuple_(source.value, source.id), tuple_(*behind)
             part = part.where(key < place if descending else key > place)
         ends = (source.value.desc(), source.id.desc()) if descending else (source.value.asc(), source.id.asc())
         part_limited = part.order_by(*ends).limit(limit).subquery()
         parts.append(select(part_limited.c.id, part_limited.c.value))
-    whole = (union_all(*parts) if len(parts) > 1 else parts[0]).subquery()
-    ordered = (whole.c.value.desc(), whole.c.id.desc()) if descending else (whole.c.value, whole.c.id)
-    return select(whole.c.id, whole.c.value).order_by(*ordered).limit(limit)
+    every = (union_all(*parts) if len(parts) > 1 else parts[0]).subquery()
+    keys = select(every.c.id, every.c.value).order_by(*_ordered(every, descending)).limit(limit).subquery("keys")
+    statement = select(Simulation, keys.c.value).options(*WITHOUT_COMMANDS).join(keys, keys.c.id == Simulation.id)
+    return statement.order_by(*_ordered(keys, descending))
+
+
+def _ordered(keys: FromClause, descending: bool) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    return (keys.c.value.desc(), keys.c.id.desc()) if descending else (keys.c.value, keys.c.id)
 
 
 def _encode(phase: int, value: Any, simulation_id: int) -> str:

@@ -33,28 +33,32 @@ _EXTREME = """
           AND p.value NOT IN ('NaN', 'Infinity', '-Infinity')
     ) END)
 """
+_LAST = "CASE WHEN m.last_value NOT IN ('NaN', 'Infinity', '-Infinity') THEN m.last_value END"
+# Of a first attempt, which most are, and of several.
 _VALUES = {
-    "last_value": "(array_agg(CASE WHEN m.last_value NOT IN ('NaN', 'Infinity', '-Infinity') THEN m.last_value END "
-    "ORDER BY m.attempt DESC))[1]",
-    "min_value": _EXTREME.format(aggregate="min", column="min"),
-    "max_value": _EXTREME.format(aggregate="max", column="max"),
+    "last_value": (_LAST, f"(array_agg({_LAST} ORDER BY m.attempt DESC))[1]"),
+    "min_value": ("m.min_value", _EXTREME.format(aggregate="min", column="min")),
+    "max_value": ("m.max_value", _EXTREME.format(aggregate="max", column="max")),
 }
-# (simulation_id, value) of what has begun and has not ended.
+# (value) of the row of `simulations` beside it, which has begun and has not ended: correlated, so that it is computed
+# for what a list's filter leaves, once (OFFSET 0), and always by the primary key of `metrics`.
 LIVE = {
     column: f"""
-    SELECT m.simulation_id, {value} AS value
-    FROM (
-        SELECT m.*, (
-            SELECT min(later.first_step) FROM metrics AS later
-            WHERE later.simulation_id = m.simulation_id AND later.metric = m.metric AND later.attempt > m.attempt
-        ) AS below
-        FROM simulations AS s JOIN metrics AS m ON m.simulation_id = s.id
-        WHERE s.attempt > 0 AND s.state IN ('QUEUED', 'STARTING', 'RUNNING') AND m.metric = :metric
-    ) AS m
-    WHERE m.below IS NULL OR m.first_step < m.below
-    GROUP BY m.simulation_id
+    SELECT CASE WHEN simulations.attempt = 1 THEN (
+        SELECT {of_first} FROM metrics AS m
+        WHERE m.simulation_id = simulations.id AND m.attempt = 1 AND m.metric = :metric
+    ) ELSE (
+        SELECT {of_several}
+        FROM (
+            SELECT m.*, min(m.first_step) OVER (
+                ORDER BY m.attempt DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+            ) AS below
+            FROM metrics AS m WHERE m.simulation_id = simulations.id AND m.metric = :metric
+        ) AS m
+        WHERE m.below IS NULL OR m.first_step < m.below
+    ) END AS value OFFSET 0
     """  # noqa: S608  # constants of this module
-    for column, value in _VALUES.items()
+    for column, (of_first, of_several) in _VALUES.items()
 }
 
 

@@ -13,6 +13,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from db import convergence, listing, projects
 from db.convergence import Column
@@ -339,3 +340,16 @@ def _is_json(key: object) -> bool:
     except (TypeError, orjson.JSONEncodeError):
         return False
     return True
+
+
+async def test_the_plan_of_a_filtered_or_ranked_page_is_never_compiled(rows: Rows) -> None:
+    await rows.simulation(tags=("a",))
+    for wanted, order in ((Filter(tags=("a",)), Order()), (EVERYTHING, Order(Sort.COST))):
+        async with rows.sessions() as session:
+            await session.execute(text("SET LOCAL jit = on"))
+            await listing.page_matching(session, wanted, order, first=10, after=None)
+            assert await session.scalar(text("SHOW jit")) == "off"
+        async with rows.sessions() as session:
+            await session.execute(text("SET LOCAL jit = on"))
+            await session.rollback()
+            assert await session.scalar(text("SHOW plan_cache_mode")) == "auto", "of that transaction only"

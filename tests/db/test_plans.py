@@ -93,12 +93,12 @@ class Filled:
     def claim(self) -> Claim:
         return Claim(self.attempt, self.token, "nonce")
 
-    async def plans_of(self, verb: Callable[[AsyncSession], Awaitable[object]]) -> list[Any]:
-        """Run a verb, and explain each statement that it sent."""
+    async def plans_of(self, verb: Callable[[AsyncSession], Awaitable[object]], *, analyze: bool = False) -> list[Any]:
+        """Run a verb, and explain each statement that it sent; analyze: by running it again, with its counts."""
         sent: list[tuple[str, Any]] = []
 
         def hear(_c: object, _cursor: object, statement: str, parameters: Any, _context: object, many: bool) -> None:
-            if not statement.startswith("SET LOCAL"):
+            if "set_config(" not in statement:
                 sent.append((statement, parameters[0] if many else parameters))
 
         event.listen(self.engine.sync_engine, "before_cursor_execute", hear)
@@ -107,7 +107,7 @@ class Filled:
                 await verb(session)
         finally:
             event.remove(self.engine.sync_engine, "before_cursor_execute", hear)
-        return await self.explained(sent)
+        return await self.explained(sent, analyze=analyze)
 
     async def plans_of_driver(self, verb: Callable[[Driver], Awaitable[object]], words: str) -> list[Any]:
         """The same of a verb that goes to the driver: there it is heard of after it was run."""
@@ -119,11 +119,13 @@ class Filled:
         # Before its first statement with arrays a connection asks what they are.
         return await self.explained([each for each in sent if words in each[0]])
 
-    async def explained(self, sent: list[tuple[str, Any]]) -> list[Any]:
+    async def explained(self, sent: list[tuple[str, Any]], *, analyze: bool = False) -> list[Any]:
         plans = []
         async with self.engine.connect() as connection:
             for statement, parameters in sent:
-                explained = await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters)
+                explained = await connection.exec_driver_sql(
+                    f"EXPLAIN ({'ANALYZE, ' if analyze else ''}FORMAT JSON) {statement}", parameters
+                )
                 plan = explained.scalar_one()
                 plans.append((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
         assert plans
@@ -565,10 +567,28 @@ async def test_each_order_of_a_list_is_read_off_an_index_from_its_beginning_and_
 
             with subtests.test(name, after=after):
                 plans = await listed.plans_of(read)
-                assert len(plans) == 2, "the keys, and their rows"
+                assert len(plans) == 1, "the keys with their rows"
                 assert_by_index(plans, *indexes, hot=("simulations", "results", "metrics", "parameter_values"))
                 sought = [node for plan in plans for node in nodes(plan) if node.get("Index Name") == indexes[0]]
                 assert after is None or any("ROW(" in node.get("Index Cond", "") for node in sought)
+
+
+async def test_values_of_what_runs_are_computed_for_what_the_filter_leaves_only(
+    listed: Filled, subtests: pytest.Subtests
+) -> None:
+    await listed.rows.query("UPDATE simulations SET tags = '{few}' WHERE id IN (SELECT simulation_id FROM attempts "
+                            "WHERE ended_at IS NULL ORDER BY id LIMIT 3)")  # fmt: skip
+    await listed.rows.query("ANALYZE simulations")
+    for order, table in ((Order(Sort.BEST, False, "loss"), "metrics"), (Order(Sort.COST), "members")):
+
+        async def read(session: AsyncSession, order: Order = order) -> None:
+            found = await listing.page_matching(session, Filter(tags=("few",)), order, first=50, after=None)
+            assert len(found.rows) == 3
+
+        with subtests.test(table):
+            [plan, *_] = await listed.plans_of(read, analyze=True)
+            looks = [node["Actual Loops"] for node in nodes(plan) if node.get("Relation Name") == table]
+            assert sum(looks) <= 3 + 1
 
 
 FILTERS = {
