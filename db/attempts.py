@@ -330,22 +330,25 @@ async def bind(session: AsyncSession, claim: Claim, endpoint: Endpoint = NOWHERE
     row: Any = (await (await session.connection()).exec_driver_sql(_BIND, given)).one_or_none()
     if row is None:
         return None
-    is_new, attempt_id, number, stop_reason, rank, gpu_indices, simulation_id, name, project, *asked = row
+    is_new, *of_work = row
+    return Bound(is_new, work_of(of_work))
+
+
+def work_of(row: Sequence[Any]) -> Work:
+    """Read what `BIND` returned behind `is_new`."""
+    attempt_id, number, stop_reason, rank, gpu_indices, simulation_id, name, project, *asked = row
     entrypoint, environment, parameters, directory, machines, runtime, attained, cost, metrics_from, *rest = asked
-    return Bound(
-        is_new,
-        Work(
-            attempt_id, number, Reason(stop_reason) if stop_reason is not None else None, rank, gpu_indices,
-            simulation_id, name, project, entrypoint, orjson.loads(environment), orjson.loads(parameters), directory,
-            machines, runtime, attained, cost, MetricsFrom(metrics_from), *rest,
-        ),
+    return Work(
+        attempt_id, number, Reason(stop_reason) if stop_reason is not None else None, rank, gpu_indices,
+        simulation_id, name, project, entrypoint, orjson.loads(environment), orjson.loads(parameters), directory,
+        machines, runtime, attained, cost, MetricsFrom(metrics_from), *rest,
     )  # fmt: skip
 
 
 # The locks are taken in the order of their names, and a row that has changed meanwhile is read again. The member's
-# conditions are those of the update, which reads it again likewise.
-_BIND = """
-    WITH mine AS (
+# conditions are those of the update, which reads it again likewise. `lifecycle.begin` binds with the same parts.
+GREETED = """
+    mine AS (
         SELECT m.id AS member_id, a.started_at IS NULL AND a.stop_wanted_at IS NULL AS is_new, a.id AS attempt_id,
                a.number, a.stop_reason, s.id, s.name, p.name AS project, s.entrypoint, s.environment, s.parameters,
                s.working_directory, s.machines, s.max_runtime, s.attained, s.max_cost, s.metrics_from,
@@ -354,11 +357,13 @@ _BIND = """
         JOIN attempts AS a ON a.id = m.attempt_id
         JOIN simulations AS s ON s.id = a.simulation_id
         JOIN projects AS p ON p.id = s.project_id
-        WHERE m.attempt_id = $1 AND m.token_digest = $2
+        WHERE {condition} m.attempt_id = $1 AND m.token_digest = $2
         FOR NO KEY UPDATE OF s, a
     )
+"""
+BIND = """
     UPDATE members AS m SET nonce = $3, heartbeat_at = now(),
-        address = coalesce($4::text, m.address), port = coalesce($5::integer, m.port)
+        address = coalesce({address}::text, m.address), port = coalesce({port}::integer, m.port)
     FROM mine
     WHERE m.id = mine.member_id AND m.token_digest = $2 AND m.ended_at IS NULL AND coalesce(m.nonce, $3) = $3
     RETURNING mine.is_new, mine.attempt_id, mine.number, mine.stop_reason, m.rank, m.gpu_indices, mine.id, mine.name,
@@ -366,6 +371,7 @@ _BIND = """
         mine.machines, mine.max_runtime, mine.attained, mine.max_cost, mine.metrics_from, mine.metrics_patterns,
         mine.tensorboard, mine.system_metrics_seconds, mine.is_judged
 """
+_BIND = f"WITH {GREETED.format(condition='')} {BIND.format(address='$4', port='$5')}"
 
 
 async def is_known(session: AsyncSession, claim: Claim) -> bool:

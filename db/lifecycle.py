@@ -4,9 +4,9 @@
       ^                   |                   |
       +------ settle, to be retried ----------+            QUEUED --cancel--> CANCELLED
 
-`transitions` decides when a simulation moves, and is the only room that calls `move`. A move is one guarded UPDATE (id,
-source state, fence) with its event and its hint, in the caller's transaction; a False is a fact about the row (another
-transaction was first), never an error.
+`transitions` decides when a simulation moves, and is the only room that calls `move`, `begin` and `end`. A move is one
+guarded UPDATE (id, source state, fence) with its event and its hint, in the caller's transaction; a False is a fact
+about the row (another transaction was first), never an error.
 
 Locks: simulation, attempt, member, machine, project, budget, in this order, several rows of one table by id, FOR NO KEY
 UPDATE.
@@ -24,10 +24,12 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, results
+from db.attempts import Claim, Endpoint, Work
 from db.billing import AMOUNT
 from db.events import Actor, may_alert
 from db.models import Simulation
 from db.notifications import MAX_PAYLOAD_BYTES
+from db.outage import Driver
 from db.states import FINAL_STATES, Reason, SimulationState
 
 S = SimulationState
@@ -137,6 +139,37 @@ _END = f"""
         EXISTS (SELECT FROM metrics WHERE simulation_id = ANY($1))
     FROM closed, hint
 """  # noqa: S608  # constants
+
+
+# A hello that begins an attempt: its only member is bound, and nothing else has to be read for the answer.
+_ONLY = "s.machines = 1 AND s.max_cost IS NULL AND a.started_at IS NULL AND a.stop_wanted_at IS NULL AND"
+_BEGIN = f"""
+    WITH {attempts.GREETED.format(condition=_ONLY)}, bound AS ({attempts.BIND.format(address="$13", port="$14")}),
+    given AS (
+        SELECT id, number AS fence, jsonb_build_object('attempt', number)::text AS detail, false AS alerts, 1 AS place
+        FROM bound
+    ), {_moved("")}, bound.* FROM bound, hint WHERE ids IS NOT NULL
+"""  # noqa: S608  # constants
+
+
+async def begin(driver: Driver, claim: Claim, endpoint: Endpoint, actor: Actor) -> Work | None:
+    """Bind the only member of an attempt to the claim's nonce and move its simulation to RUNNING, by one statement.
+
+    It is a transaction of its own. None: nothing was written, as another member, a limit of cost, a stop intent or a
+    repeated hello needs more (`attempts.bind`).
+    """
+    target = SimulationState.RUNNING
+    row = await driver.fetchrow(
+        _BEGIN,
+        claim.attempt_id, claim.token_digest, claim.nonce,
+        target.value, [source.value for source, targets in TRANSITIONS.items() if target in targets],
+        timedelta(0), target.is_final, None, None, actor.name, actor.origin, MAX_PAYLOAD_BYTES,
+        endpoint.address, endpoint.port,
+    )  # fmt: skip
+    if row is None:
+        return None
+    _ids, _notified, _alerted, _is_new, *of_work = row
+    return attempts.work_of(of_work)
 
 
 async def move(

@@ -165,7 +165,7 @@ def _is_row(tree: ast.Module) -> bool:
 
 # The statements that only `transitions` may send: they open, bind, stop and end what a simulation does.
 TRANSITION_STATEMENTS = {
-    "lifecycle": {"move", "end"},
+    "lifecycle": {"move", "begin", "end"},
     "attempts": {"create", "bind", "want_stop", "accept", "accept_end"},
     "convergence": {"take_in"},
 }

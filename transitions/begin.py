@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, billing, events, lifecycle
 from db.attempts import NOWHERE, Claim, Endpoint, Standing, Work
+from db.connection import Sessions, driver_of
 from db.events import Actor
 from db.lifecycle import Move
 from db.states import Reason, SimulationState
@@ -48,6 +49,30 @@ class Greeting:
     limits: TimeLimits = TimeLimits()
     gang: Gang = Gang()
     is_waiting: bool = False
+
+
+async def greet(
+    sessions: Sessions,
+    claim: Claim,
+    actor: Actor = events.SUPERVISOR,
+    *,
+    stop_grace: timedelta,
+    lease: timedelta,
+    endpoint: Endpoint = NOWHERE,
+) -> Greeting:
+    """Answer a hello; committed on return.
+
+    The first one of an attempt with one member and no limit of cost, as most are, is one statement and one round trip.
+    """
+    async with driver_of(sessions) as driver:
+        work = await lifecycle.begin(driver, claim, endpoint, actor)
+    if work is not None:
+        journal.write_now(
+            "attempt_began", simulation_id=work.simulation_id, attempt_id=work.attempt_id, attempt=work.number
+        )
+        return Greeting(Standing.CURRENT, work, TimeLimits(_time_left(work.max_runtime, work.attained)))
+    async with sessions.begin() as session:
+        return await hello(session, claim, actor, stop_grace=stop_grace, lease=lease, endpoint=endpoint)
 
 
 async def hello(
@@ -119,16 +144,18 @@ async def time_limits(
 
     The time of preempted attempts counts for the attempt that continues them; the cost of all attempts counts.
     """
-    runtime, money = max_runtime, None
-    if runtime is not None:
-        runtime = max(runtime - attained, LEAST_TIME)
+    money = None
     if max_cost is not None:
         held = (await billing.of_simulations(session, [simulation_id])).get(simulation_id, ())
         spent = cost_so_far(each for each in held if not each.is_open)
         money = time_affordable(max_cost - spent, cost_per_hour(held))
     if money is not None:
         money = max(money - await attempts.waited(session, attempt_id) - stop_grace, LEAST_TIME)
-    return TimeLimits(runtime, money)
+    return TimeLimits(_time_left(max_runtime, attained), money)
+
+
+def _time_left(max_runtime: timedelta | None, attained: timedelta) -> timedelta | None:
+    return max(max_runtime - attained, LEAST_TIME) if max_runtime is not None else None
 
 
 async def begin(session: AsyncSession, simulation_id: int, attempt_id: int, number: int, actor: Actor) -> bool:

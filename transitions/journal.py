@@ -21,6 +21,11 @@ def write(session: AsyncSession, name: str, **facts: object) -> None:
     sync.info.setdefault(_PENDING, []).append((sync.get_transaction(), name, facts))
 
 
+def write_now(name: str, **facts: object) -> None:
+    """Log the event `name` of a statement that was a transaction of its own, and has committed."""
+    log.info(name, **facts)
+
+
 @event.listens_for(Session, "after_commit")  # of every session: to listen to one costs as much as a statement
 def _committed(session: Session) -> None:
     if _PENDING not in session.info or session.in_nested_transaction():

@@ -183,8 +183,9 @@ async def hello(info: Info, given: HelloAttemptInput) -> HelloAttemptPayload:
     settings = info.context.settings
     grace, lease = timedelta(seconds=settings.stop_grace_seconds), timedelta(seconds=settings.lease_seconds)
     endpoint = _endpoint(given)
-    async with info.context.sessions() as session, session.begin():
-        begun = await begin.hello(session, claim, _actor(info), stop_grace=grace, lease=lease, endpoint=endpoint)
+    begun = await begin.greet(
+        info.context.sessions, claim, _actor(info), stop_grace=grace, lease=lease, endpoint=endpoint
+    )
     if begun.standing is Standing.UNKNOWN:
         raise Unauthenticated("This token is not the token of this attempt.")
     reference = AttemptReference(id=given.attempt_id)

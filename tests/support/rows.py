@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -21,7 +22,7 @@ from db.models import Member, Project, Simulation
 from db.simulations import Wanted
 from db.states import Reason
 from transitions.assign import Assignment, Placed, assign
-from transitions.begin import hello
+from transitions.begin import greet
 from transitions.cancel import cancel
 from transitions.settle import Ending, end
 
@@ -132,11 +133,11 @@ class Rows:
         simulation_id = simulation_id or await self.simulation()
         attempt_id = await self.assign(simulation_id, **given)
         token = await self.launch(attempt_id)
-        async with self.sessions.begin() as session:
-            greeting = await hello(session, Claim(attempt_id, token, "nonce"))
-            assert greeting.standing is attempts.Standing.CURRENT
-            assert greeting.work is not None
-            return Started(simulation_id, attempt_id, greeting.work.number, token)
+        claim = Claim(attempt_id, token, "nonce")
+        greeting = await greet(self.sessions, claim, stop_grace=timedelta(0), lease=timedelta(seconds=30))
+        assert greeting.standing is attempts.Standing.CURRENT
+        assert greeting.work is not None
+        return Started(simulation_id, attempt_id, greeting.work.number, token)
 
     async def end(self, simulation_id: int, number: int, reason: Reason = Reason.COMPLETED, **given: Any) -> bool:
         async with self.sessions.begin() as session:

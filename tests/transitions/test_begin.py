@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -12,10 +14,10 @@ from statements import sent_by
 
 from db import attempts, lifecycle
 from db.attempts import Claim, Receipt, Standing, Work
-from db.events import PLANNER
+from db.events import PLANNER, Actor
 from db.states import MetricsFrom, Reason
 from policy.retry import Exit
-from transitions.begin import Greeting, hello
+from transitions.begin import Greeting, TimeLimits, greet, hello
 from transitions.ingest import ingest
 from transitions.report import Report
 from transitions.stop import stop
@@ -145,16 +147,107 @@ async def test_the_work_holds_what_was_asked_for(rows: Rows) -> None:
     assert await rows.value("SELECT started_at IS NOT NULL FROM attempts WHERE id = :id", id=attempt_id)
 
 
-async def test_a_hello_and_an_end_are_two_statements_each(rows: Rows) -> None:
+async def test_a_hello_is_one_statement_and_an_end_two(rows: Rows) -> None:
     """Beside BEGIN and COMMIT: each statement costs the API server and PostgreSQL as much as a report of points."""
     attempt_id = await rows.assign(await rows.simulation())
     claim = Claim(attempt_id, await rows.launch(attempt_id), "n")
     async with sent_by(rows.sessions) as sent:
-        async with rows.sessions.begin() as session:
-            await hello(session, claim)
+        assert (await greeted(rows.sessions, claim)).standing is Standing.CURRENT
         report = Report(1, exit=Exit(exit_code=0))
         assert (await ingest(rows.sessions, claim, report, backoff=timedelta(0))).stored
-    assert Counter(each.split()[0] for each in sent) == {"BEGIN;": 2, "WITH": 4, "COMMIT;": 2}, sent
+    assert Counter(each.split()[0] for each in sent) == {"WITH": 3, "BEGIN;": 1, "COMMIT;": 1}, sent
+
+
+async def greeted(sessions: Sessions, claim: Claim, **given: Any) -> Greeting:
+    return await greet(sessions, claim, stop_grace=timedelta(0), lease=timedelta(seconds=30), **given)
+
+
+async def test_one_statement_writes_and_answers_what_a_transaction_of_several_does(rows: Rows) -> None:
+    """The event, its actor and the limits included."""
+    asked = {"max_runtime": timedelta(minutes=5), "parameters": {"lr": 0.1}, "environment": {"A": "b"}}
+    answers, events = [], []
+    for way in ("one statement", "several"):
+        simulation_id = await rows.simulation(**asked, name="a run")
+        attempt_id = await rows.assign(simulation_id, gpus=(2,))
+        claim = Claim(attempt_id, await rows.launch(attempt_id), "n")
+        if way == "one statement":
+            greeting = await greeted(rows.sessions, claim, actor=Actor("supervisor", "10.0.0.1"))
+        else:
+            async with rows.sessions.begin() as session:
+                greeting = await hello(session, claim, Actor("supervisor", "10.0.0.1"))
+        assert greeting.work is not None
+        assert (greeting.work.simulation_id, greeting.work.attempt_id) == (simulation_id, attempt_id)
+        answers.append(replace(greeting, work=replace(greeting.work, simulation_id=0, attempt_id=0)))
+        events.append(
+            await rows.query(
+                "SELECT kind, actor, origin, object_type, project_id, detail, alert_pending FROM events "
+                "WHERE object_type = 'Simulation' AND object_id = :id AND kind = 'RUNNING'",
+                id=simulation_id,
+            )
+        )
+        state = await rows.query(
+            "SELECT s.state, s.started_at = a.started_at AS at_once, m.nonce, m.heartbeat_at IS NOT NULL AS beats "
+            "FROM simulations AS s JOIN attempts AS a ON a.simulation_id = s.id "
+            "JOIN members AS m ON m.attempt_id = a.id WHERE s.id = :id",
+            id=simulation_id,
+        )
+        assert [[*row.values()] for row in state] == [["RUNNING", True, "n", True]], way
+    assert answers[0] == answers[1]
+    assert answers[0].limits == TimeLimits(timedelta(minutes=5))
+    assert events[0] == events[1]
+    assert len(events[0]) == 1
+
+
+async def test_a_greeting_that_begins_nothing_is_answered_as_by_a_transaction(rows: Rows) -> None:
+    """A repeated hello, another nonce, a wrong token, a stop before the hello, and a limit of cost."""
+    started = await rows.start()
+    again = await greeted(rows.sessions, started.claim)
+    assert again.work is not None
+    assert again.work.attempt_id == started.attempt_id
+    before = await rows.snapshot(started.simulation_id)
+    other = Claim(started.attempt_id, started.token, "another")
+    assert await greeted(rows.sessions, other) == Greeting(Standing.OVER)
+    assert await greeted(rows.sessions, replace(started.claim, token_digest=b"wrong")) == Greeting(Standing.UNKNOWN)
+    assert await rows.snapshot(started.simulation_id) == before
+
+    stopped = await rows.simulation()
+    claim = Claim(attempt_id := await rows.assign(stopped), await rows.launch(attempt_id), "n")
+    async with rows.sessions.begin() as session:
+        await stop(session, stopped, Reason.CANCELLED, PLANNER)
+    greeting = await greeted(rows.sessions, claim)
+    assert greeting.work is not None
+    assert greeting.work.stop_reason is Reason.CANCELLED
+    assert await rows.state(stopped) == "STARTING"
+
+    limited = await rows.simulation(max_cost=Decimal(3))
+    claim = Claim(attempt_id := await rows.assign(limited), await rows.launch(attempt_id), "n")
+    limits = (await greeted(rows.sessions, claim)).limits
+    assert limits.max_cost is not None
+    assert await rows.state(limited) == "RUNNING"
+
+
+async def test_a_greeting_waits_for_a_stop_that_holds_the_lock_and_begins_nothing_behind_it(
+    rows: Rows, other_sessions: Sessions
+) -> None:
+    simulation_id = await rows.simulation()
+    claim = Claim(attempt_id := await rows.assign(simulation_id), await rows.launch(attempt_id), "n")
+    async with other_sessions.begin() as session:
+        await stop(session, simulation_id, Reason.CANCELLED, PLANNER)
+        greeting = asyncio.create_task(greeted(rows.sessions, claim))
+        await rows.until_one_is_blocked()
+    assert (found := (await greeting).work) is not None
+    assert found.stop_reason is Reason.CANCELLED
+    assert await rows.state(simulation_id) == "STARTING"
+
+
+async def test_of_two_first_greetings_at_once_one_begins(rows: Rows, other_sessions: Sessions) -> None:
+    attempt_id = await rows.assign(await rows.simulation())
+    token = await rows.launch(attempt_id)
+    answers = await asyncio.gather(
+        greeted(rows.sessions, Claim(attempt_id, token, "a")), greeted(other_sessions, Claim(attempt_id, token, "b"))
+    )
+    assert sorted(each.standing for each in answers) == [Standing.CURRENT, Standing.OVER]
+    assert await rows.value("SELECT count(*) FROM events WHERE kind = 'RUNNING'") == 1
 
 
 async def test_the_time_of_preempted_attempts_counts_against_the_limit_and_that_of_lost_ones_does_not(
