@@ -12,6 +12,7 @@ Complaints = Any
 OpenPage = Any
 Service = Any
 
+PATIENCE_MILLISECONDS = 60_000
 NARROW = {"width": 360, "height": 740}
 HTML = '<img src=x onerror="document.title=1"><b>bold</b>'
 CREATE = "mutation M($input: CreateMachineInput!) { createMachine(input: $input) { userErrors { message } } }"
@@ -238,6 +239,7 @@ async def test_where_there_is_no_machine_the_page_says_how_to_get_one(
 ) -> None:
     async with lend(SIMULATIONS_LOCAL_MACHINE="false") as service:
         context = await browser.new_context(base_url=service.address)
+        context.set_default_timeout(PATIENCE_MILLISECONDS)
         page = await context.new_page()
         await page.goto("/machines")
         await expect(page.get_by_role("heading", name="No machines yet")).to_be_visible()

@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from graph.http.dashboard_files import DashboardFiles
 from graph.http.headers import Headers
 
+PATIENCE_MILLISECONDS = 60_000
 Axe = Any  # the fixtures of conftest.py
 Complaints = Any
 OpenPage = Any
@@ -68,6 +69,7 @@ async def test_on_a_narrow_screen_the_pages_are_in_a_menu_of_one_line(open_page:
 async def test_a_second_visit_loads_no_script_again(open_page: OpenPage) -> None:
     page = await open_page("/")
     await expect(page.get_by_role("banner")).to_contain_text("Simulations")
+    await page.wait_for_load_state("networkidle")  # what is loaded after the banner is in the cache by then
     await page.goto("/")
     await expect(page.get_by_role("banner")).to_contain_text("Simulations")
     sizes = await page.evaluate(
@@ -113,6 +115,7 @@ async def test_before_the_build_there_is_a_sentence_that_gives_way_to_it(
     address, folder = unbuilt
     complaints.expect("status of 503|status of 404|WebSocket connection")  # there is no API behind these files
     context = await browser.new_context(base_url=address)
+    context.set_default_timeout(PATIENCE_MILLISECONDS)
     page = await context.new_page()
     complaints.watch(page, address.removeprefix("http://"))
     await page.goto("/machines")

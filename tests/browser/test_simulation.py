@@ -9,20 +9,21 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import pytest_asyncio
-from live import Service, kill, number_of
+from live import Service, eventually, kill, number_of
 from playwright.async_api import Locator, Page, WebSocketRoute, expect
 
 Axe = Any  # the fixtures of conftest.py
 Complaints = Any
 OpenPage = Any
 
-REPORTS = 60
+REPORTS, PORTION = 60, 3  # points, and how many of them come at a time
 HTML = "<img src=x onerror=\"document.title='broken'\"> & <b>bold</b>"
 
 # Goes as far as a file says, line by line; `end N` ends it, with that status.
@@ -51,6 +52,16 @@ for step in range(0, 41) if first else range(25, 61):
     print(json.dumps({"step": step, "loss": value, "=1+1,\\"x\\"": -step}), flush=True)
 sys.exit(3 if first else 0)
 """
+# Prints a portion when there is a file of the name of its first step.
+IN_PORTIONS = """
+import json, pathlib, sys, time
+place, count, portion = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+for step in range(count):
+    while step % portion == 0 and not (place / str(step)).exists(): time.sleep(0.005)
+    value = float("nan") if step % 9 == 0 else step
+    print(json.dumps({"step": step, "loss": value}), flush=step % portion == portion - 1)
+"""
+STORED = "SELECT coalesce(sum(cardinality(steps)), 0) = $2 FROM convergence WHERE simulation_id = $1"
 STANDING = """
 WITH points AS (
     SELECT attempt, metric, unnest(steps) AS step, unnest("values") AS value, unnest(elapsed) AS elapsed
@@ -115,6 +126,16 @@ async def shown(page: Page) -> tuple[float, float]:
     assert low is not None
     assert high is not None
     return float(low), float(high)
+
+
+async def shows(page: Page, low: float, high: float) -> tuple[float, float]:
+    """Wait until this part of the x axis is shown; the very numbers."""
+
+    async def is_shown() -> bool:
+        return await shown(page) == (pytest.approx(low, abs=1), pytest.approx(high, abs=1))
+
+    await eventually(is_shown, f"{low} to {high} are shown")
+    return await shown(page)
 
 
 async def drag(page: Page, begin: float, end: float) -> None:
@@ -236,12 +257,11 @@ async def test_a_zoom_stays_while_points_arrive_until_one_follows_again(
     gate.go(100)
     await page.goto(f"/simulations/{await gate.submit(service)}")
     await has(page, 100)
-    assert await shown(page) == (0, 99)
+    await shows(page, 0, 99)
 
     await drag(page, 0.2, 0.4)
     await expect(chart_of(page)).to_have_attribute("data-following", "false")
-    zoomed = await shown(page)
-    assert zoomed == (pytest.approx(20, abs=1), pytest.approx(40, abs=1))
+    zoomed = await shows(page, 20, 40)
     gate.go(300)
     await has(page, 300)
     assert await shown(page) == zoomed
@@ -249,8 +269,7 @@ async def test_a_zoom_stays_while_points_arrive_until_one_follows_again(
     await page.keyboard.down("Shift")
     await drag(page, 0.5, 0.25)
     await page.keyboard.up("Shift")
-    panned = await shown(page)
-    assert panned == (pytest.approx(25, abs=1), pytest.approx(45, abs=1))
+    panned = await shows(page, 25, 45)
 
     await page.get_by_role("button", name="Follow newest").click()
     await expect(chart_of(page)).to_have_attribute("data-x-max", "299")
@@ -294,9 +313,12 @@ async def test_two_fingers_zoom_and_one_moves(open_page: OpenPage, service: Serv
     for share in (0.3, 0.4, 0.6):
         await put("touchMove", share)
     await put("touchEnd")
-    await expect(chart_of(page)).not_to_have_attribute("data-x-min", str(low))
+
+    async def is_moved() -> bool:
+        return (await shown(page))[0] < low
+
+    await eventually(is_moved, "it is moved")
     panned = await shown(page)
-    assert panned[0] < low
     assert panned[1] - panned[0] == pytest.approx(high - low)
     gate.end()
 
@@ -411,8 +433,11 @@ async def test_the_log_follows_until_one_scrolls_up(page: Page, service: Service
     log = page.get_by_role("log")
     await expect(log).to_contain_text("line of step 295")
     await expect(log).to_have_attribute("data-following", "true")
-    assert await log.evaluate("box => box.scrollHeight - box.scrollTop - box.clientHeight") < 24
 
+    async def is_at_its_end() -> bool:
+        return bool(await log.evaluate("box => box.scrollHeight - box.scrollTop - box.clientHeight") < 24)
+
+    await eventually(is_at_its_end, "it is at its end")
     await log.evaluate("box => box.scrollTo(0, 100)")
     await expect(log).to_have_attribute("data-following", "false")
     gate.go(600)
@@ -686,15 +711,17 @@ async def test_what_waits_says_why_and_what_is_no_id_is_refused_in_a_sentence(pa
     await expect(page.get_by_role("alert")).to_contain_text("'nonsense' is not the id, number or name of a")
 
 
-async def test_a_past_of_many_reports_comes_together(page: Page, service: Service) -> None:
-    script = f"import json, time\nfor step in range({REPORTS}): print(json.dumps(POINT)); time.sleep(0.06)"
-    script = script.replace("POINT", '{"step": step, "loss": float("nan") if step % 9 == 0 else step}')
-    simulation_id = await service.submit(sys.executable, "-c", script)
+async def test_a_past_of_many_reports_comes_together(page: Page, service: Service, tmp_path: Path) -> None:
+    simulation_id = await service.submit(sys.executable, "-c", IN_PORTIONS, str(tmp_path), str(REPORTS), str(PORTION))
+    for begin in range(0, REPORTS, PORTION):
+        (tmp_path / str(begin)).touch()
+        is_stored = partial(service.says, STORED, number_of(simulation_id), begin + PORTION)
+        await eventually(is_stored, f"the portion of step {begin} is stored")
     assert (await service.finished(simulation_id))["state"] == "FINISHED"
     [[batches]] = await service.fetch(
         "SELECT count(*) FROM convergence WHERE simulation_id = $1", number_of(simulation_id)
     )
-    assert batches > REPORTS / 4
+    assert batches >= REPORTS / PORTION
     frames: list[str] = []
     page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: frames.append(str(frame))))
     await page.goto(f"/simulations/{simulation_id}")

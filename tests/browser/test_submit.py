@@ -182,7 +182,7 @@ async def test_all_that_can_be_typed_reaches_the_simulation_by_the_form_the_comm
 def words_of_sh(line: str) -> list[str] | None:
     """What a shell makes of a line without expansions; None: it refuses it."""
     done = subprocess.run(
-        ["sh", "-c", f"printf '%s\\0' {line}\n"], capture_output=True, text=True, check=False, timeout=10
+        ["sh", "-c", f"printf '%s\\0' {line}\n"], capture_output=True, text=True, check=False, timeout=60
     )
     return done.stdout.split("\0")[:-1] if done.returncode == 0 and not done.stderr else None
 
