@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from tracker_clients import python_of
 
+pytestmark = pytest.mark.timeout(1200)  # what the first of them needs may have to be installed
+
 BASE = "class {name}:\n    def __init__(self): self.has_base = True\n"
 # keras/callbacks.py and the like: a base class with the constructor's call that a subclass owes it.
 FRAMEWORKS = {

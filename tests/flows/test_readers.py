@@ -71,11 +71,12 @@ async def test_lines_without_a_step_are_a_notice_and_with_its_pattern_a_curve(se
     assert await notices(service, third) == {}
 
 
+@pytest.mark.timeout(1200)  # they may have to be installed
 async def test_the_examples_have_curves_and_no_notice(service: Service) -> None:
     python = python_of("forms")
     names = {name: await service.submit(python, str(EXAMPLES / f"{name}.py")) for name in LAST}
     for simulation in names.values():
-        await service.finished(simulation)
+        await service.finished(simulation, seconds=240)  # five libraries are imported at once
     for name, (metric, last) in LAST.items():
         steps = [step for step, _ in await curve(service, names[name], metric)]
         assert steps == list(range(last + 1))[-len(steps) :], name

@@ -47,7 +47,7 @@ def test_sigterm_ends_it_quietly() -> None:
         assert process.stdout is not None
         assert process.stdout.readline()
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (143, b"", b"")
 
 

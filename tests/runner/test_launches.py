@@ -58,8 +58,12 @@ def engine(make_engine: Make) -> LocalEngine:
 
 def launchers(tmp_path: Path) -> list[int]:
     """The living launchers, oldest first."""
-    found = [path for path in (tmp_path / "launchers").iterdir() if path.is_socket()]
-    pids = [int(path.suffix[1:]) for path in sorted(found, key=lambda path: path.stat().st_mtime_ns)]
+    found = []
+    for path in (tmp_path / "launchers").iterdir():
+        with suppress(FileNotFoundError):  # one that has just ended
+            if path.is_socket():
+                found.append((path.stat().st_mtime_ns, int(path.suffix[1:])))
+    pids = [pid for _, pid in sorted(found)]
     return [pid for pid in pids if (identity := processes.identify(pid)) and processes.is_alive(identity)]
 
 
@@ -113,12 +117,18 @@ async def test_supervisors_are_forked_by_one_launcher_and_have_nothing_of_it(
         open_files = {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if int(path.name) <= 2}
         assert open_files == {os.devnull, str(Path(f"/proc/{pid}/cwd").resolve() / "supervisor.log")}
     # Every epoll instance has this name: a supervisor that reads its child has one of its own.
-    shared = {os.readlink(path) for path in Path(f"/proc/{launcher}/fd").iterdir()}
-    shared -= {os.devnull, "anon_inode:[eventpoll]"}
-    theirs = {os.readlink(path) for path in Path(f"/proc/{supervisor(tmp_path)}/fd").iterdir()}
-    assert not shared & theirs, "a descriptor of the launcher is open in a supervisor"
+    shared = open_files_of(launcher) - {os.devnull, "anon_inode:[eventpoll]"}
+    assert not shared & open_files_of(supervisor(tmp_path)), "a descriptor of the launcher is open in a supervisor"
     assert os.getsid(launcher) == launcher
     assert Path(f"/proc/{launcher}/comm").read_text() == "launcher\n"
+
+
+def open_files_of(pid: int) -> set[str]:
+    found = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it has just been closed
+            found.add(os.readlink(path))
+    return found
 
 
 async def test_only_its_user_can_reach_it(service: Any, engine: LocalEngine, tmp_path: Path) -> None:
@@ -158,19 +168,19 @@ async def test_the_environment_is_that_of_the_launch_and_not_of_the_launcher(
 
 
 async def test_how_a_supervisor_ended_is_noted_once_nothing_is_left(
-    service: Any, engine: LocalEngine, tmp_path: Path
+    service: Any, engine: LocalEngine, tmp_path: Path, until: Until
 ) -> None:
     service.order["entrypoint"] = ["true"]
     await launch(engine)
     await dead(engine)
-    [gone] = (tmp_path / "attempts").glob("*/gone")
-    assert gone.read_text() == "exit 0\n"
+    [gone] = (tmp_path / "attempts").glob("*/gone")  # it is there a moment before it is written
+    await asyncio.to_thread(until, lambda: gone.read_text() == "exit 0\n")
     service.stored.clear()
     await runs(service, engine)
     assert not gone.exists()
     os.kill(supervisor(tmp_path), signal.SIGKILL)
     await dead(engine)
-    assert gone.read_text() == "signal 9\n"
+    await asyncio.to_thread(until, lambda: gone.read_text() == "signal 9\n")
 
 
 async def test_what_can_not_be_launched_is_said_and_leaves_nothing(

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 MADE = Path(__file__).parents[2] / ".make"
+TRIES = 3  # a download may break off; what has come by then is in the cache
 
 
 def python_of(lock: Path, required_by: str) -> str:
@@ -30,13 +31,15 @@ def python_of(lock: Path, required_by: str) -> str:
     with open(kept / f"{lock.stem}.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # tests run in several processes
         if not done.exists():
-            try:
-                uv = [sys.executable, "-m", "uv", "--quiet"]
-                subprocess.run([*uv, "venv", "--clear", "--python", sys.executable, str(environment)], check=True)
-                install = ["pip", "install", "--require-hashes", "--python", str(python), "-r", str(lock)]
-                subprocess.run([*uv, *install], check=True, capture_output=True, text=True)
-            except subprocess.CalledProcessError as error:
+            uv = [sys.executable, "-m", "uv", "--quiet"]
+            subprocess.run([*uv, "venv", "--clear", "--python", sys.executable, str(environment)], check=True)
+            install = [*uv, "pip", "install", "--require-hashes", "--python", str(python), "-r", str(lock)]
+            for _ in range(TRIES):
+                ran = subprocess.run(install, check=False, capture_output=True, text=True)
+                if ran.returncode == 0:
+                    break
+            else:
                 refuse = pytest.fail if os.environ.get(required_by) else pytest.skip
-                refuse(f"{lock.stem} can't be installed: {str(error.stderr)[-500:]}")
+                refuse(f"{lock.stem} can't be installed: {ran.stderr[-500:]}")
             done.touch()
     return str(python)

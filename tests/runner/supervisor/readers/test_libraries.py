@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from tracker_clients import python_of
 
+pytestmark = pytest.mark.timeout(1200)  # what the first of them needs may have to be installed
+
 DATA = """
 import json, numpy as np
 numbers = np.random.default_rng(0)

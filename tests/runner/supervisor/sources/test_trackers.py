@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from tracker_clients import python_of
 
+pytestmark = pytest.mark.timeout(1200)  # what the first of them needs may have to be installed
+
 EXAMPLES = Path(__file__).parents[4] / "examples"
 HARMONIC = [(step, 1 / (step + 1)) for step in range(20)]
 
