@@ -51,7 +51,8 @@ def database_away(postgres_server: EmbeddedServer, database_url: str) -> Away:
         connection = await connect_raw(postgres_server.url, application="fixtures")
         try:
             await connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
-            await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+            ended = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = $1"
+            await connection.execute(ended, name)
             try:
                 yield
             finally:

@@ -6,15 +6,11 @@ import socket
 
 import httpx
 import pytest
+from live import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 from scheduler.metrics import Metrics, serve_metrics
 from settings import SettingsError
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def test_metrics_are_served_while_the_block_runs_and_no_longer() -> None:
@@ -22,7 +18,7 @@ def test_metrics_are_served_while_the_block_runs_and_no_longer() -> None:
     metrics.leads.set(True)
     metrics.planned(0.02, assigned=3, refused=1)
     with serve_metrics(metrics, "127.0.0.1", port):
-        text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=60).text
     found = {
         sample.name: sample.value
         for family in text_string_to_metric_families(text)
@@ -35,7 +31,7 @@ def test_metrics_are_served_while_the_block_runs_and_no_longer() -> None:
     assert found["simulations_refused_assignments_total"] == 1
     assert found["simulations_leads"] == 1
     with pytest.raises(httpx.TransportError):
-        httpx.get(f"http://127.0.0.1:{port}/metrics")
+        httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=60)
 
 
 def test_without_a_port_there_is_no_listener() -> None:

@@ -54,7 +54,7 @@ def execute(server: EmbeddedServer | str, statement: str) -> object:
     return asyncio.run(run())
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -241,7 +241,7 @@ def test_a_reused_process_id_does_not_stop_the_start(data_directory: Path) -> No
         left_behind = pid_file.read_text()
         account = psutil.Process(server.pid)
         uid, gid = account.uids().real, account.gids().real
-    with subprocess.Popen(["sleep", "60"], user=uid if is_root else None, group=gid if is_root else None) as other:
+    with subprocess.Popen(["sleep", "600"], user=uid if is_root else None, group=gid if is_root else None) as other:
         try:
             pid_file.write_text("\n".join([str(other.pid), *left_behind.splitlines()[1:]]) + "\n")
             os.chown(pid_file, uid, gid)

@@ -397,8 +397,11 @@ async def test_a_machine_that_is_deleted_while_a_simulation_names_it(
     async with sessions() as deletion:
         await machines.delete_idle(deletion, number, Actor("ada"))
         creating = asyncio.create_task(attempted(world.api, "createSimulation", given))
-        blocked = "SELECT count(*) FROM pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) > 0"
-        async with asyncio.timeout(20):
+        blocked = (
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
+        )
+        async with asyncio.timeout(60):
             while await world.select(blocked) != [(1,)]:
                 await asyncio.sleep(0.005)
         await deletion.commit()

@@ -55,7 +55,7 @@ async def test_what_the_schema_does_not_know_is_told(api: Api) -> None:
 @asynccontextmanager
 async def plain_socket(api: Api, *protocols: str) -> AsyncIterator[ClientConnection]:
     async with connect(
-        api.socket_address, subprotocols=list(protocols) or None, proxy=None, open_timeout=20
+        api.socket_address, subprotocols=list(protocols) or None, proxy=None, open_timeout=60
     ) as connection:  # type: ignore[arg-type]  # plain strings are subprotocols
         yield connection
 

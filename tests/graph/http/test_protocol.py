@@ -322,7 +322,7 @@ def test_the_limit_leaves_room_for_the_largest_report() -> None:
 async def connection_to(api: Api) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     reader, writer = await asyncio.open_connection("127.0.0.1", int(api.address.rpartition(":")[2]))
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             yield reader, writer
     finally:
         writer.close()

@@ -20,6 +20,7 @@ import httpx
 import psutil
 import pytest
 import warm
+from live import free_port
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
@@ -206,9 +207,7 @@ async def spawn(database_url: str, tmp_path: Path) -> AsyncIterator[Spawn]:
     begun: list[Process] = []
 
     async def begin(**environment: object) -> Process:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         log = tmp_path / f"graph-{len(begun)}.log"
         with log.open("wb") as stderr:
             process = warm.start(
@@ -497,7 +496,7 @@ async def test_sigterm_closes_every_socket_with_1012_and_ends_the_process(world:
         opened(graph.port) as idle,
         opened(graph.port) as watching,
         opened(graph.port, small=True) as stalled,
-        httpx.AsyncClient(verify=False) as keeps_alive,
+        httpx.AsyncClient(verify=False, timeout=PATIENCE_SECONDS) as keeps_alive,
     ):
         await keeps_alive.get(f"http://127.0.0.1:{graph.port}/healthz")
         await watching.send(subscribe("1", CURVE, id=supervisor.simulation_id))

@@ -41,12 +41,12 @@ async def test_a_budget_has_an_account_of_its_current_period(world: World) -> No
     assert begin.day == end.day == 1
 
     await world.running()
-    await world.select("UPDATE members SET price_per_hour = 3600, assigned_at = now() - interval '5 s'")
+    await world.select("UPDATE members SET price_per_hour = 360, assigned_at = now() - interval '5 s'")
     shown = await world.api.execute(SHOW, {"id": budget["id"]})
     account = shown["data"]["budget"]["account"]
-    assert 5 <= Decimal(account["spent"]) < 12
+    assert Decimal("0.5") <= Decimal(account["spent"]) < 12
     assert Decimal(account["remaining"]) == Decimal("12.5") - Decimal(account["spent"])
-    assert account["perHour"] == "3600"
+    assert account["perHour"] == "360"
     assert datetime.fromisoformat(account["lastsUntil"]) > datetime.now(UTC)
     assert shown["data"]["node"] == {"id": budget["id"], "amount": "12.5"}
 
