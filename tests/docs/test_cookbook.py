@@ -7,9 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from live import BRISK, ROOT, Service, eventually, service_on
+from live import BRISK, ROOT, Service, eventually, http, kill, service_on
 from pages import blocks
 from session import Session
 
@@ -45,13 +44,13 @@ async def test_the_clients_of_the_page_resume_without_gaps(lend: Any, tmp_path: 
         printed = asyncio.create_task(reader.program(block))
         for turn in (1, 2):
             await eventually(lambda: printed.done() or is_watched(service), "it is connected")
-            service.child("graph").kill()
+            kill(service.child("graph"))
             (tmp_path / f"turn{turn}").touch()  # goes on only now: it can't end before the second kill
             await service.whole()
         assert (await printed).startswith("FINISHED 600 points")
 
 
 async def is_watched(service: Service) -> bool:
-    async with httpx.AsyncClient() as client:
+    async with http() as client:
         metrics = (await client.get(f"{service.address}/metrics")).text
     return re.search(r'simulations_subscribers\{kind="log"\} 1', metrics) is not None

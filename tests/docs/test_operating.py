@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import httpx
 import yaml
-from live import BRISK, ROOT, eventually, free_port, service_on
+from live import BRISK, ROOT, eventually, free_port, http, service_on
 from pages import blocks
 
 PAGE = ROOT / "docs" / "operating.md"
@@ -27,7 +26,7 @@ async def test_every_metric_of_the_rules_is_exported(database_url: str) -> None:
         await service.finished(simulation)
 
         async def are_all_exported() -> bool:
-            async with httpx.AsyncClient() as client:
+            async with http() as client:
                 exported = [
                     (await client.get(address)).text
                     for address in (f"{service.address}/metrics", f"http://127.0.0.1:{port}/metrics")

@@ -26,11 +26,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
 from gql import Client, GraphQLRequest
 from gql.transport.websockets import WebsocketsTransport
 from graphql import OperationDefinitionNode, parse
-from live import CLIENT, PATIENCE_SECONDS, ROOT, Service
+from live import CLIENT, PATIENCE_SECONDS, ROOT, Service, eventually, http
 from pages import Block, Likeness, Unlike, blocks, output_like, values_in
 
 ADDRESS = "//localhost:8000"
@@ -39,6 +38,8 @@ READS = re.compile(r"\bsimulations (show|list)\b")
 COMMENT = re.compile(r"\s{2,}# .*$")
 CONTINUED = "\\"
 BIN = Path(sys.executable).parent
+CURVE = "convergence("  # its first event comes at once
+SUBSCRIPTIONS = re.compile(r"^simulations_subscribers\{.*\} (\S+)$", re.MULTILINE)
 
 
 class Session:
@@ -109,7 +110,7 @@ class Session:
         assert operation is not None, "an answer to nothing"
         [shown] = values_in(block.text)
         may_repeat = kind(operation.text) == "query"
-        async with asyncio.timeout(PATIENCE_SECONDS), httpx.AsyncClient(timeout=30) as client:
+        async with asyncio.timeout(PATIENCE_SECONDS), http() as client:
             while True:
                 body = await self._post(client, operation)
                 try:
@@ -120,7 +121,7 @@ class Session:
                         raise
                 await asyncio.sleep(0.05)
 
-    async def _post(self, client: httpx.AsyncClient, operation: Block) -> Any:
+    async def _post(self, client: Any, operation: Block) -> Any:
         sent = {"query": self.likeness.real(operation.text), "variables": self._variables}
         body = (await client.post(f"{self._service.address}/graphql", json=sent)).json()
         body.pop("extensions", None)
@@ -150,21 +151,32 @@ class Session:
         self._open = None
 
     async def _leave_open(self) -> None:
+        """Subscribe, and wait until it has begun: until its first event, or until the service counts it."""
         operation, self._operation = self._operation, None
         assert operation is not None
         assert self._open is None, "one open subscription at a time"
         self._told = asyncio.Queue()
-        begun = asyncio.Event()
-        self._open = asyncio.create_task(self._listen(operation, self._variables, begun))
-        await begun.wait()
+        before = await self._subscriptions()
+        opened = self._open = asyncio.create_task(self._listen(operation, self._variables))
+        is_told_first = CURVE in operation.text
 
-    async def _listen(self, operation: Block, variables: dict[str, Any], begun: asyncio.Event) -> None:
+        async def has_begun() -> bool:
+            if opened.done() or not self._told.empty():
+                return True
+            return not is_told_first and await self._subscriptions() > before
+
+        await eventually(has_begun, "the subscription begins")
+
+    async def _subscriptions(self) -> float:
+        async with http() as client:
+            metrics = (await client.get(f"{self._service.address}/metrics")).text
+        return sum(map(float, SUBSCRIPTIONS.findall(metrics)))
+
+    async def _listen(self, operation: Block, variables: dict[str, Any]) -> None:
         url = f"ws:{self._service.address.partition(':')[2]}/graphql"
         async with Client(transport=WebsocketsTransport(url)) as session:
             request = GraphQLRequest(self.likeness.real(operation.text), variable_values=variables)
-            stream = session.subscribe(request)
-            begun.set()
-            async for event in stream:
+            async for event in session.subscribe(request):
                 self._told.put_nowait(event)
         self._told.put_nowait(None)
 
