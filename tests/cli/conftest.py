@@ -123,14 +123,14 @@ def server() -> Iterator[FakeServer]:
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not running.started:
         assert time.monotonic() < deadline, "the fake server did not start"
         time.sleep(0.005)
     fake.url = f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
     yield fake
     running.should_exit = True
-    thread.join(20)
+    thread.join(60)
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def refuse() -> type[Exception]:
 def eventually() -> Callable[..., None]:
     """Wait until a condition holds; fails after `seconds`, naming `what`."""
 
-    def eventually(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
+    def eventually(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"waited {seconds} s in vain for: {what}"

@@ -236,7 +236,7 @@ def test_a_narrow_terminal_is_no_error(listing: Any, columns: int) -> None:
     except OSError:  # the other end is closed
         pass
     os.close(ours)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     assert b"Traceback" not in shown
     assert b"ID" in shown
 
@@ -264,7 +264,7 @@ def test_ctrl_c_at_any_moment_prints_no_traceback(moment: float | None) -> None:
                 while time.monotonic() < deadline:
                     time.sleep(0.01)
             process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=30)
+            _, said = process.communicate(timeout=60)
         assert process.returncode == 130, (moment, said)
         assert "Traceback" not in said, (moment, said)
         if moment is None:

@@ -194,7 +194,7 @@ def test_ctrl_c_while_following_reports_that_the_simulation_continues(server: An
     assert process.stdout is not None
     assert process.stdout.readline() == "here\n"
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the simulation continues" in said
     assert "Traceback" not in said

@@ -16,6 +16,7 @@ import asyncpg
 import httpx
 import pytest
 import warm
+from live import free_port
 
 from db.connection import connect_raw
 
@@ -84,8 +85,7 @@ def test_with_a_token_it_starts_and_answers_probes(
     run: Run, environment_of: Callable[..., dict[str, str]], eventually: Eventually
 ) -> None:
     assert run("cli", "token", "create", "me", "--role", "admin").returncode == 0
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "graph"],
         env=environment_of(HOST="0.0.0.0", PORT=str(port)), cwd=ROOT, stderr=subprocess.PIPE, text=True,
@@ -100,7 +100,7 @@ def test_with_a_token_it_starts_and_answers_probes(
 
     try:
         eventually(is_ready, "it is ready")
-        refused = httpx.get(f"http://127.0.0.1:{port}/", headers={"host": "pod-1"})
+        refused = httpx.get(f"http://127.0.0.1:{port}/", headers={"host": "pod-1"}, timeout=60)
         assert refused.status_code == 421
     finally:
         process.terminate()

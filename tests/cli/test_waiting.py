@@ -93,7 +93,7 @@ def test_ctrl_c_stops_waiting_and_reports_that_the_simulation_goes_on(queued: An
     while "train: RUNNING" not in process.stderr.readline():
         pass
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the simulation goes on" in said
     assert "Traceback" not in said

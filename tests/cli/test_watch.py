@@ -278,7 +278,7 @@ def test_ctrl_c_stops_watching_and_reports_that_the_simulation_goes_on(watched: 
     while "loss=2" not in process.stdout.readline():
         pass
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the simulation goes on" in said
     assert "Traceback" not in said
@@ -306,7 +306,7 @@ def test_a_terminal_gets_a_drawing_and_the_same_last_line(watched: Any, event: M
     except OSError:  # the other end is closed
         pass
     os.close(ours)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
     assert any("\u2801" <= character <= "\u28ff" for character in text)
     assert "loss (log)" in text

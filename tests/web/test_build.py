@@ -142,7 +142,7 @@ def test_ending_the_build_ends_npm_too(pages: Pages) -> None:
     builder.terminate()
     builder.communicate(timeout=100)
     assert builder.returncode == 128 + signal.SIGTERM
-    psutil.wait_procs([node], timeout=20)
+    psutil.wait_procs([node], timeout=60)
     assert not node.is_running()
     assert not (pages.folder / "dist").exists()
 
