@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import islice
 
 from policy.expected import Source, expected, learned_bin, seconds_left
 from policy.fairness import shares
@@ -111,6 +112,7 @@ class _Planner:
         self._heap: list[tuple[Order, _Cursor]] = []
         self._timeline: Timeline | None = None
         self._leaving_on: dict[int, set[int]] = {}
+        self._with_oldest: Set[int] = set()  # priorities with a run beyond `max_wait_seconds`
         self._gpus: dict[int, int] = {}  # held by each project with a quota, without those that leave
         self._leaving_gpus: dict[int, dict[int, int]] = {}  # and by those, by run
         self.begun_with = {shape: tuple(numbers) for shape, numbers in self.room.with_shape.items()}
@@ -380,7 +382,10 @@ class _Planner:
         return tuple(self.room.number_of[each] for each in run.machine_ids if each in self.room.number_of)
 
     def _find_oldest(self) -> set[int]:
-        """Find for each priority the oldest run beyond `max_wait_seconds` that some machines fit."""
+        """Find for each priority the oldest run beyond `max_wait_seconds` that some machines fit, and its quota admits.
+
+        One that waits for its own project to use less would keep the first place from all others for that time.
+        """
         if self.knobs.max_wait_seconds is None:
             return set()
         since = self.now - timedelta(seconds=self.knobs.max_wait_seconds)
@@ -392,8 +397,9 @@ class _Planner:
             before = found.get(run.priority)
             if before is not None and (before.submitted_at, before.id) < (run.submitted_at, run.id):
                 continue
-            if run.machine_ids or self._line(run).able_count >= run.machines:
+            if run.machine_ids or (self._line(run).able_count >= run.machines and self._within_quota(run)):
                 found[run.priority] = run
+        self._with_oldest = found.keys()
         return {run.id for run in found.values()}
 
     def _may_be_preempted(self) -> Iterator[Victim]:
@@ -492,16 +498,25 @@ class _Planner:
             if blocked.home is not None:
                 yield self._may_wait_at_home(blocked.run)
         for run in self.running:
-            if not run.preemptible or run.leaving or run.started_at is None:
-                continue
-            yield self.knobs.min_run_seconds - (self.now - run.started_at).total_seconds()
-            if self.knobs.ordering is Ordering.ARRIVAL:
-                continue
-            of, size = class_of(run, self._queue.sizes, self.knobs)
-            if run.max_steps is not None and of.source is not Source.PROGRESS:
-                yield self.knobs.progress_after_seconds - run.attained_seconds
-            if of.source is Source.LEARNED and of.bin < BINS - 1:
-                yield end_of_bin(learned_bin(run, size)) / size - run.attained_seconds
-        if self.knobs.max_wait_seconds is not None and not self._oldest:
-            ages = [members.oldest().submitted_at for members in self._queue.classes]
-            yield min((self.knobs.max_wait_seconds - (self.now - each).total_seconds() for each in ages), default=0.0)
+            if run.preemptible and not run.leaving and run.started_at is not None:
+                yield from self._moments_of(run, (self.now - run.started_at).total_seconds())
+        starting = (each.run for each in self.placed if each.run.preemptible and not each.after)
+        # All of them are protected equally long, and until then no key of theirs matters.
+        for run in islice(starting, 1 if self.knobs.min_run_seconds > 0 else None):
+            yield from self._moments_of(run, 0.0)
+        if self.knobs.max_wait_seconds is not None:
+            for members in self._queue.classes:
+                if members.of.priority not in self._with_oldest:
+                    yield self.knobs.max_wait_seconds - (self.now - members.oldest().submitted_at).total_seconds()
+
+    def _moments_of(self, run: Run, seconds: float) -> Iterator[float]:
+        """Yield when a preemptible run that started so long ago loses its protection, and when its key changes next."""
+        protected = self.knobs.min_run_seconds - seconds
+        yield protected
+        if self.knobs.ordering is Ordering.ARRIVAL:
+            return
+        of, size = self._queue.class_and_size(run)
+        if run.max_steps is not None and of.source is not Source.PROGRESS:
+            yield max(self.knobs.progress_after_seconds - run.attained_seconds, protected)
+        if of.source is Source.LEARNED and of.bin < BINS - 1:
+            yield max(end_of_bin(learned_bin(run, size)) / size - run.attained_seconds, protected)

@@ -227,8 +227,40 @@ def test_a_run_goes_back_to_its_checkpoint_unless_that_costs_more_than_its_work(
 def test_the_next_plan_is_due_when_a_run_may_be_preempted_or_its_key_changes() -> None:
     young = running(1, 1, preemptible=True, started_at=NOW - timedelta(seconds=100), attained_seconds=100.0)
     result = made([queued(2)], [young], [machine(1, free=0)])
+    assert result.next_at == NOW + timedelta(seconds=200), "its key changes before, while nothing may preempt it"
+    older = replace(young, started_at=LONG_AGO)
+    result = made([queued(2)], [older], [machine(1, free=0)])
     assert result.next_at == NOW + timedelta(seconds=50)  # 8 x 150 GPU-seconds: the end of a bin
     assert made([], [young], [machine(1, free=0)]).next_at is None
+
+
+def test_the_next_plan_is_due_when_a_run_that_starts_with_this_one_may_be_preempted() -> None:
+    first, second = queued(1, preemptible=True, priority=1), queued(2)
+    result = made([first, second], [], [machine(1)])
+    assert places(result) == {1: (1,)}
+    assert result.next_at == NOW + timedelta(seconds=300), "no event may come before: its key has changed by then"
+    assert made([replace(first, preemptible=False), second], [], [machine(1)]).next_at == NOW + timedelta(
+        seconds=86_340
+    ), "when the second has waited a day"
+
+
+def test_the_next_plan_is_due_when_the_first_of_a_priority_has_waited_long_enough() -> None:
+    """Neither one that no machine fits nor the oldest of another priority hides that moment."""
+    old, soon = NOW - timedelta(days=2), NOW - timedelta(seconds=86_400 - 50)
+    held, wide = running(9, 1, max_runtime_seconds=1e7), queued(1, 64, submitted_at=old)
+    for other in (wide, queued(2, 8, priority=1, submitted_at=old)):
+        result = made([other, queued(3, 4, submitted_at=soon)], [held], [machine(1, free=0)])
+        assert result.next_at == NOW + timedelta(seconds=50)
+
+
+def test_the_oldest_that_only_its_quota_keeps_waiting_leaves_the_first_place_to_the_next() -> None:
+    project = Project(2, gpu_quota=4)
+    first = queued(1, 8, project=2, submitted_at=NOW - timedelta(days=3))
+    second = queued(2, 8, submitted_at=NOW - timedelta(days=2), max_runtime_seconds=1e6)
+    short = queued(3, 8, max_runtime_seconds=60.0)
+    result = made([first, second, short], [], [machine(1)], projects=[project])
+    assert places(result) == {2: (1,)}
+    assert waiting(result, 1).reason is WaitingReason.QUOTA
 
 
 # --- checkpoints -----------------------------------------------------------------------------------------------------
