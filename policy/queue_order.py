@@ -143,8 +143,8 @@ class Queue:
         """Add a run; one with the same id is replaced."""
         if run.id in self._entries:
             self.remove(run.id)
-        members, entry = self._sort_in(run)
-        members.add(entry)
+        members = self._members_for(run)
+        members.add(self._enter(run, members))
 
     def remove(self, run_id: int) -> None:
         """Remove a run; no error if it is not there."""
@@ -188,22 +188,41 @@ class Queue:
         return factor_of_class(members.of, members.size, learned, shares, self.knobs)
 
     def _fill(self, runs: Iterable[Run]) -> None:
+        # Of a long queue most have not begun: their class is looked up by a few fields.
+        alike: dict[Hashable, Members] = {}
         found: dict[int, tuple[Members, list[Entry]]] = {}
         for run in runs:
-            members, entry = self._sort_in(run)
-            found.setdefault(id(members), (members, []))[1].append(entry)
+            face = _face_of_new(run, self.knobs)
+            members = alike.get(face) if face is not None else None
+            if members is None:
+                members = self._members_for(run)
+                if face is not None:
+                    alike[face] = members
+                found.setdefault(id(members), (members, []))
+            found[id(members)][1].append(self._enter(run, members))
         for members, entries in found.values():
             members.fill(entries)
 
-    def _sort_in(self, run: Run) -> tuple[Members, Entry]:
+    def _members_for(self, run: Run) -> Members:
         of, size = class_of(run, self.sizes, self.knobs)
         members = self._by_class.get(of)
         if members is None:
             members = self._by_class[of] = Members(of, size)
-        entry = (rank_of(run, of.source, self.knobs.ordering), run.submitted_at, run.id, run)
+        return members
+
+    def _enter(self, run: Run, members: Members) -> Entry:
+        entry = (rank_of(run, members.of.source, self.knobs.ordering), run.submitted_at, run.id, run)
         self._entries[run.id] = entry
         self._members[run.id] = members
-        return members, entry
+        return entry
+
+
+def _face_of_new(run: Run, knobs: Knobs) -> Hashable | None:
+    """Return what the class of a run that has not begun depends on; None if it has, or if it has no group."""
+    if run.group is None or run.attained_seconds > 0 or knobs.progress_after_seconds <= 0:
+        return None
+    is_limited = run.max_runtime_seconds is not None
+    return run.group, run.machines, run.project, run.priority, run.preemptible, is_limited, run.lineage
 
 
 def class_of(run: Run, sizes: Sizes, knobs: Knobs = DEFAULTS) -> tuple[Class, float]:

@@ -15,6 +15,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from heapq import heappop, heappush
 from typing import NamedTuple, Protocol
 
 from policy.cost import billed_per_hour
@@ -306,8 +307,9 @@ class Line:
         self.needs = needs_of(required)
         self.fits = self.needs.fit
         self._ranks: dict[Shape, Rank | None] = {}
-        self._best: tuple[Rank, int] | None = None  # of all machines, when `room.changed` had `_seen` entries
-        self._seen = 0
+        self._heap: list[tuple[Rank, int, int, Shape]] = []  # as of when `room.changed` had `_seen` entries
+        self._entered = 0
+        self._seen: int | None = None
         self.named = among  # machines that the requests may use; None: any
         if required.machine_id is not None or required.machine_name is not None:
             number = room.number_of.get(required.machine_id) if required.machine_id is not None else None
@@ -342,41 +344,62 @@ class Line:
         self, excluded: Collection[int], is_allowed: Callable[[int], bool] | None = None
     ) -> tuple[Rank, int] | None:
         """Return the best machine that has room, or will have when all that leave it have ended."""
-        if not excluded and is_allowed is None and self.named is None:
-            return self._choose_again()
-        return self._choose(excluded, is_allowed)
-
-    def _choose_again(self) -> tuple[Rank, int] | None:
-        """Choose by comparing the last choice with the machines that have changed since."""
-        best, changed = self._best, set(self._room.changed[self._seen :])
-        self._seen = len(self._room.changed)
-        if best is None:
-            self._best = self._choose((), None)
-            return self._best
-        rank = self.rank(self._room.shape(best[1])) if best[1] in changed else best[0]
-        if rank is None or rank > best[0]:
-            self._best = self._choose((), None)  # one of the others may be better now
-            return self._best
-        found = rank, best[1]
-        for number in changed:
-            other = self.rank(self._room.shape(number))
-            if other is not None and (other, number) < found:
-                found = other, number
-        self._best = found
-        return found
-
-    def _choose(self, excluded: Collection[int], is_allowed: Callable[[int], bool] | None) -> tuple[Rank, int] | None:
         best: tuple[Rank, int] | None = None
-        for shape, numbers in self._shapes():
-            rank = self.rank(shape)
-            if rank is None or (best is not None and rank > best[0]):
-                continue
+        for rank, numbers in self._by_rank() if self.named is None else self._named():
+            if best is not None and (rank, numbers[0]) > best:
+                break
             for number in numbers:
                 if number not in excluded and (is_allowed is None or is_allowed(number)):
-                    if best is None or (rank, number) < best:
-                        best = rank, number
+                    best = (rank, number) if best is None else min(best, (rank, number))
                     break
         return best
+
+    def _by_rank(self) -> Iterator[tuple[Rank, Sequence[int]]]:
+        """Yield the machines with room by shape: in the order of rank, then of the first machine.
+
+        Of each shape there is an entry in a heap, of a machine that is not behind the first one of the shape now: a
+        machine that changes its shape is entered anew when it is next asked for, and an entry whose machine has left
+        its shape is replaced when it is reached.
+        """
+        heap, room = self._heap, self._room
+        self._catch_up()
+        seen: list[tuple[Rank, int, int, Shape]] = []
+        shapes: set[Shape] = set()
+        try:
+            while heap:
+                entry = rank, number, _, shape = heappop(heap)
+                if shape in shapes:
+                    continue  # entered twice
+                if room.shape(number) == shape:
+                    shapes.add(shape)
+                    seen.append(entry)
+                    yield rank, room.with_shape[shape]
+                elif numbers := room.with_shape.get(shape):
+                    self._enter(rank, numbers[0], shape)
+        finally:
+            for entry in seen:
+                heappush(heap, entry)
+
+    def _catch_up(self) -> None:
+        room = self._room
+        if self._seen is None:
+            for shape, numbers in room.with_shape.items():
+                if (rank := self.rank(shape)) is not None:
+                    self._enter(rank, numbers[0], shape)
+        else:
+            for number in set(room.changed[self._seen :]):
+                shape = room.shape(number)
+                if (rank := self.rank(shape)) is not None:
+                    self._enter(rank, number, shape)
+        self._seen = len(room.changed)
+
+    def _enter(self, rank: Rank, number: int, shape: Shape) -> None:
+        self._entered += 1  # so that shapes are never compared
+        heappush(self._heap, (rank, number, self._entered, shape))
+
+    def _named(self) -> Iterator[tuple[Rank, Sequence[int]]]:
+        found = [(rank, (number,)) for number in self.named or () if (rank := self.rank(self._room.shape(number)))]
+        yield from sorted(found)
 
     def rank(self, shape: Shape) -> Rank | None:
         """Return how good machines of this shape are; None if the request does not fit."""
@@ -385,11 +408,6 @@ class Line:
         except KeyError:
             found = self._ranks[shape] = self._rank(shape)
             return found
-
-    def _shapes(self) -> Iterable[tuple[Shape, Sequence[int]]]:
-        if self.named is None:
-            return self._room.with_shape.items()
-        return [(self._room.shape(number), (number,)) for number in self.named]
 
     def _rank(self, shape: Shape) -> Rank | None:
         terms = self.terms[shape.kind]

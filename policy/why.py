@@ -73,6 +73,8 @@ def explained(outcome: Outcome, currency: str, quotas: Mapping[int, tuple[int, i
     """
     sentences: dict[int, tuple[WaitingReason, str]] = {}
     kinds = _kinds(outcome.room)
+    waiting_ones = [each for each in reversed(outcome.placed) if each.after]
+    takers: dict[int, Sequence[Placed]] = {}  # by line
     for each in outcome.placed:
         if each.after:
             yield Waiting(each.run.id, WaitingReason.MACHINES_BUSY, _after(outcome.room, each), None)
@@ -90,7 +92,7 @@ def explained(outcome: Outcome, currency: str, quotas: Mapping[int, tuple[int, i
                 "were preemptible, or had a shorter limit of its running time."
             )
             yield Waiting(run.id, blocked.reason, detail, detail, ahead_id=blocked.by.run_id)
-        elif (ahead := _ahead(outcome, blocked)) is not None:
+        elif (ahead := _ahead(outcome, blocked, waiting_ones, takers)) is not None:
             pair = (outcome.shares.get(ahead.run.project, 1.0), outcome.shares.get(run.project, 1.0))
             rule = rule_between(ahead.order, blocked.order, *pair)
             first = f"Simulation {ahead.run.id} takes the room first"
@@ -121,24 +123,28 @@ def preemption_of(
     return Preemption(run.id, placed.run.id, rule, own, other, f"Made room for simulation {placed.run.id}: {why}.")
 
 
-def _ahead(outcome: Outcome, blocked: Blocked) -> Placed | None:
+def _ahead(
+    outcome: Outcome, blocked: Blocked, waiting_ones: Sequence[Placed], takers: dict[int, Sequence[Placed]]
+) -> Placed | None:
     """Return the run that took room which was free before this plan, and which would have been enough.
 
     Only a run that can't start yet counts: one that starts with this plan makes its machines busy, as a later plan
     would say, and a reason that changes at once would be written and notified of twice for each start.
+
+    waiting_ones: those runs, the last first. takers: those of them that took room from a line, once it was asked for.
     """
-    ranks = {shape: blocked.line.rank(shape) for shape in outcome.begun_with}
-    fitting = {
-        number
-        for shape, numbers in outcome.begun_with.items()
-        if (rank := ranks[shape]) is not None and not rank.waits
-        for number in numbers
-        if blocked.line.may_use(number)
-    }
-    if len(fitting) < blocked.run.machines:
-        return None
-    before = (each for each in reversed(outcome.placed) if each.after and each.order < blocked.order)
-    return next((each for each in before if not fitting.isdisjoint(each.numbers)), None)
+    key = id(blocked.line)
+    if key not in takers:
+        fitting = {
+            number
+            for shape, numbers in outcome.begun_with.items()
+            if (rank := blocked.line.rank(shape)) is not None and not rank.waits
+            for number in numbers
+            if blocked.line.may_use(number)
+        }
+        is_enough = len(fitting) >= blocked.run.machines
+        takers[key] = [each for each in waiting_ones if not fitting.isdisjoint(each.numbers)] if is_enough else ()
+    return next((each for each in takers[key] if each.order < blocked.order), None)
 
 
 def _at_home(room: Room, home: int, run: Run) -> str:
