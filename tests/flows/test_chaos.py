@@ -32,6 +32,7 @@ WATCHED = 8
 GANG_EVERY = 5  # so many walkers, one has two members: its attempt ends with the first that is killed
 RECOVERY_SECONDS = 300 + 2 * CHAOS_SECONDS
 
+SHORT_LEASE = {**BRISK, "SIMULATIONS_LEASE_SECONDS": "3"}  # attempts may be lost, and what is lost is found soon
 LIMITS = {"maxRetries": 1000, "retryOn": ["MACHINE_LOST", "EXIT_CODE"]}
 PREEMPTED = "SELECT count(*) FROM attempts WHERE reason = 'PREEMPTED'"
 WEIGHTS = {"supervisor": 5, "child": 5, "launcher": 2, "graph": 3, "scheduler": 3, "cancel": 3, "postgres": 1, "up": 1}
@@ -92,7 +93,7 @@ class Chaos:
 @pytest.mark.timeout(60 + RECOVERY_SECONDS + CHAOS_SECONDS)
 async def test_whatever_is_killed_at_random_nothing_is_lost_or_doubled_and_nothing_is_left() -> None:
     print(f"CHAOS_SEED={SEED} CHAOS_SECONDS={CHAOS_SECONDS:g} CHAOS_SIMULATIONS={CHAOS_SIMULATIONS}")  # noqa: T201  # to repeat it
-    with service_on(None, **BRISK, SIMULATIONS_MIN_RUN_SECONDS="0") as service:
+    with service_on(None, **SHORT_LEASE, SIMULATIONS_MIN_RUN_SECONDS="0") as service:
         await service.up()
         await eventually(lambda: service.says("SELECT count(*) > 0 FROM hosts"), "a host is known")
         made = await service.execute(MACHINE, input={"name": "other", "cpus": 2, "memoryGib": 1})
