@@ -16,6 +16,7 @@ from policy.sweep import Halving
 
 VERSION = 1
 MOST_RULES = 10  # of one simulation
+SINCE = ("since_step", "since_attempt")  # fields of a rule that say from where on it decides
 
 _HALVING = "halving"
 _BESIDE = "max_steps"  # kept in the row, not in the document
@@ -28,7 +29,8 @@ class Declared:
 
     rules: StopRules
     dry_run: bool = False
-    since_step: int | None = None  # points up to this step decide nothing: the rules were added after it
+    since_step: int | None = None  # points up to this step decide nothing: the rules were given after it
+    since_attempt: int | None = None  # in this attempt, and in earlier ones; None: in any
 
 
 def encode(declared: Sequence[Declared]) -> dict[str, Any]:
@@ -47,6 +49,19 @@ def with_halving(document: Mapping[str, Any] | None, metric: str, halving: Halvi
     return {**(document or {"version": VERSION, "rules": []}), _HALVING: {"metric": metric, **asdict(halving)}}
 
 
+def counting_after(document: Mapping[str, Any], last_steps: Mapping[str, int], attempt: int) -> dict[str, Any]:
+    """Return the rules of a simulation that is in this attempt, so that only points after these steps decide.
+
+    last_steps: of each metric that was reported. Rules that are given or judged otherwise while it runs must not stop
+    it for what was before.
+    """
+    rules = [{name: each for name, each in entry.items() if name not in SINCE} for entry in document["rules"]]
+    for entry in rules:
+        if entry["metric"] in last_steps:
+            entry |= {"since_step": last_steps[entry["metric"]], "since_attempt": attempt}
+    return {**document, "rules": rules}
+
+
 def halving_in(document: Mapping[str, Any] | None) -> tuple[str, Halving] | None:
     """Read the rule that prunes a trial, and its metric; None without one."""
     kept = document.get(_HALVING) if document is not None else None
@@ -61,13 +76,12 @@ def _entry(declared: Declared) -> dict[str, Any]:
     entry["mode"] = rules.mode  # always: a default may change, a direction must not
     if declared.dry_run:
         entry["dry_run"] = True
-    if declared.since_step is not None:
-        entry["since_step"] = declared.since_step
-    return entry
+    since = {name: getattr(declared, name) for name in SINCE}
+    return entry | {name: each for name, each in since.items() if each is not None}
 
 
 def _declared(entry: Mapping[str, Any], objective: str | None, max_steps: int | None) -> Declared:
     rules = StopRules(**{each.name: entry[each.name] for each in _FIELDS if each.name in entry}, max_steps=max_steps)
     if rules.metric != objective:
         rules = replace(rules, check_finite=False)
-    return Declared(rules, bool(entry.get("dry_run")), entry.get("since_step"))
+    return Declared(rules, bool(entry.get("dry_run")), *(entry.get(name) for name in SINCE))

@@ -89,8 +89,8 @@ class _Watch:
 
     def _counts(self, verdict: Verdict) -> bool:
         """False for a verdict on points from before the rule was given."""
-        since = self.declared.since_step
-        return since is None or verdict.step > since
+        since, attempt = self.declared.since_step, self.declared.since_attempt
+        return since is None or verdict.step > since or (attempt is not None and self.attempt > attempt)
 
 
 @dataclass(slots=True)

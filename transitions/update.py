@@ -16,12 +16,13 @@ from typing import Any
 from sqlalchemy import update as sql_update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, events, sweeps
+from db import attempts, events, metrics, sweeps
 from db.errors import WrongState
 from db.events import Actor
 from db.models import THIS_TRANSACTION, Simulation
 from db.notifications import Channel, notify
 from db.states import SimulationState
+from policy.rule_documents import SINCE, counting_after
 from transitions import journal
 from transitions.begin import time_limits
 
@@ -62,7 +63,13 @@ async def update(
     written: dict[str, Any] = dict(changes)
     if changes.keys() & JUDGED_BY:
         written["stopping_revision"] = simulation.stopping_revision + 1
+    if changes.keys() & JUDGED_BY and not simulation.state.is_final:
         written["would_stop"] = None  # what the older rules would have stopped
+        rules: Mapping[str, Any] | None = written.get("stopping", simulation.stopping)
+        if rules is not None:
+            summaries = (await metrics.of_simulations(session, [simulation.id])).get(simulation.id, ())
+            last_steps = {each.metric: each.last_step for each in summaries}
+            written["stopping"] = counting_after(rules, last_steps, simulation.attempt)
     if changes.keys() & PLANNED_BY and simulation.state is SimulationState.QUEUED:
         written["queued_xid"] = THIS_TRANSACTION  # the planner looks at it again
     await session.execute(
@@ -74,7 +81,7 @@ async def update(
     await session.refresh(simulation)
     if changes.keys() & ORDERED:
         await _amend(session, simulation, stop_grace)
-    detail = {name: _as_json(value) for name, value in changes.items()}
+    detail = {name: _as_json(written[name]) for name in changes}
     await events.record(
         session, "UPDATED", actor, "Simulation", simulation.id, project_id=simulation.project_id, detail=detail
     )
@@ -105,7 +112,7 @@ def _face(value: object) -> object:
     """Return a value to compare by: rules are the same, whichever step they begin to count after."""
     if not isinstance(value, dict):
         return value
-    return [{name: each for name, each in rule.items() if name != "since_step"} for rule in value["rules"]]
+    return [{name: each for name, each in rule.items() if name not in SINCE} for rule in value["rules"]]
 
 
 def _as_json(value: object) -> object:

@@ -52,7 +52,7 @@ async def update(info: Info, given: UpdateSimulationInput) -> SimulationPayload:
         grace = timedelta(seconds=info.context.settings.stop_grace_seconds)
         async with info.context.sessions() as session, session.begin():
             row = simulations.seen(await lifecycle.lock(session, number), info.context.scope)
-            changes = await stop_rules.of_change(session, row, asked)
+            changes = stop_rules.of_change(row, asked)
             row = await update_simulation.update(session, row, changes, info.context.actor, stop_grace=grace)
             return SimulationPayload(simulation=Simulation.of(row))
     except Invalid as invalid:

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, replace
-from types import MappingProxyType
 from typing import Any
 
 import strawberry
 from pydantic.alias_generators import to_camel
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import metrics
 from db.models import Simulation as Row
 from graph.types.enums import MetricMode
 from graph.types.inputs import Invalid, RuleAsked
@@ -100,14 +97,13 @@ def of_new(asked: Mapping[str, Any]) -> Mapping[str, Any]:
     )
 
 
-async def of_change(session: AsyncSession, row: Row, asked: Mapping[str, Any]) -> dict[str, Any]:
+def of_change(row: Row, asked: Mapping[str, Any]) -> dict[str, Any]:
     """What was asked, with the rules as a row keeps them. Raises `Invalid`."""
     rules = asked.get("stopping")
     if asked.get("objective_metric", row.objective_metric) != row.objective_metric and "objective_mode" not in asked:
         asked = {**asked, "objective_mode": None}  # that of the metric before says nothing about this one
     if rules is None:
         return dict(asked)
-    summaries = (await metrics.of_simulations(session, [row.id])).get(row.id, ())
     metric = asked.get("objective_metric", row.objective_metric)
     stopping = resolved(
         rules,
@@ -115,7 +111,6 @@ async def of_change(session: AsyncSession, row: Row, asked: Mapping[str, Any]) -
         objective_mode=asked.get("objective_mode", row.objective_mode if metric == row.objective_metric else None),
         metric_modes=row.metric_modes,
         max_steps=asked.get("max_steps", row.max_steps),
-        last_steps={each.metric: each.last_step for each in summaries},
     )
     if metric is None and stopping is not None:
         first = stopping["rules"][0]
@@ -130,12 +125,10 @@ def resolved(
     objective_mode: str | None,
     metric_modes: Mapping[str, str],
     max_steps: int | None,
-    last_steps: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, Any] | None:
     """Return the rules as a row keeps them; None without any. Raises `Invalid`.
 
-    objective_metric: if None, the first rule's metric is the objective. last_steps: of metrics that were reported
-    before these rules were given: points up to them decide nothing.
+    objective_metric: if None, the first rule's metric is the objective.
     """
     errors: list[UserError] = []
     declared: list[Declared] = []
@@ -162,7 +155,7 @@ def resolved(
         errors += [_error(place, *_field_of(sentence)) for sentence in validate(rules)]
         # Kept as it was asked: the objective may change, and `decode` decides by what it is then.
         kept = replace(rules, check_finite=each.check_finite is not False)
-        declared.append(Declared(kept, each.dry_run, last_steps.get(metric)))
+        declared.append(Declared(kept, each.dry_run))
     if errors:
         raise Invalid(errors)
     return encode(declared) if declared else None

@@ -8,7 +8,7 @@ from dataclasses import fields
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.rule_documents import VERSION, Declared, decode, encode
+from policy.rule_documents import VERSION, Declared, counting_after, decode, encode
 from policy.stopping import StopRules
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -18,7 +18,10 @@ RULES = st.builds(
     stopping_threshold=st.none() | FINITE, divergence_threshold=st.none() | FINITE, check_finite=st.booleans(),
     smoothing=FINITE, plateau=st.booleans(), rising=st.booleans(), aggressive=st.booleans(), max_steps=st.just(7),
 )  # fmt: skip
-DECLARED = st.builds(Declared, RULES, dry_run=st.booleans(), since_step=st.none() | st.integers(0, 2**53))
+DECLARED = st.builds(
+    Declared, RULES, dry_run=st.booleans(), since_step=st.none() | st.integers(0, 2**53),
+    since_attempt=st.none() | st.integers(1, 2**31),
+)  # fmt: skip
 
 
 @given(DECLARED)
@@ -38,6 +41,16 @@ def test_values_that_are_not_finite_stop_for_the_objective_alone() -> None:
     document = encode([Declared(StopRules("loss")), Declared(StopRules("acc", "MAX"))])
     found = decode(document, objective="acc", max_steps=None)
     assert [each.rules.check_finite for each in found] == [False, True]
+
+
+def test_rules_count_after_the_newest_steps_of_what_was_reported() -> None:
+    document = encode([Declared(StopRules("loss"), since_step=3), Declared(StopRules("acc", "MAX"), since_step=3)])
+    again = counting_after({**document, "halving": {"metric": "loss"}}, {"loss": 7}, 2)
+    assert again["halving"] == {"metric": "loss"}
+    found = decode(again, objective="loss", max_steps=None)
+    assert [(each.since_step, each.since_attempt) for each in found] == [(7, 2), (None, None)]
+    assert [each["metric"] for each in document["rules"]] == ["loss", "acc"]
+    assert document["rules"][0]["since_step"] == 3, "what it was made of is left as it is"
 
 
 def test_no_document_has_no_rules_and_unknown_keys_are_ignored() -> None:

@@ -266,6 +266,52 @@ async def test_rules_that_are_added_while_it_runs_decide_by_new_points_only(worl
     assert (await run.stop()).evidence["step"] == 5
 
 
+@pytest.mark.parametrize(
+    ("rules", "values", "given", "asked"),
+    [
+        pytest.param(
+            StopRules("val/loss"), [1.0 / (1 + n) for n in range(40)] + [1.0] * 12 + [0.01], {"max_steps": 1000},
+            {"max_steps": 60}, id="a plateau that a shorter plan would have been",
+        ),
+        pytest.param(
+            StopRules("acc", "MAX", patience=100), [0.1, math.nan, 0.2], {"objective_metric": "val/loss"},
+            {"objective_metric": "acc", "objective_mode": "MAX"}, id="a NaN of what was not the objective",
+        ),
+    ],
+)  # fmt: skip
+async def test_what_was_before_stops_nothing_when_its_rules_are_judged_otherwise(
+    world: World, judge: Judge, rules: StopRules, values: Sequence[float], given: Mapping[str, Any],
+    asked: Mapping[str, Any],
+) -> None:  # fmt: skip
+    run = await start(world, rules, **given)
+    await run.report(*values, metric=rules.metric)
+    assert (await judge.run_once()).stopped == 0
+    await run.change(**asked)
+    assert (await judge.run_once()).stopped == 0
+    assert await run.stop() is None
+    await run.report(math.nan, metric=rules.metric)
+    assert (await judge.run_once()).stopped == 1
+
+
+async def test_rules_that_were_changed_in_an_attempt_decide_by_all_points_of_the_next(
+    world: World, judge: Judge
+) -> None:
+    run = await start(world, max_retries=1)
+    await run.report(1.0, 2.0, 2.0, 2.0, 2.0)
+    rules = encode([Declared(PATIENT)])
+    await run.change(stopping=rules, objective_metric="val/loss", objective_mode="MIN")
+    assert (await judge.run_once()).stopped == 0
+    async with world.sessions.begin() as session:
+        await lifecycle.lock(session, run.id)
+        assert await end(session, run.id, 1, Ending(Reason.MACHINE_LOST), PLANNER, retry_after=timedelta(0))
+    await Planner(world.sessions, world.settings).tick()
+    await world.hello(run.id)
+    again = Run(world, run.id)
+    await again.report(1.0, math.nan)
+    assert (await judge.run_once()).stopped == 1
+    assert (await again.stop()).evidence["step"] == 1
+
+
 async def test_removed_rules_stop_nothing(world: World, judge: Judge) -> None:
     run = await start(world, PATIENT)
     await run.report(1.0, 2.0, 2.0)
