@@ -164,7 +164,7 @@ class Stopping:
         recorded = row.would_stop or {}
         return cls(
             rules=[StopRule.of(each) for each in rules],
-            evidence=StopEvidence.of(evidence) if evidence is not None and "rule" in evidence else None,
+            evidence=StopEvidence.of(evidence) if evidence is not None and "metric" in evidence else None,
             would_have_stopped=[StopEvidence.of(recorded[key]) for key in sorted(recorded, key=int)],
             notices=list(notices(row, rules, summaries)),
         )

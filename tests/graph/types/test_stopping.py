@@ -277,6 +277,21 @@ async def test_a_metric_never_reported_and_one_that_is_not_finite_are_notices(wo
     ]
 
 
+async def test_the_evidence_of_a_budget_is_none_of_a_stop_rule(world: World) -> None:
+    supervisor = await world.running(stopping=[{"metric": "val/loss"}])
+    evidence = (
+        '{"reason": "BUDGET_EXHAUSTED", "rule": "budget", "budget": "QnVkZ2V0OjE=", "period": "TOTAL", '
+        '"periodBegin": "1970-01-01T00:00:00+00:00", "amount": "1", "spent": "1", "perHour": "2", "currency": "USD", '
+        '"sentence": "The total budget of this installation is used up."}'
+    )
+    async with world.sessions.begin() as session:
+        await session.execute(
+            text("UPDATE attempts SET stop_wanted_at = now(), stop_reason = 'BUDGET_EXHAUSTED', stop_evidence = :e"),
+            {"e": evidence},
+        )
+    assert (await show(world, supervisor.simulation_id))["stopping"]["evidence"] is None
+
+
 async def test_the_evidence_of_a_stop_and_of_a_dry_run_is_read(world: World) -> None:
     supervisor = await world.running(stopping=[{"metric": "val/loss"}])
     evidence = (
