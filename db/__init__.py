@@ -25,6 +25,7 @@ notifications everything works, only slower.
     projects              projects with their weights and quotas, and the scope of a viewer
     convergence           the log of points: batches of columns
     curve                 one metric read back over all attempts
+    packed                arrays of numbers as wire bytes
     windows               a metric averaged in windows, and finished runs of the same name
     judged                running simulations with stop rules, and their new points
     metrics               count, last, minimum and maximum of each metric

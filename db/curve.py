@@ -1,8 +1,7 @@
 """Bulk read of one metric's columns over all attempts, without Python objects.
 
 The driver would make a Python object of every number: half a second of CPU for a million points. So the server sends
-each array as its wire bytes, and numpy maps them without a copy. Points that later attempts superseded are left out.
-numpy is imported with the first page: it is a tenth of what the scheduler would load at its start.
+each array as its wire bytes (`db.packed`). Points that later attempts superseded are left out.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db import packed
 from db.metrics import standing
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Page:
     @property
     def next_rows(self) -> int:
         """How many rows the next page may have, if they are as long as these."""
-        points = sum(_length(row[0]) for row in self.rows)
+        points = sum(packed.length(row[0]) for row in self.rows)
         return max(1, min(MOST_ROWS, PAGE_POINTS * len(self.rows) // max(points, 1)))
 
     def unpack(self) -> Points:
@@ -78,19 +78,14 @@ class Page:
 
         steps, values, elapsed, _ = zip(*self.rows, strict=True)
         points = Points(
-            _column(steps, ">i8").astype(np.int64),
-            _column(values, ">f8").astype(np.float64),
-            _column(elapsed, ">f8").astype(np.float64),
-            np.full(sum(map(_length, steps)), self.attempt, np.int32),
+            packed.steps_in(packed.joined(steps)),
+            packed.values_in(packed.joined(values)),
+            packed.values_in(packed.joined(elapsed)),
+            np.full(sum(map(packed.length, steps)), self.attempt, np.int32),
         )
         inside = (points.steps >= self.low) & (points.steps <= self.high)
         return points if inside.all() else points.take(inside)
 
-
-# An array of one dimension on the wire: dimensions, whether it has nulls, type, length, lower bound (20 bytes), then
-# each element with its length before it, all of them big-endian (src/backend/utils/adt/arrayfuncs.c, array_send).
-_HEADER_BYTES = 20
-_ELEMENT_BYTES = 4 + 8
 
 _PARTS = text(
     """
@@ -180,14 +175,3 @@ async def find_page(
     else:
         found = await raw.fetch(_PAGE_WITHIN, *arguments, high, low)
     return Page(part.attempt, found, low, high) if found else None
-
-
-def _length(array: bytes) -> int:
-    return max(len(array) - _HEADER_BYTES, 0) // _ELEMENT_BYTES
-
-
-def _column(arrays: Sequence[bytes], kind: str) -> NDArray[np.void]:
-    import numpy as np
-
-    joined = b"".join([array[_HEADER_BYTES:] for array in arrays])
-    return np.frombuffer(joined, [("length", ">i4"), ("element", kind)])["element"]

@@ -9,6 +9,7 @@
     alert_apprise   notifications by Apprise, each in a process of its own
     apprise_process  that process
     sweeps        one leader: begin the trials of sweeps, record how they ended               `run_once()`
+    front         running simulations as the judge keeps them: rules applied so far, cursors as columns
     rungs         the judge's watch of a trial: its results at the rungs of successive halving
     queue_memory  the planner's memory of the queue, so that a round reads and judges only what has changed
     record        what projects used and how long runs took, which the order of the queue depends on

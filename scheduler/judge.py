@@ -18,9 +18,9 @@ Rules that can't be read (a newer version wrote them) are logged once and left a
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -29,14 +29,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import curve, events, judged, lifecycle, windows
 from db.connection import Sessions, driver_of
 from db.convergence import START
-from db.judged import Cursor, Judged
 from db.models import Simulation
 from db.notifications import Channel
 from db.states import Reason, SimulationState
-from policy.rule_documents import Declared, decode, halving_in
+from policy.rule_documents import decode, halving_in
 from policy.savings import Saved, forecast_end, saved
-from policy.stopping import Monitor, Verdict
+from policy.stopping import Verdict
 from policy.sweep import Pruned
+from scheduler.front import Front, Run, Watch
 from scheduler.rungs import Climb, Reached, evidence_of, prune
 from transitions.stop import stop_locked, would_stop
 
@@ -57,61 +57,14 @@ class JudgeSummary:
 
 
 @dataclass(slots=True)
-class _Watch:
-    """One rule of a simulation, applied to the points so far."""
-
-    place: int
-    metric: str
-    declared: Declared
-    monitor: Monitor
-    attempt: int = 0  # of the newest point
-    step: int = -1  # likewise
-    is_recorded: bool = False  # it is a dry run, and its decision is kept with the simulation
-    is_decided: bool = False
-
-    def renewed(self) -> _Watch:
-        """Return the same rule before any point."""
-        return _new_watch(self.place, self.declared, is_recorded=self.is_recorded)
-
-    def feed(self, attempt: int, steps: Sequence[int], values: Sequence[float]) -> Verdict | None:
-        """Add points until one has a verdict. Steps that don't rise are left out."""
-        self.attempt, last, add = attempt, self.step, self.monitor.add
-        for step, value in zip(steps, values, strict=True):
-            if step <= last:
-                continue
-            last = step
-            verdict = add(step, value)
-            if verdict is not None and self._counts(verdict):
-                self.step, self.is_decided = last, True
-                return verdict
-        self.step = last
-        return None
-
-    def _counts(self, verdict: Verdict) -> bool:
-        """False for a verdict on points from before the rule was given."""
-        since, attempt = self.declared.since_step, self.declared.since_attempt
-        return since is None or verdict.step > since or (attempt is not None and self.attempt > attempt)
-
-
-@dataclass(slots=True)
-class _Run:
-    """A running simulation, as it is judged."""
-
-    found: Judged
-    watches: Sequence[_Watch | Climb] = ()
-    cursor: Cursor = START
-    is_built: bool = False  # from what was stored before it was met
-
-
-@dataclass(slots=True)
 class _Decision:
-    run: _Run
-    watch: _Watch | Climb
+    run: Run
+    watch: Watch | Climb
     verdict: Verdict | Reached
 
     @property
     def is_dry(self) -> bool:
-        return isinstance(self.watch, _Watch) and self.watch.declared.dry_run
+        return isinstance(self.watch, Watch) and self.watch.declared.dry_run
 
 
 @dataclass(slots=True)
@@ -127,7 +80,10 @@ class Judge:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._runs: dict[int, _Run] = {}
+        self._runs: dict[int, Run] = {}
+        self._marks = 0  # of all of them, combined by XOR
+        self._behind: dict[int, Run] = {}  # those that are to be built from what is stored
+        self._front = Front()  # the others
         self._unread: set[int] = set()  # with more points than the last round read
         self._hints = _Hints(None, None)
 
@@ -142,27 +98,31 @@ class Judge:
     def forget(self) -> None:
         """Drop the memory: another judge may lead until the next round."""
         self._runs.clear()
+        self._marks = 0
+        self._behind.clear()
+        self._front = Front()
         self._unread.clear()
         self._hints = _Hints(None, None)
 
     async def run_once(self, *, everything: bool = True) -> JudgeSummary:
         """Do one round: by all running simulations, or only by those of which hints came."""
         hints, self._hints = self._hints, _Hints()
-        if everything:
-            hints = _Hints(None, None)
         try:
-            return await self._judge(hints)
+            return await self._judge(hints, everything=everything)
         except BaseException:
             self.forget()  # points may have been fed whose verdict was not carried out
             raise
 
-    async def _judge(self, hints: _Hints) -> JudgeSummary:
-        await self._meet(hints.changed)
+    async def _judge(self, hints: _Hints, *, everything: bool) -> JudgeSummary:
+        await self._meet(hints.changed, everything=everything)
         rebuilt, decisions = await self._rebuild()
-        ids = self._unread | (set(self._runs) if hints.reported is None else hints.reported & self._runs.keys())
+        places: Sequence[int] = range(len(self._front.runs))
+        if not everything and hints.reported is not None:
+            asked = (self._unread | hints.reported) & self._runs.keys()
+            places = [place for number in asked if (place := self._runs[number].place) >= 0]
         self._unread = set()
         points = 0
-        for part in _parts([each for each in ids if self._runs[each].is_built and self._runs[each].watches]):
+        for part in _parts(places):
             fed, decided = await self._read(part)
             points, decisions = points + fed, [*decisions, *decided]
         summary = JudgeSummary(points + rebuilt)
@@ -173,20 +133,29 @@ class Judge:
                 stopped=summary.stopped + (done and not each.is_dry),
                 recorded=summary.recorded + (done and each.is_dry),
             )
-        behind = any(not run.is_built for run in self._runs.values())
-        return replace(summary, unfinished=bool(self._unread) or behind)
+        return replace(summary, unfinished=bool(self._unread or self._behind))
 
     # --- which simulations ---------------------------------------------------------------------------------------
 
-    async def _meet(self, changed: set[int] | None) -> None:
-        """Find the running simulations with rules: all, or those among the changed ones."""
-        if changed is not None and not changed:
-            return
-        known = [run.found for number, run in self._runs.items() if changed is None or number in changed]
+    async def _meet(self, changed: set[int] | None, *, everything: bool) -> None:
+        """Find the running simulations with rules: those among the changed ones, and all if these are not all."""
+        if changed is not None:
+            if changed:
+                await self._compare(changed)
+            if not everything:
+                return
+            async with driver_of(self._sessions) as driver:
+                if await judged.fingerprint(driver) == self._fingerprint:
+                    return
+        await self._compare(None)
+
+    async def _compare(self, among: set[int] | None) -> None:
+        """Compare the runs in memory with the rows: all, or those of these simulations."""
+        known = [run.found for number, run in self._runs.items() if among is None or number in among]
         async with driver_of(self._sessions) as driver:
-            found, gone = await judged.changes(driver, known, changed)
+            found, gone = await judged.changes(driver, known, among)
         for number in gone:
-            self._runs.pop(number, None)
+            self._drop(number)
         if not found:
             return
         numbers = [each.simulation_id for each in found]
@@ -195,19 +164,35 @@ class Judge:
             with_points = await judged.with_points(session, numbers)
         for each in found:
             number = each.simulation_id
-            self._runs.pop(number, None)  # its older rules are not judged by any longer
+            self._drop(number)  # its older rules are not judged by any longer
             if number in rules:
-                self._runs[number] = _Run(each, _watches(number, rules[number]), is_built=number not in with_points)
+                run = Run(each, _watches(number, rules[number]))
+                self._runs[number] = run
+                self._marks ^= each.mark
+                if number in with_points:
+                    self._behind[number] = run
+                else:
+                    self._front.add(run, START)
+
+    def _drop(self, number: int) -> None:
+        run = self._runs.pop(number, None)
+        if run is not None:
+            self._marks ^= run.found.mark
+            self._behind.pop(number, None)
+            self._front.remove(run)
+
+    @property
+    def _fingerprint(self) -> judged.Fingerprint:
+        """What `judged.fingerprint` reads, if memory and rows agree."""
+        return len(self._runs), self._marks
 
     # --- their points --------------------------------------------------------------------------------------------
 
     async def _rebuild(self) -> tuple[int, list[_Decision]]:
         """Feed the stored curves of simulations that were met, or of which an attempt superseded points."""
-        behind = [run for run in self._runs.values() if not run.is_built][:REBUILT_AT_ONCE]
         points, decisions = 0, []
-        for run in behind:
-            number = run.found.simulation_id
-            waiting: dict[str, list[_Watch | Climb]] = {}
+        for number, run in list(islice(self._behind.items(), REBUILT_AT_ONCE)):
+            waiting: dict[str, list[Watch | Climb]] = {}
             for watch in run.watches:
                 if not watch.is_decided:
                     waiting.setdefault(watch.metric, []).append(watch)
@@ -218,8 +203,8 @@ class Judge:
                 fed, decided = await self._feed_stored(number, metric, watches, parts[metric], ends)
                 points += fed
                 decisions += [_Decision(run, watch, verdict) for watch, verdict in decided]
-            run.cursor = max(ends.items(), default=START)
-            run.is_built = True
+            del self._behind[number]
+            self._front.add(run, max(ends.items(), default=START))
             self._unread.add(number)
         return points, decisions
 
@@ -227,16 +212,16 @@ class Judge:
         self,
         number: int,
         metric: str,
-        watches: Sequence[_Watch | Climb],
+        watches: Sequence[Watch | Climb],
         parts: Sequence[curve.Part],
         ends: Mapping[int, int],
-    ) -> tuple[int, list[tuple[_Watch | Climb, Verdict | Reached]]]:
+    ) -> tuple[int, list[tuple[Watch | Climb, Verdict | Reached]]]:
         """Feed the standing curve of a metric to its rules, as far as the last batch of each attempt in `ends`.
 
         Each page is read by a session of its own, which is closed before the rules compute, in a thread.
         """
         points = 0
-        decided: list[tuple[_Watch | Climb, Verdict | Reached]] = []
+        decided: list[tuple[Watch | Climb, Verdict | Reached]] = []
         for part in parts:
             after, rows = 0, curve.FIRST_PAGE_ROWS
             while not all(each.is_decided for each in watches):
@@ -251,41 +236,49 @@ class Judge:
                 after, rows = page.last_batch, page.next_rows
         return points, decided
 
-    async def _read(self, ids: Sequence[int]) -> tuple[int, list[_Decision]]:
-        """Read and feed what follows the cursors of these simulations, all in one statement."""
-        cursors = {number: self._runs[number].cursor for number in ids}
-        metrics = {watch.metric for number in ids for watch in self._runs[number].watches}
+    async def _read(self, places: Sequence[int]) -> tuple[int, list[_Decision]]:
+        """Read and feed what follows the cursors of the runs at these places, all in one statement."""
         async with driver_of(self._sessions) as driver:
-            rows = await judged.read(driver, cursors, metrics)
-        if not rows:
+            news = await judged.read(driver, *self._front.cursors(places), list(self._front.metrics))
+        if not news:
             return 0, []
         # In a thread: a round of many points takes a moment, during which this process has launches to make.
-        return await asyncio.to_thread(self._feed, rows)
+        return await asyncio.to_thread(self._feed, places, news)
 
-    def _feed(self, rows: Sequence[Any]) -> tuple[int, list[_Decision]]:
-        points = 0
+    def _feed(self, places: Sequence[int], news: judged.News) -> tuple[int, list[_Decision]]:
+        """Feed what was read of the runs at these places."""
+        steps, values = news.unpack()
+        self._front.move([places[place] for place in news.places], news.attempts, news.batches)
+        runs = [self._front.runs[place] for place in places]
+        points = end = 0
         decisions: list[_Decision] = []
-        if len(rows) >= judged.MOST_ROWS:
-            counts = Counter(row[0] for row in rows)
-            self._unread.update(number for number, count in counts.items() if count >= judged.MOST_ROWS)
-        runs = self._runs
-        for number, attempt, batch, metric, steps, values in rows:
-            run = runs[number]
-            run.cursor = (attempt, batch)
-            if steps is None or not run.is_built:
+        cut: set[int] = set()  # of which an attempt superseded points: the older ones no longer count
+        for place, attempt, metric, count in zip(news.places, news.attempts, news.metrics, news.counts, strict=True):
+            begin, end = end, end + count
+            if not count or place in cut:
                 continue
+            run = runs[place]
             for watch in run.watches:
                 if watch.metric != metric or watch.is_decided:
                     continue
-                if watch.attempt < attempt and steps[0] <= watch.step:
-                    run.watches = [each.renewed() for each in run.watches]
-                    run.is_built = False  # its older points no longer count
+                if watch.attempt < attempt and steps[begin] <= watch.step:
+                    cut.add(place)
                     break
-                points += len(steps)
-                verdict = watch.feed(attempt, steps, values)
+                points += count
+                verdict = watch.feed(attempt, steps[begin:end], values[begin:end])
                 if verdict is not None:
                     decisions.append(_Decision(run, watch, verdict))
-        return points, [each for each in decisions if each.run.is_built]
+        behind = news.places[judged.MOST_ROWS - 1 :]  # rows of one run are together
+        more = {one for one, other in zip(news.places, behind, strict=False) if one == other}
+        self._unread.update(runs[place].found.simulation_id for place in more)
+        for place in cut:
+            self._build_anew(runs[place])
+        return points, [each for each in decisions if each.run.place >= 0]
+
+    def _build_anew(self, run: Run) -> None:
+        run.watches = tuple(each.renewed() for each in run.watches)
+        self._front.remove(run)
+        self._behind[run.found.simulation_id] = run
 
     # --- verdicts ------------------------------------------------------------------------------------------------
 
@@ -369,31 +362,25 @@ def _evidence(
     return {**evidence, "sentence": " ".join(sentences)}
 
 
-def _watches(number: int, kept: judged.Rules) -> list[_Watch | Climb]:
+def _watches(number: int, kept: judged.Rules) -> tuple[Watch | Climb, ...]:
     try:
         rules = decode(kept.document, objective=kept.objective, max_steps=kept.max_steps)
         halving = halving_in(kept.document)
     except (KeyError, TypeError, ValueError) as error:
         log.warning("stop_rules_unreadable", simulation_id=number, error=str(error))
-        return []
-    return [
+        return ()
+    return (
         *(
-            _new_watch(place, each, is_recorded=each.dry_run and str(place) in kept.would_stop)
+            Watch.of(place, each, is_recorded=each.dry_run and str(place) in kept.would_stop)
             for place, each in enumerate(rules)
         ),
-        *([Climb(*halving)] if halving is not None else []),
-    ]
-
-
-def _new_watch(place: int, declared: Declared, *, is_recorded: bool) -> _Watch:
-    return _Watch(
-        place, declared.rules.metric, declared, Monitor(declared.rules), is_recorded=is_recorded, is_decided=is_recorded
+        *([Climb(*halving)] if halving is not None else ()),
     )
 
 
 def _feed_page(
-    watches: Sequence[_Watch | Climb], page: curve.Page
-) -> tuple[int, list[tuple[_Watch | Climb, Verdict | Reached]]]:
+    watches: Sequence[Watch | Climb], page: curve.Page
+) -> tuple[int, list[tuple[Watch | Climb, Verdict | Reached]]]:
     """Feed a page to the rules that have not decided; return the points that were fed, and new verdicts."""
     points = page.unpack()
     steps, values = points.steps.tolist(), points.values.tolist()
@@ -403,8 +390,12 @@ def _feed_page(
 
 
 def _joined(known: set[int] | None, more: Collection[int] | None) -> set[int] | None:
-    return None if known is None or more is None else known | set(more)
+    """Add to the known ones, in place: there may be 10,000 hints a second."""
+    if known is None or more is None:
+        return None
+    known.update(more)
+    return known
 
 
-def _parts(ids: Sequence[int]) -> Iterable[Sequence[int]]:
-    return (ids[begin : begin + MOST_READ] for begin in range(0, len(ids), MOST_READ))
+def _parts(places: Sequence[int]) -> Iterable[Sequence[int]]:
+    return (places[begin : begin + MOST_READ] for begin in range(0, len(places), MOST_READ))

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import reduce
+from operator import xor
 from typing import Any
 
 import pytest
@@ -269,15 +271,18 @@ async def test_reading_behind_a_cursor_goes_by_the_primary_key_alone(after: tupl
     assert any("ROW(attempt, batch)" in node.get("Index Cond", "") for plan in plans for node in nodes(plan))
 
 
-async def test_the_new_points_of_all_judged_runs_are_read_by_the_primary_key_in_one_statement(filled: Filled) -> None:
-    cursors = dict.fromkeys(range(1, 101), (2, 39))
-
+@pytest.mark.parametrize("metrics", [1, judged.FEW_METRICS + 1])
+async def test_the_new_points_of_all_judged_runs_are_read_by_the_primary_key_in_one_statement(
+    filled: Filled, metrics: int
+) -> None:
     async def get(driver: Driver) -> None:
-        rows = await judged.read(driver, cursors, ["loss"])
-        assert len(rows) == 200
-        assert {(row["attempt"], row["batch"], row["metric"], row["steps"] is None) for row in rows} == {
-            (2, 40, "accuracy", True), (2, 40, "loss", False)
+        news = await judged.read(driver, range(1, 101), [2] * 100, [39] * 100, ["loss", *map(str, range(1, metrics))])
+        assert len(news) == 200
+        assert news.places == [place for place in range(100) for _ in range(2)]
+        assert set(zip(news.attempts, news.batches, news.metrics, news.counts, strict=True)) == {
+            (2, 40, None, 0), (2, 40, "loss", 1)
         }  # fmt: skip
+        assert news.unpack() == ([1] * 100, [1.0] * 100)
 
     [plan] = await filled.plans_of_driver(get, "unnest($1::text::bigint[]")
     assert_by_index([plan], "pk_convergence")
@@ -295,19 +300,24 @@ async def test_the_judge_and_the_planner_find_runs_with_rules_and_limits_among_t
     async def find(session: AsyncSession) -> None:
         assert len(await attempts.find_with_max_cost(session)) == 10
 
-    known = [judged.Judged(number, 1, 0) for number in range(1, 5000, 1000)]
+    known: list[judged.Judged] = []
 
     async def compare(driver: Driver) -> None:
+        every, gone = await judged.changes(driver, [])
+        assert gone == []
+        known.extend(each for each in every if each.simulation_id % 1000 == 1)
         found, gone = await judged.changes(driver, known)
         assert sorted(each.simulation_id for each in found) == list(range(501, 5000, 1000))
         assert gone == []
+        marks = reduce(xor, (each.mark for each in every))
+        assert await judged.fingerprint(driver) == (10, marks)
 
     async def compare_some(driver: Driver) -> None:
         found, gone = await judged.changes(driver, known[:1], [1, 501, 2])
         assert ([each.simulation_id for each in found], gone) == ([501], [])
 
     plans = await filled.plans_of(find)
-    plans += await filled.plans_of_driver(compare, "FULL JOIN")
+    plans += await filled.plans_of_driver(compare, "hashint8extended")
     plans += await filled.plans_of_driver(compare_some, "FULL JOIN")
     assert_by_index(plans, "ix_simulations_judged", "ix_simulations_max_cost", hot=("simulations", "attempts"))
 

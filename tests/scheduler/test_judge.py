@@ -372,6 +372,48 @@ async def test_a_round_without_anything_to_judge_is_one_statement(world: World, 
     assert len(sent) == 2, "what has changed of the runs, and their new points: however many there are"
 
 
+async def test_a_look_at_all_runs_compares_them_one_by_one_only_if_memory_and_rows_differ(
+    world: World, judge: Judge
+) -> None:
+    runs = [await start(world, PATIENT, cpus=0.1) for _ in range(3)]
+    await judge.run_once()
+
+    async def compared() -> int:
+        async with sent_by(world.sessions) as sent:
+            await judge.run_once()
+        return len([each for each in sent if "FULL JOIN" in each])
+
+    assert await compared() == 0
+    changed = encode([Declared(StopRules("val/loss", patience=30))])
+    await runs[0].change(stopping=changed)
+    assert (await compared(), await compared()) == (1, 0), "no hint came"
+    await runs[1].change(stopping=changed)
+    judge.hear(Channel.SIMULATIONS, frozenset({runs[1].id}))
+    async with sent_by(world.sessions) as sent:
+        await judge.run_once()
+    assert [each for each in sent if "FULL JOIN" in each and "ANY" not in each] == [], "the hint was enough"
+    await runs[2].change(stopping=None)
+    assert (await compared(), await compared()) == (1, 0)
+    judge.forget()
+    assert (await compared(), await compared()) == (1, 0)
+
+
+async def test_a_run_that_ends_while_more_of_it_is_unread_is_left_alone(world: World, judge: Judge) -> None:
+    run = await start(world, StopRules("val/loss", patience=1000))
+    other = await start(world, PATIENT, cpus=0.1)
+    await judge.run_once()
+    for _ in range(judged.MOST_ROWS + 5):
+        await run.report(1.0)
+    assert (await judge.run_once()).unfinished
+    await world.execute(
+        "UPDATE simulations SET state = 'FINISHED', reason = 'COMPLETED', finished_at = now() WHERE id = :id", id=run.id
+    )
+    await other.report(1.0)
+    judge.hear(Channel.SIMULATIONS, frozenset({run.id}))
+    judge.hear(Channel.CONVERGENCE, frozenset({other.id}))
+    assert await judge.run_once(everything=False) == JudgeSummary(points=1)
+
+
 async def test_a_stored_curve_is_read_in_pages_and_no_session_is_open_while_the_rules_compute(
     world: World, judge: Judge, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
