@@ -108,6 +108,8 @@ def shell(request: pytest.FixtureRequest) -> str:
 def home(tmp_path: Path) -> Path:
     path = tmp_path / "home"
     (path / "bin").mkdir(parents=True)
+    # Else fish, at its first start in a home, reads all manual pages of the machine: seconds of CPU in the background.
+    (path / ".local" / "share" / "fish" / "generated_completions").mkdir(parents=True)
     return path
 
 
