@@ -91,11 +91,8 @@ class Running:
         self.here = here
         self.said = here / "said"
         with self.said.open("w") as said:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", DRIVER, str(here), str(grace_seconds)],
-                stderr=said,
-                stdout=said,
-                start_new_session=True,
+            self.process = warm.start(
+                ("-c", DRIVER, str(here), str(grace_seconds)), environment=os.environ, directory=here, stdout=said
             )
 
     def notes(self) -> list[list[str]]:
@@ -139,7 +136,7 @@ def start(here: Path) -> Iterator[Callable[..., Running]]:
                 process = psutil.Process(pid)
                 if str(here) in " ".join(process.cmdline()):
                     process.kill()
-                    process.wait(10)
+                    process.wait(60)
             except psutil.Error:
                 pass
 

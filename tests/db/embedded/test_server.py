@@ -125,6 +125,7 @@ def test_what_was_written_survives_a_stop_and_a_start(data_directory: Path) -> N
         assert execute(server, "SELECT answer FROM kept") == 42
 
 
+@filled  # by a first start, whose work these are
 def test_the_database_is_utf8_in_utc_sorted_by_code_point_and_listens_on_no_port(data_directory: Path) -> None:
     with serve(data_directory, settings=FAST) as server:
         assert execute(server, "SHOW server_encoding") == "UTF8"
@@ -136,6 +137,7 @@ def test_the_database_is_utf8_in_utc_sorted_by_code_point_and_listens_on_no_port
         assert str(execute(server, "SHOW server_version")).startswith("18.")
 
 
+@filled  # by a first start, whose work these are
 def test_only_its_own_user_reaches_the_socket_and_the_data(data_directory: Path) -> None:
     with serve(data_directory, settings=FAST) as server:
         owner = psutil.Process(server.pid).uids().real
@@ -485,6 +487,7 @@ if is_root:
             pass
         assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
+    @filled
     def test_root_copies_the_programs_once_for_each_version_of_the_wheel(
         data_directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
