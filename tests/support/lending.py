@@ -81,9 +81,9 @@ class Lent:
 
     async def is_joined(self) -> None:
         """Wait until its host, and its machine if it has one, are known."""
-        await eventually(lambda: self.service.says("SELECT count(*) = 1 FROM hosts"), "its host is known")
+        await self.service.in_time_says("its host is known", "SELECT count(*) = 1 FROM hosts")
         if self.environment.get("SIMULATIONS_LOCAL_MACHINE", "true") not in ("0", "false"):
-            await eventually(lambda: self.service.says(JOINED), "its machine has joined")
+            await self.service.in_time_says("its machine has joined", JOINED)
 
     @property
     def runs(self) -> bool:
@@ -107,7 +107,7 @@ class Lent:
         # The host's loop clears away late launches in the round that begins with its next heartbeat.
         for _ in range(2):
             [[beat]] = await service.fetch("SELECT heartbeat_at FROM hosts")
-            await eventually(lambda beat=beat: service.says(BEATEN, beat, self.host), "its host beats")  # type: ignore[misc]
+            await service.in_time_says("its host beats", BEATEN, beat, self.host)
         await self.is_joined()
         await eventually(self._has_cleared_away, "no attempt is left")
         for path in service.data_directory.iterdir():

@@ -35,6 +35,7 @@ from gql.transport.websockets import WebsocketsTransport
 from db.connection import connect_raw
 from db.embedded.cluster import find_postmaster
 from db.embedded.server import find_url
+from db.outage import Driver
 from db.public_ids import decode
 
 ROOT = Path(__file__).parents[2]
@@ -384,26 +385,34 @@ class Service:
         assert found is not None, "no server runs"
         return found.process
 
-    async def fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
-        """Ask the database itself."""
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[Driver]:
+        """A connection to the database, for several statements: to open one takes more CPU than most of them."""
         connection = await connect_raw(self.database_url, application="test")
         try:
-            return list(await connection.fetch(statement, *arguments))
+            yield connection
         finally:
             await connection.close()
+
+    async def fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
+        """Ask the database itself."""
+        async with self.connected() as database:
+            return list(await database.fetch(statement, *arguments))
 
     async def says(self, question: str, *arguments: object) -> bool:
         """Ask the database a question that it answers with yes or no."""
         [[answer]] = await self.fetch(question, *arguments)
         return bool(answer)
 
+    async def in_time_says(self, what: str, question: str, *arguments: object) -> None:
+        """Wait until the database, which runs, answers a question with yes."""
+        async with self.connected() as database:
+            await eventually(partial(database.fetchval, question, *arguments), what)
+
     async def alter(self, statements: str) -> None:
         """Change what the database holds, all at once."""
-        connection = await connect_raw(self.database_url, application="test")
-        try:
-            await connection.execute(statements)
-        finally:
-            await connection.close()
+        async with self.connected() as database:
+            await database.execute(statements)
 
     async def log_of(self, simulation_id: str, metric: str) -> list[tuple[int, int, float]]:
         """What the database holds of a metric: attempt, step and value, in the order in which it was stored."""
