@@ -37,6 +37,10 @@ PATIENCE_SECONDS = 300  # of a whole test; the first one may have to wait for th
 TOKEN = f"sim_{'a' * 43}"
 WIDE = {"width": 1440, "height": 900}
 NARROW = {"width": 360, "height": 740}
+# Of what is in order axe would describe each element, and the browser would hand all of that over.
+JUDGE = """async options =>
+    (await axe.run(document, { resultTypes: ['violations'], ...options })).violations
+"""
 
 OpenPage = Callable[..., Awaitable[Page]]
 
@@ -179,12 +183,12 @@ def axe() -> Callable[..., Awaitable[None]]:
     """Judge a page as it is, in light and in dark: `await axe(page)`. Fails with axe's findings."""
 
     async def judge(page: Page, **options: Any) -> None:
+        # Not as a script of the page, which the page would refuse.
+        await page.evaluate(AXE.read_text(encoding="utf-8"))
         for scheme in ("light", "dark"):
             await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # one of its words
-            # Not as a script of the page, which the page would refuse.
-            await page.evaluate(AXE.read_text(encoding="utf-8"))
-            found = await page.evaluate("options => axe.run(document, options)", options)
-            assert [say(violation) for violation in found["violations"]] == [], f"in {scheme}"
+            violations = await page.evaluate(JUDGE, options)
+            assert [say(violation) for violation in violations] == [], f"in {scheme}"
 
     return judge
 
