@@ -74,7 +74,7 @@ class Notifications:
         """
         self._stored(sum(len(series.steps) for series in batch.series))
         self._hub.committed(simulation_id, batch, ended=ended, logged=logged, rank=rank)
-        if self._url is not None:
+        if self._url is not None and (batch.series or logged):  # an end has its own hint, of the state
             self._committed.add(simulation_id)
             self._commit.set()
 
