@@ -150,9 +150,8 @@ def spent_of(case: Case, seconds: float, *, is_on: bool, core: int, program: Pat
         directory = Path(place, "attempt")
         directory.mkdir()
         Path(place, "address").write_text(url)
-        (directory / "token").write_text("token")
         config = {
-            "attempt_id": ATTEMPT, "address_file": f"{place}/address", "give_up_seconds": 60,
+            "attempt_id": ATTEMPT, "token": "token", "address_file": f"{place}/address", "give_up_seconds": 60,
             "checkpoint_directory": f"{place}/checkpoints", "output_directory": f"{place}/output",
         }  # fmt: skip
         (directory / "config.json").write_text(json.dumps(config))

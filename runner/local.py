@@ -5,8 +5,8 @@ state as the previous one. Killing the process that uses this engine kills no si
 recorded supervisor runs; if the supervisor died, the engine first kills all other processes of the member, and only
 then returns DEAD. If the kernel holds a process that can't be killed, the member is UNKNOWN.
 
-    attempts/<member>/      0700: config.json, token, nonce (0600), supervisor.json, child.json, supervisor.log, gone,
-                            spool/, work/
+    attempts/<member>/      0700: config.json (0600: with the token, and what the supervisor appends), supervisor.json,
+                            supervisor.log, gone, batches (NUMBER.jsonl), work/
     checkpoints/<simulation>/    shared by all attempts of a simulation and their members here, kept until the
                                  simulation is discarded
     outputs/<simulation>/        likewise: what a simulation wants to keep, artifacts of MLflow among it
@@ -19,7 +19,6 @@ then returns DEAD. If the kernel holds a process that can't be killed, the membe
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 import threading
@@ -37,6 +36,7 @@ from runner import processes
 from runner.base import DiscoveredMachine, Launch, LaunchError, Liveness, Undelivered, UndeliveredExit, directory_name
 from runner.launches import LauncherLost, Launches
 from runner.removal import remove_tree
+from runner.supervisor import assignment
 from runner.supervisor.child import ATTEMPT_VARIABLE, MARK_VARIABLE, inherited, mark
 from runner.supervisor.spool import first_above
 
@@ -169,6 +169,7 @@ class LocalEngine:
         (directory / "work").mkdir(mode=0o700)
         config = {
             "attempt_id": launch.attempt_id,
+            "token": launch.token,
             "rank": launch.rank,
             "world_size": launch.world_size,
             "simulation_id": launch.simulation_id,
@@ -179,10 +180,7 @@ class LocalEngine:
             "allowed_roots": [str(root) for root in self._allowed_roots],
             "give_up_seconds": self._give_up_after.total_seconds(),
         }
-        (directory / "config.json").write_text(json.dumps(config))
-        token = os.open(directory / "token", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(token, "w") as file:
-            file.write(launch.token)
+        assignment.write(directory, config)
 
     def _start(self, directory: Path, launch: Launch) -> None:
         environment = inherited(os.environ)
@@ -226,14 +224,12 @@ class LocalEngine:
 
     def _undelivered(self, member_id: str, after: int) -> Undelivered | None:
         directory = self._directory(member_id)
-        try:
-            token, nonce = ((directory / name).read_text().strip() for name in ("token", "nonce"))
-        except FileNotFoundError:  # the supervisor was killed before its hello
+        credentials = _credentials(directory)
+        # Those of an earlier version are in a directory of their own.
+        found = first_above(directory, after) or first_above(directory / "spool", after)
+        if credentials is None or found is None:
             return None
-        found = first_above(directory / "spool", after)
-        if found is None:
-            return None
-        number, batch = found
+        (token, nonce), (number, batch) = credentials, found
         logs = [(stream, "\n".join(texts)) for stream, texts in batch.logs]
         end = UndeliveredExit(*astuple(batch.exit)) if batch.exit is not None else None
         notices = tuple((kind, *notice) for kind, notice in batch.notices.items())
@@ -256,8 +252,8 @@ class LocalEngine:
         work = directory / "work"
         if work.is_dir() and any(work.iterdir()):
             try:
-                simulation = str(json.loads((directory / "config.json").read_bytes())["simulation_id"])
-            except (OSError, ValueError, KeyError, TypeError) as error:  # the simulation can write to that file, too
+                simulation = str(assignment.read(directory)["simulation_id"])
+            except (OSError, ValueError, KeyError) as error:  # the simulation can write to that file, too
                 raise OSError(f"{directory / 'config.json'} can't be read: {error}") from None
             kept = self._work / directory_name(simulation) / directory.name
             kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -281,7 +277,7 @@ class LocalEngine:
         is_ended = processes.end_all(
             f"{MARK_VARIABLE}={mark(directory)}",
             processes.read_identity(directory / "supervisor.json"),
-            processes.read_identity(directory / "child.json"),
+            _child(directory),
         )
         return self._launches.sweep(directory) and is_ended  # escaped ones are the launcher's children
 
@@ -303,6 +299,27 @@ def _runs(directory: Path) -> bool:
 def _is_gone(directory: Path) -> bool:
     """Whether the launcher has reaped the supervisor and found no process left: no search is needed."""
     return (directory / "gone").exists()
+
+
+def _credentials(directory: Path) -> tuple[str, str] | None:
+    """Token and nonce of the supervisor; None if it was killed before its hello. Raises OSError."""
+    try:
+        facts = assignment.read(directory)
+        # An attempt of an earlier version has a file for each.
+        token, nonce = (facts.get(each) or (directory / each).read_text().strip() for each in ("token", "nonce"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:  # the simulation can write to that file, too
+        raise OSError(f"{directory / assignment.FILE} can't be read: {error}") from None
+    return token, nonce
+
+
+def _child(directory: Path) -> processes.Identity | None:
+    """The recorded identity of the child."""
+    with suppress(OSError, ValueError):
+        if (found := processes.identity_of(assignment.read(directory).get("child"))) is not None:
+            return found
+    return processes.read_identity(directory / "child.json")  # of an earlier version
 
 
 def _gpu_models() -> list[str]:

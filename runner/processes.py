@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PROC = Path("/proc")
 END_SECONDS = 10.0  # a killed process is gone in milliseconds, unless the kernel holds it
@@ -60,9 +61,16 @@ def boot_id() -> str:
 def read_identity(path: Path) -> Identity | None:
     """Read a recorded identity; None if the file is missing or was cut off."""
     try:
-        record = json.loads(path.read_bytes())
+        return identity_of(json.loads(path.read_bytes()))
+    except (OSError, ValueError):
+        return None
+
+
+def identity_of(record: Any) -> Identity | None:
+    """Read an identity from JSON; None for anything else."""
+    try:
         return Identity(int(record["pid"]), int(record["start_time"]), str(record["boot_id"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
 
 

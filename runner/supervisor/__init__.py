@@ -1,6 +1,6 @@
 """Supervisor process: starts one attempt of a simulation, reports its output and reaps its processes.
 
-    assignment   input: config.json and token from the engine, the order from the service
+    assignment   input: config.json from the engine, the order from the service
     run          main loop: hello, the child from start to end, delivery
     child        start the child; find, reap and kill its descendants
     lines        lines of the pipes, separation of points and log, the log's limits
@@ -31,8 +31,8 @@ Failures. Only a reply with this attempt's id counts; anything else (no reply, a
 reply) means that the service is unreachable: the supervisor keeps spooling, to memory and then to files, and tries
 again. With the disk and the reserved memory both full it stops reading, and the simulation blocks in its `print`:
 points are never lost. Logs are lossy: above a rate and a total they are dropped and counted. If the supervisor is
-killed, its engine finds the processes left by the recorded identities (`supervisor.json`, `child.json`) and by the mark
-in the environment.
+killed, its engine finds the processes left by the recorded identities (the child's is appended to `config.json`) and by
+the mark in the environment.
 
-DIRECTORY holds `config.json` and `token`, both written by the engine; `spool/` and `work/` are made here.
+DIRECTORY holds `config.json`, written by the engine; the files of batches and `work/` are made here.
 """

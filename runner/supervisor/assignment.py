@@ -1,17 +1,25 @@
 """Input of a supervisor: the assignment written by its engine, and the order of the service.
 
-The assignment (`config.json` and `token` in the attempt's directory) holds the settings of the machine; the order
-comes with the reply to hello and holds the user's request.
+The assignment (`config.json` in the attempt's directory) holds the settings of the machine; the order comes with the
+reply to hello and holds the user's request.
+
+The supervisor appends to the assignment, a JSON object per line, what its engine needs once it is dead: the nonce of
+its hello, and the identity of its child. A file for each would cost more than all else that a short attempt does on the
+disk: ext4 reuses no inode within a minute, and for each new file it looks at all that were freed since.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+FILE = "config.json"
 REPORT_SPACING_SECONDS = 0.05  # 20 reports a second: a curve looks live, a busy run costs the service little
 SPOOL_MEMORY_BYTES = 4 << 20  # sealed batches beyond this go to files
 SPOOL_LIMIT_BYTES = 64 << 20  # and beyond this, with the disk full, reading stops
@@ -19,7 +27,7 @@ SPOOL_LIMIT_BYTES = 64 << 20  # and beyond this, with the disk full, reading sto
 
 @dataclass(frozen=True)
 class Assignment:
-    """Id, token and paths of the attempt on this machine: `config.json` and `token`."""
+    """Id, token and paths of the attempt on this machine."""
 
     directory: Path
     attempt_id: str
@@ -38,11 +46,11 @@ class Assignment:
 
     @classmethod
     def read(cls, directory: Path) -> Assignment:
-        config = json.loads((directory / "config.json").read_bytes())
+        config = read(directory)
         return cls(
             directory=directory,
             attempt_id=config["attempt_id"],
-            token=(directory / "token").read_text().strip(),
+            token=config["token"],
             address_file=directory / config["address_file"],
             checkpoint_directory=directory / config["checkpoint_directory"],
             output_directory=directory / config.get("output_directory", "output"),
@@ -62,6 +70,36 @@ class Assignment:
             return order
         named = self.visible_devices.split(",")
         return replace(order, gpu_indices=tuple(int(each) for each in named if each.strip().isdecimal()))
+
+
+def write(directory: Path, config: Mapping[str, object]) -> None:
+    """Write the assignment of an attempt, for the owner alone: its token is in it. Raises OSError."""
+    with open(os.open(directory / FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(config, file)
+
+
+def append(directory: Path, fact: Mapping[str, object]) -> None:
+    """Append a fact for the engine. Raises OSError."""
+    descriptor = os.open(directory / FILE, os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(descriptor, f"\n{json.dumps(fact)}".encode())  # on a line of its own, also behind a torn one
+    finally:
+        os.close(descriptor)
+
+
+def read(directory: Path) -> dict[str, Any]:
+    """Read the assignment together with the facts behind it, of which one may be torn.
+
+    Raises OSError, or ValueError for what is no assignment: a simulation can write to the file, too.
+    """
+    first, *facts = (directory / FILE).read_bytes().split(b"\n")
+    config = json.loads(first)
+    if not isinstance(config, dict):
+        raise ValueError(f"{FILE} holds no object")
+    for fact in facts:
+        with contextlib.suppress(ValueError, TypeError):
+            config.update(json.loads(fact))
+    return config
 
 
 @dataclass(frozen=True)

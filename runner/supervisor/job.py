@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.removal import remove_tree
+from runner.supervisor import assignment
 from runner.supervisor.child import become_subreaper, kill_descendants, record
 from runner.supervisor.complaints import complain
 from runner.supervisor.run import LEFTOVERS, NOT_REPORTED, REPORTED, supervise
@@ -72,6 +73,7 @@ def _prepare(place: Path, launch: Mapping[str, Any], devices: str) -> Path:
     (directory / "address").write_text(launch["address"])
     config = {
         "attempt_id": launch["attempt_id"],
+        "token": launch["token"],
         "rank": launch["rank"],
         "world_size": launch["world_size"],
         "simulation_id": launch["simulation_id"],
@@ -83,9 +85,7 @@ def _prepare(place: Path, launch: Mapping[str, Any], devices: str) -> Path:
         "give_up_seconds": launch["give_up_seconds"],
         "visible_devices": devices if launch["gpus"] else "",
     }
-    (directory / "config.json").write_text(json.dumps(config))
-    with open(os.open(directory / "token", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(launch["token"])
+    assignment.write(directory, config)
     return directory
 
 

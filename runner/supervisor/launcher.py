@@ -13,8 +13,8 @@ gate closes and the supervisor exits silently: an unrecorded supervisor never ru
 
 Launcher and supervisors are child subreapers. An orphan below a living supervisor becomes a child of that supervisor;
 therefore a child of the launcher that is no supervisor was left by a dead one, and is killed with its descendants. Once
-no process of an attempt is left, `DIRECTORY/gone` holds the supervisor's exit: the engine then needs no search of all
-processes.
+no process of an attempt is left, `DIRECTORY/supervisor.json` becomes `DIRECTORY/gone` and holds the supervisor's exit:
+the engine then needs no search of all processes.
 
 Exit. The launcher outlives its engine while supervisors run, and exits when there is neither a supervisor nor a
 connection. A retired launcher (SIGTERM, or an engine with another archive) starts nothing more and exits with its last
@@ -40,7 +40,7 @@ from typing import NoReturn
 
 from runner import processes
 from runner.supervisor.child import become_subreaper, children, kill_descendants, name_process
-from runner.supervisor.complaints import complain
+from runner.supervisor.complaints import LateLog, complain
 from runner.supervisor.run import NOT_REPORTED, REPORTED, supervise
 
 assert encodings.idna
@@ -204,7 +204,14 @@ def _listen(name: str) -> socket.socket:
 
 def _note_gone(directory: Path, how: str) -> None:
     try:
-        (directory / "gone").write_text(f"{how}\n")
+        # Into a file that is there: a new one would cost more than all else here (`runner.supervisor.assignment`).
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(directory / "supervisor.json", directory / "gone")
+        note = os.open(directory / "gone", os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.truncate(note, os.write(note, f"{how}\n".encode()))
+        finally:
+            os.close(note)
     except OSError as error:  # the engine will search all processes instead
         complain(f"{directory.name}: {error}")
 
@@ -220,10 +227,7 @@ def _be_supervisor(directory: Path, environment: Mapping[str, str], gate: int) -
             os.close(gate)
             name_process("supervisor")
             os.chdir(directory)
-            log = os.open("supervisor.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            os.close(log)
+            sys.stdout = sys.stderr = LateLog(directory / "supervisor.log")
             os.environ.clear()
             os.environ.update(environment)
             status = supervise(directory)

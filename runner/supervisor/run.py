@@ -14,10 +14,12 @@ import select
 import selectors
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 
-from runner.supervisor.assignment import REPORT_SPACING_SECONDS, Assignment, Order
-from runner.supervisor.child import Refused, become_subreaper, kill_descendants, prepare, reap, record, start
+from runner import processes
+from runner.supervisor.assignment import REPORT_SPACING_SECONDS, Assignment, Order, append
+from runner.supervisor.child import Refused, become_subreaper, kill_descendants, prepare, reap, start
 from runner.supervisor.complaints import complain
 from runner.supervisor.curve import Curve
 from runner.supervisor.lines import Log, Output
@@ -68,7 +70,7 @@ def supervise(directory: Path) -> int:
         return REPORTED
     order = assignment.assign_devices(order) if order is not None else None
 
-    spool = Spool(directory / "spool", assignment.spool_memory_bytes, assignment.spool_limit_bytes)
+    spool = Spool(directory, assignment.spool_memory_bytes, assignment.spool_limit_bytes)
     heartbeat_seconds = order.heartbeat_seconds if order is not None else DEFAULT_HEARTBEAT_SECONDS
     is_stopped = order is None or verdict == "STOP"
     reporter = Reporter(service, spool, signals.wake, heartbeat_seconds, 0.0 if is_stopped else heartbeat_seconds)
@@ -95,12 +97,21 @@ def supervise(directory: Path) -> int:
 
 
 def note_nonce(directory: Path, nonce: str) -> None:
-    """Write the nonce, with which the host's loop delivers the spool of a killed supervisor."""
+    """Note the nonce, with which the host's loop delivers the spool of a killed supervisor."""
     try:
-        with open(os.open(directory / "nonce", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(nonce)
+        append(directory, {"nonce": nonce})
     except OSError as error:
         complain(f"the nonce could not be written: {error}")
+
+
+def note_child(directory: Path, pid: int) -> None:
+    """Note the child's identity, for the engine of a killed supervisor."""
+    try:
+        identity = processes.identify(pid)
+        if identity is not None:
+            append(directory, {"child": asdict(identity)})
+    except OSError as error:  # a full disk; the mark in the environment is still there
+        complain(f"the child's identity could not be written: {error}")
 
 
 def greet(
@@ -180,7 +191,7 @@ class Run:
         self._started_at = time.monotonic()
         self._pid = self._child.pid
         self._child.returncode = 0  # reaped here, not by subprocess, which would free the pid
-        record(assignment.directory / "child.json", self._pid)
+        note_child(assignment.directory, self._pid)
         self._ended_by: str | None = None
         self._is_ended = False  # by us; `_ended_by` may still be None
         self._is_lost = False

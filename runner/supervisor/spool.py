@@ -193,9 +193,7 @@ class BatchFile:
             self.is_whole = False
 
     def _create(self) -> int:
-        directory = self.path.parent
-        directory.mkdir(mode=0o700, exist_ok=True)
-        if shutil.disk_usage(directory).free < DISK_RESERVE_BYTES:
+        if shutil.disk_usage(self.path.parent).free < DISK_RESERVE_BYTES:
             raise OSError("the disk is full but for its reserve")
         return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
@@ -371,13 +369,12 @@ class Spool:
             self.number = number
 
     def clear(self) -> None:
-        """Remove the files, and the directory unless the simulation wrote other files there."""
+        """Remove the files that are left."""
         with contextlib.suppress(OSError):
             for name in os.listdir(self._directory):
                 if name.endswith(".jsonl"):
                     with contextlib.suppress(OSError):
                         os.unlink(self._directory / name)
-            self._directory.rmdir()
 
     def _discard_head(self) -> None:
         first = self._sealed.popleft()

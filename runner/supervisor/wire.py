@@ -72,7 +72,7 @@ class Connection:
         self._socket, self._buffer = None, b""
 
     def _opened(self) -> socket.socket:
-        opened = socket.create_connection((self._name, self._port), HTTP_SECONDS)
+        opened = _connected(self._name, self._port)
         try:
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._is_secure:
@@ -149,3 +149,22 @@ class Connection:
         chunk = self._socket.recv(READ_BYTES)
         self._buffer += chunk
         return bool(chunk)
+
+
+def _connected(name: str, port: int) -> socket.socket:
+    """Connect to a host. Raises OSError.
+
+    An IPv4 address is not looked up: that would ask the kernel for all interfaces (getaddrinfo(3), AI_ADDRCONFIG).
+    """
+    try:
+        socket.inet_pton(socket.AF_INET, name)
+    except (OSError, ValueError):
+        return socket.create_connection((name, port), HTTP_SECONDS)
+    opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        opened.settimeout(HTTP_SECONDS)
+        opened.connect((name, port))
+    except BaseException:
+        opened.close()
+        raise
+    return opened

@@ -20,6 +20,7 @@ from outages import GONE
 
 from cli.errors import ExitCode
 from db.embedded.server import EmbeddedServer, serve
+from runner.supervisor import assignment
 
 Lend = Any  # a fixture of conftest.py
 
@@ -338,7 +339,8 @@ async def test_an_old_attempt_that_returns_after_its_successor_began_is_over_and
         watch = Watch.of(service, simulation)
         await watch.has_received(FEW)
         [attempt] = (await service.show(simulation))["attempts"]
-        [token] = other.data_directory.glob("attempts/*/token")
+        [place] = other.data_directory.glob("attempts/*")
+        token = assignment.read(place)["token"]
 
         # Meanwhile a third may list the packages of the program's Python, once.
         await eventually(lambda: len(other.processes_of()) == 2, "its supervisor and its child are left")
@@ -359,7 +361,7 @@ async def test_an_old_attempt_that_returns_after_its_successor_began_is_over_and
             late = {"batch": row["next_batch"], "points": LATE_POINTS, "exit": {"exitCode": 0}}
             for query, more in ((HELLO, {}), (HELLO, {"nonce": "another"}), (REPORT, {}), (REPORT, late)):
                 told = {"attemptId": attempt["id"], "nonce": row["nonce"], **more}
-                assert await say(service, token.read_text(), query, told) == (attempt["id"], "OVER")
+                assert await say(service, token, query, told) == (attempt["id"], "OVER")
         # ... then the real one, which no other process can end any more:
         await eventually(lambda: not other.processes_of(), "it and its child are gone")
         seen = len(watch.received("loss"))
@@ -389,9 +391,9 @@ for step in range(int(sys.argv[2])): print(json.dumps({"step": step, "loss": 1 /
 """
 
 
-def has_grown(spool: Path) -> bool:
-    """Whether a file in it has grown beyond what a full disk lets it (what could not be written is taken back)."""
-    for path in spool.glob("*"):
+def has_grown(attempt: Path) -> bool:
+    """Whether a batch has grown beyond what a full disk lets it (what could not be written is taken back)."""
+    for path in attempt.glob("*.jsonl"):
         with suppress(FileNotFoundError):
             if path.stat().st_size > FULL_BYTES:
                 return True
@@ -413,7 +415,7 @@ async def test_what_is_printed_during_an_outage_arrives_after_it(lend: Lend, dis
                 resource.prlimit(supervisor.pid, resource.RLIMIT_FSIZE, (FULL_BYTES, FULL_BYTES))
             go.touch()
             await eventually(lambda: not child.is_running(), "all was printed and read")
-            assert has_grown(attempt / "spool") == (disk == "disk with room")
+            assert has_grown(attempt) == (disk == "disk with room")
         shown = await service.finished(simulation)
         assert (shown["state"], shown["reason"]) == ("FINISHED", "COMPLETED"), shown
         assert [step for _, step, _ in await service.log_of(simulation, "loss")] == list(range(count))

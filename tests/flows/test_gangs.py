@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from live import BRISK, Service, eventually, held, kill, number_of
 
 from db.connection import create_engine, session_factory
 from db.events import PLANNER
+from runner.supervisor import assignment
 from transitions.preempt import preempt
 
 # Rank 0 listens where it is told to, the others connect; then each adds up what the others send. `SIGN` is a file for
@@ -108,7 +108,7 @@ class Gang:
     def recorded(self, who: str, rank: int) -> Any:
         """The `supervisor` or `child` of a member."""
         for path in (self.service.data_directory / "attempts").glob("*/config.json"):
-            if json.loads(path.read_bytes())["rank"] == rank:
+            if assignment.read(path.parent)["rank"] == rank:
                 [process] = self.service.recorded(who, path.parent.name)
                 return process
         raise LookupError(rank)

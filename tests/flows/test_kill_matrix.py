@@ -122,7 +122,7 @@ class Cell:
 
     def exit_is_on_disk(self) -> bool:
         """Whether the host's loop can find out how the child ended, without its supervisor."""
-        for path in self.service.data_directory.glob("attempts/*/spool/*.jsonl"):
+        for path in self.service.data_directory.glob("attempts/*/*.jsonl"):
             with suppress(FileNotFoundError):
                 if '["exit",' in path.read_text():
                     return True

@@ -28,7 +28,7 @@ async def test_what_was_printed_during_an_outage_outlives_its_supervisor(lend: A
                 newest = f'"loss",{said - 1},'
                 spools = service.data_directory / "attempts"
                 await eventually(
-                    lambda: any(newest in path.read_text() for path in spools.glob("*/spool/*.jsonl")),
+                    lambda: any(newest in path.read_text() for path in spools.glob("*/*.jsonl")),
                     "the newest point is on disk",
                 )
                 kill(supervisor)

@@ -19,6 +19,7 @@ from websockets.typing import Subprotocol
 from db import tokens
 from db.events import Actor
 from db.states import Role
+from runner.supervisor import assignment
 
 ME = "{ viewer { name } }"
 SHOW_ALL = "import os, time; print(sorted(os.environ)); print(open('/proc/self/cmdline').read()); time.sleep(600)"
@@ -116,10 +117,11 @@ async def test_no_process_shows_a_token_and_a_simulation_sees_no_secret_of_the_s
         assert {child.pid, supervisor.pid, service.child("graph").pid, service.child("scheduler").pid} <= {
             each.pid for each in others
         }
-        (token_file,) = Path(service.data_directory).glob("attempts/*/token")
+        (token_file,) = Path(service.data_directory).glob("attempts/*/config.json")
         assert token_file.stat().st_mode & 0o077 == 0
+        token = assignment.read(token_file.parent)["token"]
         for process in (*others, psutil.Process(service.process.pid)):
-            assert token_file.read_text().strip() not in told(process), process.name()
+            assert token not in told(process), process.name()
         for process in others:
             assert mine not in told(process), process.name()
             assert "/nowhere/token" not in told(process), process.name()

@@ -253,8 +253,8 @@ def supervise(service: Service, tmp_path: Path) -> Iterator[Supervise]:
         directory = tmp_path / "attempt"
         directory.mkdir(exist_ok=True)
         (tmp_path / "address").write_text(service.url)
-        (directory / "token").write_text(TOKEN)
         settings: dict[str, object] = {
+            "token": TOKEN,
             "attempt_id": ATTEMPT,
             "address_file": str(tmp_path / "address"),
             "checkpoint_directory": str(tmp_path / "checkpoints"),

@@ -11,6 +11,7 @@ import signal
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 from runner import local, processes
 from runner.base import Engine, Launch, LaunchError, Liveness
 from runner.local import LocalEngine
+from runner.supervisor import assignment
 
 ATTEMPT = "QXR0ZW1wdDo3Lw=="  # with a slash, so to speak: base64 has / and + and =
 Exists = Callable[[int], bool]
@@ -56,8 +58,8 @@ def directory(tmp_path: Path) -> Path:
     return next((tmp_path / "attempts").iterdir())
 
 
-def recorded(tmp_path: Path, name: str) -> int:
-    return int(json.loads((directory(tmp_path) / name).read_bytes())["pid"])
+def supervisor_of(tmp_path: Path) -> int:
+    return int(json.loads((directory(tmp_path) / "supervisor.json").read_bytes())["pid"])
 
 
 def sleeping(service: Any) -> None:
@@ -164,8 +166,8 @@ async def test_only_the_owner_can_look_into_an_attempt(service: Any, engine: Loc
     await ready(service)
     place = directory(tmp_path)
     assert stat.S_IMODE(place.stat().st_mode) == 0o700
-    assert stat.S_IMODE((place / "token").stat().st_mode) == 0o600
-    pid = recorded(tmp_path, "supervisor.json")
+    assert stat.S_IMODE((place / "config.json").stat().st_mode) == 0o600
+    pid = supervisor_of(tmp_path)
     for name in ("cmdline", "environ"):
         assert b"token-of-this-attempt" not in Path("/proc", str(pid), name).read_bytes()
     assert os.getsid(pid) == pid
@@ -179,27 +181,27 @@ async def test_after_kill_9_of_the_supervisor_dead_means_that_nothing_is_left(
     await engine.launch(launch())
     await ready(service)
     assert all(map(exists, pids(service)))
-    os.kill(recorded(tmp_path, "supervisor.json"), signal.SIGKILL)
+    os.kill(supervisor_of(tmp_path), signal.SIGKILL)
     while await engine.probe(ATTEMPT) is Liveness.ALIVE:
         await asyncio.sleep(0.01)
     assert await engine.probe(ATTEMPT) is Liveness.DEAD
     assert not any(map(exists, pids(service)))
 
 
-@pytest.mark.parametrize("lost", ["child.json", "supervisor.json", "both", "the directory"])
+@pytest.mark.parametrize("lost", ["config.json", "supervisor.json", "both", "the directory"])
 async def test_leftovers_are_found_without_the_records_too(
     service: Any, engine: LocalEngine, tmp_path: Path, exists: Exists, until: Until, lost: str
 ) -> None:
     sleeping(service)
     await engine.launch(launch())
     await ready(service)
-    supervisor = recorded(tmp_path, "supervisor.json")
+    supervisor = supervisor_of(tmp_path)
     os.kill(supervisor, signal.SIGKILL)
     await asyncio.to_thread(until, lambda: not exists(supervisor))
     if lost == "the directory":
         shutil.rmtree(directory(tmp_path))
     else:
-        for name in ("child.json", "supervisor.json") if lost == "both" else (lost,):
+        for name in ("config.json", "supervisor.json") if lost == "both" else (lost,):
             (directory(tmp_path) / name).write_text('{"pid": ')  # cut off
     await engine.end(ATTEMPT)
     assert not any(map(exists, pids(service)))
@@ -211,7 +213,7 @@ async def test_ending_kills_all_of_it_and_may_be_repeated(
     sleeping(service)
     await engine.launch(launch())
     await ready(service)
-    supervisor = recorded(tmp_path, "supervisor.json")
+    supervisor = supervisor_of(tmp_path)
     assert not await engine.forget(ATTEMPT)
     assert await engine.probe(ATTEMPT) is Liveness.ALIVE
     assert await engine.running([ATTEMPT, "b3RoZXI="]) == {ATTEMPT}
@@ -236,7 +238,7 @@ async def test_a_second_launch_ends_the_first(
     sleeping(service)
     await engine.launch(launch())
     await ready(service)
-    first = [recorded(tmp_path, "supervisor.json"), *pids(service)]
+    first = [supervisor_of(tmp_path), *pids(service)]
     service.stored.clear()
     await engine.launch(launch())
     assert not any(map(exists, first))
@@ -301,7 +303,9 @@ async def test_an_unrelated_process_with_a_recorded_pid_is_left_alone(
         before_the_boot = processes.Identity(identity.pid, identity.start_time, "another boot")
         for record in (earlier, before_the_boot):
             processes.write_identity(place / "supervisor.json", record)
-            processes.write_identity(place / "child.json", record)
+            processes.write_identity(place / "child.json", record)  # as an earlier version did
+            (place / "config.json").unlink(missing_ok=True)
+            assignment.write(place, {"child": asdict(record)})
             assert await engine.probe("eA==") is Liveness.DEAD
             await engine.end("eA==")
             assert exists(stranger.pid)
@@ -328,7 +332,7 @@ async def test_settings_reach_the_supervisor(
     await engine.launch(launch())
     await asyncio.to_thread(service.wait, lambda: service.exit)
     assert f"not inside a directory allowed on this machine ({tmp_path / 'data'})" in service.exit["message"]
-    assert json.loads((directory(tmp_path) / "config.json").read_bytes())["give_up_seconds"] == 60
+    assert assignment.read(directory(tmp_path))["give_up_seconds"] == 60
 
 
 async def test_what_can_not_be_launched_is_said_in_a_sentence(

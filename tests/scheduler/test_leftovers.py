@@ -13,6 +13,7 @@ from sqlalchemy import text
 from db import public_ids
 from runner.base import Engine, Liveness, Undelivered, UndeliveredExit
 from runner.local import LocalEngine
+from runner.supervisor import assignment
 from runner.supervisor.spool import Spool
 from scheduler.host import HostLoop
 from scheduler.leftovers import deliver
@@ -131,14 +132,26 @@ async def test_files_that_cannot_be_read_keep_no_attempt_from_its_end(dead: Dead
     assert (await dead.world.attempt_of(dead.simulation_id)).reason == "MACHINE_LOST"
 
 
-def test_the_files_of_a_spool_are_what_an_engine_gives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_of_an_earlier_version", [False, True])
+def test_the_files_of_a_spool_are_what_an_engine_gives(tmp_path: Path, is_of_an_earlier_version: bool) -> None:
     """Everything above takes a scripted engine: here is what the real one reads (tests/runner has the rest)."""
     engine = LocalEngine(tmp_path, "http://127.0.0.1:1/graphql", host="h", machine_name="m")
     directory = tmp_path / "attempts" / "A"
     directory.mkdir()
-    for name in ("token", "nonce"):
-        (directory / name).write_text(name)
-    spool = Spool(directory / "spool", 1 << 20, 1 << 20)
+    place = directory
+    if is_of_an_earlier_version:
+        for name in ("token", "nonce"):
+            (directory / name).write_text(name)
+        assignment.write(directory, {"attempt_id": "A"})
+        place = directory / "spool"
+        place.mkdir()
+    else:
+        assignment.write(directory, {"attempt_id": "A", "token": "token"})
+        assert engine._undelivered("A", 0) is None, "there was no hello"
+        assignment.append(directory, {"nonce": "nonce"})
+        with (directory / "config.json").open("a") as file:
+            file.write('\n{"child": {"pid"')  # torn
+    spool = Spool(place, 1 << 20, 1 << 20)
     spool.add_points(7, 0.5, [("loss", 1.5), ("rate", "NaN")])
     spool.add_log("STDOUT", "a line")
     spool.write_out()

@@ -37,6 +37,7 @@ from db.embedded.cluster import find_postmaster
 from db.embedded.server import find_url
 from db.outage import Driver
 from db.public_ids import decode
+from runner.supervisor import assignment
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "tests" / "client"
@@ -429,11 +430,13 @@ class Service:
 
     def recorded(self, who: str, attempt: str = "*") -> list[psutil.Process]:
         """The `supervisor` or `child` of every attempt on this host, as they are written down, oldest first."""
+        file = "supervisor.json" if who == "supervisor" else "config.json"
         found = []
-        for path in (self.data_directory / "attempts").glob(f"{attempt}/{who}.json"):
-            # The scheduler may remove an attempt's directory at any time.
-            with suppress(FileNotFoundError, psutil.NoSuchProcess):
-                found.append((path.stat().st_mtime, psutil.Process(json.loads(path.read_bytes())["pid"])))
+        for path in (self.data_directory / "attempts").glob(f"{attempt}/{file}"):
+            # The scheduler may remove an attempt's directory at any time; the child is recorded once it runs.
+            with suppress(FileNotFoundError, KeyError, psutil.NoSuchProcess):
+                record = json.loads(path.read_bytes()) if who == "supervisor" else assignment.read(path.parent)["child"]
+                found.append((path.stat().st_mtime, psutil.Process(record["pid"])))
         return [process for _, process in sorted(found, key=lambda each: each[0])]
 
     def processes_of(self, attempt_id: str | None = None) -> list[psutil.Process]:

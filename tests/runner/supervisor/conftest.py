@@ -43,4 +43,4 @@ class Taken:
 
 @pytest.fixture
 def taken(tmp_path: Path) -> Taken:
-    return Taken(tmp_path / "spool")
+    return Taken(tmp_path)

@@ -62,7 +62,7 @@ def test_a_line_over_the_limit_keeps_its_beginning_and_can_not_be_parsed() -> No
 def test_what_the_pipe_holds_at_the_end_is_read_however_long_that_takes(
     is_held_open: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spool = Spool(tmp_path / "spool", 4 << 20, 4 << 20)
+    spool = Spool(tmp_path, 4 << 20, 4 << 20)
     notices = Notices(spool.add_notice)
     patterns = Patterns((), notices)
     readers = Stream("STDOUT", AUTO, Curve(notices), notices, patterns, spool.add_points, spool.add_log)
@@ -79,7 +79,7 @@ def test_what_the_pipe_holds_at_the_end_is_read_however_long_that_takes(
     monkeypatch.setattr(time, "monotonic", lambda: float(next(hours)))
     output.drain(1.0)
     spool.write_out()
-    found = first_above(tmp_path / "spool", 0)
+    found = first_above(tmp_path, 0)
     assert found is not None
     assert found[1].points["loss"][0] == list(range(count))
     if is_held_open:
@@ -88,7 +88,7 @@ def test_what_the_pipe_holds_at_the_end_is_read_however_long_that_takes(
 
 def test_the_log_of_an_attempt_ends_somewhere_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOG_TOTAL_BYTES", 100_000)
-    spool = Spool(tmp_path / "spool", 1 << 20, 1 << 20)
+    spool = Spool(tmp_path, 1 << 20, 1 << 20)
     notices = Notices(spool.add_notice)
     log = Log(spool, notices)
     for _ in range(100):

@@ -107,7 +107,7 @@ class Scripted:
 
 
 def ended(directory: Path, failures: Iterable[int] = ()) -> tuple[Reporter, Scripted, Spool]:
-    service, spool = Scripted(failures), Spool(directory / "spool", 1 << 20, 1 << 20)
+    service, spool = Scripted(failures), Spool(directory, 1 << 20, 1 << 20)
     spool.close(Exit(exit_code=0))
     return Reporter(service, spool, lambda: None, 2.0, 2.0), service, spool  # type: ignore[arg-type]  # what it uses
 

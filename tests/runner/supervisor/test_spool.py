@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner.supervisor import assignment
 from runner.supervisor.spool import Exit, Spool, first_above, read_batch
 
 Text = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
@@ -51,21 +52,21 @@ def test_an_outage_is_spooled_to_files_and_delivered_in_order(service: Any, supe
     heal = _unreachable(service)
     started = supervise(PRINT_MUCH, config={"spool_memory_bytes": 300_000})
     until((started.directory / "work" / "printed").exists)
-    until(lambda: len(list((started.directory / "spool").glob("*.jsonl"))) >= 3)
+    until(lambda: len(list(started.directory.glob("*.jsonl"))) >= 3)
     heal()
     assert started.wait() == 0
     assert _sees_all(service)
-    assert not (started.directory / "spool").exists()
+    assert not list(started.directory.glob("*.jsonl"))
 
 
-@pytest.mark.parametrize("failure", ["no directory", "no room"])
+@pytest.mark.parametrize("failure", ["no file", "no room"])
 def test_with_the_disk_full_the_simulation_waits_and_nothing_is_lost(
     service: Any, supervise: Any, until: Until, tmp_path: Path, failure: str
 ) -> None:
     heal = _unreachable(service)
-    if failure == "no directory":
-        (tmp_path / "attempt").mkdir()
-        (tmp_path / "attempt" / "spool").write_text("a file where the directory should be")
+    if failure == "no file":
+        for number in range(1, 100):  # a directory where each file should be
+            (tmp_path / "attempt" / f"{number:09d}.jsonl").mkdir(parents=True)
     started = supervise(PRINT_MUCH, config={"spool_memory_bytes": 100_000, "spool_limit_bytes": 300_000})
     if failure == "no room":
         resource.prlimit(started.process.pid, resource.RLIMIT_FSIZE, (50_000, 50_000))
@@ -83,7 +84,7 @@ def test_with_the_disk_full_the_simulation_waits_and_nothing_is_lost(
 @given(st.lists(Entry, min_size=1, max_size=30), st.none() | st.builds(Exit, st.integers(0, 255), message=Text))
 def test_a_batch_read_from_its_file_has_the_bytes_that_were_sent(entries: list[Any], end: Exit | None) -> None:
     with TemporaryDirectory() as directory:
-        spool = Spool(Path(directory) / "spool", 1 << 20, 1 << 20)
+        spool = Spool(Path(directory), 1 << 20, 1 << 20)
         for entry in entries:
             if entry[0] == "point":
                 spool.add_points(entry[2], entry[4], [(entry[1], entry[3])])
@@ -93,7 +94,7 @@ def test_a_batch_read_from_its_file_has_the_bytes_that_were_sent(entries: list[A
                 spool.write_out()
         spool.close(end)
         sent = spool.head()
-        assert read_batch(Path(directory) / "spool" / "000000001.jsonl").encode() == sent
+        assert read_batch(Path(directory) / "000000001.jsonl").encode() == sent
 
 
 def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_lines_that_come_while_a_report_is_on_its_way_outlive_the_supervisor(
     service.misbehave = lambda name, _: (503, b"later") if name == "reportAttempt" else None
     code, next_line = in_turns(*(json.dumps({"step": step, "loss": 0.5}) for step in range(3)), "a line of its log")
     started = supervise(code)
-    spool = started.directory / "spool"
+    spool = started.directory
     service.wait(lambda: sent_first(service))  # sealed and sent
     for _ in range(3):
         next_line()
@@ -166,4 +167,4 @@ def test_lines_that_come_while_a_report_is_on_its_way_outlive_the_supervisor(
     steps = [step for found in batches if found for step in found[1].points.get("loss", ([],))[0]]
     assert steps == [0, 1, 2]
     assert batches[0][1].encode() in sent_first(service)[0]  # type: ignore[index]  # the very bytes that were sent
-    assert (started.directory / "nonce").read_text() in service.nonces
+    assert assignment.read(started.directory)["nonce"] in service.nonces

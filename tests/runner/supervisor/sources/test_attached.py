@@ -175,7 +175,7 @@ for step in range(100_000):
     acknowledged = [int(line) for line in accepted.read_text().splitlines()]
     spooled = [
         entry[2]
-        for file in sorted((started.directory / "spool").glob("*.jsonl"))
+        for file in sorted(started.directory.glob("*.jsonl"))
         for line in file.read_text().splitlines()
         for entry in json.loads(line)
         if entry[0] == "point"
