@@ -10,7 +10,8 @@ notifications everything works, only slower.
     errors                the expected errors, and what drivers raise while the database is away
     outage                detect an outage, log it once, cut off hanging connections
     lifecycle             the state machine: the one statement that writes `state`
-    attempts              launches, reports, heartbeats, coverage
+    attempts              from assignment to the end: launches, hellos, reports, stop intents
+    silence               beats of processes, and what is lost, overdue or spent
     due                   what a planner's round has to do, in one statement
     simulations           create, find, delete
     listing               lists of simulations: filters, sort orders, pages

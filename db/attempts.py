@@ -1,6 +1,7 @@
 """Attempts: the statements that create, launch, bind, stop and close them, and accept their reports.
 
-`transitions` decides when they are called; `policy.retry` judges silence and limits, for the candidates found here.
+`transitions` decides when they are called. What is silent or beyond a limit is found in `db.silence`, and judged by
+`policy.retry`.
 
 An attempt has members, each one process on one machine. The member's row is the fence of its reports: every statement
 of a report is guarded by `members.ended_at IS NULL`, which is set when the member ends, and for all that are left in
@@ -21,7 +22,7 @@ from sqlalchemy import ColumnElement, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import load_only, undefer
 
-from db.models import Attempt, Coverage, Machine, Member, Simulation
+from db.models import Attempt, Machine, Member, Simulation
 from db.outage import Driver
 from db.states import MetricsFrom, Reason, SimulationState
 
@@ -89,7 +90,7 @@ _EXECUTIONS = (
 _HOSTED = (
     select(Attempt, Member).join(Member, Member.attempt_id == Attempt.id).execution_options(populate_existing=True)
 )
-_CURRENT = _HOSTED.where(Attempt.ended_at.is_(None), Member.ended_at.is_(None))  # both: by the partial indexes
+CURRENT_MEMBERS = _HOSTED.where(Attempt.ended_at.is_(None), Member.ended_at.is_(None))  # both: by the partial indexes
 
 
 # What a host's loop reads of them each second: all columns would take three times as long.
@@ -434,7 +435,7 @@ async def lock(session: AsyncSession, attempt_id: int, rank: int = LEAD) -> Host
     """
     row = (
         await session.execute(
-            _CURRENT.where(Attempt.id == attempt_id, Member.rank == rank).with_for_update(key_share=True)
+            CURRENT_MEMBERS.where(Attempt.id == attempt_id, Member.rank == rank).with_for_update(key_share=True)
         )
     ).one_or_none()
     return Hosted(*row) if row is not None else None
@@ -523,22 +524,16 @@ async def note_starting(session: AsyncSession, member_id: int) -> None:
     )
 
 
-# The candidates of `find_unwanted`, `find_quiet` and `find_beyond_limit`, for `due.find_due`.
+# The candidates of `find_unwanted`, for `due.find_due`.
 UNWANTED = """
     SELECT FROM members AS m JOIN attempts AS a ON a.id = m.attempt_id
     WHERE m.ended_at IS NULL AND m.token_digest IS NULL AND m.launched_at IS NULL AND a.stop_wanted_at IS NOT NULL
-"""
-QUIET = "SELECT FROM members AS m WHERE m.ended_at IS NULL AND m.heartbeat_at < now() - {lease}"
-BEYOND_LIMIT = """
-    SELECT FROM attempts AS a JOIN simulations AS s ON s.id = a.simulation_id
-    WHERE a.ended_at IS NULL AND (a.stop_wanted_at IS NULL OR a.stop_reason = 'PREEMPTED')
-      AND a.started_at + s.max_runtime < now()
 """
 
 
 async def find_unwanted(session: AsyncSession) -> Sequence[Hosted]:
     """Find members with an unclaimed launch in attempts with a stop intent: no supervisor can receive it."""
-    unwanted = _CURRENT.where(
+    unwanted = CURRENT_MEMBERS.where(
         Member.token_digest.is_(None), Member.launched_at.is_(None), Attempt.stop_wanted_at.is_not(None)
     )
     return [Hosted(*row) for row in await session.execute(unwanted.order_by(Member.attempt_id, Member.rank))]
@@ -633,132 +628,6 @@ def receipt_of(row: Sequence[Any], *, stored: bool) -> Receipt:
     reason = Reason(stop_reason) if stop_reason is not None else None
     changes = orjson.loads(amended) if amended is not None else None
     return Receipt(Standing.CURRENT, stored, simulation_id, number, next_batch, reason, changes, rank)
-
-
-# --- losing them -----------------------------------------------------------------------------------------------
-
-
-# Every process beats once a second, which must not slow down deliveries: one statement, written out, and its commit
-# waits for no disk. A beat lost in a crash of the server only makes a lease begin later.
-BEAT = """
-    INSERT INTO coverage AS c (role, covered_since, beat_at)
-    SELECT $1::text, clock_timestamp(), clock_timestamp() FROM set_config('synchronous_commit', 'off', true)
-    ON CONFLICT (role) DO UPDATE SET
-        covered_since = CASE
-            WHEN clock_timestamp() - c.beat_at BETWEEN interval '0' AND $2::interval THEN c.covered_since
-            ELSE clock_timestamp()
-        END,
-        beat_at = clock_timestamp()
-"""
-
-
-async def beat(session: AsyncSession, role: str, gap: timedelta) -> None:
-    """Note that a process of this role is alive; a silence longer than `gap`, or a clock that jumped, begins anew.
-
-    For a transaction of repeated writes: a crash of the server may lose it. The time is taken under the row's lock, not
-    at the transaction's begin: a transaction that began earlier and got the lock later would take another process's
-    beat for a clock that was set back.
-    """
-    await (await session.connection()).exec_driver_sql(BEAT, (role, gap))
-
-
-async def beat_alone(driver: Driver, role: str, gap: timedelta) -> None:
-    """The same as a transaction of its own."""
-    await driver.execute(BEAT, role, gap)
-
-
-@dataclass(frozen=True, slots=True)
-class Beats:
-    """The beats of a role: without a gap since `covered_since`, the newest at `beat_at`."""
-
-    covered_since: datetime
-    beat_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Listening:
-    """The beats of each role, None before its first, and the time: whether and since when reports can come in."""
-
-    now: datetime
-    graph: Beats | None
-    scheduler: Beats | None
-
-
-async def listening(session: AsyncSession) -> Listening:
-    """Read the beats of both roles, and the time by Postgres' clock."""
-    found = {row.role: Beats(row.covered_since, row.beat_at) for row in await session.scalars(_COVERAGE)}
-    return Listening(await clock(session), found.get("graph"), found.get("scheduler"))
-
-
-_COVERAGE = select(Coverage).execution_options(populate_existing=True)
-
-
-async def find_quiet(session: AsyncSession, lease: timedelta) -> Sequence[Hosted]:
-    """Find members of current attempts without a report for a lease: the candidates of a loss."""
-    quiet = _CURRENT.where(Member.heartbeat_at < func.now() - lease)
-    return [Hosted(*row) for row in await session.execute(quiet.order_by(Member.attempt_id, Member.rank))]
-
-
-async def forgive_clock(session: AsyncSession) -> None:
-    """After Postgres' clock was set back, what has happened may lie in the future: it counts from now.
-
-    A heartbeat, for else a silent attempt would not be found; and the begin of a wait in the queue, unless it was put
-    off on purpose, after an attempt that ended in the past. The past ends at clock_timestamp(): now() is this
-    transaction's begin, and what another leader has ended and committed since would count as the future.
-    """
-    await session.execute(
-        text(
-            """
-            UPDATE simulations SET queued_at = now() WHERE id IN (
-                SELECT s.id FROM simulations AS s
-                WHERE (SELECT max(queued_at) FROM simulations WHERE state = 'QUEUED' AND NOT held) > now()  -- one entry
-                  AND s.state = 'QUEUED' AND NOT s.held AND s.queued_at > now()
-                  AND s.queued_at > clock_timestamp() AND NOT EXISTS (
-                    SELECT FROM attempts AS a
-                    WHERE a.simulation_id = s.id AND a.number = s.attempt AND a.ended_at <= clock_timestamp()
-                )
-                ORDER BY s.id FOR NO KEY UPDATE
-            )
-            """
-        )
-    )
-    await session.execute(
-        update(Member)
-        .where(Member.ended_at.is_(None), Member.heartbeat_at > func.now())
-        .values(heartbeat_at=func.now())
-        .execution_options(synchronize_session=False)
-    )
-
-
-async def find_beyond_limit(session: AsyncSession) -> Sequence[tuple[Attempt, timedelta]]:
-    """Current attempts that began longer ago than their limit, with it, and that nothing has stopped yet."""
-    rows = await session.execute(
-        select(Attempt, Simulation.max_runtime)
-        .join(Simulation, Simulation.id == Attempt.simulation_id)
-        .where(
-            Attempt.ended_at.is_(None),
-            Attempt.stop_wanted_at.is_(None) | (Attempt.stop_reason == Reason.PREEMPTED),
-            Attempt.started_at + Simulation.max_runtime < func.now(),
-        )
-        .order_by(Attempt.id)
-    )
-    return [(attempt, limit) for attempt, limit in rows if limit is not None]
-
-
-async def find_with_max_cost(session: AsyncSession) -> Sequence[tuple[Attempt, Decimal]]:
-    """Current attempts of simulations with a cost limit that nothing has stopped yet, with that limit."""
-    rows = await session.execute(
-        select(Attempt, Simulation.max_cost)
-        .join(Simulation, Simulation.id == Attempt.simulation_id)
-        .where(
-            Simulation.max_cost.is_not(None),
-            Simulation.state.in_((SimulationState.STARTING, SimulationState.RUNNING)),
-            Attempt.ended_at.is_(None),
-            Attempt.stop_wanted_at.is_(None) | (Attempt.stop_reason == Reason.PREEMPTED),
-        )
-        .order_by(Attempt.id)
-    )
-    return [(attempt, limit) for attempt, limit in rows if limit is not None]
 
 
 # --- reading ---------------------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from db.attempts import BEAT, BEYOND_LIMIT, QUIET, UNWANTED
+from db.attempts import UNWANTED
 from db.outage import Driver
+from db.silence import BEAT, BEYOND_LIMIT, QUIET
 from db.watch_leases import UNWATCHED
 
 
@@ -19,12 +20,12 @@ from db.watch_leases import UNWATCHED
 class Due:
     """Whether each step may have candidates."""
 
-    clock: bool  # a time in the future: a clock set back (`attempts.forgive_clock`), or only a backoff
+    clock: bool  # a time in the future: a clock set back (`silence.forgive_clock`), or only a backoff
     leases: bool  # `watch_leases.sweep`
-    quiet: bool  # `attempts.find_quiet`
+    quiet: bool  # `silence.find_quiet`
     unwanted: bool  # `attempts.find_unwanted`
-    overdue: bool  # `attempts.find_beyond_limit`
-    priced: bool  # `attempts.find_with_max_cost`
+    overdue: bool  # `silence.find_beyond_limit`
+    priced: bool  # `silence.find_with_max_cost`
     unwatched: bool  # `watch_leases.find_unwatched`
     drained: bool  # `machines.find_overstayers`
     budgets: bool  # `budgets.every`
@@ -53,7 +54,7 @@ _LOOK = f"""
 
 
 async def find_due(driver: Driver, role: str, gap: timedelta, lease: timedelta) -> Due:
-    """Beat as `attempts.beat` does, and find what is due. lease: after which an attempt is quiet."""
+    """Beat as `silence.beat` does, and find what is due. lease: after which an attempt is quiet."""
     row = await driver.fetchrow(_LOOK, role, gap, lease)
     assert row is not None
     return Due(*row)

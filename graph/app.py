@@ -18,7 +18,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
-from db import attempts, require_admin_token
+from db import require_admin_token, silence
 from db.connection import Sessions, check_server, create_engine, driver_of, session_factory, watching
 from db.errors import DatabaseUnavailable
 from db.outage import Outage
@@ -180,7 +180,7 @@ async def _beat(sessions: Sessions, lease: timedelta, ending: asyncio.Event) -> 
     while not ending.is_set():
         try:
             async with driver_of(sessions) as driver:
-                await attempts.beat_alone(driver, "graph", coverage_gap(lease))
+                await silence.beat_alone(driver, "graph", coverage_gap(lease))
         except DatabaseUnavailable as error:
             log.debug("beat_failed", error=str(error))
         with suppress(TimeoutError):

@@ -19,9 +19,10 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, machines
-from db.attempts import Hosted, Listening
+from db.attempts import Hosted
 from db.connection import Sessions, driver_of
 from db.machines import HostState
+from db.silence import Listening
 from runner.base import Engine, EngineUnavailable
 from scheduler.host import HostLoop, HostSummary
 from settings import Settings

@@ -24,10 +24,11 @@ from typing import TypeVar
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, events, lifecycle, machines, public_ids
-from db.attempts import Hosted, Listening
+from db import attempts, events, lifecycle, machines, public_ids, silence
+from db.attempts import Hosted
 from db.connection import Sessions, driver_of
 from db.machines import Described, HostState
+from db.silence import Listening
 from db.states import Reason
 from policy.retry import has_outstayed, ignores_stop, is_silent
 from runner.base import DiscoveredMachine, Engine, Launch, LaunchError, Liveness, MachineGone
@@ -209,7 +210,7 @@ class HostLoop:
     async def _look_after(self) -> int:
         """Settle dead members, and kill those that are silent or ignore a stop. Returns how many were settled."""
         async with self._sessions() as session:
-            listening = await attempts.listening(session)
+            listening = await silence.listening(session)
             rows = await self._open(session)
         launched = [each for each in rows if each.member.launched_at is not None]
         # One look at all of them: most run, and a probe of each takes a thread.

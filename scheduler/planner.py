@@ -25,7 +25,19 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, billing, events, lifecycle, machines, newest_plan, projects, queue, running, watch_leases
+from db import (
+    attempts,
+    billing,
+    events,
+    lifecycle,
+    machines,
+    newest_plan,
+    projects,
+    queue,
+    running,
+    silence,
+    watch_leases,
+)
 from db.attempts import Hosted
 from db.connection import Sessions, driver_of
 from db.due import find_due
@@ -410,16 +422,16 @@ class Planner:
     async def _tidy(self) -> None:
         """Correct times in the future, after a clock was set back; drop watch leases that have run out."""
         async with self._sessions.begin() as session:
-            await attempts.forgive_clock(session)
+            await silence.forgive_clock(session)
             await watch_leases.sweep(session, self._lease)
 
     async def _end_lost(self) -> int:
         """End members silent for a lease; a host whose scheduler lives has another lease to prove them dead."""
         async with self._sessions() as session:
-            quiet = await attempts.find_quiet(session, self._lease)
+            quiet = await silence.find_quiet(session, self._lease)
             if not quiet:
                 return 0
-            listening = await attempts.listening(session)
+            listening = await silence.listening(session)
             live = await self._looked_after(session, [each.member for each in quiet])
         ended = 0
         for each in quiet:
@@ -440,7 +452,7 @@ class Planner:
 
     async def _as_lost(self, session: AsyncSession, current: Hosted, *, host_lives: bool) -> Ending | None:
         """Check again, the coverage too: the whole machine, this process included, may have been suspended."""
-        listening = await attempts.listening(session)
+        listening = await silence.listening(session)
         if not is_lost(current.member.heartbeat_at, listening, self._lease, host_lives=host_lives):
             return None
         seconds = f"{self._settings.lease_seconds:g} seconds"
@@ -474,8 +486,8 @@ class Planner:
     async def _stop_overdue(self) -> None:
         """Stop attempts over their time limit. Supervisors do so themselves, unless their clock is wrong."""
         async with self._sessions() as session:
-            beyond = await attempts.find_beyond_limit(session)
-            listening = await attempts.listening(session)
+            beyond = await silence.find_beyond_limit(session)
+            listening = await silence.listening(session)
         for attempt, limit in beyond:
             started_at = attempt.started_at
             if started_at and is_overdue(started_at, limit, listening, self._lease, self._stop_grace):
@@ -485,7 +497,7 @@ class Planner:
     async def _stop_spent(self) -> None:
         """Stop attempts whose simulation has cost its limit. Supervisors stop a grace earlier, unless they can't."""
         async with self._sessions() as session:
-            limited = await attempts.find_with_max_cost(session)
+            limited = await silence.find_with_max_cost(session)
             held = await billing.of_simulations(session, [attempt.simulation_id for attempt, _ in limited])
         for attempt, limit in limited:
             if is_spent(held.get(attempt.simulation_id, ()), limit):
@@ -496,14 +508,14 @@ class Planner:
         """Stop attended simulations that had no subscriber for their grace."""
         async with self._sessions() as session:
             found = await watch_leases.find_unwatched(session)
-            listening = await attempts.listening(session)
+            listening = await silence.listening(session)
         for each in found:
             if not is_unwatched(each.present_since, each.grace, listening, self._lease):
                 continue
             async with self._sessions.begin() as session:
                 simulation = await lifecycle.lock(session, each.simulation_id)
                 still = await watch_leases.still_unwatched(session, each.simulation_id)
-                listening = await attempts.listening(session)
+                listening = await silence.listening(session)
                 if simulation and still and is_unwatched(still.present_since, still.grace, listening, self._lease):
                     await stop_locked(session, simulation, Reason.UNWATCHED, events.PLANNER)
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, billing, events, lifecycle
+from db import attempts, billing, events, lifecycle, silence
 from db.attempts import NOWHERE, Claim, Endpoint, Standing, Work
 from db.connection import Sessions, driver_of
 from db.events import Actor
@@ -98,7 +98,7 @@ async def hello(
             await begin(session, work.simulation_id, work.attempt_id, work.number, actor)
         else:
             greeted_at = await attempts.note_greeted(session, work.attempt_id)
-            if not is_incomplete(greeted_at, await attempts.listening(session), lease):
+            if not is_incomplete(greeted_at, await silence.listening(session), lease):
                 return Greeting(Standing.CURRENT, is_waiting=True)
             work = await _give_up(session, work)
     limits = await time_limits(

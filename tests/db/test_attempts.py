@@ -9,7 +9,7 @@ import pytest
 from rows import claim_launch
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db import attempts, lifecycle
+from db import attempts, lifecycle, silence
 from db.attempts import Claim, Standing
 from db.events import PLANNER
 from db.states import Reason
@@ -129,10 +129,10 @@ async def test_what_runs_beyond_its_limit_and_the_margin_is_overdue_until_it_is_
         )
         await rows.query("UPDATE coverage SET beat_at = now() - CAST(:p AS interval)", p=timedelta(seconds=beat_ago))
         async with rows.sessions() as session:
-            listening = await attempts.listening(session)
+            listening = await silence.listening(session)
             return [
                 attempt.simulation_id
-                for attempt, limit in await attempts.find_beyond_limit(session)
+                for attempt, limit in await silence.find_beyond_limit(session)
                 if is_overdue(attempt.started_at, limit, listening, timedelta(seconds=30), timedelta(0))
             ]
 

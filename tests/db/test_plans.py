@@ -38,6 +38,7 @@ from db import (
     queue,
     references,
     running,
+    silence,
     watch_leases,
     windows,
 )
@@ -298,7 +299,7 @@ async def test_the_judge_and_the_planner_find_runs_with_rules_and_limits_among_t
     await filled.rows.query("ANALYZE simulations")
 
     async def find(session: AsyncSession) -> None:
-        assert len(await attempts.find_with_max_cost(session)) == 10
+        assert len(await silence.find_with_max_cost(session)) == 10
 
     known: list[judged.Judged] = []
 
@@ -371,7 +372,7 @@ async def test_a_hosts_heartbeat_finds_its_members_among_the_open_ones(filled: F
 
 async def test_the_silent_are_found_among_the_open_ones_only(filled: Filled) -> None:
     async def find(session: AsyncSession) -> None:
-        found = await attempts.find_quiet(session, LEASE)
+        found = await silence.find_quiet(session, LEASE)
         assert len(found) == 50
 
     plans = await filled.plans_of(find)

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db import attempts
+from db import attempts, silence
 from policy.retry import coverage_gap, is_silent
 
 Rows = Any  # the fixture of conftest.py
@@ -27,7 +27,7 @@ GAP = coverage_gap(LEASE)
 async def beat(rows: Rows, *roles: str) -> None:
     async with rows.sessions.begin() as session:
         for role in roles or ("graph", "scheduler"):
-            await attempts.beat(session, role, GAP)
+            await silence.beat(session, role, GAP)
 
 
 async def pass_time(rows: Rows, period: timedelta) -> None:
@@ -51,15 +51,15 @@ async def listen_for(rows: Rows, period: timedelta, *, roles: Sequence[str] = ("
 
 async def silent(rows: Rows) -> list[int]:
     async with rows.sessions() as session:
-        listening = await attempts.listening(session)
-        quiet = await attempts.find_quiet(session, LEASE)
+        listening = await silence.listening(session)
+        quiet = await silence.find_quiet(session, LEASE)
         return [each.id for each in quiet if is_silent(each.member.heartbeat_at, listening, LEASE)]
 
 
 async def still_silent(session: AsyncSession, attempt_id: int) -> bool:
     """Look again under lock."""
     current = await attempts.lock(session, attempt_id)
-    return current is not None and is_silent(current.member.heartbeat_at, await attempts.listening(session), LEASE)
+    return current is not None and is_silent(current.member.heartbeat_at, await silence.listening(session), LEASE)
 
 
 async def test_an_attempt_without_a_report_for_a_whole_lease_is_silent(rows: Rows) -> None:
@@ -154,7 +154,7 @@ async def test_a_clock_that_was_set_back_begins_anew(rows: Rows) -> None:
     await beat(rows)
     assert await silent(rows) == []
     async with rows.sessions.begin() as session:
-        await attempts.forgive_clock(session)
+        await silence.forgive_clock(session)
     heard = await rows.value("SELECT now() - heartbeat_at FROM members WHERE attempt_id = :id", id=started.attempt_id)
     assert timedelta(0) <= heard < LEASE
     await listen_for(rows, LEASE * 1.1)
@@ -172,7 +172,7 @@ async def test_a_clock_that_was_set_back_touches_neither_the_past_nor_what_has_e
     )
     before = await rows.query("SELECT attempt_id, heartbeat_at FROM members ORDER BY attempt_id")
     async with rows.sessions.begin() as session:
-        await attempts.forgive_clock(session)
+        await silence.forgive_clock(session)
     assert await rows.query("SELECT attempt_id, heartbeat_at FROM members ORDER BY attempt_id") == before
 
 
@@ -185,7 +185,7 @@ async def test_beats_of_several_processes_that_overtake_one_another_leave_no_gap
     async with other_sessions.begin() as slow:
         await rows.pid(slow)  # its transaction has begun, and with it its now() stands still
         await beat(rows, "graph")
-        await attempts.beat(slow, "graph", GAP)
+        await silence.beat(slow, "graph", GAP)
     assert await rows.value("SELECT covered_since FROM coverage") == since
 
 
@@ -195,7 +195,7 @@ async def test_a_beat_waits_for_no_disk_and_what_comes_after_it_does(rows: Rows)
             await session.execute(text("SET synchronous_commit = on"))
         for _ in range(2):  # the first makes the row
             async with session.begin():
-                await attempts.beat(session, "graph", GAP)
+                await silence.beat(session, "graph", GAP)
                 assert await session.scalar(text("SHOW synchronous_commit")) == "off"
             async with session.begin():
                 assert await session.scalar(text("SHOW synchronous_commit")) == "on"
@@ -203,9 +203,9 @@ async def test_a_beat_waits_for_no_disk_and_what_comes_after_it_does(rows: Rows)
 
 async def test_first_beats_of_two_processes_at_once_are_one_row(rows: Rows, other_sessions: Sessions) -> None:
     async with rows.sessions() as first, other_sessions.begin() as second:
-        await attempts.beat(first, "graph", GAP)
+        await silence.beat(first, "graph", GAP)
         pid = await rows.pid(second)
-        other = asyncio.create_task(attempts.beat(second, "graph", GAP))
+        other = asyncio.create_task(silence.beat(second, "graph", GAP))
         await rows.until_blocked(pid)
         await first.commit()
         await other

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, simulations, watch_leases
+from db import silence, simulations, watch_leases
 from db.states import Reason
 from policy.retry import is_unwatched
 from transitions.cancel import cancel as cancel_simulation
@@ -40,7 +40,7 @@ async def watched(rows: Rows, *ids: int) -> frozenset[int]:
 
 async def unwatched(rows: Rows) -> list[int]:
     async with rows.sessions() as session:
-        listening = await attempts.listening(session)
+        listening = await silence.listening(session)
         found = [
             each.simulation_id
             for each in await watch_leases.find_unwatched(session)
