@@ -161,6 +161,13 @@ class Settings(BaseSettings):
     # Ray clusters
     ray_clusters: Path | None = None  # a TOML file: clusters whose nodes are machines; see clusters.md
 
+    # Files
+    files: str | None = None  # where checkpoints and outputs are kept: a directory, or none; None: below `data_dir`
+    files_shared: bool = False  # the directory is a mount that every machine has at the same path
+    files_quota_gib: float = Field(0.0, ge=0, le=1e9)  # the most that the files of a project may have; 0: no limit
+    files_checkpoint_days: float = Field(0.0, ge=0, le=36_600)  # checkpoints are kept so long after the end; 0: always
+    files_save_seconds: float = Field(600.0, gt=0, le=86_400)  # the longest upload after the end of a simulation
+
     # Logs
     log_level: Literal["debug", "info", "warning", "error"] = "info"  # least severe level that is logged
 
@@ -217,6 +224,13 @@ class Settings(BaseSettings):
             except ValueError as error:
                 raise ValueError(f"expected networks like 10.2.0.0/16 or addresses like 10.2.0.7: {error}") from None
         return values
+
+    @field_validator("files")
+    @classmethod
+    def _store(cls, value: str | None) -> str | None:
+        if value is not None and value != "none" and not value.startswith("/"):
+            raise ValueError("expected a directory like /srv/files, or none")
+        return value
 
     @field_validator("public_url")
     @classmethod
@@ -331,6 +345,16 @@ class Settings(BaseSettings):
         if problems:
             raise SettingsError("\n".join(f"SIMULATIONS_RAY_CLUSTERS: {path}: {problem}" for problem in problems))
         return tuple(found)
+
+    @property
+    def keeps_files(self) -> bool:
+        """Whether checkpoints and outputs of simulations are kept in a store."""
+        return self.files != "none"
+
+    @property
+    def save_seconds(self) -> float:
+        """For how long files are uploaded after the end of a simulation; 0 without a store."""
+        return self.files_save_seconds if self.keeps_files else 0.0
 
     @property
     def api_url(self) -> str:

@@ -5,6 +5,7 @@
     machine_commands   `machines ...`
     project_commands   `projects ...`
     budget_commands    `budget ...`
+    file_commands      `files ...`
     alert_commands     `alert ...`
     sweep_commands     `sweep ...`
     token_commands     `token ...`
@@ -43,6 +44,7 @@
     change             cancel, update, delete, drain and resume, several at once
     watch              a curve, live
     logs               a log, live
+    files              lists and downloads of stored files
     waiting            `submit --wait`: the end, without the curve
     follow             the convergence subscription, with reconnection
     resuming           any subscription, with reconnection

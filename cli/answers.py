@@ -585,6 +585,19 @@ class LogChunk(Answer):
     received_at: datetime
 
 
+class File(Answer):
+    """A stored file; url: relative to the server's address."""
+
+    kind: str
+    rank: int
+    path: str
+    size_bytes: int
+    modified_at: datetime | None
+    digest: str | None
+    link: str | None
+    url: str
+
+
 class UserError(Answer):
     message: str
     field: tuple[str, ...] | None

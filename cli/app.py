@@ -15,6 +15,7 @@ from cli import (
     alert_commands,
     budget_commands,
     completion,
+    file_commands,
     machine_commands,
     project_commands,
     shells,
@@ -788,6 +789,7 @@ app.command("sweeps")(sweep_commands.list_)
 app.add_typer(sweep_commands.app, name="sweep")
 app.add_typer(project_commands.app, name="projects")
 app.add_typer(budget_commands.app, name="budget")
+app.add_typer(file_commands.app, name="files")
 app.add_typer(machine_commands.app, name="machines")
 app.add_typer(alert_commands.app, name="alert")
 app.add_typer(token_commands.app, name="token")

@@ -415,6 +415,19 @@ fragment Account on Budget {
 }
 """
 
+FILES = gql(
+    """
+query Files($id: ID!, $first: Int!, $after: String, $kind: FileKind) {
+  simulation(id: $id) {
+    files(first: $first, after: $after, kind: $kind) {
+      nodes { kind rank path sizeBytes modifiedAt digest link url }
+      pageInfo { hasNextPage endCursor }
+    }
+  }
+}
+"""
+)
+
 BUDGETS = gql(
     _BUDGET
     + """

@@ -18,6 +18,7 @@ from cli.answers import (
     Budget,
     Costs,
     Details,
+    File,
     LogChunk,
     Machine,
     MachineDetails,
@@ -221,6 +222,21 @@ def log(
         if end is None:
             return
         after = end
+
+
+def files(server: Server, simulation_id: str, *, kind: str | None = None) -> Iterator[File]:
+    """Yield the stored files of a simulation, by kind, rank and path."""
+    after: str | None = None
+    while True:
+        variables = {"id": simulation_id, "first": PAGE_SIZE, "after": after, "kind": kind}
+        found = ask(server, documents.FILES, variables).get("simulation")
+        if found is None:
+            raise unknown_simulation(simulation_id)
+        nodes, after = _page(as_object(found).get("files"))
+        for node in nodes:
+            yield read_answer(File, node)
+        if after is None:
+            return
 
 
 def projects(server: Server) -> Iterator[Project]:

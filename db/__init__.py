@@ -33,6 +33,7 @@ notifications everything works, only slower.
     results               the metrics of ended simulations, to sort lists by
     logs                  output of a simulation that is no point
     notices               output that was nearly points, or was dropped
+    files                 stored checkpoints and outputs: lists of files, their pieces, quotas
     sources               the git commit, host, Python and packages of an attempt
     events                the history of simulations, and the audit of everything else
     alert_targets         receivers of alerts: create, list, delete

@@ -38,14 +38,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from db.states import LogStream, MetricsFrom, Reason, Role, SimulationState
+from db.states import FileKind, LogStream, MetricsFrom, Reason, Role, SimulationState
 
 Money = Numeric(18, 6)
 Timestamp = DateTime(timezone=True)
 
 
 def _enum(
-    kind: type[SimulationState] | type[Reason] | type[LogStream] | type[Role] | type[MetricsFrom],
+    kind: type[SimulationState] | type[Reason] | type[LogStream] | type[Role] | type[MetricsFrom] | type[FileKind],
     *,
     checked: bool = False,
 ) -> Enum:
@@ -545,6 +545,7 @@ class Member(Base):
     next_batch: Mapped[int] = mapped_column(server_default=text("1"))
     launched_at: Mapped[datetime | None]
     heartbeat_at: Mapped[datetime] = _now()
+    saved_at: Mapped[datetime | None]  # when it last stored a part of its files
     exit_code: Mapped[int | None] = mapped_column(Integer)
     signal: Mapped[int | None] = mapped_column(Integer)
     ended_at: Mapped[datetime | None]  # its own end; at the latest the transaction that ends the attempt
@@ -736,6 +737,43 @@ class Notice(Base):
     count: Mapped[int]
     example: Mapped[str]
     advice: Mapped[str]
+
+
+class StoredFiles(Base):
+    """The newest list of a directory's files, of one rank: all of their pieces are stored."""
+
+    __tablename__ = "stored_files"
+
+    simulation_id: Mapped[int] = mapped_column(ForeignKey("simulations.id", ondelete="CASCADE"), primary_key=True)
+    kind: Mapped[FileKind] = mapped_column(_enum(FileKind), primary_key=True)
+    rank: Mapped[int] = mapped_column(Integer, primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer)
+    stored_at: Mapped[datetime] = _now()
+    size_bytes: Mapped[int]
+    entries: Mapped[list[Any]] = mapped_column(JSONB)  # db.files.Entry
+
+
+class StoredPiece(Base):
+    """A part of a simulation's files, under its id in the store. Without a simulation it is to be removed there."""
+
+    __tablename__ = "stored_pieces"
+
+    id: Mapped[int] = _id()
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
+    simulation_id: Mapped[int | None] = mapped_column(ForeignKey("simulations.id", ondelete="SET NULL"))
+    digest: Mapped[bytes]  # SHA-256
+    size_bytes: Mapped[int]
+    created_at: Mapped[datetime] = _now()
+    stored_at: Mapped[datetime | None]  # null: reserved, not there yet
+
+    __table_args__ = (
+        UniqueConstraint("simulation_id", "digest"),
+        # What a project has stored, for its quota; what is to be removed, and what was never uploaded.
+        Index("ix_stored_pieces_of_project", "project_id", postgresql_include=["size_bytes"],
+              postgresql_where=text("simulation_id IS NOT NULL")),
+        Index("ix_stored_pieces_unowned", "id", postgresql_where=text("simulation_id IS NULL")),
+        Index("ix_stored_pieces_unstored", "created_at", postgresql_where=text("stored_at IS NULL")),
+    )  # fmt: skip
 
 
 class AttemptSource(Base):

@@ -51,13 +51,16 @@ _LEFT = text(
     WHERE (state = 'CANCELLED' OR (state = 'QUEUED' AND held)) AND queued_xid >= :horizon
     """
 )
-# A preempted run has its checkpoints on the machine of its last attempt, or another one of that host where it was
-# deleted; 0: it is gone. Those few look it up.
+# A preempted run whose last attempt has stored its checkpoint has it everywhere. Else it is on the machine of that
+# attempt, or another one of its host where that was deleted; 0: it is gone. Those few look it up.
 _COLUMNS = """
     s.id, s.queue_class, s.attempt, s.priority, s.created_at, s.cpus, s.memory_gib, s.gpus, s.gpu_model, s.labels,
     s.machine_id, s.machine_name, s.max_price_per_hour, s.machines, s.project_id, s.name, s.learning_class,
     s.preemptible, s.max_runtime, s.max_steps, s.attained, s.steps_done, s.step_rate,
-    CASE WHEN s.attained > interval '0' THEN (
+    CASE WHEN s.attained > interval '0' AND NOT EXISTS (
+        SELECT FROM stored_files AS f
+        WHERE f.simulation_id = s.id AND f.kind = 'CHECKPOINT' AND f.attempt = s.attempt
+    ) THEN (
         SELECT coalesce(m.machine_id, (SELECT min(id) FROM machines WHERE host = m.host), 0)
         FROM attempts AS a JOIN members AS m ON m.attempt_id = a.id AND m.rank = 0
         WHERE a.simulation_id = s.id AND a.number = s.attempt

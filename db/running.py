@@ -48,6 +48,7 @@ class Running:
     stop_for: int | None  # the simulation that a preemption makes room for
     steps_done: int | None
     step_rate: float | None  # steps per second, of this attempt
+    checkpoint_at: datetime | None  # when this attempt stored its checkpoint the last time
     cpus: float
     memory_gib: float
     gpus: int
@@ -82,6 +83,8 @@ _READ = f"""
                 THEN (a.stop_evidence -> 'for')::bigint END AS stop_for,
            done.last AS steps_done,
            {_RATE.format(until="now()")} AS step_rate,
+           (SELECT max(f.stored_at) FROM stored_files AS f
+            WHERE f.simulation_id = s.id AND f.kind = 'CHECKPOINT' AND f.attempt = a.number) AS checkpoint_at,
            s.cpus, s.memory_gib, s.gpus, s.gpu_model, s.labels, s.machine_id, s.machine_name, s.max_price_per_hour,
            held.machine_ids, held.shares, held.rate
     FROM attempts AS a

@@ -75,6 +75,13 @@ class LogStream(StrEnum):
     SUPERVISOR = "SUPERVISOR"
 
 
+class FileKind(StrEnum):
+    """Which of a simulation's kept directories a file is in."""
+
+    CHECKPOINT = "CHECKPOINT"  # SIMULATION_CHECKPOINT_DIR
+    OUTPUT = "OUTPUT"  # SIMULATION_OUTPUT_DIR
+
+
 class Role(StrEnum):
     """What a token may do, and each role before it; which operation needs which: graph/operation/permissions.py."""
 

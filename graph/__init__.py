@@ -14,6 +14,7 @@ One import-linter contract orders the modules; each imports from its own layer a
     auth        who makes a request: tokens and cookies become one Viewer
     live        what is pushed: hub, tails, broadcast, shared execution, watch leases
     errors      the closed family of errors that clients see; all others are masked
+    store       where pieces of stored files lie: a directory, a bucket
     metrics     counters of one process, for /metrics
     wire        connections as bytes: overrides of uvicorn and websockets
 

@@ -26,8 +26,10 @@ from db.schema import require_current
 from graph.auth.authenticate import Authenticator
 from graph.auth.token_revocation import TokenRevocation
 from graph.http.admission import Admission
+from graph.http.attempt_files import AttemptFiles
 from graph.http.dashboard_files import DashboardFiles
 from graph.http.endpoint import Endpoint
+from graph.http.file_download import FileDownload
 from graph.http.headers import Headers
 from graph.http.health import Readiness, healthz
 from graph.http.metrics_endpoint import MetricsEndpoint
@@ -38,6 +40,8 @@ from graph.http.shutdown import Shutdown
 from graph.live.process import Live
 from graph.metrics import Metrics
 from graph.schema import Schema, build_schema
+from graph.store.choose import choose
+from graph.store.collector import Collector
 from policy.retry import beat_period, coverage_gap
 from settings import Settings
 
@@ -98,6 +102,8 @@ def create_app(
             await stack.enter_async_context(revocation.running())
             await stack.enter_async_context(_beating(factory, lease))
             await stack.enter_async_context(metrics.watchdog.running())
+            if store is not None:
+                await stack.enter_async_context(Collector(factory, store, checkpoint_age).running())
             yield {
                 "engine": engine,
                 "sessions": factory,
@@ -107,9 +113,12 @@ def create_app(
             }
 
     metrics = Metrics()
+    store = choose(settings)
+    checkpoint_age = timedelta(days=settings.files_checkpoint_days) if settings.files_checkpoint_days else None
     authenticator = Authenticator(settings)
     dashboard = dashboard or DashboardFiles()
     endpoint = Endpoint(schema or build_schema(), settings, authenticator, dashboard)
+    attempt_files = AttemptFiles(store, authenticator, settings)
     endpoint.allowed_origins = frozenset({"*"})  # else Strawberry would check sockets again, without the settings
     return Application(
         metrics=metrics,
@@ -120,6 +129,13 @@ def create_app(
             Route("/graphql", endpoint),
             WebSocketRoute("/graphql", Admission(endpoint, settings.sockets_per_client)),
             Route("/session", SessionEndpoint(authenticator)),
+            Route("/files/pieces/{digest}", attempt_files, methods=["GET", "PUT"]),
+            Route("/files/{what}", attempt_files, methods=["POST"]),
+            Route(
+                "/files/{simulation}/{kind}/{rank:int}/{path:path}",
+                FileDownload(store, authenticator),
+                methods=["GET", "HEAD"],
+            ),
             Route("/healthz", healthz),
             Route("/readyz", Readiness(None if settings.requires_login else Hosts(settings)), methods=["GET"]),
             Route("/metrics", MetricsEndpoint(metrics, authenticator, settings), methods=["GET"]),

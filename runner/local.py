@@ -10,6 +10,7 @@ then returns DEAD. If the kernel holds a process that can't be killed, the membe
     checkpoints/<simulation>/    shared by all attempts of a simulation and their members here, kept until the
                                  simulation is discarded
     outputs/<simulation>/        likewise: what a simulation wants to keep, artifacts of MLflow among it
+    newest/<simulation>          number of the newest attempt whose files are in these directories
     work/<simulation>/<member>/  files left in a member's working directory, once the member is forgotten
     launchers/              0700: the socket of each launcher, launcher.log
     supervisors/<hash>.pyz  the supervisor as one file, for each version ever launched here
@@ -59,6 +60,7 @@ class LocalEngine:
         machine_name: str,
         allowed_roots: Sequence[Path] = (),
         give_up_after: timedelta = timedelta(hours=6),
+        save_seconds: float = 0.0,
         python: str = sys.executable,
     ) -> None:
         self._data_directory = data_directory.resolve()
@@ -66,6 +68,8 @@ class LocalEngine:
         self._checkpoints = self._data_directory / "checkpoints"
         self._outputs = self._data_directory / "outputs"
         self._work = self._data_directory / "work"
+        self._newest = self._data_directory / "newest"
+        self._save_seconds = save_seconds
         self._launches = Launches(
             self._data_directory / "launchers", self._data_directory / "supervisors", python, inherited(os.environ)
         )
@@ -177,6 +181,8 @@ class LocalEngine:
             "checkpoint_directory": str(self._checkpoints / directory_name(launch.simulation_id)),
             "output_directory": str(self._outputs / directory_name(launch.simulation_id)),
             "work_directory": str(directory / "work"),
+            "newest_file": str(self._newest / directory_name(launch.simulation_id)),
+            "save_seconds": self._save_seconds,
             "allowed_roots": [str(root) for root in self._allowed_roots],
             "give_up_seconds": self._give_up_after.total_seconds(),
         }
@@ -260,10 +266,11 @@ class LocalEngine:
             work.rename(kept)
 
     def _simulations(self) -> Sequence[str]:
-        kept = (self._checkpoints, self._outputs, self._work)
+        kept = (self._checkpoints, self._outputs, self._work, self._newest)
         return sorted({unquote(path.name) for each in kept if each.is_dir() for path in each.iterdir()})
 
     def _discard(self, simulation_id: str) -> None:
+        (self._newest / directory_name(simulation_id)).unlink(missing_ok=True)
         for kept in (self._checkpoints, self._outputs, self._work):
             directory = kept / directory_name(simulation_id)
             if directory.is_symlink():  # made by a simulation: its target is not ours

@@ -115,6 +115,7 @@ class RayEngine:
         prices: Mapping[str, Decimal] | None = None,
         allowed_roots: Sequence[str] = (),
         give_up_after: timedelta = timedelta(hours=6),
+        save_seconds: float = 0.0,
     ) -> None:
         """Open no connection yet.
 
@@ -130,6 +131,7 @@ class RayEngine:
         self._prices = prices or {}
         self._allowed_roots = tuple(allowed_roots)
         self._give_up_after = give_up_after
+        self._save_seconds = save_seconds
         self._prefix = f"sim-{installation}-"
         self._client = httpx.AsyncClient(
             base_url=url.rstrip("/"),
@@ -352,6 +354,7 @@ class RayEngine:
             "directory": self._directory,
             "allowed_roots": self._allowed_roots,
             "give_up_seconds": self._give_up_after.total_seconds(),
+            "save_seconds": self._save_seconds,
         }
         body: dict[str, object] = {
             "submission_id": name,

@@ -119,6 +119,7 @@ async def _schedule(chosen: Settings) -> None:
             host=host_id,
             machine_name=chosen.machine_name or socket.gethostname(),
             allowed_roots=chosen.working_directory_roots,
+            save_seconds=chosen.save_seconds,
         )
         stack.callback(local.close)
         host = HostLoop(sessions, chosen, local, host_id)
@@ -235,6 +236,7 @@ async def _cluster(
         price_per_hour=wanted.price_per_hour,
         prices=wanted.prices,
         allowed_roots=[str(root) for root in chosen.working_directory_roots],
+        save_seconds=chosen.save_seconds,
     )
     try:
         async with leadership(url, outage, engine.name) as candidate:

@@ -63,6 +63,7 @@ class HostLoop:
         self._host_id = host_id
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._stop_grace = timedelta(seconds=settings.stop_grace_seconds)
+        self._save = timedelta(seconds=settings.save_seconds)
         self._backoff = timedelta(seconds=settings.retry_backoff_seconds)
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._strangers: set[int] = set()
@@ -230,7 +231,9 @@ class HostLoop:
             return await self._settle(hosted, ending)
         if is_silent(member.heartbeat_at, listening, self._lease):
             await self._end(member_id, "it is silent")
-        elif ignores_stop(attempt.stop_wanted_at, listening, self._lease, self._stop_grace):
+        elif ignores_stop(
+            _since_saved(attempt.stop_wanted_at, member.saved_at, self._save), listening, self._lease, self._stop_grace
+        ):
             await self._end(member_id, "it does not stop")
         return False
 
@@ -312,6 +315,13 @@ class HostLoop:
             if isinstance(outcome, BaseException):
                 raise outcome
         return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+
+
+def _since_saved(wanted_at: datetime | None, saved_at: datetime | None, limit: timedelta) -> datetime | None:
+    """Return since when a stop is ignored: one that stores its files does not ignore it, for a limited time."""
+    if wanted_at is None or saved_at is None:
+        return wanted_at
+    return max(wanted_at, min(saved_at, wanted_at + limit))
 
 
 def name_of(hosted: Hosted) -> str:

@@ -200,13 +200,13 @@ async def read(request: Request, bodies: Bodies) -> Operation:
     if len(body) >= LONG_BODY_BYTES:  # else parsing is too short to be counted
         await turns.pause()
         turns.spend(len(body) // BYTES_PER_FIELD)
-    return _operation(_decoded(body, "The body"), len(body))
+    return _operation(decoded(body, "The body"), len(body))
 
 
 async def read_json(request: Request, *, most_bytes: int) -> object:
     """Read a body, which is JSON and says so. Raises `Refusal`."""
     _require_json(request)
-    return _decoded(await _body(request, most_bytes), "The body")
+    return decoded(await _body(request, most_bytes), "The body")
 
 
 async def refuse(refusal: Refusal, media_type: str, request: Request, send: Send) -> None:
@@ -233,7 +233,7 @@ def _of_address(query_string: bytes) -> dict[str, object]:
     values: dict[str, object] = dict(given)
     for name in ("variables", "extensions"):
         if text := values.pop(name, None):
-            values[name] = _decoded(str(text).encode(), f"`{name}`")
+            values[name] = decoded(str(text).encode(), f"`{name}`")
     values["operationName"] = values.get("operationName") or None
     return values
 
@@ -281,7 +281,8 @@ def _too_large(most_bytes: int) -> EarlyRefusal:
     )
 
 
-def _decoded(text: bytes, what: str) -> object:
+def decoded(text: bytes, what: str) -> object:
+    """Parse what a client sent as JSON. Raises `Refusal`."""
     try:
         return decoding.loads(text)
     except decoding.TooDense as error:

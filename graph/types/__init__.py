@@ -16,6 +16,7 @@
     curve                 curves of a metric, downsampled to a number of points
     stopping              objective, stop rules and their evidence, as they are read
     stop_rules            objective and stop rules as they are asked for
+    file                  stored files, and where their bytes are
     forecast              forecast of a metric, and what holds about a target
     log                   log lines: pages, and the logs subscription
     metric                summaries of a metric: last, best, which way is better

@@ -15,7 +15,7 @@ from strawberry.types.enum import StrawberryEnumDefinition
 from db.alert_targets import Transport as AlertTransport
 from db.costs import Key as CostGroup
 from db.listing import Comparison, Sort
-from db.states import LogStream, MachineState, MetricMode, MetricsFrom, Reason, Role, SimulationState
+from db.states import FileKind, LogStream, MachineState, MetricMode, MetricsFrom, Reason, Role, SimulationState
 from policy.alerts import AlertKind
 from policy.budget import Period as BudgetPeriod
 from policy.dependencies import DependencyCondition
@@ -27,7 +27,7 @@ from policy.waiting import WaitingReason
 
 __all__ = [
     "AlertKind", "AlertTransport", "BudgetPeriod", "Comparison", "CostGroup", "DependencyCondition",
-    "LogStream", "MachineState", "MetricMode", "MetricsFrom", "QueueRule", "Reason", "Role", "SavedBy",
+    "FileKind", "LogStream", "MachineState", "MetricMode", "MetricsFrom", "QueueRule", "Reason", "Role", "SavedBy",
     "SimulationState", "Sort", "SweepReason", "SweepSampler", "WaitingReason", "described",
 ]  # fmt: skip
 
@@ -104,6 +104,11 @@ described(
     STDERR="Standard error of the simulation.",
     SUPERVISOR="Messages of the supervisor about the simulation.",
 )(LogStream)
+described(
+    "The directory of a simulation that a stored file is in.",
+    CHECKPOINT="SIMULATION_CHECKPOINT_DIR.",
+    OUTPUT="SIMULATION_OUTPUT_DIR.",
+)(FileKind)
 described(
     "Permissions of a token. Each role includes those before it.",
     VIEWER="Read, and subscribe.",

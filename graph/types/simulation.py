@@ -20,8 +20,9 @@ from graph.types.attempt import Attempt
 from graph.types.cost import Cost
 from graph.types.curve import Curve
 from graph.types.dependency import Dependency
-from graph.types.enums import DependencyCondition, MetricsFrom, Reason, SimulationState, WaitingReason
+from graph.types.enums import DependencyCondition, FileKind, MetricsFrom, Reason, SimulationState, WaitingReason
 from graph.types.event import Event
+from graph.types.file import FileConnection, page_of_files
 from graph.types.forecast import Forecast
 from graph.types.log import LogConnection, page_of_log
 from graph.types.metric import Metric, usual_mode
@@ -355,6 +356,16 @@ class Simulation(relay.Node):
         self, info: Info, first: int = 100, after: str | None = None, contains: str | None = None, rank: int = 0
     ) -> LogConnection:
         return await page_of_log(info, self.row.id, first, after, contains, rank)
+
+    @strawberry.field(
+        description="Its stored files: what its newest attempts left in SIMULATION_CHECKPOINT_DIR and "
+        "SIMULATION_OUTPUT_DIR, as far as it is stored.",
+        metadata={"cost": 10},
+    )
+    async def files(
+        self, info: Info, first: int = 100, after: str | None = None, kind: FileKind | None = None
+    ) -> FileConnection:
+        return await page_of_files(info, self.row.id, first, after, kind)
 
     @strawberry.field(description="The sweep that it is a trial of; null for any other.")
     async def sweep(self, info: Info) -> LazySweep | None:

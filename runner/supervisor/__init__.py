@@ -11,6 +11,7 @@
     sources      package: points that the program's own trackers record (MLflow, W&B, TensorBoard)
     provenance   source of an attempt: git commit, host, Python and its packages, recorded once
     system       package: cpu, memory, disk, network and GPUs in use, sampled
+    files        package: checkpoints and outputs, kept in the service's store and brought to the next machine
     spool        undelivered output: numbered batches in memory and in files
     reporter     thread that sends the spool and keeps the answers
     service      hello and reports over HTTP

@@ -42,6 +42,8 @@ class Assignment:
     spool_limit_bytes: int
     rank: int = 0
     world_size: int = 1
+    save_seconds: float = 0.0  # for files after the child's end; 0: the service keeps none
+    newest_file: Path | None = None  # number of the newest attempt whose files are on this machine
     visible_devices: str | None = None  # CUDA_VISIBLE_DEVICES, where the engine assigns the GPUs; None: by the order
 
     @classmethod
@@ -61,6 +63,8 @@ class Assignment:
             spool_limit_bytes=int(config.get("spool_limit_bytes", SPOOL_LIMIT_BYTES)),
             rank=int(config.get("rank", 0)),
             world_size=int(config.get("world_size", 1)),
+            save_seconds=float(config.get("save_seconds", 0.0)),
+            newest_file=directory / config["newest_file"] if "newest_file" in config else None,
             visible_devices=config.get("visible_devices"),
         )
 

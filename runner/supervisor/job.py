@@ -5,6 +5,7 @@ as JSON. All users of the cluster may read it there: its token is good for one h
 
     ROOT/<installation>/attempts/<member>/        as the local engine makes it; removed once all was reported
                         checkpoints/<simulation>/, outputs/<simulation>/, work/<simulation>/<member>/  kept
+                        newest/<simulation>  number of the newest attempt whose files are in these directories
     ROOT: simulations-<uid>, 0700 and this user's own, in the cluster's `directory` or that for temporary files
 
 Two processes. The supervisor has a session of its own, so that a cluster's daemon that dies, and with it the job's
@@ -80,6 +81,8 @@ def _prepare(place: Path, launch: Mapping[str, Any], devices: str) -> Path:
         "address_file": "address",
         "checkpoint_directory": str(place / "checkpoints" / launch["simulation"]),
         "output_directory": str(place / "outputs" / launch["simulation"]),
+        "newest_file": str(place / "newest" / launch["simulation"]),
+        "save_seconds": launch.get("save_seconds", 0.0),
         "work_directory": str(directory / "work"),
         "allowed_roots": launch["allowed_roots"],
         "give_up_seconds": launch["give_up_seconds"],

@@ -25,6 +25,8 @@ UNKNOWN_PREFIX = "UNKNOWN_PREFIX"
 HIGHER_RANK = "HIGHER_RANK"
 OTHER_SOURCE = "OTHER_SOURCE"
 TOO_MANY_FILES = "TOO_MANY_FILES"
+FILE_LEFT_OUT = "FILE_LEFT_OUT"
+FILES_NOT_STORED = "FILES_NOT_STORED"
 JSON_ON_STDERR = "JSON_ON_STDERR"
 LOOKS_LIKE_METRICS = "LOOKS_LIKE_METRICS"
 SAMPLED = "SAMPLED"
@@ -47,6 +49,8 @@ ADVICE = {
     UNKNOWN_PREFIX: "The line holds metrics but does not begin with {: print the object on a line of its own.",
     OTHER_SOURCE: "Each metric is taken from the source that gave it first.",
     TOO_MANY_FILES: "Of the event files of TensorBoard and W&B, 50 are read.",
+    FILE_LEFT_OUT: "Stored are regular files, and links inside of their directory, with printable names.",
+    FILES_NOT_STORED: "The newest files are on this machine only.",
     HIGHER_RANK: "Only rank 0's metrics are read: print them there.",
     JSON_ON_STDERR: "JSON lines are read from standard output: print them there.",
     LOOKS_LIKE_METRICS: "Lines without a step are not read by themselves.",

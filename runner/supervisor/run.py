@@ -14,7 +14,7 @@ import select
 import selectors
 import signal
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from runner import processes
@@ -22,6 +22,7 @@ from runner.supervisor.assignment import REPORT_SPACING_SECONDS, Assignment, Ord
 from runner.supervisor.child import Refused, become_subreaper, kill_descendants, prepare, reap, start
 from runner.supervisor.complaints import complain
 from runner.supervisor.curve import Curve
+from runner.supervisor.files.attached import Abandoned, Files, bring
 from runner.supervisor.lines import Log, Output
 from runner.supervisor.meeting import HeldPort
 from runner.supervisor.notices import Notices, clean, shorten
@@ -43,6 +44,9 @@ TICK_SECONDS = 0.5
 REPORTED = 0  # exit status: the service has acknowledged the exit, and no process is left
 NOT_REPORTED = 1  # no process is left
 LEFTOVERS = 3  # some process would not die
+UNPAID = ("MAX_COST", "BUDGET_EXHAUSTED")  # reasons of an end after which nothing may cost more than a stop does
+LEAVING_SECONDS = 30.0  # for uploads while the machine goes down; it may be killed meanwhile, which does no harm
+LEAST_SECONDS = 1.0
 MAX_CAUSE = 150  # characters of a failure's last line, as lists show it
 SHUTDOWN_SECONDS = 5.0  # to get the last report out while the machine goes down
 
@@ -80,7 +84,10 @@ def supervise(directory: Path) -> int:
             end: Exit | None = refuse_to_start(reporter, signals, assignment.give_up_seconds)
         else:
             try:
-                end = Run(assignment, order, spool, reporter, signals).to_the_end()
+                order = _bring(assignment, order, service.nonce, spool, reporter, signals)
+                end = Run(assignment, order, spool, reporter, signals, service.nonce).to_the_end()
+            except Abandoned:
+                end = refuse_to_start(reporter, signals, assignment.give_up_seconds)
             except Refused as refusal:
                 end = Exit(reason="LAUNCH_ERROR", message=str(refusal))
         spool.close(end)
@@ -138,6 +145,27 @@ def greet(
     return None
 
 
+def _bring(
+    assignment: Assignment, order: Order, nonce: str, spool: Spool, reporter: Reporter, signals: Signals
+) -> Order:
+    """Bring stored files here; return the order without the time that this took, for it is paid for.
+
+    Raises Refused, and Abandoned if the attempt is to end meanwhile.
+    """
+    began = time.monotonic()
+    has_asked = bring(
+        assignment, order, nonce,
+        begin=reporter.begin,
+        is_abandoned=lambda: (
+            signals.is_terminated or reporter.is_over or reporter.is_finished or reporter.is_stop_wanted
+        ),
+        say=lambda sentence: spool.add_log("SUPERVISOR", sentence),
+    )  # fmt: skip
+    if order.max_cost_seconds is None or not has_asked:
+        return order
+    return replace(order, max_cost_seconds=max(order.max_cost_seconds - (time.monotonic() - began), LEAST_SECONDS))
+
+
 def refuse_to_start(reporter: Reporter, signals: Signals, give_up_seconds: float) -> Exit | None:
     """Return the exit of a simulation stopped before it began; the first heartbeat's answer holds the reason."""
     deadline = time.monotonic() + give_up_seconds
@@ -166,7 +194,13 @@ class Run:
     """One child from start to exit: read its output, end it on request, and kill its descendants."""
 
     def __init__(
-        self, assignment: Assignment, order: Order, spool: Spool, reporter: Reporter, signals: Signals
+        self,
+        assignment: Assignment,
+        order: Order,
+        spool: Spool,
+        reporter: Reporter,
+        signals: Signals,
+        nonce: str = "",
     ) -> None:
         """Start the child. Raises Refused."""
         self._order = order
@@ -193,11 +227,14 @@ class Run:
         self._child.returncode = 0  # reaped here, not by subprocess, which would free the pid
         note_child(assignment.directory, self._pid)
         self._ended_by: str | None = None
+        self._ended_at = 0.0
+        self._leaves_at = math.inf  # while the machine goes down
         self._is_ended = False  # by us; `_ended_by` may still be None
         self._is_lost = False
         self._message: str | None = None
         self._kill_at = math.inf
         self._is_paused = False
+        self._files = Files(assignment, nonce, self._notices)
         self._sampler = Sampler(intake, order.gpu_indices, order.system_metrics_seconds, self._pid)
         self._patterns = Patterns(order.metrics_patterns, self._notices)
         self._selector = selectors.DefaultSelector()
@@ -251,6 +288,7 @@ class Run:
             if running_seconds >= TICK_SECONDS:
                 self._sources.tick()
                 self._provenance.begin()
+                self._files.begin()
             self._sampler.tick()
             reap(spared=self._pid)
         self._sources.linger()
@@ -264,6 +302,7 @@ class Run:
         self._sampler.stop()
         self._sources.close()
         self._provenance.close()
+        self._files.finish(self._save_until, self._gives_up_saving, self._signals.wait)
         self._log.say_dropped()
         self._patterns.note_unmatched()
         self._notices.write_out(is_last=True)
@@ -294,6 +333,22 @@ class Run:
         if os.WIFEXITED(status):
             return f"It ended with exit code {os.WEXITSTATUS(status)}: {last}"
         return f"It was ended by signal {os.WTERMSIG(status)}: {last}"
+
+    @property
+    def _save_until(self) -> float:
+        """Until when files may be uploaded after the end (monotonic): no longer than the run may cost."""
+        order = self._reporter.order_change or self._order
+        until = math.inf
+        if self._ended_by in UNPAID:
+            until = self._ended_at + self._order.stop_grace_seconds
+        if order.max_cost_seconds is not None:
+            until = min(until, self._started_at + order.max_cost_seconds + self._order.stop_grace_seconds)
+        return until
+
+    def _gives_up_saving(self) -> bool:
+        if self._signals.is_terminated:
+            self._leaves_at = min(self._leaves_at, time.monotonic() + LEAVING_SECONDS)
+        return self._reporter.is_over or time.monotonic() > self._leaves_at
 
     @property
     def _elapsed(self) -> float:
@@ -363,7 +418,8 @@ class Run:
         if os.waitid(os.P_PIDFD, self._exited, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             return  # the child has exited already, and its own exit is reported
         self._is_ended, self._ended_by, self._message = True, reason, message
-        self._kill_at = time.monotonic() + self._order.stop_grace_seconds
+        self._ended_at = time.monotonic()
+        self._kill_at = self._ended_at + self._order.stop_grace_seconds
         self._signal(signal.SIGTERM)
 
     def _signal(self, number: int) -> None:

@@ -60,6 +60,8 @@ COMMANDS: dict[str, list[str]] = {
     "budget create": ["12.50"],
     "budget update": ["QnVkZ2V0OjE=", "12.50"],
     "budget delete": ["QnVkZ2V0OjE="],
+    "files ls": [ID],
+    "files get": [ID],
     "alert list": [],
     "alert create": ["ops", "https://hooks.example.org/x"],
     "alert test": ["QWxlcnRUYXJnZXQ6MQ=="],

@@ -18,6 +18,7 @@ from db import (
     budgets,
     costs,
     events,
+    files,
     judged,
     logs,
     machines,
@@ -35,7 +36,7 @@ from db.events import PLANNER
 from db.logs import Chunk
 from db.schema import check_unchanged, downgrade, upgrade
 from db.simulations import Wanted
-from db.states import LogStream, Reason
+from db.states import FileKind, LogStream, Reason
 from db.sweeps import WantedSweep
 from policy.retry import Exit
 from transitions.budget import statements
@@ -617,6 +618,37 @@ async def test_notes_of_the_version_before_are_found_and_the_way_back_searches_n
     async with sessions() as session:
         assert await session.scalar(text(found.format(older))) == ["warm"]
         assert await session.scalar(text("SELECT notes FROM simulations WHERE name = 'vit'")) == "Warm start"
+
+
+# --- 0027: stored files --------------------------------------------------------------------------------------------
+
+
+async def test_what_ran_in_the_version_before_has_stored_nothing_and_the_way_back_leaves_it(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await fill(engine, empty_database_url)
+    await upgrade(empty_database_url, "0024")
+    before = {name: await rows(engine, statement) for name, statement in EVERYTHING.items()}
+    await upgrade(empty_database_url)
+    await check_unchanged(empty_database_url)
+    assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
+    [running] = await rows(
+        engine,
+        "SELECT s.id, a.id AS attempt, m.token_digest FROM simulations AS s "
+        "JOIN attempts AS a ON a.simulation_id = s.id JOIN members AS m ON m.attempt_id = a.id "
+        "WHERE s.name = 'runs' AND a.ended_at IS NULL",
+    )
+    await rows(engine, f"UPDATE members SET nonce = 'n' WHERE attempt_id = {running['attempt']}")
+    async with sessions.begin() as session:
+        owner = await files.find_owner(session, Claim(running["attempt"], running["token_digest"], "n"))
+        assert owner is not None
+        assert await files.commit(session, owner, FileKind.OUTPUT, [files.Entry("empty", 0, 0, 0, "0" * 64, "")]) == ()
+    async with sessions() as session:
+        assert [
+            each.path for row in await files.lists_of(session, running["id"]) for each in files.entries_of(row)
+        ] == ["empty"]
+    await downgrade(empty_database_url, "0024")
+    assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
 
 
 # --- 0022: sweeps ----------------------------------------------------------------------------------------------

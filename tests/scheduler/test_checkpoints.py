@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from db import lifecycle, notices
+from db import files, lifecycle, notices
 from db.attempts import Claim
 from db.events import Actor
-from db.states import Reason
+from db.running import every
+from db.states import FileKind, Reason
 from scheduler.planner import Planner
 from transitions.begin import hello
 from transitions.preempt import preempt
@@ -76,6 +77,33 @@ async def test_it_waits_for_the_host_of_its_checkpoint_although_another_one_is_f
     assert (await planner.plan()).assigned == 1
     attempt = await world.attempt_of(simulation_id)
     assert (attempt.number, attempt.machine_name) == (2, "home")
+    assert (await world.get(simulation_id)).attained >= timedelta(hours=1), "its progress counts"
+    async with world.sessions() as session:
+        assert await notices.of_simulations(session, [simulation_id]) == {}
+
+
+async def test_one_whose_checkpoint_is_stored_goes_on_wherever_there_is_room(world: World, planner: Planner) -> None:
+    """Stored by the last attempt: by the one before it would be older than what is on the host."""
+    await world.machine("home", host="host-1", cpus=1.0)
+    simulation_id = await world.simulation("long", max_runtime=timedelta(days=2), preemptible=True)
+    await ran(world, planner, simulation_id, timedelta(hours=1))
+    attempt = await world.attempt_of(simulation_id)
+    async with world.sessions.begin() as session:
+        owner = await files.find_owner(session, Claim(attempt.id, attempt.token_digest, "nonce"))
+        assert owner is not None
+        assert await files.commit(session, owner, FileKind.CHECKPOINT, []) == ()
+    async with world.sessions() as session:
+        [running] = await every(session)
+    assert running.checkpoint_at is not None, "and until then little would be lost"
+    async with world.sessions.begin() as session:
+        await preempt(session, simulation_id, USER, evidence={})
+    await world.simulation("other", priority=1)
+    await settled(world, simulation_id, Reason.PREEMPTED)
+    await planner.plan()
+    await world.machine("away", host="host-2", cpus=1.0)
+    assert (await planner.plan()).assigned == 1
+    attempt = await world.attempt_of(simulation_id)
+    assert (attempt.number, attempt.machine_name) == (2, "away")
     assert (await world.get(simulation_id)).attained >= timedelta(hours=1), "its progress counts"
     async with world.sessions() as session:
         assert await notices.of_simulations(session, [simulation_id]) == {}

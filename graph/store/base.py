@@ -1,0 +1,43 @@
+"""The store protocol.
+
+An object is written once and as a whole: it appears with all of its bytes, or not. Supervisors put and get objects
+through the API, or directly, where the store says how (`offer_put`, `offer_get`): {"path": ...} on a mount that their
+machines have, {"url": ..., "headers": ...} for a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from typing import Protocol
+
+
+class BadPiece(Exception):
+    """The bytes that were sent are not those of the digest; the message is a sentence."""
+
+
+class StoreUnavailable(Exception):
+    """The store can't be used now; the message is for the operator."""
+
+
+class Store(Protocol):
+    """A place for objects. Every method raises StoreUnavailable."""
+
+    is_direct: bool  # supervisors write objects themselves: what they say of them is believed
+
+    def offer_put(self, piece_id: int, digest: str, size_bytes: int) -> Mapping[str, object]:
+        """How a supervisor puts a piece; empty: through the API."""
+
+    def offer_get(self, piece_id: int) -> Mapping[str, object]:
+        """How a supervisor gets a piece; empty: through the API."""
+
+    async def put(self, piece_id: int, digest: str, content: bytes) -> None:
+        """Write a piece; a repetition changes nothing. Raises BadPiece."""
+
+    def read(self, piece_id: int, begin: int, end: int) -> AsyncIterator[bytes]:
+        """Read a part of a piece. Raises FileNotFoundError if it is not there."""
+
+    async def remove(self, piece_ids: Collection[int]) -> None:
+        """Remove pieces. Idempotent."""
+
+    async def tidy(self) -> None:
+        """Remove what writes that were cut off have left."""

@@ -1,0 +1,87 @@
+"""Collector: removes pieces that no simulation has any more from the store, and what is too old.
+
+Every graph process runs one; they share the work by locks on the rows. Rows of pieces are deleted after the objects, in
+the transaction that has locked them: one that is killed in between is repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+
+import structlog
+
+from db import files
+from db.connection import Sessions
+from db.errors import DatabaseUnavailable
+from graph.store.base import Store, StoreUnavailable
+
+log = structlog.get_logger()
+
+PERIOD_SECONDS = 60.0
+AT_ONCE = 200
+LAST_SECONDS = 2.0  # how long the end waits for a round
+UNSTORED = timedelta(days=1)  # no piece is uploaded for as long
+UNCOMMITTED = timedelta(hours=1)  # after the end of a simulation
+
+
+class Collector:
+    """The collector of one process."""
+
+    def __init__(self, sessions: Sessions, store: Store, checkpoint_age: timedelta | None) -> None:
+        self._sessions = sessions
+        self._store = store
+        self._checkpoint_age = checkpoint_age
+
+    async def run_once(self) -> int:
+        """Remove what is to be removed; return of how many pieces."""
+        async with self._sessions.begin() as session:
+            await files.disown_unstored(session, UNSTORED)
+            await files.disown_uncommitted(session, UNCOMMITTED)
+            if self._checkpoint_age is not None:
+                await files.expire_checkpoints(session, self._checkpoint_age)
+        removed = 0
+        while some := await self._remove_some():
+            removed += some
+        return removed
+
+    async def _remove_some(self) -> int:
+        async with self._sessions.begin() as session:
+            ids = await files.unowned(session, AT_ONCE)
+            if ids:
+                await self._store.remove(ids)
+                await files.forget(session, ids)
+        return len(ids)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run it once a minute while the block runs."""
+        ending = asyncio.Event()
+        task = asyncio.create_task(self._run(ending), name="collector")
+        try:
+            yield
+        finally:
+            ending.set()  # cancelled in the midst of connecting, it would leave half a connection behind
+            _, unfinished = await asyncio.wait({task}, timeout=LAST_SECONDS)
+            for each in unfinished:
+                each.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(self, ending: asyncio.Event) -> None:
+        is_tidy = False
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ending.wait(), PERIOD_SECONDS)
+            if ending.is_set():
+                return
+            try:
+                if not is_tidy:
+                    await self._store.tidy()
+                    is_tidy = True
+                removed = await self.run_once()
+                if removed:
+                    log.info("stored_pieces_removed", count=removed)
+            except (DatabaseUnavailable, StoreUnavailable) as error:
+                log.debug("stored_pieces_not_removed", error=str(error))

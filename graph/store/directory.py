@@ -1,0 +1,103 @@
+"""Store in a directory: of the service, or a mount that every machine has at the same path.
+
+    ROOT/<id // 1000>/<id>                 a piece
+    ROOT/<id // 1000>/<id>.<random>.part   one that is being written; left by a process that was killed
+
+A piece is renamed into its place once it is on the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+
+from graph.store.base import BadPiece, StoreUnavailable
+
+READ_BYTES = 1 << 20
+PART_SECONDS = 86_400.0  # no write takes as long
+
+
+class Directory:
+    """The store. is_shared: supervisors read and write it themselves."""
+
+    def __init__(self, root: Path, *, is_shared: bool = False) -> None:
+        self._root = root
+        self.is_direct = is_shared
+
+    def offer_put(self, piece_id: int, digest: str, size_bytes: int) -> Mapping[str, object]:
+        """A path on a shared mount."""
+        return {"path": str(self._path(piece_id))} if self.is_direct else {}
+
+    def offer_get(self, piece_id: int) -> Mapping[str, object]:
+        """The same."""
+        return {"path": str(self._path(piece_id))} if self.is_direct else {}
+
+    async def put(self, piece_id: int, digest: str, content: bytes) -> None:
+        """Write a piece."""
+        await asyncio.to_thread(self._put, piece_id, digest, content)
+
+    async def read(self, piece_id: int, begin: int, end: int) -> AsyncIterator[bytes]:
+        """Read a part of a piece, 1 MiB at a time."""
+        try:
+            descriptor = await asyncio.to_thread(os.open, self._path(piece_id), os.O_RDONLY)
+            try:
+                while begin < end:
+                    chunk = await asyncio.to_thread(os.pread, descriptor, min(READ_BYTES, end - begin), begin)
+                    if not chunk:
+                        raise FileNotFoundError(f"piece {piece_id} is shorter than it was")
+                    begin += len(chunk)
+                    yield chunk
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StoreUnavailable(str(error)) from error
+
+    async def remove(self, piece_ids: Collection[int]) -> None:
+        """Remove pieces."""
+        await asyncio.to_thread(self._remove, piece_ids)
+
+    async def tidy(self) -> None:
+        """Remove parts that are older than any write."""
+        await asyncio.to_thread(self._tidy)
+
+    def _put(self, piece_id: int, digest: str, content: bytes) -> None:
+        if sha256(content).hexdigest() != digest:
+            raise BadPiece("The bytes are not those of the digest: send them again.")
+        path = self._path(piece_id)
+        part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # its row will say that it is there
+            part.replace(path)
+        except OSError as error:
+            with suppress(OSError):
+                part.unlink()
+            raise StoreUnavailable(str(error)) from error
+
+    def _remove(self, piece_ids: Collection[int]) -> None:
+        for each in piece_ids:
+            try:
+                self._path(each).unlink(missing_ok=True)
+            except OSError as error:
+                raise StoreUnavailable(str(error)) from error
+
+    def _tidy(self) -> None:
+        before = time.time() - PART_SECONDS
+        for part in self._root.glob("*/*.part"):
+            with suppress(OSError):
+                if part.stat().st_mtime < before:
+                    part.unlink()
+
+    def _path(self, piece_id: int) -> Path:
+        return self._root / str(piece_id // 1000) / str(piece_id)

@@ -1,0 +1,342 @@
+"""Saver thread: uploads the files of a simulation while it runs, and their last state after its end.
+
+A directory is saved when it has been quiet: two looks `QUIET_SECONDS` apart saw the same, and no process has one of its
+files open for writing. Then all of its files are of one moment. One that is never quiet, for there is a log in it, is
+saved after `RESTLESS_SECONDS` all the same: files that are complete as they are, others as they were saved last.
+
+The files to be uploaded are linked into a directory of the attempt first: a checkpoint that replaces another one by
+renaming, or that is deleted, can be uploaded to its end. One that is rewritten in place is noticed, and tried again.
+
+Low priority, by nice and one piece at a time. At the end, `finish` saves the last state, for a limited time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Callable
+
+from runner.removal import remove_tree
+from runner.supervisor.complaints import complain
+from runner.supervisor.files.contents import MOST_FILES, Listing, Seen, look, open_for_writing, seen
+from runner.supervisor.files.store import (
+    MOST_RESERVED,
+    MOST_RESERVED_BYTES,
+    PIECE_BYTES,
+    Entry,
+    Missing,
+    Over,
+    Refused,
+    Store,
+)
+from runner.supervisor.notices import FILE_LEFT_OUT, FILES_NOT_STORED, Notices
+from runner.supervisor.service import Unreachable
+
+LOOK_SECONDS = 1.0
+LOOKS_SHARE = 50  # looks take at most a fiftieth of a core
+QUIET_SECONDS = 2.0
+RESTLESS_SECONDS = 60.0
+FIRST_PAUSE_SECONDS = 1.0
+LAST_PAUSE_SECONDS = 60.0
+NICENESS = 10
+MOST_TRIES = 5  # to commit, with pieces that have vanished from the store meanwhile
+
+
+class Changed(Exception):
+    """A file changed while it was uploaded."""
+
+
+class Interrupted(Exception):
+    """The simulation has ended: its last state is to be saved instead."""
+
+
+class _Directory:
+    """One directory that is kept, and how far it is."""
+
+    def __init__(self, kind: str, path: Path) -> None:
+        self.kind = kind
+        self.path = path
+        self.listing = Listing()  # as it was seen last
+        self.since = 0.0  # since when it has been so
+        self.restless_since: float | None = None
+        self.saved: dict[str, Seen] | None = None  # what the committed list was made of
+        self.entries: dict[str, tuple[Seen, Entry]] = {}  # what was hashed, of the files that are there
+
+    def is_new(self, files: Mapping[str, Seen]) -> bool:
+        """Whether these files are to be saved; a directory that was always empty is not."""
+        return files != self.saved if self.saved is not None else bool(files)
+
+
+class Saver(threading.Thread):
+    """The thread. `finish` ends it."""
+
+    def __init__(self, store: Store, directories: Mapping[str, Path], place: Path, notices: Notices) -> None:
+        """directories: by the kind of their files. place: for links to what is being uploaded."""
+        super().__init__(name="saver", daemon=True)
+        self.is_over = False
+        self._store = store
+        self._directories = [_Directory(kind, path) for kind, path in directories.items()]
+        self._place = place
+        self._notices = notices
+        self._ending = threading.Event()
+        self._given_up = threading.Event()
+        self._pause_seconds = 0.0  # after a failure
+        self._not_before = 0.0
+
+    def begin(self) -> None:
+        """Start the thread, unless it runs."""
+        if self.ident is None:
+            with contextlib.suppress(RuntimeError):  # no more threads: the last state is saved all the same
+                self.start()
+
+    def finish(self, deadline: float, is_abandoned: Callable[[], bool], wait: Callable[[float], None]) -> None:
+        """Save the last state, until `deadline` (monotonic), or until it `is_abandoned`; `wait` for a while."""
+        self._ending.set()
+        last = threading.Thread(target=self._finish, args=(deadline,), name="last-save", daemon=True)
+        if not any(look(each.path).files != (each.saved or {}) for each in self._directories):
+            self._given_up.set()
+            return
+        try:
+            last.start()
+        except RuntimeError as error:
+            complain(f"files: {error}")
+            return
+        while last.is_alive() and time.monotonic() < deadline and not is_abandoned():
+            wait(0.2)
+        self._given_up.set()
+
+    def run(self) -> None:
+        """Look at the directories again and again."""
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        pause = LOOK_SECONDS
+        while not self._ending.wait(pause) and not self.is_over:
+            began = time.monotonic()
+            for each in self._directories:
+                try:
+                    self._look(each)
+                except Interrupted:
+                    break
+                except Exception as error:  # noqa: BLE001  # logged: the simulation goes on
+                    complain(f"files: {type(error).__name__}: {error}")
+                    self._fail(str(error))
+            pause = max(LOOK_SECONDS, LOOKS_SHARE * min(time.monotonic() - began, LOOK_SECONDS))
+
+    def _look(self, directory: _Directory) -> None:
+        now = time.monotonic()
+        listing = look(directory.path)
+        if listing.files != directory.listing.files:
+            directory.listing, directory.since = listing, now
+        if not directory.is_new(listing.files):
+            directory.restless_since = None
+            return
+        if directory.restless_since is None:
+            directory.restless_since = now
+        if now - directory.since < QUIET_SECONDS and now - directory.restless_since < RESTLESS_SECONDS:
+            return
+        if now < self._not_before:
+            return
+        unfinished = open_for_writing(directory.path)
+        if now - directory.since < QUIET_SECONDS or unfinished:
+            if now - directory.restless_since < RESTLESS_SECONDS:
+                return
+            listing = self._without(directory, listing, unfinished)
+        if self._try(directory, listing):
+            directory.restless_since = None
+
+    def _without(self, directory: _Directory, listing: Listing, unfinished: set[str]) -> Listing:
+        """Return the files that are complete by themselves, and the others as they were saved last."""
+        previous, files = directory.saved or {}, {}
+        time.sleep(min(QUIET_SECONDS, 0.5))
+        again = look(directory.path).files
+        for path, was in listing.files.items():
+            if path not in unfinished and again.get(path) == was:
+                files[path] = was
+            elif path in previous and path in directory.entries:
+                files[path] = previous[path]
+        return Listing(files, listing.left_out, listing.is_cut)
+
+    def _finish(self, deadline: float) -> None:
+        """Save what the directories hold now, with tries until the deadline."""
+        if self.ident is not None:
+            self.join()
+        left = list(self._directories)
+        while left and not self.is_over and not self._given_up.is_set():
+            for each in list(left):
+                listing = look(each.path)
+                try:
+                    if listing.files == (each.saved or {}) or self._try(each, listing, is_last=True):
+                        left.remove(each)
+                except Interrupted:
+                    break
+                except Exception as error:  # noqa: BLE001  # logged, and tried again
+                    complain(f"files: {type(error).__name__}: {error}")
+                    self._fail(str(error))
+            if left:
+                pause = max(self._not_before - time.monotonic(), 0.1)
+                if time.monotonic() + pause >= deadline:
+                    break
+                self._given_up.wait(pause)
+        self._store.close()
+        if left and not self.is_over:
+            named = " and ".join(sorted(each.kind.lower() for each in left))
+            self._notices.count(FILES_NOT_STORED, "", advice=f"Not stored in time after the end: {named} files.")
+
+    def _try(self, directory: _Directory, listing: Listing, *, is_last: bool = False) -> bool:
+        """Save a listing; False if it has to be tried again. Raises Interrupted."""
+        for path, why in listing.left_out.items():
+            self._notices.count(FILE_LEFT_OUT, f"{path}: {why}")
+        listing.left_out.clear()
+        try:
+            if listing.is_cut:
+                raise Refused(f"A directory with more than {MOST_FILES:,} files is not stored.")
+            self._save(directory, listing.files, is_last)
+        except (Changed, Missing) as error:
+            self._fail(f"{type(error).__name__}: {error}")
+            return False
+        except Unreachable as error:
+            self._fail(str(error))
+            return False
+        except Refused as error:
+            self._notices.count(FILES_NOT_STORED, "", advice=str(error))
+            self._pause_seconds = LAST_PAUSE_SECONDS
+            self._not_before = time.monotonic() + LAST_PAUSE_SECONDS
+            return is_last
+        except Over:
+            self.is_over = True
+            return True
+        self._pause_seconds = self._not_before = 0.0
+        return True
+
+    def _fail(self, why: str) -> None:
+        if not self._pause_seconds:
+            complain(f"files are not stored yet, trying on: {why}")
+        self._pause_seconds = min(max(2 * self._pause_seconds, FIRST_PAUSE_SECONDS), LAST_PAUSE_SECONDS)
+        if self._ending.is_set():
+            self._pause_seconds = min(self._pause_seconds, 5.0)
+        self._not_before = time.monotonic() + self._pause_seconds
+
+    def _save(self, directory: _Directory, files: Mapping[str, Seen], is_last: bool) -> None:
+        place = self._place / directory.kind.lower()
+        if place.exists():
+            remove_tree(place)
+        place.mkdir(mode=0o700, parents=True)
+        try:
+            sources = self._link(directory, files, place)
+            entries = [self._entry(directory, path, was, sources.get(path), is_last) for path, was in files.items()]
+            for _ in range(MOST_TRIES):
+                self._upload(directory, entries, sources, is_last)
+                missing = self._store.commit(directory.kind, entries)
+                if not missing:
+                    break
+            else:
+                raise Missing(missing[0])
+        finally:
+            remove_tree(place)
+        directory.saved = dict(files)
+        directory.entries = {entry.path: (files[entry.path], entry) for entry in entries}
+
+    def _link(self, directory: _Directory, files: Mapping[str, Seen], place: Path) -> dict[str, Path]:
+        """Link the files that are not hashed yet, so that they can be read however long it takes."""
+        sources: dict[str, Path] = {}
+        for number, (path, was) in enumerate(files.items()):
+            known = directory.entries.get(path)
+            if was.link or (known is not None and known[0] == was):
+                continue
+            source = directory.path / path
+            with contextlib.suppress(OSError):  # of another file system, or gone: noticed when it is read
+                os.link(source, place / str(number), follow_symlinks=False)
+                source = place / str(number)
+            sources[path] = source
+        return sources
+
+    def _entry(self, directory: _Directory, path: str, was: Seen, source: Path | None, is_last: bool) -> Entry:
+        if was.link:
+            return Entry(path, link=was.link)
+        if source is None:
+            return directory.entries[path][1]
+        whole, pieces = sha256(), []
+        with _opened(source, was) as descriptor:
+            while content := os.read(descriptor, PIECE_BYTES):
+                while len(content) < PIECE_BYTES and (more := os.read(descriptor, PIECE_BYTES - len(content))):
+                    content += more
+                self._check(is_last)
+                pieces.append(sha256(content).hexdigest())
+                whole.update(content)
+            if seen(os.fstat(descriptor)) != was:
+                raise Changed(path)
+        return Entry(path, was.size, was.modified_ns, was.is_executable, whole.hexdigest(), tuple(pieces))
+
+    def _upload(self, directory: _Directory, entries: list[Entry], sources: Mapping[str, Path], is_last: bool) -> None:
+        """Upload the pieces that the store has not, file by file; a group of pieces is reserved in one request."""
+        wanted: dict[str, tuple[Entry, int]] = {}
+        for entry in entries:
+            for number, digest in enumerate(entry.pieces):
+                wanted.setdefault(digest, (entry, number))
+        for sizes in _groups({digest: _size(*each) for digest, each in wanted.items()}):
+            self._check(is_last)
+            for digest, offer in self._store.reserve(sizes).items():
+                if digest not in sizes:
+                    raise Unreachable("a piece that was not asked for is missing")
+                entry, number = wanted[digest]
+                self._check(is_last)
+                source = sources.get(entry.path, directory.path / entry.path)
+                self._store.put(digest, _piece(source, number, sizes[digest], digest), offer)
+
+    def _check(self, is_last: bool) -> None:
+        if self._given_up.is_set() or (self._ending.is_set() and not is_last):
+            raise Interrupted
+
+
+def _groups(sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Split pieces into groups of one request each: the service sees by them that the attempt stores its files."""
+    group: dict[str, int] = {}
+    for digest, size in sizes.items():
+        group[digest] = size
+        if len(group) == MOST_RESERVED or sum(group.values()) >= MOST_RESERVED_BYTES:
+            yield group
+            group = {}
+    if group:
+        yield group
+
+
+def _size(entry: Entry, number: int) -> int:
+    return min(PIECE_BYTES, entry.size - number * PIECE_BYTES)
+
+
+def _piece(source: Path, number: int, size: int, digest: str) -> bytes:
+    """Read a piece again. Raises Changed if it is another one by now."""
+    try:
+        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise Changed(f"{source.name}: {error}") from None
+    try:
+        content = b""
+        begin = number * PIECE_BYTES
+        while len(content) < size and (more := os.pread(descriptor, size - len(content), begin + len(content))):
+            content += more
+    finally:
+        os.close(descriptor)
+    if sha256(content).hexdigest() != digest:
+        raise Changed(source.name)
+    return content
+
+
+@contextlib.contextmanager
+def _opened(source: Path, was: Seen) -> Iterator[int]:
+    """Open a file that is still this version. Raises Changed."""
+    try:
+        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise Changed(f"{source.name}: {error}") from None
+    try:
+        if seen(os.fstat(descriptor)) != was:
+            raise Changed(source.name)
+        yield descriptor
+    finally:
+        os.close(descriptor)

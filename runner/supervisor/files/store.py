@@ -1,0 +1,272 @@
+"""Requests of a supervisor to the service's store, beside its API; pieces go through it, or where it says.
+
+    POST files/reserve            which of these pieces are missing, and where each is to be put
+    PUT  files/pieces/DIGEST      one piece
+    POST files/commit             the list of a directory's files, once all pieces are stored
+    POST files/kept               the newest lists
+    POST files/offers             where these pieces can be fetched
+    GET  files/pieces/DIGEST      one piece
+
+Each carries the attempt's token, its id and the nonce. A piece is held in memory as a whole, 8 MiB at most.
+
+Failures: `Unreachable`, to be tried again; `Refused`, with a sentence, of the quota or a limit; `Over`: the attempt has
+ended, and stores nothing any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from runner.supervisor.assignment import Assignment
+from runner.supervisor.service import Unreachable
+
+PIECE_BYTES = 8 << 20
+MOST_RESERVED = 500  # pieces of one request
+MOST_RESERVED_BYTES = 64 << 20
+MOST_OFFERED = 100  # likewise; an offer is good for an hour
+ANSWER_SECONDS = 60.0
+LATEST_MS = 253_402_300_799_000  # the end of the year 9999
+MOST_ANSWER_BYTES = 64 << 20  # of a list
+
+
+class Refused(Exception):
+    """The store does not take it; the message is a sentence for the user."""
+
+
+class Over(Exception):
+    """The attempt has ended."""
+
+
+class Missing(Exception):
+    """A piece is not in the store, or is damaged there."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of a list: `pieces` by their digests, in order; link: where a link leads, "" for a file."""
+
+    path: str
+    size: int = 0
+    modified_ns: int = 0
+    is_executable: bool = False
+    digest: str = ""
+    pieces: tuple[str, ...] = ()
+    link: str = ""
+
+    def wired(self) -> list[Any]:
+        """As it is sent and kept: pieces are named only where they are several."""
+        kind = 2 if self.link else int(self.is_executable)
+        pieces = "".join(self.pieces) if len(self.pieces) > 1 else ""
+        modified = min(max(self.modified_ns // 1_000_000, 0), LATEST_MS)
+        return [self.path, self.size, modified, kind, self.link or self.digest, pieces]
+
+    @classmethod
+    def read(cls, raw: Sequence[Any]) -> Entry:
+        """The reverse. Raises ValueError or TypeError."""
+        path, size, modified, kind, named, pieces = raw
+        if kind == 2:
+            return cls(str(path), link=str(named))
+        joined = str(pieces) or (str(named) if size else "")
+        split = tuple(joined[begin : begin + 64] for begin in range(0, len(joined), 64))
+        return cls(str(path), int(size), int(modified) * 1_000_000, bool(kind), str(named), split)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The newest list of one directory of one rank, by which attempt it was committed."""
+
+    kind: str
+    rank: int
+    attempt: int
+    entries: tuple[Entry, ...]
+
+
+class Store:
+    """Client of the store. One thread at a time."""
+
+    def __init__(self, assignment: Assignment, nonce: str) -> None:
+        self._assignment = assignment
+        self._headers = {
+            "Authorization": f"Bearer {assignment.token}",
+            "X-Simulation-Attempt": assignment.attempt_id,
+            "X-Simulation-Nonce": nonce,
+        }
+        self._connection: http.client.HTTPConnection | None = None
+        self._place = ("", "")
+        self._offers: dict[str, Mapping[str, Any]] = {}
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection, self._place = None, ("", "")
+
+    def reserve(self, pieces: Mapping[str, int]) -> dict[str, Mapping[str, Any]]:
+        """Ask for room for pieces with these sizes; return where each that is missing is to be put."""
+        answer = self._ask("reserve", {"pieces": list(map(list, pieces.items()))})
+        missing = answer.get("missing")
+        if not isinstance(missing, list):
+            raise Unreachable("an answer without `missing`")
+        return {str(digest): offer for digest, offer in missing}
+
+    def put(self, digest: str, content: bytes, offer: Mapping[str, Any]) -> None:
+        """Store one piece where the service offered it."""
+        if "path" in offer:
+            _write(Path(str(offer["path"])), content)
+        elif "url" in offer:
+            self._send("PUT", str(offer["url"]), content, dict(offer.get("headers") or {}))
+        else:
+            self._send("PUT", self._address(f"pieces/{digest}"), content, self._headers)
+
+    def commit(self, kind: str, entries: Sequence[Entry]) -> list[str]:
+        """Make this the list of a directory; return the pieces that are missing, and then it is not."""
+        answer = self._ask("commit", {"kind": kind, "files": [each.wired() for each in entries]})
+        return [str(each) for each in answer.get("missing") or ()]
+
+    def kept(self) -> list[Kept]:
+        """Read the newest lists of the simulation."""
+        lists = self._ask("kept", {}).get("lists")
+        try:
+            return [
+                Kept(str(kind), int(rank), int(attempt), tuple(Entry.read(each) for each in files))
+                for kind, rank, attempt, files in lists  # type: ignore[union-attr]  # a TypeError then
+            ]
+        except (ValueError, TypeError) as error:
+            raise Unreachable(f"lists that make no sense: {error}") from None
+
+    def fetch(self, digest: str, following: Sequence[str] = ()) -> bytes:
+        """Read one piece; `following` are about to be read too. Raises Missing where it is not there."""
+        if digest not in self._offers:
+            asked = list(dict.fromkeys((digest, *following[: MOST_OFFERED - 1])))
+            offers = self._ask("offers", {"digests": asked}).get("offers")
+            self._offers = {str(each): offer for each, offer in offers} if isinstance(offers, list) else {}
+        offer = self._offers.get(digest)
+        try:
+            if offer is None:
+                raise Missing(digest)
+            if "path" in offer:
+                content = Path(str(offer["path"])).read_bytes()
+            elif "url" in offer:
+                content = self._send("GET", str(offer["url"]), None, {})
+            else:
+                content = self._send("GET", self._address(f"pieces/{digest}"), None, self._headers)
+            if sha256(content).hexdigest() != digest:
+                raise Missing(digest)
+        except FileNotFoundError:
+            self._offers = {}
+            raise Missing(digest) from None
+        except OSError as error:
+            raise Unreachable(f"{type(error).__name__}: {error}") from None
+        except (Missing, Unreachable):  # an offer may have run out
+            self._offers = {}
+            raise
+        return content
+
+    def _ask(self, name: str, given: Mapping[str, object]) -> Mapping[str, Any]:
+        headers = {**self._headers, "Content-Type": "application/json"}
+        reply = self._send("POST", self._address(name), json.dumps(given).encode(), headers)
+        try:
+            answer = json.loads(reply)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise Unreachable(f"no answer to files/{name}: {reply[:100]!r}")
+        return answer
+
+    def _address(self, name: str) -> str:
+        """Where the store is: beside the API, whose address may change."""
+        try:
+            address = self._assignment.address_file.read_text().strip()
+        except OSError as error:
+            raise Unreachable(f"{type(error).__name__}: {error}") from None
+        return f"{address.rpartition('/')[0]}/files/{name}"
+
+    def _send(self, method: str, url: str, content: bytes | None, headers: Mapping[str, str]) -> bytes:
+        """Send a request, twice if the connection was an old one; return the body of a good reply."""
+        try:
+            is_new = self._connect(url)
+            try:
+                status, body = self._exchange(method, url, content, headers)
+            except (ConnectionError, http.client.HTTPException):
+                if is_new:
+                    raise
+                self.close()
+                self._connect(url)
+                status, body = self._exchange(method, url, content, headers)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self.close()
+            raise Unreachable(f"{type(error).__name__}: {error}") from None
+        if status < 300:
+            return body
+        raise _failure(status, body)
+
+    def _connect(self, url: str) -> bool:
+        """Connect to the place of a URL, unless the connection leads there; True if it is new."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url[:100]!r} is no address")
+        if self._connection is not None and self._place == (parts.scheme, parts.netloc):
+            return False
+        self.close()
+        if parts.scheme == "https":
+            context = ssl.create_default_context()
+            self._connection = http.client.HTTPSConnection(
+                parts.hostname, parts.port, timeout=ANSWER_SECONDS, context=context
+            )
+        else:
+            self._connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=ANSWER_SECONDS)
+        self._place = (parts.scheme, parts.netloc)
+        return True
+
+    def _exchange(self, method: str, url: str, content: bytes | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        connection = self._connection
+        assert connection is not None
+        parts = urlsplit(url)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection.request(method, target, body=content, headers=dict(headers))
+        response = connection.getresponse()
+        body = response.read(MOST_ANSWER_BYTES + 1)
+        if len(body) > MOST_ANSWER_BYTES:
+            raise ValueError("the reply is too long")
+        if response.will_close:
+            self.close()
+        return response.status, body
+
+
+def _failure(status: int, body: bytes) -> Exception:
+    sentence = ""
+    with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
+        sentence = str(json.loads(body)["errors"][0]["message"])
+    if status == 410:
+        return Over()
+    if status == 404:
+        return Missing(sentence)
+    if status in (400, 413, 507):
+        return Refused(sentence or f"The store answered with {status}.")
+    return Unreachable(f"status {status}: {sentence or body[:100]!r}")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a piece on a shared mount: it appears there as a whole, or not."""
+    temporary = path.with_name(f"{path.name}.{os.urandom(8).hex()}.part")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise Unreachable(f"{type(error).__name__}: {error}") from None

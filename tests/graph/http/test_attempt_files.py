@@ -1,0 +1,503 @@
+"""Files of attempts: the real client of a supervisor, its uploads, and the way back to another machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from db import files
+from db.events import Actor
+from db.public_ids import decode
+from db.simulations import delete_ended
+from graph.http import attempt_files
+from graph.http.protocol import Refusal
+from graph.store.collector import Collector
+from graph.store.directory import Directory
+from runner.supervisor.assignment import Assignment
+from runner.supervisor.child import Refused as NotStarted
+from runner.supervisor.files import contents
+from runner.supervisor.files.bring import Bringer
+from runner.supervisor.files.saver import Saver
+from runner.supervisor.files.store import PIECE_BYTES, Entry, Missing, Over, Refused, Store
+from runner.supervisor.notices import Notices
+
+World = Any  # the fixture of conftest.py
+USER = Actor("user")
+A_PIECE = b"x" * 1_000
+
+
+class Member:
+    """A supervisor's side of one attempt, on a host of its own."""
+
+    def __init__(self, supervisor: Any, place: Path, address: str) -> None:
+        self.supervisor = supervisor
+        self.place = place
+        (place / "attempts").mkdir(parents=True, exist_ok=True)
+        (place / "address").write_text(f"{address}/graphql\n")
+        self.assignment = Assignment(
+            directory=place / "attempts", attempt_id=supervisor.attempt_id, token=supervisor.token,
+            address_file=place / "address", checkpoint_directory=place / "checkpoints",
+            output_directory=place / "outputs", work_directory=place / "work", allowed_roots=(),
+            give_up_seconds=60.0, spool_memory_bytes=1, spool_limit_bytes=1, save_seconds=60.0,
+            newest_file=place / "newest",
+        )  # fmt: skip
+        self.store = Store(self.assignment, supervisor.nonce)
+        self.notices: dict[str, tuple[int, str, str]] = {}
+        self.said: list[str] = []
+
+    @property
+    def checkpoints(self) -> Path:
+        """Its directory, made if need be: a machine that has one has had an attempt."""
+        self.assignment.checkpoint_directory.mkdir(exist_ok=True)
+        return self.assignment.checkpoint_directory
+
+    async def saves(self, store: Store | None = None) -> None:
+        """Upload what its directories hold, as at the end of its simulation."""
+        notices = Notices(lambda kind, count, example, advice: self.notices.update({kind: (count, example, advice)}))
+        directories = {"CHECKPOINT": self.checkpoints, "OUTPUT": self.assignment.output_directory}
+        saver = Saver(store or self.store, directories, self.place / "saving", notices)
+        await asyncio.to_thread(saver.finish, time.monotonic() + 60, lambda: False, time.sleep)
+        notices.write_out(is_last=True)
+
+    async def brings(self, number: int, *, is_abandoned: Callable[[], bool] = lambda: False, rank: int = 0) -> None:
+        """Bring the stored files here, as before the start of attempt `number`."""
+        directories = {
+            "CHECKPOINT": self.assignment.checkpoint_directory,
+            "OUTPUT": self.assignment.output_directory,
+        }
+        bringer = Bringer(
+            self.store, directories, self.place / "newest", self.place / "bringing", rank=rank,
+            give_up_at=time.monotonic() + 60, is_abandoned=is_abandoned, say=self.said.append,
+        )  # fmt: skip
+        await asyncio.to_thread(bringer.bring, number)
+
+    def holds(self) -> dict[str, bytes | str]:
+        """The checkpoint directory: contents of files, and where links lead."""
+        found: dict[str, bytes | str] = {}
+        directory = self.assignment.checkpoint_directory
+        for path in sorted(directory.rglob("*")):
+            name = path.relative_to(directory).as_posix()
+            if path.is_symlink():
+                found[name] = os.readlink(path)
+            elif path.is_file():
+                found[name] = path.read_bytes()
+        return found
+
+
+Start = Callable[..., Any]
+
+
+class Killed(BaseException):
+    """The end of a process: not an error that is tried again."""
+
+
+class Cut(Store):
+    """Its process is killed before one of its requests."""
+
+    left = 0
+
+    def _exchange(self, *given: Any) -> Any:
+        if not self.left:
+            raise Killed
+        self.left -= 1
+        return super()._exchange(*given)
+
+
+@pytest.fixture(autouse=True)
+def closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close the connections of all stores."""
+    made: list[Store] = []
+    make = Store.__init__
+
+    def note(self: Store, *given: Any) -> None:
+        made.append(self)
+        make(self, *given)
+
+    monkeypatch.setattr(Store, "__init__", note)
+    yield
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+async def api(serve: Any, tmp_path: Path) -> Any:
+    return await serve(files=str(tmp_path / "store"))
+
+
+@pytest.fixture
+def start(world: World, tmp_path: Path) -> Start:
+    """Begin an attempt on a host: `await start("a", simulation)`."""
+
+    async def begin(host: str, simulation_id: str | None = None) -> Member:
+        supervisor = await world.running(simulation_id)
+        return Member(supervisor, tmp_path / host, world.api.address)
+
+    return begin
+
+
+async def moved(world: World, start: Start, member: Member, host: str, attempt: int) -> Member:
+    """Lose an attempt, and begin the next one on another host."""
+    await world.lose(member.supervisor, attempt=attempt)
+    successor: Member = await start(host, member.supervisor.simulation_id)
+    return successor
+
+
+def digest(content: bytes) -> str:
+    return sha256(content).hexdigest()
+
+
+# --- the way to another machine ---
+
+
+async def test_what_an_attempt_stored_is_brought_to_the_next_machine(world: World, start: Start) -> None:
+    first = await start("a")
+    large = os.urandom(2 * PIECE_BYTES + 5)
+    (first.checkpoints / "deep" / "er").mkdir(parents=True)
+    (first.checkpoints / "deep" / "er" / "model.pt").write_bytes(large)
+    (first.checkpoints / "empty").write_bytes(b"")
+    (first.checkpoints / "run.sh").write_bytes(b"#!/bin/sh\n")
+    (first.checkpoints / "run.sh").chmod(0o755)
+    (first.checkpoints / "latest").symlink_to("deep/er/model.pt")
+    os.utime(first.checkpoints / "empty", (1_000_000_000, 1_000_000_000))
+    await first.saves()
+    assert first.notices == {}
+
+    second = await moved(world, start, first, "b", 1)
+    await second.brings(2)
+    assert second.holds() == first.holds()
+    assert second.holds()["deep/er/model.pt"] == large
+    assert (second.checkpoints / "empty").stat().st_mtime == 1_000_000_000
+    assert os.access(second.checkpoints / "run.sh", os.X_OK)
+    assert not os.access(second.checkpoints / "empty", os.X_OK)
+    assert second.said == [f"4 checkpoint files ({len(large) + 10} bytes) of attempt 1 were brought here"]
+
+
+async def test_files_that_are_as_new_as_the_store_are_left_alone_and_older_ones_are_replaced(
+    world: World, start: Start
+) -> None:
+    first = await start("a")
+    (first.checkpoints / "step").write_text("10")
+    (first.checkpoints / "old").write_text("10")
+    await first.saves()
+    (first.checkpoints / "step").write_text("12, not stored")
+
+    second = await moved(world, start, first, "a", 1)
+    await second.brings(2)
+    assert second.holds()["step"] == b"12, not stored", "it is on this machine, and newer"
+
+    third = await moved(world, start, second, "b", 2)
+    await third.brings(3)
+    (third.checkpoints / "step").write_text("20")
+    (third.checkpoints / "old").unlink()
+    await third.saves()
+
+    fourth = await moved(world, start, third, "a", 3)
+    await fourth.brings(4)
+    assert fourth.holds() == {"step": b"20"}, "as the third attempt left it"
+
+
+async def test_a_list_is_replaced_as_a_whole_or_not_at_all(world: World, start: Start) -> None:
+    """An upload that is cut off at each of its requests leaves the checkpoint before it."""
+    first = await start("a")
+    (first.checkpoints / "one").write_bytes(b"old one")
+    (first.checkpoints / "two").write_bytes(b"old two")
+    await first.saves()
+    stored = first.holds()
+    (first.checkpoints / "one").write_bytes(os.urandom(PIECE_BYTES + 1))
+    (first.checkpoints / "two").write_bytes(b"new two")
+
+    allowed = 0
+    while True:
+        cut = Cut(first.assignment, first.supervisor.nonce)
+        cut.left = allowed
+        saver = Saver(cut, {"CHECKPOINT": first.checkpoints}, first.place / "saving", Notices(lambda *_: None))
+        directory = saver._directories[0]
+        try:
+            await asyncio.to_thread(saver._save, directory, contents.look(first.checkpoints).files, is_last=True)
+        except Killed:
+            reader = Member(first.supervisor, first.place / f"reader-{allowed}", world.api.address)
+            await reader.brings(2)
+            assert reader.holds() == stored, f"cut off after {allowed} requests"
+            allowed += 1
+            continue
+        break
+    assert allowed == 4, "each goes on where the one before it was cut off"
+    reader = Member(first.supervisor, first.place / "reader", world.api.address)
+    await reader.brings(2)
+    assert reader.holds() == first.holds()
+
+
+async def test_a_piece_that_is_stored_is_not_sent_again(world: World, start: Start) -> None:
+    first = await start("a")
+    (first.checkpoints / "model").write_bytes(A_PIECE)
+    await first.saves()
+
+    class Counted(Store):
+        puts = 0
+
+        def put(self, *given: Any) -> None:
+            self.puts += 1
+            super().put(*given)
+
+    counted = Counted(first.assignment, first.supervisor.nonce)
+    (first.checkpoints / "model").rename(first.checkpoints / "renamed")
+    (first.checkpoints / "new").write_bytes(b"new")
+    await first.saves(counted)
+    assert counted.puts == 1
+    reader = Member(first.supervisor, first.place / "reader", world.api.address)
+    await reader.brings(2)
+    assert reader.holds() == {"renamed": A_PIECE, "new": b"new"}
+
+
+async def test_members_of_a_gang_get_the_files_of_all_ranks_and_their_own_first(
+    world: World, start: Start, tmp_path: Path
+) -> None:
+    supervisors = await world.gang(2)
+    members = [Member(each, tmp_path / f"rank-{rank}", world.api.address) for rank, each in enumerate(supervisors)]
+    await asyncio.gather(*(each.supervisor.hello() for each in members))
+    for rank, each in enumerate(members):
+        (each.checkpoints / f"shard-{rank}").write_text(str(rank))
+        (each.checkpoints / "common").write_text(f"of {rank}")
+        await each.saves()
+    for rank, each in enumerate(members):
+        reader = Member(each.supervisor, tmp_path / f"reader-{rank}", world.api.address)
+        await reader.brings(2, rank=rank)
+        assert reader.holds() == {"shard-0": b"0", "shard-1": b"1", "common": f"of {rank}".encode()}
+
+
+# --- what goes wrong ---
+
+
+async def test_an_attempt_that_is_over_stores_and_reads_nothing(world: World, start: Start) -> None:
+    first = await start("a")
+    (first.checkpoints / "model").write_bytes(A_PIECE)
+    await first.saves()
+    await world.lose(first.supervisor)
+    for request in (
+        lambda: first.store.reserve({digest(b"a"): 1}),
+        lambda: first.store.put(digest(A_PIECE), A_PIECE, {}),
+        lambda: first.store.commit("CHECKPOINT", []),
+        first.store.kept,
+        lambda: first.store.fetch(digest(A_PIECE)),
+    ):
+        with pytest.raises(Over):
+            await asyncio.to_thread(request)
+
+
+async def test_another_nonce_token_or_attempt_opens_nothing(world: World, start: Start) -> None:
+    first, other = await start("a"), await start("b")
+    headers = {
+        "authorization": f"Bearer {first.supervisor.token}",
+        "x-simulation-attempt": first.supervisor.attempt_id,
+        "x-simulation-nonce": first.supervisor.nonce,
+    }
+    for change in (
+        {"authorization": f"Bearer {other.supervisor.token}"},
+        {"x-simulation-attempt": other.supervisor.attempt_id},
+        {"x-simulation-nonce": "another"},
+    ):
+        response = await world.api.client.post("/files/kept", json={}, headers={**headers, **change})
+        assert response.status_code == 410
+    for change in ({"authorization": ""}, {"x-simulation-attempt": "x"}, {"x-simulation-nonce": ""}):
+        response = await world.api.client.post("/files/kept", json={}, headers={**headers, **change})
+        assert response.status_code == 401
+    assert (await world.api.client.post("/files/kept", json={}, headers=headers)).json() == {"lists": []}
+
+
+async def test_bytes_that_are_not_those_of_the_digest_are_refused(world: World, start: Start) -> None:
+    first = await start("a")
+    named = digest(A_PIECE)
+    with pytest.raises(Missing):
+        await asyncio.to_thread(first.store.put, named, A_PIECE, {})
+    assert await asyncio.to_thread(first.store.reserve, {named: len(A_PIECE)}) == {named: {}}
+    for content in (b"y" * len(A_PIECE), A_PIECE + b"x", b""):
+        with pytest.raises(Refused):
+            await asyncio.to_thread(first.store.put, named, content, {})
+    entry = Entry("model", len(A_PIECE), 0, False, named, (named,))
+    assert await asyncio.to_thread(first.store.commit, "CHECKPOINT", [entry]) == [named]
+    assert await asyncio.to_thread(first.store.kept) == []
+
+
+async def test_a_checkpoint_that_is_damaged_in_the_store_does_not_begin_from_zero(
+    world: World, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.supervisor.service.FIRST_RETRY_SECONDS", 0.001)
+    first = await start("a")
+    (first.checkpoints / "model").write_bytes(A_PIECE)
+    await first.saves()
+    [piece] = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    for damage in (lambda: piece.write_bytes(b"y" * len(A_PIECE)), piece.unlink):
+        damage()
+        reader = Member(first.supervisor, tmp_path / "reader", world.api.address)
+        with pytest.raises(NotStarted, match="missing or damaged"):
+            await reader.brings(2)
+        assert not reader.assignment.checkpoint_directory.exists(), "and the next try brings them again"
+
+
+async def test_a_quota_is_kept_and_said(world: World, serve: Any, tmp_path: Path, sessions: Any) -> None:
+    api = await serve(files=str(tmp_path / "store"), files_quota_gib=3_000 / 2**30)
+    member = Member(await world.running(), tmp_path / "a", api.address)
+    (member.checkpoints / "small").write_bytes(b"a" * 2_000)
+    await member.saves()
+    assert member.notices == {}
+    (member.checkpoints / "large").write_bytes(b"b" * 2_000)
+    await member.saves()
+    count, _, advice = member.notices["FILES_NOT_STORED"]
+    assert count == 1
+    assert "The files of project default may have" in advice
+    reader = Member(member.supervisor, tmp_path / "reader", api.address)
+    await reader.brings(2)
+    assert sorted(reader.holds()) == ["small"], "the list before it holds"
+    (member.checkpoints / "small").unlink()
+    (member.checkpoints / "large").write_bytes(b"c" * 900)
+    await member.saves()
+    async with sessions() as session:
+        assert await files.held_bytes(session, 1) == 900, "what is replaced does not count"
+
+
+async def test_an_installation_without_a_store_refuses_nothing_but_files(
+    world: World, serve: Any, tmp_path: Path
+) -> None:
+    api = await serve(files="none")
+    member = Member(await world.running(), tmp_path / "a", api.address)
+    with pytest.raises(Missing):
+        await asyncio.to_thread(member.store.kept)
+    await member.brings(2)
+    assert member.holds() == {}
+
+
+async def test_what_waits_for_its_files_ends_when_it_is_to(world: World, start: Start) -> None:
+    from runner.supervisor.files.attached import Abandoned
+
+    first = await start("a")
+    with pytest.raises(Abandoned):
+        await first.brings(2, is_abandoned=lambda: True)
+
+
+# --- names ---
+
+GOOD = digest(b"a")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "", "/etc/passwd", "..", "../up", "a/../../up", "a//b", "./a", "a/.", "a\\b", "a\nb", "a\0b", "\u202egnp.exe",
+        "\ud800", "n" * 256, "/".join(["d"] * 51), "x" * 1_001, 7, None,
+    ],
+)  # fmt: skip
+def test_names_that_lead_elsewhere_or_deceive_are_refused_by_both_sides(path: Any) -> None:
+    with pytest.raises(Refusal):
+        attempt_files.checked([[path, 1, 0, 0, GOOD, ""]])
+    if isinstance(path, str):
+        assert not contents.is_safe(path)
+        assert not attempt_files.is_safe(path)
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        [["a", 1, 0, 0, GOOD, ""], ["a", 1, 0, 0, GOOD, ""]],
+        [["a", 1, 0, 0, GOOD, ""], ["a/b", 1, 0, 0, GOOD, ""]],
+        [["a", 0, 0, 2, "b", ""], ["a/b", 1, 0, 0, GOOD, ""]],
+        [["a", 0, 0, 2, "/etc", ""]],
+        [["a", 0, 0, 2, "../b", ""]],
+        [["d/a", 0, 0, 2, "../../b", ""]],
+        [["a", 0, 0, 2, "", ""]],
+        [["a", 0, 0, 3, GOOD, ""]],
+        [["a", -1, 0, 0, GOOD, ""]],
+        [["a", 1, 0, 0, GOOD.upper(), ""]],
+        [["a", 1, 0, 0, GOOD[1:], ""]],
+        [["a", PIECE_BYTES + 1, 0, 0, GOOD, ""]],
+        [["a", PIECE_BYTES + 1, 0, 0, GOOD, GOOD]],
+        [["a", 1, 0, 0, GOOD, GOOD + GOOD]],
+        [["a", 1, -1, 0, GOOD, ""]],
+        [["a", 1.0, 0, 0, GOOD, ""]],
+        [["a", True, 0, 0, GOOD, ""]],
+        [["a", 1, 0, 0, GOOD]],
+        ["a"],
+        {"a": 1},
+    ],
+)
+def test_lists_that_no_supervisor_sends_are_refused(listed: Any) -> None:
+    with pytest.raises(Refusal):
+        attempt_files.checked(listed)
+
+
+def test_a_list_as_a_supervisor_sends_it_is_read_as_it_was_meant() -> None:
+    two = (digest(b"a"), digest(b"b"))
+    sent = [
+        Entry("a/model", PIECE_BYTES + 1, 5_000_000, True, digest(b"c"), two),
+        Entry("a/small", 1, 0, False, two[0], two[:1]),
+        Entry("empty", 0, 0, False, digest(b""), ()),
+        Entry("a/link", link="../empty"),
+    ]
+    read = attempt_files.checked([each.wired() for each in sent])
+    assert [tuple(each.pieces) for each in read] == [two, two[:1], (), ()]
+    assert [Entry.read(each.as_row()) for each in read] == sent
+
+
+# --- what goes ---
+
+
+async def test_pieces_of_replaced_lists_and_deleted_simulations_leave_the_store(
+    world: World, start: Start, sessions: Any, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    collector = Collector(sessions, Directory(store), None)
+
+    def objects() -> set[bytes]:
+        return {path.read_bytes() for path in store.rglob("*") if path.is_file()}
+
+    first, other = await start("a"), await start("b")
+    (first.checkpoints / "model").write_bytes(b"one")
+    (first.checkpoints / "same").write_bytes(b"same")
+    (other.checkpoints / "same").write_bytes(b"same")
+    await first.saves()
+    await other.saves()
+    (first.checkpoints / "model").write_bytes(b"two")
+    await first.saves()
+    assert len([path for path in store.rglob("*") if path.is_file()]) == 4
+    assert await collector.run_once() == 1
+    assert objects() == {b"two", b"same"}
+
+    await first.supervisor.exit()
+    number = decode(first.supervisor.simulation_id)[1]
+    async with sessions.begin() as session:
+        await delete_ended(session, number, USER)
+    assert await collector.run_once() == 2
+    assert objects() == {b"same"}, "of the other simulation"
+    assert await world.select("SELECT count(*) FROM stored_pieces") == [(1,)]
+    reader = Member(other.supervisor, tmp_path / "reader", world.api.address)
+    await reader.brings(2)
+    assert reader.holds() == {"same": b"same"}
+
+
+async def test_what_was_never_committed_or_is_too_old_goes(
+    world: World, start: Start, sessions: Any, tmp_path: Path
+) -> None:
+    first = await start("a")
+    (first.checkpoints / "model").write_bytes(b"kept")
+    first.assignment.output_directory.mkdir()
+    (first.assignment.output_directory / "result").write_bytes(b"result")
+    await first.saves()
+    await asyncio.to_thread(first.store.reserve, {digest(b"lost"): 4, digest(b"never"): 5})
+    await asyncio.to_thread(first.store.put, digest(b"lost"), b"lost", {})
+    collector = Collector(sessions, Directory(tmp_path / "store"), timedelta(days=7))
+    assert await collector.run_once() == 0
+    await world.select("UPDATE stored_pieces SET created_at = created_at - interval '2 days'")
+    assert await collector.run_once() == 1, "what was reserved two days ago"
+    await first.supervisor.exit()
+    await world.select("UPDATE simulations SET finished_at = now() - interval '2 hours'")
+    assert await collector.run_once() == 1, "what no list names"
+    await world.select("UPDATE simulations SET finished_at = now() - interval '8 days'")
+    assert await collector.run_once() == 1, "the checkpoint"
+    assert {path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()} == {b"result"}
