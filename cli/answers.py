@@ -297,6 +297,11 @@ class Forecast(Answer):
     sentence: str
 
 
+class Checkpoint(Answer):
+    at: datetime
+    machine_name: str
+
+
 class Member(Answer):
     rank: int
     machine_name: str
@@ -400,6 +405,7 @@ class Details(Simulation):
     metrics_patterns: tuple[str, ...] = ()
     notices: tuple[Notice, ...] = ()
     source: Source | None = None
+    checkpoint: Checkpoint | None = None
     created_by: str
     retry_of: Named | None
 

@@ -209,6 +209,8 @@ def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
         until = simulation.finished_at or now
         running = "" if simulation.finished_at else " so far"
         yield "took", f"{say_duration(until - simulation.started_at)}{running}"
+    kept = simulation.checkpoint
+    yield "checkpoint", f"{say_age(kept.at, now)}, on {clean(kept.machine_name)}" if kept is not None else ""
     yield "cost", money(cost.amount, cost.currency) if cost is not None and is_set(cost.amount) else ""
     yield from _source(simulation.source)
     yield "retry of", clean(simulation.retry_of.id) if simulation.retry_of else ""

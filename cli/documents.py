@@ -139,6 +139,7 @@ query Details($id: ID!) {
     metricsFrom metricsPatterns
     notices { kind count example advice }
     source { commit dirty remote host python packages }
+    checkpoint { at machineName }
     limits { maxRuntimeSeconds maxCost maxSteps maxRetries retryOn }
     cost { amount currency }
     alerts { type state target { id name } }

@@ -34,6 +34,7 @@ notifications everything works, only slower.
     logs                  output of a simulation that is no point
     notices               output that was nearly points, or was dropped
     files                 stored checkpoints and outputs: lists of files, their pieces, quotas
+    checkpoints           times of the newest checkpoints
     sources               the git commit, host, Python and packages of an attempt
     events                the history of simulations, and the audit of everything else
     alert_targets         receivers of alerts: create, list, delete

@@ -419,6 +419,8 @@ class Plan(Base):
     reservations: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
     # Waiting reasons of single simulations, by id: those that wait for something else than their class does.
     own: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    # The newest transaction that changed what a plan depends on beside the queue and the machines.
+    asked_xid: Mapped[int | None]
 
     __table_args__ = (CheckConstraint("id = 1", name="one"),)
 
@@ -548,6 +550,7 @@ class Member(Base):
     saved_at: Mapped[datetime | None]  # when it last stored a part of its files
     exit_code: Mapped[int | None] = mapped_column(Integer)
     signal: Mapped[int | None] = mapped_column(Integer)
+    checkpoint_at: Mapped[datetime | None]  # the newest file in its checkpoint directory
     ended_at: Mapped[datetime | None]  # its own end; at the latest the transaction that ends the attempt
 
     __table_args__ = (

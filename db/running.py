@@ -57,6 +57,7 @@ class Running:
     machine_id: int | None  # the only one that it may run on
     machine_name: str | None
     max_price_per_hour: Decimal | None
+    checkpoint_at: datetime | None  # its newest checkpoint
     places: tuple[Place, ...]  # by rank
     rate: float  # of all its members, per hour
 
@@ -86,12 +87,13 @@ _READ = f"""
            (SELECT max(f.stored_at) FROM stored_files AS f
             WHERE f.simulation_id = s.id AND f.kind = 'CHECKPOINT' AND f.attempt = a.number) AS checkpoint_at,
            s.cpus, s.memory_gib, s.gpus, s.gpu_model, s.labels, s.machine_id, s.machine_name, s.max_price_per_hour,
-           held.machine_ids, held.shares, held.rate
+           held.checkpoint_at, held.machine_ids, held.shares, held.rate
     FROM attempts AS a
     CROSS JOIN LATERAL (SELECT * FROM simulations WHERE id = a.simulation_id OFFSET 0) AS s
     JOIN LATERAL (
         SELECT array_agg(m.machine_id ORDER BY m.rank) AS machine_ids, array_agg(m.share ORDER BY m.rank) AS shares,
-               sum(greatest(m.price_per_hour, 0.000001) * m.share)::float8 AS rate
+               sum(greatest(m.price_per_hour, 0.000001) * m.share)::float8 AS rate,
+               max(m.checkpoint_at) AS checkpoint_at
         FROM members AS m WHERE m.attempt_id = a.id AND m.ended_at IS NULL
     ) AS held ON held.machine_ids IS NOT NULL
     {_PROGRESS}

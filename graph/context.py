@@ -20,6 +20,7 @@ from db import (
     attempts,
     billing,
     budgets,
+    checkpoints,
     dependencies,
     machines,
     metrics,
@@ -35,6 +36,7 @@ from db import (
 )
 from db.attempts import Execution, StopIntent
 from db.billing import Holding
+from db.checkpoints import Checkpoint
 from db.connection import Sessions
 from db.dependencies import Edge
 from db.events import UNVERIFIED, Actor
@@ -140,6 +142,7 @@ class Loaders:
         self.metrics: DataLoader[int, Sequence[Summary]] = DataLoader(self._load_metrics, cache=False)
         self.notices: DataLoader[int, Sequence[Notice]] = DataLoader(self._load_notices, cache=False)
         self.source: DataLoader[int, Source | None] = DataLoader(self._load_sources, cache=False)
+        self.checkpoint: DataLoader[int, Checkpoint | None] = DataLoader(self._load_checkpoints, cache=False)
         self.holdings: DataLoader[int, Sequence[Holding]] = DataLoader(self._load_holdings, cache=False)
         self.holdings_of_attempt: DataLoader[int, Sequence[Holding]] = DataLoader(
             self._load_holdings_of_attempts, cache=False
@@ -264,6 +267,11 @@ class Loaders:
     async def _load_machine_of(self, ids: list[int]) -> Sequence[int | None]:
         async with self._sessions() as session:
             found = await machines.of_simulations(session, set(ids))
+        return [found.get(each) for each in ids]
+
+    async def _load_checkpoints(self, ids: list[int]) -> Sequence[Checkpoint | None]:
+        async with self._sessions() as session:
+            found = await checkpoints.of_simulations(session, set(ids))
         return [found.get(each) for each in ids]
 
     async def _load_waits(self, ids: list[int]) -> Sequence[Wait | None]:

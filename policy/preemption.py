@@ -38,7 +38,7 @@ def may_be_preempted(run: Run, now: datetime, knobs: Knobs) -> bool:
 
 
 def victim_of(run: Run, order: Order, size: float, now: datetime, room: Room) -> Victim:
-    since = run.last_checkpoint_at or run.started_at or now
+    since = max((each for each in (run.last_checkpoint_at, run.started_at) if each is not None), default=now)
     lost = size * (USUAL_RESTART_SECONDS + max((now - since).total_seconds(), 0.0))
     numbers = tuple(room.number_of[each] for each in run.machine_ids if each in room.number_of)
     return Victim(run, order, size, lost, numbers, amounts_of(run.requirements))

@@ -112,6 +112,7 @@ class Undelivered:
     parameters: Mapping[str, object] = field(default_factory=dict)  # recorded by the program
     tags: Sequence[str] = ()  # likewise
     source: Mapping[str, object] | None = None
+    checkpoint_at: float | None = None  # of the newest checkpoint, in seconds since 1970
 
     def __repr__(self) -> str:
         return f"Undelivered(number={self.number!r})"

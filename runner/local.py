@@ -239,7 +239,7 @@ class LocalEngine:
         logs = [(stream, "\n".join(texts)) for stream, texts in batch.logs]
         end = UndeliveredExit(*astuple(batch.exit)) if batch.exit is not None else None
         notices = tuple((kind, *notice) for kind, notice in batch.notices.items())
-        recorded = (batch.parameters, tuple(batch.tags), batch.source)
+        recorded = (batch.parameters, tuple(batch.tags), batch.source, batch.checkpoint_at)
         return Undelivered(token, nonce, number, batch.points, logs, end, notices, *recorded)
 
     def _forget(self, member_id: str) -> bool:

@@ -8,7 +8,7 @@ they do not keep an attempt open.
 from __future__ import annotations
 
 from dataclasses import astuple
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 import structlog
@@ -68,7 +68,9 @@ def _report(left: Undelivered, number: int) -> Report:
     notices = [Notice(*each) for each in left.notices]
     try:
         chunks = [Chunk(LogStream(stream), text) for stream, text in left.logs]
-        return checked(number, points, chunks, end, notices, left.parameters, left.tags, left.source)
+        checkpoint_at = datetime.fromtimestamp(left.checkpoint_at, UTC) if left.checkpoint_at is not None else None
+        recorded = (left.parameters, left.tags, left.source, checkpoint_at)
+        return checked(number, points, chunks, end, notices, *recorded)
     except ValueError as error:  # BadReport, or an unknown stream
         sentence = f"Batch {number} on the disk of the machine was refused and its content is lost: {error}"
         return checked(number, None, [Chunk(LogStream.SUPERVISOR, sentence)], end)

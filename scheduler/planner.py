@@ -631,6 +631,7 @@ def _running(held: Running, now: datetime) -> Run:
         last_checkpoint_at=held.checkpoint_at,
         machine_ids=tuple(each.machine_id for each in held.places),
         started_at=held.started_at or held.assigned_at,
+        last_checkpoint_at=held.checkpoint_at,
         leaving=held.stop_reason is not None,
     )
 

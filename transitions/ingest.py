@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, convergence, events, lifecycle, logs, notices, simulations, sources
+from db import attempts, checkpoints, convergence, events, lifecycle, logs, notices, simulations, sources
 from db.attempts import Claim, Receipt, Settling
 from db.connection import Sessions, driver_of
 from db.convergence import Column
@@ -59,6 +59,8 @@ async def ingest(
         await notices.store(session, receipt.simulation_id, receipt.number, found, rank=rank)
         if report.source is not None and rank == 0:
             await sources.store(session, receipt.simulation_id, receipt.number, report.source)
+        if report.checkpoint_at is not None:
+            await checkpoints.note(session, claim.attempt_id, rank, report.checkpoint_at)
         if report.parameters or report.tags:
             simulation = await simulations.get(session, receipt.simulation_id)
             await simulations.record(session, simulation, report.parameters, report.tags)
@@ -87,7 +89,8 @@ async def _accept(session: AsyncSession, claim: Claim, report: Report) -> tuple[
 
 
 def _has_more(report: Report) -> bool:
-    return bool(report.chunks or report.notices or report.parameters or report.tags or report.source)
+    recorded = report.notices or report.parameters or report.tags or report.source or report.checkpoint_at
+    return bool(report.chunks or recorded)
 
 
 def _refused(points: Mapping[str, Column]) -> Notice:

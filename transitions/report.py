@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from operator import ge
 
 import orjson
@@ -62,6 +63,7 @@ class Report:
     parameters: Mapping[str, object] = field(default_factory=dict)  # recorded by the program
     tags: Sequence[str] = ()  # likewise
     source: Source | None = None
+    checkpoint_at: datetime | None = None  # of the newest checkpoint
 
 
 HEARTBEAT = Report()
@@ -76,13 +78,14 @@ def checked(
     parameters: object = None,
     tags: Sequence[str] = (),
     source: object = None,
+    checkpoint_at: datetime | None = None,
 ) -> Report:
     """Check a report. Text is made storable: PostgreSQL takes neither NUL nor lone surrogates. Raises `BadReport`.
 
     points: an object from metric to {steps, values, elapsed}, or None. parameters: an object of scalars, or None.
     source: an object, or None; names that are not known are dropped.
     """
-    if number is None and (points or chunks or end or notices or parameters or tags or source):
+    if number is None and (points or chunks or end or notices or parameters or tags or source or checkpoint_at):
         raise BadReport("a report with a payload needs a batch number", "batch")
     if number is not None and number < 1:
         raise BadReport("batches are numbered from 1", "batch")
@@ -92,7 +95,9 @@ def checked(
     if end is not None:
         end = replace(end, message=_storable(end.message)[:MAX_MESSAGE] if end.message else None)
     columns = _columns(points) if points is not None else {}
-    recorded = (_parameters(parameters), _tags(tags), _source(source))
+    if checkpoint_at is not None and checkpoint_at.tzinfo is None:
+        raise BadReport("the time of a checkpoint needs a time zone", "facts")
+    recorded = (_parameters(parameters), _tags(tags), _source(source), checkpoint_at)
     return Report(number, columns, storable, end, _notices(notices), *recorded)
 
 

@@ -21,6 +21,7 @@
     log                   log lines: pages, and the logs subscription
     metric                summaries of a metric: last, best, which way is better
     notice                output that was nearly points, or was dropped
+    checkpoint            when its newest checkpoint was written, and where it is
     source                what its newest attempt ran: git commit, host, Python, packages
     cost                  the cost of a simulation so far
     costs                 where the money went, in groups

@@ -17,6 +17,7 @@ from graph.errors import refusals_told
 from graph.types import alert, curve, forecast, pages
 from graph.types.alert import AlertDelivery, AlertTarget
 from graph.types.attempt import Attempt
+from graph.types.checkpoint import Checkpoint
 from graph.types.cost import Cost
 from graph.types.curve import Curve
 from graph.types.dependency import Dependency
@@ -331,6 +332,13 @@ class Simulation(relay.Node):
     async def source(self, info: Info) -> Source | None:
         found = await info.context.loaders.source.load(self.row.id)
         return Source.of(found) if found is not None else None
+
+    @strawberry.field(
+        description="Its newest checkpoint, known within seconds; null until a file is in its checkpoint directory."
+    )
+    async def checkpoint(self, info: Info) -> Checkpoint | None:
+        found = await info.context.loaders.checkpoint.load(self.row.id)
+        return Checkpoint.of(found) if found is not None else None
 
     @strawberry.field(
         description="The curve of a metric, with at most `maxPoints` points (1 to 100,000), chosen so that its shape, "

@@ -7,7 +7,7 @@ Only an answer that names the attempt may carry OVER; a wrong token gets an erro
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from ipaddress import ip_address
@@ -151,6 +151,9 @@ class FactsInput:
         description="What the attempt runs, once: an object with commit, dirty, remote, command, host, python and "
         "packages, of at most 64 KiB.",
     )
+    checkpoint_at: datetime | None = strawberry.field(
+        default=None, description="When the newest file in its checkpoint directory was written."
+    )
 
 
 @strawberry.input(description="Points, log and exit since the last report; without them, a heartbeat.")
@@ -253,7 +256,8 @@ def _report(given: ReportAttemptInput) -> Report:
     parameters = given.facts.parameters if given.facts is not None else None
     tags = given.facts.tags if given.facts is not None else None
     source = given.facts.source if given.facts is not None else None
-    return checked(given.batch, given.points, chunks, end, notices, parameters, tags or (), source)
+    checkpoint_at = given.facts.checkpoint_at if given.facts is not None else None
+    return checked(given.batch, given.points, chunks, end, notices, parameters, tags or (), source, checkpoint_at)
 
 
 def _answer(

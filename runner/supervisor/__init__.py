@@ -10,6 +10,7 @@
     notices      what was nearly a point or was dropped, counted
     sources      package: points that the program's own trackers record (MLflow, W&B, TensorBoard)
     provenance   source of an attempt: git commit, host, Python and its packages, recorded once
+    checkpoints  time of the newest file in the checkpoint directory
     system       package: cpu, memory, disk, network and GPUs in use, sampled
     files        package: checkpoints and outputs, kept in the service's store and brought to the next machine
     spool        undelivered output: numbered batches in memory and in files

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from runner import processes
 from runner.supervisor.assignment import REPORT_SPACING_SECONDS, Assignment, Order, append
+from runner.supervisor.checkpoints import Checkpoints
 from runner.supervisor.child import Refused, become_subreaper, kill_descendants, prepare, reap, start
 from runner.supervisor.complaints import complain
 from runner.supervisor.curve import Curve
@@ -215,6 +216,7 @@ class Run:
         self._sources = Sources(intake, order, environment, directory, assignment.output_directory)
         self._reports = Reports(assignment.directory / "report", curve, spool, self._notices)
         environment = {**environment, **self._sources.variables, **self._reports.variables}
+        self._checkpoints = Checkpoints(assignment.checkpoint_directory, spool.add_checkpoint)
         self._provenance = Provenance(order, environment, directory, spool.add_source)
         try:
             self._child = start(order.entrypoint, directory, environment)
@@ -290,6 +292,7 @@ class Run:
                 self._provenance.begin()
                 self._files.begin()
             self._sampler.tick()
+            self._checkpoints.tick()
             reap(spared=self._pid)
         self._sources.linger()
         self._signal(signal.SIGKILL)  # the child is a zombie by now, but its group may have live processes
@@ -301,6 +304,7 @@ class Run:
         self._reports.close(self._elapsed)
         self._sampler.stop()
         self._sources.close()
+        self._checkpoints.look()
         self._provenance.close()
         self._files.finish(self._save_until, self._gives_up_saving, self._signals.wait)
         self._log.say_dropped()

@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -57,6 +58,7 @@ class Batch:
         self.parameters: dict[str, object] = {}
         self.tags: dict[str, None] = {}  # in order
         self.source: Mapping[str, object] | None = None
+        self.checkpoint_at: float | None = None  # of the newest one, in seconds since 1970
         self.exit: Exit | None = None
         self.count = 0
         self.size_bytes = 0
@@ -65,7 +67,8 @@ class Batch:
     @property
     def is_empty(self) -> bool:
         has_facts = self.notices or self.parameters or self.tags or self.source is not None
-        return not self.count and not self.logs and not has_facts and self.exit is None
+        has_more = has_facts or self.checkpoint_at is not None or self.exit is not None
+        return not self.count and not self.logs and not has_more
 
     @property
     def is_full(self) -> bool:
@@ -117,6 +120,12 @@ class Batch:
         self.source = source
         self.size_bytes += len(json.dumps(source)) + 12
 
+    def add_checkpoint(self, at: float) -> None:
+        """Add the time of the newest checkpoint; a later one replaces it."""
+        if self.checkpoint_at is None:
+            self.size_bytes += 48
+        self.checkpoint_at = at
+
     def encode(self) -> bytes:
         """Encode the payload fields of the report's input, each with a comma before it."""
         fields: dict[str, object] = {}
@@ -139,6 +148,8 @@ class Batch:
             facts["tags"] = list(self.tags)
         if self.source is not None:
             facts["source"] = self.source
+        if self.checkpoint_at is not None:
+            facts["checkpointAt"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.checkpoint_at))
         if facts:
             fields["facts"] = facts
         if self.exit is not None:
@@ -282,6 +293,14 @@ class Spool:
             self._write_out()
             if self._open.is_full:
                 self._seal()
+            if was_empty:
+                self.changed.notify()
+
+    def add_checkpoint(self, at: float) -> None:
+        with self.changed:
+            was_empty = self.is_empty
+            self._open.add_checkpoint(at)
+            self._unwritten.append(("checkpoint", at))
             if was_empty:
                 self.changed.notify()
 
@@ -434,6 +453,8 @@ def _enter(batch: Batch, entry: Sequence[Any]) -> None:
         batch.add_tag(*values)
     elif kind == "source":
         batch.add_source(*values)
+    elif kind == "checkpoint":
+        batch.add_checkpoint(*values)
     elif kind == "exit":
         batch.exit = Exit(*values)
 

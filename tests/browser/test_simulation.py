@@ -77,6 +77,14 @@ ORDER BY metric, step
 """  # said once more and in another way than the service does
 
 
+SAVES = """
+import os
+kept = os.path.join(os.environ["SIMULATION_CHECKPOINT_DIR"], "last.pt")
+open(kept, "w").close()
+os.utime(kept, (1_700_000_000, 1_700_000_000))
+"""
+
+
 class Gate:
     """How far a simulation may go."""
 
@@ -700,6 +708,28 @@ async def test_curves_are_read_by_keyboard(page: Page, service: Service, gate: G
     await expect(chart_of(page)).to_have_attribute("data-x-max", "199")
     await expect(page.get_by_role("img", name=re.compile("loss: 200 points, last"))).to_be_visible()
     gate.end()
+
+
+async def test_what_is_directly_before_what_waits_is_named_with_the_rule(page: Page, service: Service) -> None:
+    needs = {"cpus": 100_000}
+    first = await service.submit("true", name=HTML, resources=needs)
+    second = await service.submit("true", name="second", resources=needs)
+    await page.goto(f"/simulations/{second}")
+    ahead = page.get_by_test_id("ahead")
+    await expect(ahead).to_contain_text(re.compile(r"Simulation \d+ is directly before it: it was submitted earlier\."))
+    await ahead.get_by_role("link", name=HTML, exact=True).click()
+    await expect(page).to_have_url(f"/simulations/{first}")
+    await expect(page.get_by_test_id("standing")).to_contain_text("Place 1 in the queue.")
+    await expect(page.get_by_test_id("ahead")).to_have_count(0)
+
+
+async def test_the_age_and_place_of_the_newest_checkpoint_are_shown(page: Page, service: Service) -> None:
+    simulation_id = await service.submit(sys.executable, "-c", SAVES)
+    assert (await service.finished(simulation_id))["state"] == "FINISHED"
+    await page.goto(f"/simulations/{simulation_id}")
+    shown = page.get_by_test_id("checkpoint")
+    await expect(shown).to_have_text(re.compile(r"ago, on \S+"))
+    await expect(shown.locator("time")).to_have_attribute("datetime", re.compile("^2023-11-14T22:13:20"))
 
 
 async def test_what_waits_says_why_and_what_is_no_id_is_refused_in_a_sentence(page: Page, service: Service) -> None:

@@ -98,6 +98,7 @@ def test_show_prints_everything_except_values_of_the_environment(server: Any, ru
             "maxPricePerHour": "3.5",
         },
         cost={"amount": "0.1234", "currency": "EUR"},
+        checkpoint={"at": "2026-01-01T12:02:00Z", "machineName": "big\x1b[2J"},
         limits={"maxRuntimeSeconds": 5400, "maxRetries": 3, "retryOn": ["MACHINE_LOST"]},
         attempts=[
             {
@@ -113,7 +114,7 @@ def test_show_prints_everything_except_values_of_the_environment(server: Any, ru
     for expected in (
         "train  FAILED", "MACHINE_LOST: Silence.", "python 'a b.py'", '{"rate": 0.1}', "TOKEN", "2 cpus",
         "8 GiB", "1 GPUs (A100)", "zone=eu", "at most 3.50 EUR per hour", "1 h 30 min", "2 min", "signal 9", "GPU 0",
-        "created", "old", "cost         0.12 EUR",
+        "created", "old", "cost         0.12 EUR", "checkpoint", "ago, on big",
     ):  # fmt: skip
         assert expected in shown, expected
     assert "secret" not in shown

@@ -16,6 +16,7 @@ from db import (
     attempts,
     billing,
     budgets,
+    checkpoints,
     costs,
     events,
     files,
@@ -30,6 +31,7 @@ from db import (
     sweeps,
 )
 from db.attempts import Claim, Standing
+from db.checkpoints import Checkpoint
 from db.connection import create_engine, driver_of, session_factory
 from db.convergence import Column
 from db.events import PLANNER
@@ -618,6 +620,29 @@ async def test_notes_of_the_version_before_are_found_and_the_way_back_searches_n
     async with sessions() as session:
         assert await session.scalar(text(found.format(older))) == ["warm"]
         assert await session.scalar(text("SELECT notes FROM simulations WHERE name = 'vit'")) == "Warm start"
+
+
+# --- 0025: checkpoints ---------------------------------------------------------------------------------------------
+
+
+async def test_an_attempt_of_the_version_before_reports_its_checkpoint_after_the_upgrade(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await fill(engine, empty_database_url)
+    await upgrade(empty_database_url, "0024")
+    before = {name: await rows(engine, statement) for name, statement in EVERYTHING.items()}
+    await upgrade(empty_database_url)
+    await check_unchanged(empty_database_url)
+    assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
+    running = await claim(engine, "runs", 2)
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    receipt = await ingest(sessions, running, Report(4, checkpoint_at=at), backoff=BACKOFF)
+    assert receipt.stored
+    async with sessions() as session:
+        found = await checkpoints.of_simulations(session, [receipt.simulation_id, 12345])
+    assert found == {receipt.simulation_id: Checkpoint(at, "m")}
+    await downgrade(empty_database_url, "0024")
+    assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
 
 
 # --- 0027: stored files --------------------------------------------------------------------------------------------

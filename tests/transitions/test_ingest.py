@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from db import sources
+from db import checkpoints, running, sources
 from db.attempts import Receipt, Standing
 from db.convergence import Column
 from db.logs import Chunk
@@ -111,6 +111,22 @@ async def test_recorded_parameters_and_tags_are_limited(rows: Rows) -> None:
     assert len(simulation.tags) == 50
     recorded = "SELECT count(*) FROM simulations, jsonb_object_keys(recorded_parameters)"
     assert await rows.value(recorded) == 1_000
+
+
+async def test_the_newest_checkpoint_is_kept_never_in_the_future_and_it_needs_a_time_zone(rows: Rows) -> None:
+    started = await rows.start()
+    old, late = datetime(2026, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+    for batch, at in ((1, old), (2, None), (3, late)):
+        assert (await bring(rows, started, checked(batch, None, (), None, checkpoint_at=at))).stored
+        async with rows.sessions() as session:
+            kept = (await checkpoints.of_simulations(session, [started.simulation_id]))[started.simulation_id]
+            [held] = await running.every(session)
+        assert (kept.at == old) is (batch < 3)
+        assert kept.at < late
+        assert held.checkpoint_at == kept.at
+    for number, at in ((None, old), (4, old.replace(tzinfo=None))):
+        with pytest.raises(BadReport):
+            checked(number, None, (), None, checkpoint_at=at)
 
 
 async def test_the_source_of_the_newest_attempt_that_has_one_is_read(rows: Rows) -> None:

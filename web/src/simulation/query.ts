@@ -26,7 +26,18 @@ const FIELDS = graphql(
         until
       }
       queuePosition
+      ahead {
+        detail
+        simulation {
+          id
+          name
+        }
+      }
       estimatedStart
+      checkpoint {
+        at
+        machineName
+      }
       stopWanted {
         reason
         by
