@@ -59,6 +59,12 @@ _SINGLE = text(
     WHERE (plans.reservations, plans.own) IS DISTINCT FROM (excluded.reservations, excluded.own)
     """
 )
+_ASK = text(
+    """
+    INSERT INTO plans (id, asked_xid) VALUES (1, pg_current_xact_id()::text::bigint)
+    ON CONFLICT (id) DO UPDATE SET asked_xid = excluded.asked_xid
+    """
+)
 _CLEAR = text(
     "UPDATE plans SET at = now(), queue = '{}', rules = '', reservations = '[]', own = '{}' "
     "WHERE queue <> '{}' OR reservations <> '[]' OR own <> '{}'"
@@ -94,6 +100,14 @@ async def summary(session: AsyncSession) -> Summary:
 async def write(session: AsyncSession, order: Order) -> None:
     """Write the order of the queue."""
     await session.execute(_WRITE, {"queue": list(order.queue), "rules": order.rules})
+
+
+async def ask_for_another(session: AsyncSession) -> None:
+    """Have the planner plan anew, after a change that neither the queue nor the machines show.
+
+    The last statement of its transaction: until the commit, no other plan is written.
+    """
+    await session.execute(_ASK)
 
 
 async def clear(session: AsyncSession) -> None:

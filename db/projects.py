@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
-from db import events
+from db import events, newest_plan
 from db.errors import NotFound
 from db.events import Actor
 from db.models import Project
@@ -86,6 +86,8 @@ async def change(
         await session.flush()
         detail = {name: None if value is None else str(value) for name, value in changes.items()}
         await events.record(session, "UPDATED", actor, "Project", found.id, project_id=found.id, detail=detail)
+    if "weight" in changes:
+        await newest_plan.ask_for_another(session)
     return found
 
 

@@ -33,7 +33,8 @@ MOST_COLLECTED = 1000  # ids in one notification; more are "look at all"
 
 _EVER = datetime.fromtimestamp(0, UTC)
 
-# Two entries of two indexes: the newest arrival, and the next that comes to the end of its backoff.
+# Three entries of three indexes, and the row of the plan: the newest arrival, the next that comes to the end of its
+# backoff, the newest that left.
 _CLOCK = text(
     """
     SELECT now() AS at, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
@@ -41,7 +42,8 @@ _CLOCK = text(
            (SELECT min(queued_at) FROM simulations WHERE state = 'QUEUED' AND NOT held AND queued_at > :since)
                AS next_due,
            (SELECT max(queued_xid) FROM simulations WHERE state = 'CANCELLED' OR (state = 'QUEUED' AND held))
-               AS newest_left
+               AS newest_left,
+           (SELECT asked_xid FROM plans) AS asked
     """
 )
 # What was cancelled or paused while it was queued carries the id of that transaction.
@@ -194,6 +196,7 @@ class Look:
     left: Sequence[int]  # cancelled or paused since the last look
     due: Sequence[int]  # whose backoff has passed since the last look, at most `MOST_COLLECTED`
     is_empty: bool  # nothing at all is queued
+    is_asked: bool = False  # a plan was asked for since the last look
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +229,9 @@ async def look(session: AsyncSession, since: Bookmark | None) -> Look:
     left: Sequence[int] = ()
     if since is not None and clock.newest_left is not None and clock.newest_left >= horizon:
         left = (await session.scalars(_LEFT, {"horizon": horizon})).all()
+    is_asked = since is not None and clock.asked is not None and clock.asked >= horizon
     if clock.newest is None or (clock.newest < horizon and not is_due):
-        return Look(bookmark, (), left, (), is_empty=clock.newest is None)
+        return Look(bookmark, (), left, (), is_empty=clock.newest is None, is_asked=is_asked)
     # Where a queue has just grown, no statistics say how little of it this reads: by the indexes, in any case.
     await session.execute(text("SET LOCAL enable_seqscan = off"))
     arrived = [Candidate(*row) for row in await session.execute(_ARRIVED, {"horizon": horizon, "since": begin})]
@@ -235,7 +239,7 @@ async def look(session: AsyncSession, since: Bookmark | None) -> Look:
     due: Sequence[int] = ()
     if since is not None and is_due:
         due = (await session.scalars(_DUE, {"since": begin, "most": MOST_COLLECTED})).all()
-    return Look(bookmark, arrived, left, due, is_empty=False)
+    return Look(bookmark, arrived, left, due, is_empty=False, is_asked=is_asked)
 
 
 async def ids(session: AsyncSession) -> frozenset[int]:

@@ -210,6 +210,8 @@ class Planner:
             memory.let_in(memory.payable_again(rooms))
             memory.bookmark, memory.watched = look.bookmark, frozenset(each.id for each in watched)
             memory.note_quotas(quotas)
+            if look.is_asked:
+                memory.note_asked_for()
             is_due = memory.is_due(offered, now) or memory.has_unexplained
             if is_first:
                 memory.whole_look_at = now
@@ -228,7 +230,7 @@ class Planner:
                 Project(each, weights.get(each, 1.0), gpu_quota=quotas[each].gpus if each in quotas else None)
                 for each in {of.project_id for of in memory.classes.values()}
             ]
-            self._projects = self._record.projects(known, held, now)
+            self._projects = self._record.projects(known, held, now, weights)
             round_ = await self._place(memory, offered, held, rooms, quotas, now)
         gone |= round_.emptied
         told = [*look.due, *sorted(unwatched)]

@@ -224,6 +224,11 @@ class QueueMemory:
             )
             self.quotas = quotas
 
+    def note_asked_for(self) -> None:
+        """Note that a plan was asked for: weights or running simulations have changed."""
+        self._has_news = self.is_order_stale = True
+        self.note_stale()
+
     # --- when to plan ------------------------------------------------------------------------------------------
 
     def is_due(self, machines: Sequence[Machine], now: datetime) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -60,14 +60,16 @@ class Record:
         self._seen = {key: at for key, at in self._seen.items() if at > now - OVERLAP}
         return bool(news)
 
-    def projects(self, known: Iterable[Project], running: Sequence[Running], now: datetime) -> Sequence[Project]:
-        """Return the projects with their use until now. known: of all that is queued."""
+    def projects(
+        self, known: Iterable[Project], running: Sequence[Running], now: datetime, weights: Mapping[int, float]
+    ) -> Sequence[Project]:
+        """Return the projects with their use until now. known: of all that is queued. weights: of those without 1."""
         found = {each.id: each for each in known}
         for key, used in self._used.items():
-            project = found.get(key, Project(key))
+            project = found.get(key, Project(key, weights.get(key, 1.0)))
             found[key] = replace(project, used=used.used, used_at=used.used_at)
         for each in running:
-            project = found.get(each.project_id, Project(each.project_id))
+            project = found.get(each.project_id, Project(each.project_id, weights.get(each.project_id, 1.0)))
             found[each.project_id] = charge(
                 project, self._integral(each.rate, each.assigned_at, now, now), now, self._h
             )

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import update as sql_update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, events, metrics, sweeps
+from db import attempts, events, metrics, newest_plan, sweeps
 from db.errors import WrongState
 from db.events import Actor
 from db.models import THIS_TRANSACTION, Simulation
@@ -86,6 +86,8 @@ async def update(
         session, "UPDATED", actor, "Simulation", simulation.id, project_id=simulation.project_id, detail=detail
     )
     await notify(session, Channel.SIMULATIONS, str(simulation.id))
+    if changes.keys() & PLANNED_BY and simulation.state in (SimulationState.STARTING, SimulationState.RUNNING):
+        await newest_plan.ask_for_another(session)
     journal.write(session, "simulation_updated", simulation_id=simulation.id, by=actor.name, changed=sorted(changes))
     return simulation
 

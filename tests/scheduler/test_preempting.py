@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from db import lifecycle, newest_plan
+from db import lifecycle, newest_plan, projects
 from db.events import Actor
 from db.states import Reason
 from scheduler import planner as planner_module
 from scheduler.planner import Planner
 from settings import Settings
 from transitions.settle import Ending, settle
+from transitions.update import update
 
 World = Any  # the fixture of conftest.py
 USER = Actor("user")
@@ -108,6 +109,17 @@ async def test_what_is_changed_to_be_preemptible_makes_room_at_the_next_change(w
     assert (await planner.plan()).preempted == 1
 
 
+async def test_a_change_of_what_runs_is_planned_for_without_any_other_change(world: World, planner: Planner) -> None:
+    await world.machine(cpus=1.0)
+    long = await running(world, planner, preemptible=False)
+    await world.simulation("short", max_runtime=SHORT)
+    await planner.plan()
+    async with world.sessions.begin() as session:
+        row = await lifecycle.lock(session, long)
+        await update(session, row, {"preemptible": True}, USER, stop_grace=timedelta(seconds=1))
+    assert (await planner.plan()).preempted == 1
+
+
 async def test_a_preemption_that_the_world_has_overtaken_is_not_carried_out(
     world: World, planner: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +176,31 @@ async def test_of_equal_runs_that_of_the_project_which_has_used_less_is_first(wo
     await planner.plan()
     assert [await world.state(each) for each in (first, second)] == ["QUEUED", "STARTING"]
     assert (await planner.plan()).preempted == 0
+
+
+async def test_another_weight_changes_the_order_without_any_other_change(world: World, planner: Planner) -> None:
+    for name in ("m1", "m2"):
+        await world.machine(name, host=name, cpus=1.0, price_per_hour=Decimal(1))
+    await world.execute("INSERT INTO projects (name, weight) VALUES ('other', 2)")
+    async with world.sessions() as session:
+        other = (await session.execute(text("SELECT id FROM projects WHERE name = 'other'"))).scalar_one()
+    await running(world, planner, preemptible=False)
+    await running(world, planner, preemptible=False, project_id=other)
+    first = await world.simulation("first")
+    second = await world.simulation("second", project_id=other)
+
+    async def order() -> list[int]:
+        async with world.sessions() as session:
+            places = await newest_plan.places_of(session, [first, second])
+        return sorted(places, key=lambda each: places[each].place)
+
+    await planner.plan()
+    assert await order() == [second, first], "its project has used as much, and has twice the weight"
+    async with world.sessions.begin() as session:
+        default = (await session.execute(text("SELECT id FROM projects WHERE name = 'default'"))).scalar_one()
+        await projects.change(session, default, {"weight": Decimal(10)}, USER)
+    await planner.plan()
+    assert await order() == [first, second]
 
 
 async def test_a_reservation_is_written_down_with_the_time_at_which_it_begins(world: World, planner: Planner) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from db import attempts, lifecycle, running
+from db import attempts, lifecycle, projects, running
 from db.events import Actor
 from db.states import Reason
 from policy.workload import Project
@@ -54,7 +54,7 @@ async def read(world: World, record: Record) -> tuple[dict[int, float], Any]:
         now = await attempts.clock(session)
         await record.bring_up_to_date(session, now)
         held = await running.every(session)
-    return {each.id: each.used for each in record.projects([Project(1)], held, now)}, record.learned(())
+    return {each.id: each.used for each in record.projects([Project(1)], held, now, {})}, record.learned(())
 
 
 async def test_use_is_price_times_share_and_decays(world: World) -> None:
@@ -89,3 +89,20 @@ async def test_what_has_ended_since_counts_once_and_as_in_a_look_at_all(world: W
     lineage = lineage_of(row.project_id, "short", row.learning_class)
     assert learned.values(lineage) == afresh.values(lineage)
     assert learned.value(lineage, 0.0) < learned.value((), 0.0) < Record(WEEK).learned(()).value((), 0.0)
+
+
+async def test_a_weight_counts_also_of_a_project_of_which_nothing_waits(world: World) -> None:
+    planner, record = Planner(world.sessions, patient(world)), Record(WEEK)
+    await world.machine(cpus=4.0)
+    await world.execute("INSERT INTO projects (name, weight) VALUES ('runs', 3), ('ran', 5)")
+    async with world.sessions() as session:
+        weights = await projects.weights(session)
+    runs, ran = sorted(weights, key=lambda each: weights[each])
+    await ended(world, planner, 1.0, project_id=ran)
+    await world.simulation(project_id=runs)
+    await planner.plan()
+    async with world.sessions() as session:
+        now = await attempts.clock(session)
+        await record.bring_up_to_date(session, now)
+        found = record.projects([Project(1)], await running.every(session), now, weights)
+    assert {each.id: each.weight for each in found} == {1: 1.0, runs: 3.0, ran: 5.0}

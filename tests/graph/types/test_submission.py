@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from db.public_ids import encode
+from db.public_ids import decode, encode
 
 World = Any  # the fixtures of conftest.py
 
@@ -25,6 +25,7 @@ SHOW = """query ($id: ID!) { simulation(id: $id) {
 } }"""
 PAUSE = f"mutation ($id: ID!) {{ pauseSimulation(input: {{id: $id}}) {{ simulation {{ paused }} {ERRORS} }} }}"
 RESUME = f"mutation ($id: ID!) {{ resumeSimulation(input: {{id: $id}}) {{ simulation {{ paused }} {ERRORS} }} }}"
+DELETE = f"mutation ($id: ID!) {{ deleteSimulation(input: {{id: $id}}) {{ {ERRORS} }} }}"
 UPDATE = f"""mutation ($input: UpdateSimulationInput!) {{
   updateSimulation(input: $input) {{ simulation {{ name tags notes priority }} {ERRORS} }}
 }}"""
@@ -131,6 +132,16 @@ async def test_the_same_call_again_creates_nothing_also_when_made_at_once(world:
     assert (error["code"], error["field"]) == ("TAKEN", ["simulations", "1", "clientKey"])
 
 
+async def test_a_thousand_sent_twice_at_once_are_a_thousand(world: World) -> None:
+    items = [item(f"s{number}", after=[{"index": 0}] if number % 10 == 1 else []) for number in range(1000)]
+    first, second = await asyncio.gather(*(submitted(world, *items, clientKey="night") for _ in range(2)))
+    assert first == second
+    assert len(set(first)) == 1000
+    assert await world.select("SELECT count(*) FROM simulations") == [(1000,)]
+    assert await world.select("SELECT count(*) FROM events WHERE kind = 'QUEUED'") == [(1000,)]
+    assert await world.select("SELECT count(*) FROM dependencies") == [(100,)]
+
+
 async def test_keys_of_items_count_too(world: World) -> None:
     first = await submitted(world, item("a", clientKey="a"), item("b", after=[{"clientKey": "a"}]))
     second = await submitted(world, item("c", after=[{"clientKey": "a"}]), item("a", clientKey="a"))
@@ -183,6 +194,18 @@ async def test_cycles_are_refused_however_long(world: World, length: int) -> Non
     assert (error["code"], error["field"][0], error["field"][2]) == ("INVALID", "simulations", "after")
     others = "" if length == 1 else f", by way of {length - 1:,} other{'s' if length > 2 else ''}"
     assert error["message"].endswith(f"It would run after itself{others}.")
+
+
+async def test_the_number_that_a_simulation_will_have_and_that_of_a_deleted_one_mean_nothing(world: World) -> None:
+    [gone] = await submitted(world, item("gone"))
+    own = decode(gone)[1] + 1
+    await world.select("UPDATE simulations SET state = 'FINISHED', finished_at = now() RETURNING id")
+    deleted = await world.api.data(DELETE, {"id": gone})
+    assert deleted["userErrors"] == []
+    for given in (gone, encode("Simulation", own), str(own), f"#{own}"):
+        payload = await world.api.data(ONE, {"input": item(after=[{"simulation": given}])})
+        [error] = payload["userErrors"]
+        assert (error["code"], error["field"]) == ("NOT_FOUND", ["after", "0", "simulation"]), given
 
 
 async def test_an_index_means_nothing_in_a_submission_of_one(world: World) -> None:
