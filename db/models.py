@@ -232,8 +232,9 @@ class Simulation(Base):
     # Unread since 0007, where a waiting reason went to the class; they go in the next release.
     waiting: Mapped[str | None] = _unread(String(40))
     waiting_detail: Mapped[str | None] = _unread()
-    # Unread since 0008, where the intent went to the attempt; they go in the next release.
+    # Never written: sweeps and dependencies group simulations. Kept as a migration only adds; goes in the next release.
     group_id: Mapped[int | None] = _unread()
+    # Unread since 0008, where the intent went to the attempt; they go in the next release.
     stop_wanted_at: Mapped[datetime | None] = _unread()
     stop_wanted_by: Mapped[str | None] = _unread()
     stop_reason: Mapped[Reason | None] = _unread(_enum(Reason))
