@@ -28,7 +28,7 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class QueueOrder:
     """Order of the queue: ids of simulations, the first first. rules: a letter for each of them."""
 
     queue: Sequence[int]
@@ -97,7 +97,7 @@ async def summary(session: AsyncSession) -> Summary:
     return Summary(*(await session.execute(_SUMMARY)).one())
 
 
-async def write(session: AsyncSession, order: Order) -> None:
+async def write(session: AsyncSession, order: QueueOrder) -> None:
     """Write the order of the queue."""
     await session.execute(_WRITE, {"queue": list(order.queue), "rules": order.rules})
 

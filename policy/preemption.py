@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from policy.queue_order import Order
+from policy.queue_order import Precedence
 from policy.room import Amounts, Line, Room, amounts_of
 from policy.workload import Knobs, Run
 
@@ -23,7 +23,7 @@ class Victim:
     """A running run that may be preempted for those before it."""
 
     run: Run
-    order: Order
+    order: Precedence
     size: float
     lost: float  # GPU-seconds: a restart, and what came after the last checkpoint
     numbers: tuple[int, ...]  # of its machines
@@ -37,7 +37,7 @@ def may_be_preempted(run: Run, now: datetime, knobs: Knobs) -> bool:
     return (now - run.started_at).total_seconds() >= knobs.min_run_seconds
 
 
-def victim_of(run: Run, order: Order, size: float, now: datetime, room: Room) -> Victim:
+def victim_of(run: Run, order: Precedence, size: float, now: datetime, room: Room) -> Victim:
     since = max((each for each in (run.last_checkpoint_at, run.started_at) if each is not None), default=now)
     lost = size * (USUAL_RESTART_SECONDS + max((now - since).total_seconds(), 0.0))
     numbers = tuple(room.number_of[each] for each in run.machine_ids if each in room.number_of)
@@ -66,7 +66,7 @@ class Victims:
             for number in sorted(shared) if each.amounts.gpus else each.numbers:
                 self._on.setdefault(number, []).append(each)
 
-    def any_behind(self, order: Order) -> bool:
+    def any_behind(self, order: Precedence) -> bool:
         """Whether a run might be preempted for one at this place: decides most questions without a search."""
         return self._last is not None and order[:3] <= self._last[:3]
 
@@ -74,7 +74,7 @@ class Victims:
         self,
         line: Line,
         room: Room,
-        order: Order,
+        order: Precedence,
         excluded: Collection[int],
         is_allowed: Callable[[int], bool] | None,
     ) -> tuple[int, Sequence[Victim]] | None:
@@ -94,7 +94,7 @@ class Victims:
             else:
                 return number, best.chosen
 
-    def _offers_to(self, line: Line, room: Room, order: Order) -> dict[int, _Offer]:
+    def _offers_to(self, line: Line, room: Room, order: Precedence) -> dict[int, _Offer]:
         """Return by machine whom to preempt there: looked at anew where something has changed since the last question.
 
         Questions come in the order of service. So of those behind there are ever fewer, and an offer stays right as
@@ -106,7 +106,7 @@ class Victims:
         self._known[line] = known, len(room.changed) + 1
         return known
 
-    def _look_at(self, number: int, offers: dict[int, _Offer], line: Line, room: Room, order: Order) -> None:
+    def _look_at(self, number: int, offers: dict[int, _Offer], line: Line, room: Room, order: Precedence) -> None:
         offers.pop(number, None)
         here = self._on[number]
         if line.terms[room.kind_of[number]] is None or not line.may_use(number) or order[:3] > here[0].order[:3]:

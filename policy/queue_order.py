@@ -40,7 +40,7 @@ class Rule(StrEnum):
         return self.value[0]
 
 
-class Order(NamedTuple):
+class Precedence(NamedTuple):
     """Place in the order of service, the first lowest."""
 
     priority: int  # negated
@@ -170,7 +170,7 @@ class Queue:
 
         The rule is why it is behind the one before it, a space for the first. Oldest-first is left out.
         """
-        found: list[tuple[Order, float]] = []
+        found: list[tuple[Precedence, float]] = []
         for each in self._by_class.values():
             times, share = self._times(each, learned, shares), shares.get(each.of.project, 1.0)
             found += [(order_of(entry, each.of, times), share) for entry in each.entries]
@@ -248,22 +248,22 @@ def factor_of_class(of: Class, size: float, learned: Learned, shares: Mapping[in
     return factor_of(of.source, size, value, shares.get(of.project, 1.0), knobs.ordering)
 
 
-def order_of(entry: Entry, of: Class, times: float) -> Order:
+def order_of(entry: Entry, of: Class, times: float) -> Precedence:
     """Return the place in the order of a queued run. `times`: the factor of its class."""
-    return Order(-of.priority, True, entry[0] * times, entry[1], entry[2])
+    return Precedence(-of.priority, True, entry[0] * times, entry[1], entry[2])
 
 
 def place_in_order(
     run: Run, of: Class, times: float, knobs: Knobs = DEFAULTS, *, is_running: bool = False, is_oldest: bool = False
-) -> Order:
+) -> Precedence:
     """Return the place of a run. A running one's key is divided: only a clearly smaller one preempts it."""
     key = rank_of(run, of.source, knobs.ordering) * times
     if is_running:
         key /= knobs.hysteresis_progress if of.source is Source.PROGRESS else knobs.hysteresis
-    return Order(-run.priority, not is_oldest, key, run.submitted_at, run.id)
+    return Precedence(-run.priority, not is_oldest, key, run.submitted_at, run.id)
 
 
-def rule_between(ahead: Order, behind: Order, share_ahead: float, share_behind: float) -> Rule:
+def rule_between(ahead: Precedence, behind: Precedence, share_ahead: float, share_behind: float) -> Rule:
     """Return why the first of two runs is before the second."""
     if ahead.priority != behind.priority:
         return Rule.PRIORITY

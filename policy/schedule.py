@@ -27,7 +27,7 @@ from policy.learning import BINS, Learned, end_of_bin
 from policy.matching import Machine
 from policy.plan import Member, Placement, Plan, Preemption, Waiting
 from policy.preemption import Victim, Victims, may_be_preempted, victim_of
-from policy.queue_order import Class, Members, Order, Queue, class_of, factor_of_class, order_of, place_in_order
+from policy.queue_order import Class, Members, Precedence, Queue, class_of, factor_of_class, order_of, place_in_order
 from policy.reservation import Held, Reservation, Timeline
 from policy.room import Line, Rank, Room, Speeds, amounts_of
 from policy.waiting import WaitingReason
@@ -109,7 +109,7 @@ class _Planner:
         self.is_complete = True
         self._queue = queue
         self._lines: dict[Hashable, Line] = {}
-        self._heap: list[tuple[Order, _Cursor]] = []
+        self._heap: list[tuple[Precedence, _Cursor]] = []
         self._timeline: Timeline | None = None
         self._leaving_on: dict[int, set[int]] = {}
         self._with_oldest: Set[int] = set()  # priorities with a run beyond `max_wait_seconds`
@@ -177,7 +177,7 @@ class _Planner:
         if cursor.index < len(entries):
             heapq.heappush(self._heap, (order_of(entries[cursor.index], cursor.members.of, cursor.times), cursor))
 
-    def _serve(self, run: Run, order: Order) -> Placed | Blocked:
+    def _serve(self, run: Run, order: Precedence) -> Placed | Blocked:
         line = self._line(run)
         if line.able_count < run.machines:
             return Blocked(run, order, line, WaitingReason.NO_MACHINE_FITS)
@@ -218,7 +218,7 @@ class _Planner:
         return run.attained_seconds - (self.now - run.waiting_since).total_seconds()
 
     def _find(
-        self, run: Run, order: Order, line: Line, is_allowed: Callable[[int], bool] | None
+        self, run: Run, order: Precedence, line: Line, is_allowed: Callable[[int], bool] | None
     ) -> tuple[list[int], list[int], list[Victim]] | None:
         """Take room for all members, or none: return their machines, those to wait for, and whom to preempt."""
         taken: list[int] = []
@@ -286,7 +286,13 @@ class _Planner:
                 self._leaving_on[number].discard(victim.run.id)
 
     def _commit(
-        self, run: Run, order: Order, line: Line, numbers: Sequence[int], waits_on: Sequence[int], gone: list[Victim]
+        self,
+        run: Run,
+        order: Precedence,
+        line: Line,
+        numbers: Sequence[int],
+        waits_on: Sequence[int],
+        gone: list[Victim],
     ) -> Placed:
         after = set[int]()
         for number in waits_on:
@@ -347,7 +353,7 @@ class _Planner:
             return None
         return lambda number: timeline.may_start(run, line, number)
 
-    def _reserved_for(self, run: Run, order: Order, line: Line) -> Held | None:
+    def _reserved_for(self, run: Run, order: Precedence, line: Line) -> Held | None:
         """Return the reservation that alone keeps a run from starting."""
         found = self._find(run, order, line, None)
         if found is None or self._timeline is None:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from policy import phrasing, waiting
 from policy.plan import Preemption, Waiting
-from policy.queue_order import Order, Rule, rule_between
+from policy.queue_order import Precedence, Rule, rule_between
 from policy.reservation import Held
 from policy.room import Line, Room, Shape
 from policy.waiting import Kind, WaitingReason
@@ -32,7 +32,7 @@ class Placed:
     """A run that the plan places, on machines by number."""
 
     run: Run
-    order: Order
+    order: Precedence
     line: Line
     numbers: tuple[int, ...]
     after: tuple[int, ...]
@@ -43,7 +43,7 @@ class Blocked:
     """The first run of a class that can't be placed."""
 
     run: Run
-    order: Order
+    order: Precedence
     line: Line
     reason: WaitingReason
     held: Held | None = None  # its reservation
@@ -112,7 +112,7 @@ def is_before(ahead_id: int, rule: Rule) -> str:
 
 
 def preemption_of(
-    run: Run, order: Order, placed: Placed, own: float, other: float, shares: tuple[float, float]
+    run: Run, order: Precedence, placed: Placed, own: float, other: float, shares: tuple[float, float]
 ) -> Preemption:
     """Explain a preemption. `own`, `other`: expected GPU-seconds of it and of the other; `shares`: of other and own."""
     rule = rule_between(placed.order, order, *shares)

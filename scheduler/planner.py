@@ -44,7 +44,7 @@ from db.due import find_due
 from db.machines import NOTHING, Usage
 from db.models import Machine as MachineRow
 from db.models import Member, Simulation
-from db.newest_plan import Order, Own, Reservation
+from db.newest_plan import Own, QueueOrder, Reservation
 from db.running import Running
 from db.states import MachineState, Reason, SimulationState
 from policy.cost import billed_per_hour, is_spent
@@ -316,7 +316,7 @@ class Planner:
         round_.explained = memory.explain(told)
         return round_
 
-    async def _order(self, memory: QueueMemory, now: datetime) -> Order | None:
+    async def _order(self, memory: QueueMemory, now: datetime) -> QueueOrder | None:
         """Return the order of the queue if it is to be written down."""
         if not memory.is_order_due(now) or memory.machines is None:
             return None
@@ -324,7 +324,7 @@ class Planner:
         of_projects = shares(self._projects, now, self._knobs.half_life_seconds) if self._knobs.fair_share else {}
         order = await asyncio.to_thread(waiting.in_order, self._learned, of_projects)
         memory.ordered_at, memory.is_order_stale = now, False
-        return Order(*order)
+        return QueueOrder(*order)
 
     async def _carry_out(
         self, planned: Plan, memory: QueueMemory, held: Sequence[Running], offered: Sequence[Machine]

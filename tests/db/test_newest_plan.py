@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from db import newest_plan, queue, simulations
-from db.newest_plan import Order, Place, Reservation
+from db.newest_plan import Place, QueueOrder, Reservation
 
 Rows = Any  # the fixture of conftest.py
 AT = datetime(2031, 5, 17, 9, 30, tzinfo=UTC)
@@ -15,12 +15,12 @@ AT = datetime(2031, 5, 17, 9, 30, tzinfo=UTC)
 async def test_a_place_is_that_of_the_newest_order_and_what_is_not_in_it_has_none(rows: Rows) -> None:
     async with rows.sessions.begin() as session:
         assert await newest_plan.places_of(session, [7]) == {}, "before the first plan"
-        await newest_plan.write(session, Order([9, 7, 8], " PL"))
+        await newest_plan.write(session, QueueOrder([9, 7, 8], " PL"))
         assert await newest_plan.places_of(session, [7, 8, 9, 1]) == {
             7: Place(2, 9, "P"), 8: Place(3, 7, "L"), 9: Place(1, None, " "),
         }  # fmt: skip
         assert (await newest_plan.summary(session)).queued == 3
-        await newest_plan.write(session, Order([8], " "))
+        await newest_plan.write(session, QueueOrder([8], " "))
         assert await newest_plan.places_of(session, [7, 8]) == {8: Place(1, None, " ")}
 
 
@@ -28,7 +28,7 @@ async def test_reservations_are_read_as_written_and_leave_the_order_alone(rows: 
     kept = [Reservation(7, (1, 2), AT), Reservation(9, (3,), AT)]
     async with rows.sessions.begin() as session:
         assert await newest_plan.reservations(session) == []
-        await newest_plan.write(session, Order([9, 7], " E"))
+        await newest_plan.write(session, QueueOrder([9, 7], " E"))
         await newest_plan.write_single(session, kept[:1], {})
         await newest_plan.write_single(session, kept, {7: ("MACHINES_BUSY", "a sentence")})
         assert await newest_plan.reservations(session) == kept
@@ -43,7 +43,7 @@ async def test_reservations_are_read_as_written_and_leave_the_order_alone(rows: 
 async def test_an_empty_queue_has_an_empty_plan(rows: Rows) -> None:
     async with rows.sessions.begin() as session:
         await newest_plan.clear(session)
-        await newest_plan.write(session, Order([7], " "))
+        await newest_plan.write(session, QueueOrder([7], " "))
         await newest_plan.write_single(session, [Reservation(7, (1,), AT)], {})
         await newest_plan.clear(session)
         assert await newest_plan.reservations(session) == []

@@ -9,7 +9,7 @@ import pytest
 
 from db import newest_plan
 from db.events import PLANNER
-from db.newest_plan import Order, Reservation
+from db.newest_plan import QueueOrder, Reservation
 from db.public_ids import decode
 from transitions.preempt import preempt
 
@@ -45,7 +45,7 @@ async def test_machines_are_shown_with_what_holds_them_and_until_when(world: Wor
     waits = await world.simulation()
     soon = datetime(2031, 5, 17, 9, 30, tzinfo=UTC)
     async with world.sessions.begin() as session:
-        await newest_plan.write(session, Order([decode(waits)[1]], " "))
+        await newest_plan.write(session, QueueOrder([decode(waits)[1]], " "))
         await newest_plan.write_single(session, [Reservation(decode(waits)[1], (second,), soon)], {})
 
     plan = await world.api.data(PLAN)
@@ -69,7 +69,7 @@ async def test_each_place_says_what_is_directly_before_it_and_by_which_rule(worl
     first, second, gone = [await world.simulation() for _ in range(3)]
     numbers = [decode(each)[1] for each in (first, gone, second)]
     async with world.sessions.begin() as session:
-        await newest_plan.write(session, Order(numbers, " PF"))
+        await newest_plan.write(session, QueueOrder(numbers, " PF"))
     await world.select("DELETE FROM simulations WHERE id = " + str(numbers[1]))
     assert await world.api.data(PLACE, {"id": first}) == {"queuePosition": 1, "ahead": None}
     found = await world.api.data(PLACE, {"id": second})
