@@ -243,7 +243,7 @@ def _meets(condition: Condition) -> ColumnElement[bool]:
     return Simulation.id.in_(_simulations_with(condition))
 
 
-def _simulations_with(condition: Condition) -> Select[int]:
+def _simulations_with(condition: Condition) -> Select[Any]:
     column = ParameterValue.word if isinstance(condition.value, str) else ParameterValue.number
     compared = column.bool_op(_OPERATORS[condition.comparison])(condition.value)
     return select(ParameterValue.simulation_id).where(ParameterValue.name == condition.name, compared)
