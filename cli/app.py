@@ -408,6 +408,9 @@ def list_(
             "--where", "-w", metavar="COMPARISON", help="Compare a parameter: 'lr<1e-3', 'optimizer=adam'; repeatable."
         ),
     ] = None,
+    sweep: Annotated[
+        str | None, typer.Option("--sweep", metavar="SWEEP", help="Only trials of this sweep: number, name or id.")
+    ] = None,
     tag: Annotated[
         list[str] | None,
         typer.Option(
@@ -465,7 +468,7 @@ def list_(
     sorting = parse_sort(sort, reverse=reverse)
     filters = Filters(
         text=text, name=name, tags=tag or (), any_tags=any_tag or (), user=user, since=since, until=until,
-        where=where or (),
+        where=where or (), sweep=sweep,
     ).as_filter(datetime.now(UTC))  # fmt: skip
     states = parse_states(state or ())
     # Ask for one more than is shown, to detect further ones.
@@ -696,6 +699,10 @@ def retry(
     tag: Annotated[list[str] | None, typer.Option("--tag", help="Other tags; repeatable.")] = None,
     notes: Annotated[str | None, typer.Option(help="Other notes.")] = None,
     priority: Annotated[int | None, typer.Option(help="Another priority.")] = None,
+    from_checkpoint: Annotated[
+        bool,
+        typer.Option("--from-checkpoint", help="Begin with a copy of its checkpoint, on the machine that has it."),
+    ] = False,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
@@ -711,8 +718,11 @@ def retry(
     from cli.submit import Fork, fork_input, tell
 
     changes = fork_input(
-        Fork(command or (), parameter or (), without or (), name=name, tags=tag, notes=notes, priority=priority)
-    )
+        Fork(
+            command or (), parameter or (), without or (), name=name, tags=tag, notes=notes, priority=priority,
+            from_checkpoint=from_checkpoint,
+        )
+    )  # fmt: skip
     server = parse_server(url, token, token_file)
     simulation_id = resolve_id(server, simulation)
     copy = fork(server, simulation_id, changes) if changes else retry(server, simulation_id)

@@ -49,6 +49,7 @@ class Filters:
     since: str | None = None
     until: str | None = None
     where: Sequence[str] = ()
+    sweep: str | None = None
 
     def as_filter(self, now: datetime) -> dict[str, object] | None:
         """Return the API's SimulationFilter, None for any. Raises `UsageError`."""
@@ -56,7 +57,7 @@ class Filters:
             "text": self.text, "name": self.name, "tags": list(self.tags), "anyTags": list(self.any_tags),
             "createdBy": self.user, "createdFrom": parse_moment("--since", self.since, now),
             "createdTo": parse_moment("--until", self.until, now),
-            "parameters": [parse_where(each) for each in self.where],
+            "parameters": [parse_where(each) for each in self.where], "sweep": self.sweep,
         }  # fmt: skip
         return {name: value for name, value in wanted.items() if value not in (None, [])} or None
 

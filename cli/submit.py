@@ -237,6 +237,7 @@ class Fork:
     tags: Sequence[str] | None = None
     notes: str | None = None
     priority: int | None = None
+    from_checkpoint: bool = False
 
 
 def fork_input(fork: Fork) -> dict[str, object]:
@@ -253,6 +254,7 @@ def fork_input(fork: Fork) -> dict[str, object]:
         tags=list(fork.tags) if fork.tags else None,
         notes=fork.notes,
         priority=fork.priority,
+        fromCheckpoint=fork.from_checkpoint or None,
     )
 
 

@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, func, insert, select, text, update
+from sqlalchemy import ColumnElement, case, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import load_only, undefer
 
@@ -416,11 +416,15 @@ async def waited(session: AsyncSession, attempt_id: int) -> timedelta:
 
 @dataclass(frozen=True, slots=True)
 class Hosted:
-    """A member, and the attempt that it belongs to. size: how many members that has, where it was asked for."""
+    """A member, and the attempt that it belongs to. size: how many members that has, where it was asked for.
+
+    checkpoint_of: the simulation whose checkpoint it begins with a copy of; 0 for one that was deleted.
+    """
 
     attempt: Attempt
     member: Member
     size: int = 1
+    checkpoint_of: int | None = None
 
     @property
     def id(self) -> int:
@@ -455,9 +459,12 @@ async def open_on_engine(session: AsyncSession, engine: str, *, not_launched: bo
     return await _open(session, Member.machine_id.in_(there), not_launched)
 
 
+_CHECKPOINT_OF = case((Simulation.from_checkpoint, func.coalesce(Simulation.retry_of, 0)))
+
+
 async def _open(session: AsyncSession, where: ColumnElement[bool], not_launched: bool) -> Sequence[Hosted]:
     statement = (
-        select(Attempt, Member, Simulation.machines)
+        select(Attempt, Member, Simulation.machines, _CHECKPOINT_OF)
         .options(*_OF_HOST, *(_GRANT if not_launched else ()))
         .join(Member, Member.attempt_id == Attempt.id)
         .join(Simulation, Simulation.id == Attempt.simulation_id)

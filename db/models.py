@@ -163,6 +163,7 @@ class Simulation(Base):
     attempt: Mapped[int] = mapped_column(Integer, server_default=text("0"))
 
     entrypoint: Mapped[list[str]]
+    entrypoint_template: Mapped[list[str] | None]  # before parameters were filled in; null: none were
     parameters: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
     recorded_parameters: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))  # by its program
     environment: Mapped[dict[str, str]] = mapped_column(server_default=text("'{}'::jsonb"))
@@ -212,6 +213,7 @@ class Simulation(Base):
     client_key: Mapped[str | None]
     client_digest: Mapped[bytes | None]  # of what was asked for under that key
     retry_of: Mapped[int | None] = mapped_column(ForeignKey("simulations.id", ondelete="SET NULL"))
+    from_checkpoint: Mapped[bool] = mapped_column(server_default=text("false"))  # begins with a copy of that one's
     sweep_id: Mapped[int | None] = mapped_column(ForeignKey("sweeps.id"))
     trial: Mapped[int | None] = mapped_column(Integer)  # its number in the sweep; with several seeds, of several
 
@@ -341,7 +343,7 @@ class Sweep(Base):
     max_cost: Mapped[Decimal | None]  # of all its trials together
     patience: Mapped[int | None] = mapped_column(Integer)
     target: Mapped[float | None]
-    grace_period: Mapped[int | None]  # with reduction_factor: successive halving (policy.sweep); null: no pruning
+    grace_period: Mapped[int | None]  # policy.sweep; null: no pruning. With reduction_factor halving, else the median
     reduction_factor: Mapped[int | None] = mapped_column(Integer)
     created_by: Mapped[str]
     client_key: Mapped[str | None]
@@ -390,6 +392,7 @@ class RungResult(Base):
     step: Mapped[int]
     simulation_id: Mapped[int]  # it may be deleted: its result stays
     value: Mapped[float]  # infinite without a finite value
+    average: Mapped[float | None]  # of its values until then, for the median rule
 
     __table_args__ = (UniqueConstraint("sweep_id", "step", "simulation_id"),)
 

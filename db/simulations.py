@@ -34,6 +34,7 @@ class Wanted:
     project_id: int
     name: str
     entrypoint: tuple[str, ...]
+    entrypoint_template: tuple[str, ...] | None = None  # before parameters were filled in; None: none were
     parameters: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     working_directory: str | None = None
@@ -55,6 +56,7 @@ class Wanted:
     max_retries: int = 3
     retry_on: tuple[str, ...] = (Reason.MACHINE_LOST.value,)
     retry_of: int | None = None
+    from_checkpoint: bool = False  # begins with a copy of the checkpoint of `retry_of`
     metric_modes: dict[str, str] = field(default_factory=dict)  # MetricMode by metric; MIN may be left out
     metrics_from: MetricsFrom = MetricsFrom.AUTO
     metrics_patterns: tuple[str, ...] = ()  # regular expressions with named groups
@@ -89,7 +91,10 @@ class Wanted:
             del content["attended"], content["attended_grace"]
         if not self.preemptible:
             del content["preemptible"]
+        if not self.from_checkpoint:
+            del content["from_checkpoint"]
         for name in (
+            "entrypoint_template",
             "max_cost",
             "max_steps",
             "objective_metric",
@@ -231,6 +236,7 @@ WITHOUT_COMMANDS = tuple(
     defer(column, raiseload=True)
     for column in (
         Simulation.entrypoint,
+        Simulation.entrypoint_template,
         Simulation.parameters,
         Simulation.recorded_parameters,
         Simulation.environment,
@@ -239,28 +245,31 @@ WITHOUT_COMMANDS = tuple(
 _COMMANDS = text(
     """
     SELECT id, entrypoint, recorded_parameters || parameters AS parameters,
-           ARRAY(SELECT jsonb_object_keys(environment)) AS variables
+           ARRAY(SELECT jsonb_object_keys(environment)) AS variables, entrypoint_template
     FROM simulations WHERE id = ANY(:ids)
     """
-).columns(Simulation.id, Simulation.entrypoint, Simulation.parameters, variables=ARRAY(Text))
+).columns(
+    Simulation.id, Simulation.entrypoint, Simulation.parameters, entrypoint_template=ARRAY(Text), variables=ARRAY(Text)
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
     """Command of a simulation, with the names of its variables only: their values never leave the database.
 
-    parameters: those given, and those recorded under other names.
+    parameters: those given, and those recorded under other names. template: before parameters were filled in, if any.
     """
 
     entrypoint: Sequence[str] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
     variables: Sequence[str] = ()
+    template: Sequence[str] | None = None
 
 
 async def commands(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Command]:
     """Read the commands of these simulations, by id."""
     rows = await session.execute(_COMMANDS, {"ids": list(ids)})
-    return {row.id: Command(row.entrypoint, row.parameters, row.variables) for row in rows}
+    return {row.id: Command(row.entrypoint, row.parameters, row.variables, row.entrypoint_template) for row in rows}
 
 
 async def record(
@@ -289,9 +298,10 @@ def repetition(old: Simulation) -> Wanted:
     """What is requested to repeat a simulation."""
     wanted = {name: getattr(old, name) for name in Wanted.__dataclass_fields__}
     wanted |= {name: tuple(wanted[name]) for name in LISTS}
-    if old.alert_target_ids is not None:
-        wanted["alert_target_ids"] = tuple(old.alert_target_ids)
-    return Wanted(**{**wanted, "retry_of": old.id})
+    for name in ("alert_target_ids", "entrypoint_template"):
+        if wanted[name] is not None:
+            wanted[name] = tuple(wanted[name])
+    return Wanted(**{**wanted, "retry_of": old.id, "from_checkpoint": False})
 
 
 async def delete_ended(session: AsyncSession, simulation_id: int, actor: Actor, *, scope: Scope = None) -> None:

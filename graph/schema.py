@@ -169,14 +169,14 @@ class Query:
         filter: SimulationFilter | None = None,
         order_by: SimulationOrder | None = None,
     ) -> SimulationConnection:
-        wanted = filter_of(
+        wanted = await filter_of(
+            info,
             filter,
             states=tuple(states) if states is not None else None,
             project_id=number_asked(project, "Project") if project is not None else None,
             machine_id=number_asked(machine, "Machine") if machine is not None else None,
             name_contains=_searchable(name_contains),
             tag=_searchable(tag),
-            scope=info.context.scope,
         )
         return await of_simulation.page(info, wanted, order_of(order_by), first, after)
 

@@ -4,7 +4,8 @@ Ranges and choices mean what they mean in Optuna (`FloatDistribution`, `IntDistr
 Values of a range with a step are computed in decimals: the third of 0.1, 0.2, ... is 0.3.
 
 `{lr}` in a word of a command stands for the value of the parameter `lr`; `{{lr}}` is the text `{lr}`. Any other brace
-is text, so that JSON and programs stay as they are. No shell is involved: a word stays one word.
+is text, so that JSON and programs stay as they are, and so is `${lr}`: a shell's variable. No shell is involved: a word
+stays one word.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, TypeAlias
 MOST_PARAMETERS = 100
 MOST_CHOICES = 1_000  # of one parameter
 MOST_TRIALS = 10_000  # of one sweep: each next one is asked for with all others at hand
+MOST_AT_ONCE = 1_000  # simulations of one sweep: trials at once, each with its seeds
 LARGEST_INTEGER = 2**53  # of a range: samplers compute in doubles, which skip integers beyond
 
 Value: TypeAlias = str | int | float | bool
@@ -203,13 +205,19 @@ def _plain(value: object) -> object:
 
 # --- in a command ----------------------------------------------------------------------------------------------
 
-_MARK = re.compile(r"\{\{([A-Za-z_][\w./-]*)\}\}|\{([A-Za-z_][\w./-]*)\}")
+_MARK = re.compile(r"(?<!\$)(?<!\$\{)(?:\{\{([^\W\d][\w./-]*)\}\}|\{([^\W\d][\w./-]*)\})")
+MOST_BYTES = 65_536  # of all words of a command; Linux takes 131,072 in one
 
 
 def marks(command: Sequence[str]) -> Iterator[tuple[int, str]]:
     """List the parameters that a command refers to, each with the place of its word."""
     for place, word in enumerate(command):
         yield from ((place, match[2]) for match in _MARK.finditer(word) if match[2] is not None)
+
+
+def is_program(word: str) -> bool:
+    """Whether a word has blanks, as a program for `python -c` has: there a name in braces may be meant as such."""
+    return any(character.isspace() for character in word)
 
 
 def fill(command: Sequence[str], parameters: Mapping[str, Any]) -> tuple[str, ...]:
@@ -219,6 +227,19 @@ def fill(command: Sequence[str], parameters: Mapping[str, Any]) -> tuple[str, ..
         return f"{{{match[1]}}}" if match[2] is None else as_text(parameters[match[2]])
 
     return tuple(_MARK.sub(text, word) for word in command)
+
+
+def size_of_filled(command: Sequence[str], sizes: Mapping[str, int]) -> int:
+    """Return how many bytes a command has at most once it is filled. sizes: of the values; other names stay."""
+    added = sum(sizes[name] - len(name.encode()) - 2 for _, name in marks(command) if name in sizes)
+    return sum(len(word.encode()) for word in command) + added
+
+
+def longest(parameter: Parameter) -> int:
+    """Return how many bytes a value of a parameter has at most, in a command."""
+    if parameter.choices is None:
+        return 25  # "-2.2250738585072014e-308" has 24
+    return max((len(as_text(each).encode()) for each in parameter.choices), default=0)
 
 
 def as_text(value: object) -> str:

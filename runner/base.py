@@ -93,6 +93,7 @@ class Launch:
     cpus: float = 0.0
     memory_gib: float = 0.0
     gpus: int = 0
+    checkpoint_of: str | None = None  # the simulation whose checkpoint it begins with a copy of
 
     def __repr__(self) -> str:
         return f"Launch(member_id={self.member_id!r}, machine_key={self.machine_key!r})"

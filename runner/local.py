@@ -183,6 +183,9 @@ class LocalEngine:
             "work_directory": str(directory / "work"),
             "newest_file": str(self._newest / directory_name(launch.simulation_id)),
             "save_seconds": self._save_seconds,
+            "checkpoint_source": (
+                str(self._checkpoints / directory_name(launch.checkpoint_of)) if launch.checkpoint_of else None
+            ),
             "allowed_roots": [str(root) for root in self._allowed_roots],
             "give_up_seconds": self._give_up_after.total_seconds(),
         }

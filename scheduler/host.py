@@ -181,6 +181,9 @@ class HostLoop:
             cpus=member.cpus,
             memory_gib=member.memory_gib,
             gpus=member.gpus,
+            checkpoint_of=(
+                public_ids.encode("Simulation", hosted.checkpoint_of) if hosted.checkpoint_of is not None else None
+            ),
         )
         try:
             await self._engine.launch(launch)

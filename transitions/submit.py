@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import dependencies, lifecycle, simulations, sweeps
+from db import dependencies, lifecycle, machines, simulations, sweeps
 from db.dependencies import Edge, Predecessor
 from db.errors import NotFound, Refusal, WrongState
 from db.events import Actor
@@ -142,6 +142,26 @@ async def repetition_of(session: AsyncSession, old: Simulation) -> Wanted:
         return wanted
     template = sweeps.template_of(await sweeps.get(session, old.sweep_id))
     return replace(wanted, sweep_id=None, trial=None, max_cost=template.max_cost, stopping=template.stopping)
+
+
+async def at_checkpoint(session: AsyncSession, old: Simulation, wanted: Wanted) -> Wanted:
+    """Return a repetition that begins with a copy of the old one's checkpoint: on the machine that has it.
+
+    Raises `WrongState` where there is none to be copied.
+    """
+    if old.machines > 1 or wanted.machines > 1:
+        raise WrongState("It runs on several machines, each with a checkpoint of its own.", field="fromCheckpoint")
+    if not old.attempt:
+        raise WrongState("It has not run yet, so it has no checkpoint.", field="fromCheckpoint")
+    found = await machines.of_simulations(session, [old.id])
+    machine = next(iter(await machines.by_ids(session, list(found.values()))), None)
+    if machine is None:
+        raise WrongState("The machine that it ran on was deleted, and its checkpoint with it.", field="fromCheckpoint")
+    if machine.engine != machines.LOCAL:
+        raise WrongState(
+            f"Its checkpoint is on {machine.name}, a node of a cluster, where none is copied.", field="fromCheckpoint"
+        )
+    return replace(wanted, from_checkpoint=True, machine_id=machine.id, machine_name=machine.name)
 
 
 # --- what a simulation is to run after --------------------------------------------------------------------------

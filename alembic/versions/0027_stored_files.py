@@ -1,6 +1,6 @@
 """Stored checkpoints and outputs: lists of files, and their pieces.
 
-Revision: 0027, after 0024
+Revision: 0027, after 0026
 """
 
 import sqlalchemy as sa
@@ -8,7 +8,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "0027"
-down_revision = "0025"
+down_revision = "0026"
 branch_labels = None
 depends_on = None
 

@@ -412,6 +412,7 @@ class SimulationForked(TypedDict, total=False):
     tags: Tags
     notes: Notes
     priority: SmallInt
+    from_checkpoint: bool
 
 
 class SimulationChanged(TypedDict, total=False):
@@ -631,6 +632,7 @@ class FilterAsked(TypedDict, total=False):
     created_by: Word
     created_from: Annotated[datetime, AfterValidator(_in_utc)]
     created_to: Annotated[datetime, AfterValidator(_in_utc)]
+    sweep: str
     parameters: Annotated[tuple[ConditionAsked, ...], _at_most(MOST_CONDITIONS)]
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import strawberry
 from strawberry.scalars import JSON
 
+from db import sweeps
 from db.listing import NAMED, Comparison, Condition, Filter, Order, Sort
-from db.projects import Scope
-from graph.errors import BadInput
+from graph.context import Info
+from graph.errors import BadInput, refusals_told
 from graph.types.enums import MetricMode, OrderDirection
 from graph.types.inputs import FilterAsked, Invalid, check
 from policy.metric_mode import direction
@@ -60,18 +61,27 @@ class SimulationFilter:
     )
     created_from: datetime | None = strawberry.field(default=None, description="Created at this time or later.")
     created_to: datetime | None = strawberry.field(default=None, description="Created before this time.")
+    sweep: strawberry.ID | None = strawberry.field(
+        default=None, description="The sweep of which it is a trial: its id, number or name."
+    )
     parameters: list[ParameterCondition] | None = strawberry.field(
         default=None, description="Comparisons of parameters, all of which hold: at most 20."
     )
 
 
-def filter_of(given: SimulationFilter | None, *, scope: Scope, **others: Any) -> Filter:
+async def filter_of(info: Info, given: SimulationFilter | None, **others: Any) -> Filter:
     """The filter that was asked for. others: fields of `Filter`. Raises `BadInput` with all that is wrong."""
     try:
         asked: dict[str, Any] = {**check(FilterAsked, given)} if given is not None else {}
     except Invalid as invalid:
         raise BadInput("; ".join(f"filter.{error.message}" for error in invalid.errors[:10])) from None
     conditions = tuple(Condition(each.name, each.comparison, each.value) for each in asked.pop("parameters", ()))
+    scope = info.context.scope
+    if (reference := asked.pop("sweep", None)) is not None:
+        with refusals_told():
+            async with info.context.sessions() as session:
+                number = await sweeps.resolve(session, reference, scope=scope)
+                asked["sweep_id"] = (await sweeps.get(session, number, scope=scope)).id
     return Filter(**asked, **others, parameters=conditions, scope=scope)
 
 

@@ -164,6 +164,15 @@ class Simulation(relay.Node):
         return list((await info.context.loaders.command.load(self.row.id)).entrypoint)
 
     @strawberry.field(
+        description="The argument vector as it was given, where `{lr}` stands for a parameter; null if nothing was "
+        "filled in.",
+        metadata={"cost": 10},
+    )
+    async def entrypoint_template(self, info: Info) -> list[str] | None:
+        template = (await info.context.loaders.command.load(self.row.id)).template
+        return list(template) if template is not None else None
+
+    @strawberry.field(
         description="An object; reaches the simulation as SIMULATION_PARAMETERS, in JSON. Parameters that its program "
         "recorded with MLflow or W&B are added under their own names.",
         metadata={"cost": 10},

@@ -65,7 +65,8 @@ class LimitsInput:
 @strawberry.input(description="A simulation to create.")
 class CreateSimulationInput:
     entrypoint: list[str] = strawberry.field(
-        description="The argument vector, run without a shell. What it prints becomes points by `metricsFrom`."
+        description="The argument vector, run without a shell. `{lr}` in a word stands for the value of the parameter "
+        "`lr`, if there are `parameters`; `{{lr}}` is text. What it prints becomes points by `metricsFrom`."
     )
     name: str | None = strawberry.field(default=None, description="Default: derived from the entrypoint.")
     project: str = strawberry.field(
@@ -163,7 +164,11 @@ class SimulationInput:
 class ForkSimulationInput:
     id: strawberry.ID
     name: str | None = strawberry.field(default=None, description="Its name.")
-    entrypoint: list[str] | None = strawberry.field(default=None, description="The argument vector.")
+    entrypoint: list[str] | None = strawberry.field(
+        default=None,
+        description="The argument vector. What is left out is filled again where the old one's was filled from "
+        "`parameters`.",
+    )
     parameters: JSON | None = strawberry.field(
         default=strawberry.UNSET,
         description="An object: parameters to add or to replace, by name. Null removes one; others stay.",
@@ -173,6 +178,11 @@ class ForkSimulationInput:
         default=strawberry.UNSET, description="Free text, at most 10,000 characters; null: none."
     )
     priority: int | None = strawberry.field(default=None, description="A higher priority is planned first.")
+    from_checkpoint: bool = strawberry.field(
+        default=False,
+        description="Begin with a copy of the checkpoint directory of the old one, on the machine where that is: it "
+        "waits for that machine, also while the machine is offline.",
+    )
 
 
 @strawberry.input(description="Limits to change. Null removes a limit; what is left out stays as it is.")

@@ -18,6 +18,7 @@ from graph.context import Info
 from graph.types import stop_rules
 from graph.types.ids import number_of, simulation_number
 from graph.types.inputs import (
+    MOST_FINDINGS,
     AfterAsked,
     Invalid,
     ParametersAsked,
@@ -27,11 +28,22 @@ from graph.types.inputs import (
     check,
 )
 from graph.types.naming import name_of
+from graph.types.parameters import at_path
 from graph.types.simulation import Simulation
 from graph.types.simulation_inputs import CreateSimulationInput, CreateSimulationsInput, ForkSimulationInput
 from graph.types.simulation_mutations import CreateSimulationsPayload, SimulationPayload
 from graph.types.user_errors import UserError, UserErrorCode, user_error
-from transitions.submit import After, Submission, repeat, repeat_as, repetition_of, submit, to_repeat
+from policy.search_space import MOST_BYTES, as_text, fill, is_program, marks, size_of_filled
+from transitions.submit import (
+    After,
+    Submission,
+    at_checkpoint,
+    repeat,
+    repeat_as,
+    repetition_of,
+    submit,
+    to_repeat,
+)
 
 
 async def create(info: Info, given: CreateSimulationInput) -> SimulationPayload:
@@ -39,6 +51,7 @@ async def create(info: Info, given: CreateSimulationInput) -> SimulationPayload:
         asked: dict[str, Any] = {**check(SimulationAsked, given)}
         if refused := too_many(info):
             return SimulationPayload(user_errors=[refused])
+        fill_command(asked)
         async with info.context.sessions() as session, session.begin():
             submission = await Names(info, session).submission(asked)
             [row] = await submit(session, [submission], info.context.actor, scope=info.context.scope)
@@ -61,6 +74,7 @@ async def create_all(info: Info, given: CreateSimulationsInput) -> CreateSimulat
             submissions = []
             for place, each in enumerate(every):
                 each.setdefault("client_key", f"{key} {place + 1}/{len(every)}")
+                fill_command(each, path=("simulations", str(place)))
                 submissions.append(await names.submission(each, path=f"simulations.{place}."))
             rows = await submit(session, submissions, info.context.actor, scope=info.context.scope)
             return CreateSimulationsPayload(simulations=[Simulation.of(row) for row in rows])
@@ -86,6 +100,7 @@ async def fork(info: Info, given: ForkSimulationInput) -> SimulationPayload:
     try:
         number = await simulation_number(info, given.id)
         changes: dict[str, Any] = {**check(SimulationForked, given)}
+        from_checkpoint = changes.pop("from_checkpoint", False)
         if refused := too_many(info):
             return SimulationPayload(user_errors=[refused])
         scope = info.context.scope
@@ -94,12 +109,59 @@ async def fork(info: Info, given: ForkSimulationInput) -> SimulationPayload:
             if "parameters" in changes:
                 changes["parameters"] = _merged(old.parameters, changes["parameters"])
             wanted = replace(await repetition_of(session, old), **changes)
+            wanted = _filled_anew(wanted, changes)
+            if from_checkpoint:
+                wanted = await at_checkpoint(session, old, wanted)
             row = await repeat_as(session, old, wanted, info.context.actor, scope=scope)
             return SimulationPayload(simulation=Simulation.of(row))
     except Invalid as invalid:
         return SimulationPayload(user_errors=invalid.errors)
     except errors.Refusal as refusal:
         return SimulationPayload(user_errors=[user_error(refusal)])
+
+
+def _filled_anew(wanted: Wanted, changes: Mapping[str, Any]) -> Wanted:
+    """The repetition with the command that its parameters give. Raises `Invalid`."""
+    template = changes.get("entrypoint") or ("parameters" in changes and wanted.entrypoint_template)
+    if not template:
+        return wanted
+    asked: dict[str, Any] = {"entrypoint": tuple(template), "parameters": wanted.parameters}
+    fill_command(asked)
+    return replace(wanted, entrypoint=asked["entrypoint"], entrypoint_template=asked.get("entrypoint_template"))
+
+
+def fill_command(asked: dict[str, Any], path: Sequence[str] = ()) -> None:
+    """Put the values of parameters into the command, and keep it as it was given. Raises `Invalid`.
+
+    Without parameters nothing is filled in. In a word with blanks, as a program for `python -c`, other names in braces
+    stay.
+    """
+    command, parameters = asked["entrypoint"], asked.get("parameters")
+    if not parameters:
+        return
+    values: dict[str, str] = {}
+    errors: list[UserError] = []
+    for place, name in marks(command):
+        value = at_path(parameters, name)
+        if value is not None or name in parameters:
+            values[name] = as_text(value)
+        elif is_program(command[place]):
+            values[name] = f"{{{name}}}"
+        else:
+            sentence = f"{{{name}}} is no parameter; if it is meant as text, write {{{{{name}}}}}"
+            errors.append(_of_word(path, place, sentence))
+    if errors:
+        raise Invalid(errors[:MOST_FINDINGS])
+    if size_of_filled(command, {name: len(each.encode()) for name, each in values.items()}) > MOST_BYTES:
+        raise Invalid([_of_word(path, None, f"has more than {MOST_BYTES:,} bytes with its parameters")])
+    filled = fill(command, values)
+    if filled != tuple(command):
+        asked |= {"entrypoint": filled, "entrypoint_template": tuple(command)}
+
+
+def _of_word(path: Sequence[str], place: int | None, sentence: str) -> UserError:
+    field = [*path, "entrypoint", *([str(place)] if place is not None else [])]
+    return UserError(code=UserErrorCode.INVALID, message=f"{'.'.join(field)}: {sentence}", field=field)
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

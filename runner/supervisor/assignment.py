@@ -44,11 +44,13 @@ class Assignment:
     world_size: int = 1
     save_seconds: float = 0.0  # for files after the child's end; 0: the service keeps none
     newest_file: Path | None = None  # number of the newest attempt whose files are on this machine
+    checkpoint_source: Path | None = None  # another simulation's, of which this one begins with a copy
     visible_devices: str | None = None  # CUDA_VISIBLE_DEVICES, where the engine assigns the GPUs; None: by the order
 
     @classmethod
     def read(cls, directory: Path) -> Assignment:
         config = read(directory)
+        source = config.get("checkpoint_source")
         return cls(
             directory=directory,
             attempt_id=config["attempt_id"],
@@ -65,6 +67,7 @@ class Assignment:
             world_size=int(config.get("world_size", 1)),
             save_seconds=float(config.get("save_seconds", 0.0)),
             newest_file=directory / config["newest_file"] if "newest_file" in config else None,
+            checkpoint_source=directory / source if source is not None else None,
             visible_devices=config.get("visible_devices"),
         )
 

@@ -46,11 +46,37 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name in INHERITED or name.startswith("LC_")}
 
 
+# Beside the supervisor's heartbeats, stopped and billed like the simulation: a checkpoint may take long to copy. It is
+# there as a whole or not at all. Paths and command are arguments, of which the shell reads nothing.
+_COPY_AND_RUN = 'rm -rf -- "$2.part" && cp -a -- "$1" "$2.part" && mv -- "$2.part" "$2" && shift 2 && exec "$@"'
+
+
+def command(assignment: Assignment, order: Order) -> tuple[str, ...]:
+    """Return the command to start: behind a copy of another simulation's checkpoint, where that is to be its own.
+
+    Called before `prepare`, for a checkpoint directory that exists is kept. Raises Refused.
+    """
+    source, own = assignment.checkpoint_source, assignment.checkpoint_directory
+    if source is None or own.exists():
+        return order.entrypoint
+    try:
+        is_there = source.is_dir() and not source.is_symlink() and any(source.iterdir())
+        own.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refused(f"The checkpoint to begin from can't be read: {error}.") from None
+    if not is_there:
+        raise Refused("The simulation that it repeats has left no checkpoint on this machine.")
+    return ("/bin/sh", "-c", _COPY_AND_RUN, "sh", str(source), str(own), *order.entrypoint)
+
+
 def prepare(assignment: Assignment, order: Order) -> tuple[Path, dict[str, str]]:
     """Make the attempt's directories; return the working directory and the environment. Raises Refused."""
     directory = _working_directory(assignment, order)
     devices = assignment.visible_devices
-    for kept, what in ((assignment.checkpoint_directory, "checkpoint"), (assignment.output_directory, "output")):
+    kept_ones = [(assignment.output_directory, "output")]
+    if assignment.checkpoint_source is None:  # else `command` makes it, or has found it
+        kept_ones.append((assignment.checkpoint_directory, "checkpoint"))
+    for kept, what in kept_ones:
         try:
             kept.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:

@@ -20,7 +20,7 @@ from pathlib import Path
 from runner import processes
 from runner.supervisor.assignment import REPORT_SPACING_SECONDS, Assignment, Order, append
 from runner.supervisor.checkpoints import Checkpoints
-from runner.supervisor.child import Refused, become_subreaper, kill_descendants, prepare, reap, start
+from runner.supervisor.child import Refused, become_subreaper, command, kill_descendants, prepare, reap, start
 from runner.supervisor.complaints import complain
 from runner.supervisor.curve import Curve
 from runner.supervisor.files.attached import Abandoned, Files, bring
@@ -211,6 +211,7 @@ class Run:
         self._notices = Notices(spool.add_notice)
         self._log = Log(spool, self._notices)
         curve = Curve(self._notices, rank=order.rank)
+        words = command(assignment, order)
         directory, environment = prepare(assignment, order)
         intake = Intake(curve, spool, self._notices)
         self._sources = Sources(intake, order, environment, directory, assignment.output_directory)
@@ -219,7 +220,7 @@ class Run:
         self._checkpoints = Checkpoints(assignment.checkpoint_directory, spool.add_checkpoint)
         self._provenance = Provenance(order, environment, directory, spool.add_source)
         try:
-            self._child = start(order.entrypoint, directory, environment)
+            self._child = start(words, directory, environment)
         except Refused:
             self._sources.close()
             self._reports.close(0.0)

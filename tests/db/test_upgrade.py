@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from db import (
@@ -36,8 +36,9 @@ from db.connection import create_engine, driver_of, session_factory
 from db.convergence import Column
 from db.events import PLANNER
 from db.logs import Chunk
+from db.models import Simulation
 from db.schema import check_unchanged, downgrade, upgrade
-from db.simulations import Wanted
+from db.simulations import Wanted, repetition
 from db.states import FileKind, LogStream, Reason
 from db.sweeps import WantedSweep
 from policy.retry import Exit
@@ -583,9 +584,10 @@ async def test_the_plan_of_the_version_before_is_kept_and_what_leaves_the_queue_
     await rows(engine, f"INSERT INTO plans (id, queue) VALUES (1, ARRAY[{waiting['id']}])")
     kept = {**EVERYTHING, "plans": "SELECT id, queue, reservations FROM plans"}
     before = {name: await rows(engine, statement) for name, statement in kept.items()}
+    await upgrade(empty_database_url, "0023")
+    assert {name: await rows(engine, statement) for name, statement in kept.items()} == before
     await upgrade(empty_database_url)
     await check_unchanged(empty_database_url)
-    assert {name: await rows(engine, statement) for name, statement in kept.items()} == before
     async with sessions() as session:
         since = (await queue.look(session, None)).bookmark
         assert (await newest_plan.places_of(session, [waiting["id"]]))[waiting["id"]].rule == ""
@@ -641,6 +643,26 @@ async def test_an_attempt_of_the_version_before_reports_its_checkpoint_after_the
     async with sessions() as session:
         found = await checkpoints.of_simulations(session, [receipt.simulation_id, 12345])
     assert found == {receipt.simulation_id: Checkpoint(at, "m")}
+    await downgrade(empty_database_url, "0024")
+    assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
+
+
+# --- 0026: forks ---------------------------------------------------------------------------------------------------
+
+
+async def test_what_was_submitted_before_there_were_templates_is_repeated_as_it_was(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await fill(engine, empty_database_url)
+    await upgrade(empty_database_url, "0024")
+    before = {name: await rows(engine, statement) for name, statement in EVERYTHING.items()}
+    await upgrade(empty_database_url)
+    await check_unchanged(empty_database_url)
+    async with sessions.begin() as session:
+        [old] = (await session.scalars(select(Simulation).where(Simulation.name == "runs"))).all()
+        wanted = repetition(old)
+        assert (wanted.entrypoint_template, wanted.from_checkpoint) == (None, False)
+        assert wanted.entrypoint == tuple(old.entrypoint)
     await downgrade(empty_database_url, "0024")
     assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
 

@@ -13,12 +13,15 @@ from policy.search_space import (
     MOST_TRIALS,
     Parameter,
     Sampler,
+    as_text,
     decode,
     encode,
     fill,
     grid_size,
+    longest,
     marks,
     mistakes,
+    size_of_filled,
 )
 
 LR = Parameter("lr", low=1e-4, high=1e-1, log=True)
@@ -107,6 +110,26 @@ def test_parameters_fill_a_command_word_by_word_and_other_braces_stay() -> None:
     assert fill(("{a}", "{b}"), {"a": True, "b": 2**60}) == ("true", "1152921504606846976")
     with pytest.raises(KeyError):
         fill(("{other}",), parameters)
+
+
+def test_variables_of_a_shell_stay_and_names_may_have_any_letters() -> None:
+    assert fill(("echo ${lr} ${{lr}} $ {lr}", "{λ}-{ß_1}"), {"lr": 1, "λ": 2, "ß_1": 3}) == (
+        "echo ${lr} ${{lr}} $ 1", "2-3",
+    )  # fmt: skip
+    assert [name for _, name in marks(("${lr}", "{1a}", "{λ}"))] == ["λ"]
+
+
+@given(st.lists(st.text("{}ab$λ ", max_size=12), max_size=4), st.text(max_size=20))
+def test_the_size_of_a_filled_command_is_known_before_it_is_filled(words: list[str], value: str) -> None:
+    known = {name: value for _, name in marks(words)}
+    bound = size_of_filled(words, {name: len(value.encode("utf-8", "surrogatepass")) for name in known})
+    assert sum(len(word.encode("utf-8", "surrogatepass")) for word in fill(words, known)) <= bound
+
+
+def test_no_value_is_longer_than_the_longest() -> None:
+    assert longest(Parameter("x", choices=("a", "äöü", True, 2**62))) == len(str(2**62))
+    for value in (-2.2250738585072014e-308, -1.7976931348623157e308, 2**53, -(2**53)):
+        assert len(as_text(value)) <= longest(Parameter("x", low=0, high=1))
 
 
 @given(st.lists(st.text(max_size=20), max_size=5), st.floats(allow_nan=False, allow_infinity=False))

@@ -349,6 +349,7 @@ ON_SWEEPS: dict[str, str] = {
     "Query.node.id": f"query ($value: ID!) {{ node(id: $value) {SHOWN} }}",
     "Query.nodes.ids": f"query ($value: ID!) {{ nodes(ids: [$value]) {SHOWN} }}",
     "Query.sweep.id": "query ($value: ID!) { sweep(id: $value) { name } }",
+    "Query.simulations.filter.sweep": "query ($value: ID!) { simulations(filter: {sweep: $value}) { nodes { name } } }",
     "Mutation.updateSweep.input.id": "mutation ($value: ID!) { updateSweep(input: {id: $value, trials: 9}) "
     "{ sweep { name } userErrors { code message field } } }",
     "Mutation.cancelSweep.input.id": "mutation ($value: ID!) { cancelSweep(input: {id: $value}) "

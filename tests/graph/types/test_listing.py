@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from db.public_ids import encode
+from scheduler.sweeps import Sweeps
 
 World = Any  # the fixtures of conftest.py
 Api = Any
@@ -185,3 +186,32 @@ async def test_subscriptions_take_names_too(world: World) -> None:
     query = "subscription ($id: ID!) { convergence(simulationId: $id) { state } }"
     async with world.api.subscribe(query, {"id": "followed"}) as events:
         assert (await events.next())["state"] == "RUNNING"
+
+
+SWEEP = """
+mutation ($input: CreateSweepInput!) { createSweep(input: $input) { sweep { id number name } userErrors { message } } }
+"""
+
+
+async def test_the_trials_of_a_sweep_are_listed_by_its_id_number_and_name(world: World, api: Api) -> None:
+    await made(api, "other")
+    asked = {
+        "simulation": {"entrypoint": ["t", "{x}"]}, "parameters": [{"name": "x", "low": 0, "high": 1}], "trials": 3,
+        "parallel": 3, "objective": {"metric": "loss"}, "name": "of x",
+    }  # fmt: skip
+    sweep = (await api.data(SWEEP, {"input": asked}))["sweep"]
+    await api.data(SWEEP, {"input": {**asked, "name": "empty", "parallel": 1}})
+    await Sweeps(world.sessions, "USD").run_once()
+    for reference in (sweep["id"], str(sweep["number"]), f"#{sweep['number']}", "of x"):
+        assert await names(api, 2, filter={"sweep": reference}) == ["t-2", "t-1", "t-0"]
+    assert await names(api, filter={"sweep": "empty"}, orderBy={"field": "NAME"}) == ["t-0"]
+    order = {"field": "PARAMETER", "name": "x", "direction": "ASC"}
+    found = await world.select("SELECT name FROM simulations WHERE sweep_id = :id ORDER BY (parameters->>'x')::float8",
+                               id=sweep["number"])  # fmt: skip
+    assert await names(api, 1, filter={"sweep": "of x"}, orderBy=order) == [name for (name,) in found]
+    for reference, words in (
+        (encode("Sweep", 424_242), "There is no such sweep"),
+        ("no such", "is not the id, number or name of a sweep"), ("", "is not the id, number or name of a sweep"),
+        (encode("Project", 1), "the id of a Sweep is expected"), ("a\0", "of a sweep"),
+    ):  # fmt: skip
+        assert words in (await api.error(LIST, {"filter": {"sweep": reference}}))["message"]

@@ -305,3 +305,99 @@ async def test_parameters_of_a_fork_are_judged_together_with_the_old_ones(world:
     [error] = payload["userErrors"]
     assert (error["code"], error["field"]) == ("INVALID", ["parameters"])
     assert "rename one of them" in error["message"]
+
+
+async def test_a_command_is_filled_from_the_parameters_and_filled_again_by_a_fork(world: World) -> None:
+    given = ["train", "--lr={lr}", "--opt={opt.name}", "{{lr}}", "${lr}", "{flag}", "x = {lr}; print(f'{other}')"]
+    parameters = {"lr": 0.1, "opt": {"name": "adam; rm -rf /"}, "flag": False, "seed": 2**60}
+    old = await world.simulation(name="old", entrypoint=given, parameters=parameters)
+    show = "query ($id: ID!) { simulation(id: $id) { entrypoint entrypointTemplate parameters } }"
+    shown = await world.api.data(show, {"id": old})
+    assert shown["entrypoint"] == [
+        "train", "--lr=0.1", "--opt=adam; rm -rf /", "{lr}", "${lr}", "false", "x = 0.1; print(f'{other}')",
+    ]  # fmt: skip
+    assert shown["entrypointTemplate"] == given
+
+    changed = (await world.api.data(FORK, {"input": {"id": old, "parameters": {"lr": 1e-05}}}))["simulation"]
+    assert changed["entrypoint"][:4] == ["train", "--lr=1e-05", "--opt=adam; rm -rf /", "{lr}"]
+    again = (await world.api.data(FORK, {"input": {"id": changed["id"], "parameters": {"lr": 3}}}))["simulation"]
+    assert again["entrypoint"][1] == "--lr=3"
+    renamed = (await world.api.data(FORK, {"input": {"id": old, "name": "new"}}))["simulation"]
+    assert renamed["entrypoint"] == shown["entrypoint"]
+    other = (await world.api.data(FORK, {"input": {"id": old, "entrypoint": ["b", "{seed}"]}}))["simulation"]
+    assert other["entrypoint"] == ["b", str(2**60)]
+    payload = await world.api.data(FORK, {"input": {"id": old, "parameters": {"flag": None}}})
+    assert [error["field"] for error in payload["userErrors"]] == [["entrypoint", "5"]]
+
+
+async def test_a_command_without_parameters_stays_as_it_is(world: World) -> None:
+    for given in ({}, {"parameters": {}}):
+        made = await world.simulation(entrypoint=["awk", "{print}", "{{x}}", "{lr}"], **given)
+        show = "query ($id: ID!) { simulation(id: $id) { entrypoint entrypointTemplate } }"
+        assert await world.api.data(show, {"id": made}) == {
+            "entrypoint": ["awk", "{print}", "{{x}}", "{lr}"], "entrypointTemplate": None,
+        }  # fmt: skip
+
+
+async def test_a_name_that_is_no_parameter_and_a_command_that_grows_too_long_are_refused(world: World) -> None:
+    error = await refusal(world, item(), item(entrypoint=["t", "--lr={lrr}"], parameters={"lr": 1}))
+    assert (error["code"], error["field"]) == ("INVALID", ["simulations", "1", "entrypoint", "1"])
+    assert error["message"] == (
+        "simulations.1.entrypoint.1: {lrr} is no parameter; if it is meant as text, write {{lrr}}"
+    )
+    long = {"entrypoint": ["t", "{x}" * 20_000], "parameters": {"x": "y" * 60_000}}
+    error = await refusal(world, item(**long))
+    assert (error["code"], error["field"]) == ("INVALID", ["simulations", "0", "entrypoint"])
+    assert "more than 65,536 bytes with its parameters" in error["message"]
+
+
+async def test_the_same_key_finds_what_was_filled_in(world: World) -> None:
+    asked = item("a", entrypoint=["t", "{x}"], parameters={"x": 1}, clientKey="k")
+    first, again = [(await world.api.data(ONE, {"input": asked}))["simulation"]["id"] for _ in range(2)]
+    assert first == again
+    payload = await world.api.data(ONE, {"input": {**asked, "entrypoint": ["t", "1"]}})
+    assert [error["code"] for error in payload["userErrors"]] == ["TAKEN"]
+
+
+# --- forks from a checkpoint -----------------------------------------------------------------------------------
+
+FROM_CHECKPOINT = f"""mutation ($id: ID!) {{
+  forkSimulation(input: {{id: $id, fromCheckpoint: true}}) {{
+    simulation {{ id resources {{ machineName machine {{ name }} }} retryOf {{ id }} }} {ERRORS}
+  }}
+}}"""
+
+
+async def test_a_fork_from_a_checkpoint_goes_to_the_machine_that_has_it(world: World) -> None:
+    supervisor = await world.running(name="old")
+    [(machine,)] = await world.select("SELECT machine_name FROM members")
+    for _ in range(2):  # while it runs, and once it has ended
+        made = (await world.api.data(FROM_CHECKPOINT, {"id": supervisor.simulation_id}))["simulation"]
+        assert made["resources"] == {"machineName": machine, "machine": {"name": machine}}
+        assert made["retryOf"] == {"id": supervisor.simulation_id}
+        await supervisor.exit()
+    assert await world.select("SELECT count(*) FROM simulations WHERE from_checkpoint") == [(2,)]
+    plain = (await world.api.data(FORK, {"input": {"id": made["id"]}}))["simulation"]
+    assert plain["id"] != made["id"]
+    assert await world.select("SELECT count(*) FROM simulations WHERE from_checkpoint") == [(2,)], (
+        "a retry is from zero"
+    )
+
+
+async def test_where_no_checkpoint_can_be_copied_a_sentence_says_why(world: World) -> None:
+    async def refused(simulation: str) -> str:
+        payload = await world.api.data(FROM_CHECKPOINT, {"id": simulation})
+        [error] = payload["userErrors"]
+        assert (error["code"], error["field"]) == ("WRONG_STATE", ["fromCheckpoint"])
+        return str(error["message"])
+
+    queued = await world.simulation()
+    assert await refused(queued) == "It has not run yet, so it has no checkpoint."
+    supervisor = await world.running()
+    await supervisor.exit()
+    await world.select("UPDATE machines SET engine = 'ray' RETURNING id")
+    assert "a node of a cluster, where none is copied" in await refused(supervisor.simulation_id)
+    await world.select("UPDATE members SET machine_id = NULL RETURNING id")
+    assert "was deleted, and its checkpoint with it" in await refused(supervisor.simulation_id)
+    await world.select("UPDATE simulations SET machines = 2 RETURNING id")
+    assert "several machines" in await refused(supervisor.simulation_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,3 +145,47 @@ def test_the_working_directory_has_to_lie_in_an_allowed_root(service: Any, super
     service.stored.clear()
     supervise(workingDirectory=str(allowed / "deep")).wait()
     assert service.log("STDOUT") == str(allowed / "deep")
+
+
+# --- a copy of another simulation's checkpoint -----------------------------------------------------------------
+
+LISTS = "import os, sys; d = os.environ['SIMULATION_CHECKPOINT_DIR']; print(sorted(os.listdir(d)), sys.argv[1:])"
+
+
+def test_it_begins_with_a_copy_of_a_checkpoint_once(service: Any, supervise: Any, tmp_path: Path) -> None:
+    source, own = tmp_path / "old; touch $HOME/x", tmp_path / "checkpoints"
+    (source / "deep").mkdir(parents=True)
+    (source / "deep" / "weights.pt").write_bytes(b"\0" * 100_000)
+    (source / "latest").symlink_to("deep/weights.pt")
+    (tmp_path / "checkpoints.part" / "of an attempt that was killed").mkdir(parents=True)
+    config = {"checkpoint_source": str(source)}
+    command = [sys.executable, "-c", LISTS, "a b", "$HOME", '"']
+    started = supervise(entrypoint=command, config=config)
+    assert started.wait() == 0
+    assert service.log("STDOUT") == "['deep', 'latest'] ['a b', '$HOME', '\"']"
+    assert (own / "latest").read_bytes() == b"\0" * 100_000
+    assert (own / "latest").is_symlink()
+    assert not (tmp_path / "checkpoints.part").exists()
+
+    (own / "deep" / "weights.pt").write_text("its own")
+    (source / "newer").touch()
+    service.stored.clear()
+    supervise(entrypoint=command, config=config).wait()
+    assert (own / "deep" / "weights.pt").read_text() == "its own", "a later attempt goes on from its own"
+    assert (source / "deep" / "weights.pt").read_bytes() == b"\0" * 100_000
+    assert not (own / "newer").exists()
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty directory", "a link"])
+def test_without_a_checkpoint_to_copy_it_does_not_start(
+    service: Any, supervise: Any, tmp_path: Path, left: str
+) -> None:
+    source = tmp_path / "old"
+    if left == "an empty directory":
+        source.mkdir()
+    elif left == "a link":
+        source.symlink_to("/etc")
+    supervise(entrypoint=["true"], config={"checkpoint_source": str(source)}).wait()
+    assert service.exit is not None
+    assert "has left no checkpoint on this machine" in str(service.exit)
+    assert not (tmp_path / "checkpoints").exists()
