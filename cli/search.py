@@ -15,6 +15,7 @@ SAMPLERS = {
     "tpe": "TPE", "bayes": "TPE", "random": "RANDOM", "grid": "GRID", "quasi-random": "QUASI_RANDOM",
     "qmc": "QUASI_RANDOM", "sobol": "QUASI_RANDOM", "cma-es": "CMA_ES", "cmaes": "CMA_ES",
 }  # fmt: skip
+PRUNING = ("HALVING", "MEDIAN", "NONE")
 _RANGE = re.compile(r"((?:(?:log|int|float):)*)([^:,]*?)\.\.([^:,]*)(?::(.*))?")
 _WHOLE = re.compile(r"[-+]?\d+")
 
@@ -56,6 +57,14 @@ def parse_sampler(text: str) -> str:
     if found is None:
         known = "tpe, random, grid, quasi-random, cma-es"
         raise UsageError(f"--sampler: expected one of {known}, got {text!r}")
+    return found
+
+
+def parse_pruning(text: str) -> str:
+    """Return the API's name of a rule that prunes trials."""
+    found = text.strip().upper()
+    if found not in PRUNING:
+        raise UsageError(f"--pruning: expected one of {', '.join(PRUNING).lower()}, got {text!r}")
     return found
 
 

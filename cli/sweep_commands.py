@@ -110,7 +110,15 @@ def create(
         int | None,
         typer.Option(metavar="N", help="The best one of so many trials goes on.  [server's default: 3]"),
     ] = None,
-    no_pruning: Annotated[bool, typer.Option("--no-pruning", help="Let every trial run to its end.")] = False,
+    pruning: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE", help="How trials are compared: halving, median, none.  [server's default: halving]"
+        ),
+    ] = None,
+    no_pruning: Annotated[
+        bool, typer.Option("--no-pruning", help="Let every trial run to its end: --pruning none.")
+    ] = False,
     file: Annotated[
         str | None,
         typer.Option(
@@ -182,7 +190,7 @@ def create(
     Keys of a sweep file (W&B's and Optuna's words are understood, too):
       parameters: {lr: {low: 1e-4, high: 0.1, log: true}, batch: [64, 128], epochs: 5},
       objective: {metric: val/loss, mode: MIN}, sampler, trials, parallel, seeds, seed, max_cost, patience,
-      stopping_threshold, pruning: {grace_period, reduction_factor}, name, project, client_key,
+      stopping_threshold, pruning: {rule: halving, grace_period, reduction_factor}, name, project, client_key,
       simulation: {entrypoint: [python, train.py, "--lr={lr}"], ...}   as a submission file: submit --help
 
     With --max-steps (or --grace-period) trials are compared while they run, and those that are worse than most at the
@@ -207,7 +215,7 @@ def create(
     )  # fmt: skip
     wanted = sweeps.sweep_input(
         submission, parameter or (), read_sweep(file) if file is not None else {}, objective=objective,
-        sampler=sampler, options=options, no_pruning=no_pruning, grace_period=grace_period,
+        sampler=sampler, options=options, pruning="none" if no_pruning else pruning, grace_period=grace_period,
         reduction_factor=reduction_factor,
     )  # fmt: skip
     made = sweeps.create(server, wanted)

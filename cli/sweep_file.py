@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cli.errors import UsageError
-from cli.search import SAMPLERS, parse_parameter
+from cli.search import PRUNING, SAMPLERS, parse_parameter
 from cli.submission_file import Place, Tree, completed_submission, read_tree, say
 
 WORDS = {  # of others, in those of the API
@@ -165,14 +165,16 @@ def _objective(made: dict[str, object], value: Any) -> None:
 
 
 def _pruning(value: Any) -> dict[str, object]:
-    if value in ("none", "NONE", False):
+    if value is False:
         return {"rule": "NONE"}
+    if isinstance(value, str) and value.upper() in PRUNING:
+        return {"rule": value.upper()}
     if not isinstance(value, dict):
-        raise _Mistake((), "expected none, or {grace_period: STEP, reduction_factor: 3}")
+        raise _Mistake((), "expected halving, median or none, or {grace_period: STEP, reduction_factor: 3}")
     words: dict[str, str | None] = {
         "grace_period": "gracePeriod", "min_iter": "gracePeriod", "min_resource": "gracePeriod",
         "reduction_factor": "reductionFactor", "eta": "reductionFactor", "rule": "rule", "type": None, "s": None,
-        "max_iter": None, "strict": None,
+        "max_iter": None, "strict": None, "n_warmup_steps": "gracePeriod",
     }  # fmt: skip
     made: dict[str, object] = {}
     for part, inner in value.items():

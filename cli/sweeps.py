@@ -15,7 +15,7 @@ from cli.answers import Sweep, SweepParameter, SweepTrial
 from cli.errors import ExitCode, UsageError
 from cli.money import is_set, money
 from cli.requests import create_sweep, sweep, trials, update_sweep
-from cli.search import parse_sampler, parse_space
+from cli.search import parse_pruning, parse_sampler, parse_space
 from cli.server import Server
 from cli.stop_rules import parse_objective
 from cli.submit import Submission, combine, submission_input, with_ids
@@ -39,7 +39,7 @@ def sweep_input(
     objective: str | None,
     sampler: str | None,
     options: Mapping[str, object],
-    no_pruning: bool,
+    pruning: str | None,
     grace_period: int | None,
     reduction_factor: int | None,
 ) -> dict[str, object]:
@@ -70,15 +70,15 @@ def sweep_input(
         raise UsageError("No objective given: --objective val/loss, or --objective score:max")
     if sampler is not None:
         wanted["sampler"] = parse_sampler(sampler)
-    pruning: dict[str, object] = {"rule": "NONE"} if no_pruning else {}
-    if grace_period is not None:
-        pruning["gracePeriod"] = grace_period
-    if reduction_factor is not None:
-        pruning["reductionFactor"] = reduction_factor
-    if no_pruning and len(pruning) > 1:
+    rule = parse_pruning(pruning) if pruning is not None else None
+    asked = {"rule": rule, "gracePeriod": grace_period, "reductionFactor": reduction_factor}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if rule == "NONE" and len(asked) > 1:
         raise UsageError("--no-pruning can't be combined with --grace-period and --reduction-factor.")
-    if pruning:
-        wanted["pruning"] = pruning
+    if rule == "MEDIAN" and reduction_factor is not None:
+        raise UsageError("--reduction-factor belongs to --pruning halving.")
+    if asked:
+        wanted["pruning"] = asked
     return wanted
 
 

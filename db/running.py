@@ -48,7 +48,7 @@ class Running:
     stop_for: int | None  # the simulation that a preemption makes room for
     steps_done: int | None
     step_rate: float | None  # steps per second, of this attempt
-    checkpoint_at: datetime | None  # when this attempt stored its checkpoint the last time
+    stored_at: datetime | None  # when this attempt stored its checkpoint the last time
     cpus: float
     memory_gib: float
     gpus: int
@@ -57,7 +57,7 @@ class Running:
     machine_id: int | None  # the only one that it may run on
     machine_name: str | None
     max_price_per_hour: Decimal | None
-    checkpoint_at: datetime | None  # its newest checkpoint
+    checkpoint_at: datetime | None  # when its newest checkpoint was written, on its machines
     places: tuple[Place, ...]  # by rank
     rate: float  # of all its members, per hour
 
@@ -85,7 +85,7 @@ _READ = f"""
            done.last AS steps_done,
            {_RATE.format(until="now()")} AS step_rate,
            (SELECT max(f.stored_at) FROM stored_files AS f
-            WHERE f.simulation_id = s.id AND f.kind = 'CHECKPOINT' AND f.attempt = a.number) AS checkpoint_at,
+            WHERE f.simulation_id = s.id AND f.kind = 'CHECKPOINT' AND f.attempt = a.number) AS stored_at,
            s.cpus, s.memory_gib, s.gpus, s.gpu_model, s.labels, s.machine_id, s.machine_name, s.max_price_per_hour,
            held.checkpoint_at, held.machine_ids, held.shares, held.rate
     FROM attempts AS a

@@ -468,3 +468,35 @@ async def reach_rung(
     ).all()
     own = next(row for row in rows if row.simulation_id == simulation_id)
     return own.value, [row.value for row in rows if row.id < own.id]
+
+
+_LEAVE_AVERAGE = text(
+    """
+    INSERT INTO sweep_rungs (sweep_id, step, simulation_id, value, average)
+    VALUES (:sweep, :step, :simulation, :value, :average)
+    ON CONFLICT (sweep_id, step, simulation_id) DO NOTHING RETURNING id
+    """
+)
+
+
+async def leave_average(
+    session: AsyncSession, sweep_id: int, step: int, simulation_id: int, value: float, average: float
+) -> bool:
+    """Leave the result of a simulation at a step of the median rule; False if it was there before."""
+    values = {"sweep": sweep_id, "step": step, "simulation": simulation_id, "value": value, "average": average}
+    return await session.scalar(_LEAVE_AVERAGE, values) is not None
+
+
+_FINISHED = text(
+    """
+    SELECT r.average FROM sweep_rungs AS r
+    JOIN simulations AS s ON s.id = r.simulation_id
+    JOIN sweep_trials AS t ON t.sweep_id = s.sweep_id AND t.number = s.trial AND t.outcome = 'COMPLETE'
+    WHERE r.sweep_id = :sweep AND r.step = :step AND r.average IS NOT NULL
+    """
+)
+
+
+async def averages_of_finished(session: AsyncSession, sweep_id: int, step: int) -> Sequence[float]:
+    """Read the running averages at a step of the complete trials of a sweep."""
+    return (await session.scalars(_FINISHED, {"sweep": sweep_id, "step": step})).all()

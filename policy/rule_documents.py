@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from policy.stopping import StopRules
-from policy.sweep import Halving
+from policy.sweep import Halving, Median, Pruning
 
 VERSION = 1
 MOST_RULES = 10  # of one simulation
 SINCE = ("since_step", "since_attempt")  # fields of a rule that say from where on it decides
 
-_HALVING = "halving"
+_PRUNING: Mapping[str, type[Halving | Median]] = {"halving": Halving, "median": Median}
 _BESIDE = "max_steps"  # kept in the row, not in the document
 _FIELDS = tuple(each for each in fields(StopRules) if each.name != _BESIDE)
 
@@ -44,9 +44,10 @@ def decode(document: Mapping[str, Any] | None, *, objective: str | None, max_ste
     return tuple(_declared(each, objective, max_steps) for each in entries)
 
 
-def with_halving(document: Mapping[str, Any] | None, metric: str, halving: Halving) -> dict[str, Any]:
+def with_pruning(document: Mapping[str, Any] | None, metric: str, pruning: Pruning) -> dict[str, Any]:
     """Add the rule that prunes a trial to the rules of its simulation."""
-    return {**(document or {"version": VERSION, "rules": []}), _HALVING: {"metric": metric, **asdict(halving)}}
+    name = next(name for name, kind in _PRUNING.items() if isinstance(pruning, kind))
+    return {**(document or {"version": VERSION, "rules": []}), name: {"metric": metric, **asdict(pruning)}}
 
 
 def counting_after(document: Mapping[str, Any], last_steps: Mapping[str, int], attempt: int) -> dict[str, Any]:
@@ -62,12 +63,13 @@ def counting_after(document: Mapping[str, Any], last_steps: Mapping[str, int], a
     return {**document, "rules": rules}
 
 
-def halving_in(document: Mapping[str, Any] | None) -> tuple[str, Halving] | None:
+def pruning_in(document: Mapping[str, Any] | None) -> tuple[str, Pruning] | None:
     """Read the rule that prunes a trial, and its metric; None without one."""
-    kept = document.get(_HALVING) if document is not None else None
-    if kept is None:
-        return None
-    return kept["metric"], Halving(**{each.name: kept[each.name] for each in fields(Halving) if each.name in kept})
+    for name, kind in _PRUNING.items():
+        kept = document.get(name) if document is not None else None
+        if kept is not None:
+            return kept["metric"], kind(**{each.name: kept[each.name] for each in fields(kind) if each.name in kept})
+    return None
 
 
 def _entry(declared: Declared) -> dict[str, Any]:

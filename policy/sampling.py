@@ -196,4 +196,5 @@ def _raw(parameter: Parameter, value: Any, *, as_grid: bool) -> Any:
     if parameter.values is None:
         return value
     low, step = parameter.low or 0, parameter.step or 1
-    return round((value - low) / step)
+    # Of very many values a double may name the place beside: one beyond the ends would be refused.
+    return min(max(round((value - low) / step), 0), len(parameter.values) - 1)

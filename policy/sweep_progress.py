@@ -107,6 +107,7 @@ class Limits:
     max_cost: Decimal | None = None
     patience: int | None = None
     target: float | None = None
+    metric: str = "the objective"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,10 @@ def ending(limits: Limits, standing: Standing, currency: str = "") -> Ending | N
         )
     failed = sum(each.outcome is Outcome.FAIL for each, _ in standing.ended)
     if failed >= MOST_FAILURES and failed == len(standing.ended):
-        return Ending(SweepReason.TRIALS_FAILED, f"All of the first {failed:,} trials failed.")
+        return Ending(
+            SweepReason.TRIALS_FAILED,
+            f"All of the first {failed:,} trials failed: none has a value of {limits.metric}.",
+        )
     if standing.begun >= limits.trials:
         return Ending(SweepReason.COMPLETED, f"All of its {limits.trials:,} trials have begun.")
     if limits.max_cost is not None and not standing.open and allotment(limits, standing) is None:

@@ -32,10 +32,10 @@ from db.convergence import START
 from db.models import Simulation
 from db.notifications import Channel
 from db.states import Reason, SimulationState
-from policy.rule_documents import decode, halving_in
+from policy.rule_documents import decode, pruning_in
 from policy.savings import Saved, forecast_end, saved
 from policy.stopping import Verdict
-from policy.sweep import Pruned
+from policy.sweep import BelowMedian, Pruned
 from scheduler.front import Front, Run, Watch
 from scheduler.rungs import Climb, Reached, evidence_of, prune
 from transitions.stop import stop_locked, would_stop
@@ -309,7 +309,7 @@ class Judge:
 
 
 async def _prune(session: AsyncSession, simulation: Simulation, climb: Climb, reached: Reached) -> bool:
-    pruned = await prune(session, simulation, climb.halving, reached)
+    pruned = await prune(session, simulation, climb.pruning, reached)
     if pruned is None:
         return False
     evidence = _evidence(
@@ -338,7 +338,7 @@ async def _what_is_saved(session: AsyncSession, simulation: Simulation, metric: 
 
 
 def _evidence(
-    verdict: Verdict | Pruned,
+    verdict: Verdict | Pruned | BelowMedian,
     facts: Mapping[str, Any],
     estimate: Saved | None,
     currency: str,
@@ -365,7 +365,7 @@ def _evidence(
 def _watches(number: int, kept: judged.Rules) -> tuple[Watch | Climb, ...]:
     try:
         rules = decode(kept.document, objective=kept.objective, max_steps=kept.max_steps)
-        halving = halving_in(kept.document)
+        pruning = pruning_in(kept.document)
     except (KeyError, TypeError, ValueError) as error:
         log.warning("stop_rules_unreadable", simulation_id=number, error=str(error))
         return ()
@@ -374,7 +374,7 @@ def _watches(number: int, kept: judged.Rules) -> tuple[Watch | Climb, ...]:
             Watch.of(place, each, is_recorded=each.dry_run and str(place) in kept.would_stop)
             for place, each in enumerate(rules)
         ),
-        *([Climb(*halving)] if halving is not None else ()),
+        *([Climb(*pruning)] if pruning is not None else ()),
     )
 
 

@@ -629,11 +629,10 @@ def _running(held: Running, now: datetime) -> Run:
         lineage=lineage_of(held.project_id, held.name, held.learning_class),
         machines=len(held.places),
         group=held.queue_class,
-        checkpoint_machine=held.places[0].machine_id if held.places and held.checkpoint_at is None else None,
-        last_checkpoint_at=held.checkpoint_at,
+        checkpoint_machine=held.places[0].machine_id if held.places and held.stored_at is None else None,
         machine_ids=tuple(each.machine_id for each in held.places),
         started_at=held.started_at or held.assigned_at,
-        last_checkpoint_at=held.checkpoint_at,
+        last_checkpoint_at=held.checkpoint_at or held.stored_at,
         leaving=held.stop_reason is not None,
     )
 

@@ -2,7 +2,8 @@
 
 A `Climb` collects the rungs that new points have passed, with the best value until then. `prune` leaves these results
 as rows, each once, and decides by those that were there before: after a restart the same curve passes the same rungs,
-finds its own results, and gets the same verdict. A trial that ended before the judge had looked leaves its results when
+finds its own results, and gets the same verdict. The median rule also looks at which trials have finished, so it only
+decides when it leaves the result. A trial that ended before the judge had looked leaves its results when
 its end is recorded (`climbed`).
 """
 
@@ -19,15 +20,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import curve, sweeps
 from db.models import Simulation
 from policy.metric_mode import MAX
-from policy.sweep import PRUNED, Halving, Pruned, at_rung, rungs
+from policy.sweep import PRUNED, BelowMedian, Halving, Median, Pruned, Pruning, at_rung, below_median, rungs
 
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """Rungs that a trial has passed, each with its best value until then: infinite without a finite one."""
+    """Rungs that a trial has passed, each with its best value until then: infinite without a finite one.
+
+    averages: (n,), for the median rule the mean of its values until then.
+    """
 
     metric: str
     results: Sequence[tuple[int, float]]
+    averages: Sequence[float] = ()
 
 
 @dataclass(slots=True)
@@ -35,65 +40,94 @@ class Climb:
     """The rule that prunes a trial, applied to its points so far."""
 
     metric: str
-    halving: Halving
+    pruning: Pruning
     attempt: int = 0  # of the newest point
     step: int = -1  # likewise
     is_decided: bool = False  # no rung is left
     best: float = math.nan
+    total: float = 0.0  # of finite values
+    count: int = 0  # likewise
     left: list[int] = field(default_factory=list)  # rungs, the next one last
 
     def __post_init__(self) -> None:
-        self.left = list(reversed(rungs(self.halving)))
+        self.left = list(reversed(rungs(self.pruning)))
         self.is_decided = not self.left
 
     def renewed(self) -> Climb:
         """Return the same rule before any point."""
-        return Climb(self.metric, self.halving)
+        return Climb(self.metric, self.pruning)
 
     def feed(self, attempt: int, steps: Sequence[int], values: Sequence[float]) -> Reached | None:
         """Add points; return the rungs that they have passed, None for none. Steps that don't rise are left out."""
         self.attempt = attempt
         passed: list[tuple[int, float]] = []
-        better = max if self.halving.mode == MAX else min
+        averages: list[float] = []
+        better = max if self.pruning.mode == MAX else min
         for step, value in zip(steps, values, strict=True):
             if step <= self.step:
                 continue
             self.step = step
             if math.isfinite(value):
                 self.best = value if math.isnan(self.best) else better(self.best, value)
+                self.total, self.count = self.total + value, self.count + 1
             while self.left and self.left[-1] <= step:
                 passed.append((self.left.pop(), self.best if math.isfinite(self.best) else math.inf))
+                averages.append(self.total / self.count if self.count else math.inf)
         self.is_decided = not self.left
-        return Reached(self.metric, passed) if passed else None
+        if not passed:
+            return None
+        return Reached(self.metric, passed, averages if isinstance(self.pruning, Median) else ())
 
 
-async def prune(session: AsyncSession, simulation: Simulation, halving: Halving, reached: Reached) -> Pruned | None:
+async def prune(
+    session: AsyncSession, simulation: Simulation, pruning: Pruning, reached: Reached
+) -> Pruned | BelowMedian | None:
     """Leave a trial's results at the rungs that it has passed; return the verdict of the first that stops it.
 
     simulation: locked in this transaction. None: it goes on, or is no trial of a sweep.
     """
     if simulation.sweep_id is None:
         return None
-    for step, value in reached.results:
-        own, earlier = await sweeps.reach_rung(session, simulation.sweep_id, step, simulation.id, value)
-        verdict = at_rung(halving, step, own, earlier)
-        if verdict is not None:
-            return verdict
+    if isinstance(pruning, Halving):
+        for step, value in reached.results:
+            own, earlier = await sweeps.reach_rung(session, simulation.sweep_id, step, simulation.id, value)
+            if (pruned := at_rung(pruning, step, own, earlier)) is not None:
+                return pruned
+        return None
+    for (step, value), average in zip(reached.results, reached.averages, strict=True):
+        if not await sweeps.leave_average(session, simulation.sweep_id, step, simulation.id, value, average):
+            continue
+        averages = await sweeps.averages_of_finished(session, simulation.sweep_id, step)
+        if (below := below_median(pruning.mode, value, averages, step=step)) is not None:
+            return below
     return None
 
 
-async def climbed(session: AsyncSession, simulation_id: int, metric: str, halving: Halving) -> Reached | None:
+async def leave(session: AsyncSession, sweep_id: int, simulation_id: int, reached: Reached) -> None:
+    """Leave the results of a trial that has ended: there is nothing to decide."""
+    if reached.averages:
+        for (step, value), average in zip(reached.results, reached.averages, strict=True):
+            await sweeps.leave_average(session, sweep_id, step, simulation_id, value, average)
+        return
+    for step, value in reached.results:
+        await sweeps.reach_rung(session, sweep_id, step, simulation_id, value)
+
+
+async def climbed(session: AsyncSession, simulation_id: int, metric: str, pruning: Pruning) -> Reached | None:
     """Read the stored curve of a simulation; return the rungs that it has passed, None for none."""
-    climb = Climb(metric, halving)
+    climb = Climb(metric, pruning)
     passed: list[tuple[int, float]] = []
+    averages: list[float] = []
     for part in await curve.parts(session, simulation_id, metric):
         async for page in curve.pages(session, simulation_id, metric, part):
             points = await asyncio.to_thread(page.unpack)
             found = climb.feed(page.attempt, points.steps.tolist(), points.values.tolist())
-            passed += found.results if found is not None else ()
-    return Reached(metric, passed) if passed else None
+            if found is not None:
+                passed += found.results
+                averages += found.averages
+    return Reached(metric, passed, averages) if passed else None
 
 
-def evidence_of(pruned: Pruned, metric: str) -> dict[str, Any]:
+def evidence_of(pruned: Pruned | BelowMedian, metric: str) -> dict[str, Any]:
     """Return what the attempt and the event keep, beside what the stop saves."""
     return {"reason": PRUNED, "metric": metric, **pruned.evidence()}

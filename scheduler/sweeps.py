@@ -5,7 +5,8 @@ a trial come from Optuna's samplers (`policy.sampling`), each question in a thre
 begins in a transaction of its own, if it still is the next one. Parameters depend on rows alone: after a kill or a
 change of leader the same trial is asked for again, from the same trials before it, and gets the same answer.
 
-A sweep whose sampler raises is logged, once, and tried again with the next round: it holds up no other sweep.
+A sweep whose sampler raises is logged, once, and tried again with the next round: it holds up no other sweep. With no
+open trial the same question gets the same answer: after some rounds the sweep begins no more trials.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from db.models import Trial as TrialRow
 from policy.sampling import Asked, Outcome, Trial, ask
 from policy.search_space import Sampler, decode
 from policy.sweep_progress import PRUNED, allotment, slots
-from scheduler.rungs import climbed
+from scheduler.rungs import climbed, leave
 from transitions import sweep as transitions
 
 log = structlog.get_logger()
 
+MOST_FAILURES = 10  # of a sampler, in rounds that follow one another, with no open trial
 BEGUN_AT_ONCE = 20  # trials of one sweep in one round: others have their turn in between
 
 
@@ -48,7 +50,7 @@ class Sweeps:
     def __init__(self, sessions: Sessions, currency: str) -> None:
         self._sessions = sessions
         self._currency = currency
-        self._failing: set[int] = set()
+        self._failing: dict[int, int] = {}  # by sweep: rounds in which its sampler has raised
         self._are_any = False  # as of the newest look
         self.is_due = False  # since a hint
 
@@ -76,7 +78,7 @@ class Sweeps:
         async with self._sessions() as session:
             active = await sweeps.active(session)
         summary = SweepsSummary(len(active))
-        self._failing &= active.keys()
+        self._failing = {each: count for each, count in self._failing.items() if each in active}
         for sweep_id, is_due in active.items():
             if not is_due:
                 continue
@@ -107,8 +109,13 @@ class Sweeps:
             trials = [_trial(row) for row in await sweeps.history(session, sweep_id)]
         for _ in range(min(free, BEGUN_AT_ONCE)):
             asked = await self._ask(sweep, trials)
-            if asked is None:
-                return begun, ended, True
+            if isinstance(asked, str):
+                if begun or standing.open or self._failing[sweep_id] < MOST_FAILURES:
+                    return begun, ended, True
+                async with self._sessions.begin() as session:
+                    sweep = await sweeps.lock(session, sweep_id)
+                    await transitions.give_up(session, sweep, asked, events.PLANNER)
+                return begun, ended, False
             try:
                 async with self._sessions.begin() as session:
                     sweep = await sweeps.lock(session, sweep_id)
@@ -127,31 +134,32 @@ class Sweeps:
         """Leave the results at rungs of trials that have ended: the judge may not have seen a short one run."""
         async with self._sessions() as session:
             sweep = await sweeps.get(session, sweep_id)
-            halving = transitions.halving_of(sweep)
-            if halving is None:
+            pruning = transitions.pruning_of(sweep)
+            if pruning is None:
                 return
             runs = await sweeps.open_runs(session, sweep_id)
             open_trials = {each.trial for each in runs if not each.is_final}
             ended = [each for each in runs if each.trial not in open_trials and each.reason != PRUNED]
             found = [
-                (each.simulation_id, await climbed(session, each.simulation_id, sweep.objective_metric, halving))
+                (each.simulation_id, await climbed(session, each.simulation_id, sweep.objective_metric, pruning))
                 for each in ended
             ]
         async with self._sessions.begin() as session:
             for simulation_id, reached in found:
-                for step, value in reached.results if reached is not None else ():
-                    await sweeps.reach_rung(session, sweep_id, step, simulation_id, value)
+                if reached is not None:
+                    await leave(session, sweep_id, simulation_id, reached)
 
-    async def _ask(self, sweep: Sweep, trials: Sequence[Trial]) -> Asked | None:
+    async def _ask(self, sweep: Sweep, trials: Sequence[Trial]) -> Asked | str:
+        """Ask for the parameters of the next trial; a sentence if its sampler raises."""
         space, sampler = decode(sweep.space), Sampler(sweep.sampler)
         try:
             asked = await asyncio.to_thread(ask, sampler, space, sweep.objective_mode, sweep.seed, trials)
         except Exception as error:  # noqa: BLE001  # whatever a sampler raises: its sweep waits, and no other
             write = log.debug if sweep.id in self._failing else log.error
             write("sampler_failed", sweep_id=sweep.id, trial=len(trials), error=str(error), exc_info=True)
-            self._failing.add(sweep.id)
-            return None
-        self._failing.discard(sweep.id)
+            self._failing[sweep.id] = self._failing.get(sweep.id, 0) + 1
+            return f"the sampler {sampler} can't choose its parameters ({str(error)[:500] or type(error).__name__})."
+        self._failing.pop(sweep.id, None)
         return asked
 
 

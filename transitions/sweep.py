@@ -23,10 +23,10 @@ from db.models import Sweep
 from db.notifications import Channel, notify
 from db.projects import Scope
 from db.simulations import Wanted
-from policy.rule_documents import with_halving
+from policy.rule_documents import with_pruning
 from policy.sampling import Asked, Outcome
-from policy.search_space import MOST_TRIALS, fill
-from policy.sweep import UNKNOWN_END, Halving
+from policy.search_space import MOST_AT_ONCE, MOST_TRIALS, Sampler, decode, fill, grid_size
+from policy.sweep import UNKNOWN_END, Halving, Median, Pruning
 from policy.sweep_progress import Ending, Limits, Run, Standing, SweepReason, Told, allotment, ending, told
 from transitions import journal
 from transitions.cancel import cancel as cancel_simulation
@@ -39,7 +39,7 @@ def limits_of(sweep: Sweep) -> Limits:
     """Return what a sweep may do."""
     return Limits(
         mode=sweep.objective_mode, trials=sweep.trials, parallel=sweep.parallel, seeds=sweep.seeds,
-        max_cost=sweep.max_cost, patience=sweep.patience, target=sweep.target,
+        max_cost=sweep.max_cost, patience=sweep.patience, target=sweep.target, metric=sweep.objective_metric,
     )  # fmt: skip
 
 
@@ -88,12 +88,14 @@ def trial_of(
     """Return the simulation of a trial. money: what it may cost, None: as much as the template says."""
     limits = [each for each in (money, template.max_cost) if each is not None]
     seed = f"-seed{parameters[SEED]}" if sweep.seeds > 1 else ""
-    filled = {**template.parameters, **parameters}
+    given = {**template.parameters, **parameters}
+    filled = fill(template.entrypoint, given)
     return replace(
         template,
         name=f"{template.name[:180]}-{number}{seed}",
-        entrypoint=fill(template.entrypoint, filled),
-        parameters=filled,
+        entrypoint=filled,
+        entrypoint_template=template.entrypoint if filled != template.entrypoint else None,
+        parameters=given,
         max_cost=min(limits, default=None),
         stopping=_stopping(template, sweep),
         sweep_id=sweep.id,
@@ -101,21 +103,23 @@ def trial_of(
     )
 
 
-def halving_of(sweep: Sweep) -> Halving | None:
+def pruning_of(sweep: Sweep) -> Pruning | None:
     """Return the rule that prunes trials; None: none does."""
-    if sweep.grace_period is None or sweep.reduction_factor is None:
+    if sweep.grace_period is None:
         return None
-    most = sweeps.template_of(sweep).max_steps
-    return Halving(most or UNKNOWN_END, sweep.objective_mode, sweep.grace_period, sweep.reduction_factor)
+    most = sweeps.template_of(sweep).max_steps or UNKNOWN_END
+    if sweep.reduction_factor is None:
+        return Median(most, sweep.objective_mode, sweep.grace_period)
+    return Halving(most, sweep.objective_mode, sweep.grace_period, sweep.reduction_factor)
 
 
 def _stopping(template: Wanted, sweep: Sweep) -> dict[str, Any] | None:
     """Return the stop rules of a trial: those of the template, and the sweep's own."""
     stopping = template.stopping
-    halving = halving_of(sweep)
-    if halving is None:
+    pruning = pruning_of(sweep)
+    if pruning is None:
         return dict(stopping) if stopping is not None else None
-    return with_halving(stopping, sweep.objective_metric, halving)
+    return with_pruning(stopping, sweep.objective_metric, pruning)
 
 
 async def end_trials(session: AsyncSession, sweep: Sweep) -> int:
@@ -216,6 +220,17 @@ async def extend(
         raise Refusal(f"trials: {standing.begun:,} have begun already.", field="trials")
     if changes.get("trials", 0) > MOST_TRIALS:
         raise Refusal(f"trials: at most {MOST_TRIALS:,}.", field="trials")
+    if (
+        sweep.sampler == Sampler.GRID
+        and "trials" in changes
+        and changes["trials"] > (most := grid_size(decode(sweep.space)))
+    ):
+        raise Refusal(f"trials: its grid has {most:,}.", field="trials")
+    if changes.get("parallel", 1) * sweep.seeds > MOST_AT_ONCE:
+        raise Refusal(
+            f"parallel: with its seeds, there would be more than {MOST_AT_ONCE:,} simulations at once.",
+            field="parallel",
+        )
     if "max_cost" in changes:
         if sweep.max_cost is None:
             raise WrongState("It has no budget: what runs has no limit to keep to.", field="maxCost")

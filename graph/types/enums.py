@@ -273,10 +273,13 @@ class SweepTrialState(StrEnum):
     "How trials of a sweep are compared while they run.",
     HALVING="Asynchronous successive halving: at steps g, g * r, g * r * r, ... only the best 1 / r of the trials that "
     "have come there go on.",
+    MEDIAN="The median rule: at steps g, 2 g, 3 g, ... a trial is stopped whose best value is worse than the median of "
+    "the running averages of at least five finished trials.",
     NONE="Not at all: each trial runs to its end.",
 )
 class SweepPruning(StrEnum):
     HALVING = "HALVING"
+    MEDIAN = "MEDIAN"
     NONE = "NONE"
 
 

@@ -27,7 +27,7 @@ from graph.types.sweep_inputs import CreateSweepInput, UpdateSweepInput, sweep_a
 from graph.types.user_errors import UserError, user_error
 from policy.cost import cost_per_hour, cost_so_far
 from policy.search_space import Parameter, decode
-from policy.sweep import rungs
+from policy.sweep import Halving, rungs
 from policy.sweep_progress import seconds_left
 from transitions import sweep as transitions
 
@@ -64,11 +64,13 @@ class SweepObjective:
     mode: MetricMode = strawberry.field(description="Whether lower or higher is better.")
 
 
-@strawberry.type(description="How trials are compared while they run: successive halving.")
+@strawberry.type(description="How trials are compared while they run.")
 class SweepPruningRule:
     rule: SweepPruning = strawberry.field(description="The rule by which they are compared.")
     grace_period: Step = strawberry.field(description="The first step at which trials are compared.")
-    reduction_factor: int = strawberry.field(description="The best one of so many trials goes on.")
+    reduction_factor: int | None = strawberry.field(
+        description="With HALVING, the best one of so many trials goes on; null with MEDIAN."
+    )
     rungs: list[Step] = strawberry.field(
         description="The steps at which trials are compared: the first 20.", metadata={"size": 5}
     )
@@ -257,7 +259,7 @@ class Sweep(relay.Node):
     @classmethod
     def of(cls, row: models.Sweep) -> Self:
         template: Mapping[str, Any] = row.template
-        halving = transitions.halving_of(row)
+        pruning = transitions.pruning_of(row)
         max_steps = template.get("max_steps")
         return cls(
             id=row.id, row=row, number=row.id, name=row.name, state=_state(row),
@@ -268,9 +270,11 @@ class Sweep(relay.Node):
             trials_planned=row.trials, parallel=row.parallel, seeds=row.seeds, max_cost=row.max_cost,
             patience=row.patience, stopping_threshold=row.target,
             pruning=SweepPruningRule(
-                rule=SweepPruning.HALVING, grace_period=Step(halving.grace_period or 0),
-                reduction_factor=halving.reduction_factor, rungs=[Step(each) for each in rungs(halving)[:20]],
-            ) if halving is not None else None,
+                rule=SweepPruning.HALVING if isinstance(pruning, Halving) else SweepPruning.MEDIAN,
+                grace_period=Step(pruning.grace_period or 0),
+                reduction_factor=pruning.reduction_factor if isinstance(pruning, Halving) else None,
+                rungs=[Step(each) for each in rungs(pruning)[:20]],
+            ) if pruning is not None else None,
             entrypoint=list(template["entrypoint"]), max_steps=Step(max_steps) if max_steps is not None else None,
             created_by=row.created_by, created_at=row.created_at, ended_at=row.ended_at,
         )  # fmt: skip

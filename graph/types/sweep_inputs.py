@@ -24,8 +24,20 @@ from graph.types.user_errors import UserError, UserErrorCode
 from graph.types.variables import check_parameters
 from policy import sweep
 from policy.metric_mode import direction
-from policy.search_space import Parameter, Sampler, encode, grid_size, marks, mistakes
-from policy.sweep import REDUCTION_FACTOR, UNKNOWN_END, Halving
+from policy.search_space import (
+    MOST_AT_ONCE,
+    MOST_BYTES,
+    Parameter,
+    Sampler,
+    as_text,
+    encode,
+    grid_size,
+    longest,
+    marks,
+    mistakes,
+    size_of_filled,
+)
+from policy.sweep import REDUCTION_FACTOR, UNKNOWN_END, Halving, Median, Pruning
 from transitions.sweep import SEED
 
 
@@ -50,12 +62,14 @@ class SweepPruningInput:
         default=None, description="Default: HALVING if `gracePeriod` or `simulation.limits.maxSteps` is given."
     )
     grace_period: Step | None = strawberry.field(
-        default=None, description="The first step at which trials are compared. Default: 10 % of `maxSteps`."
+        default=None,
+        description="The first step at which trials are compared; with MEDIAN also the steps between two comparisons. "
+        "Default: 10 % of `maxSteps`.",
     )
     reduction_factor: int | None = strawberry.field(
         default=None,
-        description="The best one of so many trials goes on, and the next comparison is at so many times the step. 2 "
-        "to 100; 3 if left out.",
+        description="With HALVING, the best one of so many trials goes on, and the next comparison is at so many times "
+        "the step. 2 to 100; 3 if left out.",
     )
 
 
@@ -163,7 +177,7 @@ def sweep_asked(asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
         "trials": trials,
         "target": asked.get("stopping_threshold"),
         "grace_period": pruning.grace_period if pruning is not None else None,
-        "reduction_factor": pruning.reduction_factor if pruning is not None else None,
+        "reduction_factor": pruning.reduction_factor if isinstance(pruning, Halving) else None,
         **{name: asked[name] for name in ("parallel", "seeds", "max_cost", "patience") if name in asked},
     }
 
@@ -184,6 +198,12 @@ def _mistakes_of_names(template: Mapping[str, Any], space: Sequence[Parameter], 
                 ("simulation", "entrypoint", place),
                 f"{{{name}}} is no parameter of this sweep; if it is meant as text, write {{{{{name}}}}}",
             )
+    sizes = {
+        **{name: len(as_text(value).encode()) for name, value in fixed.items()},
+        **{each.name: longest(each) for each in space},
+    }
+    if size_of_filled(template["entrypoint"], sizes) > MOST_BYTES:
+        yield _error(("simulation", "entrypoint"), f"has more than {MOST_BYTES:,} bytes with its parameters")
     try:
         check_parameters({**fixed, **dict.fromkeys(searched | own, 0)})
     except ValueError as error:
@@ -191,9 +211,8 @@ def _mistakes_of_names(template: Mapping[str, Any], space: Sequence[Parameter], 
 
 
 def _mistakes_of_counts(asked: Mapping[str, Any]) -> Iterator[UserError]:
-    most = 1_000
-    if asked.get("parallel", 1) * asked.get("seeds", 1) > most:
-        yield _error(("parallel",), f"with its seeds, there would be more than {most:,} simulations at once")
+    if asked.get("parallel", 1) * asked.get("seeds", 1) > MOST_AT_ONCE:
+        yield _error(("parallel",), f"with its seeds, there would be more than {MOST_AT_ONCE:,} simulations at once")
 
 
 def _mode(asked: Mapping[str, Any], template: Mapping[str, Any]) -> str:
@@ -208,7 +227,7 @@ def _mode(asked: Mapping[str, Any], template: Mapping[str, Any]) -> str:
     return str(MetricMode(mode))
 
 
-def _pruning(asked: Mapping[str, Any], template: Mapping[str, Any], mode: str) -> Halving | None:
+def _pruning(asked: Mapping[str, Any], template: Mapping[str, Any], mode: str) -> Pruning | None:
     rule, grace, max_steps = asked.get("pruning_rule"), asked.get("grace_period"), template.get("max_steps")
     if rule is SweepPruning.NONE or (rule is None and grace is None and max_steps is None):
         if grace is not None or asked.get("reduction_factor") is not None:
@@ -220,10 +239,17 @@ def _pruning(asked: Mapping[str, Any], template: Mapping[str, Any], mode: str) -
         grace = max(math.ceil(max_steps * sweep.FIRST_RUNG), 1)
         if grace >= max_steps:
             return None  # a plan of one step has no rungs
-    halving = Halving(max_steps or UNKNOWN_END, mode, grace, asked.get("reduction_factor") or REDUCTION_FACTOR)
-    if problems := sweep.validate(halving):
+    most = max_steps or UNKNOWN_END
+    pruning: Pruning
+    if rule is SweepPruning.MEDIAN:
+        if asked.get("reduction_factor") is not None:
+            raise Invalid([_error(("pruning", "reductionFactor"), "belongs to HALVING: the median rule has none")])
+        pruning = Median(most, mode, grace)
+    else:
+        pruning = Halving(most, mode, grace, asked.get("reduction_factor") or REDUCTION_FACTOR)
+    if problems := sweep.validate(pruning):
         raise Invalid([_error(("pruning",), each) for each in problems])
-    return halving
+    return pruning
 
 
 def wanted_sweep(template: Any, name: str, values: Mapping[str, Any]) -> WantedSweep:

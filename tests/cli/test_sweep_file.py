@@ -135,3 +135,14 @@ def test_the_example_is_a_sweep() -> None:
     simulation = found["simulation"]
     assert isinstance(simulation, dict)
     assert simulation["workingDirectory"] == str(EXAMPLE.parent)
+
+
+def test_the_rule_that_prunes_is_a_word_or_has_parts(tmp_path: Path) -> None:
+    base = "parameters: {lr: [1, 2]}\nobjective: val/loss\nsimulation: {entrypoint: [t]}\npruning: "
+    for given, expected in (
+        ("median", {"rule": "MEDIAN"}), ("none", {"rule": "NONE"}), ("false", {"rule": "NONE"}),
+        ("Halving", {"rule": "HALVING"}), ("{rule: median, n_warmup_steps: 7}", {"rule": "MEDIAN", "gracePeriod": 7}),
+    ):  # fmt: skip
+        assert read(tmp_path, base + given)["pruning"] == expected
+    with pytest.raises(UsageError, match="expected halving, median or none"):
+        read(tmp_path, base + "hyperband")

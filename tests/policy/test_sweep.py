@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.sweep import Halving, Pruned, at_rung, below_median, crossed, rungs, validate
+from policy.sweep import BelowMedian, Halving, Median, Pruned, at_rung, below_median, crossed, rungs, validate
 
 RULE = Halving(50)
 UP = Halving(50, mode="MAX")
@@ -79,6 +79,28 @@ def test_the_median_rule_needs_five_finished_trials() -> None:
     assert not below_median("MAX", 0.3, [0.2, 0.3, 0.05, 0.4, 0.2])
 
 
+def test_the_median_rule_compares_in_equal_steps_and_not_without_end() -> None:
+    assert rungs(Median(50)) == (5, 10, 15, 20, 25, 30, 35, 40, 45)
+    assert rungs(Median(50, grace_period=20)) == (20, 40)
+    assert rungs(Median(1)) == ()
+    assert rungs(Median(2**53, grace_period=2))[-1] == 2_000
+
+
+def test_the_verdict_of_the_median_rule_names_the_median_and_is_json() -> None:
+    found = below_median("MAX", 0.1, [0.2, 0.3, 0.05, 0.4, 0.2], step=1_500)
+    assert found == BelowMedian(1_500, 0.1, 0.2, 5)
+    assert found.evidence() == {"rule": "PRUNED", "step": 1_500, "value": 0.1, "median": 0.2, "seen": 5}
+    assert found.sentence() == (
+        "Its best, 0.1, is worse than 0.2, the median of the running averages of 5 finished trials at step 1,500."
+    )
+    nothing = below_median("MIN", math.nan, [1.0] * 5)
+    assert nothing is not None
+    assert nothing.sentence().startswith("No finite value is worse than 1")
+    assert json.loads(json.dumps(nothing.evidence(), allow_nan=False))["value"] is None
+    assert below_median("MIN", 1.0, [math.inf] * 5) is None
+    assert below_median("MIN", math.inf, [math.inf] * 5) is None
+
+
 @pytest.mark.parametrize(
     ("halving", "problem"),
     [
@@ -87,8 +109,9 @@ def test_the_median_rule_needs_five_finished_trials() -> None:
         (Halving(50, reduction_factor=1), "reductionFactor must be at least 2."),
         (Halving(50, grace_period=0), "gracePeriod must be at least 1."),
         (Halving(50, grace_period=50), "gracePeriod must be below maxSteps."),
+        (Median(50, grace_period=50), "gracePeriod must be below maxSteps."),
     ],
 )
-def test_a_mistake_is_a_sentence(halving: Halving, problem: str) -> None:
+def test_a_mistake_is_a_sentence(halving: Halving | Median, problem: str) -> None:
     assert validate(halving) == [problem]
     assert validate(RULE) == []

@@ -94,7 +94,7 @@ async def test_one_whose_checkpoint_is_stored_goes_on_wherever_there_is_room(wor
         assert await files.commit(session, owner, FileKind.CHECKPOINT, []) == ()
     async with world.sessions() as session:
         [running] = await every(session)
-    assert running.checkpoint_at is not None, "and until then little would be lost"
+    assert running.stored_at is not None, "and until then little would be lost"
     async with world.sessions.begin() as session:
         await preempt(session, simulation_id, USER, evidence={})
     await world.simulation("other", priority=1)

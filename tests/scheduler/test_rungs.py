@@ -18,7 +18,7 @@ from db.simulations import Wanted
 from db.states import Reason
 from db.sweeps import WantedSweep, create, history
 from policy.search_space import Parameter, encode
-from policy.sweep import Halving, at_rung
+from policy.sweep import Halving, Median, at_rung
 from scheduler.judge import Judge
 from scheduler.planner import Planner
 from scheduler.rungs import Climb, Reached
@@ -47,7 +47,7 @@ def test_values_that_are_not_finite_are_no_results() -> None:
     climb = Climb("loss", Halving(100, "MAX", 10, 3))
     assert climb.feed(1, [10], [math.nan]) == Reached("loss", [(10, math.inf)])
     assert climb.feed(1, [12, 30], [-5.0, math.inf]) == Reached("loss", [(30, -5.0)])
-    assert at_rung(climb.halving, 10, math.inf, [1.0, 2.0]) is not None, "infinite is worst, whatever the mode"
+    assert at_rung(climb.pruning, 10, math.inf, [1.0, 2.0]) is not None, "infinite is worst, whatever the mode"
 
 
 def test_any_way_to_cut_a_curve_into_batches_passes_the_same_rungs() -> None:
@@ -69,13 +69,15 @@ def test_a_plan_of_one_step_has_nothing_to_decide() -> None:
 # --- the judge -------------------------------------------------------------------------------------------------
 
 
-async def sweep_of(world: World, count: int, mode: str = "MIN") -> Sequence[Simulation]:
-    """Running trials of a new sweep, with rungs at 10, 30 and 90."""
+async def sweep_of(
+    world: World, count: int, mode: str = "MIN", reduction_factor: int | None = 3
+) -> Sequence[Simulation]:
+    """Running trials of a new sweep, with rungs at 10, 30 and 90; without a factor by the median rule: 10, 20, ..."""
     template = Wanted(project_id=1, name="s", entrypoint=("train",), max_steps=100)
     wanted = WantedSweep(
         template=template, name="s", space=encode([Parameter("x", low=0, high=1)]), sampler="RANDOM", seed=1,
         objective_metric="loss", objective_mode=mode, trials=count, parallel=count, grace_period=10,
-        reduction_factor=3,
+        reduction_factor=reduction_factor,
     )  # fmt: skip
     async with world.sessions.begin() as session:
         made = await create(session, wanted, USER, client_key=None, given_seed=True)
@@ -215,3 +217,50 @@ async def test_rules_that_a_user_sets_instead_end_the_comparison(world: World) -
         await report(world, each.id, [10], [value])
         await judge.run_once()
     assert await stopped(world, found) == [False, False, False]
+
+
+# --- the median rule -------------------------------------------------------------------------------------------
+
+
+def test_a_climb_by_the_median_rule_has_averages_of_finite_values() -> None:
+    climb = Climb("loss", Median(100, grace_period=10))
+    assert climb.feed(1, [1, 9], [5.0, math.nan]) is None
+    assert climb.feed(1, [10, 35], [3.0, 1.0]) == Reached("loss", [(10, 3.0), (20, 1.0), (30, 1.0)], [4.0, 3.0, 3.0])
+    assert climb.renewed().feed(1, [10], [math.nan]) == Reached("loss", [(10, math.inf)], [math.inf])
+
+
+async def test_a_trial_below_the_median_of_finished_ones_is_stopped_once_five_have_finished(world: World) -> None:
+    found = await sweep_of(world, 8, reduction_factor=None)
+    judge = Judge(world.sessions)
+    for value, each in zip((0.1, 0.2, 0.3, 0.4), found, strict=False):
+        await report(world, each.id, [1, 10], [1.0, value])
+        await judge.run_once()
+        async with world.sessions.begin() as session:
+            await end(session, each.id, 1, Ending(Reason.COMPLETED), USER)
+    await Sweeps(world.sessions, "USD").run_once()
+    early, fifth, worse, better = found[4:]
+    await report(world, early.id, [10], [0.9])
+    await judge.run_once()
+    assert not any(await stopped(world, [early])), "four have finished"
+
+    await report(world, fifth.id, [1, 10], [1.0, 0.5])
+    async with world.sessions.begin() as session:  # before the judge has looked
+        await end(session, fifth.id, 1, Ending(Reason.COMPLETED), USER)
+    await Sweeps(world.sessions, "USD").run_once()
+    await report(world, worse.id, [10], [0.7])
+    await report(world, better.id, [10], [0.64])
+    for _ in range(2):  # a restart changes nothing: the first comparison of each was made
+        await Judge(world.sessions).run_once()
+        assert await stopped(world, [early, worse, better]) == [False, True, False]
+    stop = await world.stop_of(worse.id)
+    assert (stop.reason, stop.by) == (Reason.PRUNED, "judge")
+    facts = {name: stop.evidence[name] for name in ("rule", "metric", "step", "value", "median", "seen")}
+    assert facts == {"rule": "PRUNED", "metric": "loss", "step": 10, "value": 0.7, "median": 0.65, "seen": 5}
+
+    async with world.sessions.begin() as session:
+        await end(session, worse.id, 1, Ending(Reason.PRUNED), USER)
+    await Sweeps(world.sessions, "USD").run_once()
+    async with world.sessions() as session:
+        assert worse.sweep_id is not None
+        trial = (await history(session, worse.sweep_id))[6]
+    assert (trial.outcome, trial.value, trial.step) == ("PRUNED", 0.7, 10)

@@ -241,6 +241,42 @@ async def test_a_sampler_that_raises_holds_up_no_other_sweep(
     assert len(await runs(world, broken)) == 2
 
 
+async def test_a_sampler_that_goes_on_to_raise_ends_its_sweep_with_a_sentence(
+    world: World, loop: Sweeps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep_id = await create(world)
+
+    def ask(*_: Any) -> Any:
+        raise ArithmeticError("singular")
+
+    monkeypatch.setattr(sweeps_module, "ask", ask)
+    for _ in range(sweeps_module.MOST_FAILURES):
+        assert (await get(world, sweep_id)).reason is None
+        await loop.run_once()
+    await loop.run_once()
+    row = await get(world, sweep_id)
+    assert (row.reason, row.reason_detail) == (
+        "TRIALS_FAILED",
+        "The next trial can't be submitted: the sampler RANDOM can't choose its parameters (singular).",
+    )
+    assert row.ended_at is not None
+    monkeypatch.undo()
+    async with world.sessions.begin() as session:
+        await transitions.extend(session, sweep_id, {"trials": 5}, USER)
+    assert (await loop.run_once()).begun == 2
+
+
+async def test_a_sweep_can_not_be_extended_beyond_its_grid_or_a_thousand_simulations_at_once(world: World) -> None:
+    space = encode([Parameter("batch", choices=(64, 128))])
+    sweep_id = await create(world, {"entrypoint": ("x",)}, sampler="GRID", space=space, trials=1, seeds=50)
+    for given, words in (({"trials": 3}, "its grid has 2"), ({"parallel": 21}, "more than 1,000 simulations at once")):
+        async with world.sessions.begin() as session:
+            with pytest.raises(Refusal, match=words):
+                await transitions.extend(session, sweep_id, given, USER)
+    async with world.sessions.begin() as session:
+        await transitions.extend(session, sweep_id, {"trials": 2, "parallel": 20}, USER)
+
+
 async def test_a_trial_that_can_not_be_submitted_ends_its_sweep_and_no_other(world: World, loop: Sweeps) -> None:
     gone = await world.machine("gone")
     broken = await create(world, {"machine_id": gone, "machine_name": "gone"})

@@ -102,14 +102,27 @@ async def test_pruning_follows_the_plan_unless_it_is_asked_otherwise(world: Worl
             {"gracePeriod": 50, "reductionFactor": 4, "rungs": [50, 200, 800]},
         ),
         (ASKED["simulation"], {"gracePeriod": 7}, {"gracePeriod": 7, "reductionFactor": 3}),
+        (
+            planned,
+            {"rule": "MEDIAN"},
+            {
+                "rule": "MEDIAN",
+                "gracePeriod": 100,
+                "reductionFactor": None,
+                "rungs": [100, 200, 300, 400, 500, 600, 700, 800, 900],
+            },
+        ),
+        (ASKED["simulation"], {"rule": "MEDIAN", "gracePeriod": 7}, {"rule": "MEDIAN", "gracePeriod": 7}),
     ):
         sweep = await made(world, simulation=simulation, pruning=pruning)
         found = sweep["pruning"]
-        assert found is None if expected is None else {**found, **expected, "rule": "HALVING"} == found
+        assert found is None if expected is None else {**found, "rule": "HALVING", **expected} == found
     for simulation, pruning in (
         (ASKED["simulation"], {"rule": "HALVING"}),
         (planned, {"gracePeriod": 1000}),
         (planned, {"rule": "NONE", "reductionFactor": 3}),
+        (planned, {"rule": "MEDIAN", "reductionFactor": 3}),
+        (ASKED["simulation"], {"rule": "MEDIAN"}),
     ):
         [(field, _)] = await refused(world, simulation=simulation, pruning=pruning)
         assert field.startswith("pruning")
