@@ -13,6 +13,11 @@ Network: TypeAlias = IPv4Network | IPv6Network
 Address: TypeAlias = IPv4Address | IPv6Address
 
 _NAT64 = ip_network("64:ff9b::/96")  # RFC 6052: the last four bytes are an IPv4 address
+_UNICAST = ip_network(
+    "2000::/3"
+)  # what is assigned of IPv6; outside are site-local, SIIT, IPv4-compatible, local NAT64
+# Of the registries of special addresses (IANA), what older versions of Python take for global.
+_SPECIAL = tuple(map(ip_network, ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20")))
 
 
 def refusal(address: str, allowed: Sequence[Network] = ()) -> str | None:
@@ -27,10 +32,17 @@ def refusal(address: str, allowed: Sequence[Network] = ()) -> str | None:
     mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
     if any((mapped or found) in network for network in allowed):
         return None
-    for each in (found, *_carried(found)):
-        if not each.is_global or each.is_multicast:
-            return f"{found} is not a public address."
-    return None
+    if all(map(_is_public, (found, *_carried(found)))):
+        return None
+    return f"{found} is not a public address."
+
+
+def _is_public(address: Address) -> bool:
+    if not address.is_global or address.is_multicast or any(address in network for network in _SPECIAL):
+        return False
+    if isinstance(address, IPv4Address):
+        return True
+    return address in _UNICAST or address in _NAT64 or address.ipv4_mapped is not None
 
 
 def _carried(address: Address) -> Iterator[Address]:
