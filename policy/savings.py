@@ -57,13 +57,14 @@ class Saved:
     end: int  # the step at which the run would have ended
     similar: int = 0  # completed runs that a forecast end is the median of
 
-    def sentence(self, currency: str) -> str:
-        """Explain to a user what was saved."""
+    def sentence(self, currency: str, *, dry_run: bool = False) -> str:
+        """Explain to a user what was saved, or would have been."""
         time = phrasing.span(self.seconds)
         what = f"{time} and {phrasing.money(self.amount, currency)}" if self.amount else time
+        about = f"About {what} {'would have been saved' if dry_run else 'saved'}"
         if self.by is End.MAX_STEPS:
-            return f"About {what} saved, by maxSteps of {self.end:,}."
-        return f"About {what} saved, by a forecast end of {self.end:,}, the median of {self.similar} similar runs."
+            return f"{about}, by maxSteps of {self.end:,}."
+        return f"{about}, by a forecast end of {self.end:,}, the median of {self.similar} similar runs."
 
 
 def saved(

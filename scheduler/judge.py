@@ -350,7 +350,7 @@ def _evidence(
     sentences.append(verdict.sentence())
     evidence: dict[str, Any] = dict(facts)
     if estimate is not None:
-        sentences.append(estimate.sentence(currency))
+        sentences.append(estimate.sentence(currency, dry_run=dry_run))
         evidence["saved"] = {
             "seconds": round(estimate.seconds, 1),
             "amount": f"{estimate.amount:f}" if estimate.amount is not None else None,

@@ -178,6 +178,8 @@ async def test_a_dry_run_records_once_and_stops_nothing(world: World, judge: Jud
     assert await run.stop() is None
     recorded = (await world.get(run.id)).would_stop["0"]
     assert (recorded["reason"], recorded["step"]) == ("PATIENCE_EXHAUSTED", 3)
+    assert recorded["sentence"].startswith("Dry run, nothing was stopped: val/loss has not improved")
+    assert recorded["sentence"].endswith(" would have been saved, by maxSteps of 100.")
     await run.report(2.0, 2.0)
     assert (await judge.run_once()).recorded == (await Judge(world.sessions).run_once()).recorded == 0
     kinds = [each.kind for each in await world.events_of(run.id)]
