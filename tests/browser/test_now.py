@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from effort import LOAD_SIMULATIONS as MANY
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, WebSocketRoute, expect
 
 Service = Any  # the fixtures of conftest.py
 OpenPage = Any
@@ -142,6 +144,7 @@ async def test_the_way_back_leads_to_where_one_was_in_the_list(service: Service,
     await page.go_back()
     await expect(page.get_by_role("link", name=name, exact=True)).to_be_in_viewport()
     await page.get_by_role("link", name="Machines", exact=True).click()
+    await expect(page.get_by_role("heading", name="Machines", exact=True)).to_be_visible()
     await page.get_by_role("link", name="Now", exact=True).click()
     await expect(section(page, "Waiting").get_by_role("rowheader")).to_have_count(50)
     await page.wait_for_function("scrollY === 0")
@@ -283,3 +286,55 @@ async def test_what_is_chosen_leads_to_the_comparison(service: Service, page: Pa
         await page.get_by_role("checkbox", name=f"Select {name}", exact=True).check()
     await page.get_by_role("link", name="Compare", exact=True).click()
     await expect(page).to_have_url(re.compile(r"/compare\?ids="))
+
+
+class Unanswered:
+    """The way to the server, on which the first answers to an operation get lost, or say that it can't answer now."""
+
+    def __init__(self, operation: str, count: int, answer: dict[str, Any]) -> None:
+        self.left = count
+        self._operation = operation
+        self._answer = answer
+
+    async def between(self, ours: WebSocketRoute) -> None:
+        server = ours.connect_to_server()
+        asked: set[str] = set()
+
+        def from_page(message: str | bytes) -> None:
+            frame = json.loads(message)
+            if self.left and frame["type"] == "subscribe" and f"query {self._operation}(" in frame["payload"]["query"]:
+                self.left -= 1
+                asked.add(frame["id"])
+                ours.send(json.dumps({"id": frame["id"], **self._answer}))
+            elif frame.get("id") not in asked:
+                server.send(message)
+
+        ours.on_message(from_page)
+
+
+NOTHING = {"type": "complete"}
+AWAY = {
+    "type": "error",
+    "payload": [{"message": "The database is away.", "extensions": {"code": "UNAVAILABLE"}}],
+}
+
+
+@pytest.mark.parametrize("answer", [NOTHING, AWAY], ids=["no answer", "an outage"])
+async def test_a_list_that_had_no_answer_is_asked_for_again(page: Page, service: Service, answer: Any) -> None:
+    await service.submit_many([{"entrypoint": ["true"], "name": "waits", "resources": NEVER}])
+    lost = Unanswered("Simulations", 6, answer)  # two of each section
+    await page.route_web_socket("**/graphql", lost.between)
+    await page.goto("/")
+    await expect(line(page, "waits")).to_be_visible()
+    assert lost.left == 0
+
+
+@pytest.mark.parametrize("answer", [NOTHING, AWAY], ids=["no answer", "an outage"])
+async def test_a_simulation_that_had_no_answer_is_asked_for_again(page: Page, service: Service, answer: Any) -> None:
+    simulation_id = await service.submit("true", name="waits", resources=NEVER)
+    lost = Unanswered("Simulation", 1, answer)
+    await page.route_web_socket("**/graphql", lost.between)
+    await page.goto(f"/simulations/{simulation_id}")
+    await expect(page.get_by_role("heading", name="waits", exact=True)).to_be_visible()
+    await expect(page.get_by_text("The database is away.")).to_have_count(0)
+    assert lost.left == 0

@@ -36,6 +36,11 @@ export class Refused extends Error {
   }
 }
 
+/** Whether what was asked can be answered a moment later: over a connection that is lost, it is asked again anyway. */
+export function passes(problem: unknown): boolean {
+  return problem instanceof Unreachable ? connection.live : problem instanceof Refused && problem.code === 'UNAVAILABLE';
+}
+
 let silence: ReturnType<typeof setTimeout> | undefined;
 let recovering = false;
 const waiting = new Set<() => void>();

@@ -7,7 +7,7 @@
  */
 import { SvelteMap } from 'svelte/reactivity';
 
-import { request, Unreachable } from '../api/client';
+import { passes, request, Unreachable } from '../api/client';
 import { clock } from '../api/clock.svelte';
 import type { ResultOf } from '../api/graphql';
 import { conditionOf } from './conditions';
@@ -43,6 +43,7 @@ export class Rows {
   #recount: ReturnType<typeof setTimeout> | undefined;
   #again: ReturnType<typeof setTimeout> | undefined;
   #round = 0;
+  #wanted = 0; // rows, once the page that is on its way has come
   #changed = new Set<string>(); // since it was last read anew
 
   total = $state<number | null>(null);
@@ -90,7 +91,7 @@ export class Rows {
     const fresh = new Map<string, Held>();
     const changed = (this.#changed = new Set<string>());
     await this.#read(async () => {
-      const wanted = Math.max(PAGE, this.read ? this.#held.size : this.#atFirst);
+      const wanted = Math.max(PAGE, this.#wanted, this.read ? this.#held.size : this.#atFirst);
       let after: string | null = null;
       do {
         const page: Page = await this.#page(Math.min(wanted - fresh.size, this.#most), after);
@@ -103,6 +104,7 @@ export class Rows {
       // Changes announced meanwhile are newer than the rows that were read.
       for (const id of this.#held.keys()) if (!fresh.has(id) && !changed.has(id)) this.#held.delete(id);
       for (const [id, row] of fresh) if (!changed.has(id)) this.#held.set(id, row);
+      this.#wanted = 0;
       this.read = true;
     });
   }
@@ -110,6 +112,7 @@ export class Rows {
   async next(): Promise<void> {
     if (this.busy) return;
     const round = this.#round;
+    this.#wanted = this.#held.size + Math.min(NEXT, this.#most); // of a list that is read anew meanwhile, too
     await this.#read(async () => {
       const page = await this.#page(Math.min(NEXT, this.#most), this.#end);
       if (round !== this.#round) return;
@@ -119,6 +122,7 @@ export class Rows {
       }
       this.#note(page);
     });
+    if (round === this.#round) this.#wanted = 0;
   }
 
   /** Take in what has changed. */
@@ -205,6 +209,7 @@ export class Rows {
     try {
       await read();
     } catch (problem) {
+      if (!this.read && passes(problem)) this.#readAgain();
       // The banner shows the lost connection; the rows are read again after a reconnect.
       if (problem instanceof Unreachable) return;
       if (this.total === null) this.problem = (problem as Error).message;
