@@ -416,7 +416,8 @@ async def test_a_look_at_a_queue_in_which_nothing_arrived_reads_two_entries(fill
 
     [plan] = await filled.plans_of(look)
     assert_by_index([plan], "ix_simulations_queued_xid", "ix_simulations_queued_at")
-    assert {node["Node Type"] for node in nodes(plan)} <= {"Result", "Limit", "Index Only Scan", "Index Scan"}
+    kinds = {node["Node Type"] for node in nodes(plan) if node.get("Relation Name") != "plans"}  # which has one row
+    assert kinds <= {"Result", "Limit", "Index Only Scan", "Index Scan"}
 
 
 async def test_costs_of_a_time_and_what_a_budget_spent_since_are_read_by_the_members_ends(filled: Filled) -> None:
