@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import py_compile
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from runner import archive, processes
 from runner.supervisor.child import MARK_VARIABLE, mark
 
 DEADLINE_SECONDS = 180.0  # far more than anything takes, libraries that train included: only a hang gets there
+UNCHECKED = py_compile.PycInvalidationMode.UNCHECKED_HASH
 ATTEMPT = "QXR0ZW1wdDo3Lw=="
 TOKEN = "token-of-this-attempt"
 ORDER: dict[str, object] = {
@@ -235,8 +237,24 @@ def service() -> Iterator[Service]:
     service.close()
 
 
+@pytest.fixture(scope="session")
+def program_of_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive, with its modules compiled as well: each supervisor here is a process that would compile them anew.
+
+    (A host's launcher does so once, and forks its supervisors.)
+    """
+    directory = tmp_path_factory.mktemp("supervisors")
+    contents = archive.sources()
+    for name, source in archive.sources().items():
+        text, compiled = directory / "module.py", directory / "module.pyc"
+        text.write_bytes(source)
+        py_compile.compile(str(text), str(compiled), name, True, invalidation_mode=UNCHECKED)
+        contents[f"{name}c"] = compiled.read_bytes()
+    return archive.install(directory, contents)
+
+
 @pytest.fixture
-def supervise(service: Service, tmp_path: Path) -> Iterator[Supervise]:
+def supervise(service: Service, tmp_path: Path, program_of_all: Path) -> Iterator[Supervise]:
     """Start a supervisor: `supervise("code of the child", order fields)`, or with `entrypoint=`; `config=` for more."""
     started: list[Started] = []
 
@@ -268,7 +286,7 @@ def supervise(service: Service, tmp_path: Path) -> Iterator[Supervise]:
             Started(
                 directory,
                 {**os.environ, "SECRET_OF_THE_SERVICE": "hunter2"},
-                program or archive.install(tmp_path / "supervisors"),
+                program or program_of_all,
             )
         )
         return started[-1]
