@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -22,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import compiled
 import hypothesis
 import pytest
 from databases import Databases, administer, url_of
@@ -67,12 +69,14 @@ rm -rf "$1"
 _numbers = itertools.count(1)
 
 
+compiled.share()
 # A shell that starts the tests in the background may ignore these signals, which all child processes would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for number in (signal.SIGHUP, signal.SIGQUIT):
     signal.signal(number, signal.SIG_DFL)
 # Hundreds of Python processes are started: each would compile all of our modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False  # and this one all tests, whose assertions pytest rewrites
 
 
 @pytest.hookimpl(trylast=True)

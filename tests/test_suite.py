@@ -13,6 +13,10 @@ import failures
 import flakes
 import order
 import pytest
+from sqlalchemy import literal_column, select
+from sqlalchemy.engine.interfaces import CacheStats
+
+from db.connection import create_engine
 
 # A suite of its own: in its first run a test fails, and so does a fixture.
 SUITE = """
@@ -131,3 +135,13 @@ def test_what_failed_and_the_logs_of_its_service_are_kept_to_be_attached(
     failures.pytest_terminal_summary(reporter)
     assert "assert 1 == 2\n--- Captured stdout ---\nhello" in (tmp_path / "kept" / "failures.txt").read_text()
     assert f"Attach {tmp_path / 'kept'}" in said[-1]
+
+
+def test_what_was_compiled_for_one_engine_another_one_finds() -> None:
+    statement = select(literal_column("'of test_suite'"))
+    engines = [create_engine(f"postgresql://localhost/{name}").sync_engine for name in ("one", "other")]
+    found = [
+        statement._compile_w_cache(each.dialect, compiled_cache=each._compiled_cache, column_keys=[])[3]
+        for each in engines
+    ]
+    assert found == [CacheStats.CACHE_MISS, CacheStats.CACHE_HIT]
