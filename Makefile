@@ -8,9 +8,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progre
 DOTS = if [ -t 1 ]; then (while sleep 1; do printf .; done) & dots=$$!; trap 'kill $$dots; echo' EXIT; fi;
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
 LOCK := $(COMPILE) pyproject.toml
-# One process runs all tests of a file and shares services among them; the next file goes to the next free process.
-IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
-LONG_BY_NATURE := tests/flows/test_kill_matrix.py tests/flows/test_load.py tests/browser/test_now.py tests/graph/test_fuzz.py tests/graph/types/test_convergence_stateful.py tests/transitions/test_stateful.py tests/policy/test_schedule_properties.py tests/scheduler/test_queue_memory.py
+# One process runs all tests of a file and shares services among them; the next file goes to the next free process. One
+# process more than there are cores: two kept two cores busy for 79 % of the time. Each takes up to a gigabyte.
+WORKERS ?= $(shell cores=$$(nproc 2> /dev/null || echo 2); echo $$((cores < 8 ? cores + 1 : 9)))
+IN_PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+LONG_BY_NATURE := tests/flows/test_kill_matrix.py tests/flows/test_load.py tests/browser/test_now.py tests/graph/test_fuzz.py tests/graph/types/test_convergence_stateful.py tests/transitions/test_stateful.py tests/policy/test_schedule_properties.py tests/policy/test_room_properties.py tests/scheduler/test_queue_memory.py
 
 .PHONY: run test test-ray test-containers check web chromium shells chaos flakes bench bench-peers docs pictures help lock schema examples clean
 
@@ -25,9 +27,9 @@ web: $(VENV)/installed-run ## Build the dashboard and GraphiQL into web/dist if 
 
 examples: $(VENV)/installed-examples ## Install the requirements of the examples: scikit-learn
 
-test: $(VENV)/installed-test $(VENV)/installed-client chromium shells ## Run all tests, on a real PostgreSQL, with real processes: about 30 minutes on two cores
+test: $(VENV)/installed-test $(VENV)/installed-client chromium shells ## Run all tests, on a real PostgreSQL, with real processes: about 20 minutes on two cores
 	@$(BIN)/python web/build.py
-	@echo "Testing in two processes: about 30 minutes on two idle cores. Output of failed tests is kept in .make/failures."
+	@echo "Testing in $(WORKERS) processes: about 20 minutes on two idle cores. Output of failed tests is kept in .make/failures."
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest $(IN_PARALLEL) --long-first $(ARGS)
 
 test-ray: $(VENV)/installed-test ## Test the Ray engine on a real Ray cluster of three nodes on this host, in five minutes
@@ -46,7 +48,7 @@ check: $(VENV)/installed-test ## Lint, types, import rules, migrations against m
 
 flakes: $(VENV)/installed-test $(VENV)/installed-client chromium shells ## All tests N times (10) in random order, half of them on a busy machine; a table of what failed, added up in .flakes
 	@$(BIN)/python web/build.py
-	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python tests/support/flakes.py --runs $${N:-10} $(ARGS)
+	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python tests/support/flakes.py --runs $${N:-10} -n $(WORKERS) $(ARGS)
 
 chaos: $(VENV)/installed-test chromium ## Run the long form of the random and stateful tests: CHAOS_SECONDS=600 CHAOS_SIMULATIONS=1000 CHAOS_SEED=1 KILL_PASSES=5 STATEFUL_RUNS=100 FUZZ_OPERATIONS=2000 LOAD_SIMULATIONS=1000 POLICY_PLANS=500 QUEUE_LENGTH=10000
 	@export CHAOS_SECONDS=$${CHAOS_SECONDS:-300} CHAOS_SIMULATIONS=$${CHAOS_SIMULATIONS:-500} KILL_PASSES=$${KILL_PASSES:-3} \

@@ -13,6 +13,7 @@ from random import Random
 
 import plans
 import pytest
+from effort import POLICY_PLANS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -172,7 +173,7 @@ def slowly(requests: Sequence[Run], machines: list[Machine]) -> dict[int, int | 
     return answers
 
 
-@settings(patient, max_examples=300)
+@settings(patient, max_examples=2 * POLICY_PLANS)
 @given(some_requests(), some_machines())
 def test_the_plan_equals_that_of_the_reference_planner(requests: list[Run], machines: list[Machine]) -> None:
     answers = planned(requests, machines)
@@ -283,7 +284,7 @@ def test_both_ways_to_compute_the_remaining_room_agree(requests: list[Run], mach
         )
 
 
-@settings(patient, max_examples=200)
+@settings(patient, max_examples=2 * POLICY_PLANS)
 @given(some_requests(), some_machines(), st.integers(1, 3))
 def test_rounds_over_the_first_of_each_class_equal_one_plan_of_the_whole_queue(
     requests: list[Run], machines: list[Machine], most: int
