@@ -633,9 +633,10 @@ async def test_an_attempt_of_the_version_before_reports_its_checkpoint_after_the
     await fill(engine, empty_database_url)
     await upgrade(empty_database_url, "0024")
     before = {name: await rows(engine, statement) for name, statement in EVERYTHING.items()}
+    await upgrade(empty_database_url, "0025")
+    assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
     await upgrade(empty_database_url)
     await check_unchanged(empty_database_url)
-    assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
     running = await claim(engine, "runs", 2)
     at = datetime(2026, 1, 1, tzinfo=UTC)
     receipt = await ingest(sessions, running, Report(4, checkpoint_at=at), backoff=BACKOFF)
@@ -654,7 +655,7 @@ async def test_what_was_submitted_before_there_were_templates_is_repeated_as_it_
     engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
 ) -> None:
     await fill(engine, empty_database_url)
-    await upgrade(empty_database_url, "0024")
+    await upgrade(empty_database_url, "0025")
     before = {name: await rows(engine, statement) for name, statement in EVERYTHING.items()}
     await upgrade(empty_database_url)
     await check_unchanged(empty_database_url)
@@ -663,7 +664,7 @@ async def test_what_was_submitted_before_there_were_templates_is_repeated_as_it_
         wanted = repetition(old)
         assert (wanted.entrypoint_template, wanted.from_checkpoint) == (None, False)
         assert wanted.entrypoint == tuple(old.entrypoint)
-    await downgrade(empty_database_url, "0024")
+    await downgrade(empty_database_url, "0025")
     assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
 
 
@@ -674,11 +675,12 @@ async def test_what_ran_in_the_version_before_has_stored_nothing_and_the_way_bac
     engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
 ) -> None:
     await fill(engine, empty_database_url)
-    await upgrade(empty_database_url, "0024")
+    await upgrade(empty_database_url, "0026")
     before = {name: await rows(engine, statement) for name, statement in EVERYTHING.items()}
+    await upgrade(empty_database_url, "0027")
+    assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
     await upgrade(empty_database_url)
     await check_unchanged(empty_database_url)
-    assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
     [running] = await rows(
         engine,
         "SELECT s.id, a.id AS attempt, m.token_digest FROM simulations AS s "
@@ -694,7 +696,7 @@ async def test_what_ran_in_the_version_before_has_stored_nothing_and_the_way_bac
         assert [
             each.path for row in await files.lists_of(session, running["id"]) for each in files.entries_of(row)
         ] == ["empty"]
-    await downgrade(empty_database_url, "0024")
+    await downgrade(empty_database_url, "0026")
     assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
 
 

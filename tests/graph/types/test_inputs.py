@@ -19,7 +19,10 @@ from transitions import report
 
 ENTRYPOINT = ["true"]
 # Looked up, or a retry's or a trial's own.
-BESIDE = {"alert_target_ids", "project_id", "retry_of", "machine_id", "machine_name", "sweep_id", "trial"}
+BESIDE = {
+    "alert_target_ids", "project_id", "retry_of", "machine_id", "machine_name", "sweep_id", "trial",
+    "entrypoint_template", "from_checkpoint",
+}  # fmt: skip
 
 
 def test_the_supervisor_sends_what_a_report_may_hold() -> None:
