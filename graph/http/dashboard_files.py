@@ -29,7 +29,9 @@ from graph.http.headers import EDITOR_POLICY, PAGE_POLICY
 from graph.http.protocol import Accept, weights_of
 
 # As in web/src/routes.ts.
-PAGES = ("/", "/simulations/{id}", "/compare", "/machines", "/plan", "/alerts", "/costs", "/submit")
+PAGES = (
+    "/", "/simulations/{id}", "/compare", "/machines", "/plan", "/alerts", "/projects", "/tokens", "/costs", "/submit",
+)  # fmt: skip
 
 HERE = Path(__file__).resolve().parents[1]
 CHECKOUT = HERE.parent / "web"

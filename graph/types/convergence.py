@@ -38,6 +38,11 @@ class Series:
         description="Set with the first points of a metric in a later attempt: points of older attempts from this step "
         "on are superseded."
     )
+    stored: strawberry.Private[Sequence[float]] = ()  # values as they are
+
+    @strawberry.field(description="What the nulls of `values` stand for, in their order: NaN, Infinity or -Infinity.")
+    def not_finite(self) -> list[str]:
+        return [_word_of(value) for value in self.stored if not math.isfinite(value)]
 
 
 @strawberry.type(description="New points of a simulation. The last event always carries the final state.")
@@ -180,6 +185,7 @@ def _event(
             values=_finite(column.values),
             elapsed=column.elapsed,  # type: ignore[arg-type]  # likewise
             supersedes_from=Step(column.supersedes_from) if column.supersedes_from is not None else None,
+            stored=column.values,
         )
         for column in columns
         if (not is_system(column.metric) if wanted is None else column.metric in wanted)
@@ -194,6 +200,11 @@ def _event(
         series=series,
         memo=Memo(),
     )
+
+
+def _word_of(value: float) -> str:
+    """A value that is not finite, as JavaScript and many readers of CSV write it."""
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def _finite(values: Sequence[float]) -> list[float | None]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest_asyncio
 from ended import METRICS, POINTS, fill
@@ -118,6 +120,18 @@ async def test_a_chart_is_saved_as_a_picture(simulation: str, page: Page) -> Non
     file = await (await download.value).path()
     assert (await download.value).suggested_filename.endswith(".png")
     assert file.read_bytes().startswith(b"\x89PNG")
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="SVG").click()
+    assert (await download.value).suggested_filename.endswith(".svg")
+    picture = ElementTree.fromstring(Path(await (await download.value).path()).read_text())
+    name = "{http://www.w3.org/2000/svg}"
+    texts = ["".join(each.itertext()) for each in picture.iter(f"{name}text")]
+    assert LOSS in texts
+    assert any(re.fullmatch(r"[\d.,]+", each) for each in texts), "numbers at the axes"
+    assert picture.find(f".//{name}image") is None
+    longest = max(len(re.findall("[ML]", each.get("d", ""))) for each in picture.iter(f"{name}path"))
+    assert longest > 20, "the curve is a line of its points"
+    assert "NaN" not in ElementTree.tostring(picture, "unicode")
 
 
 async def test_notes_are_markdown_without_what_could_act(

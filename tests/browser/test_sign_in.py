@@ -51,6 +51,11 @@ async def test_one_comes_to_where_one_wanted_to_go_and_leaves_for_good(page: Pag
     await page.goto("/machines?order=desc")
     await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     await expect(page.get_by_label("API token")).to_be_focused()
+    # What a password manager looks for: a form with a name and a password.
+    form = page.locator("form[method=post]")
+    await expect(form.locator("input[autocomplete=username]")).to_have_value(re.compile("^API token at "))
+    await expect(page.get_by_label("API token")).to_have_attribute("autocomplete", "current-password")
+    await expect(page.get_by_label("API token")).to_have_attribute("type", "password")
     await axe(page)
     await page.keyboard.type(f"  {ADMIN}\n")
     await expect(page.get_by_role("heading", name="Machines", level=1)).to_be_visible()

@@ -420,9 +420,9 @@ async def test_the_csv_is_what_the_database_holds(page: Page, service: Service, 
 
 
 def shortest(value: float) -> str:
-    """As JavaScript writes a number; empty where it is not finite."""
+    """As JavaScript writes a number."""
     if not math.isfinite(value):
-        return ""
+        return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(value)]
     return str(int(value)) if value == int(value) else re.sub(r"e-0", "e-", repr(value))
 
 

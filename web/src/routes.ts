@@ -11,6 +11,8 @@ export const { p, navigate, isActive, route } = createRouter({
   '/machines': () => import('./machines/Machines.svelte'),
   '/plan': () => import('./plan/Plan.svelte'),
   '/alerts': () => import('./alerts/Alerts.svelte'),
+  '/projects': () => import('./projects/Projects.svelte'),
+  '/tokens': () => import('./tokens/Tokens.svelte'),
   '/costs': () => import('./costs/Costs.svelte'),
   '/submit': () => import('./submit/Submit.svelte'),
   '*': NotFound,

@@ -11,12 +11,12 @@ test('what a spreadsheet would run gets an apostrophe', () => {
   expect(['=1+1', '+1', '-1', '@SUM(A1)', '\tx', '=HYPERLINK("x")'].map(fieldOf)).toEqual(["'=1+1", "'+1", "'-1", "'@SUM(A1)", "'\tx", `"'=HYPERLINK(""x"")"`]);
 });
 
-test('each point is a line, and what is not finite an empty field', () => {
+test('each point is a line, and what is not finite is named', () => {
   const curves = new Curves();
-  curves.add({ attempt: 1, series: [{ metric: 'loss', steps: [0, 1, 2], values: [0.1, null, 1e-7], elapsed: [0.5, 1, 1.5], supersedesFrom: null }] });
-  curves.add({ attempt: 2, series: [{ metric: 'loss', steps: [2], values: [3], elapsed: [0.25], supersedesFrom: 2 }] });
+  curves.add({ attempt: 1, series: [{ metric: 'loss', steps: [0, 1, 2], values: [0.1, null, 1e-7], notFinite: ['-Infinity'], elapsed: [0.5, 1, 1.5], supersedesFrom: null }] });
+  curves.add({ attempt: 2, series: [{ metric: 'loss', steps: [2, 3, 4, 5], values: [3, null, null, null], notFinite: ['Infinity', 'NaN', '-Infinity'], elapsed: [0.25, 1, 2, 3], supersedesFrom: 2 }] });
   expect([...csvOf(curves)].join('')).toBe(
-    'metric,step,value,elapsed_seconds,attempt\r\nloss,0,0.1,0.5,1\r\nloss,1,,1,1\r\nloss,2,3,0.25,2\r\n',
+    'metric,step,value,elapsed_seconds,attempt\r\nloss,0,0.1,0.5,1\r\nloss,1,-Infinity,1,1\r\nloss,2,3,0.25,2\r\nloss,3,Infinity,1,2\r\nloss,4,NaN,2,2\r\nloss,5,-Infinity,3,2\r\n',
   );
 });
 

@@ -1,4 +1,4 @@
-/** All points of a simulation as CSV (RFC 4180), one line per point; a value that is not finite is an empty field. */
+/** All points of a simulation as CSV (RFC 4180), one line per point: with NaN, Infinity and -Infinity. */
 import type { Curves } from './series';
 
 const HEAD = ['metric', 'step', 'value', 'elapsed_seconds', 'attempt'];
@@ -18,8 +18,7 @@ export function* csvOf(curves: Curves): Generator<string> {
     for (const [number, { attempt, index }] of series.beginnings.entries()) {
       const end = series.beginnings[number + 1]?.index ?? series.length;
       for (let at = index; at < end; at++) {
-        const value = series.values[at]!;
-        lines.push(`${name},${series.steps[at]},${Number.isFinite(value) ? value : ''},${series.elapsed[at]},${attempt}`);
+        lines.push(`${name},${series.steps[at]},${series.values[at]},${series.elapsed[at]},${attempt}`);
         if (lines.length < LINES_PER_PIECE) continue;
         yield lines.join('\r\n') + '\r\n';
         lines = [];

@@ -219,7 +219,7 @@ function drawBest(u: uPlot, { traces, settings, palette }: Scene): void {
 }
 
 /** Where each attempt but the first one begins, by its first point; together: the curves are of one simulation. */
-function attemptsOf(traces: readonly Trace[], together: boolean): { attempt: number; x: number; curve: Curve }[] {
+export function attemptsOf(traces: readonly Trace[], together: boolean): { attempt: number; x: number; curve: Curve }[] {
   const found = new Map<string, { attempt: number; x: number; curve: Curve }>();
   for (const { curve, x: column } of traces) {
     for (const { attempt, index } of curve.series.points.beginnings) {

@@ -3,9 +3,9 @@ import { toasts } from '../ui/toasts.svelte';
 import { fileNameOf } from './csv';
 import type { Curve } from './trace';
 
-const MARGIN = 16;
-const TITLE = 16; // pixels of the letters
-const NAME = 13;
+export const MARGIN = 16;
+export const TITLE = 16; // pixels of the letters
+export const NAME = 13;
 
 /** host: the element with the canvas, whose colours and font the picture has. */
 export async function save(host: HTMLElement, title: string, curves: readonly Curve[]): Promise<void> {
@@ -13,12 +13,16 @@ export async function save(host: HTMLElement, title: string, curves: readonly Cu
     const canvas = pictureOf(host, title, curves);
     const blob = await new Promise<Blob | null>((resolve) => canvas.toBlob(resolve, 'image/png'));
     if (!blob) throw new Error('The browser could not make a picture of it.');
-    const href = URL.createObjectURL(blob);
-    Object.assign(document.createElement('a'), { href, download: fileNameOf(title, 'png') }).click();
-    setTimeout(() => URL.revokeObjectURL(href), 60_000);
+    saveAs(blob, fileNameOf(title, 'png'));
   } catch (problem) {
     toasts.complain(problem);
   }
+}
+
+export function saveAs(blob: Blob, download: string): void {
+  const href = URL.createObjectURL(blob);
+  Object.assign(document.createElement('a'), { href, download }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 60_000);
 }
 
 function pictureOf(host: HTMLElement, title: string, curves: readonly Curve[]): HTMLCanvasElement {
@@ -60,7 +64,7 @@ function pictureOf(host: HTMLElement, title: string, curves: readonly Curve[]): 
 }
 
 /** Names of curves in rows that are not wider than the picture. */
-function rowsOf(curves: readonly Curve[], width: number, widthOf: (text: string) => number): { curve: Curve; x: number }[][] {
+export function rowsOf(curves: readonly Curve[], width: number, widthOf: (text: string) => number): { curve: Curve; x: number }[][] {
   const rows: { curve: Curve; x: number }[][] = [];
   let x = Infinity;
   for (const curve of curves) {

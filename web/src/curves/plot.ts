@@ -130,6 +130,11 @@ export class Plot {
     uplot.batch(() => uplot.setData([[...range], ...corners]));
   }
 
+  /** What is drawn now; null: nothing. */
+  get drawn(): { uplot: uPlot; scene: Scene } | null {
+    return this.#uplot && { uplot: this.#uplot, scene: this.#scene };
+  }
+
   /** The values of all curves at the point that is nearest to x. */
   readAt(x: number): Reading[] {
     const nearest = this.#traces

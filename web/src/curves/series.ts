@@ -2,12 +2,15 @@
  * The points of one metric as columns that only grow at their end, and of all metrics of a simulation.
  *
  * An event costs as much as it brings. A later attempt cuts off what older ones said from its first step on; a point
- * that is there already is never taken twice. Values that are not finite are NaN here, null on the wire.
+ * that is there already is never taken twice. Values that are not finite are null on the wire, and NaN here unless it is
+ * named what they are.
  */
 export interface SeriesEvent {
   metric: string;
   steps: readonly number[];
   values: readonly (number | null)[];
+  /** What the nulls stand for, in their order: NaN, Infinity or -Infinity. */
+  notFinite?: readonly string[] | undefined;
   elapsed: readonly number[];
   supersedesFrom: number | null;
 }
@@ -84,16 +87,17 @@ export class Series {
       this.beginnings.push({ attempt, index: this.length });
     }
     this.#grow(this.length + points.steps.length);
+    let nulls = 0;
     for (let at = 0; at < points.steps.length; at++) {
       const step = points.steps[at]!;
+      const value = points.values[at] ?? Number(points.notFinite?.[nulls++]);
       if (this.length && step <= this.steps[this.length - 1]!) {
         this.repeated++;
         continue;
       }
-      const value = points.values[at];
       this.steps[this.length] = step;
       this.elapsed[this.length] = points.elapsed[at]!;
-      this.values[this.length] = value ?? NaN;
+      this.values[this.length] = value;
       this.#note(this.length++);
     }
   }

@@ -11,7 +11,7 @@ export const FULL_UP_TO = 200_000;
 const THINNED_TO = 100_000; // what the service allows at most
 
 const CONVERGENCE = graphql(`
-  subscription Convergence($id: ID!, $metrics: [String!], $after: String, $maxPoints: Int) {
+  subscription Convergence($id: ID!, $metrics: [String!], $after: String, $maxPoints: Int, $exact: Boolean!) {
     convergence(simulationId: $id, metrics: $metrics, after: $after, maxPoints: $maxPoints) {
       cursor
       attempt
@@ -22,6 +22,7 @@ const CONVERGENCE = graphql(`
         metric
         steps
         values
+        notFinite @include(if: $exact)
         elapsed
         supersedesFrom
       }
@@ -36,6 +37,8 @@ export interface Wanted {
   /** Left out: all of them. */
   metrics?: readonly string[];
   thinned?: boolean;
+  /** With what is not finite as it is, for a file. */
+  exact?: boolean;
 }
 
 export interface Watcher {
@@ -53,7 +56,7 @@ export interface Sink {
 }
 
 /** Fill `curves` from the first point on, until it ends or is stopped. Returns how to stop it. */
-export function follow({ id, metrics, thinned = false }: Wanted, curves: Sink, watcher: Watcher): () => void {
+export function follow({ id, metrics, thinned = false, exact = false }: Wanted, curves: Sink, watcher: Watcher): () => void {
   let after: string | null = null;
   return subscribe(CONVERGENCE, {
     variables: () => ({
@@ -61,6 +64,7 @@ export function follow({ id, metrics, thinned = false }: Wanted, curves: Sink, w
       metrics: metrics ? [...metrics] : null,
       after,
       maxPoints: thinned && after === null ? THINNED_TO : null,
+      exact,
     }),
     next: ({ convergence }) => {
       after = convergence.cursor;
@@ -78,7 +82,7 @@ export function allPoints(id: string, progress: (points: number) => void): Promi
     let points = 0;
     const curves = new Curves();
     const stop = follow(
-      { id },
+      { id, exact: true },
       curves,
       {
         next: (event) => {

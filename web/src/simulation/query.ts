@@ -45,6 +45,7 @@ const FIELDS = graphql(
         detail
       }
       entrypoint
+      entrypointTemplate
       parameters
       environment
       workingDirectory

@@ -15,7 +15,7 @@ export type CreateSimulationInput = VariablesOf<typeof CreateSimulation>['input'
 export const SimulationToRepeat = graphql(`
   query SimulationToRepeat($id: ID!) {
     simulation(id: $id) {
-      id name entrypoint parameters environment workingDirectory tags machines priority attended attendedGraceSeconds preemptible metricsFrom metricsPatterns
+      id name entrypoint entrypointTemplate parameters environment workingDirectory tags machines priority attended attendedGraceSeconds preemptible metricsFrom metricsPatterns
       tensorboard systemMetricsSeconds
       notes
       after { condition simulation { id } }

@@ -114,7 +114,7 @@ export function draftOf(simulation: NonNullable<ResultOf<typeof SimulationToRepe
   const values = Object.entries(simulation.parameters as Record<string, unknown>);
   return {
     ...blank(),
-    command: shellOf(simulation.entrypoint),
+    command: shellOf(simulation.entrypointTemplate ?? simulation.entrypoint),
     name: simulation.name,
     cpus: other(resources.cpus, 1),
     memoryGib: other(resources.memoryGib, 0),
