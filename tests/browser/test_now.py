@@ -321,20 +321,21 @@ AWAY = {
 
 @pytest.mark.parametrize("answer", [NOTHING, AWAY], ids=["no answer", "an outage"])
 async def test_a_list_that_had_no_answer_is_asked_for_again(page: Page, service: Service, answer: Any) -> None:
-    await service.submit_many([{"entrypoint": ["true"], "name": "waits", "resources": NEVER}])
+    await service.finished(await service.submit("true", name="over"))  # no change of it brings it
     lost = Unanswered("Simulations", 6, answer)  # two of each section
     await page.route_web_socket("**/graphql", lost.between)
     await page.goto("/")
-    await expect(line(page, "waits")).to_be_visible()
+    await expect(line(page, "over")).to_be_visible()
     assert lost.left == 0
 
 
 @pytest.mark.parametrize("answer", [NOTHING, AWAY], ids=["no answer", "an outage"])
 async def test_a_simulation_that_had_no_answer_is_asked_for_again(page: Page, service: Service, answer: Any) -> None:
-    simulation_id = await service.submit("true", name="waits", resources=NEVER)
+    simulation_id = await service.submit("true", name="over")
+    await service.finished(simulation_id)
     lost = Unanswered("Simulation", 1, answer)
     await page.route_web_socket("**/graphql", lost.between)
     await page.goto(f"/simulations/{simulation_id}")
-    await expect(page.get_by_role("heading", name="waits", exact=True)).to_be_visible()
+    await expect(page.get_by_role("heading", name="over", exact=True)).to_be_visible()
     await expect(page.get_by_text("The database is away.")).to_have_count(0)
     assert lost.left == 0
