@@ -80,7 +80,7 @@ def bring(
 
     bringer = Bringer(
         Store(assignment, nonce), directories_of(assignment), assignment.newest_file,
-        assignment.directory / PLACE / "bringing", rank=order.rank,
+        assignment.directory / PLACE / "bringing", rank=order.rank, is_gang=order.world_size > 1,
         give_up_at=time.monotonic() + assignment.give_up_seconds, is_abandoned=is_abandoned, say=say,
     )  # fmt: skip
     bringer.bring(int(number))

@@ -6,7 +6,8 @@
 The files here are used as they are if no later attempt has stored others: then they are at least as new as the store's.
 Else the directories are made anew, beside the old ones, and take their place when all pieces are here. Of a gang each
 member gets the files of all ranks; where several have a path, its own, else the lowest rank's, of the newest attempt
-first. Members on one host bring them once: the file `newest` is locked meanwhile.
+first. A host has the files of its own ranks only, so a gang uses what the last attempt stored, even where that attempt
+ran. Members on one host bring them once: the file `newest` is locked meanwhile.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Bringer:
         place: Path,
         *,
         rank: int,
+        is_gang: bool,
         give_up_at: float,
         is_abandoned: Callable[[], bool],
         say: Callable[[str], None],
@@ -58,6 +60,7 @@ class Bringer:
         self._newest = newest
         self._place = place
         self._rank = rank
+        self._is_gang = is_gang
         self._give_up_at = give_up_at
         self._is_abandoned = is_abandoned
         self._say = say
@@ -71,11 +74,16 @@ class Bringer:
         try:
             self._newest.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._locked() as file:
-                here = _number(os.pread(file, 20, 0)) or int(any(map(os.path.lexists, self._directories.values())))
-                if here < number - 1:
-                    self._update(here)
-                if here < number:
-                    os.pwrite(file, b"%-20d" % number, 0)
+                here = _number(os.pread(file, 20, 0))
+                if here is None:
+                    here = int(any(map(os.path.lexists, self._directories.values())))
+                if here >= number:
+                    return
+                older = min(here, number - 2) if self._is_gang else here
+                if older < number - 1:
+                    _note(file, older)  # cut off in the midst, the directories here are no sign of an attempt
+                    self._update(older)
+                _note(file, number)
         except OSError as error:
             raise NotStarted(f"Its stored files can't be brought to this machine: {error}.") from None
         finally:
@@ -105,9 +113,9 @@ class Bringer:
         while True:
             self._check()
             try:
-                lists = [each for each in self._kept() if each.attempt > here]
-                if lists:
-                    self._replace(lists)
+                lists = self._kept()
+                newer = {each.kind for each in lists if each.attempt > here}
+                self._replace([each for each in lists if each.kind in newer])
                 return
             except Missing as error:
                 tries += 1
@@ -220,6 +228,10 @@ def _above(path: str) -> list[str]:
     return ["/".join(parts[: count + 1]) for count in range(len(parts))]
 
 
-def _number(text: bytes) -> int:
+def _number(text: bytes) -> int | None:
     stripped = text.strip()
-    return int(stripped) if stripped.isdigit() else 0
+    return int(stripped) if stripped.isdigit() else None
+
+
+def _note(file: int, number: int) -> None:
+    os.pwrite(file, b"%-20d" % number, 0)

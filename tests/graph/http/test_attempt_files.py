@@ -67,15 +67,23 @@ class Member:
         await asyncio.to_thread(saver.finish, time.monotonic() + 60, lambda: False, time.sleep)
         notices.write_out(is_last=True)
 
-    async def brings(self, number: int, *, is_abandoned: Callable[[], bool] = lambda: False, rank: int = 0) -> None:
+    async def brings(
+        self,
+        number: int,
+        *,
+        is_abandoned: Callable[[], bool] = lambda: False,
+        rank: int = 0,
+        is_gang: bool = False,
+        store: Store | None = None,
+    ) -> None:
         """Bring the stored files here, as before the start of attempt `number`."""
         directories = {
             "CHECKPOINT": self.assignment.checkpoint_directory,
             "OUTPUT": self.assignment.output_directory,
         }
         bringer = Bringer(
-            self.store, directories, self.place / "newest", self.place / "bringing", rank=rank,
-            give_up_at=time.monotonic() + 60, is_abandoned=is_abandoned, say=self.said.append,
+            store or self.store, directories, self.place / "newest", self.place / "bringing", rank=rank,
+            is_gang=is_gang, give_up_at=time.monotonic() + 60, is_abandoned=is_abandoned, say=self.said.append,
         )  # fmt: skip
         await asyncio.to_thread(bringer.bring, number)
 
@@ -273,7 +281,42 @@ async def test_members_of_a_gang_get_the_files_of_all_ranks_and_their_own_first(
         assert reader.holds() == {"shard-0": b"0", "shard-1": b"1", "common": f"of {rank}".encode()}
 
 
+async def test_a_gang_on_a_host_of_another_rank_gets_the_files_of_all_ranks(
+    world: World, start: Start, tmp_path: Path
+) -> None:
+    ranks = [
+        Member(each, tmp_path / f"host-{rank}", world.api.address) for rank, each in enumerate(await world.gang(2))
+    ]
+    await asyncio.gather(*(each.supervisor.hello() for each in ranks))
+    (ranks[0].checkpoints / "model").write_bytes(A_PIECE)
+    await ranks[0].saves()
+    assert not list(ranks[1].checkpoints.iterdir()), "this host has had rank 1, which stores nothing"
+    await ranks[1].brings(2, rank=0, is_gang=True)
+    assert ranks[1].holds() == {"model": A_PIECE}
+    (ranks[1].checkpoints / "model").write_bytes(b"of a member that has begun")
+    await ranks[1].brings(2, rank=1, is_gang=True)
+    assert ranks[1].holds() == {"model": b"of a member that has begun"}
+
+
 # --- what goes wrong ---
+
+
+async def test_directories_that_were_brought_in_part_are_brought_again(world: World, start: Start) -> None:
+    first = await start("a")
+    first.assignment.output_directory.mkdir()
+    (first.checkpoints / "model").write_bytes(A_PIECE)
+    (first.assignment.output_directory / "result").write_bytes(b"result")
+    await first.saves()
+    second = await moved(world, start, first, "b", 1)
+    cut = Cut(second.assignment, second.supervisor.nonce)
+    cut.left = 3  # the lists, and an offer and a piece of the checkpoint; not those of the output
+    with pytest.raises(Killed):
+        await second.brings(2, store=cut)
+    assert second.holds() == {"model": A_PIECE}
+    assert not second.assignment.output_directory.exists()
+    third = await moved(world, start, second, "b", 2)
+    await third.brings(3)
+    assert (third.assignment.output_directory / "result").read_bytes() == b"result"
 
 
 async def test_an_attempt_that_is_over_stores_and_reads_nothing(world: World, start: Start) -> None:
