@@ -1,7 +1,8 @@
 """Files of a directory as the store keeps them: regular files, and links that lead to another one of them.
 
 Names come from the simulation: what could not be written elsewhere, or would deceive a reader of a list, is left out
-and counted. What is open for writing, or has changed between two looks, is not complete.
+and counted, as is what this user may not read. What is open for writing, or has changed between two looks, is not
+complete. A directory that can't be listed is not an empty one: the list that is stored must not be replaced by it.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import contextlib
 import os
 import posixpath
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 MOST_FILES = 10_000
+MOST_ENTRIES = 10 * MOST_FILES  # with directories and what is left out: a look has to end
 MOST_PATH_BYTES = 1_000
 MOST_NAME_BYTES = 255  # of Linux
 MOST_LEVELS = 50
+UNREADABLE = "it can't be read"
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Listing:
 
     files: dict[str, Seen] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
-    is_cut: bool = False  # there are more than MOST_FILES
+    problem: str | None = None  # a sentence: it is not all that is there
 
 
 def is_safe(path: str) -> bool:
@@ -66,18 +70,26 @@ def look(directory: Path) -> Listing:
     """List a directory; what vanishes meanwhile is not listed. A link to a directory is not followed."""
     listing = Listing()
     pending = [""]
+    left = MOST_ENTRIES
     while pending:
         below = pending.pop()
         try:
-            entries = sorted(os.scandir(directory / below), key=lambda each: each.name)
-        except OSError:
+            with os.scandir(directory / below) as found:
+                entries = sorted(islice(found, left), key=lambda each: each.name)
+        except (FileNotFoundError, NotADirectoryError):
             continue
+        except OSError as error:
+            if below and isinstance(error, PermissionError):
+                listing.left_out[below] = UNREADABLE
+                continue
+            return replace(listing, problem=f"Its directory can't be read: {error.strerror}.")
+        left -= len(entries)
         for entry in entries:
             path = f"{below}/{entry.name}" if below else entry.name
             with contextlib.suppress(OSError):
                 _add(listing, pending, path, entry)
-            if len(listing.files) > MOST_FILES:
-                return Listing(listing.files, listing.left_out, is_cut=True)
+        if len(listing.files) > MOST_FILES or not left:
+            return replace(listing, problem=f"A directory with more than {MOST_FILES:,} files is not stored.")
     return listing
 
 
@@ -93,9 +105,19 @@ def _add(listing: Listing, pending: list[str], path: str, entry: os.DirEntry[str
     elif entry.is_dir(follow_symlinks=False):
         pending.append(path)
     elif entry.is_file(follow_symlinks=False):
-        listing.files[path] = seen(entry.stat(follow_symlinks=False))
+        status = entry.stat(follow_symlinks=False)
+        if may_read(status, entry.path):
+            listing.files[path] = seen(status)
+        else:
+            listing.left_out[path] = UNREADABLE
     else:
         listing.left_out[path] = "it is no regular file"
+
+
+def may_read(status: os.stat_result, path: str) -> bool:
+    """Whether this process may read a file: a container of a simulation may have written it as another user."""
+    is_ours = status.st_uid == os.geteuid() and status.st_mode & stat.S_IRUSR
+    return bool(is_ours) or os.access(path, os.R_OK)
 
 
 def seen(status: os.stat_result) -> Seen:

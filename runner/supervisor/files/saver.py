@@ -23,7 +23,7 @@ from typing import Callable
 
 from runner.removal import remove_tree
 from runner.supervisor.complaints import complain
-from runner.supervisor.files.contents import MOST_FILES, Listing, Seen, look, open_for_writing, seen
+from runner.supervisor.files.contents import Listing, Seen, look, open_for_writing, seen
 from runner.supervisor.files.store import (
     MOST_RESERVED,
     MOST_RESERVED_BYTES,
@@ -66,6 +66,7 @@ class _Directory:
         self.restless_since: float | None = None
         self.saved: dict[str, Seen] | None = None  # what the committed list was made of
         self.entries: dict[str, tuple[Seen, Entry]] = {}  # what was hashed, of the files that are there
+        self.left_out: set[str] = set()  # of which there is a notice
 
     def is_new(self, files: Mapping[str, Seen]) -> bool:
         """Whether these files are to be saved; a directory that was always empty is not."""
@@ -85,6 +86,7 @@ class Saver(threading.Thread):
         self._notices = notices
         self._ending = threading.Event()
         self._given_up = threading.Event()
+        self._unsaved = list(self._directories)  # at the end
         self._pause_seconds = 0.0  # after a failure
         self._not_before = 0.0
 
@@ -98,17 +100,20 @@ class Saver(threading.Thread):
         """Save the last state, until `deadline` (monotonic), or until it `is_abandoned`; `wait` for a while."""
         self._ending.set()
         last = threading.Thread(target=self._finish, args=(deadline,), name="last-save", daemon=True)
-        if not any(look(each.path).files != (each.saved or {}) for each in self._directories):
+        listings = [self._read(each) for each in self._directories]
+        if not any(map(_is_to_save, self._directories, listings)):
             self._given_up.set()
             return
         try:
             last.start()
         except RuntimeError as error:
             complain(f"files: {error}")
-            return
         while last.is_alive() and time.monotonic() < deadline and not is_abandoned():
             wait(0.2)
-        self._given_up.set()
+        self._given_up.set()  # the thread may hang in a request: it is not waited for
+        if self._unsaved and not self.is_over:
+            named = " and ".join(sorted(each.kind.lower() for each in self._unsaved))
+            self._notices.count(FILES_NOT_STORED, "", advice=f"Not stored in time after the end: {named} files.")
 
     def run(self) -> None:
         """Look at the directories again and again."""
@@ -129,10 +134,10 @@ class Saver(threading.Thread):
 
     def _look(self, directory: _Directory) -> None:
         now = time.monotonic()
-        listing = look(directory.path)
+        listing = self._read(directory)
         if listing.files != directory.listing.files:
             directory.listing, directory.since = listing, now
-        if not directory.is_new(listing.files):
+        if listing.problem is None and not directory.is_new(listing.files):
             directory.restless_since = None
             return
         if directory.restless_since is None:
@@ -149,6 +154,15 @@ class Saver(threading.Thread):
         if self._try(directory, listing):
             directory.restless_since = None
 
+    def _read(self, directory: _Directory) -> Listing:
+        """Look at a directory, and count what is left out, once for each path."""
+        listing = look(directory.path)
+        for path, why in listing.left_out.items():
+            if path not in directory.left_out:
+                self._notices.count(FILE_LEFT_OUT, f"{path}: {why}")
+        directory.left_out.update(listing.left_out)
+        return listing
+
     def _without(self, directory: _Directory, listing: Listing, unfinished: set[str]) -> Listing:
         """Return the files that are complete by themselves, and the others as they were saved last."""
         previous, files = directory.saved or {}, {}
@@ -159,18 +173,18 @@ class Saver(threading.Thread):
                 files[path] = was
             elif path in previous and path in directory.entries:
                 files[path] = previous[path]
-        return Listing(files, listing.left_out, listing.is_cut)
+        return Listing(files, listing.left_out, listing.problem)
 
     def _finish(self, deadline: float) -> None:
         """Save what the directories hold now, with tries until the deadline."""
         if self.ident is not None:
             self.join()
-        left = list(self._directories)
+        left = self._unsaved
         while left and not self.is_over and not self._given_up.is_set():
             for each in list(left):
-                listing = look(each.path)
+                listing = self._read(each)
                 try:
-                    if listing.files == (each.saved or {}) or self._try(each, listing, is_last=True):
+                    if not _is_to_save(each, listing) or self._try(each, listing, is_last=True):
                         left.remove(each)
                 except Interrupted:
                     break
@@ -183,18 +197,12 @@ class Saver(threading.Thread):
                     break
                 self._given_up.wait(pause)
         self._store.close()
-        if left and not self.is_over:
-            named = " and ".join(sorted(each.kind.lower() for each in left))
-            self._notices.count(FILES_NOT_STORED, "", advice=f"Not stored in time after the end: {named} files.")
 
     def _try(self, directory: _Directory, listing: Listing, *, is_last: bool = False) -> bool:
         """Save a listing; False if it has to be tried again. Raises Interrupted."""
-        for path, why in listing.left_out.items():
-            self._notices.count(FILE_LEFT_OUT, f"{path}: {why}")
-        listing.left_out.clear()
         try:
-            if listing.is_cut:
-                raise Refused(f"A directory with more than {MOST_FILES:,} files is not stored.")
+            if listing.problem is not None:
+                raise Refused(listing.problem)
             self._save(directory, listing.files, is_last)
         except (Changed, Missing) as error:
             self._fail(f"{type(error).__name__}: {error}")
@@ -231,6 +239,7 @@ class Saver(threading.Thread):
             entries = [self._entry(directory, path, was, sources.get(path), is_last) for path, was in files.items()]
             for _ in range(MOST_TRIES):
                 self._upload(directory, entries, sources, is_last)
+                self._check(is_last)
                 missing = self._store.commit(directory.kind, entries)
                 if not missing:
                     break
@@ -291,6 +300,10 @@ class Saver(threading.Thread):
     def _check(self, is_last: bool) -> None:
         if self._given_up.is_set() or (self._ending.is_set() and not is_last):
             raise Interrupted
+
+
+def _is_to_save(directory: _Directory, listing: Listing) -> bool:
+    return listing.problem is not None or listing.files != (directory.saved or {})
 
 
 def _groups(sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:

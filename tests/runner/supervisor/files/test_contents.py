@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,9 +56,53 @@ def test_one_that_is_missing_is_empty_and_one_with_too_many_files_is_cut(
     monkeypatch.setattr(contents, "MOST_FILES", 3)
     for name in "abc":
         (tmp_path / name).touch()
-    assert not look(tmp_path).is_cut
+    assert look(tmp_path).problem is None
     (tmp_path / "d").touch()
-    assert look(tmp_path).is_cut
+    assert look(tmp_path).problem == "A directory with more than 3 files is not stored."
+
+
+def test_a_look_ends_however_many_directories_and_special_files_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "MOST_ENTRIES", 4)
+    for name in "abc":
+        os.mkfifo(tmp_path / name)
+    assert look(tmp_path).problem is None
+    os.mkfifo(tmp_path / "d")
+    os.mkfifo(tmp_path / "e")
+    found = look(tmp_path)
+    assert found.problem is not None
+    assert len(found.left_out) == 4
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_directory_that_cannot_be_listed_is_not_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(_path: Path) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "scandir", fail)
+    assert look(tmp_path).problem == f"Its directory can't be read: {os.strerror(number)}."
+
+
+def test_files_and_directories_of_another_user_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ours").touch()
+    (tmp_path / "theirs").touch(mode=0o000)
+    (tmp_path / "closed").mkdir()
+    listed = os.scandir
+
+    def scan(path: Path) -> Any:
+        if path.name == "closed":
+            raise PermissionError(errno.EACCES, "no")
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)  # else root may read all
+    found = look(tmp_path)
+    assert set(found.files) == {"ours"}
+    assert found.left_out == {"theirs": "it can't be read", "closed": "it can't be read"}
+    assert found.problem is None
 
 
 def test_a_changed_replaced_or_touched_file_is_another_one(tmp_path: Path) -> None:
