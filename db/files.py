@@ -30,6 +30,8 @@ from db.states import FileKind
 GIB = 2**30
 PIECE_BYTES = 8 << 20  # the longest; all pieces of a file but its last have this length
 LINK = 2
+MOST_RANK = 2**31 - 1
+SAVE_AGE = timedelta(hours=1)  # pieces of a save that takes longer may have to be sent again
 
 
 class QuotaReached(Refusal):
@@ -188,6 +190,17 @@ def _any(digests: Collection[str]) -> CollectionAggregate[bool]:
     return any_(literal(list(map(bytes.fromhex, digests)), ARRAY(LargeBinary)))
 
 
+async def note_put(session: AsyncSession, piece_id: int) -> bool:
+    """Note that an object is in the store; False if its row lost its simulation meanwhile: it is to be removed."""
+    statement = (
+        update(StoredPiece)
+        .where(StoredPiece.id == piece_id, StoredPiece.simulation_id.is_not(None))
+        .values(stored_at=func.coalesce(StoredPiece.stored_at, func.now()))
+        .returning(StoredPiece.id)
+    )
+    return await session.scalar(statement) is not None
+
+
 async def note_stored(session: AsyncSession, simulation_id: int, digests: Collection[str]) -> None:
     """Note that these pieces are in the store."""
     await session.execute(
@@ -235,6 +248,9 @@ async def commit(session: AsyncSession, owner: Owner, kind: FileKind, entries: S
         insert(StoredFiles).values(**key, **values).on_conflict_do_update(index_elements=list(key), set_=values)
     )
     await _disown(session, owner.simulation_id, before - kept)
+    held = await session.scalar(select(func.count()).where(StoredPiece.simulation_id == owner.simulation_id))
+    if (held or 0) > len(kept):  # of saves that were given up, or of another member's that is under way
+        await session.execute(_UNUSED, {"ids": [owner.simulation_id], "age": SAVE_AGE})
     return ()
 
 
@@ -248,6 +264,13 @@ async def _disown(session: AsyncSession, simulation_id: int, digests: Collection
             )
             .values(simulation_id=None)
         )
+
+
+async def find_list(session: AsyncSession, simulation_id: int, kind: FileKind, rank: int) -> StoredFiles | None:
+    """Read the newest list of one directory."""
+    if rank > MOST_RANK:
+        return None
+    return await session.get(StoredFiles, (simulation_id, kind, rank))
 
 
 async def lists_of(session: AsyncSession, simulation_id: int) -> Sequence[StoredFiles]:
@@ -274,18 +297,26 @@ _EXPIRE = text(
     RETURNING f.simulation_id
     """
 )
+# The digests of a file are decoded once (OFFSET keeps them from being so for each): a part of bytes is found at once,
+# a part of a text by counting its characters, which took minutes for a file of 1 TiB.
 _UNUSED = text(
     """
     WITH used AS (
-        SELECT DISTINCT f.simulation_id, decode(substr(named.digests, at.begin, 64), 'hex') AS digest
+        SELECT DISTINCT f.simulation_id, substring(named.digests FROM at.begin FOR 32) AS digest
         FROM stored_files AS f
         CROSS JOIN LATERAL jsonb_array_elements(f.entries) AS entry
-        CROSS JOIN LATERAL (SELECT coalesce(nullif(entry ->> 5, ''), entry ->> 4) AS digests) AS named
-        CROSS JOIN LATERAL generate_series(1, length(named.digests), 64) AS at (begin)
-        WHERE f.simulation_id = ANY(:ids) AND (entry ->> 3)::integer <> 2 AND (entry ->> 1)::bigint > 0
+        CROSS JOIN LATERAL (
+            SELECT decode(
+                CASE WHEN (entry ->> 3)::integer <> 2 AND (entry ->> 1)::bigint > 0
+                    THEN coalesce(nullif(entry ->> 5, ''), entry ->> 4) ELSE '' END, 'hex'
+            ) AS digests
+            OFFSET 0
+        ) AS named
+        CROSS JOIN LATERAL generate_series(1, length(named.digests), 32) AS at (begin)
+        WHERE f.simulation_id = ANY(:ids)
     )
     UPDATE stored_pieces AS p SET simulation_id = NULL
-    WHERE p.simulation_id = ANY(:ids)
+    WHERE p.simulation_id = ANY(:ids) AND p.created_at <= now() - CAST(:age AS interval)
       AND NOT EXISTS (SELECT FROM used WHERE used.simulation_id = p.simulation_id AND used.digest = p.digest)
     """
 )
@@ -295,7 +326,7 @@ async def expire_checkpoints(session: AsyncSession, age: timedelta) -> int:
     """Delete the lists of checkpoints of simulations that ended so long ago; return of how many."""
     expired = set(await session.scalars(_EXPIRE, {"age": age}))
     if expired:
-        await session.execute(_UNUSED, {"ids": sorted(expired)})
+        await session.execute(_UNUSED, {"ids": sorted(expired), "age": timedelta(0)})
     return len(expired)
 
 
@@ -308,17 +339,21 @@ async def disown_unstored(session: AsyncSession, age: timedelta) -> None:
     )
 
 
-async def disown_uncommitted(session: AsyncSession, age: timedelta) -> None:
-    """Give up pieces that no list names, of simulations that ended so long ago, a day later at most."""
-    ended = await session.scalars(_ENDED, {"age": age})
-    if ids := list(ended):
-        await session.execute(_UNUSED, {"ids": ids})
+async def disown_uncommitted(session: AsyncSession, age: timedelta, *, within: timedelta) -> int:
+    """Give up pieces that no list names, of simulations that ended `age` ago and up to `within` before; return of how
+    many simulations.
+    """
+    ids = list(await session.scalars(_ENDED, {"age": age, "within": within}))
+    if ids:
+        await session.execute(_UNUSED, {"ids": ids, "age": timedelta(0)})
+    return len(ids)
 
 
 _ENDED = text(
     """
     SELECT s.id FROM simulations AS s
-    WHERE s.finished_at BETWEEN now() - CAST(:age AS interval) - interval '1 day' AND now() - CAST(:age AS interval)
+    WHERE s.finished_at BETWEEN now() - CAST(:age AS interval) - CAST(:within AS interval)
+        AND now() - CAST(:age AS interval)
       AND EXISTS (SELECT FROM stored_pieces AS p WHERE p.simulation_id = s.id)
     """
 )

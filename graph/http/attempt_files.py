@@ -161,7 +161,7 @@ class AttemptFiles:
             owner = _current(await files.find_owner(session, claim, stores=False))
             piece = (await files.pieces_of(session, owner.simulation_id, [digest])).get(digest)
         if piece is None:
-            raise EarlyRefusal(HTTPStatus.NOT_FOUND, "This piece was not reserved.")
+            raise _not_reserved()
         content = await self._bodies.read(request, PIECE_BYTES)
         if len(content) != piece.size_bytes:
             raise _bad(f"This piece was reserved with {piece.size_bytes:,} bytes, and has {len(content):,}.")
@@ -170,8 +170,14 @@ class AttemptFiles:
         except BadPiece as error:
             raise _bad(str(error)) from None
         async with sessions() as session, session.begin():
-            owner = _current(await files.find_owner(session, claim))
-            await files.note_stored(session, owner.simulation_id, [digest])
+            is_current = await files.find_owner(session, claim) is not None
+            is_kept = await files.note_put(session, piece.id)
+        if not is_kept:  # it was given up meanwhile, and may have been removed already: not again under this id
+            await store.remove([piece.id])
+        if not is_current:
+            raise _over()
+        if not is_kept:
+            raise _not_reserved()
         return _said()
 
     async def _get(self, sessions: Sessions, store: Store, claim: Claim, request: Request, digest: str) -> Response:
@@ -309,8 +315,16 @@ def _is_digest(given: object) -> bool:
 
 def _current(owner: Owner | None) -> Owner:
     if owner is None:
-        raise EarlyRefusal(HTTPStatus.GONE, "This attempt is over: it stores nothing any more.")
+        raise _over()
     return owner
+
+
+def _over() -> Refusal:
+    return EarlyRefusal(HTTPStatus.GONE, "This attempt is over: it stores nothing any more.")
+
+
+def _not_reserved() -> Refusal:
+    return EarlyRefusal(HTTPStatus.NOT_FOUND, "This piece was not reserved.")
 
 
 def _bad(sentence: str) -> Refusal:

@@ -101,13 +101,8 @@ class FileDownload:
         async with sessions() as session:
             if await simulations.find(session, number, scope=scope) is None:
                 raise _not_found()
-            rows = await files.lists_of(session, number)
-            listed = {
-                each.path: each
-                for row in rows
-                if (row.kind, row.rank) == (kind, rank)
-                for each in files.entries_of(row)
-            }
+            row = await files.find_list(session, number, kind, rank)
+            listed = {each.path: each for each in files.entries_of(row)} if row is not None else {}
             entry = _followed(listed, given["path"])
             if entry is None:
                 raise _not_found()

@@ -7,6 +7,7 @@ the transaction that has locked them: one that is killed in between is repeated.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -25,6 +26,8 @@ AT_ONCE = 200
 LAST_SECONDS = 2.0  # how long the end waits for a round
 UNSTORED = timedelta(days=1)  # no piece is uploaded for as long
 UNCOMMITTED = timedelta(hours=1)  # after the end of a simulation
+BEFORE_START = timedelta(days=1)  # what ended while no collector ran
+OVERLAP = timedelta(minutes=1)
 
 
 class Collector:
@@ -34,14 +37,18 @@ class Collector:
         self._sessions = sessions
         self._store = store
         self._checkpoint_age = checkpoint_age
+        self._looked_at: float | None = None  # monotonic
 
     async def run_once(self) -> int:
-        """Remove what is to be removed; return of how many pieces."""
+        """Remove what is to be removed; return of how many pieces. What ended is looked at once."""
+        now = time.monotonic()
+        within = timedelta(seconds=now - self._looked_at) + OVERLAP if self._looked_at is not None else BEFORE_START
         async with self._sessions.begin() as session:
             await files.disown_unstored(session, UNSTORED)
-            await files.disown_uncommitted(session, UNCOMMITTED)
+            await files.disown_uncommitted(session, UNCOMMITTED, within=within)
             if self._checkpoint_age is not None:
                 await files.expire_checkpoints(session, self._checkpoint_age)
+        self._looked_at = now
         removed = 0
         while some := await self._remove_some():
             removed += some

@@ -539,8 +539,69 @@ async def test_what_was_never_committed_or_is_too_old_goes(
     await world.select("UPDATE stored_pieces SET created_at = created_at - interval '2 days'")
     assert await collector.run_once() == 1, "what was reserved two days ago"
     await first.supervisor.exit()
-    await world.select("UPDATE simulations SET finished_at = now() - interval '2 hours'")
+    await world.select("UPDATE simulations SET finished_at = now() - interval '1 hour'")
     assert await collector.run_once() == 1, "what no list names"
     await world.select("UPDATE simulations SET finished_at = now() - interval '8 days'")
     assert await collector.run_once() == 1, "the checkpoint"
     assert {path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()} == {b"result"}
+
+
+async def test_what_ended_is_looked_at_once(
+    world: World, start: Start, sessions: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await start("a")
+    (first.checkpoints / "model").write_bytes(b"kept")
+    await first.saves()
+    await first.supervisor.exit()
+    await world.select("UPDATE simulations SET finished_at = now() - interval '20 hours'")
+    looked: list[int] = []
+    disown = files.disown_uncommitted
+
+    async def counted(*given: Any, **named: Any) -> int:
+        looked.append(await disown(*given, **named))
+        return looked[-1]
+
+    monkeypatch.setattr(files, "disown_uncommitted", counted)
+    collector = Collector(sessions, Directory(tmp_path / "store"), None)
+    for _ in range(3):
+        assert await collector.run_once() == 0
+    assert looked == [1, 0, 0]
+
+
+async def test_pieces_of_saves_that_were_given_up_go_with_a_later_one(
+    world: World, start: Start, sessions: Any, tmp_path: Path
+) -> None:
+    first = await start("a")
+    await asyncio.to_thread(first.store.reserve, {digest(b"lost"): 4, digest(b"under way"): 9})
+    for content in (b"lost", b"under way"):
+        await asyncio.to_thread(first.store.put, digest(content), content, {})
+    await world.select("UPDATE stored_pieces SET created_at = created_at - interval '2 hours' WHERE size_bytes = 4")
+    (first.checkpoints / "model").write_bytes(b"x" * (PIECE_BYTES + 1))
+    (first.checkpoints / "link").symlink_to("model")
+    (first.checkpoints / "empty").touch()
+    await first.saves()
+    await world.select("UPDATE stored_pieces SET created_at = created_at - interval '2 hours' WHERE size_bytes <> 9")
+    (first.checkpoints / "model").write_bytes(b"x" * (PIECE_BYTES + 2))
+    await first.saves()
+    assert await Collector(sessions, Directory(tmp_path / "store"), None).run_once() == 2
+    sizes = await world.select("SELECT size_bytes FROM stored_pieces ORDER BY 1")
+    assert sizes == [(2,), (9,), (PIECE_BYTES,)], "without one of a save that was given up, and one that was replaced"
+
+
+async def test_an_object_whose_row_went_while_it_was_written_goes_too(
+    world: World, start: Start, sessions: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await start("a")
+    collector = Collector(sessions, Directory(tmp_path / "store"), None)
+    put = Directory.put
+
+    async def late(self: Directory, piece_id: int, name: str, content: bytes) -> None:
+        await world.select("UPDATE stored_pieces SET created_at = created_at - interval '2 days'")
+        assert await collector.run_once() == 1
+        await put(self, piece_id, name, content)
+
+    monkeypatch.setattr(Directory, "put", late)
+    await asyncio.to_thread(first.store.reserve, {digest(A_PIECE): len(A_PIECE)})
+    with pytest.raises(Missing):
+        await asyncio.to_thread(first.store.put, digest(A_PIECE), A_PIECE, {})
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
