@@ -98,7 +98,7 @@ def _download(client: httpx.Client, server: Server, file: File, place: Path) -> 
             say(f"{place} is there already")
             return
         place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_name(f"{place.name}.part")
+        part = place.with_name(_name_of_part(file))
         _fetch(client, f"{server.url}{file.url}", part, file)
         if _digest(part) != file.digest:
             part.unlink()
@@ -107,6 +107,11 @@ def _download(client: httpx.Client, server: Server, file: File, place: Path) -> 
     except OSError as error:
         raise OutputFailed(f"{place} can't be written: {error.strerror or error}") from error
     say(f"{place} ({say_size(file.size_bytes)})")
+
+
+def _name_of_part(file: File) -> str:
+    """Return a name that no other file, and no other version of this one, has; the longest names have 255 bytes."""
+    return f".{sha256(f'{file.path} {file.digest}'.encode()).hexdigest()[:32]}.part"
 
 
 def _fetch(client: httpx.Client, url: str, part: Path, file: File) -> None:
