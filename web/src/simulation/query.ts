@@ -196,6 +196,21 @@ export const SIMULATION = graphql(
   [FIELDS],
 );
 
+export const FILES = graphql(`
+  query Files($id: ID!, $first: Int!, $after: String) {
+    simulation(id: $id) {
+      files(first: $first, after: $after) {
+        totalCount
+        totalBytes
+        pageInfo { hasNextPage endCursor }
+        nodes { kind rank path sizeBytes modifiedAt link url }
+      }
+    }
+  }
+`);
+
+export type StoredFile = NonNullable<ResultOf<typeof FILES>['simulation']>['files']['nodes'][number];
+
 export const SOURCE = graphql(`
   query Source($id: ID!) {
     simulation(id: $id) {
