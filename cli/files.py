@@ -99,6 +99,8 @@ def _download(client: httpx.Client, server: Server, file: File, place: Path) -> 
             return
         place.parent.mkdir(parents=True, exist_ok=True)
         part = place.with_name(_name_of_part(file))
+        if not file.url.startswith("/files/"):  # else it could name another host, which would get the token
+            raise ServerRefused(f"The server named an address of {clean(file.path)} that is none of its own.")
         _fetch(client, f"{server.url}{file.url}", part, file)
         if _digest(part) != file.digest:
             part.unlink()

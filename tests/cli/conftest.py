@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ import uvicorn
 from graphql import OperationDefinitionNode, parse
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from typer.testing import CliRunner, Result
@@ -49,8 +51,13 @@ class FakeServer:
         self.init_payloads: list[dict[str, Any]] = []
         self.sockets = 0
         self.url = ""
+        self.files: dict[str, Path] = {}  # by their address
         self.app = Starlette(
-            routes=[Route("/graphql", self._post, methods=["POST"]), WebSocketRoute("/graphql", self._socket)]
+            routes=[
+                Route("/graphql", self._post, methods=["POST"]),
+                WebSocketRoute("/graphql", self._socket),
+                Route("/files/{path:path}", self._file),
+            ]
         )
 
     def variables(self, name: str) -> list[Variables]:
@@ -67,6 +74,11 @@ class FakeServer:
         self.headers.append(dict(request.headers))
         body = await request.json()
         return JSONResponse(self._answer(_name(body["query"]), body.get("variables") or {}))
+
+    async def _file(self, request: Request) -> Response:
+        self.headers.append(dict(request.headers))
+        path = self.files[request.url.path]
+        return FileResponse(path, headers={"ETag": f'"{sha256(path.read_bytes()).hexdigest()}"'})
 
     async def _socket(self, socket: WebSocket) -> None:
         self.sockets += 1
