@@ -1,4 +1,4 @@
-"""Bulk read of one metric's columns over all attempts, without Python objects.
+"""Bulk read of one metric's columns over all attempts, of one simulation or of many, without Python objects.
 
 The driver would make a Python object of every number: half a second of CPU for a million points. So the server sends
 each array as its wire bytes (`db.packed`). Points that later attempts superseded are left out.
@@ -6,8 +6,9 @@ each array as its wire bytes (`db.packed`). Points that later attempts supersede
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
@@ -107,6 +108,24 @@ _PAGE_WITHIN = """
     ORDER BY batch LIMIT $6
 """
 
+_PARTS_OF_MANY = text(
+    """
+    SELECT simulation_id, attempt, first_step, last_step, count FROM metrics
+    WHERE simulation_id = ANY(:ids) AND metric = :metric ORDER BY simulation_id, attempt
+    """
+)
+
+# Arrays go as text: before its first statement with arrays a connection asks what they are.
+_WHOLE = """
+    SELECT p.simulation_id, p.attempt, array_send(c.steps), array_send(c."values"), array_send(c.elapsed), c.batch
+    FROM unnest($1::text::bigint[], $2::text::integer[]) AS p (simulation_id, attempt)
+    CROSS JOIN LATERAL (
+        SELECT steps, "values", elapsed, batch FROM convergence
+        WHERE simulation_id = p.simulation_id AND attempt = p.attempt AND metric = $3
+        OFFSET 0  -- each part is sought by itself, never all rows for a join
+    ) AS c
+"""
+
 _ENDS = text(
     """
     SELECT a.attempt, (
@@ -128,6 +147,44 @@ async def parts(session: AsyncSession, simulation_id: int, metric: str) -> Seque
     """List each attempt's part of a metric that is not superseded, first to last."""
     rows = (await session.execute(_PARTS, {"simulation_id": simulation_id, "metric": metric})).all()
     return [Part(row.attempt, row.first_step, row.last_step, below) for row, below in standing(rows)]
+
+
+async def parts_of_many(
+    session: AsyncSession, ids: Collection[int], metric: str
+) -> Mapping[int, tuple[Sequence[Part], int]]:
+    """List the same of several simulations, with the points of all attempts together; none of it: left out."""
+    rows = (await session.execute(_PARTS_OF_MANY, {"ids": list(ids), "metric": metric})).all()
+    found: dict[int, tuple[Sequence[Part], int]] = {}
+    for simulation_id, group in groupby(rows, key=lambda row: int(row.simulation_id)):
+        attempts = list(group)
+        listed = [Part(row.attempt, row.first_step, row.last_step, below) for row, below in standing(attempts)]
+        found[simulation_id] = listed, sum(row.count for row in attempts)
+    return found
+
+
+async def whole(
+    session: AsyncSession, parts: Mapping[int, Sequence[Part]], metric: str
+) -> Mapping[int, Sequence[Page]]:
+    """Read all parts of several simulations in one statement: for short ones, as nothing bounds the answer.
+
+    A page for each attempt, first to last; a simulation without points is left out.
+    """
+    asked = [(simulation_id, part) for simulation_id, each in parts.items() for part in each]
+    connection = await (await session.connection()).get_raw_connection()
+    raw = connection.driver_connection
+    assert raw is not None
+    numbers, attempts = ",".join(str(number) for number, _ in asked), ",".join(str(part.attempt) for _, part in asked)
+    rows = await raw.fetch(_WHOLE, f"{{{numbers}}}", f"{{{attempts}}}", metric)
+    by_attempt: dict[tuple[int, int], list[tuple[bytes, bytes, bytes, int]]] = {}
+    for simulation_id, attempt, *columns in rows:
+        by_attempt.setdefault((simulation_id, attempt), []).append(tuple(columns))
+    found: dict[int, list[Page]] = {}
+    for simulation_id, part in asked:
+        if of_part := by_attempt.get((simulation_id, part.attempt)):
+            high = part.below - 1 if part.below is not None else NEVER
+            page = Page(part.attempt, sorted(of_part, key=lambda row: row[3]), 0, high)
+            found.setdefault(simulation_id, []).append(page)
+    return found
 
 
 async def pages(

@@ -30,6 +30,7 @@ from graph.types import attempt as of_attempt
 from graph.types import budget as of_budget
 from graph.types import convergence as of_convergence
 from graph.types import costs as of_costs
+from graph.types import curve as of_curve
 from graph.types import log as of_log
 from graph.types import machine as of_machine
 from graph.types import overview as of_overview
@@ -62,6 +63,7 @@ from graph.types.budget import (
 )
 from graph.types.convergence import ConvergenceEvent
 from graph.types.costs import Costs
+from graph.types.curve import SimulationCurve
 from graph.types.enums import CostGroup, MachineState, OrderDirection, SimulationState
 from graph.types.ids import number_asked, simulation_asked
 from graph.types.listing import SimulationFilter, SimulationOrder, filter_of, order_of
@@ -150,6 +152,16 @@ class Query:
     )
     async def simulation(self, info: Info, id: strawberry.ID) -> Simulation | None:
         return await of_simulation.find(info, await simulation_asked(info, id))
+
+    @strawberry.field(
+        description="The curves of a metric of up to 500 simulations, by their ids: of each at most `maxPoints` points "
+        "(1 to 100,000), chosen as in `Simulation.convergence`, and at most 200,000 of all. Simulations that there are "
+        "not are left out. To go on live, pass each cursor to the subscription `convergence`."
+    )
+    async def curves(
+        self, info: Info, ids: list[strawberry.ID], metric: str, max_points: int = 1000
+    ) -> list[SimulationCurve]:
+        return await of_curve.of_simulations(info, ids, metric, max_points)
 
     @strawberry.field(
         description="Filters are combined with AND; without filters, all.",

@@ -1,9 +1,9 @@
 """Complexity: the highest cost of an operation, in objects to load, computed before it is executed.
 
 An object costs 1 and a scalar nothing; a connection costs its children `first` times, another list as often as its
-argument says or as its field expects, and `maxPoints` a point in a hundred. A field whose resolver does more than
-load a row, or whose value may be long, has a cost of its own. Fragments, `@skip`, `@include` and the coerced values of
-variables count as in the execution, except that a field selected twice costs twice.
+argument says or as its field expects, and `maxPoints` a point in a hundred, of each curve. A field whose resolver does
+more than load a row, or whose value may be long, has a cost of its own. Fragments, `@skip`, `@include` and the coerced
+values of variables count as in the execution, except that a field selected twice costs twice.
 
 Costs and expected sizes are metadata of the fields: `strawberry.field(metadata={"cost": 10})`, `{"size": 4}`, and
 `{"argument_costs": {"filter": 10}}` for what an argument that is given adds.
@@ -46,7 +46,7 @@ from db.pages import MAX_PAGE
 from graph.operation.limits import CEILING, MOST_POINTS
 
 POINTS_PER_OBJECT = 100
-MOST_NODES = 500  # `nodes` refuses more
+MOST_NODES = 500  # `nodes` and `curves` refuse more
 ACTION = 10  # a mutation writes, a subscription stays
 INTROSPECTION = 100  # __schema and __type
 INTROSPECTED = 10  # each field of them, whatever lists it lies in: they are as long as the schema, not as the data
@@ -147,18 +147,19 @@ class _Walk:
         own: int = INTROSPECTION if name.startswith("__") else metadata.get("cost", self._usual(parent, kind))
         costs: Mapping[str, int] = metadata.get("argument_costs", {})
         own += sum(costs.get(each.name.value, 0) for each in node.arguments or ())
+        points = 0
         if "maxPoints" in definition.args:
-            own += self._argument(node, definition, "maxPoints", MOST_POINTS) // POINTS_PER_OBJECT
+            points = self._argument(node, definition, "maxPoints", MOST_POINTS) // POINTS_PER_OBJECT
         if "first" in definition.args:
             rows = self._argument(node, definition, "first", MAX_PAGE)
-            return min(CEILING, own + inside.once + rows * inside.per_row)
+            return min(CEILING, own + points + inside.once + rows * inside.per_row)
         is_list = is_composite_type(kind) and isinstance(get_nullable_type(definition.type), GraphQLList)
         if is_list and not _is_row(node, parent):
             size: int = metadata.get("size", 0 if name == FEW else SIZE)
             if "ids" in definition.args:
                 size = self._argument(node, definition, "ids", MOST_NODES)
-            return min(CEILING, own + size * (1 + inside.once))
-        return own + inside.once
+            return min(CEILING, own + size * (1 + points + inside.once))
+        return own + points + inside.once
 
     def _usual(self, parent: GraphQLNamedType, kind: GraphQLNamedType) -> int:
         if parent in (self.schema.mutation_type, self.schema.subscription_type):

@@ -1,4 +1,4 @@
-"""Downsampled curves: `Simulation.convergence`, and the past of a subscription.
+"""Downsampled curves: `Simulation.convergence`, `Query.curves` of many simulations, the past of a subscription.
 
 Points are chosen, never averaged: the first and the last, the least and the greatest, a null for each stretch that is
 not finite, and in between those by which the shape is seen (MinMaxLTTB: Van Der Donckt et al., "MinMaxLTTB:
@@ -11,7 +11,7 @@ numpy is imported there, with the first curve: it is a tenth of what this proces
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,10 +21,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import curve, metrics
 from db.connection import Sessions
 from db.convergence import Series
-from db.curve import NEVER, Points
+from db.curve import NEVER, PAGE_POINTS, Page, Points
+from db.public_ids import encode
 from graph.context import Info
 from graph.errors import BadInput
 from graph.operation.limits import MOST_POINTS
+from graph.types import cursors as cursors_of
+from graph.types.ids import number_asked
 from graph.types.scalars import Step
 from policy.metric_mode import is_system
 from transitions.report import MAX_METRIC_NAME
@@ -33,7 +36,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MOST_PAST_POINTS = 200_000  # of all curves in the past of a subscription
+MOST_PAST_POINTS = 200_000  # of all curves in the past of a subscription, or in an answer
+MOST_SIMULATIONS = 500  # whose curves are in one answer
 MOST_HELD = 2_000_000  # some 60 MB
 FEWEST_FOR_SHAPE = 3  # of LTTB: both ends, and one between
 
@@ -51,6 +55,16 @@ class Curve:
     attempts: list[int] = strawberry.field(description="The number of the attempt that reported each point.")
 
 
+@strawberry.type(description="The curve of a metric of one of several simulations.")
+class SimulationCurve:
+    simulation_id: strawberry.ID = strawberry.field(description="The id of the simulation.")
+    cursor: str | None = strawberry.field(
+        description="Pass it as `after` to the subscription `convergence`: it goes on behind this curve. Null without "
+        "points."
+    )
+    curve: Curve = strawberry.field(description="Its points so far.", metadata={"cost": 10})
+
+
 @dataclass(frozen=True, slots=True)
 class Past:
     """The points of one attempt, downsampled; `cursor` is behind its last batch as of the time of reading."""
@@ -62,24 +76,62 @@ class Past:
 async def of_simulation(
     info: Info, simulation_id: int, metric: str, from_step: int | None, to_step: int | None, max_points: int
 ) -> Curve:
-    if "\0" in metric or not 0 < len(metric) <= MAX_METRIC_NAME:
-        raise BadInput(f"A metric's name has 1 to {MAX_METRIC_NAME} characters, none of them NUL.")
-    limit = points_asked(max_points)
     found = await thinned(
         info.context.sessions,
         simulation_id,
-        metric,
-        limit,
+        metric_asked(metric),
+        points_asked(max_points),
         low=from_step if from_step is not None else 0,
         high=to_step if to_step is not None else NEVER,
     )
-    return Curve(
-        metric=metric,
-        steps=found.steps.tolist(),
-        values=_with_gaps(found.values),
-        elapsed=found.elapsed.tolist(),
-        attempts=found.attempts.tolist(),
-    )
+    return _curve(metric, found)
+
+
+async def of_simulations(
+    info: Info, public_ids: Sequence[strawberry.ID], metric: str, max_points: int
+) -> list[SimulationCurve]:
+    """Read the curves of several simulations, in the order of their ids; what the viewer does not see is left out.
+
+    Short ones share statements of up to `PAGE_POINTS` points, so that a hundred of them cost a few; a long one is read
+    page by page.
+    """
+    if len(public_ids) > MOST_SIMULATIONS:
+        raise BadInput(f"At most {MOST_SIMULATIONS} ids at once, got {len(public_ids)}.")
+    numbers = dict.fromkeys(number_asked(each, "Simulation") for each in public_ids)
+    most = max(1, min(points_asked(max_points), MOST_PAST_POINTS // max(len(numbers), 1)))
+    metric_asked(metric)
+    rows = await asyncio.gather(*map(info.context.loaders.simulation.load, numbers))
+    seen = [row.id for row in rows if row is not None]
+    read: dict[int, Points] = {}
+    cursors: dict[int, tuple[int, int]] = {}
+    async with info.context.sessions() as session:
+        known = await curve.parts_of_many(session, seen, metric)
+        for group in _groups({number: count for number, (_, count) in known.items()}):
+            if len(group) == 1:
+                ends = await curve.ends(session, group[0])
+                cursors[group[0]] = max(ends.items())
+                read[group[0]] = await _read(session, group[0], metric, most, ends=ends)
+                continue
+            found = await curve.whole(session, {number: known[number][0] for number in group}, metric)
+            cursors |= {number: (pages[-1].attempt, pages[-1].last_batch) for number, pages in found.items()}
+            read |= await asyncio.to_thread(_thin_each, found, most)
+    nothing = _thin([], most) if len(read) < len(seen) else None
+    return [
+        SimulationCurve(
+            simulation_id=strawberry.ID(encode("Simulation", number)),
+            cursor=cursors_of.encode(*cursors[number]) if number in cursors else None,
+            curve=_curve(metric, points),
+        )
+        for number in seen
+        if (points := read.get(number, nothing)) is not None
+    ]
+
+
+def metric_asked(metric: str) -> str:
+    """Judge the name of a metric. Raises `BadInput`."""
+    if "\0" in metric or not 0 < len(metric) <= MAX_METRIC_NAME:
+        raise BadInput(f"A metric's name has 1 to {MAX_METRIC_NAME} characters, none of them NUL.")
+    return metric
 
 
 def points_asked(max_points: int) -> int:
@@ -177,6 +229,37 @@ async def _read(
             if sum(map(len, held)) > MOST_HELD:
                 held = [await asyncio.to_thread(_thin, held, MOST_HELD // 2)]
     return await asyncio.to_thread(_thin, held, most)
+
+
+def _groups(counts: Mapping[int, int]) -> Iterator[Sequence[int]]:
+    """Divide simulations into groups of up to `PAGE_POINTS` points; one with more than that is a group by itself."""
+    group: list[int] = []
+    points = 0
+    for number, count in counts.items():
+        if count > PAGE_POINTS:
+            yield [number]
+            continue
+        if points + count > PAGE_POINTS:
+            yield group
+            group, points = [], 0
+        group.append(number)
+        points += count
+    if group:
+        yield group
+
+
+def _thin_each(pages: Mapping[int, Sequence[Page]], most: int) -> Mapping[int, Points]:
+    return {number: _thin([page.unpack() for page in each], most) for number, each in pages.items()}
+
+
+def _curve(metric: str, points: Points) -> Curve:
+    return Curve(
+        metric=metric,
+        steps=points.steps.tolist(),
+        values=_with_gaps(points.values),
+        elapsed=points.elapsed.tolist(),
+        attempts=points.attempts.tolist(),
+    )
 
 
 def _thin(held: Sequence[Points], most: int) -> Points:

@@ -27,6 +27,7 @@ from db import (
     budgets,
     convergence,
     costs,
+    curve,
     dependencies,
     events,
     health_queries,
@@ -270,6 +271,22 @@ async def test_reading_behind_a_cursor_goes_by_the_primary_key_alone(after: tupl
     assert_by_index(plans, "pk_convergence")
     # The cursor is part of what the index seeks: the past is not walked through.
     assert any("ROW(attempt, batch)" in node.get("Index Cond", "") for plan in plans for node in nodes(plan))
+
+
+async def test_the_curves_of_many_simulations_are_read_by_the_primary_key_in_one_statement(filled: Filled) -> None:
+    parts = {number: [curve.Part(1, 1, 1, None), curve.Part(2, 1, 1, None)] for number in range(1, 101)}
+    sent: list[tuple[str, Any]] = []
+    async with filled.rows.sessions() as session:
+        raw = (await (await session.connection()).get_raw_connection()).driver_connection
+        assert raw is not None
+        with raw.query_logger(lambda record: sent.append((record.query, record.args))):
+            found = await curve.whole(session, parts, "loss")
+            await asyncio.sleep(0)  # in the next turn of the loop
+    assert {number: [len(page.rows) for page in pages] for number, pages in found.items()} == {
+        number: [40, 40] for number in range(1, 101)
+    }
+    [plan] = await filled.explained([each for each in sent if "array_send" in each[0]])
+    assert_by_index([plan], "pk_convergence")
 
 
 @pytest.mark.parametrize("metrics", [1, judged.FEW_METRICS + 1])

@@ -191,6 +191,11 @@ COSTS: dict[str, tuple[str, dict[str, Any], int]] = {
     "no more than a resolver lets pass": ("{ simulations(first: 2000000000) { nodes { id } } }", {}, 1 + 500),
     "no less than nothing": ("{ simulations(first: -5) { nodes { id } } }", {}, 1),
     "points": ('{ simulation(id: "x") { convergence(metric: "m", maxPoints: 5000) { steps } } }', {}, 1 + 10 + 50),
+    "points of many curves": (
+        '{ curves(ids: ["a", "b"], metric: "m", maxPoints: 500) { cursor curve { steps } } }',
+        {},
+        1 + 2 * (1 + 5 + 10),
+    ),
     "points by default": ('{ simulation(id: "x") { convergence(metric: "m") { steps } } }', {}, 1 + 10 + 10),
     "a variable": ("query ($n: Int!) { simulations(first: $n) { nodes { id } } }", {"n": 7}, 1 + 7),
     "a variable, coerced": ("query ($n: Int!) { simulations(first: $n) { nodes { id } } }", {"n": 7.0}, 1 + 7),

@@ -49,6 +49,7 @@ READING = {
         "nodes",
         "simulation",
         "simulations",
+        "curves",
         "sweep",
         "sweeps",
         "overview",
@@ -300,6 +301,7 @@ ON_SIMULATIONS: dict[str, str] = {
     "Query.node.id": f"query ($value: ID!) {{ node(id: $value) {SHOWN} }}",
     "Query.nodes.ids": f"query ($value: ID!) {{ nodes(ids: [$value]) {SHOWN} }}",
     "Query.simulation.id": "query ($value: ID!) { simulation(id: $value) { name } }",
+    "Query.curves.ids": 'query ($value: ID!) { curves(ids: [$value], metric: "loss") { curve { values } } }',
     "Mutation.updateSimulation.input.id": 'mutation ($value: ID!) { updateSimulation(input: {id: $value, name: "x"}) '
     f"{PAYLOAD} }}",
     "Mutation.cancelSimulation.input.id": f"mutation ($value: ID!) {{ cancelSimulation(input: {{id: $value}}) "

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db import convergence
 from db.convergence import Column
-from db.public_ids import decode
+from db.public_ids import decode, encode
 from graph.live import hub
 from graph.types import curve
 from graph.types.curve import choose
@@ -33,6 +33,13 @@ query Curve($id: ID!, $metric: String! = "loss", $from: Step, $to: Step, $most: 
     convergence(metric: $metric, fromStep: $from, toStep: $to, maxPoints: $most) {
       metric steps values elapsed attempts
     }
+  }
+}
+"""
+CURVES = """
+query Curves($ids: [ID!]!, $metric: String! = "loss", $most: Int! = 1000) {
+  curves(ids: $ids, metric: $metric, maxPoints: $most) {
+    simulationId cursor curve { metric steps values elapsed attempts }
   }
 }
 """
@@ -216,6 +223,96 @@ async def test_a_curve_longer_than_what_may_be_held_is_thinned_on_the_way(
 )
 async def test_what_makes_no_sense_is_refused_in_a_sentence(api: Api, world: World, given: dict[str, Any]) -> None:
     error = await api.error(CURVE, {"id": await world.simulation(), **given})
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+
+
+# --- of many simulations ---------------------------------------------------------------------------------------
+
+
+async def test_the_curves_of_many_are_those_of_each(api: Api, world: World) -> None:
+    plain, empty, retried = await world.running(), await world.simulation(), await world.running()
+    await plain.loss(0, 1, 2)
+    await plain.loss(5, 9)
+    await retried.loss(0, 1, 2, 3, 4)
+    await world.lose(retried)
+    again = await world.running(retried.simulation_id)
+    await again.loss(3, 6)
+    long = await world.simulation()
+    await fill(world, long, 1, 1, "loss", [math.nan if step == 7 else math.cos(step / 300) for step in range(5000)])
+    missing = encode("Simulation", 999_999)
+    ids = [long, plain.simulation_id, missing, empty, retried.simulation_id, long]
+    found = await api.data(CURVES, {"ids": ids, "most": 200})
+    assert [each["simulationId"] for each in found] == [long, plain.simulation_id, empty, retried.simulation_id]
+    for each in found:
+        assert each["curve"] == await read(api, each["simulationId"], most=200)
+    assert [each["cursor"] for each in found] == ["1-1", "1-2", None, "2-1"]
+
+
+async def test_each_curve_goes_on_live_behind_its_cursor(api: Api, world: World) -> None:
+    supervisor = await world.running()
+    await supervisor.loss(0, 1, 2)
+    [found] = await api.data(CURVES, {"ids": [supervisor.simulation_id]})
+    await supervisor.send({"other": {"steps": [0, 1], "values": [1, 2], "elapsed": [0, 1]}})
+    await supervisor.loss(3)
+    given = {"id": supervisor.simulation_id, "after": found["cursor"], "metrics": ["loss"]}
+    async with api.subscribe(FOLLOW, given) as events:
+        event = await events.next()
+        assert [each["steps"] for each in event["series"]] == [[3]]
+
+
+async def test_a_hundred_short_curves_share_a_statement(
+    api: Api, world: World, statements: Statements, engine: AsyncEngine
+) -> None:
+    ids = [await world.simulation() for _ in range(100)]
+    for number, simulation_id in enumerate(ids):
+        await fill(world, simulation_id, 1, 1, "loss", [float(number), 2.0, 3.0])
+    with statements.of(engine, bare=True):
+        found = await api.data(CURVES, {"ids": ids})
+    assert [each["curve"]["values"][0] for each in found] == list(range(100))
+    assert len(set(statements.matching("FROM metrics"))) == 1
+    assert len(statements.matching("array_send")) == 1
+
+
+async def test_long_curves_do_not_share_a_statement(
+    api: Api, world: World, monkeypatch: pytest.MonkeyPatch, statements: Statements, engine: AsyncEngine
+) -> None:
+    """What is held at once is bounded: short ones are read together as far as that goes, a long one page by page."""
+    monkeypatch.setattr(curve, "PAGE_POINTS", 10)
+    sizes = [4, 4, 30, 4, 2]
+    ids = [await world.simulation() for _ in sizes]
+    for simulation_id, size in zip(ids, sizes, strict=True):
+        await fill(world, simulation_id, 1, 1, "loss", [1.0 / (1 + step) for step in range(size)])
+    with statements.of(engine, bare=True):
+        found = await api.data(CURVES, {"ids": ids})
+    assert [len(each["curve"]["steps"]) for each in found] == sizes
+    assert [each["cursor"] for each in found] == ["1-1"] * 5
+    assert len(statements.matching("array_send", "unnest")) == 1
+
+
+async def test_so_many_curves_share_the_points_of_an_answer(
+    api: Api, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curve, "MOST_PAST_POINTS", 40)
+    ids = [await world.simulation() for _ in range(4)]
+    for simulation_id in ids:
+        await fill(world, simulation_id, 1, 1, "loss", [float(step) for step in range(100)])
+    found = await api.data(CURVES, {"ids": ids})
+    assert all(5 < len(each["curve"]["steps"]) <= 10 for each in found)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"most": 0},
+        {"metric": ""},
+        {"metric": "a\0"},
+        {"ids": ["nonsense"]},
+        {"ids": [encode("Machine", 1)]},
+        {"ids": [encode("Simulation", number) for number in range(501)], "most": 1},
+    ],
+)
+async def test_curves_that_make_no_sense_are_refused_in_a_sentence(api: Api, given: dict[str, Any]) -> None:
+    error = await api.error(CURVES, {"ids": [encode("Simulation", 1)], **given})
     assert error["extensions"]["code"] == "BAD_USER_INPUT"
 
 
