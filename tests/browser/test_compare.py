@@ -1,4 +1,4 @@
-"""Several simulations over one another, in a real browser."""
+"""Several simulations over one another, in a real browser: two as well as a hundred."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import re
 import sys
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
+from ended import METRICS
 from live import Service
 from playwright.async_api import Locator, Page, expect
+from swept import OBJECTIVE, fill_sweep
+
+from db.public_ids import encode
 
 OpenPage = Any  # a fixture of conftest.py
+Axe = Callable[..., Any]
 
 SWEPT = """
 import json, os
@@ -25,6 +31,17 @@ for step in range(50):
         record["validation/of-a-very-long-name-that-no-telephone-has-room-for"] = step
     print(json.dumps(record), flush=True)
 """
+# Prints a point for each line of its standard input file, which grows.
+LIVE = """
+import json, os, time
+for step in range(5):
+    print(json.dumps({"step": step, "loss": 1 / (step + 1)}), flush=True)
+while not os.path.exists("go"):
+    time.sleep(0.05)
+for step in range(5, 10):
+    print(json.dumps({"step": step, "loss": 1 / (step + 1)}), flush=True)
+"""
+MANY = 100
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -44,6 +61,18 @@ def chart_of(page: Page) -> Locator:
     return page.get_by_role("group", name=re.compile("simulations$"))
 
 
+def table_of(page: Page) -> Locator:
+    return page.get_by_role("region", name="Side by side").get_by_role("table")
+
+
+def row_of(page: Page, name: str) -> Locator:
+    return table_of(page).get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True))
+
+
+async def held(page: Page) -> list[dict[str, Any]]:
+    return list(json.loads(await chart_of(page).get_attribute("data-held") or ""))
+
+
 async def test_simulations_are_found_by_name_and_all_of_it_is_in_the_address(
     page: Page, swept: dict[str, str], open_page: OpenPage
 ) -> None:
@@ -51,10 +80,10 @@ async def test_simulations_are_found_by_name_and_all_of_it_is_in_the_address(
     await page.goto("/compare")
     await expect(page.get_by_text("Nothing to compare yet")).to_be_visible()
     for name in swept:
-        await page.get_by_role("searchbox").fill(name)
+        await page.get_by_role("searchbox", name="Add a simulation").fill(name)
         await page.get_by_role("list", name="Simulations found").get_by_role("button").filter(has_text=name).click()
         await expect(page.get_by_role("link", name=name)).to_be_visible()
-    await expect(page.get_by_label("Metric")).to_have_value("loss")
+    await expect(page.get_by_label("Metric", exact=True)).to_have_value("loss")
     await page.get_by_label("X axis").select_option("cost")
     await page.get_by_role("button", name="Logarithmic").click()
     await expect(page).to_have_url(re.compile("x=cost.*log=1|log=1.*x=cost"))
@@ -63,34 +92,38 @@ async def test_simulations_are_found_by_name_and_all_of_it_is_in_the_address(
     await expect(chart_of(other)).to_have_attribute("data-held", re.compile(r'("points":50,.*){3}'))
     await expect(chart_of(other)).to_have_attribute("data-x", "cost")
     await expect(other.get_by_role("button", name="Logarithmic")).to_have_attribute("aria-pressed", "true")
-    told = json.loads(await chart_of(other).get_attribute("data-held") or "")
-    assert [each["curve"] for each in told] == list(swept.values())
+    assert [each["curve"] for each in await held(other)] == list(swept.values())
 
     await other.get_by_role("button", name=f"Remove {two}").click()
     await expect(other.get_by_role("link", name=two)).to_be_hidden()
-    await expect(other).not_to_have_url(re.compile(re.escape(swept[two])))
+    await expect(other).not_to_have_url(re.compile(re.escape(quote(swept[two], safe=""))))
     await other.go_back()
     await expect(other.get_by_role("link", name=two)).to_be_visible()
     assert await other.get_by_role("main").locator("b").count() == 0
 
 
 async def test_the_table_says_what_differs_first_and_marks_the_best(page: Page, swept: dict[str, str]) -> None:
+    *_, three = swept
     await page.goto(f"/compare?ids={','.join(swept.values())}")
-    table = page.get_by_role("region", name="Side by side").get_by_role("table")
-    best = table.get_by_role("row", name=re.compile("^Best loss"))
-    await expect(best.locator(".top")).to_have_text(re.compile(r"0\.0067568\s+at step 49"))
-    heads = await table.get_by_role("rowheader").all_inner_texts()
-    assert heads.index("Parameters that differ") + 1 == heads.index("rate")
-    assert heads.index("The same in all") + 1 == heads.index("batch")
-    await expect(table.get_by_role("row", name=re.compile("^rate")).get_by_role("cell")).to_have_text(["1", "2", "3"])
-    await page.get_by_label("Metric").select_option("other")
+    heads = page.get_by_role("region", name="Side by side").get_by_role("columnheader")
+    await expect(heads.filter(has_text="Best loss")).to_have_attribute("aria-sort", "ascending")
+    await expect(row_of(page, three).locator(".top")).to_have_text(re.compile(r"0\.0067568\s+at step 49"))
+    await expect(table_of(page).locator(".top")).to_have_count(1)
+    await expect(heads.filter(has_text="rate")).to_be_visible()
+    await expect(heads.filter(has_text="batch")).to_have_count(0)
+    for number, name in enumerate(swept, 1):
+        await expect(row_of(page, name).get_by_role("cell", name=str(number), exact=True)).to_be_visible()
+    await page.get_by_text("The same in all").click()
+    await expect(page.get_by_role("definition").filter(has_text="64")).to_be_visible()
+
+    await page.get_by_label("Metric", exact=True).select_option("other")
     await expect(chart_of(page)).to_have_attribute("data-held", re.compile(r'"points":0,.*"points":50,.*"points":50,'))
 
 
 async def test_reading_values_off_moves_nothing_below(open_page: OpenPage, swept: dict[str, str]) -> None:
     page = await open_page(f"/compare?ids={','.join(swept.values())}", viewport={"width": 600, "height": 900})
     await expect(chart_of(page)).to_have_attribute("data-held", re.compile(r'("points":50,.*){3}'))
-    await expect(page.get_by_text("best").first).to_be_visible()
+    await expect(page.get_by_role("columnheader", name=re.compile("^Best"))).to_be_visible()
     below = page.get_by_role("heading", name="Side by side")
     stood = await below.bounding_box()
     await chart_of(page).locator(".u-over").hover()
@@ -105,15 +138,194 @@ async def test_what_is_not_there_is_said_and_left_out(page: Page, swept: dict[st
     await expect(page.get_by_text("No simulation has the id")).to_be_visible()
     await page.get_by_role("button", name="Remove", exact=True).click()
     await expect(page.get_by_text("No simulation has the id")).to_be_hidden()
-    await expect(chart_of(page)).to_have_attribute("data-held", re.compile('"points":50,'))
+    one = page.get_by_role("group", name=re.compile("1 simulation$"))
+    await expect(one).to_have_attribute("data-held", re.compile('"points":50,'))
 
 
 @pytest.mark.parametrize("width", [1440, 360])
 async def test_the_page_has_no_accessibility_violations(
-    open_page: OpenPage, swept: dict[str, str], axe: Callable[..., Any], width: int
+    open_page: OpenPage, swept: dict[str, str], axe: Axe, width: int
 ) -> None:
     page = await open_page(f"/compare?ids={','.join(swept.values())}", viewport={"width": width, "height": 900})
     await expect(chart_of(page)).to_have_attribute("data-held", re.compile(r'("points":50,.*){3}'))
     await axe(page)
     overflow = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert overflow <= 0, "nothing is wider than the window"
+
+
+async def test_runs_that_go_on_are_drawn_as_they_go_on(service: Service, page: Page) -> None:
+    directory = service.data_directory / "live"
+    directory.mkdir(mode=0o777)
+    given = {"workingDirectory": str(directory), "parameters": {"lr": 0.1}}
+    ids = [await service.submit(sys.executable, "-c", LIVE, name=f"live {number}", **given) for number in (1, 2)]
+    await page.goto(f"/compare?ids={','.join(ids)}")
+    await expect(chart_of(page)).to_have_attribute("data-held", re.compile(r'"points":5,.*"points":5,'))
+    (directory / "go").touch()
+    await expect(chart_of(page)).to_have_attribute("data-held", re.compile(r'"points":10,.*"points":10,'))
+    await expect(row_of(page, "live 1")).to_contain_text("Finished")
+    assert [each["repeated"] for each in await held(page)] == [0, 0]
+
+
+# --- a hundred -------------------------------------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def sweep(service: Service) -> int:
+    """A hundred ended simulations of a sweep, with twelve metrics of long names."""
+    return await fill_sweep(service, MANY)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def seeded(service: Service) -> int:
+    """Six trials of three seeds each."""
+    return await fill_sweep(service, 6, seeds=3, metrics=METRICS[4:6])
+
+
+async def drawn(page: Page, count: int) -> None:
+    await expect(chart_of(page)).to_have_attribute("data-held", re.compile(rf'^(?=(.*?"points":[1-9]){{{count}}})'))
+
+
+async def test_a_hundred_runs_are_compared_in_one_request_for_their_curves(
+    open_page: OpenPage, sweep: int, axe: Axe
+) -> None:
+    page = await open_page(None)
+    asked: list[str] = []
+
+    def sent(frame: str | bytes) -> None:
+        if "curves(" in str(frame):
+            asked.append(json.loads(frame)["payload"]["variables"]["metric"])
+
+    page.on("websocket", lambda socket: socket.on("framesent", sent))
+    await page.goto(f"/compare?sweep={sweep}")
+    await drawn(page, MANY)
+    assert asked.count(OBJECTIVE) == 1
+    assert len(set(asked)) == len(asked), "each metric once"
+    await expect(page.get_by_text("100 runs of the sweep")).to_be_visible()
+    await expect(table_of(page).get_by_role("rowheader")).to_have_count(MANY)
+    await expect(page.get_by_label("Metric", exact=True)).to_have_value(OBJECTIVE)
+    await expect(page.get_by_label("Colour by")).to_have_value("param:learning_rate")
+    await expect(page.locator(".key").filter(has_text="learning_rate")).to_contain_text("in the middle")  # logarithmic
+    small = page.locator(f'[data-metric="{METRICS[0]}"]')
+    await small.scroll_into_view_if_needed()
+    await expect(small).to_have_attribute("data-drawn", "100")
+    await axe(page)
+
+    await page.get_by_role("button", name=f"Show {METRICS[0]} in the large chart").click()
+    await expect(page.get_by_label("Metric", exact=True)).to_have_value(METRICS[0])
+    await expect(page).to_have_url(re.compile("metric=train"))
+
+
+async def test_runs_are_pointed_at_in_the_chart_in_the_table_and_by_keyboard(page: Page, sweep: int) -> None:
+    await page.goto(f"/compare?sweep={sweep}&clip=1")
+    await drawn(page, MANY)
+    lit = table_of(page).locator("tr.lit")
+    tip = page.locator(".tip")
+    await expect(lit).to_have_count(0)
+    row = table_of(page).get_by_role("row").nth(2)
+    await row.hover()
+    await expect(lit).to_have_count(1)
+    name = await row.get_by_role("link").get_attribute("aria-label")
+
+    reader = page.get_by_role("slider", name="Read the values")
+    await reader.focus()
+    await page.keyboard.press("Home")
+    await page.keyboard.press("ArrowUp")
+    await expect(tip).to_be_visible()
+    first = await tip.locator("strong").first.inner_text()
+    await page.keyboard.press("ArrowUp")
+    await expect(tip.locator("strong").first).not_to_have_text(first)
+    await expect(lit).to_have_count(1)
+    await page.keyboard.press("Escape")
+    await expect(lit).to_have_count(0)
+
+    over = chart_of(page).locator(".u-over")
+    box = await over.bounding_box()
+    assert box is not None
+    await page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.85)
+    await expect(lit).to_have_count(1)
+    await expect(tip).to_contain_text("learning_rate")
+    await expect(tip).to_contain_text(await lit.get_by_role("link").get_attribute("aria-label") or "")
+    await page.mouse.move(5, 5)
+    await expect(lit).to_have_count(0)
+    assert name
+
+
+async def test_outliers_are_offered_to_be_clipped(page: Page, sweep: int) -> None:
+    await page.goto(f"/compare?sweep={sweep}")
+    await drawn(page, MANY)
+    clip = page.get_by_role("button", name="Clip 4 outliers")
+    await expect(clip).to_have_attribute("aria-pressed", "false")
+    await clip.click()
+    await expect(clip).to_have_attribute("aria-pressed", "true")
+    await expect(page).to_have_url(re.compile("clip=1"))
+    await page.reload()
+    await expect(clip).to_have_attribute("aria-pressed", "true")
+
+
+async def test_runs_are_sorted_hidden_and_left_out(page: Page, sweep: int) -> None:
+    await page.goto(f"/compare?sweep={sweep}")
+    await drawn(page, MANY)
+    region = page.get_by_role("region", name="Side by side")
+    await region.get_by_role("button", name="learning_rate").click()
+    await expect(region.get_by_role("columnheader", name="learning_rate")).to_have_attribute("aria-sort", "ascending")
+    rows = table_of(page).get_by_role("row")
+    await expect(rows.nth(1)).to_contain_text("0.00001")
+    await region.get_by_role("button", name="learning_rate").click()
+    await expect(rows.nth(1)).to_contain_text("0.1")
+    await rows.nth(1).get_by_role("checkbox").uncheck()
+    await drawn(page, MANY - 1)
+    assert len(await held(page)) == MANY - 1
+    await region.get_by_role("checkbox", name="Draw all").check()
+    await drawn(page, MANY)
+    # What one leaves out of a sweep makes it a choice of single ones.
+    await rows.nth(1).get_by_role("button", name=re.compile("^Remove")).click()
+    await expect(page).to_have_url(re.compile(r"ids="))
+    await expect(table_of(page).get_by_role("rowheader")).to_have_count(MANY - 1)
+
+
+async def test_seeds_are_a_group_with_its_mean_and_spread(page: Page, seeded: int, axe: Axe) -> None:
+    await page.goto(f"/compare?sweep={seeded}")
+    await drawn(page, 18)
+    await page.get_by_label("Group by").select_option("seeds")
+    await expect(page.get_by_text("6 groups: mean")).to_be_visible()
+    await drawn(page, 6)
+    assert len(await held(page)) == 6
+    await expect(page).to_have_url(re.compile("group=seeds"))
+    await table_of(page).get_by_role("row").nth(1).hover()
+    await expect(table_of(page).locator("tr.lit")).to_have_count(3)
+    for kind in ("since", "elapsed", "wall", "cost"):
+        await page.get_by_label("X axis").select_option(kind)
+        await expect(chart_of(page)).to_have_attribute("data-x", kind)
+        await drawn(page, 6)
+    await axe(page)
+    await page.get_by_label("Group by").select_option("param:optimizer.name")
+    await drawn(page, 2)
+
+
+async def test_what_a_filter_finds_is_compared(service: Service, page: Page, sweep: int) -> None:
+    await page.goto("/?tag=swept&where=batch_size%3D64")
+    await page.get_by_role("link", name="Compare these").click()
+    await expect(page).to_have_url(re.compile(r"/compare\?tag=swept"))
+    [[count]] = await service.fetch("SELECT count(*) FROM simulations WHERE parameters->'batch_size' = '64'")
+    await expect(page.get_by_text(f"{count} that match")).to_be_visible()
+    await drawn(page, count)
+    assert sweep
+
+
+async def test_a_hundred_are_chosen_from_the_list(service: Service, page: Page, sweep: int) -> None:
+    rows = await service.fetch("SELECT id FROM simulations ORDER BY id DESC LIMIT 3")
+    await page.goto("/?tag=swept")
+    boxes = page.get_by_role("checkbox", name=re.compile("^Select vision"))
+    for number in range(3):
+        await boxes.nth(number).check()
+    await page.get_by_role("link", name="Compare", exact=True).click()
+    await drawn(page, 3)
+    assert {each["curve"] for each in await held(page)} == {encode("Simulation", row["id"]) for row in rows}
+    assert sweep
+
+
+async def test_a_telephone_has_room_for_a_hundred(open_page: OpenPage, sweep: int, axe: Axe) -> None:
+    page = await open_page(f"/compare?sweep={sweep}&clip=1", viewport={"width": 390, "height": 844})
+    await drawn(page, MANY)
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 390
+    await axe(page)

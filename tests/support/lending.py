@@ -34,6 +34,7 @@ SET LOCAL lock_timeout = '300ms';
 DELETE FROM alert_targets;
 DELETE FROM budgets;
 DELETE FROM simulations;
+DELETE FROM sweeps;
 DELETE FROM deleted_members;
 DELETE FROM events;
 DELETE FROM logins;

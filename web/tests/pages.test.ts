@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { read, write } from '../src/compare/address';
+import { choosing, read, write } from '../src/compare/address';
 import { metricsOf, rowsOf } from '../src/compare/differences';
 import { digitsOf, moneyAxis, wallAxis } from '../src/curves/axes';
 import { mainMetric } from '../src/curves/mainMetric';
@@ -13,10 +13,15 @@ import { agoOf, durationOf, moneyOf, priceOf, valueOf } from '../src/ui/format';
 import cases from '../../tests/support/money.json';
 
 test('an address is read as it was written, and what is not understood is left out', () => {
-  const address = { ids: ['a=', 'b='], metric: 'loss, 1', x: 'cost' as const, log: true, smoothing: 0.6 };
-  expect(read(new URLSearchParams(write(address).toString()))).toEqual(address);
-  expect(read(new URLSearchParams('ids=a,,a&x=moon&smooth=7'))).toEqual({ ids: ['a'], metric: null, x: 'step', log: false, smoothing: 0 });
-  expect(read(new URLSearchParams(`ids=${Array.from({ length: 40 }, (_, at) => at).join(',')}`)).ids).toHaveLength(12);
+  const look = { metric: 'loss, 1', x: 'cost' as const, log: true, smoothing: 0.6, clip: true, colour: 'param:lr', group: 'seeds' };
+  const written = Object.entries({ ...choosing(['a=', 'b=']), ...write(look) }).flatMap(([name, value]) => (value === null ? [] : [[name, value]]));
+  expect(read(new URLSearchParams(new URLSearchParams(written).toString()))).toEqual({ ids: ['a=', 'b='], sweep: null, filter: null, sort: null, ...look });
+  const nothing = { metric: null, x: 'step', log: false, smoothing: 0, clip: false, colour: null, group: null };
+  expect(read(new URLSearchParams('ids=a,,a&x=moon&smooth=7&colour=param:&group=all&clip=yes'))).toEqual({ ids: ['a'], sweep: null, filter: null, sort: null, ...nothing });
+  expect(read(new URLSearchParams(`ids=${Array.from({ length: 140 }, (_, at) => at).join(',')}`)).ids).toHaveLength(100);
+  const filtered = read(new URLSearchParams('tag=a,b&where=lr<1e-3&sort=best:val/loss'));
+  expect([filtered.filter?.tags, filtered.filter?.where, filtered.sort]).toEqual([['a', 'b'], ['lr<1e-3'], { field: 'BEST', name: 'val/loss' }]);
+  expect(read(new URLSearchParams('sweep=3')).sweep).toBe('3');
 });
 
 test('parameters that differ come first, nested ones by their way', () => {

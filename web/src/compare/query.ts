@@ -1,4 +1,4 @@
-/** What the comparison asks of each simulation, and how one finds others. */
+/** What the comparison asks of simulations, how they are found, and their curves. */
 import { graphql, type ResultOf } from '../api/graphql';
 
 export const COMPARED = graphql(`
@@ -6,11 +6,18 @@ export const COMPARED = graphql(`
     nodes(ids: $ids) {
       ... on Simulation {
         id
+        number
         name
         state
+        tags
+        trial
         parameters
         startedAt
         finishedAt
+        objective {
+          metric
+          mode
+        }
         cost {
           amount
           currency
@@ -28,10 +35,65 @@ export const COMPARED = graphql(`
         metrics {
           name
           mode
-          count
-          lastValue
-          bestValue
-          bestStep
+        }
+      }
+    }
+  }
+`);
+
+export const CURVES = graphql(`
+  query Curves($ids: [ID!]!, $metric: String!, $maxPoints: Int!) {
+    curves(ids: $ids, metric: $metric, maxPoints: $maxPoints) {
+      simulationId
+      cursor
+      curve {
+        metric
+        steps
+        values
+        elapsed
+        attempts
+      }
+    }
+  }
+`);
+
+export const MATCHING = graphql(`
+  query Matching($first: Int!, $states: [SimulationState!], $project: ID, $machine: ID, $filter: SimulationFilter, $orderBy: SimulationOrder!) {
+    simulations(first: $first, states: $states, project: $project, machine: $machine, filter: $filter, orderBy: $orderBy) {
+      nodes {
+        id
+      }
+      totalCount
+    }
+  }
+`);
+
+export const OF_SWEEP = graphql(`
+  query OfSweep($id: ID!, $first: Int!) {
+    sweep(id: $id) {
+      number
+      name
+      objective {
+        metric
+      }
+      parameters {
+        name
+        low
+        log
+      }
+      counts {
+        planned
+        queued
+        running
+        complete
+        pruned
+        failed
+      }
+      trials(first: $first) {
+        nodes {
+          simulations {
+            id
+          }
         }
       }
     }
@@ -55,8 +117,8 @@ export const FOUND = graphql(`
 `);
 
 export const STATE = graphql(`
-  subscription ComparedChanged($id: ID!) {
-    simulationChanged(id: $id) {
+  subscription ComparedChanged {
+    simulationChanged {
       id
       state
     }
@@ -66,3 +128,4 @@ export const STATE = graphql(`
 type Node = NonNullable<ResultOf<typeof COMPARED>['nodes'][number]>;
 export type Compared = Extract<Node, { name: string }>;
 export type Found = ResultOf<typeof FOUND>['simulations']['nodes'][number];
+export type FetchedCurve = ResultOf<typeof CURVES>['curves'][number];

@@ -8,8 +8,8 @@ import type { Range, View } from './view';
 export interface Listener {
   /** Another part of the x axis is shown. */
   moved: () => void;
-  /** The pointer is at x; null: away. */
-  pointed: (x: number | null) => void;
+  /** The pointer is at x, and so many pixels below the top; null: away. */
+  pointed: (x: number | null, top: number) => void;
 }
 
 const LEAST_DRAG = 4; // pixels: less is a click
@@ -59,7 +59,7 @@ export class Interaction {
   attach(u: uPlot): void {
     const { over } = u;
     over.addEventListener('wheel', (event) => this.#wheel(event, u), { passive: false });
-    over.addEventListener('mouseleave', () => this.#listener.pointed(null));
+    over.addEventListener('mouseleave', () => this.#listener.pointed(null, 0));
     touch(over, {
       moved: (before, now) => {
         this.#view.panBy((before - now) / over.clientWidth, this.#all());
@@ -78,7 +78,7 @@ export class Interaction {
 
   #pointed(u: uPlot): void {
     const left = u.cursor.left ?? -1;
-    if (left >= 0) this.#listener.pointed(u.posToVal(left, 'x'));
+    if (left >= 0) this.#listener.pointed(u.posToVal(left, 'x'), u.cursor.top ?? 0);
   }
 
   #selected(u: uPlot): void {

@@ -8,17 +8,17 @@ import type { Curve, Trace } from './trace';
 import type { Range } from './view';
 
 const FAINT = 0.35;
+const BESIDE = 0.3; // of all curves beside one that stands out
 const DENSE = 1.5; // points to a pixel column, from which on a line is drawn as the area that it covers
 const DOTS_UP_TO = 80; // points in sight: more of them are a line anyway
 
 /** The path of a trace's corners, with dots where few points are in sight. */
-export function linePath(u: uPlot, number: number, trace: Trace, kind: 'raw' | 'smooth', [min, max]: Range): uPlot.Series.Paths {
+export function linePath(u: uPlot, number: number, trace: Trace, kind: 'raw' | 'smooth', [min, max]: Range, many = false): uPlot.Series.Paths {
   const { xs, ys } = trace[kind];
   const path = new Path2D();
-  u.series[number]!.alpha = kind === 'raw' && trace.smoothed ? FAINT : 1;
-  if (kind === 'smooth' && !trace.smoothed) return { stroke: path };
+  if (kind === 'smooth' ? !trace.smoothed : many && trace.smoothed) return { stroke: path };
   const perX = u.bbox.width / (max - min);
-  const dotted = xs.length <= DOTS_UP_TO && !trace.smoothed;
+  const dotted = xs.length <= DOTS_UP_TO && !trace.smoothed && !many;
   const radius = 1.25 * devicePixelRatio;
   // Between two attempts there is time and money, but no line.
   const { beginnings } = trace.curve.series.points;
@@ -56,6 +56,12 @@ export function linePath(u: uPlot, number: number, trace: Trace, kind: 'raw' | '
   return shape ? { stroke: shape.stroke, fill: shape.fill } : { stroke: path };
 }
 
+/** How much a line covers: beside one that stands out, little. */
+export function alphaOf({ highlighted, settings }: Scene, { curve, smoothed }: Trace, kind: 'raw' | 'smooth'): number {
+  if (highlighted !== null && highlighted !== curve.key) return BESIDE;
+  return kind === 'raw' && smoothed && !settings.many ? FAINT : 1;
+}
+
 /** Behind the lines: stretches that are not finite, attempts, and the forecast. */
 export function drawGround(u: uPlot, scene: Scene): void {
   const { traces, settings, palette } = scene;
@@ -78,6 +84,7 @@ export function drawGround(u: uPlot, scene: Scene): void {
   for (const { curve, raw } of traces) {
     if (!raw.gaps.length) continue;
     bottom -= strip;
+    if (settings.many) continue; // for so many there is no room: the page names them
     for (const [from, to] of raw.gaps) {
       const left = u.valToPos(from, 'x', true);
       const width = Math.max(2 * devicePixelRatio, u.valToPos(to, 'x', true) - left);
@@ -85,12 +92,38 @@ export function drawGround(u: uPlot, scene: Scene): void {
         ctx.fillStyle = palette.hatching;
         ctx.fillRect(left, bbox.top, width, bbox.height);
       }
-      ctx.fillStyle = palette.colour(curve.colour);
+      ctx.fillStyle = palette.of(curve);
       ctx.fillRect(left, bottom, width, strip - devicePixelRatio);
     }
   }
+  for (const trace of traces) drawSpread(u, scene, trace);
   drawBand(u, scene);
   ctx.restore();
+}
+
+/** How far the curves of a group spread about their mean. */
+function drawSpread(u: uPlot, { palette, settings, highlighted }: Scene, { curve, x: { xs, length } }: Trace): void {
+  const { spread } = curve;
+  if (!spread) return;
+  const { ctx, bbox } = u;
+  const bottom = bbox.top + bbox.height;
+  const y = (value: number): number => (settings.log && value <= 0 ? bottom : u.valToPos(value, curve.scale, true));
+  ctx.globalAlpha = highlighted === null ? 0.18 : highlighted === curve.key ? 0.32 : 0.06;
+  ctx.fillStyle = palette.of(curve);
+  for (let begin = 0; begin < length; ) {
+    if (!Number.isFinite(spread.lows[begin]!)) {
+      begin++;
+      continue;
+    }
+    let end = begin;
+    while (end < length && Number.isFinite(spread.lows[end]!)) end++;
+    ctx.beginPath();
+    for (let at = begin; at < end; at++) ctx.lineTo(u.valToPos(xs[at]!, 'x', true), y(spread.highs[at]!));
+    for (let at = end - 1; at >= begin; at--) ctx.lineTo(u.valToPos(xs[at]!, 'x', true), y(spread.lows[at]!));
+    ctx.fill();
+    begin = end;
+  }
+  ctx.globalAlpha = 1;
 }
 
 /** The forecast: what the interval covers, and its middle as a dashed line. */
@@ -106,14 +139,14 @@ function drawBand(u: uPlot, { traces, settings, palette, outlook: { band } }: Sc
   for (const at of [...band.steps.keys()].reverse()) ctx.lineTo(x(at), y(band.lows[at]!));
   ctx.closePath();
   ctx.globalAlpha = 0.16;
-  ctx.fillStyle = palette.colour(curve.colour);
+  ctx.fillStyle = palette.of(curve);
   ctx.fill();
   ctx.globalAlpha = 1;
   ctx.beginPath();
   for (const at of band.steps.keys()) ctx.lineTo(x(at), y(band.values[at]!));
   ctx.setLineDash([5 * devicePixelRatio, 4 * devicePixelRatio]);
   ctx.lineWidth = 1.5 * devicePixelRatio;
-  ctx.strokeStyle = palette.colour(curve.colour);
+  ctx.strokeStyle = palette.of(curve);
   ctx.stroke();
   ctx.setLineDash([]);
 }
@@ -126,10 +159,33 @@ export function drawMarks(u: uPlot, scene: Scene): void {
   ctx.beginPath();
   ctx.rect(bbox.left - 6 * ratio, 0, bbox.width + 12 * ratio, bbox.top + bbox.height + 6 * ratio); // rings, whole ones
   ctx.clip();
-  drawAttempts(u, scene);
-  drawDecisions(u, scene);
-  drawBest(u, scene);
+  if (!scene.settings.many) {
+    drawAttempts(u, scene);
+    drawDecisions(u, scene);
+    drawBest(u, scene);
+  }
+  drawHighlighted(u, scene);
   ctx.restore();
+}
+
+/** The curve that stands out, once more: above all others, and thick. */
+function drawHighlighted(u: uPlot, { traces, palette, highlighted, settings, range }: Scene): void {
+  const at = traces.findIndex(({ curve }) => curve.key === highlighted);
+  const trace = traces[at];
+  if (!trace) return;
+  const { ctx, bbox } = u;
+  const number = u.series.length - 2 * at - (trace.smoothed ? 1 : 2); // from below: the first trace has the last series
+  const { stroke, fill } = linePath(u, number, trace, trace.smoothed ? 'smooth' : 'raw', range(), settings.many);
+  ctx.beginPath();
+  ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+  ctx.clip();
+  ctx.lineJoin = 'round';
+  for (const [width, colour] of [[6, palette.token('panel')], [3, palette.of(trace.curve)]] as const) {
+    ctx.lineWidth = width * devicePixelRatio;
+    ctx.strokeStyle = ctx.fillStyle = colour;
+    if (fill) ctx.fill(fill as Path2D);
+    ctx.stroke(stroke as Path2D);
+  }
 }
 
 function drawAttempts(u: uPlot, { traces, settings, palette }: Scene): void {
@@ -142,7 +198,7 @@ function drawAttempts(u: uPlot, { traces, settings, palette }: Scene): void {
   for (const { attempt, x, curve } of attemptsOf(traces, settings.attempts)) {
     const left = Math.round(u.valToPos(x, 'x', true)) + 0.5;
     if (left < bbox.left || left > bbox.left + bbox.width) continue;
-    ctx.strokeStyle = settings.attempts ? palette.token('line-strong') : palette.colour(curve.colour);
+    ctx.strokeStyle = settings.attempts ? palette.token('line-strong') : palette.of(curve);
     ctx.beginPath();
     ctx.moveTo(left, bbox.top);
     ctx.lineTo(left, bbox.top + bbox.height);
@@ -210,7 +266,7 @@ function drawBest(u: uPlot, { traces, settings, palette }: Scene): void {
     ctx.fillStyle = palette.token('panel');
     ctx.fill();
     // A rim in the ground's colour first: the ring stands out from a dense curve of its own colour.
-    for (const [width, colour] of [[5, palette.token('panel')], [2, palette.colour(curve.colour)]] as const) {
+    for (const [width, colour] of [[5, palette.token('panel')], [2, palette.of(curve)]] as const) {
       ctx.lineWidth = width * ratio;
       ctx.strokeStyle = colour;
       ctx.stroke();

@@ -2,11 +2,13 @@
 import type uPlot from 'uplot';
 
 import { agoAxis, digitsOf, logSplits, moneyAxis, wallAxis } from './axes';
-import { linePath } from './layers';
+import { alphaOf, linePath } from './layers';
 import type { Outlook } from './outlook';
 import type { Palette } from './palette';
 import type { Curve, Settings, Trace } from './trace';
 import type { Range } from './view';
+
+const HAIRLINES_FROM = 24; // curves
 
 /** What the options read at each drawing. */
 export interface Scene {
@@ -14,6 +16,8 @@ export interface Scene {
   readonly settings: Settings;
   readonly palette: Palette;
   readonly outlook: Outlook;
+  /** Key of the curve that stands out; null: none does. */
+  readonly highlighted: string | null;
   /** The part of the x axis that is shown. */
   range(): Range;
   /** Limits of a y scale. */
@@ -53,20 +57,32 @@ export function optionsOf(scene: Scene, axes: number): Pick<uPlot.Options, 'scal
 
 /** The two lines of the trace with this number. The trace is looked up at each drawing: it may have been replaced. */
 function lines(scene: Scene, at: number, curve: Curve): uPlot.Series[] {
-  const dash = scene.palette.dash(curve.colour);
-  const colour = (): string => scene.palette.colour(curve.colour);
+  const dash = curve.shade === undefined ? scene.palette.dash(curve.colour) : undefined;
+  const colour = (): string => scene.palette.of(scene.traces[at]!.curve);
+  const thin = scene.settings.many && !curve.spread;
   const common: uPlot.Series = { scale: curve.scale, stroke: colour, fill: colour, points: { show: false }, ...(dash ? { dash } : {}) };
   return [
-    { ...common, width: 1.5, paths: (u, number) => linePath(u, number, scene.traces[at]!, 'raw', scene.range()) },
-    { ...common, width: 2, paths: (u, number) => linePath(u, number, scene.traces[at]!, 'smooth', scene.range()) },
+    { ...common, width: thin ? thinOf(scene) : 1.5, paths: (u, number) => pathOf(u, number, scene, at, 'raw') },
+    { ...common, width: thin ? thinOf(scene) : 2, paths: (u, number) => pathOf(u, number, scene, at, 'smooth') },
   ];
+}
+
+function pathOf(u: uPlot, number: number, scene: Scene, at: number, kind: 'raw' | 'smooth'): uPlot.Series.Paths {
+  const trace = scene.traces[at]!;
+  u.series[number]!.alpha = alphaOf(scene, trace, kind);
+  return linePath(u, number, trace, kind, scene.range(), scene.settings.many);
+}
+
+/** The more lines, the thinner: a hairline is what a browser draws fastest, too. */
+function thinOf({ traces }: Scene): number {
+  return traces.length > HAIRLINES_FROM ? 1 : 1.5;
 }
 
 function xAxis({ settings: { x, currency }, palette }: Scene): uPlot.Axis {
   const axis: uPlot.Axis = { ...axisOf(palette), size: 32, space: 80 };
   if (x === 'elapsed') return { ...axis, ...agoAxis };
   if (x === 'cost') return { ...axis, values: (_u, splits) => moneyAxis(splits, currency) };
-  if (x === 'step') {
+  if (x === 'step' || x === 'since') {
     const incrs = [1, 2, 5].flatMap((digit) => Array.from({ length: 16 }, (_, power) => digit * 10 ** power));
     const values: uPlot.Axis.Values = (_u, splits) => splits.map((split) => split.toLocaleString());
     const space = (_u: uPlot, _axis: number, _min: number, max: number): number => 40 + 7 * Math.round(max).toLocaleString().length;

@@ -1,4 +1,7 @@
 /** Colours of a chart: the theme's custom properties, read once per theme because canvases can't use them. */
+import { theme } from '../ui/theme.svelte';
+import { shadeOf } from './ramp';
+
 const COLOURS = 8;
 const NAMES = ['soft', 'line', 'line-strong', 'raised', 'panel', 'text', 'bad', 'font'] as const;
 const DASHES = [undefined, [7, 4], [2, 3]];
@@ -28,6 +31,12 @@ export class Palette {
   /** Colour of the curve with this number: 0, 1, 2 ... */
   colour(number: number): string {
     return this.#values.get(`curve-${(number % COLOURS) + 1}`)!;
+  }
+
+  /** The same of a curve that may have a place on the ramp instead. */
+  of({ colour, shade }: { colour: number; shade?: number | null }): string {
+    if (shade === undefined) return this.colour(colour);
+    return shade === null ? this.token('line-strong') : shadeOf(shade, theme.dark);
   }
 
   /** Dash pattern that distinguishes curves of the same colour. */

@@ -6,8 +6,9 @@
 import uPlot from 'uplot';
 
 import { Interaction, type Listener } from './interaction';
-import { drawGround, drawMarks } from './layers';
+import { alphaOf, drawGround, drawMarks } from './layers';
 import { fromBelow, optionsOf, type Scene, scalesOf } from './options';
+import { withoutOutliers } from './outliers';
 import { bandLimits, NOTHING_AHEAD, type Outlook } from './outlook';
 import { Palette } from './palette';
 import { lowerBound } from './series';
@@ -25,6 +26,7 @@ export interface Reading {
 }
 
 const TWO_AXES_FROM = 560; // pixels of width
+const NEAR = 30; // pixels from a curve, within which the pointer is at it
 
 export class Plot {
   readonly view = new View();
@@ -34,6 +36,8 @@ export class Plot {
   unplaced = 0;
   /** Whether something in sight is not finite. */
   gaps = false;
+  /** How many curves would ruin the scale of the others, or are cut off by `clip` so that they don't. */
+  outliers = 0;
   readonly #host: HTMLElement;
   readonly #palette: Palette;
   readonly #interaction: Interaction;
@@ -43,6 +47,7 @@ export class Plot {
   #limits = new Map<string, Range>();
   #uplot: uPlot | null = null;
   #shape = '';
+  #highlighted: string | null = null;
   #size = { width: 0, height: 0 };
   #pointer: HTMLElement | null = null;
   #dots: HTMLElement[] = [];
@@ -106,12 +111,17 @@ export class Plot {
     const range = this.range;
     const columns = uplot.bbox.width || this.#size.width * devicePixelRatio;
     const found = new Map<string, Range>();
+    const ranges: Range[] = [];
     for (const trace of this.#traces) {
       const { scale } = trace.curve;
       const [low, high] = trace.sample(range, columns, settings.log);
+      ranges.push([low, high]);
       const [least, greatest] = found.get(scale) ?? [Infinity, -Infinity];
       found.set(scale, [Math.min(least, low), Math.max(greatest, high)]);
     }
+    const clipped = settings.many ? withoutOutliers(ranges, settings.log) : null;
+    this.outliers = clipped?.beyond ?? 0;
+    if (clipped && settings.clip) found.set(this.#traces[0]!.curve.scale, clipped.limits);
     const { band } = this.#outlook;
     const scale = this.#traces.find(({ curve }) => curve.key === band?.curve)?.curve.scale;
     if (band && scale !== undefined) {
@@ -133,6 +143,39 @@ export class Plot {
   /** What is drawn now; null: nothing. */
   get drawn(): { uplot: uPlot; scene: Scene } | null {
     return this.#uplot && { uplot: this.#uplot, scene: this.#scene };
+  }
+
+  /** The curve that stands out from the others from now on; null: none. */
+  highlight(key: string | null): void {
+    if (key === this.#highlighted) return;
+    this.#highlighted = key;
+    const uplot = this.#uplot;
+    if (!uplot) return;
+    const scene = this.#scene;
+    for (const [at, trace] of fromBelow(this.#traces)) {
+      const first = uplot.series.length - 2 * at - 2;
+      uplot.series[first]!.alpha = alphaOf(scene, trace, 'raw');
+      uplot.series[first + 1]!.alpha = alphaOf(scene, trace, 'smooth');
+    }
+    uplot.redraw(false); // the paths are the same
+  }
+
+  /** The curve that is nearest to a place: x, and pixels below the top; null: none is near. */
+  nearestTo(x: number, top: number): string | null {
+    const uplot = this.#uplot;
+    if (!uplot) return null;
+    const left = uplot.valToPos(x, 'x');
+    let found: string | null = null;
+    let least = NEAR;
+    for (const trace of this.#traces) {
+      const apart = (at: number, value: number): number => Math.hypot(uplot.valToPos(at, 'x') - left, uplot.valToPos(value, trace.curve.scale) - top);
+      const nearest = trace.nearest(x);
+      const distances = [apart(x, trace.valueAt(x)), ...(nearest ? [apart(nearest.x, trace.curve.series.points.values[nearest.index]!)] : [])];
+      for (const distance of distances) {
+        if (distance < least) [found, least] = [trace.curve.key, distance];
+      }
+    }
+    return found;
   }
 
   /** The values of all curves at the point that is nearest to x. */
@@ -171,6 +214,17 @@ export class Plot {
     return Math.max(min, Math.min(max, found));
   }
 
+  /** Where a reading lies in the chart, in pixels; null: nowhere in sight. */
+  placeOf({ curve, x, value, smoothed }: Reading): { left: number; top: number; width: number; height: number } | null {
+    const uplot = this.#uplot;
+    const y = smoothed ?? value;
+    if (!uplot || !Number.isFinite(y) || (this.#settings?.log && y <= 0)) return null;
+    const { left, top } = { left: uplot.over.offsetLeft, top: uplot.over.offsetTop };
+    const [right, below] = [uplot.valToPos(x, 'x'), uplot.valToPos(y, curve.scale)];
+    if (right < 0 || right > uplot.over.clientWidth) return null;
+    return { left: left + right, top: top + Math.max(0, Math.min(uplot.over.clientHeight, below)), ...this.#size };
+  }
+
   /** Mark what is read at x; none: nothing is marked. */
   point(readings: readonly Reading[]): void {
     const uplot = this.#uplot;
@@ -185,7 +239,7 @@ export class Plot {
       const left = uplot.valToPos(reading.x, 'x');
       const top = uplot.valToPos(y, reading.curve.scale);
       dot.style.transform = `translate(${left}px, ${top}px)`;
-      dot.style.background = this.#palette.colour(reading.curve.colour);
+      dot.style.background = this.#palette.of(reading.curve);
     }
     this.#pointer!.hidden = x === undefined;
     if (x !== undefined) this.#pointer!.style.transform = `translateX(${uplot.valToPos(x, 'x')}px)`;
@@ -199,8 +253,8 @@ export class Plot {
   #build(): void {
     const settings = this.#settings;
     if (!settings || !this.#size.width) return;
-    const keys = this.#traces.map(({ curve }) => [curve.key, curve.scale, curve.colour]);
-    const shape = JSON.stringify([keys, settings.x, settings.log, settings.currency, this.#axesThatFit]);
+    const keys = this.#traces.map(({ curve }) => [curve.key, curve.scale, curve.shade === undefined ? curve.colour : 'shade', curve.spread !== undefined]);
+    const shape = JSON.stringify([keys, settings.x, settings.log, settings.currency, this.#axesThatFit, settings.many]);
     if (this.#uplot && shape === this.#shape) return;
     this.#shape = shape;
     this.#uplot?.destroy();
@@ -241,6 +295,9 @@ export class Plot {
       },
       get outlook() {
         return plot.#outlook;
+      },
+      get highlighted() {
+        return plot.#highlighted;
       },
       range: () => this.range,
       limits: (scale) => this.#limits.get(scale)!,

@@ -102,6 +102,11 @@ export class Series {
     }
   }
 
+  /** Let go of all points. */
+  clear(): void {
+    this.#cut(-Infinity);
+  }
+
   #note(index: number): void {
     const value = this.values[index]!;
     if (!Number.isFinite(value)) {

@@ -39,6 +39,8 @@ export interface Wanted {
   thinned?: boolean;
   /** With what is not finite as it is, for a file. */
   exact?: boolean;
+  /** Begin behind this cursor instead of with the first point. */
+  after?: string | null;
 }
 
 export interface Watcher {
@@ -56,8 +58,8 @@ export interface Sink {
 }
 
 /** Fill `curves` from the first point on, until it ends or is stopped. Returns how to stop it. */
-export function follow({ id, metrics, thinned = false, exact = false }: Wanted, curves: Sink, watcher: Watcher): () => void {
-  let after: string | null = null;
+export function follow({ id, metrics, thinned = false, exact = false, after: begin = null }: Wanted, curves: Sink, watcher: Watcher): () => void {
+  let after = begin;
   return subscribe(CONVERGENCE, {
     variables: () => ({
       id,

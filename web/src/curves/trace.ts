@@ -15,10 +15,20 @@ export interface Curve {
   scale: string;
   /** 0, 1, 2...: which of the curves' colours. */
   colour: number;
+  /** In place of one of these colours: 0 to 1, a place on the ramp; null: it has none, and is grey. */
+  shade?: number | null;
   /** Null: neither direction is better. */
   mode: 'MIN' | 'MAX' | null;
   series: LiveSeries;
   spans: readonly Span[];
+  /** It is the mean of several curves: how far they spread about it. Its steps are places on the x axis. */
+  spread?: Spread;
+}
+
+/** Limits of a band about a curve, for each of its points. */
+export interface Spread {
+  lows: Float64Array;
+  highs: Float64Array;
 }
 
 export interface Settings {
@@ -31,6 +41,10 @@ export interface Settings {
   attempts: boolean;
   /** Steps are moments, in seconds since 1970: they are shown as times. */
   moments?: boolean;
+  /** Curves of many simulations: thin lines without marks, of which smoothed ones stand for the others. */
+  many?: boolean;
+  /** The y axis leaves out what would ruin its scale for the others. */
+  clip?: boolean;
 }
 
 export class Trace {
@@ -44,7 +58,8 @@ export class Trace {
   constructor(curve: Curve, settings: Settings, old: Trace | undefined) {
     const smoothed = old?.smoothed?.weight === settings.smoothing ? old.smoothed : new Smoothed(settings.smoothing);
     this.curve = curve;
-    this.x = old?.x.kind === settings.x ? old.x : new XColumn(settings.x);
+    const kind = curve.spread ? 'step' : settings.x;
+    this.x = old?.x.kind === kind ? old.x : new XColumn(kind);
     this.smoothed = settings.smoothing > 0 ? smoothed : null;
   }
 
@@ -57,9 +72,24 @@ export class Trace {
   sample(range: Range, columns: number, log: boolean): Range {
     const { points } = this.curve.series;
     sample(this.raw, this.x.xs, points.values, this.x.length, range, columns, log);
-    if (!this.smoothed) return [this.raw.least, this.raw.greatest];
-    sample(this.smooth, this.x.xs, this.smoothed.follow(points), this.x.length, range, columns, log);
-    return [Math.min(this.raw.least, this.smooth.least), Math.max(this.raw.greatest, this.smooth.greatest)];
+    let limits: Range = [this.raw.least, this.raw.greatest];
+    if (this.smoothed) {
+      sample(this.smooth, this.x.xs, this.smoothed.follow(points), this.x.length, range, columns, log);
+      limits = [Math.min(limits[0], this.smooth.least), Math.max(limits[1], this.smooth.greatest)];
+    }
+    const { spread } = this.curve;
+    return spread ? spreadLimits(spread, this.x, range, log, limits) : limits;
+  }
+
+  /** The value at x, on the straight line between two points; NaN beyond them. */
+  valueAt(x: number): number {
+    const { xs, length } = this.x;
+    const after = lowerBound(xs, length, x);
+    if (after === length) return NaN;
+    const values = this.smoothed ? this.smoothed.follow(this.curve.series.points) : this.curve.series.points.values;
+    if (after === 0) return xs[0] === x ? values[0]! : NaN;
+    const share = (x - xs[after - 1]!) / (xs[after]! - xs[after - 1]!);
+    return values[after - 1]! + share * (values[after]! - values[after - 1]!);
   }
 
   /** The point nearest to x. */
@@ -71,6 +101,19 @@ export class Trace {
     const index = Math.abs(xs[before]! - x) < Math.abs(xs[after]! - x) ? before : after;
     return { index, x: xs[index]! };
   }
+}
+
+function spreadLimits({ lows, highs }: Spread, { xs, length }: XColumn, [min, max]: Range, log: boolean, [low, high]: Range): Range {
+  let [least, greatest] = [low, high];
+  for (let at = Math.max(0, lowerBound(xs, length, min) - 1); at < length && (at === 0 || xs[at - 1]! <= max); at++) {
+    if (!log || lows[at]! > 0) least = Math.min(least, finiteOr(lows[at]!, least));
+    greatest = Math.max(greatest, finiteOr(highs[at]!, greatest));
+  }
+  return [least, greatest];
+}
+
+function finiteOr(value: number, other: number): number {
+  return Number.isFinite(value) ? value : other;
 }
 
 /** From the first to the last x of all traces, never of width 0. */

@@ -1,7 +1,7 @@
-/** Where the points of a curve lie on the x axis: by step, by time or by money. */
+/** Where the points of a curve lie on the x axis: by step, by step since its first one, by time or by money. */
 import { type Series, wider } from './series';
 
-export type XKind = 'step' | 'elapsed' | 'wall' | 'cost';
+export type XKind = 'step' | 'since' | 'elapsed' | 'wall' | 'cost';
 
 /** Of the schema's `Attempt`, what time and money are reckoned from. Times in milliseconds since 1970. */
 export interface Span {
@@ -74,6 +74,11 @@ export class XColumn {
     }
     if (this.length === series.length) return;
     if (this.#room.length < series.length) this.#room = wider(this.#room, series.steps.length);
+    if (this.kind === 'since') {
+      for (; this.length < series.length; this.length++) this.#room[this.length] = series.steps[this.length]! - series.steps[0]!;
+      this.xs = this.#room;
+      return;
+    }
     const ends = series.beginnings.map((_, number) => series.beginnings[number + 1]?.index ?? series.length);
     for (const [number, { attempt }] of series.beginnings.entries()) {
       const end = ends[number]!;

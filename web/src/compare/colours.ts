@@ -1,0 +1,63 @@
+/** What curves are coloured by: a number along a ramp, or names with a colour each. */
+export interface Ramp {
+  kind: 'ramp';
+  least: number;
+  greatest: number;
+  log: boolean;
+  /** By run, 0 to 1; null: it has no such number. */
+  places: (number | null)[];
+}
+
+export interface Named {
+  kind: 'named';
+  /** In the order of their colours. */
+  names: string[];
+  /** By run, the number of its colour; null: it has none. */
+  colours: (number | null)[];
+}
+
+export type Scale = Ramp | Named;
+
+const LOG_FROM = 30; // greatest to least, of what is above zero
+const RAMP_FROM = 3; // different numbers
+
+/** values: by run; undefined: it has none. log: whether it is searched by its logarithm; left out: as it looks. */
+export function scaleOf(values: readonly (string | undefined)[], log?: boolean): Scale {
+  const numbers = values.map(numberOf);
+  const distinct = [...new Set(numbers.filter((value) => value !== null))];
+  const isNumeric = values.every((value, at) => value === undefined || numbers[at] !== null);
+  if (!isNumeric || distinct.length < RAMP_FROM) return named(values);
+  const [least, greatest] = [Math.min(...distinct), Math.max(...distinct)];
+  const isLog = least > 0 && (log ?? greatest / least >= LOG_FROM);
+  return { kind: 'ramp', least, greatest, log: isLog, places: numbers.map((value) => (value === null ? null : placeOf(value, least, greatest, isLog))) };
+}
+
+/** From 0 to 1. */
+export function placeOf(value: number, least: number, greatest: number, log: boolean): number {
+  const on = log ? Math.log : (each: number): number => each;
+  return greatest > least ? (on(value) - on(least)) / (on(greatest) - on(least)) : 0.5;
+}
+
+/** What stands at a place, the inverse. */
+export function valueAt(place: number, { least, greatest, log }: Pick<Ramp, 'least' | 'greatest' | 'log'>): number {
+  return log ? Math.exp(Math.log(least) + place * (Math.log(greatest) - Math.log(least))) : least + place * (greatest - least);
+}
+
+/** A parameter's text as a number; null: it is none, or not finite. */
+export function numberOf(text: string | undefined): number | null {
+  if (text === undefined || text.trim() === '') return null;
+  const value = Number(text);
+  return Number.isFinite(value) ? value : null;
+}
+
+function named(values: readonly (string | undefined)[]): Named {
+  const names = [...new Set(values.filter((value) => value !== undefined))].sort(byNumberOrName);
+  return { kind: 'named', names, colours: values.map((value) => (value === undefined ? null : names.indexOf(value))) };
+}
+
+/** Numbers by their size, all else as text. */
+export function byNumberOrName(one: string, other: string): number {
+  const [a, b] = [numberOf(one), numberOf(other)];
+  if (a !== null && b !== null) return a - b;
+  return one < other ? -1 : Number(one > other);
+}

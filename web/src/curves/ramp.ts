@@ -1,0 +1,24 @@
+/** Colours along which a number is seen: viridis (Smith & van der Walt 2015), the part of it that either ground lets see. */
+const STOPS = {
+  light: ['#440154', '#482475', '#414487', '#355f8d', '#2a788e', '#21918c', '#22a884', '#44a84f', '#7d9b17'],
+  dark: ['#8a63c9', '#6a78d1', '#4f92cf', '#35a8c0', '#2bbba2', '#45cc80', '#7ad151', '#bddf26', '#fde725'],
+} as const;
+
+/** The stops as text, for a CSS gradient. */
+export function stopsOf(dark: boolean): readonly string[] {
+  return STOPS[dark ? 'dark' : 'light'];
+}
+
+/** The colour at a place from 0 to 1. */
+export function shadeOf(place: number, dark: boolean): string {
+  const stops = stopsOf(dark);
+  const at = Math.max(0, Math.min(1, place)) * (stops.length - 1);
+  const low = Math.min(Math.floor(at), stops.length - 2);
+  const [from, to] = [channelsOf(stops[low]!), channelsOf(stops[low + 1]!)];
+  const mixed = from.map((channel, index) => Math.round(channel + (at - low) * (to[index]! - channel)));
+  return `#${mixed.map((channel) => channel.toString(16).padStart(2, '0')).join('')}`;
+}
+
+function channelsOf(colour: string): number[] {
+  return [1, 3, 5].map((at) => Number.parseInt(colour.slice(at, at + 2), 16));
+}
