@@ -222,7 +222,7 @@ def create(
     if as_json:
         terminal.print_json(made.as_json())
     else:
-        sweeps.tell(made, staying=watch)
+        sweeps.tell(server, made, staying=watch)
     if watch:
         raise typer.Exit(sweeps.watch(server, made.id))
 

@@ -99,8 +99,8 @@ def extend(server: Server, reference: str, wanted: Mapping[str, object]) -> Swee
 # --- what is shown ---------------------------------------------------------------------------------------------
 
 
-def tell(made: Sweep, *, staying: bool) -> None:
-    """Print the new sweep's number on standard output, and the next commands on standard error."""
+def tell(server: Server, made: Sweep, *, staying: bool) -> None:
+    """Print the new sweep's number on standard output, its page and the next commands on standard error."""
     print_line(str(made.number))
     say(
         f"{clean(made.name)}: {made.counts.planned:,} trials, {made.parallel:,} at once, by {made.sampler}, in the "
@@ -108,6 +108,7 @@ def tell(made: Sweep, *, staying: bool) -> None:
     )
     if not staying:
         say(f"Follow it: simulations sweep watch {made.number}   The best one: simulations sweep best {made.number}")
+    say(f"On the page: {server.url}/sweeps/{made.number}")
 
 
 def print_list(found: Sequence[Sweep]) -> None:

@@ -30,7 +30,8 @@ from graph.http.protocol import Accept, weights_of
 
 # As in web/src/routes.ts.
 PAGES = (
-    "/", "/simulations/{id}", "/compare", "/machines", "/plan", "/alerts", "/projects", "/tokens", "/costs", "/submit",
+    "/", "/simulations/{id}", "/compare", "/sweeps", "/sweeps/{id}", "/machines", "/plan", "/alerts", "/projects",
+    "/tokens", "/costs", "/submit",
 )  # fmt: skip
 
 HERE = Path(__file__).resolve().parents[1]

@@ -4,8 +4,8 @@
 
 A service on data and a database of its own gets two declared machines and programs that print curves; each page is
 photographed when it shows what it is there for. Only the past is made up: for the page of costs, the attempts are made
-to have begun hours ago, and on several days. Ends with an error if a page reports one, or if a picture is larger than a
-page should load (`MOST_BYTES`).
+to have begun hours ago, and on several days; the sweep of a hundred trials is rows (swept.py). Ends with an error if a
+page reports one, or if a picture is larger than a page should load (`MOST_BYTES`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 from live import ROOT, Service, service_on
 from playwright.async_api import Page, async_playwright, expect
+from swept import fill_sweep
 
 MOST_BYTES = 150_000
 SIZE = {"width": 1280, "height": 800}
@@ -163,6 +164,22 @@ async def photograph(service: Service, runs: dict[str, str], photographer: Photo
     await page.goto("/costs?by=name")
     await expect(page.get_by_role("meter")).to_have_count(3)
     await photographer.take("costs.png")
+    await photograph_sweep(service, photographer)
+
+
+async def photograph_sweep(service: Service, photographer: Photographer) -> None:
+    """A sweep of a hundred trials: its page, and the comparison of its simulations."""
+    page = photographer.page
+    sweep = await fill_sweep(service, 100)
+    drawn = re.compile(r'(?:"points":[1-9].*){100}')
+    chart = page.get_by_role("group", name=re.compile("simulations$"))
+    await page.goto(f"/compare?sweep={sweep}&clip=1")
+    await expect(chart).to_have_attribute("data-held", drawn)
+    await photographer.take("compare.png")
+    await page.goto(f"/sweeps/{sweep}?clip=1")
+    await expect(page.get_by_role("list", name="Importance").get_by_role("listitem")).to_have_count(4)
+    await expect(chart).to_have_attribute("data-held", drawn)
+    await photographer.take("sweep.png")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ export const { p, navigate, isActive, route } = createRouter({
   '/': Now,
   '/simulations/:id': () => import('./simulation/Simulation.svelte'),
   '/compare': () => import('./compare/Compare.svelte'),
+  '/sweeps': () => import('./sweeps/Sweeps.svelte'),
+  '/sweeps/:id': () => import('./sweeps/Sweep.svelte'),
   '/machines': () => import('./machines/Machines.svelte'),
   '/plan': () => import('./plan/Plan.svelte'),
   '/alerts': () => import('./alerts/Alerts.svelte'),

@@ -1,0 +1,229 @@
+"""Sweeps in a real browser: the list, the page of one, its charts by pointer and keyboard, what is done there."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest_asyncio
+from live import Service, eventually
+from playwright.async_api import Locator, Page, expect
+from swept import OBJECTIVE, fill_sweep
+
+OpenPage = Any  # a fixture of conftest.py
+Axe = Callable[..., Any]
+
+TRIALS = 40
+NAME = "vision-transformer-base-patch16 <b>learning rate</b> and batch size"
+CREATE = """mutation ($input: CreateSweepInput!) {
+  createSweep(input: $input) { sweep { number } userErrors { message } }
+}"""
+STATE = "query ($id: ID!) { sweep(id: $id) { state trialsPlanned parallel counts { complete } } }"
+QUICK = 'import json, sys; print(json.dumps({"step": 1, "loss": (float(sys.argv[1]) - 0.3) ** 2}))'
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def sweep(service: Service) -> int:
+    """One that has ended, with forty trials."""
+    return await fill_sweep(service, TRIALS, metrics=(OBJECTIVE,))
+
+
+async def running(service: Service, **given: Any) -> int:
+    """One whose trials really run."""
+    asked = {
+        "simulation": {"entrypoint": [sys.executable, "-c", QUICK, "{x}"], "resources": {"cpus": 0.1}},
+        "parameters": [{"name": "x", "low": 0.0, "high": 1.0}], "objective": {"metric": "loss"}, "trials": 3,
+        "parallel": 3, "name": "quick", **given,
+    }  # fmt: skip
+    made = (await service.execute(CREATE, input=asked))["createSweep"]
+    assert made["userErrors"] == []
+    return int(made["sweep"]["number"])
+
+
+def trials_of(page: Page) -> Locator:
+    return page.get_by_role("table", name="Trials").get_by_role("rowheader")
+
+
+def coordinates(page: Page) -> Locator:
+    return page.locator("[data-inside]")
+
+
+def slider(page: Page, name: str) -> Locator:
+    return page.get_by_role("region", name="Parallel coordinates").get_by_role("slider", name=name, exact=True)
+
+
+async def test_a_sweep_shows_its_progress_its_best_and_its_trials(open_page: OpenPage, sweep: int, axe: Axe) -> None:
+    page = await open_page("/sweeps")
+    row = page.get_by_role("table", name="Sweeps").get_by_role("row").filter(has_text="Finished")
+    await expect(row).to_contain_text("40/40")
+    await axe(page)
+    await row.get_by_role("link", name=NAME).click()
+    await expect(page).to_have_url(re.compile(rf"/sweeps/{sweep}$"))
+    await expect(page.get_by_role("heading", level=1)).to_have_text(NAME)
+    facts = page.locator("dl[aria-label=Progress]")
+    await expect(facts).to_contain_text("4 pruned, 3 failed")
+    await expect(facts).to_contain_text("trial 2:")
+    await expect(facts.get_by_role("meter", name="Spent of the budget")).to_be_visible()
+    await expect(page.get_by_text("Ended: All trials have begun.")).to_be_visible()
+
+    await expect(trials_of(page)).to_have_count(TRIALS)
+    await expect(trials_of(page).first).to_have_text("2")
+    await expect(page.get_by_role("table", name="Trials").locator(".top")).to_have_count(1)
+    await expect(page.locator("[data-dots]").first).to_have_attribute("data-dots", "37")
+    chart = page.get_by_role("group", name=re.compile("simulations$"))
+    await expect(chart).to_have_attribute("data-held", re.compile(r'(?:"points":[1-9].*){40}'))
+    bars = page.get_by_role("list", name="Importance").get_by_role("listitem")
+    await expect(bars).to_have_count(4)
+    await expect(bars.first).to_contain_text("learning_rate")
+    await axe(page)
+    assert await page.get_by_role("main").locator("b").count() == 0
+
+
+async def test_axes_are_brushed_by_dragging_and_by_keyboard(page: Page, sweep: int) -> None:
+    await page.goto(f"/sweeps/{sweep}")
+    await expect(coordinates(page)).to_have_attribute("data-inside", str(TRIALS))
+    low, high = slider(page, "batch_size, from"), slider(page, "batch_size, to")
+    await low.focus()
+    await expect(low).to_have_attribute("aria-valuetext", "64")
+    await page.keyboard.press("ArrowUp")
+    await expect(low).to_have_attribute("aria-valuetext", "128")
+    await expect(coordinates(page)).not_to_have_attribute("data-inside", str(TRIALS))
+    inside = int(await coordinates(page).get_attribute("data-inside") or 0)
+    assert 0 < inside < TRIALS
+    await expect(trials_of(page)).to_have_count(inside)
+    await high.focus()
+    await page.keyboard.press("Home")
+    await expect(high).to_have_attribute("aria-valuetext", "128")  # the ends never cross
+    fewer = int(await coordinates(page).get_attribute("data-inside") or 0)
+    assert 0 < fewer < inside
+    # Trials without a result have no place on the last axis: they fall out with any brush on it.
+    await slider(page, f"{OBJECTIVE}, to").focus()
+    await page.keyboard.press("ArrowDown")
+    await page.keyboard.press("Escape")
+    await high.focus()
+    await page.keyboard.press("Escape")
+    await expect(coordinates(page)).to_have_attribute("data-inside", str(TRIALS))
+
+    canvas = coordinates(page).locator("canvas")
+    await canvas.scroll_into_view_if_needed()
+    box = await canvas.bounding_box()
+    assert box is not None
+    await page.mouse.move(box["x"] + 64, box["y"] + 40)
+    await page.mouse.down()
+    await page.mouse.move(box["x"] + 64, box["y"] + 120, steps=4)
+    await page.mouse.up()
+    await expect(page.get_by_text("within the brushes").first).to_be_visible()
+    chosen = int(await coordinates(page).get_attribute("data-inside") or 0)
+    assert 0 < chosen < TRIALS
+    await expect(trials_of(page)).to_have_count(chosen)
+    await page.get_by_role("button", name="Clear brushes").click()
+    await expect(trials_of(page)).to_have_count(TRIALS)
+
+
+async def test_a_parameter_is_set_against_the_objective(page: Page, sweep: int) -> None:
+    await page.goto(f"/sweeps/{sweep}")
+    scatter = page.get_by_role("region", name="Parameter and objective")
+    await expect(scatter.get_by_role("img")).to_have_attribute("aria-label", f"{OBJECTIVE} by learning_rate: 37 trials")
+    await scatter.get_by_label("Parameter").select_option("optimizer.name")
+    await expect(scatter.get_by_role("img")).to_have_attribute(
+        "aria-label", f"{OBJECTIVE} by optimizer.name: 37 trials"
+    )
+    await page.get_by_role("list", name="Importance").get_by_role("button", name="batch_size").click()
+    await expect(scatter.get_by_label("Parameter")).to_have_value("batch_size")
+
+
+async def test_a_trial_stands_out_everywhere(page: Page, sweep: int) -> None:
+    await page.goto(f"/sweeps/{sweep}")
+    await expect(trials_of(page)).to_have_count(TRIALS)
+    row = page.get_by_role("table", name="Trials").get_by_role("row").nth(3)
+    await row.hover()
+    await expect(row).to_have_class(re.compile("lit"))
+    await page.get_by_role("table", name="Trials").get_by_role("link", name=re.compile("^#")).nth(5).focus()
+    await expect(page.get_by_role("table", name="Trials").get_by_role("row").nth(6)).to_have_class(re.compile("lit"))
+
+
+async def test_trials_are_sorted(page: Page, sweep: int) -> None:
+    await page.goto(f"/sweeps/{sweep}")
+    await expect(trials_of(page)).to_have_count(TRIALS)
+    table = page.get_by_role("table", name="Trials")
+    await table.get_by_role("button", name="Trial", exact=True).click()
+    await expect(trials_of(page).first).to_have_text("0")
+    await table.get_by_role("button", name="Trial", exact=True).click()
+    await expect(trials_of(page).first).to_have_text("39")
+    await table.get_by_role("button", name="learning_rate").click()
+    await expect(table.get_by_role("columnheader", name="learning_rate")).to_have_attribute("aria-sort", "ascending")
+    await expect(trials_of(page).first).to_have_text("0")
+
+
+async def test_the_best_is_run_again_in_one_click(service: Service, page: Page, sweep: int) -> None:
+    await page.goto(f"/sweeps/{sweep}")
+    await page.get_by_role("button", name="Run the best again").click()
+    await expect(page).to_have_url(re.compile("/simulations/"))
+    [row] = await service.fetch(
+        "SELECT retry_of, parameters->'batch_size' AS batch FROM simulations ORDER BY id DESC LIMIT 1"
+    )
+    [best] = await service.fetch("SELECT id, parameters->'batch_size' AS batch FROM simulations WHERE trial = 2")
+    assert (row["retry_of"], row["batch"]) == (best["id"], best["batch"])
+
+
+async def test_a_sweep_is_created_followed_extended_and_cancelled(service: Service, page: Page, axe: Axe) -> None:
+    await page.goto("/sweeps")
+    await expect(page.get_by_text("No sweeps yet.")).to_be_visible()
+    await page.get_by_role("button", name="New sweep").click()
+    form = page.get_by_role("dialog", name="New sweep")
+    await form.get_by_role("button", name="Start it").click()
+    await expect(form.get_by_role("alert")).to_contain_text("Enter a command")
+    await axe(page)
+    await form.get_by_label("Command").fill(f"{sys.executable} -c '{QUICK}' {{x}}")
+    await form.get_by_label("Name of parameter 1").fill("x")
+    await form.get_by_label("Value of parameter x").fill("0..1")
+    await form.get_by_label("Objective").fill("loss")
+    await form.get_by_label("Trials").fill("3")
+    await form.get_by_role("button", name="Start it").click()
+    await expect(page).to_have_url(re.compile(r"/sweeps/\d+$"))
+    number = page.url.rsplit("/", 1)[1]
+    # What its trials come to is seen as it comes.
+    await expect(page.locator(".state").first).to_have_text("Finished")
+    await expect(trials_of(page)).to_have_count(3)
+    await expect(page.get_by_text("There is too little to say")).to_be_visible()
+
+    await page.get_by_role("button", name="Extend").click()
+    form = page.get_by_role("dialog", name=re.compile("^Extend"))
+    await form.get_by_role("button", name="Save").click()
+    await expect(form.get_by_role("alert")).to_contain_text("Nothing was changed")
+    await axe(page)
+    await form.get_by_label("Trials").fill("6")
+    await form.get_by_role("button", name="Save").click()
+    await expect(form).to_be_hidden()
+    await expect(trials_of(page)).to_have_count(6)
+    await expect(page.get_by_role("list", name="Importance")).to_be_visible()
+
+    async def planned() -> bool:
+        return bool((await service.execute(STATE, id=number))["sweep"]["counts"]["complete"] == 6)
+
+    await eventually(planned, "all six are complete")
+
+    endless = await running(service, simulation={"entrypoint": ["sleep", "600", "{x}"], "resources": {"cpus": 0.1}})
+    await page.goto(f"/sweeps/{endless}")
+    await page.get_by_role("button", name="Cancel", exact=True).click()
+    await page.get_by_role("dialog").get_by_role("button", name="Cancel the sweep").click()
+    await expect(page.get_by_text("The sweep was cancelled.")).to_be_visible()
+    await expect(page.locator(".state").first).to_have_text("Cancelled")
+    await expect(page.get_by_role("button", name="Extend")).to_be_hidden()
+
+
+async def test_a_telephone_has_room_for_it(open_page: OpenPage, sweep: int, axe: Axe) -> None:
+    for address in ("/sweeps", f"/sweeps/{sweep}"):
+        page = await open_page(address, viewport={"width": 390, "height": 844})
+        await expect(page.get_by_text(NAME).first).to_be_visible()
+        if address != "/sweeps":
+            await expect(trials_of(page)).to_have_count(TRIALS)
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 390
+        await axe(page)
+
+
+async def test_a_sweep_that_is_not_there_is_said(page: Page, sweep: int) -> None:
+    await page.goto(f"/sweeps/{sweep + 1000}")
+    await expect(page.get_by_role("main")).to_contain_text("is not the id, number or name of a sweep")
