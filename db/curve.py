@@ -110,7 +110,7 @@ _PAGE_WITHIN = """
 
 _PARTS_OF_MANY = text(
     """
-    SELECT simulation_id, attempt, first_step, last_step, count FROM metrics
+    SELECT simulation_id, attempt, first_step, last_step, count AS points FROM metrics
     WHERE simulation_id = ANY(:ids) AND metric = :metric ORDER BY simulation_id, attempt
     """
 )
@@ -158,7 +158,7 @@ async def parts_of_many(
     for simulation_id, group in groupby(rows, key=lambda row: int(row.simulation_id)):
         attempts = list(group)
         listed = [Part(row.attempt, row.first_step, row.last_step, below) for row, below in standing(attempts)]
-        found[simulation_id] = listed, sum(row.count for row in attempts)
+        found[simulation_id] = listed, sum(row.points for row in attempts)
     return found
 
 

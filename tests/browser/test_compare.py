@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 import pytest_asyncio
 from ended import METRICS
-from live import Service
+from live import Service, eventually
 from playwright.async_api import Locator, Page, expect
 from swept import OBJECTIVE, fill_sweep
 
@@ -42,6 +42,7 @@ for step in range(5, 10):
     print(json.dumps({"step": step, "loss": 1 / (step + 1)}), flush=True)
 """
 MANY = 100
+CURVES = """() => (document.querySelector('[data-held]')?.dataset.held.match(/"points":[1-9]/g) ?? []).length"""
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -182,7 +183,12 @@ async def seeded(service: Service) -> int:
 
 
 async def drawn(page: Page, count: int) -> None:
-    await expect(chart_of(page)).to_have_attribute("data-held", re.compile(rf'^(?=(.*?"points":[1-9]){{{count}}})'))
+    """Wait until so many curves have points."""
+
+    async def are_there() -> bool:
+        return bool(await page.evaluate(CURVES) == count)
+
+    await eventually(are_there, f"{count} curves have points")
 
 
 async def test_a_hundred_runs_are_compared_in_one_request_for_their_curves(

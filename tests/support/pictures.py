@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from live import ROOT, Service, service_on
+from live import ROOT, Service, eventually, service_on
 from playwright.async_api import Page, async_playwright, expect
 from swept import fill_sweep
 
@@ -45,6 +45,7 @@ MACHINE = "mutation M($input: CreateMachineInput!) { createMachine(input: $input
 BUDGET = "mutation B($input: CreateBudgetInput!) { createBudget(input: $input) { userErrors { message } } }"
 PROJECTS = "{ projects(first: 100) { nodes { id name } } }"
 ENDED = ("FINISHED", "FAILED")
+CURVES = """() => (document.querySelector('[data-held]')?.dataset.held.match(/"points":[1-9]/g) ?? []).length"""
 
 # Hours and days instead of seconds, each run at a time of its own.
 LONGER = """
@@ -171,14 +172,16 @@ async def photograph_sweep(service: Service, photographer: Photographer) -> None
     """A sweep of a hundred trials: its page, and the comparison of its simulations."""
     page = photographer.page
     sweep = await fill_sweep(service, 100)
-    drawn = re.compile(r'(?:"points":[1-9].*){100}')
-    chart = page.get_by_role("group", name=re.compile("simulations$"))
+
+    async def drawn() -> bool:
+        return bool(await page.evaluate(CURVES) == 100)
+
     await page.goto(f"/compare?sweep={sweep}&clip=1")
-    await expect(chart).to_have_attribute("data-held", drawn)
+    await eventually(drawn, "all curves are drawn")
     await photographer.take("compare.png")
     await page.goto(f"/sweeps/{sweep}?clip=1")
     await expect(page.get_by_role("list", name="Importance").get_by_role("listitem")).to_have_count(4)
-    await expect(chart).to_have_attribute("data-held", drawn)
+    await eventually(drawn, "all curves are drawn")
     await photographer.take("sweep.png")
 
 
