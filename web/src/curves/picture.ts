@@ -1,6 +1,7 @@
 /** A chart as a PNG file: its canvas as it is drawn, with a title and the names of its curves. */
 import { toasts } from '../ui/toasts.svelte';
 import { fileNameOf } from './csv';
+import { Palette } from './palette';
 import type { Curve } from './trace';
 
 export const MARGIN = 16;
@@ -51,10 +52,11 @@ function pictureOf(host: HTMLElement, title: string, curves: readonly Curve[]): 
   const top = MARGIN + TITLE * 1.8;
   pen.drawImage(drawn, MARGIN, top, drawn.width / ratio, drawn.height / ratio);
   pen.font = font(NAME);
+  const palette = new Palette(host);
   for (const [row, names] of rows.entries()) {
     const y = top + drawn.height / ratio + (row + 0.8) * NAME * 1.6;
     for (const { curve, x } of names) {
-      pen.fillStyle = token(`curve-${(curve.colour % 8) + 1}`);
+      pen.fillStyle = palette.of(curve);
       pen.fillRect(MARGIN + x, y - 1.5, 18, 3);
       pen.fillStyle = token('text');
       pen.fillText(curve.label, MARGIN + x + 24, y, width - 2 * MARGIN - x - 24);

@@ -73,8 +73,8 @@ export function svgOf({ uplot, scene }: Drawn, title: string): string {
   }
 
   const curves = fromBelow(traces).flatMap(([, trace]) => {
-    const colour = attribute(palette.colour(trace.curve.colour));
-    const dash = palette.dash(trace.curve.colour)?.join(' ');
+    const colour = attribute(palette.of(trace.curve));
+    const dash = trace.curve.shade === undefined ? palette.dash(trace.curve.colour)?.join(' ') : undefined;
     return (trace.smoothed ? (['raw', 'smooth'] as const) : (['raw'] as const)).map((kind) => {
       const faint = kind === 'raw' && trace.smoothed ? ` stroke-opacity="${FAINT}"` : '';
       return `<path d="${pathOf(trace, kind, x, (value) => y(value, trace.curve.scale))}" fill="none" stroke="${colour}" stroke-width="${kind === 'raw' ? 1.5 : 2}" stroke-linejoin="round" stroke-linecap="round"${dash ? ` stroke-dasharray="${dash}"` : ''}${faint}/>`;
@@ -82,7 +82,7 @@ export function svgOf({ uplot, scene }: Drawn, title: string): string {
   });
 
   const attempts = attemptsOf(traces, settings.attempts).flatMap(({ attempt, x: at, curve }) => {
-    const colour = attribute(settings.attempts ? palette.token('line-strong') : palette.colour(curve.colour));
+    const colour = attribute(settings.attempts ? palette.token('line-strong') : palette.of(curve));
     const words = settings.attempts ? text(`attempt ${attempt}`, x(at), box.top + 10, `fill="${attribute(palette.token('soft'))}" font-size="11"`) : '';
     return [upright(x(at), `stroke="${colour}" stroke-dasharray="3 3" fill="none"`), words];
   });
@@ -104,7 +104,7 @@ export function svgOf({ uplot, scene }: Drawn, title: string): string {
     const best = points.best(curve.mode);
     const value = points.values[best];
     if (best < 0 || best >= column.length || value === undefined || (settings.log && value <= 0)) return [];
-    return [`<circle cx="${round(x(column.xs[best]!))}" cy="${round(y(value, curve.scale))}" r="${BEST}" fill="${attribute(palette.token('panel'))}" stroke="${attribute(palette.colour(curve.colour))}" stroke-width="2"/>`];
+    return [`<circle cx="${round(x(column.xs[best]!))}" cy="${round(y(value, curve.scale))}" r="${BEST}" fill="${attribute(palette.token('panel'))}" stroke="${attribute(palette.of(curve))}" stroke-width="2"/>`];
   });
 
   const pen = document.createElement('canvas').getContext('2d')!;
@@ -113,7 +113,7 @@ export function svgOf({ uplot, scene }: Drawn, title: string): string {
   const names = rows.flatMap((row, number) => {
     const at = top + uplot.height + (number + 0.8) * NAME * 1.6;
     return row.flatMap(({ curve, x: left }) => [
-      `<rect x="${round(MARGIN + left)}" y="${round(at - 1.5)}" width="18" height="3" fill="${attribute(palette.colour(curve.colour))}"/>`,
+      `<rect x="${round(MARGIN + left)}" y="${round(at - 1.5)}" width="18" height="3" fill="${attribute(palette.of(curve))}"/>`,
       text(curve.label, MARGIN + left + 24, at + NAME / 3, `fill="${attribute(palette.token('text'))}" font-size="${NAME}"`),
     ]);
   });
