@@ -15,6 +15,7 @@ import re
 import shutil
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,19 +170,19 @@ async def photograph(service: Service, runs: dict[str, str], photographer: Photo
 
 
 async def photograph_sweep(service: Service, photographer: Photographer) -> None:
-    """A sweep of a hundred trials: its page, and the comparison of its simulations."""
+    """A sweep of a hundred trials on its page, and one with several seeds compared."""
     page = photographer.page
-    sweep = await fill_sweep(service, 100)
+    sweep, seeded = await fill_sweep(service, 100), await fill_sweep(service, 12, seeds=3)
 
-    async def drawn() -> bool:
-        return bool(await page.evaluate(CURVES) == 100)
+    async def drawn(count: int) -> bool:
+        return bool(await page.evaluate(CURVES) == count)
 
-    await page.goto(f"/compare?sweep={sweep}&clip=1")
-    await eventually(drawn, "all curves are drawn")
+    await page.goto(f"/compare?sweep={seeded}&group=seeds")
+    await eventually(partial(drawn, 12), "all groups are drawn")
     await photographer.take("compare.png")
     await page.goto(f"/sweeps/{sweep}?clip=1")
     await expect(page.get_by_role("list", name="Importance").get_by_role("listitem")).to_have_count(4)
-    await eventually(drawn, "all curves are drawn")
+    await eventually(partial(drawn, 100), "all curves are drawn")
     await photographer.take("sweep.png")
 
 
