@@ -100,7 +100,7 @@ _OF_HOST = (
     ),
     load_only(
         Member.attempt_id, Member.rank, Member.machine_id, Member.machine_name, Member.host, Member.nonce,
-        Member.launched_at, Member.heartbeat_at, Member.ended_at, raiseload=True,
+        Member.launched_at, Member.heartbeat_at, Member.saved_at, Member.ended_at, raiseload=True,
     ),
 )  # fmt: skip
 _GRANT = (undefer(Member.cpus), undefer(Member.memory_gib), undefer(Member.gpus))  # what a launch takes beside it

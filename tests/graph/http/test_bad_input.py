@@ -422,6 +422,7 @@ LISTS = {  # every field that pages, and how it is asked for
     "Query.sweeps": "{{ sweeps({}) {{ pageInfo {{ endCursor }} }} }}",
     "Sweep.trials": "{{ sweeps(first: 1) {{ nodes {{ trials({}) {{ pageInfo {{ endCursor }} }} }} }} }}",
     "Plan.machines": "{{ plan {{ machines({}) {{ pageInfo {{ endCursor }} }} }} }}",
+    "Simulation.files": "{{ simulations(first: 1) {{ nodes {{ files({}) {{ pageInfo {{ endCursor }} }} }} }} }}",
     "Simulation.logs": "{{ simulations(first: 1) {{ nodes {{ logs({}) {{ pageInfo {{ endCursor }} }} }} }} }}",
 }
 CREATE_SWEEP = """
