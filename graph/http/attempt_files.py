@@ -11,8 +11,8 @@ Authorised by an attempt's token with its id and nonce (X-Simulation-Attempt, X-
 410 from then on. An entry is that of db/files.py; an offer that of graph/store/base.py, {} for this address. All that a
 supervisor sends is input of a simulation: names of files are checked here, for all who read them later.
 
-Fails with 400 and a sentence for what no supervisor sends, 404 without a store, 507 where a quota is reached, and 503
-while database or store are away.
+Fails with 400 and a sentence for what no supervisor sends, 404 without a store, 507 where a quota is reached or the
+store is full, and 503 while database or store are away.
 """
 
 from __future__ import annotations
@@ -146,9 +146,13 @@ class AttemptFiles:
             async with sessions() as session, session.begin():
                 owner = _current(await files.find_owner(session, claim))
                 found = await files.reserve(session, owner, wanted, quota_bytes=self._quota_bytes)
+                missing = {each: piece for each, piece in found.items() if not piece.is_stored}
+                free = await store.free_bytes() if missing else None
+                if free is not None and sum(each.size_bytes for each in missing.values()) > free:
+                    log.warning("store_full", free_bytes=free)
+                    raise Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "The disk of the store has no room for more files.")
         except QuotaReached as error:
             raise Refusal(HTTPStatus.INSUFFICIENT_STORAGE, str(error)) from None
-        missing = {each: piece for each, piece in found.items() if not piece.is_stored}
         offers = await asyncio.to_thread(
             lambda: [[each, store.offer_put(piece.id, each, piece.size_bytes)] for each, piece in missing.items()]
         )

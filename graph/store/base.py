@@ -30,6 +30,9 @@ class Store(Protocol):
     def offer_get(self, piece_id: int) -> Mapping[str, object]:
         """How a supervisor gets a piece; empty: through the API."""
 
+    async def free_bytes(self) -> int | None:
+        """How many bytes it can take without harm to others; None: as many as one likes."""
+
     async def put(self, piece_id: int, digest: str, content: bytes) -> None:
         """Write a piece; a repetition changes nothing. Raises BadPiece."""
 

@@ -3,7 +3,8 @@
     ROOT/<id // 1000>/<id>                 a piece
     ROOT/<id // 1000>/<id>.<random>.part   one that is being written; left by a process that was killed
 
-A piece is renamed into its place once it is on the disk.
+A piece is renamed into its place once it is on the disk. `RESERVED_BYTES` of the disk stay free: it may be that of the
+database, too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shutil
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import suppress
@@ -20,6 +22,7 @@ from pathlib import Path
 from graph.store.base import BadPiece, StoreUnavailable
 
 READ_BYTES = 1 << 20
+RESERVED_BYTES = 1 << 30
 PART_SECONDS = 86_400.0  # no write takes as long
 
 
@@ -37,6 +40,10 @@ class Directory:
     def offer_get(self, piece_id: int) -> Mapping[str, object]:
         """The same."""
         return {"path": str(self._path(piece_id))} if self.is_direct else {}
+
+    async def free_bytes(self) -> int | None:
+        """What the disk has left, without the reserve."""
+        return await asyncio.to_thread(self._free_bytes)
 
     async def put(self, piece_id: int, digest: str, content: bytes) -> None:
         """Write a piece."""
@@ -67,6 +74,13 @@ class Directory:
     async def tidy(self) -> None:
         """Remove parts that are older than any write."""
         await asyncio.to_thread(self._tidy)
+
+    def _free_bytes(self) -> int:
+        try:
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return max(shutil.disk_usage(self._root).free - RESERVED_BYTES, 0)
+        except OSError as error:
+            raise StoreUnavailable(str(error)) from error
 
     def _put(self, piece_id: int, digest: str, content: bytes) -> None:
         if sha256(content).hexdigest() != digest:

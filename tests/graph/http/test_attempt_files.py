@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -19,6 +20,7 @@ from db.public_ids import decode
 from db.simulations import delete_ended
 from graph.http import attempt_files
 from graph.http.protocol import Refusal
+from graph.store import directory
 from graph.store.collector import Collector
 from graph.store.directory import Directory
 from runner.supervisor.assignment import Assignment
@@ -404,6 +406,26 @@ async def test_a_quota_is_kept_and_said(world: World, serve: Any, tmp_path: Path
     await member.saves()
     async with sessions() as session:
         assert await files.held_bytes(session, 1) == 900, "what is replaced does not count"
+
+
+async def test_a_store_leaves_a_part_of_its_disk_free(
+    world: World, start: Start, monkeypatch: pytest.MonkeyPatch, sessions: Any
+) -> None:
+    member = await start("a")
+    (member.checkpoints / "model").write_bytes(b"a" * 2_000)
+    usage = shutil.disk_usage(member.checkpoints)
+    free = directory.RESERVED_BYTES + 1_999
+    monkeypatch.setattr(directory.shutil, "disk_usage", lambda _: usage._replace(free=free))
+    await member.saves()
+    _, _, advice = member.notices["FILES_NOT_STORED"]
+    assert "The disk of the store has no room for more files." in advice
+    async with sessions() as session:
+        assert await files.held_bytes(session, 1) == 0, "nothing is reserved"
+    free += 1
+    await member.saves()
+    reader = Member(member.supervisor, member.checkpoints.parent / "reader", world.api.address)
+    await reader.brings(2)
+    assert sorted(reader.holds()) == ["model"]
 
 
 async def test_an_installation_without_a_store_refuses_nothing_but_files(
