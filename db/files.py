@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import orjson
 from sqlalchemy import LargeBinary, any_, delete, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -31,6 +32,7 @@ GIB = 2**30
 PIECE_BYTES = 8 << 20  # the longest; all pieces of a file but its last have this length
 LINK = 2
 MOST_RANK = 2**31 - 1
+MOST_MISSING = 1_000  # that are named in an answer
 SAVE_AGE = timedelta(hours=1)  # pieces of a save that takes longer may have to be sent again
 
 
@@ -78,14 +80,6 @@ class Entry:
             return ()
         joined = self.joined or self.digest
         return [joined[begin : begin + 64] for begin in range(0, len(joined), 64)]
-
-    @property
-    def piece_sizes(self) -> Mapping[str, int]:
-        """The size of each piece by its digest."""
-        return {
-            digest: min(PIECE_BYTES, self.size_bytes - number * PIECE_BYTES)
-            for number, digest in enumerate(self.pieces)
-        }
 
     def as_row(self) -> list[Any]:
         return [self.path, self.size_bytes, self.modified_ms, self.kind, self.digest, self.joined]
@@ -201,69 +195,89 @@ async def note_put(session: AsyncSession, piece_id: int) -> bool:
     return await session.scalar(statement) is not None
 
 
-async def note_stored(session: AsyncSession, simulation_id: int, digests: Collection[str]) -> None:
-    """Note that these pieces are in the store."""
-    await session.execute(
-        update(StoredPiece)
-        .where(
-            StoredPiece.simulation_id == simulation_id,
-            StoredPiece.digest == _any(digests),
-            StoredPiece.stored_at.is_(None),
-        )
-        .values(stored_at=func.now())
-    )
-
-
 # --- lists -----------------------------------------------------------------------------------------------------
 
 
-async def commit(session: AsyncSession, owner: Owner, kind: FileKind, entries: Sequence[Entry]) -> Collection[str]:
-    """Make this the list of a directory; return the pieces that are not stored, and then nothing has changed."""
-    wanted = {digest: size for entry in entries for digest, size in entry.piece_sizes.items()}
-    found = await pieces_of(session, owner.simulation_id, wanted)
-    missing = {
-        digest
-        for digest, size in wanted.items()
-        if digest not in found or not found[digest].is_stored or found[digest].size_bytes != size
-    }
-    if missing:
-        return missing
-    lists = await lists_of(session, owner.simulation_id)
-    before: set[str] = set()
-    kept = set(wanted)
-    for each in lists:
-        digests = {digest for entry in entries_of(each) for digest in entry.pieces}
-        if (each.kind, each.rank) == (kind, owner.rank):
-            before = digests
-        else:
-            kept |= digests
-    values = {
-        "attempt": owner.attempt,
-        "stored_at": func.now(),
-        "size_bytes": sum(each.size_bytes for each in entries),
-        "entries": [each.as_row() for each in entries],
-    }
-    key = {"simulation_id": owner.simulation_id, "kind": kind, "rank": owner.rank}
-    await session.execute(
-        insert(StoredFiles).values(**key, **values).on_conflict_do_update(index_elements=list(key), set_=values)
+# The pieces of files in a list, with their sizes. The digests of a file are decoded once (the first OFFSET keeps them
+# from being so for each): a part of bytes is found at once, a part of a text by counting its characters, which takes
+# minutes. The other OFFSET keeps all digests of a file out of the rows that are sorted and hashed.
+_PIECES = f"""
+    SELECT substring(named.digests FROM at.begin FOR 32) AS digest,
+           least(
+               {PIECE_BYTES}, CAST(entry ->> 1 AS bigint) - (CAST(at.begin AS bigint) - 1) / 32 * {PIECE_BYTES}
+           ) AS size_bytes
+    FROM jsonb_array_elements({{entries}}) AS entry
+    CROSS JOIN LATERAL (
+        SELECT decode(
+            CASE WHEN CAST(entry ->> 3 AS integer) <> {LINK} AND CAST(entry ->> 1 AS bigint) > 0
+                THEN coalesce(nullif(entry ->> 5, ''), entry ->> 4) ELSE '' END, 'hex'
+        ) AS digests
+        OFFSET 0
+    ) AS named
+    CROSS JOIN LATERAL generate_series(1, length(named.digests), 32) AS at (begin)
+    OFFSET 0
+"""  # noqa: S608  # constants of this module
+_GIVEN = _PIECES.format(entries="CAST(:entries AS jsonb)")
+_NOTE_WRITTEN = text(
+    f"""
+    UPDATE stored_pieces SET stored_at = now()
+    WHERE simulation_id = :simulation AND stored_at IS NULL AND digest IN (SELECT digest FROM ({_GIVEN}) AS given)
+    """  # noqa: S608  # constants of this module
+)
+_MISSING = text(
+    f"""
+    SELECT DISTINCT given.digest FROM ({_GIVEN}) AS given
+    LEFT JOIN stored_pieces AS p ON p.simulation_id = :simulation AND p.digest = given.digest
+        AND p.size_bytes = given.size_bytes AND p.stored_at IS NOT NULL
+    WHERE p.id IS NULL
+    LIMIT {MOST_MISSING}
+    """  # noqa: S608  # constants of this module
+)
+# Replaces the list, and gives up pieces that it alone named; also those of saves that were given up. One statement: it
+# sees the list before it.
+_REPLACE = text(
+    f"""
+    WITH before AS (
+        SELECT given.digest FROM stored_files AS f CROSS JOIN LATERAL ({_PIECES.format(entries="f.entries")}) AS given
+        WHERE f.simulation_id = :simulation AND f.kind = :kind AND f.rank = :rank
+    ), used AS (
+        SELECT given.digest FROM stored_files AS f CROSS JOIN LATERAL ({_PIECES.format(entries="f.entries")}) AS given
+        WHERE f.simulation_id = :simulation AND (f.kind <> :kind OR f.rank <> :rank)
+        UNION SELECT given.digest FROM ({_GIVEN}) AS given
+    ), given_up AS (
+        UPDATE stored_pieces AS p SET simulation_id = NULL
+        WHERE p.simulation_id = :simulation
+          AND (p.digest IN (SELECT digest FROM before) OR p.created_at <= now() - CAST(:age AS interval))
+          AND NOT EXISTS (SELECT FROM used WHERE used.digest = p.digest)
     )
-    await _disown(session, owner.simulation_id, before - kept)
-    held = await session.scalar(select(func.count()).where(StoredPiece.simulation_id == owner.simulation_id))
-    if (held or 0) > len(kept):  # of saves that were given up, or of another member's that is under way
-        await session.execute(_UNUSED, {"ids": [owner.simulation_id], "age": SAVE_AGE})
+    INSERT INTO stored_files (simulation_id, kind, rank, attempt, stored_at, size_bytes, entries)
+    VALUES (:simulation, :kind, :rank, :attempt, now(), :size, CAST(:entries AS jsonb))
+    ON CONFLICT (simulation_id, kind, rank) DO UPDATE SET attempt = EXCLUDED.attempt, stored_at = EXCLUDED.stored_at,
+        size_bytes = EXCLUDED.size_bytes, entries = EXCLUDED.entries
+    """  # noqa: S608  # constants of this module
+)
+
+
+async def commit(
+    session: AsyncSession, owner: Owner, kind: FileKind, entries: Sequence[Entry], *, is_direct: bool = False
+) -> Collection[str]:
+    """Make this the list of a directory; return pieces that are not stored, and then nothing has changed.
+
+    is_direct: its supervisor has written the pieces itself. A list may have hundreds of thousands of pieces: PostgreSQL
+    takes them apart, for here they would hold up all others for a second.
+    """
+    given = {
+        "simulation": owner.simulation_id,
+        "entries": orjson.dumps([each.as_row() for each in entries]).decode(),
+    }
+    if is_direct:
+        await session.execute(_NOTE_WRITTEN, given)
+    if missing := list(await session.scalars(_MISSING, given)):
+        return {each.hex() for each in missing}
+    place = {"kind": kind.value, "rank": owner.rank, "attempt": owner.attempt}
+    size = sum(each.size_bytes for each in entries)
+    await session.execute(_REPLACE, {**given, **place, "size": size, "age": SAVE_AGE})
     return ()
-
-
-async def _disown(session: AsyncSession, simulation_id: int, digests: Collection[str]) -> None:
-    if digests:
-        await session.execute(
-            update(StoredPiece)
-            .where(
-                StoredPiece.simulation_id == simulation_id,
-                StoredPiece.digest == _any(digests),
-            )
-            .values(simulation_id=None)
-        )
 
 
 async def find_list(session: AsyncSession, simulation_id: int, kind: FileKind, rank: int) -> StoredFiles | None:
@@ -297,28 +311,17 @@ _EXPIRE = text(
     RETURNING f.simulation_id
     """
 )
-# The digests of a file are decoded once (OFFSET keeps them from being so for each): a part of bytes is found at once,
-# a part of a text by counting its characters, which took minutes for a file of 1 TiB.
 _UNUSED = text(
-    """
+    f"""
     WITH used AS (
-        SELECT DISTINCT f.simulation_id, substring(named.digests FROM at.begin FOR 32) AS digest
-        FROM stored_files AS f
-        CROSS JOIN LATERAL jsonb_array_elements(f.entries) AS entry
-        CROSS JOIN LATERAL (
-            SELECT decode(
-                CASE WHEN (entry ->> 3)::integer <> 2 AND (entry ->> 1)::bigint > 0
-                    THEN coalesce(nullif(entry ->> 5, ''), entry ->> 4) ELSE '' END, 'hex'
-            ) AS digests
-            OFFSET 0
-        ) AS named
-        CROSS JOIN LATERAL generate_series(1, length(named.digests), 32) AS at (begin)
+        SELECT DISTINCT f.simulation_id, given.digest
+        FROM stored_files AS f CROSS JOIN LATERAL ({_PIECES.format(entries="f.entries")}) AS given
         WHERE f.simulation_id = ANY(:ids)
     )
     UPDATE stored_pieces AS p SET simulation_id = NULL
-    WHERE p.simulation_id = ANY(:ids) AND p.created_at <= now() - CAST(:age AS interval)
+    WHERE p.simulation_id = ANY(:ids)
       AND NOT EXISTS (SELECT FROM used WHERE used.simulation_id = p.simulation_id AND used.digest = p.digest)
-    """
+    """  # noqa: S608  # constants of this module
 )
 
 
@@ -326,7 +329,7 @@ async def expire_checkpoints(session: AsyncSession, age: timedelta) -> int:
     """Delete the lists of checkpoints of simulations that ended so long ago; return of how many."""
     expired = set(await session.scalars(_EXPIRE, {"age": age}))
     if expired:
-        await session.execute(_UNUSED, {"ids": sorted(expired), "age": timedelta(0)})
+        await session.execute(_UNUSED, {"ids": sorted(expired)})
     return len(expired)
 
 
@@ -345,7 +348,7 @@ async def disown_uncommitted(session: AsyncSession, age: timedelta, *, within: t
     """
     ids = list(await session.scalars(_ENDED, {"age": age, "within": within}))
     if ids:
-        await session.execute(_UNUSED, {"ids": ids, "age": timedelta(0)})
+        await session.execute(_UNUSED, {"ids": ids})
     return len(ids)
 
 

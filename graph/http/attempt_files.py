@@ -213,9 +213,7 @@ class AttemptFiles:
         entries = await asyncio.to_thread(checked, given.get("files"))
         async with sessions() as session, session.begin():
             owner = _current(await files.find_owner(session, claim, commits=True))
-            if store.is_direct:  # its supervisor has written them itself
-                await files.note_stored(session, owner.simulation_id, {each for one in entries for each in one.pieces})
-            missing = await files.commit(session, owner, kind, entries)
+            missing = await files.commit(session, owner, kind, entries, is_direct=store.is_direct)
         return _said(missing=sorted(missing))
 
     async def _kept(self, sessions: Sessions, claim: Claim) -> Response:

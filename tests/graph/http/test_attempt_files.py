@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from db import files
 from db.events import Actor
 from db.public_ids import decode
 from db.simulations import delete_ended
+from db.states import FileKind
 from graph.http import attempt_files
 from graph.http.protocol import Refusal
 from graph.store import directory
@@ -566,6 +568,60 @@ async def test_what_was_never_committed_or_is_too_old_goes(
     await world.select("UPDATE simulations SET finished_at = now() - interval '8 days'")
     assert await collector.run_once() == 1, "the checkpoint"
     assert {path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()} == {b"result"}
+
+
+async def test_a_list_whose_pieces_have_other_sizes_is_not_taken(world: World, start: Start) -> None:
+    first = await start("a")
+    await asyncio.to_thread(first.store.reserve, {digest(A_PIECE): len(A_PIECE)})
+    await asyncio.to_thread(first.store.put, digest(A_PIECE), A_PIECE, {})
+    as_it_is = Entry("a", len(A_PIECE), digest=digest(A_PIECE), pieces=(digest(A_PIECE),))
+    as_longer = Entry("b", len(A_PIECE) + 1, digest=digest(A_PIECE), pieces=(digest(A_PIECE),))
+    for listed in ([as_it_is, as_longer], [as_longer, as_it_is]):
+        assert await asyncio.to_thread(first.store.commit, "OUTPUT", listed) == [digest(A_PIECE)]
+    assert await asyncio.to_thread(first.store.commit, "OUTPUT", [as_it_is]) == []
+
+
+async def test_a_commit_reads_no_pieces_here(
+    world: World, start: Start, sessions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await start("a")
+    (first.checkpoints / "model").write_bytes(A_PIECE)
+    await first.saves()
+    taken: list[str] = []
+    monkeypatch.setattr(files.Entry, "pieces", property(lambda each: taken.append(each.path)))
+    owner = files.Owner(decode(first.supervisor.simulation_id)[1], 1, 2, 0)
+    entry = files.Entry("again", len(A_PIECE), 0, 0, digest(A_PIECE), "")
+    async with sessions.begin() as session:
+        assert await files.commit(session, owner, FileKind.CHECKPOINT, [entry]) == ()
+    assert taken == []
+    async with sessions() as session:
+        [row] = await files.lists_of(session, owner.simulation_id)
+    assert (row.attempt, row.size_bytes, files.entries_of(row)) == (2, len(A_PIECE), [entry])
+
+
+async def test_a_file_of_many_pieces_takes_no_more_room_than_its_digests(
+    world: World, start: Start, sessions: Any
+) -> None:
+    first = await start("a")
+    number = decode(first.supervisor.simulation_id)[1]
+    digests = [digest(str(each).encode()) for each in range(4_000)]
+    entry = files.Entry("model", len(digests) * PIECE_BYTES, 0, 0, digest(b""), "".join(digests))
+    await world.select(
+        "INSERT INTO stored_pieces (project_id, simulation_id, digest, size_bytes, stored_at) "
+        f"SELECT s.project_id, s.id, sha256(CAST(n AS text)::bytea), {PIECE_BYTES}, now() "
+        f"FROM simulations AS s, generate_series(0, 4001) AS n WHERE s.id = {number}"
+    )
+    [(project,)] = await world.select(f"SELECT project_id FROM simulations WHERE id = {number}")
+    owner = files.Owner(number, project, 1, 0)
+    async with sessions.begin() as session:
+        await session.execute(text("SET LOCAL temp_file_limit = '16MB'"))  # all digests in each row would be 512 MB
+        for _ in range(2):
+            assert await files.commit(session, owner, FileKind.CHECKPOINT, [entry]) == ()
+    await first.supervisor.exit()
+    async with sessions.begin() as session:
+        await session.execute(text("SET LOCAL temp_file_limit = '16MB'"))
+        assert await files.disown_uncommitted(session, timedelta(0), within=timedelta(hours=1)) == 1
+    assert await world.select("SELECT count(*) FROM stored_pieces WHERE simulation_id IS NULL") == [(2,)]
 
 
 async def test_what_ended_is_looked_at_once(
