@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".make" / "failures"
-LOGS = ("up-*.log", "postgres.log", "attempts/*/supervisor.log")
+LOGS = ("up-*.log", "postgres.log", "launchers/launcher.log", "attempts/*/supervisor.log", "attempts/*/gone")
 
 
 def keep_logs(data_directory: Path) -> None:

@@ -1,5 +1,5 @@
-"""Kept directories of one attempt, as its main loop uses them. The rest of the package is loaded when it is needed: a
-short simulation without files needs none of it.
+"""Kept directories of one attempt, as its main loop uses them. The rest of the package is loaded when it is needed,
+unless the launcher has loaded it: a short simulation without files needs none of it.
 """
 
 from __future__ import annotations
