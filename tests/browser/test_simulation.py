@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import psutil
 import pytest
@@ -212,7 +213,7 @@ async def test_the_demo_goes_from_its_button_to_finished_with_its_curve_drawn(pa
     await expect(page.get_by_role("main").get_by_text("Finished", exact=True)).to_be_visible(timeout=90_000)
     await has(page, 300)
 
-    simulation_id = page.url.rsplit("/", 1)[1]
+    simulation_id = unquote(page.url.rsplit("/", 1)[1])
     [entrypoint] = (await service.fetch("SELECT entrypoint FROM simulations"))[0]
     assert entrypoint == ["python", "-m", "runner.demo", "--steps", "300", "--interval", "0.01"]
     for metric, curve in (await held(page)).items():
@@ -718,7 +719,7 @@ async def test_what_is_directly_before_what_waits_is_named_with_the_rule(page: P
     ahead = page.get_by_test_id("ahead")
     await expect(ahead).to_contain_text(re.compile(r"Simulation \d+ is directly before it: it was submitted earlier\."))
     await ahead.get_by_role("link", name=HTML, exact=True).click()
-    await expect(page).to_have_url(f"/simulations/{first}")
+    await expect(page).to_have_url(f"/simulations/{quote(first, safe='')}")
     await expect(page.get_by_test_id("standing")).to_contain_text("Place 1 in the queue.")
     await expect(page.get_by_test_id("ahead")).to_have_count(0)
 

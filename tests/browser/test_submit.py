@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 from playwright.async_api import Locator, Page, WebSocketRoute, expect
@@ -60,7 +60,7 @@ async def made(service: Service) -> list[Any]:
 async def arrived(page: Page, service: Service) -> Any:
     """Wait until the page of the new simulation is there; the simulation."""
     await page.wait_for_url("**/simulations/*")
-    return (await service.execute(SHOW, id=urlsplit(page.url).path.rsplit("/", 1)[1]))["simulation"]
+    return (await service.execute(SHOW, id=unquote(urlsplit(page.url).path.rsplit("/", 1)[1])))["simulation"]
 
 
 async def test_with_the_keyboard_alone_a_simulation_is_submitted(page: Page, service: Service) -> None:
