@@ -135,11 +135,17 @@ class Outage:
 
     async def _watch(self, connect: Callable[[], Coroutine[Any, Any, Driver]]) -> None:
         connection: Driver | None = None
+
+        async def opened() -> Driver:
+            nonlocal connection  # at once: a watch that is cancelled now would never get it, nor close it
+            connection = await connect()
+            return connection
+
         try:
             while True:
                 try:
                     if connection is None or connection.is_closed():
-                        connection = await self._in_time(connect())
+                        connection = await self._in_time(opened())
                     answer = await self._in_time(connection.fetchval("SHOW transaction_read_only"))
                 except Exception as error:  # noqa: BLE001  # any failure means: no answer, ask again
                     found = unavailability(error, is_closed=True, connecting=True)

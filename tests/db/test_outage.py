@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -223,6 +224,22 @@ async def test_where_nothing_watches_the_patient_look_for_themselves(server: Emb
             writing = asyncio.create_task(process.outage.patiently(process.write))
         async with asyncio.timeout(60):
             await writing
+
+
+async def test_a_watch_that_ends_as_its_connection_opens_closes_it() -> None:
+    """The watch is cancelled in the very turn of the loop in which the connection is there."""
+    asked, go = asyncio.Event(), asyncio.Event()
+    closed: list[object] = []
+
+    async def connect() -> Any:
+        asked.set()
+        await go.wait()
+        return SimpleNamespace(terminate=lambda: closed.append("it"), is_closed=lambda: False)
+
+    async with Outage().watching(connect):
+        await asked.wait()
+        go.set()
+    assert closed == ["it"]
 
 
 async def test_a_commit_that_the_server_did_not_survive_is_in_doubt_and_a_statement_is_not(
