@@ -370,12 +370,13 @@ FROM_CHECKPOINT = f"""mutation ($id: ID!) {{
 
 async def test_a_fork_from_a_checkpoint_goes_to_the_machine_that_has_it(world: World) -> None:
     supervisor = await world.running(name="old")
-    [(machine,)] = await world.select("SELECT machine_name FROM members")
-    for _ in range(2):  # while it runs, and once it has ended
+    [(machine,)] = await world.select("SELECT name FROM machines WHERE id IN (SELECT machine_id FROM members)")
+    for is_over in (False, True):
+        if is_over:
+            await supervisor.exit()
         made = (await world.api.data(FROM_CHECKPOINT, {"id": supervisor.simulation_id}))["simulation"]
         assert made["resources"] == {"machineName": machine, "machine": {"name": machine}}
         assert made["retryOf"] == {"id": supervisor.simulation_id}
-        await supervisor.exit()
     assert await world.select("SELECT count(*) FROM simulations WHERE from_checkpoint") == [(2,)]
     plain = (await world.api.data(FORK, {"input": {"id": made["id"]}}))["simulation"]
     assert plain["id"] != made["id"]
