@@ -67,12 +67,12 @@ def test_a_directory_full_of_files_is_read_in_part(tmp_path: Path, monkeypatch: 
 
 
 def test_it_travels_in_a_batch_and_waits_on_disk_like_one(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "spool", 1_000_000, 2_000_000)
+    spool = Spool(tmp_path, 1_000_000, 2_000_000)
     spool.add_checkpoint(1_700_000_000.75)
     spool.write_out()
     payload = spool.head()
     assert payload == b',"facts":{"checkpointAt":"2023-11-14T22:13:20Z"}'
-    found = first_above(tmp_path / "spool", 0)
+    found = first_above(tmp_path, 0)
     assert found is not None
     assert found[1].encode() == payload
     assert Batch().is_empty
