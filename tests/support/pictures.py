@@ -23,7 +23,7 @@ from live import ROOT, Service, eventually, service_on
 from playwright.async_api import Page, async_playwright, expect
 from swept import fill_sweep
 
-MOST_BYTES = 150_000
+MOST_BYTES = 200_000
 SIZE = {"width": 1280, "height": 800}
 PATIENCE_MILLISECONDS = 60_000
 SETTINGS = {"SIMULATIONS_LOCAL_MACHINE": "false", "SIMULATIONS_TICK_SECONDS": "0.3"}
