@@ -61,6 +61,7 @@ from transitions.budget import Statement, statements
 
 MOST_DEPENDENTS = 100  # of each simulation
 
+Key = TypeVar("Key")
 Row = TypeVar("Row")
 
 
@@ -115,6 +116,20 @@ class Context:
 Info: TypeAlias = strawberry.Info[Context, None]
 
 
+class Loader(DataLoader[Key, Row]):
+    """Strawberry's loader, whose batches can be given up before they begin.
+
+    The operations of a socket share its loaders. Strawberry cancels a batch when all that wait for it were cancelled;
+    one that had not begun by then would take in every later key, and never be loaded: fields that no answer comes to.
+    """
+
+    def load(self, key: Key) -> Awaitable[Row]:
+        """Return the row of a key, loaded with those that other fields ask for in this turn of the event loop."""
+        if self.batch is not None and all(each.future.cancelled() for each in self.batch.tasks):
+            self.batch = None
+        return super().load(key)
+
+
 class Loaders:
     """Rows by id, collected over one turn of the event loop, so that a list costs one query per kind, not one per row.
 
@@ -125,49 +140,45 @@ class Loaders:
         self._context = context
         self._sessions = context.sessions
         self._lease = context.lease
-        self.simulation: DataLoader[int, Simulation | None] = DataLoader(self._load_simulations, cache=False)
-        self.command: DataLoader[int, Command] = DataLoader(self._load_commands, cache=False)
-        self.attempt = DataLoader(self._by_ids(attempts.by_ids, Execution), cache=False)
-        self.machine = DataLoader(self._by_ids(machines.by_ids, Machine), cache=False)
-        self.stop: DataLoader[int, StopIntent | None] = DataLoader(self._load_stops, cache=False)
-        self.machine_of: DataLoader[int, int | None] = DataLoader(self._load_machine_of, cache=False)
-        self.wait: DataLoader[int, Wait | None] = DataLoader(self._load_waits, cache=False)
-        self.dependencies: DataLoader[int, Sequence[Edge]] = DataLoader(self._load_dependencies, cache=False)
-        self.dependents: DataLoader[int, Sequence[Edge]] = DataLoader(self._load_dependents, cache=False)
-        self.place: DataLoader[int, Place | None] = DataLoader(self._load_places, cache=False)
-        self.reservation: DataLoader[int, Reservation | None] = DataLoader(self._load_reservations, cache=False)
-        self.holds: DataLoader[int, tuple[Sequence[Running], Sequence[Reservation], datetime]] = DataLoader(
+        self.simulation: Loader[int, Simulation | None] = Loader(self._load_simulations, cache=False)
+        self.command: Loader[int, Command] = Loader(self._load_commands, cache=False)
+        self.attempt = Loader(self._by_ids(attempts.by_ids, Execution), cache=False)
+        self.machine = Loader(self._by_ids(machines.by_ids, Machine), cache=False)
+        self.stop: Loader[int, StopIntent | None] = Loader(self._load_stops, cache=False)
+        self.machine_of: Loader[int, int | None] = Loader(self._load_machine_of, cache=False)
+        self.wait: Loader[int, Wait | None] = Loader(self._load_waits, cache=False)
+        self.dependencies: Loader[int, Sequence[Edge]] = Loader(self._load_dependencies, cache=False)
+        self.dependents: Loader[int, Sequence[Edge]] = Loader(self._load_dependents, cache=False)
+        self.place: Loader[int, Place | None] = Loader(self._load_places, cache=False)
+        self.reservation: Loader[int, Reservation | None] = Loader(self._load_reservations, cache=False)
+        self.holds: Loader[int, tuple[Sequence[Running], Sequence[Reservation], datetime]] = Loader(
             self._load_holds, cache=False
         )
-        self.metrics: DataLoader[int, Sequence[Summary]] = DataLoader(self._load_metrics, cache=False)
-        self.notices: DataLoader[int, Sequence[Notice]] = DataLoader(self._load_notices, cache=False)
-        self.source: DataLoader[int, Source | None] = DataLoader(self._load_sources, cache=False)
-        self.checkpoint: DataLoader[int, Checkpoint | None] = DataLoader(self._load_checkpoints, cache=False)
-        self.holdings: DataLoader[int, Sequence[Holding]] = DataLoader(self._load_holdings, cache=False)
-        self.holdings_of_attempt: DataLoader[int, Sequence[Holding]] = DataLoader(
-            self._load_holdings_of_attempts, cache=False
-        )
-        self.members_of_attempt: DataLoader[int, Sequence[Member]] = DataLoader(self._load_members, cache=False)
-        self.project: DataLoader[int, Project | None] = DataLoader(self._load_projects, cache=False)
-        self.budget: DataLoader[int, Budget | None] = DataLoader(self._load_budgets, cache=False)
-        self.budget_statement: DataLoader[int, tuple[Statement, datetime] | None] = DataLoader(
+        self.metrics: Loader[int, Sequence[Summary]] = Loader(self._load_metrics, cache=False)
+        self.notices: Loader[int, Sequence[Notice]] = Loader(self._load_notices, cache=False)
+        self.source: Loader[int, Source | None] = Loader(self._load_sources, cache=False)
+        self.checkpoint: Loader[int, Checkpoint | None] = Loader(self._load_checkpoints, cache=False)
+        self.holdings: Loader[int, Sequence[Holding]] = Loader(self._load_holdings, cache=False)
+        self.holdings_of_attempt: Loader[int, Sequence[Holding]] = Loader(self._load_holdings_of_attempts, cache=False)
+        self.members_of_attempt: Loader[int, Sequence[Member]] = Loader(self._load_members, cache=False)
+        self.project: Loader[int, Project | None] = Loader(self._load_projects, cache=False)
+        self.budget: Loader[int, Budget | None] = Loader(self._load_budgets, cache=False)
+        self.budget_statement: Loader[int, tuple[Statement, datetime] | None] = Loader(
             self._load_budget_statements, cache=False
         )
-        self.sweep: DataLoader[int, Sweep | None] = DataLoader(self._load_sweeps, cache=False)
-        self.sweep_counts: DataLoader[int, Counts] = DataLoader(self._load_sweep_counts, cache=False)
-        self.sweep_cost: DataLoader[int, tuple[Decimal, Sequence[Holding]]] = DataLoader(
-            self._load_sweep_costs, cache=False
-        )
-        self.best_trial: DataLoader[int, Trial | None] = DataLoader(self._load_best_trials, cache=False)
-        self.simulations_of_trial: DataLoader[tuple[int, int], Sequence[int]] = DataLoader(
+        self.sweep: Loader[int, Sweep | None] = Loader(self._load_sweeps, cache=False)
+        self.sweep_counts: Loader[int, Counts] = Loader(self._load_sweep_counts, cache=False)
+        self.sweep_cost: Loader[int, tuple[Decimal, Sequence[Holding]]] = Loader(self._load_sweep_costs, cache=False)
+        self.best_trial: Loader[int, Trial | None] = Loader(self._load_best_trials, cache=False)
+        self.simulations_of_trial: Loader[tuple[int, int], Sequence[int]] = Loader(
             self._load_simulations_of_trials, cache=False
         )
-        self.token = DataLoader(self._by_ids(tokens.by_ids, Token), cache=False)
-        self.alert_target: DataLoader[int, AlertTarget | None] = DataLoader(self._load_alert_targets, cache=False)
-        self.open_deliveries: DataLoader[int, int] = DataLoader(self._load_open_deliveries, cache=False)
-        self.usage: DataLoader[int, Usage] = DataLoader(self._load_usage, cache=False)
-        self.machine_state: DataLoader[int, MachineState] = DataLoader(self._load_states, cache=False)
-        self.drained_at: DataLoader[int, datetime | None] = DataLoader(self._load_drained_at, cache=False)
+        self.token = Loader(self._by_ids(tokens.by_ids, Token), cache=False)
+        self.alert_target: Loader[int, AlertTarget | None] = Loader(self._load_alert_targets, cache=False)
+        self.open_deliveries: Loader[int, int] = Loader(self._load_open_deliveries, cache=False)
+        self.usage: Loader[int, Usage] = Loader(self._load_usage, cache=False)
+        self.machine_state: Loader[int, MachineState] = Loader(self._load_states, cache=False)
+        self.drained_at: Loader[int, datetime | None] = Loader(self._load_drained_at, cache=False)
 
     def _by_ids(
         self, load: Callable[[AsyncSession, Collection[int]], Awaitable[Sequence[Row]]], _kind: type[Row]

@@ -31,6 +31,7 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import Bas
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
+from graph import context
 from graph.app import Application
 from graph.http import websocket
 from graph.http.endpoint import Endpoint
@@ -49,7 +50,7 @@ BOUNDED = ("uvicorn", "websockets", "httptools", "graphql-core", "strawberry-gra
 
 OURS: tuple[type, ...] = (
     http_wire.HttpWire, websocket_wire.Wire, Server,  # of uvicorn
-    websocket.Handler, websocket.Adapter, Endpoint, Schema, documents.Judgement,  # of Strawberry
+    websocket.Handler, websocket.Adapter, Endpoint, Schema, documents.Judgement, context.Loader,  # of Strawberry
     ExecutionContext, documents.FewComparisons,  # of graphql-core
     Application,  # of Starlette
 )  # fmt: skip
@@ -125,6 +126,7 @@ OVERRIDES: Mapping[str, str] = {
     "ExecutionContext.complete_list_value": (
         "call self, return_type, field_details_list, info, path, result, position_context"
     ),
+    "Loader.load": "call self, key",
     "Application.__init__": (
         "call self, debug=, routes=, middleware=, exception_handlers=, lifespan=, *, max_body_size="
     ),
@@ -219,7 +221,7 @@ def test_what_stands_for_a_part_of_a_library_is_as_that_part_was() -> None:
 def test_every_class_of_ours_below_a_bounded_library_is_compared() -> None:
     """A new subclass has to be listed, or its overrides would not be compared."""
     libraries = ("uvicorn", "websockets", "httptools", "graphql", "strawberry")
-    modules = (http_wire, websocket_wire, websocket, shared_execution, documents)
+    modules = (http_wire, websocket_wire, websocket, shared_execution, documents, context)
     found = {
         each
         for module in modules
