@@ -157,8 +157,11 @@ class Alerts:
                 return False
             try:
                 await self._send(sending)
-            except DeliveryFailed as failure:
-                await self._note_failed(sending, failure)
+            except Exception as error:  # any: one that is not noted would be tried again at once, and for ever
+                if not isinstance(error, DeliveryFailed):
+                    log.error("alert_sending_broken", target=sending.target_name, error=str(error), exc_info=True)
+                    error = DeliveryFailed(f"Sending it failed with {type(error).__name__}, see the scheduler's log.")
+                await self._note_failed(sending, error)
                 return False
         async with self._sessions.begin() as session:
             await alert_deliveries.note_delivered(session, sending)

@@ -190,6 +190,25 @@ async def test_pauses_are_those_of_the_policy(world: World, alerts: Alerts, rece
     assert len(receiver.received) == 4
 
 
+async def test_an_unexpected_error_is_a_failed_delivery_with_pauses_and_an_end(
+    world: World, alerts: Alerts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def send(*_: object) -> None:
+        raise UnicodeError("label too long")
+
+    monkeypatch.setattr(Webhooks, "send", send)
+    await target(world, "http://127.0.0.1:9/")
+    await cancelled(world)
+    await settled(alerts)
+    [failed] = await deliveries(world)
+    assert (failed.attempts, failed.given_up_at) == (1, None)
+    assert failed.error == "Sending it failed with UnicodeError, see the scheduler's log."
+    await world.execute("UPDATE alert_deliveries SET next_at = now(), created_at = now() - interval '3 days'")
+    await settled(alerts)
+    [given_up] = await deliveries(world)
+    assert given_up.given_up_at is not None
+
+
 async def test_a_receiver_that_is_gone_hears_no_more_of_a_message(
     world: World, alerts: Alerts, receiver: Receiver
 ) -> None:
