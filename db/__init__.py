@@ -4,7 +4,8 @@ Rows are authoritative. Other packages share state only through them, and a noti
 notifications everything works, only slower.
 
     connection            addresses, engines, sessions
-    models                the tables
+    models                all tables, for imports from one place
+    tables                the tables, one module per subject
     schema                migrate, and refuse a database that does not match
     states                the enums that rows are written in
     errors                the expected errors, and what drivers raise while the database is away

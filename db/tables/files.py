@@ -1,0 +1,50 @@
+"""Stored files: lists of them, and their pieces."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, Index, Integer, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.states import FileKind
+from db.tables.base import Base, enum_of, id_column, now_column
+
+
+class StoredFiles(Base):
+    """The newest list of a directory's files, of one rank: all of their pieces are stored."""
+
+    __tablename__ = "stored_files"
+
+    simulation_id: Mapped[int] = mapped_column(ForeignKey("simulations.id", ondelete="CASCADE"), primary_key=True)
+    kind: Mapped[FileKind] = mapped_column(enum_of(FileKind), primary_key=True)
+    rank: Mapped[int] = mapped_column(Integer, primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer)
+    stored_at: Mapped[datetime] = now_column()
+    size_bytes: Mapped[int]
+    entries: Mapped[list[Any]] = mapped_column(JSONB)  # db.files.Entry
+
+
+class StoredPiece(Base):
+    """A part of a simulation's files, under its id in the store. Without a simulation it is to be removed there."""
+
+    __tablename__ = "stored_pieces"
+
+    id: Mapped[int] = id_column()
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
+    simulation_id: Mapped[int | None] = mapped_column(ForeignKey("simulations.id", ondelete="SET NULL"))
+    digest: Mapped[bytes]  # SHA-256
+    size_bytes: Mapped[int]
+    created_at: Mapped[datetime] = now_column()
+    stored_at: Mapped[datetime | None]  # null: reserved, not there yet
+
+    __table_args__ = (
+        UniqueConstraint("simulation_id", "digest"),
+        # What a project has stored, for its quota; what is to be removed, and what was never uploaded.
+        Index("ix_stored_pieces_of_project", "project_id", postgresql_include=["size_bytes"],
+              postgresql_where=text("simulation_id IS NOT NULL")),
+        Index("ix_stored_pieces_unowned", "id", postgresql_where=text("simulation_id IS NULL")),
+        Index("ix_stored_pieces_unstored", "created_at", postgresql_where=text("stored_at IS NULL")),
+    )  # fmt: skip
