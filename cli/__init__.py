@@ -1,7 +1,11 @@
 """Command line: `simulations up | migrate | submit | demo | list | show | watch | logs | cancel | retry | ...`.
 
     __main__           `simulations`, and `python -m cli`
-    app                the commands and their options
+    app                the tree of commands, in the order of --help
+    service_commands   `up`, `doctor`, `migrate`
+    submit_commands    `submit`, `demo`
+    read_commands      `list`, `show`, `watch`, `logs`, `costs`, `plan`
+    change_commands    `cancel`, `pause`, `resume`, `update`, `retry`
     machine_commands   `machines ...`
     project_commands   `projects ...`
     budget_commands    `budget ...`

@@ -1,0 +1,141 @@
+"""Commands that change simulations, or copy them: `cancel`, `pause`, `resume`, `update`, `retry`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli import completion
+from cli.options import AsJson, Notes, ObjectiveMetric, SimulationId, SimulationIds, StopRules, Token, TokenFile, Url
+
+
+def cancel(
+    simulations: SimulationIds,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Cancel simulations; a running one is stopped first."""
+    from cli.change import cancel_all
+    from cli.server import parse_server
+
+    raise typer.Exit(cancel_all(parse_server(url, token, token_file), simulations))
+
+
+def pause(
+    simulations: SimulationIds,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Pause simulations that wait in the queue: they get no machine until they are resumed."""
+    from cli.change import pause_all
+    from cli.server import parse_server
+
+    raise typer.Exit(pause_all(parse_server(url, token, token_file), simulations))
+
+
+def resume(
+    simulations: SimulationIds,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Resume paused simulations."""
+    from cli.change import resume_paused
+    from cli.server import parse_server
+
+    raise typer.Exit(resume_paused(parse_server(url, token, token_file), simulations))
+
+
+def update(
+    simulations: SimulationIds,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="New name.")] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", "-t", metavar="TAG", help="All of its tags; repeatable.", autocompletion=completion.tags),
+    ] = None,
+    notes: Notes = None,
+    priority: Annotated[int | None, typer.Option(help="Priority; matters while it is queued.")] = None,
+    objective: ObjectiveMetric = None,
+    stop: StopRules = None,
+    no_stop: Annotated[bool, typer.Option("--no-stop", help="Remove all stop rules.")] = False,
+    max_runtime: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Maximum runtime: 90s, 15m, 2h, 1d; none: no limit.")
+    ] = None,
+    max_cost: Annotated[
+        str | None, typer.Option(metavar="AMOUNT", help="Maximum cost of all attempts together; none: no limit.")
+    ] = None,
+    max_steps: Annotated[
+        str | None, typer.Option(metavar="STEPS", help="Planned number of steps; none: not known.")
+    ] = None,
+    max_retries: Annotated[int | None, typer.Option(help="Maximum number of retries.")] = None,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Change simulations, also while they run: stop rules, limits, name, tags, notes, priority.
+
+    \b
+    simulations update last --stop patience=10,metric=val/loss --max-cost 20
+
+    --stop replaces all stop rules. Only points that arrive from now on decide. Parts of a rule: submit --help.
+    """
+    from cli.change import update_all
+    from cli.server import parse_server
+    from cli.submit import Change, change_input
+
+    change = Change(
+        name=name, tags=tag, notes=notes, priority=priority, objective=objective, stop=stop, no_stop=no_stop,
+        max_runtime=max_runtime, max_cost=max_cost, max_steps=max_steps, max_retries=max_retries,
+    )  # fmt: skip
+    wanted = change_input(change)
+    raise typer.Exit(update_all(parse_server(url, token, token_file), simulations, wanted))
+
+
+def retry(
+    simulation: SimulationId,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- COMMAND...]", help="Another command.", show_default=False)
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Add or replace a parameter; repeatable."),
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", metavar="KEY", help="Leave out a parameter; repeatable.", show_default=False),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="Other tags; repeatable.")] = None,
+    notes: Annotated[str | None, typer.Option(help="Other notes.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Another priority.")] = None,
+    from_checkpoint: Annotated[
+        bool,
+        typer.Option("--from-checkpoint", help="Begin with a copy of its checkpoint, on the machine that has it."),
+    ] = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Submit a copy of an ended simulation; with changes, also of one that still runs.
+
+    \b
+    simulations retry last -p seed=7 --name again
+    """
+    from cli.requests import fork, resolve_id, retry
+    from cli.server import parse_server
+    from cli.submit import Fork, fork_input, tell
+
+    changes = fork_input(
+        Fork(
+            command or (), parameter or (), without or (), name=name, tags=tag, notes=notes, priority=priority,
+            from_checkpoint=from_checkpoint,
+        )
+    )  # fmt: skip
+    server = parse_server(url, token, token_file)
+    simulation_id = resolve_id(server, simulation)
+    copy = fork(server, simulation_id, changes) if changes else retry(server, simulation_id)
+    tell(copy, as_json=as_json, staying=False)
