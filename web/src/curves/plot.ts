@@ -1,32 +1,23 @@
 /**
- * Curves on a canvas: when uPlot is built, drawn and read. Which points are drawn is chosen in sampling.ts, so that a
- * frame costs what can be seen; what part of the x axis is shown belongs to the reader (view.ts, interaction.ts);
- * options.ts has scales and axes, layers.ts what is drawn.
+ * Curves on a canvas: when uPlot is built and drawn. Which points are drawn is chosen in sampling.ts, so that a frame
+ * costs what can be seen; what part of the x axis is shown belongs to the reader (view.ts, interaction.ts); options.ts
+ * has scales and axes, limits.ts the limits of the latter, layers.ts what is drawn, reading.ts and pointer.ts what is
+ * read and how that is marked.
  */
 import uPlot from 'uplot';
 
 import { Interaction, type Listener } from './interaction';
 import { alphaOf, drawGround, drawMarks } from './layers';
+import { limitsIn } from './limits';
 import { fromBelow, optionsOf, type Scene, scalesOf } from './options';
-import { withoutOutliers } from './outliers';
-import { bandLimits, NOTHING_AHEAD, type Outlook } from './outlook';
+import { NOTHING_AHEAD, type Outlook } from './outlook';
 import { Palette } from './palette';
-import { lowerBound } from './series';
+import { Pointer } from './pointer';
+import { nearestTo, neighbourOf, readAt, type Reading } from './reading';
 import { type Curve, extentOf, limitsOf, type Settings, Trace } from './trace';
 import { type Range, View } from './view';
 
-/** The value of a curve at one x. */
-export interface Reading {
-  curve: Curve;
-  x: number;
-  step: number;
-  value: number;
-  smoothed: number | null;
-  attempt: number;
-}
-
 const TWO_AXES_FROM = 560; // pixels of width
-const NEAR = 30; // pixels from a curve, within which the pointer is at it
 
 export class Plot {
   readonly view = new View();
@@ -49,8 +40,7 @@ export class Plot {
   #shape = '';
   #highlighted: string | null = null;
   #size = { width: 0, height: 0 };
-  #pointer: HTMLElement | null = null;
-  #dots: HTMLElement[] = [];
+  #pointer: Pointer | null = null;
 
   constructor(host: HTMLElement, listener: Listener) {
     this.#host = host;
@@ -98,7 +88,7 @@ export class Plot {
   destroy(): void {
     this.#interaction.destroy();
     this.#uplot?.destroy();
-    this.#uplot = null;
+    this.#uplot = this.#pointer = null;
   }
 
   /** Draw what there is now. */
@@ -110,28 +100,11 @@ export class Plot {
     this.all = extentOf(this.#traces);
     const range = this.range;
     const columns = uplot.bbox.width || this.#size.width * devicePixelRatio;
-    const found = new Map<string, Range>();
-    const ranges: Range[] = [];
-    for (const trace of this.#traces) {
-      const { scale } = trace.curve;
-      const [low, high] = trace.sample(range, columns, settings.log);
-      ranges.push([low, high]);
-      const [least, greatest] = found.get(scale) ?? [Infinity, -Infinity];
-      found.set(scale, [Math.min(least, low), Math.max(greatest, high)]);
-    }
-    const clipped = settings.many ? withoutOutliers(ranges, settings.log) : null;
-    this.outliers = clipped?.beyond ?? 0;
-    if (clipped && settings.clip) found.set(this.#traces[0]!.curve.scale, clipped.limits);
-    const { band } = this.#outlook;
-    const scale = this.#traces.find(({ curve }) => curve.key === band?.curve)?.curve.scale;
-    if (band && scale !== undefined) {
-      const [low, high] = bandLimits(band, range, settings.log);
-      const [least, greatest] = found.get(scale)!;
-      found.set(scale, [Math.min(least, low), Math.max(greatest, high)]);
-    }
+    const { scales, outliers } = limitsIn(range, columns, this.#traces, settings, this.#outlook.band);
+    this.#limits = scales;
+    this.outliers = outliers;
     this.unplaced = this.#traces.reduce((sum, { raw }) => sum + raw.unplaced, 0);
     this.gaps = this.#traces.some(({ raw }) => raw.gaps.length > 0);
-    this.#limits = new Map([...found].map(([scale, limits]) => [scale, limitsOf(limits, settings.log)]));
     // uPlot is given the corners only: scales take their limits, and lines their points, from here.
     const corners = fromBelow(this.#traces).flatMap(([, { curve }]) => {
       const limits = [...this.#limits.get(curve.scale)!];
@@ -162,56 +135,19 @@ export class Plot {
 
   /** The curve that is nearest to a place: x, and pixels below the top; null: none is near. */
   nearestTo(x: number, top: number): string | null {
-    const uplot = this.#uplot;
-    if (!uplot) return null;
-    const left = uplot.valToPos(x, 'x');
-    let found: string | null = null;
-    let least = NEAR;
-    for (const trace of this.#traces) {
-      const apart = (at: number, value: number): number => Math.hypot(uplot.valToPos(at, 'x') - left, uplot.valToPos(value, trace.curve.scale) - top);
-      const nearest = trace.nearest(x);
-      const distances = [apart(x, trace.valueAt(x)), ...(nearest ? [apart(nearest.x, trace.curve.series.points.values[nearest.index]!)] : [])];
-      for (const distance of distances) {
-        if (distance < least) [found, least] = [trace.curve.key, distance];
-      }
-    }
-    return found;
+    return this.#uplot && nearestTo(this.#uplot, this.#traces, x, top);
   }
 
   /** The values of all curves at the point that is nearest to x. */
   readAt(x: number): Reading[] {
-    const nearest = this.#traces
-      .map((trace) => trace.nearest(x))
-      .filter((found) => found !== null)
-      .sort((one, other) => Math.abs(one.x - x) - Math.abs(other.x - x))[0];
-    if (!nearest) return [];
-    return this.#traces.flatMap((trace) => {
-      const { curve, smoothed } = trace;
-      const { points } = curve.series;
-      const found = trace.nearest(nearest.x);
-      if (!found) return [];
-      const { index } = found;
-      return {
-        curve,
-        x: found.x,
-        step: points.steps[index]!,
-        value: points.values[index]!,
-        smoothed: smoothed ? smoothed.follow(points)[index]! : null,
-        attempt: points.attemptAt(index),
-      };
-    });
+    return readAt(this.#traces, x);
   }
 
   /** The x of the next point of the first curve, at least a pixel away; jump: so many pixels. */
   neighbourOf(x: number, direction: 1 | -1, jump = 1): number {
     const [min, max] = this.range;
     const width = ((max - min) / Math.max(1, this.#uplot?.over.clientWidth ?? 1)) * jump;
-    const column = this.#traces.find((trace) => trace.x.length)?.x;
-    if (!column) return x;
-    const at = lowerBound(column.xs, column.length, direction > 0 ? x + width : x - width);
-    const index = direction > 0 ? at : column.xs[at]! > x - width ? at - 1 : at;
-    const found = column.xs[Math.max(0, Math.min(column.length - 1, index))]!;
-    return Math.max(min, Math.min(max, found));
+    return neighbourOf(this.#traces, [min, max], x, direction, width);
   }
 
   /** Where a reading lies in the chart, in pixels; null: nowhere in sight. */
@@ -227,22 +163,7 @@ export class Plot {
 
   /** Mark what is read at x; none: nothing is marked. */
   point(readings: readonly Reading[]): void {
-    const uplot = this.#uplot;
-    if (!uplot) return;
-    const x = readings[0]?.x;
-    for (const [at, dot] of this.#dots.entries()) {
-      const reading = readings.find((each) => each.curve === this.#traces[at]?.curve);
-      const y = reading ? (reading.smoothed ?? reading.value) : NaN;
-      const placed = Number.isFinite(y) && (!this.#settings?.log || y > 0);
-      dot.hidden = !reading || !placed;
-      if (!reading || !placed) continue;
-      const left = uplot.valToPos(reading.x, 'x');
-      const top = uplot.valToPos(y, reading.curve.scale);
-      dot.style.transform = `translate(${left}px, ${top}px)`;
-      dot.style.background = this.#palette.of(reading.curve);
-    }
-    this.#pointer!.hidden = x === undefined;
-    if (x !== undefined) this.#pointer!.style.transform = `translateX(${uplot.valToPos(x, 'x')}px)`;
+    this.#pointer?.show(readings, this.#traces, this.#settings?.log ?? false);
   }
 
   get #axesThatFit(): number {
@@ -275,11 +196,7 @@ export class Plot {
     };
     this.#uplot = new uPlot(options, [[...this.all], ...this.#traces.flatMap(() => [[null, null], [null, null]])], this.#host);
     this.#interaction.attach(this.#uplot);
-    const { over } = this.#uplot;
-    this.#pointer = over.appendChild(Object.assign(document.createElement('div'), { className: 'plot-line', hidden: true }));
-    this.#dots = this.#traces.map(() =>
-      over.appendChild(Object.assign(document.createElement('div'), { className: 'plot-dot', hidden: true })),
-    );
+    this.#pointer = new Pointer(this.#uplot, this.#palette, this.#traces.length);
   }
 
   /** What options and layers read: always of now, as curves and settings are replaced while uPlot stays. */
