@@ -1,6 +1,10 @@
 """Scheduler process: the planner (leader only) and one loop per host that launches, probes and ends attempts.
 
     planner       one leader: match the queue to free machines, end lost attempts            `tick()`
+    enforcement   the planner's steps that end lost attempts and stop overdue, spent and unwatched ones
+    execution     carry out a plan: preemptions and placements, checked again under lock
+    affordable    classes of the queue that no budget pays for
+    inputs        rows and settings as `policy` takes them
     judge         one leader: stop running simulations by their stop rules                     `run_once()`
     spending      the leader's look at budgets: warn, stop attempts before one is used up        `watch()`
     alerts        one leader: write the deliveries of events, and send them                    `run_once()`

@@ -77,13 +77,13 @@ async def test_a_pause_between_the_judgement_and_the_assignment_wins(
 ) -> None:
     await world.machine()
     first, second = await world.simulation("first"), await world.simulation("second")
-    carry_out = planner._carry_out
+    carry_out = planner._execution.carry_out
 
     async def paused(*given: Any) -> Any:
         await change(world, pause, first)
         return await carry_out(*given)
 
-    monkeypatch.setattr(planner, "_carry_out", paused)
+    monkeypatch.setattr(planner._execution, "carry_out", paused)
     summary = await planner.plan()
     assert (summary.assigned, summary.refused) == (1, 1)
     assert [await world.state(each) for each in (first, second)] == ["QUEUED", "STARTING"]

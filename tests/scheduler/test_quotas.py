@@ -154,7 +154,7 @@ async def test_a_placement_that_the_quota_no_longer_admits_drops_out_alone(
     vision, other = await project(world, "vision", 4), await project(world, "other")
     first, second = [await world.simulation(gpus=1, priority=9, project_id=vision) for _ in range(2)]
     third = await world.simulation(gpus=1, project_id=other)
-    assign = planner._carry_out
+    assign = planner._execution.carry_out
     locked: list[str] = []
 
     async def lowered(*given: Any) -> Any:
@@ -172,7 +172,7 @@ async def test_a_placement_that_the_quota_no_longer_admits_drops_out_alone(
             )
 
     engine = world.sessions.kw["bind"].sync_engine
-    monkeypatch.setattr(planner, "_carry_out", lowered)
+    monkeypatch.setattr(planner._execution, "carry_out", lowered)
     summary = await planner.plan()
     assert (summary.assigned, summary.refused) == (2, 1)
     assert locked == ["simulations", "machines", "projects", "budgets"]
