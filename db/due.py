@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from db.attempts import UNWANTED
 from db.outage import Driver
+from db.overview import UNFOLDED
 from db.silence import BEAT, BEYOND_LIMIT, QUIET
 from db.watch_leases import UNWATCHED
 
@@ -30,6 +31,7 @@ class Due:
     drained: bool  # `machines.find_overstayers`
     budgets: bool  # `budgets.every`
     sweeps: bool  # `sweeps.active`
+    counts: bool  # `overview.fold`
     queue: bool  # something is queued, and not held
 
 
@@ -48,6 +50,7 @@ _LOOK = f"""
            EXISTS (SELECT FROM machines WHERE draining AND drain_deadline <= now()),
            EXISTS (SELECT FROM budgets),
            EXISTS (SELECT FROM sweeps WHERE ended_at IS NULL),
+           EXISTS ({UNFOLDED}),
            queue.newest IS NOT NULL
     FROM (SELECT max(queued_at) AS newest FROM simulations WHERE state = 'QUEUED' AND NOT held) AS queue
 """  # noqa: S608  # constants

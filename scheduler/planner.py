@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from db import machines, newest_plan, projects, queue, running
+from db import machines, newest_plan, overview, projects, queue, running
 from db.connection import Sessions, driver_of
 from db.due import find_due
 from db.newest_plan import Own, QueueOrder, Reservation
@@ -115,6 +115,9 @@ class Planner:
             await self._enforcement.preempt_overstayers()
         if found.budgets:
             await self._spending.watch()
+        if found.counts:
+            async with self._sessions.begin() as session:
+                await overview.fold(session)
         if found.queue or ended or not self._memory.is_empty:
             return replace(await self.plan(), ended=ended, has_sweeps=found.sweeps)
         return PlanSummary(has_sweeps=found.sweeps)

@@ -1,7 +1,7 @@
 """Tables, without behaviour: functions are in `db`'s modules named after the tables; only `lifecycle` writes `state`.
 
     base         the declarative base: naming, column types, columns that most tables have
-    simulations  simulations, the indexes of their lists and of the queue, and dependencies between them
+    simulations  simulations, the indexes of their lists and of the queue, their numbers, and dependencies between them
     sweeps       sweeps, their trials, and results at the rungs of successive halving
     queue        what the planner writes of the queue: waiting reasons by class, and the newest plan
     machines     machines, and the hosts whose schedulers launch work on them

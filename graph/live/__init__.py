@@ -9,7 +9,6 @@ broadcast          one loop sends an event to all subscribers that wait at the s
 shared_execution   one execution and one encoding for all subscribers that get the same
 turns              limits the fields that are executed in one turn of the event loop
 forecasts          forecasts of curves, in a thread, kept while they hold
-counts             large counts of simulations, kept for a moment
 importances        importance of the parameters of sweeps, kept while they hold
 watch_leases       records which attended simulations have a subscriber here
 """

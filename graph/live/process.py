@@ -10,7 +10,6 @@ from typing import Self
 
 from db.connection import Sessions
 from db.outage import Outage
-from graph.live.counts import Counts
 from graph.live.forecasts import Forecasts
 from graph.live.hub import Hub
 from graph.live.importances import Importances
@@ -28,7 +27,6 @@ class Live:
     watch_leases: WatchLeases
     outage: Outage
     forecasts: Forecasts
-    counts: Counts
     importances: Importances
 
     @classmethod
@@ -47,7 +45,7 @@ class Live:
         hub = Hub(sessions, outage, metrics.delivered, has_hints=url is not None)
         notifications = Notifications(url, hub, outage, tokens_changed, metrics.stored)
         leases = WatchLeases(sessions, lease)
-        return cls(hub, notifications, leases, outage, Forecasts(sessions), Counts(), Importances(sessions))
+        return cls(hub, notifications, leases, outage, Forecasts(sessions), Importances(sessions))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import strawberry
 
 from db import overview
@@ -17,9 +15,7 @@ from graph.types.ids import number_asked
     description="Simulations that have not ended, and their cost, of the projects that the viewer may see."
 )
 class Overview:
-    queued: int = strawberry.field(
-        description="The number of queued simulations; where there are 10,000 or more, some seconds old."
-    )
+    queued: int = strawberry.field(description="The number of queued simulations.")
     starting: int = strawberry.field(description="The number of simulations that have a machine and have not begun.")
     running: int = strawberry.field(description="The number of running simulations.")
     cost: Cost = strawberry.field(description="The cost so far, and per hour, of the attempts that hold machines now.")
@@ -29,7 +25,7 @@ async def read(info: Info, project: str | None) -> Overview:
     number = number_asked(project, "Project") if project is not None else None
     async with info.context.sessions() as session:
         projects = overview.chosen(number, info.context.scope)
-        counts = await info.context.live.counts.of(projects, partial(overview.counts, session, projects))
+        counts = await overview.counts(session, projects)
         holdings = await overview.holdings(session, projects)
     return Overview(
         queued=counts.get(SimulationState.QUEUED, 0),

@@ -24,6 +24,7 @@ from db import (
     logs,
     machines,
     newest_plan,
+    overview,
     projects,
     queue,
     results,
@@ -722,3 +723,33 @@ async def test_what_is_of_no_sweep_stays_as_it_was_and_the_way_back_leaves_the_s
     await rows(engine, f"UPDATE simulations SET sweep_id = {made.id}, trial = 0 WHERE name = 'runs'")
     await downgrade(empty_database_url, "0021")
     assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
+
+
+# --- 0028: numbers of simulations ----------------------------------------------------------------------------------
+
+
+async def test_what_the_version_before_queued_is_counted_and_it_counts_on_beside_the_newer_tables(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    async def counts() -> tuple[int, ...]:
+        async with sessions() as session:
+            return tuple((await overview.counts(session, None)).values())
+
+    await fill(engine, empty_database_url)
+    await upgrade(empty_database_url, "0027")
+    before = {name: await rows(engine, statement) for name, statement in EVERYTHING.items()}
+    await upgrade(empty_database_url)
+    await check_unchanged(empty_database_url)
+    assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
+    assert await counts() == (0, 1, 2)
+    # What a process of the version before writes: it knows nothing of the table.
+    insert = "INSERT INTO simulations (project_id, name, entrypoint, created_by)"
+    await rows(engine, f"{insert} VALUES (1, 'w', '{{x}}', 'me')")
+    await rows(engine, "UPDATE simulations SET state = 'FINISHED' WHERE name = 'runs'")
+    assert await counts() == (1, 1, 1)
+
+    await downgrade(empty_database_url, "0027")
+    await rows(engine, "UPDATE simulations SET state = 'CANCELLED' WHERE name = 'w'")  # no trigger is left
+    await rows(engine, "DELETE FROM simulations WHERE name = 'w'")
+    await upgrade(empty_database_url)
+    assert await counts() == (0, 1, 1)

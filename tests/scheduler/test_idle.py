@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from statements import sent_by
 
 from db import machines
@@ -53,6 +54,23 @@ async def test_a_running_attempt_that_reports_costs_the_planner_nothing(
 
     [beat] = await _sent(world, planner.tick)
     assert "INSERT INTO coverage" in beat
+
+
+async def test_a_round_adds_up_the_numbers_of_simulations_when_many_have_changed(
+    world: World, planner: Planner
+) -> None:
+    async def changes() -> int:
+        async with world.sessions() as session:
+            return int(await session.scalar(text("SELECT count(*) FROM simulation_counts")) or 0)
+
+    for _ in range(51):  # created and ended: 102 changes, and there is one project
+        await world.cancel(await world.simulation())
+    assert await changes() == 102
+    await planner.tick()
+    assert await changes() == 0
+    await world.simulation()
+    await planner.tick()
+    assert await changes() == 1, "a few are left as they are"
 
 
 async def test_a_hosts_round_without_attempts_is_its_heartbeat_alone(world: World, host: HostLoop) -> None:
