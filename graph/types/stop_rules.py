@@ -20,7 +20,7 @@ from graph.types.inputs import Invalid, RuleAsked
 from graph.types.scalars import Step
 from graph.types.user_errors import UserError, UserErrorCode
 from policy.metric_mode import direction
-from policy.rule_documents import Declared, encode
+from policy.rule_documents import Declared, decode, encode
 from policy.stopping import StopRules, validate
 
 DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(StopRules) if each.default is not MISSING}
@@ -103,6 +103,8 @@ def of_change(row: Row, asked: Mapping[str, Any]) -> dict[str, Any]:
     if asked.get("objective_metric", row.objective_metric) != row.objective_metric and "objective_mode" not in asked:
         asked = {**asked, "objective_mode": None}  # that of the metric before says nothing about this one
     if rules is None:
+        if row.max_steps is not None and asked.get("max_steps", row.max_steps) is None:
+            _require_no_plan(row)
         return dict(asked)
     metric = asked.get("objective_metric", row.objective_metric)
     stopping = resolved(
@@ -116,6 +118,15 @@ def of_change(row: Row, asked: Mapping[str, Any]) -> dict[str, Any]:
         first = stopping["rules"][0]
         return {**asked, "stopping": stopping, "objective_metric": first["metric"], "objective_mode": first["mode"]}
     return {**asked, "stopping": stopping}
+
+
+def _require_no_plan(row: Row) -> None:
+    """Raise `Invalid` if a rule of the row would have no effect without `maxSteps`."""
+    for each in decode(row.stopping, objective=row.objective_metric, max_steps=None):
+        for sentence in validate(each.rules):
+            field = ["limits", "maxSteps"]
+            message = f"limits.maxSteps: change the stop rule of {each.rules.metric}, too: {sentence}"
+            raise Invalid([UserError(code=UserErrorCode.INVALID, message=message, field=field)])
 
 
 def resolved(

@@ -205,6 +205,27 @@ async def test_rules_and_limits_change_while_it_runs_once_and_reach_the_supervis
     assert (limits["maxRuntimeSeconds"], limits["maxCost"], limits["maxSteps"]) == (None, None, 50)
 
 
+async def test_the_plan_that_a_rule_needs_is_removed_only_with_the_rule(world: World) -> None:
+    rule = {"metric": "loss", "aggressive": True}
+    made = (await create(world, stopping=[rule], limits={"maxSteps": 50}))["simulation"]["id"]
+    payload = await change(world, made, limits={"maxSteps": None})
+    assert payload["userErrors"] == [
+        {
+            "code": "INVALID", "field": ["limits", "maxSteps"],
+            "message": "limits.maxSteps: change the stop rule of loss, too: aggressive needs maxSteps, and no "
+                       "stoppingThreshold: it has no effect otherwise.",
+        }
+    ]  # fmt: skip
+    assert (await show(world, made))["limits"]["maxSteps"] == 50
+
+    assert (await change(world, made, limits={"maxSteps": 60}))["userErrors"] == []
+    both = await change(world, made, limits={"maxSteps": None}, stopping=[{"metric": "loss"}])
+    assert both["userErrors"] == []
+    assert (await show(world, made))["limits"]["maxSteps"] is None
+    plain = (await create(world, stopping=[{"metric": "loss"}], limits={"maxSteps": 50}))["simulation"]["id"]
+    assert (await change(world, plain, limits={"maxSteps": None}))["userErrors"] == [], "a rule that needs no plan"
+
+
 async def test_after_the_end_only_name_and_tags_change(world: World) -> None:
     ended = await world.in_state("FINISHED")
     assert (await change(world, ended, name="kept", tags=["good"]))["simulation"]["name"] == "kept"
