@@ -10,7 +10,8 @@ the replay is right. `this` is the policy of the service. `--declare` is the sha
 times the true duration. `--table` replays all columns of the table in docs/performance.md.
 
 A figure is the average job completion time in units of the published SRSF; the floor is what was found when the policy
-was chosen, and the ratio the distance from it.
+was chosen, and the ratio the distance from it. The order of events is chaotic: `--replays N` gives the mean of N
+replays, all but the first with another seed and with arrivals that are up to five seconds later.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from policy.schedule import plan
 from policy.workload import DEFAULTS, Knobs, Ordering, Project, Run
 
 BEGIN = datetime(2030, 1, 1, tzinfo=UTC)
+LATER_SECONDS = 5.0
 BASELINE = Knobs(
     max_wait_seconds=None, min_run_seconds=0, fair_share=False, reservations=0, progress_after_seconds=0,
     hysteresis_progress=1, hysteresis=1,
@@ -367,9 +369,24 @@ class Replay:
 REQUIREMENTS = {gpus: Requirements(0, 0, gpus, None, {}, None, None, None) for gpus in range(1, GPUS_OF_NODE + 1)}
 
 
-def rows_of(outcome: Outcome) -> Iterator[Row]:
-    """Compare with what was published, and with what was found when the policy was chosen."""
-    trace, name, mean = outcome.trace, outcome.setting.name, outcome.mean_completion
+def replays(trace: Trace, setting: Setting, count: int) -> Iterator[Outcome]:
+    """Replay a trace so many times: as it is, then each time with another seed and later arrivals."""
+    yield Replay(trace, setting).run()
+    for seed in range(setting.seed + 1, setting.seed + count):
+        yield Replay(later(trace, seed), replace(setting, seed=seed)).run()
+
+
+def later(trace: Trace, seed: int) -> Trace:
+    """Return a trace with each arrival up to `LATER_SECONDS` later."""
+    chance = random.Random(seed)
+    jobs = [replace(job, submitted=job.submitted + chance.uniform(0, LATER_SECONDS)) for job in trace.jobs]
+    return replace(trace, jobs=sorted(jobs, key=lambda job: (job.submitted, job.id)))
+
+
+def rows_of(*outcomes: Outcome) -> Iterator[Row]:
+    """Compare the mean of some replays with what was published, and with what was found when the policy was chosen."""
+    trace, name = outcomes[0].trace, outcomes[0].setting.name
+    mean = statistics.fmean(each.mean_completion for each in outcomes)
     if name in ("srtf", "srsf") and name.upper() in trace.published:
         published = trace.published[name.upper()]
         yield Row("replay", f"{trace.name}, {name}: published average", mean, "s", published, mean / published)
@@ -428,15 +445,18 @@ def main() -> None:
     parser.add_argument("--no-fair-share", action="store_true")
     parser.add_argument("--max-wait", type=float, default=86_400, metavar="SECONDS")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--replays", type=int, default=1, metavar="N", help="the mean of so many")
     given = parser.parse_args()
     settings = list(TABLE.values()) if given.table else [_setting(given)]
     rows: list[Row] = []
     for path in given.traces:
         trace = read(path)
         for setting in settings:
-            outcome = Replay(trace, setting).run()
-            show(outcome)
-            rows += rows_of(outcome)
+            outcomes = []
+            for outcome in replays(trace, setting, given.replays):
+                show(outcome)
+                outcomes.append(outcome)
+            rows += rows_of(*outcomes)
     publish("replay", [*rows, *means(rows)])
 
 

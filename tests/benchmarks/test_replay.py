@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.replay import FOUND, POLICIES, TABLE, Outcome, Replay, entitled, means, rows_of
+from benchmarks.replay import FOUND, POLICIES, TABLE, Outcome, Replay, entitled, means, replays, rows_of
 from benchmarks.traces import Job, Trace, nodes_for, read
 
 MURI = "job_id,num_gpu,submit_time,iterations,iteration_time\n0,4,2000,1000,100\n1,16,1000,2000,100\n"
@@ -100,6 +100,22 @@ def test_rows_compare_with_what_was_published_and_found() -> None:
     (mean,) = means(rows)
     assert mean.value == pytest.approx(2.0)
     assert mean.ratio == pytest.approx(2 / 3.66, abs=0.01)
+
+
+def test_the_mean_of_several_replays_is_compared_of_which_the_first_is_the_trace_as_it_is() -> None:
+    trace = Trace("trace3", [Job(number, 8, 7.0 * number, 20) for number in range(1, 6)], 1, {"SRSF": 10.0})
+    outcomes = [*replays(trace, TABLE["fifo"], 3)]
+    assert outcomes[0].trace is trace
+    for outcome in outcomes[1:]:
+        moved = {job.id: job.submitted for job in outcome.trace.jobs}
+        assert all(0 <= moved[job.id] - job.submitted <= 5 for job in trace.jobs)
+        assert moved != {job.id: job.submitted for job in trace.jobs}
+    assert [each.setting.seed for each in outcomes] == [1, 2, 3]
+    values = [row.value for each in outcomes for row in rows_of(each)]
+    assert len(set(values)) == 3
+    (row,) = rows_of(*outcomes)
+    assert row.value == pytest.approx(sum(values) / 3)
+    assert row.ratio == pytest.approx(row.value / FOUND["trace3"]["fifo"])
 
 
 def test_alone_on_its_share_a_project_is_served_as_a_fluid_and_its_fairness_is_against_that() -> None:
