@@ -189,9 +189,11 @@ def template_database(postgres_server: EmbeddedServer) -> str:
 
 
 @pytest.fixture(scope="session")
-def databases(postgres_server: EmbeddedServer, template_database: str) -> Databases:
+def databases(postgres_server: EmbeddedServer, template_database: str) -> Iterator[Databases]:
     """The migrated databases of this pytest process."""
-    return Databases(postgres_server, template_database)
+    databases = Databases(postgres_server, template_database)
+    yield databases
+    databases.close()
 
 
 @pytest.fixture

@@ -1,17 +1,19 @@
 """Databases that are lent to one test after another: copies of the template, emptied in between, dropped when in doubt.
 
-A copy and its drop take 200 to 400 ms of PostgreSQL's CPU (hundreds of files), emptying one takes 20. It is dropped
-if the test failed, if it changed the catalogue (tables, indexes, functions, statistics) or settings of the database, or
-if a table has grown to more pages than PostgreSQL assumes of a small one: then plans could differ.
+A copy and its drop take 200 to 400 ms of PostgreSQL's CPU (hundreds of files), emptying one takes 10. It is dropped
+if the test failed, or if it changed the catalogue (tables, indexes, functions, statistics) or settings of the database.
+A table that has grown to more pages than PostgreSQL assumes of a small one begins with a new file: else plans could
+differ.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import asyncpg
@@ -48,76 +50,119 @@ FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
 SEQUENCES = "SELECT quote_ident(sequencename), start_value, last_value FROM pg_sequences WHERE schemaname = 'public'"
 
 
-@dataclass(frozen=True, slots=True)
-class Original:
-    """The template: its catalogue, and statements that bring its rows and sequences back."""
-
-    catalogue: tuple[str, ...]
-    restore: str
-
-
 class Databases:
-    """The migrated databases of one pytest process."""
+    """The migrated databases of one pytest process.
+
+    Each keeps one connection, by which it is emptied: a new one takes longer than the emptying, for its backend begins
+    with nothing in its caches. They live in an event loop that runs only meanwhile.
+    """
 
     def __init__(self, server: EmbeddedServer, template: str) -> None:
         self._server = server
         self._template = template
         self._numbers = itertools.count(1)
         self._waiting: list[str] = []
-        self._original = asyncio.run(self._on(template, _describe))
+        self._lock = threading.Lock()  # services are borrowed in threads
+        self._loop = asyncio.new_event_loop()
+        self._connections: dict[str, Driver] = {}
+        self._catalogues: dict[str, tuple[str, ...]] = {}
+        self._restore = self._on(template, _describe)
+        self._disconnect(template)  # nothing may be connected to what is copied
 
     @contextmanager
     def lend(self, failed: Callable[[], bool] = lambda: False) -> Iterator[str]:
         """Lend the URL of a database that is as the template. failed: whether the test that had it did."""
-        name = self._waiting.pop() if self._waiting else self._create()
+        with self._lock:
+            name = self._waiting.pop() if self._waiting else self._create()
         try:
             yield url_of(self._server, name)
         except BaseException:
-            self._drop(name)
+            with self._lock:
+                self._drop(name)
             raise
-        if not failed() and self._empty(name):
-            self._waiting.append(name)
-        else:
-            self._drop(name)
+        with self._lock:
+            if not failed() and self._empty(name):
+                self._waiting.append(name)
+            else:
+                self._drop(name)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for name in list(self._connections):
+            self._disconnect(name)
+        self._loop.close()
 
     def _create(self) -> str:
         name = f"lent_{next(self._numbers)}"
-        administer(self._server, f'CREATE DATABASE "{name}" TEMPLATE "{self._template}"')
+        self._administer(f'CREATE DATABASE "{name}" TEMPLATE "{self._template}"')
+        self._catalogues[name] = self._on(name, _catalogue)
         return name
 
     def _drop(self, name: str) -> None:
-        administer(self._server, f'DROP DATABASE "{name}" WITH (FORCE)')
+        self._disconnect(name)
+        self._administer(f'DROP DATABASE "{name}" WITH (FORCE)')
 
     def _empty(self, name: str) -> bool:
         """Make it as the template; False if it can't be."""
         try:
-            return asyncio.run(self._on(name, self._emptied))
-        except (asyncpg.PostgresError, OSError):
+            return self._on(name, partial(self._emptied, name))
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
             return False
 
-    async def _emptied(self, connection: Driver) -> bool:
+    async def _emptied(self, name: str, connection: Driver) -> bool:
         await connection.execute(ALONE)
-        tables = await connection.fetch(TABLES)
-        if any(size > MOST_PAGES * 8192 for _, size in tables):
+        if await _catalogue(connection) != self._catalogues[name]:
             return False
-        if tuple(await connection.fetchrow(CATALOGUE)) != self._original.catalogue:
-            return False
+        sizes: dict[str, int] = {row[0]: row[1] for row in await connection.fetch(TABLES)}
+        grown = [table for table, size in sizes.items() if size > MOST_PAGES * 8192]
         await connection.execute(
-            "SET session_replication_role = replica;"  # no foreign keys to look up
-            + "".join(f"DELETE FROM {table};" for table, size in tables if size)
-            + self._original.restore
+            (f"TRUNCATE {', '.join(grown)} CASCADE;" if grown else "")
+            + "SET session_replication_role = replica;"  # no foreign keys to look up
+            + "".join(f"DELETE FROM {table};" for table, size in sizes.items() if size and table not in grown)
+            + self._restore
         )
+        if grown:
+            self._catalogues[name] = await _catalogue(connection)  # the tables are in other files
         return True
 
-    async def _on(self, name: str, work: Callable[[Driver], Awaitable[T]]) -> T:
-        connection = await connect_raw(url_of(self._server, name), application="fixtures")
-        try:
-            return await work(connection)
-        finally:
-            await connection.close()
+    def _administer(self, statement: str) -> None:
+        self._on("simulations", partial(_execute, statement))
+
+    def _on(self, name: str, work: Callable[[Driver], Awaitable[T]]) -> T:
+        return self._loop.run_until_complete(self._work_on(name, work))
+
+    async def _work_on(self, name: str, work: Callable[[Driver], Awaitable[T]]) -> T:
+        connection = self._connections.get(name)
+        if connection is None or not await _answers(connection):  # a test may end all connections to its database
+            connection = await connect_raw(url_of(self._server, name), application="fixtures")
+            self._connections[name] = connection
+        return await work(connection)
+
+    def _disconnect(self, name: str) -> None:
+        connection = self._connections.pop(name, None)
+        if connection is not None:
+            self._loop.run_until_complete(connection.close())
 
 
-async def _describe(connection: Driver) -> Original:
+async def _answers(connection: Driver) -> bool:
+    try:
+        await connection.execute("SELECT 1")
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        return False
+    return True
+
+
+async def _execute(statement: str, connection: Driver) -> None:
+    await connection.execute(statement)
+
+
+async def _catalogue(connection: Driver) -> tuple[str, ...]:
+    [row] = await connection.fetch(CATALOGUE)
+    return tuple(row)
+
+
+async def _describe(connection: Driver) -> str:
+    """Statements that bring the rows and sequences of the template back."""
     restore = []
     for table, size in await connection.fetch(TABLES):
         rows = await connection.fetchval(f"SELECT json_agg(t)::text FROM {table} AS t") if size else None
@@ -129,7 +174,7 @@ async def _describe(connection: Driver) -> Original:
             )
     for sequence, start, last in await connection.fetch(SEQUENCES):
         restore.append(f"SELECT setval('{sequence}', {start if last is None else last}, {last is not None});")
-    return Original(tuple(await connection.fetchrow(CATALOGUE)), "".join(restore))
+    return "".join(restore)
 
 
 def administer(server: EmbeddedServer, statement: str) -> None:
