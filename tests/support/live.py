@@ -185,6 +185,7 @@ class Service:
     process: subprocess.Popen[bytes] | warm.Process | None = field(default=None)
     starts: int = 0
     spent: bool = False  # not to be lent to another test
+    parts: dict[str, psutil.Process] = field(default_factory=dict)  # as they were found the last time
 
     @property
     def address(self) -> str:
@@ -263,10 +264,14 @@ class Service:
     def child(self, name: str) -> psutil.Process:
         """The process of `graph` or `scheduler`."""
         assert self.process is not None
+        with suppress(KeyError, psutil.NoSuchProcess):  # a look at all processes takes long: the same as the last time
+            if is_alive(found := self.parts[name]) and found.ppid() == self.process.pid:
+                return found
         with suppress(psutil.NoSuchProcess):
             for process in psutil.Process(self.process.pid).children():
                 with suppress(psutil.Error):
                     if process.cmdline()[-2:] == ["-m", name]:
+                        self.parts[name] = process
                         return process
         raise LookupError(name)
 
@@ -442,15 +447,14 @@ class Service:
     def processes_of(self, attempt_id: str | None = None) -> list[psutil.Process]:
         """Every living process of this attempt, by its mark or as recorded; of any attempt, if none is named."""
         name = quote(attempt_id, safe="") if attempt_id else "*"
-        under = f"{self.data_directory}/attempts/{name.removesuffix('*')}"
+        mark = f"\0SIMULATION_ATTEMPT_DIRECTORY={self.data_directory}/attempts/{name.removesuffix('*')}".encode()
         supervisors = {process.pid for process in self.recorded("supervisor", name)}  # forked: without an own environ
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError):
-                marked = process.environ().get("SIMULATION_ATTEMPT_DIRECTORY", "").startswith(under)
-                if (marked or process.pid in supervisors) and is_alive(process):
-                    found.append(process)
-        return found
+        return [
+            process
+            for pid, environment in _environments()
+            if pid in supervisors or mark in b"\0" + environment
+            for process in _living(pid)
+        ]
 
     def itself(self) -> list[psutil.Process]:
         """`up` and what it started, its database included; the simulations are not its own."""
@@ -461,14 +465,38 @@ class Service:
 
     def everything(self) -> list[psutil.Process]:
         """Every living process that has to do with the data directory, by its command, environment or whereabouts."""
-        directory = str(self.data_directory)
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError):
-                told = [*process.cmdline(), *process.environ().values(), process.cwd()]
-                if any(directory in text for text in told) and is_alive(process):
-                    found.append(process)
-        return found
+        directory = os.fsencode(self.data_directory)
+        return [
+            process
+            for pid, environment in _environments()
+            if directory in environment or _shows(pid, directory)
+            for process in _living(pid)
+        ]
+
+
+# psutil's answers to the same questions take ten times as long, and they are asked again and again.
+
+
+def _environments() -> Iterator[tuple[int, bytes]]:
+    """The id of every process that may be looked at, and what it was given as its environment."""
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            with suppress(OSError):
+                yield int(entry), Path(f"/proc/{entry}/environ").read_bytes()
+
+
+def _shows(pid: int, directory: bytes) -> bool:
+    """Whether a process has to do with a directory by its command or whereabouts."""
+    with suppress(OSError):
+        return directory in Path(f"/proc/{pid}/cmdline").read_bytes() or directory in os.readlink(b"/proc/%d/cwd" % pid)
+    return False
+
+
+def _living(pid: int) -> Iterator[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        if is_alive(process):
+            yield process
 
 
 def number_of(public_id: str) -> int:
