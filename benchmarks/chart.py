@@ -151,7 +151,10 @@ def main() -> int:
     parser.add_argument("--points", type=int, default=100_000, help="of each metric (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=120, help="redraws of each (default: %(default)s)")
     parser.add_argument("--many", action="store_true", help="only the comparison of many runs")
-    parser.add_argument("--chromium", default=shutil.which("chromium") or shutil.which("google-chrome"))
+    parser.add_argument(
+        "--chromium",
+        default=shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-headless-shell"),
+    )
     options = parser.parse_args()
     if missing := _missing(options.chromium):
         print(f"The chart was not measured: there is no {missing}.", file=sys.stderr)

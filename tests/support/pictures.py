@@ -80,7 +80,8 @@ async def main(folder: Path) -> None:
         await service.up()
         runs = await submitted(service)
         async with async_playwright() as playwright:
-            chromium = shutil.which("chromium") or shutil.which("google-chrome")
+            names = ("chromium", "google-chrome", "chromium-headless-shell")
+            chromium = next(filter(None, map(shutil.which, names)), None)
             browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
             page = await browser.new_page(
                 base_url=service.address, viewport=SIZE, locale="en-US", reduced_motion="reduce"
