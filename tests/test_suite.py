@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -13,10 +14,11 @@ import failures
 import flakes
 import order
 import pytest
+from databases import Databases
 from sqlalchemy import literal_column, select
 from sqlalchemy.engine.interfaces import CacheStats
 
-from db.connection import create_engine
+from db.connection import connect_raw, create_engine
 
 # A suite of its own: in its first run a test fails, and so does a fixture.
 SUITE = """
@@ -145,3 +147,47 @@ def test_what_was_compiled_for_one_engine_another_one_finds() -> None:
         for each in engines
     ]
     assert found == [CacheStats.CACHE_MISS, CacheStats.CACHE_HIT]
+
+
+def ask(url: str, statement: str) -> object:
+    """The first value of a statement's first row, by a connection of its own."""
+
+    async def fetch() -> object:
+        connection = await connect_raw(url)
+        try:
+            return await connection.fetchval(statement)
+        finally:
+            await connection.close()
+
+    return asyncio.run(fetch())
+
+
+FILL = "INSERT INTO projects (name) SELECT 'project ' || n FROM generate_series(1, 3000) AS n"
+PAGES = "SELECT pg_relation_size('projects') / 8192"
+KEEPERS = "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE application_name LIKE '%fixtures'"
+
+
+def test_what_grew_in_a_lent_database_is_gone_when_it_is_lent_again(databases: Databases) -> None:
+    with databases.lend() as first:
+        ask(first, FILL)
+        assert ask(first, PAGES) > 10  # type: ignore[operator]  # a number
+        ask(first, KEEPERS)  # a test may end all connections, that by which it is emptied among them
+    with databases.lend() as second:
+        assert second == first
+        assert ask(second, "SELECT string_agg(name, ',') FROM projects") == "default"
+        assert ask(second, PAGES) == 1
+        assert ask(second, "SELECT nextval(pg_get_serial_sequence('projects', 'id'))") == 2
+    with databases.lend() as third:
+        assert third == first, "the same files are told from a changed catalogue"
+
+
+def test_a_database_is_lent_once_more_only_as_it_was(databases: Databases) -> None:
+    for change in ("CREATE TABLE more ()", "DROP INDEX ix_logins_expires_at", "ANALYZE projects"):
+        with databases.lend() as changed:
+            ask(changed, change)
+        with databases.lend() as other:
+            assert other != changed, change
+    with databases.lend(lambda: True) as failed:
+        pass
+    with databases.lend() as other:
+        assert other != failed
