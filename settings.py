@@ -14,10 +14,11 @@ import shlex
 import ssl
 import sys
 import tomllib
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import quote, urlsplit
+from typing import Annotated, Any, Literal, Self, cast, get_args
+from urllib.parse import parse_qsl, quote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import structlog
@@ -29,8 +30,15 @@ HOST_PATTERN = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f]*:[0-9a-f
 NAME_PATTERN = re.compile(r"([a-z0-9_-]+\.)*(?![0-9]+$)[a-z0-9_-]+", re.IGNORECASE)  # ends in a number: no name
 ORIGIN_PATTERN = re.compile(r"(https?)://([a-z0-9._-]+|\[[0-9a-f:]+\])(?::([0-9]{1,5}))?/?")
 CLUSTER_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+BUCKET_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
+PREFIX_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,100}(/[A-Za-z0-9._-]{1,100}){0,7}")
+BUCKET_EXAMPLE = "s3://bucket/prefix?endpoint=https://s3.example.org"
 TOKEN_PATTERN = re.compile(r"sim_[A-Za-z0-9_-]{43,200}")
 MOST_PASSWORD_CHARACTERS = 1_000
+CONNECT_SECONDS = 5.0  # to a bucket
+ANSWER_SECONDS = 20.0
+BUCKET_CONNECTIONS = 8
+Style = Literal["auto", "path", "virtual"]
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
@@ -92,6 +100,88 @@ class RayCluster(BaseModel):
             except OSError as error:  # ssl.SSLError among them
                 raise SettingsError(f"Ray cluster {self.name}: {self.ca_file} can't be used: {error}") from None
         return context
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """An S3-compatible bucket as the store of files: `s3://NAME/PREFIX?endpoint=URL&region=REGION&style=path`.
+
+    Credentials, and a region that the URL does not name, come from where AWS's programs have them: AWS_ACCESS_KEY_ID
+    and AWS_SECRET_ACCESS_KEY, a profile in ~/.aws, the role of the machine.
+    """
+
+    name: str
+    prefix: str = ""  # of all keys: "" or "runs/files/"
+    endpoint: str | None = None  # None: AWS, or AWS_ENDPOINT_URL_S3
+    region: str | None = None  # None: AWS_REGION, AWS_DEFAULT_REGION, the profile's
+    style: Style = "auto"  # where its name goes: host/NAME/key, or NAME.host/key
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Read a URL. Raises ValueError with a sentence that quotes no credentials."""
+        parts = urlsplit(url)
+        given = parse_qsl(parts.query, keep_blank_values=True)
+        options, prefix = dict(given), parts.path.strip("/")
+        if "@" in parts.netloc:
+            raise ValueError("expected no credentials in the URL: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        if not BUCKET_PATTERN.fullmatch(parts.netloc) or parts.fragment:
+            raise ValueError(f"expected a bucket like {BUCKET_EXAMPLE}")
+        if prefix and (not PREFIX_PATTERN.fullmatch(prefix) or any(set(part) == {"."} for part in prefix.split("/"))):
+            raise ValueError("expected a prefix of at most 8 parts of letters, digits, dots, - and _")
+        if len(options) != len(given) or not options.keys() <= {"endpoint", "region", "style"}:
+            raise ValueError("expected no other options of a bucket than endpoint, region and style, each once")
+        endpoint = urlsplit(options.get("endpoint", "https://s3"))
+        if (
+            endpoint.scheme not in ("http", "https")
+            or not endpoint.hostname
+            or endpoint.query
+            or "@" in endpoint.netloc
+        ):
+            raise ValueError("expected an endpoint like https://s3.example.org")
+        style = options.get("style", "auto")
+        if style not in get_args(Style):
+            raise ValueError("expected the style path or virtual")
+        if not re.fullmatch(r"[a-z0-9-]{1,40}", options.get("region", "auto")):
+            raise ValueError("expected a region like eu-central-1")
+        return cls(
+            parts.netloc,
+            f"{prefix}/" if prefix else "",
+            options.get("endpoint"),
+            options.get("region"),
+            cast("Style", style),
+        )
+
+    @property
+    def is_unencrypted(self) -> bool:
+        """Whether files would cross the network unencrypted."""
+        parts = urlsplit(self.endpoint or "https:")
+        return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
+
+    def connect(self) -> Any:
+        """Return botocore's client, which connects when it is used. Raises botocore's errors.
+
+        Checksums only where they are asked for: servers that are older than botocore's default ones refuse those.
+        """
+        import botocore.session  # 0.1 s, and only with a bucket
+        from botocore.config import Config
+
+        session = botocore.session.get_session()
+        session.full_config["profiles"]  # a broken ~/.aws fails here, with its own words
+        return session.create_client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name=self.region or session.get_config_variable("region") or "us-east-1",
+            config=Config(
+                signature_version="s3v4",
+                s3={"addressing_style": self.style},
+                connect_timeout=CONNECT_SECONDS,
+                read_timeout=ANSWER_SECONDS,
+                retries={"mode": "standard", "total_max_attempts": 3},
+                max_pool_connections=BUCKET_CONNECTIONS,
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
 
 
 class Settings(BaseSettings):
@@ -174,7 +264,7 @@ class Settings(BaseSettings):
     ray_clusters: Path | None = None  # a TOML file: clusters whose nodes are machines; see clusters.md
 
     # Files
-    files: str | None = None  # where checkpoints and outputs are kept: a directory, or none; None: below `data_dir`
+    files: str | None = None  # a directory, a bucket (s3://bucket/prefix?endpoint=URL) or none; None: below `data_dir`
     files_shared: bool = False  # the directory is a mount that every machine has at the same path
     files_quota_gib: float = Field(0.0, ge=0, le=1e9)  # the most that the files of a project may have; 0: no limit
     files_checkpoint_days: float = Field(0.0, ge=0, le=36_600)  # checkpoints are kept so long after the end; 0: always
@@ -240,8 +330,10 @@ class Settings(BaseSettings):
     @field_validator("files")
     @classmethod
     def _store(cls, value: str | None) -> str | None:
-        if value is not None and value != "none" and not value.startswith("/"):
-            raise ValueError("expected a directory like /srv/files, or none")
+        if value is not None and value.startswith("s3:"):
+            Bucket.parse(value)
+        elif value is not None and value != "none" and not value.startswith("/"):
+            raise ValueError(f"expected a directory like /srv/files, a bucket like {BUCKET_EXAMPLE}, or none")
         return value
 
     @field_validator("public_url")
@@ -364,6 +456,11 @@ class Settings(BaseSettings):
         return self.files != "none"
 
     @property
+    def bucket(self) -> Bucket | None:
+        """The bucket that files are kept in, if it is one."""
+        return Bucket.parse(self.files) if self.files is not None and self.files.startswith("s3:") else None
+
+    @property
     def save_seconds(self) -> float:
         """For how long files are uploaded after the end of a simulation; 0 without a store."""
         return self.files_save_seconds if self.keeps_files else 0.0
@@ -443,4 +540,5 @@ def _sentence(problem: dict[str, object]) -> str:
     location = problem["loc"]
     name = str(location[0]) if isinstance(location, tuple) and location else "settings"
     variable = name.upper() if name.upper() in ("HOST", "PORT", "DATABASE_URL") else f"SIMULATIONS_{name.upper()}"
-    return f"{variable}: {problem['msg']}, got {problem['input']!r}"
+    given = re.sub(r"://\S*@", "://***@", repr(problem["input"]))  # credentials in a URL
+    return f"{variable}: {problem['msg']}, got {given}"

@@ -29,6 +29,7 @@
     doctor             diagnosis of an installation
     doctor_database    diagnosis of its database
     doctor_clusters    diagnosis of its Ray clusters
+    doctor_files       diagnosis of the bucket of its files
 
     submit             options as a CreateSimulationInput
     submission_file    `submit --file`: YAML, with the line of each mistake

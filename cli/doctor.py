@@ -1,8 +1,9 @@
-"""`simulations doctor`: read-only diagnosis of an installation, with advice for each problem.
+"""`simulations doctor`: diagnosis of an installation, with advice for each problem.
 
 Order of the checks: settings, the data directory and its lock, its disk, the port, the database, and from its rows the
-clock, the processes of the service and the machines; last, the Ray clusters. A check that depends on a failed one is
-skipped. All checks run on this host, with the settings that the service would use here.
+clock, the processes of the service and the machines; last, the Ray clusters and the bucket of files, where a small
+object is written and removed. A check that depends on a failed one is skipped. All checks run on this host, with the
+settings that the service would use here.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 import settings as knobs
-from cli import doctor_clusters, doctor_database, ports
+from cli import doctor_clusters, doctor_database, doctor_files, ports
 from cli.errors import ExitCode, PortTaken, StartFailed
 from cli.terminal import print_json, stdout
 from db.embedded import server as embedded
@@ -89,7 +90,7 @@ def examine() -> Iterator[Finding]:
         url = embedded.find_url(directory)
     if url is not None:
         yield from _database(settings, url)
-    for check, level, sentence, advice in doctor_clusters.examine(settings):
+    for check, level, sentence, advice in (*doctor_clusters.examine(settings), *doctor_files.examine(settings)):
         yield Finding(check, Level(level), sentence, advice)
 
 

@@ -14,12 +14,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
-from sqlalchemy import LargeBinary, any_, delete, func, literal, select, text, update
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Integer,
+    LargeBinary,
+    any_,
+    column,
+    delete,
+    func,
+    literal,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.elements import CollectionAggregate
 
@@ -42,12 +55,16 @@ class QuotaReached(Refusal):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A member that stores files: its simulation, its project, and the number of its attempt."""
+    """A member that stores files: its simulation, its project, and the number of its attempt.
+
+    fork_of: the simulation whose checkpoint its own began with.
+    """
 
     simulation_id: int
     project_id: int
     attempt: int
     rank: int
+    fork_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +102,28 @@ class Entry:
         return [self.path, self.size_bytes, self.modified_ms, self.kind, self.digest, self.joined]
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A file, and the list that it is in."""
+
+    kind: FileKind
+    rank: int
+    attempt: int
+    stored_at: datetime
+    entry: Entry
+
+
 _OWNER = text(
     """
     UPDATE members AS m SET saved_at = now() FROM attempts AS a, simulations AS s
     WHERE m.attempt_id = :attempt AND m.token_digest = :token AND m.nonce = :nonce AND m.ended_at IS NULL
       AND a.id = m.attempt_id AND s.id = a.simulation_id
-    RETURNING s.id, s.project_id, a.number, m.rank
+    RETURNING s.id, s.project_id, a.number, m.rank, CASE WHEN s.from_checkpoint THEN s.retry_of END
     """
 )
 _READER = text(
     """
-    SELECT s.id, s.project_id, a.number, m.rank
+    SELECT s.id, s.project_id, a.number, m.rank, CASE WHEN s.from_checkpoint THEN s.retry_of END
     FROM members AS m JOIN attempts AS a ON a.id = m.attempt_id JOIN simulations AS s ON s.id = a.simulation_id
     WHERE m.attempt_id = :attempt AND m.token_digest = :token AND m.nonce = :nonce AND m.ended_at IS NULL
     """
@@ -180,8 +208,31 @@ async def pieces_of(session: AsyncSession, simulation_id: int, digests: Collecti
     return {row[0].hex(): Piece(row[1], row[2], row[3]) for row in rows}
 
 
+async def readable_pieces(session: AsyncSession, owner: Owner, digests: Collection[str]) -> Mapping[str, Piece]:
+    """Return those of these pieces that are stored and that a member may read: its own, and those it began with."""
+    own = await pieces_of(session, owner.simulation_id, digests)
+    stored = {each: piece for each, piece in own.items() if piece.is_stored}
+    if owner.fork_of is not None and (others := [each for each in digests if each not in stored]):
+        of_other = await pieces_of(session, owner.fork_of, others)
+        stored.update({each: piece for each, piece in of_other.items() if piece.is_stored})
+    return stored
+
+
 def _any(digests: Collection[str]) -> CollectionAggregate[bool]:
     return any_(literal(list(map(bytes.fromhex, digests)), ARRAY(LargeBinary)))
+
+
+async def note_puts(session: AsyncSession, ids: Collection[int]) -> None:
+    """Note that objects are in the store, of those that still have a simulation."""
+    await session.execute(
+        update(StoredPiece)
+        .where(
+            StoredPiece.id == any_(literal(list(ids), ARRAY(BigInteger))),
+            StoredPiece.simulation_id.is_not(None),
+            StoredPiece.stored_at.is_(None),
+        )
+        .values(stored_at=func.now())
+    )
 
 
 async def note_put(session: AsyncSession, piece_id: int) -> bool:
@@ -218,9 +269,9 @@ _PIECES = f"""
     OFFSET 0
 """  # noqa: S608  # constants of this module
 _GIVEN = _PIECES.format(entries="CAST(:entries AS jsonb)")
-_NOTE_WRITTEN = text(
+_UNSTORED = text(
     f"""
-    UPDATE stored_pieces SET stored_at = now()
+    SELECT id, size_bytes FROM stored_pieces
     WHERE simulation_id = :simulation AND stored_at IS NULL AND digest IN (SELECT digest FROM ({_GIVEN}) AS given)
     """  # noqa: S608  # constants of this module
 )
@@ -258,20 +309,19 @@ _REPLACE = text(
 )
 
 
-async def commit(
-    session: AsyncSession, owner: Owner, kind: FileKind, entries: Sequence[Entry], *, is_direct: bool = False
-) -> Collection[str]:
+async def unstored(session: AsyncSession, owner: Owner, entries: Sequence[Entry]) -> Mapping[int, int]:
+    """Return the pieces of a list that were reserved and are not known to be stored: sizes by id."""
+    given = {"simulation": owner.simulation_id, "entries": _rows_of(entries)}
+    return {row[0]: row[1] for row in await session.execute(_UNSTORED, given)}
+
+
+async def commit(session: AsyncSession, owner: Owner, kind: FileKind, entries: Sequence[Entry]) -> Collection[str]:
     """Make this the list of a directory; return pieces that are not stored, and then nothing has changed.
 
-    is_direct: its supervisor has written the pieces itself. A list may have hundreds of thousands of pieces: PostgreSQL
-    takes them apart, for here they would hold up all others for a second.
+    A list may have hundreds of thousands of pieces: PostgreSQL takes them apart, for here they would hold up all others
+    for a second.
     """
-    given = {
-        "simulation": owner.simulation_id,
-        "entries": orjson.dumps([each.as_row() for each in entries]).decode(),
-    }
-    if is_direct:
-        await session.execute(_NOTE_WRITTEN, given)
+    given = {"simulation": owner.simulation_id, "entries": _rows_of(entries)}
     if missing := list(await session.scalars(_MISSING, given)):
         return {each.hex() for each in missing}
     place = {"kind": kind.value, "rank": owner.rank, "attempt": owner.attempt}
@@ -280,11 +330,32 @@ async def commit(
     return ()
 
 
-async def find_list(session: AsyncSession, simulation_id: int, kind: FileKind, rank: int) -> StoredFiles | None:
-    """Read the newest list of one directory."""
+def _rows_of(entries: Sequence[Entry]) -> str:
+    return orjson.dumps([each.as_row() for each in entries]).decode()
+
+
+_ENTRY = text(
+    """
+    SELECT entry FROM stored_files AS f CROSS JOIN LATERAL jsonb_array_elements(f.entries) AS entry
+    WHERE f.simulation_id = :simulation AND f.kind = :kind AND f.rank = :rank AND entry ->> 0 = :path
+    LIMIT 1
+    """
+).columns(column("entry", JSONB))
+
+
+async def find_entry(session: AsyncSession, simulation_id: int, kind: FileKind, rank: int, path: str) -> Entry | None:
+    """Find one file of the newest list of one directory."""
     if rank > MOST_RANK:
         return None
-    return await session.get(StoredFiles, (simulation_id, kind, rank))
+    given = {"simulation": simulation_id, "kind": kind.value, "rank": rank, "path": path}
+    found = await session.scalar(_ENTRY, given)
+    return Entry(*found) if found is not None else None
+
+
+async def checkpoint_attempt(session: AsyncSession, simulation_id: int) -> int | None:
+    """Return the number of the newest attempt that has stored a checkpoint."""
+    of_this = (StoredFiles.simulation_id == simulation_id) & (StoredFiles.kind == FileKind.CHECKPOINT)
+    return await session.scalar(select(func.max(StoredFiles.attempt)).where(of_this))
 
 
 async def lists_of(session: AsyncSession, simulation_id: int) -> Sequence[StoredFiles]:
@@ -294,6 +365,55 @@ async def lists_of(session: AsyncSession, simulation_id: int) -> Sequence[Stored
         statement.order_by(StoredFiles.kind, StoredFiles.rank).execution_options(populate_existing=True)
     )
     return rows.all()
+
+
+async def lists_to_begin_with(session: AsyncSession, owner: Owner) -> Sequence[tuple[StoredFiles, int]]:
+    """Read what a member begins with, each list with its attempt's number: 0 for the checkpoint of the simulation that
+    its own was forked from, until it has one.
+    """
+    lists = [(each, each.attempt) for each in await lists_of(session, owner.simulation_id)]
+    if owner.fork_of is None or any(each.kind is FileKind.CHECKPOINT for each, _ in lists):
+        return lists
+    of_other = await lists_of(session, owner.fork_of)
+    return [*lists, *((each, 0) for each in of_other if each.kind is FileKind.CHECKPOINT)]
+
+
+# In the order of the cursor: paths by their bytes.
+_PAGE = text(
+    """
+    SELECT f.kind, f.rank, f.attempt, f.stored_at, entry
+    FROM stored_files AS f CROSS JOIN LATERAL jsonb_array_elements(f.entries) AS entry
+    WHERE f.simulation_id = :simulation AND (CAST(:kind AS text) IS NULL OR f.kind = :kind)
+      AND (CAST(:rank AS integer) IS NULL OR (f.kind, f.rank, (entry ->> 0) COLLATE "C") > (:last, :rank, :path))
+    ORDER BY f.kind, f.rank, (entry ->> 0) COLLATE "C"
+    LIMIT :most
+    """
+).columns(
+    column("kind", StoredFiles.kind.type), column("rank", Integer), column("attempt", Integer),
+    column("stored_at", DateTime(timezone=True)), column("entry", JSONB),
+)  # fmt: skip
+_TOTALS = text(
+    """
+    SELECT coalesce(sum(jsonb_array_length(entries)), 0)::bigint, coalesce(sum(size_bytes), 0)::bigint
+    FROM stored_files WHERE simulation_id = :simulation AND (CAST(:kind AS text) IS NULL OR kind = :kind)
+    """
+)
+
+
+async def page(
+    session: AsyncSession, simulation_id: int, kind: FileKind | None, after: tuple[str, int, str] | None, most: int
+) -> Sequence[Listed]:
+    """Read files by kind, rank and path, behind one. PostgreSQL takes the lists apart: they may have 10,000 files."""
+    last, rank, path = after or (None, None, None)
+    given = {"simulation": simulation_id, "kind": kind.value if kind else None, "last": last, "rank": rank}
+    rows = await session.execute(_PAGE, {**given, "path": path, "most": most})
+    return [Listed(row.kind, row.rank, row.attempt, row.stored_at, Entry(*row.entry)) for row in rows]
+
+
+async def totals(session: AsyncSession, simulation_id: int, kind: FileKind | None) -> tuple[int, int]:
+    """Return how many files are stored, and their size."""
+    row = (await session.execute(_TOTALS, {"simulation": simulation_id, "kind": kind.value if kind else None})).one()
+    return row[0], row[1]
 
 
 def entries_of(row: StoredFiles) -> Sequence[Entry]:
@@ -363,15 +483,17 @@ _ENDED = text(
 
 
 async def unowned(session: AsyncSession, most: int) -> Sequence[int]:
-    """Return ids of pieces to be removed from the store; other processes skip them until the transaction ends."""
+    """Return ids of pieces to be removed from the store; such a piece never gets a simulation again."""
     rows = await session.scalars(
-        select(StoredPiece.id)
-        .where(StoredPiece.simulation_id.is_(None))
-        .order_by(StoredPiece.id)
-        .limit(most)
-        .with_for_update(skip_locked=True)
+        select(StoredPiece.id).where(StoredPiece.simulation_id.is_(None)).order_by(StoredPiece.id).limit(most)
     )
     return rows.all()
+
+
+async def known(session: AsyncSession, ids: Collection[int]) -> set[int]:
+    """Return those of these ids that have a row."""
+    given = any_(literal(list(ids), ARRAY(BigInteger)))
+    return set(await session.scalars(select(StoredPiece.id).where(StoredPiece.id == given)))
 
 
 async def forget(session: AsyncSession, ids: Collection[int]) -> None:

@@ -33,6 +33,7 @@ from db.connection import create_engine, session_factory
 from db.embedded.server import EmbeddedServer, find_url, serve
 
 if TYPE_CHECKING:
+    from bucket import Server
     from lending import Lender
     from live import Service
     from ray_cluster import Cluster
@@ -141,6 +142,23 @@ def ray_cluster() -> Iterator[Cluster]:
 
     with started() as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def bucket_server() -> Iterator[Server]:
+    """A real S3 server, started when a test first asks for it."""
+    from bucket import serving
+
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket_url(bucket_server: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty part of a bucket, as SIMULATIONS_FILES has it; its credentials are in the environment."""
+    for name, value in bucket_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return bucket_server.place()
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from db.connection import parse_url
-from settings import RayCluster, Settings, SettingsError, configure_logs, load
+from settings import Bucket, RayCluster, Settings, SettingsError, configure_logs, load
 
 PASSWORD = "se@cr:et/?#&% x"
 
@@ -192,3 +192,59 @@ def test_an_authority_that_is_none_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "ca.pem", tmp_path / "missing.pem"):
         with pytest.raises(SettingsError, match=r"Ray cluster gpu: .*can't be used"):
             RayCluster(name="gpu", address="https://h", ca_file=path).tls()
+
+
+# --- a bucket of files -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "bucket"),
+    [
+        ("s3://files", Bucket("files")),
+        ("s3://files/", Bucket("files")),
+        ("s3://my.files/a/b/", Bucket("my.files", "a/b/")),
+        (
+            "s3://files/a?endpoint=http://127.0.0.1:9000&region=eu-central-1&style=path",
+            Bucket("files", "a/", "http://127.0.0.1:9000", "eu-central-1", "path"),
+        ),
+    ],
+)
+def test_a_bucket_is_read_from_one_url(url: str, bucket: Bucket) -> None:
+    assert Settings(files=url).bucket == bucket
+    assert Settings(files=url).save_seconds == 600
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("s3://", "expected a bucket like"),
+        ("s3:files", "expected a bucket like"),
+        ("s3://Files", "expected a bucket like"),
+        ("s3://files/../other", "expected a prefix"),
+        ("s3://files/a b", "expected a prefix"),
+        ("s3://files?region=eu&region=us", "each once"),
+        ("s3://files?secret=1", "expected no other options"),
+        ("s3://files?endpoint=ftp://host", "expected an endpoint"),
+        ("s3://files?endpoint=https://", "expected an endpoint"),
+        ("s3://files?style=wild", "expected the style"),
+        ("s3://files?region=EU WEST", "expected a region"),
+        ("files", "expected a directory"),
+    ],
+)
+def test_a_bucket_that_can_not_be_is_refused(url: str, why: str) -> None:
+    with pytest.raises(SettingsError, match=f"SIMULATIONS_FILES: .*{why}"):
+        load(files=url)
+
+
+@pytest.mark.parametrize("url", ["s3://KEY:se/cr+et@files", "s3://files?endpoint=https://KEY:se@host"])
+def test_credentials_in_the_url_of_a_bucket_are_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(files=url)
+    assert "KEY" not in str(caught.value).replace("AWS_ACCESS_KEY_ID", "").replace("AWS_SECRET_ACCESS_KEY", "")
+    assert "se@" not in str(caught.value)
+
+
+def test_only_a_bucket_elsewhere_without_tls_is_unencrypted() -> None:
+    given = ("s3://files", "s3://files?endpoint=https://s3.example.org", "s3://files?endpoint=http://127.0.0.1:1")
+    assert [Bucket.parse(url).is_unencrypted for url in given] == [False] * 3
+    assert Bucket.parse("s3://files?endpoint=http://s3.example.org").is_unencrypted

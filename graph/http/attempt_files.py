@@ -41,6 +41,7 @@ from graph.errors import RETRY_AFTER_SECONDS
 from graph.http import protocol
 from graph.http.protocol import Bodies, EarlyRefusal, Refusal
 from graph.store.base import BadPiece, Store, StoreUnavailable
+from graph.store.ownership import Ownership
 from settings import Settings
 
 log = structlog.get_logger()
@@ -49,6 +50,7 @@ GIB = 2**30
 REQUEST_SECONDS = 120.0
 MOST_LIST_BYTES = 24 << 20
 MOST_PIECES = 500  # of a request
+LOOKED_UP = 10_000  # at once
 MOST_FILES = 10_000
 MOST_PATH_BYTES = 1_000
 MOST_NAME_BYTES = 255
@@ -65,6 +67,7 @@ class AttemptFiles:
 
     def __init__(self, store: Store | None, authenticator: Authenticator, settings: Settings) -> None:
         self._store = store
+        self._ownership = Ownership(store) if store is not None else None
         self._authenticator = authenticator
         self._quota_bytes = int(settings.files_quota_gib * GIB) or None
         self._bodies = Bodies()
@@ -85,11 +88,12 @@ class AttemptFiles:
             await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
-        if self._store is None:
+        if self._store is None or self._ownership is None:
             raise EarlyRefusal(HTTPStatus.NOT_FOUND, "This installation stores no files (SIMULATIONS_FILES=none).")
         sessions: Sessions = request.state.sessions
         try:
             claim = await self._claim(sessions, request)
+            await self._ownership.require(sessions)
             if (digest := request.path_params.get("digest")) is not None:
                 if not DIGEST.fullmatch(digest):
                     raise _bad("A piece is named by 64 hexadecimal digits.")
@@ -142,6 +146,13 @@ class AttemptFiles:
 
     async def _reserve(self, sessions: Sessions, store: Store, claim: Claim, given: Mapping[str, Any]) -> Response:
         wanted = _pieces(given.get("pieces"))
+        if store.is_direct:  # of a save that was cut off: what had arrived is not put again
+            async with sessions() as session:
+                owner = _current(await files.find_owner(session, claim, stores=False))
+                found = await files.pieces_of(session, owner.simulation_id, wanted)
+            await self._look_up(
+                sessions, store, {each.id: each.size_bytes for each in found.values() if not each.is_stored}
+            )
         try:
             async with sessions() as session, session.begin():
                 owner = _current(await files.find_owner(session, claim))
@@ -157,6 +168,16 @@ class AttemptFiles:
             lambda: [[each, store.offer_put(piece.id, each, piece.size_bytes)] for each, piece in missing.items()]
         )
         return _said(missing=offers)
+
+    async def _look_up(self, sessions: Sessions, store: Store, pieces: Mapping[int, int]) -> None:
+        """Note which of these pieces supervisors have put into the store. pieces: sizes by id."""
+        ids = sorted(pieces)
+        for begin in range(0, len(ids), LOOKED_UP):  # a request that takes too long has got on all the same
+            some = ids[begin : begin + LOOKED_UP]
+            sizes = await store.sizes(some)
+            if arrived := [each for each in some if sizes.get(each) == pieces[each]]:
+                async with sessions() as session, session.begin():
+                    await files.note_puts(session, arrived)
 
     async def _put(self, sessions: Sessions, store: Store, claim: Claim, request: Request, digest: str) -> Response:
         if request.method != "PUT":
@@ -187,8 +208,8 @@ class AttemptFiles:
     async def _get(self, sessions: Sessions, store: Store, claim: Claim, request: Request, digest: str) -> Response:
         async with sessions() as session:
             owner = _current(await files.find_owner(session, claim, stores=False))
-            piece = (await files.pieces_of(session, owner.simulation_id, [digest])).get(digest)
-        if piece is None or not piece.is_stored:
+            piece = (await files.readable_pieces(session, owner, [digest])).get(digest)
+        if piece is None:
             raise EarlyRefusal(HTTPStatus.NOT_FOUND, "This piece is not stored.")
         content = store.read(piece.id, 0, piece.size_bytes)
         try:
@@ -211,16 +232,21 @@ class AttemptFiles:
         except ValueError:
             raise _bad("kind: CHECKPOINT or OUTPUT.") from None
         entries = await asyncio.to_thread(checked, given.get("files"))
+        if store.is_direct:
+            async with sessions() as session:
+                owner = _current(await files.find_owner(session, claim, stores=False))
+                pieces = await files.unstored(session, owner, entries)
+            await self._look_up(sessions, store, pieces)
         async with sessions() as session, session.begin():
             owner = _current(await files.find_owner(session, claim, commits=True))
-            missing = await files.commit(session, owner, kind, entries, is_direct=store.is_direct)
+            missing = await files.commit(session, owner, kind, entries)
         return _said(missing=sorted(missing))
 
     async def _kept(self, sessions: Sessions, claim: Claim) -> Response:
         async with sessions() as session:
             owner = _current(await files.find_owner(session, claim, stores=False))
-            lists = await files.lists_of(session, owner.simulation_id)
-        return _said(lists=[[each.kind.value, each.rank, each.attempt, each.entries] for each in lists])
+            lists = await files.lists_to_begin_with(session, owner)
+        return _said(lists=[[each.kind.value, each.rank, attempt, each.entries] for each, attempt in lists])
 
     async def _offers(self, sessions: Sessions, store: Store, claim: Claim, given: Mapping[str, Any]) -> Response:
         digests = given.get("digests")
@@ -228,8 +254,7 @@ class AttemptFiles:
             raise _bad(f"digests: at most {MOST_PIECES} of 64 hexadecimal digits.")
         async with sessions() as session:
             owner = _current(await files.find_owner(session, claim, stores=False))
-            found = await files.pieces_of(session, owner.simulation_id, digests)
-        stored = {each: piece for each, piece in found.items() if piece.is_stored}
+            stored = await files.readable_pieces(session, owner, digests)
         offers = await asyncio.to_thread(lambda: [[each, store.offer_get(piece.id)] for each, piece in stored.items()])
         return _said(offers=offers)
 

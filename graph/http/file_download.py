@@ -20,6 +20,7 @@ from http import HTTPStatus
 from urllib.parse import quote
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -101,9 +102,7 @@ class FileDownload:
         async with sessions() as session:
             if await simulations.find(session, number, scope=scope) is None:
                 raise _not_found()
-            row = await files.find_list(session, number, kind, rank)
-            listed = {each.path: each for each in files.entries_of(row)} if row is not None else {}
-            entry = _followed(listed, given["path"])
+            entry = await _followed(session, (number, kind, rank), given["path"])
             if entry is None:
                 raise _not_found()
             return entry, await files.pieces_of(session, number, set(entry.pieces))
@@ -162,10 +161,10 @@ async def _behind(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byt
         yield chunk
 
 
-def _followed(listed: Mapping[str, Entry], path: str) -> Entry | None:
-    """Return the file at a path, or where links there lead to."""
+async def _followed(session: AsyncSession, listed: tuple[int, FileKind, int], path: str) -> Entry | None:
+    """Return the file at a path of a list, or where links there lead to."""
     for _ in range(MOST_LINKS):
-        entry = listed.get(path)
+        entry = await files.find_entry(session, *listed, path)
         if entry is None or entry.kind != LINK:
             return entry
         path = posixpath.normpath(posixpath.join(posixpath.dirname(path), entry.digest))

@@ -1,7 +1,8 @@
 """Collector: removes pieces that no simulation has any more from the store, and what is too old.
 
-Every graph process runs one; they share the work by locks on the rows. Rows of pieces are deleted after the objects, in
-the transaction that has locked them: one that is killed in between is repeated.
+Every graph process runs one. Rows of pieces are deleted after the objects: a removal that is cut off in between, or
+that two processes make at once, is repeated. In a store that supervisors write to themselves, an object may appear
+after its row has gone: those are found once a day, and at the start.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from db import files
 from db.connection import Sessions
 from db.errors import DatabaseUnavailable
 from graph.store.base import Store, StoreUnavailable
+from graph.store.ownership import Ownership
 
 log = structlog.get_logger()
 
@@ -28,6 +30,7 @@ UNSTORED = timedelta(days=1)  # no piece is uploaded for as long
 UNCOMMITTED = timedelta(hours=1)  # after the end of a simulation
 BEFORE_START = timedelta(days=1)  # what ended while no collector ran
 OVERLAP = timedelta(minutes=1)
+SWEEP_SECONDS = 86_400.0
 
 
 class Collector:
@@ -36,6 +39,8 @@ class Collector:
     def __init__(self, sessions: Sessions, store: Store, checkpoint_age: timedelta | None) -> None:
         self._sessions = sessions
         self._store = store
+        self._ownership = Ownership(store)
+        self._swept_at: float | None = None  # monotonic
         self._checkpoint_age = checkpoint_age
         self._looked_at: float | None = None  # monotonic
 
@@ -49,18 +54,34 @@ class Collector:
             if self._checkpoint_age is not None:
                 await files.expire_checkpoints(session, self._checkpoint_age)
         self._looked_at = now
+        await self._ownership.require(self._sessions)
         removed = 0
         while some := await self._remove_some():
             removed += some
+        if self._store.is_direct and (self._swept_at is None or now - self._swept_at >= SWEEP_SECONDS):
+            removed += await self._sweep()
+            self._swept_at = now
         return removed
 
     async def _remove_some(self) -> int:
-        async with self._sessions.begin() as session:
+        async with self._sessions() as session:
             ids = await files.unowned(session, AT_ONCE)
-            if ids:
-                await self._store.remove(ids)
+        if ids:
+            await self._store.remove(ids)
+            async with self._sessions.begin() as session:
                 await files.forget(session, ids)
         return len(ids)
+
+    async def _sweep(self) -> int:
+        """Remove objects without a row. A row is there before its object, so an object that was listed has had one."""
+        removed = 0
+        async for ids in self._store.ids():
+            async with self._sessions() as session:
+                orphans = set(ids) - await files.known(session, ids)
+            if orphans:
+                await self._store.remove(orphans)
+                removed += len(orphans)
+        return removed
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -1,5 +1,6 @@
 """Store in a directory: of the service, or a mount that every machine has at the same path.
 
+    ROOT/installation                      whose it is
     ROOT/<id // 1000>/<id>                 a piece
     ROOT/<id // 1000>/<id>.<random>.part   one that is being written; left by a process that was killed
 
@@ -14,12 +15,12 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-from graph.store.base import BadPiece, StoreUnavailable
+from graph.store.base import MARKER, BadPiece, StoreUnavailable, require_own
 
 READ_BYTES = 1 << 20
 RESERVED_BYTES = 1 << 30
@@ -40,6 +41,10 @@ class Directory:
     def offer_get(self, piece_id: int) -> Mapping[str, object]:
         """The same."""
         return {"path": str(self._path(piece_id))} if self.is_direct else {}
+
+    async def claim(self, installation: str) -> None:
+        """Write whose it is, or compare."""
+        await asyncio.to_thread(self._claim, installation)
 
     async def free_bytes(self) -> int | None:
         """What the disk has left, without the reserve."""
@@ -67,6 +72,17 @@ class Directory:
         except OSError as error:
             raise StoreUnavailable(str(error)) from error
 
+    async def sizes(self, piece_ids: Collection[int]) -> Mapping[int, int]:
+        """Look at the files."""
+        return await asyncio.to_thread(self._sizes, piece_ids)
+
+    async def ids(self) -> AsyncIterator[Collection[int]]:
+        """List one directory after the other."""
+        for name in await asyncio.to_thread(self._names, self._root):
+            if name.isdecimal():
+                found = await asyncio.to_thread(self._names, self._root / name)
+                yield [int(each) for each in found if each.isdecimal()]
+
     async def remove(self, piece_ids: Collection[int]) -> None:
         """Remove pieces."""
         await asyncio.to_thread(self._remove, piece_ids)
@@ -74,6 +90,38 @@ class Directory:
     async def tidy(self) -> None:
         """Remove parts that are older than any write."""
         await asyncio.to_thread(self._tidy)
+
+    def _claim(self, installation: str) -> None:
+        marker = self._root / MARKER
+        try:
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with suppress(FileExistsError), open(marker, "x") as file:
+                file.write(installation)
+            owner = marker.read_text(errors="replace")
+            if not owner:  # the process that made it has not written yet, or was killed before
+                marker.write_text(installation)
+        except OSError as error:
+            raise StoreUnavailable(str(error)) from error
+        require_own(owner or installation, installation, str(marker))
+
+    def _sizes(self, piece_ids: Collection[int]) -> Mapping[int, int]:
+        found: dict[int, int] = {}
+        for each in piece_ids:
+            try:
+                found[each] = self._path(each).stat().st_size
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise StoreUnavailable(str(error)) from error
+        return found
+
+    def _names(self, directory: Path) -> Sequence[str]:
+        try:
+            return os.listdir(directory)
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise StoreUnavailable(str(error)) from error
 
     def _free_bytes(self) -> int:
         try:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Self
 from urllib.parse import quote
 
 import strawberry
 from strawberry import relay
 
-from db import files, models
+from db import files
 from db.errors import InvalidCursor
-from db.files import LINK, Entry
+from db.files import LINK, Listed
 from db.pages import pack, unpack
 from db.public_ids import encode
 from graph.context import Info
@@ -39,7 +37,8 @@ class SimulationFile:
     )
 
     @classmethod
-    def of(cls, row: models.StoredFiles, entry: Entry) -> Self:
+    def of(cls, simulation_id: int, row: Listed) -> Self:
+        entry = row.entry
         is_link = entry.kind == LINK
         path = quote(entry.path)
         return cls(
@@ -52,7 +51,7 @@ class SimulationFile:
             attempt=row.attempt,
             digest=None if is_link else entry.digest,
             link=entry.digest if is_link else None,
-            url=f"/files/{quote(encode('Simulation', row.simulation_id), safe='')}/{row.kind.value}/{row.rank}/{path}",
+            url=f"/files/{quote(encode('Simulation', simulation_id), safe='')}/{row.kind.value}/{row.rank}/{path}",
         )
 
 
@@ -69,10 +68,10 @@ async def page_of_files(
 ) -> FileConnection:
     first, behind = pages.size(first), _key(after)
     async with info.context.sessions() as session:
-        rows = [row for row in await files.lists_of(session, simulation_id) if kind is None or row.kind is kind]
-    found = list(islice(_behind(rows, behind), first + 1))
-    nodes = [SimulationFile.of(row, entry) for row, entry in found[:first]]
-    keys = [_key_of(row, entry) for row, entry in found[:first]]
+        found = await files.page(session, simulation_id, kind, behind, first + 1)
+        count, size_bytes = await files.totals(session, simulation_id, kind)
+    nodes = [SimulationFile.of(simulation_id, row) for row in found[:first]]
+    keys = [(row.kind.value, row.rank, row.entry.path) for row in found[:first]]
     return FileConnection(
         nodes=nodes,
         page_info=relay.PageInfo(
@@ -81,22 +80,9 @@ async def page_of_files(
             start_cursor=pack(keys[0]) if keys else None,
             end_cursor=pack(keys[-1]) if keys else None,
         ),
-        total_count=sum(len(row.entries) for row in rows),
-        total_bytes=Step(sum(row.size_bytes for row in rows)),
+        total_count=count,
+        total_bytes=Step(size_bytes),
     )
-
-
-def _behind(
-    rows: Sequence[models.StoredFiles], key: tuple[str, int, str] | None
-) -> Iterator[tuple[models.StoredFiles, Entry]]:
-    for row in rows:
-        for entry in sorted(files.entries_of(row), key=lambda each: each.path):
-            if key is None or _key_of(row, entry) > key:
-                yield row, entry
-
-
-def _key_of(row: models.StoredFiles, entry: Entry) -> tuple[str, int, str]:
-    return row.kind.value, row.rank, entry.path
 
 
 def _key(cursor: str | None) -> tuple[str, int, str] | None:

@@ -45,6 +45,7 @@ class Assignment:
     save_seconds: float = 0.0  # for files after the child's end; 0: the service keeps none
     newest_file: Path | None = None  # number of the newest attempt whose files are on this machine
     checkpoint_source: Path | None = None  # another simulation's, of which this one begins with a copy
+    begins_from_store: bool = False  # likewise, with the one that is stored
     visible_devices: str | None = None  # CUDA_VISIBLE_DEVICES, where the engine assigns the GPUs; None: by the order
 
     @classmethod
@@ -68,6 +69,7 @@ class Assignment:
             save_seconds=float(config.get("save_seconds", 0.0)),
             newest_file=directory / config["newest_file"] if "newest_file" in config else None,
             checkpoint_source=directory / source if source is not None else None,
+            begins_from_store=bool(config.get("begins_from_store", False)),
             visible_devices=config.get("visible_devices"),
         )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from runner.supervisor.assignment import Assignment, Order
+from runner.supervisor.child import Refused
 from runner.supervisor.notices import Notices
 
 if TYPE_CHECKING:
@@ -72,7 +73,12 @@ def bring(
     begin: called first, for it may take long. Raises `runner.supervisor.child.Refused` and Abandoned.
     """
     number = order.environment.get("SIMULATION_ATTEMPT", "")
-    if assignment.save_seconds <= 0 or assignment.newest_file is None or not number.isdecimal() or int(number) < 2:
+    is_fork = assignment.begins_from_store
+    if assignment.save_seconds <= 0 or assignment.newest_file is None or not number.isdecimal():
+        if is_fork:
+            raise Refused("It is to begin with a stored checkpoint, and this installation stores no files any more.")
+        return False
+    if int(number) < 2 and not is_fork:
         return False
     begin()
     from runner.supervisor.files.bring import Bringer
@@ -80,7 +86,7 @@ def bring(
 
     bringer = Bringer(
         Store(assignment, nonce), directories_of(assignment), assignment.newest_file,
-        assignment.directory / PLACE / "bringing", rank=order.rank, is_gang=order.world_size > 1,
+        assignment.directory / PLACE / "bringing", rank=order.rank, is_gang=order.world_size > 1, is_fork=is_fork,
         give_up_at=time.monotonic() + assignment.give_up_seconds, is_abandoned=is_abandoned, say=say,
     )  # fmt: skip
     bringer.bring(int(number))

@@ -35,6 +35,7 @@ from runner.supervisor.service import Backoff, Unreachable
 LONGEST_PAUSE_SECONDS = 5.0
 LOCK_SECONDS = 0.2
 SPARE_BYTES = 256 << 20  # of the disk, as the spool leaves
+NOTHING = -1  # not even the checkpoint that a fork begins with
 MOST_TRIES = 4  # to read lists whose pieces are there
 
 
@@ -50,18 +51,26 @@ class Bringer:
         *,
         rank: int,
         is_gang: bool,
+        is_fork: bool = False,
         give_up_at: float,
         is_abandoned: Callable[[], bool],
         say: Callable[[str], None],
     ) -> None:
-        """directories: by the kind of their files. place: for files that are not complete. say: into the log."""
+        """is_fork: of a simulation that begins with another one's checkpoint, which the store lists with the number 0.
+
+        directories: by the kind of their files. place: for files that are not complete. say: into the log.
+
+        give_up_at: how long the store may be away (monotonic); as long again after each piece.
+        """
         self._store = store
         self._directories = directories
         self._newest = newest
         self._place = place
         self._rank = rank
         self._is_gang = is_gang
-        self._give_up_at = give_up_at
+        self._is_fork = is_fork
+        self._patience_seconds = give_up_at - time.monotonic()
+        self._give_up_at = give_up_at  # moved on by each piece
         self._is_abandoned = is_abandoned
         self._say = say
         self._pieces: deque[str] = deque()  # to be fetched after the one that is
@@ -80,8 +89,10 @@ class Bringer:
                 if here >= number:
                     return
                 older = min(here, number - 2) if self._is_gang else here
+                if self._is_fork and older <= 0:
+                    older = NOTHING
                 if older < number - 1:
-                    _note(file, older)  # cut off in the midst, the directories here are no sign of an attempt
+                    _note(file, max(older, 0))  # cut off in the midst, the directories here are no sign of an attempt
                     self._update(older)
                 _note(file, number)
         except OSError as error:
@@ -107,7 +118,7 @@ class Bringer:
             os.close(descriptor)
 
     def _update(self, here: int) -> None:
-        """Replace what is here by what is stored, if that is newer."""
+        """Replace what is here, of the attempt with this number, by what is stored, if that is newer."""
         backoff = Backoff(LONGEST_PAUSE_SECONDS)
         tries = 0
         while True:
@@ -115,6 +126,8 @@ class Bringer:
             try:
                 lists = self._kept()
                 newer = {each.kind for each in lists if each.attempt > here}
+                if here == NOTHING and "CHECKPOINT" not in newer:
+                    raise NotStarted("The checkpoint that it is to begin with is not stored any more.")
                 self._replace([each for each in lists if each.kind in newer])
                 return
             except Missing as error:
@@ -173,13 +186,29 @@ class Bringer:
         mode = 0o700 if entry.is_executable else 0o600
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
             for digest in entry.pieces:
-                self._check()
                 self._pieces.popleft()
-                file.write(self._store.fetch(digest, list(islice(self._pieces, MOST_OFFERED))))
+                file.write(self._fetch(digest))
             file.flush()
             if file.tell() != entry.size:
                 raise Missing(entry.digest)
         os.utime(path, ns=(entry.modified_ns, entry.modified_ns))
+
+    def _fetch(self, digest: str) -> bytes:
+        """Fetch a piece. An outage of the store costs this one, not all that came before it."""
+        following = list(islice(self._pieces, MOST_OFFERED))
+        backoff = Backoff(LONGEST_PAUSE_SECONDS)
+        while True:
+            self._check()
+            try:
+                content = self._store.fetch(digest, following)
+            except Unreachable as error:
+                if time.monotonic() > self._give_up_at:
+                    raise
+                time.sleep(backoff.failed(str(error)))
+            else:
+                backoff.succeeded()
+                self._give_up_at = time.monotonic() + self._patience_seconds
+                return content
 
     def _exchange(self, directory: Path, place: Path) -> None:
         """Put the new directory into the place of the old one."""

@@ -5,7 +5,11 @@ files open for writing. Then all of its files are of one moment. One that is nev
 saved after `RESTLESS_SECONDS` all the same: files that are complete as they are, others as they were saved last.
 
 The files to be uploaded are linked into a directory of the attempt first: a checkpoint that replaces another one by
-renaming, or that is deleted, can be uploaded to its end. One that is rewritten in place is noticed, and tried again.
+renaming, or that is deleted, can be uploaded to its end. One that is rewritten in place is noticed, and tried again
+with a copy, if the disk has room for it: else a program that writes faster than it uploads would be saved at its end
+only. So is one on another file system, where it can't be linked.
+
+A store that is away costs the piece that it was asked for, not the save: the request is repeated until it answers.
 
 Low priority, by nice and one piece at a time. At the end, `finish` saves the last state, for a limited time.
 """
@@ -14,12 +18,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Callable
+from typing import Callable, NamedTuple, TypeVar
 
 from runner.removal import remove_tree
 from runner.supervisor.complaints import complain
@@ -37,6 +42,8 @@ from runner.supervisor.files.store import (
 from runner.supervisor.notices import FILE_LEFT_OUT, FILES_NOT_STORED, Notices
 from runner.supervisor.service import Unreachable
 
+Result = TypeVar("Result")
+
 LOOK_SECONDS = 1.0
 LOOKS_SHARE = 50  # looks take at most a fiftieth of a core
 QUIET_SECONDS = 2.0
@@ -44,6 +51,7 @@ RESTLESS_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 1.0
 LAST_PAUSE_SECONDS = 60.0
 NICENESS = 10
+SPARE_BYTES = 256 << 20  # of the disk, as the spool leaves
 MOST_TRIES = 5  # to commit, with pieces that have vanished from the store meanwhile
 
 
@@ -53,6 +61,13 @@ class Changed(Exception):
 
 class Interrupted(Exception):
     """The simulation has ended: its last state is to be saved instead."""
+
+
+class Source(NamedTuple):
+    """Where a file is read: itself, a link to it or a copy; and what is to be seen there."""
+
+    path: Path
+    seen: Seen
 
 
 class _Directory:
@@ -67,6 +82,7 @@ class _Directory:
         self.saved: dict[str, Seen] | None = None  # what the committed list was made of
         self.entries: dict[str, tuple[Seen, Entry]] = {}  # what was hashed, of the files that are there
         self.left_out: set[str] = set()  # of which there is a notice
+        self.rewritten: set[str] = set()  # files that changed while they were uploaded: copied from then on
 
     def is_new(self, files: Mapping[str, Seen]) -> bool:
         """Whether these files are to be saved; a directory that was always empty is not."""
@@ -235,67 +251,97 @@ class Saver(threading.Thread):
             remove_tree(place)
         place.mkdir(mode=0o700, parents=True)
         try:
-            sources = self._link(directory, files, place)
+            sources = self._hold(directory, files, place)
             entries = [self._entry(directory, path, was, sources.get(path), is_last) for path, was in files.items()]
             for _ in range(MOST_TRIES):
                 self._upload(directory, entries, sources, is_last)
-                self._check(is_last)
-                missing = self._store.commit(directory.kind, entries)
+                missing = self._patiently(lambda: self._store.commit(directory.kind, entries), is_last)
                 if not missing:
                     break
             else:
                 raise Missing(missing[0])
+        except Changed:
+            now = look(directory.path).files
+            directory.rewritten.update(path for path, was in files.items() if now.get(path) != was)
+            raise
         finally:
             remove_tree(place)
         directory.saved = dict(files)
         directory.entries = {entry.path: (files[entry.path], entry) for entry in entries}
 
-    def _link(self, directory: _Directory, files: Mapping[str, Seen], place: Path) -> dict[str, Path]:
-        """Link the files that are not hashed yet, so that they can be read however long it takes."""
-        sources: dict[str, Path] = {}
+    def _hold(self, directory: _Directory, files: Mapping[str, Seen], place: Path) -> dict[str, Source]:
+        """Link or copy the files that are not hashed yet, so that they can be read however long it takes."""
+        sources: dict[str, Source] = {}
         for number, (path, was) in enumerate(files.items()):
             known = directory.entries.get(path)
             if was.link or (known is not None and known[0] == was):
                 continue
-            source = directory.path / path
+            source, held = directory.path / path, place / str(number)
+            if path in directory.rewritten and _has_room(place, was.size):
+                _copy(source, held, was)
+                sources[path] = Source(held, seen(os.lstat(held)))
+                continue
             with contextlib.suppress(OSError):  # of another file system, or gone: noticed when it is read
-                os.link(source, place / str(number), follow_symlinks=False)
-                source = place / str(number)
-            sources[path] = source
+                os.link(source, held, follow_symlinks=False)
+                source = held
+            sources[path] = Source(source, was)
         return sources
 
-    def _entry(self, directory: _Directory, path: str, was: Seen, source: Path | None, is_last: bool) -> Entry:
+    def _entry(self, directory: _Directory, path: str, was: Seen, source: Source | None, is_last: bool) -> Entry:
         if was.link:
             return Entry(path, link=was.link)
         if source is None:
             return directory.entries[path][1]
-        whole, pieces = sha256(), []
-        with _opened(source, was) as descriptor:
+        whole = sha256()
+        pieces: list[str] = []
+        with _opened(source) as descriptor:
             while content := os.read(descriptor, PIECE_BYTES):
                 while len(content) < PIECE_BYTES and (more := os.read(descriptor, PIECE_BYTES - len(content))):
                     content += more
                 self._check(is_last)
+                if len(pieces) * PIECE_BYTES > was.size:  # it grows as fast as it is read
+                    raise Changed(path)
                 pieces.append(sha256(content).hexdigest())
                 whole.update(content)
-            if seen(os.fstat(descriptor)) != was:
+            if seen(os.fstat(descriptor)) != source.seen:
                 raise Changed(path)
         return Entry(path, was.size, was.modified_ns, was.is_executable, whole.hexdigest(), tuple(pieces))
 
-    def _upload(self, directory: _Directory, entries: list[Entry], sources: Mapping[str, Path], is_last: bool) -> None:
+    def _upload(
+        self, directory: _Directory, entries: list[Entry], sources: Mapping[str, Source], is_last: bool
+    ) -> None:
         """Upload the pieces that the store has not, file by file; a group of pieces is reserved in one request."""
-        wanted: dict[str, tuple[Entry, int]] = {}
+        wanted: dict[str, tuple[Path, int]] = {}
         for entry in entries:
+            source = sources[entry.path].path if entry.path in sources else directory.path / entry.path
             for number, digest in enumerate(entry.pieces):
-                wanted.setdefault(digest, (entry, number))
-        for sizes in _groups({digest: _size(*each) for digest, each in wanted.items()}):
+                wanted.setdefault(digest, (source, number))
+        all_sizes = {
+            digest: min(PIECE_BYTES, entry.size - number * PIECE_BYTES)
+            for entry in entries
+            for number, digest in enumerate(entry.pieces)
+        }
+        for sizes in _groups(all_sizes):
+            self._patiently(lambda sizes=sizes: self._put(sizes, wanted, is_last), is_last)  # type: ignore[misc]
+
+    def _put(self, sizes: Mapping[str, int], wanted: Mapping[str, tuple[Path, int]], is_last: bool) -> None:
+        """Put what the store has not of a group of pieces."""
+        for digest, offer in self._store.reserve(sizes).items():
+            if digest not in sizes:
+                raise Unreachable("a piece that was not asked for is missing")
             self._check(is_last)
-            for digest, offer in self._store.reserve(sizes).items():
-                if digest not in sizes:
-                    raise Unreachable("a piece that was not asked for is missing")
-                entry, number = wanted[digest]
-                self._check(is_last)
-                source = sources.get(entry.path, directory.path / entry.path)
-                self._store.put(digest, _piece(source, number, sizes[digest], digest), offer)
+            self._store.put(digest, _piece(*wanted[digest], sizes[digest], digest), offer)
+            self._pause_seconds = 0.0
+
+    def _patiently(self, act: Callable[[], Result], is_last: bool) -> Result:
+        """Do something until the store answers. Raises Interrupted."""
+        while True:
+            self._check(is_last)
+            try:
+                return act()
+            except Unreachable as error:
+                self._fail(str(error))
+                (self._given_up if is_last else self._ending).wait(self._pause_seconds)
 
     def _check(self, is_last: bool) -> None:
         if self._given_up.is_set() or (self._ending.is_set() and not is_last):
@@ -318,10 +364,6 @@ def _groups(sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
         yield group
 
 
-def _size(entry: Entry, number: int) -> int:
-    return min(PIECE_BYTES, entry.size - number * PIECE_BYTES)
-
-
 def _piece(source: Path, number: int, size: int, digest: str) -> bytes:
     """Read a piece again. Raises Changed if it is another one by now."""
     try:
@@ -340,16 +382,36 @@ def _piece(source: Path, number: int, size: int, digest: str) -> bytes:
     return content
 
 
+def _has_room(place: Path, size: int) -> bool:
+    return shutil.disk_usage(place).free >= size + SPARE_BYTES
+
+
+def _copy(source: Path, to: Path, was: Seen) -> None:
+    """Copy a file that is still this version, sharing its blocks where the file system can. Raises Changed."""
+    with _opened(Source(source, was)) as descriptor, open(to, "xb", buffering=0) as file:
+        done = 0
+        while done < was.size:
+            try:
+                copied = os.copy_file_range(descriptor, file.fileno(), was.size - done, done, done)
+            except OSError:  # a kernel or a file system that can't
+                copied = os.pwrite(file.fileno(), os.pread(descriptor, min(was.size - done, PIECE_BYTES), done), done)
+            if not copied:
+                break
+            done += copied
+        if done != was.size or seen(os.fstat(descriptor)) != was:
+            raise Changed(source.name)
+
+
 @contextlib.contextmanager
-def _opened(source: Path, was: Seen) -> Iterator[int]:
+def _opened(source: Source) -> Iterator[int]:
     """Open a file that is still this version. Raises Changed."""
     try:
-        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(source.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
-        raise Changed(f"{source.name}: {error}") from None
+        raise Changed(f"{source.path.name}: {error}") from None
     try:
-        if seen(os.fstat(descriptor)) != was:
-            raise Changed(source.name)
+        if seen(os.fstat(descriptor)) != source.seen:
+            raise Changed(source.path.name)
         yield descriptor
     finally:
         os.close(descriptor)

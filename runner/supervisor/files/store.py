@@ -7,10 +7,11 @@
     POST files/offers             where these pieces can be fetched
     GET  files/pieces/DIGEST      one piece
 
-Each carries the attempt's token, its id and the nonce. A piece is held in memory as a whole, 8 MiB at most.
+Each carries the attempt's token, its id and the nonce; a request to another place, whose URL is signed, carries none of
+them. A piece is held in memory as a whole, 8 MiB at most.
 
-Failures: `Unreachable`, to be tried again; `Refused`, with a sentence, of the quota or a limit; `Over`: the attempt has
-ended, and stores nothing any more.
+Failures: `Unreachable`, to be tried again; `Expired`, likewise, with another offer; `Refused`, with a sentence, of the
+quota or a limit; `Over`: the attempt has ended, and stores nothing any more.
 """
 
 from __future__ import annotations
@@ -19,18 +20,22 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 from urllib.parse import urlsplit
 
 from runner.supervisor.assignment import Assignment
 from runner.supervisor.service import Unreachable
 
+Place = tuple[str, str]  # scheme and host, with its port
+
 PIECE_BYTES = 8 << 20
+PART_BYTES = 1 << 18  # sent at once
 MOST_RESERVED = 500  # pieces of one request
 MOST_RESERVED_BYTES = 64 << 20
 MOST_OFFERED = 100  # likewise; an offer is good for an hour
@@ -45,6 +50,10 @@ class Refused(Exception):
 
 class Over(Exception):
     """The attempt has ended."""
+
+
+class Expired(Unreachable):
+    """A signed URL is not taken, or not any more."""
 
 
 class Missing(Exception):
@@ -101,15 +110,13 @@ class Store:
             "X-Simulation-Attempt": assignment.attempt_id,
             "X-Simulation-Nonce": nonce,
         }
-        self._connection: http.client.HTTPConnection | None = None
-        self._place = ("", "")
+        self._connections: dict[Place, http.client.HTTPConnection] = {}
         self._offers: dict[str, Mapping[str, Any]] = {}
 
     def close(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-        self._connection, self._place = None, ("", "")
+        """Close the connections."""
+        for place in list(self._connections):
+            self._forget(place)
 
     def reserve(self, pieces: Mapping[str, int]) -> dict[str, Mapping[str, Any]]:
         """Ask for room for pieces with these sizes; return where each that is missing is to be put."""
@@ -124,7 +131,7 @@ class Store:
         if "path" in offer:
             _write(Path(str(offer["path"])), content)
         elif "url" in offer:
-            self._send("PUT", str(offer["url"]), content, dict(offer.get("headers") or {}))
+            self._send("PUT", str(offer["url"]), content, dict(offer.get("headers") or {}), fail=_failure_elsewhere)
         else:
             self._send("PUT", self._address(f"pieces/{digest}"), content, self._headers)
 
@@ -146,6 +153,15 @@ class Store:
 
     def fetch(self, digest: str, following: Sequence[str] = ()) -> bytes:
         """Read one piece; `following` are about to be read too. Raises Missing where it is not there."""
+        is_old = digest in self._offers
+        try:
+            return self._fetch(digest, following)
+        except Expired:
+            if not is_old:
+                raise
+            return self._fetch(digest, following)
+
+    def _fetch(self, digest: str, following: Sequence[str]) -> bytes:
         if digest not in self._offers:
             asked = list(dict.fromkeys((digest, *following[: MOST_OFFERED - 1])))
             offers = self._ask("offers", {"digests": asked}).get("offers")
@@ -157,7 +173,7 @@ class Store:
             if "path" in offer:
                 content = Path(str(offer["path"])).read_bytes()
             elif "url" in offer:
-                content = self._send("GET", str(offer["url"]), None, {})
+                content = self._send("GET", str(offer["url"]), None, {}, fail=_failure_elsewhere)
             else:
                 content = self._send("GET", self._address(f"pieces/{digest}"), None, self._headers)
             if sha256(content).hexdigest() != digest:
@@ -191,56 +207,83 @@ class Store:
             raise Unreachable(f"{type(error).__name__}: {error}") from None
         return f"{address.rpartition('/')[0]}/files/{name}"
 
-    def _send(self, method: str, url: str, content: bytes | None, headers: Mapping[str, str]) -> bytes:
-        """Send a request, twice if the connection was an old one; return the body of a good reply."""
+    def _send(
+        self,
+        method: str,
+        url: str,
+        content: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        fail: Callable[[int, bytes], Exception] | None = None,
+    ) -> bytes:
+        """Send a request, twice if the connection was an old one; return the body of a good reply.
+
+        fail: what a reply with another status means.
+        """
+        place = ("", "")
         try:
-            is_new = self._connect(url)
+            place, is_new = self._connect(url)
             try:
-                status, body = self._exchange(method, url, content, headers)
+                status, body = self._exchange(place, method, url, content, headers)
             except (ConnectionError, http.client.HTTPException):
                 if is_new:
                     raise
-                self.close()
+                self._forget(place)
                 self._connect(url)
-                status, body = self._exchange(method, url, content, headers)
+                status, body = self._exchange(place, method, url, content, headers)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            self.close()
+            self._forget(place)
             raise Unreachable(f"{type(error).__name__}: {error}") from None
         if status < 300:
             return body
-        raise _failure(status, body)
+        raise (fail or _failure)(status, body)
 
-    def _connect(self, url: str) -> bool:
-        """Connect to the place of a URL, unless the connection leads there; True if it is new."""
+    def _connect(self, url: str) -> tuple[Place, bool]:
+        """Connect to the place of a URL, unless there is a connection; True if it is new."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url[:100]!r} is no address")
-        if self._connection is not None and self._place == (parts.scheme, parts.netloc):
-            return False
-        self.close()
+        place = (parts.scheme, parts.netloc)
+        if place in self._connections:
+            return place, False
         if parts.scheme == "https":
             context = ssl.create_default_context()
-            self._connection = http.client.HTTPSConnection(
+            self._connections[place] = http.client.HTTPSConnection(
                 parts.hostname, parts.port, timeout=ANSWER_SECONDS, context=context
             )
         else:
-            self._connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=ANSWER_SECONDS)
-        self._place = (parts.scheme, parts.netloc)
-        return True
+            self._connections[place] = http.client.HTTPConnection(parts.hostname, parts.port, timeout=ANSWER_SECONDS)
+        return place, True
 
-    def _exchange(self, method: str, url: str, content: bytes | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        connection = self._connection
-        assert connection is not None
+    def _forget(self, place: Place) -> None:
+        connection = self._connections.pop(place, None)
+        if connection is not None:
+            connection.close()
+
+    def _exchange(
+        self, place: Place, method: str, url: str, content: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
         parts = urlsplit(url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request(method, target, body=content, headers=dict(headers))
+        sent = dict(headers)
+        if content is not None:
+            sent["Content-Length"] = str(len(content))
+        body = _parts(content) if content is not None else None
+        connection = self._connections[place]
+        connection.request(method, target, body=body, headers=sent)
         response = connection.getresponse()
-        body = response.read(MOST_ANSWER_BYTES + 1)
-        if len(body) > MOST_ANSWER_BYTES:
+        reply = response.read(MOST_ANSWER_BYTES + 1)
+        if len(reply) > MOST_ANSWER_BYTES:
             raise ValueError("the reply is too long")
         if response.will_close:
-            self.close()
-        return response.status, body
+            self._forget(place)
+        return response.status, reply
+
+
+def _parts(content: bytes) -> Iterator[bytes]:
+    """Split a body: the time limit of a connection is for each part that is sent."""
+    for begin in range(0, len(content), PART_BYTES):
+        yield content[begin : begin + PART_BYTES]
 
 
 def _failure(status: int, body: bytes) -> Exception:
@@ -254,6 +297,17 @@ def _failure(status: int, body: bytes) -> Exception:
     if status in (400, 413, 507):
         return Refused(sentence or f"The store answered with {status}.")
     return Unreachable(f"status {status}: {sentence or body[:100]!r}")
+
+
+def _failure_elsewhere(status: int, body: bytes) -> Exception:
+    """A bucket's reply; only the code of its error is quoted, for the rest of it may have parts of the signature."""
+    found = re.search(rb"<Code>(\w{1,60})</Code>", body)
+    code = found[1].decode() if found else ""
+    if status == 404 and code in ("", "NoSuchKey"):
+        return Missing(code)
+    if status in (400, 401, 403) and code not in ("BadDigest", "RequestTimeout"):
+        return Expired(f"the store does not take a signed URL: status {status} {code}")
+    return Unreachable(f"the store answered with status {status} {code}")
 
 
 def _write(path: Path, content: bytes) -> None:

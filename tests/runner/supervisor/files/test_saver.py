@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from threading import Event
 from typing import Any, cast
@@ -11,10 +14,11 @@ from typing import Any, cast
 import pytest
 
 from runner.supervisor.files import saver as module
-from runner.supervisor.files.contents import Listing
+from runner.supervisor.files.contents import Listing, look
 from runner.supervisor.files.saver import Saver
-from runner.supervisor.files.store import Entry, Store
+from runner.supervisor.files.store import PIECE_BYTES, Entry, Expired, Store
 from runner.supervisor.notices import FILE_LEFT_OUT, FILES_NOT_STORED, Notices
+from runner.supervisor.service import Unreachable
 
 
 class Shelf:
@@ -97,3 +101,85 @@ def test_what_is_left_out_is_a_notice_even_if_nothing_else_is_there(saved: Saved
     saved.finish()
     assert saved.shelf.lists == []
     assert saved.notices[FILE_LEFT_OUT][:2] == (2, "above: it is a link that leads out of its directory")
+
+
+def test_an_outage_repeats_one_request_and_not_the_save(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second piece of two fails twice: nothing is hashed again, and what was put is not put again."""
+    content = os.urandom(2 * PIECE_BYTES)
+    (saved.directory / "model").write_bytes(content)
+    stored: list[str] = []
+    failures = [Unreachable("away"), Expired("over")]
+    hashed: list[str] = []
+    entry = Saver._entry
+
+    def put(digest: str, _content: bytes, _offer: object) -> None:
+        if stored and failures:
+            raise failures.pop()
+        stored.append(digest)
+
+    def hashes(self: Saver, directory: Any, path: str, *given: Any) -> Entry:
+        hashed.append(path)
+        return entry(self, directory, path, *given)
+
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(saved.shelf, "put", put)
+    monkeypatch.setattr(saved.shelf, "reserve", lambda pieces: {each: {} for each in pieces if each not in stored})
+    monkeypatch.setattr(Saver, "_entry", hashes)
+    saved.finish()
+    assert stored == [sha256(content[:PIECE_BYTES]).hexdigest(), sha256(content[PIECE_BYTES:]).hexdigest()]
+    assert (hashed, failures, saved.shelf.lists, saved.notices) == (["model"], [], [["model"]], {})
+
+
+@pytest.mark.parametrize("can_copy", [True, False])
+def test_a_file_that_is_rewritten_faster_than_it_uploads_is_stored_from_a_copy(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch, can_copy: bool
+) -> None:
+    model = saved.directory / "model"
+    model.write_bytes(b"0")
+    written = 0
+    taken: list[bytes] = []
+
+    def put(_digest: str, content: bytes, _offer: object) -> None:
+        nonlocal written
+        taken.append(content)
+        written += 1
+        model.write_bytes(b"%d" % written)  # into the same inode
+
+    def refuses(*_: Any) -> int:
+        raise OSError(errno.EXDEV, "another file system")
+
+    if not can_copy:
+        monkeypatch.setattr(os, "copy_file_range", refuses)
+    monkeypatch.setattr(saved.shelf, "put", put)
+    [directory] = saved.saver._directories
+    directory.rewritten.add("model")
+    assert saved.saver._try(directory, look(saved.directory))
+    assert saved.shelf.lists[-1] == ["model"]
+    assert directory.entries["model"][1].digest == sha256(taken[-1]).hexdigest()
+
+
+def test_a_file_that_changes_in_its_upload_is_copied_the_next_time(saved: Saved) -> None:
+    (saved.directory / "model").write_bytes(b"1" * PIECE_BYTES + b"2")
+    [directory] = saved.saver._directories
+    listing = look(saved.directory)
+
+    def put(*_: Any) -> None:
+        with open(saved.directory / "model", "r+b") as file:
+            file.seek(PIECE_BYTES)
+            file.write(b"3")
+
+    saved.shelf.put = put  # type: ignore[method-assign]
+    assert not saved.saver._try(directory, listing), "its second piece is another one by now"
+    assert directory.rewritten == {"model"}
+    assert saved.saver._try(directory, look(saved.directory))
+    assert saved.shelf.lists == [["model"]]
+
+
+def test_without_room_for_a_copy_a_file_is_linked(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+    (saved.directory / "model").write_bytes(b"1")
+    [directory] = saved.saver._directories
+    directory.rewritten.add("model")
+    monkeypatch.setattr(module, "_has_room", lambda *_: False)
+    monkeypatch.setattr(module, "_copy", lambda *_: pytest.fail("there is no room"))
+    assert saved.saver._try(directory, look(saved.directory))
+    assert saved.shelf.lists == [["model"]]
