@@ -113,7 +113,7 @@ def retry(
     priority: Annotated[int | None, typer.Option(help="Another priority.")] = None,
     from_checkpoint: Annotated[
         bool,
-        typer.Option("--from-checkpoint", help="Begin with a copy of its checkpoint, on the machine that has it."),
+        typer.Option("--from-checkpoint", help="Begin with a copy of its checkpoint."),
     ] = False,
     as_json: AsJson = False,
     url: Url = None,

@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, case, func, insert, select, text, update
+from sqlalchemy import Boolean, ColumnElement, case, func, insert, literal_column, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import load_only, undefer
 
@@ -419,12 +419,14 @@ class Hosted:
     """A member, and the attempt that it belongs to. size: how many members that has, where it was asked for.
 
     checkpoint_of: the simulation whose checkpoint it begins with a copy of; 0 for one that was deleted.
+    begins_from_store: that checkpoint is stored, and is not to be copied on the machine where it was written.
     """
 
     attempt: Attempt
     member: Member
     size: int = 1
     checkpoint_of: int | None = None
+    begins_from_store: bool = False
 
     @property
     def id(self) -> int:
@@ -462,9 +464,26 @@ async def open_on_engine(session: AsyncSession, engine: str, *, not_launched: bo
 _CHECKPOINT_OF = case((Simulation.from_checkpoint, func.coalesce(Simulation.retry_of, 0)))
 
 
+# A copy on the machine is newer, where the last attempt has stored none.
+_BEGINS_FROM_STORE: ColumnElement[bool] = literal_column(
+    """
+    simulations.from_checkpoint AND EXISTS (
+        SELECT FROM stored_files AS f JOIN simulations AS old ON old.id = f.simulation_id
+        WHERE old.id = simulations.retry_of AND f.kind = 'CHECKPOINT' AND (
+            f.attempt = old.attempt OR NOT EXISTS (
+                SELECT FROM attempts AS a JOIN members AS m ON m.attempt_id = a.id
+                WHERE a.simulation_id = old.id AND a.number = old.attempt AND m.host = members.host
+            )
+        )
+    )
+    """,
+    Boolean,
+)
+
+
 async def _open(session: AsyncSession, where: ColumnElement[bool], not_launched: bool) -> Sequence[Hosted]:
     statement = (
-        select(Attempt, Member, Simulation.machines, _CHECKPOINT_OF)
+        select(Attempt, Member, Simulation.machines, _CHECKPOINT_OF, _BEGINS_FROM_STORE)
         .options(*_OF_HOST, *(_GRANT if not_launched else ()))
         .join(Member, Member.attempt_id == Attempt.id)
         .join(Simulation, Simulation.id == Attempt.simulation_id)

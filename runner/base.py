@@ -94,6 +94,7 @@ class Launch:
     memory_gib: float = 0.0
     gpus: int = 0
     checkpoint_of: str | None = None  # the simulation whose checkpoint it begins with a copy of
+    begins_from_store: bool = False  # that copy comes from the store, not from this machine
 
     def __repr__(self) -> str:
         return f"Launch(member_id={self.member_id!r}, machine_key={self.machine_key!r})"

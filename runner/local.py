@@ -184,8 +184,11 @@ class LocalEngine:
             "newest_file": str(self._newest / directory_name(launch.simulation_id)),
             "save_seconds": self._save_seconds,
             "checkpoint_source": (
-                str(self._checkpoints / directory_name(launch.checkpoint_of)) if launch.checkpoint_of else None
+                str(self._checkpoints / directory_name(launch.checkpoint_of))
+                if launch.checkpoint_of and not launch.begins_from_store
+                else None
             ),
+            "begins_from_store": launch.begins_from_store,
             "allowed_roots": [str(root) for root in self._allowed_roots],
             "give_up_seconds": self._give_up_after.total_seconds(),
         }

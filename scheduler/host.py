@@ -184,6 +184,7 @@ class HostLoop:
             checkpoint_of=(
                 public_ids.encode("Simulation", hosted.checkpoint_of) if hosted.checkpoint_of is not None else None
             ),
+            begins_from_store=hosted.begins_from_store,
         )
         try:
             await self._engine.launch(launch)

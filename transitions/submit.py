@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import dependencies, lifecycle, machines, simulations, sweeps
+from db import dependencies, files, lifecycle, machines, simulations, sweeps
 from db.dependencies import Edge, Predecessor
 from db.errors import NotFound, Refusal, WrongState
 from db.events import Actor
@@ -145,16 +145,22 @@ async def repetition_of(session: AsyncSession, old: Simulation) -> Wanted:
 
 
 async def at_checkpoint(session: AsyncSession, old: Simulation, wanted: Wanted) -> Wanted:
-    """Return a repetition that begins with a copy of the old one's checkpoint: on the machine that has it.
+    """Return a repetition that begins with a copy of the old one's checkpoint: anywhere, if its last attempt has stored
+    one, else on the machine that has it.
 
     Raises `WrongState` where there is none to be copied.
     """
+    stored = await files.checkpoint_attempt(session, old.id)
+    if stored is not None and stored == old.attempt:
+        return replace(wanted, from_checkpoint=True)
     if old.machines > 1 or wanted.machines > 1:
         raise WrongState("It runs on several machines, each with a checkpoint of its own.", field="fromCheckpoint")
     if not old.attempt:
         raise WrongState("It has not run yet, so it has no checkpoint.", field="fromCheckpoint")
     found = await machines.of_simulations(session, [old.id])
     machine = next(iter(await machines.by_ids(session, list(found.values()))), None)
+    if stored is not None and (machine is None or machine.engine != machines.LOCAL):
+        return replace(wanted, from_checkpoint=True)  # older than what was lost with its machine
     if machine is None:
         raise WrongState("The machine that it ran on was deleted, and its checkpoint with it.", field="fromCheckpoint")
     if machine.engine != machines.LOCAL:

@@ -180,8 +180,8 @@ class ForkSimulationInput:
     priority: int | None = strawberry.field(default=None, description="A higher priority is planned first.")
     from_checkpoint: bool = strawberry.field(
         default=False,
-        description="Begin with a copy of the checkpoint directory of the old one, on the machine where that is: it "
-        "waits for that machine, also while the machine is offline.",
+        description="Begin with a copy of the checkpoint directory of the old one: on any machine, if its last attempt "
+        "has stored one; else on the machine where it is, also waiting while that is offline.",
     )
 
 

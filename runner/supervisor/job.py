@@ -83,6 +83,7 @@ def _prepare(place: Path, launch: Mapping[str, Any], devices: str) -> Path:
         "output_directory": str(place / "outputs" / launch["simulation"]),
         "newest_file": str(place / "newest" / launch["simulation"]),
         "save_seconds": launch.get("save_seconds", 0.0),
+        "begins_from_store": launch.get("begins_from_store", False),
         "work_directory": str(directory / "work"),
         "allowed_roots": launch["allowed_roots"],
         "give_up_seconds": launch["give_up_seconds"],

@@ -14,6 +14,9 @@ from db.events import PLANNER
 from transitions.preempt import preempt
 
 DRAIN = "mutation Drain($id: ID!) { drainMachine(input: {id: $id}) { userErrors { message } } }"
+FORK = """mutation ($id: ID!) {
+  forkSimulation(input: {id: $id, fromCheckpoint: true}) { simulation { id } userErrors { message } }
+}"""
 NOTICES = "query Notices($id: ID!) { simulation(id: $id) { notices { kind advice } } }"
 
 # Goes on from its checkpoint; writes one at SIGTERM, and at a step that its parameter names, by renaming it.
@@ -141,6 +144,29 @@ async def test_what_is_lost_with_its_host_goes_on_from_what_was_stored(site: tup
     assert first == 8, "the step behind the checkpoint"
     await service.cancel(simulation)
     await service.until(simulation, "CANCELLED")
+
+
+async def test_a_fork_from_a_stored_checkpoint_runs_on_another_host(site: tuple[Service, Service]) -> None:
+    service, other = site
+    await joined(service, "here")
+    old = await trains(service, save_at=7)
+    await stored(service, old)
+    await service.cancel(old)
+    await service.until(old, "CANCELLED")
+    other.start()
+    await joined(service, "there")
+    [here] = [each for each in await service.machines() if each["name"] == "here"]
+    await service.execute(DRAIN, id=here["id"])
+    made = (await service.execute(FORK, id=old))["forkSimulation"]
+    assert made["userErrors"] == []
+    fork = made["simulation"]["id"]
+    await reports(service, fork, 1)
+    assert await machine_of(service, fork, 1) == "there"
+    last = max(step for _, step, _ in await service.log_of(old, "loss"))
+    first = min(step for _, step, _ in await service.log_of(fork, "loss"))
+    assert first == last + 1, "the step behind the checkpoint that was written at SIGTERM"
+    await service.cancel(fork)
+    await service.until(fork, "CANCELLED")
 
 
 async def test_a_service_that_is_killed_in_an_upload_has_the_whole_checkpoint_or_none(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from hashlib import sha256
@@ -13,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from member import Cut, Killed, Member
 from sqlalchemy import text
 
 from db import files
+from db.attempts import open_on_host
 from db.events import Actor
 from db.public_ids import decode
 from db.simulations import delete_ended
@@ -25,102 +26,20 @@ from graph.http.protocol import Refusal
 from graph.store import directory
 from graph.store.collector import Collector
 from graph.store.directory import Directory
-from runner.supervisor.assignment import Assignment
 from runner.supervisor.child import Refused as NotStarted
-from runner.supervisor.files import contents
-from runner.supervisor.files.bring import Bringer
+from runner.supervisor.files import bring, contents
 from runner.supervisor.files.saver import Saver
 from runner.supervisor.files.store import PIECE_BYTES, Entry, Missing, Over, Refused, Store
 from runner.supervisor.notices import Notices
+from runner.supervisor.service import Unreachable
 
 World = Any  # the fixture of conftest.py
+HOST = "host-1"  # of conftest.py
 USER = Actor("user")
 A_PIECE = b"x" * 1_000
 
 
-class Member:
-    """A supervisor's side of one attempt, on a host of its own."""
-
-    def __init__(self, supervisor: Any, place: Path, address: str) -> None:
-        self.supervisor = supervisor
-        self.place = place
-        (place / "attempts").mkdir(parents=True, exist_ok=True)
-        (place / "address").write_text(f"{address}/graphql\n")
-        self.assignment = Assignment(
-            directory=place / "attempts", attempt_id=supervisor.attempt_id, token=supervisor.token,
-            address_file=place / "address", checkpoint_directory=place / "checkpoints",
-            output_directory=place / "outputs", work_directory=place / "work", allowed_roots=(),
-            give_up_seconds=60.0, spool_memory_bytes=1, spool_limit_bytes=1, save_seconds=60.0,
-            newest_file=place / "newest",
-        )  # fmt: skip
-        self.store = Store(self.assignment, supervisor.nonce)
-        self.notices: dict[str, tuple[int, str, str]] = {}
-        self.said: list[str] = []
-
-    @property
-    def checkpoints(self) -> Path:
-        """Its directory, made if need be: a machine that has one has had an attempt."""
-        self.assignment.checkpoint_directory.mkdir(exist_ok=True)
-        return self.assignment.checkpoint_directory
-
-    async def saves(self, store: Store | None = None) -> None:
-        """Upload what its directories hold, as at the end of its simulation."""
-        notices = Notices(lambda kind, count, example, advice: self.notices.update({kind: (count, example, advice)}))
-        directories = {"CHECKPOINT": self.checkpoints, "OUTPUT": self.assignment.output_directory}
-        saver = Saver(store or self.store, directories, self.place / "saving", notices)
-        await asyncio.to_thread(saver.finish, time.monotonic() + 60, lambda: False, time.sleep)
-        notices.write_out(is_last=True)
-
-    async def brings(
-        self,
-        number: int,
-        *,
-        is_abandoned: Callable[[], bool] = lambda: False,
-        rank: int = 0,
-        is_gang: bool = False,
-        store: Store | None = None,
-    ) -> None:
-        """Bring the stored files here, as before the start of attempt `number`."""
-        directories = {
-            "CHECKPOINT": self.assignment.checkpoint_directory,
-            "OUTPUT": self.assignment.output_directory,
-        }
-        bringer = Bringer(
-            store or self.store, directories, self.place / "newest", self.place / "bringing", rank=rank,
-            is_gang=is_gang, give_up_at=time.monotonic() + 60, is_abandoned=is_abandoned, say=self.said.append,
-        )  # fmt: skip
-        await asyncio.to_thread(bringer.bring, number)
-
-    def holds(self) -> dict[str, bytes | str]:
-        """The checkpoint directory: contents of files, and where links lead."""
-        found: dict[str, bytes | str] = {}
-        directory = self.assignment.checkpoint_directory
-        for path in sorted(directory.rglob("*")):
-            name = path.relative_to(directory).as_posix()
-            if path.is_symlink():
-                found[name] = os.readlink(path)
-            elif path.is_file():
-                found[name] = path.read_bytes()
-        return found
-
-
 Start = Callable[..., Any]
-
-
-class Killed(BaseException):
-    """The end of a process: not an error that is tried again."""
-
-
-class Cut(Store):
-    """Its process is killed before one of its requests."""
-
-    left = 0
-
-    def _exchange(self, *given: Any) -> Any:
-        if not self.left:
-            raise Killed
-        self.left -= 1
-        return super()._exchange(*given)
 
 
 @pytest.fixture(autouse=True)
@@ -683,3 +602,89 @@ async def test_an_object_whose_row_went_while_it_was_written_goes_too(
     with pytest.raises(Missing):
         await asyncio.to_thread(first.store.put, digest(A_PIECE), A_PIECE, {})
     assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+
+
+# --- forks ---
+
+FORK = """mutation ($id: ID!) {
+  forkSimulation(input: {id: $id, fromCheckpoint: true}) {
+    simulation { id resources { machineName } } userErrors { message }
+  }
+}"""
+
+
+async def forked(world: World, old: Member) -> str:
+    made = await world.api.data(FORK, {"id": old.supervisor.simulation_id})
+    assert made["userErrors"] == []
+    assert made["simulation"]["resources"] == {"machineName": None}, "it may run anywhere"
+    return str(made["simulation"]["id"])
+
+
+async def test_a_fork_begins_anywhere_with_what_the_old_one_stored_until_it_has_its_own(
+    world: World, start: Start, sessions: Any
+) -> None:
+    old = await start("a")
+    content = os.urandom(PIECE_BYTES + 1)
+    (old.checkpoints / "model").write_bytes(content)
+    await old.saves()
+    await old.supervisor.exit()
+
+    fork = await start("b", await forked(world, old))
+    async with sessions() as session:
+        [hosted] = await open_on_host(session, HOST)
+    assert hosted.begins_from_store
+    await fork.brings(1, is_fork=True)
+    assert fork.holds() == {"model": content}
+    (fork.checkpoints / "model").write_bytes(b"not stored")
+
+    again = await moved(world, start, fork, "c", 1)
+    await again.brings(2, is_fork=True)
+    assert again.holds() == {"model": content}, "it has stored none of its own"
+    (again.checkpoints / "model").write_bytes(b"its own")
+    await again.saves()
+
+    third = await moved(world, start, again, "d", 2)
+    await third.brings(3, is_fork=True)
+    assert third.holds() == {"model": b"its own"}
+    reader = await start("e", await forked(world, old))
+    await reader.brings(1, is_fork=True)
+    assert reader.holds() == {"model": content}, "nothing of the old one has changed"
+
+
+async def test_a_fork_whose_origin_was_deleted_does_not_begin_from_zero(
+    world: World, start: Start, sessions: Any
+) -> None:
+    old = await start("a")
+    (old.checkpoints / "model").write_bytes(A_PIECE)
+    await old.saves()
+    await old.supervisor.exit()
+    fork = await start("b", await forked(world, old))
+    async with sessions.begin() as session:
+        await delete_ended(session, decode(old.supervisor.simulation_id)[1], USER, scope=None)
+    with pytest.raises(NotStarted, match="is not stored any more"):
+        await fork.brings(1, is_fork=True)
+
+
+async def test_an_outage_of_the_store_costs_a_piece_and_not_those_before_it(
+    world: World, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await start("a")
+    content = os.urandom(2 * PIECE_BYTES + 1)
+    (first.checkpoints / "model").write_bytes(content)
+    await first.saves()
+    second = await moved(world, start, first, "b", 1)
+    fetched: list[str] = []
+    failures = [Unreachable("away")] * 2
+    fetch = Store.fetch
+
+    def fails(self: Store, name: str, following: Any = ()) -> bytes:
+        if len(fetched) == 2 and failures:
+            raise failures.pop()
+        fetched.append(name)
+        return fetch(self, name, following)
+
+    monkeypatch.setattr(Store, "fetch", fails)
+    monkeypatch.setattr(bring.Backoff, "failed", lambda *_: 0.0)
+    await second.brings(2)
+    assert second.holds() == {"model": content}
+    assert (len(fetched), failures) == (3, [])
