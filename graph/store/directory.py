@@ -105,10 +105,15 @@ class Directory:
         require_own(owner or installation, installation, str(marker))
 
     def _sizes(self, piece_ids: Collection[int]) -> Mapping[int, int]:
+        """List directories instead of asking for names: NFS remembers for half a minute that a name was not there."""
+        wanted = {self._path(each): each for each in piece_ids}
         found: dict[int, int] = {}
-        for each in piece_ids:
+        for directory in {path.parent for path in wanted}:
             try:
-                found[each] = self._path(each).stat().st_size
+                with os.scandir(directory) as entries:
+                    for entry in entries:
+                        if (each := wanted.get(directory / entry.name)) is not None:
+                            found[each] = entry.stat().st_size
             except FileNotFoundError:
                 continue
             except OSError as error:

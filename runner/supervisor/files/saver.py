@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -51,6 +52,7 @@ RESTLESS_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 1.0
 LAST_PAUSE_SECONDS = 60.0
 NICENESS = 10
+COPIED_BYTES = 64 << 20  # at once
 SPARE_BYTES = 256 << 20  # of the disk, as the spool leaves
 MOST_TRIES = 5  # to commit, with pieces that have vanished from the store meanwhile
 
@@ -251,7 +253,7 @@ class Saver(threading.Thread):
             remove_tree(place)
         place.mkdir(mode=0o700, parents=True)
         try:
-            sources = self._hold(directory, files, place)
+            sources = self._hold(directory, files, place, is_last)
             entries = [self._entry(directory, path, was, sources.get(path), is_last) for path, was in files.items()]
             for _ in range(MOST_TRIES):
                 self._upload(directory, entries, sources, is_last)
@@ -269,7 +271,7 @@ class Saver(threading.Thread):
         directory.saved = dict(files)
         directory.entries = {entry.path: (files[entry.path], entry) for entry in entries}
 
-    def _hold(self, directory: _Directory, files: Mapping[str, Seen], place: Path) -> dict[str, Source]:
+    def _hold(self, directory: _Directory, files: Mapping[str, Seen], place: Path, is_last: bool) -> dict[str, Source]:
         """Link or copy the files that are not hashed yet, so that they can be read however long it takes."""
         sources: dict[str, Source] = {}
         for number, (path, was) in enumerate(files.items()):
@@ -278,7 +280,7 @@ class Saver(threading.Thread):
                 continue
             source, held = directory.path / path, place / str(number)
             if path in directory.rewritten and _has_room(place, was.size):
-                _copy(source, held, was)
+                _copy(source, held, was, lambda: self._check(is_last))
                 sources[path] = Source(held, seen(os.lstat(held)))
                 continue
             with contextlib.suppress(OSError):  # of another file system, or gone: noticed when it is read
@@ -367,10 +369,12 @@ def _groups(sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
 def _piece(source: Path, number: int, size: int, digest: str) -> bytes:
     """Read a piece again. Raises Changed if it is another one by now."""
     try:
-        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # it may be a pipe by now
     except OSError as error:
         raise Changed(f"{source.name}: {error}") from None
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Changed(source.name)
         content = b""
         begin = number * PIECE_BYTES
         while len(content) < size and (more := os.pread(descriptor, size - len(content), begin + len(content))):
@@ -386,13 +390,17 @@ def _has_room(place: Path, size: int) -> bool:
     return shutil.disk_usage(place).free >= size + SPARE_BYTES
 
 
-def _copy(source: Path, to: Path, was: Seen) -> None:
-    """Copy a file that is still this version, sharing its blocks where the file system can. Raises Changed."""
+def _copy(source: Path, to: Path, was: Seen, check: Callable[[], None]) -> None:
+    """Copy a file that is still this version, sharing its blocks where the file system can. Raises Changed.
+
+    check: called between parts of it.
+    """
     with _opened(Source(source, was)) as descriptor, open(to, "xb", buffering=0) as file:
         done = 0
         while done < was.size:
+            check()
             try:
-                copied = os.copy_file_range(descriptor, file.fileno(), was.size - done, done, done)
+                copied = os.copy_file_range(descriptor, file.fileno(), min(was.size - done, COPIED_BYTES), done, done)
             except OSError:  # a kernel or a file system that can't
                 copied = os.pwrite(file.fileno(), os.pread(descriptor, min(was.size - done, PIECE_BYTES), done), done)
             if not copied:

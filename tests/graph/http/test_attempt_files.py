@@ -24,6 +24,7 @@ from db.states import FileKind
 from graph.http import attempt_files
 from graph.http.protocol import Refusal
 from graph.store import directory
+from graph.store.base import StoreUnavailable
 from graph.store.collector import Collector
 from graph.store.directory import Directory
 from runner.supervisor.child import Refused as NotStarted
@@ -602,6 +603,45 @@ async def test_an_object_whose_row_went_while_it_was_written_goes_too(
     with pytest.raises(Missing):
         await asyncio.to_thread(first.store.put, digest(A_PIECE), A_PIECE, {})
     assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+
+
+async def test_holes_of_a_file_are_fetched_once_and_stay_holes(
+    world: World, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await start("a")
+    with open(first.checkpoints / "model", "wb") as file:
+        file.write(b"begin")
+        file.truncate(20 * PIECE_BYTES + 7)
+    await first.saves()
+    second = await moved(world, start, first, "b", 1)
+    fetched: list[str] = []
+    fetch = Store.fetch
+
+    def counts(self: Store, name: str, following: Any = ()) -> bytes:
+        fetched.append(name)
+        return fetch(self, name, following)
+
+    monkeypatch.setattr(Store, "fetch", counts)
+    await second.brings(2)
+    model = second.checkpoints / "model"
+    assert (len(fetched), model.stat().st_size) == (3, 20 * PIECE_BYTES + 7)
+    assert model.stat().st_blocks * 512 <= PIECE_BYTES
+    with model.open("rb") as file:
+        assert file.read(6) == b"begin\0"
+
+
+async def test_the_sizes_of_a_directory_of_pieces_are_those_that_are_there(tmp_path: Path) -> None:
+    store = Directory(tmp_path / "store", is_shared=True)
+    assert await store.sizes([1, 2]) == {}
+    for each in (1, 999, 1000, 12_345):
+        await store.put(each, digest(A_PIECE), A_PIECE)
+    (tmp_path / "store" / "0" / "2.abc.part").write_bytes(b"half")
+    assert await store.sizes([1, 2, 3, 1000, 77_777]) == {1: len(A_PIECE), 1000: len(A_PIECE)}
+    assert {each async for group in store.ids() for each in group} == {1, 999, 1000, 12_345}
+    await store.claim("one")
+    await store.claim("one")
+    with pytest.raises(StoreUnavailable, match="another installation"):
+        await store.claim("another")
 
 
 # --- forks ---

@@ -183,3 +183,31 @@ def test_without_room_for_a_copy_a_file_is_linked(saved: Saved, monkeypatch: pyt
     monkeypatch.setattr(module, "_copy", lambda *_: pytest.fail("there is no room"))
     assert saved.saver._try(directory, look(saved.directory))
     assert saved.shelf.lists == [["model"]]
+
+
+def test_a_file_that_becomes_a_pipe_holds_nothing_up(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On another file system it is read where it is."""
+
+    def refuses(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EXDEV, "another file system")
+
+    def reserve(pieces: Mapping[str, int]) -> dict[str, Mapping[str, Any]]:
+        (saved.directory / "model").unlink()
+        os.mkfifo(saved.directory / "model")
+        return {each: {} for each in pieces}
+
+    (saved.directory / "model").write_bytes(b"1")
+    [directory] = saved.saver._directories
+    monkeypatch.setattr(os, "link", refuses)
+    monkeypatch.setattr(saved.shelf, "reserve", reserve)
+    assert not saved.saver._try(directory, look(saved.directory))
+    assert saved.shelf.lists == []
+
+
+def test_a_copy_is_given_up_when_the_simulation_ends(saved: Saved) -> None:
+    (saved.directory / "model").write_bytes(b"1")
+    [directory] = saved.saver._directories
+    directory.rewritten.add("model")
+    saved.saver._ending.set()
+    with pytest.raises(module.Interrupted):
+        saved.saver._try(directory, look(saved.directory))
