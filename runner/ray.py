@@ -167,10 +167,6 @@ class RayEngine:
 
     async def launch(self, launch: Launch) -> None:
         """Submit the member's job, after the end of an earlier one. Raises LaunchError, MachineGone."""
-        if launch.checkpoint_of is not None and not launch.begins_from_store:
-            raise LaunchError(
-                "The checkpoint that it is to begin with is not stored, and a node of a cluster has none."
-            )
         name = self._name(launch.member_id)
         if launch.member_id in await self._list(0.0):
             await self._replace(launch.member_id)
@@ -360,6 +356,9 @@ class RayEngine:
             "give_up_seconds": self._give_up_after.total_seconds(),
             "save_seconds": self._save_seconds,
             "begins_from_store": launch.begins_from_store,
+            "checkpoint_of": (
+                directory_name(launch.checkpoint_of) if launch.checkpoint_of and not launch.begins_from_store else None
+            ),
         }
         body: dict[str, object] = {
             "submission_id": name,

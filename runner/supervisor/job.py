@@ -72,6 +72,7 @@ def _prepare(place: Path, launch: Mapping[str, Any], devices: str) -> Path:
     directory.mkdir(mode=0o700, parents=True)
     (directory / "work").mkdir(mode=0o700)
     (directory / "address").write_text(launch["address"])
+    source = launch.get("checkpoint_of")  # the simulation whose checkpoint it begins with a copy of
     config = {
         "attempt_id": launch["attempt_id"],
         "token": launch["token"],
@@ -80,6 +81,7 @@ def _prepare(place: Path, launch: Mapping[str, Any], devices: str) -> Path:
         "simulation_id": launch["simulation_id"],
         "address_file": "address",
         "checkpoint_directory": str(place / "checkpoints" / launch["simulation"]),
+        "checkpoint_source": str(place / "checkpoints" / source) if source else None,
         "output_directory": str(place / "outputs" / launch["simulation"]),
         "newest_file": str(place / "newest" / launch["simulation"]),
         "save_seconds": launch.get("save_seconds", 0.0),

@@ -50,10 +50,10 @@ class Trial:
         return self.others[-1]
 
     def launch(self, member: str = ATTEMPT, *, key: str | None = None, **more: Any) -> Launch:
-        given: dict[str, Any] = {"cpus": 0.1, "memory_gib": 0.1, "token": TOKEN, **more}
-        return Launch(
-            member_id=member, attempt_id=ATTEMPT, simulation_id=SIMULATION, machine_key=key or self.keys[0], **given
-        )
+        given: dict[str, Any] = {
+            "simulation_id": SIMULATION, "cpus": 0.1, "memory_gib": 0.1, "token": TOKEN, **more
+        }  # fmt: skip
+        return Launch(member_id=member, attempt_id=ATTEMPT, machine_key=key or self.keys[0], **given)
 
     async def reaches(self, member: str, liveness: Liveness) -> None:
         async def is_so() -> bool:
@@ -223,3 +223,21 @@ async def test_members_of_one_attempt_live_and_end_each_for_itself(
     await trial.engine.end("second")
     assert await trial.engine.probe("second") is Liveness.DEAD
     assert await trial.engine.probe(ATTEMPT) is Liveness.ALIVE
+
+
+async def test_a_member_begins_with_a_copy_of_another_simulations_checkpoint(
+    service: Any, trial: Trial, tmp_path: Path
+) -> None:
+    adds = "import os, pathlib\nkept = pathlib.Path(os.environ['SIMULATION_CHECKPOINT_DIR'], 'steps')\n"
+    adds += "with kept.open('a') as file: file.write('.')\npathlib.Path({!r}).write_text(kept.read_text())"
+    for member, steps, of in (
+        (ATTEMPT, ".", {}),
+        ("copy", "..", {"simulation_id": "U2ltdWxhdGlvbjoy", "checkpoint_of": SIMULATION}),
+        ("original", "..", {}),  # is as it was
+    ):
+        order(service, adds.format(str(tmp_path / member)))
+        await trial.engine.launch(trial.launch(member, **of))
+        await eventually((tmp_path / member).exists, f"{member} runs", PATIENCE_SECONDS)
+        await trial.reaches(member, Liveness.DEAD)
+        assert (tmp_path / member).read_text() == steps
+        service.stored.clear()  # the next one counts its batches from one, too
