@@ -6,7 +6,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from engines import ENGINES, Engine, OnRay, OnThisHost
 from live import BRISK, Service
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """What a service schedules onto; a Ray cluster with REQUIRE_RAY only."""
+    return OnThisHost() if request.param == "local" else OnRay(request.getfixturevalue("ray_cluster"))
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 All of them are preemptible from the first moment, and the second half is short: it takes the place of the first.
 
 What happens follows from a seed, which is printed (CHAOS_SEED=... repeats the choices, not the machine's timing).
-The short form runs with the other tests; `make chaos` runs longer, with more simulations.
+The short form runs with the other tests; `make chaos` runs longer, with more simulations, `make chaos-ray` on a Ray
+cluster, of which nodes are killed too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import psutil
 import pytest
 import walker
 from effort import CHAOS_SECONDS, CHAOS_SIMULATIONS
-from live import BRISK, Service, eventually, kill, service_on
+from engines import Engine
+from live import Service, eventually, kill, service_on
 from observers import Watch
 
 SEED = int(os.environ.get("CHAOS_SEED", str(random.randrange(10**6))))
@@ -32,7 +34,6 @@ WATCHED = 8
 GANG_EVERY = 5  # so many walkers, one has two members: its attempt ends with the first that is killed
 RECOVERY_SECONDS = 300 + 2 * CHAOS_SECONDS
 
-SHORT_LEASE = {**BRISK, "SIMULATIONS_LEASE_SECONDS": "3"}  # attempts may be lost, and what is lost is found soon
 LIMITS = {"maxRetries": 1000, "retryOn": ["MACHINE_LOST", "EXIT_CODE"]}
 PREEMPTED = "SELECT count(*) FROM attempts WHERE reason = 'PREEMPTED'"
 WEIGHTS = {"supervisor": 5, "child": 5, "launcher": 2, "graph": 3, "scheduler": 3, "cancel": 3, "postgres": 1, "up": 1}
@@ -46,6 +47,7 @@ class Chaos:
     """Who kills, and what was done."""
 
     service: Service
+    engine: Engine
     choose: random.Random
     simulations: list[str] = field(default_factory=list)
     cancelled: set[str] = field(default_factory=set)
@@ -53,11 +55,12 @@ class Chaos:
 
     async def rage(self, seconds: float) -> None:
         """Kill one after the other, for so long; each time before all of it has recovered."""
+        weights = {**WEIGHTS, **({"machine": 2} if self.engine.has_nodes else {})}
         now = time.monotonic()
         end, next_strike = now + seconds, now
         while now < end:
             if now >= next_strike:
-                what = self.choose.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+                what = self.choose.choices(list(weights), list(weights.values()))[0]
                 # Whatever was chosen may be dead already, or away: then it is as if nothing had been chosen.
                 with suppress(LookupError, psutil.Error, AssertionError, httpx.TransportError, FileNotFoundError):
                     await self._strike(what)
@@ -73,7 +76,9 @@ class Chaos:
             case "supervisor" | "child":
                 kill(self.choose.choice([each for each in self.service.recorded(what) if each.is_running()]))
             case "launcher":
-                kill(*self.service.launchers())
+                kill(*self.engine.launchers(self.service))
+            case "machine":
+                self.engine.disturb(self.choose)
             case "postgres":
                 kill(self.service.postmaster)
             case "up":
@@ -91,19 +96,22 @@ class Chaos:
 
 
 @pytest.mark.timeout(60 + RECOVERY_SECONDS + CHAOS_SECONDS)
-async def test_whatever_is_killed_at_random_nothing_is_lost_or_doubled_and_nothing_is_left() -> None:
-    print(f"CHAOS_SEED={SEED} CHAOS_SECONDS={CHAOS_SECONDS:g} CHAOS_SIMULATIONS={CHAOS_SIMULATIONS}")  # noqa: T201  # to repeat it
-    with service_on(None, **SHORT_LEASE, SIMULATIONS_MIN_RUN_SECONDS="0") as service:
+async def test_whatever_is_killed_at_random_nothing_is_lost_or_doubled_and_nothing_is_left(engine: Engine) -> None:
+    count = int(CHAOS_SIMULATIONS * engine.share)
+    print(f"CHAOS_SEED={SEED} CHAOS_SECONDS={CHAOS_SECONDS:g} simulations: {count}")  # noqa: T201  # to repeat it
+    with service_on(None, **{**engine.settings, **engine.short_lease, "SIMULATIONS_MIN_RUN_SECONDS": "0"}) as service:
         await service.up()
         await eventually(lambda: service.says("SELECT count(*) > 0 FROM hosts"), "a host is known")
-        made = await service.execute(MACHINE, input={"name": "other", "cpus": 2, "memoryGib": 1})
-        assert not made["createMachine"]["userErrors"], made
-        chaos = Chaos(service, random.Random(SEED))
+        await engine.adopt(service)
+        if not engine.has_nodes:
+            made = await service.execute(MACHINE, input={"name": "other", "cpus": 2, "memoryGib": 1})
+            assert not made["createMachine"]["userErrors"], made
+        chaos = Chaos(service, engine, random.Random(SEED))
         places = service.data_directory / "locks"
         places.mkdir()
         command = ("python", walker.__file__, str(places), str(STEPS))
-        wanted = {"entrypoint": list(command), "resources": {"cpus": 0.2}, "preemptible": True}
-        longest = [200_000 if number < CHAOS_SIMULATIONS // 2 else 2_000 for number in range(CHAOS_SIMULATIONS)]
+        wanted = {"entrypoint": list(command), "resources": {"cpus": engine.cpus}, "preemptible": True}
+        longest = [200_000 if number < count // 2 else 2_000 for number in range(count)]
         chaos.simulations += await service.submit_many(
             [
                 {
@@ -119,6 +127,7 @@ async def test_whatever_is_killed_at_random_nothing_is_lost_or_doubled_and_nothi
 
         await chaos.rage(CHAOS_SECONDS)
 
+        engine.repair()
         if service.process is None or service.process.poll() is not None:
             service.start()
         await service.whole()
@@ -136,6 +145,7 @@ async def test_whatever_is_killed_at_random_nothing_is_lost_or_doubled_and_nothi
         for simulation in chaos.simulations:
             await it_is_whole(service, simulation, simulation in chaos.cancelled)
         await eventually(lambda: not service.processes_of(), "no supervisor, no child")
+        await engine.restore(service)
         machines = await service.machines()
         assert [each["free"] for each in machines] == [each["resources"] for each in machines]
         assert await service.end() == 0

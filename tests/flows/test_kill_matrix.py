@@ -5,7 +5,7 @@ just ended. Then everything comes back (by itself, or `up` is started again) and
 every point that was stored is there once and in order, and a subscriber saw just those; no two children lived at
 once; nothing of it is left; the machine is free.
 
-Each cell once here; `make chaos` goes over all of them `KILL_PASSES` times.
+Each cell once here; `make chaos` goes over all of them `KILL_PASSES` times, `make chaos-ray` on a Ray cluster.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import pytest
 import witness
 from effort import KILL_PASSES
-from live import BRISK, Service, eventually, held, is_alive, kill, points
+from engines import Engine
+from live import Service, eventually, held, is_alive, kill, points
 from observers import Watch, Witness
 
 FEW = 5  # points to see before something happens
@@ -33,15 +35,14 @@ class Victim(StrEnum):
     BOTH = "both"
     SUPERVISOR = "supervisor"
     CHILD = "child"
-    LAUNCHER = "launcher"
+    LAUNCHER = "launcher"  # which started the supervisor: on Ray, the guard
     POSTGRES = "postgres"
     UP = "up"
     SERVICE = "service"  # all that `up` started, and itself, at once
-    MACHINE = "machine"  # the simulation with it, as when the power fails
+    MACHINE = "machine"  # the simulation with it, as when the power fails; on this host, the service too
 
 
 OWN_DATABASE = (Victim.POSTGRES, Victim.UP, Victim.SERVICE, Victim.MACHINE)
-IN_NEED_OF_A_START = (Victim.UP, Victim.SERVICE, Victim.MACHINE)
 WITHOUT_SUPERVISOR = (Victim.SUPERVISOR, Victim.MACHINE)
 
 
@@ -61,13 +62,14 @@ class Outcome:
     attempts: list[str]
 
 
-def promised(victim: Victim, moment: Moment) -> Outcome:
+def promised(victim: Victim, moment: Moment, engine: Engine) -> Outcome:
     """What DESIGN promises. Nothing that is killed in the service itself changes the course of a simulation."""
     if moment is Moment.STOPPING:
         # It was to be stopped, and it has stopped, for any reason: no other attempt follows.
         return Outcome("CANCELLED", "CANCELLED", ["CANCELLED"])
-    if victim in WITHOUT_SUPERVISOR and moment is not Moment.AFTER_EXIT:
-        # No process is left to report: the attempt is lost, and retried. (An exit that was written down counts.)
+    if victim in WITHOUT_SUPERVISOR and not (moment is Moment.AFTER_EXIT and engine.delivers_of_the_dead):
+        # No process is left to report: the attempt is lost, and retried. (An exit that was written down counts, where
+        # it can be read.)
         return Outcome("FINISHED", "COMPLETED", ["MACHINE_LOST", "COMPLETED"])
     if victim is Victim.CHILD and moment is not Moment.AFTER_EXIT:
         # A simulation that dies of a signal has failed; only MACHINE_LOST was to be retried.
@@ -80,11 +82,12 @@ class Cell:
     """One simulation on one service, and who is to be killed."""
 
     service: Service
+    engine: Engine
     victim: Victim
     witness: Witness
     simulation_id: str = ""
     said_at_strike: int = 0
-    exit_was_on_disk: bool = False
+    exit_counts: bool = False
 
     async def submit(self) -> None:
         limits = {"maxRetries": 1, "retryOn": ["MACHINE_LOST"]}
@@ -98,7 +101,7 @@ class Cell:
     async def strike(self) -> None:
         """Kill the victim."""
         service = self.service
-        self.exit_was_on_disk = self.exit_is_on_disk()
+        self.exit_counts = self.engine.delivers_of_the_dead and self.exit_is_on_disk()
         match self.victim:
             case Victim.GRAPH | Victim.SCHEDULER:
                 kill(service.child(self.victim))
@@ -107,7 +110,7 @@ class Cell:
             case Victim.SUPERVISOR | Victim.CHILD:
                 kill(*service.recorded(self.victim))
             case Victim.LAUNCHER:
-                kill(*service.launchers())
+                kill(*self.engine.launchers(service))
             case Victim.POSTGRES:
                 kill(service.postmaster)
             case Victim.UP:
@@ -116,13 +119,12 @@ class Cell:
                 kill(*service.itself())
                 assert await service.ended() != 0
             case Victim.MACHINE:
-                kill(*service.everything())
-                assert await service.ended() != 0
+                await self.engine.lose_machine(service)
         self.said_at_strike = self.witness.said
 
     def exit_is_on_disk(self) -> bool:
-        """Whether the host's loop can find out how the child ended, without its supervisor."""
-        for path in self.service.data_directory.glob("attempts/*/*.jsonl"):
+        """Whether the supervisor has written down how the child ended."""
+        for path in chain.from_iterable(each.glob("*/*.jsonl") for each in self.service.attempts):
             with suppress(FileNotFoundError):
                 if '["exit",' in path.read_text():
                     return True
@@ -130,7 +132,7 @@ class Cell:
 
     async def recover(self) -> None:
         """Have it all run again: `up` does that by itself, unless it was the one that was killed."""
-        if self.victim in IN_NEED_OF_A_START:
+        if self.service.process is None or self.service.process.poll() is not None:
             self.service.start()
         await self.service.whole()
 
@@ -215,15 +217,17 @@ MOMENTS = {
 @pytest.mark.parametrize("moment", list(Moment))
 @pytest.mark.parametrize("victim", list(Victim))
 async def test_what_was_promised_holds_whatever_is_killed(
-    lend: Any, victim: Victim, moment: Moment, number: int
+    lend: Any, engine: Engine, victim: Victim, moment: Moment, number: int
 ) -> None:
     # A database of the service's own is there to be killed; any other is quicker to make.
-    async with lend(own_database=victim in OWN_DATABASE, **BRISK) as service:
-        cell = Cell(service, victim, Witness.on(service))
+    async with lend(own_database=victim in OWN_DATABASE, **engine.settings) as service:
+        await engine.adopt(service)
+        cell = Cell(service, engine, victim, Witness.on(service))
         await MOMENTS[moment](cell)
         await cell.watch.to_the_end()
+        await engine.restore(service)
 
-        await it_ended_as_promised(cell, promised(victim, moment))
+        await it_ended_as_promised(cell, promised(victim, moment, engine))
         await nothing_was_lost_or_doubled(cell)
         await nothing_is_left(service)
 
@@ -252,7 +256,7 @@ async def nothing_was_lost_or_doubled(cell: Cell) -> None:
             witness.loss(attempt, step) for step in steps
         ]
         # A supervisor that was killed took what it had not written down with it. Any other has sent all that it read.
-        if not (cell.victim in WITHOUT_SUPERVISOR and attempt == 1 and not cell.exit_was_on_disk):
+        if not (cell.victim in WITHOUT_SUPERVISOR and attempt == 1 and not cell.exit_counts):
             printed = cell.witness.notes("printed", attempt)
             assert [len(steps)] == printed if printed else len(steps) >= cell.said_at_strike
     last = max((attempt for attempt, _, _ in stored), default=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator
@@ -12,34 +11,34 @@ from typing import Any
 
 import psutil
 import pytest
-from live import Service, eventually, http, is_alive, kill
+from engines import OnRay
+from gate import Gate
+from live import Service, eventually, http, is_alive, kill, number_of
+from observers import Watch, Witness
 from ray_cluster import Cluster
 
-from db.connection import create_engine, session_factory
-from db.installation import identify
-
 pytestmark = pytest.mark.timeout(900)  # the first test that asks also starts the cluster
-PATIENCE_SECONDS = 120  # a job of Ray starts a Python worker first
-SETTINGS = {
-    "SIMULATIONS_LOCAL_MACHINE": "false",
-    "SIMULATIONS_LEASE_SECONDS": "10",  # Ray itself may take a core for seconds
-    "SIMULATIONS_HEARTBEAT_SECONDS": "0.5",
-    "SIMULATIONS_RETRY_BACKOFF_SECONDS": "0.1",
-}
-# Prints a point again and again until the file is there; then one more, and ends. The pids are of it and a descendant
-# in a session of its own.
+# Prints a point again and again until the file is there; then one more, and ends. Its checkpoint, written once, holds
+# the step to go on with. The pids are of it and a descendant in a session of its own.
 WORKS = """
 import json, os, pathlib, subprocess, sys, time
 print("pids", os.getpid(), subprocess.Popen(["sleep", "1000"], start_new_session=True).pid, flush=True)
-step = 0
+kept = pathlib.Path(os.environ["SIMULATION_CHECKPOINT_DIR"], "deep", "step")
+step = int(kept.read_text()) if kept.exists() else 0
 while not pathlib.Path(sys.argv[1]).exists():
     print(json.dumps({"step": step, "loss": 1 / (step + 1)}), flush=True)
     step += 1
+    if step == 7:
+        kept.parent.mkdir(exist_ok=True)
+        kept.with_name("new").write_text(str(step))
+        kept.with_name("new").replace(kept)
     time.sleep(0.02)
 print(json.dumps({"step": step, "loss": 0}), flush=True)
 """
-MACHINES = "{ machines(first: 10) { nodes { id name engine state labels pricePerHour resources { cpus memoryGib } } } }"
+STORED = "SELECT EXISTS (SELECT FROM stored_files WHERE simulation_id = $1 AND kind = 'CHECKPOINT')"
 CURRENT = "query ($id: ID!) { simulation(id: $id) { state machine { name } attempts { id number reason startedAt } } }"
+FEW = 5
+MANY = 500  # points, of some ten milliseconds each
 HELLO = "mutation ($input: HelloAttemptInput!) { helloAttempt(input: $input) { verdict order { entrypoint } } }"
 
 
@@ -48,9 +47,12 @@ class Site:
     """A service, the cluster that it schedules onto, and a directory of signs for the programs."""
 
     service: Service
-    cluster: Cluster
+    engine: OnRay
     directory: Path
-    prefix: str  # of the names of the service's jobs
+
+    @property
+    def cluster(self) -> Cluster:
+        return self.engine.cluster
 
     async def submit(self, **given: Any) -> tuple[str, Path]:
         """Queue a simulation that ends once the file is there."""
@@ -63,8 +65,26 @@ class Site:
         async def has_points() -> bool:
             return any(number == attempt for number, _, _ in await self.service.log_of(simulation, "loss"))
 
-        await eventually(has_points, f"attempt {attempt} reports", PATIENCE_SECONDS)
+        await eventually(has_points, f"attempt {attempt} reports")
         return str((await self.current(simulation))["machine"]["name"])
+
+    async def goes_on(self, simulation: str) -> None:
+        """Wait for more points than there are."""
+        before = len(await self.service.log_of(simulation, "loss"))
+
+        async def has_more() -> bool:
+            return len(await self.service.log_of(simulation, "loss")) > before
+
+        await eventually(has_more, "points arrive")
+
+    async def ends_whole(self, simulation: str, sign: Path) -> None:
+        """Let it end; it was one attempt, of which no point is missing."""
+        sign.touch()
+        shown = await self.service.finished(simulation)
+        assert (shown["reason"], len(shown["attempts"])) == ("COMPLETED", 1), shown
+        points = await self.service.log_of(simulation, "loss")
+        assert [step for _, step, _ in points] == list(range(len(points)))
+        assert points[-1][2] == 0
 
     async def current(self, simulation: str) -> Any:
         return (await self.service.execute(CURRENT, id=simulation))["simulation"]
@@ -76,51 +96,26 @@ class Site:
         told = [line for text in lines for line in text.splitlines() if line.startswith("pids ")]
         return [psutil.Process(int(pid)) for pid in told[-1].split()[1:]]
 
-    def jobs(self) -> list[Any]:
-        """Those of the service."""
-        return [
-            each for each in self.cluster.get("/api/jobs/") if (each["submission_id"] or "").startswith(self.prefix)
-        ]
-
     async def running(self) -> list[Any]:
-        return [each for each in await asyncio.to_thread(self.jobs) if each["status"] == "RUNNING"]
+        return [each for each in await self.engine.jobs() if each["status"] == "RUNNING"]
 
     async def has_failed(self) -> bool:
-        return {each["status"] for each in await asyncio.to_thread(self.jobs)} == {"FAILED"}
-
-    async def has_no_job(self) -> bool:
-        return not await asyncio.to_thread(self.jobs)
+        return {each["status"] for each in await self.engine.jobs()} == {"FAILED"}
 
     async def machines(self) -> dict[str, Any]:
-        nodes = (await self.service.execute(MACHINES))["machines"]["nodes"]
-        return {node["name"]: node for node in nodes}
+        return await self.engine.machines(self.service)
 
-    async def has_both(self) -> bool:
-        machines = await self.machines()
-        return {name for name, each in machines.items() if each["state"] == "ONLINE"} == {"test-one", "test-two"}
+    async def is_offline(self) -> bool:
+        return any(each["state"] == "OFFLINE" for each in (await self.machines()).values())
 
 
 @pytest.fixture
 async def site(lend: Any, ray_cluster: Cluster, tmp_path: Path) -> AsyncIterator[Site]:
-    clusters = ray_cluster.directory / "clusters.toml"
-    clusters.write_text(
-        f'[test]\naddress = "{ray_cluster.url}"\ntoken_file = "{ray_cluster.token_file}"\n'
-        f'directory = "{ray_cluster.directory}"\nprices = {{ big = "7.25" }}\n'
-    )
-    async with lend(**SETTINGS, SIMULATIONS_RAY_CLUSTERS=str(clusters)) as service:
-        site = Site(service, ray_cluster, tmp_path, f"sim-{await _installation(service)}-")
-        await eventually(site.has_both, "both nodes are machines", PATIENCE_SECONDS)
-        yield site
-        await eventually(site.has_no_job, "no job is left after any test", PATIENCE_SECONDS)
-
-
-async def _installation(service: Service) -> str:
-    engine = create_engine(service.database_url, pool_size=1)
-    try:
-        async with session_factory(engine)() as session:
-            return await identify(session)
-    finally:
-        await engine.dispose()
+    engine = OnRay(ray_cluster)
+    async with lend(**engine.settings) as service:
+        await engine.adopt(service)
+        yield Site(service, engine, tmp_path)
+        await engine.restore(service)
 
 
 async def test_a_simulation_runs_on_the_node_that_it_wants(site: Site) -> None:
@@ -136,12 +131,7 @@ async def test_a_simulation_runs_on_the_node_that_it_wants(site: Site) -> None:
         assert await site.runs(simulation) == name
         [job] = await site.running()
         assert job["metadata"]["node"] == site.cluster.living()[name.removeprefix("test-")]
-        sign.touch()
-        shown = await site.service.finished(simulation)
-        assert (shown["state"], shown["reason"]) == ("FINISHED", "COMPLETED"), shown
-        points = await site.service.log_of(simulation, "loss")
-        assert [step for _, step, _ in points] == list(range(len(points)))
-        assert points[-1][2] == 0
+        await site.ends_whole(simulation, sign)
 
 
 async def test_the_token_that_the_cluster_shows_opens_nothing_after_hello(site: Site) -> None:
@@ -176,35 +166,28 @@ async def test_neither_the_api_nor_the_scheduler_need_to_live(site: Site) -> Non
     await site.runs(simulation)
     kill(site.service.child("graph"), site.service.child("scheduler"))
     await site.service.whole()
-    before = len(await site.service.log_of(simulation, "loss"))
-
-    async def goes_on() -> bool:
-        return len(await site.service.log_of(simulation, "loss")) > before
-
-    await eventually(goes_on, "points arrive again")
-    sign.touch()
-    shown = await site.service.finished(simulation)
-    assert (shown["reason"], len(shown["attempts"])) == ("COMPLETED", 1), shown
-    points = await site.service.log_of(simulation, "loss")
-    assert [step for _, step, _ in points] == list(range(len(points)))
+    await site.goes_on(simulation)
+    await site.ends_whole(simulation, sign)
 
 
-async def test_what_ran_on_a_node_that_crashed_runs_again_on_the_other(site: Site) -> None:
+async def test_what_ran_on_a_node_that_crashed_goes_on_from_its_checkpoint_on_the_other(site: Site) -> None:
+    """The nodes share no directory: the checkpoint comes from the service's store."""
     simulation, sign = await site.submit(limits={"maxRetries": 1})
     first = await site.runs(simulation)
-    name, machine = first.removeprefix("test-"), (await site.machines())[first]["id"]
-    site.cluster.crash(name)
-    try:
-        second = await site.runs(simulation, 2)
-        assert {first, second} == {"test-one", "test-two"}
-        assert (await site.machines())[first]["state"] == "OFFLINE"
-    finally:
-        site.cluster.add(name)
+    machine = (await site.machines())[first]["id"]
+    await site.service.in_time_says("the checkpoint is stored", STORED, number_of(simulation))
+    site.cluster.crash(first.removeprefix("test-"))
+    second = await site.runs(simulation, 2)
+    assert {first, second} == {"test-one", "test-two"}
+    assert (await site.machines())[first]["state"] == "OFFLINE"
+    again = [step for number, step, _ in await site.service.log_of(simulation, "loss") if number == 2]
+    assert again[0] == 7
     sign.touch()
     shown = await site.service.finished(simulation)
     assert shown["reason"] == "COMPLETED", shown
     assert [each["reason"] for each in shown["attempts"]] == ["MACHINE_LOST", "COMPLETED"]
-    await eventually(site.has_both, "the node is back", PATIENCE_SECONDS)
+    site.cluster.ensure()
+    await site.engine.is_whole(site.service)
     assert (await site.machines())[first]["id"] == machine
 
 
@@ -213,24 +196,55 @@ async def test_a_simulation_outlives_the_daemon_of_its_node(site: Site) -> None:
     simulation, sign = await site.submit(resources={"cpus": 0.5, "labels": {"zone": "a"}})
     assert await site.runs(simulation) == "test-one"
     site.cluster.lose_daemon("one")
-    try:
+    await eventually(site.is_offline, "its node is gone")
+    await eventually(site.has_failed, "Ray has given the job up")
+    await site.goes_on(simulation)
+    await site.ends_whole(simulation, sign)
 
-        async def is_offline() -> bool:
-            return bool((await site.machines())["test-one"]["state"] == "OFFLINE")
 
-        await eventually(is_offline, "its node is gone", PATIENCE_SECONDS)
-        await eventually(site.has_failed, "Ray has given the job up", PATIENCE_SECONDS)
-        before = len(await site.service.log_of(simulation, "loss"))
+async def test_a_simulation_outlives_the_head_and_the_cluster_that_comes_back_takes_the_next(site: Site) -> None:
+    """The new head has no memory: no job, and other nodes under the same names."""
+    simulation, sign = await site.submit()
+    first = await site.runs(simulation)
+    site.cluster.lose_head()
+    await eventually(lambda: "engine_away" in site.service.log, "the outage is noticed")
+    await site.goes_on(simulation)
+    site.cluster.ensure()
+    assert await site.engine.jobs() == []
+    await eventually(site.is_offline, "the node on which it was is gone")
+    await site.goes_on(simulation)
+    await site.ends_whole(simulation, sign)
+    await site.engine.is_whole(site.service)
+    simulation, sign = await site.submit(resources={"cpus": 0.5, "machine": (await site.machines())[first]["id"]})
+    assert await site.runs(simulation) == first
+    await site.ends_whole(simulation, sign)
 
-        async def goes_on() -> bool:
-            return len(await site.service.log_of(simulation, "loss")) > before
 
-        await eventually(goes_on, "it still reports")
-        sign.touch()
-        shown = await site.service.finished(simulation)
-        assert (shown["reason"], len(shown["attempts"])) == ("COMPLETED", 1), shown
-    finally:
-        site.cluster.add("one")
+async def test_a_supervisor_that_is_cut_off_loses_no_point(lend: Any, ray_cluster: Cluster) -> None:
+    async with Gate.open() as gate:
+        engine = OnRay(ray_cluster, SIMULATIONS_LEASE_SECONDS="60", api_url=f"{gate.address}/graphql")
+        async with lend(**engine.settings) as service:
+            gate.port_behind = service.port
+            await engine.adopt(service)
+            witness = Witness.on(service)
+            witness.permit("speak")
+            simulation = await service.submit(*witness.command)
+            watch = Watch.of(service, simulation)
+            await watch.has_received(FEW)
+            gate.shut()
+            await witness.has_said(MANY)
+            await eventually(lambda: gate.refused >= FEW, "it has tried to report")
+            stored = len(await service.log_of(simulation, "loss"))
+            assert stored < witness.said - MANY / 2
+            gate.port_behind = service.port
+            await witness.has_said(FEW)
+            witness.permit("finish")
+            await watch.to_the_end()
+            shown = await service.show(simulation)
+            assert (shown["reason"], len(shown["attempts"])) == ("COMPLETED", 1), shown
+            steps = [step for _, step, _ in watch.received("loss")]
+            assert steps == list(range(witness.notes("printed")[0]))
+            await engine.restore(service)
 
 
 async def test_the_members_of_a_gang_meet_across_nodes(site: Site) -> None:
@@ -240,6 +254,21 @@ async def test_the_members_of_a_gang_meet_across_nodes(site: Site) -> None:
     assert {each["metadata"]["node"] for each in jobs} == {site.cluster.living()[name] for name in ("one", "two")}
     sign.touch()
     assert (await site.service.finished(simulation))["reason"] == "COMPLETED"
+
+
+async def test_a_gang_ends_whole_with_one_of_its_nodes_and_begins_again_when_there_are_two(site: Site) -> None:
+    simulation, sign = await site.submit(machines=2, resources={"cpus": 0.5}, limits={"maxRetries": 1})
+    await site.runs(simulation)
+    supervisors = site.service.recorded("supervisor")
+    assert len(supervisors) == 2
+    site.cluster.crash("one")
+    await eventually(lambda: not any(map(is_alive, supervisors)), "the other member has ended too")
+    assert (await site.current(simulation))["state"] == "QUEUED"
+    site.cluster.ensure()
+    await site.runs(simulation, 2)
+    sign.touch()
+    shown = await site.service.finished(simulation)
+    assert [each["reason"] for each in shown["attempts"]] == ["MACHINE_LOST", "COMPLETED"]
 
 
 async def _as(service: Service, token: str, query: str, given: dict[str, object]) -> Any:

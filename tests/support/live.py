@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -41,7 +42,8 @@ from runner.supervisor import assignment
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "tests" / "client"
-PATIENCE_SECONDS = 60  # a bound for what should take a second or two: the machine may be busy
+# A bound for what should take a second or two: the machine may be busy, and each job of Ray starts Python processes.
+PATIENCE_SECONDS = 240 if os.environ.get("REQUIRE_RAY") else 60
 LATER = 0.15  # seconds, after each of which `eventually` pauses once more between two looks
 MOST_PAUSES = 10
 
@@ -186,6 +188,10 @@ class Service:
     starts: int = 0
     spent: bool = False  # not to be lent to another test
     parts: dict[str, psutil.Process] = field(default_factory=dict)  # as they were found the last time
+    attempts: Sequence[Path] = ()  # where supervisors have their directories, if not in the data directory
+
+    def __post_init__(self) -> None:
+        self.attempts = self.attempts or [self.data_directory / "attempts"]
 
     @property
     def address(self) -> str:
@@ -437,7 +443,7 @@ class Service:
         """The `supervisor` or `child` of every attempt on this host, as they are written down, oldest first."""
         file = "supervisor.json" if who == "supervisor" else "config.json"
         found = []
-        for path in (self.data_directory / "attempts").glob(f"{attempt}/{file}"):
+        for path in chain.from_iterable(each.glob(f"{attempt}/{file}") for each in self.attempts):
             # The scheduler may remove an attempt's directory at any time; the child is recorded once it runs.
             with suppress(FileNotFoundError, KeyError, psutil.NoSuchProcess):
                 record = json.loads(path.read_bytes()) if who == "supervisor" else assignment.read(path.parent)["child"]
@@ -447,12 +453,13 @@ class Service:
     def processes_of(self, attempt_id: str | None = None) -> list[psutil.Process]:
         """Every living process of this attempt, by its mark or as recorded; of any attempt, if none is named."""
         name = quote(attempt_id, safe="") if attempt_id else "*"
-        mark = f"\0SIMULATION_ATTEMPT_DIRECTORY={self.data_directory}/attempts/{name.removesuffix('*')}".encode()
+        end = name.removesuffix("*")
+        marks = [f"\0SIMULATION_ATTEMPT_DIRECTORY={each}/{end}".encode() for each in self.attempts]
         supervisors = {process.pid for process in self.recorded("supervisor", name)}  # forked: without an own environ
         return [
             process
             for pid, environment in _environments()
-            if pid in supervisors or mark in b"\0" + environment
+            if pid in supervisors or any(mark in b"\0" + environment for mark in marks)
             for process in _living(pid)
         ]
 

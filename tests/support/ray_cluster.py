@@ -2,20 +2,23 @@
 
 The tests run on request (`make test-ray` sets REQUIRE_RAY): they take minutes and 1.5 GB of memory. Ray has an
 environment of its own, for its requirements exclude ours. The nodes are processes of the address 127.0.0.1, told apart
-by names, labels and ids.
+by names, labels and ids; each has a directory for temporary files of its own, so that files on one are not on another.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,18 @@ BRISK = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "10000",
     "RAY_health_check_failure_threshold": "3",
+    "RAY_gcs_rpc_server_connect_timeout_s": "60",  # a start on a busy machine: 5 by default
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # a node outlives its head for so long: 60 by default
+}
+
+
+FAKE_HEAD_ID = "f" * 51 + "00000"
+AUTOSCALED = {
+    "RAY_FAKE_CLUSTER": "1",
+    "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+    "RAY_enable_autoscaler_v2": "1",
+    "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_ID,
+    "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_ID,
 }
 
 
@@ -54,6 +69,8 @@ class Cluster:
     dashboard: int = field(default_factory=free_port)
     token: str = field(default_factory=lambda: secrets.token_hex(32))
     nodes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    workers: Sequence[str] = tuple(WORKERS)
+    starts: Mapping[str, object] | None = None  # types of nodes that its autoscaler may start, as Ray describes them
 
     @property
     def url(self) -> str:
@@ -62,6 +79,25 @@ class Cluster:
     @property
     def token_file(self) -> Path:
         return self.directory / "token"
+
+    def own(self, name: str) -> Path:
+        """The directory for temporary files of a node."""
+        return self.directory / name
+
+    def settings(self, tables: str = "", **more: str) -> dict[str, str]:
+        """Settings of a service that has this cluster and no machine of its own. more: of the cluster's table.
+
+        tables: further ones of the file.
+        """
+        table = {"address": self.url, "token_file": str(self.token_file), **more}
+        file = self.directory / f"clusters-{sha256((json.dumps(table) + tables).encode()).hexdigest()[:8]}.toml"
+        lines = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+        file.write_text("\n".join(["[test]", *lines, 'prices = { big = "7.25" }', tables]))
+        return {"SIMULATIONS_LOCAL_MACHINE": "false", "SIMULATIONS_RAY_CLUSTERS": str(file)}
+
+    def attempts(self, installation: str) -> list[Path]:
+        """Where the supervisors of a service have their directories: one for each node."""
+        return [self.own(name) / f"simulations-{os.getuid()}" / installation / "attempts" for name in WORKERS]
 
     def get(self, path: str, **parameters: str) -> Any:
         """Ask the cluster itself."""
@@ -78,23 +114,57 @@ class Cluster:
         """Start the head, then the workers one after another: two at once may time out. Raises AssertionError."""
         self.token_file.touch(mode=0o600)
         self.token_file.write_text(self.token)
-        self._start(
-            "head",
-            "--head", f"--port={self.port}", f"--dashboard-port={self.dashboard}", "--dashboard-host=127.0.0.1",
-            f"--ray-client-server-port={free_port()}", f"--temp-dir={self.directory}/ray", "--num-cpus=0",
-            "--no-monitor", "--include-log-monitor=false",
-        )  # fmt: skip
-        for name in WORKERS:
-            self.add(name)
+        self.ensure()
 
-    def add(self, name: str) -> None:
-        """Start a worker and wait until it has joined. Not from a thread that ends, whose children end with it."""
+    def ensure(self) -> None:
+        """Start each node that does not run, and wait until it has joined; the head first.
+
+        Not from a thread that ends: its children end with it.
+        """
+        for name in ("head", *self.workers):
+            if name in self.nodes and not self._comes_up(name):
+                self.crash(name)  # what is left of it
+            if name not in self.nodes:
+                self._start(name)
+
+    def _options_of_head(self) -> Sequence[str]:
+        # A directory for each start: Ray takes a cluster that is named there for one that still runs.
+        directory = tempfile.mkdtemp(prefix="h", dir=self.directory)
+        return (
+            "--head", f"--port={self.port}", f"--dashboard-port={self.dashboard}", "--dashboard-host=127.0.0.1",
+            f"--ray-client-server-port={free_port()}", f"--temp-dir={directory}", "--num-cpus=0",
+            "--include-log-monitor=false",
+            *(["--no-monitor"] if self.starts is None else [f"--autoscaling-config={self._autoscaling(self.starts)}"]),
+        )  # fmt: skip
+
+    def _autoscaling(self, starts: Mapping[str, object]) -> Path:
+        """Write the configuration of an autoscaler whose nodes are processes here: Ray's provider for its own tests."""
+        provider = {"type": "fake_multinode", "launch_multiple": True, "head_node_id": FAKE_HEAD_ID}
+        config = {
+            "cluster_name": "test", "max_workers": 2, "upscaling_speed": 1.0, "idle_timeout_minutes": 0.1,
+            "provider": {**provider, "gcs_address": f"127.0.0.1:{self.port}"},
+            "available_node_types": {
+                "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}, **starts
+            },
+            "head_node_type": "ray.head.default",
+        }  # fmt: skip
+        file = self.directory / "autoscaling.json"  # which is YAML too
+        file.write_text(json.dumps(config))
+        return file
+
+    def _options_of_worker(self, name: str) -> Sequence[str]:
         cpus, labels = WORKERS[name]
         told = ",".join(f"{key}={value}" for key, value in labels.items())
-        self._start(
-            name, f"--address=127.0.0.1:{self.port}", f"--num-cpus={cpus}", f"--labels={told}", "--num-gpus=0",
+        return (
+            f"--address=127.0.0.1:{self.port}", f"--num-cpus={cpus}", f"--labels={told}", "--num-gpus=0",
             f"--memory={MEMORY_BYTES}", "--include-log-monitor=false",
         )  # fmt: skip
+
+    def begin(self, name: str) -> None:
+        """Start a worker without waiting for it: `ensure` does. The one before of its name is known to be dead."""
+        while name in self.living():
+            time.sleep(0.05)
+        self._run(name, *self._options_of_worker(name))
 
     def crash(self, name: str) -> None:
         """Kill all processes of a node at once, with the jobs on it, as if its machine had lost its power."""
@@ -114,14 +184,23 @@ class Cluster:
                 process.kill()
         started.wait(PATIENCE_SECONDS)
 
+    def lose_head(self) -> None:
+        """Kill the head; the workers give up soon, and Ray ends its own processes there."""
+        self.crash("head")
+        for name in WORKERS:
+            self.nodes.pop(name).wait(PATIENCE_SECONDS)
+
     def end(self) -> None:
         """Kill all nodes, workers first."""
         for name in [*reversed(self.nodes)]:
             self.crash(name)
 
-    def _start(self, name: str, *options: str) -> None:
+    def _start(self, name: str) -> None:
         for _ in range(TRIES):
-            self._run(name, *options)
+            if name == "head":
+                self._run(name, *self._options_of_head())
+            else:
+                self.begin(name)
             if self._comes_up(name):
                 return
             self.crash(name)
@@ -138,10 +217,13 @@ class Cluster:
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("RAY_")},
             **BRISK,
+            **({} if self.starts is None else AUTOSCALED),
             "PATH": f"{Path(self.python).parent}{os.pathsep}{os.environ['PATH']}",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token_file),
+            "TMPDIR": str(self.own(name)),
         }
+        self.own(name).mkdir(exist_ok=True)
         with (self.directory / f"{name}.log").open("ab") as log:
             self.nodes[name] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=self.directory,
@@ -159,15 +241,27 @@ class Cluster:
 
 
 @contextmanager
-def started() -> Iterator[Cluster]:
-    """A cluster while the block runs."""
+def started(**more: Any) -> Iterator[Cluster]:
+    """A cluster while the block runs. more: fields of `Cluster`."""
     if not os.environ.get("REQUIRE_RAY"):
         pytest.skip("needs Ray, 1.5 GB of memory and some minutes: make test-ray")
     python = environments.python_of(LOCK, "REQUIRE_RAY")
-    cluster = Cluster(python, Path(tempfile.mkdtemp(prefix="simulations-ray-", dir="/tmp")))
+    cluster = Cluster(python, Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp")), **more)  # short: sockets lie below
     try:
         cluster.start()
         yield cluster
     finally:
         cluster.end()
         shutil.rmtree(cluster.directory, ignore_errors=True)
+
+
+def main() -> None:
+    """Start a cluster, print its address and the file with its token, and keep it until the input ends."""
+    os.environ["REQUIRE_RAY"] = "1"
+    with started() as cluster:
+        print(json.dumps({"address": cluster.url, "token_file": str(cluster.token_file)}), flush=True)  # noqa: T201
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
