@@ -33,7 +33,7 @@ test: $(VENV)/installed-test $(VENV)/installed-client chromium shells ## Run all
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest $(IN_PARALLEL) --long-first $(ARGS)
 
 test-ray: $(VENV)/installed-test ## Test the Ray engine on a real Ray cluster of three nodes on this host, in some minutes
-	@REQUIRE_RAY=1 $(BIN)/python -m pytest -k ray tests/runner/test_conformance.py tests/flows/test_ray.py $(ARGS)
+	@REQUIRE_RAY=1 $(BIN)/python -m pytest -k "ray or autoscaling" tests/runner/test_conformance.py tests/flows/test_ray.py tests/flows/test_autoscaling.py $(ARGS)
 
 chaos-ray: $(VENV)/installed-test ## Run the kill matrix and the random kills on a real Ray cluster, in a quarter of an hour
 	@REQUIRE_RAY=1 $(BIN)/python -m pytest -s -k ray tests/flows/test_kill_matrix.py tests/flows/test_chaos.py $(ARGS)

@@ -50,6 +50,19 @@ def _plain(name: str) -> AliasChoices:
     return AliasChoices(name, name.lower())
 
 
+class RayNodes(BaseModel):
+    """A type of node that the autoscaler of a Ray cluster can start: `[CLUSTER.starts.TYPE]` in its file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    cpus: float = Field(gt=0, le=1e6)
+    memory_gib: float = Field(gt=0, le=1e9)
+    gpus: int = Field(0, ge=0, le=1_000)
+    gpu_model: str | None = None
+    labels: dict[str, str] = {}  # that the autoscaler gives to its nodes
+    most: int = Field(1, ge=1, le=1_000)  # nodes that it may start
+
+
 class RayCluster(BaseModel):
     """A Ray cluster whose nodes are machines: one table of the file `SIMULATIONS_RAY_CLUSTERS`."""
 
@@ -63,6 +76,7 @@ class RayCluster(BaseModel):
     api_url: str | None = None  # URL of the GraphQL API as nodes reach it; None: by SIMULATIONS_PUBLIC_URL
     price_per_hour: Decimal = Field(Decimal(0), ge=0, max_digits=12, decimal_places=6)  # of a node without another
     prices: dict[str, Annotated[Decimal, Field(ge=0, max_digits=12, decimal_places=6)]] = {}  # by instance type
+    starts: dict[str, RayNodes] = {}  # what its autoscaler can start, by instance type
 
     @field_validator("address", "api_url")
     @classmethod

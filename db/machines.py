@@ -28,6 +28,7 @@ from db.pages import Ordering, Page, page
 from db.states import MachineState
 
 LOCAL = "local"
+STARTABLE = "start:"  # begins the `engine_key` of what is no machine yet: its engine can start some like it
 DRAINED = "DRAINED"
 
 
@@ -208,6 +209,24 @@ async def succeed(session: AsyncSession, engine: str, engine_key: str, name: str
     return True
 
 
+def is_startable(engine_key: str) -> bool:
+    """Whether a key names no machine, but what its engine can start."""
+    return engine_key.startswith(STARTABLE)
+
+
+async def withdraw(session: AsyncSession, engine: str, engine_key: str) -> None:
+    """Delete what an engine can't start any more."""
+    found = await session.scalar(select(Machine.id).where(Machine.engine == engine, Machine.engine_key == engine_key))
+    if found is not None:
+        await delete_idle(session, found, events.PLANNER)
+
+
+async def startable(session: AsyncSession, engine: str) -> Sequence[Machine]:
+    """List what an engine can start, but for what was drained."""
+    found = select(Machine).where(Machine.engine == engine, ~Machine.draining, Machine.engine_key.startswith(STARTABLE))
+    return (await session.scalars(found.order_by(Machine.id))).all()
+
+
 async def live_hosts(session: AsyncSession, lease: timedelta) -> frozenset[str]:
     """List the hosts whose scheduler process beat within a lease."""
     return frozenset((await session.scalars(select(Host.id).where(Host.heartbeat_at > func.now() - lease))).all())
@@ -227,15 +246,16 @@ async def join(
     labels: Mapping[str, str],
     price_per_hour: Decimal,
 ) -> int:
-    """Register a machine that an engine found, or update its row. Returns its id.
+    """Register a machine that an engine found, or can start (`STARTABLE`), or update its row. Returns its id.
 
     A name that another machine has already gets the engine's key behind it.
     """
+    beat = None if is_startable(engine_key) else func.now()
     found = {"cpus": cpus, "memory_gib": memory_gib, "gpus": gpus, "gpu_model": gpu_model, "host": host}
     refreshed = await session.scalar(
         update(Machine)
         .where(Machine.engine == engine, Machine.engine_key == engine_key)
-        .values(**found, labels=dict(labels), price_per_hour=price_per_hour, heartbeat_at=func.now())
+        .values(**found, labels=dict(labels), price_per_hour=price_per_hour, heartbeat_at=beat)
         .returning(Machine.id)
         .execution_options(synchronize_session=False)
     )
@@ -250,7 +270,7 @@ async def join(
             name=name if taken is None else f"{name}-{engine_key[:8]}",
             labels=dict(labels),
             price_per_hour=price_per_hour,
-            heartbeat_at=func.now(),
+            heartbeat_at=beat,
             **found,
         )
         .returning(Machine.id)

@@ -112,6 +112,18 @@ _NOTE = text(
     RETURNING q.queue_class
     """
 )
+_AWAITING = text(
+    """
+    SELECT s.cpus, s.memory_gib, s.gpus, s.gpu_model, s.labels, s.machine_id, s.machine_name, s.max_price_per_hour,
+           s.machines
+    FROM simulations AS s JOIN queue_classes AS q ON q.queue_class = s.queue_class
+    WHERE q.reason = :reason AND s.state = 'QUEUED' AND NOT s.held AND s.queued_at <= now()
+      AND (NOT s.attended OR s.id IN (SELECT simulation_id FROM watchers WHERE watched_until > clock_timestamp()))
+    ORDER BY s.priority DESC, s.created_at, s.id LIMIT :most
+    """
+).columns(
+    S.cpus, S.memory_gib, S.gpus, S.gpu_model, S.labels, S.machine_id, S.machine_name, S.max_price_per_hour, S.machines,
+)  # fmt: skip
 _MEMBERS = text(
     """
     SELECT s.id FROM unnest(CAST(:classes AS uuid[])) AS c (queue_class) CROSS JOIN LATERAL (
@@ -177,6 +189,21 @@ class Candidate:
     step_rate: float | None
     checkpoint_machine: int | None  # where its progress is; None: it has none
     waiting_since: datetime | None  # its newest queueing; None: it has no progress
+
+
+@dataclass(frozen=True, slots=True)
+class Awaiting:
+    """What a simulation requires that waits for machines to be started, and how many."""
+
+    cpus: float
+    memory_gib: float
+    gpus: int
+    gpu_model: str | None
+    labels: Mapping[str, str]
+    machine_id: int | None
+    machine_name: str | None
+    max_price_per_hour: Decimal | None
+    machines: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +313,11 @@ async def notify_of(session: AsyncSession, ids: Sequence[int]) -> None:
     """Notify of simulations whose waiting reason changed."""
     if ids:
         await notify(session, Channel.SIMULATIONS, payload_of(ids) if len(ids) < MOST_COLLECTED else EVERYTHING)
+
+
+async def awaiting(session: AsyncSession, reason: str, most: int) -> Sequence[Awaiting]:
+    """Read what simulations require whose class waits for this reason, by priority and age, at most so many."""
+    return [Awaiting(*row) for row in await session.execute(_AWAITING, {"reason": reason, "most": most})]
 
 
 async def forget(session: AsyncSession, classes: Collection[UUID]) -> None:

@@ -18,6 +18,7 @@ again with the recorded input.
     reservation   machines kept for the first that can't be placed, and who may use them until then
     why           why a run waits behind others, or was preempted, as sentences
     placement     what the planner asks around a plan: what fits now, what is left after it, what still fits under lock
+    starting      which machines that are not there yet a cluster is to start
     matching      requirements of a request, and whether a machine meets them
     waiting       waiting reasons, as sentences for the user
     offer         notice when the machines of one host offer more than the host has

@@ -57,6 +57,7 @@ class Machine:
     draining: bool
     host: str | None
     host_free_gpus: int | None
+    startable: bool = False  # not there, and so not online: some like it can be started
 
 
 def least(asked: float) -> float:
@@ -123,7 +124,7 @@ def sameness(required: Requirements) -> Hashable:
 def kind_of(machine: Machine) -> Hashable:
     """Key of machines that differ only in name, host and what is free."""
     resources = (machine.cpus, machine.memory_gib, machine.gpus, machine.gpu_model, machine.price_per_hour)
-    return (*resources, machine.online, machine.draining, frozenset(machine.labels.items()))
+    return (*resources, machine.online, machine.draining, machine.startable, frozenset(machine.labels.items()))
 
 
 def kinds_of(machines: Iterable[Machine]) -> Sequence[Machine]:

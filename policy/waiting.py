@@ -26,6 +26,8 @@ class WaitingReason(StrEnum):
     # No machine that accepts work meets the requirements. Ends when an owner of machines adds one that does, brings it
     # back online, resumes it or lowers its price; or when the user cancels and submits smaller requirements.
     NO_MACHINE_FITS = "NO_MACHINE_FITS"
+    # Only a machine that is not there yet meets the requirements, and its cluster starts one. Ends by itself.
+    MACHINE_STARTING = "MACHINE_STARTING"
     # A machine meets the requirements, but its resources are in use. Ends by itself, when an attempt there ends.
     MACHINES_BUSY = "MACHINES_BUSY"
     # Others that are before it take the room first. Ends by itself, when they have started and there is room left.
@@ -160,6 +162,28 @@ def explain(required: Requirements, kinds: Sequence[Kind], *, currency: str) -> 
     return reason, phrasing.cut(sentence, phrasing.LONGEST_SENTENCE)
 
 
+def starting(required: Requirements, kinds: Sequence[Kind], *, currency: str) -> tuple[WaitingReason, str] | None:
+    """Explain that a request waits for a machine that can be started; None if none of these meets it."""
+    wanted = conditions(required)
+    able = [
+        kind
+        for kind in kinds
+        if kind.first.startable
+        and not kind.first.draining
+        and all(each.holds(kind.first) for each in wanted)
+        and within_price(required, kind.first)
+    ]
+    if not able:
+        return None
+    machine = _cheapest(required, able)
+    price = phrasing.price(machine.price_per_hour, currency)
+    name = phrasing.name(machine.name)
+    return (
+        WaitingReason.MACHINE_STARTING,
+        f"No machine that runs meets its requirements: the cluster starts one like {name}, for {price} an hour.",
+    )
+
+
 def _explain(required: Requirements, kinds: Sequence[Kind], currency: str) -> tuple[WaitingReason, str]:
     if not kinds:
         return WaitingReason.NO_MACHINE_FITS, _nothing_there(required)
@@ -170,6 +194,9 @@ def _explain(required: Requirements, kinds: Sequence[Kind], currency: str) -> tu
     ready = [kind for kind in affordable if kind.first.online and not kind.first.draining]
     if ready:
         return WaitingReason.MACHINES_BUSY, _busy(required, ready)
+    starts = starting(required, affordable, currency=currency)
+    if starts is not None:
+        return starts
     if affordable:
         return WaitingReason.NO_MACHINE_FITS, _away(affordable)
     if able:

@@ -167,6 +167,10 @@ def _after(room: Room, placed: Placed) -> str:
 def _of_machines(room: Room, blocked: Blocked, kinds: Sequence[Kind], currency: str) -> tuple[WaitingReason, str]:
     line, count = blocked.line, blocked.run.machines
     if count > 1 and line.able_count > 0:
+        if blocked.reason is WaitingReason.NO_MACHINE_FITS:
+            starts = waiting.starting(line.required, kinds, currency=currency)
+            if starts is not None:
+                return starts
         them = "machine meets its requirements" if line.able_count == 1 else "machines meet its requirements"
         busy = "" if blocked.reason is WaitingReason.NO_MACHINE_FITS else ", and not enough of them have room now"
         return blocked.reason, f"It needs {count} machines at once: {line.able_count} {them}{busy}."

@@ -61,7 +61,7 @@ class DiscoveredMachine:
     """A machine that an engine found. `key` is the engine's own name for the machine; all GPUs are of `gpu_model`.
 
     host: whose GPU indices the scheduler assigns; None: the engine assigns them. price_per_hour: None if the engine
-    knows none.
+    knows none. With `most`, `key` names a kind of machines that the engine can start (`StartingEngine`).
     """
 
     key: str
@@ -73,6 +73,7 @@ class DiscoveredMachine:
     gpu_model: str | None
     labels: Mapping[str, str]
     price_per_hour: Decimal | None = None
+    most: int = 0  # how many machines like this the engine can start; 0: this one is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,3 +181,13 @@ class Engine(Protocol):
 
     async def discard(self, simulation_id: str) -> None:
         """Remove the files of a simulation. Idempotent. Raises OSError if some can't be removed."""
+
+
+class StartingEngine(Engine, Protocol):
+    """An engine that may be able to start machines: its `discover` lists kinds of them, with `most`."""
+
+    async def want(self, counts: Mapping[str, int]) -> None:
+        """Make it start machines: so many of each of these kinds, by key. Called again and again while they are wanted.
+
+        Those that run and are idle count: the engine starts what is missing, and ends by itself what stays idle.
+        """

@@ -9,6 +9,8 @@ grant declared as the job's resources, so that Ray's accounting agrees with the 
     POST /api/jobs/             submission_id sim-<installation>-<member in base32>: a repeated launch is one launch
     POST /api/jobs/ID/stop      SIGTERM to the job's processes, SIGKILL after 3 s
     DELETE /api/jobs/ID         forget it; only what has ended
+    POST /api/jobs/             ID sim-<installation>-want-...: a job that asks for a whole node of a kind and does
+                                nothing. The autoscaler starts one for it, since nothing else in this API asks for nodes
     PUT  /api/packages/gcs/...  the archive, for each launch: Ray deletes a package with the last job that used it, at
                                 once, and a job that is about to start would not find it
 
@@ -68,6 +70,8 @@ END_SECONDS = 5.0  # Ray kills 3 s after it has asked
 PAUSE_SECONDS = 0.2
 MONITOR_SECONDS = 5.0  # after its end a job is monitored for a second or two
 KEPT_SECONDS = 600.0
+RENEW_SECONDS = 60.0  # from a node that was started to the next one, if that one was of no use
+WANT = "want-"  # no member's name has the hyphen
 LONGEST_ID = 64
 MOST_NODES = 10_000
 PROGRAM = "supervisor.pyz"
@@ -91,11 +95,31 @@ class _Job:
     error_type: str | None
 
     @property
+    def is_pending(self) -> bool:
+        return self.status == "PENDING"
+
+    @property
+    def is_over(self) -> bool:
+        return self.status not in WAITING
+
+    @property
     def proves_end(self) -> bool:
         """Whether the guard ended by itself, and found no process left; or none was ever started."""
         if self.status == "SUCCEEDED" or self.error_type in NEVER_STARTED:
             return True
         return self.exit_code is not None and 0 <= self.exit_code < FIRST_OF_SIGNALS and self.exit_code != LEFTOVERS
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Nodes that the autoscaler can start, at most so many."""
+
+    cpus: float
+    memory_gib: float
+    gpus: int
+    gpu_model: str | None
+    labels: Mapping[str, str]
+    most: int
 
 
 class RayEngine:
@@ -116,11 +140,13 @@ class RayEngine:
         allowed_roots: Sequence[str] = (),
         give_up_after: timedelta = timedelta(hours=6),
         save_seconds: float = 0.0,
+        starts: Mapping[str, Kind] | None = None,
     ) -> None:
         """Open no connection yet.
 
         url: of the cluster's head, with the port of its dashboard. address: of the API, as nodes reach it. tls: None
         for the system's authorities. directory: on the nodes. prices: by instance type or node group.
+        starts: kinds of nodes that the cluster's autoscaler can start, by instance type.
         """
         self.name = f"ray:{cluster}"
         self._cluster = cluster
@@ -148,6 +174,9 @@ class RayEngine:
         self._nodes: Mapping[str, str] = {}  # living ones, with their addresses
         self._pending_since: Mapping[str, float] = {}
         self._over_since: Mapping[str, float] = {}
+        self._starts = starts or {}
+        self._wants: Mapping[str, _Job] = {}  # jobs that make the cluster start a node, by name
+        self._met_since: Mapping[str, float] = {}  # those that are over
         self._ended: dict[str, float] = {}  # members whose job Ray has ended for us, and when
 
     async def close(self) -> None:
@@ -155,7 +184,7 @@ class RayEngine:
         await self._client.aclose()
 
     async def discover(self) -> Sequence[DiscoveredMachine]:
-        """List the living nodes that have CPUs, but not those on which a job waits for too long."""
+        """List the living nodes with CPUs, but not those on which a job waits for too long; and what can be started."""
         rows = await self._read_nodes()
         jobs = await self._list()
         late = {
@@ -163,7 +192,26 @@ class RayEngine:
             for member_id, job in jobs.items()
             if monotonic() - self._pending_since.get(member_id, monotonic()) > START_SECONDS
         }
-        return [self._machine(row) for row in rows if row["node_id"] not in late and _amount(row, "CPU") > 0]
+        there = [self._machine(row) for row in rows if row["node_id"] not in late and _amount(row, "CPU") > 0]
+        return [*there, *(self._startable(key, kind) for key, kind in self._starts.items())]
+
+    async def want(self, counts: Mapping[str, int]) -> None:
+        """Make the autoscaler start nodes: a job that asks for a whole node waits until there is one.
+
+        Such a job does nothing. It is kept for `RENEW_SECONDS` after it ran, in which the planner uses the node.
+        """
+        if not self._starts:
+            return
+        await self._list()
+        named = {self._name_of_want(key, each): key for key, count in counts.items() for each in range(count)}
+        for name, job in self._wants.items():
+            age = monotonic() - self._met_since.get(name, monotonic())
+            if job.status not in WAITING and age > (RENEW_SECONDS if name in named else MONITOR_SECONDS):
+                await self._ask("DELETE", f"/api/jobs/{name}", fine=(200, 404, 500))
+        for name, key in named.items():
+            if name not in self._wants:
+                await self._ask("POST", "/api/jobs/", fine=(200, 400, 500), json=self._want(name, key))
+                self._listed_at = float("-inf")
 
     async def launch(self, launch: Launch) -> None:
         """Submit the member's job, after the end of an earlier one. Raises LaunchError, MachineGone."""
@@ -267,6 +315,25 @@ class RayEngine:
             price_per_hour=self._price_of(labels),
         )
 
+    def _startable(self, key: str, kind: Kind) -> DiscoveredMachine:
+        labels = {**kind.labels, TYPE_LABELS[0]: key}
+        return DiscoveredMachine(
+            key, f"{self._cluster}-{key}", None, kind.cpus, kind.memory_gib, kind.gpus, kind.gpu_model, kind.labels,
+            self._price_of(labels), kind.most,
+        )  # fmt: skip
+
+    def _want(self, name: str, key: str) -> Mapping[str, object]:
+        kind = self._starts[key]
+        body: dict[str, object] = {"submission_id": name, "entrypoint": "true", "entrypoint_num_cpus": kind.cpus}
+        if kind.gpus:
+            body["entrypoint_num_gpus"] = kind.gpus
+        if kind.labels and self._has_selectors:
+            body["entrypoint_label_selector"] = dict(kind.labels)
+        return body
+
+    def _name_of_want(self, key: str, number: int) -> str:
+        return f"{self._prefix}{WANT}{sha256(key.encode()).hexdigest()[:8]}-{number}"
+
     def _price_of(self, labels: Mapping[str, str]) -> Decimal:
         try:
             price = Decimal(labels[PRICE_LABEL])
@@ -302,18 +369,16 @@ class RayEngine:
                 asked_at = monotonic()
                 answer = await self._ask("GET", "/api/jobs/")
                 try:
-                    found = {self._member(row["submission_id"]): _job(row) for row in answer.json()}
+                    rows = {str(row["submission_id"]): _job(row) for row in answer.json()}
                 except (ValueError, LookupError, TypeError, AttributeError) as error:
                     raise self._nonsense(answer) from error
-                self._jobs = {member: job for member, job in found.items() if member is not None}
-                self._pending_since = self._since(self._pending_since, asked_at, lambda job: job.status == "PENDING")
-                self._over_since = self._since(self._over_since, asked_at, lambda job: job.status not in WAITING)
+                self._jobs = {each: job for name, job in rows.items() if (each := self._member(name)) is not None}
+                self._wants = {name: job for name, job in rows.items() if name.startswith(self._prefix + WANT)}
+                self._pending_since = _since(self._pending_since, self._jobs, asked_at, lambda job: job.is_pending)
+                self._over_since = _since(self._over_since, self._jobs, asked_at, lambda job: job.is_over)
+                self._met_since = _since(self._met_since, self._wants, asked_at, lambda job: job.is_over)
                 self._listed_at = asked_at
             return self._jobs
-
-    def _since(self, known: Mapping[str, float], now: float, holds: Callable[[_Job], bool]) -> Mapping[str, float]:
-        """Return since when something was seen to hold for each job for which it does."""
-        return {member: known.get(member, now) for member, job in self._jobs.items() if holds(job)}
 
     def _is_monitored(self, member_id: str) -> bool:
         """Whether Ray may not have noticed yet that a job has ended; deleted now, it would come back as FAILED."""
@@ -412,6 +477,13 @@ class RayEngine:
         asked = f"{answer.request.method} {answer.request.url.path}"
         told = f"{answer.status_code} {answer.text[:200]!r}"
         return EngineUnavailable(f"The Ray cluster {self._cluster} answered {asked} with {told}.")
+
+
+def _since(
+    known: Mapping[str, float], jobs: Mapping[str, _Job], now: float, holds: Callable[[_Job], bool]
+) -> Mapping[str, float]:
+    """Return since when something was seen to hold for each job for which it does."""
+    return {name: known.get(name, now) for name, job in jobs.items() if holds(job)}
 
 
 def _amount(row: Mapping[str, Any], resource: str) -> float:

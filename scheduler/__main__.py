@@ -33,7 +33,7 @@ from db.outage import Outage
 from db.schema import SchemaMismatch, require_current
 from policy.retry import beat_period
 from runner.local import LocalEngine
-from runner.ray import RayEngine
+from runner.ray import Kind, RayEngine
 from scheduler.alerts import Alerts
 from scheduler.cluster import ClusterLoop
 from scheduler.host import HostLoop
@@ -237,6 +237,7 @@ async def _cluster(
         prices=wanted.prices,
         allowed_roots=[str(root) for root in chosen.working_directory_roots],
         save_seconds=chosen.save_seconds,
+        starts={name: Kind(**each.model_dump()) for name, each in wanted.starts.items()},
     )
     try:
         async with leadership(url, outage, engine.name) as candidate:

@@ -50,9 +50,11 @@ def _pays_all_members(of: WaitingClass, room: Room, idle: Sequence[Machine]) -> 
 
 
 def _idle(machine: Machine) -> Machine:
+    """Return the machine with nothing on it; one that can be started, as if it ran."""
     return replace(
-        machine, free_cpus=machine.cpus, free_memory_gib=machine.memory_gib, free_gpus=machine.gpus, host_free_gpus=None
-    )
+        machine, free_cpus=machine.cpus, free_memory_gib=machine.memory_gib, free_gpus=machine.gpus,
+        host_free_gpus=None, online=machine.online or machine.startable,
+    )  # fmt: skip
 
 
 def _limited(required: Requirements, room: Room) -> Requirements:

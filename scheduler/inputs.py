@@ -84,6 +84,7 @@ def _machine(row: MachineRow, held: Usage, state: MachineState, free: Mapping[st
         free_memory_gib=row.memory_gib - held.memory_gib,
         free_gpus=row.gpus - held.gpus,
         online=state is not MachineState.OFFLINE,
+        startable=machines.is_startable(row.engine_key),
         draining=row.draining,
         host=row.host,
         host_free_gpus=len(free[row.host]) if row.host is not None and row.host in free else None,

@@ -276,7 +276,7 @@ class QueueMemory:
             if known is None:
                 continue
             self._unexplained.pop(each, None)
-            if reason is WaitingReason.NO_MACHINE_FITS:
+            if reason in (WaitingReason.NO_MACHINE_FITS, WaitingReason.MACHINE_STARTING):
                 self._hopeless.add(each)
             if (known.reason, known.detail) != (reason, detail):
                 news.append(Explained(each, reason, detail, is_new=known.reason is not reason))

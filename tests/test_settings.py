@@ -163,6 +163,7 @@ def test_without_the_setting_there_are_no_clusters() -> None:
         ("[gpu]", "gpu.address: Field required"),
         ('[gpu]\naddress = "ray://h:10001"', "gpu.address: .*expected a URL like https://"),
         ('[gpu]\naddress = "http://h"\ntoken = "secret"', "gpu.token: Extra inputs"),
+        ('[gpu]\naddress = "http://h"\n[gpu.starts.big]\ncpus = 8', "gpu.starts.big.memory_gib: Field required"),
         ('[gpu]\naddress = "http://h"\nprices = { big = -1 }', "gpu.prices.big: .*greater than or equal to 0"),
         ('[gpu]\naddress = "http://h"\ndirectory = "relative"', "gpu.directory: "),
     ],

@@ -118,6 +118,7 @@ described(
 described(
     "Why a queued simulation has no machine yet.",
     NO_MACHINE_FITS="No machine meets its requirements, even when empty.",
+    MACHINE_STARTING="Only a machine that its cluster can start meets its requirements, and the cluster starts one.",
     MACHINES_BUSY="The machines that meet its requirements are in use.",
     HELD_BACK="Others that are before it in the order take the room first.",
     RESERVED="There is room, but it is kept for one that is before it in the order.",

@@ -55,6 +55,9 @@ class Machine(relay.Node):
     resources: Resources
     labels: JSON = strawberry.field(description="An object of strings, which requirements can match.")
     price_per_hour: Decimal = strawberry.field(description="The price of the whole machine.")
+    startable: bool = strawberry.field(
+        description="True if it is not there: its cluster starts machines like it when something fits on them only."
+    )
     draining: bool = strawberry.field(description="True from drainMachine until resumeMachine.")
     drain_deadline: datetime | None = strawberry.field(
         description="When what still runs there returns to the queue; null: never."
@@ -108,7 +111,7 @@ class Machine(relay.Node):
                 cpus=row.cpus, memory_gib=row.memory_gib, gpus=row.gpus, gpu_model=row.gpu_model
             ),
             labels=JSON(row.labels), price_per_hour=row.price_per_hour, draining=row.draining,
-            drain_deadline=row.drain_deadline,
+            drain_deadline=row.drain_deadline, startable=machines.is_startable(row.engine_key),
             heartbeat_at=row.heartbeat_at, created_at=row.created_at,
         )  # fmt: skip
 

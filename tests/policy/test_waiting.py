@@ -157,6 +157,18 @@ def test_the_detail_names_what_the_cheapest_would_cost() -> None:
     assert told(request(cpus=4, max_price_per_hour=Decimal("2.500000")), *machines) == (NO_FIT, expected)
 
 
+def test_a_machine_that_can_be_started_is_started_only_if_none_that_runs_would_do() -> None:
+    big = gpu_machine("a", 1, online=False, startable=True, price_per_hour=Decimal(8))
+    starts = "No machine that runs meets its requirements: the cluster starts one like a, for 8.00 USD an hour."
+    assert told(request(gpus=1), big) == (WaitingReason.MACHINE_STARTING, starts)
+    busy = gpu_machine("b", 2, free_gpus=0)
+    assert told(request(gpus=1), big, busy)[0] is WaitingReason.MACHINES_BUSY
+    drained = replace(big, draining=True)
+    assert told(request(gpus=1), drained) == (NO_FIT, "a would fit, but it is offline.")
+    dear = request(gpus=1, max_price_per_hour=Decimal(1))
+    assert told(dear, big)[0] is NO_FIT
+
+
 @pytest.mark.parametrize(
     ("away", "why"), [({"online": False}, "offline"), ({"draining": True}, "draining")], ids=["offline", "draining"]
 )

@@ -17,9 +17,10 @@ import pytest
 from ray_head import Answer, Head, job, node, serving
 
 from runner import ray
-from runner.base import Engine, EngineUnavailable, Launch, LaunchError, Liveness, MachineGone
-from runner.ray import GIB, RayEngine
+from runner.base import EngineUnavailable, Launch, LaunchError, Liveness, MachineGone, StartingEngine
+from runner.ray import GIB, RENEW_SECONDS, Kind, RayEngine
 
+BIG = Kind(8.0, 32.0, 2, "T4", {"zone": "b"}, 3)
 MEMBER = "QXR0ZW1wdDo3"
 NAME = "sim-0123456789-kfmfemc2k4yxozcen4zq"
 
@@ -60,7 +61,7 @@ def launch(member: str = MEMBER, key: str = "n1", **more: Any) -> Launch:
 
 
 def test_it_is_an_engine(engine: RayEngine) -> None:
-    checked: Engine = engine
+    checked: StartingEngine = engine
     assert checked.name == "ray:gpu"
 
 
@@ -121,6 +122,58 @@ async def test_a_node_on_which_a_job_waits_for_too_long_takes_no_more_work(
     assert [each.key for each in await engine.discover()] == ["n2"]
     head.jobs[NAME]["status"] = "RUNNING"
     assert len(await engine.discover()) == 2
+
+
+# --- nodes that are started ------------------------------------------------------------------------------------------
+
+
+async def test_what_the_cluster_can_start_is_listed_with_its_price(make: Callable[..., RayEngine]) -> None:
+    found = [each for each in await make(starts={"big": BIG}, prices={"big": Decimal(8)}).discover() if each.most]
+    [big] = found
+    assert (big.key, big.name, big.cpus, big.memory_gib, big.gpus, big.gpu_model) == ("big", "gpu-big", 8, 32, 2, "T4")
+    assert (big.labels, big.price_per_hour, big.most) == ({"zone": "b"}, Decimal(8), 3)
+
+
+async def test_nodes_are_wanted_by_jobs_that_ask_for_a_whole_one_each(
+    head: Head, make: Callable[..., RayEngine]
+) -> None:
+    await make().want({})
+    assert head.asked == []
+    engine = make(starts={"big": BIG})
+    for _ in range(2):
+        await engine.want({"big": 2})
+    assert [each["entrypoint"] for each in head.submitted] == ["true", "true"]
+    assert head.submitted[0]["entrypoint_num_cpus"] == 8
+    assert head.submitted[0]["entrypoint_num_gpus"] == 2
+    assert head.submitted[0]["entrypoint_label_selector"] == {"zone": "b"}
+    assert len({each["submission_id"] for each in head.submitted}) == 2
+    assert await engine.members() == [], "they are no members"
+
+
+async def test_a_job_for_a_node_is_deleted_when_it_ran_and_is_not_wanted_and_repeated_after_a_while_if_it_is(
+    head: Head, make: Callable[..., RayEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(ray, "monotonic", lambda: now[0])
+    engine = make(starts={"big": BIG})
+    await engine.want({"big": 1})
+    [name] = head.jobs
+    head.jobs[name]["status"] = "SUCCEEDED"
+    for _ in range(2):
+        await engine.want({"big": 1})
+        now[0] += 1
+    assert (list(head.jobs), len(head.submitted)) == ([name], 1)
+    now[0] += RENEW_SECONDS
+    for _ in range(2):
+        await engine.want({"big": 1})
+    assert (head.jobs[name]["status"], len(head.submitted)) == ("PENDING", 2)
+    await engine.want({})
+    assert name in head.jobs, "what waits can't be stopped, and ends when it runs"
+    head.jobs[name]["status"] = "SUCCEEDED"
+    for _ in range(2):
+        now[0] += 1
+        await engine.want({})
+    assert head.jobs == {}
 
 
 # --- launching -------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from datetime import timedelta
 from decimal import Decimal
 from types import SimpleNamespace
@@ -181,10 +181,14 @@ class ScriptedEngine:
         self.held: set[str] = set()  # simulations and members whose files can't be removed
         self.left: dict[str, list[Undelivered] | Exception] = {}  # batches of dead attempts, by public id
         self.failure: Exception | None = None  # of the next launches
+        self.wanted: list[dict[str, int]] = []  # machines that it was asked to start
         self.machine = DiscoveredMachine("own", "here", HOST, 4.0, 16.0, 0, None, {})
 
     async def discover(self) -> Sequence[DiscoveredMachine]:
         return [self.machine]
+
+    async def want(self, counts: Mapping[str, int]) -> None:
+        self.wanted.append(dict(counts))
 
     async def launch(self, launch: Launch) -> None:
         self.launches.append(launch)

@@ -11,11 +11,12 @@ import pytest
 from live import eventually
 from structlog.testing import capture_logs
 
-from db import machines, public_ids
+from db import budgets, machines, public_ids
 from db.events import Actor
 from db.leader import LEADER_LOCK, lock_of_engine
 from db.states import Reason
-from runner.base import DiscoveredMachine, Engine, EngineUnavailable, Liveness, MachineGone
+from policy.budget import Period
+from runner.base import DiscoveredMachine, EngineUnavailable, Liveness, MachineGone, StartingEngine
 from scheduler.cluster import END_AGAIN_SECONDS, STARTING, ClusterLoop
 from scheduler.leader import leadership
 from scheduler.planner import Planner
@@ -25,6 +26,7 @@ from transitions.settle import end as settle_end
 World = Any  # the fixtures of conftest.py
 Scripted = Any
 USER = Actor("user")
+BIG = DiscoveredMachine("big", "gpu-big", None, 16.0, 64.0, 0, None, {"zone": "b"}, Decimal(8), most=4)
 NODE = DiscoveredMachine("node-1", "gpu-one", None, 4.0, 16.0, 0, None, {"zone": "a"}, Decimal(3))
 
 
@@ -45,7 +47,7 @@ def cluster(scripted: Scripted) -> Scripted:
 
 @pytest.fixture
 def loop(world: World, cluster: Scripted) -> ClusterLoop:
-    engine: Engine = cluster
+    engine: StartingEngine = cluster
     return ClusterLoop(world.sessions, world.settings, engine)
 
 
@@ -201,6 +203,98 @@ async def test_a_job_that_can_not_be_ended_is_asked_once_in_a_while(
     now[0] += END_AGAIN_SECONDS
     await loop.run_once()
     assert len(asked) == 2
+
+
+# --- machines that are started ---------------------------------------------------------------------------------------
+
+
+async def test_what_fits_only_a_machine_that_can_be_started_makes_the_engine_start_it(
+    world: World, loop: ClusterLoop, cluster: Scripted, planner: Planner
+) -> None:
+    cluster.nodes = [NODE, BIG]
+    await loop.run_once()
+    assert await world.machine_states() == {"gpu-one": "ONLINE", "gpu-big": "OFFLINE"}
+    small, *large = [await world.simulation(cpus=cpus) for cpus in (1.0, 8.0, 8.0, 16.0)]
+    await planner.plan()
+    assert await world.state(small) == "STARTING"
+    wait = await world.wait_of(large[0])
+    assert (wait.reason, wait.detail) == (
+        "MACHINE_STARTING",
+        "No machine that runs meets its requirements: the cluster starts one like gpu-big, for 8.00 USD an hour.",
+    )
+    await loop.run_once()
+    assert cluster.wanted[-1] == {"big": 2}, "two share one"
+
+    # Once there is one, it takes what fits, and no more are started than what still waits needs.
+    cluster.nodes = [NODE, BIG, replace(BIG, key="node-2", name="gpu-two", most=0)]
+    await loop.run_once()
+    await planner.plan()
+    assert [await world.state(each) for each in large] == ["STARTING", "STARTING", "QUEUED"]
+    assert await world.waiting(large[2]) == "MACHINES_BUSY"
+    await loop.run_once()
+    assert cluster.wanted[-1] == {}
+
+
+async def test_no_machine_is_started_that_a_budget_or_a_limit_does_not_pay_for(
+    world: World, loop: ClusterLoop, cluster: Scripted, planner: Planner
+) -> None:
+    cluster.nodes = [BIG]
+    await loop.run_once()
+    limited = await world.simulation(cpus=16.0, max_price_per_hour=Decimal(7))
+    await planner.plan()
+    wait = await world.wait_of(limited)
+    assert (wait.reason, "costs 8.00 USD an hour" in wait.detail) == ("NO_MACHINE_FITS", True), wait
+
+    unpaid = await world.simulation(cpus=16.0)
+    async with world.sessions.begin() as session:
+        wanted = budgets.Wanted(None, Period.MONTH, Decimal("0.000001"), world.settings.currency)
+        await budgets.create(session, wanted, USER)
+    await planner.tick()
+    assert await world.waiting(unpaid) == "BUDGET_EXHAUSTED"
+    await loop.run_once()
+    assert cluster.wanted[-1] == {}
+
+
+async def test_no_machine_is_started_for_what_is_drained_paused_cancelled_or_not_offered_any_more(
+    world: World, loop: ClusterLoop, cluster: Scripted, planner: Planner
+) -> None:
+    cluster.nodes = [BIG]
+    await loop.run_once()
+    simulation_id = await world.simulation(cpus=16.0)
+    await planner.plan()
+    await loop.run_once()
+    assert cluster.wanted[-1] == {"big": 1}
+    async with world.sessions.begin() as session:
+        [row] = await machines.every(session)
+        await machines.drain(session, row.id, USER)
+    await loop.run_once()
+    await planner.tick()
+    assert cluster.wanted[-1] == {}
+    assert await world.waiting(simulation_id) == "NO_MACHINE_FITS"
+    async with world.sessions.begin() as session:
+        await machines.resume(session, row.id, USER)
+    await planner.tick()
+    await loop.run_once()
+    assert cluster.wanted[-1] == {"big": 1}
+    await world.cancel(simulation_id)
+    await loop.run_once()
+    assert cluster.wanted[-1] == {}
+
+    cluster.nodes = []
+    await loop.run_once()
+    assert await world.machine_states() == {}
+
+
+async def test_a_gang_starts_as_many_machines_as_it_has_members(
+    world: World, loop: ClusterLoop, cluster: Scripted, planner: Planner
+) -> None:
+    cluster.nodes = [BIG, replace(BIG, key="node-2", name="gpu-two", most=0)]
+    await loop.run_once()
+    simulation_id = await world.simulation(cpus=8.0, machines=3)
+    await planner.plan()
+    assert await world.waiting(simulation_id) == "MACHINE_STARTING"
+    await loop.run_once()
+    assert cluster.wanted[-1] == {"big": 3}, "that there is one already, the engine takes into account"
 
 
 # --- losses ----------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from warm import end_with_parent
 
 LOCK = Path(__file__).with_name("clusters") / "ray.lock"
 PATIENCE_SECONDS = 240.0  # a node on a busy machine took more than one minute
-TRIES = 3  # Ray gives up a node that takes 30 s
+TRIES = 5  # Ray gives up a node that takes 30 s
 STORE_BYTES = 80_000_000  # the least that Ray takes is 75 MiB
 MEMORY_BYTES = 2 << 30
 WORKERS = {  # few CPUs: for each, Ray starts a Python worker at once, which costs three seconds of CPU
@@ -49,6 +49,11 @@ BRISK = {
 }
 
 
+FAKE_PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
+NONE_OF = (  # what an autoscaler runs and copies, and requires to be named
+    "initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands",
+    "head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files", "rsync_exclude", "rsync_filter",
+)  # fmt: skip
 FAKE_HEAD_ID = "f" * 51 + "00000"
 AUTOSCALED = {
     "RAY_FAKE_CLUSTER": "1",
@@ -139,14 +144,15 @@ class Cluster:
 
     def _autoscaling(self, starts: Mapping[str, object]) -> Path:
         """Write the configuration of an autoscaler whose nodes are processes here: Ray's provider for its own tests."""
-        provider = {"type": "fake_multinode", "launch_multiple": True, "head_node_id": FAKE_HEAD_ID}
+        provider = {"type": "external", "module": FAKE_PROVIDER, "launch_multiple": True, "head_node_id": FAKE_HEAD_ID}
         config = {
             "cluster_name": "test", "max_workers": 2, "upscaling_speed": 1.0, "idle_timeout_minutes": 0.1,
             "provider": {**provider, "gcs_address": f"127.0.0.1:{self.port}"},
             "available_node_types": {
                 "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}, **starts
             },
-            "head_node_type": "ray.head.default",
+            "head_node_type": "ray.head.default", "auth": {}, "docker": {}, "file_mounts": {},
+            **{each: [] for each in NONE_OF},
         }  # fmt: skip
         file = self.directory / "autoscaling.json"  # which is YAML too
         file.write_text(json.dumps(config))

@@ -63,7 +63,7 @@ class Head:
         if wanted["submission_id"] in self.jobs:
             return 500, "Traceback ...\nValueError: Job with submission_id already exists"
         self.submitted.append(wanted)
-        self.jobs[wanted["submission_id"]] = job(wanted["submission_id"], "PENDING", node=wanted["metadata"]["node"])
+        self.jobs[wanted["submission_id"]] = job(wanted["submission_id"], "PENDING", **wanted.get("metadata", {}))
         return 200, {"submission_id": wanted["submission_id"]}
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
