@@ -18,6 +18,7 @@
     python -m benchmarks.forecast CURVES   error and coverage of forecasts on recorded curves
     python -m benchmarks.queue        one plan, rounds of the planner and requests, behind up to 100,000 queued
     python -m benchmarks.replay TRACE ...  the scheduling policy on recorded traces of GPU clusters, in simulated time
+    python -m benchmarks.ray          submit to first point on Ray, against the bare Ray Jobs API; many attempts
     python -m benchmarks.peers        the same work on an MLflow tracking server (`make bench-peers`)
 
 A benchmark prints a table and writes `benchmarks/results/NAME.json`, a list of {benchmark, case, value, unit, floor,

@@ -58,6 +58,9 @@ def test_what_was_not_measured_is_not_called_missed() -> None:
         ("memory", "20 that never read, 1,000,000 points: slope, against queues"),
         ("overhead", "who am I"),
         ("stall", "beside pongs: p99"),
+        ("ray", "submit to first point, median"),
+        ("ray", "200 attempts, 100 at once: points lost"),
+        ("ray", "200 attempts, 100 at once: jobs left"),
         ("peers", "log one by one"),
         ("stopping", "TaskSet, default, N unknown, 1,748 runs that learn: regret"),
         ("stopping", "AlgoPerf, default with SLOW, 1,824 runs that learn: saved"),
@@ -101,9 +104,9 @@ def test_rows_are_written_for_programs_and_read_back(tmp_path: Path, monkeypatch
 
 
 def test_every_benchmark_has_a_goal_and_is_run_with_the_others() -> None:
-    beside_the_database_of_another_product = {"peers"}
+    beside_another_product = {"peers", "ray"}
     on_recorded_curves_and_traces = {"stopping", "forecast", "replay"}
-    apart = beside_the_database_of_another_product | on_recorded_curves_and_traces
+    apart = beside_another_product | on_recorded_curves_and_traces
     assert {goal.benchmark for goal in GOALS} - apart == {*NAMES}
     assert all(find_spec(f"benchmarks.{name}") is not None for name in apart)
     for name in NAMES:
