@@ -53,11 +53,12 @@ flakes: $(VENV)/installed-test $(VENV)/installed-client chromium shells ## All t
 	@$(BIN)/python web/build.py
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python tests/support/flakes.py --runs $${N:-10} -n $(WORKERS) $(ARGS)
 
-chaos: $(VENV)/installed-test chromium ## Run the long form of the random and stateful tests: CHAOS_SECONDS=600 CHAOS_SIMULATIONS=1000 CHAOS_SEED=1 KILL_PASSES=5 STATEFUL_RUNS=100 FUZZ_OPERATIONS=2000 LOAD_SIMULATIONS=1000 POLICY_PLANS=500 QUEUE_LENGTH=10000
+chaos: $(VENV)/installed-test chromium ## Run the long form of the random and stateful tests: CHAOS_SECONDS=600 CHAOS_SIMULATIONS=1000 CHAOS_SEED=1 KILL_PASSES=5 STATEFUL_RUNS=100 FUZZ_OPERATIONS=2000 LOAD_SIMULATIONS=1000 POLICY_PLANS=500 QUEUE_LENGTH=10000 SWEEP_TRIALS=40 SWEEP_SEEDS=5
 	@export CHAOS_SECONDS=$${CHAOS_SECONDS:-300} CHAOS_SIMULATIONS=$${CHAOS_SIMULATIONS:-500} KILL_PASSES=$${KILL_PASSES:-3} \
 		STATEFUL_RUNS=$${STATEFUL_RUNS:-100} FUZZ_OPERATIONS=$${FUZZ_OPERATIONS:-2000} LOAD_SIMULATIONS=$${LOAD_SIMULATIONS:-1000} \
-		POLICY_PLANS=$${POLICY_PLANS:-500} QUEUE_LENGTH=$${QUEUE_LENGTH:-10000}; \
-	$(BIN)/python -m pytest -s tests/flows/test_chaos.py && \
+		POLICY_PLANS=$${POLICY_PLANS:-500} QUEUE_LENGTH=$${QUEUE_LENGTH:-10000} \
+		SWEEP_TRIALS=$${SWEEP_TRIALS:-40} SWEEP_SEEDS=$${SWEEP_SEEDS:-5}; \
+	$(BIN)/python -m pytest -s tests/flows/test_chaos.py tests/flows/test_digits_sweep.py && \
 	$(BIN)/python -m pytest $(IN_PARALLEL) --long-first $(LONG_BY_NATURE)
 
 bench: $(VENV)/installed-test ## Run the benchmarks behind the performance claims, in ten minutes at most

@@ -4,8 +4,9 @@
 
 Each line holds the epoch as `step`, the training `loss` and the `accuracy` on a quarter of the images that it never
 trains on. Options may also come as JSON in SIMULATION_PARAMETERS, as `{"learning_rate": 0.005, "epochs": 40,
-"seed": 0}`; the command line wins. A learning rate that is far too high (1000) is no error: the loss diverges, the
-accuracy stays at that of guessing, and the curve shows it. Needs scikit-learn (`pip install -e ".[examples]"`).
+"batch_size": 8, "seed": 0}`; the command line wins. A learning rate that is far too high (1000) is no error: the loss
+diverges, the accuracy stays at that of guessing, and the curve shows it. Needs scikit-learn
+(`pip install -e ".[examples]"`).
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import sys
 import warnings
 from collections.abc import Iterator
 
-DEFAULTS: dict[str, float] = {"learning_rate": 0.005, "epochs": 40, "seed": 0}
+DEFAULTS: dict[str, float] = {"learning_rate": 0.005, "epochs": 40, "batch_size": 8, "seed": 0}
 
 
-def train(learning_rate: float, epochs: int, seed: int) -> Iterator[dict[str, float]]:
+def train(learning_rate: float, epochs: int, batch_size: int, seed: int) -> Iterator[dict[str, float]]:
     """One record an epoch: a small neural network, stochastic gradient descent."""
     # One thread multiplies such small matrices faster than many; must be set before numpy is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -35,7 +36,11 @@ def train(learning_rate: float, epochs: int, seed: int) -> Iterator[dict[str, fl
     train_images, test_images, train_digits, test_digits = split
     classes = numpy.arange(10)
     network = MLPClassifier(
-        hidden_layer_sizes=(256, 128), solver="sgd", learning_rate_init=learning_rate, batch_size=8, random_state=seed
+        hidden_layer_sizes=(256, 128),
+        solver="sgd",
+        learning_rate_init=learning_rate,
+        batch_size=batch_size,
+        random_state=seed,
     )
     loss, accuracy = math.nan, 0.0
     has_exploded = False
@@ -57,7 +62,7 @@ def main() -> int:
         "ignore"
     )  # an overflow is expected with a learning rate that is too high; the curve shows it
     try:
-        for record in train(options.learning_rate, options.epochs, options.seed):
+        for record in train(options.learning_rate, options.epochs, options.batch_size, options.seed):
             print(json.dumps(record), flush=True)
     except ImportError as error:
         print(f'This example needs scikit-learn: pip install -e ".[examples]" ({error}).', file=sys.stderr)
@@ -70,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     defaults = DEFAULTS | _parameters(parser)
     parser.add_argument("--learning-rate", type=_rate, default=str(defaults["learning_rate"]))
     parser.add_argument("--epochs", type=_count, default=str(defaults["epochs"]))
+    parser.add_argument("--batch-size", type=_count, default=str(defaults["batch_size"]))
     parser.add_argument("--seed", type=int, default=str(defaults["seed"]))
     return parser
 
