@@ -121,10 +121,12 @@ _WHOLE = """
     FROM unnest($1::text::bigint[], $2::text::integer[]) AS p (simulation_id, attempt)
     CROSS JOIN LATERAL (
         SELECT steps, "values", elapsed, batch FROM convergence
-        WHERE simulation_id = p.simulation_id AND attempt = p.attempt AND metric = $3
+        WHERE simulation_id = p.simulation_id AND attempt = p.attempt AND metric = $3{within}
         OFFSET 0  -- each part is sought by itself, never all rows for a join
     ) AS c
 """
+_WHOLE_WITHIN = _WHOLE.format(within=" AND steps[1] <= $4 AND steps[cardinality(steps)] >= $5")
+_WHOLE = _WHOLE.format(within="")
 
 _ENDS = text(
     """
@@ -163,26 +165,29 @@ async def parts_of_many(
 
 
 async def whole(
-    session: AsyncSession, parts: Mapping[int, Sequence[Part]], metric: str
+    session: AsyncSession, parts: Mapping[int, Sequence[Part]], metric: str, *, low: int = 0, high: int = NEVER
 ) -> Mapping[int, Sequence[Page]]:
-    """Read all parts of several simulations in one statement: for short ones, as nothing bounds the answer.
+    """Read all parts of several simulations in one statement, from step `low` to `high`, both included.
 
-    A page for each attempt, first to last; a simulation without points is left out.
+    For short curves: nothing bounds the answer. A page for each attempt, first to last; a simulation without points is
+    left out.
     """
     asked = [(simulation_id, part) for simulation_id, each in parts.items() for part in each]
     connection = await (await session.connection()).get_raw_connection()
     raw = connection.driver_connection
     assert raw is not None
     numbers, attempts = ",".join(str(number) for number, _ in asked), ",".join(str(part.attempt) for _, part in asked)
-    rows = await raw.fetch(_WHOLE, f"{{{numbers}}}", f"{{{attempts}}}", metric)
+    arguments = [f"{{{numbers}}}", f"{{{attempts}}}", metric]
+    is_all = low <= 0 and high == NEVER
+    rows = await (raw.fetch(_WHOLE, *arguments) if is_all else raw.fetch(_WHOLE_WITHIN, *arguments, high, low))
     by_attempt: dict[tuple[int, int], list[tuple[bytes, bytes, bytes, int]]] = {}
     for simulation_id, attempt, *columns in rows:
         by_attempt.setdefault((simulation_id, attempt), []).append(tuple(columns))
     found: dict[int, list[Page]] = {}
     for simulation_id, part in asked:
         if of_part := by_attempt.get((simulation_id, part.attempt)):
-            high = part.below - 1 if part.below is not None else NEVER
-            page = Page(part.attempt, sorted(of_part, key=lambda row: row[3]), 0, high)
+            last = min(high, part.below - 1) if part.below is not None else high
+            page = Page(part.attempt, sorted(of_part, key=lambda row: row[3]), low, last)
             found.setdefault(simulation_id, []).append(page)
     return found
 

@@ -154,14 +154,21 @@ class Query:
         return await of_simulation.find(info, await simulation_asked(info, id))
 
     @strawberry.field(
-        description="The curves of a metric of up to 500 simulations, by their ids: of each at most `maxPoints` points "
-        "(1 to 100,000), chosen as in `Simulation.convergence`, and at most 200,000 of all. Simulations that there are "
-        "not are left out. To go on live, pass each cursor to the subscription `convergence`."
+        description="The curves of a metric of up to 500 simulations, by their ids (or what stands for one, see "
+        "`simulation`): of each at most `maxPoints` points (1 to 100,000), chosen as in `Simulation.convergence`, and "
+        "at most 200,000 of all. Steps are included. Ids of simulations that there are not are left out. To go on "
+        "live, pass each cursor to the subscription `convergence`."
     )
     async def curves(
-        self, info: Info, ids: list[strawberry.ID], metric: str, max_points: int = 1000
+        self,
+        info: Info,
+        ids: list[strawberry.ID],
+        metric: str,
+        from_step: Step | None = None,
+        to_step: Step | None = None,
+        max_points: int = 1000,
     ) -> list[SimulationCurve]:
-        return await of_curve.of_simulations(info, ids, metric, max_points)
+        return await of_curve.of_simulations(info, ids, metric, from_step, to_step, max_points)
 
     @strawberry.field(
         description="Filters are combined with AND; without filters, all.",

@@ -27,7 +27,7 @@ from graph.context import Info
 from graph.errors import BadInput
 from graph.operation.limits import MOST_POINTS
 from graph.types import cursors as cursors_of
-from graph.types.ids import number_asked
+from graph.types.ids import simulations_asked
 from graph.types.scalars import Step
 from policy.metric_mode import is_system
 from transitions.report import MAX_METRIC_NAME
@@ -60,7 +60,7 @@ class SimulationCurve:
     simulation_id: strawberry.ID = strawberry.field(description="The id of the simulation.")
     cursor: str | None = strawberry.field(
         description="Pass it as `after` to the subscription `convergence`: it goes on behind this curve. Null without "
-        "points."
+        "points, and with `fromStep` or `toStep`."
     )
     curve: Curve = strawberry.field(description="Its points so far.", metadata={"cost": 10})
 
@@ -88,18 +88,24 @@ async def of_simulation(
 
 
 async def of_simulations(
-    info: Info, public_ids: Sequence[strawberry.ID], metric: str, max_points: int
+    info: Info,
+    references: Sequence[strawberry.ID],
+    metric: str,
+    from_step: int | None,
+    to_step: int | None,
+    max_points: int,
 ) -> list[SimulationCurve]:
     """Read the curves of several simulations, in the order of their ids; what the viewer does not see is left out.
 
     Short ones share statements of up to `PAGE_POINTS` points, so that a hundred of them cost a few; a long one is read
     page by page.
     """
-    if len(public_ids) > MOST_SIMULATIONS:
-        raise BadInput(f"At most {MOST_SIMULATIONS} ids at once, got {len(public_ids)}.")
-    numbers = dict.fromkeys(number_asked(each, "Simulation") for each in public_ids)
-    most = max(1, min(points_asked(max_points), MOST_PAST_POINTS // max(len(numbers), 1)))
+    if len(references) > MOST_SIMULATIONS:
+        raise BadInput(f"At most {MOST_SIMULATIONS} ids at once, got {len(references)}.")
     metric_asked(metric)
+    numbers = dict.fromkeys(await simulations_asked(info, references))
+    most = max(1, min(points_asked(max_points), MOST_PAST_POINTS // max(len(numbers), 1)))
+    low, high = from_step if from_step is not None else 0, to_step if to_step is not None else NEVER
     rows = await asyncio.gather(*map(info.context.loaders.simulation.load, numbers))
     seen = [row.id for row in rows if row is not None]
     read: dict[int, Points] = {}
@@ -110,11 +116,14 @@ async def of_simulations(
             if len(group) == 1:
                 ends = await curve.ends(session, group[0])
                 cursors[group[0]] = max(ends.items())
-                read[group[0]] = await _read(session, group[0], metric, most, ends=ends)
+                read[group[0]] = await _read(session, group[0], metric, most, low=low, high=high, ends=ends)
                 continue
-            found = await curve.whole(session, {number: known[number][0] for number in group}, metric)
+            parts = {number: known[number][0] for number in group}
+            found = await curve.whole(session, parts, metric, low=low, high=high)
             cursors |= {number: (pages[-1].attempt, pages[-1].last_batch) for number, pages in found.items()}
             read |= await asyncio.to_thread(_thin_each, found, most)
+    if from_step is not None or to_step is not None:
+        cursors.clear()  # what lies between the range and the end of the log would be missed
     nothing = _thin([], most) if len(read) < len(seen) else None
     return [
         SimulationCurve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from db import public_ids, references
@@ -37,6 +38,13 @@ async def simulation_asked(info: Info, reference: str) -> int:
     """The same for arguments of queries. Raises `BadInput`."""
     with refusals_told():
         return await simulation_number(info, reference)
+
+
+async def simulations_asked(info: Info, given: Sequence[str]) -> list[int]:
+    """The same for several, in their order; ids take no statement."""
+    with refusals_told():
+        async with info.context.sessions() as session:
+            return [await references.resolve(session, each, scope=info.context.scope, field="ids") for each in given]
 
 
 async def simulation_followed(info: Info, reference: str) -> int:

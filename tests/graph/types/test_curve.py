@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 from itertools import groupby
 from typing import Any
@@ -39,8 +39,8 @@ query Curve($id: ID!, $metric: String! = "loss", $from: Step, $to: Step, $most: 
 }
 """
 CURVES = """
-query Curves($ids: [ID!]!, $metric: String! = "loss", $most: Int! = 1000) {
-  curves(ids: $ids, metric: $metric, maxPoints: $most) {
+query Curves($ids: [ID!]!, $metric: String! = "loss", $from: Step, $to: Step, $most: Int! = 1000) {
+  curves(ids: $ids, metric: $metric, fromStep: $from, toStep: $to, maxPoints: $most) {
     simulationId cursor curve { metric steps values elapsed attempts }
   }
 }
@@ -250,6 +250,46 @@ async def test_the_curves_of_many_are_those_of_each(api: Api, world: World) -> N
     assert [each["cursor"] for each in found] == ["1-1", "1-2", None, "2-1"]
 
 
+@pytest.mark.parametrize(("low", "high"), [(2, 4), (100, 900), (None, 3), (4_000, None), (1_000_000, 2_000_000)])
+async def test_a_part_of_the_curves_of_many_is_that_of_each(
+    api: Api, world: World, monkeypatch: pytest.MonkeyPatch, low: int | None, high: int | None
+) -> None:
+    monkeypatch.setattr(curve, "PAGE_POINTS", 1_000)  # short ones together, the long one by itself
+    short, retried = await world.running(), await world.running()
+    await short.loss(0, 1, 2)
+    await short.loss(3, 150)
+    await retried.loss(0, 1, 2, 3, 4)
+    await world.lose(retried)
+    again = await world.running(retried.simulation_id)
+    await again.loss(3, 6)
+    long = await world.simulation()
+    await fill(world, long, 1, 1, "loss", [math.cos(step / 300) for step in range(5000)])
+    ids = [short.simulation_id, retried.simulation_id, long]
+    found = await api.data(CURVES, {"ids": ids, "from": low, "to": high, "most": 200})
+    assert [each["simulationId"] for each in found] == ids
+    for each in found:
+        assert each["curve"] == await read(api, each["simulationId"], **{"from": low, "to": high}, most=200)
+        assert each["cursor"] is None, "going on live behind it would miss what lies between"
+
+
+async def test_a_part_is_finer_than_the_whole(api: Api, world: World) -> None:
+    long = await world.simulation()
+    await fill(world, long, 1, 1, "loss", [math.sin(step / 3) for step in range(5000)])
+    [found] = await api.data(CURVES, {"ids": [long], "from": 1_000, "to": 1_099, "most": 100})
+    assert found["curve"]["steps"] == list(range(1_000, 1_100))
+
+
+async def test_curves_of_names_numbers_and_beginnings(api: Api, world: World) -> None:
+    named, other = await world.simulation(name="resnet, 10 layers"), await world.simulation(name="108")
+    for each in (named, other):
+        await fill(world, each, 1, 1, "loss", [1.0, 2.0])
+    number = decode(other)[1]
+    found = await api.data(CURVES, {"ids": ["resnet, 10 layers", f"#{number}", "resnet", named, other]})
+    assert [each["simulationId"] for each in found] == [named, other], "each once"
+    error = await api.error(CURVES, {"ids": [named, "no such name"]})
+    assert "'no such name' is not the id, number or name of a simulation." in error["message"]
+
+
 async def test_each_curve_goes_on_live_behind_its_cursor(api: Api, world: World) -> None:
     supervisor = await world.running()
     await supervisor.loss(0, 1, 2)
@@ -268,9 +308,9 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     whole = columns.whole
 
-    async def counted(session: AsyncSession, parts: Mapping[int, Sequence[columns.Part]], metric: str) -> Any:
+    async def counted(session: AsyncSession, parts: Mapping[int, Any], metric: str, **steps: int) -> Any:
         found.append(len(parts))
-        return await whole(session, parts, metric)
+        return await whole(session, parts, metric, **steps)
 
     monkeypatch.setattr(columns, "whole", counted)
     return found
