@@ -54,6 +54,7 @@
     follow             the convergence subscription, with reconnection
     resuming           any subscription, with reconnection
     curve              received points of one simulation
+    points             `curve`: all points, as CSV or JSON
     plot               plots in text
 
     server             address of the API, and its failures as sentences

@@ -622,6 +622,7 @@ class Series(Answer):
     values: tuple[float | None, ...]
     elapsed: tuple[float, ...]
     supersedes_from: int | None
+    not_finite: tuple[str, ...] = ()  # what the nulls stand for, where that was asked for
 
 
 class ConvergenceEvent(Answer):

@@ -11,7 +11,7 @@ from cli.answers import Budget, Costs, CostSum
 from cli.errors import UsageError
 from cli.money import is_set, money, price
 from cli.tables import Column, print_table
-from cli.terminal import clean, print_line, say, stdout
+from cli.terminal import clean, formula_safe, print_line, say, stdout
 
 GROUPS = ("project", "user", "machine", "name", "tag")
 PERIODS = ("day", "week", "month", "total")
@@ -84,7 +84,7 @@ def print_csv(costs: Costs, groups: Sequence[str]) -> None:
     rows = [(row.keys(groups), row.sum) for row in costs.rows] if groups else [((), each) for each in costs.totals]
     for keys, sums in rows:
         facts = (sums.currency, sums.amount, sums.wasted, sums.saved, sums.attempts, sums.simulations)
-        writer.writerow([_plain("" if key is None else key) for key in keys] + [str(each) for each in facts])
+        writer.writerow([formula_safe("" if key is None else key) for key in keys] + [str(each) for each in facts])
     print_line(buffer.getvalue().rstrip("\n"))
 
 
@@ -96,11 +96,6 @@ def _cells(sums: CostSum, saves: bool) -> list[str]:
     saved = [money(sums.saved, sums.currency)] if saves else []
     wasted = money(sums.wasted, sums.currency) if is_set(sums.wasted) else ""
     return [money(sums.amount, sums.currency), wasted, *saved, str(sums.attempts), str(sums.simulations)]
-
-
-def _plain(text: str) -> str:
-    """A spreadsheet computes what begins like a formula: names are other users' text."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
 # --- budgets ---------------------------------------------------------------------------------------------------

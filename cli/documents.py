@@ -517,6 +517,17 @@ subscription Convergence($id: ID!, $metrics: [String!], $after: String) {
 """
 )
 
+POINTS = gql(
+    """
+subscription Points($id: ID!, $metrics: [String!], $after: String, $maxPoints: Int) {
+  convergence(simulationId: $id, metrics: $metrics, after: $after, maxPoints: $maxPoints) {
+    cursor attempt live state reason
+    series { metric steps values notFinite elapsed supersedesFrom }
+  }
+}
+"""
+)
+
 CHANGES = gql(
     _SUMMARY
     + """

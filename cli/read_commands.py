@@ -1,4 +1,4 @@
-"""Commands that only read: `list`, `show`, `watch`, `logs`, `costs`, `plan`."""
+"""Commands that only read: `list`, `show`, `watch`, `curve`, `logs`, `costs`, `plan`."""
 
 from __future__ import annotations
 
@@ -163,6 +163,38 @@ def watch(
     server = parse_server(url, token, token_file)
     simulation_id = resolve_id(server, simulation)
     raise typer.Exit(watch.watch(server, simulation_id, metric or (), log_scale=log, as_json=as_json))
+
+
+def curve(
+    simulation: SimulationId,
+    metric: Metrics = None,
+    max_points: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, max=100_000, help="At most so many points of each metric, chosen by the curve's shape."
+        ),
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values: the default.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each point.")] = False,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Print a simulation's points so far: metric, step, value, seconds since the attempt's start, attempt.
+
+    Values that are not finite are NaN, Infinity and -Infinity, in JSON as strings. Points that a later attempt reported
+    again are left out. `watch --json` prints events as they come.
+    """
+    from cli import points
+    from cli.errors import UsageError
+    from cli.requests import resolve_id
+    from cli.server import parse_server
+
+    if as_csv and as_json:
+        raise UsageError("--csv and --json can't be combined.")
+    server = parse_server(url, token, token_file)
+    simulation_id = resolve_id(server, simulation)
+    raise typer.Exit(points.curve(server, simulation_id, metric or (), max_points=max_points, as_json=as_json))
 
 
 def logs(

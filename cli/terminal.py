@@ -122,6 +122,11 @@ def clean(text: str, *, limit: int = 500) -> str:
     return f"{shown[:limit]}…" if len(text) > limit else shown
 
 
+def formula_safe(text: str) -> str:
+    """Keep a spreadsheet from computing what begins like a formula: names are other users' text."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
 def shows_as_written(text: str) -> bool:
     """Whether `clean` would not change the text."""
     return all(each == " " or (not each.isspace() and unicodedata.category(each) not in UNSAFE) for each in text)

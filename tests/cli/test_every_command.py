@@ -36,6 +36,7 @@ COMMANDS: dict[str, list[str]] = {
     "list": [],
     "show": [ID],
     "watch": [ID],
+    "curve": [ID],
     "logs": [ID],
     "logs --follow": [ID],
     "cancel": [ID],
