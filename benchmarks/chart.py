@@ -1,9 +1,13 @@
 """Redraw time of the dashboard's chart, legend included, when points arrive, in headless Chromium.
 
-The floor is uPlot alone with the same points, redrawn alternately. Then 100 runs in one chart: how long a redraw takes
-with a new point for each, and how long the page of a comparison of 100 runs of 10,000 points takes on a service, from
-the start of its navigation to the first picture with all curves in it; the floors are a frame and a second. Needs
-Playwright and Chromium; if one of them is missing, it prints a message and measures nothing.
+The floor is uPlot alone with the same points, redrawn alternately. Then 100 runs in one chart, in turns with uPlot
+alone: how long a redraw takes for a new point of each run, for another run that stands out, and for a zoom. And the
+page of a comparison of 100 runs of 10,000 points on a service, in turns with that of one of them: from the start of its
+navigation to the first picture with all curves in it. The bars are a frame and a second.
+
+Other processes make a redraw take longer, not cost more: for the 100 runs the CPU time of Chromium's renderer and GPU
+processes is measured, too, which hardly depends on them. Needs Playwright and Chromium; if one of them is missing, it
+prints a message and measures nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +19,8 @@ import statistics
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +29,7 @@ from typing import Any
 from benchmarks.database import fresh_database
 from benchmarks.report import Row, publish
 from benchmarks.service import running_service
+from benchmarks.stored import STORED
 from db.connection import connect_raw
 
 WEB = Path(__file__).resolve().parents[1] / "web"
@@ -35,42 +42,37 @@ THINNED = 600  # points that the page asks for of each of 100 runs (web/src/comp
 BATCH = 100  # points of a row, as a quick program has them
 FIRST_PICTURE_MS = 1_000.0
 OPENED = 7  # times; the first warms server and browser
+KINDS = {
+    "floor": "uPlot alone, a new point for each", "grown": "a new point for each", "highlighted": "another stands out",
+    "zoomed": "zoomed",
+}  # fmt: skip
+TURNS = 6  # in each of which each kind is redrawn
 
-# $1: runs, $2: points of each, $3: points of a batch.
-FILL = """
+# $1: runs, $2: points of each, $3: points of a batch. The last one has a tag of its own, too.
+FILL = (
+    """
 WITH runs AS (
     INSERT INTO simulations (project_id, name, entrypoint, created_by, state, reason, attempt, tags, parameters,
                              started_at, finished_at, final_cost)
-    SELECT p.id, 'run ' || n, '{true}', 'ada', 'FINISHED', 'COMPLETED', 1, '{many}', jsonb_build_object('lr', n / 1e4),
+    SELECT p.id, 'run ' || n, '{true}', 'ada', 'FINISHED', 'COMPLETED', 1,
+           CASE WHEN n = $1::int THEN ARRAY['many', 'one'] ELSE ARRAY['many'] END, jsonb_build_object('lr', n / 1e4),
            now() - interval '1 h', now(), 1
     FROM projects AS p, generate_series(1, $1::int) AS n WHERE p.name = 'default'
     RETURNING id, started_at, finished_at
-), attempted AS (
-    INSERT INTO attempts (simulation_id, number, assigned_at, started_at, ended_at, reason)
-    SELECT id, 1, started_at, started_at, finished_at, 'COMPLETED' FROM runs
-    RETURNING id, assigned_at, ended_at
-), members AS (
-    INSERT INTO members (attempt_id, machine_name, price_per_hour, share, currency, cpus, memory_gib, gpus, assigned_at,
-                         ended_at)
-    SELECT id, 'm', 1, 1, 'USD', 1, 0, 0, assigned_at, ended_at FROM attempted
 ), points AS (
-    SELECT id, s, 1 + s / $3::int AS batch, (1 + id % 50) / 50.0 * (0.1 + 2.2 * exp(-s / 2000.0) + 0.02 * sin(s * 1.7 + id)) AS v
+    SELECT id, 'val/loss' AS metric, s, s::bigint AS step, 1 + s / $3::int AS batch, s * 0.1::float8 AS elapsed,
+           (1 + id % 50) / 50.0 * (0.1 + 2.2 * exp(-s / 2000.0) + 0.02 * sin(s * 1.7 + id))::float8 AS v
     FROM runs, generate_series(0, $2::int - 1) AS s
-), curves AS (
-    INSERT INTO convergence (simulation_id, attempt, batch, metric, steps, "values", elapsed)
-    SELECT id, 1, batch, 'val/loss', array_agg(s::bigint ORDER BY s), array_agg(v::float8 ORDER BY s),
-           array_agg(s * 0.1::float8 ORDER BY s)
-    FROM points GROUP BY id, batch
+), """
+    + STORED
+    + "SELECT count(*) FROM runs"
 )
-INSERT INTO metrics (simulation_id, attempt, metric, count, first_step, last_step, last_value, min_step, min_value,
-                     max_step, max_value)
-SELECT id, 1, 'val/loss', count(*), 0, max(s), 0.1, max(s), min(v), 0, max(v) FROM points GROUP BY id
-"""  # noqa: E501  # SQL
 # Notes when the chart held points of all runs for the first time, and its canvas was drawn.
 WATCH = """
 new MutationObserver((_, observer) => {
     const held = document.querySelector('[data-held]')?.dataset.held;
-    if (!held || (held.match(/"points":[1-9]/g) ?? []).length < RUNS) return;
+    const runs = new URLSearchParams(location.search).get('tag') === 'one' ? 1 : RUNS;
+    if (!held || (held.match(/"points":[1-9]/g) ?? []).length < runs) return;
     observer.disconnect();
     requestAnimationFrame(() => {
         document.querySelector('[data-held] canvas').getContext('2d').getImageData(0, 0, 1, 1);
@@ -112,37 +114,72 @@ async def fill(url: str) -> None:
         await connection.close()
 
 
-def many(address: str, chromium: str, frames: int) -> tuple[dict[str, list[float]], list[float]]:
-    """Milliseconds: of redraws of many runs, by what is redrawn for; of first pictures of the page of a comparison."""
+@dataclass
+class Taken:
+    """Milliseconds of each of several measurements: by the clock, and of CPU in the browser's processes."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+
+def many(address: str, chromium: str, frames: int) -> tuple[dict[str, Taken], dict[str, Taken]]:
+    """Redraws of many runs, by what is redrawn for; first pictures of the page of a comparison, of many and of one."""
     from playwright.sync_api import sync_playwright
 
     with fresh_database() as url:
         asyncio.run(fill(url))
         with sync_playwright() as playwright:
-            return _many(playwright, url, address, chromium, frames)
+            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            redraws = _redraws(browser, address, frames)
+            pictures = _pictures(browser, url)
+            browser.close()
+    return redraws, pictures
 
 
-def _many(
-    playwright: Any, url: str, address: str, chromium: str, frames: int
-) -> tuple[dict[str, list[float]], list[float]]:
-    browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-    page = browser.new_page(viewport={"width": 1440, "height": 900})
+def _redraws(browser: Any, address: str, frames: int) -> dict[str, Taken]:
+    page = browser.new_page(viewport={"width": 1440, "height": 1200})
     page.goto(address)
-    page.wait_for_function("() => 'measureMany' in window")
-    redraws = page.evaluate("(asked) => measureMany(asked)", {"runs": RUNS, "points": THINNED, "frames": frames})
+    page.wait_for_function("() => 'openMany' in window")
+    page.evaluate("(asked) => openMany(asked)", {"runs": RUNS, "points": THINNED})
+    found = {kind: Taken() for kind in KINDS}
+    each = max(1, frames // TURNS)
+    for _ in range(TURNS):
+        for kind, taken in found.items():
+            before = cpu_of(browser)
+            taken.wall += page.evaluate("(asked) => redrawMany(asked)", {"kind": kind, "frames": each})
+            taken.cpu.append(spent(browser, before) / each)
     page.close()
-    pictures: list[float] = []
+    return found
+
+
+def _pictures(browser: Any, url: str) -> dict[str, Taken]:
+    found = {"many": Taken(), "one": Taken()}
     with running_service(DATABASE_URL=url, SIMULATIONS_LOCAL_MACHINE="false") as service:
         context = browser.new_context(viewport={"width": 1440, "height": 900})
         context.add_init_script(WATCH.replace("RUNS", str(RUNS)))
         for _ in range(OPENED):
-            page = context.new_page()
-            page.goto(f"{service}/compare?tag=many&metric=val%2Floss")
-            page.wait_for_function("() => window.firstPicture !== undefined")
-            pictures.append(page.evaluate("window.firstPicture"))
-            page.close()
-    browser.close()
-    return redraws, pictures[1:]
+            for tag, taken in found.items():
+                page = context.new_page()
+                before = cpu_of(browser)
+                page.goto(f"{service}/compare?tag={tag}&metric=val%2Floss")
+                page.wait_for_function("() => window.firstPicture !== undefined")
+                taken.cpu.append(spent(browser, before))
+                taken.wall.append(page.evaluate("window.firstPicture"))
+                page.close()
+    return {tag: Taken(taken.wall[1:], taken.cpu[1:]) for tag, taken in found.items()}
+
+
+def cpu_of(browser: Any) -> dict[int, float]:
+    """Milliseconds of CPU so far of the processes that run and draw pages: the renderers and the GPU process."""
+    session = browser.new_browser_cdp_session()
+    told = session.send("SystemInfo.getProcessInfo")["processInfo"]
+    session.detach()
+    return {each["id"]: 1e3 * each["cpuTime"] for each in told if each["type"] in ("renderer", "GPU")}
+
+
+def spent(browser: Any, before: dict[int, float]) -> float:
+    """Milliseconds of CPU since `before`; the renderer of a page that was closed ends meanwhile, and counts no more."""
+    return sum(now - before.get(number, 0.0) for number, now in cpu_of(browser).items())
 
 
 def main() -> int:
@@ -185,16 +222,36 @@ def main() -> int:
                 p95(found["chart"]) / p95(found["floor"])),
             Row("chart", f"{named}, median redraw in a frame", chart, "ms", FRAME_MS, chart / FRAME_MS),
         ]  # fmt: skip
-    named = f"{RUNS} runs of {RUN_POINTS:,} points"
-    for kind, words in (("grown", "a new point for each"), ("highlighted", "another stands out"), ("zoomed", "zoomed")):
-        value = statistics.median(redraws[kind])
-        rows.append(
-            Row("chart", f"{named}, {words}, median redraw in a frame", value, "ms", FRAME_MS, value / FRAME_MS)
-        )
-    first = statistics.median(pictures)
-    rows.append(Row("chart", f"{named}, first picture", first, "ms", FIRST_PICTURE_MS, first / FIRST_PICTURE_MS))
-    publish("chart", rows)
+    publish("chart", [*rows, *rows_of_many(redraws, pictures)])
     return 0
+
+
+def rows_of_many(redraws: dict[str, Taken], pictures: dict[str, Taken]) -> list[Row]:
+    """Each redraw and first picture: against its bar, and its CPU against that of the floor."""
+    named = f"{RUNS} runs of {RUN_POINTS:,} points"
+    rows: list[Row] = []
+    for kind, words in KINDS.items():
+        wall, cpu = _medians(redraws[kind])
+        if kind == "floor":
+            continue
+        alone, least = _medians(redraws["floor"])
+        rows += [
+            Row("chart", f"{named}, {words}, median redraw in a frame", wall, "ms", FRAME_MS, wall / FRAME_MS),
+            Row("chart", f"{named}, {words}, median redraw", wall, "ms", alone, wall / alone),
+            Row("chart", f"{named}, {words}, CPU of a redraw", cpu, "ms", least, cpu / least),
+        ]
+    wall, cpu = _medians(pictures["many"])
+    alone = _medians(pictures["one"])
+    return [
+        *rows,
+        Row("chart", f"{named}, first picture", wall, "ms", FIRST_PICTURE_MS, wall / FIRST_PICTURE_MS),
+        Row("chart", f"{named}, first picture beside that of one run", wall, "ms", alone[0], wall / alone[0]),
+        Row("chart", f"{named}, CPU of the page until its first picture", cpu, "ms", alone[1], cpu / alone[1]),
+    ]
+
+
+def _medians(taken: Taken) -> Sequence[float]:
+    return statistics.median(taken.wall), statistics.median(taken.cpu)
 
 
 def p95(numbers: list[float]) -> float:

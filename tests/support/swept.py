@@ -7,6 +7,8 @@ from typing import Any
 
 from ended import METRICS
 
+from benchmarks.stored import STORED
+
 Service = Any
 
 OBJECTIVE = "val/cross_entropy_loss_per_token"
@@ -19,7 +21,8 @@ SPACE = (
 # $1: trials, $2: seeds of each, $3: metrics, $4: points of each curve, $5: the objective, $6: what is searched.
 # A trial is the better the nearer its learning rate is to 10^-2.5, and the larger its batch. Every 9th was pruned after
 # a third of its steps, every 13th failed, every 25th (and its curves) diverged.
-FILL = """
+FILL = (
+    """
 WITH made AS (
     INSERT INTO sweeps (project_id, name, template, space, sampler, seed, objective_metric, objective_mode, trials,
                         parallel, seeds, max_cost, grace_period, reduction_factor, created_by, created_at, reason, ended_at)
@@ -65,16 +68,9 @@ WITH made AS (
            1.25 + n % 7 * 0.4
     FROM judged, made AS m, generate_series(0, $2::int - 1) AS seed ORDER BY n, seed
     RETURNING id, trial, started_at, finished_at
-), attempted AS (
-    INSERT INTO attempts (simulation_id, number, assigned_at, started_at, ended_at, reason)
-    SELECT id, 1, started_at, started_at, finished_at, 'COMPLETED' FROM runs
-    RETURNING id, assigned_at, ended_at
-), members AS (
-    INSERT INTO members (attempt_id, machine_name, price_per_hour, share, currency, cpus, memory_gib, gpus, assigned_at,
-                         ended_at)
-    SELECT id, 'h100-1', 24.48, 0.125, 'USD', 4, 32, 1, assigned_at, ended_at FROM attempted
 ), points AS (
-    SELECT r.id, r.trial, metric, s::bigint * 10000 / $4::int AS step, s,
+    SELECT r.id, metric, s, s::bigint * 10000 / $4::int AS step, 1 AS batch,
+           s * 600.0 / $4::int * (1 + r.trial % 5 * 0.1) AS elapsed,
            CASE WHEN metric LIKE '%learning_rate%' THEN lr * exp(-3.0 * s / $4::int)
                 WHEN metric = 'epoch' THEN s / 10
                 WHEN metric LIKE '%accuracy%' THEN 0.92 - 0.5 * (floor - 0.2) - 0.8 * exp(-5.0 * s / $4::int)
@@ -84,26 +80,10 @@ WITH made AS (
     FROM runs AS r JOIN judged AS j ON j.n = r.trial,
          unnest($3::text[]) WITH ORDINALITY AS m (metric, at), generate_series(1, $4::int) AS s
     WHERE j.outcome <> 'PRUNED' OR s <= $4::int / 3
-), curves AS (
-    INSERT INTO convergence (simulation_id, attempt, batch, metric, steps, "values", elapsed)
-    SELECT id, 1, 1, metric, array_agg(step ORDER BY s), array_agg(v ORDER BY s),
-           array_agg(s * 600.0 / $4::int * (1 + trial % 5 * 0.1) ORDER BY s)
-    FROM points GROUP BY id, metric
-), summed AS (
-    SELECT id, metric, count(*) AS n, min(step) AS first, max(step) AS last, (array_agg(v ORDER BY s DESC))[1] AS last_v,
-           (array_agg(step ORDER BY v, s))[1] AS min_step, min(v) AS least, (array_agg(step ORDER BY v DESC, s))[1] AS max_step,
-           max(v) AS greatest
-    FROM points GROUP BY id, metric
-), summaries AS (
-    INSERT INTO metrics (simulation_id, attempt, metric, count, first_step, last_step, last_value, min_step, min_value,
-                         max_step, max_value)
-    SELECT id, 1, metric, n, first, last, last_v, min_step, least, max_step, greatest FROM summed
-), results AS (
-    INSERT INTO results (simulation_id, metric, last_value, min_value, max_value)
-    SELECT id, metric, last_v, least, greatest FROM summed
-)
-SELECT id FROM made
-"""  # noqa: E501  # SQL
+), """  # noqa: E501  # SQL
+    + STORED
+    + "SELECT id FROM made"
+)  # a constant; SQL
 
 
 async def fill_sweep(

@@ -96,15 +96,23 @@ async function measure({ points, metrics, smoothing, frames, fresh }: Asked): Pr
   return found;
 }
 
-/** Milliseconds of each redraw of many runs in one chart, each with points as the service thins them, and a new one each frame. */
-async function measureMany({ runs, points, frames }: { runs: number; points: number; frames: number }): Promise<{ grown: number[]; highlighted: number[]; zoomed: number[] }> {
-  const host = document.getElementById('chart')!;
-  host.style.width = `${WIDTH}px`;
+/** What a chart of many runs is redrawn for; `floor`: uPlot alone, with as many new points. */
+type Kind = 'grown' | 'highlighted' | 'zoomed' | 'floor';
+
+/** Milliseconds of each of so many redraws. */
+let redraw: (kind: Kind, frames: number) => Promise<number[]> = async () => [];
+
+/** Open the chart of many runs, each with points as the service thins them, and uPlot alone with the same points. */
+async function openMany({ runs, points }: { runs: number; points: number }): Promise<void> {
+  const hosts = { chart: document.getElementById('chart')!, floor: document.getElementById('floor')! };
+  hosts.chart.style.width = `${WIDTH}px`;
   const series = Array.from({ length: runs }, () => new Series('loss'));
+  const valueOf = (step: number, run: number): number => valueAt(step * 10, 0) * (1 + run / 50);
   const grow = (steps: number[]): void => {
-    for (const [run, each] of series.entries()) each.append(1, { metric: 'loss', steps, values: steps.map((step) => valueAt(step * 10, 0) * (1 + run / 50)), elapsed: steps, supersedesFrom: null });
+    for (const [run, each] of series.entries()) each.append(1, { metric: 'loss', steps, values: steps.map((step) => valueOf(step, run)), elapsed: steps, supersedesFrom: null });
   };
-  grow(Array.from({ length: points }, (_, at) => at * 17));
+  const begun = Array.from({ length: points }, (_, at) => at * 17);
+  grow(begun);
   let version = $state(0);
   let highlighted = $state<string | null>(null);
   const settings: Settings = { x: 'step', log: false, smoothing: 0, currency: 'USD', attempts: false, many: true };
@@ -115,38 +123,53 @@ async function measureMany({ runs, points, frames }: { runs: number; points: num
     curves, settings, kinds: { step: 'Step' }, label: 'Benchmark', change: () => {},
     get highlighted() { return highlighted; },
   };
-  const chart = mount(Chart, { target: host, props });
+  mount(Chart, { target: hosts.chart, props });
+  const xs = [...begun];
+  const columns = series.map((_, run) => begun.map((step) => valueOf(step, run)));
+  const lines = series.map((): uPlot.Series => ({ scale: 'y', stroke: 'steelblue', width: 1.5, points: { show: false } }));
+  const options: uPlot.Options = { width: WIDTH, height: HEIGHT, scales: { x: { time: false }, y: {} }, axes: [{}, { scale: 'y' }], series: [{}, ...lines], legend: { show: false } };
+  const floor = new uPlot(options, [xs, ...columns], hosts.floor);
+  const reader = hosts.chart.querySelector<HTMLElement>('.reader')!;
   await frame();
   await frame();
-  const found = { grown: [] as number[], highlighted: [] as number[], zoomed: [] as number[] };
-  const reader = host.querySelector<HTMLElement>('.reader')!;
-  for (let turn = -UNCOUNTED; turn < frames; turn++) {
-    const timed = async (kind: keyof typeof found, act: () => void): Promise<void> => {
-      await frame();
-      const begun = performance.now();
-      act();
-      await null; // uPlot draws what was asked for in a microtask
-      finish(host);
-      if (turn >= 0) found[kind].push(performance.now() - begun);
-    };
-    await timed('grown', () => {
-      grow([(points + turn + UNCOUNTED) * 17]);
+
+  let turn = 0;
+  const acts: Record<Kind, () => void> = {
+    grown: () => {
+      grow([(points + turn) * 17]);
       version++;
       flushSync();
-    });
-    await timed('highlighted', () => {
-      highlighted = `run ${(turn + UNCOUNTED) % runs}`;
+    },
+    highlighted: () => {
+      highlighted = `run ${turn % runs}`;
       flushSync();
-    });
+    },
     // A zoom is drawn with the next frame: that is waited for within what is measured, so it is redrawn here by hand.
-    reader.dispatchEvent(new KeyboardEvent('keydown', { key: turn % 2 ? '+' : '0', bubbles: true }));
-    await timed('zoomed', () => {
+    zoomed: () => {
       version++;
       flushSync();
-    });
-  }
-  await unmount(chart);
-  return found;
+    },
+    floor: () => {
+      const step = (points + turn) * 17;
+      xs.push(step);
+      for (const [run, column] of columns.entries()) column.push(valueOf(step, run));
+      floor.batch(() => floor.setData([xs, ...columns]));
+    },
+  };
+  redraw = async (kind, frames) => {
+    const found: number[] = [];
+    for (const end = turn + frames; turn < end; turn++) {
+      if (kind === 'zoomed') reader.dispatchEvent(new KeyboardEvent('keydown', { key: turn % 2 ? '+' : '0', bubbles: true }));
+      await frame();
+      const began = performance.now();
+      acts[kind]();
+      await null; // uPlot draws what was asked for in a microtask
+      finish(kind === 'floor' ? hosts.floor : hosts.chart);
+      found.push(performance.now() - began);
+    }
+    return found;
+  };
+  for (const kind of Object.keys(acts) as Kind[]) await redraw(kind, UNCOUNTED);
 }
 
-Object.assign(window, { measure, measureMany });
+Object.assign(window, { measure, openMany, redrawMany: ({ kind, frames }: { kind: Kind; frames: number }) => redraw(kind, frames) });
