@@ -7,7 +7,7 @@ import { forEach, sentenceOf } from '../src/now/bulk';
 import { conditionOf } from '../src/now/conditions';
 import { belongs, createdFrom, createdTo, isFiltered, nextSort, readView, sectionsOf, sortOf, writtenList, writtenSort } from '../src/now/filter';
 import { list, mostRows, pulses, type Row, valueOfColumn, withColumns } from '../src/now/query';
-import { groupsOf, isFound, linesOf } from '../src/simulation/charts';
+import { groupsOf, isFound, linesOf, together } from '../src/simulation/charts';
 
 describe('the address', () => {
   test('names every part of a view', () => {
@@ -133,6 +133,10 @@ describe('small charts', () => {
   });
 
   test('stand in rows of equal height', () => {
+    const few = [{ title: 'a', items: [1] }, { title: 'b', items: [2, 3] }];
+    expect([together(few, 3), together(few, 2)]).toEqual([[{ title: '', items: [1, 2, 3] }], few]);
+    expect(together([{ title: 'Pinned', items: [1] }, { title: 'a', items: [1] }], 3)).toHaveLength(2);
+    expect(linesOf(together(few, 3), 3, { head: 30, chart: 100 })).toEqual({ lines: [{ key: ' 0', top: 0, height: 100, items: [1, 2, 3] }], height: 100 });
     const { lines, height } = linesOf([{ title: 'a', items: [1, 2, 3] }], 2, { head: 30, chart: 100 });
     expect(lines.map(({ top, items }) => [top, items])).toEqual([[0, []], [30, [1, 2]], [130, [3]]]);
     expect(height).toBe(230);

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 
 import { shortOf } from '../src/curves/parameters';
 import { axisOf, moved, passes, placeOn, textAt, ticksOf } from '../src/sweeps/axes';
-import { searchOf } from '../src/sweeps/search';
+import { kindOf, searchOf } from '../src/sweeps/search';
 import { bestSoFar, parametersOf, ranked } from '../src/sweeps/view';
 
 test('axes hold numbers by their logarithm, names, and nothing that is neither', () => {
@@ -59,4 +59,17 @@ test('what is searched is typed as on the command line', () => {
   expect(searchOf('20')).toEqual({ value: 20 });
   expect(searchOf('../data')).toEqual({ value: '../data' });
   for (const wrong of ['log:5', 'log:a..b', '1,,2', '']) expect(typeof searchOf(wrong)).toBe('string');
+});
+
+test('a kind that is chosen is what a text is read as', () => {
+  expect(searchOf('2..8', 'range')).toEqual({ low: 2, high: 8 });
+  expect(searchOf('1e-4..1e-1', 'log')).toEqual({ low: 1e-4, high: 0.1, log: true });
+  expect(searchOf('log:1e-4..1e-1', 'range')).toEqual({ low: 1e-4, high: 0.1 });
+  expect(searchOf('16..1024', 'logWhole')).toEqual({ low: 16, high: 1024, log: true, integer: true });
+  expect(searchOf('2..8:2', 'whole')).toEqual({ low: 2, high: 8, step: 2, integer: true });
+  expect(searchOf('adam', 'choices')).toEqual({ choices: ['adam'] });
+  expect(searchOf('a,b', 'value')).toEqual({ value: 'a,b' });
+  expect(searchOf('[64, 128]', 'choices')).toEqual({ choices: [64, 128] });
+  for (const [text, kind] of [['adam', 'range'], ['2..8', 'choices'], ['', 'value'], ['1,2', 'log']] as const) expect(typeof searchOf(text, kind)).toBe('string');
+  expect(['0..0.5', 'log:1..2', '2..8', 'log:int:1..9', 'a,b', '20', 'log:x'].map(kindOf)).toEqual(['range', 'logWhole', 'whole', 'logWhole', 'choices', 'value', null]);
 });

@@ -111,7 +111,8 @@ export function reconnect(): void {
   void recover();
 }
 
-function connected(): Promise<void> {
+/** Wait until the connection is there. */
+export function connected(): Promise<void> {
   return connection.live ? Promise.resolve() : new Promise((resolve) => waiting.add(resolve));
 }
 

@@ -41,22 +41,6 @@ export const COMPARED = graphql(`
   }
 `);
 
-export const CURVES = graphql(`
-  query Curves($ids: [ID!]!, $metric: String!, $maxPoints: Int!) {
-    curves(ids: $ids, metric: $metric, maxPoints: $maxPoints) {
-      simulationId
-      cursor
-      curve {
-        metric
-        steps
-        values
-        elapsed
-        attempts
-      }
-    }
-  }
-`);
-
 export const MATCHING = graphql(`
   query Matching($first: Int!, $states: [SimulationState!], $project: ID, $machine: ID, $filter: SimulationFilter, $orderBy: SimulationOrder!) {
     simulations(first: $first, states: $states, project: $project, machine: $machine, filter: $filter, orderBy: $orderBy) {
@@ -128,4 +112,3 @@ export const STATE = graphql(`
 type Node = NonNullable<ResultOf<typeof COMPARED>['nodes'][number]>;
 export type Compared = Extract<Node, { name: string }>;
 export type Found = ResultOf<typeof FOUND>['simulations']['nodes'][number];
-export type FetchedCurve = ResultOf<typeof CURVES>['curves'][number];

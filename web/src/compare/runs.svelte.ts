@@ -2,11 +2,13 @@
  * The curves of one metric of many simulations: their past in one request, downsampled; behind it, of those that have
  * not ended, each point as it comes.
  */
-import { request, Unreachable } from '../api/client';
+import { Asking } from '../api/asking.svelte';
+import { request } from '../api/client';
+import { Finer, type Source, type Steps } from '../curves/finer.svelte';
 import { LiveSeries } from '../curves/live.svelte';
-import { Curves, Series } from '../curves/series';
+import { CURVES, type FetchedCurve } from '../curves/parts';
+import { appendPart, Curves, Series } from '../curves/series';
 import { follow } from '../curves/stream';
-import { CURVES, type FetchedCurve } from './query';
 
 const UPDATE_MS = 16;
 const SLOW_MS = 500;
@@ -15,8 +17,10 @@ const FEWEST = 400; // of each
 const MOST = 10_000;
 const AT_ONCE = 500; // ids in a request
 
-export class Runs {
+export class Runs implements Source {
   readonly metric: string;
+  /** Of the part that a reader has zoomed to. */
+  readonly finer = new Finer(this);
   readonly #most: number | null;
   readonly #changed: (id: string) => void;
   readonly #curves = new Map<string, Curves>();
@@ -24,7 +28,10 @@ export class Runs {
   readonly #cursors = new Map<string, string | null>();
   readonly #following = new Map<string, () => void>();
   readonly #ended = new Set<string>();
+  readonly #thinned = new Set<string>();
+  readonly #asking = new Asking(() => this.#ask(), { every: () => null });
   #asked = new Set<string>();
+  #shown: readonly string[] = [];
   #running: ReadonlySet<string> = new Set();
   #version = $state(0);
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -35,7 +42,6 @@ export class Runs {
   slow = $state(0);
   /** Whether the past of all of them is here. */
   loaded = $state(false);
-  problem = $state('');
   /** Points that a curve has at most. */
   thinnedTo = $state(0);
 
@@ -46,35 +52,56 @@ export class Runs {
     this.#most = most;
   }
 
+  /** Why their curves could not be read. */
+  get problem(): string {
+    return this.#asking.problem;
+  }
+
   /** Have the curves of these simulations, and follow those that run. */
-  async show(ids: readonly string[], running: ReadonlySet<string>): Promise<void> {
+  show(ids: readonly string[], running: ReadonlySet<string>): void {
+    this.#shown = ids;
     this.#running = running;
     for (const id of [...this.#following.keys()]) if (!ids.includes(id)) this.#leave(id);
     for (const id of this.#asked) if (!ids.includes(id)) this.#forget(id);
-    const missing = ids.filter((id) => !this.#asked.has(id));
-    for (const id of missing) this.#asked.add(id);
-    try {
-      const maxPoints = this.#most ?? Math.max(FEWEST, Math.min(MOST, Math.floor(MOST_POINTS / Math.max(1, ids.length))));
-      this.thinnedTo = maxPoints;
-      for (let begin = 0; begin < missing.length; begin += AT_ONCE) {
-        const { curves } = await request(CURVES, { ids: missing.slice(begin, begin + AT_ONCE), metric: this.metric, maxPoints });
-        if (this.#closed) return;
-        for (const each of curves) if (this.#asked.has(each.simulationId)) this.#take(each);
-      }
-      this.problem = '';
-      this.loaded = true;
-    } catch (failure) {
-      for (const id of missing) this.#asked.delete(id);
-      if (!(failure instanceof Unreachable)) this.problem = (failure as Error).message;
-    }
-    if (!this.#closed) this.#followAll();
+    this.#asking.now();
   }
 
   /** Ask anew for the curves of these: of runs that go on and are not followed. */
-  async again(ids: readonly string[]): Promise<void> {
-    const shown = [...this.#asked];
+  again(ids: readonly string[]): void {
     for (const id of ids) this.#asked.delete(id);
-    await this.show(shown, this.#running);
+    this.#asking.now();
+  }
+
+  /** So many points of each curve, where there are so many. */
+  most(curves: number): number {
+    return Math.max(FEWEST, Math.min(MOST, Math.floor(MOST_POINTS / Math.max(1, curves))));
+  }
+
+  /** Of these simulations those that have more points than are held. */
+  thinned(ids: readonly string[]): string[] {
+    return ids.filter((id) => this.#thinned.has(id));
+  }
+
+  /** A part of their curves, with at most so many points of each. */
+  async part(ids: readonly string[], [fromStep, toStep]: Steps, maxPoints: number): Promise<Map<string, FetchedCurve['curve']>> {
+    const { curves } = await request(CURVES, { ids: [...ids], metric: this.metric, fromStep, toStep, maxPoints });
+    return new Map(curves.map(({ simulationId, curve }) => [simulationId, curve]));
+  }
+
+  /** Ask for those that are missing. */
+  async #ask(): Promise<void> {
+    const missing = this.#shown.filter((id) => !this.#asked.has(id));
+    const maxPoints = this.#most ?? this.most(this.#shown.length);
+    this.thinnedTo = maxPoints;
+    for (let begin = 0; begin < missing.length; begin += AT_ONCE) {
+      const ids = missing.slice(begin, begin + AT_ONCE);
+      const { curves } = await request(CURVES, { ids, metric: this.metric, fromStep: null, toStep: null, maxPoints });
+      if (this.#closed) return;
+      for (const id of ids) if (this.#shown.includes(id)) this.#asked.add(id);
+      for (const each of curves) if (this.#asked.has(each.simulationId)) this.#take(each, maxPoints);
+    }
+    this.loaded = true;
+    this.#followAll();
   }
 
   /** The same object for as long as the simulation is shown; without points until some come. */
@@ -89,6 +116,8 @@ export class Runs {
 
   close(): void {
     this.#closed = true;
+    this.#asking.close();
+    this.finer.close();
     clearTimeout(this.#timer);
     clearTimeout(this.#slowly);
     for (const id of [...this.#following.keys()]) this.#leave(id);
@@ -103,17 +132,12 @@ export class Runs {
     return curves;
   }
 
-  #take({ simulationId, cursor, curve: { metric, steps, values, elapsed, attempts } }: FetchedCurve): void {
-    const curves = this.#curvesOf(simulationId);
-    curves.byMetric.get(metric)!.clear(); // if it was asked for anew
-    // Attempts stand one behind the other: what a later one superseded is not among the points.
-    for (let begin = 0; begin < steps.length; ) {
-      let end = begin;
-      while (end < steps.length && attempts[end] === attempts[begin]) end++;
-      const part = { metric, steps: steps.slice(begin, end), values: values.slice(begin, end), elapsed: elapsed.slice(begin, end), supersedesFrom: null };
-      curves.add({ attempt: attempts[begin]!, series: [part] });
-      begin = end;
-    }
+  #take({ simulationId, cursor, curve }: FetchedCurve, maxPoints: number): void {
+    const series = this.#curvesOf(simulationId).byMetric.get(this.metric)!;
+    series.clear(); // if it was asked for anew
+    appendPart(series, curve);
+    if (curve.steps.length >= maxPoints) this.#thinned.add(simulationId);
+    else this.#thinned.delete(simulationId);
     this.#cursors.set(simulationId, cursor);
     this.#grow();
   }
@@ -147,7 +171,7 @@ export class Runs {
   }
 
   #forget(id: string): void {
-    for (const kept of [this.#curves, this.#series, this.#cursors, this.#asked, this.#ended]) kept.delete(id);
+    for (const kept of [this.#curves, this.#series, this.#cursors, this.#thinned, this.#asked, this.#ended]) kept.delete(id);
   }
 
   #grow(): void {

@@ -137,6 +137,37 @@ export class Series {
   }
 }
 
+/** Columns that were read at once: attempts stand one behind the other, without what a later one superseded. */
+export interface Part {
+  steps: readonly number[];
+  values: readonly (number | null)[];
+  elapsed: readonly number[];
+  attempts: readonly number[];
+}
+
+/** Append what is behind the last point of a series. */
+export function appendPart(series: Series, { steps, values, elapsed, attempts }: Part): void {
+  for (let begin = 0; begin < steps.length; ) {
+    let end = begin;
+    while (end < steps.length && attempts[end] === attempts[begin]) end++;
+    series.append(attempts[begin]!, {
+      metric: series.metric, steps: steps.slice(begin, end), values: values.slice(begin, end), elapsed: elapsed.slice(begin, end), supersedesFrom: null,
+    });
+    begin = end;
+  }
+}
+
+/** Append the points of another one from one index to another, excluded. */
+export function appendFrom(series: Series, other: Series, from: number, to: number): void {
+  for (const [number, { attempt, index }] of other.beginnings.entries()) {
+    const begin = Math.max(from, index);
+    const end = Math.min(to, other.beginnings[number + 1]?.index ?? other.length);
+    if (begin >= end) continue;
+    const [steps, values, elapsed] = [other.steps, other.values, other.elapsed].map((column) => column.subarray(begin, end) as unknown as number[]);
+    series.append(attempt, { metric: series.metric, steps: steps!, values: values!, elapsed: elapsed!, supersedesFrom: null });
+  }
+}
+
 /** All metrics of one simulation. */
 export class Curves {
   readonly byMetric = new Map<string, Series>();

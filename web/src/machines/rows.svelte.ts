@@ -2,8 +2,8 @@
  * The machines of one page of the list, kept true: what the server says has changed is a hint to ask again, at most so
  * often. Heartbeats, silence and deletions are not announced: they are found by polling.
  */
-import { request, subscribe, Unreachable } from '../api/client';
-import { connection } from '../api/connection.svelte';
+import { Asking } from '../api/asking.svelte';
+import { request, subscribe } from '../api/client';
 import { MachineChanged, Machines, SimulationChanged, type MachineRow } from './documents';
 import type { View } from './view';
 
@@ -16,14 +16,8 @@ export class Rows {
   total = $state(0);
   /** The cursor of the next page; null: this is the last one. */
   next = $state<string | null>(null);
-  /** The server's refusal. */
-  problem = $state('');
   #view: View;
-  #timer: ReturnType<typeof setTimeout> | undefined;
-  #asking = false;
-  #again = false;
-  #closed = false;
-  #askedAt = -AT_MOST_MS;
+  readonly #asking = new Asking(() => this.#ask(), { every: () => AT_LEAST_MS, atLeast: AT_MOST_MS });
   readonly #leave: (() => void)[];
 
   constructor(view: View) {
@@ -32,61 +26,44 @@ export class Rows {
       variables: () => ({}),
       begun: () => this.refresh(),
       next: () => this.refresh(),
-      failed: (problem: Error) => void (this.problem = problem.message),
+      failed: () => this.refresh(), // its refusal is the sentence that is shown
     };
     this.#leave = [subscribe(MachineChanged, hint), subscribe(SimulationChanged, hint)];
   }
 
+  /** The server's refusal. */
+  get problem(): string {
+    return this.#asking.problem;
+  }
+
   show(view: View): void {
     this.#view = view;
-    this.#askedAt = -AT_MOST_MS;
-    this.refresh();
+    this.#asking.now();
   }
 
   /** Ask again soon: now, unless it was asked just now. */
   refresh(): void {
-    this.#again = true;
-    if (!this.#asking) this.#in(Math.max(0, this.#askedAt + AT_MOST_MS - performance.now()));
+    this.#asking.soon();
   }
 
   close(): void {
-    this.#closed = true;
-    clearTimeout(this.#timer);
+    this.#asking.close();
     for (const leave of this.#leave) leave();
   }
 
-  #in(milliseconds: number): void {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => void this.#ask(), milliseconds);
-  }
-
   async #ask(): Promise<void> {
-    if (!connection.live && this.list !== null) return; // `begun` asks when it is back
-    this.#asking = true;
-    this.#again = false;
-    this.#askedAt = performance.now();
     const view = this.#view;
-    try {
-      const { machines } = await request(Machines, {
-        first: PAGE,
-        after: view.after,
-        states: view.state === null ? null : [view.state],
-        engine: view.engine,
-        name: view.name || null,
-        direction: view.descending ? 'DESC' : 'ASC',
-      });
-      if (view === this.#view) {
-        this.list = machines.nodes;
-        this.total = machines.totalCount;
-        this.next = machines.pageInfo.hasNextPage ? machines.pageInfo.endCursor : null;
-        this.problem = '';
-      }
-    } catch (problem) {
-      if (view === this.#view && !(problem instanceof Unreachable)) this.problem = (problem as Error).message;
-    }
-    this.#asking = false;
-    if (this.#closed) return;
-    if (this.#again || view !== this.#view) this.refresh();
-    else this.#in(document.hidden ? 6 * AT_LEAST_MS : AT_LEAST_MS);
+    const { machines } = await request(Machines, {
+      first: PAGE,
+      after: view.after,
+      states: view.state === null ? null : [view.state],
+      engine: view.engine,
+      name: view.name || null,
+      direction: view.descending ? 'DESC' : 'ASC',
+    });
+    if (view !== this.#view) return;
+    this.list = machines.nodes;
+    this.total = machines.totalCount;
+    this.next = machines.pageInfo.hasNextPage ? machines.pageInfo.endCursor : null;
   }
 }

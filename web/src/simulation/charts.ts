@@ -1,6 +1,7 @@
 /** How the small charts of a simulation are grouped, searched and laid out in rows. */
 
 export interface Group<Item> {
+  /** Empty: it needs none. */
   title: string;
   items: readonly Item[];
 }
@@ -33,6 +34,13 @@ export function groupsOf(names: readonly string[], pinned: ReadonlySet<string>, 
   return first.length ? [{ title: 'Pinned', items: first }, ...rest] : rest;
 }
 
+/** Groups that fit into one row together are one. */
+export function together<Item>(groups: readonly Group<Item>[], columns: number): readonly Group<Item>[] {
+  const items = groups.flatMap((group) => group.items);
+  const each = new Set(items).size === items.length; // what is pinned is in two groups
+  return each && items.length <= columns ? [{ title: '', items }] : groups;
+}
+
 /** Whether a name has all words of a search, in any case. */
 export function isFound(name: string, search: string): boolean {
   const text = name.toLowerCase();
@@ -54,8 +62,10 @@ export function linesOf<Item>(groups: readonly Group<Item>[], columns: number, h
   const lines: Line<Item>[] = [];
   let top = 0;
   for (const { title, items } of groups) {
-    lines.push({ key: title, top, height: heights.head, title, count: items.length, items: [] });
-    top += heights.head;
+    if (title) {
+      lines.push({ key: title, top, height: heights.head, title, count: items.length, items: [] });
+      top += heights.head;
+    }
     for (let from = 0; from < items.length; from += columns) {
       lines.push({ key: `${title} ${from}`, top, height: heights.chart, items: items.slice(from, from + columns) });
       top += heights.chart;

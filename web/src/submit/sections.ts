@@ -129,6 +129,15 @@ export const SECTIONS: readonly Section[] = [
   },
 ];
 
+/** Those of a sweep's trials: parameters and objective are the sweep's, and none runs after another or is attended. */
+export const ofTrials: readonly Section[] = SECTIONS.flatMap((section) => {
+  if (section.key === 'parameters' || section.key === 'curve') return [];
+  if (section.key === 'after') return { ...section, title: 'Notes', paths: ['notes'], says: (draft) => (draft.notes.trim() ? 'notes' : '') };
+  if (section.key === 'limits') return { ...section, says: (draft) => section.says({ ...draft, maxSteps: '' }) };
+  if (section.key === 'stopping') return { ...section, title: 'Stop rules', paths: ['stopping'], says: (draft) => counted(draft.rules.length, 'stop rule') };
+  return section;
+});
+
 /** The heading that a field is folded away under; undefined: it is always there. */
 export function sectionOf(path: string): string | undefined {
   return SECTIONS.find(({ paths }) => paths.some((each) => path === each || path.startsWith(`${each}.`)))?.key;

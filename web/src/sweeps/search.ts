@@ -1,5 +1,6 @@
 /** What a parameter of a sweep may be, as one types it: the same words as `simulations sweep -p` (cli/search.py). */
 import { exact } from '../api/json';
+import { pairOf, type Pair } from '../ui/pairs';
 import { isNumber } from '../ui/typed';
 
 export type Searched =
@@ -7,12 +8,54 @@ export type Searched =
   | { choices: unknown[] }
   | { value: unknown };
 
+/** What a parameter may be, in words. */
+export const KINDS = {
+  range: 'Any number in a range',
+  log: 'Any number, logarithmic',
+  whole: 'Whole numbers',
+  logWhole: 'Whole numbers, logarithmic',
+  choices: 'Choices',
+  value: 'The same for all',
+} as const;
+export type Kind = keyof typeof KINDS;
+
+export const EXAMPLES: Record<Kind | 'auto', string> = {
+  auto: 'range, choices or value', range: '0..0.5', log: '1e-4..1e-1', whole: '2..8', logWhole: '16..1024', choices: '64,128', value: '20',
+};
+
+/** A parameter that is being typed. */
+export interface SearchedRow extends Pair {
+  kind: Kind | 'auto';
+}
+
+export function searchedRow(): SearchedRow {
+  return { ...pairOf(), kind: 'auto' };
+}
+
+const PREFIXES = { range: 'float:', log: 'log:float:', whole: 'int:', logWhole: 'log:int:' };
+
 const EXPECTED = 'Expected LOW..HIGH, log:LOW..HIGH, LOW..HIGH:STEP, or choices like 64,128';
 const RANGE = /^((?:(?:log|int|float):)*)([^:,]*?)\.\.([^:,]*)(?::(.*))?$/;
 
+/** What a text is read as, if its kind is not chosen; null: as nothing. */
+export function kindOf(text: string): Kind | null {
+  const found = searchOf(text);
+  if (typeof found === 'string') return null;
+  if ('choices' in found) return 'choices';
+  if ('value' in found) return 'value';
+  return found.integer ? (found.log ? 'logWhole' : 'whole') : found.log ? 'log' : 'range';
+}
+
 /** A range, choices, or a single value, which is the same for all; a sentence for what is none of them. */
-export function searchOf(text: string): Searched | string {
+export function searchOf(text: string, kind: Kind | 'auto' = 'auto'): Searched | string {
   const typed = text.trim();
+  if (kind === 'value') return typed ? { value: valueOf(typed) } : 'Enter a value.';
+  if (kind === 'choices') {
+    const found = searchOf(typed);
+    if (typeof found === 'string') return found;
+    return 'choices' in found ? found : 'value' in found ? { choices: [found.value] } : `Expected choices like 64,128, got “${typed}”.`;
+  }
+  if (kind !== 'auto') return searchOf(PREFIXES[kind] + typed.replace(/^(?:(?:log|int|float):)+/, ''));
   const range = RANGE.exec(typed);
   if (range && (range[1] || isNumber(range[2]!.trim()))) return rangeOf(range, typed);
   if (/^(log|int|float):/.test(typed)) return `${EXPECTED}, got “${typed}”.`;

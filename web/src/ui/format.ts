@@ -78,6 +78,12 @@ export function valueOf(value: number | null | undefined): string {
   return (Math.abs(value) < 1e5 ? FIVE_DIGITS : WHOLE).format(value);
 }
 
+/** A number that was given, such as a limit of a range: as few digits as it needs, at most five. */
+export function roundOf(value: number): string {
+  const size = Math.abs(value);
+  return value !== 0 && (size >= 1e6 || size < 1e-4) ? powerOf(Number(value.toPrecision(4))) : valueOf(value);
+}
+
 /** 1.23e-7, with the reader's decimal sign. digits: behind it; left out: as many as there are. */
 export function powerOf(value: number, digits?: number): string {
   const [factor, power] = value.toExponential(digits).split('e') as [string, string];
