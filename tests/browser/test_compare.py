@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 from urllib.parse import quote
 
@@ -254,6 +255,40 @@ async def test_runs_are_pointed_at_in_the_chart_in_the_table_and_by_keyboard(pag
     await page.mouse.move(5, 5)
     await expect(lit).to_have_count(0)
     assert name
+
+
+async def test_zooming_asks_for_the_points_of_that_part(service: Service, open_page: OpenPage) -> None:
+    many = await fill_sweep(service, 12, metrics=(OBJECTIVE,), points=8_000)  # more than are drawn of each
+    page = await open_page(None)
+    asked: list[dict[str, Any]] = []
+
+    def sent(frame: str | bytes) -> None:
+        if "curves(" in str(frame):
+            asked.append(json.loads(frame)["payload"]["variables"])
+
+    page.on("websocket", lambda socket: socket.on("framesent", sent))
+    await page.goto(f"/compare?sweep={many}")
+    await drawn(page, 12)
+    chart = chart_of(page)
+    await expect(chart).to_have_attribute("data-finer", "0")
+    reader = page.get_by_role("slider", name="Read the values")
+    await reader.focus()
+    await page.keyboard.press("Home")
+    for _ in range(6):
+        await page.keyboard.press("+")
+    await expect(chart).to_have_attribute("data-finer", re.compile("^[1-9]"))
+    whole, part = asked[0], asked[-1]
+    assert (whole["fromStep"], whole["toStep"]) == (None, None)
+    assert 0 <= part["fromStep"] < part["toStep"] <= 10_000 // 2**6 + 20
+    assert part["maxPoints"] < whole["maxPoints"], "as many as the chart has room for"
+    # The points in sight are read one by one: 8,000 points are at every 1.25th step.
+    read = []
+    for _ in range(8):
+        await page.keyboard.press("ArrowRight")
+        read.append(float(await reader.get_attribute("aria-valuenow") or "nan"))
+    assert max(after - before for before, after in pairwise(read)) <= 2, read
+    await page.keyboard.press("0")
+    await expect(chart).to_have_attribute("data-finer", "0")
 
 
 async def test_outliers_are_offered_to_be_clipped(page: Page, sweep: int) -> None:

@@ -1,11 +1,16 @@
 """`make pictures`: the screenshots in docs/, of a service on which simulations really run.
 
     python tests/support/pictures.py [FOLDER]
+    python tests/support/pictures.py --all FOLDER
 
 A service on data and a database of its own gets two declared machines and programs that print curves; each page is
 photographed when it shows what it is there for. Only the past is made up: for the page of costs, the attempts are made
 to have begun hours ago, and on several days; the sweep of a hundred trials is rows (swept.py). Ends with an error if a
 page reports one, or if a picture is larger than a page should load (`MOST_BYTES`).
+
+`--all` photographs every page for a person to look at: in both themes, at 1440 and at 390 pixels, with a hundred runs
+of twelve metrics with long names beside those that run. It is whole pages, up to `TALLEST`, and belongs to no folder
+of the repository.
 """
 
 from __future__ import annotations
@@ -19,13 +24,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ended import fill
 from live import ROOT, Service, eventually, service_on
 from playwright.async_api import Page, async_playwright, expect
 from swept import fill_sweep
 
+from db.public_ids import encode
+
 MOST_BYTES = 200_000
 SIZE = {"width": 1280, "height": 800}
 PATIENCE_MILLISECONDS = 60_000
+SIZES = {"narrow": (390, 844), "wide": (1440, 900)}
+TALLEST = 2_600  # pixels of a picture of a whole page
 SETTINGS = {"SIMULATIONS_LOCAL_MACHINE": "false", "SIMULATIONS_TICK_SECONDS": "0.3"}
 
 # python train.py FLOOR SPEED SEEN [nan]: a noisy curve that falls to FLOOR; SEEN steps come fast, the others slowly.
@@ -44,6 +54,9 @@ for step in range(0, 1_000_000, 50):
 """
 MACHINE = "mutation M($input: CreateMachineInput!) { createMachine(input: $input) { userErrors { message } } }"
 BUDGET = "mutation B($input: CreateBudgetInput!) { createBudget(input: $input) { userErrors { message } } }"
+TARGET = "mutation T($input: CreateAlertTargetInput!) { createAlertTarget(input: $input) { userErrors { message } } }"
+TO = {"name": "vision-on-call-and-all-others", "transport": "WEBHOOK", "url": "https://hooks.example.org/x"}
+TOKEN = "mutation T($input: CreateTokenInput!) { createToken(input: $input) { userErrors { message } } }"
 PROJECTS = "{ projects(first: 100) { nodes { id name } } }"
 ENDED = ("FINISHED", "FAILED")
 CURVES = """() => (document.querySelector('[data-held]')?.dataset.held.match(/"points":[1-9]/g) ?? []).length"""
@@ -74,8 +87,8 @@ class Photographer:
         sys.stderr.write(f"{name}: {size:,} bytes\n")
 
 
-async def main(folder: Path) -> None:
-    """Take all pictures."""
+async def main(folder: Path, *, everything: bool = False) -> None:
+    """Take the pictures of the documents, or those of every page."""
     with service_on(None, **SETTINGS) as service:
         await service.up()
         runs = await submitted(service)
@@ -89,7 +102,10 @@ async def main(folder: Path) -> None:
             expect.set_options(timeout=PATIENCE_MILLISECONDS)
             errors: list[str] = []
             page.on("pageerror", lambda error: errors.append(str(error)))
-            await photograph(service, runs, Photographer(page, folder))
+            if everything:
+                await photograph_everything(service, runs, page, folder)
+            else:
+                await photograph(service, runs, Photographer(page, folder))
             await browser.close()
         if errors:
             raise SystemExit("\n".join(errors))
@@ -187,5 +203,65 @@ async def photograph_sweep(service: Service, photographer: Photographer) -> None
     await photographer.take("sweep.png")
 
 
+async def photograph_everything(service: Service, runs: dict[str, str], page: Page, folder: Path) -> None:
+    """Each page in each theme and width, after it has come to rest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    await service.alter(LONGER)
+    for project, amount in ((None, "1500"), ("vision", "500")):
+        found = (await service.execute(PROJECTS))["projects"]["nodes"]
+        ids = {each["name"]: each["id"] for each in found}
+        await service.execute(BUDGET, input={"project": ids.get(project or ""), "amount": amount})
+    await fill(service, 100)
+    sweep, seeded = await fill_sweep(service, 100), await fill_sweep(service, 12, seeds=3)
+    await service.execute(TARGET, input=TO)
+    for name, role in (("ada, who trains very large models on very large machines", "OPERATOR"), ("ci", "VIEWER")):
+        await service.execute(TOKEN, input={"name": name, "role": role})
+    [[ended]] = await service.fetch("SELECT max(id) FROM simulations WHERE name LIKE '%number-00001'")
+    addresses = {
+        "now": "/", "list": "/?tag=lr-sweep", "simulation": f"/simulations/{runs['vit-small']}",
+        "stopped": f"/simulations/{runs['resnet-50, lr 0.1']}", "twelve": f"/simulations/{encode('Simulation', ended)}",
+        "waiting": f"/simulations/{runs['whisper-xl']}", "compare": f"/compare?sweep={sweep}",
+        "compare-seeds": f"/compare?sweep={seeded}&group=seeds", "compare-none": "/compare", "sweeps": "/sweeps",
+        "sweep": f"/sweeps/{sweep}", "costs": "/costs", "costs-day": "/costs?by=user&every=day", "plan": "/plan",
+        "projects": "/projects", "tokens": "/tokens", "machines": "/machines", "alerts": "/alerts", "submit": "/submit",
+        "missing": "/nothing-here",
+    }  # fmt: skip
+    opened = {"sweeps": "New sweep", "machines": "Add a machine", "tokens": "Create a token", "costs": "Add a budget",
+              "alerts": "Add an alert target", "twelve": "Retry"}  # fmt: skip
+    for theme in ("light", "dark"):
+        for size, (width, height) in SIZES.items():
+            await page.set_viewport_size({"width": width, "height": height})
+            await page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+            for name, address in addresses.items():
+                await page.goto(address)
+                await page.wait_for_load_state("networkidle")
+                await expect(page.get_by_text("Loading …")).to_have_count(0)
+                await page.wait_for_timeout(700)  # charts are drawn when their points have come
+                await page.screenshot(path=folder / f"{name}-{size}-{theme}.png")
+                tall = await page.evaluate("document.documentElement.scrollHeight")
+                if tall > height and theme == "light":
+                    await page.screenshot(
+                        path=folder / f"{name}-{size}-whole.png", full_page=True,
+                        clip={"x": 0, "y": 0, "width": width, "height": min(tall, TALLEST)},
+                    )  # fmt: skip
+                across = await page.evaluate("document.documentElement.scrollWidth")
+                if across > width:
+                    sys.stderr.write(f"{name} is {across} pixels wide at {width}\n")
+                button = page.get_by_role("button", name=opened.get(name, ""), exact=True)
+                if name in opened and await button.count():
+                    await button.first.click()
+                    await page.screenshot(path=folder / f"{name}-form-{size}-{theme}.png")
+            assert page.context.browser is not None
+            signed_out = await page.context.browser.new_page(base_url=service.address, locale="en-US")
+            await signed_out.set_viewport_size({"width": width, "height": height})
+            await signed_out.emulate_media(color_scheme=theme)
+            await signed_out.route_web_socket("**/graphql", lambda socket: socket.close(code=4403, reason="Forbidden"))
+            await signed_out.goto("/")
+            await expect(signed_out.get_by_role("heading", name="Sign in")).to_be_visible()
+            await signed_out.screenshot(path=folder / f"sign-in-{size}-{theme}.png")
+            await signed_out.close()
+
+
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs"))
+    words = [word for word in sys.argv[1:] if word != "--all"]
+    asyncio.run(main(Path(words[0]) if words else ROOT / "docs", everything="--all" in sys.argv))
