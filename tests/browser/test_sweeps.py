@@ -266,7 +266,7 @@ async def test_the_form_has_what_the_command_line_has(service: Service, page: Pa
     await expect(form.get_by_label("Priority")).to_be_focused()
     await axe(page)
     await form.get_by_label("Priority").fill("3")
-    await form.get_by_text("Notes", exact=True).click()
+    await form.locator("summary").filter(has_text="Notes").click()
     await form.get_by_role("textbox", name="Notes").fill("A *first* try")
     await form.get_by_role("button", name="Start it").click()
     await expect(page).to_have_url(re.compile(r"/sweeps/\d+$"))

@@ -161,12 +161,17 @@ async def each_result_is_that_of_its_curve(trials: Sequence[Any], seed: int) -> 
 
 
 async def strike(service: Service) -> None:
-    """kill -9 of the service, its database, supervisors and programs, all at once and in the midst of a trial."""
+    """kill -9 of the service, its database, launchers, supervisors and programs, in the midst of a trial.
+
+    From above: nothing is started any more while the next ones are looked for, and no supervisor sees its program die,
+    which would be an end of that trial like any other.
+    """
     await eventually(lambda: any(map(is_alive, service.recorded("child"))), "a trial is at work")
-    kill(
-        *service.itself(), *service.launchers(), *service.recorded("supervisor"), *service.recorded("child"),
-        *service.everything(),
-    )  # fmt: skip
+    kill(*service.itself())
+    kill(*service.launchers())
+    kill(*service.recorded("supervisor"))
+    kill(*service.recorded("child"))
+    kill(*service.everything())
     await service.ended()
     service.start()
     await service.whole()

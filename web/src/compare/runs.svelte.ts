@@ -136,7 +136,8 @@ export class Runs implements Source {
     const series = this.#curvesOf(simulationId).byMetric.get(this.metric)!;
     series.clear(); // if it was asked for anew
     appendPart(series, curve);
-    if (curve.steps.length >= maxPoints) this.#thinned.add(simulationId);
+    // What is chosen may be fewer points than asked for.
+    if (2 * curve.steps.length >= maxPoints) this.#thinned.add(simulationId);
     else this.#thinned.delete(simulationId);
     this.#cursors.set(simulationId, cursor);
     this.#grow();

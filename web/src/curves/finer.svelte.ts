@@ -40,7 +40,7 @@ interface Fine {
   coarse: LiveSeries;
   live: LiveSeries;
   steps: Steps;
-  /** There are no more points between these steps. */
+  /** There are no more points between these steps: far fewer came than were asked for. */
   complete: boolean;
 }
 
@@ -110,7 +110,7 @@ export class Finer {
       const fine = new Map(this.#fine);
       for (const { key, series } of missing) {
         const part = parts.get(key);
-        if (part) fine.set(key, { coarse: series, live: merged(series, part, [from, to]), steps: [from, to], complete: part.steps.length < most });
+        if (part) fine.set(key, { coarse: series, live: merged(series, part, [from, to]), steps: [from, to], complete: 2 * part.steps.length < most });
       }
       this.#keep(fine);
     } catch {
