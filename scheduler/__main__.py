@@ -152,24 +152,25 @@ async def _schedule(chosen: Settings) -> None:
             heard_of = (Channel.SIMULATIONS, Channel.MACHINES, Channel.CONVERGENCE, Channel.ALERTS, Channel.SWEEPS)
             await stack.enter_async_context(listening(url, heard_of, heard, outage))
 
-        async def plan(by_timer: bool) -> None:
+        async def plan(by_timer: bool) -> bool:
             leads = await _leads(candidate, by_timer)
             metrics.leads.set(leads)
             if not leads:
                 planner.forget()
-            else:
-                began = perf_counter()
-                summary = await (planner.tick() if by_timer else planner.plan())
-                metrics.planned(perf_counter() - began, summary.assigned, summary.refused)
-                if host_id in summary.hosts:
-                    host_wake.set()
-                if summary.assigned:
-                    for each in clusters:
-                        each.wake.set()
-                if summary.unfinished:
-                    planner_wake.set()
-                if sweeps.note(found=summary.has_sweeps):
-                    sweeps_wake.set()
+                return False
+            began = perf_counter()
+            summary = await (planner.tick() if by_timer else planner.plan())
+            metrics.planned(perf_counter() - began, summary.assigned, summary.refused)
+            if host_id in summary.hosts:
+                host_wake.set()
+            if summary.assigned:
+                for each in clusters:
+                    each.wake.set()
+            if summary.unfinished:
+                planner_wake.set()
+            if sweeps.note(found=summary.has_sweeps):
+                sweeps_wake.set()
+            return summary.unfinished and summary.assigned > 0
 
         async def judge_runs(by_timer: bool) -> None:
             if not candidate.held:
@@ -185,16 +186,19 @@ async def _schedule(chosen: Settings) -> None:
             if candidate.held and sweeps.is_due and (await sweeps.run_once()).unfinished:
                 sweeps_wake.set()
 
-        async def look_after_host(by_timer: bool) -> None:
+        async def look_after_host(by_timer: bool) -> bool:
             summary = await (host.run_once() if by_timer else host.launch_assigned())
             if summary.ended:
                 planner_wake.set()
+            return summary.launched > 0
 
-        async def look_after(cluster: _Cluster, by_timer: bool) -> None:
-            if await _leads(cluster.candidate, by_timer):
-                summary = await (cluster.loop.run_once() if by_timer else cluster.loop.launch_assigned())
-                if summary.ended:
-                    planner_wake.set()
+        async def look_after(cluster: _Cluster, by_timer: bool) -> bool:
+            if not await _leads(cluster.candidate, by_timer):
+                return False
+            summary = await (cluster.loop.run_once() if by_timer else cluster.loop.launch_assigned())
+            if summary.ended:
+                planner_wake.set()
+            return summary.launched > 0
 
         # A tick is also the heartbeat, so a short lease needs shorter periods.
         period = min(chosen.tick_seconds, beat_period(timedelta(seconds=chosen.lease_seconds)).total_seconds())

@@ -22,14 +22,16 @@ log = structlog.get_logger()
 LONGEST_PAUSE_SECONDS = 5.0
 GATHER_SECONDS = 0.05  # after a round: changes that follow closely share the next one
 
-Work = Callable[[bool], Awaitable[None]]
+Work = Callable[[bool], Awaitable[bool | None]]
 
 
 async def keep(name: str, work: Work, wake: asyncio.Event, period_seconds: float, outage: Outage) -> NoReturn:
     """Call `work(True)` once in a period, and `work(False)` in between whenever `wake` is set, until cancelled.
 
     Wakes during a round count as one. The loop pauses for as long as the last round took, and for `GATHER_SECONDS` at
-    least, but at most a period: a flood of wakes then costs half of a core at most, and usually far less.
+    least, but at most a period: a flood of wakes then costs half of a core at most, and usually far less. After a round
+    that returns True, which moved simulations on and may have left some behind, it pauses for `GATHER_SECONDS` only:
+    with a full machine such a round is long because of what it has started, and what waits would find idle cores.
     """
     clock = asyncio.get_running_loop().time
     due_at = clock()
@@ -41,7 +43,7 @@ async def keep(name: str, work: Work, wake: asyncio.Event, period_seconds: float
             due_at = began + period_seconds
         wake.clear()
         try:
-            await work(by_timer)
+            has_advanced = await work(by_timer)
         except DatabaseUnavailable as error:
             log.debug("round_interrupted", loop=name, error=str(error))
             await outage.answer()
@@ -56,7 +58,7 @@ async def keep(name: str, work: Work, wake: asyncio.Event, period_seconds: float
             if failures:
                 log.info("round_succeeded_again", loop=name, failures=failures)
             failures = 0
-            pause = min(max(clock() - began, GATHER_SECONDS), period_seconds)
+            pause = min(GATHER_SECONDS if has_advanced else max(clock() - began, GATHER_SECONDS), period_seconds)
         await asyncio.sleep(pause)
         with suppress(TimeoutError):
             async with asyncio.timeout_at(due_at):

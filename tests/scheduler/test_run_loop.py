@@ -16,7 +16,7 @@ from scheduler.run_loop import keep
 
 
 @contextmanager
-def _kept(work: Callable[[bool], Awaitable[None]], wake: asyncio.Event, period_seconds: float) -> Iterator[None]:
+def _kept(work: Callable[[bool], Awaitable[bool | None]], wake: asyncio.Event, period_seconds: float) -> Iterator[None]:
     task = asyncio.create_task(keep("test", work, wake, period_seconds, Outage()))
     try:
         yield
@@ -81,6 +81,32 @@ async def test_after_a_round_wakes_gather_for_a_moment_but_never_for_more_than_a
         with _kept(work, asyncio.Event(), period):
             async with asyncio.timeout(60):
                 assert await pauses.get() == pause
+
+
+@pytest.mark.parametrize("has_advanced", [True, False, None])
+async def test_the_pause_is_as_long_as_the_round_unless_that_has_advanced_something(
+    monkeypatch: pytest.MonkeyPatch, has_advanced: bool | None
+) -> None:
+    pauses: asyncio.Queue[float] = asyncio.Queue()
+    really_sleep = asyncio.sleep
+    loop = asyncio.get_running_loop()
+    clock, passed = loop.time, 0.0
+
+    async def sleep(seconds: float) -> None:
+        await pauses.put(seconds)
+        await really_sleep(0)
+
+    async def work(_by_timer: bool) -> bool | None:
+        nonlocal passed
+        passed += 7.0
+        return has_advanced
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(loop, "time", lambda: clock() + passed)
+    with _kept(work, asyncio.Event(), 3600):
+        async with asyncio.timeout(60):
+            pause = await pauses.get()
+    assert pause == run_loop.GATHER_SECONDS if has_advanced else pause >= 7.0
 
 
 async def test_an_error_is_told_once_and_the_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
