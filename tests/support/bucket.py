@@ -10,12 +10,14 @@ import asyncio
 import json
 import os
 import secrets
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +108,7 @@ class Server:
         ]  # fmt: skip
         with open(self.directory / "log", "ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self.directory, preexec_fn=end_with_parent
+                command, stdout=log, stderr=log, cwd=self.directory, preexec_fn=partial(end_with_parent, signal.SIGKILL)
             )
         until = time.monotonic() + PATIENCE_SECONDS
         while self.process.poll() is None and time.monotonic() < until:

@@ -180,9 +180,9 @@ def _nursery() -> Nursery:
     return nursery
 
 
-def end_with_parent() -> None:
-    """Ask the kernel to end this process when its parent ends, however it ends."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Ask the kernel to end this process, by this signal, when its parent ends, however it ends."""
+    _libc.prctl(PR_SET_PDEATHSIG, number)
 
 
 # --- the nursery -------------------------------------------------------------------------------------------------
