@@ -79,6 +79,7 @@ GOALS = (
     Goal("stall", "p99 of a small query in 100 ms", r"beside .*: p99", at_most=1),
     Goal("chart", "redraw of 100,000 points in a frame", r"100,000 points, median redraw in a frame", at_most=1),
     Goal("chart", "redraw of 100 runs in a frame", r"100 runs .*, median redraw in a frame", at_most=1),
+    Goal("chart", "CPU of a redraw of 100 runs, at most uPlot's", r"100 runs .*, CPU of a redraw", at_most=1),
     Goal("chart", "first picture of 100 runs in a second", r"100 runs .*, first picture", at_most=1),
     Goal("stopping", "default: saved and regret as published", r".*, default.* runs that learn: .*", at_most=1),
     Goal("stopping", "all of DeepOBS, N known: saved", r"DeepOBS, default, N known, all .*: saved", at_least=1),
