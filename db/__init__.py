@@ -35,6 +35,7 @@ notifications everything works, only slower.
     logs                  output of a simulation that is no point
     notices               output that was nearly points, or was dropped
     files                 stored checkpoints and outputs: lists of files, their pieces, quotas
+    packages              packages of code that simulations start in
     checkpoints           times of the newest checkpoints
     sources               the git commit, host, Python and packages of an attempt
     events                the history of simulations, and the audit of everything else

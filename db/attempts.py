@@ -22,7 +22,7 @@ from sqlalchemy import Boolean, ColumnElement, case, func, insert, literal_colum
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import load_only, undefer
 
-from db.models import Attempt, Machine, Member, Simulation
+from db.models import Attempt, Machine, Member, Package, Simulation
 from db.outage import Driver
 from db.states import MetricsFrom, Reason, SimulationState
 
@@ -420,6 +420,7 @@ class Hosted:
 
     checkpoint_of: the simulation whose checkpoint it begins with a copy of; 0 for one that was deleted.
     begins_from_store: that checkpoint is stored, and is not to be copied on the machine where it was written.
+    package: the digest of the code that it starts in. runtime_env: for Ray. Both only of one that is to be launched.
     """
 
     attempt: Attempt
@@ -427,6 +428,8 @@ class Hosted:
     size: int = 1
     checkpoint_of: int | None = None
     begins_from_store: bool = False
+    package: bytes | None = None
+    runtime_env: Mapping[str, Any] | None = None
 
     @property
     def id(self) -> int:
@@ -462,6 +465,8 @@ async def open_on_engine(session: AsyncSession, engine: str, *, not_launched: bo
 
 
 _CHECKPOINT_OF = case((Simulation.from_checkpoint, func.coalesce(Simulation.retry_of, 0)))
+_PACKAGE = select(Package.digest).where(Package.id == Simulation.package_id).scalar_subquery()
+_LAUNCHED_WITH = (_PACKAGE, Simulation.runtime_env)
 
 
 # A copy on the machine is newer, where the last attempt has stored none.
@@ -483,7 +488,10 @@ _BEGINS_FROM_STORE: ColumnElement[bool] = literal_column(
 
 async def _open(session: AsyncSession, where: ColumnElement[bool], not_launched: bool) -> Sequence[Hosted]:
     statement = (
-        select(Attempt, Member, Simulation.machines, _CHECKPOINT_OF, _BEGINS_FROM_STORE)
+        select(
+            Attempt, Member, Simulation.machines, _CHECKPOINT_OF, _BEGINS_FROM_STORE,
+            *(_LAUNCHED_WITH if not_launched else ()),
+        )  # fmt: skip
         .options(*_OF_HOST, *(_GRANT if not_launched else ()))
         .join(Member, Member.attempt_id == Attempt.id)
         .join(Simulation, Simulation.id == Attempt.simulation_id)

@@ -3,9 +3,9 @@
 A piece has a row before it is uploaded (`reserve`), which names its object in the store by the row's id, and counts for
 the project's quota. A list is one row for each directory and rank, replaced in one statement (`commit`) and only if all
 pieces are stored: whatever is killed in between, the list before it holds. Pieces of a replaced list lose their
-simulation, as those of a deleted simulation do by their foreign key; what has none is removed from the store first and
-its row afterwards (`unowned`, `forget`). An object is never written again under an id, so a removal that is repeated
-does no harm.
+simulation, as those of a deleted simulation do by their foreign key; what has none, and is of no package (db/packages),
+is removed from the store first and its row afterwards (`unowned`, `forget`). An object is never written again under an
+id, so a removal that is repeated does no harm.
 
 Only members of current attempts store files: the fence is that of their reports.
 """
@@ -38,7 +38,7 @@ from sqlalchemy.sql.elements import CollectionAggregate
 
 from db.attempts import Claim
 from db.errors import Refusal
-from db.models import Attempt, Project, StoredFiles, StoredPiece
+from db.models import Attempt, Project, Simulation, StoredFiles, StoredPiece
 from db.states import FileKind
 
 GIB = 2**30
@@ -47,6 +47,7 @@ LINK = 2
 MOST_RANK = 2**31 - 1
 MOST_MISSING = 1_000  # that are named in an answer
 SAVE_AGE = timedelta(hours=1)  # pieces of a save that takes longer may have to be sent again
+UNOWNED = StoredPiece.simulation_id.is_(None) & StoredPiece.package_id.is_(None)  # of no simulation and no package
 
 
 class QuotaReached(Refusal):
@@ -162,7 +163,7 @@ async def reserve(
     if not new:
         return found
     if quota_bytes is not None:
-        await _require_room(session, owner.project_id, sum(new.values()), quota_bytes)
+        await require_room(session, owner.project_id, sum(new.values()), quota_bytes)
     rows = [
         {
             "project_id": owner.project_id,
@@ -176,8 +177,8 @@ async def reserve(
     return await pieces_of(session, owner.simulation_id, wanted)
 
 
-async def _require_room(session: AsyncSession, project_id: int, more_bytes: int, quota_bytes: int) -> None:
-    """Lock the project, so that all who reserve at once see each other."""
+async def require_room(session: AsyncSession, project_id: int, more_bytes: int, quota_bytes: int) -> None:
+    """Lock the project, so that all who reserve at once see each other. Raises QuotaReached."""
     name = await session.scalar(select(Project.name).where(Project.id == project_id).with_for_update(key_share=True))
     held = await held_bytes(session, project_id)
     if held + more_bytes > quota_bytes:
@@ -191,7 +192,8 @@ async def held_bytes(session: AsyncSession, project_id: int) -> int:
     """Return how many bytes of a project are stored or reserved."""
     total = await session.scalar(
         select(func.coalesce(func.sum(StoredPiece.size_bytes), 0)).where(
-            StoredPiece.project_id == project_id, StoredPiece.simulation_id.is_not(None)
+            StoredPiece.project_id == project_id,
+            StoredPiece.simulation_id.is_not(None) | StoredPiece.package_id.is_not(None),
         )
     )
     return int(total or 0)
@@ -209,12 +211,25 @@ async def pieces_of(session: AsyncSession, simulation_id: int, digests: Collecti
 
 
 async def readable_pieces(session: AsyncSession, owner: Owner, digests: Collection[str]) -> Mapping[str, Piece]:
-    """Return those of these pieces that are stored and that a member may read: its own, and those it began with."""
+    """Return those of these pieces that are stored and that a member may read.
+
+    Its own, those of the checkpoint that it began with, and those of its package.
+    """
     own = await pieces_of(session, owner.simulation_id, digests)
     stored = {each: piece for each, piece in own.items() if piece.is_stored}
     if owner.fork_of is not None and (others := [each for each in digests if each not in stored]):
         of_other = await pieces_of(session, owner.fork_of, others)
         stored.update({each: piece for each, piece in of_other.items() if piece.is_stored})
+    if others := [each for each in digests if each not in stored]:
+        package = select(Simulation.package_id).where(Simulation.id == owner.simulation_id).scalar_subquery()
+        rows = await session.execute(
+            select(StoredPiece.digest, StoredPiece.id, StoredPiece.size_bytes).where(
+                StoredPiece.package_id == package,
+                StoredPiece.digest == _any(others),
+                StoredPiece.stored_at.is_not(None),
+            )
+        )
+        stored.update({row[0].hex(): Piece(row[1], row[2], True) for row in rows})
     return stored
 
 
@@ -223,12 +238,12 @@ def _any(digests: Collection[str]) -> CollectionAggregate[bool]:
 
 
 async def note_puts(session: AsyncSession, ids: Collection[int]) -> None:
-    """Note that objects are in the store, of those that still have a simulation."""
+    """Note that objects are in the store, of those that still have an owner."""
     await session.execute(
         update(StoredPiece)
         .where(
             StoredPiece.id == any_(literal(list(ids), ARRAY(BigInteger))),
-            StoredPiece.simulation_id.is_not(None),
+            ~UNOWNED,
             StoredPiece.stored_at.is_(None),
         )
         .values(stored_at=func.now())
@@ -236,10 +251,10 @@ async def note_puts(session: AsyncSession, ids: Collection[int]) -> None:
 
 
 async def note_put(session: AsyncSession, piece_id: int) -> bool:
-    """Note that an object is in the store; False if its row lost its simulation meanwhile: it is to be removed."""
+    """Note that an object is in the store; False if its row lost its owner meanwhile: it is to be removed."""
     statement = (
         update(StoredPiece)
-        .where(StoredPiece.id == piece_id, StoredPiece.simulation_id.is_not(None))
+        .where(StoredPiece.id == piece_id, ~UNOWNED)
         .values(stored_at=func.coalesce(StoredPiece.stored_at, func.now()))
         .returning(StoredPiece.id)
     )
@@ -458,7 +473,7 @@ async def disown_unstored(session: AsyncSession, age: timedelta) -> None:
     await session.execute(
         update(StoredPiece)
         .where(StoredPiece.stored_at.is_(None), StoredPiece.created_at < func.now() - age)
-        .values(simulation_id=None)
+        .values(simulation_id=None, package_id=None)
     )
 
 
@@ -485,7 +500,7 @@ _ENDED = text(
 async def unowned(session: AsyncSession, most: int) -> Sequence[int]:
     """Return ids of pieces to be removed from the store; such a piece never gets a simulation again."""
     rows = await session.scalars(
-        select(StoredPiece.id).where(StoredPiece.simulation_id.is_(None)).order_by(StoredPiece.id).limit(most)
+        select(StoredPiece.id).where(UNOWNED).order_by(StoredPiece.id).limit(most)
     )
     return rows.all()
 
@@ -498,4 +513,4 @@ async def known(session: AsyncSession, ids: Collection[int]) -> set[int]:
 
 async def forget(session: AsyncSession, ids: Collection[int]) -> None:
     """Delete the rows of pieces that the store has removed."""
-    await session.execute(delete(StoredPiece).where(StoredPiece.id.in_(ids), StoredPiece.simulation_id.is_(None)))
+    await session.execute(delete(StoredPiece).where(StoredPiece.id.in_(ids), UNOWNED))

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Select, and_, case, delete, func, select, text, true, update
+from sqlalchemy import ColumnElement, Select, and_, case, delete, exists, func, select, text, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -407,6 +407,11 @@ async def delete_idle(session: AsyncSession, machine_id: int, actor: Actor) -> N
 
 
 # --- reading ---------------------------------------------------------------------------------------------------
+
+
+async def has_cluster(session: AsyncSession) -> bool:
+    """Whether any machine is, or was, a node of a cluster."""
+    return bool(await session.scalar(select(exists().where(Machine.engine != LOCAL))))
 
 
 async def get(session: AsyncSession, machine_id: int, *, lock: bool = False, field: str = "id") -> Machine:

@@ -7,7 +7,7 @@ from db.tables.access import Login, Token
 from db.tables.attempts import Attempt, DeletedMember, Member
 from db.tables.base import THIS_TRANSACTION, Base
 from db.tables.events import AlertDelivery, AlertTarget, Event
-from db.tables.files import StoredFiles, StoredPiece
+from db.tables.files import Package, StoredFiles, StoredPiece
 from db.tables.machines import Host, Machine
 from db.tables.output import AttemptSource, LogChunk, Notice
 from db.tables.points import Convergence, Metric, ParameterValue, Result
@@ -37,6 +37,7 @@ __all__ = [
     "Member",
     "Metric",
     "Notice",
+    "Package",
     "ParameterValue",
     "Plan",
     "Project",

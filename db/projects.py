@@ -48,12 +48,16 @@ async def by_ids(session: AsyncSession, ids: Collection[int], *, scope: Scope = 
     return (await session.scalars(select(Project).where(Project.id.in_(ids), within(Project.id, scope)))).all()
 
 
+async def find_named(session: AsyncSession, name: str, *, scope: Scope = None) -> Project | None:
+    return await session.scalar(select(Project).where(Project.name == name, within(Project.id, scope)))
+
+
 async def named(session: AsyncSession, name: str, actor: Actor, *, scope: Scope = None) -> Project:
     """Get the project of this name, made now if there was none.
 
     A caller with a limited scope can't make one. Raises `NotFound` for a name outside the scope.
     """
-    found = await session.scalar(select(Project).where(Project.name == name, within(Project.id, scope)))
+    found = await find_named(session, name, scope=scope)
     if found is not None:
         return found
     if scope is not None:

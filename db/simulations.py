@@ -71,10 +71,14 @@ class Wanted:
     alert_target_ids: tuple[int, ...] | None = None  # None: the defaults of its project
     sweep_id: int | None = None
     trial: int | None = None
+    package_id: int | None = None
+    package_source: dict[str, Any] | None = None  # what its user says of the package: name, commit, dirty
+    runtime_env: dict[str, Any] | None = None  # handed through to Ray
 
     def digest(self, after: Sequence[object] = ()) -> bytes:
         """Hash of the content requested under a client key, to detect different content. after: what it runs after."""
-        content = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "machine_name"}
+        left_out = ("machine_name", "package_source")  # the package says it all: its commit may be another one by now
+        content = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in left_out}
         if not self.metric_modes:  # digests that are kept were made before there were any
             del content["metric_modes"]
         if self.metrics_from is MetricsFrom.AUTO:  # likewise
@@ -104,6 +108,8 @@ class Wanted:
             "notes",
             "sweep_id",
             "trial",
+            "package_id",
+            "runtime_env",
         ):
             if content[name] is None:  # likewise
                 del content[name]

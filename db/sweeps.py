@@ -57,12 +57,18 @@ class WantedSweep:
 
     def columns(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {**values, "project_id": self.template.project_id, "template": pack(self.template)}
+        template = self.template
+        return {
+            **values, "project_id": template.project_id, "template": pack(template), "package_id": template.package_id,
+        }  # fmt: skip
 
 
 def pack(template: Wanted) -> dict[str, Any]:
     """Write a template as JSON values."""
     packed: dict[str, Any] = _WANTED.dump_python(template, mode="json")
+    for name in ("package_id", "package_source", "runtime_env"):
+        if packed[name] is None:  # digests that are kept were made before there were any
+            del packed[name]
     return packed
 
 
@@ -83,6 +89,8 @@ async def create(
     """
     values = wanted.columns()
     content = {name: value for name, value in values.items() if given_seed or name != "seed"}
+    del content["package_id"]  # it is in the template, if there is one
+    content["template"] = {name: each for name, each in values["template"].items() if name != "package_source"}
     digest = sha256(orjson.dumps(content, default=str, option=orjson.OPT_SORT_KEYS)).digest()
     made: Sweep | None = await session.scalar(
         insert(Sweep)

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import events, lifecycle, sweeps
+from db import events, lifecycle, packages, sweeps
 from db.errors import Refusal, WrongState
 from db.events import Actor
 from db.models import Sweep
@@ -239,6 +239,11 @@ async def extend(
             raise Refusal(
                 f"maxCost: {standing.spent + standing.allotted:f} are spent or allotted to what runs.", field="maxCost"
             )
+    template_package = sweeps.template_of(sweep).package_id
+    if template_package is not None and not (
+        sweep.package_id is not None and await packages.note_used(session, template_package)
+    ):
+        raise WrongState("The package of its code was deleted: create a new one.", field="id")
     if changes.keys() & {"trials", "max_cost", "patience", "target"}:
         changes |= {"reason": None, "reason_detail": None, "ended_at": None}  # judged anew
     sweep = await sweeps.change(session, sweep_id, changes)

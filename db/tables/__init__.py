@@ -9,7 +9,7 @@
     projects     projects and budgets
     points       batches of points, summaries of metrics, and parameters as lists are sorted and filtered by them
     output       what attempts leave beside points: logs, notices and sources
-    files        stored files: lists of them, and their pieces
+    files        stored files, packages of code, and the pieces of both
     access       API tokens and browser logins
     events       events, alert targets, and the deliveries of alerts
     processes    beats of processes: watch leases of graph, coverage of roles

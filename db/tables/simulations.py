@@ -125,6 +125,9 @@ class Simulation(Base):
     preemptible: Mapped[bool] = mapped_column(server_default=text("false"))  # may be stopped for another one
 
     alert_target_ids: Mapped[list[int] | None]  # whom its alerts go to; null: the defaults of its project
+    package_id: Mapped[int | None] = mapped_column(ForeignKey("packages.id"))  # the code that it starts in
+    package_source: Mapped[dict[str, Any] | None]  # what its user says of that: name, commit, dirty
+    runtime_env: Mapped[dict[str, Any] | None]  # handed through to Ray
 
     created_by: Mapped[str]
     client_key: Mapped[str | None]
@@ -183,6 +186,7 @@ class Simulation(Base):
         # Whether anything has left the queue without a machine.
         Index("ix_simulations_left_xid", "queued_xid", postgresql_where=_LEFT),
         Index("ix_simulations_active", "id", postgresql_where=text("state IN ('QUEUED', 'STARTING', 'RUNNING')")),
+        Index("ix_simulations_package_id", "package_id", postgresql_where=text("package_id IS NOT NULL")),
         # What the planner looks through at each tick, for unwatched ones.
         Index("ix_simulations_attended", "id", postgresql_where=text("attended AND state IN ('STARTING', 'RUNNING')")),
         # What the judge and the planner look through, however much runs without rules and limits.

@@ -25,6 +25,8 @@ class Sweep(Base):
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[str]
     template: Mapped[dict[str, Any]]  # db.simulations.Wanted, as JSON values
+    # That of its template; null again once it was deleted, after the sweep's end and its last simulation.
+    package_id: Mapped[int | None] = mapped_column(ForeignKey("packages.id", ondelete="SET NULL"))
     space: Mapped[list[Any]] = mapped_column(JSONB)  # policy.search_space
     sampler: Mapped[str] = mapped_column(String(20))  # policy.search_space.Sampler
     seed: Mapped[int]
@@ -51,6 +53,7 @@ class Sweep(Base):
         Index("ix_sweeps_active", "id", postgresql_where=text("ended_at IS NULL")),  # what the scheduler looks through
         Index("ix_sweeps_project_id_id", "project_id", "id"),
         Index("ix_sweeps_name_id", "name", "id"),
+        Index("ix_sweeps_package_id", "package_id", postgresql_where=text("package_id IS NOT NULL")),
         CheckConstraint("trials > 0 AND parallel > 0 AND seeds > 0", name="counts"),
     )
 

@@ -25,6 +25,7 @@ from db import (
     machines,
     newest_plan,
     overview,
+    packages,
     projects,
     queue,
     results,
@@ -699,6 +700,43 @@ async def test_what_ran_in_the_version_before_has_stored_nothing_and_the_way_bac
         ] == ["empty"]
     await downgrade(empty_database_url, "0026")
     assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
+
+
+# --- 0031: packages ------------------------------------------------------------------------------------------------
+
+
+async def test_files_that_the_version_before_has_stored_stay_and_the_way_back_gives_up_packages(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await fill(engine, empty_database_url)
+    await upgrade(empty_database_url, "0028")
+    await rows(
+        engine,
+        "INSERT INTO stored_pieces (project_id, simulation_id, digest, size_bytes, stored_at) "
+        "SELECT 1, s.id, CAST('kept' AS bytea), 5, now() FROM simulations AS s WHERE s.name = 'runs' "
+        "UNION ALL SELECT 1, NULL, CAST('unowned' AS bytea), 7, now()",
+    )
+    before = {name: await rows(engine, statement) for name, statement in EVERYTHING.items()}
+    await upgrade(empty_database_url)
+    await check_unchanged(empty_database_url)
+    async with sessions.begin() as session:
+        assert await files.held_bytes(session, 1) == 5
+        [unowned] = await files.unowned(session, 10)
+        package = await packages.begin(session, 1, "a" * 64, 3, "me", quota_bytes=None)
+        piece = await packages.add_piece(session, package, 1, "a" * 64, 3, quota_bytes=None)
+        assert piece is not None
+        assert await files.note_put(session, piece)
+        assert await packages.finish(session, package)
+        assert await files.held_bytes(session, 1) == 8
+        assert list(await files.unowned(session, 10)) == [unowned]
+        [old] = (await session.scalars(select(Simulation).where(Simulation.name == "runs"))).all()
+        wanted = repetition(old)
+        assert (wanted.package_id, wanted.package_source, wanted.runtime_env) == (None, None, None)
+    await rows(engine, f"UPDATE simulations SET package_id = {package} WHERE name = 'runs'")
+    await downgrade(empty_database_url, "0028")
+    assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
+    left = await rows(engine, "SELECT id FROM stored_pieces WHERE simulation_id IS NULL ORDER BY id")
+    assert [each["id"] for each in left] == [unowned, piece], "which its collector removes"
 
 
 # --- 0022: sweeps ----------------------------------------------------------------------------------------------

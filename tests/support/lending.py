@@ -35,6 +35,7 @@ DELETE FROM alert_targets;
 DELETE FROM budgets;
 DELETE FROM simulations;
 DELETE FROM sweeps;
+DELETE FROM packages;
 DELETE FROM deleted_members;
 DELETE FROM events;
 DELETE FROM logins;
