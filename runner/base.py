@@ -27,8 +27,11 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import quote
+
+ENGINE_LABEL = "simulations/engine"  # of nodes of a cluster; what has a runtime environment requires it
+RAY = "ray"
 
 
 class Liveness(StrEnum):
@@ -96,6 +99,8 @@ class Launch:
     gpus: int = 0
     checkpoint_of: str | None = None  # the simulation whose checkpoint it begins with a copy of
     begins_from_store: bool = False  # that copy comes from the store, not from this machine
+    package: str | None = None  # SHA-256, in hex, of the package of code that it starts in
+    runtime_env: Mapping[str, Any] | None = None  # the user's part of Ray's
 
     def __repr__(self) -> str:
         return f"Launch(member_id={self.member_id!r}, machine_key={self.machine_key!r})"

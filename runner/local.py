@@ -11,6 +11,7 @@ then returns DEAD. If the kernel holds a process that can't be killed, the membe
                                  simulation is discarded
     outputs/<simulation>/        likewise: what a simulation wants to keep, artifacts of MLflow among it
     newest/<simulation>          number of the newest attempt whose files are in these directories
+    packages/<digest>            archives of code that simulations start in
     work/<simulation>/<member>/  files left in a member's working directory, once the member is forgotten
     launchers/              0700: the socket of each launcher, launcher.log
     supervisors/<hash>.pyz  the supervisor as one file, for each version ever launched here
@@ -34,7 +35,17 @@ import psutil
 import pynvml
 
 from runner import processes
-from runner.base import DiscoveredMachine, Launch, LaunchError, Liveness, Undelivered, UndeliveredExit, directory_name
+from runner.base import (
+    ENGINE_LABEL,
+    RAY,
+    DiscoveredMachine,
+    Launch,
+    LaunchError,
+    Liveness,
+    Undelivered,
+    UndeliveredExit,
+    directory_name,
+)
 from runner.launches import LauncherLost, Launches
 from runner.removal import remove_tree
 from runner.supervisor import assignment
@@ -69,6 +80,7 @@ class LocalEngine:
         self._outputs = self._data_directory / "outputs"
         self._work = self._data_directory / "work"
         self._newest = self._data_directory / "newest"
+        self._packages = self._data_directory / "packages"
         self._save_seconds = save_seconds
         self._launches = Launches(
             self._data_directory / "launchers", self._data_directory / "supervisors", python, inherited(os.environ)
@@ -157,6 +169,11 @@ class LocalEngine:
         directory = self._directory(launch.member_id)
         if max(len(directory.name), len(directory_name(launch.simulation_id))) > LONGEST_NAME:
             raise LaunchError("The member's id is too long to name a directory.")
+        if launch.runtime_env:
+            raise LaunchError(
+                f"It has a runtime environment for Ray, and {self._machine_name} is no node of a Ray cluster: require "
+                f"the label {ENGINE_LABEL}={RAY} of its machine."
+            )
         with self._alone(launch.member_id):
             if directory.exists() and not self._end_all(directory):
                 raise LaunchError("Something of an earlier launch of this member is still alive and can't be killed.")
@@ -191,6 +208,8 @@ class LocalEngine:
             "begins_from_store": launch.begins_from_store,
             "allowed_roots": [str(root) for root in self._allowed_roots],
             "give_up_seconds": self._give_up_after.total_seconds(),
+            "package": launch.package,
+            "packages_directory": str(self._packages),
         }
         assignment.write(directory, config)
 

@@ -24,7 +24,8 @@ Ray's FAILED is no proof: a node's raylet may die alone, and the supervisor, in 
 reports. A head that restarts without its store has forgotten all jobs, which go on likewise.
 
 All users of the cluster can read a job's environment through the API. It holds a launch's token, which is good for one
-hello, and no other secret: what the user's environment holds comes with the answer to hello.
+hello, and no other secret: what the user's environment holds comes with the answer to hello, `env_vars` of a runtime
+environment included; the rest of that (pip, uv, conda, config) is the job's, and the job's `python` has its packages.
 
 Failures. A cluster that can't be reached, refuses the token or answers nonsense raises EngineUnavailable. A node that
 drains is not visible in Ray's API: a job stays PENDING there, and after `START_SECONDS` the node is not discovered
@@ -50,6 +51,8 @@ import httpx
 
 from runner import archive
 from runner.base import (
+    ENGINE_LABEL,
+    RAY,
     DiscoveredMachine,
     EngineUnavailable,
     Launch,
@@ -300,6 +303,7 @@ class RayEngine:
 
     def _machine(self, row: Mapping[str, Any]) -> DiscoveredMachine:
         labels = {str(key): str(value) for key, value in (row.get("labels") or {}).items() if key != NODE_LABEL}
+        labels[ENGINE_LABEL] = RAY
         named = [key for key in row.get("resources_total") or {} if key.startswith(ACCELERATOR_PREFIX)]
         model = labels.get(ACCELERATOR_LABEL) or (named[0].removeprefix(ACCELERATOR_PREFIX) if named else None)
         gpus = int(_amount(row, "GPU"))
@@ -424,11 +428,13 @@ class RayEngine:
             "checkpoint_of": (
                 directory_name(launch.checkpoint_of) if launch.checkpoint_of and not launch.begins_from_store else None
             ),
+            "package": launch.package,
         }
         body: dict[str, object] = {
             "submission_id": name,
             "entrypoint": f"exec python3 -I -S {PROGRAM} --job",
             "runtime_env": {
+                **(launch.runtime_env or {}),
                 "working_dir": f"gcs://{package}",
                 "env_vars": {LAUNCH_VARIABLE: json.dumps(passed)},
             },

@@ -185,6 +185,8 @@ class HostLoop:
                 public_ids.encode("Simulation", hosted.checkpoint_of) if hosted.checkpoint_of is not None else None
             ),
             begins_from_store=hosted.begins_from_store,
+            package=hosted.package.hex() if hosted.package is not None else None,
+            runtime_env=hosted.runtime_env,
         )
         try:
             await self._engine.launch(launch)

@@ -46,6 +46,8 @@ class Assignment:
     newest_file: Path | None = None  # number of the newest attempt whose files are on this machine
     checkpoint_source: Path | None = None  # another simulation's, of which this one begins with a copy
     begins_from_store: bool = False  # likewise, with the one that is stored
+    package: str | None = None  # digest of the package of code that it starts in, in the working directory
+    packages_directory: Path | None = None  # archives of packages on this machine
     visible_devices: str | None = None  # CUDA_VISIBLE_DEVICES, where the engine assigns the GPUs; None: by the order
 
     @classmethod
@@ -70,6 +72,8 @@ class Assignment:
             newest_file=directory / config["newest_file"] if "newest_file" in config else None,
             checkpoint_source=directory / source if source is not None else None,
             begins_from_store=bool(config.get("begins_from_store", False)),
+            package=config.get("package"),
+            packages_directory=directory / config["packages_directory"] if "packages_directory" in config else None,
             visible_devices=config.get("visible_devices"),
         )
 

@@ -29,6 +29,7 @@ ATTEMPT_VARIABLE = "SIMULATION_ATTEMPT_ID"
 MARK_VARIABLE = "SIMULATION_ATTEMPT_DIRECTORY"  # unlike the id, unique among installations on this host
 CHECKPOINT_VARIABLE = "SIMULATION_CHECKPOINT_DIR"
 OUTPUT_VARIABLE = "SIMULATION_OUTPUT_DIR"
+WORKDIR_VARIABLE = "SIMULATION_WORKDIR"
 
 OWN_GROUP: dict[str, Any]
 if sys.version_info >= (3, 11):
@@ -88,6 +89,7 @@ def prepare(assignment: Assignment, order: Order) -> tuple[Path, dict[str, str]]
         "CUDA_VISIBLE_DEVICES": ",".join(map(str, order.gpu_indices)) if devices is None else devices,
         CHECKPOINT_VARIABLE: str(assignment.checkpoint_directory),
         OUTPUT_VARIABLE: str(assignment.output_directory),
+        **({WORKDIR_VARIABLE: str(directory)} if assignment.package is not None else {}),
         ATTEMPT_VARIABLE: assignment.attempt_id,
         MARK_VARIABLE: mark(assignment.directory),
         "SIMULATION_RANK": str(order.rank),

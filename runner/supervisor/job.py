@@ -5,6 +5,7 @@ as JSON. All users of the cluster may read it there: its token is good for one h
 
     ROOT/<installation>/attempts/<member>/        as the local engine makes it; removed once all was reported
                         checkpoints/<simulation>/, outputs/<simulation>/, work/<simulation>/<member>/  kept
+                        packages/<digest>  archives of code that simulations start in
                         newest/<simulation>  number of the newest attempt whose files are in these directories
     ROOT: simulations-<uid>, 0700 and this user's own, in the cluster's `directory` or that for temporary files
 
@@ -89,6 +90,8 @@ def _prepare(place: Path, launch: Mapping[str, Any], devices: str) -> Path:
         "work_directory": str(directory / "work"),
         "allowed_roots": launch["allowed_roots"],
         "give_up_seconds": launch["give_up_seconds"],
+        "package": launch.get("package"),
+        "packages_directory": str(place / "packages"),
         "visible_devices": devices if launch["gpus"] else "",
     }
     assignment.write(directory, config)

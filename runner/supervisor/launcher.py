@@ -41,12 +41,13 @@ from typing import NoReturn
 from runner import processes
 from runner.supervisor.child import become_subreaper, children, kill_descendants, name_process
 from runner.supervisor.complaints import LateLog, complain
-from runner.supervisor.files import bring, saver
+from runner.supervisor.files import bring, package, saver
 from runner.supervisor.run import NOT_REPORTED, REPORTED, supervise
 
 assert encodings.idna
 assert bring
-assert saver  # supervisors import both when there are files: the archive may be gone by then
+assert package
+assert saver  # supervisors import them when there are files: the archive may be gone by then
 
 LONGEST_MESSAGE = 1 << 20
 SWEEP_SECONDS = 1.0  # a killed process is gone in milliseconds; what the kernel holds longer is tried again

@@ -74,12 +74,15 @@ class Repository(NamedTuple):
 class Provenance:
     """The source of one attempt. Used by the main loop; `add` may be called in another thread, once."""
 
-    def __init__(self, order: Order, environment: Mapping[str, str], directory: Path, add: Add) -> None:
-        """environment, directory: the child's."""
+    def __init__(
+        self, order: Order, environment: Mapping[str, str], directory: Path, add: Add, *, is_packed: bool = False
+    ) -> None:
+        """environment, directory: the child's. is_packed: it came without a repository; one above it is another's."""
         self._order = order
         self._environment = environment
         self._directory = directory
         self._add = add
+        self._is_packed = is_packed
         self._lock = threading.Lock()
         self._found: dict[str, object] = {}
         self._is_added = False
@@ -115,7 +118,7 @@ class Provenance:
 
     def _look_at_files(self, seconds: float) -> None:
         self._found.update({"command": _cut(self._order.entrypoint), "host": socket.gethostname()[:MAX_TEXT]})
-        for place in _places(self._order, self._directory):
+        for place in () if self._is_packed else _places(self._order, self._directory):
             repository = find_repository(place)
             if repository is not None:
                 self._found.update(commit=commit(repository), remote=remote(repository))

@@ -16,6 +16,7 @@ import signal
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner import processes
 from runner.supervisor.assignment import REPORT_SPACING_SECONDS, Assignment, Order, append
@@ -23,7 +24,7 @@ from runner.supervisor.checkpoints import Checkpoints
 from runner.supervisor.child import Refused, become_subreaper, command, kill_descendants, prepare, reap, start
 from runner.supervisor.complaints import complain
 from runner.supervisor.curve import Curve
-from runner.supervisor.files.attached import Abandoned, Files, bring
+from runner.supervisor.files.attached import Abandoned, Files, bring, unpack
 from runner.supervisor.lines import Log, Output
 from runner.supervisor.meeting import HeldPort
 from runner.supervisor.notices import Notices, clean, shorten
@@ -37,6 +38,9 @@ from runner.supervisor.sources.intake import Intake
 from runner.supervisor.sources.reports import Reports
 from runner.supervisor.spool import Exit, Spool
 from runner.supervisor.system.sampler import Sampler
+
+if TYPE_CHECKING:
+    from runner.supervisor.files.package import Unpacked
 
 WAIT_SECONDS = 0.5  # between two hellos while other members are missing
 LAST_HELLO_RETRY_SECONDS = 1.0  # short: the machine is reserved and idle
@@ -85,8 +89,10 @@ def supervise(directory: Path) -> int:
             end: Exit | None = refuse_to_start(reporter, signals, assignment.give_up_seconds)
         else:
             try:
-                order = _bring(assignment, order, service.nonce, spool, reporter, signals)
+                order, package = _bring(assignment, order, service.nonce, spool, reporter, signals)
                 end = Run(assignment, order, spool, reporter, signals, service.nonce).to_the_end()
+                if package is not None:
+                    package.remove_unchanged()
             except Abandoned:
                 end = refuse_to_start(reporter, signals, assignment.give_up_seconds)
             except Refused as refusal:
@@ -148,23 +154,25 @@ def greet(
 
 def _bring(
     assignment: Assignment, order: Order, nonce: str, spool: Spool, reporter: Reporter, signals: Signals
-) -> Order:
-    """Bring stored files here; return the order without the time that this took, for it is paid for.
+) -> tuple[Order, Unpacked | None]:
+    """Bring stored files and the package here; return the order without the time that this took, for it is paid for.
 
     Raises Refused, and Abandoned if the attempt is to end meanwhile.
     """
     began = time.monotonic()
-    has_asked = bring(
-        assignment, order, nonce,
-        begin=reporter.begin,
-        is_abandoned=lambda: (
-            signals.is_terminated or reporter.is_over or reporter.is_finished or reporter.is_stop_wanted
-        ),
-        say=lambda sentence: spool.add_log("SUPERVISOR", sentence),
-    )  # fmt: skip
-    if order.max_cost_seconds is None or not has_asked:
-        return order
-    return replace(order, max_cost_seconds=max(order.max_cost_seconds - (time.monotonic() - began), LEAST_SECONDS))
+
+    def is_abandoned() -> bool:
+        return signals.is_terminated or reporter.is_over or reporter.is_finished or reporter.is_stop_wanted
+
+    def say(sentence: str) -> None:
+        spool.add_log("SUPERVISOR", sentence)
+
+    has_asked = bring(assignment, order, nonce, begin=reporter.begin, is_abandoned=is_abandoned, say=say)
+    package = unpack(assignment, nonce, begin=reporter.begin, is_abandoned=is_abandoned, say=say)
+    if order.max_cost_seconds is None or not (has_asked or package is not None):
+        return order, package
+    left = order.max_cost_seconds - (time.monotonic() - began)
+    return replace(order, max_cost_seconds=max(left, LEAST_SECONDS)), package
 
 
 def refuse_to_start(reporter: Reporter, signals: Signals, give_up_seconds: float) -> Exit | None:
@@ -218,7 +226,9 @@ class Run:
         self._reports = Reports(assignment.directory / "report", curve, spool, self._notices)
         environment = {**environment, **self._sources.variables, **self._reports.variables}
         self._checkpoints = Checkpoints(assignment.checkpoint_directory, spool.add_checkpoint)
-        self._provenance = Provenance(order, environment, directory, spool.add_source)
+        self._provenance = Provenance(
+            order, environment, directory, spool.add_source, is_packed=assignment.package is not None
+        )
         try:
             self._child = start(words, directory, environment)
         except Refused:

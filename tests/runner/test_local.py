@@ -11,7 +11,7 @@ import signal
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,14 @@ async def make_engine(service: Any, tmp_path: Path) -> AsyncIterator[Callable[..
 @pytest.fixture
 def engine(make_engine: Callable[..., LocalEngine]) -> LocalEngine:
     return make_engine()
+
+
+async def test_a_runtime_environment_of_ray_is_refused_here(engine: LocalEngine) -> None:
+    with pytest.raises(
+        LaunchError, match=r"here is no node of a Ray cluster: require the label simulations/engine=ray"
+    ):
+        await engine.launch(replace(launch(), runtime_env={"pip": ["numpy"]}))
+    assert await engine.members() == []
 
 
 def directory(tmp_path: Path) -> Path:

@@ -82,7 +82,7 @@ async def test_every_living_node_with_cpus_is_a_machine(head: Head, engine: RayE
     big = found["n3"]
     assert (big.name, big.host, big.cpus, big.memory_gib) == ("gpu-big", None, 96, 512)
     assert (big.gpus, big.gpu_model) == (8, "H100")
-    assert big.labels == {"ray.io/accelerator-type": "H100", "zone": "a"}
+    assert big.labels == {"ray.io/accelerator-type": "H100", "zone": "a", "simulations/engine": "ray"}
     assert (found["n4"].gpus, found["n4"].gpu_model) == (1, "T4")
     assert (found["n1"].gpus, found["n1"].gpu_model) == (0, None)
     assert head.tokens == {"Bearer t0ken"}
@@ -199,6 +199,17 @@ async def test_a_job_is_pinned_declares_its_grant_and_shows_no_secret_but_the_to
         assert outer.namelist() == ["supervisor.pyz"]
         with zipfile.ZipFile(io.BytesIO(outer.read("supervisor.pyz"))) as inner:
             assert "runner/supervisor/job.py" in inner.namelist()
+
+
+async def test_a_runtime_environment_is_handed_through_and_what_is_ours_stays(head: Head, engine: RayEngine) -> None:
+    given = {"pip": ["numpy"], "config": {"setup_timeout_seconds": 9}, "working_dir": "https://evil.example/x.zip"}
+    await engine.launch(launch(runtime_env={**given, "env_vars": {"A": "1"}}, package="a" * 64))
+    [wanted] = head.submitted
+    environment = wanted["runtime_env"]
+    assert (environment["pip"], environment["config"]) == (["numpy"], {"setup_timeout_seconds": 9})
+    assert environment["working_dir"].startswith("gcs://_ray_pkg_")
+    assert set(environment["env_vars"]) == {"SIMULATIONS_LAUNCH"}
+    assert json.loads(environment["env_vars"]["SIMULATIONS_LAUNCH"])["package"] == "a" * 64
 
 
 async def test_every_launch_has_a_package_of_its_own(head: Head, engine: RayEngine) -> None:

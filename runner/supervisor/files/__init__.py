@@ -1,9 +1,10 @@
-"""Files that follow the work: checkpoints and outputs of a simulation, kept in the service's store.
+"""Files that follow the work: checkpoints, outputs and code of a simulation, kept in the service's store.
 
     attached    the main loop's side: begin and finish; nothing else is loaded before it is needed
     contents    files of a directory as they can be kept: what is there, and whether it is quiet
     store       requests to the service's store: reserve, put, commit; kept, fetch
     saver       thread that uploads what is new and complete, and the last state at the end
+    package     before the child starts: the package of code that it starts in
     bring       before the child starts: the stored files, if they are newer than those on this machine
 
 A file is kept as pieces of at most 8 MiB, named by their SHA-256; a piece that the store has is never sent again. The

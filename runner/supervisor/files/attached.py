@@ -15,6 +15,7 @@ from runner.supervisor.child import Refused
 from runner.supervisor.notices import Notices
 
 if TYPE_CHECKING:
+    from runner.supervisor.files.package import Unpacked
     from runner.supervisor.files.saver import Saver
 
 PLACE = "files"  # of the attempt's directory: what is on its way
@@ -91,6 +92,31 @@ def bring(
     )  # fmt: skip
     bringer.bring(int(number))
     return True
+
+
+def unpack(
+    assignment: Assignment,
+    nonce: str,
+    *,
+    begin: Callable[[], None],
+    is_abandoned: Callable[[], bool],
+    say: Callable[[str], None],
+) -> Unpacked | None:
+    """Bring the package that the simulation starts in, and unpack it into the working directory; None without one.
+
+    begin: called first, for it may take long. Raises `runner.supervisor.child.Refused` and Abandoned.
+    """
+    if assignment.package is None or assignment.packages_directory is None:
+        return None
+    begin()
+    from runner.supervisor.files.package import Package
+    from runner.supervisor.files.store import Store
+
+    package = Package(
+        Store(assignment, nonce), assignment.package, assignment.packages_directory,
+        give_up_at=time.monotonic() + assignment.give_up_seconds, is_abandoned=is_abandoned, say=say,
+    )  # fmt: skip
+    return package.bring(assignment.work_directory)
 
 
 def directories_of(assignment: Assignment) -> Mapping[str, Path]:

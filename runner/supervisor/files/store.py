@@ -4,6 +4,7 @@
     PUT  files/pieces/DIGEST      one piece
     POST files/commit             the list of a directory's files, once all pieces are stored
     POST files/kept               the newest lists
+    POST files/package            the pieces of the package that the simulation starts in
     POST files/offers             where these pieces can be fetched
     GET  files/pieces/DIGEST      one piece
 
@@ -150,6 +151,13 @@ class Store:
             ]
         except (ValueError, TypeError) as error:
             raise Unreachable(f"lists that make no sense: {error}") from None
+
+    def package(self) -> list[str]:
+        """Read the pieces of the simulation's package, in order. Raises Missing where there is none."""
+        pieces = self._ask("package", {}).get("pieces")
+        if not isinstance(pieces, list):
+            raise Unreachable("an answer without `pieces`")
+        return [str(each) for each in pieces]
 
     def fetch(self, digest: str, following: Sequence[str] = ()) -> bytes:
         """Read one piece; `following` are about to be read too. Raises Missing where it is not there."""
