@@ -282,6 +282,7 @@ class Settings(BaseSettings):
     files_shared: bool = False  # the directory is a mount that every machine has at the same path
     files_quota_gib: float = Field(0.0, ge=0, le=1e9)  # the most that the files of a project may have; 0: no limit
     files_checkpoint_days: float = Field(0.0, ge=0, le=36_600)  # checkpoints are kept so long after the end; 0: always
+    package_mib: float = Field(100.0, gt=0, le=1e6)  # the largest package of code (`--workdir`)
     files_save_seconds: float = Field(600.0, gt=0, le=86_400)  # the longest upload after the end of a simulation
 
     # Logs

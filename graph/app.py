@@ -34,6 +34,7 @@ from graph.http.headers import Headers
 from graph.http.health import Readiness, healthz
 from graph.http.metrics_endpoint import MetricsEndpoint
 from graph.http.origin_check import Hosts, OriginCheck
+from graph.http.packages import Packages
 from graph.http.request_id import RequestId
 from graph.http.session import SessionEndpoint
 from graph.http.shutdown import Shutdown
@@ -119,6 +120,7 @@ def create_app(
     dashboard = dashboard or DashboardFiles()
     endpoint = Endpoint(schema or build_schema(), settings, authenticator, dashboard)
     attempt_files = AttemptFiles(store, authenticator, settings)
+    packages = Packages(store, authenticator, settings)
     endpoint.allowed_origins = frozenset({"*"})  # else Strawberry would check sockets again, without the settings
     return Application(
         metrics=metrics,
@@ -131,6 +133,9 @@ def create_app(
             Route("/session", SessionEndpoint(authenticator)),
             Route("/files/pieces/{digest}", attempt_files, methods=["GET", "PUT"]),
             Route("/files/{what}", attempt_files, methods=["POST"]),
+            Route("/packages", packages, methods=["GET"]),
+            Route("/packages/{digest}", packages, methods=["HEAD", "PUT"]),
+            Route("/files/{simulation}/package", packages, methods=["GET", "HEAD"]),
             Route(
                 "/files/{simulation}/{kind}/{rank:int}/{path:path}",
                 FileDownload(store, authenticator),

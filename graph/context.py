@@ -26,6 +26,7 @@ from db import (
     metrics,
     newest_plan,
     notices,
+    packages,
     projects,
     queue,
     running,
@@ -42,7 +43,7 @@ from db.dependencies import Edge
 from db.events import UNVERIFIED, Actor
 from db.machines import NOTHING, Usage
 from db.metrics import Summary
-from db.models import AlertTarget, Budget, Machine, Member, Project, Simulation, Sweep, Token, Trial
+from db.models import AlertTarget, Budget, Machine, Member, Package, Project, Simulation, Sweep, Token, Trial
 from db.newest_plan import Place, Reservation
 from db.notices import Notice
 from db.projects import Scope
@@ -157,6 +158,7 @@ class Loaders:
         self.metrics: Loader[int, Sequence[Summary]] = Loader(self._load_metrics, cache=False)
         self.notices: Loader[int, Sequence[Notice]] = Loader(self._load_notices, cache=False)
         self.source: Loader[int, Source | None] = Loader(self._load_sources, cache=False)
+        self.package: Loader[int, Package | None] = Loader(self._by_ids(packages.by_ids, Package), cache=False)
         self.checkpoint: Loader[int, Checkpoint | None] = Loader(self._load_checkpoints, cache=False)
         self.holdings: Loader[int, Sequence[Holding]] = Loader(self._load_holdings, cache=False)
         self.holdings_of_attempt: Loader[int, Sequence[Holding]] = Loader(self._load_holdings_of_attempts, cache=False)

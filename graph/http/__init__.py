@@ -11,6 +11,7 @@ dashboard_files     the dashboard's pages and GraphiQL, as `web/` built them
 health              /healthz and /readyz
 attempt_files       /files/... for supervisors: checkpoints and outputs into the store, and out of it
 file_download       /files/SIMULATION/KIND/RANK/PATH: one stored file
+packages            /packages: uploads of packages of code; /files/SIMULATION/package: their download
 metrics_endpoint    /metrics, for Prometheus
 origin_check        allowed Host and Origin headers
 headers             security headers of every response

@@ -4,6 +4,7 @@
     PUT  /files/pieces/DIGEST    the bytes                               {}
     POST /files/commit           {"kind": ..., "files": [entry, ...]}    {"missing": [digest, ...]}
     POST /files/kept             {}                                      {"lists": [[kind, rank, attempt, files], ...]}
+    POST /files/package          {}                                      {"pieces": [digest, ...]}
     POST /files/offers           {"digests": [...]}                      {"offers": [[digest, offer], ...]}
     GET  /files/pieces/DIGEST    the bytes
 
@@ -30,7 +31,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from db import files, public_ids
+from db import files, packages, public_ids
 from db.attempts import Claim
 from db.connection import Sessions
 from db.errors import DatabaseUnavailable
@@ -107,6 +108,8 @@ class AttemptFiles:
                     return await self._commit(sessions, self._store, claim, given)
                 case "kept":
                     return await self._kept(sessions, claim)
+                case "package":
+                    return await self._package(sessions, claim)
                 case "offers":
                     return await self._offers(sessions, self._store, claim, given)
             raise EarlyRefusal(HTTPStatus.NOT_FOUND, "There is no such request.")
@@ -247,6 +250,15 @@ class AttemptFiles:
             owner = _current(await files.find_owner(session, claim, stores=False))
             lists = await files.lists_to_begin_with(session, owner)
         return _said(lists=[[each.kind.value, each.rank, attempt, each.entries] for each, attempt in lists])
+
+    async def _package(self, sessions: Sessions, claim: Claim) -> Response:
+        """Name the pieces of the package that the simulation starts in, in order."""
+        async with sessions() as session:
+            owner = _current(await files.find_owner(session, claim, stores=False))
+            content = await packages.content_of(session, owner.simulation_id)
+        if content is None:
+            raise EarlyRefusal(HTTPStatus.NOT_FOUND, "This simulation has no package.")
+        return _said(pieces=[digest for digest, _ in content.pieces])
 
     async def _offers(self, sessions: Sessions, store: Store, claim: Claim, given: Mapping[str, Any]) -> Response:
         digests = given.get("digests")

@@ -1,4 +1,4 @@
-"""Collector: removes pieces that no simulation has any more from the store, and what is too old.
+"""Collector: removes pieces that no simulation and no package has any more from the store, and what is too old.
 
 Every graph process runs one. Rows of pieces are deleted after the objects: a removal that is cut off in between, or
 that two processes make at once, is repeated. In a store that supervisors write to themselves, an object may appear
@@ -15,7 +15,7 @@ from datetime import timedelta
 
 import structlog
 
-from db import files
+from db import files, packages
 from db.connection import Sessions
 from db.errors import DatabaseUnavailable
 from graph.store.base import Store, StoreUnavailable
@@ -49,6 +49,7 @@ class Collector:
         now = time.monotonic()
         within = timedelta(seconds=now - self._looked_at) + OVERLAP if self._looked_at is not None else BEFORE_START
         async with self._sessions.begin() as session:
+            await packages.expire(session)
             await files.disown_unstored(session, UNSTORED)
             await files.disown_uncommitted(session, UNCOMMITTED, within=within)
             if self._checkpoint_age is not None:

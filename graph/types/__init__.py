@@ -17,6 +17,7 @@
     stopping              objective, stop rules and their evidence, as they are read
     stop_rules            objective and stop rules as they are asked for
     file                  stored files, and where their bytes are
+    package               the package of code that a simulation starts in
     forecast              forecast of a metric, and what holds about a target
     log                   log lines: pages, and the logs subscription
     metric                summaries of a metric: last, best, which way is better
@@ -41,6 +42,7 @@
     parameters            parameters by path
     naming                a simulation's default name, derived from its entrypoint
     variables             names of environment variables, and the variables of parameters
+    runtime_env           Ray's runtime environment: what is handed through, and what is refused
     pages                 connections: edges, nodes, pageInfo
     user_errors           why a mutation changed nothing, as data
 

@@ -42,6 +42,7 @@ from db.alert_targets import Transport
 from db.listing import Comparison
 from db.states import MetricMode, MetricsFrom, Reason, Role
 from db.watch_leases import LONGEST_GRACE
+from graph.types.runtime_env import check_runtime_env
 from graph.types.user_errors import UserError, UserErrorCode
 from graph.types.variables import check_name, check_parameters
 from policy.alerts import AlertKind
@@ -324,6 +325,19 @@ def _some_text(notes: str | None) -> str | None:
     return notes or None
 
 
+class PackageAsked(Model):
+    digest: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    name: Name | None = None
+    commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{7,64}$")] | None = None
+    dirty: bool | None = None
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What is said of it beside its content."""
+        return self.model_dump(include={"name", "commit", "dirty"}, exclude_none=True)
+
+
+RuntimeEnv = Annotated[dict[str, Any], AfterValidator(_storable), AfterValidator(check_runtime_env)]
 After = Annotated[tuple[AfterAsked, ...], _at_most(MOST_DEPENDENCIES)]
 Notes = Annotated[
     Annotated[str, StringConstraints(max_length=MAX_NOTES), AfterValidator(_no_nul)] | None, AfterValidator(_some_text)
@@ -345,6 +359,8 @@ class SimulationAsked(TypedDict, total=False):
     parameters: Parameters
     environment: Variables
     working_directory: PathText
+    package: PackageAsked
+    runtime_env: RuntimeEnv
     tags: Tags
     notes: Notes
     after: After
@@ -413,6 +429,8 @@ class SimulationForked(TypedDict, total=False):
     notes: Notes
     priority: SmallInt
     from_checkpoint: bool
+    package: PackageAsked
+    runtime_env: RuntimeEnv
 
 
 class SimulationChanged(TypedDict, total=False):

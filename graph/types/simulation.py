@@ -28,6 +28,7 @@ from graph.types.forecast import Forecast
 from graph.types.log import LogConnection, page_of_log
 from graph.types.metric import Metric, usual_mode
 from graph.types.notice import Notice
+from graph.types.package import Package
 from graph.types.parameters import at_path
 from graph.types.place import Ahead
 from graph.types.project import Project
@@ -341,6 +342,20 @@ class Simulation(relay.Node):
     async def source(self, info: Info) -> Source | None:
         found = await info.context.loaders.source.load(self.row.id)
         return Source.of(found) if found is not None else None
+
+    @strawberry.field(description="The code that it starts in, as its user has packed it; null without a package.")
+    async def package(self, info: Info) -> Package | None:
+        if self.row.package_id is None:
+            return None
+        found = await info.context.loaders.package.load(self.row.package_id)
+        return Package.of(self.row, found) if found is not None else None
+
+    @strawberry.field(
+        description="The runtime environment that Ray is given for it: an object; null without one. Its `env_vars` are "
+        "in `environment`."
+    )
+    def runtime_env(self) -> JSON | None:
+        return JSON(self.row.runtime_env) if self.row.runtime_env is not None else None
 
     @strawberry.field(
         description="Its newest checkpoint, known within seconds; null until a file is in its checkpoint directory."

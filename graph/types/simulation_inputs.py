@@ -15,6 +15,7 @@ from db.simulations import Wanted
 from graph.types.dependency import AfterInput
 from graph.types.enums import MetricsFrom, Reason
 from graph.types.metric import MetricInput
+from graph.types.package import PackageInput
 from graph.types.scalars import Step
 from graph.types.stop_rules import ObjectiveInput, StopRuleInput
 
@@ -80,6 +81,16 @@ class CreateSimulationInput:
         description="An object of strings. Only the simulation can read the values again.",
     )
     working_directory: str | None = strawberry.field(default=None, description="A directory on the machine.")
+    package: PackageInput | None = strawberry.field(
+        default=None,
+        description="The code that it starts in: a directory that was packed and uploaded, unpacked for each attempt. "
+        "Instead of `workingDirectory`.",
+    )
+    runtime_env: JSON | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="An object: Ray's runtime environment, with `pip`, `uv`, `conda`, `config`, which all users of the "
+        "cluster can read, and `env_vars`, which are added to `environment`. It runs on nodes of Ray clusters only.",
+    )
     tags: list[str] = strawberry.field(default_factory=list)
     notes: str | None = strawberry.field(default=None, description="Free text, at most 10,000 characters.")
     after: list[AfterInput] = strawberry.field(
@@ -178,6 +189,12 @@ class ForkSimulationInput:
         default=strawberry.UNSET, description="Free text, at most 10,000 characters; null: none."
     )
     priority: int | None = strawberry.field(default=None, description="A higher priority is planned first.")
+    package: PackageInput | None = strawberry.field(
+        default=None, description="Other code to start in; it replaces `workingDirectory` too."
+    )
+    runtime_env: JSON | None = strawberry.field(
+        default=strawberry.UNSET, description="Another runtime environment of Ray; an empty object: none."
+    )
     from_checkpoint: bool = strawberry.field(
         default=False,
         description="Begin with a copy of the checkpoint directory of the old one: on any machine, if its last attempt "

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import alert_targets, errors, machines, projects, references
+from db import alert_targets, errors, machines, packages, projects, references
 from db.models import Machine, Project
 from db.simulations import Wanted
 from graph.auth.rate_limit import client_of
@@ -21,6 +22,7 @@ from graph.types.inputs import (
     MOST_FINDINGS,
     AfterAsked,
     Invalid,
+    PackageAsked,
     ParametersAsked,
     SimulationAsked,
     SimulationForked,
@@ -29,6 +31,7 @@ from graph.types.inputs import (
 )
 from graph.types.naming import name_of
 from graph.types.parameters import at_path
+from graph.types.runtime_env import ENGINE_LABEL, RAY, split
 from graph.types.simulation import Simulation
 from graph.types.simulation_inputs import CreateSimulationInput, CreateSimulationsInput, ForkSimulationInput
 from graph.types.simulation_mutations import CreateSimulationsPayload, SimulationPayload
@@ -44,6 +47,8 @@ from transitions.submit import (
     submit,
     to_repeat,
 )
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 async def create(info: Info, given: CreateSimulationInput) -> SimulationPayload:
@@ -108,7 +113,13 @@ async def fork(info: Info, given: ForkSimulationInput) -> SimulationPayload:
             old = await to_repeat(session, number, scope=scope)
             if "parameters" in changes:
                 changes["parameters"] = _merged(old.parameters, changes["parameters"])
-            wanted = replace(await repetition_of(session, old), **changes)
+            wanted = await repetition_of(session, old)
+            await require_package(session, changes, old.project_id)
+            if "package_id" in changes:
+                changes["working_directory"] = None
+            set_runtime_env(changes, environment=wanted.environment, labels=wanted.labels)
+            wanted = replace(wanted, **changes)
+            await _require_node(session, wanted)
             wanted = _filled_anew(wanted, changes)
             if from_checkpoint:
                 wanted = await at_checkpoint(session, old, wanted)
@@ -197,6 +208,14 @@ class Names:
                     )
                 machine = await self._machine(machine_id)
                 asked |= {"machine_id": machine.id, "machine_name": machine.name}
+            if "package" in asked and asked.get("working_directory") is not None:
+                raise errors.Refusal(
+                    "A simulation starts in its package, or in a directory on the machine: leave one of them out.",
+                    field="workingDirectory",
+                )
+            await require_package(self.session, asked, project.id)
+            set_runtime_env(asked)
+            await _require_node(self.session, Wanted(project_id=project.id, name=name, **asked))
             if alerts is not None:
                 asked["alert_target_ids"] = await self._alert_targets(tuple(alerts), project.id)
             links = [await self._after(each, place) for place, each in enumerate(after)]
@@ -238,6 +257,54 @@ class Names:
                 field=f"after.{place}.simulation",
             )
         return After(asked.condition, simulation_id=number, client_key=asked.client_key, index=asked.index)
+
+
+async def require_package(session: AsyncSession, asked: dict[str, Any], project_id: int) -> None:
+    """Look up the package that was asked for, if any. Raises `NotFound`."""
+    package: PackageAsked | None = asked.pop("package", None)
+    if package is None:
+        return
+    found = await packages.find(session, project_id, package.digest)
+    if found is None:
+        raise errors.NotFound(
+            "This package is not stored in the project, or no longer: upload it first.", field="package.digest"
+        )
+    asked |= {"package_id": found.id, "package_source": package.source or None}
+
+
+def set_runtime_env(
+    asked: dict[str, Any], *, environment: Mapping[str, str] = NOTHING, labels: Mapping[str, str] = NOTHING
+) -> None:
+    """Split a runtime environment that was asked for; it needs a machine of a Ray cluster.
+
+    environment, labels: those that hold where `asked` has none.
+    """
+    if "runtime_env" not in asked:
+        return
+    handed, variables = split(asked["runtime_env"])
+    others = {name: value for name, value in asked.get("labels", labels).items() if name != ENGINE_LABEL}
+    asked |= {
+        "runtime_env": handed or None,
+        "environment": {**variables, **asked.get("environment", environment)},
+        "labels": {**others, ENGINE_LABEL: RAY} if asked["runtime_env"] else others,
+    }
+
+
+async def _require_node(session: AsyncSession, wanted: Wanted) -> None:
+    """Raises `Refusal` where a runtime environment can't be used."""
+    if wanted.labels.get(ENGINE_LABEL) != RAY:
+        return
+    if not await machines.has_cluster(session):
+        raise errors.Refusal(
+            "A runtime environment is handed to Ray, and no Ray cluster is here: prepare the environment on the "
+            "machine, or bring variables with environment.",
+            field="runtimeEnv",
+        )
+    if wanted.machine_id is not None and (await machines.get(session, wanted.machine_id)).engine == machines.LOCAL:
+        raise errors.Refusal(
+            f"A runtime environment is handed to Ray, and {wanted.machine_name} is no node of a Ray cluster.",
+            field="runtimeEnv",
+        )
 
 
 def with_path(error: UserError) -> UserError:

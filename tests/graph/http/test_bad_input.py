@@ -57,6 +57,7 @@ WHOLE: dict[str, Any] = {
         "objective": {"metric": "loss"},
         "trials": 3,
     },
+    "PackageInput": {"digest": "a" * 64},
     "SweepParameterInput": {"name": "lr", "low": 0.1, "high": 1.0},
     "CreateAlertTargetInput": {"name": "ops", "transport": "WEBHOOK", "url": "https://hooks.example.org/"},
 }

@@ -21,7 +21,7 @@ ENTRYPOINT = ["true"]
 # Looked up, or a retry's or a trial's own.
 BESIDE = {
     "alert_target_ids", "project_id", "retry_of", "machine_id", "machine_name", "sweep_id", "trial",
-    "entrypoint_template", "from_checkpoint",
+    "entrypoint_template", "from_checkpoint", "package_id", "package_source",
 }  # fmt: skip
 
 
@@ -89,6 +89,7 @@ def test_an_input_is_judged_by_the_names_of_the_row_and_keeps_nothing_that_was_l
         "alerts",
         "client_key",
         "after",
+        "package",
     }
     bare = CreateSimulationInput(entrypoint=ENTRYPOINT, resources=ResourcesInput(), limits=LimitsInput())
     asked: dict[str, Any] = {**check(SimulationAsked, bare)}
