@@ -50,6 +50,8 @@
     watch              a curve, live
     logs               a log, live
     files              lists and downloads of stored files
+    pack               packing of a directory of code
+    packages           upload and download of packages
     waiting            `submit --wait`: the end, without the curve
     follow             the convergence subscription, with reconnection
     resuming           any subscription, with reconnection

@@ -354,6 +354,17 @@ class Source(Answer):
     packages: dict[str, JsonValue]
 
 
+class Package(Answer):
+    """The directory of code that it starts in."""
+
+    digest: str
+    size_bytes: int
+    name: str | None
+    commit: str | None
+    dirty: bool | None
+    url: str
+
+
 class Link(Answer):
     """A simulation that another one runs after, or that runs after it."""
 
@@ -405,6 +416,8 @@ class Details(Simulation):
     metrics_patterns: tuple[str, ...] = ()
     notices: tuple[Notice, ...] = ()
     source: Source | None = None
+    package: Package | None = None
+    runtime_env: dict[str, JsonValue] | None = None
     checkpoint: Checkpoint | None = None
     created_by: str
     retry_of: Named | None

@@ -11,7 +11,8 @@ from decimal import Decimal
 from rich.table import Table
 from rich.text import Text
 
-from cli.answers import Alert, Attempt, Details, Notice, Objective, Project, Simulation, Source
+from cli.answers import Alert, Attempt, Details, Notice, Objective, Package, Project, Simulation, Source
+from cli.files import say_size
 from cli.listing import Sorting
 from cli.money import is_set, money, price
 from cli.tables import Column, print_table
@@ -168,6 +169,8 @@ def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
     yield "starts", _start(simulation.estimated_start, now)
     yield "command", clean(shlex.join(simulation.entrypoint), limit=2000)
     yield "directory", clean(simulation.working_directory or "")
+    yield "package", _package(simulation.package)
+    yield "runtime env", _json(simulation.runtime_env or {})
     yield "parameters", _json(simulation.parameters)
     # Values may be secrets, and a terminal may be seen by others: only --json shows them.
     yield "environment", ", ".join(clean(name) for name in simulation.environment)
@@ -254,6 +257,14 @@ def _attempt(attempt: Attempt, now: datetime) -> tuple[str, ...]:
 
 def _json(value: dict[str, object] | object) -> str:
     return clean(json.dumps(value, ensure_ascii=False), limit=2000) if value else ""
+
+
+def _package(package: Package | None) -> str:
+    if package is None:
+        return ""
+    dirty = {True: " with changes", False: "", None: ""}[package.dirty]
+    git = f", commit {package.commit[:12]}{dirty}" if package.commit else ""
+    return clean(f"{package.name or 'unnamed'}, {say_size(package.size_bytes)}, {package.digest[:12]}{git}")
 
 
 def _source(source: Source | None) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from cli import completion
-from cli.options import AsJson, Notes, ObjectiveMetric, SimulationId, SimulationIds, StopRules, Token, TokenFile, Url
+from cli.options import (
+    AsJson,
+    Notes,
+    ObjectiveMetric,
+    RuntimeEnv,
+    SimulationId,
+    SimulationIds,
+    StopRules,
+    Token,
+    TokenFile,
+    Url,
+    Workdir,
+)
 
 
 def cancel(
@@ -115,6 +127,8 @@ def retry(
         bool,
         typer.Option("--from-checkpoint", help="Begin with a copy of its checkpoint."),
     ] = False,
+    workdir: Workdir = None,
+    runtime_env: RuntimeEnv = None,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
@@ -125,17 +139,21 @@ def retry(
     \b
     simulations retry last -p seed=7 --name again
     """
-    from cli.requests import fork, resolve_id, retry
+    from cli.packages import with_package
+    from cli.requests import fork, get, resolve_id, retry
     from cli.server import parse_server
     from cli.submit import Fork, fork_input, tell
 
     changes = fork_input(
         Fork(
             command or (), parameter or (), without or (), name=name, tags=tag, notes=notes, priority=priority,
-            from_checkpoint=from_checkpoint,
+            from_checkpoint=from_checkpoint, workdir=workdir, runtime_env=runtime_env,
         )
     )  # fmt: skip
     server = parse_server(url, token, token_file)
     simulation_id = resolve_id(server, simulation)
+    if "workdir" in changes:
+        changes = with_package(server, {**changes, "project": get(server, simulation_id).project.name}, {})
+        del changes["project"]
     copy = fork(server, simulation_id, changes) if changes else retry(server, simulation_id)
     tell(copy, as_json=as_json, staying=False)

@@ -139,6 +139,8 @@ query Details($id: ID!) {
     metricsFrom metricsPatterns
     notices { kind count example advice }
     source { commit dirty remote host python packages }
+    package { digest sizeBytes name commit dirty url }
+    runtimeEnv
     checkpoint { at machineName }
     limits { maxRuntimeSeconds maxCost maxSteps maxRetries retryOn }
     cost { amount currency }

@@ -16,6 +16,7 @@ Examples:
   simulations files get last                        all outputs, into this directory
   simulations files get last model.pt --to /tmp     one file
   simulations files get 108 --kind checkpoint       its newest checkpoint
+  simulations files get 108 --kind package          the code that it starts in
 """
 
 app = typer.Typer(
@@ -50,16 +51,21 @@ def get(
         list[str] | None, typer.Argument(metavar="PATH...", help="Files, or directories with all below them.  [all]")
     ] = None,
     to: Annotated[Path, typer.Option("--to", metavar="DIRECTORY", help="Where to write them.")] = Path(),
-    kind: Annotated[str, typer.Option(metavar="KIND", help="output or checkpoint.")] = "output",
+    kind: Annotated[
+        str, typer.Option(metavar="KIND", help="output, checkpoint, or package: the code that it starts in, as tar.")
+    ] = "output",
     rank: Annotated[int, typer.Option(help="Of a simulation on several machines: whose files.", min=0)] = 0,
     url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
     """Download stored files. What is there already, with the same content, is not downloaded again."""
-    from cli import files
+    from cli import files, packages
     from cli.requests import resolve_id
     from cli.server import parse_server
 
     server = parse_server(url, token, token_file)
+    if kind.lower() == packages.KIND:
+        packages.get(server, resolve_id(server, simulation_id), paths or (), to)
+        return
     files.download(server, resolve_id(server, simulation_id), paths or (), to=to, kind=kind, rank=rank)

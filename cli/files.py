@@ -22,7 +22,7 @@ from cli.tables import Column, print_table
 from cli.terminal import clean, print_json, say, stdout
 
 READ_BYTES = 1 << 20
-KINDS = ("output", "checkpoint")
+KINDS = ("output", "checkpoint")  # and package: cli/packages
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -94,7 +94,7 @@ def place_of(directory: Path, path: str) -> Path:
 
 def _download(client: httpx.Client, server: Server, file: File, place: Path) -> None:
     try:
-        if place.is_file() and not place.is_symlink() and _digest(place) == file.digest:
+        if place.is_file() and not place.is_symlink() and digest_of(place) == file.digest:
             say(f"{place} is there already")
             return
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def _download(client: httpx.Client, server: Server, file: File, place: Path) -> 
         if not file.url.startswith("/files/"):  # else it could name another host, which would get the token
             raise ServerRefused(f"The server named an address of {clean(file.path)} that is none of its own.")
         _fetch(client, f"{server.url}{file.url}", part, file)
-        if _digest(part) != file.digest:
+        if digest_of(part) != file.digest:
             part.unlink()
             raise ServerUnreachable(f"{clean(file.path)} did not arrive as it is stored: try again.")
         os.replace(part, place)
@@ -123,7 +123,7 @@ def _fetch(client: httpx.Client, url: str, part: Path, file: File) -> None:
         with client.stream("GET", url, headers=headers) as response:
             if response.status_code not in (200, 206):
                 response.read()
-                raise ServerRefused(f"{clean(file.path)} can't be read: {_sentence(response)}")
+                raise ServerRefused(f"{clean(file.path)} can't be read: {sentence_of(response)}")
             flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
             flags |= os.O_APPEND if response.status_code == 206 else os.O_TRUNC
             with open(os.open(part, flags, 0o666), "wb") as output:
@@ -136,14 +136,16 @@ def _fetch(client: httpx.Client, url: str, part: Path, file: File) -> None:
         ) from error
 
 
-def _sentence(response: httpx.Response) -> str:
+def sentence_of(response: httpx.Response) -> str:
+    """Return the sentence of a refusal."""
     try:
         return clean(str(response.json()["errors"][0]["message"]))
     except (ValueError, LookupError, TypeError):
         return f"HTTP {response.status_code}"
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
     whole = sha256()
     with path.open("rb") as file:
         while chunk := file.read(READ_BYTES):

@@ -88,6 +88,22 @@ AlertNames = Annotated[
         autocompletion=completion.alert_targets,
     ),
 ]
+Workdir = Annotated[
+    str | None,
+    typer.Option(
+        "--workdir",
+        metavar="DIR",
+        help="Send this directory along and start in it; `.`: this one. Left out: what .gitignore names.",
+    ),
+]
+RuntimeEnv = Annotated[
+    str | None,
+    typer.Option(
+        "--runtime-env",
+        metavar="FILE",
+        help="Ray's runtime environment (pip, uv, conda, config, env_vars): a YAML file, or JSON. For clusters only.",
+    ),
+]
 MaxCost = Annotated[
     str | None, typer.Option("--max-cost", metavar="AMOUNT", help="Maximum cost of all attempts together: 12.50.")
 ]

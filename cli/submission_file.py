@@ -194,6 +194,8 @@ class SubmissionFile(Section):
     parameters: dict[str, JsonValue] | None = None
     environment: dict[str, str] | None = None
     working_directory: str | None = None
+    workdir: str | None = None
+    runtime_env: dict[str, JsonValue] | None = None
     tags: list[str] | None = None
     notes: str | None = None
     after: list[Annotated[After, BeforeValidator(_after)]] | None = None
@@ -276,6 +278,22 @@ def read_tree(path: str) -> tuple[Tree, Any]:
     return tree, tree.value(roots[0], (), 0) if roots else None
 
 
+def read_runtime_env(given: str) -> dict[str, Any]:
+    """Read a runtime environment of Ray: JSON, or else a YAML file. Raises `UsageError`."""
+    if given.lstrip().startswith("{"):
+        try:
+            found = json.loads(given)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"--runtime-env: this is not JSON: {clean(str(error))}") from None
+    else:
+        tree, found = read_tree(given)
+        if tree.problems:
+            raise UsageError("\n".join(sentence for _, sentence in sorted(tree.problems)[:MOST_TOLD]))
+    if not isinstance(found, dict):
+        raise UsageError("--runtime-env: expected a mapping like {pip: [numpy]}")
+    return found
+
+
 def completed_submission(given: Mapping[str, Any], tree: Tree, path: str, *, within: Place = ()) -> dict[str, object]:
     """Check a submission that is a part of a file. within: its place there. Raises `UsageError`: a line per mistake."""
     try:
@@ -304,10 +322,11 @@ def _is_empty(root: yaml.Node | None) -> bool:
 
 def _wanted(submission: SubmissionFile, path: str) -> dict[str, object]:
     wanted: dict[str, object] = submission.model_dump(by_alias=True, exclude_none=True)
-    directory = wanted.get("workingDirectory")
-    if isinstance(directory, str):
-        base = Path.cwd() if path == "-" else Path(path).absolute().parent
-        wanted["workingDirectory"] = str((base / Path(directory).expanduser()).resolve())
+    base = Path.cwd() if path == "-" else Path(path).absolute().parent
+    for name in ("workingDirectory", "workdir"):
+        directory = wanted.get(name)
+        if isinstance(directory, str):
+            wanted[name] = str((base / Path(directory).expanduser()).resolve())
     return wanted
 
 
@@ -460,7 +479,8 @@ SECTIONS: Mapping[Place, type[Section]] = {
 }  # fmt: skip
 OTHER_WORDS = {
     "command": "entrypoint", "cmd": "entrypoint", "args": "entrypoint", "run": "entrypoint", "env": "environment",
-    "envs": "environment", "params": "parameters", "workdir": "working_directory", "cwd": "working_directory",
+    "envs": "environment", "params": "parameters", "working_dir": "workdir", "cwd": "working_directory",
+    "code": "workdir",
     "memory": "memory_gib", "mem": "memory_gib", "ram": "memory_gib", "cpu": "cpus", "gpu": "gpus",
     "accelerator": "gpu_model", "retries": "max_retries", "timeout": "max_runtime", "time_limit": "max_runtime",
     "requirements": "resources", "price": "max_price_per_hour", "stop": "stopping", "early_stopping": "stopping",

@@ -22,9 +22,11 @@ from cli.arguments import (
     relative_files,
 )
 from cli.errors import UsageError
+from cli.packages import with_package
 from cli.requests import create, create_all, machine_id, resolve_id
 from cli.server import Server
 from cli.stop_rules import parse_objective, parse_rules
+from cli.submission_file import read_runtime_env
 from cli.terminal import clean, print_json, print_line, say
 
 
@@ -67,12 +69,14 @@ class Submission:
     preemptible: bool = False
     client_key: str | None = None
     working_directory: str | None = None
+    workdir: str | None = None
+    runtime_env: str | None = None
 
 
 def submit(server: Server, submission: Submission, given: Mapping[str, object] = MappingProxyType({})) -> Simulation:
     """Submit the options, laid over a submission file. Raises `CommandError`."""
     wanted = _completed(combine(given, submission_input(submission)))
-    simulation = create(server, with_ids(server, wanted, {}))
+    simulation = create(server, with_package(server, with_ids(server, wanted, {}), {}))
     _warn_of_relative_files(wanted)
     return simulation
 
@@ -85,7 +89,9 @@ def submit_all(server: Server, submission: Submission, given: Sequence[Mapping[s
     key = options.pop("clientKey", None)
     every = [_completed(combine(each, options), number) for number, each in enumerate(given, 1)]
     known: dict[str, str] = {}
-    wanted = {"simulations": [with_ids(server, each, known) for each in every], **_given(clientKey=key)}
+    sent: dict[tuple[str, str | None], dict[str, object]] = {}
+    named = [with_ids(server, each, known) for each in every]
+    wanted = {"simulations": [with_package(server, each, sent) for each in named], **_given(clientKey=key)}
     made = create_all(server, wanted)
     _warn_of_relative_files(every[0])
     return made
@@ -99,6 +105,15 @@ def _completed(wanted: dict[str, object], number: int | None = None) -> dict[str
         raise UsageError("No command given. Add it after two dashes: simulations submit -- python train.py")
     if "attendedGraceSeconds" in wanted and not wanted.get("attended"):
         raise UsageError("--attended-grace needs an attended simulation: add --attended.")
+    return require_one_directory(wanted)
+
+
+def require_one_directory(wanted: dict[str, object]) -> dict[str, object]:
+    """Return the input unless it has both a directory to send and one on the machine."""
+    if wanted.get("workdir") is not None and wanted.get("workingDirectory") is not None:
+        raise UsageError(
+            "--workdir sends a directory to start in, --working-directory names one there: give one of them."
+        )
     return wanted
 
 
@@ -120,7 +135,10 @@ def with_ids(server: Server, wanted: Mapping[str, object], known: dict[str, str]
 
 
 def submission_input(submission: Submission) -> dict[str, object]:
-    """Build a CreateSimulationInput, except the machine, which stays a name. Raises `UsageError`."""
+    """Build a CreateSimulationInput. The machine stays a name, and the package a directory, `workdir`.
+
+    Raises `UsageError`.
+    """
     resources = _given(
         cpus=submission.cpus,
         memoryGib=submission.memory_gib,
@@ -171,6 +189,8 @@ def submission_input(submission: Submission) -> dict[str, object]:
         preemptible=submission.preemptible or None,
         clientKey=submission.client_key,
         workingDirectory=absolute_directory(submission.working_directory),
+        workdir=absolute_directory(submission.workdir),
+        runtimeEnv=read_runtime_env(submission.runtime_env) if submission.runtime_env is not None else None,
     )
 
 
@@ -238,10 +258,15 @@ class Fork:
     notes: str | None = None
     priority: int | None = None
     from_checkpoint: bool = False
+    workdir: str | None = None
+    runtime_env: str | None = None
 
 
 def fork_input(fork: Fork) -> dict[str, object]:
-    """Build a ForkSimulationInput without the id; empty if nothing is different. Raises `UsageError`."""
+    """Build a ForkSimulationInput without the id, with `workdir` for a package; empty if nothing is different.
+
+    Raises `UsageError`.
+    """
     parameters = parse_parameters(fork.parameters)
     for name in fork.without:
         if name in parameters:
@@ -255,6 +280,8 @@ def fork_input(fork: Fork) -> dict[str, object]:
         notes=fork.notes,
         priority=fork.priority,
         fromCheckpoint=fork.from_checkpoint or None,
+        workdir=absolute_directory(fork.workdir),
+        runtimeEnv=read_runtime_env(fork.runtime_env) if fork.runtime_env is not None else None,
     )
 
 
@@ -321,10 +348,10 @@ def _seconds(duration: str | None) -> int | None:
 def _warn_of_relative_files(wanted: Mapping[str, object]) -> None:
     command = wanted["entrypoint"]
     files = relative_files([str(word) for word in command]) if isinstance(command, list) else []
-    if files and wanted.get("workingDirectory") is None:
+    if files and wanted.get("workingDirectory") is None and wanted.get("workdir") is None:
         say(
             f"Note: {clean(files[0])} is a file here, but the simulation starts in a directory of its own. "
-            "Give --working-directory . or an absolute path.",
+            "Send this directory along with --workdir ., or give --working-directory . or an absolute path.",
             style="yellow",
         )
 

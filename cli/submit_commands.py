@@ -21,10 +21,12 @@ from cli.options import (
     OnlyMachine,
     Priority,
     RequiredLabels,
+    RuntimeEnv,
     StopRules,
     Token,
     TokenFile,
     Url,
+    Workdir,
 )
 
 
@@ -168,6 +170,8 @@ def submit(
             "--working-directory", "-C", metavar="PATH", help="Working directory on the machine; `.`: this directory."
         ),
     ] = None,
+    workdir: Workdir = None,
+    runtime_env: RuntimeEnv = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the end; the exit code is that of the final state.")
     ] = False,
@@ -184,13 +188,14 @@ def submit(
     """Submit a simulation and print its id.
 
     \b
-    simulations submit --gpus 1 --memory-gib 16 -- python train.py --epochs 20
+    simulations submit --workdir . --gpus 1 --memory-gib 16 -- python train.py --epochs 20
     simulations submit --file order.yaml --wait
     simulations submit --stop plateau,metric=val/loss --max-cost 20 -- python train.py
 
     \b
     Keys of a submission file (only entrypoint is required, in the file or as the command):
-      name, project, entrypoint: [python, train.py], working_directory, tags: [...], priority, machines,
+      name, project, entrypoint: [python, train.py], workdir: ., working_directory, tags: [...], priority, machines,
+      runtime_env: {pip: [...], env_vars: {...}},
       parameters: {...}, environment: {...}, metrics: {accuracy: MAX}, metrics_from: json, metrics_patterns: [...],
       tensorboard: [DIR, ...], system_metrics: 10s, attended, attended_grace: 60s, client_key, preemptible,
       objective: {metric: val/loss, mode: MIN}, stopping: [{metric, patience: 10, ...}], alerts: [NAME], notes,
@@ -224,7 +229,7 @@ def submit(
         tensorboard=tensorboard or (), system_metrics=system_metrics, attended=attended,
         max_cost=max_cost, max_steps=max_steps, objective=objective, stop=stop or (), alerts=alert or (),
         attended_grace=attended_grace, client_key=client_key, preemptible=preemptible,
-        working_directory=working_directory,
+        working_directory=working_directory, workdir=workdir, runtime_env=runtime_env,
     )  # fmt: skip
     given = read_submissions(file) if file is not None else {}
     if isinstance(given, list):

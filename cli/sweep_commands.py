@@ -18,10 +18,12 @@ from cli.options import (
     OnlyMachine,
     Priority,
     RequiredLabels,
+    RuntimeEnv,
     StopRules,
     Token,
     TokenFile,
     Url,
+    Workdir,
 )
 
 EPILOG = """
@@ -178,6 +180,8 @@ def create(
             "--working-directory", "-C", metavar="PATH", help="Working directory on the machine; `.`: this directory."
         ),
     ] = None,
+    workdir: Workdir = None,
+    runtime_env: RuntimeEnv = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it to its end.")] = False,
     as_json: AsJson = False,
     url: Url = None,
@@ -207,7 +211,8 @@ def create(
         memory_gib=memory_gib, gpus=gpus, gpu_model=gpu_model, labels=label or (), machine=machine,
         max_price_per_hour=max_price_per_hour, priority=priority, max_runtime=max_runtime, max_steps=max_steps,
         max_retries=max_retries, retry_on=retry_on or (), metrics_patterns=metrics_pattern or (), stop=stop or (),
-        alerts=alert or (), preemptible=preemptible, working_directory=working_directory,
+        alerts=alert or (), preemptible=preemptible, working_directory=working_directory, workdir=workdir,
+        runtime_env=runtime_env,
     )  # fmt: skip
     options = _given(
         name=name, trials=trials, parallel=parallel, seeds=seeds, seed=seed, maxCost=max_cost, patience=patience,

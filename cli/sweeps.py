@@ -14,11 +14,12 @@ from rich.text import Text
 from cli.answers import Sweep, SweepParameter, SweepTrial
 from cli.errors import ExitCode, UsageError
 from cli.money import is_set, money
+from cli.packages import with_package
 from cli.requests import create_sweep, sweep, trials, update_sweep
 from cli.search import parse_pruning, parse_sampler, parse_space
 from cli.server import Server
 from cli.stop_rules import parse_objective
-from cli.submit import Submission, combine, submission_input, with_ids
+from cli.submit import Submission, combine, require_one_directory, submission_input, with_ids
 from cli.tables import Column, print_table
 from cli.terminal import clean, print_line, say, say_age, say_duration, say_number, state_text, stderr, stdout
 
@@ -86,7 +87,8 @@ def create(server: Server, wanted: Mapping[str, object]) -> Sweep:
     """Create a sweep. Raises `CommandError`."""
     template = wanted["simulation"]
     assert isinstance(template, dict)
-    return create_sweep(server, {**wanted, "simulation": with_ids(server, template, {})})
+    named = with_ids(server, require_one_directory(template), {})
+    return create_sweep(server, {**wanted, "simulation": with_package(server, named, {})})
 
 
 def extend(server: Server, reference: str, wanted: Mapping[str, object]) -> Sweep:

@@ -52,11 +52,17 @@ class FakeServer:
         self.sockets = 0
         self.url = ""
         self.files: dict[str, Path] = {}  # by their address
+        self.packages: dict[tuple[str, str | None], bytes] = {}  # by digest and project
+        self.package_refusals: list[tuple[int, dict[str, str]]] = []  # of the next uploads: status and headers
+        self.package_requests: list[str] = []
+        self.most_package_bytes = 1 << 20
         self.app = Starlette(
             routes=[
                 Route("/graphql", self._post, methods=["POST"]),
                 WebSocketRoute("/graphql", self._socket),
                 Route("/files/{path:path}", self._file),
+                Route("/packages", self._limit),
+                Route("/packages/{digest}", self._package, methods=["HEAD", "PUT"]),
             ]
         )
 
@@ -79,6 +85,24 @@ class FakeServer:
         self.headers.append(dict(request.headers))
         path = self.files[request.url.path]
         return FileResponse(path, headers={"ETag": f'"{sha256(path.read_bytes()).hexdigest()}"'})
+
+    async def _limit(self, request: Request) -> Response:
+        self.headers.append(dict(request.headers))
+        return JSONResponse({"mostBytes": self.most_package_bytes})
+
+    async def _package(self, request: Request) -> Response:
+        self.package_requests.append(request.method)
+        self.headers.append(dict(request.headers))
+        key = (request.path_params["digest"], request.query_params.get("project"))
+        if request.method == "HEAD":
+            return Response(status_code=200 if key in self.packages else 404)
+        content = await request.body()
+        if self.package_refusals:
+            status, headers = self.package_refusals.pop(0)
+            return JSONResponse({"errors": [{"message": "Not now."}]}, status_code=status, headers=headers)
+        assert sha256(content).hexdigest() == key[0]
+        self.packages[key] = content
+        return JSONResponse({}, status_code=201)
 
     async def _socket(self, socket: WebSocket) -> None:
         self.sockets += 1
