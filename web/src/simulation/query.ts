@@ -49,6 +49,15 @@ const FIELDS = graphql(
       parameters
       environment
       workingDirectory
+      package {
+        digest
+        sizeBytes
+        name
+        commit
+        dirty
+        url
+      }
+      runtimeEnv
       tags
       notes
       paused

@@ -17,6 +17,8 @@ export const SimulationToRepeat = graphql(`
     simulation(id: $id) {
       id name entrypoint entrypointTemplate parameters environment workingDirectory tags machines priority attended attendedGraceSeconds preemptible metricsFrom metricsPatterns
       tensorboard systemMetricsSeconds
+      package { digest name commit dirty }
+      runtimeEnv
       notes
       after { condition simulation { id } }
       project { name }

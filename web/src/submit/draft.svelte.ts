@@ -21,6 +21,8 @@ export interface Parameter extends Pair {
   kind: Kind;
 }
 
+export type Code = NonNullable<NonNullable<ResultOf<typeof SimulationToRepeat>['simulation']>['package']>;
+
 export interface Draft {
   command: string;
   name: string;
@@ -33,6 +35,9 @@ export interface Draft {
   parametersJson: string;
   environment: Pair[];
   workingDirectory: string;
+  /** Code that was packed for the simulation that this one repeats. */
+  package: Code | null;
+  runtimeEnv: unknown;
   project: string;
   tags: string[];
   /** One that is being typed. */
@@ -92,7 +97,7 @@ function isReadAsJson(text: string): boolean {
 export function blank(): Draft {
   return {
     command: '', name: '', cpus: '', memoryGib: '', gpus: '',
-    parametersAs: 'rows', parameters: [], parametersJson: '{}', environment: [], workingDirectory: '',
+    parametersAs: 'rows', parameters: [], parametersJson: '{}', environment: [], workingDirectory: '', package: null, runtimeEnv: null,
     project: '', tags: [], tag: '', priority: '', after: '', notes: '',
     machines: '', gpuModel: '', labels: [], machine: '', maxPricePerHour: '',
     maxRuntime: '', maxRetries: '', maxCost: '', maxSteps: '', retryOn: ['MACHINE_LOST'],
@@ -122,6 +127,8 @@ export function draftOf(simulation: NonNullable<ResultOf<typeof SimulationToRepe
     parameters: values.map(([key, value]) => parameterOf(key, value)),
     environment: Object.keys(simulation.environment as Record<string, null>).map((key) => pairOf(key)),
     workingDirectory: simulation.workingDirectory ?? '',
+    package: simulation.package,
+    runtimeEnv: simulation.runtimeEnv,
     project: simulation.project.name === 'default' ? '' : simulation.project.name,
     tags: simulation.tags,
     priority: other(simulation.priority, 0),

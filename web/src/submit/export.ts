@@ -53,6 +53,8 @@ export function commandLineOf(input: CreateSimulationInput, draft: Draft, origin
   pairs('--parameter', input.parameters, (key, value) => shellOf([`${key}=${parameterText(value)}`]));
   pairs('--env', input.environment, (key) => `${shellOf([`${key}=`])}"$${/^\w+$/.test(key) ? key : 'VALUE'}"`);
   option('--working-directory', input.workingDirectory);
+  option('--workdir', input.package ? '.' : undefined);
+  option('--runtime-env', input.runtimeEnv === undefined ? undefined : JSON.stringify(input.runtimeEnv));
   option('--priority', input.priority);
   for (const { simulation, condition } of input.after ?? []) option('--after', writtenAfter(simulation ?? '', condition ?? 'SUCCESS'));
   option('--notes', input.notes ?? undefined);

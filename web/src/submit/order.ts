@@ -58,6 +58,8 @@ export function orderOf(draft: Draft): Order {
     parameters: parametersOf(draft, typed),
     environment: anyOf(typed.pairs('environment', draft.environment, { secret: true })),
     workingDirectory: draft.workingDirectory.trim() || undefined,
+    package: (!draft.workingDirectory.trim() && draft.package) || undefined,
+    runtimeEnv: draft.runtimeEnv ?? undefined,
     tags: filled(tagsOf(draft)),
     resources: anyOf(resources),
     machines: typed.whole('machines', draft.machines),

@@ -61,8 +61,8 @@ export const SECTIONS: readonly Section[] = [
   {
     key: 'environment',
     title: 'Environment and working directory',
-    paths: ['environment', 'workingDirectory'],
-    says: (draft) => list([counted(draft.environment.length, 'variable'), draft.workingDirectory.trim()]),
+    paths: ['environment', 'workingDirectory', 'package', 'runtimeEnv'],
+    says: (draft) => list([counted(draft.environment.length, 'variable'), draft.workingDirectory.trim() || draft.package?.name]),
   },
   {
     key: 'place',
@@ -152,6 +152,6 @@ function counted(count: number, what: string): string {
   return count ? `${countOf(count)} ${what}${count === 1 ? '' : 's'}` : '';
 }
 
-function list(parts: readonly (string | false)[]): string {
+function list(parts: readonly (string | false | null | undefined)[]): string {
   return parts.filter(Boolean).join(' · ');
 }
