@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy import delete, exists, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import files
@@ -26,6 +26,9 @@ UNFINISHED = timedelta(hours=1)  # no upload takes as long
 UNUSED = timedelta(days=1)  # for the next submission of the same directory
 NOTED = timedelta(hours=1)  # how exact `used_at` is
 MOST_UPLOADS = 8  # of a project at once
+MOST_UNUSED = (
+    200  # of a project that no simulation starts in: without a quota, they could fill the disk within `UNUSED`
+)
 
 
 class TooManyUploads(Refusal):
@@ -82,6 +85,14 @@ async def begin(
     )
     if (running or 0) >= MOST_UPLOADS:
         raise TooManyUploads(f"{MOST_UPLOADS} packages of this project are being uploaded: try again in a moment.")
+    used = exists().where(Simulation.package_id == Package.id)
+    unused = await session.scalar(
+        select(func.count()).where(Package.project_id == project_id, Package.stored_at.is_not(None), ~used)
+    )
+    if (unused or 0) >= MOST_UNUSED:
+        raise TooManyUploads(
+            f"No simulation starts in {MOST_UNUSED} packages of this project: they are removed a day after their use."
+        )
     if quota_bytes is not None:
         await files.require_room(session, project_id, size_bytes, quota_bytes)
     made: int | None = await session.scalar(

@@ -21,6 +21,7 @@ is full.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -41,6 +42,7 @@ from db.events import Actor
 from db.files import PIECE_BYTES, QuotaReached
 from db.packages import Content, TooManyUploads
 from graph.auth.authenticate import Authenticator, NotAdmitted
+from graph.auth.rate_limit import RateLimit, client_of
 from graph.auth.viewer import Viewer
 from graph.errors import RETRY_AFTER_SECONDS, Forbidden, Unauthenticated
 from graph.http import protocol
@@ -72,6 +74,7 @@ class Packages:
         self._most_bytes = int(settings.package_mib * MIB)
         self._quota_bytes = int(settings.files_quota_gib * GIB) or None
         self._uploads = 0
+        self._begun = RateLimit(settings.submits_per_minute)  # a package is for a submission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -134,6 +137,13 @@ class Packages:
         size = self._announced(request)
         if self._uploads >= MOST_UPLOADS:
             raise _busy("More packages are being uploaded than this process can hold: try again in a moment.")
+        client = request.client.host if request.client else ""
+        if wait := self._begun.take(viewer.token_id or client_of(client), 1):
+            raise EarlyRefusal(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"At most {self._begun.per_minute:,} packages may be uploaded in a minute.",
+                {"Retry-After": str(math.ceil(wait))},
+            )
         self._uploads += 1
         try:
             async with asyncio.timeout(UPLOAD_SECONDS):

@@ -114,7 +114,7 @@ async def fork(info: Info, given: ForkSimulationInput) -> SimulationPayload:
             if "parameters" in changes:
                 changes["parameters"] = _merged(old.parameters, changes["parameters"])
             wanted = await repetition_of(session, old)
-            await require_package(session, changes, old.project_id)
+            await require_package(session, changes, old.project_id, {})
             if "package_id" in changes:
                 changes["working_directory"] = None
             set_runtime_env(changes, environment=wanted.environment, labels=wanted.labels)
@@ -189,6 +189,7 @@ class Names:
     session: AsyncSession
     _projects: dict[str, Project] = field(default_factory=dict)
     _machines: dict[str, Machine] = field(default_factory=dict)
+    _packages: dict[tuple[int, str], int] = field(default_factory=dict)
     _targets: dict[tuple[int, tuple[str, ...]], tuple[int, ...]] = field(default_factory=dict)
 
     async def submission(self, asked: dict[str, Any], path: str = "") -> Submission:
@@ -213,7 +214,7 @@ class Names:
                     "A simulation starts in its package, or in a directory on the machine: leave one of them out.",
                     field="workingDirectory",
                 )
-            await require_package(self.session, asked, project.id)
+            await require_package(self.session, asked, project.id, self._packages)
             set_runtime_env(asked)
             await _require_node(self.session, Wanted(project_id=project.id, name=name, **asked))
             if alerts is not None:
@@ -259,17 +260,22 @@ class Names:
         return After(asked.condition, simulation_id=number, client_key=asked.client_key, index=asked.index)
 
 
-async def require_package(session: AsyncSession, asked: dict[str, Any], project_id: int) -> None:
-    """Look up the package that was asked for, if any. Raises `NotFound`."""
+async def require_package(
+    session: AsyncSession, asked: dict[str, Any], project_id: int, known: dict[tuple[int, str], int]
+) -> None:
+    """Look up the package that was asked for, if any. known: those that were found. Raises `NotFound`."""
     package: PackageAsked | None = asked.pop("package", None)
     if package is None:
         return
-    found = await packages.find(session, project_id, package.digest)
-    if found is None:
-        raise errors.NotFound(
-            "This package is not stored in the project, or no longer: upload it first.", field="package.digest"
-        )
-    asked |= {"package_id": found.id, "package_source": package.source or None}
+    key = (project_id, package.digest)
+    if key not in known:
+        found = await packages.find(session, *key)
+        if found is None:
+            raise errors.NotFound(
+                "This package is not stored in the project, or no longer: upload it first.", field="package.digest"
+            )
+        known[key] = found.id
+    asked |= {"package_id": known[key], "package_source": package.source or None}
 
 
 def set_runtime_env(

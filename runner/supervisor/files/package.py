@@ -18,6 +18,7 @@ import errno
 import fcntl
 import os
 import posixpath
+import stat
 import tarfile
 import time
 from hashlib import sha256
@@ -76,6 +77,8 @@ class Package:
             path = self._archives / self._digest
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             with open(descriptor, "r+b") as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise BadArchive(f"{path} is no file.")
                 self._lock(file)
                 if digest_of(file) != self._digest:
                     self._fetch(file)

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from cli.packages import with_package
 from cli.server import Server
 from db import tokens
 from db.events import Actor
 from db.files import PIECE_BYTES
+from db.public_ids import decode
 from db.simulations import delete_ended
 from db.states import Role
 from graph.http import packages as routes
@@ -31,6 +33,12 @@ from runner.supervisor.files import package as packages
 from runner.supervisor.files.attached import Abandoned, unpack
 
 World = Any  # the fixture of conftest.py
+
+
+def number_of(public_id: str) -> int:
+    return decode(public_id)[1]
+
+
 USER = Actor("test")
 CODE = b"import json; print(json.dumps({'loss': 1}))"
 DETAILS = """
@@ -340,6 +348,47 @@ async def test_uploads_at_once_are_bounded_by_project_and_by_process(
     assert (await put(world.api, PACKAGE, project="other")).status_code == 201
     monkeypatch.setattr(routes, "MOST_UPLOADS", 0)
     assert (await put(world.api, PACKAGE, project="third")).status_code == 503
+
+
+async def test_packages_that_no_simulation_starts_in_are_bounded(world: World) -> None:
+    await world.select(
+        "INSERT INTO packages (project_id, digest, size_bytes, created_by, stored_at) "
+        "SELECT 1, sha256(CAST(n::text AS bytea)), 1, 'me', now() FROM generate_series(1, 200) AS n"
+    )
+    answer = await put(world.api, PACKAGE)
+    assert answer.status_code == 429
+    assert "No simulation starts in 200 packages" in answer.text
+    number = number_of(await world.simulation())
+    await world.select(f"UPDATE simulations SET package_id = (SELECT min(id) FROM packages) WHERE id = {number}")
+    await stored(world)
+
+
+async def test_uploads_of_one_client_are_counted_as_its_submissions_are(serve: Any, tmp_path: Path) -> None:
+    api = await serve(files=str(tmp_path / "store"), submits_per_minute=2)
+    answers = [(await put(api, os.urandom(10))).status_code for _ in range(3)]
+    assert answers == [201, 201, 429]
+
+
+async def test_a_package_is_looked_up_once_for_many_simulations(world: World) -> None:
+    digest = await stored(world)
+    document = (
+        "mutation M($input: CreateSimulationsInput!) { createSimulations(input: $input) { userErrors { message } } }"
+    )
+    counts = []
+    for size in (2, 50):
+        given = [{"entrypoint": ["x"], "package": {"digest": digest}}] * size
+        statements: list[str] = []
+
+        def note(_connection: Any, _cursor: Any, statement: str, *_: Any, seen: list[str] = statements) -> None:
+            seen.append(statement)
+
+        bound = world.api.server.lifespan.state["engine"].sync_engine
+        event.listen(bound, "before_cursor_execute", note)
+        made = await world.api.data(document, {"input": {"simulations": given}})
+        event.remove(bound, "before_cursor_execute", note)
+        assert made["userErrors"] == []
+        counts.append(sum("packages" in each for each in statements))
+    assert counts[0] == counts[1] > 0
 
 
 async def test_a_disk_that_is_full_takes_no_package(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

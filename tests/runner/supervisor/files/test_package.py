@@ -279,6 +279,19 @@ def test_an_archive_that_is_none_is_a_sentence(tmp_path: Path, place: Path) -> N
         package.bring(place)
 
 
+def test_what_another_program_has_put_in_the_place_of_an_archive_is_not_read(tmp_path: Path, place: Path) -> None:
+    archives = tmp_path / "packages"
+    archives.mkdir()
+    os.mkfifo(archives / DIGEST)
+    with pytest.raises(NotStarted):
+        brings(FakeStore(CONTENT), archives, place)
+    (archives / DIGEST).unlink()
+    (archives / DIGEST).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(NotStarted):
+        brings(FakeStore(CONTENT), archives, place)
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_an_attempt_that_is_over_fetches_nothing(tmp_path: Path, place: Path) -> None:
     with pytest.raises(Abandoned):
         brings(FakeStore(CONTENT, Over()), tmp_path / "packages", place)
