@@ -489,9 +489,13 @@ _BEGINS_FROM_STORE: ColumnElement[bool] = literal_column(
 async def _open(session: AsyncSession, where: ColumnElement[bool], not_launched: bool) -> Sequence[Hosted]:
     statement = (
         select(
-            Attempt, Member, Simulation.machines, _CHECKPOINT_OF, _BEGINS_FROM_STORE,
+            Attempt,
+            Member,
+            Simulation.machines,
+            _CHECKPOINT_OF,
+            _BEGINS_FROM_STORE,
             *(_LAUNCHED_WITH if not_launched else ()),
-        )  # fmt: skip
+        )
         .options(*_OF_HOST, *(_GRANT if not_launched else ()))
         .join(Member, Member.attempt_id == Attempt.id)
         .join(Simulation, Simulation.id == Attempt.simulation_id)

@@ -499,9 +499,7 @@ _ENDED = text(
 
 async def unowned(session: AsyncSession, most: int) -> Sequence[int]:
     """Return ids of pieces to be removed from the store; such a piece never gets a simulation again."""
-    rows = await session.scalars(
-        select(StoredPiece.id).where(UNOWNED).order_by(StoredPiece.id).limit(most)
-    )
+    rows = await session.scalars(select(StoredPiece.id).where(UNOWNED).order_by(StoredPiece.id).limit(most))
     return rows.all()
 
 

@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -123,7 +124,7 @@ def test_a_server_that_is_busy_is_asked_again(
     run: Run, creates: Any, code: Path, monkeypatch: pytest.MonkeyPatch, refusals: list[Any]
 ) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(packages.time, "sleep", pauses.append)
+    monkeypatch.setattr(packages, "time", SimpleNamespace(sleep=pauses.append))
     creates.package_refusals = list(refusals)
     done = run("submit", "--workdir", str(code), "--", "x")
     assert done.exit_code == 0, done.stderr
@@ -143,7 +144,7 @@ def test_a_refusal_is_a_sentence(run: Run, creates: Any, code: Path, status: int
 def test_an_upload_whose_answer_was_lost_is_not_sent_again(
     run: Run, creates: Any, code: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packages.time, "sleep", lambda _: None)
+    monkeypatch.setattr(packages, "time", SimpleNamespace(sleep=lambda _: None))
     asked = iter([False, True])
     monkeypatch.setattr(packages, "_is_stored", lambda *_: next(asked))
     creates.package_refusals = [(503, {})]

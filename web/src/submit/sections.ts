@@ -12,6 +12,8 @@ export const FIELDS = {
   parameters: 'Parameters',
   environment: 'Environment',
   workingDirectory: 'Working directory',
+  package: 'Code',
+  runtimeEnv: 'Runtime environment',
   project: 'Project',
   tags: 'Tags',
   priority: 'Priority',
@@ -62,7 +64,7 @@ export const SECTIONS: readonly Section[] = [
     key: 'environment',
     title: 'Environment and working directory',
     paths: ['environment', 'workingDirectory', 'package', 'runtimeEnv'],
-    says: (draft) => list([counted(draft.environment.length, 'variable'), draft.workingDirectory.trim() || draft.package?.name]),
+    says: (draft) => list([counted(draft.environment.length, 'variable'), draft.workingDirectory.trim() || (draft.package?.name ?? '')]),
   },
   {
     key: 'place',
@@ -152,6 +154,6 @@ function counted(count: number, what: string): string {
   return count ? `${countOf(count)} ${what}${count === 1 ? '' : 's'}` : '';
 }
 
-function list(parts: readonly (string | false | null | undefined)[]): string {
+function list(parts: readonly (string | false)[]): string {
   return parts.filter(Boolean).join(' · ');
 }

@@ -10,6 +10,7 @@ import threading
 import time
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -305,7 +306,7 @@ def test_an_archive_that_another_attempt_fetches_is_waited_for(
     archives = tmp_path / "packages"
     archives.mkdir()
     waits = threading.Event()
-    monkeypatch.setattr(package.time, "sleep", lambda _: waits.set())
+    monkeypatch.setattr(package, "time", SimpleNamespace(sleep=lambda _: waits.set(), time=time.time))
     store = FakeStore(CONTENT)
     with open(archives / DIGEST, "w+b") as first:
         fcntl.flock(first, fcntl.LOCK_EX)
