@@ -702,7 +702,7 @@ async def test_what_ran_in_the_version_before_has_stored_nothing_and_the_way_bac
     assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
 
 
-# --- 0031: packages ------------------------------------------------------------------------------------------------
+# --- 0029: packages ------------------------------------------------------------------------------------------------
 
 
 async def test_files_that_the_version_before_has_stored_stay_and_the_way_back_gives_up_packages(

@@ -2,14 +2,14 @@
 
 A piece of a package has no simulation: it is owned by the package.
 
-Revision: 0031, after 0028
+Revision: 0029, after 0028
 """
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-revision = "0031"
+revision = "0029"
 down_revision = "0028"
 branch_labels = None
 depends_on = None
