@@ -39,8 +39,8 @@ import asyncio
 import base64
 import json
 import ssl
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from hashlib import sha256
@@ -48,6 +48,7 @@ from time import monotonic
 from typing import Any
 
 import httpx
+import structlog
 
 from runner import archive
 from runner.base import (
@@ -64,6 +65,8 @@ from runner.base import (
 )
 from runner.supervisor.job import LAUNCH_VARIABLE
 from runner.supervisor.run import LEFTOVERS
+
+log = structlog.get_logger()
 
 GIB = 2**30
 ANSWER_SECONDS = 15.0
@@ -177,7 +180,7 @@ class RayEngine:
         self._nodes: Mapping[str, str] = {}  # living ones, with their addresses
         self._pending_since: Mapping[str, float] = {}
         self._over_since: Mapping[str, float] = {}
-        self._starts = starts or {}
+        self._starts = dict(starts or {})
         self._wants: Mapping[str, _Job] = {}  # jobs that make the cluster start a node, by name
         self._met_since: Mapping[str, float] = {}  # those that are over
         self._ended: dict[str, float] = {}  # members whose job Ray has ended for us, and when
@@ -195,7 +198,9 @@ class RayEngine:
             for member_id, job in jobs.items()
             if monotonic() - self._pending_since.get(member_id, monotonic()) > START_SECONDS
         }
-        there = [self._machine(row) for row in rows if row["node_id"] not in late and _amount(row, "CPU") > 0]
+        nodes = {row["node_id"]: self._machine(row) for row in rows if _amount(row, "CPU") > 0}
+        self._correct(nodes.values())
+        there = [each for key, each in nodes.items() if key not in late]
         return [*there, *(self._startable(key, kind) for key, kind in self._starts.items())]
 
     async def want(self, counts: Mapping[str, int]) -> None:
@@ -318,6 +323,23 @@ class RayEngine:
             labels=labels,
             price_per_hour=self._price_of(labels),
         )
+
+    def _correct(self, nodes: Iterable[DiscoveredMachine]) -> None:
+        """Take from nodes that are there what a kind really has, if that is less than was declared.
+
+        Else such nodes would be started again and again for what does not fit on any.
+        """
+        for key, kind in self._starts.items():
+            for node in nodes:
+                found = replace(
+                    kind,
+                    cpus=min(kind.cpus, node.cpus),
+                    memory_gib=min(kind.memory_gib, node.memory_gib),
+                    gpus=min(kind.gpus, node.gpus),
+                )
+                if found != kind and _is_of(node, key, kind):
+                    log.warning("nodes_smaller_than_declared", cluster=self._cluster, kind=key, node=node.name)
+                    self._starts[key] = kind = found
 
     def _startable(self, key: str, kind: Kind) -> DiscoveredMachine:
         labels = {**kind.labels, TYPE_LABELS[0]: key}
@@ -490,6 +512,12 @@ def _since(
 ) -> Mapping[str, float]:
     """Return since when something was seen to hold for each job for which it does."""
     return {name: known.get(name, now) for name, job in jobs.items() if holds(job)}
+
+
+def _is_of(node: DiscoveredMachine, key: str, kind: Kind) -> bool:
+    """Whether a node is of a kind, by the label that names it; by the kind's own labels where there is none."""
+    named = [node.labels[each] for each in TYPE_LABELS if each in node.labels]
+    return key in named if named else bool(kind.labels) and kind.labels.items() <= node.labels.items()
 
 
 def _amount(row: Mapping[str, Any], resource: str) -> float:

@@ -134,6 +134,26 @@ async def test_what_the_cluster_can_start_is_listed_with_its_price(make: Callabl
     assert (big.labels, big.price_per_hour, big.most) == ({"zone": "b"}, Decimal(8), 3)
 
 
+@pytest.mark.parametrize(
+    ("labels", "memory"),
+    [
+        ({"ray.io/node-group": "big"}, 4),
+        ({"zone": "b"}, 4),
+        ({"ray.io/node-group": "small", "zone": "b"}, 32),
+        ({"zone": "a"}, 32),
+    ],
+)
+async def test_a_kind_has_no_more_than_the_nodes_that_were_started_of_it(
+    head: Head, make: Callable[..., RayEngine], labels: dict[str, str], memory: float
+) -> None:
+    engine = make(starts={"big": BIG})
+    head.nodes = [node("n1", labels=labels, resources_total={"CPU": 16.0, "memory": 4.0 * GIB, "GPU": 2.0})]
+    for _ in range(2):
+        [big] = [each for each in await engine.discover() if each.most]
+        assert (big.cpus, big.memory_gib, big.gpus) == (8, memory, 2)
+        head.nodes = []  # it has been stopped, and is not forgotten
+
+
 async def test_nodes_are_wanted_by_jobs_that_ask_for_a_whole_one_each(
     head: Head, make: Callable[..., RayEngine]
 ) -> None:
