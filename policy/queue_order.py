@@ -87,19 +87,35 @@ class Sizes:
 
 
 class Members:
-    """Queued runs of one class, in their order."""
+    """Queued runs of one class, in their order. Sorted when more than the first one is asked for: many stay blocked."""
 
-    __slots__ = ("_oldest", "entries", "of", "size")
+    __slots__ = ("_entries", "_is_sorted", "_oldest", "of", "size")
 
     def __init__(self, of: Class, size: float) -> None:
         self.of = of
         self.size = size
-        self.entries: list[Entry] = []
+        self._entries: list[Entry] = []
+        self._is_sorted = True
         self._oldest: Entry | None = None
 
-    def fill(self, entries: list[Entry]) -> None:
-        entries.sort()
-        self.entries = entries
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def entries(self) -> list[Entry]:
+        if not self._is_sorted:
+            self._entries.sort()
+            self._is_sorted = True
+        return self._entries
+
+    def at(self, index: int) -> Entry:
+        """Return the run at a place, from 0."""
+        return min(self._entries) if index == 0 and not self._is_sorted else self.entries[index]
+
+    def append(self, entry: Entry) -> None:
+        """Add one of many."""
+        self._entries.append(entry)
+        self._is_sorted = False
 
     def add(self, entry: Entry) -> None:
         insort(self.entries, entry)
@@ -107,14 +123,15 @@ class Members:
             self._oldest = entry
 
     def remove(self, entry: Entry) -> None:
-        del self.entries[bisect_left(self.entries, entry)]
+        entries = self.entries
+        del entries[bisect_left(entries, entry)]
         if self._oldest is entry:
             self._oldest = None
 
     def oldest(self) -> Run:
         """Return the run submitted first."""
         if self._oldest is None:
-            self._oldest = min(self.entries, key=itemgetter(1, 2))
+            self._oldest = min(self._entries, key=itemgetter(1, 2))
         return self._oldest[3]
 
 
@@ -152,7 +169,7 @@ class Queue:
         if entry is None or members is None:
             return
         members.remove(entry)
-        if not members.entries:
+        if not len(members):
             del self._by_class[members.of]
 
     def place_of(self, run_id: int, learned: Learned, shares: Mapping[int, float]) -> int:
@@ -180,6 +197,11 @@ class Queue:
         )
         return [order.id for order, _ in found], "".join([" ", *rules][: len(found)])
 
+    def find(self, run_id: int) -> tuple[Entry, Members] | None:
+        """Return the entry of a run, and those of its class."""
+        entry = self._entries.get(run_id)
+        return None if entry is None else (entry, self._members[run_id])
+
     def class_and_size(self, run: Run) -> tuple[Class, float]:
         members = self._members.get(run.id)
         return class_of(run, self.sizes, self.knobs) if members is None else (members.of, members.size)
@@ -188,20 +210,21 @@ class Queue:
         return factor_of_class(members.of, members.size, learned, shares, self.knobs)
 
     def _fill(self, runs: Iterable[Run]) -> None:
-        # Of a long queue most have not begun: their class is looked up by a few fields.
-        alike: dict[Hashable, Members] = {}
-        found: dict[int, tuple[Members, list[Entry]]] = {}
+        # Of a long queue most have not begun: their class and their part of the key are looked up by a few fields.
+        alike: dict[Hashable, tuple[Members, float]] = {}
         for run in runs:
             face = _face_of_new(run, self.knobs)
-            members = alike.get(face) if face is not None else None
-            if members is None:
+            known = alike.get(face) if face is not None else None
+            if known is None:
                 members = self._members_for(run)
+                known = members, rank_of(run, members.of.source, self.knobs.ordering)
                 if face is not None:
-                    alike[face] = members
-                found.setdefault(id(members), (members, []))
-            found[id(members)][1].append(self._enter(run, members))
-        for members, entries in found.values():
-            members.fill(entries)
+                    alike[face] = known
+            members, rank = known
+            entry = (rank, run.submitted_at, run.id, run)
+            members.append(entry)
+            self._entries[run.id] = entry
+            self._members[run.id] = members
 
     def _members_for(self, run: Run) -> Members:
         of, size = class_of(run, self.sizes, self.knobs)
@@ -218,11 +241,10 @@ class Queue:
 
 
 def _face_of_new(run: Run, knobs: Knobs) -> Hashable | None:
-    """Return what the class of a run that has not begun depends on; None if it has, or if it has no group."""
+    """Return what the order of a run depends on that has not begun, beside its age; None if it has, or has no group."""
     if run.group is None or run.attained_seconds > 0 or knobs.progress_after_seconds <= 0:
         return None
-    is_limited = run.max_runtime_seconds is not None
-    return run.group, run.machines, run.project, run.priority, run.preemptible, is_limited, run.lineage
+    return run.group, run.machines, run.project, run.priority, run.preemptible, run.max_runtime_seconds, run.lineage
 
 
 def class_of(run: Run, sizes: Sizes, knobs: Knobs = DEFAULTS) -> tuple[Class, float]:

@@ -156,9 +156,11 @@ class Room:
         """Return the room at the beginning of the plan, to count on."""
         return Free(self.machines, self.pools, self._pools()[2])
 
-    def take(self, number: int, amounts: Amounts) -> None:
-        """Take room that is free once all that leave have ended."""
+    def take(self, number: int, amounts: Amounts, *, at_once: bool = False) -> None:
+        """Take room that is free once all that leave have ended; `at_once` what is free at this moment, too."""
         self._soon.add(number, amounts, -1)
+        if at_once:
+            self._now.add(number, amounts, -1)
         self._reshape(number, amounts)
 
     def give(self, number: int, amounts: Amounts) -> None:

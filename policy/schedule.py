@@ -66,20 +66,13 @@ def plan(
 
 @dataclass(slots=True)
 class _Cursor:
-    """The next run of a class, or one run alone."""
+    """The next run of a class; without `members` one run alone."""
 
     members: Members | None
     times: float  # what the keys of its class are multiplied by
+    run: Run | None = None
     index: int = 0
-    alone: Run | None = None
     is_blocked: bool = False
-
-    @property
-    def run(self) -> Run:
-        if self.alone is not None:
-            return self.alone
-        assert self.members is not None
-        return self.members.entries[self.index][3]
 
 
 class _Planner:
@@ -132,6 +125,7 @@ class _Planner:
         while self._heap:
             order, cursor = heapq.heappop(self._heap)
             run = cursor.run
+            assert run is not None, "set when it was entered"
             if cursor.is_blocked:
                 if self._reserve(run, self._line(run)) is not None:
                     self._push_next(cursor)
@@ -157,12 +151,14 @@ class _Planner:
 
     def _begin(self) -> None:
         for members in self._queue.classes:
-            times = self._times(members.of, members.size)
-            self._push(_Cursor(members, times))
-            for entry in members.entries if self._oldest else ():
-                if entry[2] in self._oldest:
-                    order = order_of(entry, members.of, times)._replace(after_oldest=False)
-                    heapq.heappush(self._heap, (order, _Cursor(None, times, alone=entry[3])))
+            self._push(_Cursor(members, self._times(members.of, members.size)))
+        for run_id in self._oldest:
+            found = self._queue.find(run_id)
+            if found is not None:
+                entry, members = found
+                times = self._times(members.of, members.size)
+                order = order_of(entry, members.of, times)._replace(after_oldest=False)
+                heapq.heappush(self._heap, (order, _Cursor(None, times, entry[3])))
 
     def _push_next(self, cursor: _Cursor) -> None:
         if cursor.members is not None:
@@ -170,12 +166,15 @@ class _Planner:
             self._push(cursor)
 
     def _push(self, cursor: _Cursor) -> None:
-        assert cursor.members is not None
-        entries = cursor.members.entries
-        while cursor.index < len(entries) and entries[cursor.index][2] in self._oldest:
+        members = cursor.members
+        assert members is not None
+        while cursor.index < len(members):
+            entry = members.at(cursor.index)
+            if entry[2] not in self._oldest:
+                cursor.run = entry[3]
+                heapq.heappush(self._heap, (order_of(entry, members.of, cursor.times), cursor))
+                return
             cursor.index += 1  # it has a cursor of its own
-        if cursor.index < len(entries):
-            heapq.heappush(self._heap, (order_of(entries[cursor.index], cursor.members.of, cursor.times), cursor))
 
     def _serve(self, run: Run, order: Precedence) -> Placed | Blocked:
         line = self._line(run)
@@ -220,7 +219,10 @@ class _Planner:
     def _find(
         self, run: Run, order: Precedence, line: Line, is_allowed: Callable[[int], bool] | None
     ) -> tuple[list[int], list[int], list[Victim]] | None:
-        """Take room for all members, or none: return their machines, those to wait for, and whom to preempt."""
+        """Find room for all members, or none: return their machines, those to wait for, and whom to preempt.
+
+        Takes the room of all members but the last: `_commit` does that, or `_undo` gives it back.
+        """
         taken: list[int] = []
         waiting_on: list[int] = []
         gone: list[Victim] = []
@@ -240,10 +242,11 @@ class _Planner:
                     self._victims.gone.add(victim.run.id)
                     self._leave(victim.run, victim.numbers)
                     gone.append(victim)
-            self.room.take(number, line.amounts)
             taken.append(number)
             if waits:
                 waiting_on.append(number)
+            if len(taken) < run.machines:
+                self.room.take(number, line.amounts)
         return taken, waiting_on, gone
 
     def _choose(
@@ -301,9 +304,9 @@ class _Planner:
         if run.id in self._victims.gone:
             after.add(run.id)
         after |= self._count_against_quota(run)
-        if not after:
-            for number in numbers:
-                self.room.take_now(number, line.amounts)
+        for number in () if after else numbers[:-1]:
+            self.room.take_now(number, line.amounts)
+        self.room.take(numbers[-1], line.amounts, at_once=not after)
         if self._timeline is not None and not run.preemptible:
             self._timeline.add(run, line.amounts, numbers, is_new=True)
         placed = Placed(run, order, line, tuple(numbers), tuple(sorted(after)))
@@ -319,7 +322,7 @@ class _Planner:
         times = self._times(of, size)
         order = place_in_order(run, of, times, self.knobs)
         again = replace(run, machine_ids=(), started_at=None, waiting_since=self.now)
-        heapq.heappush(self._heap, (order, _Cursor(None, times, alone=again)))
+        heapq.heappush(self._heap, (order, _Cursor(None, times, again)))
 
     # --- reservations --------------------------------------------------------------------------------------------
 
@@ -359,7 +362,7 @@ class _Planner:
         if found is None or self._timeline is None:
             return None
         taken, _, gone = found
-        self._undo(line, taken, gone)
+        self._undo(line, taken[:-1], gone)
         delayed = (self._timeline.delayed_by(run, line, number) for number in taken)
         return next((each for each in delayed if each is not None), self._timeline.held[0])
 
