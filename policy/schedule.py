@@ -393,7 +393,8 @@ class _Planner:
     def _find_oldest(self) -> set[int]:
         """Find for each priority the oldest run beyond `max_wait_seconds` that some machines fit, and its quota admits.
 
-        One that waits for its own project to use less would keep the first place from all others for that time.
+        One that waits for its own project to use less would keep the first place from all others for that time, and so
+        would one that runs, can't be preempted and so needs no place.
         """
         if self.knobs.max_wait_seconds is None:
             return set()
@@ -401,7 +402,7 @@ class _Planner:
         found: dict[int, Run] = {}
         waiting = (members.oldest() for members in self._queue.classes)
         for run in (*self.running, *waiting):
-            if run.submitted_at >= since:
+            if run.submitted_at >= since or (run.machine_ids and self._first_place_left(run) <= 0):
                 continue
             before = found.get(run.priority)
             if before is not None and (before.submitted_at, before.id) < (run.submitted_at, run.id):
@@ -410,6 +411,18 @@ class _Planner:
                 found[run.priority] = run
         self._with_oldest = found.keys()
         return {run.id for run in found.values()}
+
+    def _first_place_left(self, run: Run) -> float:
+        """Return for how many seconds a running run keeps the first place of its priority, if it is the oldest.
+
+        Until its end, if it can be preempted. Else only if it had waited long enough to start by it, and for no longer
+        than others have to wait: long enough that not all that is old starts by age, whatever work is expected of it.
+        """
+        if run.preemptible or run.started_at is None or self.knobs.max_wait_seconds is None:
+            return math.inf
+        if (run.started_at - run.submitted_at).total_seconds() <= self.knobs.max_wait_seconds:
+            return 0.0
+        return self.knobs.max_wait_seconds - (self.now - run.started_at).total_seconds()
 
     def _may_be_preempted(self) -> Iterator[Victim]:
         for run in self.running:
@@ -497,7 +510,7 @@ class _Planner:
 
     def _next_at(self) -> datetime | None:
         """Return when a key or a protection changes with time alone, and that could let one start that waits."""
-        moments = [seconds for seconds in self._moments() if seconds > 0]
+        moments = [seconds for seconds in self._moments() if 0 < seconds < math.inf]
         return self.now + timedelta(seconds=min(moments)) if moments else None
 
     def _moments(self) -> Iterator[float]:
@@ -514,6 +527,7 @@ class _Planner:
         for run in islice(starting, 1 if self.knobs.min_run_seconds > 0 else None):
             yield from self._moments_of(run, 0.0)
         if self.knobs.max_wait_seconds is not None:
+            yield from (self._first_place_left(run) for run in self.running if run.id in self._oldest)
             for members in self._queue.classes:
                 if members.of.priority not in self._with_oldest:
                     yield self.knobs.max_wait_seconds - (self.now - members.oldest().submitted_at).total_seconds()

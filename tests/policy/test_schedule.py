@@ -253,6 +253,22 @@ def test_the_next_plan_is_due_when_the_first_of_a_priority_has_waited_long_enoug
         assert result.next_at == NOW + timedelta(seconds=50)
 
 
+def test_one_that_runs_and_cannot_be_preempted_keeps_the_first_place_from_others_for_no_longer_than_they_wait() -> None:
+    day = timedelta(days=1)
+    old = queued(2, 8, submitted_at=NOW - 2 * day, max_runtime_seconds=1e6)
+    short = queued(3, 8, max_runtime_seconds=60.0)
+
+    def first(**has: object) -> Plan:
+        return made([old, short], [running(1, 2, submitted_at=NOW - 30 * day, **has)], [machine(1), machine(2, free=0)])
+
+    assert places(first(started_at=NOW - 30 * day)) == {2: (1,)}, "it never waited"
+    assert places(first(started_at=NOW - 2 * day)) == {2: (1,)}
+    assert places(first(started_at=NOW - 29 * day, preemptible=True)) == {3: (1,)}, "it needs its place"
+    result = first(started_at=NOW - timedelta(hours=23))
+    assert places(result) == {3: (1,)}
+    assert result.next_at == NOW + timedelta(hours=1), "then the other is first"
+
+
 def test_the_oldest_that_only_its_quota_keeps_waiting_leaves_the_first_place_to_the_next() -> None:
     project = Project(2, gpu_quota=4)
     first = queued(1, 8, project=2, submitted_at=NOW - timedelta(days=3))

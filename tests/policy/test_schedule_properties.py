@@ -122,7 +122,7 @@ def worlds(draw: st.DrawFn) -> World:
             queue.append(run)
             continue
         machines = trial
-        since = NOW - timedelta(seconds=draw(st.sampled_from([10.0, 400.0, 6000.0])))
+        since = NOW - timedelta(seconds=draw(st.sampled_from([10.0, 400.0, 6000.0, 88_000.0])))
         running.append(
             replace(
                 run, machine_ids=tuple(each.id for each in chosen), started_at=since, waiting_since=None,
@@ -270,7 +270,7 @@ class Twin:
                 for each in self.runs.values()
                 if each.priority == priority
                 and (NOW - each.submitted_at).total_seconds() > self.knobs.max_wait_seconds
-                and (each.machine_ids or len(self.able(each)) >= each.machines)
+                and (keeps_first_place(each, self.knobs) if each.machine_ids else len(self.able(each)) >= each.machines)
             ]
             found |= {min(old)[1]} if old else set()
         return found
@@ -522,6 +522,20 @@ class Twin:
         return same, source, run.max_runtime_seconds is None, run.lineage, width, home
 
 
+def keeps_first_place(run: Run, knobs: Knobs) -> bool:
+    """Whether a run that runs may be the oldest."""
+    assert knobs.max_wait_seconds is not None
+    assert run.started_at is not None
+    most = timedelta(seconds=knobs.max_wait_seconds)
+    return run.preemptible or (run.started_at - run.submitted_at > most and NOW - run.started_at < most)
+
+
+def could_start(run: Run, machines: Sequence[Machine]) -> bool:
+    """Whether enough machines that take work meet its requirements, full ones too."""
+    able = [each for each in machines if each.online and not each.draining and meets(run.requirements, each)]
+    return len(able) >= run.machines
+
+
 # --- properties ------------------------------------------------------------------------------------------------------
 
 
@@ -625,8 +639,7 @@ def test_the_oldest_beyond_max_wait_is_never_passed(world: World, knobs: Knobs) 
     fitting = {
         each.id
         for each in runs.values()
-        if each.machine_ids
-        or sum(m.online and not m.draining and meets(each.requirements, m) for m in world.machines) >= each.machines
+        if (keeps_first_place(each, knobs) if each.machine_ids else could_start(each, world.machines))
     }
     for priority in {each.priority for each in runs.values()}:
         old = [each for each in runs.values() if each.priority == priority and each.submitted_at < since]
