@@ -172,9 +172,10 @@ async def test_a_tick_in_which_nothing_changed_judges_nothing_and_reads_no_more_
 
 
 async def test_as_many_rounds_place_short_ones_behind_a_long_queue_as_in_an_empty_one(
-    world: World, planner: Planner, judged: Judged, engine: AsyncEngine
+    world: World, planner: Planner, judged: Judged, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They end as soon as they have begun; two have room. Each round costs the same, too."""
+    monkeypatch.setattr(queue_memory, "WHOLE_LOOK_EVERY", timedelta(days=1))  # which reads the whole queue
     await world.machine(cpus=2.0)
 
     async def rounds() -> tuple[int, int, int]:
