@@ -164,6 +164,8 @@ def _found(root: Path, is_git: bool) -> dict[str, os.stat_result]:
 
 def _ignore_lines(root: Path) -> list[str]:
     try:
+        if not stat.S_ISREG((root / IGNORE_FILE).stat().st_mode):
+            raise UsageError(f"--workdir: {IGNORE_FILE} is no regular file.")
         with (root / IGNORE_FILE).open("rb") as file:
             content = file.read(MOST_IGNORE_BYTES + 1)
         if len(content) > MOST_IGNORE_BYTES:

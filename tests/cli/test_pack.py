@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,12 @@ def test_what_can_not_be_read_is_named(code: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(packing, "_entry", denied)
     assert "secret can't be read: Permission denied. Mend that, or name it in .simulationsignore." in refused(code)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_names_the_ignored_files_must_be_a_file(code: Path, make: Callable[[Path], None]) -> None:
+    make(code / ".simulationsignore")
+    assert refused(code) == "--workdir: .simulationsignore is no regular file."
 
 
 @pytest.mark.parametrize("in_git", [True, False])
