@@ -320,7 +320,7 @@ class _Planner:
         run = victim.run
         of, size = class_of(run, self._queue.sizes, self.knobs)
         times = self._times(of, size)
-        order = place_in_order(run, of, times, self.knobs)
+        order = place_in_order(run, of, times, self.knobs, is_oldest=run.id in self._oldest)
         again = replace(run, machine_ids=(), started_at=None, waiting_since=self.now)
         heapq.heappush(self._heap, (order, _Cursor(None, times, again)))
 

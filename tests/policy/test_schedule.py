@@ -269,6 +269,15 @@ def test_one_that_runs_and_cannot_be_preempted_keeps_the_first_place_from_others
     assert result.next_at == NOW + timedelta(hours=1), "then the other is first"
 
 
+def test_the_oldest_that_makes_room_for_a_higher_priority_is_first_again() -> None:
+    pinned = Requirements(0, 0, 8, None, {}, 1, "m1", None)
+    urgent = queued(2, priority=1, requirements=pinned)
+    short = queued(3, 8, max_runtime_seconds=60.0)
+    old = running(1, 1, preemptible=True, max_runtime_seconds=1e6, submitted_at=NOW - timedelta(days=2))
+    result = made([urgent, short], [old], [machine(1, free=0), machine(2)])
+    assert places(result) == {2: (1,), 1: (2,)}
+
+
 def test_the_oldest_that_only_its_quota_keeps_waiting_leaves_the_first_place_to_the_next() -> None:
     project = Project(2, gpu_quota=4)
     first = queued(1, 8, project=2, submitted_at=NOW - timedelta(days=3))
