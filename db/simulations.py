@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 import orjson
-from sqlalchemy import ARRAY, Text, delete, func, select, text
+from sqlalchemy import ARRAY, Text, any_, delete, func, literal, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
@@ -190,6 +190,15 @@ def _values(asked: Asked, digest: bytes, actor: Actor) -> dict[str, Any]:
         **values, "created_by": actor.name, "client_key": asked.client_key, "client_digest": digest,
         "dependencies_left": len(asked.after),
     }  # fmt: skip
+
+
+async def used_key(session: AsyncSession, project_id: int, keys: Sequence[str]) -> str | None:
+    """Return one of these client keys that was used in the project; None if none was."""
+    return await session.scalar(
+        select(Simulation.client_key)
+        .where(Simulation.project_id == project_id, Simulation.client_key == any_(literal(list(keys), ARRAY(Text))))
+        .limit(1)
+    )
 
 
 async def _find_keyed(

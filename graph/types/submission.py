@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import alert_targets, errors, machines, packages, projects, references
+from db import alert_targets, errors, machines, packages, projects, references, simulations
 from db.models import Machine, Project
 from db.simulations import Wanted
 from graph.auth.rate_limit import client_of
@@ -19,6 +19,7 @@ from graph.context import Info
 from graph.types import stop_rules
 from graph.types.ids import number_of, simulation_number
 from graph.types.inputs import (
+    MOST_AT_ONCE,
     MOST_FINDINGS,
     AfterAsked,
     Invalid,
@@ -81,12 +82,31 @@ async def create_all(info: Info, given: CreateSimulationsInput) -> CreateSimulat
                 each.setdefault("client_key", f"{key} {place + 1}/{len(every)}")
                 fill_command(each, path=("simulations", str(place)))
                 submissions.append(await names.submission(each, path=f"simulations.{place}."))
+            if "client_key" in asked:
+                await _require_same_number(session, key, submissions)
             rows = await submit(session, submissions, info.context.actor, scope=info.context.scope)
             return CreateSimulationsPayload(simulations=[Simulation.of(row) for row in rows])
     except Invalid as invalid:
         return CreateSimulationsPayload(user_errors=invalid.errors)
     except errors.Refusal as refusal:
         return CreateSimulationsPayload(user_errors=[with_path(user_error(refusal))])
+
+
+async def _require_same_number(session: AsyncSession, key: str, submissions: Sequence[Submission]) -> None:
+    """Raise `Taken` if the key was used for more or fewer simulations: others of them have other keys."""
+    count = len(submissions)
+    keyed = (place for place, each in enumerate(submissions) if each.client_key == f"{key} {place + 1}/{count}")
+    first = next(keyed, None)
+    if first is None:
+        return
+    others = [f"{key} {first + 1}/{each}" for each in range(first + 1, MOST_AT_ONCE + 1) if each != count]
+    used = await simulations.used_key(session, submissions[first].wanted.project_id, others)
+    if used is not None:
+        raise errors.Taken(
+            f"The client key {key!r} was used in this project for a call with {used.rpartition('/')[2]} simulations, "
+            f"and this one has {count}: use a new key for new content.",
+            field="clientKey",
+        )
 
 
 async def retry(info: Info, public_id: str) -> SimulationPayload:

@@ -132,6 +132,17 @@ async def test_the_same_call_again_creates_nothing_also_when_made_at_once(world:
     assert (error["code"], error["field"]) == ("TAKEN", ["simulations", "1", "clientKey"])
 
 
+@pytest.mark.parametrize("own", [{}, {"clientKey": "own"}])
+async def test_a_key_that_was_used_for_more_or_fewer_simulations_is_taken(world: World, own: dict[str, str]) -> None:
+    await submitted(world, item("a", **own), item("b"), clientKey="night")
+    for others in ([item("b"), item("c")], [item("b"), item("c"), item("d")]):
+        error = await refusal(world, item("a", **own), *others, clientKey="night")
+        assert (error["code"], error["field"]) == ("TAKEN", ["clientKey"])
+        assert "for a call with 2 simulations, and this one has" in error["message"]
+    assert await world.select("SELECT count(*) FROM simulations") == [(2,)]
+    assert len(await submitted(world, item("a"), clientKey="night 1/2")) == 1, "another key, however it is written"
+
+
 async def test_a_thousand_sent_twice_at_once_are_a_thousand(world: World) -> None:
     items = [item(f"s{number}", after=[{"index": 0}] if number % 10 == 1 else []) for number in range(1000)]
     first, second = await asyncio.gather(*(submitted(world, *items, clientKey="night") for _ in range(2)))
