@@ -11,7 +11,7 @@ from live import BRISK, Service
 
 
 @pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest) -> Engine:
+def runs_on(request: pytest.FixtureRequest) -> Engine:
     """What a service schedules onto; a Ray cluster with REQUIRE_RAY only."""
     return OnThisHost() if request.param == "local" else OnRay(request.getfixturevalue("ray_cluster"))
 

@@ -96,21 +96,21 @@ class Chaos:
 
 
 @pytest.mark.timeout(60 + RECOVERY_SECONDS + CHAOS_SECONDS)
-async def test_whatever_is_killed_at_random_nothing_is_lost_or_doubled_and_nothing_is_left(engine: Engine) -> None:
-    count = int(CHAOS_SIMULATIONS * engine.share)
+async def test_whatever_is_killed_at_random_nothing_is_lost_or_doubled_and_nothing_is_left(runs_on: Engine) -> None:
+    count = int(CHAOS_SIMULATIONS * runs_on.share)
     print(f"CHAOS_SEED={SEED} CHAOS_SECONDS={CHAOS_SECONDS:g} simulations: {count}")  # noqa: T201  # to repeat it
-    with service_on(None, **{**engine.settings, **engine.short_lease, "SIMULATIONS_MIN_RUN_SECONDS": "0"}) as service:
+    with service_on(None, **{**runs_on.settings, **runs_on.short_lease, "SIMULATIONS_MIN_RUN_SECONDS": "0"}) as service:
         await service.up()
         await eventually(lambda: service.says("SELECT count(*) > 0 FROM hosts"), "a host is known")
-        await engine.adopt(service)
-        if not engine.has_nodes:
+        await runs_on.adopt(service)
+        if not runs_on.has_nodes:
             made = await service.execute(MACHINE, input={"name": "other", "cpus": 2, "memoryGib": 1})
             assert not made["createMachine"]["userErrors"], made
-        chaos = Chaos(service, engine, random.Random(SEED))
+        chaos = Chaos(service, runs_on, random.Random(SEED))
         places = service.data_directory / "locks"
         places.mkdir()
         command = ("python", walker.__file__, str(places), str(STEPS))
-        wanted = {"entrypoint": list(command), "resources": {"cpus": engine.cpus}, "preemptible": True}
+        wanted = {"entrypoint": list(command), "resources": {"cpus": runs_on.cpus}, "preemptible": True}
         longest = [200_000 if number < count // 2 else 2_000 for number in range(count)]
         chaos.simulations += await service.submit_many(
             [
@@ -127,7 +127,7 @@ async def test_whatever_is_killed_at_random_nothing_is_lost_or_doubled_and_nothi
 
         await chaos.rage(CHAOS_SECONDS)
 
-        engine.repair()
+        runs_on.repair()
         if service.process is None or service.process.poll() is not None:
             service.start()
         await service.whole()
@@ -145,7 +145,7 @@ async def test_whatever_is_killed_at_random_nothing_is_lost_or_doubled_and_nothi
         for simulation in chaos.simulations:
             await it_is_whole(service, simulation, simulation in chaos.cancelled)
         await eventually(lambda: not service.processes_of(), "no supervisor, no child")
-        await engine.restore(service)
+        await runs_on.restore(service)
         machines = await service.machines()
         assert [each["free"] for each in machines] == [each["resources"] for each in machines]
         assert await service.end() == 0

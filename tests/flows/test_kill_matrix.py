@@ -217,17 +217,17 @@ MOMENTS = {
 @pytest.mark.parametrize("moment", list(Moment))
 @pytest.mark.parametrize("victim", list(Victim))
 async def test_what_was_promised_holds_whatever_is_killed(
-    lend: Any, engine: Engine, victim: Victim, moment: Moment, number: int
+    lend: Any, runs_on: Engine, victim: Victim, moment: Moment, number: int
 ) -> None:
     # A database of the service's own is there to be killed; any other is quicker to make.
-    async with lend(own_database=victim in OWN_DATABASE, **engine.settings) as service:
-        await engine.adopt(service)
-        cell = Cell(service, engine, victim, Witness.on(service))
+    async with lend(own_database=victim in OWN_DATABASE, **runs_on.settings) as service:
+        await runs_on.adopt(service)
+        cell = Cell(service, runs_on, victim, Witness.on(service))
         await MOMENTS[moment](cell)
         await cell.watch.to_the_end()
-        await engine.restore(service)
+        await runs_on.restore(service)
 
-        await it_ended_as_promised(cell, promised(victim, moment, engine))
+        await it_ended_as_promised(cell, promised(victim, moment, runs_on))
         await nothing_was_lost_or_doubled(cell)
         await nothing_is_left(service)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ from runner.supervisor.sources.files import Files, Names, walk
 Write = Callable[..., Path]
 RECORDINGS = Path(__file__).with_name("recordings")
 LATER = int(time.time()) + 100_000  # after the beginning of each test's attempt
+PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 36, 37  # prctl(2)
 NAME = "events.out.tfevents.{time}.host"
 
 
@@ -276,6 +278,10 @@ def test_recorded_files_give_their_points(
 def stranger() -> Iterator[Callable[[str], int]]:
     """Start a process that is no descendant of this one, and return its pid."""
     started: list[int] = []
+    adopts = ctypes.c_int()
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(adopts))
+    prctl(PR_SET_CHILD_SUBREAPER, 0)  # with --cpu, this process adopts orphans
 
     def start(code: str) -> int:
         spawn = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {code!r}], stdout=2).pid)"
@@ -284,6 +290,7 @@ def stranger() -> Iterator[Callable[[str], int]]:
         return started[-1]
 
     yield start
+    prctl(PR_SET_CHILD_SUBREAPER, adopts)
     for pid in started:
         os.kill(pid, 9)
 
