@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """Where Debian's headless shell or Chromium is, or whatever it is called elsewhere."""
+    """The path of Debian's headless shell or of Chromium, which has other names on other systems."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         (pytest.fail if os.environ.get("REQUIRE_BROWSER") else pytest.skip)(

@@ -481,7 +481,7 @@ class Service:
         ]
 
 
-# psutil's answers to the same questions take ten times as long, and they are asked again and again.
+# psutil reads more files of each process for the same answers, and they are asked again and again.
 
 
 def _environments() -> Iterator[tuple[int, bytes]]:
