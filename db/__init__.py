@@ -4,6 +4,7 @@ Rows are authoritative. Other packages share state only through them, and a noti
 notifications everything works, only slower.
 
     connection            addresses, engines, sessions
+    array_types           array types that a connection need not look up
     models                all tables, for imports from one place
     tables                the tables, one module per subject
     schema                migrate, and refuse a database that does not match

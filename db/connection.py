@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection
 from sqlalchemy.util.concurrency import greenlet_spawn
 
+from db.array_types import Connection
 from db.errors import (
     CONNECTION_FAILURES,
     DatabaseError,
@@ -341,6 +342,7 @@ async def _connect(
         address.dsn,
         timeout=address.connect_timeout_seconds,  # type: ignore[arg-type]  # the stubs forget None: no limit
         command_timeout=patience_seconds,
+        connection_class=Connection,
         ssl=address.tls,
         server_settings={"application_name": name, "timezone": "UTC", **settings},
     )
