@@ -55,10 +55,10 @@ class Points:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Raw rows of one attempt; `unpack` belongs in a thread."""
+    """Raw rows of one attempt; `unpack` belongs in a thread. Rows without `elapsed` become NaN there."""
 
     attempt: int
-    rows: Sequence[tuple[bytes, bytes, bytes, int]]  # the last of each is its batch
+    rows: Sequence[tuple[bytes, bytes, bytes | None, int]]  # steps, values, elapsed, batch
     low: int
     high: int
 
@@ -78,11 +78,12 @@ class Page:
         import numpy as np
 
         steps, values, elapsed, _ = zip(*self.rows, strict=True)
+        length = sum(map(packed.length, steps))
         points = Points(
             packed.steps_in(packed.joined(steps)),
             packed.values_in(packed.joined(values)),
-            packed.values_in(packed.joined(elapsed)),
-            np.full(sum(map(packed.length, steps)), self.attempt, np.int32),
+            np.full(length, np.nan) if None in elapsed else packed.values_in(packed.joined(elapsed)),
+            np.full(length, self.attempt, np.int32),
         )
         inside = (points.steps >= self.low) & (points.steps <= self.high)
         return points if inside.all() else points.take(inside)
@@ -117,7 +118,7 @@ _PARTS_OF_MANY = text(
 
 # Arrays go as text: before its first statement with arrays a connection asks what they are.
 _WHOLE = """
-    SELECT p.simulation_id, p.attempt, array_send(c.steps), array_send(c."values"), array_send(c.elapsed), c.batch
+    SELECT p.simulation_id, p.attempt, array_send(c.steps), array_send(c."values"), {elapsed}, c.batch
     FROM unnest($1::text::bigint[], $2::text::integer[]) AS p (simulation_id, attempt)
     CROSS JOIN LATERAL (
         SELECT steps, "values", elapsed, batch FROM convergence
@@ -125,8 +126,16 @@ _WHOLE = """
         OFFSET 0  -- each part is sought by itself, never all rows for a join
     ) AS c
 """
-_WHOLE_WITHIN = _WHOLE.format(within=" AND steps[1] <= $4 AND steps[cardinality(steps)] >= $5")
-_WHOLE = _WHOLE.format(within="")
+_WITHIN = " AND steps[1] <= $4 AND steps[cardinality(steps)] >= $5"
+# By whether it is a range of steps, and whether elapsed seconds are asked for: the server writes each array number by
+# number, which takes most of the statement's time.
+_WHOLES = {
+    (ranged, timed): _WHOLE.format(
+        within=_WITHIN if ranged else "", elapsed="array_send(c.elapsed)" if timed else "NULL::bytea"
+    )
+    for ranged in (False, True)
+    for timed in (False, True)
+}
 
 _ENDS = text(
     """
@@ -165,9 +174,17 @@ async def parts_of_many(
 
 
 async def whole(
-    session: AsyncSession, parts: Mapping[int, Sequence[Part]], metric: str, *, low: int = 0, high: int = NEVER
+    session: AsyncSession,
+    parts: Mapping[int, Sequence[Part]],
+    metric: str,
+    *,
+    low: int = 0,
+    high: int = NEVER,
+    timed: bool = True,
 ) -> Mapping[int, Sequence[Page]]:
     """Read all parts of several simulations in one statement, from step `low` to `high`, both included.
+
+    timed: with elapsed seconds.
 
     For short curves: nothing bounds the answer. A page for each attempt, first to last; a simulation without points is
     left out.
@@ -178,9 +195,9 @@ async def whole(
     assert raw is not None
     numbers, attempts = ",".join(str(number) for number, _ in asked), ",".join(str(part.attempt) for _, part in asked)
     arguments = [f"{{{numbers}}}", f"{{{attempts}}}", metric]
-    is_all = low <= 0 and high == NEVER
-    rows = await (raw.fetch(_WHOLE, *arguments) if is_all else raw.fetch(_WHOLE_WITHIN, *arguments, high, low))
-    by_attempt: dict[tuple[int, int], list[tuple[bytes, bytes, bytes, int]]] = {}
+    ranged = low > 0 or high != NEVER
+    rows = await raw.fetch(_WHOLES[ranged, timed], *arguments, *((high, low) if ranged else ()))
+    by_attempt: dict[tuple[int, int], list[tuple[bytes, bytes, bytes | None, int]]] = {}
     for simulation_id, attempt, *columns in rows:
         by_attempt.setdefault((simulation_id, attempt), []).append(tuple(columns))
     found: dict[int, list[Page]] = {}

@@ -26,6 +26,7 @@ from db.public_ids import encode
 from graph.context import Info
 from graph.errors import BadInput
 from graph.operation.limits import MOST_POINTS
+from graph.operation.selection import selects
 from graph.types import cursors as cursors_of
 from graph.types.ids import simulations_asked
 from graph.types.scalars import Step
@@ -98,7 +99,7 @@ async def of_simulations(
     """Read the curves of several simulations, in the order of their ids; what the viewer does not see is left out.
 
     Short ones share statements of up to `PAGE_POINTS` points, so that a hundred of them cost a few; a long one is read
-    page by page.
+    page by page. Elapsed seconds of short ones are read only if the operation selects them.
     """
     if len(references) > MOST_SIMULATIONS:
         raise BadInput(f"At most {MOST_SIMULATIONS} ids at once, got {len(references)}.")
@@ -108,8 +109,10 @@ async def of_simulations(
     low, high = from_step if from_step is not None else 0, to_step if to_step is not None else NEVER
     rows = await asyncio.gather(*map(info.context.loaders.simulation.load, numbers))
     seen = [row.id for row in rows if row is not None]
+    timed = selects(info, "curve", "elapsed")
     read: dict[int, Points] = {}
     cursors: dict[int, tuple[int, int]] = {}
+    thinning: asyncio.Task[Mapping[int, Points]] | None = None  # of one group, while the next one is read
     async with info.context.sessions() as session:
         known = await curve.parts_of_many(session, seen, metric)
         for group in _groups({number: count for number, (_, count) in known.items()}):
@@ -119,9 +122,11 @@ async def of_simulations(
                 read[group[0]] = await _read(session, group[0], metric, most, low=low, high=high, ends=ends)
                 continue
             parts = {number: known[number][0] for number in group}
-            found = await curve.whole(session, parts, metric, low=low, high=high)
+            found = await curve.whole(session, parts, metric, low=low, high=high, timed=timed)
             cursors |= {number: (pages[-1].attempt, pages[-1].last_batch) for number, pages in found.items()}
-            read |= await asyncio.to_thread(_thin_each, found, most)
+            read |= await thinning if thinning is not None else {}
+            thinning = asyncio.create_task(asyncio.to_thread(_thin_each, found, most))
+    read |= await thinning if thinning is not None else {}
     if from_step is not None or to_step is not None:
         cursors.clear()  # what lies between the range and the end of the log would be missed
     nothing = _thin([], most) if len(read) < len(seen) else None

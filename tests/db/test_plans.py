@@ -273,14 +273,17 @@ async def test_reading_behind_a_cursor_goes_by_the_primary_key_alone(after: tupl
     assert any("ROW(attempt, batch)" in node.get("Index Cond", "") for plan in plans for node in nodes(plan))
 
 
-async def test_the_curves_of_many_simulations_are_read_by_the_primary_key_in_one_statement(filled: Filled) -> None:
+@pytest.mark.parametrize("timed", [True, False])
+async def test_the_curves_of_many_simulations_are_read_by_the_primary_key_in_one_statement(
+    filled: Filled, timed: bool
+) -> None:
     parts = {number: [curve.Part(1, 1, 1, None), curve.Part(2, 1, 1, None)] for number in range(1, 101)}
     sent: list[tuple[str, Any]] = []
     async with filled.rows.sessions() as session:
         raw = (await (await session.connection()).get_raw_connection()).driver_connection
         assert raw is not None
         with raw.query_logger(lambda record: sent.append((record.query, record.args))):
-            found = await curve.whole(session, parts, "loss")
+            found = await curve.whole(session, parts, "loss", timed=timed)
             await asyncio.sleep(0)  # in the next turn of the loop
     assert {number: [len(page.rows) for page in pages] for number, pages in found.items()} == {
         number: [40, 40] for number in range(1, 101)

@@ -37,6 +37,24 @@ test('money runs from assignment to the end of each attempt, at its price', () =
   expected.forEach((money, at) => expect(found[at]).toBeCloseTo(money, 10));
 });
 
+test('points whose time was not asked for are placed by step alone, also where a later one has a time', () => {
+  const series = new Series('loss');
+  series.append(1, { metric: 'loss', steps: [5, 6], values: [1, 2], supersedesFrom: null });
+  series.append(1, { metric: 'loss', steps: [7], values: [3], elapsed: [3], supersedesFrom: null });
+  series.append(2, { metric: 'loss', steps: [8], values: [4], elapsed: [1], supersedesFrom: 8 });
+  const placed = (['step', 'since', 'elapsed', 'wall', 'cost'] as const).map((kind) => {
+    const places = new XColumn(kind);
+    places.follow(series, SPANS);
+    return [...places.xs.subarray(0, places.length)];
+  });
+  expect(placed).toEqual([[5, 6, 7, 8], [0, 1, 2, 3], [], [], []]);
+  series.clear();
+  series.append(1, { metric: 'loss', steps: [5, 6], values: [1, 2], elapsed: [1, 2], supersedesFrom: null });
+  const places = new XColumn('elapsed');
+  places.follow(series, SPANS);
+  expect([...places.xs.subarray(0, places.length)]).toEqual([1, 2]);
+});
+
 test('points of an attempt that is not known yet wait for it', () => {
   expect(xsOf('elapsed', SPANS.slice(0, 1))).toEqual([1, 2]);
 });

@@ -33,6 +33,7 @@ export class Runs implements Source {
   #asked = new Set<string>();
   #shown: readonly string[] = [];
   #running: ReadonlySet<string> = new Set();
+  #timed = false;
   #version = $state(0);
   #timer: ReturnType<typeof setTimeout> | undefined;
   #slowly: ReturnType<typeof setTimeout> | undefined;
@@ -40,7 +41,7 @@ export class Runs implements Source {
 
   /** Rises at most twice a second: for what is read, not drawn. */
   slow = $state(0);
-  /** Whether the past of all of them is here. */
+  /** Whether the past of all of them is here, and was drawn. In a page that is not in sight it may wait. */
   loaded = $state(false);
   /** Points that a curve has at most. */
   thinnedTo = $state(0);
@@ -57,12 +58,18 @@ export class Runs implements Source {
     return this.#asking.problem;
   }
 
-  /** Have the curves of these simulations, and follow those that run. */
-  show(ids: readonly string[], running: ReadonlySet<string>): void {
+  /** Have the curves of these simulations, and follow those that run. timed: with the times of their points. */
+  show(ids: readonly string[], running: ReadonlySet<string>, timed: boolean): void {
     this.#shown = ids;
     this.#running = running;
     for (const id of [...this.#following.keys()]) if (!ids.includes(id)) this.#leave(id);
     for (const id of this.#asked) if (!ids.includes(id)) this.#forget(id);
+    if (timed && !this.#timed) {
+      // Those that are here have no times: they are asked for anew, and followed from where that answer ends.
+      this.#timed = true;
+      for (const id of [...this.#following.keys()]) this.#leave(id);
+      this.#asked.clear();
+    }
     this.#asking.now();
   }
 
@@ -84,7 +91,7 @@ export class Runs implements Source {
 
   /** A part of their curves, with at most so many points of each. */
   async part(ids: readonly string[], [fromStep, toStep]: Steps, maxPoints: number): Promise<Map<string, FetchedCurve['curve']>> {
-    const { curves } = await request(CURVES, { ids: [...ids], metric: this.metric, fromStep, toStep, maxPoints });
+    const { curves } = await request(CURVES, { ids: [...ids], metric: this.metric, fromStep, toStep, maxPoints, timed: this.#timed });
     return new Map(curves.map(({ simulationId, curve }) => [simulationId, curve]));
   }
 
@@ -92,15 +99,18 @@ export class Runs implements Source {
   async #ask(): Promise<void> {
     const missing = this.#shown.filter((id) => !this.#asked.has(id));
     const maxPoints = this.#most ?? this.most(this.#shown.length);
+    const timed = this.#timed;
     this.thinnedTo = maxPoints;
     for (let begin = 0; begin < missing.length; begin += AT_ONCE) {
       const ids = missing.slice(begin, begin + AT_ONCE);
-      const { curves } = await request(CURVES, { ids, metric: this.metric, fromStep: null, toStep: null, maxPoints });
+      const { curves } = await request(CURVES, { ids, metric: this.metric, fromStep: null, toStep: null, maxPoints, timed });
       if (this.#closed) return;
+      if (timed !== this.#timed) return; // it is asked again
       for (const id of ids) if (this.#shown.includes(id)) this.#asked.add(id);
       for (const each of curves) if (this.#asked.has(each.simulationId)) this.#take(each, maxPoints);
+      this.#show(); // at once: a timer would run behind the layout of all that is below the chart
     }
-    this.loaded = true;
+    requestAnimationFrame(() => setTimeout(() => (this.loaded = true))); // behind the frame
     this.#followAll();
   }
 
@@ -140,7 +150,6 @@ export class Runs implements Source {
     if (2 * curve.steps.length >= maxPoints) this.#thinned.add(simulationId);
     else this.#thinned.delete(simulationId);
     this.#cursors.set(simulationId, cursor);
-    this.#grow();
   }
 
   #followAll(): void {
@@ -175,14 +184,18 @@ export class Runs implements Source {
     for (const kept of [this.#curves, this.#series, this.#cursors, this.#thinned, this.#asked, this.#ended]) kept.delete(id);
   }
 
-  #grow(): void {
-    this.#timer ??= setTimeout(() => {
-      this.#timer = undefined;
-      this.#version += 1;
-    }, UPDATE_MS);
+  /** Let what came be drawn. */
+  #show(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#version += 1;
     this.#slowly ??= setTimeout(() => {
       this.#slowly = undefined;
       this.slow += 1;
     }, SLOW_MS);
+  }
+
+  #grow(): void {
+    this.#timer ??= setTimeout(() => this.#show(), UPDATE_MS);
   }
 }

@@ -2,7 +2,7 @@
 import { graphql, type ResultOf } from '../api/graphql';
 
 export const CURVES = graphql(`
-  query Curves($ids: [ID!]!, $metric: String!, $fromStep: Step, $toStep: Step, $maxPoints: Int!) {
+  query Curves($ids: [ID!]!, $metric: String!, $fromStep: Step, $toStep: Step, $maxPoints: Int!, $timed: Boolean!) {
     curves(ids: $ids, metric: $metric, fromStep: $fromStep, toStep: $toStep, maxPoints: $maxPoints) {
       simulationId
       cursor
@@ -10,7 +10,7 @@ export const CURVES = graphql(`
         metric
         steps
         values
-        elapsed
+        elapsed @include(if: $timed)
         attempts
       }
     }

@@ -11,7 +11,8 @@ export interface SeriesEvent {
   values: readonly (number | null)[];
   /** What the nulls stand for, in their order: NaN, Infinity or -Infinity. */
   notFinite?: readonly string[] | undefined;
-  elapsed: readonly number[];
+  /** Left out: not asked for, NaN in the column. */
+  elapsed?: readonly number[] | undefined;
   supersedesFrom: number | null;
 }
 
@@ -34,7 +35,7 @@ export class Series {
   /** Rising; the first `length` of each column count. */
   steps = new Float64Array(FIRST_ROOM);
   values = new Float64Array(FIRST_ROOM);
-  /** Seconds since the start of the point's attempt. */
+  /** Seconds since the start of the point's attempt; NaN where they were not asked for. */
   elapsed = new Float64Array(FIRST_ROOM);
   /** One for each attempt that has points, first to last. */
   beginnings: Beginning[] = [];
@@ -96,7 +97,7 @@ export class Series {
         continue;
       }
       this.steps[this.length] = step;
-      this.elapsed[this.length] = points.elapsed[at]!;
+      this.elapsed[this.length] = points.elapsed?.[at] ?? NaN;
       this.values[this.length] = value;
       this.#note(this.length++);
     }
@@ -141,7 +142,7 @@ export class Series {
 export interface Part {
   steps: readonly number[];
   values: readonly (number | null)[];
-  elapsed: readonly number[];
+  elapsed?: readonly number[] | undefined;
   attempts: readonly number[];
 }
 
@@ -151,7 +152,7 @@ export function appendPart(series: Series, { steps, values, elapsed, attempts }:
     let end = begin;
     while (end < steps.length && attempts[end] === attempts[begin]) end++;
     series.append(attempts[begin]!, {
-      metric: series.metric, steps: steps.slice(begin, end), values: values.slice(begin, end), elapsed: elapsed.slice(begin, end), supersedesFrom: null,
+      metric: series.metric, steps: steps.slice(begin, end), values: values.slice(begin, end), elapsed: elapsed?.slice(begin, end), supersedesFrom: null,
     });
     begin = end;
   }

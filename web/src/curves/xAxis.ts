@@ -3,6 +3,11 @@ import { type Series, wider } from './series';
 
 export type XKind = 'step' | 'since' | 'elapsed' | 'wall' | 'cost';
 
+/** Whether points lie by the seconds since their attempt's start. */
+export function isTimed(kind: XKind): boolean {
+  return kind !== 'step' && kind !== 'since';
+}
+
 /** Of the schema's `Attempt`, what time and money are reckoned from. Times in milliseconds since 1970. */
 export interface Span {
   number: number;
@@ -45,7 +50,7 @@ export function placing(kind: XKind, spans: readonly Span[]): Map<number, Placin
 /** The x column of a series; like the series itself, it only grows at its end. */
 export class XColumn {
   xs: Float64Array = new Float64Array(0);
-  /** As many as can be placed: points of an attempt that is not known yet wait for it. */
+  /** As many as can be placed: points of an attempt that is not known yet wait for it, and those whose time was not asked for. */
   length = 0;
   readonly kind: XKind;
   #placing = new Map<number, Placing>();
@@ -87,9 +92,11 @@ export class XColumn {
       if (!place) break;
       for (; this.length < end; this.length++) {
         const x = place.begin + series.elapsed[this.length]! * place.slope;
+        if (Number.isNaN(x)) break;
         // Clocks of two machines may differ: x never falls.
         this.#room[this.length] = this.length ? Math.max(x, this.#room[this.length - 1]!) : x;
       }
+      if (this.length < end) break;
     }
     this.xs = this.#room;
   }
