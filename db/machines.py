@@ -188,10 +188,13 @@ async def beat_engine(driver: Driver, engine: str, keys: Collection[str]) -> Hos
     return _state_of(await driver.fetch(_BEAT_ENGINE, engine, list(keys)))
 
 
-async def succeed(session: AsyncSession, engine: str, engine_key: str, name: str) -> bool:
+async def succeed(session: AsyncSession, engine: str, engine_key: str, name: str, *, beside: bool) -> bool:
     """Give the row of a vanished machine to the one that came in its place, of the same name but with another key.
 
     False while members hold the vanished one: what they ran may still run there. True if there is none.
+
+    beside: what to return while the one of the same name is online. A node that was restarted joins before the engine
+    finds the one before it dead; if both live, they are two machines.
     """
     vanished = await session.scalar(
         select(Machine)
@@ -199,8 +202,10 @@ async def succeed(session: AsyncSession, engine: str, engine_key: str, name: str
         .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     )
-    if vanished is None or vanished.heartbeat_at is not None:
+    if vanished is None:
         return True
+    if vanished.heartbeat_at is not None:
+        return beside
     held = select(Member.id).where(Member.machine_id == vanished.id, Member.ended_at.is_(None)).limit(1)
     if await session.scalar(held) is not None:
         return False

@@ -40,6 +40,8 @@ log = structlog.get_logger()
 
 MOST_AWAITING = 1_000  # simulations that machines are started for at a time
 END_AGAIN_SECONDS = 10.0  # a job that is PENDING can't be ended, for a quarter of an hour
+# A restarted node waits so long for its predecessor to be found dead: 15 s if connections are refused, else 65 s.
+SUCCESSION_SECONDS = 90.0
 STARTING = timedelta(seconds=60)  # from a launch to the hello: until then a job that waits is not silent
 
 
@@ -53,6 +55,7 @@ class ClusterLoop(HostLoop):
         self._counts: Mapping[str, int] = {}  # wanted in the round before
         self._is_away = False
         self._ended_at: dict[str, float] = {}
+        self._met_at: Mapping[str, float] = {}  # machines without a row, by the engine's key
 
     async def run_once(self) -> HostSummary:
         """Do the whole round once, or as much as is possible while the engine is away."""
@@ -93,12 +96,15 @@ class ClusterLoop(HostLoop):
                 async with self._sessions.begin() as session:
                     await machines.withdraw(session, self._engine.name, key)
         changed = [each for each in found if state.machines.get(each.key) != self._described(each)]
+        now = monotonic()
+        self._met_at = {each.key: self._met_at.get(each.key, now) for each in changed if each.key not in state.machines}
         if changed:
             async with self._sessions.begin() as session:
                 for each in changed:
                     if each.key in state.machines or await machines.succeed(
-                        session, self._engine.name, each.key, each.name
-                    ):
+                        session, self._engine.name, each.key, each.name,
+                        beside=now - self._met_at[each.key] >= SUCCESSION_SECONDS,
+                    ):  # fmt: skip
                         await self._join(session, each, None)
         return state
 

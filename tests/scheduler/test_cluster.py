@@ -17,7 +17,7 @@ from db.leader import LEADER_LOCK, lock_of_engine
 from db.states import Reason
 from policy.budget import Period
 from runner.base import DiscoveredMachine, EngineUnavailable, Liveness, MachineGone, StartingEngine
-from scheduler.cluster import END_AGAIN_SECONDS, STARTING, ClusterLoop
+from scheduler.cluster import END_AGAIN_SECONDS, STARTING, SUCCESSION_SECONDS, ClusterLoop
 from scheduler.leader import leadership
 from scheduler.planner import Planner
 from transitions.settle import Ending
@@ -120,10 +120,35 @@ async def test_a_node_of_the_same_name_is_the_same_machine_once_nothing_is_left_
     assert machine.engine_key == "node-2"
 
 
-async def test_two_living_nodes_of_one_name_are_two_machines(
-    world: World, loop: ClusterLoop, cluster: Scripted
+async def test_a_node_that_joins_before_the_one_before_it_is_found_dead_is_the_same_machine(
+    world: World, loop: ClusterLoop, cluster: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr("scheduler.cluster.monotonic", lambda: now[0])
+    await loop.run_once()
+    restarted = replace(NODE, key="node-2222222")
+    cluster.nodes = [NODE, restarted]
+    for _ in range(3):
+        await loop.run_once()
+        now[0] += SUCCESSION_SECONDS / 4
+    assert await world.machine_states() == {"gpu-one": "ONLINE"}
+    cluster.nodes = [restarted]
+    await loop.run_once()
+    await loop.run_once()
+    assert await world.machine_states() == {"gpu-one": "ONLINE"}
+    async with world.sessions() as session:
+        [machine] = await machines.every(session)
+    assert machine.engine_key == "node-2222222"
+
+
+async def test_two_living_nodes_of_one_name_are_two_machines(
+    world: World, loop: ClusterLoop, cluster: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr("scheduler.cluster.monotonic", lambda: now[0])
     cluster.nodes = [NODE, replace(NODE, key="node-2222222")]
+    await loop.run_once()
+    now[0] += SUCCESSION_SECONDS
     await loop.run_once()
     assert await world.machine_states() == {"gpu-one": "ONLINE", "gpu-one-node-222": "ONLINE"}
 
