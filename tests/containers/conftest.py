@@ -5,26 +5,40 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
-from installation import Installation
+from installation import RAY, Installation
 from live import free_port
 
 ASKED_FOR = "CONTAINERS" in os.environ
 
 
-@pytest.fixture(scope="session")
-def started() -> Iterator[Installation]:
-    """The installation of all tests here, up; nothing of it is left afterwards."""
+@contextmanager
+def installed(installation: Installation) -> Iterator[Installation]:
+    """An installation, up while the block runs; nothing of it is left afterwards."""
     if not ASKED_FOR:
         pytest.skip("needs a Docker engine and some minutes: make test-containers")
-    installation = Installation(f"simulations-test-{os.getpid()}", free_port())
     try:
         installation.up("--build")
         yield installation
     finally:
         sys.stdout.write(installation.compose("logs", "--no-color", "--timestamps"))
         installation.compose("down", "--volumes", "--rmi", "local", "--remove-orphans")
+
+
+@pytest.fixture(scope="session")
+def started() -> Iterator[Installation]:
+    """The installation of most tests here."""
+    with installed(Installation(f"simulations-test-{os.getpid()}", free_port())) as installation:
+        yield installation
+
+
+@pytest.fixture(scope="session")
+def with_ray() -> Iterator[Installation]:
+    """Another one, with the profile "ray"."""
+    with installed(Installation(f"simulations-ray-{os.getpid()}", free_port(), scale=1, more=RAY)) as installation:
+        yield installation
 
 
 @pytest.fixture

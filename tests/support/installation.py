@@ -20,6 +20,7 @@ from gql.transport.websockets import WebsocketsTransport
 from live import CANCEL, CREATE, CURVE, LOG, ROOT, SHOW, eventually, number_of
 
 PATIENCE_SECONDS = 240  # an image is built in it, on a machine that may be busy
+RAY = ("ray-head", "ray-one", "ray-two", "ray-scheduler")  # services of the profile "ray" that go on running
 TOKEN = "/var/lib/simulations-admin/token"
 
 
@@ -31,6 +32,7 @@ class Installation:
     port: int
     scale: int = 3
     token: str = ""
+    more: tuple[str, ...] = ()  # services that run beside those without a profile
 
     @property
     def address(self) -> str:
@@ -47,6 +49,7 @@ class Installation:
             **os.environ,
             "COMPOSE_PROJECT_NAME": self.project,
             "COMPOSE_FILE": str(ROOT / "docker-compose.yml"),
+            "COMPOSE_PROFILES": "ray" if self.more else "",
             "PORT": str(self.port),
         }
 
@@ -88,7 +91,7 @@ class Installation:
         def is_whole() -> bool:
             lines = self.compose("ps", "--format", "{{.Service}} {{.State}} {{.Health}}").splitlines()
             states = sorted(line.split() for line in lines)
-            wanted = ["db", *["graph"] * self.scale, "proxy", "scheduler"]
+            wanted = sorted(["db", *["graph"] * self.scale, "proxy", "scheduler", *self.more])
             return [state[0] for state in states] == wanted and all(
                 state[1:] in (["running"], ["running", "healthy"]) for state in states
             )
