@@ -15,7 +15,7 @@ UPDATE.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -75,11 +75,15 @@ async def lock_all(session: AsyncSession, ids: Collection[int]) -> Sequence[Simu
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One simulation of a move: `fence` is the number of its newest attempt, `detail` the one of its event."""
+    """One simulation of a move: `fence` is the number of its newest attempt, `detail` the one of its event.
+
+    reason_detail: a sentence, of a final state.
+    """
 
     simulation_id: int
     fence: int
     detail: Mapping[str, Any]
+    reason_detail: str | None = None
 
 
 _AMOUNT = AMOUNT.format(rate="m.price_per_hour * m.share", to="coalesce(m.ended_at, now())", since="m.assigned_at")
@@ -87,8 +91,8 @@ _AMOUNT = AMOUNT.format(rate="m.price_per_hour * m.share", to="coalesce(m.ended_
 # One round trip for the state, what is written with it, the events and the hint. A long list of ids is "look at all".
 _GIVEN = """
     given AS (
-        SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $13::bool[])
-            WITH ORDINALITY AS g (id, fence, detail, alerts, place)
+        SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $13::bool[], $9::text[])
+            WITH ORDINALITY AS g (id, fence, detail, alerts, reason_detail, place)
     )
 """
 
@@ -110,7 +114,7 @@ def _moved(condition: str) -> str:
                     WHERE a.simulation_id = s.id
                 ), 0) END,
                 reason = $8::text,
-                reason_detail = $9::text
+                reason_detail = given.reason_detail
             FROM given
             WHERE {condition} s.id = given.id AND s.attempt = given.fence AND s.state = ANY($5::text[])
             RETURNING s.id, s.project_id, s.attempt, given.detail, given.alerts, given.place
@@ -146,7 +150,8 @@ _ONLY = "s.machines = 1 AND s.max_cost IS NULL AND a.started_at IS NULL AND a.st
 _BEGIN = f"""
     WITH {attempts.GREETED.format(condition=_ONLY)}, bound AS ({attempts.BIND.format(address="$13", port="$14")}),
     given AS (
-        SELECT id, number AS fence, jsonb_build_object('attempt', number)::text AS detail, false AS alerts, 1 AS place
+        SELECT id, number AS fence, jsonb_build_object('attempt', number)::text AS detail, false AS alerts,
+               $9::text AS reason_detail, 1 AS place
         FROM bound
     ), {_moved("")}, bound.* FROM bound, hint WHERE ids IS NOT NULL
 """  # noqa: S608  # constants
@@ -180,7 +185,6 @@ async def move(
     *,
     queued_after: timedelta = timedelta(0),
     reason: Reason | None = None,
-    reason_detail: str | None = None,
     only_from: SimulationState | None = None,
 ) -> frozenset[int]:
     """Write a new state where the row is still in one from which it may be entered, and its newest attempt is `fence`.
@@ -190,10 +194,10 @@ async def move(
     Returns the simulations that have moved: one that has not holds up no other. Their rows in the session are as they
     were read before. The caller holds the locks of several simulations (`lock_all`).
 
-    queued_after: the wait of a simulation that returns to the queue; reason, reason_detail: of a final state.
+    queued_after: the wait of a simulation that returns to the queue; reason: of a final state.
     """
     sources = [only_from] if only_from else [source for source, targets in TRANSITIONS.items() if target in targets]
-    given = _given(moves, target, sources, actor, queued_after, reason, reason_detail)
+    given = _given(moves, target, sources, actor, queued_after, reason)
     row = (await (await session.connection()).exec_driver_sql(_MOVE, given)).one_or_none()
     moved = frozenset[int](row[0] if row is not None else ())
     if target.is_final and moved:
@@ -232,10 +236,12 @@ async def end(
 
     None if it is not the current attempt: then nothing is written. The simulation's reason is that of a final state.
     """
-    reason, detail = (closing.reason, closing.detail) if target.is_final else (None, None)
+    reason = None
+    if target.is_final:
+        reason, of = closing.reason, replace(of, reason_detail=closing.detail)
     sources = [source for source, targets in TRANSITIONS.items() if target in targets]
     given = (
-        *_given([of], target, sources, actor, queued_after, reason, detail),
+        *_given([of], target, sources, actor, queued_after, reason),
         closing.reason.value, closing.detail, closing.exit_code, closing.signal,
     )  # fmt: skip
     row: Any = (await (await session.connection()).exec_driver_sql(_END, given)).one_or_none()
@@ -255,7 +261,6 @@ def _given(
     actor: Actor,
     queued_after: timedelta,
     reason: Reason | None,
-    reason_detail: str | None,
 ) -> tuple[object, ...]:
     return (
         [each.simulation_id for each in moves],
@@ -266,7 +271,7 @@ def _given(
         queued_after,
         target.is_final,
         reason.value if reason is not None else None,
-        reason_detail,
+        [each.reason_detail for each in moves],
         actor.name,
         actor.origin,
         MAX_PAYLOAD_BYTES,

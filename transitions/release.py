@@ -7,7 +7,6 @@ All of them are locked in the order of their ids, which is the order of dependen
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -61,18 +60,18 @@ async def _cancel(session: AsyncSession, failed: Sequence[Edge], fences: Mapping
         return
     names = await dependencies.names_of(session, {each.after_id for each in failed})
     cancelled = {each.simulation_id for each in failed}
-    alike: defaultdict[tuple[int, DependencyCondition], list[int]] = defaultdict(list)
+    moves = []
     for each in failed:
-        alike[each.after_id, each.condition].append(each.simulation_id)
-    for (after_id, condition), ids in alike.items():
-        after = names[after_id]
-        ended = (S.CANCELLED, Reason.DEPENDENCY_FAILED) if after_id in cancelled else (after.state, after.reason)
-        sentence = never(after.name, ended[0].value, ended[1].value if ended[1] is not None else None, condition)
+        after = names[each.after_id]
+        ended = (S.CANCELLED, Reason.DEPENDENCY_FAILED) if after.id in cancelled else (after.state, after.reason)
+        sentence = never(after.name, ended[0].value, ended[1].value if ended[1] is not None else None, each.condition)
         detail = {"reason": Reason.DEPENDENCY_FAILED.value, "detail": sentence}
-        moved = await lifecycle.move(
-            session, [Move(number, fences[number], detail) for number in ids], S.CANCELLED, actor,
-            reason=Reason.DEPENDENCY_FAILED, reason_detail=sentence, only_from=S.QUEUED,
-        )  # fmt: skip
-        assert len(moved) == len(ids), "they were locked and queued"
-        for number in ids:
-            journal.write(session, "simulation_cancelled", simulation_id=number, by=actor.name, detail=sentence)
+        moves.append(Move(each.simulation_id, fences[each.simulation_id], detail, reason_detail=sentence))
+    moved = await lifecycle.move(
+        session, moves, S.CANCELLED, actor, reason=Reason.DEPENDENCY_FAILED, only_from=S.QUEUED
+    )
+    assert len(moved) == len(failed), "they were locked and queued"
+    for move in moves:
+        journal.write(
+            session, "simulation_cancelled", simulation_id=move.simulation_id, by=actor.name, detail=move.reason_detail
+        )

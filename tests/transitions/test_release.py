@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -103,6 +104,22 @@ async def test_what_can_never_run_ends_what_waits_for_it_and_so_on(rows: Rows) -
     )
 
 
+async def statements_of(rows: Rows, act: Callable[[], Awaitable[object]]) -> list[str]:
+    """The statements that are executed meanwhile."""
+    sent: list[str] = []
+    engine = rows.sessions.kw["bind"].sync_engine
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        sent.append(statement)
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        await act()
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    return sent
+
+
 async def test_a_thousand_are_released_or_cancelled_in_as_many_statements_as_ten(rows: Rows) -> None:
     async def statements(count: int, reason: Reason) -> list[str]:
         first = await rows.simulation()
@@ -112,17 +129,7 @@ async def test_a_thousand_are_released_or_cancelled_in_as_many_statements_as_ten
             submissions = [Submission(wanted, f"{first} {number}", link) for number in range(count)]
             ids = [each.id for each in await submit(session, submissions, USER)]
         started = await rows.start(first)
-        sent: list[str] = []
-        engine = rows.sessions.kw["bind"].sync_engine
-
-        def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-            sent.append(statement)
-
-        event.listen(engine, "before_cursor_execute", note)
-        try:
-            await rows.end(first, started.number, reason)
-        finally:
-            event.remove(engine, "before_cursor_execute", note)
+        sent = await statements_of(rows, lambda: rows.end(first, started.number, reason))
         state, own = ("QUEUED", 0) if reason is Reason.COMPLETED else ("CANCELLED", 1)
         counted = await rows.query(
             "SELECT state, dependencies_left, count(*) FROM simulations WHERE id = ANY(:ids) GROUP BY 1, 2", ids=ids
@@ -135,19 +142,46 @@ async def test_a_thousand_are_released_or_cancelled_in_as_many_statements_as_ten
         assert len(many) == len(few)
 
 
+async def test_a_chain_of_a_thousand_is_cancelled_in_as_many_statements_as_one_of_ten(rows: Rows) -> None:
+    async def statements(count: int) -> int:
+        async with rows.sessions.begin() as session:
+            wanted = [await rows.wanted(name=f"link {number}") for number in range(count)]
+            submissions = [
+                Submission(each, f"{number} of {count}", [After(index=number - 1)] if number else [])
+                for number, each in enumerate(wanted)
+            ]
+            ids = [each.id for each in await submit(session, submissions, USER)]
+
+        async def cancel_head() -> None:
+            async with rows.sessions.begin() as session:
+                await cancel(session, ids[0], USER)
+
+        sent = await statements_of(rows, cancel_head)
+        counted = await rows.query(
+            "SELECT state, reason, count(*), count(DISTINCT reason_detail) AS sentences FROM simulations"
+            " WHERE id = ANY(:ids) GROUP BY 1, 2 ORDER BY 2",
+            ids=ids,
+        )
+        assert counted == [
+            {"state": "CANCELLED", "reason": "CANCELLED", "count": 1, "sentences": 0},
+            {"state": "CANCELLED", "reason": "DEPENDENCY_FAILED", "count": count - 1, "sentences": count - 1},
+        ]
+        last = await rows.get(ids[-1])
+        assert last.reason_detail == (
+            f"It was to run after the success of link {count - 2}, which ended CANCELLED (DEPENDENCY_FAILED)."
+        )
+        [event_of_last] = await rows.query(
+            "SELECT detail ->> 'detail' AS detail FROM events WHERE object_id = :id AND kind = 'CANCELLED'", id=ids[-1]
+        )
+        assert event_of_last["detail"] == last.reason_detail
+        return len(sent)
+
+    assert await statements(1000) == await statements(10)
+
+
 async def test_an_end_without_dependents_takes_no_further_statement(rows: Rows) -> None:
     started = await rows.start()
-    sent: list[str] = []
-    engine = rows.sessions.kw["bind"].sync_engine
-
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        sent.append(statement)
-
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        await rows.end(started.simulation_id, started.number)
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
+    sent = await statements_of(rows, lambda: rows.end(started.simulation_id, started.number))
     assert not [each for each in sent if "RECURSIVE" in each]
 
 
