@@ -8,8 +8,8 @@ values of variables count as in the execution, except that a field selected twic
 Costs and expected sizes are metadata of the fields: `strawberry.field(metadata={"cost": 10})`, `{"size": 4}`, and
 `{"argument_costs": {"filter": 10}}` for what an argument that is given adds.
 
-One walk per request visits each field and each fragment once, and coerces only the variables that a size or a
-condition needs. Money is `policy.cost`'s.
+One walk visits each field and each fragment once, and coerces only the variables that a size or a condition needs: once
+per request, or once per document if it needs none. Money is `policy.cost`'s.
 """
 
 from __future__ import annotations
@@ -54,7 +54,17 @@ SIZE = 10  # of a list whose field has no size
 FEW = "userErrors"  # in each payload: almost always none
 
 
-def cost_of(schema: GraphQLSchema, document: DocumentNode, operation_name: str | None, variables: object) -> int | None:
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The cost of an operation. is_fixed: it is the same whatever the variables are."""
+
+    value: int
+    is_fixed: bool
+
+
+def cost_of(
+    schema: GraphQLSchema, document: DocumentNode, operation_name: str | None, variables: object
+) -> Cost | None:
     """Return the cost of an operation of a valid document, at most `CEILING`.
 
     None if the document has no such operation, or if a variable does not fit: the execution has better errors for both.
@@ -71,7 +81,8 @@ def cost_of(schema: GraphQLSchema, document: DocumentNode, operation_name: str |
     fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
     given = variables if isinstance(variables, dict) else {}
     try:
-        return _Walk(schema, chosen, fragments, given).selected(chosen.selection_set, root).once
+        walk = _Walk(schema, chosen, fragments, given)
+        return Cost(walk.selected(chosen.selection_set, root).once, is_fixed=not walk.values)
     except _UnfitVariable:
         return None
 
@@ -103,7 +114,7 @@ class _Walk:
     fragments: Mapping[str, FragmentDefinitionNode]
     given: Mapping[str, Any]
     _spreads: dict[str, _Cost] = field(default_factory=dict)
-    _values: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # coerced; () where no value was given
+    values: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # coerced; () where no value was given
 
     def selected(self, selections: SelectionSetNode, parent: GraphQLNamedType) -> _Cost:
         once = per_row = 0
@@ -191,7 +202,7 @@ class _Walk:
 
         The first mistake ends it: each is described at length, and a body has room for half a million.
         """
-        known = self._values.get(name)
+        known = self.values.get(name)
         if known is None:
             definitions = [
                 each for each in self.operation.variable_definitions or () if each.variable.name.value == name
@@ -199,7 +210,7 @@ class _Walk:
             values = get_variable_values(self.schema, definitions, dict(self.given), max_errors=1)
             if isinstance(values, list):
                 raise _UnfitVariable
-            known = self._values[name] = (values.coerced[name],) if name in values.coerced else ()
+            known = self.values[name] = (values.coerced[name],) if name in values.coerced else ()
         return known
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import gc
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from graphql import (
@@ -74,6 +74,7 @@ class Judged:
     document: DocumentNode
     introspects: bool
     variables: Mapping[str | None, Kinds]  # the types of each operation's
+    costs: dict[str | None, int] = field(default_factory=dict)  # of operations whose cost no variable changes
 
 
 class Documents:
@@ -181,11 +182,17 @@ class Judgement(SchemaExtension):
         if judged.introspects and not open_to_viewer:
             return [Hidden("The schema is shown to those who are logged in.")]
         too_long = too_many(judged.variables.get(operation.operation_name) or {}, operation.variables)
-        return [too_long] if too_long is not None else self._costs_too_much(judged.document)
+        return [too_long] if too_long is not None else self._costs_too_much(judged)
 
-    def _costs_too_much(self, document: DocumentNode) -> Sequence[SafeError]:
+    def _costs_too_much(self, judged: Judged) -> Sequence[SafeError]:
         operation, limits = self.execution_context, self._documents.limits
-        self._cost = cost_of(operation.schema._schema, document, operation.operation_name, operation.variables)
+        self._cost = judged.costs.get(operation.operation_name)
+        if self._cost is None:
+            cost = cost_of(operation.schema._schema, judged.document, operation.operation_name, operation.variables)
+            if cost is not None:
+                self._cost = cost.value
+                if cost.is_fixed:
+                    judged.costs[operation.operation_name] = cost.value
         if self._cost is not None and self._cost > limits.cost:
             return [TooCostly(self._cost, limits.cost)]
         return []

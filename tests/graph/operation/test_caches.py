@@ -13,6 +13,7 @@ from graphql import GraphQLError, parse
 
 from graph.auth.viewer import LOOPBACK, STRANGER
 from graph.operation import documents
+from graph.operation.complexity import cost_of
 from graph.operation.documents import CACHED_DOCUMENTS, CACHED_TOKENS, MOST_TOKENS, Documents, Judged
 from graph.operation.introspection import hide_suggestion, may_introspect
 from graph.operation.limits import Limits
@@ -85,6 +86,32 @@ async def test_variables_are_priced_anew_with_a_kept_document(schema: Schema, co
         result = await schema.execute(query, {"n": rows, "s": skipped})
         assert result.extensions == {"cost": {"requested": expected, "maximum": 10_000}}
     assert counts.all == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "walks"),
+    [
+        ("query ($id: ID!) { simulation(id: $id) { name } }", 1),
+        ("query ($n: Int) { simulations(first: $n) { nodes { name } } }", 3),
+        ("query ($s: Boolean!) { __typename @skip(if: $s) viewer { name } }", 3),
+    ],
+)
+async def test_a_cost_is_computed_once_unless_a_variable_changes_it(
+    schema: Schema, monkeypatch: pytest.MonkeyPatch, text: str, walks: int
+) -> None:
+    done: list[object] = []
+
+    def counted(*arguments: Any) -> Any:
+        done.append(arguments)
+        return cost_of(*arguments)
+
+    monkeypatch.setattr(documents, "cost_of", counted)
+    variables = {"id": "x", "n": 1, "s": False}
+    costs = [(await schema.execute(text, variables, context_value=ADMIN)).extensions for _ in range(3)]
+    assert costs[0] is not None
+    assert costs[0]["cost"]["requested"] > 0
+    assert costs == [costs[0]] * 3
+    assert len(done) == walks
 
 
 async def test_what_is_refused_is_not_kept(schema: Schema, counts: Counts) -> None:
