@@ -76,10 +76,13 @@ def identity_of(record: Any) -> Identity | None:
 
 def write_identity(path: Path, identity: Identity) -> None:
     """Record an identity atomically."""
-    record = {"pid": identity.pid, "start_time": identity.start_time, "boot_id": identity.boot_id}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # the engine and the supervisor may both write
-    temporary.write_text(json.dumps(record))
-    temporary.replace(path)
+    temporary = f"{path}.{os.getpid()}"  # the engine and the supervisor may both write
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        os.write(descriptor, json.dumps(vars(identity)).encode())
+    finally:
+        os.close(descriptor)
+    os.rename(temporary, path)
 
 
 def is_alive(identity: Identity) -> bool:
@@ -175,12 +178,21 @@ def _statuses() -> Iterator[_Status]:
 
 def _status(pid: int) -> _Status | None:
     try:
-        text = (PROC / str(pid) / "stat").read_bytes()
+        text = _read(f"/proc/{pid}/stat")
     except OSError:
         return None
     # The second field is the command's name in brackets, and may contain brackets and blanks.
     fields = text[text.rindex(b")") + 2 :].split()
     return _Status(pid, fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]))
+
+
+def _read(path: str) -> bytes:
+    """Read a small file of the kernel's. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, 4096)
+    finally:
+        os.close(descriptor)
 
 
 def _environment(pid: int) -> list[bytes]:

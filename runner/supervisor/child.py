@@ -142,7 +142,7 @@ def start(entrypoint: Sequence[str], directory: Path, environment: Mapping[str, 
 
 def mark(directory: Path) -> str:
     """The value of `MARK_VARIABLE` for an attempt's directory."""
-    return str(directory.resolve())
+    return os.path.realpath(directory)
 
 
 def _working_directory(assignment: Assignment, order: Order) -> Path:
@@ -192,7 +192,7 @@ def become_subreaper() -> None:
 
 def name_process(name: str) -> None:
     """Set the name that `ps -o comm` and `top` show: a forked process has the command line of its parent."""
-    _prctl(PR_SET_NAME, ctypes.create_string_buffer(name.encode()))
+    _prctl(PR_SET_NAME, name.encode())
 
 
 _LIBC = ctypes.CDLL(None, use_errno=True)  # before a fork: loading it makes a class, which writes to many pages

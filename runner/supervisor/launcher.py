@@ -242,12 +242,11 @@ def _be_supervisor(directory: Path, environment: Mapping[str, str], gate: int) -
         os._exit(status)
 
 
-def _close_descriptors(kept: int = -1) -> None:
+def _close_descriptors(kept: int) -> None:
     """Close all descriptors but the standard ones and `kept`."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) != kept:
-            with contextlib.suppress(OSError):  # the descriptor of the listing itself
-                os.close(int(name))
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    os.closerange(3, kept)
+    os.closerange(kept + 1, highest + 1)
 
 
 def main(directory: Path, key: str) -> int:

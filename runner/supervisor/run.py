@@ -14,7 +14,7 @@ import select
 import selectors
 import signal
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,7 +123,7 @@ def note_child(directory: Path, pid: int) -> None:
     try:
         identity = processes.identify(pid)
         if identity is not None:
-            append(directory, {"child": asdict(identity)})
+            append(directory, {"child": vars(identity)})
     except OSError as error:  # a full disk; the mark in the environment is still there
         complain(f"the child's identity could not be written: {error}")
 

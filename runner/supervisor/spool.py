@@ -15,12 +15,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +189,7 @@ class BatchFile:
     def __init__(self, directory: Path, number: int) -> None:
         self.path = directory / f"{number:09d}.jsonl"
         self.is_whole = True
+        self._directory = directory
         self._descriptor: int | None = None
 
     def append(self, entries: Sequence[Sequence[object]]) -> None:
@@ -204,7 +204,8 @@ class BatchFile:
             self.is_whole = False
 
     def _create(self) -> int:
-        if shutil.disk_usage(self.path.parent).free < DISK_RESERVE_BYTES:
+        disk = os.statvfs(self._directory)
+        if disk.f_bavail * disk.f_frsize < DISK_RESERVE_BYTES:
             raise OSError("the disk is full but for its reserve")
         return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
@@ -314,7 +315,7 @@ class Spool:
         with self.changed:
             self._exit = self._open.exit = end
             if end is not None:
-                self._unwritten.append(("exit", *astuple(end)))
+                self._unwritten.append(("exit", *vars(end).values()))
             self._is_closed = True
             if not self._open.is_empty:
                 self._seal()
@@ -356,7 +357,7 @@ class Spool:
                 entries.append(("log", "SUPERVISOR", sentence))
             if len(self._sealed) == 1 and self._open.is_empty and self._exit is not None:
                 batch.exit = self._exit
-                entries.append(("exit", *astuple(self._exit)))
+                entries.append(("exit", *vars(self._exit).values()))
             self._discard_head()
             file = BatchFile(self._directory, self.number)
             file.append(entries)
