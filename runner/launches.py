@@ -1,12 +1,14 @@
 """Launcher client of an engine: find, start and replace the launcher, and send it launch and sweep requests.
 
+Launches that several threads ask for at the same time go into one message: the first thread sends for those that wait.
+
 `runner.supervisor.launcher` is the process; it outlives the engine that started it. Its key is a hash of the archive,
 the interpreter and the interpreter's version. An engine uses a launcher of its own key and retires the others, which
 end with their last supervisors. The sockets lie in a directory that only this user can enter.
 
 Failures. A killed launcher is detected by its closed connection, a hung one by a timeout, then killed; both
-raise LauncherLost, and the next launch starts another launcher. The outcome of that one request is then unknown: the
-caller kills all processes of the attempt before it asks again.
+raise LauncherLost, and the next launch starts another launcher. The outcome of that one request is then unknown, for
+each of its launches: the caller kills all processes of its attempt before it asks again.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -29,6 +32,8 @@ from runner import archive
 
 ANSWER_SECONDS = 30.0  # a launch takes milliseconds; a busy machine, or the start of the launcher, some seconds
 LONGEST_REPLY = 1 << 16
+MOST_TOGETHER = 16  # launches in a message: the first of them waits for the last
+LONGEST_TOGETHER = 64 << 10  # characters of them; the kernel takes messages of 200 KB (SO_SNDBUF)
 
 
 class LauncherLost(Exception):
@@ -47,6 +52,14 @@ class Connection:
     pid: int
 
 
+@dataclass(slots=True)
+class Asked:
+    """A launch that a thread asks for, and what came of it: the launcher's reply, or why there is none."""
+
+    text: str  # JSON: directory and environment
+    outcome: Mapping[str, object] | str | None = None
+
+
 class Launches:
     """The launchers of one host. Its methods may be called from any thread."""
 
@@ -61,18 +74,20 @@ class Launches:
         self._lock = threading.Lock()
         self._current: Connection | None = None
         self._children: set[int] = set()
+        self._asked: deque[Asked] = deque()
 
     def launch(self, attempt_directory: Path, environment: Mapping[str, str]) -> None:
         """Start a supervisor; returns when its identity is recorded. Raises LauncherLost, LaunchRefused, OSError."""
-        request = {"launch": str(attempt_directory), "environment": dict(environment)}
+        mine = Asked(json.dumps([str(attempt_directory), dict(environment)]))
+        self._asked.append(mine)
         with self._lock:
-            self._reap()
-            reply = self._ask_current(request)
-            if "retired" in reply:  # it was retired
-                self._disconnect()
-                reply = self._ask_current(request)
-        if "pid" not in reply:
-            raise LaunchRefused(str(reply.get("refused", "the launcher is retired")))
+            while mine.outcome is None:  # else a thread that had the lock before has sent it
+                self._reap()
+                self._send()
+        if isinstance(mine.outcome, str):
+            raise LauncherLost(mine.outcome)
+        if "pid" not in mine.outcome:
+            raise LaunchRefused(str(mine.outcome.get("refused", "the launcher is retired")))
 
     def sweep(self, attempt_directory: Path) -> bool:
         """Make every launcher kill what dead supervisors left; False if a process of this attempt may be alive."""
@@ -95,7 +110,32 @@ class Launches:
 
     # --- all below is called with the lock held ----------------------------------------------------------------------
 
-    def _ask_current(self, request: Mapping[str, object]) -> Mapping[str, object]:
+    def _send(self) -> None:
+        """Send the launches that are asked for, as many as go together, and note what comes of each."""
+        group = [self._asked.popleft()]
+        length = len(group[0].text)
+        while self._asked and len(group) < MOST_TOGETHER:
+            length += len(self._asked[0].text)
+            if length > LONGEST_TOGETHER:
+                break
+            group.append(self._asked.popleft())
+        asked = ",".join(each.text for each in group)
+        request = f'{{"launch":[{asked}]}}'
+        try:
+            reply = self._ask_current(request)
+            if "retired" in reply:  # it was retired
+                self._disconnect()
+                reply = self._ask_current(request)
+            launched = reply.get("launched")
+            for each, outcome in zip(
+                group, launched if isinstance(launched, list) else [reply] * len(group), strict=True
+            ):
+                each.outcome = outcome
+        except (LauncherLost, OSError) as error:  # OSError: it could not be started
+            for each in group:
+                each.outcome = str(error) if isinstance(error, LauncherLost) else {"refused": str(error)}
+
+    def _ask_current(self, request: str) -> Mapping[str, object]:
         if self._current is None:
             self._current = self._find() or self._start()
         try:
@@ -119,7 +159,7 @@ class Launches:
                 found = Connection(connected, _pid_of(path))
             else:
                 with connected, contextlib.suppress(OSError, ValueError):
-                    _ask(connected, {"retire": True})
+                    _ask(connected, json.dumps({"retire": True}))
         return found
 
     def _start(self) -> Connection:
@@ -161,7 +201,7 @@ class Launches:
     def _swept(self, path: Path, attempt_directory: Path) -> bool:
         try:
             with _connect(path) as connected:
-                return not _ask(connected, {"sweep": str(attempt_directory)}).get("left")
+                return not _ask(connected, json.dumps({"sweep": str(attempt_directory)})).get("left")
         except TimeoutError:
             _kill(_pid_of(path))
             return False  # the next sweep does not find it, and searches without it
@@ -203,10 +243,10 @@ def _connect(path: Path) -> socket.socket:
     return connected
 
 
-def _ask(connected: socket.socket, request: Mapping[str, object]) -> Mapping[str, object]:
+def _ask(connected: socket.socket, request: str) -> Mapping[str, object]:
     """Send a request, return the reply. Raises OSError or ValueError."""
     connected.settimeout(ANSWER_SECONDS)
-    connected.send(json.dumps(request).encode())
+    connected.send(request.encode())
     reply = connected.recv(LONGEST_REPLY)
     if not reply:
         raise ConnectionResetError("the launcher is gone")

@@ -4,12 +4,14 @@ All modules are imported, and there is one thread. An engine starts it with one 
 later engines find its listening socket, `LAUNCHERS/<key>.<pid>`, which only this user can reach. A message is one JSON
 object, and so is its reply:
 
-    {"launch": DIRECTORY, "environment": {...}}  -> {"pid": N}, {"retired": true}, {"refused": WHY}
-    {"sweep": DIRECTORY}                         -> {"left": BOOL}
-    {"retire": true}                             -> {"supervisors": N}
+    {"launch": [[DIRECTORY, {NAME: VALUE, ...}], ...]}  -> {"launched": [{"pid": N} or {"refused": WHY}, ...]},
+                                                           {"retired": true}
+    {"sweep": DIRECTORY}                                -> {"left": BOOL}
+    {"retire": true}                                    -> {"supervisors": N}
 
-A supervisor waits at a gate until its identity is in `DIRECTORY/supervisor.json`. If the launcher dies before that, the
-gate closes and the supervisor exits silently: an unrecorded supervisor never runs.
+Supervisors wait at a gate until the identity of each is in `DIRECTORY/supervisor.json`. If the launcher dies before
+that, the gate closes and they exit silently: an unrecorded supervisor never runs. Those of one message are forked one
+directly after the other: what the launcher writes to between two forks is copied once more, page by page.
 
 Launcher and supervisors are child subreapers. An orphan below a living supervisor becomes a child of that supervisor;
 therefore a child of the launcher that is no supervisor was left by a dead one, and is killed with its descendants. Once
@@ -34,7 +36,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -125,14 +127,14 @@ class Launcher:
             if "launch" in request:
                 if self._is_retired:
                     return {"retired": True}
-                return {"pid": self._launch(Path(request["launch"]), dict(request["environment"]))}
+                return {"launched": self._launch([(Path(place), dict(given)) for place, given in request["launch"]])}
             if "retire" in request:
                 self._retire()
                 return {"supervisors": len(self._supervisors)}
             self._bury()
             return {"left": Path(request["sweep"]) in self._dead}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            return {"refused": f"{type(error).__name__}: {error}"}
+            return {"refused": _sentence(error)}
 
     def _retire(self, *_: object) -> None:
         if not self._is_retired:
@@ -148,26 +150,42 @@ class Launcher:
 
     # --- supervisors -------------------------------------------------------------------------------------------------
 
-    def _launch(self, directory: Path, environment: Mapping[str, str]) -> int:
+    def _launch(self, wanted: Sequence[tuple[Path, Mapping[str, str]]]) -> Sequence[Reply]:
+        """Fork supervisors, record them, and let those that are recorded run; return a reply for each."""
+        forked: list[int] = []
+        failure = ""
         gate, opener = os.pipe()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         try:
-            pid = os.fork()
-            if pid == 0:
-                _be_supervisor(directory, environment, gate)
+            for directory, environment in wanted:
+                pid = os.fork()
+                if pid == 0:
+                    _be_supervisor(directory, environment, gate)
+                forked.append(pid)
+        except OSError as error:
+            failure = _sentence(error)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(gate)
+        try:
+            replies = [self._record(pid, directory) for pid, (directory, _) in zip(forked, wanted)]
+            os.write(opener, b"\n" * len(forked))  # one that was killed may still take its byte, in the kernel
+        finally:
+            os.close(opener)
+        return [*replies, *({"refused": failure} for _ in wanted[len(forked) :])]
+
+    def _record(self, pid: int, directory: Path) -> Reply:
+        """Record a supervisor that waits at the gate, or kill it: it never passes then."""
         try:
             identity = processes.identify(pid)
             if identity is None:
                 raise ProcessLookupError(f"process {pid} is gone")
             processes.write_identity(directory / "supervisor.json", identity)
-            self._supervisors[pid] = directory
-            os.write(opener, b"\n")
-        finally:
-            os.close(opener)
-        return pid
+        except OSError as error:
+            os.kill(pid, signal.SIGKILL)  # a child of this process, not reaped yet
+            return {"refused": _sentence(error)}
+        self._supervisors[pid] = directory
+        return {"pid": pid}
 
     def _bury(self) -> None:
         """Reap ended supervisors, kill what they left, and note attempts of which no process is left."""
@@ -204,6 +222,10 @@ def _listen(name: str) -> socket.socket:
     listener.listen(16)
     listener.setblocking(False)
     return listener
+
+
+def _sentence(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _note_gone(directory: Path, how: str) -> None:

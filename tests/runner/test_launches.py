@@ -10,6 +10,7 @@ import signal
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,74 @@ async def test_what_can_not_be_launched_is_said_and_leaves_nothing(
         await asyncio.to_thread(inner.launch, tmp_path / "nowhere", {})
     [launcher] = launchers(tmp_path)
     await asyncio.to_thread(until, lambda: _children(launcher) == [supervisor(tmp_path)])
+
+
+async def test_launches_at_the_same_time_share_a_message_and_fail_alone(
+    service: Any, engine: LocalEngine, tmp_path: Path, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await runs(service, engine)
+    [launcher] = launchers(tmp_path)
+    inner, sent = engine._launches, list[str]()
+    ask = launches._ask
+
+    def counted(connected: Any, request: str) -> Any:
+        sent.append(request)
+        return ask(connected, request)
+
+    monkeypatch.setattr(launches, "_ask", counted)
+    with inner._lock:  # held by another request, while these come
+        asked = {name: asyncio.create_task(launch(engine, name)) for name in ("b25l", "dHdv", "dGhyZWU=")}
+        nowhere = asyncio.create_task(asyncio.to_thread(inner.launch, tmp_path / "nowhere", {}))
+        while len(inner._asked) < 4:
+            await asyncio.sleep(0)
+    await asyncio.gather(*asked.values())
+    with pytest.raises(launches.LaunchRefused, match="No such file or directory"):
+        await nowhere
+    assert len(sent) == 1
+    recorded = {supervisor(tmp_path, name) for name in asked}
+    assert len(recorded) == 3
+    # The one that could not be recorded is gone, and never said hello.
+    await asyncio.to_thread(until, lambda: set(_children(launcher)) == recorded | {supervisor(tmp_path)})
+
+
+@pytest.mark.parametrize(("length", "messages"), [(10, 2), (30_000, 10)])
+def test_a_message_has_room_for_some_launches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int, messages: int
+) -> None:
+    engine = launches.Launches(tmp_path / "launchers", tmp_path / "archives", sys.executable, {})
+    sent: list[int] = []
+
+    def answer(request: str) -> Any:
+        wanted = json.loads(request)["launch"]
+        sent.append(len(wanted))
+        return {"launched": [{"pid": 1} for _ in wanted]}
+
+    monkeypatch.setattr(engine, "_ask_current", answer)
+    with ThreadPoolExecutor(20) as threads:
+        with engine._lock:
+            started = [threads.submit(engine.launch, tmp_path, {"NAME": "x" * length}) for _ in range(20)]
+            while len(engine._asked) < 20:
+                os.sched_yield()
+        for each in started:
+            each.result()
+    assert (sum(sent), len(sent)) == (20, messages)
+
+
+def test_launches_that_were_sent_together_are_lost_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = launches.Launches(tmp_path / "launchers", tmp_path / "archives", sys.executable, {})
+
+    def lose(_request: str) -> Any:
+        raise launches.LauncherLost("it was killed")
+
+    monkeypatch.setattr(engine, "_ask_current", lose)
+    with ThreadPoolExecutor(2) as threads:
+        with engine._lock:
+            started = [threads.submit(engine.launch, tmp_path, {}) for _ in range(2)]
+            while len(engine._asked) < 2:
+                os.sched_yield()
+        for each in started:
+            with pytest.raises(launches.LauncherLost, match="it was killed"):
+                each.result()
 
 
 def _children(of: int) -> list[int]:
