@@ -49,6 +49,7 @@ from settings import RayCluster, Settings, SettingsError, configure_logs, load
 log = structlog.get_logger()
 
 STATEMENT_TIMEOUT = timedelta(seconds=30)  # a round with a hanging statement is cancelled and repeated
+ALERTS_GATHER_SECONDS = 0.5  # between two rounds: a round for one end costs as much as for a hundred
 CANNOT_START = 2
 
 
@@ -178,9 +179,11 @@ async def _schedule(chosen: Settings) -> None:
             elif (await judge.run_once(everything=by_timer)).unfinished:
                 judge_wake.set()
 
-        async def send_alerts(_by_timer: bool) -> None:
-            if candidate.held and (await alerts.run_once()).unfinished:
+        async def send_alerts(_by_timer: bool) -> bool:
+            is_unfinished = candidate.held and (await alerts.run_once()).unfinished
+            if is_unfinished:
                 alerts_wake.set()
+            return is_unfinished
 
         async def advance_sweeps(_by_timer: bool) -> None:
             if candidate.held and sweeps.is_due and (await sweeps.run_once()).unfinished:
@@ -210,7 +213,9 @@ async def _schedule(chosen: Settings) -> None:
             tasks.create_task(keep("planner", plan, planner_wake, period, outage))
             tasks.create_task(keep("judge", judge_runs, judge_wake, period, outage))
             tasks.create_task(keep("sweeps", advance_sweeps, sweeps_wake, period, outage))
-            tasks.create_task(keep("alerts", send_alerts, alerts_wake, period, outage))
+            tasks.create_task(
+                keep("alerts", send_alerts, alerts_wake, period, outage, gather_seconds=ALERTS_GATHER_SECONDS)
+            )
 
 
 @dataclass(frozen=True, slots=True)

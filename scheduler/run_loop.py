@@ -25,13 +25,17 @@ GATHER_SECONDS = 0.05  # after a round: changes that follow closely share the ne
 Work = Callable[[bool], Awaitable[bool | None]]
 
 
-async def keep(name: str, work: Work, wake: asyncio.Event, period_seconds: float, outage: Outage) -> NoReturn:
+async def keep(
+    name: str, work: Work, wake: asyncio.Event, period_seconds: float, outage: Outage, *, gather_seconds: float = 0.0
+) -> NoReturn:
     """Call `work(True)` once in a period, and `work(False)` in between whenever `wake` is set, until cancelled.
 
     Wakes during a round count as one. The loop pauses for as long as the last round took, and for `GATHER_SECONDS` at
     least, but at most a period: a flood of wakes then costs half of a core at most, and usually far less. After a round
     that returns True, which moved simulations on and may have left some behind, it pauses for `GATHER_SECONDS` only:
     with a full machine such a round is long because of what it has started, and what waits would find idle cores.
+
+    gather_seconds: a longer pause, for work that is not urgent. It does not delay what comes after a quiet time.
     """
     clock = asyncio.get_running_loop().time
     due_at = clock()
@@ -58,7 +62,8 @@ async def keep(name: str, work: Work, wake: asyncio.Event, period_seconds: float
             if failures:
                 log.info("round_succeeded_again", loop=name, failures=failures)
             failures = 0
-            pause = min(GATHER_SECONDS if has_advanced else max(clock() - began, GATHER_SECONDS), period_seconds)
+            longest = max(clock() - began, GATHER_SECONDS, gather_seconds)
+            pause = min(GATHER_SECONDS if has_advanced else longest, period_seconds)
         await asyncio.sleep(pause)
         with suppress(TimeoutError):
             async with asyncio.timeout_at(due_at):

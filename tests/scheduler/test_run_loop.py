@@ -16,8 +16,10 @@ from scheduler.run_loop import keep
 
 
 @contextmanager
-def _kept(work: Callable[[bool], Awaitable[bool | None]], wake: asyncio.Event, period_seconds: float) -> Iterator[None]:
-    task = asyncio.create_task(keep("test", work, wake, period_seconds, Outage()))
+def _kept(
+    work: Callable[[bool], Awaitable[bool | None]], wake: asyncio.Event, period_seconds: float, **more: float
+) -> Iterator[None]:
+    task = asyncio.create_task(keep("test", work, wake, period_seconds, Outage(), **more))
     try:
         yield
     finally:
@@ -81,6 +83,26 @@ async def test_after_a_round_wakes_gather_for_a_moment_but_never_for_more_than_a
         with _kept(work, asyncio.Event(), period):
             async with asyncio.timeout(60):
                 assert await pauses.get() == pause
+
+
+@pytest.mark.parametrize(("has_advanced", "pause"), [(False, 1000.0), (True, run_loop.GATHER_SECONDS)])
+async def test_work_that_is_not_urgent_gathers_for_longer(
+    monkeypatch: pytest.MonkeyPatch, has_advanced: bool, pause: float
+) -> None:
+    pauses: asyncio.Queue[float] = asyncio.Queue()
+    really_sleep = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        await pauses.put(seconds)
+        await really_sleep(0)
+
+    async def work(_by_timer: bool) -> bool:
+        return has_advanced
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    with _kept(work, asyncio.Event(), 3600, gather_seconds=1000.0):
+        async with asyncio.timeout(60):
+            assert await pauses.get() == pause
 
 
 @pytest.mark.parametrize("has_advanced", [True, False, None])
