@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
 
 FINAL_STATES = frozenset({"FINISHED", "FAILED", "CANCELLED"})
@@ -18,7 +18,9 @@ FINAL_STATES = frozenset({"FINISHED", "FAILED", "CANCELLED"})
 class Answer(BaseModel):
     """Base of GraphQL objects: camelCase aliases, frozen."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore", defer_build=True
+    )
 
     def as_json(self) -> object:
         """Return it with the API's field names, for `--json`."""
@@ -407,7 +409,7 @@ class Details(Simulation):
     estimated_start: datetime | None = None
     ahead: Ahead | None = None
     limits: Limits
-    stopping: Stopping = Stopping()
+    stopping: Stopping = Field(default_factory=Stopping)
     alerts: tuple[Alert, ...] = ()
     forecast: Forecast | None = None
     attempts: tuple[Attempt, ...]

@@ -1,8 +1,9 @@
-"""The GraphQL documents this client sends; `tests/cli` checks them against the exported schema."""
+"""The GraphQL documents this client sends, as text: a command parses those it sends, which takes longer than sending.
+
+`tests/cli` checks them against the exported schema.
+"""
 
 from __future__ import annotations
-
-from gql import gql
 
 _SUMMARY = """
 fragment Summary on Simulation {
@@ -15,7 +16,7 @@ fragment Summary on Simulation {
 }
 """
 
-CREATE = gql(
+CREATE = (
     _SUMMARY
     + """
 mutation Create($input: CreateSimulationInput!) {
@@ -24,7 +25,7 @@ mutation Create($input: CreateSimulationInput!) {
 """
 )
 
-CREATE_ALL = gql(
+CREATE_ALL = (
     _SUMMARY
     + """
 mutation CreateAll($input: CreateSimulationsInput!) {
@@ -33,7 +34,7 @@ mutation CreateAll($input: CreateSimulationsInput!) {
 """
 )
 
-PAUSE = gql(
+PAUSE = (
     _SUMMARY
     + """
 mutation Pause($input: SimulationInput!) {
@@ -42,7 +43,7 @@ mutation Pause($input: SimulationInput!) {
 """
 )
 
-RESUME = gql(
+RESUME = (
     _SUMMARY
     + """
 mutation Resume($input: SimulationInput!) {
@@ -51,7 +52,7 @@ mutation Resume($input: SimulationInput!) {
 """
 )
 
-CANCEL = gql(
+CANCEL = (
     _SUMMARY
     + """
 mutation Cancel($input: SimulationInput!) {
@@ -60,7 +61,7 @@ mutation Cancel($input: SimulationInput!) {
 """
 )
 
-UPDATE = gql(
+UPDATE = (
     _SUMMARY
     + """
 mutation Update($input: UpdateSimulationInput!) {
@@ -69,7 +70,7 @@ mutation Update($input: UpdateSimulationInput!) {
 """
 )
 
-RETRY = gql(
+RETRY = (
     _SUMMARY
     + """
 mutation Retry($input: SimulationInput!) {
@@ -78,7 +79,7 @@ mutation Retry($input: SimulationInput!) {
 """
 )
 
-FORK = gql(
+FORK = (
     _SUMMARY
     + """
 mutation Fork($input: ForkSimulationInput!) {
@@ -87,7 +88,7 @@ mutation Fork($input: ForkSimulationInput!) {
 """
 )
 
-LIST = gql(
+LIST = (
     _SUMMARY
     + """
 query List(
@@ -110,22 +111,20 @@ query List(
 """
 )
 
-SIMULATION = gql(
+SIMULATION = (
     _SUMMARY
     + """
 query Simulation($id: ID!) { simulation(id: $id) { ...Summary } }
 """
 )
 
-WORDS = gql(
-    """
+WORDS = """
 query Words($first: Int!) {
   simulations(first: $first) { nodes { tags metrics { name } } pageInfo { hasNextPage endCursor } }
 }
 """
-)
 
-DETAILS = gql(
+DETAILS = (
     _SUMMARY
     + """
 query Details($id: ID!) {
@@ -189,7 +188,7 @@ fragment SweepFields on Sweep {
 """
 )
 
-CREATE_SWEEP = gql(
+CREATE_SWEEP = (
     _SWEEP
     + """
 mutation CreateSweep($input: CreateSweepInput!) {
@@ -198,7 +197,7 @@ mutation CreateSweep($input: CreateSweepInput!) {
 """
 )
 
-UPDATE_SWEEP = gql(
+UPDATE_SWEEP = (
     _SWEEP
     + """
 mutation UpdateSweep($input: UpdateSweepInput!) {
@@ -207,7 +206,7 @@ mutation UpdateSweep($input: UpdateSweepInput!) {
 """
 )
 
-CANCEL_SWEEP = gql(
+CANCEL_SWEEP = (
     _SWEEP
     + """
 mutation CancelSweep($input: SweepInput!) {
@@ -216,7 +215,7 @@ mutation CancelSweep($input: SweepInput!) {
 """
 )
 
-SWEEPS = gql(
+SWEEPS = (
     _SWEEP
     + """
 query Sweeps($first: Int!, $after: String, $project: ID, $active: Boolean) {
@@ -228,7 +227,7 @@ query Sweeps($first: Int!, $after: String, $project: ID, $active: Boolean) {
 """
 )
 
-SWEEP = gql(
+SWEEP = (
     _SWEEP
     + """
 query Sweep($id: ID!, $importances: Boolean! = false) {
@@ -237,7 +236,7 @@ query Sweep($id: ID!, $importances: Boolean! = false) {
 """
 )
 
-SWEEP_TRIALS = gql(
+SWEEP_TRIALS = (
     _TRIAL
     + """
 query SweepTrials($id: ID!, $first: Int!, $after: String) {
@@ -255,7 +254,7 @@ fragment Target on AlertTarget {
 }
 """
 
-ALERT_TARGETS = gql(
+ALERT_TARGETS = (
     _ALERT_TARGET
     + """
 query AlertTargets($first: Int!, $after: String) {
@@ -264,7 +263,7 @@ query AlertTargets($first: Int!, $after: String) {
 """
 )
 
-CREATE_ALERT_TARGET = gql(
+CREATE_ALERT_TARGET = (
     _ALERT_TARGET
     + """
 mutation CreateAlertTarget($input: CreateAlertTargetInput!) {
@@ -273,7 +272,7 @@ mutation CreateAlertTarget($input: CreateAlertTargetInput!) {
 """
 )
 
-UPDATE_ALERT_TARGET = gql(
+UPDATE_ALERT_TARGET = (
     _ALERT_TARGET
     + """
 mutation UpdateAlertTarget($input: UpdateAlertTargetInput!) {
@@ -282,30 +281,23 @@ mutation UpdateAlertTarget($input: UpdateAlertTargetInput!) {
 """
 )
 
-TEST_ALERT_TARGET = gql(
-    """
+TEST_ALERT_TARGET = """
 mutation TestAlertTarget($input: AlertTargetInput!) {
   testAlertTarget(input: $input) { delivery { id state error } userErrors { message field } }
 }
 """
-)
 
-ALERT_DELIVERY = gql(
-    """
+ALERT_DELIVERY = """
 query Delivery($id: ID!) { node(id: $id) { ... on AlertDelivery { id state error } } }
 """
-)
 
-DELETE_ALERT_TARGET = gql(
-    """
+DELETE_ALERT_TARGET = """
 mutation DeleteAlertTarget($input: AlertTargetInput!) {
   deleteAlertTarget(input: $input) { deletedId userErrors { message field } }
 }
 """
-)
 
-PROJECTS = gql(
-    """
+PROJECTS = """
 query Projects($first: Int!, $after: String) {
   projects(first: $first, after: $after) {
     nodes { id name createdAt weight gpuQuota }
@@ -313,15 +305,12 @@ query Projects($first: Int!, $after: String) {
   }
 }
 """
-)
 
-UPDATE_PROJECT = gql(
-    """
+UPDATE_PROJECT = """
 mutation UpdateProject($input: UpdateProjectInput!) {
   updateProject(input: $input) { project { id name createdAt weight gpuQuota } userErrors { message field } }
 }
 """
-)
 
 _MACHINE = """
 fragment Parts on Machine {
@@ -331,7 +320,7 @@ fragment Parts on Machine {
 }
 """
 
-MACHINES = gql(
+MACHINES = (
     _MACHINE
     + """
 query Machines($first: Int!, $after: String, $name: String, $states: [MachineState!]) {
@@ -343,8 +332,7 @@ query Machines($first: Int!, $after: String, $name: String, $states: [MachineSta
 """
 )
 
-PLAN = gql(
-    """
+PLAN = """
 query Plan($first: Int!, $after: String) {
   plan {
     now queued
@@ -358,15 +346,14 @@ query Plan($first: Int!, $after: String) {
   }
 }
 """
-)
-MACHINE = gql(
+MACHINE = (
     _MACHINE
     + """
 query Machine($id: ID!) { machine(id: $id) { ...Parts simulations { id name } } }
 """
 )
 
-CREATE_MACHINE = gql(
+CREATE_MACHINE = (
     _MACHINE
     + """
 mutation CreateMachine($input: CreateMachineInput!) {
@@ -375,7 +362,7 @@ mutation CreateMachine($input: CreateMachineInput!) {
 """
 )
 
-UPDATE_MACHINE = gql(
+UPDATE_MACHINE = (
     _MACHINE
     + """
 mutation UpdateMachine($input: UpdateMachineInput!) {
@@ -384,7 +371,7 @@ mutation UpdateMachine($input: UpdateMachineInput!) {
 """
 )
 
-DRAIN_MACHINE = gql(
+DRAIN_MACHINE = (
     _MACHINE
     + """
 mutation DrainMachine($input: DrainMachineInput!) {
@@ -393,7 +380,7 @@ mutation DrainMachine($input: DrainMachineInput!) {
 """
 )
 
-RESUME_MACHINE = gql(
+RESUME_MACHINE = (
     _MACHINE
     + """
 mutation ResumeMachine($input: MachineInput!) {
@@ -402,13 +389,11 @@ mutation ResumeMachine($input: MachineInput!) {
 """
 )
 
-DELETE_MACHINE = gql(
-    """
+DELETE_MACHINE = """
 mutation DeleteMachine($input: MachineInput!) {
   deleteMachine(input: $input) { deletedId userErrors { message field } }
 }
 """
-)
 
 _BUDGET = """
 fragment Account on Budget {
@@ -418,8 +403,7 @@ fragment Account on Budget {
 }
 """
 
-FILES = gql(
-    """
+FILES = """
 query Files($id: ID!, $first: Int!, $after: String, $kind: FileKind) {
   simulation(id: $id) {
     files(first: $first, after: $after, kind: $kind) {
@@ -429,9 +413,8 @@ query Files($id: ID!, $first: Int!, $after: String, $kind: FileKind) {
   }
 }
 """
-)
 
-BUDGETS = gql(
+BUDGETS = (
     _BUDGET
     + """
 query Budgets($first: Int!, $after: String, $project: ID) {
@@ -443,7 +426,7 @@ query Budgets($first: Int!, $after: String, $project: ID) {
 """
 )
 
-CREATE_BUDGET = gql(
+CREATE_BUDGET = (
     _BUDGET
     + """
 mutation CreateBudget($input: CreateBudgetInput!) {
@@ -452,7 +435,7 @@ mutation CreateBudget($input: CreateBudgetInput!) {
 """
 )
 
-UPDATE_BUDGET = gql(
+UPDATE_BUDGET = (
     _BUDGET
     + """
 mutation UpdateBudget($input: UpdateBudgetInput!) {
@@ -461,16 +444,13 @@ mutation UpdateBudget($input: UpdateBudgetInput!) {
 """
 )
 
-DELETE_BUDGET = gql(
-    """
+DELETE_BUDGET = """
 mutation DeleteBudget($input: BudgetInput!) {
   deleteBudget(input: $input) { deletedId userErrors { message field } }
 }
 """
-)
 
-COSTS = gql(
-    """
+COSTS = """
 query Costs($groupBy: [CostGroup!], $from: DateTime, $to: DateTime, $project: ID) {
   costs(groupBy: $groupBy, from: $from, to: $to, project: $project) {
     rows { project user machine name tag begin sum { ...Sum } }
@@ -480,13 +460,12 @@ query Costs($groupBy: [CostGroup!], $from: DateTime, $to: DateTime, $project: ID
 }
 fragment Sum on CostSum { currency amount wasted saved attempts simulations }
 """
-)
 
 _CHUNK = """
 fragment Chunk on LogChunk { cursor attempt stream text(ansi: $ansi) receivedAt }
 """
 
-LOG_PAGE = gql(
+LOG_PAGE = (
     _CHUNK
     + """
 query LogPage($id: ID!, $first: Int!, $after: String, $contains: String, $ansi: Boolean! = false, $rank: Int! = 0) {
@@ -499,7 +478,7 @@ query LogPage($id: ID!, $first: Int!, $after: String, $contains: String, $ansi: 
 """
 )
 
-LOGS = gql(
+LOGS = (
     _CHUNK
     + """
 subscription Logs($id: ID!, $after: String, $ansi: Boolean! = false, $rank: Int! = 0) {
@@ -508,8 +487,7 @@ subscription Logs($id: ID!, $after: String, $ansi: Boolean! = false, $rank: Int!
 """
 )
 
-CONVERGENCE = gql(
-    """
+CONVERGENCE = """
 subscription Convergence($id: ID!, $metrics: [String!], $after: String) {
   convergence(simulationId: $id, metrics: $metrics, after: $after) {
     cursor attempt live state reason
@@ -517,10 +495,8 @@ subscription Convergence($id: ID!, $metrics: [String!], $after: String) {
   }
 }
 """
-)
 
-POINTS = gql(
-    """
+POINTS = """
 subscription Points($id: ID!, $metrics: [String!], $after: String, $maxPoints: Int) {
   convergence(simulationId: $id, metrics: $metrics, after: $after, maxPoints: $maxPoints) {
     cursor attempt live state reason
@@ -528,9 +504,8 @@ subscription Points($id: ID!, $metrics: [String!], $after: String, $maxPoints: I
   }
 }
 """
-)
 
-CHANGES = gql(
+CHANGES = (
     _SUMMARY
     + """
 subscription Changes($id: ID!) { simulationChanged(id: $id) { ...Summary } }

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar
 
-from gql import GraphQLRequest
-
 from cli import documents
 from cli.answers import (
     AlertDelivery,
@@ -413,7 +411,7 @@ def alert_target_id(server: Server, given: str) -> str:
 
 def _walk(
     server: Server,
-    document: GraphQLRequest,
+    document: str,
     name: str,
     model: type[Asked],
     variables: Mapping[str, object],
@@ -437,7 +435,7 @@ def _page(connection: object) -> tuple[list[object], str | None]:
     return nodes if isinstance(nodes, list) else [], end if isinstance(end, str) else None
 
 
-def _mutate(server: Server, document: GraphQLRequest, name: str, given: Mapping[str, object]) -> Mapping[str, object]:
+def _mutate(server: Server, document: str, name: str, given: Mapping[str, object]) -> Mapping[str, object]:
     try:
         payload = as_object(ask(server, document, {"input": given}).get(name))
     except KeyboardInterrupt:

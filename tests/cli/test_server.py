@@ -1,17 +1,23 @@
-"""Default server of a command: the one of this data directory, on any port."""
+"""Default server of a command, which is the one of this data directory on any port; and what a request costs."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gql.transport.httpx import HTTPXTransport
 from typer.testing import CliRunner
 
 from cli.app import app
-from cli.server import DEFAULT_URL, parse_server
+from cli.errors import ServerUnreachable
+from cli.server import DEFAULT_URL, ask, parse_server
 from db.embedded.data_directory import find_holder, lock
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_service_of_this_data_directory_is_found_on_any_port(
@@ -40,3 +46,44 @@ def test_a_directory_that_a_killed_service_left_behind_has_no_holder(tmp_path: P
         holder = find_holder(tmp_path)
         assert holder is not None
         assert holder.url is None
+
+
+@pytest.mark.parametrize(
+    ("url", "reads"),
+    [
+        ("http://localhost:8000", False), ("HTTP://127.0.0.1:8000", False), ("https://localhost:8000", True),
+        ("HTTPS://[::1]:8000", True), ("https://a.example", True), ("http://a.example", True),
+    ],
+)  # fmt: skip
+def test_certificates_are_read_unless_plain_http_on_this_host(
+    url: str, reads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+
+    class Transport(HTTPXTransport):
+        def __init__(self, *arguments: Any, verify: object, **options: Any) -> None:
+            given.append(verify)
+            super().__init__(*arguments, verify=verify, **options)
+
+        def connect(self) -> None:
+            raise TimeoutError
+
+    monkeypatch.setattr("cli.server.HTTPXTransport", Transport)
+    with pytest.raises(ServerUnreachable):
+        ask(parse_server(url, None), "{ __typename }", {})
+    assert given == [reads]
+
+
+def test_a_command_parses_no_document_and_builds_no_model_before_it_needs_one() -> None:
+    program = """
+import graphql.language.parser
+parsed = []
+graphql.language.parser.Parser.parse_document = parsed.append
+import cli.browse, cli.requests
+from cli.answers import Answer
+def below(model):
+    return [model, *(each for child in model.__subclasses__() for each in below(child))]
+print(parsed, [each.__name__ for each in below(Answer) if each.__pydantic_complete__], len(below(Answer)) > 20)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (ran.stdout, ran.stderr) == ("[] [] True\n", "")
