@@ -47,6 +47,7 @@ IMPORTED = (
     "alembic.command", "cli.app", "cli.up", "cli.migrate", "db.embedded.server", "graph.__main__", "graph.server",
     "scheduler.__main__", "uvloop",
 )  # fmt: skip
+COLLECT_AFTER = gc.get_threshold()  # Python's own: `cli`, from which parts are forked, sets another
 PADDING = 200  # characters of the command line, so that a longer one fits
 MOST_BYTES = 200_000  # of a request
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -316,6 +317,7 @@ def _forget() -> None:
     Were they collected, they would close descriptors whose numbers belong to this program's files by then.
     """
     gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
     gc.enable()
     structlog.reset_defaults()
     logging.captureWarnings(capture=False)
