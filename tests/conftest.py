@@ -8,8 +8,12 @@ files that take long come first under `--long-first` (support/order.py).
 
 from __future__ import annotations
 
-import asyncio
+# ruff: noqa: E402  # the first import decides how long the others take
 import gc
+
+gc.disable()  # no collections in the midst of the imports; `pytest_sessionstart` turns it on again
+
+import asyncio
 import itertools
 import os
 import shutil
@@ -52,6 +56,7 @@ FAST = {
     "checkpoint_timeout": "1h",
 }  # fmt: skip
 FAILED = pytest.StashKey[bool]()
+COLLECT_AFTER = (5_000, 4, 10)  # as in a graph process (`graph.__main__`), since tests run the API in their own
 
 # Waits for the end of the test process, which closes the pipe, however it ends; then ends what it left behind.
 GUARD = """
@@ -78,6 +83,12 @@ for number in (signal.SIGHUP, signal.SIGQUIT):
 # Hundreds of Python processes are started: each would compile all of our modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False  # and this one all tests, whose assertions pytest rewrites
+
+
+def pytest_sessionstart() -> None:
+    """Collect garbage from here on, in the controller of xdist, too, which collects no tests."""
+    gc.set_threshold(*COLLECT_AFTER)
+    gc.enable()
 
 
 @pytest.hookimpl(trylast=True)
