@@ -28,9 +28,9 @@ hello, and no other secret: what the user's environment holds comes with the ans
 environment included; the rest of that (pip, uv, conda, config) is the job's, and the job's `python` has its packages.
 
 Failures. A cluster that can't be reached, refuses the token or answers nonsense raises EngineUnavailable. A node that
-drains is not visible in Ray's API: a job stays PENDING there, and after `START_SECONDS` the node is not discovered
-while it does. A PENDING job can't be stopped either: its supervisor, should it start after all, is told at hello that
-the attempt is over.
+drains is not visible in Ray's API: a job stays PENDING there, and after `START_SECONDS` (`BUILD_SECONDS` if it
+requires packages) the node is not discovered while it does. A PENDING job can't be stopped either: its supervisor,
+should it start after all, is told at hello that the attempt is over.
 """
 
 from __future__ import annotations
@@ -72,6 +72,9 @@ GIB = 2**30
 ANSWER_SECONDS = 15.0
 LISTING_SECONDS = 0.5  # how old the list of jobs may be: one request for all probes of a round
 START_SECONDS = 60.0  # PENDING for longer: the node takes no work
+BUILD_SECONDS = 900.0  # the same if it requires packages: then Ray fails it (RAY_JOB_START_TIMEOUT_SECONDS)
+BUILT = ("pip", "uv", "conda")  # parts of a runtime environment that take minutes
+REASON_CHARACTERS = 600  # of the end of Ray's message, which has that of pip
 END_SECONDS = 5.0  # Ray kills 3 s after it has asked
 PAUSE_SECONDS = 0.2
 MONITOR_SECONDS = 5.0  # after its end a job is monitored for a second or two
@@ -87,7 +90,8 @@ PRICE_LABEL = "simulations/price-per-hour"
 TYPE_LABELS = ("node.kubernetes.io/instance-type", "ray.io/node-group")  # the keys of the table of prices
 ACCELERATOR_PREFIX = "accelerator_type:"  # how resources name what has no label, before Ray 2.49
 WAITING = frozenset({"PENDING", "RUNNING"})
-NEVER_STARTED = frozenset({"RUNTIME_ENV_SETUP_FAILURE", "JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE"})  # of Ray's error types
+NOT_BUILT = "RUNTIME_ENV_SETUP_FAILURE"
+NEVER_STARTED = frozenset({NOT_BUILT, "JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE"})  # of Ray's error types
 FIRST_OF_SIGNALS = 128  # exit codes by which a shell reports a signal
 
 
@@ -99,6 +103,8 @@ class _Job:
     exit_code: int | None  # negative: ended by that signal
     node: str | None
     error_type: str | None
+    message: str
+    builds: bool
 
     @property
     def is_pending(self) -> bool:
@@ -193,11 +199,7 @@ class RayEngine:
         """List the living nodes with CPUs, but not those on which a job waits for too long; and what can be started."""
         rows = await self._read_nodes()
         jobs = await self._list()
-        late = {
-            job.node
-            for member_id, job in jobs.items()
-            if monotonic() - self._pending_since.get(member_id, monotonic()) > START_SECONDS
-        }
+        late = {job.node for member_id, job in jobs.items() if self._is_late(member_id, job)}
         nodes = {row["node_id"]: self._machine(row) for row in rows if _amount(row, "CPU") > 0}
         self._correct(nodes.values())
         there = [each for key, each in nodes.items() if key not in late]
@@ -264,6 +266,19 @@ class RayEngine:
                 raise TimeoutError(f"the job {name} of the cluster {self._cluster} is still {job.status}")
             await asyncio.sleep(PAUSE_SECONDS)
         self._ended[member_id] = monotonic()
+
+    def is_building(self, member_id: str) -> bool:
+        """Whether the member's job waits for its runtime environment, and not for too long."""
+        job = self._jobs.get(member_id)
+        return job is not None and job.is_pending and job.builds and not self._is_late(member_id, job)
+
+    def never_started(self, member_id: str) -> str | None:
+        """Return the end of Ray's message if the job's runtime environment can't be built."""
+        job = self._jobs.get(member_id)
+        if job is None or job.error_type != NOT_BUILT:
+            return None
+        end = " ".join(job.message.replace("\0", " ").split())[-REASON_CHARACTERS:]
+        return f"Ray could not build its runtime environment: {end}"
 
     async def members(self) -> Sequence[str]:
         """List the members that have a job, ended ones too."""
@@ -406,6 +421,11 @@ class RayEngine:
                 self._listed_at = asked_at
             return self._jobs
 
+    def _is_late(self, member_id: str, job: _Job) -> bool:
+        """Whether a job is PENDING for so long that its node must be taken for one that takes no work."""
+        since = self._pending_since.get(member_id, monotonic())
+        return monotonic() - since > (BUILD_SECONDS if job.builds else START_SECONDS)
+
     def _is_monitored(self, member_id: str) -> bool:
         """Whether Ray may not have noticed yet that a job has ended; deleted now, it would come back as FAILED."""
         return monotonic() - self._over_since.get(member_id, float("-inf")) < MONITOR_SECONDS
@@ -526,6 +546,8 @@ def _amount(row: Mapping[str, Any], resource: str) -> float:
 
 def _job(row: Mapping[str, Any]) -> _Job:
     code, metadata = row.get("driver_exit_code"), row.get("metadata") or {}
+    environment = row.get("runtime_env") or {}
     return _Job(
-        str(row["status"]), int(code) if code is not None else None, metadata.get("node"), row.get("error_type")
-    )
+        str(row["status"]), int(code) if code is not None else None, metadata.get("node"), row.get("error_type"),
+        str(row.get("message") or ""), any(each in environment for each in BUILT),
+    )  # fmt: skip

@@ -29,12 +29,14 @@ from db.connection import Sessions, driver_of
 from db.machines import HostState
 from db.models import Machine as MachineRow
 from db.silence import Listening
+from db.states import Reason
 from policy.matching import Machine, Requirements
 from policy.starting import Awaiting, Startable, wanted
 from policy.waiting import WaitingReason
 from runner.base import EngineUnavailable, StartingEngine
-from scheduler.host import HostLoop, HostSummary
+from scheduler.host import HostLoop, HostSummary, name_of
 from settings import Settings
+from transitions.settle import Ending
 
 log = structlog.get_logger()
 
@@ -134,12 +136,15 @@ class ClusterLoop(HostLoop):
             await super()._end(member_id, why)
 
     async def _look_at(self, hosted: Hosted, listening: Listening, is_alive: bool) -> bool:
-        member, launched_at = hosted.member, hosted.member.launched_at
-        is_starting = member.nonce is None and launched_at is not None and listening.now - launched_at < STARTING
-        if is_starting and is_alive:
+        member, launched_at, member_id = hosted.member, hosted.member.launched_at, name_of(hosted)
+        if member.nonce is not None or launched_at is None:
+            return await super()._look_at(hosted, listening, is_alive)
+        if is_alive and (listening.now - launched_at < STARTING or self._starts.is_building(member_id)):
             async with self._sessions.begin() as session:
                 await attempts.note_starting(session, member.id)
             return False
+        if (why := self._starts.never_started(member_id)) is not None:
+            return await self._settle(hosted, Ending(Reason.LAUNCH_ERROR, why))
         return await super()._look_at(hosted, listening, is_alive)
 
 

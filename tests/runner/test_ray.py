@@ -124,6 +124,48 @@ async def test_a_node_on_which_a_job_waits_for_too_long_takes_no_more_work(
     assert len(await engine.discover()) == 2
 
 
+async def test_a_job_whose_packages_are_installed_may_take_longer(
+    head: Head, engine: RayEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(ray, "monotonic", lambda: now[0])
+    launched = launch(runtime_env={"pip": ["torch"]})
+    await engine.launch(launched)
+    assert len(await engine.discover()) == 2
+    assert engine.is_building(launched.member_id)
+    now[0] += ray.BUILD_SECONDS
+    assert len(await engine.discover()) == 2
+    assert engine.is_building(launched.member_id)
+    now[0] += 1
+    assert [each.key for each in await engine.discover()] == ["n2"]
+    assert not engine.is_building(launched.member_id)
+    head.jobs[NAME]["status"] = "RUNNING"
+    assert len(await engine.discover()) == 2
+    assert not engine.is_building(launched.member_id)
+
+
+async def test_a_runtime_environment_that_can_not_be_built_is_told_by_the_end_of_the_message(
+    head: Head, engine: RayEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(ray, "monotonic", lambda: now[0])
+    launched = launch(runtime_env={"pip": ["torch"]})
+    await engine.launch(launched)
+    message = "Traceback\n" * 1_000 + "ERROR:\0 No matching distribution\n  found for torch\n"
+    head.jobs[NAME] |= {"status": "FAILED", "error_type": "RUNTIME_ENV_SETUP_FAILURE", "message": message}
+    now[0] += 1
+    assert await engine.probe(launched.member_id) is Liveness.DEAD
+    said = engine.never_started(launched.member_id)
+    assert said is not None
+    assert said.startswith("Ray could not build its runtime environment: ")
+    assert said.endswith("ERROR: No matching distribution found for torch")
+    assert len(said) < 700
+    head.jobs[NAME] |= {"error_type": "JOB_SUPERVISOR_ACTOR_DIED"}
+    now[0] += 1
+    assert await engine.probe(launched.member_id) is Liveness.UNKNOWN
+    assert engine.never_started(launched.member_id) is None
+
+
 # --- nodes that are started ------------------------------------------------------------------------------------------
 
 

@@ -182,6 +182,8 @@ class ScriptedEngine:
         self.left: dict[str, list[Undelivered] | Exception] = {}  # batches of dead attempts, by public id
         self.failure: Exception | None = None  # of the next launches
         self.wanted: list[dict[str, int]] = []  # machines that it was asked to start
+        self.building: set[str] = set()  # members whose packages are installed
+        self.not_built: dict[str, str] = {}  # members for which that failed, with the reason
         self.machine = DiscoveredMachine("own", "here", HOST, 4.0, 16.0, 0, None, {})
 
     async def discover(self) -> Sequence[DiscoveredMachine]:
@@ -189,6 +191,12 @@ class ScriptedEngine:
 
     async def want(self, counts: Mapping[str, int]) -> None:
         self.wanted.append(dict(counts))
+
+    def is_building(self, member_id: str) -> bool:
+        return member_id in self.building
+
+    def never_started(self, member_id: str) -> str | None:
+        return self.not_built.get(member_id)
 
     async def launch(self, launch: Launch) -> None:
         self.launches.append(launch)

@@ -207,6 +207,44 @@ async def test_a_job_that_waits_for_its_node_is_not_silent_for_a_minute(
     assert cluster.ended == [await _member(world, simulation_id)]
 
 
+async def test_a_job_whose_packages_are_installed_is_not_silent_for_as_long_as_that_takes(
+    world: World, loop: ClusterLoop, cluster: Scripted, planner: Planner
+) -> None:
+    await world.cover(10)
+    await loop.run_once()
+    simulation_id = await world.simulation()
+    await planner.plan()
+    await loop.launch_assigned()
+    member = await _member(world, simulation_id)
+    cluster.building.add(member)
+    await world.execute("UPDATE members SET launched_at = now() - CAST(:ago AS interval)", ago=5 * STARTING)
+    await world.silence(simulation_id)
+    await loop.run_once()
+    assert cluster.ended == []
+    assert (await planner.tick()).ended == 0
+
+    cluster.building.clear()
+    await world.silence(simulation_id)
+    await loop.run_once()
+    assert cluster.ended == [member]
+
+
+async def test_packages_that_can_not_be_installed_end_the_attempt_with_the_reason(
+    world: World, loop: ClusterLoop, cluster: Scripted, planner: Planner
+) -> None:
+    await loop.run_once()
+    simulation_id = await world.simulation(max_retries=1)
+    await planner.plan()
+    await loop.launch_assigned()
+    member = await _member(world, simulation_id)
+    cluster.liveness[member] = Liveness.DEAD
+    cluster.not_built[member] = "Ray could not build its runtime environment: No matching distribution found."
+    await loop.run_once()
+    attempt = await world.attempt_of(simulation_id)
+    assert (attempt.reason, attempt.reason_detail) == ("LAUNCH_ERROR", cluster.not_built[member])
+    assert await world.state(simulation_id) == "FAILED"
+
+
 async def test_a_job_that_can_not_be_ended_is_asked_once_in_a_while(
     world: World, loop: ClusterLoop, cluster: Scripted, planner: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

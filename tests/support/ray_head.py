@@ -63,7 +63,8 @@ class Head:
         if wanted["submission_id"] in self.jobs:
             return 500, "Traceback ...\nValueError: Job with submission_id already exists"
         self.submitted.append(wanted)
-        self.jobs[wanted["submission_id"]] = job(wanted["submission_id"], "PENDING", **wanted.get("metadata", {}))
+        pending = job(wanted["submission_id"], "PENDING", **wanted.get("metadata", {}))
+        self.jobs[wanted["submission_id"]] = {**pending, "runtime_env": wanted.get("runtime_env")}
         return 200, {"submission_id": wanted["submission_id"]}
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
