@@ -93,8 +93,9 @@ class Cut(Store):
 
     left = 0
 
-    def _exchange(self, *given: Any) -> Any:
+    def _exchange(self, connection: Any, *given: Any) -> Any:
         if not self.left:
+            connection.close()
             raise Killed
         self.left -= 1
-        return super()._exchange(*given)
+        return super()._exchange(connection, *given)

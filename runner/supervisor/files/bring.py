@@ -7,36 +7,30 @@ The files here are used as they are if no later attempt has stored others: then 
 Else the directories are made anew, beside the old ones, and take their place when all pieces are here. Of a gang each
 member gets the files of all ranks; where several have a path, its own, else the lowest rank's, of the newest attempt
 first. A host has the files of its own ranks only, so a gang uses what the last attempt stored, even where that attempt
-ran. Members on one host bring them once: the file `newest` is locked meanwhile.
+ran. Members on one host bring them once: the file `newest` is locked meanwhile, and its time moved on.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import shutil
-import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Callable
 
 from runner.removal import remove_tree
 from runner.supervisor.child import Refused as NotStarted
 from runner.supervisor.complaints import complain
-from runner.supervisor.files.attached import Abandoned
 from runner.supervisor.files.contents import is_inside, is_safe
-from runner.supervisor.files.store import MOST_OFFERED, Entry, Kept, Missing, Over, Refused, Store
-from runner.supervisor.service import Backoff, Unreachable
+from runner.supervisor.files.fetch import Fetch, Take, write_at
+from runner.supervisor.files.store import PIECE_BYTES, Entry, Kept, Missing, Store
 
-LONGEST_PAUSE_SECONDS = 5.0
-LOCK_SECONDS = 0.2
 SPARE_BYTES = 256 << 20  # of the disk, as the spool leaves
 NOTHING = -1  # not even the checkpoint that a fork begins with
-MOST_TRIES = 4  # to read lists whose pieces are there
+GONE = "A part of its stored files is missing or damaged in the store: submit it anew to begin from zero."
 
 
 class Bringer:
@@ -69,11 +63,9 @@ class Bringer:
         self._rank = rank
         self._is_gang = is_gang
         self._is_fork = is_fork
-        self._patience_seconds = give_up_at - time.monotonic()
-        self._give_up_at = give_up_at  # moved on by each piece
-        self._is_abandoned = is_abandoned
+        self._fetch = Fetch(store, "Its stored files", GONE, give_up_at=give_up_at, is_abandoned=is_abandoned)
         self._say = say
-        self._pieces: deque[str] = deque()  # to be fetched after the one that is
+        self._going_on: Callable[[], None] = lambda: None  # to be called by each step, for others that wait
 
     def bring(self, number: int) -> None:
         """Bring the files of earlier attempts, if newer ones are stored than are here, and note attempt `number`.
@@ -93,7 +85,7 @@ class Bringer:
                     older = NOTHING
                 if older < number - 1:
                     _note(file, max(older, 0))  # cut off in the midst, the directories here are no sign of an attempt
-                    self._update(older)
+                    self._fetch.persist(lambda: self._update(older))
                 _note(file, number)
         except OSError as error:
             raise NotStarted(f"Its stored files can't be brought to this machine: {error}.") from None
@@ -104,48 +96,24 @@ class Bringer:
     def _locked(self) -> Iterator[int]:
         descriptor = os.open(self._newest, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError as error:
-                    if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                        raise
-                self._check()
-                time.sleep(LOCK_SECONDS)
+            patience_seconds = self._fetch.patience_seconds
+            if not self._fetch.lock(descriptor, patience_seconds):
+                raise NotStarted(
+                    "Its stored files can't be brought to this machine: another process has locked them here, and done "
+                    f"nothing for {patience_seconds:.0f} seconds."
+                )
+            self._going_on = partial(os.utime, descriptor)
             yield descriptor
         finally:
             os.close(descriptor)
 
     def _update(self, here: int) -> None:
         """Replace what is here, of the attempt with this number, by what is stored, if that is newer."""
-        backoff = Backoff(LONGEST_PAUSE_SECONDS)
-        tries = 0
-        while True:
-            self._check()
-            try:
-                lists = self._kept()
-                newer = {each.kind for each in lists if each.attempt > here}
-                if here == NOTHING and "CHECKPOINT" not in newer:
-                    raise NotStarted("The checkpoint that it is to begin with is not stored any more.")
-                self._replace([each for each in lists if each.kind in newer])
-                return
-            except Missing as error:
-                tries += 1
-                if tries == MOST_TRIES:
-                    raise NotStarted(
-                        "A part of its stored files is missing or damaged in the store: submit it anew to begin from "
-                        "zero."
-                    ) from None
-                time.sleep(backoff.failed(f"a piece is missing: {error}"))
-            except Unreachable as error:
-                if time.monotonic() > self._give_up_at:
-                    raise NotStarted(f"Its stored files can't be read: {error}.") from None
-                time.sleep(backoff.failed(str(error)))
-            except Refused as error:
-                raise NotStarted(f"Its stored files can't be read: {error}") from None
-            except Over:
-                raise Abandoned from None
+        lists = self._kept()
+        newer = {each.kind for each in lists if each.attempt > here}
+        if here == NOTHING and "CHECKPOINT" not in newer:
+            raise NotStarted("The checkpoint that it is to begin with is not stored any more.")
+        self._replace([each for each in lists if each.kind in newer])
 
     def _kept(self) -> Sequence[Kept]:
         try:
@@ -164,10 +132,7 @@ class Bringer:
             if place.exists():
                 remove_tree(place)
             place.mkdir(mode=0o700, parents=True)
-            files = sorted(wanted.values(), key=lambda each: bool(each.link))
-            self._pieces = deque(digest for each in files for digest in each.pieces)
-            for entry in files:
-                self._write(place / entry.path, entry)
+            self._write(place, sorted(wanted.values(), key=lambda each: bool(each.link)))
             self._exchange(directory, place)
             attempt = max(each.attempt for each in lists if each.kind == kind)
             self._say(f"{len(wanted)} {kind.lower()} files ({total} bytes) of attempt {attempt} were brought here")
@@ -178,43 +143,40 @@ class Bringer:
         if free < total + SPARE_BYTES:
             raise NotStarted(f"Its stored files have {total:,} bytes, and this machine's disk has {free:,} left.")
 
-    def _write(self, path: Path, entry: Entry) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if entry.link:
-            os.symlink(entry.link, path)
-            return
-        mode = 0o700 if entry.is_executable else 0o600
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
-            content, held = b"", ""
-            for digest in entry.pieces:
-                self._pieces.popleft()
-                if digest != held:
-                    content, held = self._fetch(digest), digest
-                if content.count(0) == len(content):  # a hole stays one
-                    file.seek(len(content), os.SEEK_CUR)
-                else:
-                    file.write(content)
-            file.truncate()
-            if file.tell() != entry.size:
+    def _write(self, place: Path, entries: Sequence[Entry]) -> None:
+        """Make files, and fill them with their pieces."""
+        pieces: list[tuple[str, Take]] = []
+        for entry in entries:
+            path = place / entry.path
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if entry.link:
+                os.symlink(entry.link, path)
+                continue
+            mode = 0o700 if entry.is_executable else 0o600
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
+                file.truncate(entry.size)
+            if len(entry.pieces) != -(-entry.size // PIECE_BYTES):
                 raise Missing(entry.digest)
-        os.utime(path, ns=(entry.modified_ns, entry.modified_ns))
+            for digest, run in groupby(enumerate(entry.pieces), key=lambda each: each[1]):  # zeros, often
+                pieces.append((digest, partial(self._fill, path, entry, [number for number, _ in run])))
+        self._fetch.pieces(pieces)
+        for entry in entries:
+            if not entry.link:
+                os.utime(place / entry.path, ns=(entry.modified_ns, entry.modified_ns))
 
-    def _fetch(self, digest: str) -> bytes:
-        """Fetch a piece. An outage of the store costs this one, not all that came before it."""
-        following = list(islice(self._pieces, MOST_OFFERED))
-        backoff = Backoff(LONGEST_PAUSE_SECONDS)
-        while True:
-            self._check()
-            try:
-                content = self._store.fetch(digest, following)
-            except Unreachable as error:
-                if time.monotonic() > self._give_up_at:
-                    raise
-                time.sleep(backoff.failed(str(error)))
-            else:
-                backoff.succeeded()
-                self._give_up_at = time.monotonic() + self._patience_seconds
-                return content
+    def _fill(self, path: Path, entry: Entry, numbers: Sequence[int], content: bytes) -> None:
+        """Write one piece to its places in a file; a hole stays one."""
+        self._going_on()
+        if any(len(content) != min(PIECE_BYTES, entry.size - number * PIECE_BYTES) for number in numbers):
+            raise Missing(entry.digest)
+        if content.count(0) == len(content):
+            return
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+        try:
+            for number in numbers:
+                write_at(descriptor, content, number * PIECE_BYTES)
+        finally:
+            os.close(descriptor)
 
     def _exchange(self, directory: Path, place: Path) -> None:
         """Put the new directory into the place of the old one."""
@@ -232,10 +194,6 @@ class Bringer:
                 remove_tree(old)
             except OSError as error:  # it goes with the attempt's directory
                 complain(f"{old} can't be removed: {error}")
-
-    def _check(self) -> None:
-        if self._is_abandoned():
-            raise Abandoned
 
 
 def merge(lists: Sequence[Kept], rank: int) -> dict[str, Entry]:

@@ -3,7 +3,8 @@
     packages/<digest>    beside checkpoints/: the archive (tar, not compressed), verified whenever it is unpacked
 
 An archive is locked while it is fetched, so attempts that start together fetch it once; one that was cut off has
-another digest, and is fetched again. What was not used for a week is removed.
+another digest, and is fetched again. What was not used for a week is removed. All simulations of a host may be one Unix
+user's: a lock that is held without a sign of life, or something else in an archive's place, costs a copy of one's own.
 
 The archive is input of a user: regular files, directories and links within it are made in a directory that is empty
 before, under names that can't lead out of it; anything else refuses the package. Its bytes bound what is written, as
@@ -14,32 +15,30 @@ of this attempt. At the end those that are as they were are removed: what the pr
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import posixpath
 import stat
 import tarfile
+import tempfile
 import time
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Callable
 
 from runner.supervisor.child import Refused as NotStarted
 from runner.supervisor.complaints import complain
-from runner.supervisor.files.attached import Abandoned
 from runner.supervisor.files.contents import is_inside, is_safe
-from runner.supervisor.files.store import Missing, Over, Refused, Store
-from runner.supervisor.service import Backoff, Unreachable
+from runner.supervisor.files.fetch import Fetch, write_at
+from runner.supervisor.files.store import PIECE_BYTES, Missing, Store
 
-LONGEST_PAUSE_SECONDS = 5.0
-LOCK_SECONDS = 0.2
-MOST_TRIES = 4  # to fetch pieces that are there
 MOST_ENTRIES = 50_000
+LOCK_SECONDS = 60.0  # without a sign of life
 KEPT_SECONDS = 7 * 86_400.0
 READ_BYTES = 1 << 20
 WRITTEN_AT = 315_532_800  # 1980, the earliest time that zip archives have
-GONE = "missing or damaged in the store: submit it anew, with --workdir"
+GONE = "Its package is missing or damaged in the store: submit it anew, with --workdir."
 
 
 class BadArchive(Exception):
@@ -63,8 +62,7 @@ class Package:
         self._store = store
         self._digest = digest
         self._archives = archives
-        self._give_up_at = give_up_at
-        self._is_abandoned = is_abandoned
+        self._fetch = Fetch(store, "Its package", GONE, give_up_at=give_up_at, is_abandoned=is_abandoned)
         self._say = say
 
     def bring(self, directory: Path) -> Unpacked:
@@ -74,14 +72,9 @@ class Package:
         """
         try:
             self._archives.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path = self._archives / self._digest
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-            with open(descriptor, "r+b") as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise BadArchive(f"{path} is no file.")
-                self._lock(file)
+            with self._opened() as file:
                 if digest_of(file) != self._digest:
-                    self._fetch(file)
+                    self._fetch.persist(lambda: self._write(file))
                     remove_old(self._archives)
                 os.utime(file.fileno())  # it is in use
                 fcntl.flock(file.fileno(), fcntl.LOCK_SH)
@@ -93,57 +86,33 @@ class Package:
         finally:
             self._store.close()
 
-    def _lock(self, file: IO[bytes]) -> None:
-        while True:
+    def _opened(self) -> IO[bytes]:
+        """Open this host's copy of the archive, locked; a file without a name where that can't be had."""
+        path = self._archives / self._digest
+        with contextlib.suppress(OSError):
+            file = open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+b")  # noqa: SIM115  # returned
             try:
-                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except OSError as error:
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                    raise
-            self._check()
-            time.sleep(LOCK_SECONDS)
+                if stat.S_ISREG(os.fstat(file.fileno()).st_mode) and self._fetch.lock(file.fileno(), LOCK_SECONDS):
+                    return file
+            except BaseException:
+                file.close()
+                raise
+            file.close()
+        complain(f"{path} is locked, or no file of this user: the package is fetched for this attempt alone")
+        return tempfile.TemporaryFile(dir=self._archives)
 
-    def _fetch(self, file: IO[bytes]) -> None:
-        backoff = Backoff(LONGEST_PAUSE_SECONDS)
-        tries = 0
-        while True:
-            self._check()
-            try:
-                size = self._write(file)
-            except Missing as error:
-                tries += 1
-                if tries == MOST_TRIES:
-                    raise NotStarted(f"Its package is {GONE}.") from None
-                time.sleep(backoff.failed(f"a part of the package is missing: {error}"))
-            except Unreachable as error:
-                if time.monotonic() > self._give_up_at:
-                    raise NotStarted(f"Its package can't be read: {error}.") from None
-                time.sleep(backoff.failed(str(error)))
-            except Refused as error:
-                raise NotStarted(f"Its package can't be read: {error}") from None
-            except Over:
-                raise Abandoned from None
-            else:
-                self._say(f"the package {self._digest[:12]} ({size} bytes) was brought here")
-                return
-
-    def _write(self, file: IO[bytes]) -> int:
+    def _write(self, file: IO[bytes]) -> None:
         pieces = self._store.package()
         file.seek(0)
         file.truncate()
-        for number, digest in enumerate(pieces):
-            self._check()
-            file.write(self._store.fetch(digest, pieces[number + 1 :]))
-        file.flush()
-        size = file.tell()
+        self._fetch.pieces([(digest, partial(_fill, file.fileno(), number)) for number, digest in enumerate(pieces)])
         if digest_of(file) != self._digest:
             raise Missing("its bytes are others")
-        return size
+        self._say(f"the package {self._digest[:12]} ({file.tell()} bytes) was brought here")
 
-    def _check(self) -> None:
-        if self._is_abandoned():
-            raise Abandoned
+
+def _fill(descriptor: int, number: int, content: bytes) -> None:
+    write_at(descriptor, content, number * PIECE_BYTES)  # the file's time moves on: others that wait see it
 
 
 class Unpacked:

@@ -11,7 +11,8 @@ only. So is one on another file system, where it can't be linked.
 
 A store that is away costs the piece that it was asked for, not the save: the request is repeated until it answers.
 
-Low priority, by nice and one piece at a time. At the end, `finish` saves the last state, for a limited time.
+Low priority, by nice, and few pieces at a time. At the end, when the program uses no core any more, `finish` saves the
+last state with more of them at a time, for a limited time.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ from typing import Callable, NamedTuple, TypeVar
 from runner.removal import remove_tree
 from runner.supervisor.complaints import complain
 from runner.supervisor.files.contents import Listing, Seen, look, open_for_writing, seen
+from runner.supervisor.files.lanes import in_order
 from runner.supervisor.files.store import (
     MOST_RESERVED,
     MOST_RESERVED_BYTES,
     PIECE_BYTES,
+    Altered,
     Entry,
     Missing,
     Over,
@@ -52,6 +55,8 @@ RESTLESS_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 1.0
 LAST_PAUSE_SECONDS = 60.0
 NICENESS = 10
+AT_ONCE = 2  # pieces of 8 MiB, which are in memory meanwhile
+AT_ONCE_LAST = 4
 COPIED_BYTES = 64 << 20  # at once
 SPARE_BYTES = 256 << 20  # of the disk, as the spool leaves
 MOST_TRIES = 5  # to commit, with pieces that have vanished from the store meanwhile
@@ -295,19 +300,22 @@ class Saver(threading.Thread):
         if source is None:
             return directory.entries[path][1]
         whole = sha256()
-        pieces: list[str] = []
-        with _opened(source) as descriptor:
-            while content := os.read(descriptor, PIECE_BYTES):
-                while len(content) < PIECE_BYTES and (more := os.read(descriptor, PIECE_BYTES - len(content))):
-                    content += more
+
+        def contents(descriptor: int) -> Iterator[bytes]:
+            begin = 0
+            while content := _read(descriptor, begin, PIECE_BYTES):
                 self._check(is_last)
-                if len(pieces) * PIECE_BYTES > was.size:  # it grows as fast as it is read
+                if begin > was.size:  # it grows as fast as it is read
                     raise Changed(path)
-                pieces.append(sha256(content).hexdigest())
-                whole.update(content)
+                begin += len(content)
+                yield content
+                whole.update(content)  # beside the thread that has the piece: the digests take both a core
+
+        with _opened(source) as descriptor:
+            pieces = tuple(in_order(contents(descriptor), _digest, AT_ONCE))
             if seen(os.fstat(descriptor)) != source.seen:
                 raise Changed(path)
-        return Entry(path, was.size, was.modified_ns, was.is_executable, whole.hexdigest(), tuple(pieces))
+        return Entry(path, was.size, was.modified_ns, was.is_executable, whole.hexdigest(), pieces)
 
     def _upload(
         self, directory: _Directory, entries: list[Entry], sources: Mapping[str, Source], is_last: bool
@@ -328,11 +336,19 @@ class Saver(threading.Thread):
 
     def _put(self, sizes: Mapping[str, int], wanted: Mapping[str, tuple[Path, int]], is_last: bool) -> None:
         """Put what the store has not of a group of pieces."""
-        for digest, offer in self._store.reserve(sizes).items():
-            if digest not in sizes:
-                raise Unreachable("a piece that was not asked for is missing")
+        missing = self._store.reserve(sizes)
+        if not missing.keys() <= sizes.keys():
+            raise Unreachable("a piece that was not asked for is missing")
+
+        def put(digest: str) -> None:
             self._check(is_last)
-            self._store.put(digest, _piece(*wanted[digest], sizes[digest], digest), offer)
+            source, number = wanted[digest]
+            try:
+                self._store.put(digest, _piece(source, number, sizes[digest]), missing[digest])
+            except Altered:
+                raise Changed(source.name) from None
+
+        for _ in in_order(missing, put, AT_ONCE_LAST if is_last else AT_ONCE):
             self._pause_seconds = 0.0
 
     def _patiently(self, act: Callable[[], Result], is_last: bool) -> Result:
@@ -366,8 +382,8 @@ def _groups(sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
         yield group
 
 
-def _piece(source: Path, number: int, size: int, digest: str) -> bytes:
-    """Read a piece again. Raises Changed if it is another one by now."""
+def _piece(source: Path, number: int, size: int) -> bytes:
+    """Read a piece again; its digest is compared when it is put. Raises Changed if it is there no more."""
     try:
         descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # it may be a pipe by now
     except OSError as error:
@@ -375,15 +391,24 @@ def _piece(source: Path, number: int, size: int, digest: str) -> bytes:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise Changed(source.name)
-        content = b""
-        begin = number * PIECE_BYTES
-        while len(content) < size and (more := os.pread(descriptor, size - len(content), begin + len(content))):
-            content += more
+        content = _read(descriptor, number * PIECE_BYTES, size)
     finally:
         os.close(descriptor)
-    if sha256(content).hexdigest() != digest:
+    if len(content) != size:
         raise Changed(source.name)
     return content
+
+
+def _read(descriptor: int, begin: int, size: int) -> bytes:
+    """Read a part of a file: less only at its end."""
+    content = b""
+    while len(content) < size and (more := os.pread(descriptor, size - len(content), begin + len(content))):
+        content = content + more if content else more
+    return content
+
+
+def _digest(content: bytes) -> str:
+    return sha256(content).hexdigest()
 
 
 def _has_room(place: Path, size: int) -> bool:

@@ -9,10 +9,11 @@
     GET  files/pieces/DIGEST      one piece
 
 Each carries the attempt's token, its id and the nonce; a request to another place, whose URL is signed, carries none of
-them. A piece is held in memory as a whole, 8 MiB at most.
+them. A piece is held in memory as a whole, 8 MiB at most. Its digest is compared by who receives it; a bucket may not
+do that, so there, and on a mount, before it is put.
 
 Failures: `Unreachable`, to be tried again; `Expired`, likewise, with another offer; `Refused`, with a sentence, of the
-quota or a limit; `Over`: the attempt has ended, and stores nothing any more.
+quota or a limit; `Altered`, of bytes to be put; `Over`: the attempt has ended, and stores nothing any more.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import json
 import os
 import re
 import ssl
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -51,6 +53,10 @@ class Refused(Exception):
 
 class Over(Exception):
     """The attempt has ended."""
+
+
+class Altered(Refused):
+    """The bytes to be put are not those of the digest."""
 
 
 class Expired(Unreachable):
@@ -102,7 +108,7 @@ class Kept:
 
 
 class Store:
-    """Client of the store. One thread at a time."""
+    """Client of the store, for several threads at once."""
 
     def __init__(self, assignment: Assignment, nonce: str) -> None:
         self._assignment = assignment
@@ -111,13 +117,19 @@ class Store:
             "X-Simulation-Attempt": assignment.attempt_id,
             "X-Simulation-Nonce": nonce,
         }
-        self._connections: dict[Place, http.client.HTTPConnection] = {}
-        self._offers: dict[str, Mapping[str, Any]] = {}
+        self._lock = threading.Lock()
+        self._idle: dict[Place, list[http.client.HTTPConnection]] = {}
+        self._tls: ssl.SSLContext | None = None  # made once: it takes longer than a handshake
+        self._asking = threading.Lock()
+        self._offers: Mapping[str, Mapping[str, Any]] = {}
 
     def close(self) -> None:
-        """Close the connections."""
-        for place in list(self._connections):
-            self._forget(place)
+        """Close the connections that are not in use."""
+        with self._lock:
+            idle = [each for connections in self._idle.values() for each in connections]
+            self._idle.clear()
+        for each in idle:
+            each.close()
 
     def reserve(self, pieces: Mapping[str, int]) -> dict[str, Mapping[str, Any]]:
         """Ask for room for pieces with these sizes; return where each that is missing is to be put."""
@@ -128,13 +140,19 @@ class Store:
         return {str(digest): offer for digest, offer in missing}
 
     def put(self, digest: str, content: bytes, offer: Mapping[str, Any]) -> None:
-        """Store one piece where the service offered it."""
+        """Store one piece where the service offered it. Raises Altered."""
+        if "path" in offer or "url" in offer:
+            _require(content, digest)
         if "path" in offer:
             _write(Path(str(offer["path"])), content)
         elif "url" in offer:
             self._send("PUT", str(offer["url"]), content, dict(offer.get("headers") or {}), fail=_failure_elsewhere)
         else:
-            self._send("PUT", self._address(f"pieces/{digest}"), content, self._headers)
+            try:
+                self._send("PUT", self._address(f"pieces/{digest}"), content, self._headers)
+            except Refused:
+                _require(content, digest)
+                raise
 
     def commit(self, kind: str, entries: Sequence[Entry]) -> list[str]:
         """Make this the list of a directory; return the pieces that are missing, and then it is not."""
@@ -170,11 +188,12 @@ class Store:
             return self._fetch(digest, following)
 
     def _fetch(self, digest: str, following: Sequence[str]) -> bytes:
-        if digest not in self._offers:
-            asked = list(dict.fromkeys((digest, *following[: MOST_OFFERED - 1])))
-            offers = self._ask("offers", {"digests": asked}).get("offers")
-            self._offers = {str(each): offer for each, offer in offers} if isinstance(offers, list) else {}
-        offer = self._offers.get(digest)
+        with self._asking:
+            if digest not in self._offers:
+                asked = list(dict.fromkeys((digest, *following[: MOST_OFFERED - 1])))
+                offers = self._ask("offers", {"digests": asked}).get("offers")
+                self._offers = {str(each): offer for each, offer in offers} if isinstance(offers, list) else {}
+            offer = self._offers.get(digest)
         try:
             if offer is None:
                 raise Missing(digest)
@@ -228,70 +247,88 @@ class Store:
 
         fail: what a reply with another status means.
         """
-        place = ("", "")
         try:
-            place, is_new = self._connect(url)
+            place = _place(url)
+            connection, is_new = self._take(place)
             try:
-                status, body = self._exchange(place, method, url, content, headers)
+                status, body, is_open = self._exchange(connection, method, url, content, headers)
             except (ConnectionError, http.client.HTTPException):
+                connection.close()
                 if is_new:
                     raise
-                self._forget(place)
-                self._connect(url)
-                status, body = self._exchange(place, method, url, content, headers)
+                connection = self._connect(place)
+                status, body, is_open = self._exchange(connection, method, url, content, headers)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            self._forget(place)
             raise Unreachable(f"{type(error).__name__}: {error}") from None
+        if is_open:
+            with self._lock:
+                self._idle.setdefault(place, []).append(connection)
         if status < 300:
             return body
         raise (fail or _failure)(status, body)
 
-    def _connect(self, url: str) -> tuple[Place, bool]:
-        """Connect to the place of a URL, unless there is a connection; True if it is new."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url[:100]!r} is no address")
-        place = (parts.scheme, parts.netloc)
-        if place in self._connections:
-            return place, False
-        if parts.scheme == "https":
-            context = ssl.create_default_context()
-            self._connections[place] = http.client.HTTPSConnection(
-                parts.hostname, parts.port, timeout=ANSWER_SECONDS, context=context
-            )
-        else:
-            self._connections[place] = http.client.HTTPConnection(parts.hostname, parts.port, timeout=ANSWER_SECONDS)
-        return place, True
+    def _take(self, place: Place) -> tuple[http.client.HTTPConnection, bool]:
+        """Take a connection that is not in use, else a new one; True if it is new."""
+        with self._lock:
+            if idle := self._idle.get(place):
+                return idle.pop(), False
+        return self._connect(place), True
 
-    def _forget(self, place: Place) -> None:
-        connection = self._connections.pop(place, None)
-        if connection is not None:
-            connection.close()
+    def _connect(self, place: Place) -> http.client.HTTPConnection:
+        parts = urlsplit("://".join(place))
+        assert parts.hostname is not None
+        if parts.scheme == "http":
+            return http.client.HTTPConnection(parts.hostname, parts.port, timeout=ANSWER_SECONDS)
+        with self._lock:
+            self._tls = self._tls or ssl.create_default_context()
+        return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=ANSWER_SECONDS, context=self._tls)
 
     def _exchange(
-        self, place: Place, method: str, url: str, content: bytes | None, headers: Mapping[str, str]
-    ) -> tuple[int, bytes]:
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        url: str,
+        content: bytes | None,
+        headers: Mapping[str, str],
+    ) -> tuple[int, bytes, bool]:
+        """Send a request; return status and body of the reply, and whether the connection is still open."""
         parts = urlsplit(url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         sent = dict(headers)
         if content is not None:
             sent["Content-Length"] = str(len(content))
         body = _parts(content) if content is not None else None
-        connection = self._connections[place]
-        connection.request(method, target, body=body, headers=sent)
-        response = connection.getresponse()
-        reply = response.read(MOST_ANSWER_BYTES + 1)
-        if len(reply) > MOST_ANSWER_BYTES:
-            raise ValueError("the reply is too long")
-        if response.will_close:
-            self._forget(place)
-        return response.status, reply
+        is_open = False
+        try:
+            connection.request(method, target, body=body, headers=sent)
+            response = connection.getresponse()
+            reply = response.read(MOST_ANSWER_BYTES + 1)
+            if len(reply) > MOST_ANSWER_BYTES:
+                raise ValueError("the reply is too long")
+            is_open = not response.will_close
+            return response.status, reply, is_open
+        finally:
+            if not is_open:
+                connection.close()
 
 
-def _parts(content: bytes) -> Iterator[bytes]:
+def _require(content: bytes, digest: str) -> None:
+    if sha256(content).hexdigest() != digest:
+        raise Altered(digest)
+
+
+def _place(url: str) -> Place:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{url[:100]!r} is no address")
+    return parts.scheme, parts.netloc
+
+
+def _parts(content: bytes) -> Iterator[memoryview]:
     """Split a body: the time limit of a connection is for each part that is sent."""
+    whole = memoryview(content)
     for begin in range(0, len(content), PART_BYTES):
-        yield content[begin : begin + PART_BYTES]
+        yield whole[begin : begin + PART_BYTES]
 
 
 def _failure(status: int, body: bytes) -> Exception:

@@ -28,8 +28,7 @@ from graph.store.base import StoreUnavailable
 from graph.store.collector import Collector
 from graph.store.directory import Directory
 from runner.supervisor.child import Refused as NotStarted
-from runner.supervisor.files import bring, contents
-from runner.supervisor.files.saver import Saver
+from runner.supervisor.files import contents, fetch, saver
 from runner.supervisor.files.store import PIECE_BYTES, Entry, Missing, Over, Refused, Store
 from runner.supervisor.notices import Notices
 from runner.supervisor.service import Unreachable
@@ -136,8 +135,11 @@ async def test_files_that_are_as_new_as_the_store_are_left_alone_and_older_ones_
     assert fourth.holds() == {"step": b"20"}, "as the third attempt left it"
 
 
-async def test_a_list_is_replaced_as_a_whole_or_not_at_all(world: World, start: Start) -> None:
+async def test_a_list_is_replaced_as_a_whole_or_not_at_all(
+    world: World, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An upload that is cut off at each of its requests leaves the checkpoint before it."""
+    monkeypatch.setattr(saver, "AT_ONCE_LAST", 1)
     first = await start("a")
     (first.checkpoints / "one").write_bytes(b"old one")
     (first.checkpoints / "two").write_bytes(b"old two")
@@ -150,10 +152,10 @@ async def test_a_list_is_replaced_as_a_whole_or_not_at_all(world: World, start: 
     while True:
         cut = Cut(first.assignment, first.supervisor.nonce)
         cut.left = allowed
-        saver = Saver(cut, {"CHECKPOINT": first.checkpoints}, first.place / "saving", Notices(lambda *_: None))
-        directory = saver._directories[0]
+        thread = saver.Saver(cut, {"CHECKPOINT": first.checkpoints}, first.place / "saving", Notices(lambda *_: None))
+        directory = thread._directories[0]
         try:
-            await asyncio.to_thread(saver._save, directory, contents.look(first.checkpoints).files, is_last=True)
+            await asyncio.to_thread(thread._save, directory, contents.look(first.checkpoints).files, is_last=True)
         except Killed:
             reader = Member(first.supervisor, first.place / f"reader-{allowed}", world.api.address)
             await reader.brings(2)
@@ -715,16 +717,17 @@ async def test_an_outage_of_the_store_costs_a_piece_and_not_those_before_it(
     second = await moved(world, start, first, "b", 1)
     fetched: list[str] = []
     failures = [Unreachable("away")] * 2
-    fetch = Store.fetch
+    last = digest(content[2 * PIECE_BYTES :])
+    fetch_one = Store.fetch
 
     def fails(self: Store, name: str, following: Any = ()) -> bytes:
-        if len(fetched) == 2 and failures:
+        if name == last and failures:
             raise failures.pop()
         fetched.append(name)
-        return fetch(self, name, following)
+        return fetch_one(self, name, following)
 
     monkeypatch.setattr(Store, "fetch", fails)
-    monkeypatch.setattr(bring.Backoff, "failed", lambda *_: 0.0)
+    monkeypatch.setattr(fetch.Backoff, "failed", lambda *_: 0.0)
     await second.brings(2)
     assert second.holds() == {"model": content}
     assert (len(fetched), failures) == (3, [])

@@ -8,6 +8,7 @@ import os
 import tarfile
 import threading
 import time
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from runner.supervisor.child import Refused as NotStarted
-from runner.supervisor.files import package
+from runner.supervisor.files import fetch, package
 from runner.supervisor.files.attached import Abandoned
 from runner.supervisor.files.package import WRITTEN_AT, BadArchive, Package, Unpacked, remove_old, unpack
 from runner.supervisor.files.store import Missing, Over, Refused
@@ -182,11 +183,14 @@ CONTENT = archived(("train.py", b"print(1)"))
 DIGEST = sha256(CONTENT).hexdigest()
 
 
+PIECE_BYTES = 1_000
+
+
 class FakeStore:
-    """Pieces of 1,000 bytes; `failures` are raised first, one for each request."""
+    """Small pieces; `failures` are raised first, one for each request."""
 
     def __init__(self, content: bytes, *failures: Exception) -> None:
-        pieces = [content[begin : begin + 1_000] for begin in range(0, len(content), 1_000)]
+        pieces = [content[begin : begin + PIECE_BYTES] for begin in range(0, len(content), PIECE_BYTES)]
         self.pieces = {sha256(each).hexdigest(): each for each in pieces}
         self.order = [sha256(each).hexdigest() for each in pieces]
         self.failures = list(failures)
@@ -213,11 +217,17 @@ def brings(store: Any, archives: Path, place: Path, **given: Any) -> Unpacked:
 
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(package, "LONGEST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(fetch, "LONGEST_PAUSE_SECONDS", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package, "PIECE_BYTES", PIECE_BYTES)
 
 
 def test_an_archive_is_fetched_once_for_a_host(tmp_path: Path, place: Path) -> None:
-    store, said = FakeStore(CONTENT), []
+    store = FakeStore(CONTENT)
+    said: list[str] = []
     brings(store, tmp_path / "packages", place, said=said)
     assert everything(place) == {"train.py": b"print(1)"}
     assert said == [f"the package {DIGEST[:12]} ({len(CONTENT)} bytes) was brought here"]
@@ -280,17 +290,89 @@ def test_an_archive_that_is_none_is_a_sentence(tmp_path: Path, place: Path) -> N
         package.bring(place)
 
 
-def test_what_another_program_has_put_in_the_place_of_an_archive_is_not_read(tmp_path: Path, place: Path) -> None:
+def put_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def put_link(path: Path) -> None:
+    path.symlink_to(path.parent.parent / "elsewhere")
+
+
+@pytest.mark.parametrize("put", [put_fifo, put_link, Path.mkdir])
+def test_what_another_program_has_put_in_the_place_of_an_archive_is_not_read(
+    tmp_path: Path, place: Path, put: Callable[[Path], None]
+) -> None:
     archives = tmp_path / "packages"
     archives.mkdir()
-    os.mkfifo(archives / DIGEST)
-    with pytest.raises(NotStarted):
-        brings(FakeStore(CONTENT), archives, place)
-    (archives / DIGEST).unlink()
-    (archives / DIGEST).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(NotStarted):
-        brings(FakeStore(CONTENT), archives, place)
+    put(archives / DIGEST)
+    mode = (archives / DIGEST).lstat().st_mode
+    brings(FakeStore(CONTENT), archives, place)
+    assert everything(place) == {"train.py": b"print(1)"}
+    assert (archives / DIGEST).lstat().st_mode == mode
     assert not (tmp_path / "elsewhere").exists()
+    assert list(archives.iterdir()) == [archives / DIGEST], "the copy has no name"
+
+
+class Clock:
+    """The time of the fetch: each pause is as long as it says, and no longer than `after` says here."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+        self.pauses = 0
+        self.after: Callable[[], object] = lambda: None
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.pauses += 1
+        self.after()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(fetch, "time", clock)
+    return clock
+
+
+def test_a_lock_that_a_simulation_holds_for_ever_costs_a_copy(tmp_path: Path, place: Path, clock: Clock) -> None:
+    archives = tmp_path / "packages"
+    archives.mkdir()
+    store = FakeStore(CONTENT)
+    with open(archives / DIGEST, "w+b") as hostile:
+        hostile.write(b"of another simulation")
+        hostile.flush()
+        fcntl.flock(hostile, fcntl.LOCK_EX)
+        brings(store, archives, place)
+    assert everything(place) == {"train.py": b"print(1)"}
+    assert clock.pauses == pytest.approx(package.LOCK_SECONDS / fetch.LOCK_SECONDS, abs=3)
+    assert (archives / DIGEST).read_bytes() == b"of another simulation"
+
+
+def test_a_lock_is_waited_for_as_long_as_its_holder_gets_on(tmp_path: Path, place: Path, clock: Clock) -> None:
+    archives = tmp_path / "packages"
+    archives.mkdir()
+    store = FakeStore(CONTENT)
+    most = 3 * package.LOCK_SECONDS / fetch.LOCK_SECONDS
+    with open(archives / DIGEST, "w+b") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+
+        def gets_on() -> None:
+            if clock.pauses < most:
+                first.write(b"x")
+            elif clock.pauses == most:
+                first.seek(0)
+                first.truncate()
+                first.write(CONTENT)
+            first.flush()
+            if clock.pauses == most:
+                fcntl.flock(first, fcntl.LOCK_UN)
+
+        clock.after = gets_on
+        brings(store, archives, place)
+    assert (clock.pauses, store.asked) == (most, 0)
 
 
 def test_an_attempt_that_is_over_fetches_nothing(tmp_path: Path, place: Path) -> None:
@@ -306,7 +388,7 @@ def test_an_archive_that_another_attempt_fetches_is_waited_for(
     archives = tmp_path / "packages"
     archives.mkdir()
     waits = threading.Event()
-    monkeypatch.setattr(package, "time", SimpleNamespace(sleep=lambda _: waits.set(), time=time.time))
+    monkeypatch.setattr(fetch, "time", SimpleNamespace(sleep=lambda _: waits.set(), monotonic=time.monotonic))
     store = FakeStore(CONTENT)
     with open(archives / DIGEST, "w+b") as first:
         fcntl.flock(first, fcntl.LOCK_EX)

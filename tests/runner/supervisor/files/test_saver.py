@@ -16,7 +16,7 @@ import pytest
 from runner.supervisor.files import saver as module
 from runner.supervisor.files.contents import Listing, look
 from runner.supervisor.files.saver import Saver
-from runner.supervisor.files.store import PIECE_BYTES, Entry, Expired, Store
+from runner.supervisor.files.store import PIECE_BYTES, Altered, Entry, Expired, Store
 from runner.supervisor.notices import FILE_LEFT_OUT, FILES_NOT_STORED, Notices
 from runner.supervisor.service import Unreachable
 
@@ -107,13 +107,14 @@ def test_an_outage_repeats_one_request_and_not_the_save(saved: Saved, monkeypatc
     """The second piece of two fails twice: nothing is hashed again, and what was put is not put again."""
     content = os.urandom(2 * PIECE_BYTES)
     (saved.directory / "model").write_bytes(content)
+    first, second = sha256(content[:PIECE_BYTES]).hexdigest(), sha256(content[PIECE_BYTES:]).hexdigest()
     stored: list[str] = []
     failures = [Unreachable("away"), Expired("over")]
     hashed: list[str] = []
     entry = Saver._entry
 
     def put(digest: str, _content: bytes, _offer: object) -> None:
-        if stored and failures:
+        if digest == second and failures:
             raise failures.pop()
         stored.append(digest)
 
@@ -126,7 +127,7 @@ def test_an_outage_repeats_one_request_and_not_the_save(saved: Saved, monkeypatc
     monkeypatch.setattr(saved.shelf, "reserve", lambda pieces: {each: {} for each in pieces if each not in stored})
     monkeypatch.setattr(Saver, "_entry", hashes)
     saved.finish()
-    assert stored == [sha256(content[:PIECE_BYTES]).hexdigest(), sha256(content[PIECE_BYTES:]).hexdigest()]
+    assert stored == [first, second]
     assert (hashed, failures, saved.shelf.lists, saved.notices) == (["model"], [], [["model"]], {})
 
 
@@ -158,17 +159,23 @@ def test_a_file_that_is_rewritten_faster_than_it_uploads_is_stored_from_a_copy(
     assert directory.entries["model"][1].digest == sha256(taken[-1]).hexdigest()
 
 
-def test_a_file_that_changes_in_its_upload_is_copied_the_next_time(saved: Saved) -> None:
+def test_a_file_that_changes_in_its_upload_is_copied_the_next_time(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (saved.directory / "model").write_bytes(b"1" * PIECE_BYTES + b"2")
     [directory] = saved.saver._directories
     listing = look(saved.directory)
 
-    def put(*_: Any) -> None:
+    def put(digest: str, content: bytes, _offer: object) -> None:
+        if sha256(content).hexdigest() != digest:  # as the store
+            raise Altered(digest)
         with open(saved.directory / "model", "r+b") as file:
             file.seek(PIECE_BYTES)
             file.write(b"3")
 
     saved.shelf.put = put  # type: ignore[method-assign]
+    monkeypatch.setattr(module, "AT_ONCE_LAST", 1)
+    monkeypatch.setattr(module, "AT_ONCE", 1)
     assert not saved.saver._try(directory, listing), "its second piece is another one by now"
     assert directory.rewritten == {"model"}
     assert saved.saver._try(directory, look(saved.directory))
