@@ -190,7 +190,7 @@ class AttemptFiles:
             piece = (await files.pieces_of(session, owner.simulation_id, [digest])).get(digest)
         if piece is None:
             raise _not_reserved()
-        content = await self._bodies.read(request, PIECE_BYTES)
+        content = await self._bodies.collect(request, PIECE_BYTES)
         if len(content) != piece.size_bytes:
             raise _bad(f"This piece was reserved with {piece.size_bytes:,} bytes, and has {len(content):,}.")
         try:

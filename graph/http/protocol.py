@@ -7,8 +7,8 @@ in the shape of a GraphQL result. Executing and streaming are not done here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Self
@@ -164,11 +164,27 @@ class Bodies:
 
     async def read(self, request: Request, most_bytes: int) -> bytes:
         """Read one to its end. Raises `Refusal`."""
+        async with self._patience() as grow:
+            return await _body(request, most_bytes, grow)
+
+    async def collect(self, request: Request, most_bytes: int) -> bytes | bytearray:
+        """Read one of megabytes to its end, past ASGI's messages if the connection can do that. Raises `Refusal`."""
+        collect = getattr(request.state, "collect", None)
+        length = request.headers.get("content-length", "")
+        if collect is None or not length.isdecimal() or int(length) > most_bytes:
+            return await self.read(request, most_bytes)
+        async with self._patience() as grow:
+            collected = collect(grow)
+            return await (_body(request, most_bytes, grow) if collected is None else collected)
+
+    @asynccontextmanager
+    async def _patience(self) -> AsyncIterator[Callable[[int], None]]:
+        """Hold a body while the block runs, which calls what it gets with the size of each part. Raises `Refusal`."""
         try:
             async with asyncio.timeout(None) as patience:
                 self._held[patience] = 0
                 try:
-                    return await _body(request, most_bytes, lambda size: self._grow(patience, size))
+                    yield lambda size: self._grow(patience, size)
                 finally:
                     self._forget(patience)
         except TimeoutError:

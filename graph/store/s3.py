@@ -60,7 +60,7 @@ class S3:
         """A bucket has no end."""
         return None
 
-    async def put(self, piece_id: int, digest: str, content: bytes) -> None:
+    async def put(self, piece_id: int, digest: str, content: bytes | bytearray) -> None:
         """Write a piece."""
         if sha256(content).hexdigest() != digest:
             raise BadPiece("The bytes are not those of the digest: send them again.")
@@ -130,7 +130,7 @@ class S3:
         except FileNotFoundError:
             return None
 
-    def _put(self, key: str, content: bytes) -> None:
+    def _put(self, key: str, content: bytes | bytearray) -> None:
         checksum = b64encode(sha256(content).digest()).decode()
         self._client().put_object(Bucket=self._bucket.name, Key=key, Body=content, ChecksumSHA256=checksum)
 

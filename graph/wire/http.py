@@ -15,7 +15,9 @@ a client that does not read an answer. Here
 - a client that takes nothing of an answer for a while is cut off; streams do so themselves, and sooner (http/sse.py),
 - one connection more than a process may have is closed at once.
 
-Bodies are read, and limited, where they are wanted (http/protocol.py). Sockets are handed on to wire/websocket.py.
+Bodies are read, and limited, where they are wanted (http/protocol.py). One of megabytes can be collected there past the
+parser and ASGI's messages (`state.collect`), which take some ten times as long as the bytes themselves. Sockets are
+handed on to wire/websocket.py.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ from typing import Any
 
 import httptools
 import structlog
+from starlette.requests import ClientDisconnect
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from graph.wire.unix_user import Peer
@@ -80,6 +83,39 @@ class Lobby:
         self._newcomers.pop(newcomer, None)
 
 
+class Intake:
+    """The rest of a body on its way: collected as long as it is waited for, dropped then."""
+
+    def __init__(self, begin: bytearray, left: int, grow: Callable[[int], None]) -> None:
+        self.collected: asyncio.Future[bytearray] = asyncio.get_running_loop().create_future()
+        self._content = begin
+        self._left = left
+        self._grow = grow
+        grow(len(begin))
+
+    def take(self, data: bytes) -> bytes:
+        """Take what belongs to the body; return what follows it."""
+        rest = data[self._left :]
+        taken = data[: len(data) - len(rest)]
+        self._left -= len(taken)
+        if self.collected.done():
+            self._content = bytearray()
+        else:
+            self._content += taken
+            self._grow(len(taken))
+            if not self._left:
+                self.collected.set_result(self._content)
+        return rest
+
+    @property
+    def is_complete(self) -> bool:
+        return not self._left
+
+    def lose(self) -> None:
+        if not self.collected.done():
+            self.collected.set_exception(ClientDisconnect())
+
+
 class HttpWire(HttpToolsProtocol):
     """One connection."""
 
@@ -104,6 +140,8 @@ class HttpWire(HttpToolsProtocol):
         self._is_upgraded = False
         self._is_again = False  # the head that is read now asks for a protocol that it won't get
         self._is_between = False  # the last piece ended with the end of a request
+        self._body_left: int | None = None  # of this request's body, which the parser has not seen; None: in chunks
+        self._intake: Intake | None = None
         self._peer: Peer | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
@@ -119,12 +157,17 @@ class HttpWire(HttpToolsProtocol):
         self._lobby.leave(self)
         self._head_came()
         self._unwatch()
+        if self._intake is not None:
+            self._intake.lose()
+            self._intake = None
         super().connection_lost(exc)
 
     # --- a request that is never finished ------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        if self._intake is not None:
+            data = self._take_body(data)
         for begin in range(0, len(data), PIECE_BYTES):
             self._take(data[begin : begin + PIECE_BYTES])
             if self._is_upgraded or self.transport.is_closing():
@@ -181,6 +224,7 @@ class HttpWire(HttpToolsProtocol):
         self.scope["state"]["peer"] = self._peer
         self._is_between = False
         self._overhead_bytes = self._head_bytes = 0
+        self._body_left = None
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -203,7 +247,12 @@ class HttpWire(HttpToolsProtocol):
         self._is_again = self.parser.should_upgrade() and not self._should_upgrade()
         if self._is_again:
             return
+        fields = dict(self.headers)
+        if b"transfer-encoding" not in fields:
+            self._body_left = int(fields.get(b"content-length", b"0"))
         super().on_headers_complete()
+        if self.cycle is not None and self.cycle.scope is self.scope:
+            self.scope["state"]["collect"] = partial(self._collect, self.cycle)
         self._lobby.leave(self)
         self._head_came()
 
@@ -222,6 +271,37 @@ class HttpWire(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
         self._overhead_bytes -= len(body)
+        if self._body_left is not None:
+            self._body_left -= len(body)
+
+    # --- a body of megabytes ---------------------------------------------------------------------------------------
+
+    def _collect(self, cycle: RequestResponseCycle, grow: Callable[[int], None]) -> asyncio.Future[bytearray] | None:
+        """Collect the rest of a body, whose length the caller has limited; None if it comes by ASGI's messages.
+
+        grow: called with each part's size. The future raises ClientDisconnect; once cancelled, what comes is dropped.
+        """
+        if cycle is not self.cycle or not self._body_left or self.transport.is_closing():
+            return None
+        self._intake = Intake(cycle.body, self._body_left, grow)
+        cycle.body = bytearray()
+        if cycle.waiting_for_100_continue:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            cycle.waiting_for_100_continue = False
+        self.flow.resume_reading()
+        return self._intake.collected
+
+    def _take_body(self, data: bytes) -> bytes:
+        """Hand on a part of a body that is collected; return what follows the body, for a parser that begins anew."""
+        assert self._intake is not None
+        rest = self._intake.take(data)
+        if self._intake.is_complete:
+            self._intake = None
+            self._body_left = 0
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+            self.on_message_complete()
+        return rest
 
     @property
     def _is_idle(self) -> bool:

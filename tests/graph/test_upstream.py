@@ -28,6 +28,7 @@ from strawberry.schema import schema as strawberry_schema
 from strawberry.schema.config import StrawberryConfig
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
@@ -133,6 +134,8 @@ OVERRIDES: Mapping[str, str] = {
     "Application.build_middleware_stack": "call self",
 }
 STANDS_FOR: Mapping[Callable[..., Any], tuple[Callable[..., Any], str]] = {
+    http_wire.HttpWire._collect: (RequestResponseCycle.receive, "817bd782de41"),
+    http_wire.HttpWire._take_body: (HttpToolsProtocol.__init__, "264f2f067596"),
     websocket_wire.Wire.write: (WebSocketsSansIOProtocol.send, "560baa5c639d"),
     websocket_wire.Wire._give_up: (WebSocketsSansIOProtocol.send, "560baa5c639d"),
     websocket_wire.head_of: (Frame.serialize, "fa10dc1e86c0"),
