@@ -35,7 +35,7 @@ async def keep(
     that returns True, which moved simulations on and may have left some behind, it pauses for `GATHER_SECONDS` only:
     with a full machine such a round is long because of what it has started, and what waits would find idle cores.
 
-    gather_seconds: a longer pause, for work that is not urgent. It does not delay what comes after a quiet time.
+    gather_seconds: a longer pause, for work that is not urgent: what comes during it waits for its end.
     """
     clock = asyncio.get_running_loop().time
     due_at = clock()
