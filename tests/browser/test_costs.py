@@ -154,3 +154,5 @@ async def test_it_is_accessible_and_fits_any_screen(open_page: OpenPage, service
         await page.set_viewport_size({"width": width, "height": 800})
         await axe(page)
         assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+        table = page.get_by_role("region", name="Costs", exact=True).locator(".scroll")
+        assert await table.evaluate("each => each.scrollWidth <= each.clientWidth"), "no column is out of sight"

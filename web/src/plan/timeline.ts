@@ -10,6 +10,7 @@ const PAST = 0.25; // of what is shown
 const MOST_LANES = 12; // of one machine; what has no lane is counted
 const LEAST = 0.004; // of the width: a bar that ends at once can still be seen
 const LABEL = 0.12; // likewise: what a narrower bar's name takes, which then stands behind it
+const LABEL_PX = 68; // of a mark: 10:00 AM
 const NICE_MINUTES = [5, 10, 15, 30, 60, 120, 180, 360, 720, 1_440];
 
 /** A stretch of time, in ms since 1970. */
@@ -78,6 +79,17 @@ export function lanesOf(holds: readonly Hold[], range: Range): Lanes {
 function endOf({ expectedEnd, latestEnd }: Hold, now: number): number | null {
   const known = [expectedEnd, latestEnd].filter((each) => each !== null).map((each) => Date.parse(each));
   return known.length ? Math.max(Math.min(...known), now) : null;
+}
+
+/** Of the marks of an axis so many pixels wide those that have room for their label, which stands behind each. */
+export function labelled<Tick extends { left: number }>(ticks: readonly Tick[], pixels: number): Tick[] {
+  let end = -Infinity;
+  return ticks.filter(({ left }) => {
+    const begin = left * pixels;
+    if (begin < end || begin + LABEL_PX > pixels) return false;
+    end = begin + LABEL_PX;
+    return true;
+  });
 }
 
 /** Marks of the axis: round times of the reader's zone, at most eight. */

@@ -10,10 +10,10 @@ const DECIMAL = new Intl.NumberFormat(undefined, { minimumFractionDigits: 1, max
 const WHOLE = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0, useGrouping: false });
 const FIVE_DIGITS = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 5, useGrouping: false });
 
-/** 12:04:31; with the day and the zone where it is not today. */
-export function timeOf(when: string | number): string {
+/** 12:04:31, or 12:04 without seconds; with the day and the zone where it is not today. */
+export function timeOf(when: string | number, seconds = true): string {
   const date = new Date(when);
-  const digits = { hour: '2-digit', minute: '2-digit', second: '2-digit' } as const;
+  const digits: Intl.DateTimeFormatOptions = { hour: '2-digit', minute: '2-digit', ...(seconds ? { second: '2-digit' } : {}) };
   if (date.toDateString() === new Date().toDateString()) return date.toLocaleTimeString(undefined, digits);
   const time = date.toLocaleTimeString(undefined, { ...digits, timeZoneName: 'short' });
   return `${date.toLocaleDateString(undefined, { day: 'numeric', month: 'short', year: 'numeric' })}, ${time}`;
