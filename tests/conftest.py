@@ -226,9 +226,15 @@ def databases(postgres_server: EmbeddedServer, template_database: str) -> Iterat
 
 
 @pytest.fixture
-def database_url(databases: Databases, request: pytest.FixtureRequest) -> Iterator[str]:
+def has_failed(request: pytest.FixtureRequest) -> Callable[[], bool]:
+    """Whether the test has failed, for fixtures that hand on what it used."""
+    return lambda: bool(request.node.stash.get(FAILED, False))
+
+
+@pytest.fixture
+def database_url(databases: Databases, has_failed: Callable[[], bool]) -> Iterator[str]:
     """The URL of a migrated database with nothing in it."""
-    with databases.lend(partial(_has_failed, request)) as url:
+    with databases.lend(has_failed) as url:
         yield url
 
 
@@ -264,10 +270,6 @@ def lender(databases: Databases, fill: Callable[[Path], None]) -> Iterator[Lende
 
 
 @pytest.fixture
-def lend(lender: Lender, request: pytest.FixtureRequest) -> Callable[..., AbstractAsyncContextManager[Service]]:
+def lend(lender: Lender, has_failed: Callable[[], bool]) -> Callable[..., AbstractAsyncContextManager[Service]]:
     """Borrow a service that is up: `async with lend(**settings) as service`."""
-    return partial(lender.lend, failed=partial(_has_failed, request))
-
-
-def _has_failed(request: pytest.FixtureRequest) -> bool:
-    return request.node.stash.get(FAILED, False)
+    return partial(lender.lend, failed=has_failed)

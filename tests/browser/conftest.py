@@ -1,8 +1,9 @@
 """A real Chromium before a real service with the pages as they were built.
 
-`page` is a tab on the service; `open_page` opens more of them, each as if in a browser of its own. A test fails with
-whatever a page complains of: errors on its console (broken Content-Security-Policies are among them), exceptions that
-unhandled, requests to another host. What a test means to provoke it says with `complaints.expect(REGEX)`.
+`page` is a tab on the service; `open_page` opens more of them, each as if in a browser of its own, but for what is in
+the browser's caches (`Profiles`). A test fails with whatever a page complains of: errors on its console (broken
+Content-Security-Policies are among them), exceptions that unhandled, requests to another host. What a test means to
+provoke it says with `complaints.expect(REGEX)`.
 
 Where there is no Chromium these tests are skipped; with REQUIRE_BROWSER set, as in CI, they fail.
 """
@@ -14,8 +15,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,16 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 from live import Service
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    ViewportSize,
+    async_playwright,
+    expect,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
@@ -32,13 +42,14 @@ AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
+    "--disable-component-update", "--disable-sync", "--process-per-site",
 )  # fmt: skip
 PATIENCE_MILLISECONDS = 60_000  # a bound for what takes less than one: the machine may be busy
 PATIENCE_SECONDS = 300  # of a whole test; the first one may have to wait for the build
+MOST_PROFILES = 3  # that wait for their next test, each a process of some 100 MiB
 TOKEN = f"sim_{'a' * 43}"
-WIDE = {"width": 1440, "height": 900}
-NARROW = {"width": 360, "height": 740}
+WIDE: ViewportSize = {"width": 1440, "height": 900}
+NARROW: ViewportSize = {"width": 360, "height": 740}
 # Of what is in order axe would describe each element, and the browser would hand all of that over.
 JUDGE = """async options =>
     (await axe.run(document, { resultTypes: ['violations'], ...options })).violations
@@ -155,17 +166,84 @@ def complaints() -> Any:
     assert complaints.unexpected == []
 
 
+@dataclass
+class Profile:
+    """A browser context, with a tab on a picture of the service, which runs nothing and stays open.
+
+    All tabs of a context are in one process (--process-per-site), which has compiled the scripts: this one keeps it.
+    """
+
+    context: BrowserContext
+    tab: Page
+
+    @classmethod
+    async def make(cls, browser: Browser, options: Mapping[str, Any]) -> Profile:
+        context = await browser.new_context(**options)
+        tab = await context.new_page()
+        await tab.goto("/favicon.svg")
+        return cls(context, tab)
+
+    async def empty(self) -> None:
+        """Make it as it was, but for its caches."""
+        for page in self.context.pages:
+            if page is not self.tab:
+                await page.close()
+        await self.context.unroute_all()
+        await self.context.clear_cookies()
+        # Of the process that the next page is in: it has a copy of what is stored.
+        assert await self.tab.evaluate("(localStorage.clear(), localStorage.length)") == 0
+
+
+class Profiles:
+    """Profiles that are lent to one test after another: a page loads in half of the CPU where its scripts are known.
+
+    Emptying undoes open pages, routes, cookies and stored items. A test that changes more (the clock), or whose subject
+    is what a browser loads, asks for a profile of its own. The one of a test that failed is not lent again.
+    """
+
+    def __init__(self, browser: Browser) -> None:
+        self.browser = browser
+        self._waiting: dict[str, Profile] = {}  # by their options, the one used last at the end
+
+    @asynccontextmanager
+    async def lend(self, options: Mapping[str, Any], has_failed: Callable[[], bool]) -> AsyncIterator[BrowserContext]:
+        key = str(sorted(options.items()))
+        profile = self._waiting.pop(key, None) or await Profile.make(self.browser, options)
+        yield profile.context
+        if has_failed() or key in self._waiting:
+            await profile.context.close()
+            return
+        await profile.empty()
+        self._waiting[key] = profile
+        if len(self._waiting) > MOST_PROFILES:
+            await self._waiting.pop(next(iter(self._waiting))).context.close()
+
+
+@pytest.fixture(scope="session")
+def profiles(browser: Browser) -> Profiles:
+    return Profiles(browser)
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def open_page(browser: Browser, service: Service, complaints: Complaints) -> AsyncIterator[OpenPage]:
-    """Open a page as in a new browser: `await open_page("/machines", viewport=NARROW)`."""
+async def open_page(
+    profiles: Profiles, service: Service, complaints: Complaints, has_failed: Callable[[], bool]
+) -> AsyncIterator[OpenPage]:
+    """Open a page as in a new browser: `await open_page("/machines", viewport=NARROW)`.
+
+    own: in a profile that has loaded nothing yet, and that no other test gets.
+    """
     async with AsyncExitStack() as stack:
 
-        async def open_one(address: str | None = "/", **options: Any) -> Page:
+        async def open_one(
+            address: str | None = "/", *, viewport: ViewportSize = WIDE, own: bool = False, **options: Any
+        ) -> Page:
             options = {"base_url": service.address, "viewport": WIDE, "reduced_motion": "reduce", **options}
-            context = await browser.new_context(**options)
-            stack.push_async_callback(context.close)
+            context = await stack.enter_async_context(
+                await profiles.browser.new_context(**options) if own else profiles.lend(options, has_failed)
+            )
             context.set_default_timeout(PATIENCE_MILLISECONDS)
             page = await context.new_page()
+            await page.set_viewport_size(viewport)
             complaints.watch(page, urlsplit(service.address).netloc)
             if address is not None:
                 await page.goto(address)

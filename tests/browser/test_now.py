@@ -235,12 +235,13 @@ async def test_a_name_full_of_html_is_a_name(service: Service, page: Page) -> No
 
 
 async def test_a_lost_connection_is_said_the_clocks_stop_and_all_of_it_is_true_again_after(
-    service: Service, page: Page, complaints: Complaints
+    service: Service, open_page: OpenPage, complaints: Complaints
 ) -> None:
     complaints.expect("WebSocket connection")
     complaints.expect("ERR_CONNECTION_REFUSED")
     simulation = await service.submit(*LONG, name="goes on")
     gone = await service.submit("true", name="cancelled meanwhile", resources=NEVER)
+    page = await open_page(None, own=True)
     await page.clock.install()
     await page.goto("/")
     await expect(line(page, "goes on")).to_contain_text("Running")
@@ -261,7 +262,8 @@ async def test_a_lost_connection_is_said_the_clocks_stop_and_all_of_it_is_true_a
     await service.cancel(simulation)
 
 
-async def test_the_first_view_is_small(service: Service, page: Page) -> None:
+async def test_the_first_view_is_small(open_page: OpenPage) -> None:
+    page = await open_page(None, own=True)
     sizes: dict[str, int] = {}
 
     async def note(response: Any) -> None:

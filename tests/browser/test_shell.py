@@ -25,7 +25,8 @@ OpenPage = Any
 Service = Any
 
 
-async def test_the_dashboard_loads_from_this_host_alone_with_a_name_for_each_page(page: Page) -> None:
+async def test_the_dashboard_loads_from_this_host_alone_with_a_name_for_each_page(open_page: OpenPage) -> None:
+    page = await open_page(None, own=True)
     responses: list[str] = []
     page.on("response", lambda response: responses.append(f"{response.status} {response.url}"))
     await page.goto("/")
@@ -67,7 +68,7 @@ async def test_on_a_narrow_screen_the_pages_are_in_a_menu_of_one_line(open_page:
 
 
 async def test_a_second_visit_loads_no_script_again(open_page: OpenPage) -> None:
-    page = await open_page("/")
+    page = await open_page("/", own=True)
     await expect(page.get_by_role("banner")).to_contain_text("Simulations")
     await page.wait_for_load_state("networkidle")  # what is loaded after the banner is in the cache by then
     await page.goto("/")
