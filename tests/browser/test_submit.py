@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,11 @@ query Show($id: ID!) {
 """
 PATTERNS = [r"it (?P<step>\d+) E=(?P<energy>\S+)", '\'loss\' = "(?P<loss>[^"]+)"']
 DIRECTORIES = ["/scratch/runs", "logs of it"]
+# Clicks on the heads of sections, and waits until each has opened or closed.
+TURN = """heads => Promise.all(heads.map(head => new Promise(turned => {
+    head.parentElement.addEventListener('toggle', turned, { once: true });
+    head.click();
+})).map(each => each.then(() => null)))"""
 EVERY = "query { simulations(first: 100) { nodes { id name } } }"
 
 
@@ -49,8 +55,10 @@ def submit(page: Page) -> Locator:
 
 
 async def unfold(page: Page) -> None:
-    for section in SECTIONS:
-        await page.locator("summary", has_text=section).click()
+    """Open all sections, or close them again, at once: each click by a mouse waits for some frames."""
+    heads = page.locator("summary").filter(has_text=re.compile("|".join(SECTIONS)))
+    await expect(heads).to_have_count(len(SECTIONS))
+    await heads.evaluate_all(TURN)
 
 
 async def made(service: Service) -> list[Any]:
@@ -82,7 +90,8 @@ async def test_with_the_keyboard_alone_a_simulation_is_submitted(page: Page, ser
 async def fill_all(page: Page, directory: str) -> None:
     await command(page).fill(r"""python train.py 'two words' "a \"b\"" \$HOME ''""")
     await page.get_by_label("Name", exact=True).fill("<b>all</b>")
-    await unfold(page)
+    for section in SECTIONS:
+        await page.locator("summary", has_text=section).click()
     for label, text in {
         "CPUs": "0.5", "Memory, GiB": "0.25", "GPUs": "0", "Working directory": directory, "Project": "a project",
         "Priority": "-5", "GPU model": "A100", "Maximum price per hour": "2.50", "Machine": "elsewhere",
