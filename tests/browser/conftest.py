@@ -50,9 +50,10 @@ MOST_PROFILES = 3  # that wait for their next test, each a process of some 100 M
 TOKEN = f"sim_{'a' * 43}"
 WIDE: ViewportSize = {"width": 1440, "height": 900}
 NARROW: ViewportSize = {"width": 360, "height": 740}
-# Of what is in order axe would describe each element, and the browser would hand all of that over.
+# Of what is in order axe would describe each element, and the browser would hand all of that over. Of what it loads
+# before, only `css-orientation-lock`, which is off, asks for the style sheets.
 JUDGE = """async options =>
-    (await axe.run(document, { resultTypes: ['violations'], ...options })).violations
+    (await axe.run(document, { resultTypes: ['violations'], preload: { assets: ['media'] }, ...options })).violations
 """
 
 OpenPage = Callable[..., Awaitable[Page]]
@@ -263,8 +264,9 @@ def axe() -> Callable[..., Awaitable[None]]:
     """Judge a page as it is, in light and in dark: `await axe(page)`. Fails with axe's findings."""
 
     async def judge(page: Page, **options: Any) -> None:
-        # Not as a script of the page, which the page would refuse.
-        await page.evaluate(AXE.read_text(encoding="utf-8"))
+        if not await page.evaluate("'axe' in window"):
+            # Not as a script of the page, which the page would refuse.
+            await page.evaluate(AXE.read_text(encoding="utf-8"))
         for scheme in ("light", "dark"):
             await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # one of its words
             violations = await page.evaluate(JUDGE, options)
