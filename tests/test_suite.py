@@ -86,9 +86,11 @@ def test_files_that_take_long_come_first_and_those_that_are_not_known_are_short(
 ) -> None:
     (tmp_path / "durations.json").write_text(json.dumps({"medium.py": 60.0, "long.py": 100.0}))
     monkeypatch.setattr(order, "DURATIONS", tmp_path / "durations.json")
-    nodes = ["new.py::a[x::y]", "medium.py::b", "medium.py::a", "long.py::b", "long.py::a"]
+    nodes = [
+        "new.py::a[x::y]", "medium.py::b", "medium.py::a", "long.py::b", "long.py::a", "tests/browser/new.py::a",
+    ]  # fmt: skip
     items: list[Any] = [SimpleNamespace(nodeid=node) for node in nodes]
-    for asked, expected in ((False, nodes), (True, [*nodes[3:], *nodes[1:3], nodes[0]])):
+    for asked, expected in ((False, nodes), (True, [nodes[5], *nodes[3:5], *nodes[1:3], nodes[0]])):
         config: Any = SimpleNamespace(getoption=lambda _, asked=asked: asked)
         order.pytest_collection_modifyitems(config, items)
         assert [item.nodeid for item in items] == expected, "within a file the order is left as it is"

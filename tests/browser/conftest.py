@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
+from databases import Databases
+from lending import Lender
 from live import Service
 from playwright.async_api import (
     Browser,
@@ -36,7 +38,8 @@ from playwright.async_api import (
     expect,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.resolve().parents[1]
 AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
 # The headless shell is the same engine without the windows of a desktop's browser, which took 43 % of its CPU.
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
@@ -56,15 +59,32 @@ JUDGE = """async options =>
     (await axe.run(document, { resultTypes: ['violations'], preload: { assets: ['media'] }, ...options })).violations
 """
 
+LENDER = pytest.StashKey[Lender]()
+
 OpenPage = Callable[..., Awaitable[Page]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One event loop for all tests of this folder: the browser lives in it."""
     for item in items:
-        if item.path.is_relative_to(Path(__file__).parent) and pytest_asyncio.is_async_test(item):
+        if item.path.is_relative_to(HERE) and pytest_asyncio.is_async_test(item):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
             item.add_marker(pytest.mark.timeout(PATIENCE_SECONDS))
+
+
+@pytest.fixture(scope="session")
+def lender(databases: Databases, fill: Callable[[Path], None], request: pytest.FixtureRequest) -> Iterator[Lender]:
+    """The services of all files here: nearly all tests ask for the same, and a start takes as much as two of them."""
+    lender = request.config.stash[LENDER] = Lender(databases.lend, fill)
+    yield lender
+    lender.close()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End the services that wait before tests of elsewhere: idle ones would go on taking CPU."""
+    if LENDER in item.config.stash and not (nextitem and nextitem.path.is_relative_to(HERE)):
+        item.config.stash[LENDER].close()
 
 
 @pytest.fixture(scope="session")

@@ -143,7 +143,7 @@ class Lent:
 
 
 class Lender:
-    """The services of one file's tests."""
+    """The services of the tests of one file, or of those of a folder."""
 
     def __init__(self, database: Callable[[], AbstractContextManager[str]], fill: Callable[[Path], None]) -> None:
         """database: makes a migrated one, and drops it. fill: puts an embedded, migrated one into a data directory."""
@@ -185,7 +185,7 @@ class Lender:
 
         async def end() -> None:
             async with asyncio.TaskGroup() as tasks:
-                for lent in self._waiting.values():
-                    tasks.create_task(lent.end())
+                while self._waiting:
+                    tasks.create_task(self._waiting.popitem()[1].end())
 
         asyncio.run(end())

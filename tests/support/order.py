@@ -1,5 +1,7 @@
 """The order of the files under `--long-first`: those that took longest come first, so that no worker ends alone.
 
+But first come those of tests/browser, which hand services on to one another (tests/browser/conftest.py).
+
 durations.json has the seconds of each file that takes more than some, as `--write-durations` wrote them; any other is
 taken for a short one. The order within a file is pytest-randomly's, and so is that of the files without the option.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DURATIONS = Path(__file__).with_name("durations.json")
 SHORT_SECONDS = 5.0
+TOGETHER = "tests/browser/"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,7 +36,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--long-first"):
         known = json.loads(DURATIONS.read_text())
-        items.sort(key=lambda item: -known.get(file_of(item.nodeid), SHORT_SECONDS))
+        items.sort(key=lambda item: _place(file_of(item.nodeid), known))
+
+
+def _place(file: str, known: Mapping[str, float]) -> tuple[bool, float]:
+    return not file.startswith(TOGETHER), -known.get(file, SHORT_SECONDS)
 
 
 def file_of(nodeid: str) -> str:
