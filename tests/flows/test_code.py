@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from live import ROOT, Service, eventually, kill, number_of
+from live import Service, eventually, kill, number_of
 
 SHOWN = """
 query ($id: ID!) {
@@ -50,16 +48,6 @@ def code(tmp_path: Path) -> Path:
     return directory
 
 
-async def cli(service: Service, *words: str) -> tuple[str, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "cli", *words, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "SIMULATIONS_URL": f"http://127.0.0.1:{service.port}"},
-    )  # fmt: skip
-    out, said = await process.communicate()
-    assert process.returncode == 0, said.decode()
-    return out.decode().strip(), said.decode()
-
-
 async def shown(service: Service, simulation: str) -> Any:
     return (await service.execute(SHOWN, id=simulation))["simulation"]
 
@@ -69,7 +57,7 @@ async def test_a_repository_is_sent_once_runs_there_and_goes_on_after_a_kill(
 ) -> None:
     words = ("submit", "--workdir", str(code), "--cpus", "0.1")
     gate = tmp_path / "gate"
-    first, said = await cli(brisk, *words, "-p", f"gate={gate}", "--", "python", "train.py")
+    first, said = await brisk.cli(*words, "-p", f"gate={gate}", "--", "python", "train.py")
     assert "Packed 3 files" in said
     assert "with changes): uploaded." in said
 
@@ -79,7 +67,7 @@ async def test_a_repository_is_sent_once_runs_there_and_goes_on_after_a_kill(
     await eventually(lambda: reports(1), "it runs")
     kill(*brisk.recorded("supervisor"))
     await eventually(lambda: reports(2), "it is retried, in the same package")
-    second, said = await cli(brisk, *words, "--", "python", "train.py")
+    second, said = await brisk.cli(*words, "--", "python", "train.py")
     assert "with changes): stored already." in said
     assert [row[0] for row in await brisk.fetch("SELECT count(*) FROM packages")] == [1]
     gate.touch()
@@ -100,7 +88,7 @@ async def test_a_repository_is_sent_once_runs_there_and_goes_on_after_a_kill(
 
 async def downloaded(service: Service, simulation: str, to: Path) -> None:
     digest = (await shown(service, simulation))["package"]["digest"]
-    _, said = await cli(service, "files", "get", simulation, "--kind", "package", "--to", str(to))
+    _, said = await service.cli("files", "get", simulation, "--kind", "package", "--to", str(to))
     [archive] = to.iterdir()
     assert archive.name == f"mnist-{digest[:12]}.tar"
     listed = subprocess.run(["tar", "-tf", archive], check=True, capture_output=True, text=True).stdout.split()
@@ -109,13 +97,13 @@ async def downloaded(service: Service, simulation: str, to: Path) -> None:
 
 
 async def test_other_code_and_other_parameters_for_the_same_simulation(brisk: Service, code: Path) -> None:
-    old, _ = await cli(brisk, "submit", "--workdir", str(code), "--cpus", "0.1", "--", "python", "train.py")
+    old, _ = await brisk.cli("submit", "--workdir", str(code), "--cpus", "0.1", "--", "python", "train.py")
     assert (await brisk.finished(old))["state"] == "FINISHED"
     (code / "lib" / "model.py").write_text("LOSS = 0.125\n")
-    new, _ = await cli(brisk, "retry", old, "--workdir", str(code))
+    new, _ = await brisk.cli("retry", old, "--workdir", str(code))
     assert (await brisk.finished(new))["state"] == "FINISHED"
     assert [value for *_, value in await brisk.log_of(new, "loss")] == [0.125]
-    again, _ = await cli(brisk, "retry", new)
+    again, _ = await brisk.cli("retry", new)
     assert (await brisk.finished(again))["state"] == "FINISHED"
     assert [value for *_, value in await brisk.log_of(again, "loss")] == [0.125]
     digests = [(await shown(brisk, each))["package"]["digest"] for each in (old, new, again)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import zipfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,23 @@ while not pathlib.Path(sys.argv[1]).exists():
         kept.with_name("new").replace(kept)
     time.sleep(0.02)
 print(json.dumps({"step": step, "loss": 0}), flush=True)
+"""
+# A program and its module, in a directory that is sent along: how many files are there is its step.
+TRAIN = """
+import json, os, pathlib
+from lib.model import LOSS
+assert os.environ["SIMULATION_WORKDIR"] == os.getcwd()
+here = [path for path in pathlib.Path().rglob("*") if path.is_file() and path.suffix != ".pyc"]
+pathlib.Path("result").write_text("done")
+print(json.dumps({"step": len(here), "loss": LOSS}), flush=True)
+"""
+IMPORTS = """
+import json, os, pathlib, sys, time
+import constants_of_a_test
+assert os.environ["KEY"] == "a-secret-of-the-user"
+print(json.dumps({"step": 0, "loss": constants_of_a_test.LOSS}), flush=True)
+while not pathlib.Path(sys.argv[1]).exists():
+    time.sleep(0.02)
 """
 STORED = "SELECT EXISTS (SELECT FROM stored_files WHERE simulation_id = $1 AND kind = 'CHECKPOINT')"
 CURRENT = "query ($id: ID!) { simulation(id: $id) { state machine { name } attempts { id number reason startedAt } } }"
@@ -269,6 +287,55 @@ async def test_a_gang_ends_whole_with_one_of_its_nodes_and_begins_again_when_the
     sign.touch()
     shown = await site.service.finished(simulation)
     assert [each["reason"] for each in shown["attempts"]] == ["MACHINE_LOST", "COMPLETED"]
+
+
+async def test_code_that_is_sent_along_is_on_each_node(site: Site, tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    (code / "lib").mkdir(parents=True)
+    (code / "train.py").write_text(TRAIN)
+    (code / "lib" / "model.py").write_text("LOSS = 0.25\n")
+    simulations = {}
+    for zone in ("a", "b"):
+        words = ("submit", "--workdir", str(code), "--cpus", "0.5", "--label", f"zone={zone}")
+        simulations[zone], said = await site.service.cli(*words, "--", "python3", "train.py")
+        assert ("uploaded" if zone == "a" else "stored already") in said
+    for zone, machine in (("a", "test-one"), ("b", "test-two")):
+        shown = await site.service.finished(simulations[zone])
+        assert shown["reason"] == "COMPLETED", shown
+        assert (await site.current(simulations[zone]))["machine"]["name"] == machine
+        assert await site.service.log_of(simulations[zone], "loss") == [(1, 2, 0.25)]
+
+
+async def test_a_runtime_environment_has_its_packages_and_hides_its_variables_from_the_cluster(site: Site) -> None:
+    given = {"pip": [_wheel(site.directory)], "env_vars": {"KEY": "a-secret-of-the-user"}}
+    sign = site.directory / "sign"
+    simulation = await site.service.submit("python", "-c", IMPORTS, str(sign), runtimeEnv=given)
+    await site.runs(simulation)
+    [job] = await site.running()
+    assert job["runtime_env"]["pip"] == given["pip"]
+    assert "a-secret-of-the-user" not in json.dumps(job)
+    sign.touch()
+    assert (await site.service.finished(simulation))["reason"] == "COMPLETED"
+    assert await site.service.log_of(simulation, "loss") == [(1, 0, 0.125)]
+
+
+async def test_a_runtime_environment_that_can_not_be_built_ends_the_attempt_before_it_starts(site: Site) -> None:
+    given = {"pip": [str(site.directory / "missing-1-py3-none-any.whl")]}
+    simulation = await site.service.submit("python", "-c", "", runtimeEnv=given, limits={"maxRetries": 0})
+    shown = await site.service.finished(simulation)
+    assert (shown["state"], [each["reason"] for each in shown["attempts"]]) == ("FAILED", ["LAUNCH_ERROR"]), shown
+
+
+def _wheel(directory: Path) -> str:
+    """Make a package with one module, which needs no network to be installed; its path."""
+    path = directory / "constants_of_a_test-1-py3-none-any.whl"
+    about = "constants_of_a_test-1.dist-info"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("constants_of_a_test.py", "LOSS = 0.125\n")
+        file.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: constants-of-a-test\nVersion: 1\n")
+        file.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr(f"{about}/RECORD", "")
+    return str(path)
 
 
 async def _as(service: Service, token: str, query: str, given: dict[str, object]) -> Any:

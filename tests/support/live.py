@@ -310,6 +310,16 @@ class Service:
             ids += [str(data[name]["simulation"]["id"]) for name in inputs]
         return ids
 
+    async def cli(self, *words: str) -> tuple[str, str]:
+        """Run a command of the command line, which must succeed; its output, and what it said beside it."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "cli", *words, cwd=ROOT, env={**os.environ, "SIMULATIONS_URL": self.address},
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, said = await process.communicate()
+        assert process.returncode == 0, said.decode()
+        return out.decode().strip(), said.decode()
+
     async def show(self, simulation_id: str) -> Any:
         return (await self.execute(SHOW, id=simulation_id))["simulation"]
 

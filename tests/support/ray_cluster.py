@@ -45,6 +45,7 @@ BRISK = {
     "RAY_health_check_timeout_ms": "10000",
     "RAY_health_check_failure_threshold": "3",
     "RAY_gcs_rpc_server_connect_timeout_s": "60",  # a start on a busy machine: 5 by default
+    "RUNTIME_ENV_RETRY_TIMES": "1",  # each time copies the environment
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # a node outlives its head for so long: 60 by default
 }
 
