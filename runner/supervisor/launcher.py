@@ -169,7 +169,8 @@ class Launcher:
             os.close(gate)
         try:
             replies = [self._record(pid, directory) for pid, (directory, _) in zip(forked, wanted)]
-            os.write(opener, b"\n" * len(forked))  # one that was killed may still take its byte, in the kernel
+            with contextlib.suppress(BrokenPipeError):  # all of them are dead
+                os.write(opener, b"\n" * len(forked))  # one that was killed may still take its byte, in the kernel
         finally:
             os.close(opener)
         return [*replies, *({"refused": failure} for _ in wanted[len(forked) :])]
