@@ -29,7 +29,7 @@ from graph.store.collector import Collector
 from graph.store.directory import Directory
 from runner.supervisor.assignment import Assignment
 from runner.supervisor.child import Refused as NotStarted
-from runner.supervisor.files import package as packages
+from runner.supervisor.files import fetch
 from runner.supervisor.files.attached import Abandoned, unpack
 
 World = Any  # the fixture of conftest.py
@@ -590,7 +590,7 @@ async def test_a_package_that_the_store_has_lost_is_a_sentence(
     for each in (tmp_path / "store").rglob("*"):
         if each.is_file():
             each.unlink()
-    monkeypatch.setattr(packages, "LONGEST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(fetch, "LONGEST_PAUSE_SECONDS", 0.0)
     with pytest.raises(NotStarted, match="Its package is missing or damaged in the store: submit it anew"):
         await host.starts(await world.running(simulation), digest)
     url = (await world.api.data(DETAILS, {"id": simulation}))["package"]["url"]
@@ -602,7 +602,7 @@ async def test_a_package_of_another_digest_than_was_launched_is_not_unpacked(
 ) -> None:
     digest = await stored(world)
     supervisor = await world.running(package={"digest": digest})
-    monkeypatch.setattr(packages, "LONGEST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(fetch, "LONGEST_PAUSE_SECONDS", 0.0)
     with pytest.raises(NotStarted, match="missing or damaged"):
         await host.starts(supervisor, "0" * 64)
 
