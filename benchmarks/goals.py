@@ -93,6 +93,7 @@ GOALS = (
     Goal("forecast", "least coverage with ended runs", r"coverage with [1-9]\d ended runs", at_least=0.77 / 0.8),
     Goal("forecast", "most coverage with ended runs", r"coverage with [1-9]\d ended runs", at_most=0.83 / 0.8),
     Goal("forecast", "a refresh in 0.5 ms", r"a refresh", at_most=1),
+    Goal("files", "saved and brought, half of curl's copy", r"saved and brought", at_least=0.5),
     Goal("ray", "submit to first point, bare Ray Jobs API", r"submit to first point, .*", at_most=1.25),
     Goal("ray", "200 attempts, 100 at once: nothing lost or left", r".* at once: (points lost|jobs left)", at_most=0),
     Goal("peers", "MLflow: ingest and reading back", r".*", at_least=20),
