@@ -27,9 +27,9 @@ web: $(VENV)/installed-run ## Build the dashboard and GraphiQL into web/dist if 
 
 examples: $(VENV)/installed-examples ## Install the requirements of the examples: scikit-learn
 
-test: $(VENV)/installed-test $(VENV)/installed-client chromium shells ## Run all tests, on a real PostgreSQL, with real processes: about 17 minutes on two cores
+test: $(VENV)/installed-test $(VENV)/installed-client chromium shells ## Run all tests, on a real PostgreSQL, with real processes: about 16 minutes on two cores
 	@$(BIN)/python web/build.py
-	@echo "Testing in $(WORKERS) processes: about 17 minutes on two idle cores. Output of failed tests is kept in .make/failures."
+	@echo "Testing in $(WORKERS) processes: about 16 minutes on two idle cores. Output of failed tests is kept in .make/failures."
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest $(IN_PARALLEL) --long-first $(ARGS)
 
 test-ray: $(VENV)/installed-test ## Test the Ray engine on a real Ray cluster of three nodes on this host, in some minutes
