@@ -179,7 +179,10 @@ class Bodies:
 
     @asynccontextmanager
     async def _patience(self) -> AsyncIterator[Callable[[int], None]]:
-        """Hold a body while the block runs, which calls what it gets with the size of each part. Raises `Refusal`."""
+        """Count a body as held while the block runs, which calls the yielded function with each part's size.
+
+        Raises `Refusal`.
+        """
         try:
             async with asyncio.timeout(None) as patience:
                 self._held[patience] = 0

@@ -84,7 +84,7 @@ class Lobby:
 
 
 class Intake:
-    """The rest of a body on its way: collected as long as it is waited for, dropped then."""
+    """The rest of a body: collected while the request waits for it, dropped if it no longer does."""
 
     def __init__(self, begin: bytearray, left: int, grow: Callable[[int], None]) -> None:
         self.collected: asyncio.Future[bytearray] = asyncio.get_running_loop().create_future()

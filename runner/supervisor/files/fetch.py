@@ -51,7 +51,7 @@ class Fetch:
     def persist(self, act: Callable[[], Result]) -> Result:
         """Do something that asks the store, until it succeeds.
 
-        Raises `runner.supervisor.child.Refused` where that is in vain, and Abandoned.
+        Raises `runner.supervisor.child.Refused` where trying again can't help, and Abandoned.
         """
         backoff = Backoff(LONGEST_PAUSE_SECONDS)
         tries = 0

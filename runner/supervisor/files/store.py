@@ -9,8 +9,8 @@
     GET  files/pieces/DIGEST      one piece
 
 Each carries the attempt's token, its id and the nonce; a request to another place, whose URL is signed, carries none of
-them. A piece is held in memory as a whole, 8 MiB at most. Its digest is compared by who receives it; a bucket may not
-do that, so there, and on a mount, before it is put.
+them. A piece is held in memory as a whole, 8 MiB at most. The service compares its digest with what it receives. A
+bucket may not, and a mount does not, so for these the digest is compared before the piece is put.
 
 Failures: `Unreachable`, to be tried again; `Expired`, likewise, with another offer; `Refused`, with a sentence, of the
 quota or a limit; `Altered`, of bytes to be put; `Over`: the attempt has ended, and stores nothing any more.
@@ -253,7 +253,6 @@ class Store:
             try:
                 status, body, is_open = self._exchange(connection, method, url, content, headers)
             except (ConnectionError, http.client.HTTPException):
-                connection.close()
                 if is_new:
                     raise
                 connection = self._connect(place)
