@@ -11,7 +11,8 @@ object, and so is its reply:
 
 Supervisors wait at a gate until the identity of each is in `DIRECTORY/supervisor.json`. If the launcher dies before
 that, the gate closes and they exit silently: an unrecorded supervisor never runs. Those of one message are forked one
-directly after the other: what the launcher writes to between two forks is copied once more, page by page.
+directly after the other: what the launcher writes to between two forks is copied once more, page by page. Large parts
+of the standard library that few supervisors use (`http`, `ssl`) are imported by these: each page costs each fork.
 
 Launcher and supervisors are child subreapers. An orphan below a living supervisor becomes a child of that supervisor;
 therefore a child of the launcher that is no supervisor was left by a dead one, and is killed with its descendants. Once

@@ -15,6 +15,7 @@ import os
 import sys
 import termios
 import time
+from typing import Callable
 
 from runner.supervisor import terminal
 from runner.supervisor.notices import LINE_TOO_LONG, LOG_LIMIT, LOG_RATE, Notices
@@ -189,11 +190,15 @@ def _starts(block: bytes) -> list[int]:
 class Output:
     """One pipe of the child: reads it, separates points from log lines, and adds both to the spool."""
 
-    def __init__(self, descriptor: int, stream: str, readers: Stream, log: Log, spool: Spool, notices: Notices) -> None:
+    def __init__(
+        self, descriptor: int, stream: str, readers: Callable[[str], Stream], log: Log, spool: Spool, notices: Notices
+    ) -> None:
+        """readers: makes those of a stream, once it has output."""
         self.descriptor = descriptor
         self.last_line = ""  # with a letter in it, of the whole lines of standard error
         self._stream = stream
-        self._readers = readers
+        self._make_readers = readers
+        self._made: Stream | None = None
         self._log = log
         self._spool = spool
         self._notices = notices
@@ -226,7 +231,8 @@ class Output:
 
     def tick(self, elapsed: float) -> None:
         """Show and read a line that has not ended for a second."""
-        self._readers.tick(elapsed)
+        if self._made is not None:
+            self._made.tick(elapsed)
         now = time.monotonic()
         if now < self._look_at:
             return
@@ -261,8 +267,15 @@ class Output:
 
     def close(self, elapsed: float) -> None:
         self._take(self._lines.rest(), elapsed)
-        self._readers.tick(elapsed, is_last=True)
+        if self._made is not None:
+            self._made.tick(elapsed, is_last=True)
         os.close(self.descriptor)
+
+    @property
+    def _readers(self) -> Stream:
+        if self._made is None:
+            self._made = self._make_readers(self._stream)
+        return self._made
 
     def _take(self, block: bytes, elapsed: float) -> None:
         """Read the points of whole lines, and log the lines that hold anything else."""

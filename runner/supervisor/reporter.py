@@ -1,4 +1,4 @@
-"""Reporter thread: sends the spool's batches and heartbeats, and keeps the service's answers."""
+"""Reporter: a thread that sends the spool's batches and heartbeats, and keeps the service's answers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from runner.supervisor.spool import Spool
 LAST_RETRY_SECONDS = 5.0
 
 
-class Reporter(threading.Thread):
-    """Thread that sends the spool and keeps the answers: `is_over`, `is_stop_wanted`, `stop_reason`, `order_change`."""
+class Reporter:
+    """Sends the spool and keeps the answers: `is_over`, `is_stop_wanted`, `stop_reason`, `order_change`.
+
+    Its thread is made when it begins: the child that ends at once needs none.
+    """
 
     def __init__(
         self,
@@ -25,13 +28,13 @@ class Reporter(threading.Thread):
         heartbeat_seconds: float,
         first_heartbeat_seconds: float,
     ) -> None:
-        super().__init__(name="reporter", daemon=True)
         self.is_over = False
         self.is_stop_wanted = False
         self.stop_reason: str | None = None
         self.order_change: OrderChange | None = None
         self.is_answered = False
         self.is_finished = False  # done, or failed by a defect of this program
+        self._thread: threading.Thread | None = None
         self._service = service
         self._spool = spool
         self._heartbeat_seconds = heartbeat_seconds
@@ -44,7 +47,7 @@ class Reporter(threading.Thread):
 
     @property
     def has_begun(self) -> bool:
-        return self.ident is not None
+        return self._thread is not None
 
     @property
     def is_done(self) -> bool:
@@ -53,7 +56,9 @@ class Reporter(threading.Thread):
     def begin(self) -> None:
         """Start the thread, unless it runs or nothing is left to send."""
         if not self.has_begun and not self.is_finished:
-            self.start()
+            thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def try_once(self) -> None:
         """Send the only report of a short run without a thread; what is left after one try is for `begin`."""
@@ -62,7 +67,7 @@ class Reporter(threading.Thread):
                 self.run_once()
             self.is_finished = self.is_done
 
-    def run(self) -> None:
+    def _run(self) -> None:
         try:
             while not self.is_done:
                 self.run_once()

@@ -99,6 +99,8 @@ def supervise(directory: Path) -> int:
                 end = Exit(reason="LAUNCH_ERROR", message=str(refusal))
         spool.close(end)
         deliver(reporter, signals, assignment.give_up_seconds)
+        if reporter.is_finished:  # else its thread may be using the connection
+            service.close()
     finally:  # also after a defect of this program: no process stays behind
         is_clear = kill_descendants()
     if not is_clear:
@@ -258,13 +260,16 @@ class Run:
             self._selector.register(self._reports.descriptor, selectors.EVENT_READ, self._reports)
         self._is_accepting = False
         self._accept_or_wait()
+
+        def readers(name: str) -> Stream:
+            return Stream(
+                name, order.metrics_from, curve, self._notices, self._patterns, spool.add_points, spool.add_log
+            )
+
         self._outputs: list[Output] = []
         self._pipes: list[Output] = []  # ended ones too
         for pipe, name in ((self._child.stdout, "STDOUT"), (self._child.stderr, "STDERR")):
             assert pipe is not None
-            readers = Stream(
-                name, order.metrics_from, curve, self._notices, self._patterns, spool.add_points, spool.add_log
-            )
             output = Output(os.dup(pipe.fileno()), name, readers, self._log, spool, self._notices)
             pipe.close()
             self._outputs.append(output)

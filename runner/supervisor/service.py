@@ -7,6 +7,7 @@ Unreachable.
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Mapping
 
@@ -41,7 +42,7 @@ class Service:
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
-        self.nonce = f"{random.SystemRandom().getrandbits(128):032x}"
+        self.nonce = os.urandom(16).hex()
         self._connection: Connection | None = None
         self._address = ""
 
@@ -99,7 +100,8 @@ class Service:
             raise Unreachable(f"{type(error).__name__}: {error}") from None
 
     def _address_of_service(self) -> str:
-        return self._assignment.address_file.read_text().strip()
+        with open(self._assignment.address_file, "rb") as file:
+            return file.read().decode().strip()
 
     def close(self) -> None:
         if self._connection is not None:

@@ -31,6 +31,7 @@ MAX_BATCH_LOGS = 1_000
 MAX_BATCH_PARAMETERS = 500
 MAX_BATCH_TAGS = 50
 MAX_LOG_STRETCH = 64 << 10  # characters of one entry of a report's log
+_JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 DISK_RESERVE_BYTES = 256 << 20  # left free: the service's own database may live on the same disk
 
 
@@ -389,7 +390,9 @@ class Spool:
             self.number = number
 
     def clear(self) -> None:
-        """Remove the files that are left."""
+        """Remove the files that are left. Of what was acknowledged none is."""
+        if self.is_delivered:
+            return
         with contextlib.suppress(OSError):
             for name in os.listdir(self._directory):
                 if name.endswith(".jsonl"):
@@ -462,4 +465,4 @@ def _enter(batch: Batch, entry: Sequence[Any]) -> None:
 
 def encode(value: object) -> bytes:
     """Encode compact JSON. Raises ValueError for NaN and infinities."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    return _JSON.encode(value).encode()

@@ -7,6 +7,7 @@ for copies of the pages that it touches, and a short simulation has two requests
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ HTTP_SECONDS = 10.0
 MAX_HEAD_BYTES = 64 << 10
 MAX_REPLY_BYTES = 4 << 20
 READ_BYTES = 64 << 10
+_VISIBLE = re.compile("[!-~]*")
 
 
 class Connection:
@@ -26,11 +28,13 @@ class Connection:
         self._is_secure = parts.scheme == "https"
         self._name = parts.hostname
         self._port = parts.port or (443 if self._is_secure else 80)
-        host = f"[{self._name}]" if ":" in self._name else self._name.encode("idna").decode()
+        host = self._name if self._name.isascii() else self._name.encode("idna").decode()
+        if ":" in host:
+            host = f"[{host}]"
         if parts.port is not None:
             host += f":{parts.port}"
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        if any(not "!" <= each <= "~" for each in target + token):
+        if not _VISIBLE.fullmatch(target + token):
             raise ValueError(f"{address[:100]!r} is no address, or the token none")
         self._head = (
             f"POST {target} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\nAccept-Encoding: identity\r\n"

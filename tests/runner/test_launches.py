@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import stat
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -444,6 +445,19 @@ async def test_a_short_attempt_makes_few_files(service: Any, engine: LocalEngine
     assert made == {"config.json", "gone", "work"}
     assert stat.S_IMODE((place / "config.json").stat().st_mode) == 0o600
     assert assignment.read(place).keys() >= {"token", "nonce", "child"}
+
+
+def test_the_launcher_imports_nothing_that_only_few_supervisors_use() -> None:
+    """Each page of it costs each fork: these libraries were a third of the launcher's memory."""
+    imported = "import sys; sys.path.insert(0, sys.argv[1]); import runner.supervisor.launcher; print(*sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", imported, str(archive.ROOM.parent)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert {"runner.supervisor.files.store", "runner.supervisor.sources.server"} <= set(run.stdout.split())
+    assert not {"http.client", "http.server", "email", "ssl"} & set(run.stdout.split())
 
 
 async def test_what_a_supervisor_complains_of_is_in_a_log_of_its_own(

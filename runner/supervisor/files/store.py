@@ -19,21 +19,23 @@ quota or a limit; `Altered`, of bytes to be put; `Over`: the attempt has ended, 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import re
-import ssl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 from urllib.parse import urlsplit
 
 from runner.supervisor.assignment import Assignment
 from runner.supervisor.service import Unreachable
+
+if TYPE_CHECKING:  # imported where they are used: see `runner.supervisor.launcher`
+    import http.client
+    import ssl
 
 Place = tuple[str, str]  # scheme and host, with its port
 
@@ -247,6 +249,8 @@ class Store:
 
         fail: what a reply with another status means.
         """
+        import http.client
+
         try:
             place = _place(url)
             connection, is_new = self._take(place)
@@ -274,6 +278,9 @@ class Store:
         return self._connect(place), True
 
     def _connect(self, place: Place) -> http.client.HTTPConnection:
+        import http.client
+        import ssl
+
         parts = urlsplit("://".join(place))
         assert parts.hostname is not None
         if parts.scheme == "http":

@@ -46,12 +46,11 @@ NUMBER = re.compile(r"\d+(\.\d+)?")  # the name of a directory of hyperparameter
 TENSORBOARD = "TensorBoard"
 
 
-class Files(threading.Thread):
-    """Thread that finds and tails files. `close` reads them once more."""
+class Files:
+    """Finds and tails files, in a thread from `start` on. `close` reads them once more."""
 
     def __init__(self, intake: Intake, roots: Iterable[Path], begun_at: float, reads_online_runs: bool) -> None:
         """begun_at: time.time() before the child's start. reads_online_runs: W&B's online runs are the user's own."""
-        super().__init__(name="files", daemon=True)
         self._intake = intake
         self._roots = list(dict.fromkeys(roots))
         self._begun_at = begun_at - CLOCK_SECONDS
@@ -61,8 +60,15 @@ class Files(threading.Thread):
         self._runs = wandb.Prefixes()
         self._walk_at = 0.0
         self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
 
-    def run(self) -> None:
+    def start(self) -> None:
+        """Begin to look. Raises RuntimeError where no thread can be made."""
+        thread = threading.Thread(target=self._run, name="files", daemon=True)
+        thread.start()
+        self._thread = thread
+
+    def _run(self) -> None:
         while not self._closing.wait(POLL_SECONDS):
             self.run_once()
 
@@ -82,9 +88,9 @@ class Files(threading.Thread):
     def close(self) -> None:
         """End the thread, if it runs, and read everything that there is."""
         self._closing.set()
-        if self.is_alive():
-            self.join(CLOSE_SECONDS)
-            if self.is_alive():
+        if self._thread is not None:
+            self._thread.join(CLOSE_SECONDS)
+            if self._thread.is_alive():
                 complain("files: the file system does not answer")
                 return
         self._walk_at = 0.0

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import gzip
 import hmac
 import io
@@ -22,13 +23,18 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from runner.supervisor.complaints import complain
 from runner.supervisor.sources import mlflow
 from runner.supervisor.sources.mlflow import Mlflow, NoSuchEndpoint
 from runner.supervisor.sources.wandb import Wandb
+
+if TYPE_CHECKING:
+    from http.server import BaseHTTPRequestHandler
+else:
+    BaseHTTPRequestHandler = object  # `_handler` adds it
 
 TELEMETRY = "/sdk/otel/"  # of W&B's client
 HOST = "127.0.0.1"
@@ -123,7 +129,7 @@ class Server:
 
     def _serve(self, connection: socket.socket, number: int) -> None:
         try:
-            Requests(connection, number, self)
+            _handler()(connection, number, self)
         except OSError:  # the client is gone
             pass
         except Exception as error:  # noqa: BLE001  # a defect here must not end a simulation
@@ -248,6 +254,14 @@ class Requests(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Log nothing: requests are many."""
+
+
+@functools.cache
+def _handler() -> type[Requests]:
+    """Requests on top of the standard library's handler, imported with the first connection (`launcher`)."""
+    from http.server import BaseHTTPRequestHandler
+
+    return type("Handler", (Requests, BaseHTTPRequestHandler), {})
 
 
 def _secret_of(authorization: str) -> bytes:

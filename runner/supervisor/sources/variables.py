@@ -103,16 +103,16 @@ def programs(command: Sequence[str], directory: Path) -> list[bytes]:
 
 def _is_logged_in(environment: Mapping[str, str], directory: Path) -> bool:
     """Whether a login or an address is kept in netrc or in a settings file of W&B."""
-    home = Path(environment.get("HOME") or os.path.expanduser("~"))
-    netrc = [Path(environment["NETRC"])] if environment.get("NETRC") else [home / ".netrc", home / "_netrc"]
-    config = Path(environment.get("WANDB_CONFIG_DIR") or home / ".config" / "wandb")
-    settings = [config / "settings", directory / "wandb" / "settings"]
+    home = environment.get("HOME") or os.path.expanduser("~")
+    netrc = [environment["NETRC"]] if environment.get("NETRC") else [f"{home}/.netrc", f"{home}/_netrc"]
+    config = environment.get("WANDB_CONFIG_DIR") or f"{home}/.config/wandb"
+    settings = [f"{config}/settings", f"{directory}/wandb/settings"]
     return any(b"wandb" in _read(path) for path in netrc) or any(
         key in _read(path) for path in settings for key in (b"base_url", b"api_key")
     )
 
 
-def _read(path: Path) -> bytes:
+def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read(MAX_PROGRAM_BYTES)

@@ -17,14 +17,13 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 
-class Sampler(threading.Thread):
+class Sampler:
     """Samples the processes below this one, from an interval after the child's start until `stop`.
 
     interval_seconds: 0 for no samples. child: its pid; made at its start.
     """
 
     def __init__(self, intake: Intake, gpu_indices: Sequence[int], interval_seconds: float, child: int) -> None:
-        super().__init__(name="system", daemon=True)
         self._intake = intake
         self._gpu_indices = gpu_indices
         self._interval_seconds = interval_seconds
@@ -42,11 +41,11 @@ class Sampler(threading.Thread):
         if not self._is_started and time.monotonic() >= self._start_at:
             self._is_started = True
             try:
-                self.start()
+                threading.Thread(target=self._run, name="system", daemon=True).start()
             except RuntimeError as error:  # no more threads
                 complain(f"system: {error}")
 
-    def run(self) -> None:
+    def _run(self) -> None:
         self._gpus = gpus.find(self._gpu_indices)
         while not self._stopped.is_set():
             try:

@@ -65,7 +65,11 @@ def test_what_the_pipe_holds_at_the_end_is_read_however_long_that_takes(
     spool = Spool(tmp_path, 4 << 20, 4 << 20)
     notices = Notices(spool.add_notice)
     patterns = Patterns((), notices)
-    readers = Stream("STDOUT", AUTO, Curve(notices), notices, patterns, spool.add_points, spool.add_log)
+    curve = Curve(notices)
+
+    def readers(name: str) -> Stream:
+        return Stream(name, AUTO, curve, notices, patterns, spool.add_points, spool.add_log)
+
     reading, writing = os.pipe()
     output = Output(reading, "STDOUT", readers, Log(spool, notices), spool, notices)
     os.set_blocking(writing, False)

@@ -122,13 +122,13 @@ def test_the_only_report_of_a_short_run_takes_no_thread(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("failures", [[1], [1, 2, 3]])
-def test_what_did_not_arrive_at_once_is_sent_by_the_thread(tmp_path: Path, failures: list[int]) -> None:
+def test_what_did_not_arrive_at_once_is_sent_by_the_thread(tmp_path: Path, failures: list[int], until: Any) -> None:
     reporter, service, spool = ended(tmp_path, failures)
     reporter.try_once()
     assert not reporter.is_finished
     reporter.begin()
     reporter.begin()
-    reporter.join(60)
+    until(lambda: reporter.is_finished)
     assert service.reported == [1] * (len(failures) + 1)
     assert spool.is_delivered
     assert reporter.is_finished

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -201,7 +202,7 @@ def test_the_last_read_takes_everything(taken: Any, tails: Files, write: Write) 
     tails.start()
     write("runs/late", {"loss": 1.0})
     tails.close()
-    assert not tails.is_alive()
+    assert "files" not in {each.name for each in threading.enumerate()}
     assert taken.points("loss") == [(0, 1.0)]
 
 
