@@ -2,6 +2,10 @@
 
 In the long form (`make chaos`) the sweeps have 40 trials of the digits example, the median of 5 seeds; in the short one
 there is one, of a few trials of a quick stand-in (`tests/support/trained.py`), in the same code.
+
+A sweep has found what the grid has when its accuracy is as good but for one of the images that are tested, the smallest
+difference there is: the best of a thousand such accuracies exceeds the second best by chance (of 80 sweeps replayed on
+four seeds' curves 62 came to the very same accuracy with half of the grid's epochs, 76 to one image of it).
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ EPOCHS = 27
 BATCHES = (64, 128)
 RATES = (1e-4, 1.0)
 STRIKES = range(4, SWEEP_TRIALS, 12)  # everything is killed when so many trials have begun
+ROUNDING = 1e-4  # of an accuracy that the program prints
+IMAGES = 450  # that are tested: a quarter of 1,797
 IS_LONG = SWEEP_SEEDS > 1
 PATIENCE_SECONDS = 900 if IS_LONG else 60
 PROGRAM = str(ROOT / "examples" / "digits.py") if IS_LONG else trained.__file__
@@ -77,16 +83,19 @@ class Found:
     seed: int
     best: float
     of_grid: float
-    until: float | None  # the part of the grid's epochs after which it was as good
+    until: float | None  # the part of the grid's epochs after which it was as good, but for an image
+    until_equal: float | None  # and not but for one
     computed: float  # in all, as a part of the grid's epochs
     pruned: int
     lost: int  # attempts
     cost: Decimal
 
     def __str__(self) -> str:
-        until = f"as good after {self.until:.0%} of its epochs" if self.until is not None else "never as good"
+        until = f"after {self.until:.0%} of its epochs" if self.until is not None else "never"
+        until_equal = f"after {self.until_equal:.0%}" if self.until_equal is not None else "never"
         return (
-            f"seed {self.seed}: best {self.best} (grid {self.of_grid}), {until}, {self.computed:.0%} in all; "
+            f"seed {self.seed}: best {self.best} (grid {self.of_grid}), as good but for an image {until}, as good "
+            f"{until_equal}, {self.computed:.0%} in all; "
             f"{self.pruned} of {SWEEP_TRIALS} pruned, {self.lost} attempts lost, cost {self.cost}"
         )
 
@@ -141,11 +150,14 @@ async def searched(service: Service, machine: str, seed: int) -> Found:
     assert 0 < Decimal(shown["cost"]["amount"]) <= budget
     await each_result_is_that_of_its_curve(shown["trials"]["nodes"], seed)
     values = [value for value, _ in await service.fetch(COMPUTED, number)]
-    until = next((at for at, value in enumerate(values, 1) if value >= target), None)
     whole = EPOCHS * len(grid)
+
+    def share(wanted: float) -> float | None:
+        return next((at / whole for at, value in enumerate(values, 1) if value >= wanted), None)
+
     [[lost]] = await service.fetch(LOST, number)
     return Found(
-        seed, shown["best"]["value"], target, until / whole if until is not None else None, len(values) / whole,
+        seed, shown["best"]["value"], target, share(target - 1 / IMAGES - ROUNDING), share(target), len(values) / whole,
         shown["counts"]["pruned"], lost, Decimal(shown["cost"]["amount"]),
     )  # fmt: skip
 
