@@ -5,8 +5,9 @@ chooses the machine, whether to retry and when to stop. Ids are opaque text here
 one machine; an engine does not know which members belong to one attempt. One loop of the scheduler uses an engine:
 
     discover   the machines that take work now. One that is missing from the next answer is offline
-    launch     start a member's supervisor on the machine that the scheduler chose; the same member again ends the
-               earlier launch first. LaunchError: it did not start, and will not. MachineGone: nor can it, there
+    launch     start members' supervisors on the machines that the scheduler chose; the same member again ends the
+               earlier launch first. What comes of one changes nothing for the others. LaunchError: it did not start,
+               and will not. MachineGone: nor can it, there
     probe      ALIVE     the supervisor runs, or is about to
                DEAD      no process of the member is left and none can start: proof, on which the scheduler retries at
                          once. A past answer of DEAD holds until the member is launched again
@@ -144,10 +145,10 @@ class Engine(Protocol):
     async def discover(self) -> Sequence[DiscoveredMachine]:
         """List the machines that exist now."""
 
-    async def launch(self, launch: Launch) -> None:
-        """Start a member's supervisor, after killing the processes of an earlier launch of the same member.
+    async def launch(self, launches: Sequence[Launch]) -> Sequence[Exception | None]:
+        """Start supervisors of different members, each after killing the processes of its earlier launch.
 
-        Raises LaunchError, or MachineGone.
+        Returns for each, in order, None or why it was not started: LaunchError, MachineGone, or an unforeseen error.
         """
 
     async def probe(self, member_id: str) -> Liveness:

@@ -1,6 +1,6 @@
 """Launcher client of an engine: find, start and replace the launcher, and send it launch and sweep requests.
 
-Launches that several threads ask for at the same time go into one message: the first thread sends for those that wait.
+Launches that are asked for together share messages: the launcher forks those of a message directly after each other.
 
 `runner.supervisor.launcher` is the process; it outlives the engine that started it. Its key is a hash of the archive,
 the interpreter and the interpreter's version. An engine uses a launcher of its own key and retires the others, which
@@ -21,8 +21,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -52,14 +51,6 @@ class Connection:
     pid: int
 
 
-@dataclass(slots=True)
-class Asked:
-    """A launch that a thread asks for, and what came of it: the launcher's reply, or why there is none."""
-
-    text: str  # JSON: directory and environment
-    outcome: Mapping[str, object] | str | None = None
-
-
 class Launches:
     """The launchers of one host. Its methods may be called from any thread."""
 
@@ -74,20 +65,18 @@ class Launches:
         self._lock = threading.Lock()
         self._current: Connection | None = None
         self._children: set[int] = set()
-        self._asked: deque[Asked] = deque()
 
-    def launch(self, attempt_directory: Path, environment: Mapping[str, str]) -> None:
-        """Start a supervisor; returns when its identity is recorded. Raises LauncherLost, LaunchRefused, OSError."""
-        mine = Asked(json.dumps([str(attempt_directory), dict(environment)]))
-        self._asked.append(mine)
-        with self._lock:
-            while mine.outcome is None:  # else a thread that had the lock before has sent it
+    def launch(self, wanted: Sequence[tuple[Path, Mapping[str, str]]]) -> list[LauncherLost | OSError | None]:
+        """Start supervisors in these attempts' directories and environments; return for each why it did not start.
+
+        Those that start are recorded by then. `LauncherLost`: it may have started all the same.
+        """
+        outcomes: list[LauncherLost | OSError | None] = []
+        for texts in _messages(json.dumps([str(directory), dict(given)]) for directory, given in wanted):
+            with self._lock:
                 self._reap()
-                self._send()
-        if isinstance(mine.outcome, str):
-            raise LauncherLost(mine.outcome)
-        if "pid" not in mine.outcome:
-            raise LaunchRefused(str(mine.outcome.get("refused", "the launcher is retired")))
+                outcomes += self._send(texts)
+        return outcomes
 
     def sweep(self, attempt_directory: Path) -> bool:
         """Make every launcher kill what dead supervisors left; False if a process of this attempt may be alive."""
@@ -110,30 +99,22 @@ class Launches:
 
     # --- all below is called with the lock held ----------------------------------------------------------------------
 
-    def _send(self) -> None:
-        """Send the launches that are asked for, as many as go together, and note what comes of each."""
-        group = [self._asked.popleft()]
-        length = len(group[0].text)
-        while self._asked and len(group) < MOST_TOGETHER:
-            length += len(self._asked[0].text)
-            if length > LONGEST_TOGETHER:
-                break
-            group.append(self._asked.popleft())
-        asked = ",".join(each.text for each in group)
-        request = f'{{"launch":[{asked}]}}'
+    def _send(self, texts: Sequence[str]) -> list[LauncherLost | OSError | None]:
+        """Send the launches of a message; return for each why it did not start."""
+        request = f'{{"launch":[{",".join(texts)}]}}'
         try:
             reply = self._ask_current(request)
             if "retired" in reply:  # it was retired
                 self._disconnect()
                 reply = self._ask_current(request)
-            launched = reply.get("launched")
-            for each, outcome in zip(
-                group, launched if isinstance(launched, list) else [reply] * len(group), strict=True
-            ):
-                each.outcome = outcome
         except (LauncherLost, OSError) as error:  # OSError: it could not be started
-            for each in group:
-                each.outcome = str(error) if isinstance(error, LauncherLost) else {"refused": str(error)}
+            return [error] * len(texts)
+        launched = reply.get("launched")
+        replies = launched if isinstance(launched, list) else [reply] * len(texts)
+        return [
+            None if "pid" in each else LaunchRefused(str(each.get("refused", "the launcher is retired")))
+            for _, each in zip(texts, replies, strict=True)
+        ]
 
     def _ask_current(self, request: str) -> Mapping[str, object]:
         if self._current is None:
@@ -225,6 +206,20 @@ class Launches:
                 if os.waitpid(pid, os.WNOHANG)[0] == 0:
                     continue
             self._children.discard(pid)
+
+
+def _messages(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Distribute launches among messages, in order."""
+    message: list[str] = []
+    length = 0
+    for text in texts:
+        if message and (len(message) == MOST_TOGETHER or length + len(text) > LONGEST_TOGETHER):
+            yield message
+            message, length = [], 0
+        message.append(text)
+        length += len(text)
+    if message:
+        yield message
 
 
 def _connect(path: Path) -> socket.socket:

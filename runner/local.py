@@ -24,8 +24,8 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Collection, Iterator, Sequence, Set
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import astuple
 from datetime import timedelta
 from pathlib import Path
@@ -109,9 +109,9 @@ class LocalEngine:
         """Describe this host as one machine."""
         return await asyncio.to_thread(self._discover)
 
-    async def launch(self, launch: Launch) -> None:
-        """Start a member's supervisor, after killing the processes of an earlier launch. Raises LaunchError."""
-        await asyncio.to_thread(self._launch, launch)
+    async def launch(self, launches: Sequence[Launch]) -> Sequence[Exception | None]:
+        """Start members' supervisors, after killing the processes of earlier launches; return why some did not."""
+        return await asyncio.to_thread(self._launch, launches)
 
     async def probe(self, member_id: str) -> Liveness:
         """Return whether the member's supervisor runs; if not, kill the member's other processes first."""
@@ -165,7 +165,28 @@ class LocalEngine:
             )
         ]
 
-    def _launch(self, launch: Launch) -> None:
+    def _launch(self, launches: Sequence[Launch]) -> Sequence[Exception | None]:
+        failures: dict[str, Exception] = {}
+        with ExitStack() as locks:
+            for member_id in sorted({each.member_id for each in launches}):  # in one order, so that none waits for ever
+                locks.enter_context(self._alone(member_id))
+            waiting: Sequence[Launch] = launches
+            for way in (*[self._by_launcher] * LAUNCHES, self._without_launcher):
+                begun = [each for each in waiting if _succeeds(self._begin, each, failures)]
+                lost = []
+                for launch, error in zip(begun, way(begun), strict=True):
+                    if isinstance(error, LauncherLost):  # before or after it carried out the request
+                        lost.append(launch)
+                    elif error is not None:
+                        self._end_all(self._directory(launch.member_id))  # the supervisor may have started all the same
+                        failures[launch.member_id] = LaunchError(
+                            f"The supervisor can't be started on {self._machine_name}: {error}."
+                        )
+                waiting = lost
+        return [failures.get(each.member_id) for each in launches]
+
+    def _begin(self, launch: Launch) -> None:
+        """Make a member's directory, without anything of an earlier launch. Raises LaunchError."""
         directory = self._directory(launch.member_id)
         if max(len(directory.name), len(directory_name(launch.simulation_id))) > LONGEST_NAME:
             raise LaunchError("The member's id is too long to name a directory.")
@@ -174,14 +195,38 @@ class LocalEngine:
                 f"It has a runtime environment for Ray, and {self._machine_name} is no node of a Ray cluster: require "
                 f"the label {ENGINE_LABEL}={RAY} of its machine."
             )
-        with self._alone(launch.member_id):
-            if directory.exists() and not self._end_all(directory):
-                raise LaunchError("Something of an earlier launch of this member is still alive and can't be killed.")
-            try:
-                self._start(directory, launch)
-            except (OSError, LauncherLost) as error:
-                self._end_all(directory)  # the supervisor may have started all the same
-                raise LaunchError(f"The supervisor can't be started on {self._machine_name}: {error}.") from error
+        if directory.exists() and not self._end_all(directory):
+            raise LaunchError("Something of an earlier launch of this member is still alive and can't be killed.")
+        try:
+            self._prepare(directory, launch)
+        except OSError as error:
+            raise LaunchError(f"The supervisor can't be started on {self._machine_name}: {error}.") from error
+
+    def _by_launcher(self, launches: Sequence[Launch]) -> Sequence[Exception | None]:
+        return self._launches.launch([(self._directory(each.member_id), self._environment(each)) for each in launches])
+
+    def _without_launcher(self, launches: Sequence[Launch]) -> Sequence[Exception | None]:
+        return [self._start_alone(each) for each in launches]
+
+    def _start_alone(self, launch: Launch) -> OSError | None:
+        directory = self._directory(launch.member_id)
+        try:
+            identity = processes.identify(self._launches.start_alone(directory, self._environment(launch)))
+            if identity is not None:  # recorded before the supervisor can record it
+                processes.write_identity(directory / "supervisor.json", identity)
+        except OSError as error:
+            return error
+        return None
+
+    def _environment(self, launch: Launch) -> dict[str, str]:
+        environment = inherited(os.environ)
+        # `python` in a simulation's command is the interpreter that runs the service.
+        environment["PATH"] = os.pathsep.join(
+            part for part in (str(Path(self._python).parent), environment.get("PATH", os.defpath)) if part
+        )
+        environment[ATTEMPT_VARIABLE] = launch.attempt_id
+        environment[MARK_VARIABLE] = mark(self._directory(launch.member_id))
+        return environment
 
     def _prepare(self, directory: Path, launch: Launch) -> None:
         if directory.exists():
@@ -212,27 +257,6 @@ class LocalEngine:
             "packages_directory": str(self._packages),
         }
         assignment.write(directory, config)
-
-    def _start(self, directory: Path, launch: Launch) -> None:
-        environment = inherited(os.environ)
-        # `python` in a simulation's command is the interpreter that runs the service.
-        environment["PATH"] = os.pathsep.join(
-            part for part in (str(Path(self._python).parent), environment.get("PATH", os.defpath)) if part
-        )
-        environment[ATTEMPT_VARIABLE] = launch.attempt_id
-        environment[MARK_VARIABLE] = mark(directory)
-        for _ in range(LAUNCHES):
-            self._prepare(directory, launch)
-            try:
-                self._launches.launch(directory, environment)
-                return
-            except LauncherLost:  # before or after it carried out the request
-                if not self._end_all(directory):
-                    raise
-        self._prepare(directory, launch)
-        identity = processes.identify(self._launches.start_alone(directory, environment))
-        if identity is not None:  # recorded before the supervisor can record it
-            processes.write_identity(directory / "supervisor.json", identity)
 
     def _probe(self, member_id: str) -> Liveness:
         with self._alone(member_id):
@@ -320,6 +344,16 @@ class LocalEngine:
     def _alone(self, member_id: str) -> Iterator[None]:
         with self._locks.setdefault(member_id, threading.Lock()):
             yield
+
+
+def _succeeds(act: Callable[[Launch], None], launch: Launch, failures: dict[str, Exception]) -> bool:
+    """Do one launch's part; note any failure, which must keep no other launch from starting."""
+    try:
+        act(launch)
+    except Exception as error:  # noqa: BLE001  # returned to the caller
+        failures[launch.member_id] = error
+        return False
+    return True
 
 
 def _runs(directory: Path) -> bool:

@@ -77,6 +77,7 @@ BUILT = ("pip", "uv", "conda")  # parts of a runtime environment that take minut
 REASON_CHARACTERS = 600  # of the end of Ray's message, which has that of pip
 END_SECONDS = 5.0  # Ray kills 3 s after it has asked
 PAUSE_SECONDS = 0.2
+SUBMITTED_AT_ONCE = 8  # jobs: each is a process on the head first
 MONITOR_SECONDS = 5.0  # after its end a job is monitored for a second or two
 KEPT_SECONDS = 600.0
 RENEW_SECONDS = 60.0  # from a node that was started to the next one, if that one was of no use
@@ -223,7 +224,23 @@ class RayEngine:
                 await self._ask("POST", "/api/jobs/", fine=(200, 400, 500), json=self._want(name, key))
                 self._listed_at = float("-inf")
 
-    async def launch(self, launch: Launch) -> None:
+    async def launch(self, launches: Sequence[Launch]) -> Sequence[Exception | None]:
+        """Submit each member's job, some at a time; return for each why it was not submitted, or None."""
+        turns = asyncio.Semaphore(SUBMITTED_AT_ONCE)
+
+        async def in_turn(launch: Launch) -> None:
+            async with turns:
+                await self._launch(launch)
+
+        outcomes = await asyncio.gather(*map(in_turn, launches), return_exceptions=True)
+        failures: list[Exception | None] = []
+        for each in outcomes:
+            if each is not None and not isinstance(each, Exception):
+                raise each
+            failures.append(each)
+        return failures
+
+    async def _launch(self, launch: Launch) -> None:
         """Submit the member's job, after the end of an earlier one. Raises LaunchError, MachineGone."""
         name = self._name(launch.member_id)
         if launch.member_id in await self._list(0.0):

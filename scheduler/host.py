@@ -40,8 +40,8 @@ log = structlog.get_logger()
 
 Outcome = TypeVar("Outcome")
 
-AT_ONCE = 8  # launches and probes side by side: more only wait for the same cores
-LAUNCHES_NOTED_AT_ONCE = 32  # launches claimed in one transaction, and noted in another
+AT_ONCE = 8  # probes and ends side by side: more only wait for the same cores
+LAUNCHES_AT_ONCE = 32  # claimed in one transaction, handed to the engine together, and noted in another transaction
 DISCARD_SECONDS = 60  # between two searches for files of deleted simulations, which are not urgent
 
 
@@ -135,13 +135,16 @@ class HostLoop:
             keys = {each.id: each.engine_key for each in await machines.by_ids(session, on)}
         known = frozenset(await self._engine.members())
         done = HostSummary()
-        for first in range(0, len(assigned), LAUNCHES_NOTED_AT_ONCE):
-            some = await self._launch(assigned[first : first + LAUNCHES_NOTED_AT_ONCE], keys, known)
+        for first in range(0, len(assigned), LAUNCHES_AT_ONCE):
+            some = await self._launch(assigned[first : first + LAUNCHES_AT_ONCE], keys, known)
             done = HostSummary(done.launched + some.launched, done.ended + some.ended)
         return done
 
     async def _launch(self, assigned: Sequence[Hosted], keys: Mapping[int, str], known: frozenset[str]) -> HostSummary:
-        """Claim, start and note members in groups: two transactions for a group instead of two for each."""
+        """Claim, start and note members as a group: two transactions and one call of the engine for all of them.
+
+        A launch that failed for a reason that no engine foresees is raised after the others were noted.
+        """
         running: list[int] = []
         tokens: dict[int, str] = {}
         ended = 0
@@ -157,45 +160,27 @@ class HostLoop:
             claimed = await attempts.claim_launches(
                 session, {member_id: sha256(token.encode()).digest() for member_id, token in tokens.items()}
             )
-        outcomes = await self._each(
-            self._start(each, keys.get(each.member.machine_id or 0, ""), tokens[each.member.id])
-            for each in assigned
-            if each.member.id in claimed
+        starting = [each for each in assigned if each.member.id in claimed]
+        failures = await self._engine.launch(
+            [_launch_of(each, keys.get(each.member.machine_id or 0, ""), tokens[each.member.id]) for each in starting]
         )
-        running += [member_id for member_id, is_launched in outcomes if is_launched]
+        refused: list[tuple[Hosted, LaunchError | OSError]] = []
+        unforeseen: list[Exception] = []
+        for each, failure in zip(starting, failures, strict=True):
+            if failure is None:
+                running.append(each.member.id)
+                ids = {"simulation_id": each.attempt.simulation_id, "attempt_id": each.attempt.id}
+                log.info("attempt_launched", **ids, rank=each.member.rank)
+            elif isinstance(failure, (LaunchError, OSError)):
+                refused.append((each, failure))
+            else:
+                unforeseen.append(failure)
         async with self._sessions.begin() as session:
             await attempts.note_launched(session, running)
-        return HostSummary(len(running), ended + sum(not is_launched for _, is_launched in outcomes))
-
-    async def _start(self, hosted: Hosted, machine_key: str, token: str) -> tuple[int, bool]:
-        """Start one supervisor, or end its member; return the member's id and whether it was started."""
-        attempt, member = hosted.attempt, hosted.member
-        launch = Launch(
-            member_id=name_of(hosted),
-            attempt_id=public_ids.encode("Attempt", attempt.id),
-            simulation_id=public_ids.encode("Simulation", attempt.simulation_id),
-            token=token,
-            machine_key=machine_key,
-            rank=member.rank,
-            world_size=hosted.size,
-            cpus=member.cpus,
-            memory_gib=member.memory_gib,
-            gpus=member.gpus,
-            checkpoint_of=(
-                public_ids.encode("Simulation", hosted.checkpoint_of) if hosted.checkpoint_of is not None else None
-            ),
-            begins_from_store=hosted.begins_from_store,
-            package=hosted.package.hex() if hosted.package is not None else None,
-            runtime_env=hosted.runtime_env,
-        )
-        try:
-            await self._engine.launch(launch)
-        except (LaunchError, OSError) as error:
-            reason = Reason.MACHINE_LOST if isinstance(error, MachineGone) else Reason.LAUNCH_ERROR
-            await self._settle(hosted, Ending(reason, str(error)))
-            return member.id, False
-        log.info("attempt_launched", simulation_id=attempt.simulation_id, attempt_id=attempt.id, rank=member.rank)
-        return member.id, True
+        await self._each(self._settle(each, _ending_of(failure)) for each, failure in refused)
+        if unforeseen:
+            raise unforeseen[0]
+        return HostSummary(len(running), ended + len(refused))
 
     async def _runs_already(self, member_id: str, known: frozenset[str]) -> bool:
         """Whether a launch that was not noted has started a supervisor."""
@@ -328,6 +313,32 @@ def _since_saved(wanted_at: datetime | None, saved_at: datetime | None, limit: t
     if wanted_at is None or saved_at is None:
         return wanted_at
     return max(wanted_at, min(saved_at, wanted_at + limit))
+
+
+def _launch_of(hosted: Hosted, machine_key: str, token: str) -> Launch:
+    attempt, member = hosted.attempt, hosted.member
+    return Launch(
+        member_id=name_of(hosted),
+        attempt_id=public_ids.encode("Attempt", attempt.id),
+        simulation_id=public_ids.encode("Simulation", attempt.simulation_id),
+        token=token,
+        machine_key=machine_key,
+        rank=member.rank,
+        world_size=hosted.size,
+        cpus=member.cpus,
+        memory_gib=member.memory_gib,
+        gpus=member.gpus,
+        checkpoint_of=(
+            public_ids.encode("Simulation", hosted.checkpoint_of) if hosted.checkpoint_of is not None else None
+        ),
+        begins_from_store=hosted.begins_from_store,
+        package=hosted.package.hex() if hosted.package is not None else None,
+        runtime_env=hosted.runtime_env,
+    )
+
+
+def _ending_of(failure: Exception) -> Ending:
+    return Ending(Reason.MACHINE_LOST if isinstance(failure, MachineGone) else Reason.LAUNCH_ERROR, str(failure))
 
 
 def name_of(hosted: Hosted) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from launching import start
 from live import eventually
 
 from runner.base import Engine, Launch, Liveness
@@ -138,7 +139,7 @@ async def test_a_member_that_was_never_launched_is_not_alive_and_ends_at_once(tr
 async def test_a_member_lives_until_it_is_over_and_is_then_forgotten(service: Any, trial: Trial) -> None:
     code = "import os, json; print('{\"loss\": 0.5}'); print('environment', json.dumps(dict(os.environ)))"
     order(service, code)
-    await trial.engine.launch(trial.launch())
+    await start(trial.engine, trial.launch())
     assert await trial.engine.probe(ATTEMPT) is Liveness.ALIVE
     assert await trial.engine.running([ATTEMPT, "another"]) == {ATTEMPT}
     assert not await trial.engine.forget(ATTEMPT)
@@ -165,7 +166,7 @@ async def test_the_end_of_a_member_is_that_of_all_its_processes(
     service: Any, trial: Trial, exists: Callable[[int], bool]
 ) -> None:
     order(service, STUBBORN)
-    await trial.engine.launch(trial.launch())
+    await start(trial.engine, trial.launch())
     pids = await ready(service)
     assert await trial.engine.probe(ATTEMPT) is Liveness.ALIVE
     assert all(map(exists, pids))
@@ -178,7 +179,7 @@ async def test_the_end_of_a_member_is_that_of_all_its_processes(
 
 async def test_another_engine_object_finds_what_runs(service: Any, trial: Trial) -> None:
     order(service, STUBBORN)
-    await trial.engine.launch(trial.launch())
+    await start(trial.engine, trial.launch())
     await ready(service)
     other = trial.again()
     assert list(await other.members()) == [ATTEMPT]
@@ -189,7 +190,7 @@ async def test_another_engine_object_finds_what_runs(service: Any, trial: Trial)
 
 async def test_a_killed_supervisor_leaves_no_process(service: Any, trial: Trial, exists: Callable[[int], bool]) -> None:
     order(service, STUBBORN)
-    await trial.engine.launch(trial.launch())
+    await start(trial.engine, trial.launch())
     pids = await ready(service)
     [supervisor] = re.findall(r"supervisor (\d+)", service.log("STDOUT"))
     os.kill(int(supervisor), signal.SIGKILL)
@@ -201,10 +202,10 @@ async def test_a_second_launch_takes_the_place_of_the_first(
     service: Any, trial: Trial, exists: Callable[[int], bool], tmp_path: Path
 ) -> None:
     order(service, STUBBORN)
-    await trial.engine.launch(trial.launch())
+    await start(trial.engine, trial.launch())
     first = await ready(service)
     order(service, f"open({str(tmp_path / 'second')!r}, 'w')")
-    await trial.again().launch(trial.launch())
+    await start(trial.again(), trial.launch())
     await eventually((tmp_path / "second").exists, "the second one runs", PATIENCE_SECONDS)
     assert not any(map(exists, first))
     assert len(service.nonces) == 2
@@ -216,8 +217,8 @@ async def test_members_of_one_attempt_live_and_end_each_for_itself(
 ) -> None:
     order(service, STUBBORN)
     keys = (trial.keys * 2)[:2]
-    for member, key in zip((ATTEMPT, "second"), keys, strict=True):
-        await trial.engine.launch(trial.launch(member, key=key))
+    launches = [trial.launch(member, key=key) for member, key in zip((ATTEMPT, "second"), keys, strict=True)]
+    assert list(await trial.engine.launch(launches)) == [None, None]
     await told(service, lambda: len(service.nonces) == 2)
     assert sorted(await trial.engine.members()) == sorted([ATTEMPT, "second"])
     await trial.engine.end("second")
@@ -236,7 +237,7 @@ async def test_a_member_begins_with_a_copy_of_another_simulations_checkpoint(
         ("original", "..", {}),  # is as it was
     ):
         order(service, adds.format(str(tmp_path / member)))
-        await trial.engine.launch(trial.launch(member, **of))
+        await start(trial.engine, trial.launch(member, **of))
         await eventually((tmp_path / member).exists, f"{member} runs", PATIENCE_SECONDS)
         await trial.reaches(member, Liveness.DEAD)
         assert (tmp_path / member).read_text() == steps

@@ -6,17 +6,18 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from launching import start
 
 from runner import archive, launches, processes
 from runner.base import Launch, LaunchError, Liveness
@@ -82,7 +83,11 @@ def parent(pid: int) -> int:
 
 
 async def launch(engine: LocalEngine, attempt: str = ATTEMPT) -> None:
-    await engine.launch(Launch(attempt, attempt, "U2ltdWxhdGlvbjox", "token-of-this-attempt", "this-host"))
+    await start(engine, given(attempt))
+
+
+def given(attempt: str) -> Launch:
+    return Launch(attempt, attempt, "U2ltdWxhdGlvbjox", "token-of-this-attempt", "this-host")
 
 
 async def runs(service: Any, engine: LocalEngine, code: str = "") -> None:
@@ -196,43 +201,71 @@ async def test_what_can_not_be_launched_is_said_and_leaves_nothing(
 ) -> None:
     await runs(service, engine)
     inner = engine._launches  # what the engine prepares can't be missing
-    with pytest.raises(launches.LaunchRefused, match="No such file or directory"):
-        await asyncio.to_thread(inner.launch, tmp_path / "nowhere", {})
+    [failure] = await asyncio.to_thread(inner.launch, [(tmp_path / "nowhere", {})])
+    assert isinstance(failure, launches.LaunchRefused)
+    assert "No such file or directory" in str(failure)
     [launcher] = launchers(tmp_path)
     await asyncio.to_thread(until, lambda: _children(launcher) == [supervisor(tmp_path)])
 
 
-async def test_launches_at_the_same_time_share_a_message_and_fail_alone(
+async def test_launches_that_are_asked_for_together_share_a_message_and_fail_alone(
     service: Any, engine: LocalEngine, tmp_path: Path, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await runs(service, engine)
     [launcher] = launchers(tmp_path)
-    inner, sent = engine._launches, list[str]()
-    ask = launches._ask
+    sent: list[str] = []
+    ask, prepare = launches._ask, LocalEngine._prepare
 
     def counted(connected: Any, request: str) -> Any:
         sent.append(request)
         return ask(connected, request)
 
+    def stumble(engine: LocalEngine, directory: Path, launch: Launch) -> None:
+        if launch.member_id == "ZGVmZWN0":
+            raise RuntimeError("a defect")
+        prepare(engine, directory, launch)
+        if launch.member_id == "bm93aGVyZQ==":
+            shutil.rmtree(directory)
+
     monkeypatch.setattr(launches, "_ask", counted)
-    with inner._lock:  # held by another request, while these come
-        asked = {name: asyncio.create_task(launch(engine, name)) for name in ("b25l", "dHdv", "dGhyZWU=")}
-        nowhere = asyncio.create_task(asyncio.to_thread(inner.launch, tmp_path / "nowhere", {}))
-        while len(inner._asked) < 4:
-            await asyncio.sleep(0)
-    await asyncio.gather(*asked.values())
-    with pytest.raises(launches.LaunchRefused, match="No such file or directory"):
-        await nowhere
-    assert len(sent) == 1
-    recorded = {supervisor(tmp_path, name) for name in asked}
+    monkeypatch.setattr(LocalEngine, "_prepare", stumble)
+    names = ["b25l", "ZGVmZWN0", "dHdv", "bm93aGVyZQ==", "x" * 300, "dGhyZWU="]
+    failures = dict(zip(names, await engine.launch([given(each) for each in names]), strict=True))
+    assert {type(failures.pop(name)) for name in ("bm93aGVyZQ==", "x" * 300)} == {LaunchError}
+    assert str(failures.pop("ZGVmZWN0")) == "a defect"
+    assert list(failures.values()) == [None] * 3
+    assert len([each for each in sent if "launch" in json.loads(each)]) == 1
+    recorded = {supervisor(tmp_path, name) for name in failures}
     assert len(recorded) == 3
     # The one that could not be recorded is gone, and never said hello.
     await asyncio.to_thread(until, lambda: set(_children(launcher)) == recorded | {supervisor(tmp_path)})
 
 
-@pytest.mark.parametrize(("length", "messages"), [(10, 2), (30_000, 10)])
+async def test_launches_whose_launcher_is_lost_are_all_tried_again(
+    service: Any, engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.order["entrypoint"] = ["sleep", "1000"]
+    kill_after, ask = [1, 1], launches._ask
+
+    def ask_and_kill(connected: Any, request: str) -> Any:
+        reply = ask(connected, request)
+        if "launch" in json.loads(request) and kill_after:
+            kill_after.pop()
+            raise ConnectionResetError("it was killed, once it had launched all of them")
+        return reply
+
+    monkeypatch.setattr(launches, "_ask", ask_and_kill)
+    names = ["b25l", "dHdv"]
+    assert await engine.launch([given(each) for each in names]) == [None, None]
+    assert not kill_after
+    assert await engine.running(names) == set(names)
+    assert len({supervisor(tmp_path, name) for name in names}) == 2
+    await asyncio.gather(*(engine.end(name) for name in names))
+
+
+@pytest.mark.parametrize(("length", "messages"), [(10, [16, 4]), (30_000, [2] * 10)])
 def test_a_message_has_room_for_some_launches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int, messages: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int, messages: list[int]
 ) -> None:
     engine = launches.Launches(tmp_path / "launchers", tmp_path / "archives", sys.executable, {})
     sent: list[int] = []
@@ -243,14 +276,8 @@ def test_a_message_has_room_for_some_launches(
         return {"launched": [{"pid": 1} for _ in wanted]}
 
     monkeypatch.setattr(engine, "_ask_current", answer)
-    with ThreadPoolExecutor(20) as threads:
-        with engine._lock:
-            started = [threads.submit(engine.launch, tmp_path, {"NAME": "x" * length}) for _ in range(20)]
-            while len(engine._asked) < 20:
-                os.sched_yield()
-        for each in started:
-            each.result()
-    assert (sum(sent), len(sent)) == (20, messages)
+    assert engine.launch([(tmp_path, {"NAME": "x" * length})] * 20) == [None] * 20
+    assert sent == messages
 
 
 def test_launches_that_were_sent_together_are_lost_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,14 +287,9 @@ def test_launches_that_were_sent_together_are_lost_together(tmp_path: Path, monk
         raise launches.LauncherLost("it was killed")
 
     monkeypatch.setattr(engine, "_ask_current", lose)
-    with ThreadPoolExecutor(2) as threads:
-        with engine._lock:
-            started = [threads.submit(engine.launch, tmp_path, {}) for _ in range(2)]
-            while len(engine._asked) < 2:
-                os.sched_yield()
-        for each in started:
-            with pytest.raises(launches.LauncherLost, match="it was killed"):
-                each.result()
+    failures = engine.launch([(tmp_path, {})] * 2)
+    assert [type(each) for each in failures] == [launches.LauncherLost] * 2
+    assert {str(each) for each in failures} == {"it was killed"}
 
 
 def _children(of: int) -> list[int]:

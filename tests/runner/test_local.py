@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from launching import start
 
 from runner import local, processes
 from runner.base import Engine, Launch, LaunchError, Liveness
@@ -58,7 +59,7 @@ async def test_a_runtime_environment_of_ray_is_refused_here(engine: LocalEngine)
     with pytest.raises(
         LaunchError, match=r"here is no node of a Ray cluster: require the label simulations/engine=ray"
     ):
-        await engine.launch(replace(launch(), runtime_env={"pip": ["numpy"]}))
+        await start(engine, replace(launch(), runtime_env={"pip": ["numpy"]}))
     assert await engine.members() == []
 
 
@@ -120,7 +121,7 @@ async def test_an_attempt_lives_until_it_is_over_and_is_then_forgotten(
         "pathlib.Path(os.environ['SIMULATION_OUTPUT_DIR'], 'result').touch()"
     )
     service.order["entrypoint"] = ["python", "-c", code]
-    await engine.launch(launch())
+    await start(engine, launch())
     assert await engine.probe(ATTEMPT) is Liveness.ALIVE
     assert list(await engine.members()) == [ATTEMPT]
     await asyncio.to_thread(service.wait, lambda: service.exit)
@@ -146,7 +147,7 @@ async def test_what_a_simulation_leaves_beside_its_directory_goes_however_deep_i
 ) -> None:
     code = "import os\nos.chdir('..')\nfor _ in range(1500): os.mkdir('d'); os.chdir('d')"
     service.order["entrypoint"] = [sys.executable, "-c", code]
-    await engine.launch(launch())
+    await start(engine, launch())
     await asyncio.to_thread(service.wait, lambda: service.exit)
     while await engine.probe(ATTEMPT) is not Liveness.DEAD:
         await asyncio.sleep(0.01)
@@ -170,7 +171,7 @@ async def test_discarding_removes_a_link_and_nothing_behind_it(engine: LocalEngi
 
 async def test_only_the_owner_can_look_into_an_attempt(service: Any, engine: LocalEngine, tmp_path: Path) -> None:
     sleeping(service)
-    await engine.launch(launch())
+    await start(engine, launch())
     await ready(service)
     place = directory(tmp_path)
     assert stat.S_IMODE(place.stat().st_mode) == 0o700
@@ -186,7 +187,7 @@ async def test_after_kill_9_of_the_supervisor_dead_means_that_nothing_is_left(
     service: Any, engine: LocalEngine, tmp_path: Path, exists: Exists
 ) -> None:
     sleeping(service)
-    await engine.launch(launch())
+    await start(engine, launch())
     await ready(service)
     assert all(map(exists, pids(service)))
     os.kill(supervisor_of(tmp_path), signal.SIGKILL)
@@ -201,7 +202,7 @@ async def test_leftovers_are_found_without_the_records_too(
     service: Any, engine: LocalEngine, tmp_path: Path, exists: Exists, until: Until, lost: str
 ) -> None:
     sleeping(service)
-    await engine.launch(launch())
+    await start(engine, launch())
     await ready(service)
     supervisor = supervisor_of(tmp_path)
     os.kill(supervisor, signal.SIGKILL)
@@ -219,7 +220,7 @@ async def test_ending_kills_all_of_it_and_may_be_repeated(
     service: Any, engine: LocalEngine, tmp_path: Path, exists: Exists
 ) -> None:
     sleeping(service)
-    await engine.launch(launch())
+    await start(engine, launch())
     await ready(service)
     supervisor = supervisor_of(tmp_path)
     assert not await engine.forget(ATTEMPT)
@@ -244,11 +245,11 @@ async def test_a_second_launch_ends_the_first(
     service: Any, engine: LocalEngine, tmp_path: Path, exists: Exists
 ) -> None:
     sleeping(service)
-    await engine.launch(launch())
+    await start(engine, launch())
     await ready(service)
     first = [supervisor_of(tmp_path), *pids(service)]
     service.stored.clear()
-    await engine.launch(launch())
+    await start(engine, launch())
     assert not any(map(exists, first))
     await ready(service)
     assert await engine.probe(ATTEMPT) is Liveness.ALIVE
@@ -259,7 +260,7 @@ async def test_an_engine_in_a_new_process_knows_what_the_old_one_knew(
     service: Any, make_engine: Callable[..., LocalEngine], tmp_path: Path, exists: Exists
 ) -> None:
     sleeping(service)
-    await make_engine().launch(launch())
+    await start(make_engine(), launch())
     await ready(service)
     second = make_engine()
     assert list(await second.members()) == [ATTEMPT]
@@ -277,7 +278,7 @@ async def test_a_simulation_outlives_the_engine_that_launched_it(
         "import asyncio, os, signal, sys\nfrom pathlib import Path\nfrom runner.base import Launch\n"
         "from runner.local import LocalEngine\n"
         f"engine = LocalEngine(Path({str(tmp_path)!r}), {service.url!r}, host='h', machine_name='m')\n"
-        f"asyncio.run(engine.launch(Launch({ATTEMPT!r}, {ATTEMPT!r}, 's', 'token-of-this-attempt', 'h')))\n"
+        f"asyncio.run(engine.launch([Launch({ATTEMPT!r}, {ATTEMPT!r}, 's', 'token-of-this-attempt', 'h')]))\n"
         "os.killpg(0, signal.SIGKILL)"
     )
     scheduler = await asyncio.create_subprocess_exec(sys.executable, "-c", code, start_new_session=True)
@@ -292,7 +293,7 @@ async def test_another_installation_with_the_same_attempt_is_left_alone(
 ) -> None:
     sleeping(service)
     ours, other = make_engine(tmp_path / "ours"), make_engine(tmp_path / "other")
-    await ours.launch(launch())
+    await start(ours, launch())
     await ready(service)
     await other.end(ATTEMPT)
     assert await ours.probe(ATTEMPT) is Liveness.ALIVE
@@ -324,7 +325,7 @@ async def test_an_unrelated_process_with_a_recorded_pid_is_left_alone(
 
 async def test_a_new_address_reaches_running_supervisors(service: Any, engine: LocalEngine) -> None:
     sleeping(service)
-    await engine.launch(launch())
+    await start(engine, launch())
     await ready(service)
     service.close()
     engine.publish_address(service.open())
@@ -337,7 +338,7 @@ async def test_settings_reach_the_supervisor(
 ) -> None:
     engine = make_engine(allowed_roots=[tmp_path / "data"], give_up_after=timedelta(minutes=1))
     service.order["workingDirectory"] = "/"
-    await engine.launch(launch())
+    await start(engine, launch())
     await asyncio.to_thread(service.wait, lambda: service.exit)
     assert f"not inside a directory allowed on this machine ({tmp_path / 'data'})" in service.exit["message"]
     assert assignment.read(directory(tmp_path))["give_up_seconds"] == 60
@@ -347,9 +348,9 @@ async def test_what_can_not_be_launched_is_said_in_a_sentence(
     make_engine: Callable[..., LocalEngine], tmp_path: Path
 ) -> None:
     with pytest.raises(LaunchError, match=r"The supervisor can't be started on here: .*no-python"):
-        await make_engine(python="/no-python").launch(launch())
+        await start(make_engine(python="/no-python"), launch())
     with pytest.raises(LaunchError, match="too long"):
-        await make_engine().launch(Launch("x" * 300, "x", "s", "t", "m"))
+        await start(make_engine(), Launch("x" * 300, "x", "s", "t", "m"))
 
 
 async def test_a_directory_that_can_not_be_written_is_said_in_a_sentence(service: Any, tmp_path: Path) -> None:
@@ -357,12 +358,12 @@ async def test_a_directory_that_can_not_be_written_is_said_in_a_sentence(service
     (tmp_path / "attempts").rmdir()
     (tmp_path / "attempts").write_text("in the way")
     with pytest.raises(LaunchError, match=r"The supervisor can't be started on here: .*Not a directory"):
-        await engine.launch(launch())
+        await start(engine, launch())
 
 
 async def test_probes_and_launches_of_one_attempt_do_not_get_into_each_others_way(
     service: Any, engine: LocalEngine
 ) -> None:
     sleeping(service)
-    await asyncio.gather(engine.launch(launch()), *(engine.probe(ATTEMPT) for _ in range(10)))
+    await asyncio.gather(start(engine, launch()), *(engine.probe(ATTEMPT) for _ in range(10)))
     assert await engine.probe(ATTEMPT) is Liveness.ALIVE

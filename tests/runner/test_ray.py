@@ -6,6 +6,7 @@ test_conformance.py and tests/flows/test_ray.py.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import zipfile
@@ -14,6 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from launching import start
 from ray_head import Answer, Head, job, node, serving
 
 from runner import ray
@@ -114,7 +116,7 @@ async def test_a_node_on_which_a_job_waits_for_too_long_takes_no_more_work(
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr(ray, "monotonic", lambda: now[0])
-    await engine.launch(launch())
+    await start(engine, launch())
     assert len(await engine.discover()) == 2
     now[0] += ray.START_SECONDS
     assert len(await engine.discover()) == 2
@@ -130,7 +132,7 @@ async def test_a_job_whose_packages_are_installed_may_take_longer(
     now = [1000.0]
     monkeypatch.setattr(ray, "monotonic", lambda: now[0])
     launched = launch(runtime_env={"pip": ["torch"]})
-    await engine.launch(launched)
+    await start(engine, launched)
     assert len(await engine.discover()) == 2
     assert engine.is_building(launched.member_id)
     now[0] += ray.BUILD_SECONDS
@@ -150,7 +152,7 @@ async def test_a_runtime_environment_that_can_not_be_built_is_told_by_the_end_of
     now = [1000.0]
     monkeypatch.setattr(ray, "monotonic", lambda: now[0])
     launched = launch(runtime_env={"pip": ["torch"]})
-    await engine.launch(launched)
+    await start(engine, launched)
     message = "Traceback\n" * 1_000 + "ERROR:\0 No matching distribution\n  found for torch\n"
     head.jobs[NAME] |= {"status": "FAILED", "error_type": "RUNTIME_ENV_SETUP_FAILURE", "message": message}
     now[0] += 1
@@ -245,7 +247,7 @@ async def test_a_job_is_pinned_declares_its_grant_and_shows_no_secret_but_the_to
     head: Head, engine: RayEngine
 ) -> None:
     await engine.discover()
-    await engine.launch(launch(gpus=2))
+    await start(engine, launch(gpus=2))
     [wanted] = head.submitted
     assert wanted["submission_id"] == NAME
     assert wanted["entrypoint_label_selector"] == {"ray.io/node-id": "n1"}
@@ -265,7 +267,7 @@ async def test_a_job_is_pinned_declares_its_grant_and_shows_no_secret_but_the_to
 
 async def test_a_runtime_environment_is_handed_through_and_what_is_ours_stays(head: Head, engine: RayEngine) -> None:
     given = {"pip": ["numpy"], "config": {"setup_timeout_seconds": 9}, "working_dir": "https://evil.example/x.zip"}
-    await engine.launch(launch(runtime_env={**given, "env_vars": {"A": "1"}}, package="a" * 64))
+    await start(engine, launch(runtime_env={**given, "env_vars": {"A": "1"}}, package="a" * 64))
     [wanted] = head.submitted
     environment = wanted["runtime_env"]
     assert (environment["pip"], environment["config"]) == (["numpy"], {"setup_timeout_seconds": 9})
@@ -277,14 +279,14 @@ async def test_a_runtime_environment_is_handed_through_and_what_is_ours_stays(he
 async def test_every_launch_has_a_package_of_its_own(head: Head, engine: RayEngine) -> None:
     """Ray deletes a package with the last job that used it, also while another one is about to."""
     for member in ("one", "two"):
-        await engine.launch(launch(member, token=f"for-{member}"))
+        await start(engine, launch(member, token=f"for-{member}"))
     assert len({each["runtime_env"]["working_dir"] for each in head.submitted}) == len(head.packages) == 2
 
 
 async def test_an_older_cluster_gets_the_address_instead_of_the_label(head: Head, engine: RayEngine) -> None:
     head.is_old = True
     for member in ("one", "two"):
-        await engine.launch(launch(member, "n2"))
+        await start(engine, launch(member, "n2"))
     assert [each["entrypoint_resources"] for each in head.submitted] == [{"node:10.0.0.2": 0.001}] * 2
     assert head.asked_for("POST", "/api/jobs/") == 3
 
@@ -292,14 +294,39 @@ async def test_an_older_cluster_gets_the_address_instead_of_the_label(head: Head
 async def test_a_node_that_left_is_no_error_of_the_launch_but_a_lost_machine(head: Head, engine: RayEngine) -> None:
     await engine.discover()
     with pytest.raises(MachineGone, match="has left the cluster gpu"):
-        await engine.launch(launch(key="n9"))
+        await start(engine, launch(key="n9"))
     assert head.submitted == []
+
+
+async def test_jobs_are_submitted_side_by_side_but_not_all_at_once_and_fail_alone(
+    engine: RayEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once, most, eight = 0, 0, asyncio.Event()
+
+    async def count(asked: Launch) -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        if at_once == 8:
+            eight.set()
+        await eight.wait()
+        at_once -= 1
+        if asked.member_id == "3":
+            raise MachineGone("The node has left the cluster gpu.")
+        if asked.member_id == "4":
+            raise EngineUnavailable("The Ray cluster gpu can't be reached.")
+
+    monkeypatch.setattr(engine, "_launch", count)
+    failures = await engine.launch([launch(str(number)) for number in range(20)])
+    assert [type(each) for each in failures[2:6]] == [type(None), MachineGone, EngineUnavailable, type(None)]
+    assert [each is None for each in failures].count(True) == 18
+    assert most == 8
 
 
 async def test_a_refused_job_is_an_error_with_the_last_line_of_the_reason(head: Head, engine: RayEngine) -> None:
     head.answer = lambda method, path: (500, "Traceback ...\nValueError: no") if method == "POST" else None
     with pytest.raises(LaunchError, match="refused the job: ValueError: no"):
-        await engine.launch(launch())
+        await start(engine, launch())
 
 
 async def test_a_job_that_another_scheduler_submitted_meanwhile_is_the_launch(head: Head, engine: RayEngine) -> None:
@@ -310,13 +337,13 @@ async def test_a_job_that_another_scheduler_submitted_meanwhile_is_the_launch(he
         return None
 
     head.answer = answer
-    await engine.launch(launch())
+    await start(engine, launch())
     assert await engine.probe(MEMBER) is Liveness.ALIVE
 
 
 async def test_an_id_that_ray_would_never_run_is_refused(engine: RayEngine) -> None:
     with pytest.raises(LaunchError, match="too long to name a job"):
-        await engine.launch(launch("x" * 100))
+        await start(engine, launch("x" * 100))
 
 
 # --- judging ---------------------------------------------------------------------------------------------------------
@@ -368,7 +395,7 @@ async def test_a_job_that_the_cluster_has_forgotten_is_unknown(engine: RayEngine
 async def test_a_job_that_we_ended_is_dead_also_when_ray_calls_it_failed_afterwards(
     head: Head, engine: RayEngine
 ) -> None:
-    await engine.launch(launch())
+    await start(engine, launch())
     head.jobs[NAME]["status"] = "RUNNING"
     await engine.end(MEMBER)
     assert await engine.probe(MEMBER) is Liveness.DEAD
@@ -384,7 +411,7 @@ async def test_a_job_that_we_ended_is_dead_also_when_ray_calls_it_failed_afterwa
 
 async def test_a_job_that_does_not_end_is_not_ended(head: Head, engine: RayEngine) -> None:
     head.answer = lambda method, path: (200, {"stopped": True}) if path.endswith("/stop") else None
-    await engine.launch(launch())
+    await start(engine, launch())
     with pytest.raises(TimeoutError, match="is still PENDING"):
         await engine.end(MEMBER)
     assert await engine.probe(MEMBER) is Liveness.ALIVE
@@ -451,7 +478,7 @@ async def test_an_answer_that_makes_no_sense_is_an_unavailable_cluster(
 
 
 async def test_a_cluster_without_an_answer_is_unavailable(head: Head, engine: RayEngine) -> None:
-    await engine.launch(launch())
+    await start(engine, launch())
     head.close()
     for call in (engine.discover(), engine.members(), engine.probe(MEMBER), engine.end(MEMBER)):
         with pytest.raises(EngineUnavailable, match="can't be reached"):

@@ -181,6 +181,7 @@ class ScriptedEngine:
         self.held: set[str] = set()  # simulations and members whose files can't be removed
         self.left: dict[str, list[Undelivered] | Exception] = {}  # batches of dead attempts, by public id
         self.failure: Exception | None = None  # of the next launches
+        self.groups: list[int] = []  # how many launches it was given together
         self.wanted: list[dict[str, int]] = []  # machines that it was asked to start
         self.building: set[str] = set()  # members whose packages are installed
         self.not_built: dict[str, str] = {}  # members for which that failed, with the reason
@@ -198,11 +199,16 @@ class ScriptedEngine:
     def never_started(self, member_id: str) -> str | None:
         return self.not_built.get(member_id)
 
-    async def launch(self, launch: Launch) -> None:
-        self.launches.append(launch)
-        if self.failure is not None:
-            raise self.failure
-        self.liveness[launch.member_id] = Liveness.ALIVE
+    async def launch(self, launches: Sequence[Launch]) -> Sequence[Exception | None]:
+        self.launches += launches
+        self.groups.append(len(launches))
+        failures = [self.refuses(each) for each in launches]
+        started = (each for each, failure in zip(launches, failures, strict=True) if failure is None)
+        self.liveness.update((each.member_id, Liveness.ALIVE) for each in started)
+        return failures
+
+    def refuses(self, _launch: Launch) -> Exception | None:
+        return self.failure
 
     async def probe(self, member_id: str) -> Liveness:
         return self.liveness.get(member_id, Liveness.DEAD)

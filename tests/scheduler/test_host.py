@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from hashlib import sha256
 from typing import Any
 
@@ -237,41 +236,30 @@ async def test_an_unforeseen_error_in_one_launch_keeps_no_other_from_starting(
     first = await _assigned(world, host, planner)
     second = await world.simulation()
     await planner.plan()
-    broken, launch = await _public_id(world, first), scripted.launch
+    broken = await _public_id(world, first)
 
-    async def stumble(asked: Launch) -> None:
-        if asked.attempt_id == broken:
-            raise RuntimeError("a defect")
-        await launch(asked)
+    def stumble(asked: Launch) -> Exception | None:
+        return RuntimeError("a defect") if asked.attempt_id == broken else None
 
-    monkeypatch.setattr(scripted, "launch", stumble)
+    monkeypatch.setattr(scripted, "refuses", stumble)
     with pytest.raises(RuntimeError, match="a defect"):
         await host.launch_assigned()
-    assert [each.attempt_id for each in scripted.launches] == [await _public_id(world, second)]
+    assert list(scripted.liveness) == [await _public_id(world, second)]
+    assert (await world.attempt_of(second)).launched_at is not None
+    assert (await world.attempt_of(first)).launched_at is None
+    monkeypatch.undo()
+    assert (await host.launch_assigned()).launched == 1
+    assert (await world.attempt_of(first)).launched_at is not None
 
 
-async def test_many_launches_run_side_by_side_but_not_all_at_once(
-    world: World, host: HostLoop, planner: Planner, scripted: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+async def test_what_is_claimed_together_is_launched_together(
+    world: World, host: HostLoop, planner: Planner, scripted: ScriptedEngine
 ) -> None:
     await world.machine("big", cpus=64.0)
-    wants = [await world.simulation() for _ in range(20)]
+    wants = [await world.simulation() for _ in range(40)]
     await planner.plan()
-    launch, at_once, most = scripted.launch, 0, 0
-    eight = asyncio.Event()
-
-    async def count(asked: Launch) -> None:
-        nonlocal at_once, most
-        at_once += 1
-        most = max(most, at_once)
-        if at_once == 8:
-            eight.set()
-        await eight.wait()
-        await launch(asked)
-        at_once -= 1
-
-    monkeypatch.setattr(scripted, "launch", count)
     assert (await host.launch_assigned()).launched == len(wants)
-    assert most == 8
+    assert scripted.groups == [32, 8]
 
 
 async def test_what_was_cancelled_before_its_launch_is_not_launched(
@@ -562,17 +550,13 @@ async def test_each_member_on_the_host_is_a_unit_of_its_own(
 
 
 async def test_a_member_that_can_not_be_launched_stops_the_others(
-    world: World, host: HostLoop, planner: Planner, scripted: ScriptedEngine
+    world: World, host: HostLoop, planner: Planner, scripted: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.machine("m2")
     simulation_id = await _assigned(world, host, planner, machines=2)
-    launch = scripted.launch
-
-    async def only_rank_0(asked: Launch) -> None:
-        scripted.failure = LaunchError("There is no room for it.") if asked.rank else None
-        await launch(asked)
-
-    scripted.launch = only_rank_0
+    monkeypatch.setattr(
+        scripted, "refuses", lambda asked: LaunchError("There is no room for it.") if asked.rank else None
+    )
     summary = await host.launch_assigned()
     assert (summary.launched, summary.ended) == (1, 1)
     assert (await world.stop_of(simulation_id)).reason == "LAUNCH_ERROR"
