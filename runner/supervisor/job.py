@@ -23,7 +23,6 @@ import os
 import signal
 import stat
 import sys
-import tempfile
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +39,8 @@ LAUNCH_VARIABLE = "SIMULATIONS_LAUNCH"
 
 def main() -> int:
     """Run a member to its end; return the exit status of the job."""
+    import tempfile  # has `random`, see `runner.supervisor.service`
+
     launch = json.loads(os.environ.pop(LAUNCH_VARIABLE))
     # `python` in a simulation's command is the interpreter that runs the job.
     os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))

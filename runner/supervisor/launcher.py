@@ -56,6 +56,7 @@ LONGEST_MESSAGE = 1 << 20
 SWEEP_SECONDS = 1.0  # a killed process is gone in milliseconds; what the kernel holds longer is tried again
 AGAIN_SECONDS = 1.0
 HANDLED = (signal.SIGCHLD, signal.SIGTERM)  # all others are ignored; a set of all would cost as much as a fork
+_ENVIRONMENT = dict(os.environ)  # the launcher's own: nearly that of each supervisor
 FAILED = 70  # exit status of a supervisor that failed by a defect (sysexits.h: EX_SOFTWARE)
 
 Reply = Mapping[str, object]
@@ -256,8 +257,9 @@ def _be_supervisor(directory: Path, environment: Mapping[str, str], gate: int) -
             name_process("supervisor")
             os.chdir(directory)
             sys.stdout = sys.stderr = LateLog(directory / "supervisor.log")
-            os.environ.clear()
-            os.environ.update(environment)
+            for name in _ENVIRONMENT.keys() - environment.keys():
+                del os.environ[name]
+            os.environ.update(environment.items() - _ENVIRONMENT.items())
             status = supervise(directory)
     except BaseException:  # noqa: BLE001  # the launcher's loop is below on the stack and must not go on here
         traceback.print_exc()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 from collections.abc import Mapping
 
 from runner.supervisor.assignment import Assignment
@@ -122,6 +121,8 @@ class Backoff:
             complain(f"the service can't be reached, trying on: {why}")
         self._failures += 1
         longest: float = min(FIRST_RETRY_SECONDS * 2.0 ** min(self._failures - 1, 20), self._longest_seconds)
+        import random  # not in the launcher: it would make new random numbers in each fork
+
         return longest * random.uniform(0.5, 1.0)
 
     def succeeded(self) -> None:

@@ -20,7 +20,6 @@ import os
 import posixpath
 import stat
 import tarfile
-import tempfile
 import time
 from functools import partial
 from hashlib import sha256
@@ -99,6 +98,8 @@ class Package:
                 raise
             file.close()
         complain(f"{path} is locked, or no file of this user: the package is fetched for this attempt alone")
+        import tempfile  # has `random`, see `runner.supervisor.service`
+
         return tempfile.TemporaryFile(dir=self._archives)
 
     def _write(self, file: IO[bytes]) -> None:
