@@ -21,7 +21,7 @@ from graph.errors import BadInput
 from graph.live.forecasts import Asked, Newest, Outlook
 from graph.types.enums import MetricMode
 from graph.types.scalars import Step
-from graph.types.stopping import Objective, objective_mode
+from graph.types.stopping import Objective, known_mode
 from policy import outlook, rule_documents
 from policy.outlook import Pace
 from policy.rule_documents import Declared
@@ -114,7 +114,7 @@ def _chosen(row: Row, metric: str | None, summaries: Sequence[Summary]) -> tuple
         objective = Objective.of(row, summaries)
         metric = objective.metric if objective is not None else None
     summary = next((each for each in summaries if each.metric == metric), None)
-    mode = objective_mode(row, summary.metric) if summary is not None else None
+    mode = known_mode(row, summary.metric) if summary is not None else None
     return (summary, mode) if summary is not None and mode is not None else None
 
 

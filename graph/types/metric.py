@@ -10,7 +10,6 @@ import strawberry
 from db.metrics import Summary
 from graph.types.enums import MetricMode
 from graph.types.scalars import Step
-from policy.metric_mode import goes_up
 
 
 @strawberry.type(description="Summary of a metric over all attempts, without superseded points.")
@@ -18,6 +17,10 @@ class Metric:
     name: str
     mode: MetricMode = strawberry.field(
         description="Whether lower or higher is better: as given to createSimulation, else by its name, else MIN."
+    )
+    direction: MetricMode | None = strawberry.field(
+        description="The `mode` where it is given or its name implies one; null where neither direction is better, as "
+        "far as is known."
     )
     count: int = strawberry.field(description="The number of points.")
     last_step: Step = strawberry.field(description="The newest step.")
@@ -27,19 +30,22 @@ class Metric:
     max_step: Step | None = strawberry.field(description="The first step with the greatest value.")
     max_value: float | None = strawberry.field(description="The greatest value; null if none is finite.")
 
-    @strawberry.field(description="The first step with the best value: the least or the greatest, by `mode`.")
+    @strawberry.field(
+        description="The first step with the best value: the least or the greatest; null without a `direction`."
+    )
     def best_step(self) -> Step | None:
-        return self.max_step if self.mode is MetricMode.MAX else self.min_step
+        return {MetricMode.MIN: self.min_step, MetricMode.MAX: self.max_step, None: None}[self.direction]
 
-    @strawberry.field(description="The least or the greatest value, by `mode`.")
+    @strawberry.field(description="The least or the greatest value; null without a `direction`.")
     def best_value(self) -> float | None:
-        return self.max_value if self.mode is MetricMode.MAX else self.min_value
+        return {MetricMode.MIN: self.min_value, MetricMode.MAX: self.max_value, None: None}[self.direction]
 
     @classmethod
-    def of(cls, summary: Summary, mode: str) -> Self:
+    def of(cls, summary: Summary, direction: MetricMode | None) -> Self:
         return cls(
             name=summary.metric,
-            mode=MetricMode(mode),
+            mode=direction or MetricMode.MIN,
+            direction=direction,
             count=summary.count,
             last_step=Step(summary.last_step),
             last_value=summary.last_value if math.isfinite(summary.last_value) else None,
@@ -48,11 +54,6 @@ class Metric:
             max_step=Step(summary.max_step) if summary.max_step is not None else None,
             max_value=summary.max_value,
         )
-
-
-def usual_mode(metric: str) -> MetricMode:
-    """The mode of a metric that was not given to createSimulation."""
-    return MetricMode.MAX if goes_up(metric) else MetricMode.MIN
 
 
 @strawberry.input(description="A metric that the simulation will report.")

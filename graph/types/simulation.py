@@ -26,7 +26,7 @@ from graph.types.event import Event
 from graph.types.file import FileConnection, page_of_files
 from graph.types.forecast import Forecast
 from graph.types.log import LogConnection, page_of_log
-from graph.types.metric import Metric, usual_mode
+from graph.types.metric import Metric
 from graph.types.notice import Notice
 from graph.types.package import Package
 from graph.types.parameters import at_path
@@ -34,7 +34,7 @@ from graph.types.place import Ahead
 from graph.types.project import Project
 from graph.types.scalars import Step
 from graph.types.source import Source
-from graph.types.stopping import Objective, Stopping
+from graph.types.stopping import Objective, Stopping, known_mode
 from policy.metric_mode import is_system
 from policy.waiting import Wait
 
@@ -291,13 +291,12 @@ class Simulation(relay.Node):
     async def metrics(self, info: Info, system: bool = False) -> list[Metric]:
         found = await info.context.loaders.metrics.load(self.row.id)
         found = [each for each in found if is_system(each.metric) == system]
-        return [Metric.of(each, self.row.metric_modes.get(each.metric) or usual_mode(each.metric)) for each in found]
+        return [Metric.of(each, known_mode(self.row, each.metric)) for each in found]
 
     @strawberry.field(description="One metric that it has reported; null if it has not.")
     async def metric(self, info: Info, name: str) -> Metric | None:
         found = await info.context.loaders.metrics.load(self.row.id)
-        mode = self.row.metric_modes.get(name) or usual_mode(name)
-        return next((Metric.of(each, mode) for each in found if each.metric == name), None)
+        return next((Metric.of(each, known_mode(self.row, name)) for each in found if each.metric == name), None)
 
     @strawberry.field(
         description="One of its parameters, by its name or, within objects, its path (`optimizer.lr`); null if it has "

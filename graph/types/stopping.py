@@ -40,7 +40,7 @@ class Objective:
         metric = row.objective_metric or default_objective(each.metric for each in summaries)
         if metric is None:
             return None
-        mode = objective_mode(row, metric)
+        mode = known_mode(row, metric)
         found = next((each for each in summaries if each.metric == metric), None)
         if found is None:
             return cls(metric=metric, mode=mode, value=None, best_value=None, best_step=None)
@@ -55,8 +55,8 @@ class Objective:
         )
 
 
-def objective_mode(row: Row, metric: str) -> MetricMode | None:
-    """The direction of the objective, None if none is known."""
+def known_mode(row: Row, metric: str) -> MetricMode | None:
+    """The direction of a metric, the objective or another one; None if none is known."""
     given = row.objective_mode if metric == row.objective_metric else None
     mode = given or row.metric_modes.get(metric) or direction(metric)
     return MetricMode(mode) if mode is not None else None

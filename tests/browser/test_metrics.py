@@ -88,6 +88,19 @@ async def test_values_are_read_at_one_place_in_all_charts(simulation: str, page:
     await expect(page.locator(".legend .where")).to_have_text("Newest")
 
 
+async def test_a_metric_without_a_direction_has_no_best(simulation: str, page: Page) -> None:
+    await page.goto(f"/simulations/{simulation}")
+    rows = page.get_by_role("region", name="Metrics", exact=True)
+    undirected, loss = (rows.get_by_role("row").filter(has_text=name) for name in ("learning_rate", LOSS))
+    await expect(loss.get_by_role("cell").nth(1)).to_contain_text("at step")
+    await expect(loss.get_by_role("rowheader")).to_have_text(re.compile("↓$"))
+    await expect(undirected.get_by_role("cell").nth(1)).to_have_text("")
+    await expect(undirected.get_by_role("rowheader")).not_to_have_text(re.compile("[↑↓]"))
+    canvas = small(page, "epoch").locator("[data-metric]")
+    await expect(canvas).to_have_attribute("aria-label", re.compile("last (?!.*best)"))
+    await expect(small(page, LOSS).locator("[data-metric]")).to_have_attribute("aria-label", re.compile("best"))
+
+
 async def test_pinned_charts_are_first_also_in_the_next_simulation(simulation: str, page: Page) -> None:
     await page.goto(f"/simulations/{simulation}")
     pin = small(page, "epoch").get_by_role("button", name="Pin epoch")

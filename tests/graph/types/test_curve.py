@@ -48,7 +48,7 @@ query Curves($ids: [ID!]!, $metric: String! = "loss", $from: Step, $to: Step, $m
 METRICS = """
 query Metrics($id: ID!) {
   simulation(id: $id) {
-    metrics { name mode count lastStep lastValue minStep minValue maxStep maxValue bestStep bestValue }
+    metrics { name mode direction count lastStep lastValue minStep minValue maxStep maxValue bestStep bestValue }
   }
 }
 """
@@ -488,21 +488,26 @@ async def test_metrics_say_what_they_came_to_and_which_way_is_best(api: Api, wor
     await supervisor.send({
         "loss": {"steps": [1, 2, 3], "values": [2.0, 1.0, "NaN"], "elapsed": [0, 0, 0]},
         "accuracy": {"steps": [1, 2], "values": [0.9, 0.8], "elapsed": [0, 0]},
+        "lr": {"steps": [1, 2], "values": [0.0, 0.1], "elapsed": [0, 0]},
         "norm": {"steps": [1], "values": ["Infinity"], "elapsed": [0]},
     })  # fmt: skip
     found = (await api.data(METRICS, {"id": supervisor.simulation_id}))["metrics"]
     assert found == [
         {
-            "name": "accuracy", "mode": "MAX", "count": 2, "lastStep": 2, "lastValue": 0.8, "minStep": 2,
-            "minValue": 0.8, "maxStep": 1, "maxValue": 0.9, "bestStep": 1, "bestValue": 0.9,
+            "name": "accuracy", "mode": "MAX", "direction": "MAX", "count": 2, "lastStep": 2, "lastValue": 0.8,
+            "minStep": 2, "minValue": 0.8, "maxStep": 1, "maxValue": 0.9, "bestStep": 1, "bestValue": 0.9,
         },
         {
-            "name": "loss", "mode": "MIN", "count": 3, "lastStep": 3, "lastValue": None, "minStep": 2,
-            "minValue": 1.0, "maxStep": 1, "maxValue": 2.0, "bestStep": 2, "bestValue": 1.0,
+            "name": "loss", "mode": "MIN", "direction": "MIN", "count": 3, "lastStep": 3, "lastValue": None,
+            "minStep": 2, "minValue": 1.0, "maxStep": 1, "maxValue": 2.0, "bestStep": 2, "bestValue": 1.0,
         },
         {
-            "name": "norm", "mode": "MIN", "count": 1, "lastStep": 1, "lastValue": None, "minStep": None,
-            "minValue": None, "maxStep": None, "maxValue": None, "bestStep": None, "bestValue": None,
+            "name": "lr", "mode": "MIN", "direction": None, "count": 2, "lastStep": 2, "lastValue": 0.1, "minStep": 1,
+            "minValue": 0.0, "maxStep": 2, "maxValue": 0.1, "bestStep": None, "bestValue": None,
+        },
+        {
+            "name": "norm", "mode": "MIN", "direction": None, "count": 1, "lastStep": 1, "lastValue": None,
+            "minStep": None, "minValue": None, "maxStep": None, "maxValue": None, "bestStep": None, "bestValue": None,
         },
     ]  # fmt: skip
 

@@ -34,7 +34,7 @@ export const COMPARED = graphql(`
         }
         metrics {
           name
-          mode
+          direction
         }
       }
     }

@@ -174,7 +174,7 @@ export function valueOfColumn(answer: object, { kind }: Column, at: number): unk
 export const columnNames = graphql(`
   query ColumnNames($states: [SimulationState!], $project: ID, $machine: ID, $filter: SimulationFilter) {
     simulations(first: 50, states: $states, project: $project, machine: $machine, filter: $filter) {
-      nodes { parameters metrics { name } }
+      nodes { parameters metrics { name direction } }
     }
   }
 `);

@@ -176,7 +176,7 @@ const FIELDS = graphql(
       }
       metrics {
         name
-        mode
+        direction
         count
       }
       notices {

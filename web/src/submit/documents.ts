@@ -31,7 +31,7 @@ export const SimulationToRepeat = graphql(`
           rising aggressive dryRun
         }
       }
-      metrics { name mode }
+      metrics { name direction }
     }
   }
 `);

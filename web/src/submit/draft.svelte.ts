@@ -150,7 +150,7 @@ export function draftOf(simulation: NonNullable<ResultOf<typeof SimulationToRepe
     systemMetrics: intervalOf(simulation.systemMetricsSeconds),
     objective: objective === undefined ? { metric: '', mode: '' } : { metric: objective, mode: simulation.objective?.mode ?? '' },
     rules: stopping.rules.map((rule) => draftOfRule(rule, objective ?? '')),
-    metrics: simulation.metrics.slice(0, MOST_METRICS).map(({ name, mode }) => ({ row: pairOf().row, name, mode })),
+    metrics: simulation.metrics.flatMap(({ name, direction }) => (direction ? [{ row: pairOf().row, name, mode: direction }] : [])).slice(0, MOST_METRICS),
     attended: simulation.attended,
     attendedGrace: simulation.attendedGraceSeconds === null ? '' : typedDuration(simulation.attendedGraceSeconds),
     preemptible: simulation.preemptible,
