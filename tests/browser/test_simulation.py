@@ -667,6 +667,23 @@ async def test_name_tags_priority_and_notes_are_edited_and_shown_as_text(
     assert await page.locator("main img, main b, main i").count() == 0
 
 
+async def test_what_is_not_edited_stays_as_it_is_now(page: Page, service: Service) -> None:
+    tags = ["with, a comma", 'and "quotes"']
+    simulation = await service.submit("true", name="plain", tags=tags, resources={"cpus": 10_000})
+    await page.goto(f"/simulations/{simulation}")
+    await page.get_by_role("button", name="Edit", exact=True).click()
+    dialog = page.get_by_role("dialog", name="Edit plain")
+    await expect(dialog.get_by_label("Tags")).to_have_value('"with, a comma", "and ""quotes"""')
+    elsewhere = "mutation ($id: ID!) { updateSimulation(input: {id: $id, notes: \"new\"}) { userErrors { message } } }"
+    await service.execute(elsewhere, id=simulation)
+    await dialog.get_by_label("Name", exact=True).fill("renamed")
+    await dialog.get_by_role("button", name="Save").click()
+    await expect(dialog).to_be_hidden()
+    asked = "query ($id: ID!) { simulation(id: $id) { name tags notes } }"
+    found = (await service.execute(asked, id=simulation))["simulation"]
+    assert found == {"name": "renamed", "tags": tags, "notes": "new"}
+
+
 async def test_each_rank_has_a_log_of_its_own(page: Page, service: Service, axe: Axe, tmp_path: Path) -> None:
     create = "mutation M($input: CreateMachineInput!) { createMachine(input: $input) { userErrors { message } } }"
     for name in ("left", "right"):

@@ -10,6 +10,7 @@ import { Lines, MOST_LINES } from '../src/simulation/lines';
 import { isDrawn, systemMetricsOf } from '../src/simulation/system';
 import { ALL, kindsOf, transportOf } from '../src/alerts/kinds';
 import { agoOf, durationOf, moneyOf, priceOf, valueOf } from '../src/ui/format';
+import { tagsOf, writtenTags } from '../src/ui/tags';
 import cases from '../../tests/support/money.json';
 
 test('an address is read as it was written, and what is not understood is left out', () => {
@@ -130,4 +131,12 @@ test('a line that begins with a carriage return replaces the last one of its str
   lines.add({ attempt: 1, stream: 'STDERR', text: '\roh' });
   expect(lines.shown.map(({ number, text }) => [number, text])).toEqual([[1, 'begin'], [2, 'loading done'], [3, '20%'], [4, 'oh']]);
   expect(lines.count).toBe(4);
+});
+
+test.each([[['a', 'b c']], [['with, a comma', 'and "quotes"', '"']], [[' ends ', ',']], [[]]])('tags are read from a text as they were written: %j', (tags) => {
+  expect(tagsOf(writtenTags(tags))).toEqual(tags);
+});
+
+test('tags that were typed are told apart by commas, each once', () => {
+  expect(tagsOf(' a,b , a,, "c, d" ,"e')).toEqual(['a', 'b', 'c, d', '"e']);
 });
