@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from cli.arguments import parse_pairs
 from cli.errors import UsageError
 
+MOST_WHOLE = 2**53  # samplers compute in doubles
 EXPECTED = "expected LOW..HIGH, log:LOW..HIGH, LOW..HIGH:STEP, or choices like 64,128"
 SAMPLERS = {
     "tpe": "TPE", "bayes": "TPE", "random": "RANDOM", "grid": "GRID", "quasi-random": "QUASI_RANDOM",
@@ -90,7 +91,14 @@ def _number(name: str, text: str, word: str) -> float:
         number = math.nan
     if not math.isfinite(number):
         raise UsageError(f"--parameter {name}: {EXPECTED}, got {text!r}")
-    return int(word) if _WHOLE.fullmatch(word) else number
+    if not _WHOLE.fullmatch(word):
+        return number
+    if abs(int(word)) > MOST_WHOLE:
+        raise UsageError(
+            f"--parameter {name}: whole numbers of a range end at 2^53, as samplers compute in doubles: give larger "
+            "ones as choices"
+        )
+    return int(word)
 
 
 def _is_number(word: str) -> bool:

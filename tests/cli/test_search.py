@@ -33,6 +33,14 @@ def test_ranges_choices_and_single_values(text: str, expected: dict[str, object]
     assert parse_parameter("x", text) == expected
 
 
+@pytest.mark.parametrize("text", ["0..9007199254740993", "-9007199254740993..0", "int:1..18014398509481985"])
+def test_whole_numbers_that_a_double_does_not_hold_are_no_limits_of_a_range(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--parameter x: .* end at 2\^53"):
+        parse_space([f"x={text}"])
+    assert parse_space(["x=0..9007199254740992"])[0] == [{"name": "x", "low": 0, "high": 2**53, "integer": True}]
+    assert parse_space(["x=1,9007199254740993"])[0] == [{"name": "x", "choices": [1, 9007199254740993]}]
+
+
 @pytest.mark.parametrize("text", ["log:1e-4", "1..", "log:..", "1..x", "nan..1", "log:a..b", "1,,2", "1,"])
 def test_what_is_none_is_refused_with_the_forms_that_there_are(text: str) -> None:
     with pytest.raises(UsageError, match="--parameter x: "):

@@ -2,6 +2,7 @@ import { expect, test } from 'vitest';
 
 import { shortOf } from '../src/curves/parameters';
 import { axisOf, moved, passes, placeOn, textAt, ticksOf } from '../src/sweeps/axes';
+import { conditionOf } from '../src/now/conditions';
 import { kindOf, searchOf } from '../src/sweeps/search';
 import { bestSoFar, parametersOf, ranked } from '../src/sweeps/view';
 
@@ -59,6 +60,12 @@ test('what is searched is typed as on the command line', () => {
   expect(searchOf('20')).toEqual({ value: 20 });
   expect(searchOf('../data')).toEqual({ value: '../data' });
   for (const wrong of ['log:5', 'log:a..b', '1,,2', '']) expect(typeof searchOf(wrong)).toBe('string');
+});
+
+test('a number that would arrive as another one is refused', () => {
+  for (const text of ['1,1e400', '1e400', '[1, -1e999]', '0..9007199254740993', '-9007199254740993..1']) expect(searchOf(text)).toMatch(/too big|end at 2\^53/);
+  expect(searchOf('0..9007199254740992')).toEqual({ low: 0, high: 2 ** 53, integer: true });
+  expect(conditionOf('lr<1e400')).toBeNull();
 });
 
 test('a kind that is chosen is what a text is read as', () => {

@@ -38,6 +38,28 @@ export function whole(digits: string): unknown {
   return raw.rawJSON?.(written);
 }
 
+/** Refuse numbers that would arrive as another one: where the browser can't keep their digits. Raises `RangeError`. */
+export function checked(value: unknown): unknown {
+  if (value !== null && typeof value === 'object' && !isRaw(value)) Object.values(value).forEach(checked);
+  if (typeof value !== 'number') return value;
+  if (!Number.isFinite(value)) throw new RangeError('A number is too big for JSON as browsers read it: give it as text.');
+  if (Number.isInteger(value) && !Number.isSafeInteger(value)) {
+    throw new RangeError('A whole number beyond 2^53 would be rounded here: give it as text.');
+  }
+  return value;
+}
+
+/** JSON where it is JSON, else the text, as on the command line. Raises `RangeError` as `checked` does. */
+export function jsonOrText(text: string): unknown {
+  let value: unknown;
+  try {
+    value = exact(text);
+  } catch {
+    return text;
+  }
+  return checked(value);
+}
+
 function keep(_key: string, value: unknown, context?: Source): unknown {
   const source = context?.source;
   if (typeof value !== 'number' || source === undefined || !/^-?\d+$/.test(source) || String(value) === source) return value;

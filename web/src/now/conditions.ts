@@ -21,7 +21,9 @@ export function isCondition(text: string): boolean {
 export function conditionOf(text: string): Condition | null {
   const [, name, sign, written] = WRITTEN.exec(text) ?? [];
   if (!name || !written || name.length > 200) return null;
-  return { name, comparison: COMPARISONS[sign!]!, value: valueOf(written) };
+  const value = valueOf(written);
+  if (typeof value === 'number' && !Number.isFinite(value)) return null;
+  return { name, comparison: COMPARISONS[sign!]!, value };
 }
 
 /** JSON where it is JSON, else a word. */

@@ -1,5 +1,5 @@
 /** The form's texts as the API's CreateSimulationInput. What is left empty is left out: defaults have one place. */
-import { exact, isRaw, whole } from '../api/json';
+import { checked, exact, isRaw, whole } from '../api/json';
 import type { Fault } from '../ui/faults';
 import { inputsOf } from '../stopping/rules';
 import { isNumber, Typed } from '../ui/typed';
@@ -191,17 +191,6 @@ function metricsOf(draft: Draft, typed: Typed): { name: string; mode: 'MIN' | 'M
   const twice = metrics.find(({ name }, index) => metrics.findIndex((other) => other.name === name) < index);
   if (twice) typed.refuse('metrics', `${twice.name} is given twice.`);
   return filled(metrics);
-}
-
-/** Refuses numbers that would arrive as another one: where the browser can't keep their digits. */
-function checked(value: unknown): unknown {
-  if (value !== null && typeof value === 'object' && !isRaw(value)) Object.values(value).forEach(checked);
-  if (typeof value !== 'number') return value;
-  if (!Number.isFinite(value)) throw new RangeError('A number is too big for JSON as browsers read it: give it as text.');
-  if (Number.isInteger(value) && !Number.isSafeInteger(value)) {
-    throw new RangeError('A whole number beyond 2^53 would be rounded here: give it as text.');
-  }
-  return value;
 }
 
 function given<T extends object>(values: T): Partial<T> {

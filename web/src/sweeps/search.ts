@@ -1,5 +1,5 @@
 /** What a parameter of a sweep may be, as one types it: the same words as `simulations sweep -p` (cli/search.py). */
-import { exact } from '../api/json';
+import { jsonOrText } from '../api/json';
 import { pairOf, type Pair } from '../ui/pairs';
 import { isNumber } from '../ui/typed';
 
@@ -48,41 +48,44 @@ export function kindOf(text: string): Kind | null {
 
 /** A range, choices, or a single value, which is the same for all; a sentence for what is none of them. */
 export function searchOf(text: string, kind: Kind | 'auto' = 'auto'): Searched | string {
+  try {
+    return read(text, kind);
+  } catch (error) {
+    if (error instanceof RangeError) return error.message;
+    throw error;
+  }
+}
+
+function read(text: string, kind: Kind | 'auto'): Searched | string {
   const typed = text.trim();
-  if (kind === 'value') return typed ? { value: valueOf(typed) } : 'Enter a value.';
+  if (kind === 'value') return typed ? { value: jsonOrText(typed) } : 'Enter a value.';
   if (kind === 'choices') {
-    const found = searchOf(typed);
+    const found = read(typed, 'auto');
     if (typeof found === 'string') return found;
     return 'choices' in found ? found : 'value' in found ? { choices: [found.value] } : `Expected choices like 64,128, got “${typed}”.`;
   }
-  if (kind !== 'auto') return searchOf(PREFIXES[kind] + typed.replace(/^(?:(?:log|int|float):)+/, ''));
+  if (kind !== 'auto') return read(PREFIXES[kind] + typed.replace(/^(?:(?:log|int|float):)+/, ''), 'auto');
   const range = RANGE.exec(typed);
   if (range && (range[1] || isNumber(range[2]!.trim()))) return rangeOf(range, typed);
   if (/^(log|int|float):/.test(typed)) return `${EXPECTED}, got “${typed}”.`;
   if (/^[[{]/.test(typed)) {
-    const value = valueOf(typed);
+    const value = jsonOrText(typed);
     return Array.isArray(value) ? { choices: value } : { value };
   }
   const words = typed.split(',').map((word) => word.trim());
   if (!words.every(Boolean)) return typed ? 'A choice is empty.' : 'Enter a range, choices or a value.';
-  return words.length === 1 ? { value: valueOf(words[0]!) } : { choices: words.map(valueOf) };
+  return words.length === 1 ? { value: jsonOrText(words[0]!) } : { choices: words.map(jsonOrText) };
 }
 
 function rangeOf([, kinds = '', ...words]: RegExpExecArray, typed: string): Searched | string {
   const given = words.filter((word) => word !== undefined).map((word) => word.trim());
   if (!given.every(isNumber)) return `${EXPECTED}, got “${typed}”.`;
+  if (given.some((word) => /^[-+]?\d+$/.test(word) && Math.abs(Number(word)) >= 2 ** 53 && BigInt(word.replace(/^[-+]/, '')) > 2n ** 53n)) {
+    return 'Whole numbers of a range end at 2^53, as samplers compute in doubles: give larger ones as choices.';
+  }
   const [low, high, step] = given.map(Number);
   const whole = kinds.includes('int') || (!kinds.includes('float') && given.every((word) => /^[-+]?\d+$/.test(word)));
   return {
     low: low!, high: high!, ...(step === undefined ? {} : { step }), ...(kinds.includes('log') ? { log: true } : {}), ...(whole ? { integer: true } : {}),
   };
-}
-
-/** JSON where it is JSON, else a word. */
-function valueOf(text: string): unknown {
-  try {
-    return exact(text);
-  } catch {
-    return text;
-  }
 }
