@@ -314,6 +314,12 @@ async def test_whole_numbers_of_any_size_arrive_with_their_digits(page: Page, se
     assert json.loads(await page.get_by_label("Parameters in JSON").input_value()) == seeds
     await page.get_by_role("button", name="Rows", exact=True).click()
     await expect(page.get_by_label("Value of parameter seed")).to_have_value("12345678901234567890")
+    assert json.loads(await page.get_by_label("The variables").inner_text())["input"]["parameters"] == seeds
+    await page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text }")
+    await page.get_by_role("button", name="Copy the mutation and its variables").click()
+    mutation, variables = (await page.evaluate("window.copied")).split("\n\n")
+    assert mutation.endswith("}")
+    assert json.loads(variables)["input"]["parameters"] == seeds
     await submit(page).click()
     assert (await arrived(page, service))["parameters"] == seeds
 

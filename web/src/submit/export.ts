@@ -1,4 +1,5 @@
 /** The same order, for those who go on elsewhere: as a command line and as a mutation. Secrets are left out of both. */
+import { isRaw } from '../api/json';
 import { shellOf } from '../ui/format';
 import { optionOf, type RuleInput } from '../stopping/rules';
 import type { CreateSimulationInput } from './documents';
@@ -105,7 +106,7 @@ function pretty(value: unknown, indent: string): string {
     const nested = value.some((each) => each !== null && typeof each === 'object');
     return nested ? `[\n${parts.map((part) => deeper + part).join(',\n')}\n${indent}]` : `[${parts.join(', ')}]`;
   }
-  if (value === null || typeof value !== 'object') return JSON.stringify(value);
+  if (value === null || typeof value !== 'object' || isRaw(value)) return JSON.stringify(value);
   const entries = Object.entries(value).map(([key, each]) => `${deeper}${JSON.stringify(key)}: ${pretty(each, deeper)}`);
   return entries.length ? `{\n${entries.join(',\n')}\n${indent}}` : '{}';
 }
