@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { logSplits } from '../src/curves/axes';
+import { digitsOf, logSplits } from '../src/curves/axes';
 import { limitsOf } from '../src/curves/trace';
 
 const ENDS = [Number.MIN_VALUE, 1e-300, 1e-23, 1e-5, 0.37, 1, 42, 1e16, 1e22, 1e300, Number.MAX_VALUE];
@@ -22,4 +22,22 @@ test.each(PAIRS)('a logarithmic axis from %d to %d has a few rising ticks within
 
 test('a range within one decade has a tick at each digit', () => {
   expect(logSplits(0.3, 0.5)).toEqual([0.3, 0.4, 0.5]);
+});
+
+test.each([
+  [[0, 1e29, 2.9999999999999996e29, 4.9999999999999990e29, 1.0999999999999999e30], 1e29, ['0', '1e29', '3e29', '5e29', '1.1e30']],
+  [[1e6, 1.25e6, 1.5e6], 250_000, ['1e6', '1.25e6', '1.5e6']],
+  [[1_000_000, 1_000_001], 1, ['1e6', '1.000001e6']],
+  [[1e-5, 1.5000000000000002e-5], 5e-6, ['1e-5', '1.5e-5']],
+])('places that are sums of increments are labelled without what rounding has left: %j', (splits, increment, labels) => {
+  expect(digitsOf(splits, increment, false)).toEqual(labels);
+});
+
+const FAR = [-Number.MAX_VALUE, -1e308, -1, 0, Number.MIN_VALUE, 1e-320, 1e-300, 1, 1e308, Number.MAX_VALUE];
+const SPANS = FAR.flatMap((least) => FAR.filter((greatest) => greatest >= least).map((greatest) => [least, greatest] as const));
+
+test.each(SPANS)('a linear axis from %d to %d has a range that is a double', (least, greatest) => {
+  const [min, max] = limitsOf([least, greatest], false);
+  expect(max - min).toBeGreaterThan(0);
+  expect(max - min).toBeLessThan(Infinity);
 });

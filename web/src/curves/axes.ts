@@ -83,10 +83,16 @@ export function digitsOf(splits: readonly (number | null)[], increment: number, 
     if (split === 0) return '0';
     const size = Math.abs(split);
     if (log || size >= 1e6 || (size < 1e-4 && increment < 1e-4)) {
-      return size >= 1e-4 && size < 1e6 ? split.toLocaleString(undefined, { maximumSignificantDigits: 3, useGrouping: false }) : powerOf(split);
+      return size >= 1e-4 && size < 1e6 ? split.toLocaleString(undefined, { maximumSignificantDigits: 3, useGrouping: false }) : powerOf(rounded(split, log ? split : increment));
     }
     return split.toLocaleString(undefined, { minimumFractionDigits: digits, maximumFractionDigits: digits });
   });
+}
+
+/** A place at an axis without what adding up increments has left behind the digits that tell it from its neighbours. */
+function rounded(split: number, increment: number): number {
+  const digits = 3 + Math.floor(Math.log10(Math.abs(split))) - Math.floor(Math.log10(increment));
+  return Number(split.toPrecision(Math.min(17, Math.max(3, digits || 3))));
 }
 
 /** How many decimals a number has that is meant to be short: 2 for 0.25. */

@@ -73,6 +73,13 @@ function pathOf(u: uPlot, number: number, scene: Scene, at: number, kind: 'raw' 
   return linePath(u, number, trace, kind, scene.range(), scene.settings.many);
 }
 
+/** Pixels that half of the number at the very end of the x axis needs beside the chart. */
+export function roomAtEnd(scene: Scene): number {
+  const { x } = scene.settings;
+  const steps = x === 'step' || x === 'since';
+  return Math.max(22, steps ? Math.ceil(3.7 * Math.round(scene.range()[1]).toLocaleString().length) : 0);
+}
+
 /** The more lines, the thinner: a hairline is what a browser draws fastest, too. */
 function thinOf({ traces }: Scene): number {
   return traces.length > HAIRLINES_FROM ? 1 : 1.5;

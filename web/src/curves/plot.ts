@@ -9,7 +9,7 @@ import uPlot from 'uplot';
 import { Interaction, type Listener } from './interaction';
 import { alphaOf, drawGround, drawMarks } from './layers';
 import { limitsIn } from './limits';
-import { fromBelow, optionsOf, type Scene, scalesOf } from './options';
+import { fromBelow, optionsOf, roomAtEnd, type Scene, scalesOf } from './options';
 import { NOTHING_AHEAD, type Outlook } from './outlook';
 import { Palette } from './palette';
 import { Pointer } from './pointer';
@@ -186,7 +186,7 @@ export class Plot {
       ...this.#size,
       ...optionsOf(scene, this.#axesThatFit),
       legend: { show: false },
-      padding: [14, 22, 0, 8], // the number at the very end of the x axis has room
+      padding: [14, () => roomAtEnd(scene), 0, 8],
       cursor: cursor!,
       hooks: {
         ...hooks,

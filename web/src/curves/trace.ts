@@ -134,9 +134,14 @@ export function extentOf(traces: readonly Trace[]): Range {
 export function limitsOf([least, greatest]: Range, log: boolean): Range {
   if (least > greatest) return log ? [1, 10] : [0, 1];
   if (log) return logLimitsOf(least, greatest);
-  const [min, max] = uPlot.rangeNum(least, greatest, 0.08, true);
-  return min !== null && max !== null && min < max ? [min, max] : [least - 1, greatest + 1];
+  // The whole of a range must be a double, too; what is beyond it is drawn up to the edge.
+  const [low, high] = [Math.max(least, -MOST), Math.min(greatest, MOST)];
+  const [min, max] = uPlot.rangeNum(low, high, 0.08, true);
+  if (min !== null && max !== null && min < max && Number.isFinite(max - min)) return [min, max];
+  return low < high ? [low, high] : [low - (Math.abs(low) || 1), high + (Math.abs(high) || 1)];
 }
+
+const MOST = Number.MAX_VALUE / 4;
 
 /** uPlot's rounding, where doubles are exact enough for it: near the ends of their range it gives 0, NaN or Infinity. */
 function logLimitsOf(least: number, greatest: number): Range {
