@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 import pytest_asyncio
 from ended import METRICS
-from live import Service, eventually
+from live import Service, eventually, number_of
 from playwright.async_api import Locator, Page, expect
 from swept import OBJECTIVE, fill_sweep
 
@@ -379,3 +379,18 @@ async def test_a_telephone_has_room_for_a_hundred(open_page: OpenPage, sweep: in
     await drawn(page, MANY)
     assert await page.evaluate("document.documentElement.scrollWidth") <= 390
     await axe(page)
+
+
+async def test_names_and_numbers_stand_for_ids_in_the_address(page: Page, swept: dict[str, str]) -> None:
+    [first, second, third] = swept.values()
+    await page.goto(f"/compare?ids={first},{quote('swept <b>2')},%23{number_of(third)}")
+    await expect(chart_of(page)).to_have_attribute("data-held", re.compile('("points":50,.*){3}'))
+    await table_of(page).get_by_role("button", name="Remove swept <b>2</b>").click()
+    await expect(page).to_have_url(re.compile(f"ids={quote(first, safe='')}%2C{quote(third, safe='')}$"))
+    assert second not in page.url
+
+
+async def test_a_metric_without_a_direction_has_no_best(page: Page, swept: dict[str, str]) -> None:
+    await page.goto(f"/compare?ids={','.join(swept.values())}&metric=other")
+    await expect(table_of(page).get_by_role("columnheader", name="Last other")).to_be_visible()
+    await expect(table_of(page).get_by_role("columnheader", name="Best other")).to_have_count(0)

@@ -23,6 +23,15 @@ export interface Address {
   group: string | null;
 }
 
+/** Whether it is an id as the service gives them out; else a number, a name or the beginning of one. */
+export function isId(text: string): boolean {
+  try {
+    return atob(text).startsWith('Simulation:');
+  } catch {
+    return false;
+  }
+}
+
 const KINDS: readonly string[] = ['step', 'since', 'elapsed', 'wall', 'cost'];
 
 /** What is not understood is left out. */

@@ -84,6 +84,14 @@ export const OF_SWEEP = graphql(`
   }
 `);
 
+export const NAMED = graphql(`
+  query Named($id: ID!) {
+    simulation(id: $id) {
+      id
+    }
+  }
+`);
+
 export const FOUND = graphql(`
   query Found($name: String) {
     simulations(first: 10, nameContains: $name) {
