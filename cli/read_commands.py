@@ -40,7 +40,10 @@ def list_(
         ),
     ] = None,
     sweep: Annotated[
-        str | None, typer.Option("--sweep", metavar="SWEEP", help="Only trials of this sweep: number, name or id.")
+        str | None,
+        typer.Option(
+            "--sweep", metavar="SWEEP", help="Only trials of this sweep: number, name or id; `last`: the newest."
+        ),
     ] = None,
     tag: Annotated[
         list[str] | None,
@@ -92,19 +95,20 @@ def list_(
     from cli import browse
     from cli.arguments import parse_states
     from cli.listing import Filters, parse_sort
-    from cli.requests import newest_first
+    from cli.requests import newest_first, resolve_sweep
     from cli.server import parse_server
 
     wanted = None if everything else limit
     sorting = parse_sort(sort, reverse=reverse)
+    server = parse_server(url, token, token_file)
     filters = Filters(
         text=text, name=name, tags=tag or (), any_tags=any_tag or (), user=user, since=since, until=until,
-        where=where or (), sweep=sweep,
+        where=where or (), sweep=resolve_sweep(server, sweep) if sweep is not None else None,
     ).as_filter(datetime.now(UTC))  # fmt: skip
     states = parse_states(state or ())
     # Ask for one more than is shown, to detect further ones.
     found = newest_first(
-        parse_server(url, token, token_file),
+        server,
         states=states,
         project=project,
         limit=wanted + 1 if wanted is not None else None,

@@ -156,15 +156,21 @@ def sweeps(server: Server, *, project: str | None, active: bool | None, limit: i
 
 def sweep(server: Server, reference: str, *, importances: bool = False) -> Sweep:
     """Get a sweep by its id, number or name; `last`: the newest one. Raises `ServerRefused` if there is none."""
-    if reference == NEWEST:
-        newest = sweeps(server, project=None, active=None, limit=1)
-        if not newest:
-            raise ServerRefused("There is no sweep yet.")
-        reference = newest[0].id
-    found = ask(server, documents.SWEEP, {"id": reference, "importances": importances}).get("sweep")
+    wanted = {"id": resolve_sweep(server, reference), "importances": importances}
+    found = ask(server, documents.SWEEP, wanted).get("sweep")
     if found is None:
         raise ServerRefused(f"There is no sweep {clean(reference)}. List them: simulations sweeps")
     return read_answer(Sweep, found)
+
+
+def resolve_sweep(server: Server, given: str) -> str:
+    """Return the newest sweep's id for `last`; anything else is resolved by the server."""
+    if given != NEWEST:
+        return given
+    newest = sweeps(server, project=None, active=None, limit=1)
+    if not newest:
+        raise ServerRefused("There is no sweep yet.")
+    return newest[0].id
 
 
 def trials(server: Server, sweep_id: str) -> Iterator[SweepTrial]:

@@ -48,7 +48,10 @@ app = typer.Typer(
 )
 
 SweepId = Annotated[
-    str, typer.Argument(metavar="SWEEP", help="Number, name or id of the sweep; `last`: the newest one.")
+    str,
+    typer.Argument(
+        metavar="SWEEP", help="Number, name or id of the sweep, or the beginning of its name; `last`: the newest one."
+    ),
 ]
 MaxCost = Annotated[
     str | None, typer.Option("--max-cost", metavar="AMOUNT", help="Maximum cost of all its trials together: 50.")

@@ -163,9 +163,10 @@ async def page_matching(
 
 
 async def resolve(session: AsyncSession, reference: str, *, scope: Scope = None) -> int:
-    """Return the number of the sweep that a public id, a number (`#3`, `3`) or a name means.
+    """Return the number of the sweep that a public id, a number (`#3`, `3`), a name or the beginning of one means.
 
-    The sweep of an id may not exist. Raises `Refusal` for an id of something else, `NotFound`, `Ambiguous`.
+    Whole names come before beginnings of names. The sweep of an id may not exist. Raises
+    `Refusal` for an id of something else, `NotFound`, `Ambiguous`.
     """
     try:
         kind, number = public_ids.decode(reference)
@@ -182,14 +183,18 @@ async def _named(session: AsyncSession, reference: str, scope: Scope) -> int:
     sentence = f"{reference[:40]!r} is not the id, number or name of a sweep."
     if not 0 < len(reference) <= 200 or not is_storable(reference):
         raise Refusal(sentence, field="id")
-    meant = Sweep.id == number if number is not None else Sweep.name == reference
-    statement = select(Sweep.id).where(meant, within(Sweep.project_id, scope)).order_by(Sweep.id.desc()).limit(2)
-    found = (await session.scalars(statement)).all()
-    if not found:
-        raise NotFound(sentence, field="id")
-    if len(found) > 1:
-        raise Ambiguous(f"Several sweeps have the name {reference[:40]!r}: pass a number, as #{found[0]}.", field="id")
-    return found[0]
+    beginning = Sweep.name.startswith(reference, autoescape=True)
+    # A number is never a beginning: one that there is not yet would mean another sweep.
+    meant = [Sweep.id == number] if number is not None else [Sweep.name == reference, beginning]
+    for condition in meant:
+        statement = select(Sweep.id, Sweep.name).where(condition, within(Sweep.project_id, scope))
+        found = (await session.execute(statement.order_by(Sweep.id.desc()).limit(2))).all()
+        if len(found) == 1:
+            return int(found[0].id)
+        if found:
+            have = "have the name" if condition is not beginning else "begin with"
+            raise Ambiguous(f"Several sweeps {have} {reference[:40]!r}: pass a number, as #{found[0].id}.", field="id")
+    raise NotFound(sentence, field="id")
 
 
 # Of a sweep that waits for its trials, nothing but their ends is due.

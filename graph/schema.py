@@ -200,8 +200,8 @@ class Query:
         return await of_simulation.page(info, wanted, order_of(order_by), first, after)
 
     @strawberry.field(
-        description="One sweep by its id, null if there is none; or by its number (`3`, `#3`), or the name that only "
-        "one has. So it is wherever the id of a sweep is an argument."
+        description="One sweep by its id, null if there is none; or by its number (`3`, `#3`), its name, or a "
+        "beginning that only one name has. So it is wherever the id of a sweep is an argument."
     )
     async def sweep(self, info: Info, id: strawberry.ID) -> Sweep | None:
         return await of_sweep.asked_for(info, id)

@@ -15,6 +15,14 @@ from cli.listing import Filters, parse_moment, parse_sort, parse_where
 Run = Callable[..., Result]
 Make = Callable[..., dict[str, Any]]
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+SWEEP: dict[str, Any] = {
+    "id": "w9", "number": 9, "name": "search", "state": "RUNNING", "reason": None, "reasonDetail": None,
+    "sampler": "TPE", "seed": 1, "parameters": [], "objective": {"metric": "loss", "mode": "MIN"}, "parallel": 1,
+    "seeds": 1, "maxCost": None, "patience": None, "project": {"id": "p1", "name": "default"},
+    "counts": {"planned": 1, "queued": 0, "running": 1, "complete": 0, "pruned": 0, "failed": 0},
+    "cost": {"amount": "0", "currency": "USD", "perHour": "0"}, "best": None, "estimatedEnd": None,
+    "entrypoint": ["train"], "createdBy": "ada", "createdAt": "2026-11-29T10:00:00Z", "endedAt": None,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -110,6 +118,17 @@ def test_what_is_asked_for_is_what_was_typed(server: Any, run: Run, simulation: 
     assert head.split()[:4] == ["ID", "NAME", "loss", "OBJECTIVE"]
     assert first.split()[:5] == ["108", "train", "2", "val/loss", "0.25"]
     assert second.split()[:3] == ["7", "train", "default"]
+
+
+def test_last_is_the_newest_sweep(server: Any, run: Run) -> None:
+    end = {"hasNextPage": False, "endCursor": None}
+    server.answers["Sweeps"] = lambda _: {"sweeps": {"nodes": [SWEEP], "pageInfo": end}}
+    server.answers["List"] = lambda _: {"simulations": {"nodes": [], "pageInfo": end}}
+    assert run("list", "--sweep", "last").exit_code == 0
+    [asked] = server.variables("List")
+    assert asked["filter"] == {"sweep": SWEEP["id"]}
+    server.answers["Sweeps"] = lambda _: {"sweeps": {"nodes": [], "pageInfo": end}}
+    assert "There is no sweep yet." in run("list", "--sweep", "last").stderr
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,11 @@ async def test_sweeps_are_listed_and_cancelled(world: World) -> None:
     assert await made(world, name="two")
     error = await world.api.error(SHOW, {"id": "two"})
     assert "Several sweeps have the name 'two'" in error["message"]
+    assert (await world.api.data(SHOW, {"id": "on"}))["name"] == "one"
+    assert await made(world, name="one_more")
+    assert (await world.api.data(SHOW, {"id": "one"}))["name"] == "one", "whole names come before beginnings"
+    assert "Several sweeps begin with 'on'" in (await world.api.error(SHOW, {"id": "on"}))["message"]
+    assert "is not the id, number or name" in (await world.api.error(SHOW, {"id": "_ne"}))["message"]
 
 
 async def test_a_page_of_sweeps_takes_as_many_statements_as_a_single_one(
