@@ -6,8 +6,9 @@
     sampler, trials, parallel, seeds, seed, max_cost, patience, stopping_threshold, pruning: {...}, name, project
 
 W&B: program, command, method, metric: {name, goal, target}, parameters: {lr: {distribution, min, max, q, value,
-values}}, run_cap, early_terminate: {min_iter, eta}. Optuna: n_trials, n_jobs, direction, and the names of its
-distributions (`type: FloatDistribution`). All mistakes are reported at once, each with its line.
+values}}, run_cap, early_terminate: {min_iter, eta}. Optuna: n_trials, n_jobs, direction, study_name, pruner, and
+the names of its samplers, pruners and distributions (`type: FloatDistribution`, or with `attributes` as in its JSON).
+All mistakes are reported at once, each with its line.
 """
 
 from __future__ import annotations
@@ -21,12 +22,20 @@ from cli.submission_file import Place, Tree, completed_submission, read_tree, sa
 
 WORDS = {  # of others, in those of the API
     "n_trials": "trials", "run_cap": "trials", "n_jobs": "parallel", "method": "sampler", "metric": "objective",
-    "early_terminate": "pruning", "command": "entrypoint", "max_trials": "trials",
+    "early_terminate": "pruning", "command": "entrypoint", "max_trials": "trials", "pruner": "pruning",
+    "study_name": "name",
 }  # fmt: skip
 KNOWN = {
     "simulation", "parameters", "objective", "sampler", "trials", "parallel", "seeds", "seed", "max_cost", "patience",
     "stopping_threshold", "pruning", "name", "project", "client_key", "entrypoint", "program", "direction",
     "description",
+}  # fmt: skip
+OPTUNA_SAMPLERS = {
+    "tpesampler": "TPE", "randomsampler": "RANDOM", "gridsampler": "GRID", "qmcsampler": "QUASI_RANDOM",
+    "cmaessampler": "CMA_ES",
+}  # fmt: skip
+OPTUNA_PRUNERS = {
+    "medianpruner": "MEDIAN", "successivehalvingpruner": "HALVING", "hyperbandpruner": "HALVING", "noppruner": "NONE",
 }  # fmt: skip
 DIRECTIONS = {"minimize": "MIN", "maximize": "MAX", "min": "MIN", "max": "MAX"}
 LOG = ("log_uniform_values", "q_log_uniform_values", "inv_log_uniform_values")
@@ -80,7 +89,7 @@ def _take(made: dict[str, object], given: str, value: Any) -> None:
         case "direction":
             made["direction"] = _word(value, DIRECTIONS)
         case "sampler":
-            made["sampler"] = _word(value, SAMPLERS)
+            made["sampler"] = _word(value, SAMPLERS | OPTUNA_SAMPLERS)
         case "pruning":
             made["pruning"] = _pruning(value)
         case "max_cost":
@@ -119,6 +128,10 @@ def _parameter(name: str, value: Any) -> Mapping[str, object]:
     if not isinstance(value, dict):
         return {"value": value}
     made: dict[str, object] = {}
+    attributes = value.get("attributes")
+    if isinstance(attributes, dict):  # Optuna's JSON, in which no step is null
+        value = {key: inner for key, inner in ({**value, **attributes}).items() if key != "attributes"}
+        value = {key: inner for key, inner in value.items() if inner is not None}
     for part, inner in value.items():
         if part not in PARTS:
             raise _Mistake((name, part), f"expected one of {', '.join(PARTS)}")
@@ -169,11 +182,14 @@ def _pruning(value: Any) -> dict[str, object]:
         return {"rule": "NONE"}
     if isinstance(value, str) and value.upper() in PRUNING:
         return {"rule": value.upper()}
+    if isinstance(value, str) and value.lower() in OPTUNA_PRUNERS:
+        return {"rule": OPTUNA_PRUNERS[value.lower()]}
     if not isinstance(value, dict):
         raise _Mistake((), "expected halving, median or none, or {grace_period: STEP, reduction_factor: 3}")
     words: dict[str, str | None] = {
         "grace_period": "gracePeriod", "min_iter": "gracePeriod", "min_resource": "gracePeriod",
-        "reduction_factor": "reductionFactor", "eta": "reductionFactor", "rule": "rule", "type": None, "s": None,
+        "reduction_factor": "reductionFactor", "eta": "reductionFactor", "rule": "rule", "type": None, "name": None,
+        "s": None,
         "max_iter": None, "strict": None, "n_warmup_steps": "gracePeriod",
     }  # fmt: skip
     made: dict[str, object] = {}
@@ -182,6 +198,8 @@ def _pruning(value: Any) -> dict[str, object]:
             raise _Mistake((part,), f"expected one of {', '.join(words)}")
         if (known := words[part]) is not None:
             made[known] = inner.upper() if isinstance(inner, str) else inner
+        elif part in ("type", "name") and str(inner).lower() in OPTUNA_PRUNERS:
+            made["rule"] = OPTUNA_PRUNERS[str(inner).lower()]
     return made
 
 

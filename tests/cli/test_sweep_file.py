@@ -104,6 +104,51 @@ def test_words_of_optuna_are_understood(tmp_path: Path) -> None:
     assert found["simulation"] == {"entrypoint": ["x"]}
 
 
+@pytest.mark.parametrize(
+    ("sampler", "expected"),
+    [
+        ("TPESampler", "TPE"), ("RandomSampler", "RANDOM"), ("GridSampler", "GRID"), ("QMCSampler", "QUASI_RANDOM"),
+        ("CmaEsSampler", "CMA_ES"),
+    ],
+)  # fmt: skip
+def test_names_of_optunas_samplers_are_understood(tmp_path: Path, sampler: str, expected: str) -> None:
+    assert read(tmp_path, f"{{sampler: {sampler}, entrypoint: [x], parameters: {{a: 1..5}}}}")["sampler"] == expected
+
+
+@pytest.mark.parametrize(
+    ("pruner", "expected"),
+    [
+        ("MedianPruner", {"rule": "MEDIAN"}), ("NopPruner", {"rule": "NONE"}), ("HyperbandPruner", {"rule": "HALVING"}),
+        ("{type: MedianPruner, n_warmup_steps: 5}", {"rule": "MEDIAN", "gracePeriod": 5}),
+        (
+            "{name: SuccessiveHalvingPruner, min_resource: 3, reduction_factor: 4}",
+            {"rule": "HALVING", "gracePeriod": 3, "reductionFactor": 4},
+        ),
+    ],
+)  # fmt: skip
+def test_names_of_optunas_pruners_are_understood(tmp_path: Path, pruner: str, expected: object) -> None:
+    found = read(tmp_path, f"{{study_name: s, pruner: {pruner}, entrypoint: [x], parameters: {{a: 1..5}}}}")
+    assert (found["name"], found["pruning"]) == ("s", expected)
+
+
+def test_distributions_as_optuna_writes_them_in_json_are_understood(tmp_path: Path) -> None:
+    found = read(
+        tmp_path,
+        """
+entrypoint: [x]
+parameters:
+  lr: {name: FloatDistribution, attributes: {step: null, low: 0.001, high: 0.1, log: true}}
+  depth: {name: IntDistribution, attributes: {log: false, step: 2, low: 1, high: 5}}
+  opt: {name: CategoricalDistribution, attributes: {choices: [adam, sgd]}}
+""",
+    )
+    assert found["parameters"] == [
+        {"name": "lr", "low": 0.001, "high": 0.1, "log": True},
+        {"name": "depth", "low": 1, "high": 5, "step": 2, "log": False, "integer": True},
+        {"name": "opt", "choices": ["adam", "sgd"]},
+    ]
+
+
 def test_every_mistake_is_told_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as told:
         read(
