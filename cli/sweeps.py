@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -282,7 +283,7 @@ def _range(parameter: SweepParameter) -> str:
 def export(server: Server, found: Sweep, target: str, name: str | None) -> int:
     """Write a sweep as an Optuna study; return how many trials it has. target: a file of SQLite, or a storage's URL."""
     from optuna import create_study, logging
-    from optuna.exceptions import DuplicatedStudyError
+    from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
     from optuna.study import StudyDirection
 
     logging.set_verbosity(logging.ERROR)
@@ -296,7 +297,9 @@ def export(server: Server, found: Sweep, target: str, name: str | None) -> int:
     except Exception as error:  # noqa: BLE001  # whatever the driver of a database raises
         raise UsageError(f"{clean(target)} can't be used as a storage: {clean(str(error), limit=300)}") from None
     study.set_user_attr("sweep", found.number)
-    study.set_metric_names([found.objective.metric])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # no concern of who exports
+        study.set_metric_names([found.objective.metric])
     study.add_trials([_frozen(found, each) for each in every])
     return len(every)
 
