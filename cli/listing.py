@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from cli.arguments import parse_duration
 from cli.errors import UsageError
@@ -103,16 +103,16 @@ def parse_where(given: str) -> dict[str, object]:
 
 
 def parse_moment(option: str, given: str | None, now: datetime) -> str | None:
-    """Parse a date, a time, or a duration before now (`7d`) into a time for the API. Raises `UsageError`."""
+    """Parse a date, a time (without an offset: local time), or a duration before now (`7d`). Raises `UsageError`."""
     if given is None:
         return None
     try:
-        at = datetime.fromisoformat(given)
-    except ValueError:
         try:
+            at = datetime.fromisoformat(given)
+        except ValueError:
             return (now - parse_duration(given)).isoformat()
-        except (UsageError, OverflowError):
-            raise UsageError(
-                f"{option}: expected a duration like 7d or 12h, or a date like 2026-11-01, got {clean(given)!r}"
-            ) from None
-    return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).isoformat()
+        return (at if at.tzinfo is not None else at.astimezone()).isoformat()
+    except (UsageError, ValueError, OverflowError):
+        raise UsageError(
+            f"{option}: expected a duration like 7d or 12h, or a date like 2026-11-01, got {clean(given)!r}"
+        ) from None

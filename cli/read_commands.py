@@ -69,7 +69,7 @@ def list_(
     ] = None,
     user: Annotated[str | None, typer.Option(metavar="NAME", help="Submitted by this user.")] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="Submitted since: 7d, 12h, or a date like 2026-11-01.")
+        str | None, typer.Option(metavar="WHEN", help="Submitted since: 7d, 12h, or a local date like 2026-11-01.")
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="WHEN", help="Submitted before: likewise.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of simulations.")] = 20,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -81,9 +82,27 @@ def test_comparisons_that_are_none(given: str) -> None:
         parse_where(given)
 
 
+@pytest.fixture
+def in_india(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as changed:
+        changed.setenv("TZ", "Asia/Kolkata")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("in_india")
+def test_dates_and_times_without_an_offset_are_local_as_those_that_are_printed() -> None:
+    assert parse_moment("--since", "2026-11-01", NOW) == "2026-11-01T00:00:00+05:30"
+    assert parse_moment("--since", "2026-11-30 15:27:24", NOW) == "2026-11-30T15:27:24+05:30"
+    assert parse_moment("--since", "2026-11-01T00:00Z", NOW) == "2026-11-01T00:00:00+00:00"
+    with pytest.raises(UsageError, match="7d or 12h"):
+        parse_moment("--since", "0001-01-01", NOW)
+
+
 def test_times_are_dates_or_durations_before_now() -> None:
     assert parse_moment("--since", "7d", NOW) == "2026-11-22T12:00:00+00:00"
-    assert parse_moment("--since", "2026-11-01", NOW) == "2026-11-01T00:00:00+00:00"
+    assert parse_moment("--since", "2026-11-01T00:00Z", NOW) == "2026-11-01T00:00:00+00:00"
     assert parse_moment("--since", "2026-11-01T10:00+02:00", NOW) == "2026-11-01T10:00:00+02:00"
     assert parse_moment("--since", None, NOW) is None
     for given in ("yesterday", "-1d", "99999d", ""):
@@ -103,7 +122,7 @@ def test_what_is_asked_for_is_what_was_typed(server: Any, run: Run, simulation: 
     server.answers["List"] = lambda _: {"simulations": {"nodes": nodes, "pageInfo": end}}
     ran = run(
         "list", "--sort", "loss", "--limit", "5", "--tag", "lr-sweep", "--where", "lr<1e-3", "--name", "vit*",
-        "--since", "2026-11-01", "--user", "ada", "--state", "finished", "--text", "train.py", "--any-tag", "a",
+        "--since", "2026-11-01T00:00Z", "--user", "ada", "--state", "finished", "--text", "train.py", "--any-tag", "a",
     )  # fmt: skip
     assert ran.exit_code == 0, ran.stderr
     [asked] = server.variables("List")
