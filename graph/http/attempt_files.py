@@ -118,10 +118,12 @@ class AttemptFiles:
         except (DatabaseUnavailable, StoreUnavailable) as error:
             if isinstance(error, StoreUnavailable):
                 log.warning("store_unavailable", error=str(error))
-            what = "The store" if isinstance(error, StoreUnavailable) else "The database"
+                sentence = "The store can't be used now: `simulations doctor` finds why."
+            else:
+                sentence = "The database does not answer: try again in a moment."
             raise Refusal(
                 HTTPStatus.SERVICE_UNAVAILABLE,
-                f"{what} does not answer: try again in a moment.",
+                sentence,
                 {"Retry-After": str(RETRY_AFTER_SECONDS)},
             ) from None
 

@@ -41,12 +41,12 @@ class Member:
         self.assignment.checkpoint_directory.mkdir(exist_ok=True)
         return self.assignment.checkpoint_directory
 
-    async def saves(self, store: Store | None = None) -> None:
-        """Upload what its directories hold, as at the end of its simulation."""
+    async def saves(self, store: Store | None = None, *, until: Callable[[], bool] = lambda: False) -> None:
+        """Upload what its directories hold, as at the end of its simulation; until: when that is given up."""
         notices = Notices(lambda kind, count, example, advice: self.notices.update({kind: (count, example, advice)}))
         directories = {"CHECKPOINT": self.checkpoints, "OUTPUT": self.assignment.output_directory}
         saver = Saver(store or self.store, directories, self.place / "saving", notices)
-        await asyncio.to_thread(saver.finish, time.monotonic() + 60, lambda: False, time.sleep)
+        await asyncio.to_thread(saver.finish, time.monotonic() + 60, until, time.sleep)
         notices.write_out(is_last=True)
 
     async def brings(
@@ -58,6 +58,7 @@ class Member:
         is_gang: bool = False,
         is_fork: bool = False,
         store: Store | None = None,
+        patience_seconds: float = 60.0,
     ) -> None:
         """Bring the stored files here, as before the start of attempt `number`."""
         directories = {
@@ -66,8 +67,8 @@ class Member:
         }
         bringer = Bringer(
             store or self.store, directories, self.place / "newest", self.place / "bringing", rank=rank,
-            is_gang=is_gang, is_fork=is_fork, give_up_at=time.monotonic() + 60, is_abandoned=is_abandoned,
-            say=self.said.append,
+            is_gang=is_gang, is_fork=is_fork, give_up_at=time.monotonic() + patience_seconds,
+            is_abandoned=is_abandoned, say=self.said.append,
         )  # fmt: skip
         await asyncio.to_thread(bringer.bring, number)
 

@@ -3,6 +3,7 @@
     attached    the main loop's side: begin and finish; nothing else is loaded before it is needed
     contents    files of a directory as they can be kept: what is there, and whether it is quiet
     store       requests to the service's store: reserve, put, commit; kept, fetch
+    bucket      what a refusal of an S3-compatible bucket means
     saver       thread that uploads what is new and complete, and the last state at the end
     package     before the child starts: the package of code that it starts in
     fetch       reads what these two need, through outages of the store

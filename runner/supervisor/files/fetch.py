@@ -2,7 +2,8 @@
 store is away meanwhile.
 
 An outage costs the requests that it met, not all that came before; it may last `give_up_seconds` from the last success
-on. What is missing in the store is looked up anew a few times, for the list that names it may have been replaced.
+on. What is missing in the store is looked up anew a few times, for the list that names it may have been replaced. A
+piece that comes damaged is fetched again a few times first: it may have been damaged on the way.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Callable, TypeVar
 from runner.supervisor.child import Refused as NotStarted
 from runner.supervisor.files.attached import Abandoned
 from runner.supervisor.files.lanes import in_order
-from runner.supervisor.files.store import MOST_OFFERED, Missing, Over, Refused, Store
+from runner.supervisor.files.store import MOST_OFFERED, Damaged, Missing, Over, Refused, Store
 from runner.supervisor.service import Backoff, Unreachable
 
 Result = TypeVar("Result")
@@ -27,6 +28,7 @@ AT_ONCE = 4  # pieces of 8 MiB, which are in memory meanwhile
 LONGEST_PAUSE_SECONDS = 5.0
 LOCK_SECONDS = 0.2
 MOST_TRIES = 4  # to read what is there
+MOST_DAMAGED = 4  # a piece that comes damaged each time is so in the store
 
 
 class Fetch:
@@ -66,7 +68,7 @@ class Fetch:
                 time.sleep(backoff.failed(f"a piece is missing: {error}"))
             except Unreachable as error:
                 if time.monotonic() > self._give_up_at:
-                    raise NotStarted(f"{self._what} can't be read: {error}.") from None
+                    raise NotStarted(f"{self._what} can't be read: {str(error).rstrip('.')}.") from None
                 time.sleep(backoff.failed(str(error)))
             except Refused as error:
                 raise NotStarted(f"{self._what} can't be read: {error}") from None
@@ -89,10 +91,16 @@ class Fetch:
 
     def _piece(self, digest: str, following: Sequence[str]) -> bytes:
         backoff = Backoff(LONGEST_PAUSE_SECONDS)
+        damaged = 0
         while True:
             self.check()
             try:
                 content = self._store.fetch(digest, following)
+            except Damaged:
+                damaged += 1
+                if damaged == MOST_DAMAGED:
+                    raise
+                time.sleep(backoff.failed("a piece came damaged"))
             except Unreachable as error:
                 if time.monotonic() > self._give_up_at:
                     raise

@@ -9,7 +9,8 @@ renaming, or that is deleted, can be uploaded to its end. One that is rewritten 
 with a copy, if the disk has room for it: else a program that writes faster than it uploads would be saved at its end
 only. So is one on another file system, where it can't be linked.
 
-A store that is away costs the piece that it was asked for, not the save: the request is repeated until it answers.
+A store that is away costs the piece that it was asked for, not the save: the request is repeated until it answers. One
+that stays away for a minute is a notice, with the reason; so is what is not stored in time after the end.
 
 Low priority, by nice, and few pieces at a time. At the end, when the program uses no core any more, `finish` saves the
 last state with more of them at a time, for a limited time.
@@ -112,6 +113,7 @@ class Saver(threading.Thread):
         self._unsaved = list(self._directories)  # at the end
         self._pause_seconds = 0.0  # after a failure
         self._not_before = 0.0
+        self._why = ""  # the last failure, until something succeeds
 
     def begin(self) -> None:
         """Start the thread, unless it runs."""
@@ -135,8 +137,10 @@ class Saver(threading.Thread):
             wait(0.2)
         self._given_up.set()  # the thread may hang in a request: it is not waited for
         if self._unsaved and not self.is_over:
-            named = " and ".join(sorted(each.kind.lower() for each in self._unsaved))
-            self._notices.count(FILES_NOT_STORED, "", advice=f"Not stored in time after the end: {named} files.")
+            wanted = [each for each, found in zip(self._directories, listings) if _is_to_save(each, found)]
+            named = " and ".join(sorted(each.kind.lower() for each in wanted if each in self._unsaved))
+            why = f" {_sentence(self._why)}" if self._why else ""
+            self._notices.count(FILES_NOT_STORED, "", advice=f"Not stored in time after the end: {named} files.{why}")
 
     def run(self) -> None:
         """Look at the directories again and again."""
@@ -241,13 +245,21 @@ class Saver(threading.Thread):
         except Over:
             self.is_over = True
             return True
-        self._pause_seconds = self._not_before = 0.0
+        self._succeed()
+        self._not_before = 0.0
         return True
+
+    def _succeed(self) -> None:
+        self._pause_seconds, self._why = 0.0, ""
 
     def _fail(self, why: str) -> None:
         if not self._pause_seconds:
             complain(f"files are not stored yet, trying on: {why}")
-        self._pause_seconds = min(max(2 * self._pause_seconds, FIRST_PAUSE_SECONDS), LAST_PAUSE_SECONDS)
+        self._why = why
+        before = self._pause_seconds
+        self._pause_seconds = min(max(2 * before, FIRST_PAUSE_SECONDS), LAST_PAUSE_SECONDS)
+        if before < self._pause_seconds == LAST_PAUSE_SECONDS:
+            self._notices.count(FILES_NOT_STORED, "", advice=f"Trying on. {_sentence(why)}")
         if self._ending.is_set():
             self._pause_seconds = min(self._pause_seconds, 5.0)
         self._not_before = time.monotonic() + self._pause_seconds
@@ -349,7 +361,7 @@ class Saver(threading.Thread):
                 raise Changed(source.name) from None
 
         for _ in in_order(missing, put, AT_ONCE_LAST if is_last else AT_ONCE):
-            self._pause_seconds = 0.0
+            self._succeed()
 
     def _patiently(self, act: Callable[[], Result], is_last: bool) -> Result:
         """Do something until the store answers. Raises Interrupted."""
@@ -364,6 +376,10 @@ class Saver(threading.Thread):
     def _check(self, is_last: bool) -> None:
         if self._given_up.is_set() or (self._ending.is_set() and not is_last):
             raise Interrupted
+
+
+def _sentence(why: str) -> str:
+    return f"{why[:1].upper()}{why[1:].rstrip('.')}."
 
 
 def _is_to_save(directory: _Directory, listing: Listing) -> bool:

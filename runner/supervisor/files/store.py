@@ -9,11 +9,13 @@
     GET  files/pieces/DIGEST      one piece
 
 Each carries the attempt's token, its id and the nonce; a request to another place, whose URL is signed, carries none of
-them. A piece is held in memory as a whole, 8 MiB at most. The service compares its digest with what it receives. A
-bucket may not, and a mount does not, so for these the digest is compared before the piece is put.
+them. That place is verified by the authorities that come with its URLs, else by the system's. A piece is held in memory
+as a whole, 8 MiB at most. The service compares its digest with what it receives. A bucket may not, and a mount does
+not, so for these the digest is compared before the piece is put.
 
 Failures: `Unreachable`, to be tried again; `Expired`, likewise, with another offer; `Refused`, with a sentence, of the
-quota or a limit; `Altered`, of bytes to be put; `Over`: the attempt has ended, and stores nothing any more.
+quota or a limit; `Altered`, of bytes to be put; `Missing` and `Damaged`, of a piece; `Over`: the attempt has ended, and
+stores nothing any more. A reply that is cut off is none: it says nothing of the piece.
 """
 
 from __future__ import annotations
@@ -21,23 +23,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from runner.supervisor.assignment import Assignment
+from runner.supervisor.files import bucket
 from runner.supervisor.service import Unreachable
 
 if TYPE_CHECKING:  # imported where they are used: see `runner.supervisor.launcher`
     import http.client
     import ssl
 
-Place = tuple[str, str]  # scheme and host, with its port
+Place = tuple[str, str, str]  # scheme; host, with its port; authorities that verify it
 
 PIECE_BYTES = 8 << 20
 PART_BYTES = 1 << 18  # sent at once
@@ -67,6 +69,19 @@ class Expired(Unreachable):
 
 class Missing(Exception):
     """A piece is not in the store, or is damaged there."""
+
+
+class Damaged(Missing):
+    """What came is not what the digest names: on the way, or in the store."""
+
+
+class Reply(NamedTuple):
+    """A reply; headers by their names in small letters. is_open: whether its connection can be used again."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+    is_open: bool
 
 
 @dataclass(frozen=True)
@@ -121,7 +136,8 @@ class Store:
         }
         self._lock = threading.Lock()
         self._idle: dict[Place, list[http.client.HTTPConnection]] = {}
-        self._tls: ssl.SSLContext | None = None  # made once: it takes longer than a handshake
+        self._contexts: dict[str, ssl.SSLContext] = {}  # by authorities; made once: it takes longer than a handshake
+        self._authorities = ""  # of signed URLs
         self._asking = threading.Lock()
         self._offers: Mapping[str, Mapping[str, Any]] = {}
 
@@ -139,6 +155,7 @@ class Store:
         missing = answer.get("missing")
         if not isinstance(missing, list):
             raise Unreachable("an answer without `missing`")
+        self._authorities = str(answer.get("authorities") or "")
         return {str(digest): offer for digest, offer in missing}
 
     def put(self, digest: str, content: bytes, offer: Mapping[str, Any]) -> None:
@@ -148,7 +165,7 @@ class Store:
         if "path" in offer:
             _write(Path(str(offer["path"])), content)
         elif "url" in offer:
-            self._send("PUT", str(offer["url"]), content, dict(offer.get("headers") or {}), fail=_failure_elsewhere)
+            self._send("PUT", str(offer["url"]), content, dict(offer.get("headers") or {}), is_signed=True)
         else:
             try:
                 self._send("PUT", self._address(f"pieces/{digest}"), content, self._headers)
@@ -193,7 +210,9 @@ class Store:
         with self._asking:
             if digest not in self._offers:
                 asked = list(dict.fromkeys((digest, *following[: MOST_OFFERED - 1])))
-                offers = self._ask("offers", {"digests": asked}).get("offers")
+                answer = self._ask("offers", {"digests": asked})
+                offers = answer.get("offers")
+                self._authorities = str(answer.get("authorities") or "")
                 self._offers = {str(each): offer for each, offer in offers} if isinstance(offers, list) else {}
             offer = self._offers.get(digest)
         try:
@@ -202,11 +221,11 @@ class Store:
             if "path" in offer:
                 content = Path(str(offer["path"])).read_bytes()
             elif "url" in offer:
-                content = self._send("GET", str(offer["url"]), None, {}, fail=_failure_elsewhere)
+                content = self._send("GET", str(offer["url"]), None, {}, is_signed=True)
             else:
                 content = self._send("GET", self._address(f"pieces/{digest}"), None, self._headers)
             if sha256(content).hexdigest() != digest:
-                raise Missing(digest)
+                raise Damaged(digest)
         except FileNotFoundError:
             self._offers = {}
             raise Missing(digest) from None
@@ -243,32 +262,38 @@ class Store:
         content: bytes | None,
         headers: Mapping[str, str],
         *,
-        fail: Callable[[int, bytes], Exception] | None = None,
+        is_signed: bool = False,
     ) -> bytes:
         """Send a request, twice if the connection was an old one; return the body of a good reply.
 
-        fail: what a reply with another status means.
+        is_signed: the URL is, and leads to the bucket.
         """
         import http.client
+        import ssl
 
         try:
-            place = _place(url)
+            place = _place(url, self._authorities if is_signed else "")
             connection, is_new = self._take(place)
             try:
-                status, body, is_open = self._exchange(connection, method, url, content, headers)
+                reply = self._exchange(connection, method, url, content, headers)
             except (ConnectionError, http.client.HTTPException):
                 if is_new:
                     raise
                 connection = self._connect(place)
-                status, body, is_open = self._exchange(connection, method, url, content, headers)
+                reply = self._exchange(connection, method, url, content, headers)
+        except ssl.SSLCertVerificationError as error:
+            advice = ". Name its authority's file as ca in SIMULATIONS_FILES." if is_signed else ""
+            raise Unreachable(
+                f"the certificate of {place[1]} can't be verified: {error.verify_message}{advice}"
+            ) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise Unreachable(f"{type(error).__name__}: {error}") from None
-        if is_open:
+        if reply.is_open:
             with self._lock:
                 self._idle.setdefault(place, []).append(connection)
-        if status < 300:
-            return body
-        raise (fail or _failure)(status, body)
+        if reply.status < 300:
+            return reply.body
+        raise _failure_of_bucket(reply) if is_signed else _failure(reply)
 
     def _take(self, place: Place) -> tuple[http.client.HTTPConnection, bool]:
         """Take a connection that is not in use, else a new one; True if it is new."""
@@ -281,13 +306,16 @@ class Store:
         import http.client
         import ssl
 
-        parts = urlsplit("://".join(place))
+        scheme, host, authorities = place
+        parts = urlsplit(f"{scheme}://{host}")
         assert parts.hostname is not None
-        if parts.scheme == "http":
+        if scheme == "http":
             return http.client.HTTPConnection(parts.hostname, parts.port, timeout=ANSWER_SECONDS)
         with self._lock:
-            self._tls = self._tls or ssl.create_default_context()
-        return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=ANSWER_SECONDS, context=self._tls)
+            context = self._contexts.get(authorities)
+            if context is None:
+                context = self._contexts[authorities] = ssl.create_default_context(cadata=authorities or None)
+        return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=ANSWER_SECONDS, context=context)
 
     def _exchange(
         self,
@@ -296,8 +324,8 @@ class Store:
         url: str,
         content: bytes | None,
         headers: Mapping[str, str],
-    ) -> tuple[int, bytes, bool]:
-        """Send a request; return status and body of the reply, and whether the connection is still open."""
+    ) -> Reply:
+        """Send a request; return the reply."""
         parts = urlsplit(url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         sent = dict(headers)
@@ -306,13 +334,24 @@ class Store:
         body = _parts(content) if content is not None else None
         is_open = False
         try:
-            connection.request(method, target, body=body, headers=sent)
-            response = connection.getresponse()
-            reply = response.read(MOST_ANSWER_BYTES + 1)
-            if len(reply) > MOST_ANSWER_BYTES:
-                raise ValueError("the reply is too long")
-            is_open = not response.will_close
-            return response.status, reply, is_open
+            is_sent = True
+            try:
+                connection.request(method, target, body=body, headers=sent)
+            except (BrokenPipeError, ConnectionResetError):
+                if connection.sock is None:
+                    raise
+                is_sent = False  # a refusal may have come before all of the body was read: it has the reason
+            with connection.getresponse() as response:  # it has the socket for itself where the connection is to close
+                reply = response.read(MOST_ANSWER_BYTES + 1)
+                if len(reply) > MOST_ANSWER_BYTES:
+                    raise ValueError("the reply is too long")
+                if response.length:  # http.client takes an end for the end of the body
+                    raise ConnectionAbortedError("the reply was cut off")
+            if not is_sent and response.status < 300:
+                raise ConnectionResetError("a request was cut off")
+            is_open = is_sent and not response.will_close
+            named = {name.lower(): value for name, value in response.headers.items()}
+            return Reply(response.status, reply, named, is_open)
         finally:
             if not is_open:
                 connection.close()
@@ -323,11 +362,11 @@ def _require(content: bytes, digest: str) -> None:
         raise Altered(digest)
 
 
-def _place(url: str) -> Place:
+def _place(url: str, authorities: str) -> Place:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url[:100]!r} is no address")
-    return parts.scheme, parts.netloc
+    return parts.scheme, parts.netloc, authorities
 
 
 def _parts(content: bytes) -> Iterator[memoryview]:
@@ -337,28 +376,29 @@ def _parts(content: bytes) -> Iterator[memoryview]:
         yield whole[begin : begin + PART_BYTES]
 
 
-def _failure(status: int, body: bytes) -> Exception:
+def _failure(reply: Reply) -> Exception:
     sentence = ""
     with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
-        sentence = str(json.loads(body)["errors"][0]["message"])
-    if status == 410:
+        sentence = str(json.loads(reply.body)["errors"][0]["message"])
+    if reply.status == 410:
         return Over()
-    if status == 404:
+    if reply.status == 404:
         return Missing(sentence)
-    if status in (400, 413, 507):
-        return Refused(sentence or f"The store answered with {status}.")
-    return Unreachable(f"status {status}: {sentence or body[:100]!r}")
+    if reply.status in (400, 413, 507):
+        return Refused(sentence or f"The store answered with {reply.status}.")
+    return Unreachable(f"status {reply.status}: {sentence or reply.body[:100]!r}")
 
 
-def _failure_elsewhere(status: int, body: bytes) -> Exception:
-    """A bucket's reply; only the code of its error is quoted, for the rest of it may have parts of the signature."""
-    found = re.search(rb"<Code>(\w{1,60})</Code>", body)
-    code = found[1].decode() if found else ""
-    if status == 404 and code in ("", "NoSuchKey"):
+def _failure_of_bucket(reply: Reply) -> Exception:
+    """A bucket's refusal. A 404 without its code is that of a proxy, and says nothing of the piece."""
+    code = bucket.code_of(reply.body)
+    if reply.status == 404 and code == "NoSuchKey":
         return Missing(code)
-    if status in (400, 401, 403) and code not in ("BadDigest", "RequestTimeout"):
-        return Expired(f"the store does not take a signed URL: status {status} {code}")
-    return Unreachable(f"the store answered with status {status} {code}")
+    advice = bucket.advice(reply.status, reply.body, reply.headers)
+    answered = f"status {reply.status} {code}".rstrip()
+    if reply.status in (400, 401, 403) and code not in (*bucket.DAMAGED, "RequestTimeout"):
+        return Expired(f"the bucket does not take a signed URL: {answered}. {advice}")
+    return Unreachable(f"the bucket answered with {answered}. {advice}")
 
 
 def _write(path: Path, content: bytes) -> None:

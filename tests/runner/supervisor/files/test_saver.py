@@ -131,6 +131,35 @@ def test_an_outage_repeats_one_request_and_not_the_save(saved: Saved, monkeypatc
     assert (hashed, failures, saved.shelf.lists, saved.notices) == (["model"], [], [["model"]], {})
 
 
+def test_a_store_that_refuses_for_long_is_a_notice_with_its_reason_once_for_each_outage(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(module, "LAST_PAUSE_SECONDS", 0.004)
+    [directory] = saved.saver._directories
+    reasons: list[str] = []
+    put = saved.shelf.put
+
+    def refuse(digest: str, content: bytes, offer: object) -> None:
+        if reasons:
+            raise Unreachable(reasons.pop())
+        put(digest, content, offer)
+
+    monkeypatch.setattr(saved.shelf, "put", refuse)
+    counts = []
+    for content, failures in ((b"1", 2), (b"2", 8), (b"3", 2), (b"4", 8)):
+        (saved.directory / "model").write_bytes(content)
+        reasons += ["the bucket answered with status 507. Make room in the bucket."] * failures
+        assert saved.saver._try(directory, look(saved.directory))
+        saved._written.write_out(is_last=True)
+        counts.append(saved.notices.get(FILES_NOT_STORED, (0,))[0])
+    assert counts == [0, 1, 1, 2]
+    text = (
+        "The newest files are on this machine only. Trying on. The bucket answered with status 507. Make room in the "
+    )
+    assert saved.notices[FILES_NOT_STORED][2] == f"{text}bucket."
+
+
 @pytest.mark.parametrize("can_copy", [True, False])
 def test_a_file_that_is_rewritten_faster_than_it_uploads_is_stored_from_a_copy(
     saved: Saved, monkeypatch: pytest.MonkeyPatch, can_copy: bool
