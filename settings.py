@@ -38,6 +38,8 @@ MOST_PASSWORD_CHARACTERS = 1_000
 CONNECT_SECONDS = 5.0  # to a bucket
 ANSWER_SECONDS = 20.0
 BUCKET_CONNECTIONS = 8
+CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[\sA-Za-z0-9+/=]+-----END CERTIFICATE-----")
+MOST_AUTHORITIES = 256 << 10  # characters; they travel with each group of signed URLs
 Style = Literal["auto", "path", "virtual"]
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 
@@ -118,7 +120,7 @@ class RayCluster(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """An S3-compatible bucket as the store of files: `s3://NAME/PREFIX?endpoint=URL&region=REGION&style=path`.
+    """An S3-compatible bucket as the store of files: `s3://NAME/PREFIX?endpoint=URL&region=REGION&style=path&ca=FILE`.
 
     Credentials, and a region that the URL does not name, come from where AWS's programs have them: AWS_ACCESS_KEY_ID
     and AWS_SECRET_ACCESS_KEY, a profile in ~/.aws, the role of the machine.
@@ -129,6 +131,7 @@ class Bucket:
     endpoint: str | None = None  # None: AWS, or AWS_ENDPOINT_URL_S3
     region: str | None = None  # None: AWS_REGION, AWS_DEFAULT_REGION, the profile's
     style: Style = "auto"  # where its name goes: host/NAME/key, or NAME.host/key
+    ca: Path | None = None  # authorities of its certificate, for the service and machines; None: the system's
 
     @classmethod
     def parse(cls, url: str) -> Self:
@@ -142,8 +145,8 @@ class Bucket:
             raise ValueError(f"expected a bucket like {BUCKET_EXAMPLE}")
         if prefix and (not PREFIX_PATTERN.fullmatch(prefix) or any(set(part) == {"."} for part in prefix.split("/"))):
             raise ValueError("expected a prefix of at most 8 parts of letters, digits, dots, - and _")
-        if len(options) != len(given) or not options.keys() <= {"endpoint", "region", "style"}:
-            raise ValueError("expected no other options of a bucket than endpoint, region and style, each once")
+        if len(options) != len(given) or not options.keys() <= {"endpoint", "region", "style", "ca"}:
+            raise ValueError("expected no other options of a bucket than endpoint, region, style and ca, each once")
         endpoint = urlsplit(options.get("endpoint", "https://s3"))
         if (
             endpoint.scheme not in ("http", "https")
@@ -157,13 +160,31 @@ class Bucket:
             raise ValueError("expected the style path or virtual")
         if not re.fullmatch(r"[a-z0-9-]{1,40}", options.get("region", "auto")):
             raise ValueError("expected a region like eu-central-1")
+        ca = Path(options["ca"]) if "ca" in options else None
+        if ca is not None and (not ca.is_absolute() or "\0" in options["ca"] or endpoint.scheme != "https"):
+            raise ValueError("expected the absolute path of a file as ca, and an endpoint with https")
         return cls(
             parts.netloc,
             f"{prefix}/" if prefix else "",
             options.get("endpoint"),
             options.get("region"),
             cast("Style", style),
+            ca,
         )
+
+    def authorities(self) -> str:
+        """Read the certificates of `ca`, and nothing else that its file holds; "" without one. Raises ValueError."""
+        if self.ca is None:
+            return ""
+        try:
+            text = self.ca.read_text(errors="replace")
+            certificates = "\n".join(CERTIFICATE.findall(text))
+            if not certificates or len(certificates) > MOST_AUTHORITIES:
+                raise ValueError(f"{self.ca} is to hold certificates (PEM) of at most {MOST_AUTHORITIES >> 10} KiB")
+            ssl.create_default_context(cadata=certificates)
+        except OSError as error:  # ssl.SSLError among them
+            raise ValueError(f"{self.ca} can't be used: {error}") from None
+        return certificates
 
     @property
     def is_unencrypted(self) -> bool:
@@ -172,19 +193,21 @@ class Bucket:
         return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
 
     def connect(self) -> Any:
-        """Return botocore's client, which connects when it is used. Raises botocore's errors.
+        """Return botocore's client, which connects when it is used. Raises botocore's errors, and ValueError.
 
         Checksums only where they are asked for: servers that are older than botocore's default ones refuse those.
         """
         import botocore.session  # 0.1 s, and only with a bucket
         from botocore.config import Config
 
+        self.authorities()  # botocore fails later, and without a sentence
         session = botocore.session.get_session()
         session.full_config["profiles"]  # a broken ~/.aws fails here, with its own words
         return session.create_client(
             "s3",
             endpoint_url=self.endpoint,
             region_name=self.region or session.get_config_variable("region") or "us-east-1",
+            verify=str(self.ca) if self.ca is not None else None,
             config=Config(
                 signature_version="s3v4",
                 s3={"addressing_style": self.style},

@@ -7,6 +7,7 @@ machines reach the bucket, only a machine could try.
 from __future__ import annotations
 
 import secrets
+import ssl
 from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -27,11 +28,12 @@ URL_SECONDS = 300
 SKEW_SECONDS = 300.0  # a third of what buckets allow
 CONTENT, OTHER = b"of simulations doctor", b"of another content..."  # equally long
 
+AUTHORITY = "Name the file with its authority's certificate: s3://bucket?endpoint=...&ca=/etc/ssl/bucket.pem"
 ADVICE = {
     "NoCredentialsError": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for the process of `graph`.",
     "PartialCredentialsError": "Set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
     "ProfileNotFound": "Correct AWS_PROFILE.",
-    "SSLError": "Its certificate can't be verified: set AWS_CA_BUNDLE to a file with its authority.",
+    "SSLError": AUTHORITY,
     "NoSuchBucket": "Create the bucket, or correct SIMULATIONS_FILES.",
     "AccessDenied": "Allow s3:ListBucket, and s3:GetObject, s3:PutObject and s3:DeleteObject below its prefix.",
     "InvalidAccessKeyId": "Correct AWS_ACCESS_KEY_ID.",
@@ -85,7 +87,8 @@ def _try(bucket: Bucket) -> tuple[float, bool]:
         bound = {**named, "ContentLength": len(CONTENT), "ChecksumSHA256": checksum}
         to_put = client.generate_presigned_url("put_object", bound, ExpiresIn=URL_SECONDS)
         to_get = client.generate_presigned_url("get_object", named, ExpiresIn=URL_SECONDS)
-        with httpx.Client(timeout=ANSWER_SECONDS, trust_env=False) as machine:
+        verify = ssl.create_default_context(cadata=bucket.authorities() or None)
+        with httpx.Client(timeout=ANSWER_SECONDS, trust_env=False, verify=verify) as machine:
             headers = {"x-amz-checksum-sha256": checksum}
             try:
                 _require(machine.put(to_put, content=CONTENT, headers=headers), "a signed URL to write to is refused")
@@ -102,7 +105,8 @@ def _try(bucket: Bucket) -> tuple[float, bool]:
         said = clean(str(error.response.get("Error", {}).get("Message") or ""))
         raise Unusable(f"{clean(error.operation_name)}: {clean(code)} {said}".strip(), _advice(code)) from None
     except (BotoCoreError, httpx.HTTPError, ValueError) as error:
-        raise Unusable(clean(str(error)) or type(error).__name__, _advice(type(error).__name__)) from None
+        name = "SSLError" if "CERTIFICATE_VERIFY_FAILED" in str(error) else type(error).__name__
+        raise Unusable(clean(str(error)) or type(error).__name__, _advice(name)) from None
     return _skew(answer), checks_digests
 
 

@@ -208,6 +208,10 @@ def test_an_authority_that_is_none_is_refused(tmp_path: Path) -> None:
             "s3://files/a?endpoint=http://127.0.0.1:9000&region=eu-central-1&style=path",
             Bucket("files", "a/", "http://127.0.0.1:9000", "eu-central-1", "path"),
         ),
+        (
+            "s3://files?endpoint=https://s3.lan:9000&ca=/etc/ssl/our.pem",
+            Bucket("files", endpoint="https://s3.lan:9000", ca=Path("/etc/ssl/our.pem")),
+        ),
     ],
 )
 def test_a_bucket_is_read_from_one_url(url: str, bucket: Bucket) -> None:
@@ -229,6 +233,9 @@ def test_a_bucket_is_read_from_one_url(url: str, bucket: Bucket) -> None:
         ("s3://files?endpoint=https://", "expected an endpoint"),
         ("s3://files?style=wild", "expected the style"),
         ("s3://files?region=EU WEST", "expected a region"),
+        ("s3://files?ca=our.pem", "expected the absolute path"),
+        ("s3://files?ca=", "expected the absolute path"),
+        ("s3://files?endpoint=http://s3.lan&ca=/our.pem", "an endpoint with https"),
         ("files", "expected a directory"),
     ],
 )
@@ -243,6 +250,25 @@ def test_credentials_in_the_url_of_a_bucket_are_refused_and_not_shown(url: str) 
         load(files=url)
     assert "KEY" not in str(caught.value).replace("AWS_ACCESS_KEY_ID", "").replace("AWS_SECRET_ACCESS_KEY", "")
     assert "se@" not in str(caught.value)
+
+
+def test_of_the_file_of_a_bucket_authority_its_certificates_are_read_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "our.pem"
+    bucket = Bucket("files", ca=path)
+    with pytest.raises(ValueError, match="No such file"):
+        bucket.authorities()
+    for text, why in (
+        ("", "is to hold"),
+        ("-----BEGIN PRIVATE KEY-----\nAA==\n", "is to hold"),
+        (SPOILT, "can't be used"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=why):
+            bucket.authorities()
+    assert Bucket("files").authorities() == ""
+
+
+SPOILT = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"
 
 
 def test_only_a_bucket_elsewhere_without_tls_is_unencrypted() -> None:

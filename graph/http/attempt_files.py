@@ -9,8 +9,9 @@
     GET  /files/pieces/DIGEST    the bytes
 
 Authorised by an attempt's token with its id and nonce (X-Simulation-Attempt, X-Simulation-Nonce), while it is current:
-410 from then on. An entry is that of db/files.py; an offer that of graph/store/base.py, {} for this address. All that a
-supervisor sends is input of a simulation: names of files are checked here, for all who read them later.
+410 from then on. An entry is that of db/files.py; an offer that of graph/store/base.py, {} for this address. With
+offers of URLs behind a private authority go its certificates, "authorities". All that a supervisor sends is input of a
+simulation: names of files are checked here, for all who read them later.
 
 Fails with 400 and a sentence for what no supervisor sends, 404 without a store, 507 where a quota is reached or the
 store is full, and 503 while database or store are away.
@@ -169,10 +170,13 @@ class AttemptFiles:
                     raise Refusal(HTTPStatus.INSUFFICIENT_STORAGE, "The disk of the store has no room for more files.")
         except QuotaReached as error:
             raise Refusal(HTTPStatus.INSUFFICIENT_STORAGE, str(error)) from None
-        offers = await asyncio.to_thread(
-            lambda: [[each, store.offer_put(piece.id, each, piece.size_bytes)] for each, piece in missing.items()]
+        return await asyncio.to_thread(
+            lambda: _offered(
+                store,
+                "missing",
+                [(each, store.offer_put(piece.id, each, piece.size_bytes)) for each, piece in missing.items()],
+            )
         )
-        return _said(missing=offers)
 
     async def _look_up(self, sessions: Sessions, store: Store, pieces: Mapping[int, int]) -> None:
         """Note which of these pieces supervisors have put into the store. pieces: sizes by id."""
@@ -269,8 +273,9 @@ class AttemptFiles:
         async with sessions() as session:
             owner = _current(await files.find_owner(session, claim, stores=False))
             stored = await files.readable_pieces(session, owner, digests)
-        offers = await asyncio.to_thread(lambda: [[each, store.offer_get(piece.id)] for each, piece in stored.items()])
-        return _said(offers=offers)
+        return await asyncio.to_thread(
+            lambda: _offered(store, "offers", [(each, store.offer_get(piece.id)) for each, piece in stored.items()])
+        )
 
 
 def checked(given: object) -> Sequence[Entry]:
@@ -370,6 +375,11 @@ def _not_reserved() -> Refusal:
 
 def _bad(sentence: str) -> Refusal:
     return Refusal(HTTPStatus.BAD_REQUEST, sentence)
+
+
+def _offered(store: Store, name: str, offers: Sequence[tuple[str, Mapping[str, object]]]) -> Response:
+    authorities = store.authorities() if offers else ""
+    return _said(**{name: offers}, **({"authorities": authorities} if authorities else {}))
 
 
 def _said(**content: object) -> Response:

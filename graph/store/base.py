@@ -33,6 +33,9 @@ class Store(Protocol):
     def offer_get(self, piece_id: int) -> Mapping[str, object]:
         """How a supervisor gets a piece; empty: through the API."""
 
+    def authorities(self) -> str:
+        """Certificates (PEM) that supervisors verify the store's URLs with; "": those of their system."""
+
     async def claim(self, installation: str) -> None:
         """Mark the store as this installation's own: ids of two would name the same objects. Idempotent.
 

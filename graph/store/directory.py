@@ -42,6 +42,10 @@ class Directory:
         """The same."""
         return {"path": str(self._path(piece_id))} if self.is_direct else {}
 
+    def authorities(self) -> str:
+        """None: there are no URLs."""
+        return ""
+
     async def claim(self, installation: str) -> None:
         """Write whose it is, or compare."""
         await asyncio.to_thread(self._claim, installation)

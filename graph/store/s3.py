@@ -52,6 +52,10 @@ class S3:
         """A URL."""
         return {"url": self._sign("get_object", piece_id)}
 
+    def authorities(self) -> str:
+        """Those of the settings, as their file has them now: it may be replaced before the old ones run out."""
+        return str(_guarded(self._bucket.authorities))
+
     async def claim(self, installation: str) -> None:
         """Write whose it is, or compare."""
         await self._run(self._claim, installation)
@@ -121,7 +125,9 @@ class S3:
         owner = self._find(key)
         if owner is None:
             self._put(key, installation.encode())
-            owner = self._find(key) or b""  # that of another process, if it came first
+            owner = self._find(key)  # that of another process, if it came first
+        if owner is None:
+            raise StoreUnavailable(f"the object {key} was put into bucket {self._bucket.name}, and is not there")
         require_own(owner.decode(errors="replace"), installation, f"the object {key} of bucket {self._bucket.name}")
 
     def _find(self, key: str) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,6 +76,24 @@ def test_what_is_wrong_with_a_bucket_has_its_advice(
     assert (check, level) == ("files", "problem")
     assert said in sentence
     assert advised in advice
+
+
+def test_a_bucket_behind_a_private_authority_needs_its_file(
+    examine: Examine, bucket_server: Server, bucket_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = bucket_url.replace(bucket_server.url, bucket_server.https)
+    [(_, level, sentence, advice)] = examine(url)
+    assert (level, "CERTIFICATE_VERIFY_FAILED" in sentence) == ("problem", True)
+    assert "&ca=" in advice
+    [(_, level, sentence, _)] = examine(f"{url}&ca={bucket_server.authority}")
+    assert (level, sentence) == ("ok", f"Bucket {BUCKET} at {bucket_server.https} takes, returns and removes files.")
+    [(_, level, sentence, advice)] = examine(f"{url}&ca={tmp_path / 'none'}")
+    assert (level, "No such file" in sentence) == ("problem", True)
+
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(bucket_server.authority))
+    [(_, level, sentence, advice)] = examine(url)
+    assert (level, "CERTIFICATE_VERIFY_FAILED" in sentence) == ("problem", True), "it is for the service alone"
+    assert "&ca=" in advice
 
 
 def test_an_unencrypted_way_to_a_bucket_elsewhere_is_a_warning(

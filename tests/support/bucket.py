@@ -1,4 +1,5 @@
-"""A real S3 server on this host, SeaweedFS: it checks signatures, their time, and the digests that they bind.
+"""A real S3 server on this host, SeaweedFS: it checks signatures, their time, and the digests that they bind. It serves
+the same by TLS, with a certificate of an authority of its own.
 
 One for each pytest process that wants one, in an environment of its own (47 MB, kept in `.make`). Where it can't be
 installed the tests that need it are skipped; with REQUIRE_BUCKETS, as in CI, they fail.
@@ -30,6 +31,7 @@ LOCK = Path(__file__).with_name("buckets") / "seaweedfs.lock"
 PATIENCE_SECONDS = 120.0  # a start takes three
 TRIES = 3  # all of its ports have to be free
 PORTS = ("master", "volume", "filer", "s3")
+HTTPS = "s3.https"
 KEY = "a-key"
 BUCKET = "the-bucket"  # one: each takes several of its volumes
 
@@ -49,6 +51,15 @@ class Server:
         return f"http://127.0.0.1:{self.ports['s3']}"
 
     @property
+    def https(self) -> str:
+        return f"https://127.0.0.1:{self.ports[HTTPS]}"
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of the authority."""
+        return self.directory / "authority.pem"
+
+    @property
     def environment(self) -> Mapping[str, str]:
         """The credentials, as programs of AWS read them; nothing of this machine's."""
         return {
@@ -61,8 +72,9 @@ class Server:
 
     def start(self) -> None:
         """Start it."""
+        self.certify()
         for _ in range(TRIES):
-            self.ports = {name: free_port() for each in PORTS for name in (each, f"{each}.grpc")}
+            self.ports = {name: free_port() for each in PORTS for name in (each, f"{each}.grpc")} | {HTTPS: free_port()}
             if self._starts():
                 return
             self.stop()
@@ -78,6 +90,27 @@ class Server:
             kind = name.replace(".", "-")
             with suppress(FileNotFoundError):
                 Path(f"/tmp/seaweedfs-{kind}-{port}.sock").unlink()  # where it always makes them
+
+    def certify(self) -> None:
+        """Make an authority, and a certificate of it for this server."""
+        new = [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+        ]
+        authority = ["-subj", "/CN=An authority", "-keyout", "authority.key", "-out", "authority.pem"]
+        signed = ["-subj", "/CN=127.0.0.1", "-keyout", "server.key", "-out", "server.pem", "-CA", "authority.pem"]
+        signed += ["-CAkey", "authority.key", "-addext", "subjectAltName=IP:127.0.0.1"]
+        signed += ["-addext", "basicConstraints=critical,CA:FALSE"]
+        for each in (authority, signed):
+            subprocess.run([*new, *each], check=True, capture_output=True, cwd=self.directory)
 
     def place(self) -> str:
         """Return the URL of an empty part of its bucket, as SIMULATIONS_FILES has it."""
@@ -98,12 +131,14 @@ class Server:
         data = self.directory / "data"
         data.mkdir(exist_ok=True)
         ports = [
-            f"-{name.replace('.grpc', '.port.grpc') if '.' in name else name + '.port'}={port}"
+            f"-{each}.port{kind and f'.{kind}'}={port}"
             for name, port in self.ports.items()
+            for each, _, kind in [name.partition(".")]
         ]
         command = [
             self.program, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", *ports,
             "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={self.directory / 's3.json'}",
+            f"-s3.cert.file={self.directory / 'server.pem'}", f"-s3.key.file={self.directory / 'server.key'}",
             "-master.telemetry=false", "-volume.max=20", "-master.volumeSizeLimitMB=256",
         ]  # fmt: skip
         with open(self.directory / "log", "ab") as log:
