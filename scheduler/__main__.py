@@ -17,7 +17,7 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -132,13 +132,20 @@ async def _schedule(chosen: Settings) -> None:
         stack.callback(local.close)
         host = HostLoop(sessions, chosen, local, host_id)
         clusters = [await stack.enter_async_context(_cluster(each, sessions, chosen, url, outage)) for each in listed]
-        planner = Planner(sessions, chosen)
+        planner_wake, host_wake, judge_wake, alerts_wake, sweeps_wake = (asyncio.Event() for _ in range(5))
+
+        def wake_loops(hosts: Set[str]) -> None:
+            if host_id in hosts:
+                host_wake.set()
+            for each in clusters:
+                each.wake.set()
+
+        planner = Planner(sessions, chosen, wake_loops)
         judge = Judge(sessions)
         alerts = Alerts(sessions, chosen)
         stack.push_async_callback(alerts.close)
         sweeps = Sweeps(sessions, chosen.currency)
         candidate = await stack.enter_async_context(leadership(url, outage))
-        planner_wake, host_wake, judge_wake, alerts_wake, sweeps_wake = (asyncio.Event() for _ in range(5))
 
         def heard(channel: Channel, ids: frozenset[int] | None) -> None:
             if channel is Channel.ALERTS:
@@ -148,9 +155,10 @@ async def _schedule(chosen: Settings) -> None:
                 sweeps_wake.set()
             elif channel is not Channel.CONVERGENCE:
                 planner_wake.set()
-                host_wake.set()
-                for each in clusters:
-                    each.wake.set()
+                # Where this scheduler leads, its planner wakes the loops itself. A change that concerns none of them
+                # would make them pause after an empty round, just before there is something to launch.
+                if not candidate.held:
+                    wake_loops(frozenset((host_id,)))
                 if sweeps.note():
                     sweeps_wake.set()
             if candidate.held and judge.hear(channel, ids):
@@ -169,11 +177,6 @@ async def _schedule(chosen: Settings) -> None:
             began = perf_counter()
             summary = await (planner.tick() if by_timer else planner.plan())
             metrics.planned(perf_counter() - began, summary.assigned, summary.refused)
-            if host_id in summary.hosts:
-                host_wake.set()
-            if summary.assigned:
-                for each in clusters:
-                    each.wake.set()
             if summary.unfinished:
                 planner_wake.set()
             if sweeps.note(found=summary.has_sweeps):

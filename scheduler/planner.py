@@ -14,8 +14,8 @@ preemption is a stop intent, which the supervisor receives with the reply to its
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -55,7 +55,6 @@ MOST_SINGLE = 100  # simulations with a reason of their own, beside that of thei
 class PlanSummary:
     """Result of a round. `unfinished`: more fits than one round places, so the next round begins at once."""
 
-    hosts: frozenset[str] = frozenset()  # of the assigned simulations
     assigned: int = 0
     refused: int = 0  # changes that were no longer possible
     waiting: int = 0  # classes of equal requirements, not simulations
@@ -69,7 +68,6 @@ class PlanSummary:
 class _Round:
     """Result of planning and carrying out."""
 
-    hosts: set[str] = field(default_factory=set)
     assigned: int = 0
     refused: int = 0
     preempted: int = 0
@@ -83,8 +81,12 @@ class _Round:
 class Planner:
     """Planner of the leading scheduler; two at once do no harm."""
 
-    def __init__(self, sessions: Sessions, settings: Settings) -> None:
+    def __init__(
+        self, sessions: Sessions, settings: Settings, assigned: Callable[[Set[str]], None] = lambda _: None
+    ) -> None:
+        """assigned: called with the hosts of what was assigned, once that is committed; the round goes on."""
         self._sessions = sessions
+        self._assigned = assigned
         self._settings = settings
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._knobs = knobs_of(settings)
@@ -208,7 +210,6 @@ class Planner:
                     await newest_plan.write_single(session, reservations, own)
             memory.reservations, memory.own, memory.is_written = reservations, own, True
         return PlanSummary(
-            frozenset(round_.hosts),
             round_.assigned,
             round_.refused,
             len(memory.classes),
@@ -243,9 +244,10 @@ class Planner:
         taken = []
         for placed in done.assigned:
             round_.assigned += 1
-            round_.hosts |= {each.host for each in placed.assignments if each.host}
             required = memory.waiters[placed.simulation_id].run.requirements
             taken += [(each.machine_id, required) for each in placed.assignments]
+        if done.assigned:
+            self._assigned({one.host for each in done.assigned for one in each.assignments if one.host})
         round_.preempted, round_.refused = done.preempted, done.refused
         round_.unfinished = not planned.is_complete
         if done.assigned or done.preempted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Set
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -26,8 +27,14 @@ USER = Actor("user")
 
 
 @pytest.fixture
-def planner(world: World) -> Planner:
-    return Planner(world.sessions, world.settings)
+def woken() -> list[Set[str]]:
+    """The hosts that the planner has assigned something to, by round."""
+    return []
+
+
+@pytest.fixture
+def planner(world: World, woken: list[Set[str]]) -> Planner:
+    return Planner(world.sessions, world.settings, woken.append)
 
 
 async def test_an_empty_queue_needs_nothing(planner: Planner) -> None:
@@ -49,11 +56,14 @@ async def test_the_highest_priority_is_served_first_then_the_oldest(world: World
     assert states == ["STARTING", "STARTING", "QUEUED", "QUEUED"]
 
 
-async def test_an_assignment_is_billed_by_the_machine_as_it_was_then(world: World, planner: Planner) -> None:
+async def test_an_assignment_is_billed_by_the_machine_as_it_was_then(
+    world: World, planner: Planner, woken: list[Set[str]]
+) -> None:
     machine_id = await world.machine(cpus=4.0, price_per_hour=Decimal("2.5"))
     simulation_id = await world.simulation(cpus=1.0)
 
-    assert (await planner.tick()).hosts == {world.host_id}
+    await planner.tick()
+    assert woken == [{world.host_id}]
 
     await world.execute("UPDATE machines SET price_per_hour = 100")
     attempt = await world.attempt_of(simulation_id)
@@ -108,7 +118,7 @@ async def test_a_machine_that_is_drained_offline_or_gone_gets_nothing(world: Wor
 
 
 async def test_a_plan_that_the_world_has_overtaken_is_not_carried_out(
-    world: World, planner: Planner, monkeypatch: pytest.MonkeyPatch
+    world: World, planner: Planner, woken: list[Set[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the judgement and the transaction: cancelled, drained, deleted, filled up; the fifth is carried out."""
     names = ("m1", "m2", "m3", "m4", "m5")
@@ -139,7 +149,7 @@ async def test_a_plan_that_the_world_has_overtaken_is_not_carried_out(
     monkeypatch.setattr(planner_module, "plan", plan)
     summary = await planner.plan()
 
-    assert (summary.assigned, summary.refused, summary.hosts) == (1, 4, {"host-m5"})
+    assert (summary.assigned, summary.refused, woken) == (1, 4, [{"host-m5"}])
     states = [await world.state(each) for each in wants.values()]
     assert states == ["CANCELLED", "QUEUED", "QUEUED", "QUEUED", "STARTING"]
 
@@ -433,12 +443,14 @@ async def test_what_has_cost_its_limit_is_not_retried(world: World, planner: Pla
 # --- several machines ------------------------------------------------------------------------------------------
 
 
-async def test_all_members_are_assigned_together_each_with_its_grant(world: World, planner: Planner) -> None:
+async def test_all_members_are_assigned_together_each_with_its_grant(
+    world: World, planner: Planner, woken: list[Set[str]]
+) -> None:
     for name, gpus in (("m1", 2), ("m2", 2)):
         await world.machine(name, host=name, gpus=gpus, price_per_hour=Decimal(3))
     simulation_id = await world.simulation(machines=2, gpus=2, cpus=2.0)
     summary = await planner.plan()
-    assert (summary.assigned, summary.hosts) == (1, {"m1", "m2"})
+    assert (summary.assigned, woken) == (1, [{"m1", "m2"}])
     async with world.sessions() as session:
         members = await attempts.members_of(session, [(await world.attempt_of(simulation_id)).id])
     assert [(each.rank, each.machine_name, each.gpu_indices, each.share) for each in members] == [
