@@ -4,8 +4,9 @@ The assignment (`config.json` in the attempt's directory) holds the settings of 
 reply to hello and holds the user's request.
 
 The supervisor appends to the assignment, a JSON object per line, what its engine needs once it is dead: the nonce of
-its hello, and the identity of its child. A file for each would cost more than all else that a short attempt does on the
-disk: ext4 reuses no inode within a minute, and for each new file it looks at all that were freed since.
+its hello, the identity of its child, and the exit of one that printed nothing. A file for each would cost more than
+all else that a short attempt does on the disk: ext4 reuses no inode within a minute, and for each new file it looks at
+all that were freed since.
 """
 
 from __future__ import annotations
@@ -95,7 +96,9 @@ def append(directory: Path, fact: Mapping[str, object]) -> None:
     """Append a fact for the engine. Raises OSError."""
     descriptor = os.open(directory / FILE, os.O_WRONLY | os.O_APPEND)
     try:
-        os.write(descriptor, f"\n{json.dumps(fact)}".encode())  # on a line of its own, also behind a torn one
+        line = f"\n{json.dumps(fact)}".encode()  # on a line of its own, also behind a torn one
+        if os.write(descriptor, line) < len(line):
+            raise OSError("the disk is full")
     finally:
         os.close(descriptor)
 

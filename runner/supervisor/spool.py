@@ -8,6 +8,9 @@ may lose the newest lines.
 A file `000000007.jsonl` holds the entries of batch 7 in order, one JSON array per line and group. A last line without
 its newline was torn and does not count. With the disk full, batches stay in memory; with the memory full as well, the
 spool is full: the reader stops, and the simulation blocks in its `print`.
+
+A last batch that holds the exit alone is appended to the assignment instead, with its number: for a run that prints
+nothing a file would cost more than the report (`runner.supervisor.assignment`).
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.supervisor import assignment
 from runner.supervisor.complaints import complain
 
 MAX_BATCH_POINTS = 10_000
@@ -31,6 +35,7 @@ MAX_BATCH_LOGS = 1_000
 MAX_BATCH_PARAMETERS = 500
 MAX_BATCH_TAGS = 50
 MAX_LOG_STRETCH = 64 << 10  # characters of one entry of a report's log
+LAST = "last"  # a fact of the assignment: number and exit of a batch
 _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 DISK_RESERVE_BYTES = 256 << 20  # left free: the service's own database may live on the same disk
 
@@ -193,6 +198,10 @@ class BatchFile:
         self._directory = directory
         self._descriptor: int | None = None
 
+    @property
+    def is_unused(self) -> bool:
+        return self._descriptor is None and self.is_whole
+
     def append(self, entries: Sequence[Sequence[object]]) -> None:
         if not self.is_whole:
             return
@@ -314,10 +323,14 @@ class Spool:
     def close(self, end: Exit | None) -> None:
         """Add the exit, if any, as the last entry, and close the spool."""
         with self.changed:
+            is_alone = self._open.is_empty and not self._unwritten and self._file.is_unused
             self._exit = self._open.exit = end
-            if end is not None:
-                self._unwritten.append(("exit", *vars(end).values()))
             self._is_closed = True
+            if end is not None and is_alone and self._note_exit(self.number + len(self._sealed)):
+                self._hold(self._open.encode(), None)
+                self._open = Batch()
+            elif end is not None:
+                self._unwritten.append(_entry_of(end))
             if not self._open.is_empty:
                 self._seal()
             self.changed.notify()
@@ -352,13 +365,14 @@ class Spool:
     def replace_head(self, sentence: str | None) -> bytes:
         """Replace the first batch's content by a log sentence. The exit is kept."""
         with self.changed:
-            batch, entries = Batch(), []
+            batch = Batch()
+            entries: list[tuple[object, ...]] = []
             if sentence is not None:
                 batch.add_log("SUPERVISOR", sentence)
                 entries.append(("log", "SUPERVISOR", sentence))
             if len(self._sealed) == 1 and self._open.is_empty and self._exit is not None:
                 batch.exit = self._exit
-                entries.append(("exit", *vars(self._exit).values()))
+                entries.append(_entry_of(self._exit))
             self._discard_head()
             file = BatchFile(self._directory, self.number)
             file.append(entries)
@@ -382,6 +396,8 @@ class Spool:
                 if sealed.file is not None:
                     with contextlib.suppress(OSError):
                         sealed.file = sealed.file.replace(target)
+                elif at == len(self._sealed) - 1 and self._exit is not None:
+                    self._note_exit(number + at)
             self._write_out()
             target = self._directory / f"{number + len(self._sealed):09d}.jsonl"
             with contextlib.suppress(OSError):
@@ -411,11 +427,23 @@ class Spool:
         self._file.close()
         payload = self._open.encode()
         fits = self._memory_bytes + len(payload) <= self._memory_limit_bytes
-        sealed = Sealed(payload if fits or not self._file.is_whole else None, self._file.path)
-        self._sealed.append(sealed)
-        self._memory_bytes += sealed.memory_bytes
+        self._hold(payload if fits or not self._file.is_whole else None, self._file.path)
         self._open = Batch()
         self._file = BatchFile(self._directory, self.number + len(self._sealed))
+
+    def _hold(self, payload: bytes | None, file: Path | None) -> None:
+        sealed = Sealed(payload, file)
+        self._sealed.append(sealed)
+        self._memory_bytes += sealed.memory_bytes
+
+    def _note_exit(self, number: int) -> bool:
+        """Append a batch of the exit alone to the assignment; False if that can't be written."""
+        assert self._exit is not None
+        try:
+            assignment.append(self._directory, {LAST: [number, _entry_of(self._exit)]})
+        except OSError:
+            return False
+        return True
 
     def _write_out(self) -> None:
         if self._unwritten:
@@ -427,7 +455,25 @@ def first_above(directory: Path, number: int) -> tuple[int, Batch] | None:
     """Read the first batch numbered above `number` in a dead supervisor's spool. Raises OSError."""
     numbered = [int(file.stem) for file in directory.glob("*.jsonl") if file.stem.isdecimal()]
     found = min((each for each in numbered if each > number), default=None)
-    return (found, read_batch(directory / f"{found:09d}.jsonl")) if found is not None else None
+    if found is not None:
+        return found, read_batch(directory / f"{found:09d}.jsonl")
+    last = _last_of(directory)
+    return last if last is not None and last[0] > number else None
+
+
+def _last_of(directory: Path) -> tuple[int, Batch] | None:
+    """Read the batch that holds the exit alone; None for anything else: a simulation can write to that file, too."""
+    batch = Batch()
+    try:
+        number, entry = assignment.read(directory)[LAST]
+        _enter(batch, entry)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return (number, batch) if type(number) is int and batch.exit is not None else None
+
+
+def _entry_of(end: Exit) -> tuple[object, ...]:
+    return ("exit", *vars(end).values())
 
 
 def read_batch(file: Path) -> Batch:

@@ -124,7 +124,8 @@ class Cell:
 
     def exit_is_on_disk(self) -> bool:
         """Whether the supervisor has written down how the child ended."""
-        for path in chain.from_iterable(each.glob("*/*.jsonl") for each in self.service.attempts):
+        written = (each.glob(name) for each in self.service.attempts for name in ("*/*.jsonl", "*/config.json"))
+        for path in chain.from_iterable(written):
             with suppress(FileNotFoundError):
                 if '["exit",' in path.read_text():
                     return True

@@ -139,6 +139,59 @@ def test_after_a_restored_backup_files_have_the_numbers_that_are_sent(tmp_path: 
     assert spool.head() == found[0][1].encode()  # type: ignore[index]
 
 
+@pytest.fixture
+def assigned(tmp_path: Path) -> Path:
+    assignment.write(tmp_path, {"token": "t"})
+    return tmp_path
+
+
+def exit_of(found: Any) -> tuple[int, Exit, bytes]:
+    number, batch = found
+    return number, batch.exit, batch.encode()
+
+
+def test_an_exit_that_is_a_batch_of_its_own_takes_no_file(assigned: Path) -> None:
+    spool, end = Spool(assigned, 1 << 20, 1 << 20), Exit(exit_code=3, message="It ended.")
+    spool.add_points(0, 0.0, [("loss", 1.0)])
+    spool.head()
+    spool.acknowledge()
+    spool.close(end)
+    assert [path.name for path in assigned.iterdir()] == [assignment.FILE]
+    assert exit_of(first_above(assigned, 1)) == (2, end, spool.head())
+    assert first_above(assigned, 2) is None
+    spool.renumber(1)
+    assert exit_of(first_above(assigned, 0)) == (1, end, spool.head())
+    spool.replace_head("It was refused.")
+    [number, found] = first_above(assigned, 0) or (0, None)
+    assert (number, found and found.encode()) == (1, spool.head()), "the file counts, not the exit without the sentence"
+    spool.acknowledge()
+    assert spool.is_delivered
+    assert assignment.read(assigned)["token"] == "t"
+
+
+def test_an_exit_behind_anything_else_is_in_the_file_of_its_batch(assigned: Path) -> None:
+    spool = Spool(assigned, 1 << 20, 1 << 20)
+    spool.add_log("STDOUT", "a line")
+    spool.close(Exit(exit_code=0))
+    assert read_batch(assigned / "000000001.jsonl").encode() == spool.head()
+    assert "last" not in assignment.read(assigned)
+
+
+def test_an_exit_that_the_assignment_does_not_take_is_in_a_file(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 1 << 20, 1 << 20)
+    spool.close(Exit(exit_code=0))
+    assert exit_of(first_above(tmp_path, 0)) == (1, Exit(exit_code=0), spool.head())
+
+
+@pytest.mark.parametrize(
+    "written",
+    [1, None, [], [1], [1, 2], [1, []], [1, ["x"]], [1, ["log", "STDOUT", "x"]], ["1", ["exit", 0]], [True, ["exit"]]],
+)
+def test_what_a_simulation_writes_there_is_no_exit(assigned: Path, written: Any) -> None:
+    assignment.append(assigned, {"last": written})
+    assert first_above(assigned, 0) is None
+
+
 def steps_of(found: Any) -> tuple[int, list[int]]:
     number, batch = found
     return number, batch.points["loss"][0]
