@@ -47,13 +47,14 @@ from scheduler.judge import Judge
 from scheduler.leader import Leadership, leadership
 from scheduler.metrics import Metrics, serve_metrics
 from scheduler.planner import Planner
-from scheduler.run_loop import keep
+from scheduler.run_loop import Delayed, keep
 from scheduler.sweeps import Sweeps
 from settings import RayCluster, Settings, SettingsError, configure_logs, load
 
 log = structlog.get_logger()
 
 STATEMENT_TIMEOUT = timedelta(seconds=30)  # a round with a hanging statement is cancelled and repeated
+JUDGE_MEETS_SECONDS = 0.25  # after a start, an end or a change: each is a hint, and few are of a run with rules
 ALERTS_GATHER_SECONDS = 0.5  # between two rounds: a round for one end costs as much as for a hundred
 CANNOT_START = 2
 
@@ -133,6 +134,7 @@ async def _schedule(chosen: Settings) -> None:
         host = HostLoop(sessions, chosen, local, host_id)
         clusters = [await stack.enter_async_context(_cluster(each, sessions, chosen, url, outage)) for each in listed]
         planner_wake, host_wake, judge_wake, alerts_wake, sweeps_wake = (asyncio.Event() for _ in range(5))
+        judge_meets = Delayed(judge_wake, JUDGE_MEETS_SECONDS)
 
         def wake_loops(hosts: Set[str]) -> None:
             if host_id in hosts:
@@ -162,7 +164,7 @@ async def _schedule(chosen: Settings) -> None:
                 if sweeps.note():
                     sweeps_wake.set()
             if candidate.held and judge.hear(channel, ids):
-                judge_wake.set()
+                (judge_wake if channel is Channel.CONVERGENCE else judge_meets).set()
 
         if chosen.notifications:
             heard_of = (Channel.SIMULATIONS, Channel.MACHINES, Channel.CONVERGENCE, Channel.ALERTS, Channel.SWEEPS)

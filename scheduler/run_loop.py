@@ -25,6 +25,24 @@ GATHER_SECONDS = 0.05  # after a round: changes that follow closely share the ne
 Work = Callable[[bool], Awaitable[bool | None]]
 
 
+class Delayed:
+    """Sets an event some seconds after the first of several calls: what they are about shares a round."""
+
+    def __init__(self, wake: asyncio.Event, seconds: float) -> None:
+        self._wake = wake
+        self._seconds = seconds
+        self._is_due = False
+
+    def set(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_later(self._seconds, self._end)
+
+    def _end(self) -> None:
+        self._is_due = False
+        self._wake.set()
+
+
 async def keep(
     name: str, work: Work, wake: asyncio.Event, period_seconds: float, outage: Outage, *, gather_seconds: float = 0.0
 ) -> NoReturn:

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from db.errors import DatabaseUnreachable
 from db.outage import Outage
 from scheduler import run_loop
-from scheduler.run_loop import keep
+from scheduler.run_loop import Delayed, keep
 
 
 @contextmanager
@@ -167,3 +167,19 @@ async def test_an_outage_is_waited_out_and_told_elsewhere() -> None:
         async with asyncio.timeout(60):
             assert await rounds.get() is True, "the whole round is made up for"
     assert [entry["log_level"] for entry in logs] == ["debug"] * 3
+
+
+async def test_what_is_called_for_several_times_is_set_once_and_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers: list[tuple[float, Callable[[], None]]] = []
+    wake = asyncio.Event()
+    delayed = Delayed(wake, 0.25)
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.get_running_loop(), "call_later", lambda seconds, call: timers.append((seconds, call)))
+        for _ in range(3):
+            delayed.set()
+        [(seconds, call)] = timers
+        assert (seconds, wake.is_set()) == (0.25, False)
+        call()
+        assert wake.is_set()
+        delayed.set()
+    assert len(timers) == 2, "what comes after it has a time of its own"
