@@ -51,6 +51,7 @@ assert encodings.idna
 assert bring
 assert package
 assert saver  # supervisors import them when there are files: the archive may be gone by then
+assert not issubclass(tuple, os.PathLike)  # subprocess asks that of a command, and the first answer takes long
 
 LONGEST_MESSAGE = 1 << 20
 SWEEP_SECONDS = 1.0  # a killed process is gone in milliseconds; what the kernel holds longer is tried again
@@ -259,7 +260,8 @@ def _be_supervisor(directory: Path, environment: Mapping[str, str], gate: int) -
             sys.stdout = sys.stderr = LateLog(directory / "supervisor.log")
             for name in _ENVIRONMENT.keys() - environment.keys():
                 del os.environ[name]
-            os.environ.update(environment.items() - _ENVIRONMENT.items())
+            for name, value in environment.items() - _ENVIRONMENT.items():
+                os.environ[name] = value
             status = supervise(directory)
     except BaseException:  # noqa: BLE001  # the launcher's loop is below on the stack and must not go on here
         traceback.print_exc()
