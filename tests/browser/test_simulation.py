@@ -674,7 +674,7 @@ async def test_what_is_not_edited_stays_as_it_is_now(page: Page, service: Servic
     await page.get_by_role("button", name="Edit", exact=True).click()
     dialog = page.get_by_role("dialog", name="Edit plain")
     await expect(dialog.get_by_label("Tags")).to_have_value('"with, a comma", "and ""quotes"""')
-    elsewhere = "mutation ($id: ID!) { updateSimulation(input: {id: $id, notes: \"new\"}) { userErrors { message } } }"
+    elsewhere = 'mutation ($id: ID!) { updateSimulation(input: {id: $id, notes: "new"}) { userErrors { message } } }'
     await service.execute(elsewhere, id=simulation)
     await dialog.get_by_label("Name", exact=True).fill("renamed")
     await dialog.get_by_role("button", name="Save").click()

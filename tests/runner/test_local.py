@@ -367,3 +367,19 @@ async def test_probes_and_launches_of_one_attempt_do_not_get_into_each_others_wa
     sleeping(service)
     await asyncio.gather(start(engine, launch()), *(engine.probe(ATTEMPT) for _ in range(10)))
     assert await engine.probe(ATTEMPT) is Liveness.ALIVE
+
+
+async def test_the_exit_of_a_run_that_printed_nothing_is_delivered_for_its_dead_supervisor(
+    service: Any, engine: LocalEngine, tmp_path: Path, until: Until
+) -> None:
+    service.order["entrypoint"] = ["sh", "-c", "exit 3"]
+    service.misbehave = lambda name, _: (503, b"later") if name == "reportAttempt" else None
+    await start(engine, launch())
+    await asyncio.to_thread(until, lambda: "last" in assignment.read(directory(tmp_path)))
+    os.kill(supervisor_of(tmp_path), signal.SIGKILL)
+    while await engine.probe(ATTEMPT) is not Liveness.DEAD:
+        await asyncio.sleep(0.01)
+    left = await engine.undelivered(ATTEMPT, 0)
+    assert left is not None
+    assert (left.number, left.exit and left.exit.exit_code, left.points, left.logs) == (1, 3, {}, [])
+    assert await engine.undelivered(ATTEMPT, 1) is None
