@@ -470,7 +470,7 @@ async def test_a_short_attempt_makes_few_files(service: Any, engine: LocalEngine
 
 
 def test_the_launcher_imports_nothing_that_only_few_supervisors_use() -> None:
-    """Each page of it costs each fork: these libraries were a third of the launcher's memory."""
+    """Each page of it costs each fork: these libraries were a quarter of the launcher's memory."""
     imported = "import sys; sys.path.insert(0, sys.argv[1]); import runner.supervisor.launcher; print(*sys.modules)"
     run = subprocess.run(
         [sys.executable, "-I", "-S", "-c", imported, str(archive.ROOM.parent)],
