@@ -420,7 +420,8 @@ class Hosted:
 
     checkpoint_of: the simulation whose checkpoint it begins with a copy of; 0 for one that was deleted.
     begins_from_store: that checkpoint is stored, and is not to be copied on the machine where it was written.
-    package: the digest of the code that it starts in. runtime_env: for Ray. Both only of one that is to be launched.
+    package: the digest of the code that it starts in. runtime_env: for Ray. is_claimed: a launch may have started it.
+    These only of one that is to be launched.
     """
 
     attempt: Attempt
@@ -430,6 +431,7 @@ class Hosted:
     begins_from_store: bool = False
     package: bytes | None = None
     runtime_env: Mapping[str, Any] | None = None
+    is_claimed: bool = False
 
     @property
     def id(self) -> int:
@@ -466,7 +468,7 @@ async def open_on_engine(session: AsyncSession, engine: str, *, not_launched: bo
 
 _CHECKPOINT_OF = case((Simulation.from_checkpoint, func.coalesce(Simulation.retry_of, 0)))
 _PACKAGE = select(Package.digest).where(Package.id == Simulation.package_id).scalar_subquery()
-_LAUNCHED_WITH = (_PACKAGE, Simulation.runtime_env)
+_LAUNCHED_WITH = (_PACKAGE, Simulation.runtime_env, Member.token_digest.is_not(None))
 
 
 # A copy on the machine is newer, where the last attempt has stored none.

@@ -8,16 +8,19 @@ archive from which running supervisors were started.
 from __future__ import annotations
 
 import io
+import marshal
 import os
 import zipfile
 from collections.abc import Mapping
 from hashlib import sha256
+from importlib.util import MAGIC_NUMBER, source_hash
 from pathlib import Path
 
 ROOM = Path(__file__).parent
 MODULES = ("__init__.py", "processes.py", "removal.py", "supervisor/*.py", "supervisor/*/*.py")
 ENTRY = b"import sys\n\nfrom runner.supervisor.__main__ import main\n\nsys.exit(main())\n"
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # a zip archive has no earlier time
+UNCHECKED = (1).to_bytes(4, "little")  # PEP 552: of these sources by their hash, which is not compared with them
 
 
 def sources() -> dict[str, bytes]:
@@ -30,16 +33,33 @@ def sources() -> dict[str, bytes]:
     return {"__main__.py": ENTRY, **modules}
 
 
-def build(contents: Mapping[str, bytes]) -> bytes:
+def with_compiled(contents: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Add the modules as this interpreter compiles them: one of the same version then starts in half of the time.
+
+    Any other version compiles the sources at each start. The bytes are not always the same.
+    """
+    compiled = {
+        f"{name}c": MAGIC_NUMBER + UNCHECKED + source_hash(source) + _code(name, source)
+        for name, source in contents.items()
+    }
+    return {**contents, **compiled}
+
+
+def build(contents: Mapping[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
     """Build the archive of these files."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name in sorted(contents):
             entry = zipfile.ZipInfo(name, EARLIEST)
             entry.create_system = 3  # Unix, wherever it is built
             entry.external_attr = 0o644 << 16
+            entry.compress_type = compression
             archive.writestr(entry, contents[name])
     return buffer.getvalue()
+
+
+def _code(name: str, source: bytes) -> bytes:
+    return marshal.dumps(compile(source, name, "exec", dont_inherit=True))
 
 
 def digest(contents: Mapping[str, bytes]) -> str:

@@ -102,6 +102,7 @@ class Launch:
     begins_from_store: bool = False  # that copy comes from the store, not from this machine
     package: str | None = None  # SHA-256, in hex, of the package of code that it starts in
     runtime_env: Mapping[str, Any] | None = None  # the user's part of Ray's
+    is_repeated: bool = True  # an earlier launch of the same member may have started it
 
     def __repr__(self) -> str:
         return f"Launch(member_id={self.member_id!r}, machine_key={self.machine_key!r})"

@@ -46,6 +46,7 @@ from decimal import Decimal, InvalidOperation
 from hashlib import sha256
 from time import monotonic
 from typing import Any
+from zipfile import ZIP_DEFLATED
 
 import httpx
 import structlog
@@ -179,7 +180,9 @@ class RayEngine:
             timeout=ANSWER_SECONDS,
             trust_env=False,  # no proxy, and no login out of ~/.netrc
         )
-        self._package = archive.build({PROGRAM: archive.build(archive.sources())})
+        # Most clusters run the version of Python that the service does; each job would compile its modules anew.
+        program = archive.build(archive.with_compiled(archive.sources()))
+        self._package = archive.build({PROGRAM: program}, ZIP_DEFLATED)
         self._has_selectors = True  # until the cluster refuses one
         self._listing = asyncio.Lock()
         self._listed_at = float("-inf")
@@ -243,7 +246,7 @@ class RayEngine:
     async def _launch(self, launch: Launch) -> None:
         """Submit the member's job, after the end of an earlier one. Raises LaunchError, MachineGone."""
         name = self._name(launch.member_id)
-        if launch.member_id in await self._list(0.0):
+        if launch.is_repeated and launch.member_id in await self._list(0.0):
             await self._replace(launch.member_id)
         if launch.machine_key not in self._nodes:
             await self._read_nodes()

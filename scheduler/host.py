@@ -133,7 +133,8 @@ class HostLoop:
                 return HostSummary()
             on = {each.member.machine_id for each in assigned if each.member.machine_id is not None}
             keys = {each.id: each.engine_key for each in await machines.by_ids(session, on)}
-        known = frozenset(await self._engine.members())
+        is_any_claimed = any(each.is_claimed for each in assigned)
+        known = frozenset(await self._engine.members()) if is_any_claimed else frozenset()
         done = HostSummary()
         for first in range(0, len(assigned), LAUNCHES_AT_ONCE):
             some = await self._launch(assigned[first : first + LAUNCHES_AT_ONCE], keys, known)
@@ -334,6 +335,7 @@ def _launch_of(hosted: Hosted, machine_key: str, token: str) -> Launch:
         begins_from_store=hosted.begins_from_store,
         package=hosted.package.hex() if hosted.package is not None else None,
         runtime_env=hosted.runtime_env,
+        is_repeated=hosted.is_claimed,
     )
 
 

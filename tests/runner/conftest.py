@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import py_compile
 import subprocess
 import sys
 import threading
@@ -21,7 +20,6 @@ from runner import archive, processes
 from runner.supervisor.child import MARK_VARIABLE, mark
 
 DEADLINE_SECONDS = 180.0  # far more than anything takes, libraries that train included: only a hang gets there
-UNCHECKED = py_compile.PycInvalidationMode.UNCHECKED_HASH
 ATTEMPT = "QXR0ZW1wdDo3Lw=="
 TOKEN = "token-of-this-attempt"
 ORDER: dict[str, object] = {
@@ -243,14 +241,7 @@ def program_of_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     (A host's launcher does so once, and forks its supervisors.)
     """
-    directory = tmp_path_factory.mktemp("supervisors")
-    contents = archive.sources()
-    for name, source in archive.sources().items():
-        text, compiled = directory / "module.py", directory / "module.pyc"
-        text.write_bytes(source)
-        py_compile.compile(str(text), str(compiled), name, True, invalidation_mode=UNCHECKED)
-        contents[f"{name}c"] = compiled.read_bytes()
-    return archive.install(directory, contents)
+    return archive.install(tmp_path_factory.mktemp("supervisors"), archive.with_compiled(archive.sources()))
 
 
 @pytest.fixture

@@ -57,6 +57,17 @@ def test_it_holds_what_it_imports_at_once_and_nothing_else(tmp_path: Path) -> No
     assert {name.removesuffix(".py").removesuffix("/__init__") for name in names} - {"__main__"} == imported
 
 
+@pytest.mark.parametrize("is_same_version", [True, False])
+def test_compiled_modules_are_for_the_same_version_of_python(tmp_path: Path, is_same_version: bool) -> None:
+    contents = archive.with_compiled({"__main__.py": b"import module", "module.py": b"print('compiled')"})
+    contents["module.py"] = b"print('anew')"
+    if not is_same_version:
+        contents["module.pyc"] = b"\0\0\r\n" + contents["module.pyc"][4:]
+    program = archive.install(tmp_path, contents)
+    ran = subprocess.run([sys.executable, "-I", "-S", str(program)], capture_output=True, text=True, check=True)
+    assert ran.stdout == ("compiled\n" if is_same_version else "anew\n")
+
+
 def test_without_a_directory_to_work_on_it_ends_with_an_error(tmp_path: Path) -> None:
     program = archive.install(tmp_path)
     ran = subprocess.run(

@@ -341,6 +341,14 @@ async def test_a_job_that_another_scheduler_submitted_meanwhile_is_the_launch(he
     assert await engine.probe(MEMBER) is Liveness.ALIVE
 
 
+async def test_a_first_launch_asks_for_no_list_of_jobs(head: Head, engine: RayEngine) -> None:
+    await engine.discover()
+    before = head.asked_for("GET", "/api/jobs/")
+    await start(engine, launch(is_repeated=False))
+    assert [each["submission_id"] for each in head.submitted] == [NAME]
+    assert head.asked_for("GET", "/api/jobs/") == before
+
+
 async def test_an_id_that_ray_would_never_run_is_refused(engine: RayEngine) -> None:
     with pytest.raises(LaunchError, match="too long to name a job"):
         await start(engine, launch("x" * 100))
