@@ -14,6 +14,10 @@ WORKERS ?= $(shell cores=$$(nproc 2> /dev/null || echo 2); echo $$((cores < 8 ? 
 IN_PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 LONG_BY_NATURE := tests/flows/test_kill_matrix.py tests/flows/test_load.py tests/browser/test_now.py tests/graph/test_fuzz.py tests/graph/types/test_convergence_stateful.py tests/transitions/test_stateful.py tests/policy/test_schedule_properties.py tests/policy/test_room_properties.py tests/scheduler/test_queue_memory.py
 
+# Each of these also runs on a Ray cluster; of the kill matrix, each moment once, and a node that is killed.
+ON_RAY := tests/runner/test_conformance.py tests/flows/test_ray.py tests/flows/test_autoscaling.py tests/flows/test_kill_matrix.py tests/flows/test_chaos.py
+RAY_CELLS := ray-both-before-hello or ray-machine-running or ray-supervisor-stopping or ray-service-after-exit
+
 .PHONY: run test test-ray chaos-ray test-containers check web chromium shells chaos flakes bench bench-peers docs pictures help lock schema examples clean
 
 help: ## List the targets
@@ -32,11 +36,12 @@ test: $(VENV)/installed-test $(VENV)/installed-client chromium shells ## Run all
 	@echo "Testing in $(WORKERS) processes: about 16 minutes on two idle cores. Output of failed tests is kept in .make/failures."
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest $(IN_PARALLEL) --long-first $(ARGS)
 
-test-ray: $(VENV)/installed-test ## Test the Ray engine on a real Ray cluster of three nodes on this host, in some minutes
-	@REQUIRE_RAY=1 $(BIN)/python -m pytest -k "ray or autoscaling" tests/runner/test_conformance.py tests/flows/test_ray.py tests/flows/test_autoscaling.py $(ARGS)
+test-ray: $(VENV)/installed-test ## Test the Ray engine on a real Ray cluster of three nodes on this host, in ten minutes
+	@REQUIRE_RAY=1 $(BIN)/python -m pytest -k "autoscaling or (ray and not kill_matrix) or $(RAY_CELLS)" $(ON_RAY) $(ARGS)
 
-chaos-ray: $(VENV)/installed-test ## Run the kill matrix and the random kills on a real Ray cluster, in a quarter of an hour
-	@REQUIRE_RAY=1 $(BIN)/python -m pytest -s -k ray tests/flows/test_kill_matrix.py tests/flows/test_chaos.py $(ARGS)
+chaos-ray: $(VENV)/installed-test ## Run the whole kill matrix and the random kills on a real Ray cluster: CHAOS_SECONDS=60, in half an hour
+	@export CHAOS_SECONDS=$${CHAOS_SECONDS:-60}; \
+	REQUIRE_RAY=1 $(BIN)/python -m pytest -s -k ray tests/flows/test_kill_matrix.py tests/flows/test_chaos.py $(ARGS)
 
 test-containers: $(VENV)/installed-test ## Test the docker compose services on a real Docker engine, in some minutes
 	@CONTAINERS=1 $(BIN)/python -m pytest tests/containers $(ARGS)

@@ -21,10 +21,11 @@ from typing import Any
 import pytest
 import witness
 from effort import KILL_PASSES
-from engines import Engine
+from engines import LONGEST_SECONDS, Engine
 from live import Service, eventually, held, is_alive, kill, points
 from observers import Watch, Witness
 
+pytestmark = pytest.mark.timeout(LONGEST_SECONDS)
 FEW = 5  # points to see before something happens
 MANY = 20  # points that take the supervisor more than one report
 

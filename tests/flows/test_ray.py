@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from engines import OnRay
+from engines import PATIENCE_SECONDS, OnRay
 from gate import Gate
+from lending import Lender
 from live import Service, eventually, http, is_alive, kill, number_of
 from observers import Watch, Witness
 from ray_cluster import Cluster
@@ -127,13 +129,27 @@ class Site:
         return any(each["state"] == "OFFLINE" for each in (await self.machines()).values())
 
 
+@pytest.fixture(scope="module")
+def used(ray_cluster: Cluster, lender: Lender) -> Iterator[list[Site]]:
+    """What the tests of this file have used: at the end, the cluster has no job of a service that still runs.
+
+    A service takes some seconds to forget a job, which are not waited for after each test.
+    """
+    sites: list[Site] = []
+    yield sites
+    for each in sites:
+        if each.service.process is not None and each.service.process.poll() is None:
+            asyncio.run(eventually(each.engine.has_no_job, "no job is left", PATIENCE_SECONDS))
+
+
 @pytest.fixture
-async def site(lend: Any, ray_cluster: Cluster, tmp_path: Path) -> AsyncIterator[Site]:
+async def site(lend: Any, ray_cluster: Cluster, used: list[Site], tmp_path: Path) -> AsyncIterator[Site]:
     engine = OnRay(ray_cluster)
     async with lend(**engine.settings) as service:
         await engine.adopt(service)
-        yield Site(service, engine, tmp_path)
-        await engine.restore(service)
+        used.append(Site(service, engine, tmp_path))
+        yield used[-1]
+        await engine.restore(service, forgotten=False)
 
 
 async def test_a_simulation_runs_on_the_node_that_it_wants(site: Site) -> None:
@@ -238,12 +254,15 @@ async def test_a_simulation_outlives_the_head_and_the_cluster_that_comes_back_ta
     await site.ends_whole(simulation, sign)
 
 
-async def test_a_supervisor_that_is_cut_off_loses_no_point(lend: Any, ray_cluster: Cluster) -> None:
+async def test_a_supervisor_that_is_cut_off_loses_no_point(
+    lend: Any, ray_cluster: Cluster, used: list[Site], tmp_path: Path
+) -> None:
     async with Gate.open() as gate:
         engine = OnRay(ray_cluster, SIMULATIONS_LEASE_SECONDS="60", api_url=f"{gate.address}/graphql")
         async with lend(**engine.settings) as service:
             gate.port_behind = service.port
             await engine.adopt(service)
+            used.append(Site(service, engine, tmp_path))
             witness = Witness.on(service)
             witness.permit("speak")
             simulation = await service.submit(*witness.command)
@@ -262,7 +281,7 @@ async def test_a_supervisor_that_is_cut_off_loses_no_point(lend: Any, ray_cluste
             assert (shown["reason"], len(shown["attempts"])) == ("COMPLETED", 1), shown
             steps = [step for _, step, _ in watch.received("loss")]
             assert steps == list(range(witness.notes("printed")[0]))
-            await engine.restore(service)
+            await engine.restore(service, forgotten=False)
 
 
 async def test_the_members_of_a_gang_meet_across_nodes(site: Site) -> None:

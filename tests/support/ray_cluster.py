@@ -30,11 +30,13 @@ from live import free_port, kill
 from warm import end_with_parent
 
 LOCK = Path(__file__).with_name("clusters") / "ray.lock"
+START = LOCK.with_name("start_node.py")  # waits as long as this for the node's daemon
 PATIENCE_SECONDS = 240.0  # a node on a busy machine took more than one minute
-TRIES = 5  # Ray gives up a node that takes 30 s
+PAUSE_SECONDS = 0.05  # between two looks, each of which costs the head some milliseconds
+TRIES = 3
 STORE_BYTES = 80_000_000  # the least that Ray takes is 75 MiB
 MEMORY_BYTES = 2 << 30
-WORKERS = {  # few CPUs: for each, Ray starts a Python worker at once, which costs three seconds of CPU
+WORKERS = {
     "one": (1, {"zone": "a", "simulations/price-per-hour": "1.50"}),
     "two": (2, {"zone": "b", "ray.io/node-group": "big"}),
 }
@@ -44,7 +46,12 @@ BRISK = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "10000",
     "RAY_health_check_failure_threshold": "3",
-    "RAY_gcs_rpc_server_connect_timeout_s": "60",  # a start on a busy machine: 5 by default
+    # A start on a busy machine: 5, 30, 60 s and so on by default.
+    "RAY_gcs_rpc_server_connect_timeout_s": "240",
+    "RAY_py_gcs_connect_timeout_s": "240",
+    "RAY_agent_register_timeout_ms": "240000",
+    "RAY_worker_register_timeout_seconds": "240",
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "240",
     "RUNTIME_ENV_RETRY_TIMES": "1",  # each time copies the environment
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # a node outlives its head for so long: 60 by default
 }
@@ -170,7 +177,7 @@ class Cluster:
     def begin(self, name: str) -> None:
         """Start a worker without waiting for it: `ensure` does. The one before of its name is known to be dead."""
         while name in self.living():
-            time.sleep(0.05)
+            time.sleep(PAUSE_SECONDS)
         self._run(name, *self._options_of_worker(name))
 
     def crash(self, name: str) -> None:
@@ -217,7 +224,7 @@ class Cluster:
     def _run(self, name: str, *options: str) -> None:
         ports = ("--dashboard-agent-listen-port", "--dashboard-agent-grpc-port", "--runtime-env-agent-port")
         command = [
-            self.python, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats",
+            self.python, str(START), "start", "--block", "--disable-usage-stats",
             "--node-ip-address=127.0.0.1", f"--node-name={name}", f"--object-store-memory={STORE_BYTES}", *options,
             *(f"{each}={free_port()}" for each in ports), f"--metrics-export-port={free_port()}",
         ]  # fmt: skip
@@ -243,7 +250,7 @@ class Cluster:
             with suppress(httpx.HTTPError, LookupError, TypeError, ValueError):
                 if name in self.living():
                     return True
-            time.sleep(0.05)
+            time.sleep(PAUSE_SECONDS)
         return False
 
 
