@@ -50,7 +50,12 @@ CURVE = """
       simulation(id: $id) { state reason attempts { number } convergence(metric: "loss", maxPoints: $points) { steps } }
     }
     """
-OPEN = "{ simulations(states: [QUEUED, STARTING, RUNNING], first: 1) { totalCount } }"
+OPEN = """
+    {
+      open: simulations(states: [QUEUED, STARTING, RUNNING], first: 1) { totalCount }
+      running: simulations(states: [RUNNING], first: 1) { totalCount }
+    }
+    """
 # Prints a curve; it stays for a while, so that Ray's log is that of a job that runs.
 SCRIPT = """
 import json, time
@@ -157,13 +162,15 @@ class Service:
             raise RuntimeError(f"no point of {simulation} arrived")
         return taken
 
-    async def lost_of(self, count: int, script: str, points: int, cpus: float) -> int:
-        """Run so many; return how many of their points are not stored."""
+    async def lost_of(self, count: int, script: str, points: int, cpus: float) -> tuple[int, int]:
+        """Run so many; return how many of their points are not stored, and how many ran at once at most."""
         ids = await self.submit(count, script, cpus)
         deadline = time.perf_counter() + PATIENCE_SECONDS
-        while (await self.ask(OPEN))["simulations"]["totalCount"]:
+        most = 0
+        while (shown := await self.ask(OPEN))["open"]["totalCount"]:
+            most = max(most, shown["running"]["totalCount"])
             if time.perf_counter() > deadline:
-                raise RuntimeError(f"not all of {count} have ended")
+                raise RuntimeError(f"{shown['open']['totalCount']} of {count} have not ended, {most} ran at once")
             await asyncio.sleep(0.5)
         stored = 0
         for each in ids:
@@ -171,7 +178,7 @@ class Service:
             if (shown["state"], len(shown["attempts"])) != ("FINISHED", 1):
                 raise RuntimeError(f"{each}: {shown['state']}, {shown['reason']}, {len(shown['attempts'])} attempts")
             stored += len(shown["convergence"]["steps"])
-        return points * count - stored
+        return points * count - stored, most
 
 
 @contextmanager
@@ -195,22 +202,13 @@ def cluster(address: str | None, token_file: Path | None) -> Iterator[tuple[str,
 async def measure(ray: Ray, address: str, arguments: argparse.Namespace) -> list[Row]:
     service = Service(address)
     cpus = await service.is_ready()
-    one = SCRIPT.format(points=1, pause=1)
-    await ray.first_line_seconds(one)  # what is started once
-    await service.first_point_seconds(one)
-    bare, ours = [], []
-    for _ in range(arguments.rounds):
-        bare.append(await ray.first_line_seconds(one))
-        ours.append(await service.first_point_seconds(one))
-    print("bare:", *(f"{each:.2f}" for each in bare), "s; ours:", *(f"{each:.2f}" for each in ours), "s")
-    value, floor = statistics.median(ours), statistics.median(bare)
-    rows = [Row("ray", "submit to first point, median", value, "s", floor, value / floor)]
+    rows = await compare(ray, service, arguments.rounds) if arguments.rounds else []
     if arguments.attempts:
         case = f"{arguments.attempts} attempts, {arguments.concurrent} at once"
         begun = time.perf_counter()
-        many = SCRIPT.format(points=arguments.points, pause=0.1)
-        lost = await service.lost_of(arguments.attempts, many, arguments.points, cpus / arguments.concurrent)
-        print(f"{case}: {time.perf_counter() - begun:.0f} s")
+        many = SCRIPT.format(points=arguments.points, pause=arguments.pause)
+        lost, most = await service.lost_of(arguments.attempts, many, arguments.points, cpus / arguments.concurrent)
+        print(f"{case}: {time.perf_counter() - begun:.0f} s, {most} at once at most")
         printed = arguments.attempts * arguments.points
         rows.append(Row("ray", f"{case}: points lost", lost, "points", printed, lost / printed))
         left = await ray.jobs_left()
@@ -218,12 +216,29 @@ async def measure(ray: Ray, address: str, arguments: argparse.Namespace) -> list
     return rows
 
 
+async def compare(ray: Ray, service: Service, rounds: int) -> list[Row]:
+    """Measure submit to first point, in turns."""
+    one = SCRIPT.format(points=1, pause=1)
+    await ray.first_line_seconds(one)  # what is started once
+    await service.first_point_seconds(one)
+    bare, ours = [], []
+    for _ in range(rounds):
+        bare.append(await ray.first_line_seconds(one))
+        ours.append(await service.first_point_seconds(one))
+    print("bare:", *(f"{each:.2f}" for each in bare), "s; ours:", *(f"{each:.2f}" for each in ours), "s")
+    value, floor = statistics.median(ours), statistics.median(bare)
+    return [Row("ray", "submit to first point, median", value, "s", floor, value / floor)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="of submit to first point; the median counts (default 7)")
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="of submit to first point; the median counts (default 7; 0: none)"
+    )
     parser.add_argument("--attempts", type=int, default=200, help="that print a curve (default 200; 0: none)")
     parser.add_argument("--concurrent", type=int, default=100, help="of them at once (default 100)")
     parser.add_argument("--points", type=int, default=100, help="of each curve (default 100)")
+    parser.add_argument("--pause", type=float, default=0.1, help="seconds between two points (default 0.1)")
     parser.add_argument("--address", help="of the dashboard of a cluster that runs")
     parser.add_argument("--token-file", type=Path, help="with the token of that cluster")
     arguments = parser.parse_args()
