@@ -199,8 +199,8 @@ class StartingEngine(Engine, Protocol):
         Those that run and are idle count: the engine starts what is missing, and ends by itself what stays idle.
         """
 
-    def is_building(self, member_id: str) -> bool:
-        """Whether a launched member waits for packages that it requires, which may take minutes. Asks nothing new."""
+    def is_starting(self, member_id: str) -> bool:
+        """Whether a launched member still waits for its start, not in vain: for packages, behind others. No request."""
 
     def never_started(self, member_id: str) -> str | None:
         """Return why a launched member never started and never will: what it requires can't be made."""

@@ -29,8 +29,8 @@ environment included; the rest of that (pip, uv, conda, config) is the job's, an
 
 Failures. A cluster that can't be reached, refuses the token or answers nonsense raises EngineUnavailable. A node that
 drains is not visible in Ray's API: a job stays PENDING there, and after `START_SECONDS` (`BUILD_SECONDS` if it
-requires packages) the node is not discovered while it does. A PENDING job can't be stopped either: its supervisor,
-should it start after all, is told at hello that the attempt is over.
+requires packages) in which no other one has started there, the node is not discovered while it does. A PENDING job
+can't be stopped either: its supervisor, should it start after all, is told at hello that the attempt is over.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ log = structlog.get_logger()
 GIB = 2**30
 ANSWER_SECONDS = 15.0
 LISTING_SECONDS = 0.5  # how old the list of jobs may be: one request for all probes of a round
-START_SECONDS = 60.0  # PENDING for longer: the node takes no work
+START_SECONDS = 60.0  # PENDING for longer, since the last start there: the node takes no work
 BUILD_SECONDS = 900.0  # the same if it requires packages: then Ray fails it (RAY_JOB_START_TIMEOUT_SECONDS)
 BUILT = ("pip", "uv", "conda")  # parts of a runtime environment that take minutes
 REASON_CHARACTERS = 600  # of the end of Ray's message, which has that of pip
@@ -190,6 +190,7 @@ class RayEngine:
         self._nodes: Mapping[str, str] = {}  # living ones, with their addresses
         self._pending_since: Mapping[str, float] = {}
         self._over_since: Mapping[str, float] = {}
+        self._taken_at: dict[str | None, float] = {}  # when a node was last seen to have begun a job
         self._starts = dict(starts or {})
         self._wants: Mapping[str, _Job] = {}  # jobs that make the cluster start a node, by name
         self._met_since: Mapping[str, float] = {}  # those that are over
@@ -287,10 +288,10 @@ class RayEngine:
             await asyncio.sleep(PAUSE_SECONDS)
         self._ended[member_id] = monotonic()
 
-    def is_building(self, member_id: str) -> bool:
-        """Whether the member's job waits for its runtime environment, and not for too long."""
+    def is_starting(self, member_id: str) -> bool:
+        """Whether the member's job is PENDING, and not for too long."""
         job = self._jobs.get(member_id)
-        return job is not None and job.is_pending and job.builds and not self._is_late(member_id, job)
+        return job is not None and job.is_pending and not self._is_late(member_id, job)
 
     def never_started(self, member_id: str) -> str | None:
         """Return the end of Ray's message if the job's runtime environment can't be built."""
@@ -337,6 +338,7 @@ class RayEngine:
         try:
             rows = [row for row in answer.json()["data"]["result"]["result"] if row["state"] == "ALIVE"]
             self._nodes = {row["node_id"]: row["node_ip"] for row in rows}
+            self._taken_at = {node: at for node, at in self._taken_at.items() if node in self._nodes}
         except (ValueError, LookupError, TypeError) as error:
             raise self._nonsense(answer) from error
         return rows
@@ -433,8 +435,15 @@ class RayEngine:
                     rows = {str(row["submission_id"]): _job(row) for row in answer.json()}
                 except (ValueError, LookupError, TypeError, AttributeError) as error:
                     raise self._nonsense(answer) from error
+                before, pending = self._jobs.keys(), self._pending_since.keys()
                 self._jobs = {each: job for name, job in rows.items() if (each := self._member(name)) is not None}
                 self._wants = {name: job for name, job in rows.items() if name.startswith(self._prefix + WANT)}
+                begun = {
+                    job.node
+                    for each, job in self._jobs.items()
+                    if not job.is_pending and (each in pending or each not in before)
+                }
+                self._taken_at |= dict.fromkeys(begun, asked_at)
                 self._pending_since = _since(self._pending_since, self._jobs, asked_at, lambda job: job.is_pending)
                 self._over_since = _since(self._over_since, self._jobs, asked_at, lambda job: job.is_over)
                 self._met_since = _since(self._met_since, self._wants, asked_at, lambda job: job.is_over)
@@ -442,8 +451,11 @@ class RayEngine:
             return self._jobs
 
     def _is_late(self, member_id: str, job: _Job) -> bool:
-        """Whether a job is PENDING for so long that its node must be taken for one that takes no work."""
-        since = self._pending_since.get(member_id, monotonic())
+        """Whether a job is PENDING for so long that its node must be taken for one that takes no work.
+
+        A node on which many jobs start at a time, a few seconds of CPU each, begins one after the other.
+        """
+        since = max(self._pending_since.get(member_id, monotonic()), self._taken_at.get(job.node, float("-inf")))
         return monotonic() - since > (BUILD_SECONDS if job.builds else START_SECONDS)
 
     def _is_monitored(self, member_id: str) -> bool:

@@ -139,7 +139,7 @@ class ClusterLoop(HostLoop):
         member, launched_at, member_id = hosted.member, hosted.member.launched_at, name_of(hosted)
         if member.nonce is not None or launched_at is None:
             return await super()._look_at(hosted, listening, is_alive)
-        if is_alive and (listening.now - launched_at < STARTING or self._starts.is_building(member_id)):
+        if is_alive and (listening.now - launched_at < STARTING or self._starts.is_starting(member_id)):
             async with self._sessions.begin() as session:
                 await attempts.note_starting(session, member.id)
             return False

@@ -126,6 +126,25 @@ async def test_a_node_on_which_a_job_waits_for_too_long_takes_no_more_work(
     assert len(await engine.discover()) == 2
 
 
+async def test_a_node_that_begins_one_job_after_another_takes_work_however_long_the_last_one_waits(
+    head: Head, engine: RayEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(ray, "monotonic", lambda: now[0])
+    members = ["one", "two", "three"]
+    for member in members:
+        await start(engine, launch(member))
+    await engine.discover()
+    for name in list(head.jobs)[:2]:
+        now[0] += ray.START_SECONDS
+        head.jobs[name]["status"] = "RUNNING"
+        assert len(await engine.discover()) == 2
+        assert engine.is_starting("three")
+    now[0] += ray.START_SECONDS + 1
+    assert [each.key for each in await engine.discover()] == ["n2"]
+    assert not engine.is_starting("three")
+
+
 async def test_a_job_whose_packages_are_installed_may_take_longer(
     head: Head, engine: RayEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,16 +153,16 @@ async def test_a_job_whose_packages_are_installed_may_take_longer(
     launched = launch(runtime_env={"pip": ["torch"]})
     await start(engine, launched)
     assert len(await engine.discover()) == 2
-    assert engine.is_building(launched.member_id)
+    assert engine.is_starting(launched.member_id)
     now[0] += ray.BUILD_SECONDS
     assert len(await engine.discover()) == 2
-    assert engine.is_building(launched.member_id)
+    assert engine.is_starting(launched.member_id)
     now[0] += 1
     assert [each.key for each in await engine.discover()] == ["n2"]
-    assert not engine.is_building(launched.member_id)
+    assert not engine.is_starting(launched.member_id)
     head.jobs[NAME]["status"] = "RUNNING"
     assert len(await engine.discover()) == 2
-    assert not engine.is_building(launched.member_id)
+    assert not engine.is_starting(launched.member_id)
 
 
 async def test_a_runtime_environment_that_can_not_be_built_is_told_by_the_end_of_the_message(

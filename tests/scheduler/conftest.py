@@ -183,7 +183,7 @@ class ScriptedEngine:
         self.failure: Exception | None = None  # of the next launches
         self.groups: list[int] = []  # how many launches it was given together
         self.wanted: list[dict[str, int]] = []  # machines that it was asked to start
-        self.building: set[str] = set()  # members whose packages are installed
+        self.starting: set[str] = set()  # members that wait behind others, or whose packages are installed
         self.not_built: dict[str, str] = {}  # members for which that failed, with the reason
         self.machine = DiscoveredMachine("own", "here", HOST, 4.0, 16.0, 0, None, {})
 
@@ -193,8 +193,8 @@ class ScriptedEngine:
     async def want(self, counts: Mapping[str, int]) -> None:
         self.wanted.append(dict(counts))
 
-    def is_building(self, member_id: str) -> bool:
-        return member_id in self.building
+    def is_starting(self, member_id: str) -> bool:
+        return member_id in self.starting
 
     def never_started(self, member_id: str) -> str | None:
         return self.not_built.get(member_id)

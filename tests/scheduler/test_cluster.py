@@ -207,7 +207,7 @@ async def test_a_job_that_waits_for_its_node_is_not_silent_for_a_minute(
     assert cluster.ended == [await _member(world, simulation_id)]
 
 
-async def test_a_job_whose_packages_are_installed_is_not_silent_for_as_long_as_that_takes(
+async def test_a_job_that_waits_for_packages_or_behind_others_is_not_silent_for_as_long_as_that_takes(
     world: World, loop: ClusterLoop, cluster: Scripted, planner: Planner
 ) -> None:
     await world.cover(10)
@@ -216,14 +216,14 @@ async def test_a_job_whose_packages_are_installed_is_not_silent_for_as_long_as_t
     await planner.plan()
     await loop.launch_assigned()
     member = await _member(world, simulation_id)
-    cluster.building.add(member)
+    cluster.starting.add(member)
     await world.execute("UPDATE members SET launched_at = now() - CAST(:ago AS interval)", ago=5 * STARTING)
     await world.silence(simulation_id)
     await loop.run_once()
     assert cluster.ended == []
     assert (await planner.tick()).ended == 0
 
-    cluster.building.clear()
+    cluster.starting.clear()
     await world.silence(simulation_id)
     await loop.run_once()
     assert cluster.ended == [member]
