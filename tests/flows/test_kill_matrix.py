@@ -5,7 +5,8 @@ just ended. Then everything comes back (by itself, or `up` is started again) and
 every point that was stored is there once and in order, and a subscriber saw just those; no two children lived at
 once; nothing of it is left; the machine is free.
 
-Each cell once here; `make chaos` goes over all of them `KILL_PASSES` times, `make chaos-ray` on a Ray cluster.
+Each cell once here; `make chaos` goes over all of them `KILL_PASSES` times, `make chaos-ray` on a Ray cluster, and
+`make test-ray` four of them there.
 """
 
 from __future__ import annotations
