@@ -128,8 +128,7 @@ class Server:
         rights = [{"accessKey": KEY, "secretKey": self.secret}]
         identity = {"name": "tests", "credentials": rights, "actions": ["Admin", "Read", "Write", "List"]}
         (self.directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
-        data = self.directory / "data"
-        data.mkdir(exist_ok=True)
+        data = tempfile.mkdtemp(prefix="data-", dir=self.directory)  # what another try has left names its ports
         ports = [
             f"-{each}.port{kind and f'.{kind}'}={port}"
             for name, port in self.ports.items()
@@ -141,10 +140,13 @@ class Server:
             f"-s3.cert.file={self.directory / 'server.pem'}", f"-s3.key.file={self.directory / 'server.key'}",
             "-master.telemetry=false", "-volume.max=20", "-master.volumeSizeLimitMB=256",
         ]  # fmt: skip
+        # It reads AWS's variables, and takes their key for its own.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         with open(self.directory / "log", "ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self.directory, preexec_fn=partial(end_with_parent, signal.SIGKILL)
-            )
+                command, stdout=log, stderr=log, cwd=self.directory, env=environment,
+                preexec_fn=partial(end_with_parent, signal.SIGKILL),
+            )  # fmt: skip
         until = time.monotonic() + PATIENCE_SECONDS
         while self.process.poll() is None and time.monotonic() < until:
             with suppress(httpx.HTTPError):
