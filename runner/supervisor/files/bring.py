@@ -169,7 +169,7 @@ class Bringer:
         self._going_on()
         if any(len(content) != min(PIECE_BYTES, entry.size - number * PIECE_BYTES) for number in numbers):
             raise Missing(entry.digest)
-        if content.count(0) == len(content):
+        if not content[0] and content.count(0) == len(content):
             return
         descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
         try:

@@ -321,13 +321,15 @@ class Saver(threading.Thread):
                     raise Changed(path)
                 begin += len(content)
                 yield content
-                whole.update(content)  # beside the thread that has the piece: the digests take both a core
+                if was.size > PIECE_BYTES:
+                    whole.update(content)  # beside the thread that has the piece: the digests take both a core
 
         with _opened(source) as descriptor:
             pieces = tuple(in_order(contents(descriptor), _digest, AT_ONCE))
             if seen(os.fstat(descriptor)) != source.seen:
                 raise Changed(path)
-        return Entry(path, was.size, was.modified_ns, was.is_executable, whole.hexdigest(), pieces)
+        digest = pieces[0] if len(pieces) == 1 else whole.hexdigest()
+        return Entry(path, was.size, was.modified_ns, was.is_executable, digest, pieces)
 
     def _upload(
         self, directory: _Directory, entries: list[Entry], sources: Mapping[str, Source], is_last: bool
