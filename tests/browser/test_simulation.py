@@ -260,6 +260,18 @@ async def test_a_tiny_value_among_others_can_be_shown_on_a_logarithmic_axis(page
     await expect(page.get_by_role("table", name="Points")).to_be_visible()
 
 
+@pytest.mark.parametrize("size", ["1e-18", "1e-40", "1e40"])
+async def test_values_of_any_size_have_numbers_at_a_linear_axis(page: Page, service: Service, size: str) -> None:
+    program = f"import json; [print(json.dumps({{'step': n, 'residual': {size} * n}}), flush=True) for n in range(6)]"
+    simulation = await service.submit(sys.executable, "-c", program)
+    assert (await service.finished(simulation))["state"] == "FINISHED"
+    await page.goto(f"/simulations/{simulation}")
+    await has(page, 6)
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="SVG").click()
+    assert f">{size}</text>" in Path(await (await download.value).path()).read_text(encoding="utf-8")
+
+
 async def test_a_zoom_stays_while_points_arrive_until_one_follows_again(
     page: Page, service: Service, gate: Gate
 ) -> None:

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { digitsOf, logSplits } from '../src/curves/axes';
+import { digitsOf, incrementOf, linearSplits, logSplits } from '../src/curves/axes';
 import { limitsOf } from '../src/curves/trace';
 
 const ENDS = [Number.MIN_VALUE, 1e-300, 1e-23, 1e-5, 0.37, 1, 42, 1e16, 1e22, 1e300, Number.MAX_VALUE];
@@ -40,4 +40,22 @@ test.each(SPANS)('a linear axis from %d to %d has a range that is a double', (le
   const [min, max] = limitsOf([least, greatest], false);
   expect(max - min).toBeGreaterThan(0);
   expect(max - min).toBeLessThan(Infinity);
+});
+
+const WIDE = [-1e308, -1, 0, 1e-320, 1e-300, 1e-40, 1e-18, 0.37, 1, 1e16, 1e33, 1e100, 1e308];
+const SCALES = WIDE.flatMap((least) => WIDE.filter((greatest) => greatest > least).map((greatest) => [least, greatest] as const));
+
+test.each(SCALES)('a linear axis from %d to %d has a few numbers, all different', (least, greatest) => {
+  const [min, max] = limitsOf([least, greatest], false);
+  const increment = incrementOf((max - min) / 8);
+  const splits = linearSplits(min, max, increment);
+  expect(splits.length).toBeGreaterThan(1);
+  expect(splits.length).toBeLessThan(12);
+  expect(new Set(digitsOf(splits, increment, false)).size).toBe(splits.length);
+  expect(splits.every((split) => split >= min && split <= max)).toBe(true);
+});
+
+test('increments are short, and their multiples have no rest of rounding', () => {
+  expect([0.11, 0.2, 2.1, 26, 5e-20].map(incrementOf)).toEqual([0.2, 0.2, 2.5, 50, 5e-20]);
+  expect(linearSplits(-0.31, 0.72, 0.1)).toEqual([-0.3, -0.2, -0.1, 0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]);
 });

@@ -56,6 +56,7 @@ export function moneyAxis(splits: readonly number[], currency: string): string[]
 }
 
 const MOST_DECADES = 8;
+const MOST_SPLITS = 100; // far more than any chart has room for
 
 /**
  * Ticks of a logarithmic axis: powers of ten, with 2 and 5 between them where there is room, every digit within a
@@ -73,6 +74,36 @@ export function logSplits(min: number, max: number): number[] {
   }
   const shown = splits.filter((split) => split > 0 && split >= min && split <= max);
   return shown.length > 1 ? shown : [min, max];
+}
+
+/**
+ * A linear axis of any doubles. uPlot's own increments end at 1e-16 and 1e32: outside of these it has no numbers. It
+ * takes an increment of Infinity for one that has room, and leaves the places to `splits`.
+ */
+export function linearAxis(): Required<Pick<uPlot.Axis, 'incrs' | 'splits' | 'values'>> {
+  let increment = 1;
+  return {
+    incrs: (_u, _axis, min, max, pixels, space) => {
+      increment = incrementOf((max - min) * (space / pixels));
+      return [Infinity];
+    },
+    splits: (_u, _axis, min, max) => linearSplits(min, max, increment),
+    values: (_u, splits) => digitsOf(splits, increment, false),
+  };
+}
+
+/** The least of 1, 2, 2.5 and 5 times a power of ten that is not below `least`, as far as doubles go. */
+export function incrementOf(least: number): number {
+  const power = Math.floor(Math.log10(Math.max(least, Number.MIN_VALUE)));
+  const found = [1, 2, 2.5, 5, 10].map((digit) => Number(`${digit}e${power}`)).find((each) => each >= least && each > 0);
+  return found ?? Number.MAX_VALUE;
+}
+
+/** The multiples of an increment between two limits. */
+export function linearSplits(min: number, max: number, increment: number): number[] {
+  const [from, to] = [Math.ceil(min / increment), Math.floor(max / increment)];
+  const splits = Array.from({ length: Math.max(0, Math.min(MOST_SPLITS, to - from + 1)) }, (_, at) => Number(((from + at) * increment).toPrecision(15)) + 0);
+  return [...new Set(splits)].filter((split) => split >= min && split <= max);
 }
 
 /** Labels of an axis, with as many digits as distinguish neighbours. */

@@ -1,7 +1,7 @@
 /** uPlot's options for a set of traces: scales, axes, and lines whose corners are chosen here (layers.ts). */
 import type uPlot from 'uplot';
 
-import { agoAxis, digitsOf, logSplits, moneyAxis, wallAxis } from './axes';
+import { agoAxis, digitsOf, linearAxis, logSplits, moneyAxis, wallAxis } from './axes';
 import { alphaOf, linePath } from './layers';
 import type { Outlook } from './outlook';
 import type { Palette } from './palette';
@@ -107,7 +107,7 @@ function yAxis({ settings: { log }, palette }: Scene, { scale, colour }: Curve, 
     side: number === 0 ? 3 : 1,
     grid: { ...axis.grid, show: number === 0 },
     stroke: () => (coloured ? palette.colour(colour) : palette.token('soft')),
-    values: (_u, splits, _axis, _space, increment) => digitsOf(splits, increment, log),
+    ...(log ? { values: (_u, splits, _axis, _space, increment) => digitsOf(splits, increment, true) } : linearAxis()),
     size: (_u, values) => 18 + 7 * Math.max(3, ...(values ?? []).map((value) => String(value ?? '').length)),
     ...(log ? { splits: (_u, _axis, min, max) => logSplits(min, max), filter: (_u, splits) => splits } : {}),
   };
