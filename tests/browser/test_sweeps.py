@@ -296,6 +296,9 @@ async def test_a_telephone_has_room_for_it(open_page: OpenPage, sweep: int, axe:
         await axe(page)
 
 
-async def test_a_sweep_that_is_not_there_is_said(page: Page, sweep: int) -> None:
+async def test_a_sweep_that_is_not_there_is_said(page: Page, sweep: int, axe: Axe) -> None:
     await page.goto(f"/sweeps/{sweep + 1000}")
     await expect(page.get_by_role("main")).to_contain_text("is not the id, number or name of a sweep")
+    await axe(page)
+    await page.get_by_role("link", name="See all sweeps").click()
+    await expect(page).to_have_url("/sweeps")
