@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING
 
 import compiled
 import hypothesis
+import memory
 import pytest
-from databases import Databases, administer, url_of
+from databases import COPIED, Databases, administer, url_of
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from db.connection import create_engine, session_factory
@@ -53,7 +54,7 @@ hypothesis.settings.load_profile("patient")
 FAST = {
     "fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "autovacuum": "off",
     "wal_level": "minimal", "max_wal_senders": "0", "shared_buffers": "32MB", "io_method": "sync", "jit": "off",
-    "checkpoint_timeout": "1h",
+    "checkpoint_timeout": "1h", "max_wal_size": "128MB",
 }  # fmt: skip
 FAILED = pytest.StashKey[bool]()
 COLLECT_AFTER = (5_000, 4, 10)  # as in a graph process (`graph.__main__`), since tests run the API in their own
@@ -119,7 +120,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
     """A directory with a short path that a server's own user may pass; gone at the end, however the tests end."""
-    directory = Path(tempfile.mkdtemp(prefix="simulations-test-", dir="/tmp"))
+    directory = Path(tempfile.mkdtemp(prefix="simulations-test-", dir=memory.PLACE))
     directory.chmod(0o711)
     guard = subprocess.Popen(
         ["/bin/sh", "-c", GUARD, "guard", directory],
@@ -213,7 +214,7 @@ def postgres_server(scratch: Path, fill: Callable[[Path], None]) -> Iterator[Emb
 def template_database(postgres_server: EmbeddedServer) -> str:
     """The name of a migrated database, to be copied and never to be connected to."""
     name = "template_migrated"
-    administer(postgres_server, f'CREATE DATABASE "{name}" TEMPLATE simulations')
+    administer(postgres_server, f'CREATE DATABASE "{name}" TEMPLATE simulations {COPIED}')
     return name
 
 
@@ -242,7 +243,7 @@ def database_url(databases: Databases, has_failed: Callable[[], bool]) -> Iterat
 def empty_database_url(postgres_server: EmbeddedServer) -> Iterator[str]:
     """The URL of a fresh database without a table."""
     name = f"test_{next(_numbers)}"
-    administer(postgres_server, f'CREATE DATABASE "{name}"')
+    administer(postgres_server, f'CREATE DATABASE "{name}" {COPIED}')
     yield url_of(postgres_server, name)
     administer(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import failures
 import flakes
+import memory
 import order
 import pytest
 from databases import Databases
@@ -193,3 +195,26 @@ def test_a_database_is_lent_once_more_only_as_it_was(databases: Databases) -> No
         pass
     with databases.lend() as other:
         assert other != failed
+
+
+@pytest.mark.parametrize(
+    ("given", "is_roomy"),
+    [
+        ({}, True),
+        ({"fstype": "ext4"}, False),
+        ({"mountpoint": "/elsewhere"}, False),
+        ({"flags": os.ST_NOEXEC}, False),
+        ({"free": 64 << 20}, False),  # as containers have it by default
+        ({"available": 64 << 20}, False),
+    ],
+)
+def test_databases_are_kept_in_memory_only_where_there_is_room_and_programs_may_run(
+    given: dict[str, Any], is_roomy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {"fstype": "tmpfs", "mountpoint": str(tmp_path), "flags": 0, "free": 1 << 40, "available": 1 << 40, **given}
+    found = SimpleNamespace(f_bavail=known["free"], f_frsize=1, f_flag=known["flags"])
+    monkeypatch.setattr(memory.os, "statvfs", lambda _: found)
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=known["available"]))
+    mount = SimpleNamespace(mountpoint=known["mountpoint"], fstype=known["fstype"])
+    monkeypatch.setattr(memory.psutil, "disk_partitions", lambda all: [mount])
+    assert memory.is_roomy(tmp_path) == is_roomy

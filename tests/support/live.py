@@ -26,6 +26,7 @@ from urllib.parse import quote
 
 import asyncpg
 import httpx
+import memory
 import psutil
 import warm
 from failures import keep_logs
@@ -543,7 +544,7 @@ def part_on(
     database_url: str | None, command: tuple[str, ...], settings: Mapping[str, str], *, cold: bool = False
 ) -> Iterator[Service]:
     """Not the whole service but what `python COMMAND` is: a second scheduler, say, on a data directory of its own."""
-    directory = Path(tempfile.mkdtemp(prefix="sim-", dir="/tmp"))
+    directory = Path(tempfile.mkdtemp(prefix="sim-", dir=memory.PLACE))
     directory.chmod(0o711)
     environment = {
         **os.environ,
