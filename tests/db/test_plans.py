@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,7 +18,7 @@ from operator import xor
 from typing import Any
 
 import pytest
-from databases import administer, url_of
+from databases import COPIED, administer, url_of
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
@@ -136,25 +137,45 @@ class Filled:
         return plans
 
 
-@pytest.fixture(scope="module")
-def full_database(postgres_server: EmbeddedServer, template_database: str) -> Iterator[str]:
-    """The name of a database with many rows and their statistics, to be copied: filling takes longer than a copy."""
+def copied(server: EmbeddedServer, template: str, name: str) -> None:
+    administer(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}" {COPIED}')
+
+
+@contextmanager
+def template(server: EmbeddedServer, original: str, name: str, statements: Iterable[str]) -> Iterator[str]:
+    """The name of a copy, changed by these statements, to be copied in turn: to fill it takes longer than a copy."""
 
     async def fill() -> None:
-        connection = await connect_raw(url_of(postgres_server, "template_full"), application="fixtures")
-        await connection.execute(FILL)
+        connection = await connect_raw(url_of(server, name), application="fixtures")
+        for statement in statements:
+            await connection.execute(statement)
         await connection.close()
 
-    administer(postgres_server, f'CREATE DATABASE "template_full" TEMPLATE "{template_database}"')
+    copied(server, original, name)
     asyncio.run(fill())
-    yield "template_full"
-    administer(postgres_server, 'DROP DATABASE "template_full" WITH (FORCE)')
+    yield name
+    administer(server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="module")
+def full_database(postgres_server: EmbeddedServer, template_database: str) -> Iterator[str]:
+    """A database with many rows and their statistics."""
+    with template(postgres_server, template_database, "template_full", [FILL]) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def listed_database(postgres_server: EmbeddedServer, full_database: str) -> Iterator[str]:
+    """The same with names, tags, parameters and results, by which lists are sorted and filtered."""
+    with template(postgres_server, full_database, "template_listed", LISTED.split(";")) as name:
+        yield name
 
 
 @pytest.fixture
-def database_url(postgres_server: EmbeddedServer, full_database: str) -> Iterator[str]:
-    """In place of an empty one: a copy of the full one."""
-    administer(postgres_server, f'CREATE DATABASE "full" TEMPLATE "{full_database}" STRATEGY file_copy')
+def database_url(postgres_server: EmbeddedServer, request: pytest.FixtureRequest) -> Iterator[str]:
+    """In place of an empty one: a copy of the full one, or of that with lists."""
+    original = request.getfixturevalue("listed_database" if "listed" in request.fixturenames else "full_database")
+    copied(postgres_server, original, "full")
     yield url_of(postgres_server, "full")
     administer(postgres_server, 'DROP DATABASE "full" WITH (FORCE)')
 
@@ -577,11 +598,8 @@ ORDERS = {
 
 
 @pytest.fixture
-async def listed(filled: Filled) -> Filled:
-    for statement in LISTED.split(";"):
-        async with filled.engine.connect() as connection:
-            autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
-            await autocommit.exec_driver_sql(statement)
+def listed(filled: Filled) -> Filled:
+    """With the rows of `LISTED` (see `database_url`)."""
     return filled
 
 
