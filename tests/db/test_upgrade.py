@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
+from databases import COPIED, administer, url_of
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
@@ -34,11 +39,13 @@ from db import (
 )
 from db.attempts import Claim, Standing
 from db.checkpoints import Checkpoint
-from db.connection import create_engine, driver_of, session_factory
+from db.connection import connect_raw, create_engine, driver_of, parse_url, session_factory
 from db.convergence import Column
+from db.embedded.server import EmbeddedServer
 from db.events import PLANNER
 from db.logs import Chunk
 from db.models import Simulation
+from db.outage import Driver
 from db.schema import check_unchanged, downgrade, upgrade
 from db.simulations import Wanted, repetition
 from db.states import FileKind, LogStream, Reason
@@ -80,6 +87,8 @@ OLD = """
     SELECT a.simulation_id, a.number, b, 'loss', ARRAY[b], '{1}', '{1}'
     FROM attempts AS a, generate_series(1, 3) AS b WHERE a.ended_at IS NULL AND a.nonce IS NOT NULL
 """
+OLD_DATABASE = "template_0007"
+MIGRATIONS: WeakKeyDictionary[AsyncEngine, str] = WeakKeyDictionary()  # the newest, when `rows` used an engine last
 EVERYTHING = {
     "attempts": "SELECT * FROM attempts ORDER BY id",
     "simulations": "SELECT * FROM simulations ORDER BY id",
@@ -98,8 +107,22 @@ def sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     return session_factory(engine)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def old_database(postgres_server: EmbeddedServer) -> Iterator[None]:
+    """A database of version 0007, of which `fill` takes a copy: to migrate one takes several times as long."""
+    administer(postgres_server, f'CREATE DATABASE "{OLD_DATABASE}" {COPIED}')
+    asyncio.run(upgrade(url_of(postgres_server, OLD_DATABASE), "0007"))
+    yield
+    administer(postgres_server, f'DROP DATABASE "{OLD_DATABASE}" WITH (FORCE)')
+
+
 async def rows(engine: AsyncEngine, statement: str, **values: Any) -> list[dict[str, Any]]:
-    await engine.dispose()  # a migration changes what `SELECT *` returns: a connection that has prepared it would fail
+    # A migration changes what `SELECT *` returns: a connection that has prepared it would fail.
+    async with engine.connect() as connection:
+        newest = await connection.scalar(text("SELECT xmin::text FROM alembic_version"))
+    if MIGRATIONS.get(engine) != newest:
+        await engine.dispose()
+        MIGRATIONS[engine] = newest
     async with engine.begin() as connection:
         found = await connection.execute(text(statement), values)
         return [dict(row) for row in found.mappings()] if found.returns_rows else []
@@ -112,9 +135,22 @@ async def value(engine: AsyncEngine, statement: str, **values: Any) -> Any:
 
 
 async def fill(engine: AsyncEngine, url: str) -> None:
-    await upgrade(url, "0007")
-    for statement in OLD.split(";"):
-        await rows(engine, statement)
+    """Make the test's empty database one of version 0007 with its data."""
+    name = parse_url(url).database
+    async with connected(url.replace(f"@/{name}?", "@/simulations?")) as server:
+        await server.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        await server.execute(f'CREATE DATABASE "{name}" TEMPLATE "{OLD_DATABASE}" {COPIED}')
+    async with connected(url) as connection:
+        await connection.execute(OLD)
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Driver]:
+    connection = await connect_raw(url, application="fixtures")
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 async def claim(engine: AsyncEngine, name: str, number: int) -> Claim:
