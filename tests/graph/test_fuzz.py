@@ -329,28 +329,28 @@ async def wall(api: Api, world: World, caplog: pytest.LogCaptureFixture) -> Wall
 
 @pytest.mark.timeout(0)
 @fuzzed()
-@given(query=queries(GRAPH, custom_scalars=LITERALS))
+@given(query=st.deferred(lambda: queries(GRAPH, custom_scalars=LITERALS)))
 async def test_valid_queries_are_answered(wall: Wall, query: str) -> None:
     await wall.send(query)
 
 
 @pytest.mark.timeout(0)
 @fuzzed(0.5)
-@given(query=queries(GRAPH, custom_scalars=LITERALS, mode=Mode.NEGATIVE, codec=None))
+@given(query=st.deferred(lambda: queries(GRAPH, custom_scalars=LITERALS, mode=Mode.NEGATIVE, codec=None)))
 async def test_queries_with_a_mistake_are_answered(wall: Wall, query: str) -> None:
     await wall.send(query)
 
 
 @pytest.mark.timeout(0)
 @fuzzed()
-@given(query=mutations(GRAPH, custom_scalars=LITERALS))
+@given(query=st.deferred(lambda: mutations(GRAPH, custom_scalars=LITERALS)))
 async def test_valid_mutations_are_answered(wall: Wall, query: str) -> None:
     await wall.send(query)
 
 
 @pytest.mark.timeout(0)
 @fuzzed(0.5)
-@given(query=mutations(GRAPH, custom_scalars=LITERALS, mode=Mode.NEGATIVE, codec=None))
+@given(query=st.deferred(lambda: mutations(GRAPH, custom_scalars=LITERALS, mode=Mode.NEGATIVE, codec=None)))
 async def test_mutations_with_a_mistake_are_answered(wall: Wall, query: str) -> None:
     await wall.send(query)
 

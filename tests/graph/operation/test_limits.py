@@ -83,7 +83,7 @@ TOO_LARGE = {
     ),
     "a default of many digits": ("query ($v: Float = -1." + "9" * 5_000 + ") { viewer { name } }", "400 digits"),
     "tokens": ("{" + " viewer" * 2_000 + "}", "more than 1500 tokens"),
-    "a million aliases": ("{" + " ".join(f"a{n}: __typename" for n in range(1_000_000)) + "}", "more than 65536"),
+    "a million aliases": ("{" + " a: __typename" * 1_000_000 + "}", "more than 65536"),
     "characters": ('{ node(id: "' + "x" * 70_000 + '") { id } }', "more than 65536"),
     "fields that are merged again and again": (
         '{ simulation(id: "x") {' + ("retryOf { id " * 14 + "}" * 14) * 25 + "} }",
