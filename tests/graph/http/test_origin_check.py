@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -652,6 +653,8 @@ async def test_a_large_body_in_usual_chunks_is_taken(api: Api) -> None:
 async def test_a_client_that_reads_no_answers_is_cut_off(serve: Serve) -> None:
     api = await serve(socket_stall_seconds=0.05)
     state, open_connections = api.server.server_state, api.server.server_state.connections
+    for listening in (each for server in api.server.servers for each in server.sockets):
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)  # of what it accepts; else megabytes fit in
     async with connection(api) as (_, writer), asyncio.timeout(PATIENCE_SECONDS):
         writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a socket
         while not open_connections:
