@@ -40,6 +40,8 @@ test.each(SPANS)('a linear axis from %d to %d has a range that is a double', (le
   const [min, max] = limitsOf([least, greatest], false);
   expect(max - min).toBeGreaterThan(0);
   expect(max - min).toBeLessThan(Infinity);
+  const size = Math.max(Math.abs(least), Math.abs(greatest));
+  if (size) expect((max - min) / size).toBeLessThanOrEqual(4);
 });
 
 const WIDE = [-1e308, -1, 0, 1e-320, 1e-300, 1e-40, 1e-18, 0.37, 1, 1e16, 1e33, 1e100, 1e308];

@@ -135,10 +135,14 @@ export function limitsOf([least, greatest]: Range, log: boolean): Range {
   if (least > greatest) return log ? [1, 10] : [0, 1];
   if (log) return logLimitsOf(least, greatest);
   // The whole of a range must be a double, too; what is beyond it is drawn up to the edge.
-  const [low, high] = [Math.max(least, -MOST), Math.min(greatest, MOST)];
+  const [low, high] = [least, greatest].map((each) => Math.max(-MOST, Math.min(MOST, each))) as [number, number];
   const [min, max] = uPlot.rangeNum(low, high, 0.08, true);
-  if (min !== null && max !== null && min < max && Number.isFinite(max - min)) return [min, max];
-  return low < high ? [low, high] : [low - (Math.abs(low) || 1), high + (Math.abs(high) || 1)];
+  const size = Math.max(Math.abs(low), Math.abs(high));
+  // uPlot takes what is below 1e-24 for zero, and gives it a range of 100.
+  if (min !== null && max !== null && min < max && (size === 0 || max - min <= 4 * size)) return [min, max];
+  if (low === high) return [Math.min(0, 2 * low), Math.max(0, 2 * high)];
+  const margin = 0.08 * (high - low);
+  return [low >= 0 ? Math.max(0, low - margin) : low - margin, high <= 0 ? Math.min(0, high + margin) : high + margin];
 }
 
 const MOST = Number.MAX_VALUE / 4;
