@@ -213,8 +213,24 @@ def test_databases_are_kept_in_memory_only_where_there_is_room_and_programs_may_
 ) -> None:
     known = {"fstype": "tmpfs", "mountpoint": str(tmp_path), "flags": 0, "free": 1 << 40, "available": 1 << 40, **given}
     found = SimpleNamespace(f_bavail=known["free"], f_frsize=1, f_flag=known["flags"])
-    monkeypatch.setattr(memory.os, "statvfs", lambda _: found)
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=known["available"]))
+    monkeypatch.setattr("os.statvfs", lambda _: found)
+    monkeypatch.setattr(memory, "free_memory", lambda: known["available"])
     mount = SimpleNamespace(mountpoint=known["mountpoint"], fstype=known["fstype"])
-    monkeypatch.setattr(memory.psutil, "disk_partitions", lambda all: [mount])
+    monkeypatch.setattr("psutil.disk_partitions", lambda all: [mount])
     assert memory.is_roomy(tmp_path) == is_roomy
+
+
+@pytest.mark.parametrize("files", memory.LIMITS, ids=["version 2", "version 1"])
+def test_the_limit_of_a_container_bounds_what_counts_as_free_memory(
+    files: tuple[str, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1_000))
+    assert memory.free_memory(tmp_path) == 1_000
+    limit, used, details = (tmp_path / name for name in files)
+    limit.parent.mkdir(exist_ok=True)
+    limit.write_text("800\n")
+    used.write_text("500\n")
+    details.write_text("anon 90\ninactive_file 100\n")
+    assert memory.free_memory(tmp_path) == 400  # what is cached is freed when needed
+    limit.write_text("max\n")
+    assert memory.free_memory(tmp_path) == 1_000
