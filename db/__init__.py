@@ -28,6 +28,7 @@ notifications everything works, only slower.
     projects              projects with their weights and quotas, and the scope of a viewer
     convergence           the log of points: batches of columns
     curve                 one metric read back over all attempts
+    curve_levels          long curves of ended simulations, thinned once and kept
     packed                arrays of numbers as wire bytes
     windows               a metric averaged in windows, and finished runs of the same name
     judged                running simulations with stop rules, and their new points

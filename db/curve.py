@@ -38,6 +38,15 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Extent:
+    """What is known of a curve before it is read."""
+
+    parts: Sequence[Part]
+    points: int  # of all attempts, superseded ones included; it never falls
+    ended: bool  # the simulation has ended: points may still come late
+
+
+@dataclass(frozen=True, slots=True)
 class Points:
     """Points as columns. All (n,): steps rising int64, values and elapsed float64, attempts int32."""
 
@@ -109,10 +118,11 @@ _PAGE_WITHIN = """
     ORDER BY batch LIMIT $6
 """
 
-_PARTS_OF_MANY = text(
+_EXTENTS = text(
     """
-    SELECT simulation_id, attempt, first_step, last_step, count AS points FROM metrics
-    WHERE simulation_id = ANY(:ids) AND metric = :metric ORDER BY simulation_id, attempt
+    SELECT m.simulation_id, m.attempt, m.first_step, m.last_step, m.count AS points, s.finished_at IS NOT NULL AS ended
+    FROM metrics AS m JOIN simulations AS s ON s.id = m.simulation_id
+    WHERE m.simulation_id = ANY(:ids) AND m.metric = :metric ORDER BY m.simulation_id, m.attempt
     """
 )
 
@@ -160,16 +170,14 @@ async def parts(session: AsyncSession, simulation_id: int, metric: str) -> Seque
     return [Part(row.attempt, row.first_step, row.last_step, below) for row, below in standing(rows)]
 
 
-async def parts_of_many(
-    session: AsyncSession, ids: Collection[int], metric: str
-) -> Mapping[int, tuple[Sequence[Part], int]]:
-    """List the same of several simulations, with the points of all attempts together; none of it: left out."""
-    rows = (await session.execute(_PARTS_OF_MANY, {"ids": list(ids), "metric": metric})).all()
-    found: dict[int, tuple[Sequence[Part], int]] = {}
+async def extents(session: AsyncSession, ids: Collection[int], metric: str) -> Mapping[int, Extent]:
+    """Describe a metric's curves of several simulations; one without points is left out."""
+    rows = (await session.execute(_EXTENTS, {"ids": list(ids), "metric": metric})).all()
+    found: dict[int, Extent] = {}
     for simulation_id, group in groupby(rows, key=lambda row: int(row.simulation_id)):
         attempts = list(group)
         listed = [Part(row.attempt, row.first_step, row.last_step, below) for row, below in standing(attempts)]
-        found[simulation_id] = listed, sum(row.points for row in attempts)
+        found[simulation_id] = Extent(listed, sum(row.points for row in attempts), attempts[0].ended)
     return found
 
 

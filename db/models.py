@@ -10,7 +10,7 @@ from db.tables.events import AlertDelivery, AlertTarget, Event
 from db.tables.files import Package, StoredFiles, StoredPiece
 from db.tables.machines import Host, Machine
 from db.tables.output import AttemptSource, LogChunk, Notice
-from db.tables.points import Convergence, Metric, ParameterValue, Result
+from db.tables.points import Convergence, CurveLevel, Metric, ParameterValue, Result
 from db.tables.processes import Coverage, Watcher
 from db.tables.projects import Budget, Project
 from db.tables.queue import Plan, QueueClass
@@ -27,6 +27,7 @@ __all__ = [
     "Budget",
     "Convergence",
     "Coverage",
+    "CurveLevel",
     "DeletedMember",
     "Dependency",
     "Event",

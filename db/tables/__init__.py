@@ -7,7 +7,7 @@
     machines     machines, and the hosts whose schedulers launch work on them
     attempts     attempts and their members, and what deleted ones cost
     projects     projects and budgets
-    points       batches of points, summaries of metrics, and parameters as lists are sorted and filtered by them
+    points       batches of points, curves thinned, summaries of metrics, and parameters as lists are sorted by them
     output       what attempts leave beside points: logs, notices and sources
     files        stored files, packages of code, and the pieces of both
     access       API tokens and browser logins

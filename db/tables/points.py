@@ -1,4 +1,4 @@
-"""Batches of points, summaries of metrics, and parameters as lists are sorted and filtered by them."""
+"""Batches of points, curves thinned, summaries of metrics, and parameters as lists are sorted and filtered by them."""
 
 from __future__ import annotations
 
@@ -45,6 +45,22 @@ class Metric(Base):
 
     # Each batch updates the row in place: room on the page keeps it a heap-only update.
     __table_args__ = ({"postgresql_with": {"fillfactor": 70}},)
+
+
+class CurveLevel(Base):
+    """A long curve of an ended simulation, thinned (`db.curve_levels`). Columns are bytes of arrays, little-endian."""
+
+    __tablename__ = "curve_levels"
+
+    simulation_id: Mapped[int] = mapped_column(ForeignKey("simulations.id", ondelete="CASCADE"), primary_key=True)
+    metric: Mapped[str] = mapped_column(primary_key=True)
+    points: Mapped[int]  # that the curve had when it was thinned, superseded ones included
+    attempt: Mapped[int] = mapped_column(Integer)  # with `batch`: the cursor behind the curve
+    batch: Mapped[int]
+    steps: Mapped[bytes]  # int64
+    values: Mapped[bytes]  # float64
+    elapsed: Mapped[bytes | None]  # float64; null: not asked for yet
+    attempts: Mapped[bytes]  # int32
 
 
 class Result(Base):

@@ -5,6 +5,9 @@ not finite, and in between those by which the shape is seen (MinMaxLTTB: Van Der
 Leveraging MinMax-Preselection to Scale LTTB", IEEE VIS 2023). The numbers are worked on in a thread, and however long
 a curve is, no more than `MOST_HELD` of its points are in memory.
 
+Of a long curve of an ended simulation that is asked for as a whole, a level of `LEVEL_POINTS` is chosen first, and from
+it what a client wants. The level is kept in the database (`db.curve_levels`) for the next look.
+
 numpy is imported there, with the first curve: it is a tenth of what this process would import before it serves.
 """
 
@@ -18,10 +21,11 @@ from typing import TYPE_CHECKING
 import strawberry
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import curve, metrics
+from db import curve, curve_levels, metrics
 from db.connection import Sessions
 from db.convergence import Series
-from db.curve import NEVER, PAGE_POINTS, Page, Points
+from db.curve import NEVER, PAGE_POINTS, Extent, Page, Points
+from db.curve_levels import Level
 from db.public_ids import encode
 from graph.context import Info
 from graph.errors import BadInput
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
 MOST_PAST_POINTS = 200_000  # of all curves in the past of a subscription, or in an answer
 MOST_SIMULATIONS = 500  # whose curves are in one answer
 MOST_HELD = 2_000_000  # some 60 MB
+LEVEL_POINTS = 1_000  # of a kept level: 20 KB, 28 with elapsed seconds
+LONG_POINTS = 4 * LEVEL_POINTS  # of a curve that is worth a level
 FEWEST_FOR_SHAPE = 3  # of LTTB: both ends, and one between
 
 
@@ -96,40 +102,20 @@ async def of_simulations(
     to_step: int | None,
     max_points: int,
 ) -> list[SimulationCurve]:
-    """Read the curves of several simulations, in the order of their ids; what the viewer does not see is left out.
-
-    Short ones share statements of up to `PAGE_POINTS` points, so that a hundred of them cost a few; a long one is read
-    page by page. Elapsed seconds of short ones are read only if the operation selects them.
-    """
+    """Read the curves of several simulations, in the order of their ids; what the viewer does not see is left out."""
     if len(references) > MOST_SIMULATIONS:
         raise BadInput(f"At most {MOST_SIMULATIONS} ids at once, got {len(references)}.")
     metric_asked(metric)
     numbers = dict.fromkeys(await simulations_asked(info, references))
     most = max(1, min(points_asked(max_points), MOST_PAST_POINTS // max(len(numbers), 1)))
-    low, high = from_step if from_step is not None else 0, to_step if to_step is not None else NEVER
     rows = await asyncio.gather(*map(info.context.loaders.simulation.load, numbers))
     seen = [row.id for row in rows if row is not None]
     timed = selects(info, "curve", "elapsed")
-    read: dict[int, Points] = {}
-    cursors: dict[int, tuple[int, int]] = {}
-    thinning: asyncio.Task[Mapping[int, Points]] | None = None  # of one group, while the next one is read
-    async with info.context.sessions() as session:
-        known = await curve.parts_of_many(session, seen, metric)
-        for group in _groups({number: count for number, (_, count) in known.items()}):
-            if len(group) == 1:
-                ends = await curve.ends(session, group[0])
-                cursors[group[0]] = max(ends.items())
-                read[group[0]] = await _read(session, group[0], metric, most, low=low, high=high, ends=ends)
-                continue
-            parts = {number: known[number][0] for number in group}
-            found = await curve.whole(session, parts, metric, low=low, high=high, timed=timed)
-            cursors |= {number: (pages[-1].attempt, pages[-1].last_batch) for number, pages in found.items()}
-            read |= await thinning if thinning is not None else {}
-            thinning = asyncio.create_task(asyncio.to_thread(_thin_each, found, most))
-    read |= await thinning if thinning is not None else {}
+    low, high = from_step if from_step is not None else 0, to_step if to_step is not None else NEVER
+    found, cursors = await of_many(info.context.sessions, seen, metric, most, low=low, high=high, timed=timed)
     if from_step is not None or to_step is not None:
-        cursors.clear()  # what lies between the range and the end of the log would be missed
-    nothing = _thin([], most) if len(read) < len(seen) else None
+        cursors = {}  # what lies between the range and the end of the log would be missed
+    nothing = _thin([], most) if len(found) < len(seen) else None
     return [
         SimulationCurve(
             simulation_id=strawberry.ID(encode("Simulation", number)),
@@ -137,7 +123,7 @@ async def of_simulations(
             curve=_curve(metric, points),
         )
         for number in seen
-        if (points := read.get(number, nothing)) is not None
+        if (points := found.get(number, nothing)) is not None
     ]
 
 
@@ -185,8 +171,64 @@ async def thinned(
         return await _read(session, simulation_id, metric, most, low=low, high=high)
 
 
-def choose(steps: NDArray[np.int64], values: NDArray[np.float64], most: int) -> NDArray[np.intp]:
+async def of_many(
+    sessions: Sessions,
+    ids: Sequence[int],
+    metric: str,
+    most: int,
+    *,
+    low: int = 0,
+    high: int = NEVER,
+    timed: bool = True,
+) -> tuple[Mapping[int, Points], Mapping[int, tuple[int, int]]]:
+    """Read a metric of several simulations, at most `most` points of each: the points, and the cursors behind them.
+
+    Short curves share statements of up to `PAGE_POINTS` points, so that a hundred of them cost a few; a long one is
+    read page by page. timed: with elapsed seconds; else those of short ones are NaN.
+    """
+    read: dict[int, Points] = {}
+    cursors: dict[int, tuple[int, int]] = {}
+    thinning: asyncio.Task[Mapping[int, Points]] | None = None  # of one group, while the next one is read
+    try:
+        async with sessions() as session:
+            # A level is of as many points as were counted: both are read of the same moment.
+            await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            extents = await curve.extents(session, ids, metric)
+            levelled = _levelled(extents, most) if low <= 0 and high == NEVER else {}
+            kept = await curve_levels.find(session, metric, levelled, timed=timed) if levelled else {}
+            for group in _groups({number: each.points for number, each in extents.items() if number not in kept}):
+                chosen = {number: LEVEL_POINTS if number in levelled else most for number in group}
+                if len(group) == 1:
+                    ends = await curve.ends(session, group[0])
+                    cursors[group[0]] = max(ends.items())
+                    read[group[0]] = await _read(
+                        session, group[0], metric, chosen[group[0]], low=low, high=high, ends=ends
+                    )
+                    continue
+                parts = {number: extents[number].parts for number in group}
+                found = await curve.whole(session, parts, metric, low=low, high=high, timed=timed)
+                cursors |= {number: (pages[-1].attempt, pages[-1].last_batch) for number, pages in found.items()}
+                read |= await asyncio.shield(thinning) if thinning is not None else {}
+                thinning = asyncio.create_task(asyncio.to_thread(_thin_each, found, chosen))
+        read |= await asyncio.shield(thinning) if thinning is not None else {}
+    finally:
+        if thinning is not None:  # a thread can't be interrupted: it ends within this request, whatever failed
+            await asyncio.gather(thinning, return_exceptions=True)
+    made = {number: Level(levelled[number], cursors[number], read[number]) for number in levelled if number in read}
+    if made:
+        async with sessions.begin() as session:
+            await curve_levels.keep(session, metric, made, timed=timed)
+    levels = {number: level.points for number, level in (*kept.items(), *made.items())}
+    read |= await asyncio.to_thread(_choose_each, levels, most) if levels else {}
+    return read, cursors | {number: level.cursor for number, level in kept.items()}
+
+
+def choose(
+    steps: NDArray[np.int64], values: NDArray[np.float64], most: int, *, again: bool = False
+) -> NDArray[np.intp]:
     """Choose at most `most` of the points to show, as rising indices. steps: (n,), rising; values: (n,).
+
+    again: they were chosen before, so that each that is not finite is the begin of a stretch.
 
     Kept, in this order as far as there is room: the last point and the first, the least value and the greatest, the
     begin of each stretch that is not finite (evenly thinned, if they would take more than half of what is left), and
@@ -206,7 +248,7 @@ def choose(steps: NDArray[np.int64], values: NDArray[np.float64], most: int) -> 
     must = np.array(list(dict.fromkeys(kept))[:most], dtype=np.intp)
     room = most - len(must)
     if room and not whole:
-        begins = np.flatnonzero(~finite & np.concatenate(([True], finite[:-1])))
+        begins = np.flatnonzero(~finite if again else ~finite & np.concatenate(([True], finite[:-1])))
         gaps = _thinned(np.setdiff1d(begins, must), (room + 1) // 2 if len(places) else room)
         must, room = np.concatenate((must, gaps)), room - len(gaps)
     if len(places):  # the shape has ends of its own: those that are chosen already take no room
@@ -262,8 +304,21 @@ def _groups(counts: Mapping[int, int]) -> Iterator[Sequence[int]]:
         yield group
 
 
-def _thin_each(pages: Mapping[int, Sequence[Page]], most: int) -> Mapping[int, Points]:
-    return {number: _thin([page.unpack() for page in each], most) for number, each in pages.items()}
+def _levelled(extents: Mapping[int, Extent], most: int) -> Mapping[int, int]:
+    """Select the curves that are shown from a level: how many points each has."""
+    if most > LEVEL_POINTS:
+        return {}
+    return {number: each.points for number, each in extents.items() if each.ended and each.points >= LONG_POINTS}
+
+
+def _thin_each(pages: Mapping[int, Sequence[Page]], most: Mapping[int, int]) -> Mapping[int, Points]:
+    return {number: _thin([page.unpack() for page in each], most[number]) for number, each in pages.items()}
+
+
+def _choose_each(levels: Mapping[int, Points], most: int) -> Mapping[int, Points]:
+    return {
+        number: points.take(choose(points.steps, points.values, most, again=True)) for number, points in levels.items()
+    }
 
 
 def _curve(metric: str, points: Points) -> Curve:

@@ -50,6 +50,7 @@ from db.schema import check_unchanged, downgrade, upgrade
 from db.simulations import Wanted, repetition
 from db.states import FileKind, LogStream, Reason
 from db.sweeps import WantedSweep
+from graph.types.curve import of_many
 from policy.retry import Exit
 from transitions.budget import statements
 from transitions.ingest import ingest
@@ -773,6 +774,48 @@ async def test_files_that_the_version_before_has_stored_stay_and_the_way_back_gi
     assert {name: await rows(engine, statement) for name, statement in EVERYTHING.items()} == before
     left = await rows(engine, "SELECT id FROM stored_pieces WHERE simulation_id IS NULL ORDER BY id")
     assert [each["id"] for each in left] == [unowned, piece], "which its collector removes"
+
+
+# --- 0030: levels of curves ----------------------------------------------------------------------------------------
+
+
+async def test_levels_are_made_of_what_the_version_before_stored_and_the_way_back_gives_them_up(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await fill(engine, empty_database_url)
+    await upgrade(empty_database_url, "0029")
+    await rows(
+        engine,
+        """
+        WITH given AS (SELECT id FROM simulations WHERE name = 'ended'), stored AS (
+            INSERT INTO convergence (simulation_id, attempt, batch, metric, steps, "values", elapsed)
+            SELECT id, 1, 1, 'loss', array_agg(n), array_agg(n), array_agg(n)
+            FROM given, generate_series(0, 9999) AS n GROUP BY id
+        )
+        INSERT INTO metrics (simulation_id, attempt, metric, count, first_step, last_step, last_value)
+        SELECT id, 1, 'loss', 10000, 0, 9999, 9999 FROM given
+        """,
+    )
+    tables = {**EVERYTHING, "points": "SELECT * FROM convergence ORDER BY simulation_id, attempt, batch, metric"}
+    before = {name: await rows(engine, statement) for name, statement in tables.items()}
+    ended = await value(engine, "SELECT id FROM simulations WHERE name = 'ended'")
+    await upgrade(empty_database_url)
+    await check_unchanged(empty_database_url)
+    assert {name: await rows(engine, statement) for name, statement in tables.items()} == before
+    assert await value(engine, "SELECT count(*) FROM curve_levels") == 0
+    for _ in range(2):
+        found, cursors = await of_many(sessions, [ended], "loss", 100)
+        assert (found[ended].steps[0], found[ended].steps[-1], cursors) == (0, 9999, {ended: (1, 1)})
+        assert await value(engine, "SELECT points FROM curve_levels") == 10_000
+    # What a process of the version before stores and deletes: it has no word of the table.
+    await rows(engine, "DELETE FROM simulations WHERE name = 'ended'")
+    assert await value(engine, "SELECT count(*) FROM curve_levels") == 0
+    await downgrade(empty_database_url, "0029")
+    del before["points"]
+    left = {name: await rows(engine, statement) for name, statement in EVERYTHING.items()}
+    assert left == {
+        name: [row for row in of if row["id"] != ended] for name, of in before.items() if name == "simulations"
+    } | {"attempts": [row for row in before["attempts"] if row["simulation_id"] != ended]}
 
 
 # --- 0022: sweeps ----------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import Mapping
 from decimal import Decimal
 from itertools import groupby
@@ -149,6 +150,32 @@ def test_ends_extremes_and_gaps_are_kept_within_the_limit(runs: list[tuple[float
             assert {min(finite), max(finite)} <= set(kept)
     if most >= 4 + 2 * len(stretches(values)):
         assert all(set(stretch) & set(found) for stretch in stretches(values))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 1.0, -2.5, 1e308, math.nan, math.inf]), st.integers(1, 30)), max_size=20),
+    st.integers(4, 60),
+    st.integers(0, 200),
+)
+def test_of_what_was_chosen_already_ends_and_extremes_are_kept(
+    runs: list[tuple[float, int]], most: int, more: int
+) -> None:
+    """A level is chosen of the curve, and of the level what is shown."""
+    values = np.array([value for value, length in runs for _ in range(length)], float)
+    if not len(values):
+        return
+    level = choose(np.arange(len(values)), values, most + more)
+    found = level[choose(level, values[level], most, again=True)]
+    assert found.tolist() == sorted(set(found.tolist()))
+    assert len(found) <= most
+    assert {0, len(values) - 1} <= set(found.tolist())
+    finite = values[np.isfinite(values)]
+    if len(finite):
+        assert {finite.min(), finite.max()} <= set(values[found].tolist())
+    gaps = stretches(values.tolist())
+    if most >= 4 + 2 * len(gaps):
+        assert all(set(gap) & set(found.tolist()) for gap in gaps)
 
 
 def test_steps_that_do_not_rise_are_passed_over() -> None:
@@ -407,6 +434,205 @@ async def test_so_many_curves_share_the_points_of_an_answer(
 async def test_curves_that_make_no_sense_are_refused_in_a_sentence(api: Api, given: dict[str, Any]) -> None:
     error = await api.error(CURVES, {"ids": [encode("Simulation", 1)], **given})
     assert error["extensions"]["code"] == "BAD_USER_INPUT"
+
+
+async def test_a_read_that_fails_leaves_no_thread_behind(
+    world: World, monkeypatch: pytest.MonkeyPatch, shared: list[int]
+) -> None:
+    """The group before is thinned meanwhile: a thread can't be interrupted, so it is waited for."""
+    monkeypatch.setattr(curve, "PAGE_POINTS", 100)
+    ids = [decode(await world.simulation())[1] for _ in range(4)]
+    for simulation_id in ids:
+        await fill(world, encode("Simulation", simulation_id), 1, 1, "loss", [float(step) for step in range(40)])
+    failed, ended = threading.Event(), threading.Event()
+    whole, thin = columns.whole, curve._thin_each
+
+    async def failing(*given: Any, **options: Any) -> Any:
+        if len(shared) == 1:
+            asyncio.get_running_loop().call_soon(failed.set)
+            raise ConnectionError("away")
+        return await whole(*given, **options)
+
+    def thinned(*given: Any) -> Any:
+        assert failed.wait(60)
+        found = thin(*given)
+        ended.set()
+        return found
+
+    monkeypatch.setattr(columns, "whole", failing)
+    monkeypatch.setattr(curve, "_thin_each", thinned)
+    with pytest.raises(ConnectionError, match="away"):
+        await curve.of_many(world.sessions, ids, "loss", 10)
+    assert ended.is_set()
+
+
+async def test_a_read_that_is_cancelled_leaves_no_thread_behind(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [decode(await world.simulation())[1] for _ in range(2)]
+    for simulation_id in ids:
+        await fill(world, encode("Simulation", simulation_id), 1, 1, "loss", [float(step) for step in range(40)])
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
+    go_on, ended = threading.Event(), threading.Event()
+
+    def thinned(*given: Any) -> Any:
+        loop.call_soon_threadsafe(begun.set)
+        assert go_on.wait(60)
+        ended.set()
+        return {}
+
+    monkeypatch.setattr(curve, "_thin_each", thinned)
+    reading = asyncio.create_task(curve.of_many(world.sessions, ids, "loss", 10))
+    await begun.wait()
+    reading.cancel()
+    loop.call_soon(go_on.set)
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert ended.is_set()
+
+
+# --- levels of long curves ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Levels of 40 points, of curves from 160 points on."""
+    monkeypatch.setattr(curve, "LEVEL_POINTS", 40)
+    monkeypatch.setattr(curve, "LONG_POINTS", 160)
+
+
+def wave(length: int) -> list[float]:
+    values = [math.cos(step / 9) for step in range(length)]
+    values[50], values[60:70], values[80] = -7.0, [math.nan] * 10, math.inf
+    return values
+
+
+async def levels_of(world: World) -> list[tuple[int, int]]:
+    return [tuple(row) for row in await world.select("SELECT simulation_id, points FROM curve_levels ORDER BY 1")]
+
+
+@pytest.mark.usefixtures("small_levels")
+async def test_a_second_look_at_ended_curves_reads_no_points_and_finds_the_same(
+    api: Api, world: World, monkeypatch: pytest.MonkeyPatch, shared: list[int]
+) -> None:
+    monkeypatch.setattr(curve, "PAGE_POINTS", 900)  # the last one is longer: it is read by itself
+    sizes = [200, 300, 1_000]
+    ids = [await world.in_state("FINISHED") for _ in sizes]
+    for simulation_id, size in zip(ids, sizes, strict=True):
+        await fill(world, simulation_id, 1, 1, "loss", wave(size))
+    first = await api.data(CURVES, {"ids": ids, "most": 20})
+    assert await levels_of(world) == [(decode(each)[1], size) for each, size in zip(ids, sizes, strict=True)]
+    assert shared == [2]
+    with monkeypatch.context() as patch:
+        patch.setattr(columns, "pages", None)
+        assert await api.data(CURVES, {"ids": ids, "most": 20}) == first
+    assert shared == [2]
+    for each, size in zip(first, sizes, strict=True):
+        steps, values = each["curve"]["steps"], each["curve"]["values"]
+        assert (steps[0], steps[-1], each["cursor"]) == (0, size - 1, "1-1")
+        assert len(steps) <= 20
+        assert [step for step, value in zip(steps, values, strict=True) if value is None] == [60, 80]
+        assert -7.0 in values
+        assert each["curve"]["elapsed"] == [step / 10 for step in steps]
+        assert each["curve"]["attempts"] == [1] * len(steps)
+    whole = await api.data(CURVES, {"ids": ids[:2], "most": 40})
+    assert [each["curve"] for each in whole] == [await read(api, each, most=40) for each in ids[:2]], (
+        "as it was thinned"
+    )
+
+
+@pytest.mark.usefixtures("small_levels")
+async def test_points_that_come_after_the_end_are_in_the_next_answer(api: Api, world: World) -> None:
+    simulation_id = await world.in_state("FINISHED")
+    await fill(world, simulation_id, 1, 1, "loss", wave(200))
+    await api.data(CURVES, {"ids": [simulation_id], "most": 20})
+    late = {"loss": Column([200, 201], [9.0, 1.0], [20.0, 20.1])}
+    async with world.sessions.begin() as session:
+        await convergence.store(session, decode(simulation_id)[1], 1, 2, late)
+    for _ in range(2):
+        [found] = await api.data(CURVES, {"ids": [simulation_id], "most": 20})
+        assert found["cursor"] == "1-2"
+        assert found["curve"]["steps"][-1] == 201
+        assert 9.0 in found["curve"]["values"]
+    assert await levels_of(world) == [(decode(simulation_id)[1], 202)]
+
+
+@pytest.mark.usefixtures("small_levels")
+async def test_points_that_come_amid_a_read_are_in_the_next_answer(
+    api: Api, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulation_id, other = await world.in_state("FINISHED"), await world.simulation()
+    for each in (simulation_id, other):
+        await fill(world, each, 1, 1, "loss", wave(200))
+    whole = columns.whole
+
+    async def late(*given: Any, **options: Any) -> Any:
+        monkeypatch.setattr(columns, "whole", whole)
+        async with world.sessions.begin() as session:
+            points = {"loss": Column([200], [9.0], [20.0])}
+            await convergence.store(session, decode(simulation_id)[1], 1, 2, points)
+        return await whole(*given, **options)
+
+    monkeypatch.setattr(columns, "whole", late)
+    [found, _] = await api.data(CURVES, {"ids": [simulation_id, other], "most": 20})
+    assert (found["curve"]["steps"][-1], found["cursor"]) == (199, "1-1"), "of one moment, and goes on behind it"
+    [found, _] = await api.data(CURVES, {"ids": [simulation_id, other], "most": 20})
+    assert (found["curve"]["steps"][-1], found["cursor"]) == (200, "1-2")
+
+
+@pytest.mark.usefixtures("small_levels")
+async def test_a_level_has_what_stands_of_each_attempt(api: Api, world: World) -> None:
+    supervisor = await world.running()
+    await fill(world, supervisor.simulation_id, 1, 7, "loss", wave(150))
+    await world.lose(supervisor)
+    again = await world.running(supervisor.simulation_id)
+    again_values = {"loss": Column(list(range(90, 190)), [2.0] * 100, [1.0] * 100)}
+    async with world.sessions.begin() as session:
+        await convergence.store(session, decode(again.simulation_id)[1], 2, 9, again_values)
+    await again.exit(0)
+    for _ in range(2):
+        [found] = await api.data(CURVES, {"ids": [again.simulation_id], "most": 20})
+        by_step = dict(zip(found["curve"]["steps"], found["curve"]["attempts"], strict=True))
+        assert {attempt for step, attempt in by_step.items() if step < 90} == {1}
+        assert {attempt for step, attempt in by_step.items() if step >= 90} == {2}
+        assert found["cursor"] == "2-9"
+    assert await levels_of(world) == [(decode(again.simulation_id)[1], 250)], "all that were reported"
+
+
+@pytest.mark.usefixtures("small_levels")
+async def test_a_level_without_times_is_made_anew_with_them(api: Api, world: World) -> None:
+    simulation_id = await world.in_state("FINISHED")
+    await fill(world, simulation_id, 1, 1, "loss", wave(200))
+    [without] = await api.data(CURVES.replace(" elapsed", ""), {"ids": [simulation_id], "most": 20})
+    for _ in range(2):
+        [found] = await api.data(CURVES, {"ids": [simulation_id], "most": 20})
+        assert found["curve"].pop("elapsed") == [step / 10 for step in found["curve"]["steps"]]
+        assert found == without
+    assert await api.data(CURVES.replace(" elapsed", ""), {"ids": [simulation_id], "most": 20}) == [without]
+
+
+@pytest.mark.usefixtures("small_levels")
+async def test_no_level_is_kept_of_what_runs_is_short_or_is_asked_for_in_part_or_finer(api: Api, world: World) -> None:
+    running, ended, short = await world.running(), await world.in_state("FAILED"), await world.in_state("FINISHED")
+    await fill(world, running.simulation_id, 1, 1, "loss", wave(200))
+    await fill(world, ended, 1, 1, "loss", wave(200))
+    await fill(world, short, 1, 1, "loss", wave(159))
+    await api.data(CURVES, {"ids": [running.simulation_id, short], "most": 20})
+    await api.data(CURVES, {"ids": [ended], "most": 41})
+    await api.data(CURVES, {"ids": [ended], "from": 1, "most": 20})
+    await api.data(CURVES, {"ids": [ended], "to": 198, "most": 20})
+    assert await levels_of(world) == []
+    await api.data(CURVES, {"ids": [ended], "metric": "other", "most": 20})
+    assert await levels_of(world) == []
+
+
+@pytest.mark.usefixtures("small_levels")
+async def test_looks_at_the_same_time_keep_one_level(api: Api, world: World) -> None:
+    ids = [await world.in_state("FINISHED") for _ in range(3)]
+    for simulation_id in ids:
+        await fill(world, simulation_id, 1, 1, "loss", wave(200))
+    asked = [{"ids": order, "most": 20} for order in (ids, ids[::-1], ids[1:], ids)]
+    found = await asyncio.gather(*(api.data(CURVES, each) for each in asked))
+    assert found[0] == found[1][::-1] == found[3]
+    assert await levels_of(world) == [(decode(each)[1], 200) for each in ids]
 
 
 # --- the past of a subscription --------------------------------------------------------------------------------
