@@ -3,7 +3,8 @@
 The floor is uPlot alone with the same points, redrawn alternately. Then 100 runs in one chart, in turns with uPlot
 alone: how long a redraw takes for a new point of each run, for another run that stands out, and for a zoom. And the
 page of a comparison of 100 runs of 10,000 points on a service, in turns with that of one of them: from the start of its
-navigation to the first picture with all curves in it. The bars are a frame and a second.
+navigation to the first picture with all curves in it, for curves that were looked at before (`db.curve_levels`) and for
+the first look at them. The bars are a frame and a second.
 
 Other processes make a redraw take longer, not cost more: for the 100 runs the CPU time of Chromium's renderer and GPU
 processes is measured, too, which hardly depends on them. Needs Playwright and Chromium; if one of them is missing, it
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -152,21 +154,33 @@ def _redraws(browser: Any, address: str, frames: int) -> dict[str, Taken]:
     return found
 
 
+async def forget(url: str) -> None:
+    """As if no curve had been looked at."""
+    connection = await connect_raw(url, application="benchmark")
+    try:
+        await connection.execute("TRUNCATE curve_levels")
+    finally:
+        await connection.close()
+
+
 def _pictures(browser: Any, url: str) -> dict[str, Taken]:
-    found = {"many": Taken(), "one": Taken()}
+    found = {"new": Taken(), "many": Taken(), "one": Taken()}
     with running_service(DATABASE_URL=url, SIMULATIONS_LOCAL_MACHINE="false") as service:
         context = browser.new_context(viewport={"width": 1440, "height": 900})
         context.add_init_script(WATCH.replace("RUNS", str(RUNS)))
         for _ in range(OPENED):
-            for tag, taken in found.items():
+            for kind, taken in found.items():
+                if kind == "new":  # in a thread: Playwright's own loop runs in this one
+                    with ThreadPoolExecutor(1) as thread:
+                        thread.submit(asyncio.run, forget(url)).result()
                 page = context.new_page()
                 before = cpu_of(browser)
-                page.goto(f"{service}/compare?tag={tag}&metric=val%2Floss")
+                page.goto(f"{service}/compare?tag={'one' if kind == 'one' else 'many'}&metric=val%2Floss")
                 page.wait_for_function("() => window.firstPicture !== undefined")
                 taken.cpu.append(spent(browser, before))
                 taken.wall.append(page.evaluate("window.firstPicture"))
                 page.close()
-    return {tag: Taken(taken.wall[1:], taken.cpu[1:]) for tag, taken in found.items()}
+    return {kind: Taken(taken.wall[1:], taken.cpu[1:]) for kind, taken in found.items()}
 
 
 def cpu_of(browser: Any) -> dict[int, float]:
@@ -240,10 +254,19 @@ def rows_of_many(redraws: dict[str, Taken], pictures: dict[str, Taken]) -> list[
             Row("chart", f"{named}, {words}, median redraw", wall, "ms", alone, wall / alone),
             Row("chart", f"{named}, {words}, CPU of a redraw", cpu, "ms", least, cpu / least),
         ]
+    first, _ = _medians(pictures["new"])
     wall, cpu = _medians(pictures["many"])
     alone = _medians(pictures["one"])
     return [
         *rows,
+        Row(
+            "chart",
+            f"{named}, first picture at the first look",
+            first,
+            "ms",
+            FIRST_PICTURE_MS,
+            first / FIRST_PICTURE_MS,
+        ),
         Row("chart", f"{named}, first picture", wall, "ms", FIRST_PICTURE_MS, wall / FIRST_PICTURE_MS),
         Row("chart", f"{named}, first picture beside that of one run", wall, "ms", alone[0], wall / alone[0]),
         Row("chart", f"{named}, CPU of the page until its first picture", cpu, "ms", alone[1], cpu / alone[1]),

@@ -81,6 +81,7 @@ GOALS = (
     Goal("chart", "redraw of 100 runs in a frame", r"100 runs .*, median redraw in a frame", at_most=1),
     Goal("chart", "CPU of a redraw of 100 runs, at most uPlot's", r"100 runs .*, CPU of a redraw", at_most=1),
     Goal("chart", "first picture of 100 runs in a second", r"100 runs .*, first picture", at_most=1),
+    Goal("chart", "the same at the first look at them", r"100 runs .*, first picture at the first look", at_most=1),
     Goal("stopping", "default: saved and regret as published", r".*, default.* runs that learn: .*", at_most=1),
     Goal("stopping", "all of DeepOBS, N known: saved", r"DeepOBS, default, N known, all .*: saved", at_least=1),
     Goal("stopping", "all of DeepOBS, N known: regret", r"DeepOBS, default, N known, all .*: regret", at_most=1),
