@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import ForeignKey, Index, Integer, Numeric, text
+from sqlalchemy import DDL, ForeignKey, Index, Integer, Numeric, event, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.tables.base import Base, now_column
@@ -61,6 +61,11 @@ class CurveLevel(Base):
     values: Mapped[bytes]  # float64
     elapsed: Mapped[bytes | None]  # float64; null: not asked for yet
     attempts: Mapped[bytes]  # int32
+
+
+for _column in ("steps", "values", "elapsed", "attempts"):  # uncompressed: compressing takes longer than storing
+    _uncompressed = f'ALTER TABLE curve_levels ALTER COLUMN "{_column}" SET STORAGE EXTERNAL'
+    event.listen(CurveLevel.__table__, "after_create", DDL(_uncompressed))  # type: ignore[no-untyped-call]  # as SQLAlchemy has it
 
 
 class Result(Base):
