@@ -53,6 +53,7 @@ from runner.supervisor.child import ATTEMPT_VARIABLE, MARK_VARIABLE, inherited, 
 from runner.supervisor.spool import first_above
 
 GIB = 2**30
+TOGETHER = 8  # launches whose directories are made before the first of them starts
 LAUNCHES = 3  # tries with a launcher, before a supervisor is started without one
 LONGEST_NAME = 255  # of a file, in bytes (Linux: NAME_MAX)
 
@@ -166,6 +167,10 @@ class LocalEngine:
         ]
 
     def _launch(self, launches: Sequence[Launch]) -> Sequence[Exception | None]:
+        parts = (launches[first : first + TOGETHER] for first in range(0, len(launches), TOGETHER))
+        return [failure for part in parts for failure in self._launch_together(part)]
+
+    def _launch_together(self, launches: Sequence[Launch]) -> Sequence[Exception | None]:
         failures: dict[str, Exception] = {}
         with ExitStack() as locks:
             for member_id in sorted({each.member_id for each in launches}):  # in one order, so that none waits for ever
@@ -182,7 +187,8 @@ class LocalEngine:
                         failures[launch.member_id] = LaunchError(
                             f"The supervisor can't be started on {self._machine_name}: {error}."
                         )
-                waiting = lost
+                if not (waiting := lost):
+                    break
         return [failures.get(each.member_id) for each in launches]
 
     def _begin(self, launch: Launch) -> None:

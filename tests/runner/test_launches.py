@@ -241,6 +241,20 @@ async def test_launches_that_are_asked_for_together_share_a_message_and_fail_alo
     await asyncio.to_thread(until, lambda: set(_children(launcher)) == recorded | {supervisor(tmp_path)})
 
 
+async def test_the_first_of_many_launches_waits_for_few_directories(
+    engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def launched(wanted: list[Any]) -> list[None]:
+        seen.append((len(wanted), len(list((tmp_path / "attempts").iterdir()))))
+        return [None] * len(wanted)
+
+    monkeypatch.setattr(engine._launches, "launch", launched)
+    assert await engine.launch([given(str(number)) for number in range(20)]) == [None] * 20
+    assert seen == [(8, 8), (8, 16), (4, 20)]
+
+
 async def test_launches_whose_launcher_is_lost_are_all_tried_again(
     service: Any, engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
