@@ -124,9 +124,9 @@ async def test_axes_are_brushed_by_dragging_and_by_keyboard(page: Page, sweep: i
     await canvas.scroll_into_view_if_needed()
     box = await canvas.bounding_box()
     assert box is not None
-    await page.mouse.move(box["x"] + 64, box["y"] + 40)
+    await page.mouse.move(box["x"] + 94, box["y"] + 40)
     await page.mouse.down()
-    await page.mouse.move(box["x"] + 64, box["y"] + 120, steps=4)
+    await page.mouse.move(box["x"] + 94, box["y"] + 120, steps=4)
     await page.mouse.up()
     await expect(page.get_by_text("within the brushes").first).to_be_visible()
     chosen = int(await coordinates(page).get_attribute("data-inside") or 0)
