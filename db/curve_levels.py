@@ -1,9 +1,9 @@
 """Coarse levels: long curves of ended simulations, thinned once and kept, so that a look at them reads few points.
 
-The first reader of a curve makes its level (`graph.types.curve`); no other code has to write or delete one. A level
-holds the number of points that the curve had. The statement that stores a batch also counts its points in `metrics`:
-a level counts only while both numbers are equal, however late points come. A deletion takes it along by its foreign
-key.
+The first reader of a curve makes its level (`graph.types.curve`), at the end of the simulation or later; no other code
+has to write or delete one. A level holds the number of points that the curve had. The statement that stores a batch
+also counts its points in `metrics`: a level counts only while both numbers are equal, however late points come. A
+deletion takes it along by its foreign key.
 
 Columns are the bytes of numpy's arrays: PostgreSQL copies them as they are, where it would write an array number by
 number.

@@ -161,6 +161,19 @@ async def names(session: AsyncSession, simulation_id: int) -> Sequence[str]:
     return found.all()
 
 
+async def long_of_ended(session: AsyncSession, simulation_id: int, least: int) -> Sequence[str]:
+    """List the metrics of an ended simulation that have at least so many points, by name; none before its end."""
+    found = await session.scalars(
+        text(
+            "SELECT m.metric FROM metrics AS m JOIN simulations AS s ON s.id = m.simulation_id "
+            "WHERE s.id = :id AND s.finished_at IS NOT NULL GROUP BY m.metric HAVING sum(m.count) >= :least "
+            "ORDER BY m.metric"
+        ),
+        {"id": simulation_id, "least": least},
+    )
+    return found.all()
+
+
 async def _count_anew(
     session: AsyncSession, cut: Sequence[tuple[int, int, str, int]]
 ) -> Sequence[tuple[int, int, Summary]]:

@@ -10,5 +10,6 @@ shared_execution   one execution and one encoding for all subscribers that get t
 turns              limits the fields that are executed in one turn of the event loop
 forecasts          forecasts of curves, in a thread, kept while they hold
 importances        importance of the parameters of sweeps, kept while they hold
+background         work that no client waits for
 watch_leases       records which attended simulations have a subscriber here
 """

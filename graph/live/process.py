@@ -10,6 +10,7 @@ from typing import Self
 
 from db.connection import Sessions
 from db.outage import Outage
+from graph.live.background import Background
 from graph.live.forecasts import Forecasts
 from graph.live.hub import Hub
 from graph.live.importances import Importances
@@ -20,7 +21,10 @@ from graph.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The hub, where its hints come from, who is watched, the outages that all of them wait out, what is computed."""
+    """The hub, where its hints come from, who is watched, the outages that all of them wait out, what is computed.
+
+    Background work included.
+    """
 
     hub: Hub
     notifications: Notifications
@@ -28,6 +32,7 @@ class Live:
     outage: Outage
     forecasts: Forecasts
     importances: Importances
+    background: Background
 
     @classmethod
     def on(
@@ -45,10 +50,10 @@ class Live:
         hub = Hub(sessions, outage, metrics.delivered, has_hints=url is not None)
         notifications = Notifications(url, hub, outage, tokens_changed, metrics.stored)
         leases = WatchLeases(sessions, lease)
-        return cls(hub, notifications, leases, outage, Forecasts(sessions), Importances(sessions))
+        return cls(hub, notifications, leases, outage, Forecasts(sessions), Importances(sessions), Background())
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Push while the block runs."""
-        async with self.notifications.running(), self.watch_leases.running():
+        async with self.notifications.running(), self.watch_leases.running(), self.background.running():
             yield

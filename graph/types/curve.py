@@ -6,7 +6,8 @@ Leveraging MinMax-Preselection to Scale LTTB", IEEE VIS 2023). The numbers are w
 a curve is, no more than `MOST_HELD` of its points are in memory.
 
 Of a long curve of an ended simulation that is asked for as a whole, a level of `LEVEL_POINTS` is chosen first, and from
-it what a client wants. The level is kept in the database (`db.curve_levels`) for the next look.
+it what a client wants. The level is kept in the database (`db.curve_levels`) for the next look. An exit report that
+ends a simulation has its levels made beforehand.
 
 numpy is imported there, with the first curve: it is a tenth of what this process would import before it serves.
 """
@@ -46,6 +47,7 @@ MOST_SIMULATIONS = 500  # whose curves are in one answer
 MOST_HELD = 2_000_000  # some 60 MB
 LEVEL_POINTS = 1_000  # of a kept level: 20 KB, 28 with elapsed seconds
 LONG_POINTS = 4 * LEVEL_POINTS  # of a curve that is worth a level
+MOST_LEVELS = 50  # metrics of a simulation whose levels are made beforehand
 FEWEST_FOR_SHAPE = 3  # of LTTB: both ends, and one between
 
 
@@ -221,6 +223,14 @@ async def of_many(
     levels = {number: level.points for number, level in (*kept.items(), *made.items())}
     read |= await asyncio.to_thread(_choose_each, levels, most) if levels else {}
     return read, cursors | {number: level.cursor for number, level in kept.items()}
+
+
+async def keep_levels(sessions: Sessions, simulation_id: int) -> None:
+    """Make the levels of a simulation that has ended, of its own metrics: those of the system are rarely compared."""
+    async with sessions() as session:
+        names = await metrics.long_of_ended(session, simulation_id, LONG_POINTS)
+    for name in [each for each in names if not is_system(each)][:MOST_LEVELS]:
+        await of_many(sessions, [simulation_id], name, LEVEL_POINTS)
 
 
 def choose(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from hashlib import sha256
 from ipaddress import ip_address
 
@@ -24,6 +25,7 @@ from db.notices import Notice
 from db.public_ids import encode
 from graph.context import Info
 from graph.errors import BadInput, Unauthenticated
+from graph.types.curve import LONG_POINTS, keep_levels
 from graph.types.enums import LogStream, MetricsFrom, Reason, described
 from graph.types.ids import number_asked
 from graph.types.scalars import PointColumns, Step
@@ -219,6 +221,9 @@ async def report(info: Info, given: ReportAttemptInput) -> ReportAttemptPayload:
         info.context.live.notifications.committed(
             receipt.simulation_id, batch, ended=brought.exit is not None, logged=bool(brought.chunks), rank=receipt.rank
         )
+        is_short = brought.number == 1 and all(len(each.steps) < LONG_POINTS for each in points.values())
+        if brought.exit is not None and not is_short:
+            info.context.live.background.add(partial(keep_levels, info.context.sessions, receipt.simulation_id))
     return _answer(given, receipt, refusals, info.context.settings)
 
 
