@@ -143,10 +143,11 @@ class SweepCounts(Answer):
     complete: int
     pruned: int
     failed: int
+    cancelled: int = 0
 
     @property
     def ended(self) -> int:
-        return self.complete + self.pruned + self.failed
+        return self.complete + self.pruned + self.failed + self.cancelled
 
 
 class SweepCost(Answer):

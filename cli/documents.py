@@ -180,7 +180,7 @@ fragment SweepFields on Sweep {
   objective { metric mode }
   parallel seeds maxCost patience
   project { id name }
-  counts { planned queued running complete pruned failed }
+  counts { planned queued running complete pruned failed cancelled }
   cost { amount currency perHour }
   best { ...TrialFields }
   estimatedEnd entrypoint createdBy createdAt endedAt

@@ -191,8 +191,8 @@ def ranked(found: Sweep, every: Sequence[SweepTrial]) -> list[SweepTrial]:
 def progress(found: Sweep) -> str:
     """Return how far a sweep is, in a line: trials, the best so far, its cost, and when it ends."""
     counts = found.counts
-    words = ("running", "queued", "pruned", "failed")
-    numbers = (counts.running, counts.queued, counts.pruned, counts.failed)
+    words = ("running", "queued", "pruned", "failed", "cancelled")
+    numbers = (counts.running, counts.queued, counts.pruned, counts.failed, counts.cancelled)
     parts = [f"{number:,} {word}" for number, word in zip(numbers, words, strict=True) if number]
     line = f"{counts.ended:,}/{counts.planned:,} trials" + (f" ({', '.join(parts)})" if parts else "")
     if found.best is not None:
@@ -307,7 +307,10 @@ def export(server: Server, found: Sweep, target: str, name: str | None) -> int:
 def _frozen(found: Sweep, trial: SweepTrial) -> optuna.trial.FrozenTrial:
     from optuna.trial import TrialState, create_trial
 
-    states = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAILED": TrialState.FAIL}
+    states = {
+        "COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAILED": TrialState.FAIL,
+        "CANCELLED": TrialState.FAIL,
+    }  # fmt: skip
     state = states.get(trial.state, TrialState.RUNNING)
     seen = {trial.step: trial.value} if trial.step is not None and trial.value is not None else None
     return create_trial(

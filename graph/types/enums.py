@@ -262,12 +262,14 @@ class SweepState(StrEnum):
     COMPLETE="It has ended with a result.",
     PRUNED="It was stopped, because others were better at the same step.",
     FAILED="It has ended without a result.",
+    CANCELLED="It has ended without a result, because it was cancelled; none of its simulations failed.",
 )
 class SweepTrialState(StrEnum):
     OPEN = "OPEN"
     COMPLETE = "COMPLETE"
     PRUNED = "PRUNED"
     FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
 
 
 @described(

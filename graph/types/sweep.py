@@ -83,7 +83,8 @@ class SweepCounts:
     running: int = strawberry.field(description="With a simulation on a machine.")
     complete: int = strawberry.field(description="Ended with a result.")
     pruned: int = strawberry.field(description="Stopped, because others were better at the same step.")
-    failed: int = strawberry.field(description="Ended without a result.")
+    failed: int = strawberry.field(description="Ended without a result, and not cancelled.")
+    cancelled: int = strawberry.field(description="Ended without a result, because they were cancelled.")
 
     @classmethod
     def of(cls, planned: int, counts: Counts) -> Self:
@@ -91,6 +92,7 @@ class SweepCounts:
         return cls(
             planned=planned, queued=counts.open - counts.running, running=counts.running,
             complete=ended.get("COMPLETE", 0), pruned=ended.get("PRUNED", 0), failed=ended.get("FAIL", 0),
+            cancelled=ended.get("CANCELLED", 0),
         )  # fmt: skip
 
 
@@ -111,17 +113,23 @@ class ParameterImportance:
 class SweepTrial:
     row: strawberry.Private[models.Trial]
     number: int = strawberry.field(description="Its number in the sweep, from 0.")
-    state: SweepTrialState
     parameters: JSON = strawberry.field(description="An object: the parameters that were chosen for it.")
     value: float | None = strawberry.field(
         description="The best value of the objective, with several seeds their mean; null while it runs, and if it has "
-        "failed. Of a pruned trial: where it was stopped."
+        "failed or was cancelled. Of a pruned trial: where it was stopped."
     )
     spread: float | None = strawberry.field(description="The standard deviation over its seeds; null with one.")
     step: Step | None = strawberry.field(description="The step at which it was pruned.")
     begun_at: datetime = strawberry.field(description="When its parameters were chosen.")
     ended_at: datetime | None = strawberry.field(description="When its end was recorded.")
     final_cost: Decimal | None = strawberry.field(description="What it has cost; null while it runs.")
+
+    @strawberry.field
+    async def state(self, info: Info) -> SweepTrialState:
+        place = (self.row.sweep_id, self.row.number)
+        if self.row.outcome == "FAIL" and await info.context.loaders.was_cancelled.load(place):
+            return SweepTrialState.CANCELLED
+        return _STATES[self.row.outcome]
 
     @strawberry.field(
         description="Its simulations, oldest first: with their curves, states and costs. Deleted ones are left out.",
@@ -137,7 +145,7 @@ class SweepTrial:
     @classmethod
     def of(cls, row: models.Trial) -> Self:
         return cls(
-            row=row, number=row.number, state=_STATES[row.outcome], parameters=JSON(row.parameters), value=row.value,
+            row=row, number=row.number, parameters=JSON(row.parameters), value=row.value,
             spread=row.spread, step=Step(row.step) if row.step is not None else None, begun_at=row.begun_at,
             ended_at=row.ended_at, final_cost=row.cost,
         )  # fmt: skip

@@ -226,6 +226,9 @@ async def test_a_sweep_is_created_followed_extended_and_cancelled(service: Servi
     await expect(page.get_by_text("The sweep was cancelled.")).to_be_visible()
     await expect(page.locator(".state").first).to_have_text("Cancelled")
     await expect(page.get_by_role("button", name="Extend")).to_be_hidden()
+    # What was cancelled did not fail, and is not red.
+    await expect(page.get_by_role("table", name="Trials").locator(".state.off")).to_have_text(["Cancelled"] * 3)
+    await expect(page.get_by_role("img", name="3 of 3 trials ended: 3 cancelled")).to_be_visible()
 
 
 async def test_the_form_has_what_the_command_line_has(service: Service, page: Page, axe: Axe) -> None:

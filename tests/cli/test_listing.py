@@ -177,3 +177,20 @@ def test_wrong_values_end_before_a_request(server: Any, run: Run) -> None:
         assert ran.exit_code == 2
         assert arguments[-1 if arguments[-1] == "--reverse" else 0] in ran.stderr
     assert server.asked == []
+
+
+def test_a_cancelled_sweep_shows_no_failed_trials(server: Any, run: Run) -> None:
+    end = {"hasNextPage": False, "endCursor": None}
+    counts = {"planned": 3, "queued": 0, "running": 0, "complete": 1, "pruned": 0, "failed": 0, "cancelled": 2}
+    found = {**SWEEP, "state": "CANCELLED", "counts": counts, "endedAt": SWEEP["createdAt"], "importances": []}
+    trial = {
+        "number": 0, "state": "CANCELLED", "parameters": {}, "value": None, "spread": None, "step": None,
+        "begunAt": SWEEP["createdAt"], "endedAt": SWEEP["createdAt"], "finalCost": "0", "simulations": [],
+    }  # fmt: skip
+    edges = [{"cursor": "c", "node": trial}]
+    server.answers["Sweep"] = lambda _: {"sweep": found}
+    server.answers["SweepTrials"] = lambda _: {"sweep": {"trials": {"edges": edges, "nodes": [trial], "pageInfo": end}}}
+    result = run("sweep", "show", "w9")
+    assert "3/3 trials (2 cancelled)" in result.stdout, result.stderr
+    assert "cancelled" in result.stdout.splitlines()[-1]
+    assert "failed" not in result.stdout

@@ -4,7 +4,7 @@ import { shortOf } from '../src/curves/parameters';
 import { axisOf, moved, passes, placeOn, textAt, ticksOf } from '../src/sweeps/axes';
 import { conditionOf } from '../src/now/conditions';
 import { kindOf, searchOf } from '../src/sweeps/search';
-import { bestSoFar, parametersOf, ranked } from '../src/sweeps/view';
+import { bestSoFar, endedOf, parametersOf, ranked, trialStateOf } from '../src/sweeps/view';
 
 test('axes hold numbers by their logarithm, names, and nothing that is neither', () => {
   const lr = axisOf('lr', ['0.001', undefined, '0.1'], { low: 1e-4, high: 1, log: true });
@@ -32,7 +32,7 @@ test('a brush leaves out what lies beyond, and what has no place there', () => {
   expect(moved([0.02, 1], 'low', -1)).toBeNull();
 });
 
-const trial = (number: number, state: 'COMPLETE' | 'PRUNED' | 'OPEN', value: number | null) =>
+const trial = (number: number, state: 'COMPLETE' | 'PRUNED' | 'OPEN' | 'FAILED' | 'CANCELLED', value: number | null) =>
   ({ number, state, value, spread: null, step: null, parameters: {}, begunAt: '', endedAt: null, finalCost: null, simulations: [] }) as never;
 
 test('the best so far is of complete trials', () => {
@@ -41,6 +41,12 @@ test('the best so far is of complete trials', () => {
   expect(bestSoFar(trials, 'MAX')).toEqual([NaN, 3, 5, 5, 5]);
   expect(ranked(trials, 'MIN').map(({ number }) => number)).toEqual([4, 1, 2, 0, 3]);
   expect(ranked(trials, 'MAX').map(({ number }) => number)).toEqual([2, 1, 4, 0, 3]);
+});
+
+test('what was cancelled has ended, and did not fail', () => {
+  expect(trialStateOf(trial(0, 'CANCELLED', null))).toEqual({ name: 'Cancelled', tone: 'off' });
+  expect(trialStateOf(trial(0, 'FAILED', null))).toEqual({ name: 'Failed', tone: 'bad' });
+  expect(endedOf({ planned: 9, queued: 1, running: 1, complete: 1, pruned: 1, failed: 1, cancelled: 2 })).toBe(5);
 });
 
 test('parameters are short in a line', () => {

@@ -19,7 +19,7 @@ FIELDS = """
   tri: trialsPlanned parallel seeds maxCost patience stoppingThreshold
   pruning { rule gracePeriod reductionFactor rungs }
   entrypoint maxSteps createdBy endedAt project { name }
-  counts { planned queued running complete pruned failed } estimatedEnd
+  counts { planned queued running complete pruned failed cancelled } estimatedEnd
   best { number value } cost { amount currency perHour } importances { name importance } events { kind }
   trials { nodes {
     number state parameters value spread step endedAt finalCost simulations { name number trial sweep { id } }
@@ -75,7 +75,7 @@ async def test_a_sweep_is_shown_with_its_trials(world: World) -> None:
     await begin(world)
     shown = await world.api.data(SHOW, {"id": sweep["id"]})
     assert shown["counts"] == {
-        "planned": 3, "queued": 2, "running": 0, "complete": 0, "pruned": 0, "failed": 0,
+        "planned": 3, "queued": 2, "running": 0, "complete": 0, "pruned": 0, "failed": 0, "cancelled": 0,
     }  # fmt: skip
     first, second = shown["trials"]["nodes"]
     assert (first["state"], first["value"], first["finalCost"]) == ("OPEN", None, None)
@@ -238,6 +238,24 @@ async def test_sweeps_are_listed_and_cancelled(world: World) -> None:
     assert (await world.api.data(SHOW, {"id": "one"}))["name"] == "one", "whole names come before beginnings"
     assert "Several sweeps begin with 'on'" in (await world.api.error(SHOW, {"id": "on"}))["message"]
     assert "is not the id, number or name" in (await world.api.error(SHOW, {"id": "_ne"}))["message"]
+
+
+async def test_cancelled_trials_are_no_failed_ones(world: World) -> None:
+    """Samplers count both as failed; what is read tells them apart, also when one trial of the same sweep failed."""
+    sweep = await made(world, trials=3, parallel=3, seeds=2)
+    await begin(world)
+    await world.select(
+        "UPDATE simulations SET state = 'FAILED', reason = 'EXIT_CODE', finished_at = now(), final_cost = 0 "
+        "WHERE id = (SELECT min(id) FROM simulations WHERE trial = 1) RETURNING 1"
+    )
+    await world.api.data(CANCEL, {"input": {"id": sweep["id"]}})
+    await begin(world)
+    shown = await world.api.data(SHOW, {"id": sweep["id"]})
+    assert [each["state"] for each in shown["trials"]["nodes"]] == ["CANCELLED", "FAILED", "CANCELLED"]
+    assert shown["counts"] == {
+        "planned": 3, "queued": 0, "running": 0, "complete": 0, "pruned": 0, "failed": 1, "cancelled": 2,
+    }  # fmt: skip
+    assert await world.select("SELECT DISTINCT outcome FROM sweep_trials") == [("FAIL",)]
 
 
 async def test_a_page_of_sweeps_takes_as_many_statements_as_a_single_one(

@@ -17,7 +17,7 @@ const ROW = graphql(`
     endedAt
     estimatedEnd
     project { id name }
-    counts { planned queued running complete pruned failed }
+    counts { planned queued running complete pruned failed cancelled }
     best { number value spread parameters simulations { id } }
     cost { amount currency perHour }
   }

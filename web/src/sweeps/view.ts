@@ -6,8 +6,8 @@ import type { Sweep, SweepRow, Trial } from './documents';
 
 export const SWEEP_NAMES: Record<SweepRow['state'], string> = { RUNNING: 'Running', FINISHED: 'Finished', FAILED: 'Failed', CANCELLED: 'Cancelled' };
 export const SWEEP_TONES: Record<SweepRow['state'], Tone> = { RUNNING: 'run', FINISHED: 'good', FAILED: 'bad', CANCELLED: 'off' };
-export const TRIAL_NAMES: Record<Trial['state'], string> = { OPEN: 'Running', COMPLETE: 'Complete', PRUNED: 'Pruned', FAILED: 'Failed' };
-export const TRIAL_TONES: Record<Trial['state'], Tone> = { OPEN: 'run', COMPLETE: 'good', PRUNED: 'off', FAILED: 'bad' };
+export const TRIAL_NAMES: Record<Trial['state'], string> = { OPEN: 'Running', COMPLETE: 'Complete', PRUNED: 'Pruned', FAILED: 'Failed', CANCELLED: 'Cancelled' };
+export const TRIAL_TONES: Record<Trial['state'], Tone> = { OPEN: 'run', COMPLETE: 'good', PRUNED: 'off', FAILED: 'bad', CANCELLED: 'off' };
 export const SAMPLERS: Record<SweepRow['sampler'], string> = { TPE: 'TPE', RANDOM: 'random', GRID: 'grid', QUASI_RANDOM: 'quasi-random', CMA_ES: 'CMA-ES' };
 
 const REASONS: Record<NonNullable<SweepRow['reason']>, string> = {
@@ -30,8 +30,8 @@ export function trialStateOf({ state, simulations }: Trial): { name: string; ton
   return { name: TRIAL_NAMES[state], tone: TRIAL_TONES[state] };
 }
 
-export function endedOf({ complete, pruned, failed }: SweepRow['counts']): number {
-  return complete + pruned + failed;
+export function endedOf({ complete, pruned, failed, cancelled }: SweepRow['counts']): number {
+  return complete + pruned + failed + cancelled;
 }
 
 /** lr 0.001, batch 64 */
