@@ -10,7 +10,7 @@ from cli import completion
 from cli.options import (
     AsJson,
     Notes,
-    ObjectiveMetric,
+    ObjectiveOrGuess,
     RuntimeEnv,
     SimulationId,
     SimulationIds,
@@ -70,7 +70,7 @@ def update(
     ] = None,
     notes: Notes = None,
     priority: Annotated[int | None, typer.Option(help="Priority; matters while it is queued.")] = None,
-    objective: ObjectiveMetric = None,
+    objective: ObjectiveOrGuess = None,
     stop: StopRules = None,
     no_stop: Annotated[bool, typer.Option("--no-stop", help="Remove all stop rules.")] = False,
     max_runtime: Annotated[

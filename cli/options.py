@@ -88,6 +88,15 @@ AlertNames = Annotated[
         autocompletion=completion.alert_targets,
     ),
 ]
+ObjectiveOrGuess = Annotated[
+    str | None,
+    typer.Option(
+        "--objective",
+        metavar="METRIC[:MODE]",
+        help="Metric by which it is judged: val/loss, or acc:max; '': that of its first stop rule, else guessed.",
+        autocompletion=completion.metrics,
+    ),
+]
 Workdir = Annotated[
     str | None,
     typer.Option(

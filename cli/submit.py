@@ -207,7 +207,7 @@ def parse_alerts(names: Sequence[str]) -> list[str] | None:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Options of `update`. None: unchanged; of a limit, the word none removes it."""
+    """Options of `update`. None: unchanged; of a limit, the word none removes it, of the objective, an empty text."""
 
     name: str | None = None
     tags: Sequence[str] | None = None
@@ -241,6 +241,8 @@ def change_input(change: Change) -> dict[str, object]:
         stopping=[] if change.no_stop else parse_rules(change.stop) if change.stop else None,
         limits=limits or None,
     )
+    if change.objective == "":
+        wanted["objective"] = None
     if not wanted:
         raise UsageError("Nothing to change. Give an option: simulations update --help")
     return wanted

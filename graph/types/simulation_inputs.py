@@ -236,7 +236,8 @@ class UpdateSimulationInput:
         default=strawberry.UNSET, description="Whether it may be stopped to make room for another simulation."
     )
     objective: ObjectiveInput | None = strawberry.field(
-        default=strawberry.UNSET, description="The metric by which it is judged."
+        default=strawberry.UNSET,
+        description="The metric by which it is judged; null: that of its first stop rule, else it is guessed.",
     )
     stopping: list[StopRuleInput] | None = strawberry.field(
         default=strawberry.UNSET,

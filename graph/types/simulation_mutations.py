@@ -49,6 +49,8 @@ async def update(info: Info, given: UpdateSimulationInput) -> SimulationPayload:
     try:
         number = await simulation_number(info, given.id)
         asked: dict[str, Any] = {**check(SimulationChanged, given)}
+        if given.objective is None:  # left out, it is UNSET
+            asked |= {"objective_metric": None, "objective_mode": None}
         grace = timedelta(seconds=info.context.settings.stop_grace_seconds)
         async with info.context.sessions() as session, session.begin():
             row = simulations.seen(await lifecycle.lock(session, number), info.context.scope)

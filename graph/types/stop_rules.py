@@ -105,7 +105,7 @@ def of_change(row: Row, asked: Mapping[str, Any]) -> dict[str, Any]:
     if rules is None:
         if row.max_steps is not None and asked.get("max_steps", row.max_steps) is None:
             _require_no_plan(row)
-        return dict(asked)
+        return {**asked, **_of_first_rule(asked, row.stopping)}
     metric = asked.get("objective_metric", row.objective_metric)
     stopping = resolved(
         rules,
@@ -114,10 +114,15 @@ def of_change(row: Row, asked: Mapping[str, Any]) -> dict[str, Any]:
         metric_modes=row.metric_modes,
         max_steps=asked.get("max_steps", row.max_steps),
     )
-    if metric is None and stopping is not None:
-        first = stopping["rules"][0]
-        return {**asked, "stopping": stopping, "objective_metric": first["metric"], "objective_mode": first["mode"]}
-    return {**asked, "stopping": stopping}
+    return {**asked, "stopping": stopping, **_of_first_rule({"objective_metric": metric}, stopping)}
+
+
+def _of_first_rule(asked: Mapping[str, Any], stopping: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The objective where none is asked for: rules are about one."""
+    if stopping is None or asked.get("objective_metric", "") is not None:
+        return {}
+    first = stopping["rules"][0]
+    return {"objective_metric": first["metric"], "objective_mode": first["mode"]}
 
 
 def _require_no_plan(row: Row) -> None:

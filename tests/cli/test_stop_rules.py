@@ -106,6 +106,10 @@ def test_update_sends_what_is_given_and_none_removes_a_limit(server: Any, simula
         "id": "U2ltdWxhdGlvbjox", "stopping": [{"patience": 3}], "priority": 2, "tags": ["a"],
         "limits": {"maxCost": None, "maxRuntimeSeconds": 7200, "maxSteps": 1000},
     }  # fmt: skip
+    assert run("update", "U2ltdWxhdGlvbjox", "--objective", "").exit_code == 0
+    assert server.variables("Update")[-1]["input"] == {"id": "U2ltdWxhdGlvbjox", "objective": None}
+    assert run("update", "U2ltdWxhdGlvbjox", "--objective", "none").exit_code == 0
+    assert server.variables("Update")[-1]["input"] == {"id": "U2ltdWxhdGlvbjox", "objective": {"metric": "none"}}
     assert run("update", "U2ltdWxhdGlvbjox", "--no-stop").exit_code == 0
     assert server.variables("Update")[-1]["input"] == {"id": "U2ltdWxhdGlvbjox", "stopping": []}
 

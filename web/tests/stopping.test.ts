@@ -69,6 +69,9 @@ test('a change holds what differs, null for a limit that goes', () => {
     stopping: [{ patience: 3 }],
   });
   expect(inputOfChange('id', before, { ...before, objective: { metric: 'acc', mode: '' } }).input).toEqual({ id: 'id', objective: { metric: 'acc' }, stopping: [{}] });
+  expect(inputOfChange('id', before, { ...before, objective: { metric: ' ', mode: 'MIN' }, rules: [] }).input).toEqual({ id: 'id', objective: null, stopping: [] });
+  const none = { ...before, objective: { metric: '', mode: '' as const } };
+  expect(inputOfChange('id', none, { ...none, objective: { metric: '', mode: 'MAX' }, rules: [] }).input).toEqual({ id: 'id', stopping: [] });
   expect(inputOfChange('id', before, { ...before, maxRuntime: 'soon', maxSteps: '1.5' }).typed.faults.map(({ path }) => path)).toEqual([
     'limits.maxRuntimeSeconds', 'limits.maxSteps',
   ]); // prettier-ignore

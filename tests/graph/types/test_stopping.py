@@ -275,6 +275,28 @@ async def test_the_objective_is_guessed_and_has_no_best_without_a_direction(worl
     }  # fmt: skip
 
 
+async def test_an_objective_is_given_back_to_the_guess(world: World) -> None:
+    supervisor = await world.running()
+    simulation = supervisor.simulation_id
+    column = {"steps": [1, 2, 3], "values": [3.0, 1.0, 2.0], "elapsed": [0.0, 0.0, 0.0]}
+    await supervisor.send({"alpha": column, "train/loss": column})
+    await change(world, simulation, objective={"metric": "alpha", "mode": "MAX"})
+    await change(world, simulation, name="left out, it stays")
+    assert (await show(world, simulation))["objective"]["metric"] == "alpha"
+    await change(world, simulation, objective=None)
+    guessed = (await show(world, simulation))["objective"]
+    assert (guessed["metric"], guessed["mode"]) == ("train/loss", "MIN")
+    assert await world.select("SELECT objective_metric, objective_mode FROM simulations") == [(None, None)]
+    # Rules are about an objective: that of the first one, those that stand and those that are given.
+    rules = [{"metric": "alpha", "mode": "MAX"}]
+    await change(world, simulation, objective={"metric": "train/loss"}, stopping=rules)
+    for asked in ({"objective": None}, {"objective": None, "stopping": rules}):
+        await change(world, simulation, objective={"metric": "train/loss"})
+        await change(world, simulation, **asked)
+        objective = (await show(world, simulation))["objective"]
+        assert (objective["metric"], objective["mode"]) == ("alpha", "MAX"), asked
+
+
 @pytest.mark.parametrize("asked", [{"objective": {"metric": "system/cpu"}}, {"stopping": [{"metric": "system/cpu"}]}])
 async def test_a_measurement_of_the_machine_has_no_rule_and_is_no_objective(
     world: World, asked: dict[str, Any]

@@ -46,6 +46,8 @@ export function inputOfChange(id: string, before: ChangeDraft, after: ChangeDraf
   // With rules also if it was only guessed so far: they are about it.
   if ((judged || (input['stopping'] && after.rules.length)) && metric.trim()) {
     input['objective'] = { metric: metric.trim(), ...(mode ? { mode } : {}) };
+  } else if (judged && before.objective.metric && !metric.trim()) {
+    input['objective'] = null; // to be chosen anew
   }
   return { input: { id, ...input } as UpdateSimulationInput, typed, any: Object.keys(input).length > 0 };
 }
