@@ -58,6 +58,7 @@ MAX_COMMAND_BYTES = 65_536  # of all words; Linux takes 131,072 in one
 MAX_JSON_BYTES = 65_536
 MAX_PATTERN = 500
 MAX_NOTES = 10_000
+MOST_TAGS = 50  # of one simulation
 MOST_AT_ONCE = 1_000  # simulations of one createSimulations
 MOST_DEPENDENCIES = 1_000  # of one simulation
 MOST_MACHINES = 1_000  # of one simulation
@@ -266,7 +267,7 @@ MetricName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_METRI
 JudgedMetric = Annotated[MetricName, AfterValidator(_of_the_program)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=MAX_STEP)]
-Tags = Annotated[tuple[Word, ...], _at_most(50)]
+Tags = Annotated[tuple[Word, ...], _at_most(MOST_TAGS)]
 Runtime = Annotated[  # a year
     timedelta | None, _read_as(Annotated[int, Field(ge=1, le=31_622_400)] | None, _seconds_if_any)
 ]
@@ -440,6 +441,8 @@ class SimulationChanged(TypedDict, total=False):
 
     name: Name
     tags: Tags
+    add_tags: Tags  # no columns: they change the tags that there are
+    remove_tags: Tags
     notes: Notes
     priority: SmallInt
     preemptible: bool

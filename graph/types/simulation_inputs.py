@@ -226,6 +226,12 @@ class UpdateSimulationInput:
     id: strawberry.ID
     name: str | None = strawberry.field(default=strawberry.UNSET, description="Its new name.")
     tags: list[str] | None = strawberry.field(default=strawberry.UNSET, description="All of its tags.")
+    add_tags: list[str] | None = strawberry.field(
+        default=strawberry.UNSET, description="Tags that it gets; the others stay."
+    )
+    remove_tags: list[str] | None = strawberry.field(
+        default=strawberry.UNSET, description="Tags that it loses, unless `addTags` has them; the others stay."
+    )
     notes: str | None = strawberry.field(
         default=strawberry.UNSET, description="Free text, at most 10,000 characters; null removes it."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -13,7 +13,7 @@ from db.public_ids import encode
 from graph.context import Info
 from graph.types import stop_rules
 from graph.types.ids import simulation_number
-from graph.types.inputs import Invalid, SimulationChanged, check
+from graph.types.inputs import MOST_TAGS, Invalid, SimulationChanged, check
 from graph.types.simulation import Simulation
 from graph.types.simulation_inputs import UpdateSimulationInput
 from graph.types.user_errors import UserError, user_error
@@ -54,13 +54,25 @@ async def update(info: Info, given: UpdateSimulationInput) -> SimulationPayload:
         grace = timedelta(seconds=info.context.settings.stop_grace_seconds)
         async with info.context.sessions() as session, session.begin():
             row = simulations.seen(await lifecycle.lock(session, number), info.context.scope)
-            changes = stop_rules.of_change(row, asked)
+            changes = stop_rules.of_change(row, _tagged(row.tags, asked))
             row = await update_simulation.update(session, row, changes, info.context.actor, stop_grace=grace)
             return SimulationPayload(simulation=Simulation.of(row))
     except Invalid as invalid:
         return SimulationPayload(user_errors=invalid.errors)
     except errors.Refusal as refusal:
         return SimulationPayload(user_errors=[user_error(refusal)])
+
+
+def _tagged(tags: Sequence[str], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked, with all tags in place of those that are added and removed. tags: of the locked row."""
+    changes = dict(asked)
+    added, removed = changes.pop("add_tags", ()), changes.pop("remove_tags", ())
+    if added or removed:
+        kept = (each for each in changes.get("tags", tags) if each not in removed)
+        changes["tags"] = tuple(dict.fromkeys((*kept, *added)))
+        if len(changes["tags"]) > MOST_TAGS:
+            raise errors.Refusal(f"addTags: a simulation has at most {MOST_TAGS} tags.", field="addTags")
+    return changes
 
 
 Verb: TypeAlias = Callable[..., Awaitable[models.Simulation]]

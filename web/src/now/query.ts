@@ -192,8 +192,8 @@ export const deleteSimulation = graphql(`
 `);
 
 export const tagSimulation = graphql(`
-  mutation TagSelected($id: ID!, $tags: [String!]) {
-    updateSimulation(input: { id: $id, tags: $tags }) { userErrors { message } }
+  mutation TagSelected($id: ID!, $added: [String!], $removed: [String!]) {
+    updateSimulation(input: { id: $id, addTags: $added, removeTags: $removed }) { userErrors { message } }
   }
 `);
 
