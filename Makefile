@@ -8,9 +8,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progre
 DOTS = if [ -t 1 ]; then (while sleep 1; do printf .; done) & dots=$$!; trap 'kill $$dots; echo' EXIT; fi;
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
 LOCK := $(COMPILE) pyproject.toml
-# One process runs all tests of a file and shares services among them; the next file goes to the next free process. One
-# process more than there are cores: two kept two cores busy for 79 % of the time. Each takes up to a gigabyte.
-WORKERS ?= $(shell cores=$$(nproc 2> /dev/null || echo 2); echo $$((cores < 8 ? cores + 1 : 9)))
+# One process runs all tests of a file and shares services among them; the next file goes to the next free process. Two
+# processes more than there are cores, for most tests wait for other processes: three kept two cores busy for 79 % of the
+# time. Each takes up to a gigabyte, and its databases half of one.
+WORKERS ?= $(shell cores=$$(nproc 2> /dev/null || echo 2); most=$$((cores < 8 ? cores + 2 : 10)); \
+	room=$$(awk '/^MemAvailable/ {print int($$2 / 1500000)}' /proc/meminfo 2> /dev/null || echo $$most); \
+	echo $$((room >= most ? most : room < 2 ? 2 : room)))
 IN_PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 LONG_BY_NATURE := tests/flows/test_kill_matrix.py tests/flows/test_load.py tests/browser/test_now.py tests/graph/test_fuzz.py tests/graph/types/test_convergence_stateful.py tests/transitions/test_stateful.py tests/policy/test_schedule_properties.py tests/policy/test_room_properties.py tests/scheduler/test_queue_memory.py
 
@@ -31,9 +34,9 @@ web: $(VENV)/installed-run ## Build the dashboard and GraphiQL into web/dist if 
 
 examples: $(VENV)/installed-examples ## Install the requirements of the examples: scikit-learn
 
-test: $(VENV)/installed-test $(VENV)/installed-client chromium shells ## Run all tests, on a real PostgreSQL, with real processes: about 16 minutes on two cores
+test: $(VENV)/installed-test $(VENV)/installed-client chromium shells ## Run all tests, on a real PostgreSQL, with real processes: about 13 minutes on two cores
 	@$(BIN)/python web/build.py
-	@echo "Testing in $(WORKERS) processes: about 16 minutes on two idle cores. Output of failed tests is kept in .make/failures."
+	@echo "Testing in $(WORKERS) processes: about 13 minutes on two idle cores. Output of failed tests is kept in .make/failures."
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest $(IN_PARALLEL) --long-first $(ARGS)
 
 test-ray: $(VENV)/installed-test ## Test the Ray engine on a real Ray cluster of three nodes on this host, in ten minutes
