@@ -298,7 +298,7 @@ def export(server: Server, found: Sweep, target: str, name: str | None) -> int:
         raise UsageError(f"{clean(target)} can't be used as a storage: {clean(str(error), limit=300)}") from None
     study.set_user_attr("sweep", found.number)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # no concern of who exports
+        warnings.simplefilter("ignore", ExperimentalWarning)  # it concerns Optuna, not the export
         study.set_metric_names([found.objective.metric])
     study.add_trials([_frozen(found, each) for each in every])
     return len(every)

@@ -31,7 +31,7 @@ from runner import archive
 
 ANSWER_SECONDS = 30.0  # a launch takes milliseconds; a busy machine, or the start of the launcher, some seconds
 LONGEST_REPLY = 1 << 16
-MOST_TOGETHER = 16  # launches in a message: the first of them waits for the last
+MOST_TOGETHER = 8  # launches in a message: the first of them waits for the last
 LONGEST_TOGETHER = 64 << 10  # characters of them; the kernel takes messages of 200 KB (SO_SNDBUF)
 
 

@@ -46,14 +46,13 @@ from runner.base import (
     UndeliveredExit,
     directory_name,
 )
-from runner.launches import LauncherLost, Launches
+from runner.launches import MOST_TOGETHER, LauncherLost, Launches
 from runner.removal import remove_tree
 from runner.supervisor import assignment
 from runner.supervisor.child import ATTEMPT_VARIABLE, MARK_VARIABLE, inherited, mark
 from runner.supervisor.spool import first_above
 
 GIB = 2**30
-TOGETHER = 8  # launches whose directories are made before the first of them starts
 LAUNCHES = 3  # tries with a launcher, before a supervisor is started without one
 LONGEST_NAME = 255  # of a file, in bytes (Linux: NAME_MAX)
 
@@ -167,7 +166,8 @@ class LocalEngine:
         ]
 
     def _launch(self, launches: Sequence[Launch]) -> Sequence[Exception | None]:
-        parts = (launches[first : first + TOGETHER] for first in range(0, len(launches), TOGETHER))
+        # A message after the other: the first supervisor does not wait for the directories of all.
+        parts = (launches[first : first + MOST_TOGETHER] for first in range(0, len(launches), MOST_TOGETHER))
         return [failure for part in parts for failure in self._launch_together(part)]
 
     def _launch_together(self, launches: Sequence[Launch]) -> Sequence[Exception | None]:

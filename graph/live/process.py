@@ -21,10 +21,7 @@ from graph.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The hub, where its hints come from, who is watched, the outages that all of them wait out, what is computed.
-
-    Background work included.
-    """
+    """The hub, where its hints come from, who is watched, the outages that all wait out, and what is computed."""
 
     hub: Hub
     notifications: Notifications

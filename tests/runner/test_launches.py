@@ -277,7 +277,7 @@ async def test_launches_whose_launcher_is_lost_are_all_tried_again(
     await asyncio.gather(*(engine.end(name) for name in names))
 
 
-@pytest.mark.parametrize(("length", "messages"), [(10, [16, 4]), (30_000, [2] * 10)])
+@pytest.mark.parametrize(("length", "messages"), [(10, [8, 8, 4]), (30_000, [2] * 10)])
 def test_a_message_has_room_for_some_launches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int, messages: list[int]
 ) -> None:
