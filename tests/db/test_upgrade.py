@@ -818,6 +818,45 @@ async def test_levels_are_made_of_what_the_version_before_stored_and_the_way_bac
     } | {"attempts": [row for row in before["attempts"] if row["simulation_id"] != ended]}
 
 
+# --- 0031: cancelled trials ----------------------------------------------------------------------------------------
+
+
+async def test_trials_that_were_cancelled_in_the_version_before_are_told_apart_and_the_way_back_counts_them_as_failed(
+    engine: AsyncEngine, empty_database_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await fill(engine, empty_database_url)
+    await upgrade(empty_database_url, "0030")
+    async with sessions.begin() as session:
+        template = Wanted(project_id=1, name="s", entrypoint=("x",))
+        wanted = WantedSweep(template, "s", [], "RANDOM", 1, "loss", "MIN", 3)
+        made = await sweeps.create(session, wanted, PLANNER, client_key=None, given_seed=True)
+    outcomes = "SELECT number, outcome FROM sweep_trials ORDER BY number"
+    await rows(
+        engine,
+        f"""
+        INSERT INTO sweep_trials (sweep_id, number, parameters, outcome, ended_at)
+        SELECT {made.id}, n, '{{}}', CASE n WHEN 3 THEN 'COMPLETE' WHEN 4 THEN NULL ELSE 'FAIL' END, now()
+        FROM generate_series(0, 4) AS n
+        """,
+    )
+    await rows(
+        engine,
+        f"""
+        INSERT INTO simulations (project_id, name, entrypoint, created_by, state, sweep_id, trial)
+        SELECT 1, 't', '{{x}}', 'me', state, {made.id}, n
+        FROM (VALUES (0, 'CANCELLED'), (0, 'FINISHED'), (1, 'CANCELLED'), (1, 'FAILED'), (2, 'FAILED'),
+                     (3, 'CANCELLED'), (4, 'CANCELLED')) AS given (n, state)
+        """,
+    )
+    before = await rows(engine, outcomes)
+    await upgrade(empty_database_url)
+    await check_unchanged(empty_database_url)
+    found = [tuple(each.values()) for each in await rows(engine, outcomes)]
+    assert found == [(0, "CANCELLED"), (1, "FAIL"), (2, "FAIL"), (3, "COMPLETE"), (4, None)]
+    await downgrade(empty_database_url, "0030")
+    assert await rows(engine, outcomes) == before
+
+
 # --- 0022: sweeps ----------------------------------------------------------------------------------------------
 
 
