@@ -17,8 +17,7 @@ COPY requirements.lock ./
 RUN python -m venv --without-pip /opt/simulations \
  && pip --python /opt/simulations/bin/python install --no-cache-dir --require-hashes -r requirements.lock \
  && find /opt/simulations -name '*.so' -not -path '*.libs/*' -exec strip --strip-unneeded {} + \
- && find /opt/simulations/lib/*/site-packages/numpy /opt/simulations/lib/*/site-packages/greenlet \
-      -name tests -prune -exec rm -r {} +
+ && (cd /opt/simulations/lib/*/site-packages && find numpy scipy greenlet -name tests -prune -exec rm -r {} +)
 COPY . .
 COPY --from=web /src/web/dist web/dist
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
