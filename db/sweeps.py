@@ -305,7 +305,7 @@ class Counts:
 
     open: int = 0
     running: int = 0  # of the open ones: with a simulation on a machine
-    by_outcome: Mapping[str, int] = field(default_factory=dict)  # CANCELLED is apart from FAIL
+    by_outcome: Mapping[str, int] = field(default_factory=dict)
     mean: timedelta | None = None
 
     @property
@@ -317,39 +317,22 @@ class Counts:
         return sum(self.by_outcome.values())
 
 
-# Samplers count a cancelled trial as failed; to readers it did not fail.
-_WAS_CANCELLED = """
-    t.outcome = 'FAIL'
-    AND EXISTS (SELECT FROM simulations WHERE sweep_id = t.sweep_id AND trial = t.number AND state = 'CANCELLED')
-    AND NOT EXISTS (SELECT FROM simulations WHERE sweep_id = t.sweep_id AND trial = t.number AND state = 'FAILED')
-"""
-
 _COUNTS = text(
-    f"""
-    SELECT t.sweep_id, k.kind, count(*),
-           avg(t.ended_at - t.begun_at) FILTER (WHERE t.outcome <> 'FAIL'),
+    """
+    SELECT t.sweep_id, coalesce(t.outcome, ''), count(*),
+           avg(t.ended_at - t.begun_at) FILTER (WHERE t.outcome NOT IN ('FAIL', 'CANCELLED')),
            count(*) FILTER (WHERE t.outcome IS NULL AND EXISTS (
                SELECT FROM simulations AS s
                WHERE s.sweep_id = t.sweep_id AND s.trial = t.number AND s.state IN ('STARTING', 'RUNNING')
            ))
     FROM sweep_trials AS t
-    CROSS JOIN LATERAL (SELECT CASE WHEN {_WAS_CANCELLED} THEN 'CANCELLED' ELSE coalesce(t.outcome, '') END) AS k (kind)
     WHERE t.sweep_id = ANY(:ids) GROUP BY 1, 2
-    """  # noqa: S608
-)
-
-_CANCELLED = text(
-    f"""
-    SELECT t.sweep_id, t.number
-    FROM unnest(CAST(:sweeps AS bigint[]), CAST(:trials AS int[])) AS given (sweep_id, number)
-    JOIN sweep_trials AS t USING (sweep_id, number)
-    WHERE {_WAS_CANCELLED}
-    """  # noqa: S608
+    """
 )
 
 
 async def counts(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Counts]:
-    """Count the trials of sweeps; those without one are left out. Cancelled ones are no failed ones."""
+    """Count the trials of sweeps; those without one are left out."""
     rows: dict[int, list[Any]] = {}
     for row in await session.execute(_COUNTS, {"ids": list(ids)}):
         rows.setdefault(row[0], []).append(row)
@@ -365,12 +348,6 @@ async def counts(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Co
             mean=sum((row[3] * row[2] for row in timed), timedelta()) / total if total else None,
         )
     return found
-
-
-async def cancelled_of(session: AsyncSession, places: Collection[tuple[int, int]]) -> Collection[tuple[int, int]]:
-    """Find those of these trials, by (sweep, number), that were cancelled: a simulation was, and none failed."""
-    values = {"sweeps": [sweep for sweep, _ in places], "trials": [number for _, number in places]}
-    return {(sweep_id, number) for sweep_id, number in await session.execute(_CANCELLED, values)}
 
 
 async def open_numbers(session: AsyncSession, sweep_id: int) -> Sequence[int]:

@@ -172,7 +172,6 @@ class Loaders:
         self.sweep_counts: Loader[int, Counts] = Loader(self._load_sweep_counts, cache=False)
         self.sweep_cost: Loader[int, tuple[Decimal, Sequence[Holding]]] = Loader(self._load_sweep_costs, cache=False)
         self.best_trial: Loader[int, Trial | None] = Loader(self._load_best_trials, cache=False)
-        self.was_cancelled: Loader[tuple[int, int], bool] = Loader(self._load_cancelled_trials, cache=False)
         self.simulations_of_trial: Loader[tuple[int, int], Sequence[int]] = Loader(
             self._load_simulations_of_trials, cache=False
         )
@@ -248,11 +247,6 @@ class Loaders:
         async with self._sessions() as session:
             found = await sweeps.best_trials(session, set(ids))
         return [found.get(each) for each in ids]
-
-    async def _load_cancelled_trials(self, places: list[tuple[int, int]]) -> Sequence[bool]:
-        async with self._sessions() as session:
-            found = await sweeps.cancelled_of(session, set(places))
-        return [each in found for each in places]
 
     async def _load_simulations_of_trials(self, places: list[tuple[int, int]]) -> Sequence[Sequence[int]]:
         async with self._sessions() as session:

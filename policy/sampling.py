@@ -31,11 +31,12 @@ LEAST_FOR_IMPORTANCE = 4  # trials with a value: of fewer, all parameters look a
 
 
 class Outcome(StrEnum):
-    """How a trial ended, in Optuna's words."""
+    """How a trial ended, in Optuna's words but for CANCELLED, which samplers are told as FAIL."""
 
     COMPLETE = "COMPLETE"
     PRUNED = "PRUNED"
     FAIL = "FAIL"
+    CANCELLED = "CANCELLED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,8 @@ def _frozen(
 ) -> optuna.trial.FrozenTrial:
     from optuna.trial import TrialState, create_trial
 
-    state = TrialState[trial.outcome.value] if trial.outcome is not None else TrialState.RUNNING
+    outcome = Outcome.FAIL if trial.outcome is Outcome.CANCELLED else trial.outcome
+    state = TrialState[outcome.value] if outcome is not None else TrialState.RUNNING
     seen = state is TrialState.PRUNED and trial.value is not None and trial.step is not None
     return create_trial(
         state=state,

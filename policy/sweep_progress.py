@@ -9,8 +9,8 @@ together, so it can't be overspent. What a simulation leaves of its allotment go
 with as much as an ended one has cost in the median: one that would be cut short is no result.
 
 **Patience.** No later trial is taken as likely to beat the best one once `patience` ended trials in a row have not,
-failed ones not counted. Of trials that are drawn without learning from others, the best is as likely among any: there a
-patience of k out of n trials costs k / n of the chances to improve.
+failed and cancelled ones not counted. Of trials that are drawn without learning from others, the best is as likely
+among any: there a patience of k out of n trials costs k / n of the chances to improve.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from policy.sampling import Outcome
 
 SUCCEEDED = frozenset({"COMPLETED", "STOPPING_THRESHOLD", "PATIENCE_EXHAUSTED", "UNWATCHED"})
 PRUNED = "PRUNED"
+CANCELLED = "CANCELLED"
 MOST_FAILURES = 5  # with no other trial: the command is wrong, and so would the next ones be
 _MONEY_STEP = Decimal("0.000001")
 
@@ -69,7 +70,8 @@ class Told:
 def told(runs: Sequence[Run]) -> Told:
     """Judge a trial whose simulations have all ended.
 
-    Pruned if one was pruned; complete if more than half of them succeeded with a value; else failed.
+    Pruned if one was pruned; complete if more than half of them succeeded with a value; else failed, or, if one was
+    cancelled and none failed, cancelled.
     """
     finite = [each for each in runs if each.value is not None and math.isfinite(each.value)]
     pruned = [each for each in finite if each.reason == PRUNED and each.step is not None]
@@ -78,7 +80,8 @@ def told(runs: Sequence[Run]) -> Told:
         return Told(Outcome.PRUNED, *_mean(values), step=min(each.step or 0 for each in pruned))
     good = [each.value for each in finite if each.reason in SUCCEEDED and each.value is not None]
     if 2 * len(good) <= len(runs):
-        return Told(Outcome.FAIL)
+        others = {each.reason for each in runs} - SUCCEEDED
+        return Told(Outcome.CANCELLED if others == {CANCELLED} else Outcome.FAIL)
     return Told(Outcome.COMPLETE, *_mean(good))
 
 
@@ -147,8 +150,9 @@ def ending(limits: Limits, standing: Standing, currency: str = "") -> Ending | N
             SweepReason.PATIENCE_EXHAUSTED,
             f"The last {since:,} trials were not better than {phrasing.measured(best)}: no later one is likely to be.",
         )
-    failed = sum(each.outcome is Outcome.FAIL for each, _ in standing.ended)
-    if failed >= MOST_FAILURES and failed == len(standing.ended):
+    outcomes = [each.outcome for each, _ in standing.ended if each.outcome is not Outcome.CANCELLED]
+    failed = outcomes.count(Outcome.FAIL)
+    if failed >= MOST_FAILURES and failed == len(outcomes):
         return Ending(
             SweepReason.TRIALS_FAILED,
             f"All of the first {failed:,} trials failed: none has a value of {limits.metric}.",
@@ -194,11 +198,11 @@ def seconds_left(limits: Limits, ended: int, open_: int, mean: timedelta | None)
 
 
 def _since_best(mode: str, standing: Standing) -> int:
-    """Count the trials that have ended since the best one, failed ones left out; 0 before the first with a value."""
+    """Count the trials that have ended since the best one, failed and cancelled ones left out; 0 without a value."""
     best: float | None = None
     since = 0
     for each, _ in standing.ended:
-        if each.outcome is Outcome.FAIL:
+        if each.outcome in (Outcome.FAIL, Outcome.CANCELLED):
             continue
         is_new = each.outcome is Outcome.COMPLETE and each.value is not None
         if is_new and each.value is not None and (best is None or _is_better(mode, each.value, best)):

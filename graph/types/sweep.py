@@ -125,10 +125,7 @@ class SweepTrial:
     final_cost: Decimal | None = strawberry.field(description="What it has cost; null while it runs.")
 
     @strawberry.field
-    async def state(self, info: Info) -> SweepTrialState:
-        place = (self.row.sweep_id, self.row.number)
-        if self.row.outcome == "FAIL" and await info.context.loaders.was_cancelled.load(place):
-            return SweepTrialState.CANCELLED
+    def state(self) -> SweepTrialState:
         return _STATES[self.row.outcome]
 
     @strawberry.field(
@@ -156,6 +153,7 @@ _STATES: Mapping[str | None, SweepTrialState] = {
     "COMPLETE": SweepTrialState.COMPLETE,
     "PRUNED": SweepTrialState.PRUNED,
     "FAIL": SweepTrialState.FAILED,
+    "CANCELLED": SweepTrialState.CANCELLED,
 }
 
 

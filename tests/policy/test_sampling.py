@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -41,6 +42,16 @@ def search(sampler: Sampler, count: int, seed: int = 7) -> list[Trial]:
         ended = Trial(number, asked.parameters, outcome, value, 4 if outcome is Outcome.PRUNED else None, asked.notes)
         trials.append(Trial(number, asked.parameters, notes=asked.notes) if number >= count - 2 else ended)
     return trials
+
+
+@pytest.mark.parametrize("sampler", list(Sampler))
+def test_a_cancelled_trial_counts_as_a_failed_one(sampler: Sampler) -> None:
+    trials = search(sampler, 16)
+    as_cancelled = [
+        replace(each, outcome=Outcome.CANCELLED) if each.outcome is Outcome.FAIL else each for each in trials
+    ]
+    assert as_cancelled != trials
+    assert ask(sampler, SPACES[sampler], "MIN", 7, as_cancelled) == ask(sampler, SPACES[sampler], "MIN", 7, trials)
 
 
 @pytest.mark.parametrize("sampler", list(Sampler))

@@ -50,8 +50,15 @@ def test_a_trial_fails_unless_more_than_half_of_its_seeds_have_a_result() -> Non
     assert told([Run("COMPLETED", None)]) == Told(Outcome.FAIL), "it reported no value"
     assert told([good, bad]) == Told(Outcome.FAIL)
     assert told([good, good, bad]) == Told(Outcome.COMPLETE, 1.0, 0.0)
-    assert told([Run("MAX_COST", 1.0)]) == told([Run("CANCELLED", 1.0)]) == Told(Outcome.FAIL)
+    assert told([Run("MAX_COST", 1.0)]) == Told(Outcome.FAIL)
     assert told([]) == Told(Outcome.FAIL)
+
+
+def test_a_trial_is_cancelled_if_a_seed_was_and_none_failed() -> None:
+    good, bad, cancelled = Run("COMPLETED", 1.0), Run("EXIT_CODE", None), Run("CANCELLED", 1.0)
+    assert told([cancelled]) == told([good, cancelled]) == Told(Outcome.CANCELLED)
+    assert told([cancelled, bad]) == Told(Outcome.FAIL)
+    assert told([good, good, cancelled]) == Told(Outcome.COMPLETE, 1.0, 0.0)
 
 
 def test_a_trial_with_a_pruned_seed_is_pruned_at_the_step_of_that() -> None:
@@ -76,8 +83,10 @@ def test_a_target_and_patience_count_complete_trials() -> None:
     assert reason(by_target, Standing(3, ended=complete(0.6, 0.5))) == "STOPPING_THRESHOLD"
     assert reason(replace(by_target, mode="MAX"), Standing(3, ended=complete(0.4))) is None
     patient = replace(LIMITS, patience=2)
-    pruned, failed = (Told(Outcome.PRUNED, 0.1, step=3), Decimal(0)), (Told(Outcome.FAIL), Decimal(0))
-    assert reason(patient, Standing(5, ended=[*complete(0.6, 0.7), failed])) is None
+    pruned, failed, cancelled = (
+        (each, Decimal(0)) for each in (Told(Outcome.PRUNED, 0.1, step=3), Told(Outcome.FAIL), Told(Outcome.CANCELLED))
+    )
+    assert reason(patient, Standing(5, ended=[*complete(0.6, 0.7), failed, cancelled])) is None
     assert reason(patient, Standing(5, ended=[*complete(0.6, 0.7), pruned])) == "PATIENCE_EXHAUSTED"
     assert reason(patient, Standing(5, ended=[*complete(0.6, 0.7), pruned, *complete(0.5)])) is None, "as of now"
     assert reason(patient, Standing(5, ended=[pruned, pruned, pruned])) is None, "there is no best trial yet"
@@ -88,6 +97,10 @@ def test_a_command_that_always_fails_ends_the_sweep() -> None:
     assert reason(LIMITS, Standing(5, ended=failed[:4])) is None
     assert reason(LIMITS, Standing(5, ended=failed)) == "TRIALS_FAILED"
     assert reason(LIMITS, Standing(6, ended=[*failed, *complete(1.0)])) is None
+    cancelled = [(Told(Outcome.CANCELLED), Decimal(0))] * 5
+    assert reason(LIMITS, Standing(5, ended=cancelled)) is None, "a person's decision says nothing about the command"
+    assert reason(LIMITS, Standing(9, ended=[*cancelled, *failed[:4]])) is None
+    assert reason(LIMITS, Standing(9, ended=[*cancelled[:4], *failed])) == "TRIALS_FAILED"
 
 
 # --- money -----------------------------------------------------------------------------------------------------

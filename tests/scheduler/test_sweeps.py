@@ -364,7 +364,7 @@ async def test_a_cancelled_sweep_cancels_what_is_open_and_ends_with_it(world: Wo
     row = await get(world, sweep_id)
     assert row.ended_at is not None
     assert (row.reason, row.reason_detail) == ("CANCELLED", "Cancelled by user.")
-    assert [each.outcome for each in await trials(world, sweep_id)] == ["FAIL", "FAIL"]
+    assert [each.outcome for each in await trials(world, sweep_id)] == ["CANCELLED", "CANCELLED"]
     async with world.sessions.begin() as session:
         with pytest.raises(WrongState):
             await transitions.extend(session, sweep_id, {"trials": 9}, USER)
