@@ -13,7 +13,9 @@ All mistakes are reported at once, each with its line.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from cli.errors import UsageError
@@ -39,6 +41,7 @@ OPTUNA_PRUNERS = {
 }  # fmt: skip
 DIRECTIONS = {"minimize": "MIN", "maximize": "MAX", "min": "MIN", "max": "MAX"}
 LOG = ("log_uniform_values", "q_log_uniform_values", "inv_log_uniform_values")
+QUANTIZED = ("q_uniform", "q_log_uniform_values")
 UNIFORM = ("uniform", "q_uniform", "int_uniform", "constant", "categorical", *LOG)
 PARTS = {  # of a parameter, in W&B's and in Optuna's words
     "min": "low", "max": "high", "q": "step", "values": "choices", "low": "low", "high": "high", "step": "step",
@@ -151,11 +154,23 @@ def _of_distribution(name: str, kind: str, made: dict[str, object]) -> None:
     elif kind in UNIFORM:
         if kind in LOG:
             made["log"] = True
-            made.pop("step", None)
+        if kind in QUANTIZED:
+            _quantize(made)
         if kind == "int_uniform":
             made["integer"] = True
     else:
         raise _Mistake((name,), f"the distribution {kind} can't be searched; known are {', '.join(UNIFORM)}")
+
+
+def _quantize(made: dict[str, object]) -> None:
+    """Let a range have multiples of `q` only, as W&B has; `q` is 1 there if it is left out."""
+    low, step = made.get("low"), made.setdefault("step", 1)
+    if not all(isinstance(each, int | float) and math.isfinite(each) for each in (low, step)) or not step:
+        return  # the service says what is wrong
+    q = Decimal(str(step))
+    least = (Decimal(str(low)) / q).to_integral_value(ROUND_CEILING) * q
+    made["low"] = int(least) if least == int(least) else float(least)
+    made["integer"] = isinstance(step, int)
 
 
 def _objective(made: dict[str, object], value: Any) -> None:

@@ -330,6 +330,7 @@ def _distribution(parameter: SweepParameter) -> Any:
         return CategoricalDistribution(parameter.choices)  # type: ignore[arg-type]  # texts, numbers and booleans
     assert parameter.low is not None
     assert parameter.high is not None
+    step = None if parameter.log else parameter.step  # Optuna has none of both
     if parameter.integer:
-        return IntDistribution(int(parameter.low), int(parameter.high), parameter.log, int(parameter.step or 1))
-    return FloatDistribution(parameter.low, parameter.high, parameter.log, parameter.step)
+        return IntDistribution(int(parameter.low), int(parameter.high), parameter.log, int(step or 1))
+    return FloatDistribution(parameter.low, parameter.high, parameter.log, step)

@@ -188,7 +188,8 @@ def _value(parameter: Parameter, raw: Any, *, as_grid: bool) -> Value:
     values = parameter.values
     if values is not None:
         return values[int(raw)]
-    return int(raw) if parameter.integer else float(raw)
+    steps = parameter.steps
+    return float(raw) if steps is None else steps[_place(parameter, raw, len(steps))]
 
 
 def _raw(parameter: Parameter, value: Any, *, as_grid: bool) -> Any:
@@ -197,6 +198,11 @@ def _raw(parameter: Parameter, value: Any, *, as_grid: bool) -> Any:
         return [json.dumps(each) for each in parameter.choices].index(label) if as_grid else label
     if parameter.values is None:
         return value
+    return _place(parameter, value, len(parameter.values))
+
+
+def _place(parameter: Parameter, value: float, count: int) -> int:
+    """Return the place of the step that is nearest to a value."""
     low, step = parameter.low or 0, parameter.step or 1
     # Of very many values a double may name the place beside: one beyond the ends would be refused.
-    return min(max(round((value - low) / step), 0), len(parameter.values) - 1)
+    return min(max(round((value - low) / step), 0), count - 1)

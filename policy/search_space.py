@@ -52,10 +52,15 @@ class Parameter:
 
     @property
     def values(self) -> Sequence[Value] | None:
-        """All of its values, in order; None for a continuous range, and for one of integers that is searched by log."""
+        """All of its values, in order; None for a continuous range, and for one that is searched by log."""
         if self.choices is not None:
             return self.choices
-        if self.low is None or self.high is None or self.log or (self.step is None and not self.integer):
+        return None if self.log else self.steps
+
+    @property
+    def steps(self) -> Sequence[Value] | None:
+        """The values of a range with a step, or of integers, in order; None for a continuous one."""
+        if self.low is None or self.high is None or (self.step is None and not self.integer):
             return None
         low, step = _decimal(self.low), _decimal(1 if self.step is None else self.step)
         return _Steps(low, step, int((_decimal(self.high) - low) // step) + 1, self.integer)
@@ -154,8 +159,6 @@ def _mistakes_of_range(parameter: Parameter, low: float, high: float) -> Iterato
         return
     if step is not None and step > high - low:
         yield "step", "step must not be larger than the range"
-    if step is not None and parameter.log:
-        yield "step", "step and log can't be combined"
     if parameter.integer:
         for name, value in (("low", low), ("high", high), ("step", step or 0)):
             if value != int(value):

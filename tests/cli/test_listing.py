@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -194,3 +195,20 @@ def test_a_cancelled_sweep_shows_no_failed_trials(server: Any, run: Run) -> None
     assert "3/3 trials (2 cancelled)" in result.stdout, result.stderr
     assert "cancelled" in result.stdout.splitlines()[-1]
     assert "failed" not in result.stdout
+
+
+def test_a_range_with_a_step_that_is_searched_by_log_is_exported_without_the_step(
+    server: Any, run: Run, tmp_path: Path
+) -> None:
+    """Optuna has no distribution with both."""
+    batch = {"name": "batch", "choices": None, "low": 32, "high": 250, "step": 8, "log": True, "integer": True}
+    trial = {
+        "number": 0, "state": "COMPLETE", "parameters": {"batch": 40}, "value": 0.5, "spread": None, "step": None,
+        "begunAt": SWEEP["createdAt"], "endedAt": SWEEP["createdAt"], "finalCost": "0", "simulations": [],
+    }  # fmt: skip
+    page_info = {"hasNextPage": False, "endCursor": None}
+    trials = {"edges": [{"cursor": "c", "node": trial}], "nodes": [trial], "pageInfo": page_info}
+    server.answers["Sweep"] = lambda _: {"sweep": {**SWEEP, "parameters": [batch]}}
+    server.answers["SweepTrials"] = lambda _: {"sweep": {"trials": trials}}
+    result = run("sweep", "export", "w9", str(tmp_path / "study.db"))
+    assert result.stderr.startswith("Wrote 1 trial of #9 "), result.stderr

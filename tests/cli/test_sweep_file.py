@@ -76,7 +76,7 @@ command: ["${env}", "${interpreter}", "${program}", "${args}"]
     assert found["parameters"] == [
         {"name": "lr", "low": 0.0001, "high": 0.1, "log": True},
         {"name": "layers", "low": 1, "high": 4, "integer": True},
-        {"name": "dropout", "step": 0.1, "low": 0, "high": 0.5},
+        {"name": "dropout", "step": 0.1, "low": 0, "high": 0.5, "integer": False},
         {"name": "opt", "choices": ["adam", "sgd"]},
     ]
     assert (found["sampler"], found["trials"], found["stoppingThreshold"]) == ("TPE", 20, 0.99)
@@ -89,6 +89,32 @@ command: ["${env}", "${interpreter}", "${program}", "${args}"]
         ],
         "parameters": {"epochs": 5},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            "{distribution: q_log_uniform_values, q: 8, min: 32, max: 256}",
+            {"low": 32, "high": 256, "step": 8, "log": True, "integer": True},
+        ),
+        (
+            "{distribution: q_log_uniform_values, min: 1.5, max: 90}",
+            {"low": 2, "high": 90, "step": 1, "log": True, "integer": True},
+        ),
+        ("{distribution: q_uniform, min: 0, max: 7.5}", {"low": 0, "high": 7.5, "step": 1, "integer": True}),
+        (
+            "{distribution: q_uniform, q: 0.1, min: -0.25, max: 1}",
+            {"low": -0.2, "high": 1, "step": 0.1, "integer": False},
+        ),
+        ("{distribution: log_uniform_values, min: 1, max: 9, q: 2}", {"low": 1, "high": 9, "step": 2, "log": True}),
+    ],
+)
+def test_quantized_ranges_of_wandb_have_the_multiples_of_their_q(
+    tmp_path: Path, given: str, expected: dict[str, object]
+) -> None:
+    found = read(tmp_path, f"{{entrypoint: [x], parameters: {{a: {given}}}}}")
+    assert found["parameters"] == [{"name": "a", **expected}]
 
 
 def test_words_of_optuna_are_understood(tmp_path: Path) -> None:

@@ -54,6 +54,21 @@ def test_a_cancelled_trial_counts_as_a_failed_one(sampler: Sampler) -> None:
     assert ask(sampler, SPACES[sampler], "MIN", 7, as_cancelled) == ask(sampler, SPACES[sampler], "MIN", 7, trials)
 
 
+@pytest.mark.parametrize("sampler", [each for each in Sampler if each is not Sampler.GRID])
+def test_a_range_with_a_step_that_is_searched_by_log_gives_its_steps(sampler: Sampler) -> None:
+    batch = Parameter("batch", low=32, high=250, step=8, log=True, integer=True)
+    scale = Parameter("scale", low=0.1, high=10, step=0.1, log=True)
+    trials: list[Trial] = []
+    for number in range(25):
+        asked = ask(sampler, (batch, scale), "MIN", 7, trials)
+        value = float(asked.parameters["batch"])
+        trials.append(Trial(number, asked.parameters, Outcome.COMPLETE, value, notes=asked.notes))
+    chosen = [each.parameters for each in trials]
+    assert {each["batch"] for each in chosen} <= set(range(32, 249, 8))
+    assert {each["scale"] for each in chosen} <= {round(0.1 * each, 1) for each in range(1, 101)}
+    assert sum(each["scale"] <= 1 for each in chosen) > 5, "by log half of them; by steps a tenth"
+
+
 @pytest.mark.parametrize("sampler", list(Sampler))
 def test_trials_kept_as_json_give_the_next_parameters_again(sampler: Sampler) -> None:
     trials = search(sampler, 16)

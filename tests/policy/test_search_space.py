@@ -35,6 +35,7 @@ def found(*space: Parameter, sampler: Sampler = Sampler.TPE) -> list[tuple[Any, 
 
 def test_ranges_and_choices_of_every_kind_are_sound() -> None:
     assert found(LR, BATCH, LAYERS, Parameter("wd", low=-0.5, high=0.5, step=0.25)) == []
+    assert found(Parameter("x", low=1, high=2, step=0.5, log=True)) == []
     assert found(LR, LAYERS, sampler=Sampler.CMA_ES) == []
     assert found(BATCH, LAYERS, sampler=Sampler.GRID) == []
 
@@ -54,7 +55,6 @@ def test_ranges_and_choices_of_every_kind_are_sound() -> None:
         (Parameter("x", low=0, high=1, step=0), ("step",)),
         (Parameter("x", low=0, high=1, step=2), ("step",)),
         (Parameter("x", low=0, high=1, step=1e-300), ("step",)),
-        (Parameter("x", low=1, high=2, step=0.5, log=True), ("step",)),
         (Parameter("x", low=0.5, high=2, integer=True), ("low",)),
         (Parameter("x", low=0, high=2.0**53 + 2, integer=True), ("high",)),
         (Parameter("x", choices=()), ("choices",)),
