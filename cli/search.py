@@ -18,6 +18,8 @@ SAMPLERS = {
 }  # fmt: skip
 PRUNING = ("HALVING", "MEDIAN", "NONE")
 _RANGE = re.compile(r"((?:(?:log|int|float):)*)([^:,]*?)\.\.([^:,]*)(?::(.*))?")
+# Two words with two dots between them are meant as a range, even if no numbers. Paths and quoted texts are not.
+_LIKE_RANGE = re.compile(r"""[^/\\"']*[^/\\"'.\s]\s*\.\.\s*[^/\\"'.\s][^/\\"']*""")
 _WHOLE = re.compile(r"[-+]?\d+")
 
 
@@ -45,6 +47,8 @@ def parse_parameter(name: str, text: str) -> Mapping[str, object]:
         value = _value(text)
         return {"choices": value} if isinstance(value, list) else {"value": value}
     words = [word.strip() for word in text.split(",")]
+    if any(map(_LIKE_RANGE.fullmatch, words)):
+        raise UsageError(f"--parameter {name}: {EXPECTED}, got {text!r}; a text with two dots is quoted: '\"a..b\"'")
     if len(words) == 1:
         return {"value": _value(words[0])}
     if not all(words):

@@ -7,6 +7,8 @@ import pytest
 from cli.errors import UsageError
 from cli.search import parse_parameter, parse_sampler, parse_space
 
+WORDS = ["a..b", "low..high", "v1 .. v2", "uniform:0..1", "Log:1e-4..1e-1", "$LOW..$HIGH", "0..1,0.1", "1,2..8"]
+
 
 @pytest.mark.parametrize(
     ("text", "expected"),
@@ -25,6 +27,10 @@ from cli.search import parse_parameter, parse_sampler, parse_space
         ("9007199254740993,9007199254740995", {"choices": [9007199254740993, 9007199254740995]}),
         ("20", {"value": 20}),
         ("../data", {"value": "../data"}),
+        ("runs/a..b", {"value": "runs/a..b"}),
+        ('"a..b"', {"value": "a..b"}),
+        ('"a..b",c', {"choices": ["a..b", "c"]}),
+        ("Wait...", {"value": "Wait..."}),
         ("NaN", {"value": "NaN"}),
         ('{"a": 1}', {"value": {"a": 1}}),
     ],
@@ -41,7 +47,7 @@ def test_whole_numbers_that_a_double_does_not_hold_are_no_limits_of_a_range(text
     assert parse_space(["x=1,9007199254740993"])[0] == [{"name": "x", "choices": [1, 9007199254740993]}]
 
 
-@pytest.mark.parametrize("text", ["log:1e-4", "1..", "log:..", "1..x", "nan..1", "log:a..b", "1,,2", "1,"])
+@pytest.mark.parametrize("text", ["log:1e-4", "1..", "log:..", "1..x", "nan..1", "log:a..b", "1,,2", "1,", *WORDS])
 def test_what_is_none_is_refused_with_the_forms_that_there_are(text: str) -> None:
     with pytest.raises(UsageError, match="--parameter x: "):
         parse_parameter("x", text)

@@ -65,7 +65,10 @@ test('what is searched is typed as on the command line', () => {
   expect(searchOf('[1, "a"]')).toEqual({ choices: [1, 'a'] });
   expect(searchOf('20')).toEqual({ value: 20 });
   expect(searchOf('../data')).toEqual({ value: '../data' });
-  for (const wrong of ['log:5', 'log:a..b', '1,,2', '']) expect(typeof searchOf(wrong)).toBe('string');
+  expect(searchOf('"a..b"')).toEqual({ value: 'a..b' });
+  expect(searchOf('Wait...')).toEqual({ value: 'Wait...' });
+  const words = ['a..b', 'low..high', 'v1 .. v2', 'uniform:0..1', 'Log:1e-4..1e-1', '0..1,0.1', '1,2..8'];
+  for (const wrong of ['log:5', 'log:a..b', '1,,2', '', ...words]) expect(typeof searchOf(wrong)).toBe('string');
 });
 
 test('a number that would arrive as another one is refused', () => {

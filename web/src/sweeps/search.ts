@@ -36,6 +36,8 @@ const PREFIXES = { range: 'float:', log: 'log:float:', whole: 'int:', logWhole: 
 
 const EXPECTED = 'Expected LOW..HIGH, log:LOW..HIGH, LOW..HIGH:STEP, or choices like 64,128';
 const RANGE = /^((?:(?:log|int|float):)*)([^:,]*?)\.\.([^:,]*)(?::(.*))?$/;
+// Two words with two dots between them are meant as a range, even if no numbers. Paths and quoted texts are not.
+const LIKE_RANGE = /^[^/\\"']*[^/\\"'.\s]\s*\.\.\s*[^/\\"'.\s][^/\\"']*$/;
 
 /** What a text is read as, if its kind is not chosen; null: as nothing. */
 export function kindOf(text: string): Kind | null {
@@ -73,6 +75,7 @@ function read(text: string, kind: Kind | 'auto'): Searched | string {
     return Array.isArray(value) ? { choices: value } : { value };
   }
   const words = typed.split(',').map((word) => word.trim());
+  if (words.some((word) => LIKE_RANGE.test(word))) return `${EXPECTED}, got “${typed}”. A text with two dots is quoted: "a..b".`;
   if (!words.every(Boolean)) return typed ? 'A choice is empty.' : 'Enter a range, choices or a value.';
   return words.length === 1 ? { value: jsonOrText(words[0]!) } : { choices: words.map(jsonOrText) };
 }
