@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 
 import { digitsOf, incrementOf, linearSplits, logSplits } from '../src/curves/axes';
+import { columnOf } from '../src/curves/layers';
 import { limitsOf } from '../src/curves/trace';
 
 const ENDS = [Number.MIN_VALUE, 1e-300, 1e-23, 1e-5, 0.37, 1, 42, 1e16, 1e22, 1e300, Number.MAX_VALUE];
@@ -60,4 +61,11 @@ test.each(SCALES)('a linear axis from %d to %d has a few numbers, all different'
 test('increments are short, and their multiples have no rest of rounding', () => {
   expect([0.11, 0.2, 2.1, 26, 5e-20].map(incrementOf)).toEqual([0.2, 0.2, 2.5, 50, 5e-20]);
   expect(linearSplits(-0.31, 0.72, 0.1)).toEqual([-0.3, -0.2, -0.1, 0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]);
+});
+
+test.each([[1, 14.9], [1.5, 1120.33], [2, 0.0044]])('a mark at either end of an axis is in sight at %f device pixels', (ratio, last) => {
+  const bbox = { left: 47 * ratio, top: 0, width: 1073.4 * ratio, height: 300 };
+  const at = (x: number): number | null => columnOf({ bbox, valToPos: (value: number) => bbox.left + (value / last) * bbox.width }, x);
+  for (const x of [0, last / 3, last]) expect(at(x)).not.toBeNull();
+  for (const x of [-0.01 * last, 1.01 * last]) expect(at(x)).toBeNull();
 });

@@ -188,6 +188,12 @@ function drawHighlighted(u: uPlot, { traces, palette, highlighted, settings, ran
   }
 }
 
+/** Where an upright line at x is sharp; null: x is not in sight. A run that was stopped has its mark at the very end. */
+export function columnOf({ bbox, valToPos }: Pick<uPlot, 'bbox' | 'valToPos'>, x: number): number | null {
+  const left = Math.round(valToPos(x, 'x', true));
+  return left < Math.floor(bbox.left) || left > Math.ceil(bbox.left + bbox.width) ? null : left + 0.5;
+}
+
 function drawAttempts(u: uPlot, { traces, settings, palette }: Scene): void {
   const { ctx, bbox } = u;
   const ratio = devicePixelRatio;
@@ -196,8 +202,8 @@ function drawAttempts(u: uPlot, { traces, settings, palette }: Scene): void {
   ctx.textBaseline = 'bottom';
   ctx.setLineDash([3 * ratio, 3 * ratio]);
   for (const { attempt, x, curve } of attemptsOf(traces, settings.attempts)) {
-    const left = Math.round(u.valToPos(x, 'x', true)) + 0.5;
-    if (left < bbox.left || left > bbox.left + bbox.width) continue;
+    const left = columnOf(u, x);
+    if (left === null) continue;
     ctx.strokeStyle = settings.attempts ? palette.token('line-strong') : palette.of(curve);
     ctx.beginPath();
     ctx.moveTo(left, bbox.top);
@@ -223,8 +229,8 @@ function drawDecisions(u: uPlot, { traces, settings, palette, outlook: { marks }
     const { points } = trace.curve.series;
     const index = lowerBound(points.steps, points.length, step);
     if (index >= trace.x.length) continue;
-    const left = Math.round(u.valToPos(trace.x.xs[index]!, 'x', true)) + 0.5;
-    if (left < bbox.left || left > bbox.left + bbox.width) continue;
+    const left = columnOf(u, trace.x.xs[index]!);
+    if (left === null) continue;
     const colour = palette.token(dry ? 'soft' : 'text');
     ctx.strokeStyle = colour;
     ctx.fillStyle = colour;
