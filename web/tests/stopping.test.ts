@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 
 import { bandLimits } from '../src/curves/outlook';
 import { View } from '../src/curves/view';
-import { decisionOf } from '../src/simulation/sentences';
+import { decisionOf, eventOf } from '../src/simulation/sentences';
 import { draftOfChange, inputOfChange } from '../src/stopping/change';
 import { isPriced, limitsOf } from '../src/stopping/limits';
 import { draftOfRule, hasField, inputsOf, newRule, optionOf, type Rule, wordsOf } from '../src/stopping/rules';
@@ -114,4 +114,15 @@ test('lists show the rule that stopped a run in a few words', () => {
   expect(shortReasonOf('PATIENCE_EXHAUSTED', 'val/loss has not improved on 0.2 for 18 evaluations.')).toBe('Stopped: plateau.');
   expect(shortReasonOf('EXIT_CODE', 'It exited with 3.')).toBe('It exited with 3.');
   expect(decisionOf({ rule: 'NON_FINITE', step: 4_200, metric: 'loss', reason: 'NON_FINITE_METRIC', sentence: '' })).toBe('non finite at step 4,200');
+});
+
+test('a stop is told by what decided it: a rule at its step, a budget or a machine in a sentence', () => {
+  const event = (kind: string, detail: object): string => eventOf({ id: '1', at: '2026-11-30T12:00:00+00:00', kind, actor: 'scheduler', detail });
+  const rule = { rule: 'PLATEAU', step: 4_200, sentence: 'loss has not improved.' };
+  const budget = { rule: 'budget', reason: 'BUDGET_EXHAUSTED', sentence: 'The budget of vision is used up.' };
+  expect(event('STOP_WANTED', { reason: 'PATIENCE_EXHAUSTED', evidence: rule })).toBe('Stop requested by a rule: plateau at step 4,200.');
+  expect(event('WOULD_STOP', { evidence: rule })).toBe('Dry run: a rule would have stopped it, plateau at step 4,200.');
+  expect(event('STOP_WANTED', { reason: 'BUDGET_EXHAUSTED', evidence: budget })).toBe('Stop requested. The budget of vision is used up.');
+  expect(event('STOP_WANTED', { reason: 'PREEMPTED', evidence: { rule: 'priority', sentence: 'It makes room for #7.' } })).toBe('Preemption requested. It makes room for #7.');
+  expect(event('STOP_WANTED', { reason: 'CANCELLED' })).toBe('Stop requested by scheduler.');
 });

@@ -13,13 +13,13 @@ interface Detail {
   detail?: string;
   exitCode?: number;
   signal?: number;
-  evidence?: Decision & { machine?: string };
+  /** Of a rule; of a budget and of what makes room without a step. */
+  evidence?: Partial<Decision>;
   member?: { detail?: string };
 }
 
-/** Why it stands where it stands. */
 /** What decided, in few words: plateau at step 4,200. */
-export function decisionOf({ rule, step }: Decision): string {
+export function decisionOf({ rule, step }: Partial<Decision> & Pick<Decision, 'rule' | 'step'>): string {
   return `${ruleOf(rule)} at step ${countOf(step)}`;
 }
 
@@ -28,6 +28,7 @@ export function ruleOf(rule: string): string {
   return rule.replaceAll('_', ' ').toLowerCase();
 }
 
+/** Why it stands where it stands. */
 export function standingOf({ state, reason, reasonDetail, waiting, queuePosition, estimatedStart, stopWanted, attempts, stopping }: Simulation, now: number): string {
   if (stopWanted && stopping.evidence && (state === 'STARTING' || state === 'RUNNING')) return `Stopping: ${decisionOf(stopping.evidence)}.`;
   if (stopWanted?.reason === 'PREEMPTED' && (state === 'STARTING' || state === 'RUNNING')) return `Stopping to make room. ${stopWanted.detail ?? ''}`.trim();
@@ -57,6 +58,8 @@ export function endOf({ endedAt, reason, reasonDetail, exitCode, signal }: Attem
 export function eventOf(event: Event): string {
   const detail = (event.detail ?? {}) as Detail;
   const attempt = detail.attempt === undefined ? 'It' : `Attempt ${detail.attempt}`;
+  const { rule, step, sentence } = detail.evidence ?? {};
+  const decision = rule !== undefined && step !== undefined ? decisionOf({ rule, step }) : null;
   switch (event.kind as SimulationState | 'STOP_WANTED' | 'MEMBER_ENDED' | 'WOULD_STOP' | 'UPDATED' | 'PAUSED' | 'RESUMED' | 'DELETED') {
     case 'QUEUED':
       if (detail.reason === undefined) return `Submitted by ${whoOf(event.actor)}.`;
@@ -78,13 +81,14 @@ export function eventOf(event: Event): string {
     case 'RESUMED':
       return `Resumed by ${whoOf(event.actor)}.`;
     case 'STOP_WANTED':
-      if (detail.evidence?.rule) return `Stop requested by a rule: ${decisionOf(detail.evidence)}.`;
-      if (detail.reason === 'PREEMPTED') return `Preemption requested. ${detail.evidence?.sentence ?? 'Its machine is needed for another run.'}`;
+      if (decision) return `Stop requested by a rule: ${decision}.`;
+      if (detail.reason === 'PREEMPTED') return `Preemption requested. ${sentence ?? 'Its machine is needed for another run.'}`;
+      if (sentence) return `Stop requested. ${sentence}`;
       return detail.reason === 'UNWATCHED' ? 'Stop requested: no viewer was watching.' : `Stop requested by ${whoOf(event.actor)}.`;
     case 'MEMBER_ENDED':
       return `${detail.member?.detail ?? 'A member ended.'} The others were stopped.`;
     case 'WOULD_STOP':
-      return `Dry run: a rule would have stopped it${detail.evidence?.rule ? `, ${decisionOf(detail.evidence)}` : ''}.`;
+      return `Dry run: a rule would have stopped it${decision ? `, ${decision}` : ''}.`;
     case 'UPDATED':
       return `Changed by ${whoOf(event.actor)}: ${changedOf(event.detail)}.`;
     default:
