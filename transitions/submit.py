@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import dependencies, files, lifecycle, machines, simulations, sweeps
+from db import checkpoints, dependencies, files, lifecycle, machines, simulations, sweeps
 from db.dependencies import Edge, Predecessor
 from db.errors import NotFound, Refusal, WrongState
 from db.events import Actor
@@ -157,6 +157,11 @@ async def at_checkpoint(session: AsyncSession, old: Simulation, wanted: Wanted) 
         raise WrongState("It runs on several machines, each with a checkpoint of its own.", field="fromCheckpoint")
     if not old.attempt:
         raise WrongState("It has not run yet, so it has no checkpoint.", field="fromCheckpoint")
+    if stored is None and old.id not in await checkpoints.of_simulations(session, [old.id]):
+        raise WrongState(
+            "It has no checkpoint, as no file was seen in SIMULATION_CHECKPOINT_DIR: run it again from the beginning.",
+            field="fromCheckpoint",
+        )
     found = await machines.of_simulations(session, [old.id])
     machine = next(iter(await machines.by_ids(session, list(found.values()))), None)
     if stored is not None and (machine is None or machine.engine != machines.LOCAL):

@@ -177,6 +177,7 @@ async def test_a_run_with_changes_shows_what_differs_and_keeps_all_digits(
     await page.get_by_role("button", name="Retry").click()
     dialog = page.get_by_role("dialog", name=re.compile("again"))
     await expect(dialog.get_by_text("Nothing is different.")).to_be_visible()
+    await expect(dialog.get_by_label("Begin with a copy of its checkpoint")).to_be_hidden()  # it has none
     await dialog.get_by_label("lr", exact=True).fill("0.5")
     await expect(dialog.get_by_text("Different: lr.")).to_be_visible()
     await expect(dialog.get_by_text("was: 0.001")).to_be_visible()

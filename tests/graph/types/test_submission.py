@@ -381,6 +381,7 @@ FROM_CHECKPOINT = f"""mutation ($id: ID!) {{
 
 async def test_a_fork_from_a_checkpoint_goes_to_the_machine_that_has_it(world: World) -> None:
     supervisor = await world.running(name="old")
+    await world.select("UPDATE members SET checkpoint_at = now() RETURNING 1")
     [(machine,)] = await world.select("SELECT name FROM machines WHERE id IN (SELECT machine_id FROM members)")
     for is_over in (False, True):
         if is_over:
@@ -407,6 +408,8 @@ async def test_where_no_checkpoint_can_be_copied_a_sentence_says_why(world: Worl
     assert await refused(queued) == "It has not run yet, so it has no checkpoint."
     supervisor = await world.running()
     await supervisor.exit()
+    assert "no file was seen in SIMULATION_CHECKPOINT_DIR" in await refused(supervisor.simulation_id)
+    await world.select("UPDATE members SET checkpoint_at = now() RETURNING 1")
     await world.select("UPDATE machines SET engine = 'ray' RETURNING id")
     assert "a node of a cluster, where none is copied" in await refused(supervisor.simulation_id)
     await world.select("UPDATE members SET machine_id = NULL RETURNING id")
