@@ -123,7 +123,8 @@ def clean(text: str, *, limit: int = 500) -> str:
 
 
 def formula_safe(text: str) -> str:
-    """Keep a spreadsheet from computing what begins like a formula: names are other users' text."""
+    """Sanitise untrusted text for a cell, and keep a spreadsheet from computing what begins like a formula."""
+    text = clean(text)
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 

@@ -63,6 +63,8 @@ MOST_AT_ONCE = 1_000  # simulations of one createSimulations
 MOST_DEPENDENCIES = 1_000  # of one simulation
 MOST_MACHINES = 1_000  # of one simulation
 MAX_JSON_DEPTH = 100  # an answer can hold some 250 levels, and has a few of its own
+# Bidirectional embeddings, overrides and isolates (UAX #9, 2): a name with one reads as another one. Marks do not.
+TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 MOST_CONDITIONS = 20  # of one kind, in a filter
 MOST_FINDINGS = 50  # in one answer, as GraphQL has them of variables: a body has room for half a million mistakes
 # Null means none, or of an alert target: all.
@@ -105,6 +107,8 @@ def _no_nul(text: str) -> str:
 def _one_line(text: str) -> str:
     if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in text):
         raise ValueError("must not contain control characters")
+    if found := TURNING.search(text):
+        raise ValueError(f"must not contain U+{ord(found[0]):04X}, which changes the direction of the text around it")
     return _no_nul(text)
 
 

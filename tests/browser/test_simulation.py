@@ -86,6 +86,14 @@ os.utime(kept, (1_700_000_000, 1_700_000_000))
 """
 
 
+TURNING = """
+import json
+for each in "\\u202a\\u202b\\u202d\\u202e\\u2066\\u2067\\u2068":
+    print(f"before {each}turned", flush=True)
+print(json.dumps({"step": 1, "ac\\u202ecuracy": 1, "loss": 2}))
+"""
+
+
 class Gate:
     """How far a simulation may go."""
 
@@ -486,6 +494,18 @@ sys.exit(1)
 """
 
 
+async def test_no_character_of_a_program_changes_the_direction_of_the_page(page: Page, service: Service) -> None:
+    """Names and lines come over a WebSocket, and none of these characters passes it."""
+    simulation = await service.submit(
+        sys.executable, "-c", TURNING, name="turning", parameters={"text": "a\u2066b"}, limits={"maxRetries": 0}
+    )
+    await page.goto(f"/simulations/{simulation}")
+    await expect(page.get_by_role("log").get_by_text("before turned")).to_have_count(7)
+    await expect(page.get_by_role("main")).to_contain_text("accuracy")
+    await expect(page.get_by_role("main")).to_contain_text("ab")
+    assert not re.search("[\u202a-\u202e\u2066-\u2069]", await page.content())
+
+
 async def test_a_log_has_its_colours_is_searched_and_saved(
     page: Page, service: Service, axe: Callable[..., Any]
 ) -> None:
@@ -760,6 +780,8 @@ async def test_the_age_and_place_of_the_newest_checkpoint_are_shown(page: Page, 
     shown = page.get_by_test_id("checkpoint")
     await expect(shown).to_have_text(re.compile(r"ago, on \S+"))
     await expect(shown.locator("time")).to_have_attribute("datetime", re.compile("^2023-11-14T22:13:20"))
+    await page.get_by_role("button", name="Retry").click()
+    await expect(page.get_by_label("Begin with a copy of its checkpoint")).to_be_visible()
 
 
 async def test_what_waits_says_why_and_what_is_no_id_is_refused_in_a_sentence(page: Page, service: Service) -> None:

@@ -95,10 +95,10 @@ def test_a_lost_connection_repeats_and_loses_nothing(
 
 
 def test_names_from_outside_are_data(stored: Any, run: Run, event: Make) -> None:
-    hostile = '=cmd|"calc",\n<b>'
+    hostile = '=cmd|"calc",\x1b[2J\u202e\u2066\n<b>'
     stored.streams["Points"] = plays(event("a", {hostile: {0: 1.0}}))
     [_, row] = csv.reader(io.StringIO(run("curve", "x").stdout))
-    assert row[0] == "'" + hostile
+    assert row[0] == """'=cmd|"calc",[2J <b>"""
 
 
 def test_nothing_and_a_metric_that_there_is_not(stored: Any, run: Run, event: Make) -> None:

@@ -2,7 +2,7 @@
 import { print } from '@0no-co/graphql.web';
 import { describe, expect, test } from 'vitest';
 
-import { exact, isLong } from '../src/api/json';
+import { exact, isLong, straight } from '../src/api/json';
 import { forEach, sentenceOf } from '../src/now/bulk';
 import { conditionOf } from '../src/now/conditions';
 import { belongs, createdFrom, createdTo, isFiltered, nextSort, readView, sectionsOf, sortOf, writtenList, writtenSort } from '../src/now/filter';
@@ -116,6 +116,12 @@ describe('numbers beyond 2^53', () => {
   });
   // Chromium, which keeps the digits, is asked in tests/browser/test_list.py.
   test('of others nothing changes', () => expect(exact('{"even":9007199254740992,"s":"9007199254740993"}')).toEqual({ even: 2 ** 53, s: '9007199254740993' }));
+});
+
+test('what changes the direction of text is left out, and marks of right-to-left text stay', () => {
+  const turning = ['\u202a', '\u202b', '\u202c', '\u202d', '\u202e', '\u2066', '\u2067', '\u2068', '\u2069'];
+  expect(straight(`a${turning.join('b')}c`)).toBe('abbbbbbbbc');
+  expect(straight('\u05d0\u200f!')).toBe('\u05d0\u200f!');
 });
 
 describe('small charts', () => {

@@ -77,6 +77,22 @@ def test_a_pattern_is_a_short_regular_expression_with_a_named_group(pattern: str
     assert rule in invalid.value.errors[0].message
 
 
+@pytest.mark.parametrize("character", "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+@pytest.mark.parametrize("given", [{"name": "a%sb"}, {"project": "a%sb"}, {"tags": ["a%sb"]}])
+def test_no_name_changes_the_direction_of_text(given: dict[str, Any], character: str) -> None:
+    [field] = given
+    text = given[field] if isinstance(given[field], str) else given[field][0]
+    for name, is_fine in ((text % "\u200f\u05d0", True), (text % character, False)):
+        value = name if isinstance(given[field], str) else [name]
+        asked = CreateSimulationInput(entrypoint=ENTRYPOINT, **{field: value})
+        if is_fine:
+            check(SimulationAsked, asked)
+            continue
+        with pytest.raises(Invalid) as invalid:
+            check(SimulationAsked, asked)
+        assert f"U+{ord(character):04X}" in invalid.value.errors[0].message
+
+
 def test_the_largest_simulation_fits_into_a_request() -> None:
     assert MAX_COMMAND_BYTES + 2 * MAX_JSON_BYTES < protocol.MAX_BODY_BYTES
 

@@ -22,6 +22,14 @@ export function exact(text: string): unknown {
   return LONG.test(text) ? raw.parse(text, keep) : JSON.parse(text);
 }
 
+/** Bidirectional embeddings, overrides and isolates (UAX #9, 2): a name or a line with one reads as another one. */
+const TURNING = /[\u202a-\u202e\u2066-\u2069]/g;
+
+/** A text of other users and their programs, without what changes the direction of the text around it. */
+export function straight(text: string): string {
+  return text.replace(TURNING, '');
+}
+
 /** Whether a text may hold a number that `JSON.parse` rounds. */
 export function isLong(text: string): boolean {
   return LONG.test(text);

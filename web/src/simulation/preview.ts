@@ -1,4 +1,5 @@
 /** Previews of stored files: which there are, and the beginning of a text. A file is data of a simulation: never markup. */
+import { straight } from '../api/json';
 
 const PREVIEW_BYTES = 65_536;
 const MOST_ROWS = 50;
@@ -27,7 +28,7 @@ export async function read(url: string, sizeBytes: number): Promise<Beginning> {
   const headers: Record<string, string> = sizeBytes > PREVIEW_BYTES ? { Range: `bytes=0-${PREVIEW_BYTES - 1}` } : {};
   const response = await fetch(url, { headers });
   if (!response.ok) throw new Error(`The file could not be read (HTTP ${response.status}).`);
-  return { text: new TextDecoder().decode(await response.arrayBuffer()), isCut: sizeBytes > PREVIEW_BYTES };
+  return { text: straight(new TextDecoder().decode(await response.arrayBuffer())), isCut: sizeBytes > PREVIEW_BYTES };
 }
 
 /** The first rows of a table (RFC 4180); of a text that was cut off, without its last line. */
