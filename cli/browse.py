@@ -16,7 +16,7 @@ from cli.files import say_size
 from cli.listing import Sorting
 from cli.money import is_set, money, price
 from cli.tables import Column, print_table
-from cli.terminal import clean, say_age, say_duration, say_number, state_text, stdout
+from cli.terminal import clean, say_age, say_count, say_duration, say_number, state_text, stdout
 
 MOST_EVENTS = 20  # of the history; the newest
 LONGEST_TITLE = 30  # of a column that is named after a metric
@@ -103,7 +103,7 @@ def print_projects(projects: Sequence[Project]) -> None:
 
 def project_sentence(project: Project) -> str:
     """Return a sentence about a project's weight and quota."""
-    limit = f"{quota(project.gpu_quota)} GPUs at once" if project.gpu_quota is not None else "no GPU quota"
+    limit = f"{say_count(project.gpu_quota, 'GPU')} at once" if project.gpu_quota is not None else "no GPU quota"
     return f"Project {clean(project.name)}: weight {amount(project.weight)}, {limit}."
 
 
@@ -151,7 +151,7 @@ def print_details(simulation: Details) -> None:
 def notice_lines(notices: Sequence[Notice]) -> list[str]:
     """Return a line for each notice: how many, an example, what to change."""
     return [
-        f"Notice: {clean(each.kind)}, {each.count:,} times"
+        f"Notice: {clean(each.kind)}, {say_count(each.count, 'time')}"
         f"{f', as in `{clean(each.example, limit=100)}`' if each.example else ''}. {clean(each.advice)}"
         for each in notices
     ]
@@ -181,10 +181,13 @@ def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
     yield "runs after", "\n".join(clean(each.words()) for each in simulation.after)
     yield "before", "\n".join(clean(each.words()) for each in simulation.dependents)
     yield "tags", ", ".join(clean(tag) for tag in simulation.tags)
-    gpus = (
-        f"{resources.gpus} GPUs{f' ({resources.gpu_model})' if resources.gpu_model else ''}" if resources.gpus else ""
-    )
-    needs = [f"{resources.cpus:g} cpus", f"{resources.memory_gib:g} GiB" if resources.memory_gib else "", gpus]
+    model = f" ({resources.gpu_model})" if resources.gpu_model else ""
+    gpus = f"{say_count(resources.gpus, 'GPU')}{model}" if resources.gpus else ""
+    needs = [
+        f"{resources.cpus:g} {'cpu' if resources.cpus == 1 else 'cpus'}",
+        f"{resources.memory_gib:g} GiB" if resources.memory_gib else "",
+        gpus,
+    ]
     needs += [f"{name}={value}" for name, value in resources.labels.items()]
     needs += [f"machine {resources.machine.name}"] if resources.machine else []
     if resources.max_price_per_hour is not None:
@@ -197,7 +200,8 @@ def _facts(simulation: Details, now: datetime) -> Iterator[tuple[str, str]]:
     longest = limits.max_runtime_seconds
     runtime = f"{say_duration(timedelta(seconds=longest))}, " if longest is not None else ""
     runtime += f"at most {price(limits.max_cost, currency)} in all, " if limits.max_cost is not None else ""
-    yield "limits", f"{runtime}{limits.max_retries} retries after {', '.join(map(clean, limits.retry_on)) or 'nothing'}"
+    retries = say_count(limits.max_retries, "retry", "retries")
+    yield "limits", f"{runtime}{retries} after {', '.join(map(clean, limits.retry_on)) or 'nothing'}"
     yield "planned steps", f"{limits.max_steps:,}" if limits.max_steps is not None else ""
     yield "objective", _objective(simulation.objective)
     stopping = simulation.stopping
@@ -274,5 +278,5 @@ def _source(source: Source | None) -> Iterator[tuple[str, str]]:
     dirty = {True: ", with changes", False: ", without changes", None: ""}[source.dirty]
     remote = f" of {source.remote}" if source.remote else ""
     yield "commit", clean(f"{source.commit}{dirty}{remote}") if source.commit else ""
-    packages = f", {len(source.packages):,} packages" if source.packages else ""
+    packages = f", {say_count(len(source.packages), 'package')}" if source.packages else ""
     yield "ran on", clean(f"{source.host or ''}{f', Python {source.python}{packages}' if source.python else ''}")

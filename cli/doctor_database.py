@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from cli.terminal import clean, say_duration
+from cli.terminal import clean, say_count, say_duration
 from db import connection, health_queries, schema, tokens
 from db.leader import Leader, find_leader
 from settings import Settings
@@ -177,17 +177,17 @@ def _machines(offline: Sequence[tuple[str, float | None]], states: Mapping[str, 
     if not states:
         yield "machines", "warning", "There is no machine.", "The scheduler of a host creates one when it starts."
     elif online:
-        yield "machines", "ok", f"{online} of {sum(states.values())} machines are online.", ""
+        yield "machines", "ok", f"{online} of {say_count(sum(states.values()), 'machine')} online.", ""
 
 
 def _queue(queue: Mapping[str, health_queries.Queue]) -> Iterator[Found]:
     stuck = queue.get("NO_MACHINE_FITS")
     if stuck is not None:
+        need = say_count(stuck.count, "simulation needs", "simulations need")
         yield (
             "queue",
             "warning",
-            f"{stuck.count} simulations need a machine that does not exist; the first has waited "
-            f"for {_say(stuck.oldest_seconds)}.",
+            f"{need} a machine that does not exist; the first has waited for {_say(stuck.oldest_seconds)}.",
             "`simulations list --state queued` shows which requirement fails.",
         )
 

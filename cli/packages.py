@@ -18,7 +18,7 @@ from cli.answers import Package
 from cli.errors import OutputFailed, ServerRefused, ServerUnreachable, UsageError
 from cli.files import digest_of, say_size, sentence_of
 from cli.server import Server
-from cli.terminal import clean, say
+from cli.terminal import clean, say, say_count
 
 if TYPE_CHECKING:
     from cli.pack import Packed
@@ -60,7 +60,7 @@ def send(server: Server, directory: Path, project: str | None) -> dict[str, obje
                 _upload(client, packed, where)
     git = f", commit {packed.commit[:12]}{' with changes' if packed.dirty else ''}" if packed.commit else ""
     did = "uploaded" if is_new else "stored already"
-    say(f"Packed {packed.files:,} files, {say_size(packed.size_bytes)} ({packed.digest[:12]}{git}): {did}.")
+    say(f"Packed {say_count(packed.files, 'file')}, {say_size(packed.size_bytes)} ({packed.digest[:12]}{git}): {did}.")
     return packed.described
 
 

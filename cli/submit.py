@@ -27,7 +27,7 @@ from cli.requests import create, create_all, machine_id, resolve_id
 from cli.server import Server
 from cli.stop_rules import parse_objective, parse_rules
 from cli.submission_file import read_runtime_env
-from cli.terminal import clean, print_json, print_line, say
+from cli.terminal import clean, print_json, print_line, say, say_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +333,8 @@ def tell_all(simulations: Sequence[Simulation], *, as_json: bool) -> None:
         return
     for each in simulations:
         print_line(clean(each.id))
-    say(f"{len(simulations):,} simulations are queued. List them: simulations list")
+    are = "is" if len(simulations) == 1 else "are"
+    say(f"{say_count(len(simulations), 'simulation')} {are} queued. List them: simulations list")
 
 
 def subscription(simulation: Simulation) -> str:

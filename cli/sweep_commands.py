@@ -364,7 +364,8 @@ def export(
     server = parse_server(url, token, token_file)
     found = requests.sweep(server, sweep)
     count = sweeps.export(server, found, storage, name)
-    terminal.say(f"{count:,} trials of #{found.number} {terminal.clean(found.name)} are in {terminal.clean(storage)}.")
+    written = terminal.say_count(count, "trial")
+    terminal.say(f"Wrote {written} of #{found.number} {terminal.clean(found.name)} into {terminal.clean(storage)}.")
 
 
 def _given(**values: object) -> dict[str, object]:

@@ -22,7 +22,18 @@ from cli.server import Server
 from cli.stop_rules import parse_objective
 from cli.submit import Submission, combine, require_one_directory, submission_input, with_ids
 from cli.tables import Column, print_table
-from cli.terminal import clean, print_line, say, say_age, say_duration, say_number, state_text, stderr, stdout
+from cli.terminal import (
+    clean,
+    print_line,
+    say,
+    say_age,
+    say_count,
+    say_duration,
+    say_number,
+    state_text,
+    stderr,
+    stdout,
+)
 
 if TYPE_CHECKING:
     import optuna
@@ -106,8 +117,8 @@ def tell(server: Server, made: Sweep, *, staying: bool) -> None:
     """Print the new sweep's number on standard output, its page and the next commands on standard error."""
     print_line(str(made.number))
     say(
-        f"{clean(made.name)}: {made.counts.planned:,} trials, {made.parallel:,} at once, by {made.sampler}, in the "
-        f"project {clean(made.project.name)}."
+        f"{clean(made.name)}: {say_count(made.counts.planned, 'trial')}, {made.parallel:,} at once, by {made.sampler}, "
+        f"in the project {clean(made.project.name)}."
     )
     if not staying:
         say(f"Follow it: simulations sweep watch {made.number}   The best one: simulations sweep best {made.number}")
@@ -194,7 +205,7 @@ def progress(found: Sweep) -> str:
     words = ("running", "queued", "pruned", "failed", "cancelled")
     numbers = (counts.running, counts.queued, counts.pruned, counts.failed, counts.cancelled)
     parts = [f"{number:,} {word}" for number, word in zip(numbers, words, strict=True) if number]
-    line = f"{counts.ended:,}/{counts.planned:,} trials" + (f" ({', '.join(parts)})" if parts else "")
+    line = f"{counts.ended:,}/{say_count(counts.planned, 'trial')}" + (f" ({', '.join(parts)})" if parts else "")
     if found.best is not None:
         line += f"; best {_best(found)} (trial {found.best.number}: {_parameters(found.best)})"
     if is_set(found.cost.amount):

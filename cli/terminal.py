@@ -184,6 +184,11 @@ def say_number(value: float) -> str:
     return f"{value:.4g}"
 
 
+def say_count(count: float, one: str, several: str = "") -> str:
+    """Format how many there are: "1 trial", "1,200 trials", "2.5 cpus". several: the plural, if it has no -s."""
+    return f"{count:,} {one}" if count == 1 else f"{count:,} {several or f'{one}s'}"
+
+
 def _clean_line(line: str) -> str:
     if line.isprintable():  # almost all are
         return line

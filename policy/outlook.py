@@ -66,7 +66,7 @@ def sentence(
 
 
 def _of_end(metric: str, forecast: Forecast, pace: Pace | None, currency: str, *, ended: bool) -> str:
-    by = "rough" if forecast.rough else f"from {forecast.history} runs of the same name"
+    by = "rough" if forecast.rough else f"from {phrasing.count(forecast.history, 'run')} of the same name"
     verb = "would have been" if ended else "will be"
     text = (
         f"By step {forecast.step:,} the best {phrasing.name(metric)} {verb} about {measured(forecast.value)} "

@@ -77,6 +77,11 @@ def span(seconds: float) -> str:
     return f"{large:,} {units[0]} {small} {units[1]}" if small else f"{large:,} {units[0]}"
 
 
+def count(number: int, one: str) -> str:
+    """Format how many there are: 1 trial, 1,200 trials."""
+    return f"{number:,} {one}{'' if number == 1 else 's'}"
+
+
 def listed(parts: Sequence[str], last: str = "and") -> str:
     """Join with commas and a last word: a, b and c."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {last} {parts[-1]}"

@@ -25,9 +25,9 @@ class Quota:
 
     def refusal(self, gpus: int) -> str:
         """Explain why something that needs so many GPUs waits."""
-        name, quota = phrasing.name(self.project), _gpus(self.gpus)
+        name, quota = phrasing.name(self.project), phrasing.count(self.gpus, "GPU")
         if gpus > self.gpus:
-            return f"It needs {_gpus(gpus)}: the quota of the project {name} is {quota} at once."
+            return f"It needs {phrasing.count(gpus, 'GPU')}: the quota of the project {name} is {quota} at once."
         return f"The project {name} uses {self.used} of its quota of {quota}, and this needs {gpus}."
 
 
@@ -49,7 +49,3 @@ def used_after(starts: Sequence[tuple[int, int]], quotas: Mapping[int, Quota]) -
         if project_id in after:
             after[project_id] = replace(after[project_id], used=after[project_id].used + max(gpus, 0))
     return after
-
-
-def _gpus(count: int) -> str:
-    return f"{count} GPU" if count == 1 else f"{count} GPUs"

@@ -80,8 +80,9 @@ class Pruned:
     def sentence(self) -> str:
         """Explain the verdict to a user."""
         shown = phrasing.measured(self.value) if math.isfinite(self.value) else "no finite value"
+        are = "is" if self.better == 1 else "are"
         return (
-            f"{self.better:,} of {self.seen:,} trials at step {self.step:,} are better than its {shown}: "
+            f"{self.better:,} of {self.seen:,} trials at step {self.step:,} {are} better than its {shown}: "
             f"the best 1/{self.reduction_factor} go on."
         )
 

@@ -148,7 +148,7 @@ def ending(limits: Limits, standing: Standing, currency: str = "") -> Ending | N
         assert best is not None
         return Ending(
             SweepReason.PATIENCE_EXHAUSTED,
-            f"The last {since:,} trials were not better than {phrasing.measured(best)}: no later one is likely to be.",
+            f"{_last(since)} not better than {phrasing.measured(best)}: no later one is likely to be.",
         )
     outcomes = [each.outcome for each, _ in standing.ended if each.outcome is not Outcome.CANCELLED]
     failed = outcomes.count(Outcome.FAIL)
@@ -158,11 +158,16 @@ def ending(limits: Limits, standing: Standing, currency: str = "") -> Ending | N
             f"All of the first {failed:,} trials failed: none has a value of {limits.metric}.",
         )
     if standing.begun >= limits.trials:
-        return Ending(SweepReason.COMPLETED, f"All of its {limits.trials:,} trials have begun.")
+        all_ = f"All of its {limits.trials:,} trials have" if limits.trials > 1 else "Its only trial has"
+        return Ending(SweepReason.COMPLETED, f"{all_} begun.")
     if limits.max_cost is not None and not standing.open and allotment(limits, standing) is None:
         left = phrasing.money(max(limits.max_cost - standing.spent, Decimal(0)), currency, ROUND_DOWN)
         return Ending(SweepReason.MAX_COST, f"{left} of its budget are left, less than a trial has cost in the median.")
     return None
+
+
+def _last(number: int) -> str:
+    return f"The last {number:,} trials were" if number > 1 else "The last trial was"
 
 
 def slots(limits: Limits, standing: Standing) -> int:

@@ -82,7 +82,8 @@ def explained(outcome: Outcome, currency: str, quotas: Mapping[int, tuple[int, i
         run = blocked.run
         if blocked.reason is WaitingReason.QUOTA:
             quota, held = quotas[run.project]
-            detail = f"Its project may hold {quota} GPUs at once, and holds {held}: this one needs {run.gpus} more."
+            most = phrasing.count(quota, "GPU")
+            detail = f"Its project may hold {most} at once, and holds {held}: this one needs {run.gpus} more."
             yield Waiting(run.id, blocked.reason, detail, detail)
         elif blocked.home is not None:
             yield Waiting(run.id, blocked.reason, _at_home(outcome.room, blocked.home, run), None)

@@ -177,6 +177,10 @@ def _bring(
     return replace(order, max_cost_seconds=max(left, LEAST_SECONDS)), package
 
 
+def _seconds(number: float) -> str:
+    return f"{number:g} {'second' if number == 1 else 'seconds'}"
+
+
 def refuse_to_start(reporter: Reporter, signals: Signals, give_up_seconds: float) -> Exit | None:
     """Return the exit of a simulation stopped before it began; the first heartbeat's answer holds the reason."""
     deadline = time.monotonic() + give_up_seconds
@@ -408,9 +412,9 @@ class Run:
         runtime, paid = order.max_runtime_seconds, order.max_cost_seconds
         limits = []
         if runtime is not None:
-            limits.append((runtime, "MAX_RUNTIME", f"It ran longer than its limit of {runtime:g} seconds."))
+            limits.append((runtime, "MAX_RUNTIME", f"It ran longer than its limit of {_seconds(runtime)}."))
         if paid is not None:
-            limits.append((paid, "MAX_COST", f"Its cost limit was used up after {paid:g} seconds of this attempt."))
+            limits.append((paid, "MAX_COST", f"Its cost limit was used up after {_seconds(paid)} of this attempt."))
         return sorted(limits)
 
     @property

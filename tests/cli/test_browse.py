@@ -113,7 +113,7 @@ def test_show_prints_everything_except_values_of_the_environment(server: Any, ru
     shown = run("show", "x").stdout
     for expected in (
         "train  FAILED", "MACHINE_LOST: Silence.", "python 'a b.py'", '{"rate": 0.1}', "TOKEN", "2 cpus",
-        "8 GiB", "1 GPUs (A100)", "zone=eu", "at most 3.50 EUR per hour", "1 h 30 min", "2 min", "signal 9", "GPU 0",
+        "8 GiB", "1 GPU (A100)", "zone=eu", "at most 3.50 EUR per hour", "1 h 30 min", "2 min", "signal 9", "GPU 0",
         "created", "old", "cost         0.12 EUR", "checkpoint", "ago, on big",
     ):  # fmt: skip
         assert expected in shown, expected

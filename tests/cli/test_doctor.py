@@ -133,7 +133,7 @@ def test_a_clock_that_was_set_back_and_a_queue_that_nothing_fits(ask: Ask, execu
     code, found = ask()
     assert code == 1
     assert re.search(r"(4 min 5\d\.?\d* s|5 min) in the future", only(found, "clock", "problem")["sentence"]), found
-    assert only(found, "queue", "warning")["sentence"].startswith("1 simulations need a machine that does not exist")
+    assert only(found, "queue", "warning")["sentence"].startswith("1 simulation needs a machine that does not exist")
 
 
 def test_a_schema_that_is_old_or_missing(ask: Ask, execute: Callable[[str], None], empty_database_url: str) -> None:

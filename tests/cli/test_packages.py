@@ -72,7 +72,7 @@ def test_a_directory_is_sent_once_and_named_in_the_input(run: Run, creates: Any,
     words = ("submit", "--workdir", str(code), "--", "python", "train.py")
     done = run(*words, env={"SIMULATIONS_TOKEN": "sim_secret"})
     assert done.exit_code == 0, done.stderr
-    assert "Packed 1 files" in done.stderr
+    assert "Packed 1 file," in done.stderr
     assert "uploaded." in done.stderr
     assert "starts in a directory of its own" not in done.stderr
     [(digest, project)] = creates.packages

@@ -164,7 +164,7 @@ async def test_a_sweep_from_the_command_line_to_an_optuna_study(brisk: Service, 
     file = tmp_path / "study.db"
     _, told = await run(brisk, "sweep", "export", number, str(file), "--name", "mine")
     [line] = told.splitlines()  # and no warning of a library
-    assert line.startswith(f"3 trials of #{number} ")
+    assert line.startswith(f"Wrote 3 trials of #{number} ")
     _, refused = await run(brisk, "sweep", "export", number, str(file), "--name", "mine", status=2)
     assert "has a study of that name" in refused
     with closing(sqlite3.connect(file)) as database:

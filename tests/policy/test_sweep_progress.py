@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -159,8 +160,10 @@ def test_every_reason_has_a_sentence() -> None:
         (replace(LIMITS, patience=1), Standing(2, ended=complete(0.4, 0.5))),
         (replace(LIMITS, max_cost=Decimal("0.01")), Standing(2, ended=complete(0.4, cost="0.009"))),
         (LIMITS, Standing(10)),
+        (replace(LIMITS, trials=1), Standing(1)),
     ):
         found = ending(limits, standing, "USD")
         assert found is not None
         assert found.reason in SweepReason
         assert found.sentence.endswith(".")
+        assert not re.search(r"\b1 \w+s\b", found.sentence), found.sentence

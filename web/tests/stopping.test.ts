@@ -47,6 +47,7 @@ test('rules are put into words', () => {
     'no improvement for 10 evaluations, slow progress, 0.05 reached, above 10; not before step 100; improvements below 0.01 do not count; smoothed by 0.5',
   );
   expect(wordsOf({ ...RULE, plateau: false, rising: false, checkFinite: false }, true)).toBe('never');
+  expect(wordsOf({ ...RULE, patience: 1, checkFinite: false }, true)).toBe('no improvement for 1 evaluation');
 });
 
 test('rules are written for the command line', () => {

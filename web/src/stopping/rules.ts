@@ -1,7 +1,7 @@
 /** Stop rules: as they are typed, as the API takes them, and in words. */
 import { pairOf } from '../ui/pairs';
 import type { Typed } from '../ui/typed';
-import { countOf, valueOf } from '../ui/format';
+import { countOf, manyOf, valueOf } from '../ui/format';
 
 type Mode = 'MIN' | 'MAX';
 
@@ -138,7 +138,7 @@ export function inputsOf(rules: readonly RuleDraft[], objective: ObjectiveDraft,
  */
 export function wordsOf(rule: Rule, planned: boolean): string {
   const when: string[] = [];
-  if (rule.patience !== null) when.push(`no improvement for ${countOf(rule.patience)} evaluations`);
+  if (rule.patience !== null) when.push(`no improvement for ${manyOf(rule.patience, 'evaluation')}`);
   else if (rule.plateau) when.push('plateau');
   if (rule.patience === null && rule.rising && planned && rule.stoppingThreshold === null) when.push('getting worse');
   if (rule.aggressive) when.push('slow progress');

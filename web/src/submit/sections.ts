@@ -100,8 +100,8 @@ export const SECTIONS: readonly Section[] = [
       list([
         draft.maxRuntime.trim(),
         draft.maxCost.trim() && `at most ${draft.maxCost.trim()}`,
-        draft.maxSteps.trim() && `${draft.maxSteps.trim()} steps`,
-        draft.maxRetries.trim() && `${draft.maxRetries.trim()} retries`,
+        draft.maxSteps.trim() && `${draft.maxSteps.trim()} ${draft.maxSteps.trim() === '1' ? 'step' : 'steps'}`,
+        draft.maxRetries.trim() && `${draft.maxRetries.trim()} ${draft.maxRetries.trim() === '1' ? 'retry' : 'retries'}`,
         draft.retryOn.length > 1 && 'more to retry after',
       ]),
   },

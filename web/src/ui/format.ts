@@ -96,6 +96,11 @@ export function countOf(value: number): string {
   return value.toLocaleString();
 }
 
+/** How many there are: 1 trial, 1,200 trials. several: the plural, if it has no -s. */
+export function manyOf(count: number, one: string, several = `${one}s`): string {
+  return `${countOf(count)} ${count === 1 ? one : several}`;
+}
+
 /** An argv as one would type it. */
 export function shellOf(argv: readonly string[]): string {
   return argv.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`)).join(' ');
