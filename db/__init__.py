@@ -17,6 +17,7 @@ notifications everything works, only slower.
     due                   what a planner's round has to do, in one statement
     simulations           create, find, delete
     listing               lists of simulations: filters, sort orders, pages
+    names                 names of the metrics and parameters that simulations have
     references            simulations by id, number or name
     sweeps                sweeps, their trials, and results at the rungs of successive halving
     dependencies          which simulations run after which

@@ -33,6 +33,7 @@ from graph.types import costs as of_costs
 from graph.types import curve as of_curve
 from graph.types import log as of_log
 from graph.types import machine as of_machine
+from graph.types import names as of_names
 from graph.types import overview as of_overview
 from graph.types import plan as of_plan
 from graph.types import project as of_project
@@ -78,6 +79,7 @@ from graph.types.machine import (
     MachinePayload,
     UpdateMachineInput,
 )
+from graph.types.names import Names
 from graph.types.overview import Overview
 from graph.types.plan import Plan
 from graph.types.project import Project, ProjectConnection, ProjectPayload, UpdateProjectInput
@@ -198,6 +200,14 @@ class Query:
             tag=_searchable(tag),
         )
         return await of_simulation.page(info, wanted, order_of(order_by), first, after)
+
+    @strawberry.field(
+        description="Names of metrics and parameters that simulations have, for forms: the first 200 of each that "
+        "contain a text, ignoring case.",
+        metadata={"cost": 100},
+    )
+    async def names(self, info: Info, contains: str = "") -> Names:
+        return await of_names.read(info, _searchable(contains) or "")
 
     @strawberry.field(
         description="One sweep by its id, null if there is none; or by its number (`3`, `#3`), its name, or a "

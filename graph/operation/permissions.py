@@ -45,6 +45,7 @@ TABLE: Mapping[str, Rule] = {
     "Query.nodes": READ,
     "Query.simulation": READ,
     "Query.simulations": READ,
+    "Query.names": READ,
     "Query.curves": READ,
     "Query.overview": READ,
     "Query.plan": READ,

@@ -2,6 +2,7 @@
 
     simulation            simulations: the type, its lists
     listing               sort orders and filters of lists of simulations
+    names                 names of metrics and parameters, for forms
     simulation_inputs     inputs of their mutations
     simulation_mutations  update, cancel, pause, resume, delete
     submission            create, one or many, and retry

@@ -124,6 +124,20 @@ async def test_columns_are_chosen_moved_sorted_by_and_kept_in_the_address(
     await expect(section(page, "Ended")).to_be_visible()
 
 
+async def test_columns_are_offered_of_all_simulations_not_of_the_newest_alone(service: Service, page: Page) -> None:
+    await fill(service, 1, ("rare/gain", "rare/loss"), 2)
+    await fill(service, 60, ("loss",), 2)
+    await page.goto("/")
+    await page.get_by_role("button", name="Columns").click()
+    dialog = page.get_by_role("dialog", name="Columns")
+    await expect(dialog.get_by_role("button", name="Add loss best")).to_be_visible()
+    await dialog.get_by_placeholder("Search names").fill("RARE/L")
+    await expect(dialog.get_by_role("button", name="Add rare/loss best")).to_be_visible()
+    await expect(dialog.get_by_role("list", name="Names").get_by_role("button")).to_have_count(2)
+    await dialog.get_by_placeholder("Search names").press("Enter")
+    await expect(page).to_have_url(re.compile(r"col=last%3Arare%2Floss"))
+
+
 async def test_it_is_filtered_as_one_types_and_by_tag_user_time_and_parameter(service: Service, page: Page) -> None:
     await fill(service, 40)
     await page.goto("/")

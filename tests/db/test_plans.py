@@ -35,6 +35,7 @@ from db import (
     judged,
     listing,
     machines,
+    names,
     past_runs,
     projects,
     queue,
@@ -674,6 +675,21 @@ async def test_what_few_simulations_match_is_found_by_index(listed: Filled, subt
             plans = await listed.plans_of(read)
             assert len(plans) == 2
             assert_by_index(plans, *index, hot=("simulations", "parameter_values"))
+
+
+async def test_names_of_metrics_and_parameters_take_a_step_of_an_index_each(listed: Filled) -> None:
+    async def read(session: AsyncSession) -> None:
+        assert "loss" in await names.metrics(session, "", first=200)
+        assert "optimizer" in await names.parameters(session, "", first=200)
+
+    for plan in await listed.plans_of(read, analyze=True):
+        read_rows = [
+            node["Actual Rows"] * node["Actual Loops"]
+            for node in nodes(plan)
+            if node.get("Relation Name") in ("results", "parameter_values")
+        ]
+        assert read_rows
+        assert sum(read_rows) < 50  # of thousands
 
 
 async def test_a_name_and_its_beginning_are_resolved_by_index(listed: Filled) -> None:

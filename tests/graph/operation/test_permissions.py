@@ -49,6 +49,7 @@ READING = {
         "nodes",
         "simulation",
         "simulations",
+        "names",
         "curves",
         "sweep",
         "sweeps",
@@ -494,6 +495,26 @@ async def test_the_overview_is_of_the_own_projects(asking: Asking, world: World,
         (two.reader, two.theirs["project"], 0),
     ):  # fmt: skip
         assert await asking.data(viewer, query, {"project": project}) == {"running": count}, (viewer, project)
+
+
+async def test_names_of_metrics_and_parameters_are_of_the_own_projects(asking: Asking, world: World, two: Two) -> None:
+    for name in ("mine", "theirs"):
+        simulation_id = await world.simulation(project=name, parameters={f"{name}/rate": 1, f"{name}/way": "up"})
+        supervisor = await world.running(simulation_id)
+        await supervisor.send({f"{name}/loss": {"steps": [1], "values": [1.0], "elapsed": [0.1]}})
+        ended = await world.running(project=name)
+        await ended.send({f"{name}/error": {"steps": [1], "values": [1.0], "elapsed": [0.1]}})
+        await ended.exit()
+    query = "{ names { metrics { name } parameters } }"
+    mine = [f"mine/{each}" for each in ("error", "loss")], ["mine/rate", "mine/way"]
+    theirs = [f"theirs/{each}" for each in ("error", "loss")], ["theirs/rate", "theirs/way"]
+    for viewer, (metrics, parameters) in (
+        (two.reader, mine),
+        (ADA, tuple(a + b for a, b in zip(mine, theirs, strict=True))),
+    ):
+        shown = await asking.data(viewer, query)
+        assert [each["name"] for each in shown["metrics"] if "/" in each["name"]] == metrics
+        assert shown["parameters"] == parameters
 
 
 async def test_lists_show_what_is_of_the_own_projects_only(asking: Asking, world: World, two: Two) -> None:

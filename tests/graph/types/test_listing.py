@@ -127,6 +127,29 @@ async def test_a_list_is_sorted_by_a_metric_while_its_simulations_run(world: Wor
         assert await names(world.api, orderBy=order) == expected
 
 
+async def test_names_are_found_among_those_of_all_simulations(world: World) -> None:
+    await made(world.api, "a", parameters={"lr": 0.1, "opt": {"Name": "adam", "on": True}})
+    ended = await world.running(await world.simulation(name="ended"))
+    await ended.send({name: {"steps": [1], "values": [0.5], "elapsed": [0.1]} for name in ("val/acc", "epoch", "100%")})
+    await ended.exit()
+    runs = await world.running(await world.simulation(name="runs"))
+    await runs.send({"val/loss": {"steps": [1], "values": [0.5], "elapsed": [0.1]}})
+    query = 'query ($contains: String! = "") { names(contains: $contains) { metrics { name direction } parameters } }'
+    known = {"100%": None, "epoch": None, "val/acc": "MAX", "val/loss": "MIN"}
+    for contains, metrics, parameters in (
+        ("", [*known], ["lr", "opt.Name", "opt.on"]),
+        ("VAL/", ["val/acc", "val/loss"], []),
+        ("name", [], ["opt.Name"]),
+        ("%", ["100%"], []),
+        ("val_", [], []),
+    ):
+        found = await world.api.data(query, {"contains": contains})
+        assert {each["name"]: each["direction"] for each in found["metrics"]} == {name: known[name] for name in metrics}
+        assert found["parameters"] == parameters
+    for bad in ("a\0", "x" * 201):
+        assert "at most 200 characters" in (await world.api.error(query, {"contains": bad}))["message"]
+
+
 # --- references ------------------------------------------------------------------------------------------------
 
 SHOW = "query ($id: ID!) { simulation(id: $id) { name number } }"

@@ -39,6 +39,8 @@ export interface Column {
   name: string;
 }
 
+export const KINDS = { last: 'last', best: 'best', param: 'parameter' } as const;
+
 export interface View {
   filter: Filter;
   /** Null: in sections, by what simulations do. */

@@ -170,7 +170,7 @@ export function valueOfColumn(answer: object, { kind }: Column, at: number): unk
   return (value as { lastValue: number | null; bestValue: number | null })[kind === 'best' ? 'bestValue' : 'lastValue'];
 }
 
-/** Names that columns may have: of the first simulations of a view. */
+/** Names that columns may have: of the first simulations of a view, and of all that there are. */
 export const columnNames = graphql(`
   query ColumnNames($states: [SimulationState!], $project: ID, $machine: ID, $filter: SimulationFilter) {
     simulations(first: 50, states: $states, project: $project, machine: $machine, filter: $filter) {
@@ -189,6 +189,15 @@ export const deleteSimulation = graphql(`
   mutation DeleteSelected($id: ID!) {
     deleteSimulation(input: { id: $id }) { userErrors { message } }
   }
+export const allNames = graphql(`
+  query AllNames($contains: String!) {
+    names(contains: $contains) {
+      metrics { name direction }
+      parameters
+    }
+  }
+`);
+
 `);
 
 export const tagSimulation = graphql(`
