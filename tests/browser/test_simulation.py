@@ -842,3 +842,20 @@ async def test_the_page_has_no_accessibility_violations(
     await axe(page)
     overflow = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert overflow <= 0, "nothing is wider than the window"
+
+
+async def test_long_names_in_sentences_fit_on_a_telephone(service: Service, open_page: OpenPage) -> None:
+    made = await service.execute(
+        "mutation ($name: String!) { createMachine(input: {name: $name, cpus: 1, memoryGib: 1}) { machine { id } } }",
+        name="m" * 54,
+    )
+    one_cpu = {"cpus": 1, "machine": made["createMachine"]["machine"]["id"]}
+    first = await service.submit("sleep", "1000", name="p" * 120, resources=one_cpu)
+    after = await service.submit("true", name="q" * 120, resources=one_cpu, after=[{"simulation": first}])
+    ids = [await service.submit("true", name="r" * 120, resources=one_cpu, tags=["t" * 60]) for _ in range(2)]
+    page = await open_page(None, viewport={"width": 390, "height": 844})
+    for simulation_id, waits_for in ((after, "p" * 30), (ids[0], "m" * 30), (ids[1], "m" * 30)):
+        await page.goto(f"/simulations/{simulation_id}")
+        await expect(page.get_by_test_id("standing")).to_contain_text(waits_for)
+        await expect(page.get_by_role("region", name="What was asked for")).to_be_visible()
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 390, waits_for
