@@ -20,6 +20,14 @@ IN_SIGHT = """() => [...document.querySelectorAll('tbody th[scope=row]')].filter
     return top >= 0 && bottom <= innerHeight;
 }).length"""
 
+CANCEL = "mutation ($id: ID!) { cancelSimulation(input: {id: $id}) { userErrors { message } } }"
+DELETE = "mutation ($id: ID!) { deleteSimulation(input: {id: $id}) { userErrors { message } } }"
+# Where a toast and the bar are, once both are there.
+APART = """() => {
+    const [toast, bar] = ['.toasts p', '#selected'].map(each => document.querySelector(each)?.getBoundingClientRect());
+    return toast && bar && { bottom: toast.bottom, top: bar.top };
+}"""
+
 # Scrolls until the last row is there.
 TO_THE_END = """place => {
     scrollTo(0, document.documentElement.scrollHeight);
@@ -240,3 +248,63 @@ async def test_many_are_tagged_run_again_cancelled_and_deleted_at_once(
     await page.get_by_role("button", name="Delete 5 simulations").click()
     await expect(page.get_by_text("Deleted 5 simulations.")).to_be_visible()
     await expect(page.get_by_role("heading", name="No simulations yet.")).to_be_visible()
+
+
+async def test_what_is_selected_follows_what_others_do_and_what_the_list_hides_is_told(
+    service: Service, open_page: OpenPage, axe: Axe
+) -> None:
+    ids = await service.submit_many([{"entrypoint": ["true"], "name": f"w {n}", "resources": NEVER} for n in range(4)])
+    page = await open_page("/")
+    await expect(heads(page)).to_have_count(4)
+    boxes = page.get_by_role("checkbox", name=re.compile("Select w"))
+    await boxes.evaluate_all("all => all.slice(0, 3).forEach(each => each.click())")  # one task
+    bar = page.get_by_role("region", name="Selected")
+    await expect(bar).to_contain_text("3 selected")
+    await expect(bar.get_by_role("button", name="Delete")).to_be_disabled()
+    for each in ids[:3]:
+        await service.execute(CANCEL, id=each)
+    await expect(bar.get_by_role("button", name="Delete")).to_be_enabled()
+    await expect(bar.get_by_role("button", name="Cancel")).to_be_disabled()
+    await service.execute(DELETE, id=ids[0])
+    await service.execute(CANCEL, id=ids[3])  # deletions are not announced: seen with what happens next
+    await expect(bar).to_contain_text("2 selected")
+
+    await page.get_by_placeholder("Search name").fill("w 1")
+    await expect(bar).to_contain_text("2 selected, 1 not shown")
+    await axe(page)
+    await bar.get_by_role("button", name="Delete").click()
+    await expect(page.get_by_role("dialog", name="Delete 2 simulations?")).to_contain_text(
+        "1 of them is not in the list"
+    )
+    await page.get_by_role("button", name="Delete 2 simulations").click()
+    await expect(page.get_by_text("Deleted 2 simulations.")).to_be_visible()
+    await expect(bar).to_be_hidden()
+    assert [row["name"] for row in await service.fetch("SELECT name FROM simulations")] == ["w 3"]
+
+
+async def test_the_keyboard_goes_from_a_row_to_the_actions_and_a_toast_covers_none(
+    service: Service, open_page: OpenPage
+) -> None:
+    await fill(service, 40, ("loss",), 2)
+    for at, width in enumerate((1440, 390), 1):
+        await service.submit("true", name=f"waits {at}", resources=NEVER)
+        page = await open_page("/", viewport={"width": width, "height": 900})
+        await expect(heads(page)).to_have_count(40 + at)
+        await page.get_by_role("checkbox", name=f"Select waits {at}").check()
+        await page.get_by_role("checkbox", name=f"Select {name_of(20)}").focus()
+        await page.keyboard.press("Space")
+        bar = page.get_by_role("region", name="Selected")
+        await expect(bar).to_contain_text("2 selected")
+        await page.keyboard.press("Tab")
+        await expect(page.locator(":focus")).to_have_text("Go to the actions")
+        await page.keyboard.press("Enter")
+        await expect(bar).to_be_focused()
+        await page.keyboard.press("Tab")
+        await expect(bar.get_by_role("link", name="Compare")).to_be_focused()
+        for _ in range(3):
+            await page.keyboard.press("Tab")
+        await expect(bar.get_by_role("button", name="Cancel")).to_be_focused()
+        await page.keyboard.press("Enter")
+        await page.get_by_role("button", name="Cancel 2 simulations").press("Enter")
+        places = await (await page.wait_for_function(APART)).json_value()  # what was refused stays selected
+        assert places["bottom"] <= places["top"]

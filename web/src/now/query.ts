@@ -121,11 +121,21 @@ export const pulses = graphql(`
   }
 `);
 
+/** Rows by their ids; null where there is none any more. */
+export const selected = graphql(
+  `
+    query Selected($ids: [ID!]!) {
+      nodes(ids: $ids) { ...Row }
+    }
+  `,
+  [row],
+);
+
 /** What a row costs in a list, in the server's units, and what a column adds (`metadata` of the fields in graph). */
 const ROW_COST = 10;
 const COLUMN_COSTS: Readonly<Record<Column['kind'], number>> = { last: 1, best: 1, param: 10 };
 const MOST_COST = 9_000;
-const MOST_ROWS = 500; // what the server lets one page have
+export const MOST_ROWS = 500; // what the server lets one page have
 
 /** How many rows of these columns one answer may have. */
 export function mostRows(columns: readonly Column[], rowCost = ROW_COST): number {
