@@ -308,3 +308,27 @@ async def test_the_keyboard_goes_from_a_row_to_the_actions_and_a_toast_covers_no
         await page.get_by_role("button", name="Cancel 2 simulations").press("Enter")
         places = await (await page.wait_for_function(APART)).json_value()  # what was refused stays selected
         assert places["bottom"] <= places["top"]
+
+
+async def test_an_address_that_makes_no_sense_is_explained_once_and_put_right(
+    service: Service, open_page: OpenPage, axe: Axe
+) -> None:
+    await fill(service, 3, ("loss",), 2)
+    page = await open_page("/?where=lr%3C%3D1,lr&sort=-nonsense&state=running&col=nothing,last:loss")
+    said = page.get_by_role("alert")
+    await expect(said).to_contain_text("ignored: where=lr, col=nothing, state=running, sort=-nonsense.")
+    await expect(heads(page)).to_have_count(3)
+    await axe(page)
+    await said.get_by_role("button", name="Remove from the address").click()
+    await expect(said).to_be_hidden()
+    await expect(page).to_have_url(re.compile(r"/\?where=lr%3C%3D1&col=last%3Aloss$"))
+
+    await page.goto("/?where=nonsense%3C1")
+    await expect(page.get_by_role("alert")).to_have_text("No simulation has a parameter 'nonsense'.")
+    await axe(page)
+    await page.get_by_role("button", name="Clear filters and order").click()
+    await expect(heads(page)).to_have_count(3)
+    await page.goto("/?sort=best:nonsense")
+    await expect(page.get_by_role("alert")).to_have_count(1)
+    await page.get_by_role("button", name="Clear filters and order").click()
+    await expect(heads(page)).to_have_count(3)

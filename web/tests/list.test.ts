@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest';
 import { exact, isLong, straight } from '../src/api/json';
 import { forEach, sentenceOf } from '../src/now/bulk';
 import { conditionOf } from '../src/now/conditions';
-import { belongs, createdFrom, createdTo, isFiltered, nextSort, readView, sectionsOf, sortOf, writtenList, writtenSort } from '../src/now/filter';
+import { belongs, createdFrom, createdTo, ignoredOf, isFiltered, nextSort, readView, sectionsOf, sortOf, writtenList, writtenSort } from '../src/now/filter';
 import { list, mostRows, pulses, type Row, valueOfColumn, withColumns } from '../src/now/query';
 import { groupsOf, isFound, linesOf, together } from '../src/simulation/charts';
 
@@ -25,6 +25,13 @@ describe('the address', () => {
     expect(view).toEqual(readView(new URLSearchParams()));
     expect(isFiltered(view.filter)).toBe(false);
     expect(sectionsOf(view).map(({ title }) => title)).toEqual(['On machines', 'Waiting', 'Ended']);
+  });
+
+  test('what is not understood is named', () => {
+    const ignored = (address: string): string[] => ignoredOf(new URLSearchParams(address), readView(new URLSearchParams(address)));
+    expect(ignored('state=x&since=9y&from=2026-99-99&where=lr,lr%3C1&sort=best&col=x:y,last:loss')).toEqual(['where=lr', 'col=x:y', 'state=x', 'since=9y', 'from=2026-99-99', 'sort=best']);
+    expect(ignored(`col=${Array.from({ length: 14 }, (_, at) => `param:${at}`).join(',')}`)).toEqual(['col=param:12', 'col=param:13']);
+    expect(ignored('text=vit&state=FAILED&tag=a%2Cb%252Cc&user=ada&since=7d&to=2026-11-01&where=lr%3C1e-3&sort=+name&col=,&page=3')).toEqual([]);
   });
 
   test('a name that was kept before is a text', () => expect(readView(new URLSearchParams('name=vit')).filter.text).toBe('vit'));

@@ -104,6 +104,16 @@ export function readView(params: URLSearchParams): View {
   };
 }
 
+/** What an address asks for that is not understood or is too much, as it has it: where=lr. */
+export function ignoredOf(params: URLSearchParams, { filter, sort, columns }: View): string[] {
+  const lists = { where: filter.where, tag: filter.tags, col: columns.map(writtenColumn) };
+  const single = { state: filter.state, since: filter.since, from: filter.from, to: filter.to, sort };
+  return [
+    ...Object.entries(lists).flatMap(([name, read]) => params.getAll(name).flatMap(listOf).filter((each) => !read.includes(each)).map((each) => `${name}=${each}`)),
+    ...Object.entries(single).flatMap(([name, read]) => (params.get(name) && read === null ? [`${name}=${params.get(name)}`] : [])),
+  ];
+}
+
 /**
  * Several values of one name in the address, divided by commas. Not as several parameters: of these the router keeps
  * the last on the way back.
@@ -123,9 +133,9 @@ export function isFiltered({ state, project, machine, text, tags, user, since, f
   return Boolean(state ?? project ?? machine ?? user ?? since ?? from ?? to) || text !== '' || tags.length + where.length > 0;
 }
 
-/** `best:val/loss`, `-cost`, `+name`: a sign gives the direction. */
+/** `best:val/loss`, `-cost`, `+name`: a sign gives the direction. A + that was typed into an address is read as a space. */
 export function sortOf(text: string): Sort | null {
-  const [, sign, word = '', name] = /^([+-]?)(\w+)(?::(.+))?$/.exec(text) ?? [];
+  const [, sign, word = '', name] = /^([+ -]?)(\w+)(?::(.+))?$/s.exec(text) ?? [];
   const field = SORT_WORDS[word];
   if (!field || (name !== undefined) !== ['BEST', 'LAST', 'PARAMETER'].includes(field)) return null;
   return { field, ...(name === undefined ? {} : { name }), ...(sign ? { descending: sign === '-' } : {}) };
