@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ended import fill, name_of
+from ended import METRICS, fill, name_of
 from playwright.async_api import Locator, Page, expect
 
 Service = Any  # the fixtures of conftest.py
@@ -22,6 +22,12 @@ IN_SIGHT = """() => [...document.querySelectorAll('tbody th[scope=row]')].filter
 
 CANCEL = "mutation ($id: ID!) { cancelSimulation(input: {id: $id}) { userErrors { message } } }"
 DELETE = "mutation ($id: ID!) { deleteSimulation(input: {id: $id}) { userErrors { message } } }"
+# Whether nothing of an element is cut off, by itself or by what it is in.
+WHOLE = """element => {
+    const {left, right, bottom} = element.getBoundingClientRect();
+    const inside = element.closest('th, td').getBoundingClientRect();
+    return right > left && left >= inside.left && right <= inside.right && bottom <= inside.bottom;
+}"""
 # Where a toast and the bar are, once both are there.
 APART = """() => {
     const [toast, bar] = ['.toasts p', '#selected'].map(each => document.querySelector(each)?.getBoundingClientRect());
@@ -144,6 +150,31 @@ async def test_columns_are_offered_of_all_simulations_not_of_the_newest_alone(se
     await expect(dialog.get_by_role("list", name="Names").get_by_role("button")).to_have_count(2)
     await dialog.get_by_placeholder("Search names").press("Enter")
     await expect(page).to_have_url(re.compile(r"col=last%3Arare%2Floss"))
+
+
+async def test_the_last_and_the_best_of_a_metric_are_told_apart_and_their_columns_move_together(
+    service: Service, open_page: OpenPage, axe: Axe
+) -> None:
+    await fill(service, 30)
+    await service.submit("true", name="waits", resources=NEVER)
+    columns = ",".join(f"{kind}:{name}" for name in METRICS[:5] for kind in ("best", "last"))
+    page = await open_page(f"/?col={columns}&tag=")
+    await expect(heads(page)).to_have_count(31)
+    for kind in ("best", "last"):
+        head = page.get_by_role("button", name=f"{METRICS[0]}, {kind}").get_by_text(kind, exact=True)
+        assert await head.evaluate(WHOLE), "whole, however long the name is"
+    await section(page, "Ended").locator(".scroll").evaluate("each => each.scrollLeft = 500")
+    await page.wait_for_function("[...document.querySelectorAll('.scroll')].every(each => each.scrollLeft === 500)")
+    for each in (heads(page).first, heads(page).last):
+        box = await each.bounding_box()
+        assert box is not None
+        assert box["x"] > 0, "a name stays where it is"
+    await axe(page)
+
+    await page.set_viewport_size(PHONE)
+    label = page.locator("tbody .cell:visible").last
+    await expect(label).to_contain_text(re.compile(r"best\s*\S"))
+    assert await label.get_by_text("best").evaluate(WHOLE)
 
 
 async def test_it_is_filtered_as_one_types_and_by_tag_user_time_and_parameter(service: Service, page: Page) -> None:

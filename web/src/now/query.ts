@@ -189,6 +189,15 @@ export const columnNames = graphql(`
   }
 `);
 
+export const allNames = graphql(`
+  query AllNames($contains: String!) {
+    names(contains: $contains) {
+      metrics { name direction }
+      parameters
+    }
+  }
+`);
+
 export const cancelSimulation = graphql(`
   mutation CancelSelected($id: ID!) {
     cancelSimulation(input: { id: $id }) { userErrors { message } }
@@ -199,15 +208,6 @@ export const deleteSimulation = graphql(`
   mutation DeleteSelected($id: ID!) {
     deleteSimulation(input: { id: $id }) { userErrors { message } }
   }
-export const allNames = graphql(`
-  query AllNames($contains: String!) {
-    names(contains: $contains) {
-      metrics { name direction }
-      parameters
-    }
-  }
-`);
-
 `);
 
 export const tagSimulation = graphql(`
