@@ -7,7 +7,7 @@
     saver       thread that uploads what is new and complete, and the last state at the end
     package     before the child starts: the package of code that it starts in
     fetch       reads what these two need, through outages of the store
-    lanes       several transfers at once
+    lanes       several transfers at once, and their memory
     bring       before the child starts: the stored files, if they are newer than those on this machine
 
 A file is kept as pieces of at most 8 MiB, named by their SHA-256; a piece that the store has is never sent again. The

@@ -164,12 +164,12 @@ class Bringer:
             if not entry.link:
                 os.utime(place / entry.path, ns=(entry.modified_ns, entry.modified_ns))
 
-    def _fill(self, path: Path, entry: Entry, numbers: Sequence[int], content: bytes) -> None:
+    def _fill(self, path: Path, entry: Entry, numbers: Sequence[int], content: memoryview) -> None:
         """Write one piece to its places in a file; a hole stays one."""
         self._going_on()
         if any(len(content) != min(PIECE_BYTES, entry.size - number * PIECE_BYTES) for number in numbers):
             raise Missing(entry.digest)
-        if not content[0] and content.count(0) == len(content):
+        if not content[0] and bytes(content).count(0) == len(content):
             return
         descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
         try:

@@ -17,12 +17,12 @@ from typing import Callable, TypeVar
 
 from runner.supervisor.child import Refused as NotStarted
 from runner.supervisor.files.attached import Abandoned
-from runner.supervisor.files.lanes import in_order
-from runner.supervisor.files.store import MOST_OFFERED, Damaged, Missing, Over, Refused, Store
+from runner.supervisor.files.lanes import Buffers, in_order
+from runner.supervisor.files.store import MOST_OFFERED, PIECE_BYTES, Damaged, Missing, Over, Refused, Store
 from runner.supervisor.service import Backoff, Unreachable
 
 Result = TypeVar("Result")
-Take = Callable[[bytes], None]
+Take = Callable[[memoryview], None]
 
 AT_ONCE = 4  # pieces of 8 MiB, which are in memory meanwhile
 LONGEST_PAUSE_SECONDS = 5.0
@@ -76,26 +76,29 @@ class Fetch:
                 raise Abandoned from None
 
     def pieces(self, wanted: Sequence[tuple[str, Take]]) -> None:
-        """Fetch pieces by their digests, several at once; each is handed to its function, in its thread.
+        """Fetch pieces by their digests, several at once; each is handed to its function, in its thread, and gone then.
 
         Raises what `Store.fetch` and the functions do, and Abandoned.
         """
         digests = [digest for digest, _ in wanted]
 
+        buffers = Buffers(PIECE_BYTES)
+
         def fetch(number: int) -> None:
             digest, take = wanted[number]
-            take(self._piece(digest, digests[number + 1 : number + 1 + MOST_OFFERED]))
+            with buffers.one() as buffer:
+                take(self._piece(digest, buffer, digests[number + 1 : number + 1 + MOST_OFFERED]))
 
         for _ in in_order(range(len(wanted)), fetch, AT_ONCE):
             self._give_up_at = time.monotonic() + self.patience_seconds
 
-    def _piece(self, digest: str, following: Sequence[str]) -> bytes:
+    def _piece(self, digest: str, buffer: memoryview, following: Sequence[str]) -> memoryview:
         backoff = Backoff(LONGEST_PAUSE_SECONDS)
         damaged = 0
         while True:
             self.check()
             try:
-                content = self._store.fetch(digest, following)
+                content = self._store.fetch(digest, buffer, following)
             except Damaged:
                 damaged += 1
                 if damaged == MOST_DAMAGED:
@@ -131,9 +134,8 @@ class Fetch:
             time.sleep(LOCK_SECONDS)
 
 
-def write_at(descriptor: int, content: bytes, offset: int) -> None:
+def write_at(descriptor: int, content: memoryview, offset: int) -> None:
     """Write all of it to a place in a file."""
-    left = memoryview(content)
-    while left:
-        done = os.pwrite(descriptor, left, offset)
-        left, offset = left[done:], offset + done
+    while content:
+        done = os.pwrite(descriptor, content, offset)
+        content, offset = content[done:], offset + done

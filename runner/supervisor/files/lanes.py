@@ -1,4 +1,4 @@
-"""Several transfers at once, on threads that end with the process.
+"""Several transfers at once, on threads that end with the process, in memory that is used again.
 
 Not `concurrent.futures`: the interpreter waits for its threads at the end, and a request to a store that is away would
 hold up the supervisor.
@@ -6,6 +6,7 @@ hold up the supervisor.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,32 @@ from typing import Callable, Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class Buffers:
+    """Memory for pieces on their way, used again: to get a new page takes several times as long as to fill it."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._idle: list[memoryview] = []
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[memoryview]:
+        """Lend one, with whatever it was filled with before."""
+        import mmap  # as `http` is: see `runner.supervisor.launcher`
+
+        try:
+            buffer = self._idle.pop()
+        except IndexError:  # pages that are not written to take no memory, unlike those of a bytearray
+            buffer = memoryview(mmap.mmap(-1, self._size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        try:
+            yield buffer
+        finally:
+            self._idle.append(buffer)
+
+    def clear(self) -> None:
+        """Give the memory back that is not lent."""
+        self._idle.clear()
 
 
 def in_order(items: Iterable[Item], act: Callable[[Item], Result], at_once: int) -> Iterator[Result]:

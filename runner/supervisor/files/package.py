@@ -112,7 +112,7 @@ class Package:
         self._say(f"the package {self._digest[:12]} ({file.tell()} bytes) was brought here")
 
 
-def _fill(descriptor: int, number: int, content: bytes) -> None:
+def _fill(descriptor: int, number: int, content: memoryview) -> None:
     write_at(descriptor, content, number * PIECE_BYTES)  # the file's time moves on: others that wait see it
 
 

@@ -24,15 +24,16 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
+from itertools import cycle
 from pathlib import Path
 from typing import Callable, NamedTuple, TypeVar
 
 from runner.removal import remove_tree
 from runner.supervisor.complaints import complain
 from runner.supervisor.files.contents import Listing, Seen, look, open_for_writing, seen
-from runner.supervisor.files.lanes import in_order
+from runner.supervisor.files.lanes import Buffers, in_order
 from runner.supervisor.files.store import (
     MOST_RESERVED,
     MOST_RESERVED_BYTES,
@@ -108,6 +109,7 @@ class Saver(threading.Thread):
         self._directories = [_Directory(kind, path) for kind, path in directories.items()]
         self._place = place
         self._notices = notices
+        self._buffers = Buffers(PIECE_BYTES)
         self._ending = threading.Event()
         self._given_up = threading.Event()
         self._unsaved = list(self._directories)  # at the end
@@ -284,6 +286,7 @@ class Saver(threading.Thread):
             directory.rewritten.update(path for path, was in files.items() if now.get(path) != was)
             raise
         finally:
+            self._buffers.clear()
             remove_tree(place)
         directory.saved = dict(files)
         directory.entries = {entry.path: (files[entry.path], entry) for entry in entries}
@@ -313,9 +316,11 @@ class Saver(threading.Thread):
             return directory.entries[path][1]
         whole = sha256()
 
-        def contents(descriptor: int) -> Iterator[bytes]:
+        def contents(descriptor: int, buffers: Sequence[memoryview]) -> Iterator[memoryview]:
             begin = 0
-            while content := _read(descriptor, begin, PIECE_BYTES):
+            for buffer in cycle(buffers):  # as many as are hashed at once: the oldest is free when one more is read
+                if not (content := _read(descriptor, begin, buffer)):
+                    break
                 self._check(is_last)
                 if begin > was.size:  # it grows as fast as it is read
                     raise Changed(path)
@@ -324,8 +329,9 @@ class Saver(threading.Thread):
                 if was.size > PIECE_BYTES:
                     whole.update(content)  # beside the thread that has the piece: the digests take both a core
 
-        with _opened(source) as descriptor:
-            pieces = tuple(in_order(contents(descriptor), _digest, AT_ONCE))
+        with _opened(source) as descriptor, contextlib.ExitStack() as stack:
+            buffers = [stack.enter_context(self._buffers.one()) for _ in range(AT_ONCE)]
+            pieces = tuple(in_order(contents(descriptor, buffers), _digest, AT_ONCE))
             if seen(os.fstat(descriptor)) != source.seen:
                 raise Changed(path)
         digest = pieces[0] if len(pieces) == 1 else whole.hexdigest()
@@ -358,7 +364,8 @@ class Saver(threading.Thread):
             self._check(is_last)
             source, number = wanted[digest]
             try:
-                self._store.put(digest, _piece(source, number, sizes[digest]), missing[digest])
+                with self._buffers.one() as buffer:
+                    self._store.put(digest, _piece(source, number, buffer[: sizes[digest]]), missing[digest])
             except Altered:
                 raise Changed(source.name) from None
 
@@ -400,8 +407,11 @@ def _groups(sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
         yield group
 
 
-def _piece(source: Path, number: int, size: int) -> bytes:
-    """Read a piece again; its digest is compared when it is put. Raises Changed if it is there no more."""
+def _piece(source: Path, number: int, buffer: memoryview) -> memoryview:
+    """Read a piece again, which fills the buffer. Its digest is compared when it is put.
+
+    Raises Changed if it is there no more.
+    """
     try:
         descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # it may be a pipe by now
     except OSError as error:
@@ -409,23 +419,23 @@ def _piece(source: Path, number: int, size: int) -> bytes:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise Changed(source.name)
-        content = _read(descriptor, number * PIECE_BYTES, size)
+        content = _read(descriptor, number * PIECE_BYTES, buffer)
     finally:
         os.close(descriptor)
-    if len(content) != size:
+    if len(content) != len(buffer):
         raise Changed(source.name)
     return content
 
 
-def _read(descriptor: int, begin: int, size: int) -> bytes:
-    """Read a part of a file: less only at its end."""
-    content = b""
-    while len(content) < size and (more := os.pread(descriptor, size - len(content), begin + len(content))):
-        content = content + more if content else more
-    return content
+def _read(descriptor: int, begin: int, buffer: memoryview) -> memoryview:
+    """Fill a buffer with a part of a file; return what it holds then: less only at the file's end."""
+    done = 0
+    while done < len(buffer) and (count := os.preadv(descriptor, [buffer[done:]], begin + done)):
+        done += count
+    return buffer[:done]
 
 
-def _digest(content: bytes) -> str:
+def _digest(content: memoryview) -> str:
     return sha256(content).hexdigest()
 
 

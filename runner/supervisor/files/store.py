@@ -9,9 +9,9 @@
     GET  files/pieces/DIGEST      one piece
 
 Each carries the attempt's token, its id and the nonce; a request to another place, whose URL is signed, carries none of
-them. That place is verified by the authorities that come with its URLs, else by the system's. A piece is held in memory
-as a whole, 8 MiB at most. The service compares its digest with what it receives. A bucket may not, and a mount does
-not, so for these the digest is compared before the piece is put.
+them. That place is verified by the authorities that come with its URLs, else by the system's. A piece is held as a
+whole, 8 MiB at most, in memory that the caller lends. The service compares its digest with what it receives. A bucket
+may not, and a mount does not, so for these the digest is compared before the piece is put.
 
 Failures: `Unreachable`, to be tried again; `Expired`, likewise, with another offer; `Refused`, with a sentence, of the
 quota or a limit; `Altered`, of bytes to be put; `Missing` and `Damaged`, of a piece; `Over`: the attempt has ended, and
@@ -37,6 +37,7 @@ from runner.supervisor.service import Unreachable
 
 if TYPE_CHECKING:  # imported where they are used: see `runner.supervisor.launcher`
     import http.client
+    import io
     import ssl
 
 Place = tuple[str, str, str]  # scheme; host, with its port; authorities that verify it
@@ -76,12 +77,16 @@ class Damaged(Missing):
 
 
 class Reply(NamedTuple):
-    """A reply; headers by their names in small letters. is_open: whether its connection can be used again."""
+    """A reply; headers by their names in small letters. is_open: whether its connection can be used again.
+
+    filled: how much of a buffer its body fills, which is in `body` otherwise.
+    """
 
     status: int
     body: bytes
     headers: Mapping[str, str]
     is_open: bool
+    filled: int
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,7 @@ class Store:
         self._authorities = str(answer.get("authorities") or "")
         return {str(digest): offer for digest, offer in missing}
 
-    def put(self, digest: str, content: bytes, offer: Mapping[str, Any]) -> None:
+    def put(self, digest: str, content: memoryview, offer: Mapping[str, Any]) -> None:
         """Store one piece where the service offered it. Raises Altered."""
         if "path" in offer or "url" in offer:
             _require(content, digest)
@@ -196,17 +201,20 @@ class Store:
             raise Unreachable("an answer without `pieces`")
         return [str(each) for each in pieces]
 
-    def fetch(self, digest: str, following: Sequence[str] = ()) -> bytes:
-        """Read one piece; `following` are about to be read too. Raises Missing where it is not there."""
+    def fetch(self, digest: str, buffer: memoryview, following: Sequence[str] = ()) -> memoryview:
+        """Read one piece into a buffer; return the part that holds it. Raises Missing where it is not there.
+
+        following: about to be read too.
+        """
         is_old = digest in self._offers
         try:
-            return self._fetch(digest, following)
+            return self._fetch(digest, buffer, following)
         except Expired:
             if not is_old:
                 raise
-            return self._fetch(digest, following)
+            return self._fetch(digest, buffer, following)
 
-    def _fetch(self, digest: str, following: Sequence[str]) -> bytes:
+    def _fetch(self, digest: str, buffer: memoryview, following: Sequence[str]) -> memoryview:
         with self._asking:
             if digest not in self._offers:
                 asked = list(dict.fromkeys((digest, *following[: MOST_OFFERED - 1])))
@@ -219,11 +227,13 @@ class Store:
             if offer is None:
                 raise Missing(digest)
             if "path" in offer:
-                content = Path(str(offer["path"])).read_bytes()
+                with open(str(offer["path"]), "rb", buffering=0) as file:
+                    size = _fill(buffer, file)
             elif "url" in offer:
-                content = self._send("GET", str(offer["url"]), None, {}, is_signed=True)
+                size = self._send("GET", str(offer["url"]), None, {}, buffer, is_signed=True).filled
             else:
-                content = self._send("GET", self._address(f"pieces/{digest}"), None, self._headers)
+                size = self._send("GET", self._address(f"pieces/{digest}"), None, self._headers, buffer).filled
+            content = buffer[:size]
             if sha256(content).hexdigest() != digest:
                 raise Damaged(digest)
         except FileNotFoundError:
@@ -238,7 +248,7 @@ class Store:
 
     def _ask(self, name: str, given: Mapping[str, object]) -> Mapping[str, Any]:
         headers = {**self._headers, "Content-Type": "application/json"}
-        reply = self._send("POST", self._address(name), json.dumps(given).encode(), headers)
+        reply = self._send("POST", self._address(name), memoryview(json.dumps(given).encode()), headers).body
         try:
             answer = json.loads(reply)
         except ValueError:
@@ -259,14 +269,15 @@ class Store:
         self,
         method: str,
         url: str,
-        content: bytes | None,
+        content: memoryview | None,
         headers: Mapping[str, str],
+        buffer: memoryview | None = None,
         *,
         is_signed: bool = False,
-    ) -> bytes:
-        """Send a request, twice if the connection was an old one; return the body of a good reply.
+    ) -> Reply:
+        """Send a request, twice if the connection was an old one; return a good reply.
 
-        is_signed: the URL is, and leads to the bucket.
+        buffer: filled with its body. is_signed: the URL is, and leads to the bucket.
         """
         import http.client
         import ssl
@@ -275,12 +286,12 @@ class Store:
             place = _place(url, self._authorities if is_signed else "")
             connection, is_new = self._take(place)
             try:
-                reply = self._exchange(connection, method, url, content, headers)
+                reply = self._exchange(connection, method, url, content, headers, buffer)
             except (ConnectionError, http.client.HTTPException):
                 if is_new:
                     raise
                 connection = self._connect(place)
-                reply = self._exchange(connection, method, url, content, headers)
+                reply = self._exchange(connection, method, url, content, headers, buffer)
         except ssl.SSLCertVerificationError as error:
             advice = ". Name its authority's file as ca in SIMULATIONS_FILES." if is_signed else ""
             raise Unreachable(
@@ -292,7 +303,7 @@ class Store:
             with self._lock:
                 self._idle.setdefault(place, []).append(connection)
         if reply.status < 300:
-            return reply.body
+            return reply
         raise _failure_of_bucket(reply) if is_signed else _failure(reply)
 
     def _take(self, place: Place) -> tuple[http.client.HTTPConnection, bool]:
@@ -322,8 +333,9 @@ class Store:
         connection: http.client.HTTPConnection,
         method: str,
         url: str,
-        content: bytes | None,
+        content: memoryview | None,
         headers: Mapping[str, str],
+        buffer: memoryview | None,
     ) -> Reply:
         """Send a request; return the reply."""
         parts = urlsplit(url)
@@ -342,8 +354,11 @@ class Store:
                     raise
                 is_sent = False  # a refusal may have come before all of the body was read: it has the reason
             with connection.getresponse() as response:  # it has the socket for itself where the connection is to close
-                reply = response.read(MOST_ANSWER_BYTES + 1)
-                if len(reply) > MOST_ANSWER_BYTES:
+                filled, most = 0, MOST_ANSWER_BYTES
+                if buffer is not None and response.status < 300:
+                    filled, most = _fill(buffer, response), 0
+                answer = response.read(most + 1)
+                if len(answer) > most:
                     raise ValueError("the reply is too long")
                 if response.length:  # http.client takes an end for the end of the body
                     raise ConnectionAbortedError("the reply was cut off")
@@ -351,13 +366,13 @@ class Store:
                 raise ConnectionResetError("a request was cut off")
             is_open = is_sent and not response.will_close
             named = {name.lower(): value for name, value in response.headers.items()}
-            return Reply(response.status, reply, named, is_open)
+            return Reply(response.status, answer, named, is_open, filled)
         finally:
             if not is_open:
                 connection.close()
 
 
-def _require(content: bytes, digest: str) -> None:
+def _require(content: memoryview, digest: str) -> None:
     if sha256(content).hexdigest() != digest:
         raise Altered(digest)
 
@@ -369,11 +384,18 @@ def _place(url: str, authorities: str) -> Place:
     return parts.scheme, parts.netloc, authorities
 
 
-def _parts(content: bytes) -> Iterator[memoryview]:
+def _parts(content: memoryview) -> Iterator[memoryview]:
     """Split a body: the time limit of a connection is for each part that is sent."""
-    whole = memoryview(content)
     for begin in range(0, len(content), PART_BYTES):
-        yield whole[begin : begin + PART_BYTES]
+        yield content[begin : begin + PART_BYTES]
+
+
+def _fill(buffer: memoryview, source: io.RawIOBase | http.client.HTTPResponse) -> int:
+    """Read until the buffer is full, or to the end; return how much it is."""
+    filled = 0
+    while count := source.readinto(buffer[filled:]):
+        filled += count
+    return filled
 
 
 def _failure(reply: Reply) -> Exception:
@@ -401,7 +423,7 @@ def _failure_of_bucket(reply: Reply) -> Exception:
     return Unreachable(f"the bucket answered with {answered}. {advice}")
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: memoryview) -> None:
     """Write a piece on a shared mount: it appears there as a whole, or not."""
     temporary = path.with_name(f"{path.name}.{os.urandom(8).hex()}.part")
     try:

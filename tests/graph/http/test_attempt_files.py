@@ -252,10 +252,10 @@ async def test_an_attempt_that_is_over_stores_and_reads_nothing(world: World, st
     await world.lose(first.supervisor)
     for request in (
         lambda: first.store.reserve({digest(b"a"): 1}),
-        lambda: first.store.put(digest(A_PIECE), A_PIECE, {}),
+        lambda: first.store.put(digest(A_PIECE), memoryview(A_PIECE), {}),
         lambda: first.store.commit("CHECKPOINT", []),
         first.store.kept,
-        lambda: first.store.fetch(digest(A_PIECE)),
+        lambda: first.store.fetch(digest(A_PIECE), memoryview(bytearray(PIECE_BYTES))),
     ):
         with pytest.raises(Over):
             await asyncio.to_thread(request)
@@ -619,9 +619,9 @@ async def test_holes_of_a_file_are_fetched_once_and_stay_holes(
     fetched: list[str] = []
     fetch = Store.fetch
 
-    def counts(self: Store, name: str, following: Any = ()) -> bytes:
+    def counts(self: Store, name: str, *given: Any) -> memoryview:
         fetched.append(name)
-        return fetch(self, name, following)
+        return fetch(self, name, *given)
 
     monkeypatch.setattr(Store, "fetch", counts)
     await second.brings(2)
@@ -720,11 +720,11 @@ async def test_an_outage_of_the_store_costs_a_piece_and_not_those_before_it(
     last = digest(content[2 * PIECE_BYTES :])
     fetch_one = Store.fetch
 
-    def fails(self: Store, name: str, following: Any = ()) -> bytes:
+    def fails(self: Store, name: str, *given: Any) -> memoryview:
         if name == last and failures:
             raise failures.pop()
         fetched.append(name)
-        return fetch_one(self, name, following)
+        return fetch_one(self, name, *given)
 
     monkeypatch.setattr(Store, "fetch", fails)
     monkeypatch.setattr(fetch.Backoff, "failed", lambda *_: 0.0)

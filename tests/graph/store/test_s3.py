@@ -305,13 +305,13 @@ async def test_a_url_that_expired_is_asked_for_again(
 
     second = await moved(world, member, first, "b")
     late = True
-    name = digest(b"model")
+    name, buffer = digest(b"model"), memoryview(bytearray(5))
     with pytest.raises(Expired):
-        await apart(second.store.fetch, name)
+        await apart(second.store.fetch, name, buffer)
     offers = await apart(second.store._ask, "offers", {"digests": [name]})
     second.store._offers = dict(offers["offers"])
     late = False
-    assert await apart(second.store.fetch, name) == b"model", "an old offer is renewed at once"
+    assert await apart(second.store.fetch, name, buffer) == b"model", "an old offer is renewed at once"
 
 
 async def test_a_bucket_that_is_away_for_a_while_loses_nothing(
@@ -377,7 +377,7 @@ async def test_a_piece_that_is_gone_from_the_bucket_is_missing(world: World, mem
     await first.saves()
     await store.remove(await ids(store))
     with pytest.raises(Missing):
-        await apart(first.store.fetch, digest(b"model"))
+        await apart(first.store.fetch, digest(b"model"), memoryview(bytearray(6)))
 
 
 async def test_no_answer_and_no_log_has_the_secret(

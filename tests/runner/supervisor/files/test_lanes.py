@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runner.supervisor.files.lanes import in_order
+from runner.supervisor.files.lanes import Buffers, in_order
 
 
 def test_results_come_in_order_whichever_is_first() -> None:
@@ -74,3 +74,14 @@ def test_without_more_threads_each_is_done_at_once(monkeypatch: pytest.MonkeyPat
     assert list(in_order(range(3), str, 2)) == ["0", "1", "2"]
     with pytest.raises(ZeroDivisionError):
         list(in_order([0], lambda number: 1 // number, 2))
+
+
+def test_memory_is_used_again() -> None:
+    buffers = Buffers(10)
+    with buffers.one() as first, buffers.one() as second:
+        assert first.obj is not second.obj
+    with buffers.one() as again:
+        assert again in (first, second)
+        assert len(again) == 10
+    buffers.clear()
+    assert buffers._idle == []

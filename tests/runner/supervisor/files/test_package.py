@@ -202,8 +202,10 @@ class FakeStore:
             raise self.failures.pop(0)
         return self.order
 
-    def fetch(self, digest: str, following: Any = ()) -> bytes:
-        return self.pieces[digest]
+    def fetch(self, digest: str, buffer: memoryview, following: Any = ()) -> memoryview:
+        content = self.pieces[digest]
+        buffer[: len(content)] = content
+        return buffer[: len(content)]
 
     def close(self) -> None:
         pass

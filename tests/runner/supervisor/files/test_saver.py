@@ -33,7 +33,7 @@ class Shelf:
     def reserve(self, pieces: Mapping[str, int]) -> dict[str, Mapping[str, Any]]:
         return {each: {} for each in pieces}
 
-    def put(self, _digest: str, _content: bytes, _offer: object) -> None:
+    def put(self, _digest: str, _content: memoryview, _offer: object) -> None:
         self.asked.set()
         self.open.wait()
 
@@ -113,7 +113,7 @@ def test_an_outage_repeats_one_request_and_not_the_save(saved: Saved, monkeypatc
     hashed: list[str] = []
     entry = Saver._entry
 
-    def put(digest: str, _content: bytes, _offer: object) -> None:
+    def put(digest: str, _content: memoryview, _offer: object) -> None:
         if digest == second and failures:
             raise failures.pop()
         stored.append(digest)
@@ -129,6 +129,25 @@ def test_an_outage_repeats_one_request_and_not_the_save(saved: Saved, monkeypatc
     saved.finish()
     assert stored == [first, second]
     assert (hashed, failures, saved.shelf.lists, saved.notices) == (["model"], [], [["model"]], {})
+
+
+def test_the_pieces_of_a_save_share_little_memory_which_is_given_back(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (saved.directory / "model").write_bytes(os.urandom(6 * PIECE_BYTES + 5))
+    pieces: dict[str, bytes] = {}
+    memory: dict[int, object] = {}
+
+    def put(digest: str, piece: memoryview, _offer: object) -> None:
+        pieces[digest] = bytes(piece)
+        memory[id(piece.obj)] = piece.obj
+
+    monkeypatch.setattr(saved.shelf, "put", put)
+    saved.finish()
+    assert sorted(map(len, pieces.values())) == [5] + 6 * [PIECE_BYTES]
+    assert all(sha256(piece).hexdigest() == digest for digest, piece in pieces.items())
+    assert len(memory) <= module.AT_ONCE_LAST
+    assert saved.saver._buffers._idle == []
 
 
 def test_a_store_that_refuses_for_long_is_a_notice_with_its_reason_once_for_each_outage(
@@ -169,9 +188,9 @@ def test_a_file_that_is_rewritten_faster_than_it_uploads_is_stored_from_a_copy(
     written = 0
     taken: list[bytes] = []
 
-    def put(_digest: str, content: bytes, _offer: object) -> None:
+    def put(_digest: str, content: memoryview, _offer: object) -> None:
         nonlocal written
-        taken.append(content)
+        taken.append(bytes(content))
         written += 1
         model.write_bytes(b"%d" % written)  # into the same inode
 
@@ -195,7 +214,7 @@ def test_a_file_that_changes_in_its_upload_is_copied_the_next_time(
     [directory] = saved.saver._directories
     listing = look(saved.directory)
 
-    def put(digest: str, content: bytes, _offer: object) -> None:
+    def put(digest: str, content: memoryview, _offer: object) -> None:
         if sha256(content).hexdigest() != digest:  # as the store
             raise Altered(digest)
         with open(saved.directory / "model", "r+b") as file:
