@@ -196,13 +196,13 @@ class AttemptFiles:
             piece = (await files.pieces_of(session, owner.simulation_id, [digest])).get(digest)
         if piece is None:
             raise _not_reserved()
-        content = await self._bodies.collect(request, PIECE_BYTES)
-        if len(content) != piece.size_bytes:
-            raise _bad(f"This piece was reserved with {piece.size_bytes:,} bytes, and has {len(content):,}.")
-        try:
-            await store.put(piece.id, digest, content)
-        except BadPiece as error:
-            raise _bad(str(error)) from None
+        async with self._bodies.collected(request) as content:
+            if len(content) != piece.size_bytes:
+                raise _bad(f"This piece was reserved with {piece.size_bytes:,} bytes, and has {len(content):,}.")
+            try:
+                await store.put(piece.id, digest, content)
+            except BadPiece as error:
+                raise _bad(str(error)) from None
         async with sessions() as session, session.begin():
             is_current = await files.find_owner(session, claim) is not None
             is_kept = await files.note_put(session, piece.id)

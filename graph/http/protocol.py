@@ -7,8 +7,9 @@ in the shape of a GraphQL result. Executing and streaming are not done here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+import mmap
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Self
@@ -32,6 +33,7 @@ LONG_BODY_BYTES = 65_536
 BYTES_PER_FIELD = 512  # parsed in the time of a field (live/turns.py): 2 MiB take 30 ms at most
 MOST_STREAM_BYTES = 262_144  # of a subscription: it is kept for as long as that lasts
 MOST_PARAMETERS = 8  # of a Content-Type: each costs Python some calls, and 60,000 fit into a head
+COLLECTED_BYTES = 8 * 1_048_576  # a piece of a file
 MOST_UNFINISHED_BYTES = 256 * 1_048_576  # of all bodies that are on their way into a process
 AGAIN_SECONDS = 1
 LINGER_SECONDS = 5.0  # for the rest of a body that is not wanted: closed at once, its sender would miss the answer
@@ -161,21 +163,29 @@ class Bodies:
     def __init__(self) -> None:
         self._bytes = 0
         self._held: dict[asyncio.Timeout, int] = {}  # what has come so far of each, the oldest first
+        self._buffers = Buffers()
 
     async def read(self, request: Request, most_bytes: int) -> bytes:
         """Read one to its end. Raises `Refusal`."""
         async with self._patience() as grow:
             return await _body(request, most_bytes, grow)
 
-    async def collect(self, request: Request, most_bytes: int) -> bytes | bytearray:
-        """Read one of megabytes to its end, past ASGI's messages if the connection can do that. Raises `Refusal`."""
+    @asynccontextmanager
+    async def collected(self, request: Request) -> AsyncIterator[bytes | memoryview]:
+        """Read one of at most `COLLECTED_BYTES` to its end, past ASGI's messages if the connection can do that.
+
+        What is yielded is overwritten after the block. Raises `Refusal`.
+        """
         collect = getattr(request.state, "collect", None)
         length = request.headers.get("content-length", "")
-        if collect is None or not length.isdecimal() or int(length) > most_bytes:
-            return await self.read(request, most_bytes)
-        async with self._patience() as grow:
-            collected = collect(grow)
-            return await (_body(request, most_bytes, grow) if collected is None else collected)
+        if collect is None or not length.isdecimal() or int(length) > COLLECTED_BYTES:
+            yield await self.read(request, COLLECTED_BYTES)
+            return
+        with self._buffers.one() as buffer:
+            async with self._patience() as grow:
+                collected = collect(buffer, grow)
+                content = await (_body(request, COLLECTED_BYTES, grow) if collected is None else collected)
+            yield content
 
     @asynccontextmanager
     async def _patience(self) -> AsyncIterator[Callable[[int], None]]:
@@ -207,6 +217,32 @@ class Bodies:
 
     def _forget(self, patience: asyncio.Timeout) -> None:
         self._bytes -= self._held.pop(patience, 0)
+
+
+class Buffers:
+    """Memory for bodies that are collected, used again while there are others: to get a new page takes several times as
+    long as to fill it.
+    """
+
+    def __init__(self) -> None:
+        self._lent = 0
+        self._idle: list[memoryview] = []
+
+    @contextmanager
+    def one(self) -> Iterator[memoryview]:
+        """Lend one of `COLLECTED_BYTES`, with whatever it was filled with before."""
+        if self._idle:
+            buffer = self._idle.pop()
+        else:  # begins with a page, and takes no memory before it is filled
+            buffer = memoryview(mmap.mmap(-1, COLLECTED_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        self._lent += 1
+        try:
+            yield buffer
+            self._idle.append(buffer)  # not after an exception: a thread may go on reading it
+        finally:
+            self._lent -= 1
+            if not self._lent:
+                self._idle.clear()
 
 
 async def read(request: Request, bodies: Bodies) -> Operation:

@@ -45,7 +45,7 @@ class Store(Protocol):
     async def free_bytes(self) -> int | None:
         """How many bytes it can take without harm to others; None: as many as one likes."""
 
-    async def put(self, piece_id: int, digest: str, content: bytes | bytearray) -> None:
+    async def put(self, piece_id: int, digest: str, content: bytes | memoryview) -> None:
         """Write a piece; a repetition changes nothing. Raises BadPiece."""
 
     def read(self, piece_id: int, begin: int, end: int) -> AsyncIterator[bytes]:

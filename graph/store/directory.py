@@ -54,7 +54,7 @@ class Directory:
         """What the disk has left, without the reserve."""
         return await asyncio.to_thread(self._free_bytes)
 
-    async def put(self, piece_id: int, digest: str, content: bytes | bytearray) -> None:
+    async def put(self, piece_id: int, digest: str, content: bytes | memoryview) -> None:
         """Write a piece."""
         await asyncio.to_thread(self._put, piece_id, digest, content)
 
@@ -139,7 +139,7 @@ class Directory:
         except OSError as error:
             raise StoreUnavailable(str(error)) from error
 
-    def _put(self, piece_id: int, digest: str, content: bytes | bytearray) -> None:
+    def _put(self, piece_id: int, digest: str, content: bytes | memoryview) -> None:
         if sha256(content).hexdigest() != digest:
             raise BadPiece("The bytes are not those of the digest: send them again.")
         path = self._path(piece_id)

@@ -64,7 +64,7 @@ class S3:
         """A bucket has no end."""
         return None
 
-    async def put(self, piece_id: int, digest: str, content: bytes | bytearray) -> None:
+    async def put(self, piece_id: int, digest: str, content: bytes | memoryview) -> None:
         """Write a piece."""
         if sha256(content).hexdigest() != digest:
             raise BadPiece("The bytes are not those of the digest: send them again.")
@@ -136,9 +136,9 @@ class S3:
         except FileNotFoundError:
             return None
 
-    def _put(self, key: str, content: bytes | bytearray) -> None:
+    def _put(self, key: str, content: bytes | memoryview) -> None:
         checksum = b64encode(sha256(content).digest()).decode()
-        self._client().put_object(Bucket=self._bucket.name, Key=key, Body=content, ChecksumSHA256=checksum)
+        self._client().put_object(Bucket=self._bucket.name, Key=key, Body=bytes(content), ChecksumSHA256=checksum)
 
     def _open(self, piece_id: int, begin: int, end: int) -> Any:
         named = {"Bucket": self._bucket.name, "Key": self._key(piece_id)}

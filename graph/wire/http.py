@@ -16,8 +16,8 @@ a client that does not read an answer. Here
 - one connection more than a process may have is closed at once.
 
 Bodies are read, and limited, where they are wanted (http/protocol.py). One of megabytes can be collected there past the
-parser and ASGI's messages (`state.collect`), which take some ten times as long as the bytes themselves. Sockets are
-handed on to wire/websocket.py.
+parser and ASGI's messages (`state.collect`), which take some ten times as long as the bytes themselves: the kernel
+copies it into memory that the application names. Sockets are handed on to wire/websocket.py.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 65_536  # a query by GET is in it
 MOST_HEADERS = 256  # browsers and proxies send some dozens; each is looked at by some layers
 PIECE_BYTES = 16_384  # parsed between two looks at the sums
+RECEIVED_BYTES = 1 << 20  # of a body that is collected, at once
+DROPPED_BYTES = 1 << 16
 LINE_BYTES = 4  # ": " and the end of the line
 MOST_NEWCOMERS = 512  # of a process; an ordinary client sends a head within milliseconds
 MOST_PIPELINED = 64  # requests of a connection that wait for one before them; browsers send none so
@@ -83,37 +85,52 @@ class Lobby:
         self._newcomers.pop(newcomer, None)
 
 
-class Intake:
-    """The rest of a body: collected while the request waits for it, dropped if it no longer does."""
+class Intake(asyncio.BufferedProtocol):
+    """The rest of a body: received where it belongs while the request waits for it, dropped if it no longer does.
 
-    def __init__(self, begin: bytearray, left: int, grow: Callable[[int], None]) -> None:
-        self.collected: asyncio.Future[bytearray] = asyncio.get_running_loop().create_future()
-        self._content = begin
+    It is the connection's protocol meanwhile, and takes no byte of what follows.
+    """
+
+    def __init__(
+        self, wire: HttpWire, begin: bytearray, left: int, buffer: memoryview, grow: Callable[[int], None]
+    ) -> None:
+        self.collected: asyncio.Future[memoryview] = asyncio.get_running_loop().create_future()
+        self._wire = wire
+        self._content = buffer[: len(begin) + left]
+        self._content[: len(begin)] = begin
         self._left = left
         self._grow = grow
         grow(len(begin))
 
-    def take(self, data: bytes) -> bytes:
-        """Take what belongs to the body; return what follows it."""
-        rest = data[self._left :]
-        taken = data[: len(data) - len(rest)]
-        self._left -= len(taken)
+    def get_buffer(self, _size: int) -> memoryview:
         if self.collected.done():
-            self._content = bytearray()
-        else:
-            self._content += taken
-            self._grow(len(taken))
+            self._content = memoryview(bytearray(min(self._left, DROPPED_BYTES)))
+            return self._content
+        begin = len(self._content) - self._left
+        return self._content[begin : begin + RECEIVED_BYTES]
+
+    def buffer_updated(self, size: int) -> None:
+        self._left -= size
+        if not self.collected.done():
+            self._grow(size)
             if not self._left:
                 self.collected.set_result(self._content)
-        return rest
+        if not self._left:
+            self._wire.end_intake()
 
-    @property
-    def is_complete(self) -> bool:
-        return not self._left
+    def eof_received(self) -> None:
+        self._wire.eof_received()
 
-    def lose(self) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         if not self.collected.done():
             self.collected.set_exception(ClientDisconnect())
+        self._wire.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._wire.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._wire.resume_writing()
 
 
 class HttpWire(HttpToolsProtocol):
@@ -141,7 +158,6 @@ class HttpWire(HttpToolsProtocol):
         self._is_again = False  # the head that is read now asks for a protocol that it won't get
         self._is_between = False  # the last piece ended with the end of a request
         self._body_left: int | None = None  # of this request's body, which the parser has not seen; None: in chunks
-        self._intake: Intake | None = None
         self._peer: Peer | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
@@ -157,17 +173,12 @@ class HttpWire(HttpToolsProtocol):
         self._lobby.leave(self)
         self._head_came()
         self._unwatch()
-        if self._intake is not None:
-            self._intake.lose()
-            self._intake = None
         super().connection_lost(exc)
 
     # --- a request that is never finished ------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        if self._intake is not None:
-            data = self._take_body(data)
         for begin in range(0, len(data), PIECE_BYTES):
             self._take(data[begin : begin + PIECE_BYTES])
             if self._is_upgraded or self.transport.is_closing():
@@ -276,32 +287,40 @@ class HttpWire(HttpToolsProtocol):
 
     # --- a body of megabytes ---------------------------------------------------------------------------------------
 
-    def _collect(self, cycle: RequestResponseCycle, grow: Callable[[int], None]) -> asyncio.Future[bytearray] | None:
-        """Collect the rest of a body, whose length the caller has limited; None if it comes by ASGI's messages.
+    def _collect(
+        self, cycle: RequestResponseCycle, buffer: memoryview, grow: Callable[[int], None]
+    ) -> asyncio.Future[memoryview] | None:
+        """Collect a body, which the buffer has room for, past the parser; None if it comes by ASGI's messages.
 
-        grow: called with each part's size. The future raises ClientDisconnect; once cancelled, what comes is dropped.
+        grow: called with each part's size. The future has the part of the buffer that the body fills, and raises
+        ClientDisconnect; once cancelled, what comes is dropped, and the buffer left alone.
         """
         if cycle is not self.cycle or not self._body_left or self.transport.is_closing():
             return None
-        self._intake = Intake(cycle.body, self._body_left, grow)
+        intake = Intake(self, cycle.body, self._body_left, buffer, grow)
         cycle.body = bytearray()
         if cycle.waiting_for_100_continue:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             cycle.waiting_for_100_continue = False
-        self.flow.resume_reading()
-        return self._intake.collected
+        self._read_by(intake)
+        return intake.collected
 
-    def _take_body(self, data: bytes) -> bytes:
-        """Hand on a part of a body that is collected; return what follows the body, for a parser that begins anew."""
-        assert self._intake is not None
-        rest = self._intake.take(data)
-        if self._intake.is_complete:
-            self._intake = None
-            self._body_left = 0
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
-            self.on_message_complete()
-        return rest
+    def end_intake(self) -> None:
+        """Go on behind a body that was collected, with a parser that begins anew."""
+        if self.transport.is_closing():
+            return
+        self._read_by(self)
+        self._body_left = 0
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self.on_message_complete()
+        self.data_received(b"")
+
+    def _read_by(self, protocol: asyncio.BaseProtocol) -> None:
+        """Hand what comes to another protocol. uvloop looks at its kind when reading begins."""
+        self.flow.pause_reading()
+        self.transport.set_protocol(protocol)
+        self.flow.resume_reading()
 
     @property
     def _is_idle(self) -> bool:

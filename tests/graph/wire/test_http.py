@@ -90,13 +90,14 @@ class Collecting:
         request = Request(scope, receive)
         self.begun.set()
         try:
-            content = await self.bodies.collect(request, 2 * len(BODY))
+            async with self.bodies.collected(request) as content:
+                digest = sha256(content).hexdigest()
         except ClientDisconnect:
             self.left.set()
         except Refusal as refusal:
             await protocol.refuse(refusal, JSON, request, send)
         else:
-            await Response(sha256(content).hexdigest())(scope, receive, send)
+            await Response(digest)(scope, receive, send)
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -150,6 +151,26 @@ async def test_a_collected_body_is_whole_and_so_is_what_follows_it(collecting: C
     writer.close()
     await writer.wait_closed()
     assert collecting.parsed < 2 * len(BODY), "most of it has passed the parser by"
+
+
+async def test_bodies_share_memory_while_there_are_others_and_give_it_back(collecting: Collecting) -> None:
+    buffers = collecting.bodies._buffers
+    with buffers.one() as held, buffers.one() as used:
+        pass
+    assert (used is held, buffers._idle) == (False, [])
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        with buffers.one():
+            reader, writer = await asyncio.open_connection("127.0.0.1", collecting.port)
+            for body in (BODY, BODY[::-1]):
+                writer.write(HEAD + LENGTH + body)
+                assert await answer_of(reader) == (200, sha256(body).hexdigest().encode())
+            assert len(buffers._idle) == 1
+            with pytest.raises(RuntimeError), buffers.one():
+                raise RuntimeError
+            assert buffers._idle == [], "a thread may go on reading what was given up"
+    writer.close()
+    await writer.wait_closed()
+    assert buffers._idle == []
 
 
 async def test_a_body_that_is_announced_is_asked_for(collecting: Collecting) -> None:
