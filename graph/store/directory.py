@@ -4,13 +4,14 @@
     ROOT/<id // 1000>/<id>                 a piece
     ROOT/<id // 1000>/<id>.<random>.part   one that is being written; left by a process that was killed
 
-A piece is renamed into its place once it is on the disk. `RESERVED_BYTES` of the disk stay free: it may be that of the
-database, too.
+A piece is written past the page cache where that is possible, and renamed into its place once it is on the disk.
+`RESERVED_BYTES` of the disk stay free: it may be that of the database, too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import secrets
 import shutil
@@ -23,6 +24,7 @@ from pathlib import Path
 from graph.store.base import MARKER, BadPiece, StoreUnavailable, require_own
 
 READ_BYTES = 1 << 20
+BLOCK_BYTES = 4096  # what is written past the page cache is a multiple of it, in its size and its place
 RESERVED_BYTES = 1 << 30
 PART_SECONDS = 86_400.0  # no write takes as long
 
@@ -146,9 +148,8 @@ class Directory:
         part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(content)
-                file.flush()
+            with open(part, "xb", buffering=0, opener=_private) as file:
+                _write(file.fileno(), memoryview(content))
                 os.fsync(file.fileno())  # its row will say that it is there
             part.replace(path)
         except OSError as error:
@@ -172,3 +173,23 @@ class Directory:
 
     def _path(self, piece_id: int) -> Path:
         return self._root / str(piece_id // 1000) / str(piece_id)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _write(descriptor: int, content: memoryview) -> None:
+    """Write a file past the page cache, as far as memory and file system allow it.
+
+    It is synced at once and seldom read, and its pages would take the place of the database's.
+    """
+    written, flags = 0, fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    whole = len(content) - len(content) % BLOCK_BYTES
+    with suppress(OSError):  # not on this file system, or not from memory that is not aligned
+        if whole:
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
+            written = os.write(descriptor, content[:whole])
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+    while written < len(content):
+        written += os.write(descriptor, content[written:])
