@@ -22,7 +22,6 @@ from sqlalchemy import (
     BigInteger,
     DateTime,
     Integer,
-    LargeBinary,
     any_,
     column,
     delete,
@@ -34,11 +33,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.sql.elements import CollectionAggregate
 
 from db.attempts import Claim
 from db.errors import Refusal
-from db.models import Attempt, Project, Simulation, StoredFiles, StoredPiece
+from db.models import Attempt, Project, StoredFiles, StoredPiece
 from db.states import FileKind
 
 GIB = 2**30
@@ -199,15 +197,28 @@ async def held_bytes(session: AsyncSession, project_id: int) -> int:
     return int(total or 0)
 
 
+# Each piece that comes or goes asks these: written out, for SQLAlchemy needs longer to build them than they take.
+_PIECES_OF = text(
+    """
+    SELECT digest, id, size_bytes, stored_at IS NOT NULL FROM stored_pieces
+    WHERE simulation_id = :simulation AND digest = ANY(:digests)
+    """
+)
+_READABLE = text(
+    """
+    SELECT digest, id, size_bytes, true FROM stored_pieces
+    WHERE simulation_id IN (:simulation, :fork_of) AND digest = ANY(:digests) AND stored_at IS NOT NULL
+    UNION ALL
+    SELECT p.digest, p.id, p.size_bytes, true FROM simulations AS s JOIN stored_pieces AS p USING (package_id)
+    WHERE s.id = :simulation AND p.digest = ANY(:digests) AND p.stored_at IS NOT NULL
+    """
+)
+
+
 async def pieces_of(session: AsyncSession, simulation_id: int, digests: Collection[str]) -> Mapping[str, Piece]:
     """Return those of these pieces that have a row, by digest."""
-    rows = await session.execute(
-        select(StoredPiece.digest, StoredPiece.id, StoredPiece.size_bytes, StoredPiece.stored_at.is_not(None)).where(
-            StoredPiece.simulation_id == simulation_id,
-            StoredPiece.digest == _any(digests),
-        )
-    )
-    return {row[0].hex(): Piece(row[1], row[2], row[3]) for row in rows}
+    given = {"simulation": simulation_id, "digests": list(map(bytes.fromhex, digests))}
+    return {row[0].hex(): Piece(*row[1:]) for row in await session.execute(_PIECES_OF, given)}
 
 
 async def readable_pieces(session: AsyncSession, owner: Owner, digests: Collection[str]) -> Mapping[str, Piece]:
@@ -215,26 +226,12 @@ async def readable_pieces(session: AsyncSession, owner: Owner, digests: Collecti
 
     Its own, those of the checkpoint that it began with, and those of its package.
     """
-    own = await pieces_of(session, owner.simulation_id, digests)
-    stored = {each: piece for each, piece in own.items() if piece.is_stored}
-    if owner.fork_of is not None and (others := [each for each in digests if each not in stored]):
-        of_other = await pieces_of(session, owner.fork_of, others)
-        stored.update({each: piece for each, piece in of_other.items() if piece.is_stored})
-    if others := [each for each in digests if each not in stored]:
-        package = select(Simulation.package_id).where(Simulation.id == owner.simulation_id).scalar_subquery()
-        rows = await session.execute(
-            select(StoredPiece.digest, StoredPiece.id, StoredPiece.size_bytes).where(
-                StoredPiece.package_id == package,
-                StoredPiece.digest == _any(others),
-                StoredPiece.stored_at.is_not(None),
-            )
-        )
-        stored.update({row[0].hex(): Piece(row[1], row[2], True) for row in rows})
-    return stored
-
-
-def _any(digests: Collection[str]) -> CollectionAggregate[bool]:
-    return any_(literal(list(map(bytes.fromhex, digests)), ARRAY(LargeBinary)))
+    given = {
+        "simulation": owner.simulation_id,
+        "fork_of": owner.fork_of,
+        "digests": list(map(bytes.fromhex, digests)),
+    }
+    return {row[0].hex(): Piece(*row[1:]) for row in await session.execute(_READABLE, given)}
 
 
 async def note_puts(session: AsyncSession, ids: Collection[int]) -> None:
@@ -250,15 +247,18 @@ async def note_puts(session: AsyncSession, ids: Collection[int]) -> None:
     )
 
 
+_NOTE_PUT = text(
+    """
+    UPDATE stored_pieces SET stored_at = coalesce(stored_at, now())
+    WHERE id = :piece AND (simulation_id IS NOT NULL OR package_id IS NOT NULL)
+    RETURNING id
+    """
+)
+
+
 async def note_put(session: AsyncSession, piece_id: int) -> bool:
     """Note that an object is in the store; False if its row lost its owner meanwhile: it is to be removed."""
-    statement = (
-        update(StoredPiece)
-        .where(StoredPiece.id == piece_id, ~UNOWNED)
-        .values(stored_at=func.coalesce(StoredPiece.stored_at, func.now()))
-        .returning(StoredPiece.id)
-    )
-    return await session.scalar(statement) is not None
+    return await session.scalar(_NOTE_PUT, {"piece": piece_id}) is not None
 
 
 # --- lists -----------------------------------------------------------------------------------------------------
