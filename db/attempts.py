@@ -624,6 +624,36 @@ _ACCEPT_END = f"""
 """  # noqa: S608  # the constant above
 
 
+# The same for an exit that ends the simulation whatever is wanted of it, where nothing else is to be written: the only
+# member's, of a simulation without metrics, after which no other one runs. The statement's snapshot is older than its
+# locks, so a simulation that was written to in between is left out: `dependencies.hold` writes to those it holds.
+EXITED = """
+    mine AS (
+        SELECT m.id AS member_id, a.id AS attempt_id, a.number, a.stop_reason, a.amended, s.id
+        FROM members AS m
+        JOIN attempts AS a ON a.id = m.attempt_id
+        JOIN simulations AS s ON s.id = a.simulation_id
+        JOIN simulations AS seen ON seen.id = s.id
+        WHERE m.attempt_id = $1 AND m.token_digest = $2 AND a.ended_at IS NULL AND s.attempt = a.number
+          AND s.state = ANY($5::text[]) AND s.machines = 1 AND s.ctid = seen.ctid
+          AND NOT EXISTS (SELECT FROM dependencies WHERE after_id = s.id)
+          AND NOT EXISTS (SELECT FROM metrics WHERE simulation_id = s.id)
+        FOR NO KEY UPDATE OF s, a
+    ), exited AS (
+        UPDATE members AS m SET next_batch = m.next_batch + 1, heartbeat_at = now(), ended_at = now(),
+            exit_code = {exit_code}, signal = {signal}
+        FROM mine
+        WHERE m.id = mine.member_id AND m.token_digest = $2 AND m.nonce = $3 AND m.ended_at IS NULL
+          AND m.next_batch = {batch}
+        RETURNING mine.id, mine.number, m.next_batch, mine.stop_reason, mine.amended::text, m.rank, mine.attempt_id
+    ), closed AS (
+        UPDATE attempts AS a
+        SET ended_at = now(), reason = $8::text, reason_detail = $9::text, exit_code = {exit_code}, signal = {signal}
+        FROM exited WHERE a.id = exited.attempt_id
+    )
+"""
+
+
 async def accept_end(session: AsyncSession, claim: Claim, batch: int) -> tuple[Receipt, Settling] | None:
     """Lock the simulation and its attempt, and record a report with an exit; None if it is not the next batch.
 

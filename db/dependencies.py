@@ -1,7 +1,7 @@
 """Dependencies: which simulations run after which, and how many ends each still waits for.
 
-An edge is written with the simulation that waits, in one transaction that holds a share lock on those it waits for: so
-an end either comes first and is seen, or comes later and sees the edge. The ids of both rise along an edge, so locks
+An edge is written with the simulation that waits, in one transaction that holds the locks of those it waits for: so an
+end either comes first and is seen, or comes later and sees the edge. The ids of both rise along an edge, so locks
 that are taken in the order of ids are taken in the order of dependencies.
 
 `simulations.dependencies_left` counts the edges whose simulation has not ended; `transitions.release` decreases it.
@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import Dependency as Row
 from db.models import Simulation
-from db.states import Reason, SimulationState
+from db.states import FINAL_STATES, Reason, SimulationState
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +40,34 @@ class Edge:
     condition: str
 
 
-_PREDECESSOR = (Simulation.id, Simulation.project_id, Simulation.name, Simulation.state, Simulation.reason)
-
-
 async def hold(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Predecessor]:
-    """Keep these simulations from changing their state until this transaction ends; those that exist, by id."""
-    rows = await session.execute(
-        select(*_PREDECESSOR)
-        .where(Simulation.id.in_(ids))
-        .order_by(Simulation.id)
-        .with_for_update(read=True, of=Simulation)
+    """Keep these simulations from changing their state until this transaction ends; those that exist, by id.
+
+    Those that have not ended are written to, with what is there: an end in one statement (`attempts.EXITED`) that began
+    before and waited for the lock would not see the edges, but sees that the row has changed.
+    """
+    rows = await session.execute(_HOLD, {"ids": list(ids)})
+    return {
+        simulation_id: Predecessor(
+            simulation_id, project_id, name, SimulationState(state), Reason(reason) if reason is not None else None
+        )
+        for simulation_id, project_id, name, state, reason in rows
+    }
+
+
+_FINAL = ", ".join(f"'{each.value}'" for each in sorted(FINAL_STATES))
+_HOLD = text(
+    f"""
+    WITH held AS (
+        SELECT id, project_id, name, state, reason FROM simulations WHERE id = ANY(CAST(:ids AS bigint[]))
+        ORDER BY id FOR NO KEY UPDATE
+    ), written AS (
+        UPDATE simulations SET dependencies_left = dependencies_left
+        FROM held WHERE simulations.id = held.id AND held.state NOT IN ({_FINAL})
     )
-    return {row[0]: Predecessor(*row) for row in rows}
+    SELECT * FROM held ORDER BY id
+    """  # noqa: S608  # constants
+)
 
 
 async def find_keyed(session: AsyncSession, project_id: int, client_keys: Collection[str]) -> Mapping[str, int]:
@@ -136,6 +152,9 @@ _NOTE_MET = text(
     WHERE s.id = m.id AND s.state = 'QUEUED'
     """
 )
+
+
+_PREDECESSOR = (Simulation.id, Simulation.project_id, Simulation.name, Simulation.state, Simulation.reason)
 
 
 async def names_of(session: AsyncSession, ids: Collection[int]) -> Mapping[int, Predecessor]:

@@ -4,9 +4,9 @@
       ^                   |                   |
       +------ settle, to be retried ----------+            QUEUED --cancel--> CANCELLED
 
-`transitions` decides when a simulation moves, and is the only room that calls `move`, `begin` and `end`. A move is one
-guarded UPDATE (id, source state, fence) with its event and its hint, in the caller's transaction; a False is a fact
-about the row (another transaction was first), never an error.
+`transitions` decides when a simulation moves, and is the only room that calls `move`, `begin`, `finish` and `end`. A
+move is one guarded UPDATE (id, source state, fence) with its event and its hint, in the caller's transaction; a False
+is a fact about the row (another transaction was first), never an error.
 
 Locks: simulation, attempt, member, machine, project, budget, in this order, several rows of one table by id, FOR NO KEY
 UPDATE.
@@ -24,7 +24,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, results
-from db.attempts import Claim, Endpoint, Work
+from db.attempts import Claim, Endpoint, Receipt, Work
 from db.billing import AMOUNT
 from db.events import Actor, may_alert
 from db.models import Simulation
@@ -84,6 +84,16 @@ class Move:
     fence: int
     detail: Mapping[str, Any]
     reason_detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """How an attempt ends."""
+
+    reason: Reason
+    detail: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
 
 
 _AMOUNT = AMOUNT.format(rate="m.price_per_hour * m.share", to="coalesce(m.ended_at, now())", since="m.assigned_at")
@@ -177,6 +187,45 @@ async def begin(driver: Driver, claim: Claim, endpoint: Endpoint, actor: Actor) 
     return attempts.work_of(of_work)
 
 
+_EXITED = attempts.EXITED.format(batch="$13::int", exit_code="$16::int", signal="$17::int")
+_FINISH = f"""
+    WITH {_EXITED}, given AS (
+        SELECT id, number AS fence, (jsonb_build_object('attempt', number) || $14::jsonb)::text AS detail,
+               $15::bool AS alerts, $9::text AS reason_detail, 1 AS place
+        FROM exited
+    ), {_moved("")}, exited.* FROM exited, hint WHERE ids IS NOT NULL
+"""  # noqa: S608  # constants
+
+
+async def finish(
+    driver: Driver,
+    claim: Claim,
+    batch: int,
+    closing: Closing,
+    target: SimulationState,
+    actor: Actor,
+    detail: Mapping[str, Any],
+) -> tuple[Receipt, int] | None:
+    """Accept a report of an exit and nothing else, and end its attempt and simulation, by one statement.
+
+    It is a transaction of its own. Returns the attempt's id, too. None: nothing was written, as it is not the next
+    batch of a current attempt, or more has to be written (`attempts.EXITED`). detail: of the event, beside the attempt.
+    """
+    assert target.is_final
+    row = await driver.fetchrow(
+        _FINISH,
+        claim.attempt_id, claim.token_digest, claim.nonce,
+        target.value, [source.value for source, targets in TRANSITIONS.items() if target in targets],
+        timedelta(0), target.is_final, closing.reason.value, closing.detail, actor.name, actor.origin,
+        MAX_PAYLOAD_BYTES, batch, orjson.dumps(detail).decode(), may_alert(target.value, detail),
+        closing.exit_code, closing.signal,
+    )  # fmt: skip
+    if row is None:
+        return None
+    _ids, _notified, _alerted, *accepted, attempt_id = row
+    return attempts.receipt_of(accepted, stored=True), attempt_id
+
+
 async def move(
     session: AsyncSession,
     moves: Sequence[Move],
@@ -203,16 +252,6 @@ async def move(
     if target.is_final and moved:
         await results.keep(session, moved)
     return moved
-
-
-@dataclass(frozen=True, slots=True)
-class Closing:
-    """How an attempt ends."""
-
-    reason: Reason
-    detail: str | None = None
-    exit_code: int | None = None
-    signal: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,11 @@ def meaning_of(exit_: Exit, stop_wanted: str | None) -> Meaning:
     return Meaning(EXIT_CODE, exit_.message or _sentence(exit_), exit_.exit_code, exit_.signal)
 
 
+def completes(exit_: Exit) -> bool:
+    """Whether an exit is that of a completed attempt, whatever stop is wanted: nothing else is left to judge."""
+    return exit_.reason is None and exit_.exit_code == 0
+
+
 def _sentence(exit_: Exit) -> str:
     if exit_.signal is None:
         return f"It ended with exit code {exit_.exit_code}."

@@ -173,7 +173,7 @@ def _has_tables(module: str | None) -> bool:
 
 # The statements that only `transitions` may send: they open, bind, stop and end what a simulation does.
 TRANSITION_STATEMENTS = {
-    "lifecycle": {"move", "begin", "end"},
+    "lifecycle": {"move", "begin", "finish", "end"},
     "attempts": {"create", "bind", "want_stop", "accept", "accept_end"},
     "convergence": {"take_in"},
 }

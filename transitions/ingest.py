@@ -1,7 +1,8 @@
 """Ingest of a supervisor's report: fence, order, idempotency, heartbeat, points, log, and with an exit the end.
 
 A report is stored in one transaction and acknowledged after its commit; a report repeated because its answer was lost
-changes nothing. A report of points alone, as most are, is one statement and one round trip (`convergence.take_in`).
+changes nothing. A report of points alone, as most are, is one statement and one round trip (`convergence.take_in`),
+and so is one of the exit alone with which most programs without metrics end (`settle.complete`).
 
 Any caller with a claim may store reports. The mutation parses, calls `ingest`, notifies its hub and maps the receipt;
 the host's loop stores the batches that a dead supervisor left on disk.
@@ -20,10 +21,9 @@ from db.connection import Sessions, driver_of
 from db.convergence import Column
 from db.events import Actor
 from db.notices import Notice
-from db.states import Reason
-from policy.retry import Exit, meaning_of
+from policy.retry import completes
 from transitions.report import MAX_NOTICE_TEXT, Report
-from transitions.settle import Ending, settle
+from transitions.settle import complete, ending_by, settle
 
 HIGHER_RANK = "HIGHER_RANK"  # as in runner/supervisor/notices.py
 
@@ -40,11 +40,15 @@ async def ingest(
 
     backoff: time before the first retry, if the report's exit leads to one.
     """
-    if report.number is not None and report.exit is None and not _has_more(report):
-        async with driver_of(sessions) as driver:
-            receipt = await convergence.take_in(driver, claim, report.number, report.points)
-        if receipt is not None:
-            return receipt
+    receipt = None
+    if report.number is not None and not _has_more(report):
+        if report.exit is None:
+            async with driver_of(sessions) as driver:
+                receipt = await convergence.take_in(driver, claim, report.number, report.points)
+        elif not report.points and completes(report.exit):
+            receipt = await complete(sessions, claim, report.number, report.exit, actor)
+    if receipt is not None:
+        return receipt
     async with sessions.begin() as session:  # more than points, or not the expected batch
         receipt, current = await _accept(session, claim, report)
         if not receipt.stored or report.number is None:
@@ -65,7 +69,7 @@ async def ingest(
             simulation = await simulations.get(session, receipt.simulation_id)
             await simulations.record(session, simulation, report.parameters, report.tags)
         if report.exit is not None:
-            ending = _ending(report.exit, receipt.stop_reason)
+            ending = ending_by(report.exit, receipt.stop_reason)
             await settle(
                 session, receipt.simulation_id, receipt.number, ending, actor,
                 backoff=backoff, rank=rank, current=current,
@@ -98,8 +102,3 @@ def _refused(points: Mapping[str, Column]) -> Notice:
     count = sum(len(column.steps) for column in points.values())
     example = ", ".join(points)[:MAX_NOTICE_TEXT]
     return Notice(HIGHER_RANK, count, example, "Only rank 0's points are the curve: report them there.")
-
-
-def _ending(exit_: Exit, stop_reason: Reason | None) -> Ending:
-    meaning = meaning_of(exit_, stop_reason.value if stop_reason is not None else None)
-    return Ending(Reason(meaning.reason), meaning.detail, meaning.exit_code, meaning.signal)

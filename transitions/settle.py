@@ -20,12 +20,13 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, billing, lifecycle, running
-from db.attempts import Gang, Settling
+from db.attempts import Claim, Gang, Receipt, Settling
+from db.connection import Sessions, driver_of
 from db.events import Actor
 from db.lifecycle import Closing, Move
 from db.states import Reason, SimulationState
 from policy.cost import is_spent
-from policy.retry import Ended, Retry, after_attempt
+from policy.retry import Ended, Exit, Retry, after_attempt, meaning_of
 from transitions import journal
 from transitions.release import release
 from transitions.stop import stop_members
@@ -61,6 +62,24 @@ class Ending:
 
 
 STOPPED_EARLY = Ending(Reason.CANCELLED, "It was stopped before it began.")
+
+
+async def complete(sessions: Sessions, claim: Claim, batch: int, exit_: Exit, actor: Actor) -> Receipt | None:
+    """Store an exit that completes its simulation (`policy.retry.completes`); committed on return.
+
+    Most are one statement and one round trip. None: nothing was written, and `settle` has to (`db.attempts.EXITED`).
+    """
+    ending = ending_by(exit_, None)
+    target = FINAL_STATE_OF[ending.reason]
+    async with driver_of(sessions) as driver:
+        found = await lifecycle.finish(driver, claim, batch, _closing(ending), target, actor, _facts(ending))
+    if found is None:
+        return None
+    receipt, attempt_id = found
+    journal.write_now(
+        "attempt_ended", **_logged(receipt.simulation_id, attempt_id, receipt.number, ending, target, retry_after=None)
+    )
+    return receipt
 
 
 async def settle(
@@ -175,7 +194,7 @@ async def end(
     closed = await lifecycle.end(
         session,
         Move(simulation_id, number, _event(number, ending)),
-        Closing(ending.reason, ending.detail, ending.exit_code, ending.signal),
+        _closing(ending),
         target,
         actor,
         queued_after=retry_after or timedelta(0),
@@ -185,20 +204,32 @@ async def end(
     if not is_final:
         await running.keep_progress(session, simulation_id, number, goes_on=ending.reason is Reason.PREEMPTED)
     journal.write(
-        session,
-        "attempt_ended",
-        simulation_id=simulation_id,
-        attempt_id=closed.attempt_id,
-        attempt=number,
-        state=target.value,
-        reason=ending.reason.value,
-        detail=ending.detail,
-        exit_code=ending.exit_code,
-        retry_after_seconds=retry_after.total_seconds() if retry_after is not None else None,
+        session, "attempt_ended", **_logged(simulation_id, closed.attempt_id, number, ending, target, retry_after)
     )
     if is_final and closed.is_awaited:
         await release(session, simulation_id, target, actor)
     return True
+
+
+def ending_by(exit_: Exit, stop_reason: Reason | None) -> Ending:
+    """How an attempt ends by the exit of its process, while this stop is wanted."""
+    meaning = meaning_of(exit_, stop_reason.value if stop_reason is not None else None)
+    return Ending(Reason(meaning.reason), meaning.detail, meaning.exit_code, meaning.signal)
+
+
+def _closing(ending: Ending) -> Closing:
+    return Closing(ending.reason, ending.detail, ending.exit_code, ending.signal)
+
+
+def _logged(
+    simulation_id: int, attempt_id: int, number: int, ending: Ending, target: S, retry_after: timedelta | None
+) -> dict[str, object]:
+    """What the log has of an end."""
+    return {
+        "simulation_id": simulation_id, "attempt_id": attempt_id, "attempt": number, "state": target.value,
+        "reason": ending.reason.value, "detail": ending.detail, "exit_code": ending.exit_code,
+        "retry_after_seconds": retry_after.total_seconds() if retry_after is not None else None,
+    }  # fmt: skip
 
 
 def _event(number: int, ending: Ending) -> dict[str, Any]:

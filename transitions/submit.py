@@ -1,7 +1,7 @@
 """Submission of simulations, one or many in one transaction, each after others if it was asked for; and repetition.
 
 A simulation that runs after others waits, held, until `transitions.release` counts their ends. Those that exist already
-are locked first (in share mode: they can't end meanwhile), then the new ones are created in the order of dependencies,
+are locked first (they can't end meanwhile), then the new ones are created in the order of dependencies,
 so that the ids rise along them. A request that could never run is refused.
 """
 
@@ -227,7 +227,7 @@ def _links(
 async def _hold(
     session: AsyncSession, submissions: Sequence[Submission], links: Sequence[Sequence[_Link]], scope: Scope
 ) -> Mapping[int, Predecessor]:
-    """Lock what exists of those in share mode. Raises `NotFound`, and `Refusal` for one of another project."""
+    """Lock what exists of those. Raises `NotFound`, and `Refusal` for one of another project."""
     ids = {each.simulation_id for of in links for each in of if each.simulation_id is not None}
     held = await dependencies.hold(session, ids) if ids else {}
     for submission, of in zip(submissions, links, strict=True):

@@ -33,6 +33,7 @@ from db import (
     events,
     health_queries,
     judged,
+    lifecycle,
     listing,
     machines,
     names,
@@ -50,7 +51,10 @@ from db.connection import Driver, connect_raw, driver_of
 from db.convergence import START, Column
 from db.due import find_due
 from db.embedded.server import EmbeddedServer
+from db.events import SUPERVISOR
+from db.lifecycle import Closing
 from db.listing import Comparison, Condition, Filter, Order, Sort
+from db.states import Reason, SimulationState
 from transitions.begin import hello
 
 Rows = Any  # the fixture of conftest.py
@@ -242,6 +246,14 @@ async def test_a_hello_looks_up_its_rows(filled: Filled) -> None:
         assert greeting.standing is attempts.Standing.CURRENT
 
     assert_by_index(await filled.plans_of(greet), "pk_simulations")
+
+
+async def test_an_exit_that_completes_looks_up_its_rows(filled: Filled) -> None:
+    async def leave(driver: Driver) -> None:
+        closing = Closing(Reason.COMPLETED, exit_code=0)
+        assert await lifecycle.finish(driver, filled.claim, 1, closing, SimulationState.FINISHED, SUPERVISOR, {})
+
+    assert_by_index(await filled.plans_of_driver(leave, "exited"), "pk_simulations")
 
 
 async def test_what_was_deleted_is_looked_up_in_the_audit_by_object(filled: Filled) -> None:

@@ -25,6 +25,7 @@ from policy.retry import (
     Retry,
     after_attempt,
     beat_period,
+    completes,
     coverage_gap,
     has_outstayed,
     heard_since,
@@ -280,6 +281,25 @@ def test_what_was_lost_outstays_at_once_and_what_ended_otherwise_after_time_to_l
 )
 def test_an_exit_means(exit_: Exit, stop: str | None, meaning: Meaning) -> None:
     assert meaning_of(exit_, stop) == meaning
+
+
+STOPS = st.sampled_from([None, "CANCELLED", "PREEMPTED", "PRUNED", "MAX_COST", "MACHINE_LOST"])
+
+
+@given(
+    st.builds(Exit, st.sampled_from([None, 0, 1]), st.sampled_from([None, 9]), st.sampled_from([None, "CANCELLED"])),
+    STOPS, st.integers(1, 9), st.integers(0, 9), st.sets(st.sampled_from(RETRYABLE)), st.booleans(),
+)  # fmt: skip
+def test_an_exit_that_completes_is_final_whatever_is_wanted(
+    exit_: Exit, stop: str | None, made: int, most: int, retry_on: set[str], is_spent: bool
+) -> None:
+    if completes(exit_):
+        meaning = meaning_of(exit_, stop)
+        assert meaning == meaning_of(exit_, None)
+        ended = Ended(meaning.reason, made, most, frozenset(retry_on), stop, is_spent)
+        assert after_attempt(ended, backoff=BACKOFF) == Final("COMPLETED")
+    else:
+        assert (exit_.exit_code, exit_.reason) != (0, None)
 
 
 # --- the list that three places show ---------------------------------------------------------------------------

@@ -147,15 +147,20 @@ async def test_the_work_holds_what_was_asked_for(rows: Rows) -> None:
     assert await rows.value("SELECT started_at IS NOT NULL FROM attempts WHERE id = :id", id=attempt_id)
 
 
-async def test_a_hello_is_one_statement_and_an_end_two(rows: Rows) -> None:
-    """Beside BEGIN and COMMIT: each statement costs the API server and PostgreSQL as much as a report of points."""
+async def test_a_hello_and_an_end_are_one_statement_each_and_a_failure_two(rows: Rows) -> None:
+    """Each statement costs the API server and PostgreSQL as much as a report of points; BEGIN and COMMIT no less."""
     attempt_id = await rows.assign(await rows.simulation())
     claim = Claim(attempt_id, await rows.launch(attempt_id), "n")
     async with sent_by(rows.sessions) as sent:
         assert (await greeted(rows.sessions, claim)).standing is Standing.CURRENT
         report = Report(1, exit=Exit(exit_code=0))
         assert (await ingest(rows.sessions, claim, report, backoff=timedelta(0))).stored
-    assert Counter(each.split()[0] for each in sent) == {"WITH": 3, "BEGIN;": 1, "COMMIT;": 1}, sent
+    assert Counter(each.split()[0] for each in sent) == {"WITH": 2}, sent
+    failed = await rows.start()
+    async with sent_by(rows.sessions) as sent:
+        report = Report(1, exit=Exit(exit_code=1))
+        assert (await ingest(rows.sessions, failed.claim, report, backoff=timedelta(0))).stored
+    assert Counter(each.split()[0] for each in sent) == {"WITH": 2, "BEGIN;": 1, "COMMIT;": 1}, sent
 
 
 async def greeted(sessions: Sessions, claim: Claim, **given: Any) -> Greeting:

@@ -149,10 +149,10 @@ async def test_a_report_of_an_attempt_that_is_over_records_nothing(rows: Rows) -
 async def test_an_exit_locks_its_simulation_once(rows: Rows, engine: AsyncEngine) -> None:
     started = await rows.start()
     with statements(engine) as sent:
-        await bring(rows, started, Report(1, exit=Exit(0)))
+        await bring(rows, started, Report(1, exit=Exit(3)))
     locks = [each for each in sent if "simulations AS s" in each and "FOR NO KEY UPDATE" in each]
     assert len(locks) == 1
-    assert await rows.state(started.simulation_id) == "FINISHED"
+    assert await rows.state(started.simulation_id) == "FAILED"
 
 
 async def test_an_exit_that_is_retried_goes_back_to_the_queue_after_the_backoff(rows: Rows) -> None:

@@ -16,7 +16,10 @@ from db.errors import NotFound, Refusal, WrongState
 from db.events import Actor
 from db.states import Reason
 from policy.dependencies import DependencyCondition
+from policy.retry import Exit
 from transitions.cancel import cancel
+from transitions.ingest import ingest
+from transitions.report import Report
 from transitions.settle import Ending, end
 from transitions.submit import After, Submission, repeat, submit
 
@@ -231,6 +234,22 @@ async def test_an_end_that_comes_later_sees_what_was_submitted(rows: Rows) -> No
         await rows.until_one_is_blocked()
         await session.commit()
     assert await task
+    assert await left(rows, waiting) == [("QUEUED", 0)]
+
+
+async def test_an_exit_that_waits_for_a_submission_releases_what_was_submitted(rows: Rows) -> None:
+    """The exit is one statement, with a snapshot from before the submission's end: there are no edges in it."""
+    started = await rows.start()
+    async with rows.sessions() as session:
+        link = [After(simulation_id=started.simulation_id)]
+        [row] = await submit(session, [Submission(await rows.wanted(), after=link)], USER)
+        waiting = row.id
+        report = Report(1, exit=Exit(exit_code=0))
+        task = asyncio.create_task(ingest(rows.sessions, started.claim, report, backoff=timedelta(0)))
+        await rows.until_one_is_blocked()
+        await session.commit()
+    assert (await task).stored
+    assert await rows.state(started.simulation_id) == "FINISHED"
     assert await left(rows, waiting) == [("QUEUED", 0)]
 
 
