@@ -1,8 +1,9 @@
 """Zip archive of the supervisor (zipapp), run by `python ARCHIVE`.
 
 The same sources make the same bytes: names in order, no times, no compression (zlib's output differs by version). The
-file is named by the hash of its bytes and never overwritten, so a new version of the service does not change the
-archive from which running supervisors were started.
+file is named by the hash of these bytes and the version of the interpreter, for which it has the modules compiled as
+well, and never overwritten: a new version of the service does not change the archive from which running supervisors
+were started.
 """
 
 from __future__ import annotations
@@ -63,15 +64,19 @@ def _code(name: str, source: bytes) -> bytes:
 
 
 def digest(contents: Mapping[str, bytes]) -> str:
-    """SHA-256 of the archive of these files."""
-    return sha256(build(contents)).hexdigest()
+    """SHA-256 of the archive of these files, and of the version of the interpreter's code."""
+    return sha256(build(contents) + MAGIC_NUMBER).hexdigest()
 
 
 def install(directory: Path, contents: Mapping[str, bytes] | None = None) -> Path:
-    """Write the archive into a directory unless it exists there; return its path. Raises OSError."""
-    archive = build(sources() if contents is None else contents)
-    path = directory / f"{sha256(archive).hexdigest()}.pyz"
+    """Write the archive into a directory unless it exists there; return its path. Raises OSError.
+
+    Its modules are in it compiled as well.
+    """
+    contents = sources() if contents is None else contents
+    path = directory / f"{digest(contents)}.pyz"
     if not path.exists():
+        archive = build(with_compiled(contents))
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         with open(temporary, "wb") as file:

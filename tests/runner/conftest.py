@@ -237,11 +237,8 @@ def service() -> Iterator[Service]:
 
 @pytest.fixture(scope="session")
 def program_of_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The archive, with its modules compiled as well: each supervisor here is a process that would compile them anew.
-
-    (A host's launcher does so once, and forks its supervisors.)
-    """
-    return archive.install(tmp_path_factory.mktemp("supervisors"), archive.with_compiled(archive.sources()))
+    """The archive."""
+    return archive.install(tmp_path_factory.mktemp("supervisors"))
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from runner import archive
 def test_the_same_sources_make_the_same_bytes_whatever_their_order_and_age(tmp_path: Path) -> None:
     contents = archive.sources()
     assert archive.build(contents) == archive.build(dict(reversed(contents.items())))
+    assert archive.digest(contents) == archive.digest(dict(reversed(contents.items())))
     path = archive.install(tmp_path / "supervisors")
     assert path == archive.install(tmp_path / "supervisors")
     assert list(path.parent.iterdir()) == [path]
@@ -42,7 +43,7 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
 def test_it_holds_what_it_imports_at_once_and_nothing_else(tmp_path: Path) -> None:
     """Nothing is left to import for a forked supervisor, which may outlive the file."""
     path = archive.install(tmp_path)
-    names = set(zipfile.ZipFile(path).namelist())
+    names = {name for name in zipfile.ZipFile(path).namelist() if name.endswith(".py")}
     assert {"__main__.py", "runner/__init__.py", "runner/processes.py", "runner/supervisor/run.py"} <= names
     code = (
         f"import sys; sys.path = [{str(path)!r}, *sys.path]; import runner.supervisor.__main__\n"
@@ -63,9 +64,16 @@ def test_compiled_modules_are_for_the_same_version_of_python(tmp_path: Path, is_
     contents["module.py"] = b"print('anew')"
     if not is_same_version:
         contents["module.pyc"] = b"\0\0\r\n" + contents["module.pyc"][4:]
-    program = archive.install(tmp_path, contents)
+    program = tmp_path / "program.pyz"
+    program.write_bytes(archive.build(contents))
     ran = subprocess.run([sys.executable, "-I", "-S", str(program)], capture_output=True, text=True, check=True)
     assert ran.stdout == ("compiled\n" if is_same_version else "anew\n")
+
+
+def test_what_is_installed_has_its_modules_compiled(tmp_path: Path) -> None:
+    """Without: twice the time for a launcher's start, and a seventh more memory for each of its forks."""
+    names = zipfile.ZipFile(archive.install(tmp_path)).namelist()
+    assert sorted(names) == sorted([*archive.sources(), *(f"{name}c" for name in archive.sources())])
 
 
 def test_without_a_directory_to_work_on_it_ends_with_an_error(tmp_path: Path) -> None:
