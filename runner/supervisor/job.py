@@ -23,7 +23,6 @@ import os
 import signal
 import stat
 import sys
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -105,6 +104,8 @@ def _supervise(directory: Path) -> int:
     try:
         return supervise(directory)
     except BaseException:  # noqa: BLE001  # logged; a fork must not return into its parent's code
+        import traceback
+
         traceback.print_exc()
         return NOT_REPORTED
     finally:

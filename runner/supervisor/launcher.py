@@ -12,7 +12,8 @@ object, and so is its reply:
 Supervisors wait at a gate until the identity of each is in `DIRECTORY/supervisor.json`. If the launcher dies before
 that, the gate closes and they exit silently: an unrecorded supervisor never runs. Those of one message are forked one
 directly after the other: what the launcher writes to between two forks is copied once more, page by page. Large parts
-of the standard library that few supervisors use (`http`, `ssl`) are imported by these: each page costs each fork.
+of the standard library that few supervisors use (`http`, `ssl`, `hashlib`, `tarfile`) are imported by these: each page
+costs each fork.
 
 Launcher and supervisors are child subreapers. An orphan below a living supervisor becomes a child of that supervisor;
 therefore a child of the launcher that is no supervisor was left by a dead one, and is killed with its descendants. Once
@@ -36,7 +37,6 @@ import selectors
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -264,6 +264,8 @@ def _be_supervisor(directory: Path, environment: Mapping[str, str], gate: int) -
                 os.environ[name] = value
             status = supervise(directory)
     except BaseException:  # noqa: BLE001  # the launcher's loop is below on the stack and must not go on here
+        import traceback
+
         traceback.print_exc()
     finally:
         sys.stderr.flush()

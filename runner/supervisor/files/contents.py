@@ -14,6 +14,10 @@ import stat
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # imported where it is used: see `runner.supervisor.launcher`
+    import hashlib
 
 MOST_FILES = 10_000
 MOST_ENTRIES = 10 * MOST_FILES  # with directories and what is left out: a look has to end
@@ -21,6 +25,13 @@ MOST_PATH_BYTES = 1_000
 MOST_NAME_BYTES = 255  # of Linux
 MOST_LEVELS = 50
 UNREADABLE = "it can't be read"
+
+
+def sha256(content: bytes = b"") -> hashlib._Hash:
+    """Begin a SHA-256, as `hashlib` does, which is imported with the first one."""
+    import hashlib
+
+    return hashlib.sha256(content)
 
 
 @dataclass(frozen=True)

@@ -19,18 +19,19 @@ import fcntl
 import os
 import posixpath
 import stat
-import tarfile
 import time
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
-from typing import IO, Callable
+from typing import IO, TYPE_CHECKING, Callable
 
 from runner.supervisor.child import Refused as NotStarted
 from runner.supervisor.complaints import complain
-from runner.supervisor.files.contents import is_inside, is_safe
+from runner.supervisor.files.contents import is_inside, is_safe, sha256
 from runner.supervisor.files.fetch import Fetch, write_at
 from runner.supervisor.files.store import PIECE_BYTES, Missing, Store
+
+if TYPE_CHECKING:  # imported where it is used: see `runner.supervisor.launcher`
+    import tarfile
 
 MOST_ENTRIES = 50_000
 LOCK_SECONDS = 60.0  # without a sign of life
@@ -144,6 +145,8 @@ class Unpacked:
 
 def unpack(file: IO[bytes], directory: Path) -> Unpacked:
     """Unpack an archive into an empty directory. Raises BadArchive, OSError."""
+    import tarfile
+
     directory = directory.resolve()
     unpacked = Unpacked(directory)
     links: set[str] = set()

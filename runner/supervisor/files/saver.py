@@ -25,14 +25,13 @@ import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from hashlib import sha256
 from itertools import cycle
 from pathlib import Path
 from typing import Callable, NamedTuple, TypeVar
 
 from runner.removal import remove_tree
 from runner.supervisor.complaints import complain
-from runner.supervisor.files.contents import Listing, Seen, look, open_for_writing, seen
+from runner.supervisor.files.contents import Listing, Seen, look, open_for_writing, seen, sha256
 from runner.supervisor.files.lanes import Buffers, in_order
 from runner.supervisor.files.store import (
     MOST_RESERVED,

@@ -26,13 +26,13 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from runner.supervisor.assignment import Assignment
 from runner.supervisor.files import bucket
+from runner.supervisor.files.contents import sha256
 from runner.supervisor.service import Unreachable
 
 if TYPE_CHECKING:  # imported where they are used: see `runner.supervisor.launcher`

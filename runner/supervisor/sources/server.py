@@ -13,8 +13,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
-import gzip
-import hmac
 import io
 import itertools
 import json
@@ -220,6 +218,8 @@ class Requests(BaseHTTPRequestHandler):
     def _check(self) -> None:
         if urlsplit(f"//{self.headers.get('Host', '')}").hostname != HOST:
             raise Refusal(403, f"The Host must be {HOST}")
+        import hmac  # here, as `http.server` is: see `runner.supervisor.launcher`
+
         if not hmac.compare_digest(_secret_of(self.headers.get("Authorization", "")), self._owner.secret.encode()):
             raise Refusal(401, "The secret of this attempt is missing: it is in the simulation's environment")
 
@@ -275,6 +275,8 @@ def _secret_of(authorization: str) -> bytes:
 
 
 def _unzip(body: bytes) -> bytes:
+    import gzip
+
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
             content = file.read(MAX_BODY_BYTES + 1)
