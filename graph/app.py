@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from db import require_admin_token, silence
 from db.connection import Sessions, check_server, create_engine, driver_of, session_factory, watching
@@ -156,6 +156,15 @@ class Application(Starlette):
     def __init__(self, *, metrics: Metrics, **given: Any) -> None:
         super().__init__(**given)
         self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def received() -> Message:
+            message = await receive()
+            self._metrics.watchdog.stir()
+            return message
+
+        self._metrics.watchdog.stir()
+        await super().__call__(scope, received if scope["type"] == "websocket" else receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
         return RequestId(Headers(super().build_middleware_stack()), self._metrics)

@@ -19,7 +19,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 DELIVERY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-SAMPLE_SECONDS = 0.02  # between two looks of the watchdog: 50 wake-ups a second
+SAMPLE_SECONDS = 0.02  # between two looks of the watchdog at a loop that works: 50 wake-ups a second
+IDLE_SECONDS = 0.2  # between two at one that does not: with 50 a second an idle process took 1 % of a core
+IDLE_CPU_SECONDS = 0.002  # of the loop's thread between two looks; a look and a heartbeat take less
 RECENT_SECONDS = 60.0  # the longest hold of this time is shown: a scrape in a minute misses none
 
 
@@ -49,10 +51,12 @@ class Longest:
 
 
 class Watchdog:
-    """Measures how long the event loop was held: by how much a sleep of some milliseconds lasted longer than it should.
+    """Measures how long the event loop was held: by how much a timer of some milliseconds was late.
 
     A process that was not scheduled by the system looks the same; so does garbage collection. So the CPU time of the
     loop's thread is measured beside it: a hold of which it used up little is load on the machine, not a defect.
+
+    An idle loop is looked at less often, until a request or a message arrives (`stir`) or the thread has worked.
     """
 
     def __init__(
@@ -60,6 +64,10 @@ class Watchdog:
     ) -> None:
         self._clock = clock
         self._cpu_clock = cpu_clock
+        self._call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._period = IDLE_SECONDS
+        self._begun = self._cpu_begun = 0.0
         self.held = Longest(clock)
         self.busy = Longest(clock)
 
@@ -79,18 +87,30 @@ class Watchdog:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Watch the running loop during the block."""
-        task = asyncio.create_task(self._watch(), name="watchdog")
+        self._call_later = asyncio.get_running_loop().call_later
+        self._wait(SAMPLE_SECONDS)
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            self._call_later = None
+            if self._timer is not None:
+                self._timer.cancel()
 
-    async def _watch(self) -> None:
-        while True:
-            begun, cpu_begun = self._clock(), self._cpu_clock()
-            await asyncio.sleep(SAMPLE_SECONDS)
-            self.note(max(0.0, self._clock() - begun - SAMPLE_SECONDS), self._cpu_clock() - cpu_begun)
+    def stir(self) -> None:
+        """Look closely from now on: something begins that may hold the loop."""
+        if self._timer is not None and self._period != SAMPLE_SECONDS:
+            self._timer.cancel()
+            self._wait(SAMPLE_SECONDS)
+
+    def _wait(self, seconds: float) -> None:
+        if self._call_later is not None:
+            self._period, self._begun, self._cpu_begun = seconds, self._clock(), self._cpu_clock()
+            self._timer = self._call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        cpu_seconds = self._cpu_clock() - self._cpu_begun
+        self.note(max(0.0, self._clock() - self._begun - self._period), cpu_seconds)
+        self._wait(SAMPLE_SECONDS if cpu_seconds > IDLE_CPU_SECONDS else IDLE_SECONDS)
 
 
 class Metrics:

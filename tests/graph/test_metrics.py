@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from graph.metrics import RECENT_SECONDS, SAMPLE_SECONDS, Metrics, Watchdog
+import pytest
+
+from graph.app import Application
+from graph.metrics import IDLE_CPU_SECONDS, IDLE_SECONDS, RECENT_SECONDS, SAMPLE_SECONDS, Metrics, Watchdog
 
 
 class Clock:
@@ -43,7 +47,7 @@ def test_the_watchdog_keeps_few_of_many_looks() -> None:
     assert len(watchdog.held) <= 7
 
 
-async def test_a_sleep_that_lasts_too_long_is_a_hold() -> None:
+async def test_a_timer_that_is_late_is_a_hold() -> None:
     times: Iterator[float] = iter([0.0, 5.0 + SAMPLE_SECONDS])
     clock = Clock()
     seen = asyncio.Event()
@@ -60,6 +64,66 @@ async def test_a_sleep_that_lasts_too_long_is_a_hold() -> None:
         while not watchdog.held:
             await asyncio.sleep(0)
     assert watchdog.longest_seconds() == 5.0
+
+
+class Timers:
+    """Stands in for the loop's timers: notes what is asked for, and goes off when the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pauses: list[float] = []
+        monkeypatch.setattr(asyncio.get_running_loop(), "call_later", self.call_later)
+
+    def call_later(self, seconds: float, go_off: Callable[[], None]) -> Timers:
+        self.pauses.append(seconds)
+        self.go_off = go_off
+        return self
+
+    def cancel(self) -> None:
+        self.go_off = lambda: None
+
+
+async def test_a_loop_without_work_is_looked_at_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers, cpu = Timers(monkeypatch), Clock()
+    async with Watchdog(Clock(), cpu).running():
+        for worked in (0, IDLE_CPU_SECONDS / 2, 2 * IDLE_CPU_SECONDS, 0):
+            cpu.now += worked
+            timers.go_off()
+    assert timers.pauses == [SAMPLE_SECONDS, IDLE_SECONDS, IDLE_SECONDS, SAMPLE_SECONDS, IDLE_SECONDS]
+
+
+async def test_what_the_first_request_after_a_pause_holds_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers, clock, cpu = Timers(monkeypatch), Clock(), Clock()
+    watchdog = Watchdog(clock, cpu)
+    async with watchdog.running():
+        timers.go_off()
+        assert timers.pauses[-1] == IDLE_SECONDS
+        watchdog.stir()
+        watchdog.stir()  # another one, while it is looked at closely
+        assert timers.pauses == [SAMPLE_SECONDS, IDLE_SECONDS, SAMPLE_SECONDS]
+        clock.now = cpu.now = SAMPLE_SECONDS + 0.06
+        timers.go_off()
+    assert watchdog.longest_seconds() == pytest.approx(0.06)
+    watchdog.stir()
+    assert len(timers.pauses) == 4, "nothing is looked at after the end"
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_each_request_and_each_message_is_looked_at_closely(kind: str) -> None:
+    metrics, looks = Metrics(), []
+    metrics.watchdog.stir = lambda: looks.append(kind)  # type: ignore[method-assign]
+    messages = iter([{"type": "websocket.connect"}, {"type": "websocket.disconnect"}])
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def echo(_scope: Any, receive: Any, _send: Any) -> None:
+        await receive()
+        await receive()
+
+    application = Application(metrics=metrics)
+    application.middleware_stack = echo
+    await application({"type": kind}, receive, echo)
+    assert len(looks) == {"http": 1, "websocket": 3}[kind]
 
 
 def test_the_cpu_time_of_a_hold_is_measured_beside_it() -> None:
