@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 
+import psutil
 from lending import Lender
 from live import BRISK, Service, eventually, is_alive, kill
 from observers import Watch, Witness
@@ -44,6 +45,18 @@ async def test_it_is_the_same_with_nothing_in_it(lender: Lender) -> None:
         assert await again.fetch(COUNTS) == before
         assert not again.processes_of()
         assert not (again.data_directory / "witness").exists()
+        assert (await again.finished(await again.submit("true")))["state"] == "FINISHED"
+
+
+async def test_the_scheduler_of_one_that_waits_is_stopped_while_others_are_lent(lender: Lender) -> None:
+    other = {**BRISK, "SIMULATIONS_CURRENCY": "EUR"}
+    async with lender.lend(**BRISK) as service:
+        scheduler = service.child("scheduler")
+    async with lender.lend(**other):
+        assert scheduler.status() == psutil.STATUS_STOPPED
+    async with lender.lend(**BRISK) as again:
+        assert again is service
+        assert again.child("scheduler") == scheduler
         assert (await again.finished(await again.submit("true")))["state"] == "FINISHED"
 
 
