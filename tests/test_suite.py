@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -234,3 +235,15 @@ def test_the_limit_of_a_container_bounds_what_counts_as_free_memory(
     assert memory.free_memory(tmp_path) == 400  # what is cached is freed when needed
     limit.write_text("max\n")
     assert memory.free_memory(tmp_path) == 1_000
+
+
+def test_a_dark_page_has_other_colours_and_nothing_else() -> None:
+    """So axe judges a page's colours alone in dark (tests/browser/conftest.py)."""
+    source = Path(__file__).parents[1] / "web" / "src"
+    styled = {path for path in source.rglob("*") if path.is_file() and "prefers-color-scheme" in path.read_text()}
+    assert styled == {source / "app.css", source / "ui" / "theme.svelte.ts"}
+    dark = re.findall(r"(?:dark\) \{\s*:root[^{]*|data-theme=\"dark\"\] )\{([^}]*)\}", (source / "app.css").read_text())
+    assert len(dark) == 2
+    for block in dark:
+        declared = {line.partition(":")[0].strip() for line in block.split(";") if line.strip()}
+        assert all(name == "color-scheme" or name.startswith("--") for name in declared), declared
