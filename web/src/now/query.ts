@@ -121,16 +121,6 @@ export const pulses = graphql(`
   }
 `);
 
-/** Rows by their ids; null where there is none any more. */
-export const selected = graphql(
-  `
-    query Selected($ids: [ID!]!) {
-      nodes(ids: $ids) { ...Row }
-    }
-  `,
-  [row],
-);
-
 /** What a row costs in a list, in the server's units, and what a column adds (`metadata` of the fields in graph). */
 const ROW_COST = 10;
 const COLUMN_COSTS: Readonly<Record<Column['kind'], number>> = { last: 1, best: 1, param: 10 };
@@ -179,45 +169,3 @@ export function valueOfColumn(answer: object, { kind }: Column, at: number): unk
   if (kind === 'param') return value;
   return (value as { lastValue: number | null; bestValue: number | null })[kind === 'best' ? 'bestValue' : 'lastValue'];
 }
-
-/** Names that columns may have: of the first simulations of a view, and of all that there are. */
-export const columnNames = graphql(`
-  query ColumnNames($states: [SimulationState!], $project: ID, $machine: ID, $filter: SimulationFilter) {
-    simulations(first: 50, states: $states, project: $project, machine: $machine, filter: $filter) {
-      nodes { parameters metrics { name direction } }
-    }
-  }
-`);
-
-export const allNames = graphql(`
-  query AllNames($contains: String!) {
-    names(contains: $contains) {
-      metrics { name direction }
-      parameters
-    }
-  }
-`);
-
-export const cancelSimulation = graphql(`
-  mutation CancelSelected($id: ID!) {
-    cancelSimulation(input: { id: $id }) { userErrors { message } }
-  }
-`);
-
-export const deleteSimulation = graphql(`
-  mutation DeleteSelected($id: ID!) {
-    deleteSimulation(input: { id: $id }) { userErrors { message } }
-  }
-`);
-
-export const tagSimulation = graphql(`
-  mutation TagSelected($id: ID!, $added: [String!], $removed: [String!]) {
-    updateSimulation(input: { id: $id, addTags: $added, removeTags: $removed }) { userErrors { message } }
-  }
-`);
-
-export const forkSimulation = graphql(`
-  mutation ForkSelected($input: ForkSimulationInput!) {
-    forkSimulation(input: $input) { simulation { id } userErrors { message } }
-  }
-`);
