@@ -27,7 +27,7 @@ MOST_LEVELS = 50
 UNREADABLE = "it can't be read"
 
 
-def sha256(content: bytes = b"") -> hashlib._Hash:
+def sha256(content: bytes | memoryview = b"") -> hashlib._Hash:
     """Begin a SHA-256, as `hashlib` does, which is imported with the first one."""
     import hashlib
 
