@@ -22,7 +22,9 @@ class MetricName:
 
 @strawberry.type(description="Names of metrics and parameters, each in alphabetical order.")
 class Names:
-    metrics: list[MetricName] = strawberry.field(description="Each name once, with the direction that it implies.")
+    metrics: list[MetricName] = strawberry.field(
+        description="Each name once, with the direction that it implies.", metadata={"size": MOST}
+    )
     parameters: list[str] = strawberry.field(description="Paths of numbers, texts and booleans: `lr`, `optimizer.lr`.")
 
 

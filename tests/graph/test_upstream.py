@@ -132,10 +132,11 @@ OVERRIDES: Mapping[str, str] = {
         "call self, debug=, routes=, middleware=, exception_handlers=, lifespan=, *, max_body_size="
     ),
     "Application.build_middleware_stack": "call self",
+    "Application.__call__": "call self, scope, receive, send",
 }
 STANDS_FOR: Mapping[Callable[..., Any], tuple[Callable[..., Any], str]] = {
     http_wire.HttpWire._collect: (RequestResponseCycle.receive, "817bd782de41"),
-    http_wire.HttpWire._take_body: (HttpToolsProtocol.__init__, "264f2f067596"),
+    http_wire.HttpWire.end_intake: (HttpToolsProtocol.__init__, "264f2f067596"),
     websocket_wire.Wire.write: (WebSocketsSansIOProtocol.send, "560baa5c639d"),
     websocket_wire.Wire._give_up: (WebSocketsSansIOProtocol.send, "560baa5c639d"),
     websocket_wire.head_of: (Frame.serialize, "fa10dc1e86c0"),
