@@ -137,6 +137,7 @@ def used(ray_cluster: Cluster, lender: Lender) -> Iterator[list[Site]]:
     """
     sites: list[Site] = []
     yield sites
+    asyncio.run(lender.wake())
     for each in sites:
         if each.service.process is not None and each.service.process.poll() is None:
             asyncio.run(eventually(each.engine.has_no_job, "no job is left", PATIENCE_SECONDS))

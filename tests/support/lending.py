@@ -223,6 +223,11 @@ class Lender:
                 raise
             self._waiting[key] = lent
 
+    async def wake(self) -> None:
+        """Have those that wait go on with what their schedulers still have to clear away."""
+        for each in self._waiting.values():
+            await each.wake()
+
     def close(self) -> None:
         """End all of them."""
 
