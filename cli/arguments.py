@@ -25,6 +25,7 @@ CONDITIONS = ("SUCCESS", "FAILURE", "ANY")
 Condition: TypeAlias = Literal["SUCCESS", "FAILURE", "ANY"]
 STREAMS = ("STDOUT", "STDERR", "SUPERVISOR")
 PART = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d|w)?")
+MOST_DIGITS = 20  # of a whole number in 64 bits, and as many with a sign
 LONGEST = timedelta(days=100_000)
 
 
@@ -64,7 +65,30 @@ def _right_unit(text: str) -> str:
 
 def parse_parameters(pairs: Sequence[str], option: str = "--parameter") -> dict[str, object]:
     """Parse key=value pairs; a value is JSON if it parses as JSON, else text."""
-    return {key: _json_or_text(value) for key, value in parse_pairs(pairs, option).items()}
+    return {key: parse_value(value, f"{option} {key}") for key, value in parse_pairs(pairs, option).items()}
+
+
+def parse_value(text: str, option: str) -> object:
+    """Parse JSON, or else take the text as it is. Raises `UsageError` for whole numbers that would be rounded."""
+
+    def whole(digits: str) -> int:
+        if len(digits) > MOST_DIGITS or not fits_64_bits(int(digits)):
+            raise UsageError(
+                f"{option}: {_short(digits)} is a whole number beyond 64 bits: quote it to send it as text: "
+                f"'\"{_short(digits)}\"'"
+            )
+        return int(digits)
+
+    try:
+        # Python parses Infinity and NaN, which are not JSON: they stay text.
+        return json.loads(text, parse_constant=lambda constant: constant, parse_int=whole)
+    except (ValueError, RecursionError):
+        return text
+
+
+def fits_64_bits(number: int) -> bool:
+    """Whether JSON brings this number to the service as it is: the service reads larger ones as floats."""
+    return -(2**63) <= number < 2**64
 
 
 def parse_pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
@@ -100,12 +124,8 @@ def is_node_id(text: str, typename: str) -> bool:
     return kind == typename and number.isdigit()
 
 
-def _json_or_text(text: str) -> object:
-    try:
-        # Python parses Infinity and NaN, which are not JSON: they stay text.
-        return json.loads(text, parse_constant=lambda constant: constant)
-    except (ValueError, RecursionError):
-        return text
+def _short(digits: str) -> str:
+    return digits if len(digits) <= 60 else f"{digits[:20]}…"
 
 
 def _is_relative_file(word: str) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from cli.arguments import parse_duration
+from cli.arguments import parse_duration, parse_value
 from cli.errors import UsageError
 from cli.terminal import clean
 
@@ -92,11 +91,7 @@ def parse_where(given: str) -> dict[str, object]:
     match = WHERE.fullmatch(given)
     if match is None or not match["value"]:
         raise UsageError(f"--where: expected NAME<VALUE (or <=, >, >=, =, !=), got {clean(given)!r}")
-    try:
-        # Python parses Infinity and NaN, which are not JSON: they stay text.
-        value = json.loads(match["value"], parse_constant=lambda constant: constant)
-    except (ValueError, RecursionError):
-        value = match["value"]
+    value = parse_value(match["value"], f"--where {clean(match['name'])}")
     if not isinstance(value, str | int | float):
         raise UsageError(f"--where: {clean(match['name'])} can be compared with a number, a word, true or false")
     return {"name": match["name"], "comparison": COMPARISONS[match["sign"]], "value": value}

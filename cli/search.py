@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 
-from cli.arguments import parse_pairs
+from cli.arguments import parse_pairs, parse_value
 from cli.errors import UsageError
 
 MOST_WHOLE = 2**53  # samplers compute in doubles
@@ -44,16 +43,16 @@ def parse_parameter(name: str, text: str) -> Mapping[str, object]:
     if text.partition(":")[0] in ("log", "int", "float"):
         raise UsageError(f"--parameter {name}: {EXPECTED}, got {text!r}")
     if text.lstrip().startswith(("[", "{")):
-        value = _value(text)
+        value = parse_value(text, f"--parameter {name}")
         return {"choices": value} if isinstance(value, list) else {"value": value}
     words = [word.strip() for word in text.split(",")]
     if any(map(_LIKE_RANGE.fullmatch, words)):
         raise UsageError(f"--parameter {name}: {EXPECTED}, got {text!r}; a text with two dots is quoted: '\"a..b\"'")
     if len(words) == 1:
-        return {"value": _value(words[0])}
+        return {"value": parse_value(words[0], f"--parameter {name}")}
     if not all(words):
         raise UsageError(f"--parameter {name}: a choice is empty in {text!r}")
-    return {"choices": [_value(word) for word in words]}
+    return {"choices": [parse_value(word, f"--parameter {name}") for word in words]}
 
 
 def parse_sampler(text: str) -> str:
@@ -111,11 +110,3 @@ def _is_number(word: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _value(text: str) -> object:
-    try:
-        # Python parses Infinity and NaN, which are not JSON: they stay text.
-        return json.loads(text, parse_constant=lambda constant: constant)
-    except (ValueError, RecursionError):
-        return text

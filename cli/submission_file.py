@@ -30,7 +30,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from cli.arguments import Condition, MetricsFrom, Mode, Retryable, parse_after, parse_duration
+from cli.arguments import Condition, MetricsFrom, Mode, Retryable, fits_64_bits, parse_after, parse_duration
 from cli.errors import UsageError
 from cli.terminal import clean
 
@@ -401,6 +401,9 @@ class Tree:
             return None
         if isinstance(made, float) and not math.isfinite(made):
             self._tell(node, path, f"expected a number that JSON knows, got {node.value}; as text, quote it")
+            return None
+        if isinstance(made, int) and not fits_64_bits(made):
+            self._tell(node, path, f"{node.value} is a whole number beyond 64 bits; as text, quote it")
             return None
         return made
 

@@ -21,6 +21,8 @@ from cli.arguments import (
     relative_files,
 )
 from cli.errors import UsageError
+from cli.listing import parse_where
+from cli.search import parse_parameter
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,22 @@ def test_a_parameter_is_json_where_it_parses_and_else_text() -> None:
         "rate": 0.1, "layers": [1, 2], "name": "adam", "quoted": "7", "empty": "", "flag": True, "sum": "a=b",
         "odd": "NaN",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "number", ["18446744073709551616", "-9223372036854775809", "9" * 5_000], ids=["large", "negative", "long"]
+)
+def test_whole_numbers_that_would_be_rounded_on_their_way_are_refused(number: str) -> None:
+    assert parse_parameters(["a=18446744073709551615", "b=-9223372036854775808", f'c="{number}"']) == {
+        "a": 2**64 - 1, "b": -(2**63), "c": number,
+    }  # fmt: skip
+    for text in (number, f"[1, {number}]"):
+        with pytest.raises(UsageError, match=r"^--parameter n: .* is a whole number beyond 64 bits: quote it"):
+            parse_parameters([f"n={text}"])
+        with pytest.raises(UsageError, match=r"^--parameter n: .* is a whole number beyond 64 bits: quote it"):
+            parse_parameter("n", text)
+    with pytest.raises(UsageError, match=r"^--where n: .* is a whole number beyond 64 bits: quote it"):
+        parse_where(f"n<{number}")
 
 
 def test_a_pair_without_a_key_or_with_one_key_twice_is_refused() -> None:

@@ -146,6 +146,8 @@ def test_an_order_comes_through_a_pipe(
         ("tags: one", "tags: expected a list, got one"),
         ("metrics: {accuracy: up}", "metrics.accuracy: expected 'MIN' or 'MAX', got up"),
         ("parameters: {a: .nan}", "parameters.a: expected a number that JSON knows, got .nan"),
+        (f"parameters: {{a: 1,\n b: [{2**64}]}}", f":2: parameters.b.0: {2**64} is a whole number beyond 64 bits"),
+        ("parameters: {a: 0xfffffffffffffffff}", "a: 0xfffffffffffffffff is a whole number beyond 64 bits"),
         ("name: a\nname: b", ":2: name is given twice, first in line 1"),
         ("- a", ":1: expected a mapping"),
         ("a: [", ":1: this is not YAML"),
