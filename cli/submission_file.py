@@ -64,6 +64,10 @@ def _seconds(value: object) -> int:
         raise Mistake(str(error)) from None
 
 
+def _interval(value: object) -> int:
+    return 0 if str(value).strip().lower() in ("0", "0.0", "0s") else _seconds(value)  # 0: none
+
+
 def _number(value: object) -> object:
     match = QUANTITY.fullmatch(value) if isinstance(value, str) else None
     if match is not None:
@@ -114,6 +118,7 @@ def _word(value: object) -> object:
 
 From = Annotated[MetricsFrom, BeforeValidator(_word)]
 Duration = Annotated[int, BeforeValidator(_seconds)]
+Interval = Annotated[int, BeforeValidator(_interval)]
 Number = Annotated[float, BeforeValidator(_number)]
 Gib = Annotated[float, BeforeValidator(_gib)]
 Count = Annotated[int, BeforeValidator(_number)]
@@ -209,7 +214,7 @@ class SubmissionFile(Section):
     stopping: list[StopRule] | None = None
     tensorboard: list[str] | None = None
     alerts: list[str] | None = None
-    system_metrics_seconds: Duration | None = None
+    system_metrics_seconds: Interval | None = None
     priority: Count | None = None
     attended: bool | None = None
     attended_grace_seconds: Duration | None = None

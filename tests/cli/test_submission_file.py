@@ -175,6 +175,13 @@ def test_numbers_are_read_as_people_write_them(order: Callable[[str], Path]) -> 
     }
 
 
+@pytest.mark.parametrize("none", ["0", "0s", '"0"', "0.0"])
+def test_no_system_metrics_is_an_interval_of_zero(order: Callable[[str], Path], none: str) -> None:
+    assert read_submissions(str(order(f"system_metrics: {none}"))) == {"systemMetricsSeconds": 0}
+    with pytest.raises(UsageError, match=r"limits\.max_runtime: expected a duration"):
+        read_submissions(str(order(f"limits: {{max_runtime: {none}}}")))
+
+
 def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(order: Callable[[str], Path]) -> None:
     with pytest.raises(UsageError) as caught:
         read_submissions(str(order("nmae: a\nname: b\nname: c\nresources:\n  gpu: 1\npriority: x\n")))
