@@ -102,7 +102,8 @@ def _money(value: object, expected: str) -> str:
     raise Mistake(f"expected {expected}, without a currency, got {_as_yaml(value)}")
 
 
-def _argv(value: object) -> object:
+def argv(value: object) -> object:
+    """Refuse a command that is one text. Raises `Mistake`, with the words as a list."""
     if isinstance(value, str):
         try:
             words = shlex.split(value)
@@ -124,7 +125,7 @@ Gib = Annotated[float, BeforeValidator(_gib)]
 Count = Annotated[int, BeforeValidator(_number)]
 Price = Annotated[str, BeforeValidator(_price)]
 Amount = Annotated[str, BeforeValidator(_amount)]
-Argv = Annotated[list[str], BeforeValidator(_argv)]
+Argv = Annotated[list[str], BeforeValidator(argv)]
 
 
 class Section(BaseModel):

@@ -7,7 +7,8 @@
 
 W&B: program, command, method, metric: {name, goal, target}, parameters: {lr: {distribution, min, max, q, value,
 values}}, run_cap, early_terminate: {min_iter, eta}. Optuna: n_trials, n_jobs, direction, study_name, pruner, and
-the names of its samplers, pruners and distributions (`type: FloatDistribution`, or with `attributes` as in its JSON).
+the names of its samplers, pruners and distributions (`type: FloatDistribution`, or with `attributes` as in its JSON);
+`sampler: {type: TPESampler, seed: 3}`, `pruner: {type: MedianPruner, n_warmup_steps: 5}`.
 All mistakes are reported at once, each with its line.
 """
 
@@ -20,7 +21,7 @@ from typing import Any
 
 from cli.errors import UsageError
 from cli.search import PRUNING, SAMPLERS, parse_parameter
-from cli.submission_file import Place, Tree, completed_submission, read_tree, say
+from cli.submission_file import Mistake, Place, Tree, argv, completed_submission, read_tree, say
 
 WORDS = {  # of others, in those of the API
     "n_trials": "trials", "run_cap": "trials", "n_jobs": "parallel", "method": "sampler", "metric": "objective",
@@ -39,15 +40,28 @@ OPTUNA_SAMPLERS = {
 OPTUNA_PRUNERS = {
     "medianpruner": "MEDIAN", "successivehalvingpruner": "HALVING", "hyperbandpruner": "HALVING", "noppruner": "NONE",
 }  # fmt: skip
+PRUNERS = {rule.lower(): rule for rule in PRUNING} | OPTUNA_PRUNERS
 DIRECTIONS = {"minimize": "MIN", "maximize": "MAX", "min": "MIN", "max": "MAX"}
 LOG = ("log_uniform_values", "q_log_uniform_values", "inv_log_uniform_values")
 QUANTIZED = ("q_uniform", "q_log_uniform_values")
+OPTUNA_DISTRIBUTIONS = ("FloatDistribution", "IntDistribution", "CategoricalDistribution")
 UNIFORM = ("uniform", "q_uniform", "int_uniform", "constant", "categorical", *LOG)
 PARTS = {  # of a parameter, in W&B's and in Optuna's words
     "min": "low", "max": "high", "q": "step", "values": "choices", "low": "low", "high": "high", "step": "step",
     "choices": "choices", "log": "log", "integer": "integer", "value": "value", "distribution": "distribution",
     "type": "distribution", "name": "distribution",
 }  # fmt: skip
+
+
+PRUNING_PARTS: Mapping[str, str | None] = {  # None: W&B's, without a meaning here
+    "grace_period": "gracePeriod", "min_iter": "gracePeriod", "min_resource": "gracePeriod",
+    "n_warmup_steps": "gracePeriod", "reduction_factor": "reductionFactor", "eta": "reductionFactor", "s": None,
+    "max_iter": None, "strict": None,
+}  # fmt: skip
+NOT_SUPPORTED = {  # of a parameter of W&B
+    "parameters": "nested parameters are not supported: give each a line of its own, like `optimizer.lr: {min: ...}`",
+    "probabilities": "not supported: all choices are equally likely at first",
+}
 
 
 class _Mistake(ValueError):
@@ -92,9 +106,14 @@ def _take(made: dict[str, object], given: str, value: Any) -> None:
         case "direction":
             made["direction"] = _word(value, DIRECTIONS)
         case "sampler":
-            made["sampler"] = _word(value, SAMPLERS | OPTUNA_SAMPLERS)
+            _sampler(made, value)
         case "pruning":
             made["pruning"] = _pruning(value)
+        case "entrypoint":
+            try:
+                made[name] = argv(value)
+            except Mistake as mistake:
+                raise _Mistake((), str(mistake)) from None
         case "max_cost":
             made["maxCost"] = str(value)
         case "stopping_threshold":
@@ -135,31 +154,28 @@ def _parameter(name: str, value: Any) -> Mapping[str, object]:
     if isinstance(attributes, dict):  # Optuna's JSON, in which no step is null
         value = {key: inner for key, inner in ({**value, **attributes}).items() if key != "attributes"}
         value = {key: inner for key, inner in value.items() if inner is not None}
+    kind = next((value[part] for part in ("distribution", "type", "name") if part in value), None)
+    if kind is not None and str(kind) not in (*OPTUNA_DISTRIBUTIONS, *UNIFORM):
+        raise _Mistake((name,), f"the distribution {kind} is not supported; known are {', '.join(UNIFORM)}")
     for part, inner in value.items():
         if part not in PARTS:
-            raise _Mistake((name, part), f"expected one of {', '.join(PARTS)}")
+            raise _Mistake((name, part), NOT_SUPPORTED.get(part, f"expected one of {', '.join(PARTS)}"))
         made[PARTS[part]] = inner
-    kind = made.pop("distribution", None)
+    made.pop("distribution", None)
     if kind is not None:
-        _of_distribution(name, str(kind), made)
+        _of_distribution(str(kind), made)
     elif {"low", "high"} <= made.keys() and all(isinstance(made[each], int) for each in ("low", "high")):
         made.setdefault("integer", isinstance(made.get("step", 1), int))  # as W&B guesses it
     return made
 
 
-def _of_distribution(name: str, kind: str, made: dict[str, object]) -> None:
-    if kind in ("FloatDistribution", "IntDistribution", "CategoricalDistribution"):
-        if kind == "IntDistribution":
-            made["integer"] = True
-    elif kind in UNIFORM:
-        if kind in LOG:
-            made["log"] = True
-        if kind in QUANTIZED:
-            _quantize(made)
-        if kind == "int_uniform":
-            made["integer"] = True
-    else:
-        raise _Mistake((name,), f"the distribution {kind} can't be searched; known are {', '.join(UNIFORM)}")
+def _of_distribution(kind: str, made: dict[str, object]) -> None:
+    if kind in LOG:
+        made["log"] = True
+    if kind in QUANTIZED:
+        _quantize(made)
+    if kind in ("IntDistribution", "int_uniform"):
+        made["integer"] = True
 
 
 def _quantize(made: dict[str, object]) -> None:
@@ -192,29 +208,38 @@ def _objective(made: dict[str, object], value: Any) -> None:
         made["stoppingThreshold"] = value["target"]
 
 
+def _sampler(made: dict[str, object], value: Any) -> None:
+    if isinstance(value, dict):
+        if unknown := value.keys() - {"type", "name", "seed"}:
+            raise _Mistake((min(unknown, key=str),), "not supported; a sampler has type and seed")
+        if value.get("seed") is not None:
+            made.setdefault("seed", value["seed"])
+        if not value.keys() & {"type", "name"}:
+            return
+        value = value.get("type", value.get("name"))
+    made["sampler"] = _word(value, SAMPLERS | OPTUNA_SAMPLERS)
+
+
 def _pruning(value: Any) -> dict[str, object]:
     if value is False:
         return {"rule": "NONE"}
-    if isinstance(value, str) and value.upper() in PRUNING:
-        return {"rule": value.upper()}
-    if isinstance(value, str) and value.lower() in OPTUNA_PRUNERS:
-        return {"rule": OPTUNA_PRUNERS[value.lower()]}
+    if isinstance(value, str) and value.lower() in PRUNERS:
+        return {"rule": PRUNERS[value.lower()]}
     if not isinstance(value, dict):
         raise _Mistake((), "expected halving, median or none, or {grace_period: STEP, reduction_factor: 3}")
-    words: dict[str, str | None] = {
-        "grace_period": "gracePeriod", "min_iter": "gracePeriod", "min_resource": "gracePeriod",
-        "reduction_factor": "reductionFactor", "eta": "reductionFactor", "rule": "rule", "type": None, "name": None,
-        "s": None,
-        "max_iter": None, "strict": None, "n_warmup_steps": "gracePeriod",
-    }  # fmt: skip
     made: dict[str, object] = {}
     for part, inner in value.items():
-        if part not in words:
-            raise _Mistake((part,), f"expected one of {', '.join(words)}")
-        if (known := words[part]) is not None:
-            made[known] = inner.upper() if isinstance(inner, str) else inner
-        elif part in ("type", "name") and str(inner).lower() in OPTUNA_PRUNERS:
-            made["rule"] = OPTUNA_PRUNERS[str(inner).lower()]
+        if part in ("rule", "type", "name"):
+            if str(inner).lower() != "hyperband":  # W&B's only one: with min_iter, halving
+                made["rule"] = _word(inner, PRUNERS)
+        elif part not in PRUNING_PARTS:
+            raise _Mistake(
+                (part,),
+                "not supported; pruning has rule (or type), grace_period (or n_warmup_steps, min_resource, min_iter) "
+                "and reduction_factor (or eta)",
+            )
+        elif (known := PRUNING_PARTS[part]) is not None:
+            made[known] = inner
     return made
 
 

@@ -91,8 +91,22 @@ def sweep_input(
     if rule == "MEDIAN" and reduction_factor is not None:
         raise UsageError("--reduction-factor belongs to --pruning halving.")
     if asked:
-        wanted["pruning"] = asked
+        before = given.get("pruning")
+        wanted["pruning"] = {**before, **asked} if rule is None and isinstance(before, dict) else asked
+    _require_first_rung(wanted.get("pruning"), template.get("limits"))
     return wanted
+
+
+def _require_first_rung(pruning: object, limits: object) -> None:
+    """Refuse a rule that has no step to begin at, in the words of files and options. Raises `UsageError`."""
+    if not isinstance(pruning, dict) or pruning.get("rule") in (None, "NONE") or "gracePeriod" in pruning:
+        return
+    if not isinstance(limits, dict) or limits.get("maxSteps") is None:
+        raise UsageError(
+            f"Pruning by {str(pruning['rule']).lower()} needs the first step at which trials are compared: "
+            "--grace-period N or --max-steps N; in a file, "
+            "`pruning: {grace_period: N}` or `simulation: {limits: {max_steps: N}}`."
+        )
 
 
 def create(server: Server, wanted: Mapping[str, object]) -> Sweep:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from cli.errors import UsageError
+from cli.submit import Submission
 from cli.sweep_file import read_sweep
+from cli.sweeps import sweep_input
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "sweep.yaml"
 
@@ -190,9 +192,9 @@ simulation:
         )
     lines = str(told.value).splitlines()
     assert [line.rpartition("sweep.yaml:")[2].partition(": ")[0] for line in lines] == ["2", "4", "5", "7"]
-    assert "parameters.lr.mu: expected one of min, max" in lines[0]
+    assert "parameters.lr: the distribution normal is not supported; known are uniform" in lines[0]
     assert "expected a list of words" in lines[3]
-    with pytest.raises(UsageError, match="normal can't be searched"):
+    with pytest.raises(UsageError, match="normal is not supported"):
         read(tmp_path, "parameters: {b: {distribution: normal}}")
     with pytest.raises(UsageError, match="expected a mapping"):
         read(tmp_path, "[1]")
@@ -217,3 +219,65 @@ def test_the_rule_that_prunes_is_a_word_or_has_parts(tmp_path: Path) -> None:
         assert read(tmp_path, base + given)["pruning"] == expected
     with pytest.raises(UsageError, match="expected halving, median or none"):
         read(tmp_path, base + "hyperband")
+
+
+def test_samplers_and_pruners_of_optuna_have_settings(tmp_path: Path) -> None:
+    base = "{entrypoint: [x], parameters: {a: 1..5}, "
+    found = read(tmp_path, base + "sampler: {type: TPESampler, seed: 3}, pruner: {type: median, n_warmup_steps: 5}}")
+    assert (found["sampler"], found["seed"]) == ("TPE", 3)
+    assert found["pruning"] == {"rule": "MEDIAN", "gracePeriod": 5}
+    assert "sampler" not in read(tmp_path, base + "sampler: {seed: 3}}")
+    for order in ("seed: 4, sampler: {type: TPESampler, seed: 3}}", "sampler: {type: TPESampler, seed: 3}, seed: 4}"):
+        assert read(tmp_path, base + order)["seed"] == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            "sampler: {type: TPESampler, multivariate: true}",
+            "sampler.multivariate: not supported; a sampler has type and seed",
+        ),
+        (
+            "pruner: {type: MedianPruner, n_startup_trials: 5}",
+            "pruner.n_startup_trials: not supported; pruning has rule (or type), grace_period (or n_warmup_steps,",
+        ),
+        ("pruner: {type: PatientPruner}", "pruner: expected one of halving, median, none"),
+        (
+            "command: python train.py --lr {lr}",
+            'command: expected a list of words, for no shell reads it: ["python", "train.py", "--lr", "{lr}"]',
+        ),
+        (
+            "parameters: {optimizer: {parameters: {lr: {min: 0, max: 1}}}}",
+            "parameters.optimizer.parameters: nested parameters are not supported",
+        ),
+        (
+            "parameters: {a: {values: [1, 2], probabilities: [0.1, 0.9]}}",
+            "parameters.a.probabilities: not supported: all choices are equally likely",
+        ),
+        (
+            "parameters: {a: {mu: 0, sigma: 1, distribution: normal}}",
+            "parameters.a: the distribution normal is not supported; known are uniform",
+        ),
+    ],
+)
+def test_what_others_have_and_sweeps_have_not_is_refused_once(tmp_path: Path, given: str, said: str) -> None:
+    with pytest.raises(UsageError) as told:
+        read(tmp_path, given)
+    (line,) = str(told.value).splitlines()
+    assert said in line
+
+
+def test_a_rule_without_a_first_step_is_refused_in_the_words_of_files_and_options(tmp_path: Path) -> None:
+    def wanted(text: str, grace_period: int | None = None, **options: Any) -> Any:
+        file = read(tmp_path, f"{{parameters: {{a: 1..5}}, objective: loss, pruner: MedianPruner, {text}}}")
+        return sweep_input(
+            Submission(command=["x"], **options), [], file, objective=None, sampler=None, options={}, pruning=None,
+            grace_period=grace_period, reduction_factor=None,
+        )  # fmt: skip
+
+    with pytest.raises(UsageError, match=r"Pruning by median needs .*--grace-period N .*max_steps: N"):
+        wanted("")
+    assert wanted("", grace_period=3)["pruning"] == {"rule": "MEDIAN", "gracePeriod": 3}
+    assert wanted("", max_steps=9)["pruning"] == {"rule": "MEDIAN"}
+    assert wanted("simulation: {limits: {max_steps: 9}}")["pruning"] == {"rule": "MEDIAN"}
