@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cli.arguments import parse_duration, parse_value
-from cli.errors import UsageError
+from cli.errors import CommandError, UsageError
 from cli.terminal import clean
 
 FIELDS = {
@@ -34,6 +34,16 @@ class Sorting:
         """Return the API's SimulationOrder."""
         named = {"name": self.metric or self.parameter, "mode": self.mode, "direction": self.direction}
         return {"field": self.field, **{name: value for name, value in named.items() if value is not None}}
+
+    def as_typed(self, refusal: CommandError) -> CommandError:
+        """Return the API's refusal of this order in the words of `--sort`; others as they are."""
+        if "orderBy.mode" not in str(refusal) or self.metric is None:
+            return refusal
+        name = clean(self.metric)
+        return UsageError(
+            f"--sort: the name {name} does not imply whether lower or higher is better: write --sort '{name}:min', "
+            f"'{name}:max' or '{name}:last'"
+        )
 
 
 @dataclass(frozen=True, slots=True)

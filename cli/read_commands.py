@@ -94,6 +94,7 @@ def list_(
 
     from cli import browse
     from cli.arguments import parse_states
+    from cli.errors import ServerRefused
     from cli.listing import Filters, parse_sort
     from cli.requests import newest_first, resolve_sweep
     from cli.server import parse_server
@@ -107,14 +108,17 @@ def list_(
     ).as_filter(datetime.now(UTC))  # fmt: skip
     states = parse_states(state or ())
     # Ask for one more than is shown, to detect further ones.
-    found = newest_first(
-        server,
-        states=states,
-        project=project,
-        limit=wanted + 1 if wanted is not None else None,
-        filters=filters,
-        sorting=sorting if sort is not None or reverse else None,
-    )
+    try:
+        found = newest_first(
+            server,
+            states=states,
+            project=project,
+            limit=wanted + 1 if wanted is not None else None,
+            filters=filters,
+            sorting=sorting if sort is not None or reverse else None,
+        )
+    except ServerRefused as refusal:
+        raise sorting.as_typed(refusal) from None
     shown = found[:wanted]
     if as_json:
         terminal.print_json([each.as_json() for each in shown])

@@ -64,6 +64,11 @@ def parse_sampler(text: str) -> str:
     return found
 
 
+def say_sampler(sampler: str) -> str:
+    """Return a sampler's name as `--sampler` takes it: `quasi-random` for QUASI_RANDOM."""
+    return sampler.lower().replace("_", "-")
+
+
 def parse_pruning(text: str) -> str:
     """Return the API's name of a rule that prunes trials."""
     found = text.strip().upper()

@@ -17,7 +17,7 @@ from cli.errors import ExitCode, UsageError
 from cli.money import is_set, money
 from cli.packages import with_package
 from cli.requests import create_sweep, sweep, trials, update_sweep
-from cli.search import parse_pruning, parse_sampler, parse_space
+from cli.search import parse_pruning, parse_sampler, parse_space, say_sampler
 from cli.server import Server
 from cli.stop_rules import parse_objective
 from cli.submit import Submission, combine, require_one_directory, submission_input, with_ids
@@ -131,8 +131,8 @@ def tell(server: Server, made: Sweep, *, staying: bool) -> None:
     """Print the new sweep's number on standard output, its page and the next commands on standard error."""
     print_line(str(made.number))
     say(
-        f"{clean(made.name)}: {say_count(made.counts.planned, 'trial')}, {made.parallel:,} at once, by {made.sampler}, "
-        f"in the project {clean(made.project.name)}."
+        f"{clean(made.name)}: {say_count(made.counts.planned, 'trial')}, {made.parallel:,} at once, by "
+        f"{say_sampler(made.sampler)}, in the project {clean(made.project.name)}."
     )
     if not staying:
         say(f"Follow it: simulations sweep watch {made.number}   The best one: simulations sweep best {made.number}")
@@ -151,7 +151,8 @@ def print_list(found: Sequence[Sweep]) -> None:
     rows = [
         (
             str(each.number), clean(each.name), state_text(each.state), f"{each.counts.ended}/{each.counts.planned}",
-            _best(each), _cost(each), each.sampler, clean(each.project.name), say_age(each.created_at, now),
+            _best(each), _cost(each), say_sampler(each.sampler), clean(each.project.name),
+            say_age(each.created_at, now),
         )
         for each in found
     ]  # fmt: skip
@@ -163,7 +164,7 @@ def show(found: Sweep, every: Sequence[SweepTrial]) -> None:
     lines = [
         (f"{clean(found.name)} (#{found.number})", found.state),
         ("Trials", progress(found)),
-        ("Search", f"{found.sampler}, seed {found.seed}: {', '.join(map(_range, found.parameters))}"),
+        ("Search", f"{say_sampler(found.sampler)}, seed {found.seed}: {', '.join(map(_range, found.parameters))}"),
         ("Objective", f"{clean(found.objective.metric)}, {found.objective.mode}"),
     ]
     if found.reason_detail:

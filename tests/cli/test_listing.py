@@ -180,6 +180,30 @@ def test_wrong_values_end_before_a_request(server: Any, run: Run) -> None:
     assert server.asked == []
 
 
+def test_a_metric_without_a_direction_is_refused_in_the_words_of_the_option(
+    server: Any, run: Run, refuse: type[Exception]
+) -> None:
+    said = ["orderBy.mode: the name 'a/b,c' does not imply whether lower or higher is better", "Not now."]
+
+    def answer(_: object) -> Any:
+        raise refuse(said.pop(0))
+
+    server.answers["List"] = answer
+    ran = run("list", "--sort", "a/b,c")
+    assert ran.exit_code == 2
+    assert "write --sort 'a/b,c:min', 'a/b,c:max' or 'a/b,c:last'" in " ".join(ran.stderr.split())
+    assert "orderBy" not in ran.stderr
+    assert "Not now." in run("list", "--sort", "a/b,c").stderr
+
+
+def test_samplers_are_shown_as_the_option_takes_them(server: Any, run: Run) -> None:
+    end = {"hasNextPage": False, "endCursor": None}
+    sweeps = [{**SWEEP, "sampler": "QUASI_RANDOM"}, {**SWEEP, "sampler": "CMA_ES"}]
+    server.answers["Sweeps"] = lambda _: {"sweeps": {"nodes": sweeps, "pageInfo": end}}
+    lines = run("sweep", "list").stdout.splitlines()
+    assert ["quasi-random" in lines[1], "cma-es" in lines[2]] == [True, True]
+
+
 def test_a_cancelled_sweep_shows_no_failed_trials(server: Any, run: Run) -> None:
     end = {"hasNextPage": False, "endCursor": None}
     counts = {"planned": 3, "queued": 0, "running": 0, "complete": 1, "pruned": 0, "failed": 0, "cancelled": 2}
