@@ -453,6 +453,22 @@ async def costs(session: AsyncSession, ids: Collection[int]) -> Mapping[int, tup
     return {row[0]: (row[1], row[2]) for row in await session.execute(_COSTS, {"ids": list(ids)})}
 
 
+_DEAREST = text(
+    """
+    SELECT coalesce(max(rate), 0) FROM (
+        SELECT sum(m.price_per_hour * m.share) AS rate
+        FROM simulations AS s JOIN attempts AS a ON a.simulation_id = s.id JOIN members AS m ON m.attempt_id = a.id
+        WHERE s.sweep_id = :id GROUP BY a.id
+    ) AS attempt
+    """
+)
+
+
+async def dearest_rate(session: AsyncSession, sweep_id: int) -> Decimal:
+    """Read what the dearest attempt of a sweep has cost per hour; 0 without one."""
+    return Decimal(await session.scalar(_DEAREST, {"id": sweep_id}) or 0)
+
+
 # --- rungs -----------------------------------------------------------------------------------------------------
 
 # Of two numbers, as the leader's is of one.

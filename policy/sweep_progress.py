@@ -6,7 +6,8 @@ their best values, its spread their standard deviation.
 **Money.** Each simulation of a sweep with a `max_cost` gets an allotment as its own limit, which its supervisor and the
 planner enforce, silent machines included. Allotments of what runs and costs of what has ended never exceed the budget
 together, so it can't be overspent. What a simulation leaves of its allotment goes to the next ones. A trial only begins
-with as much as an ended one has cost in the median: one that would be cut short is no result.
+with as much as a complete one has cost in the median, and its stop grace, which supervisors keep back of a limit: one
+that would be cut short is no result.
 
 **Patience.** No later trial is taken as likely to beat the best one once `patience` ended trials in a row have not,
 failed and cancelled ones not counted. Of trials that are drawn without learning from others, the best is as likely
@@ -121,6 +122,7 @@ class Standing:
     open: int = 0
     ended: Sequence[tuple[Told, Decimal]] = ()
     allotted: Decimal = Decimal(0)  # to open trials: what they may still cost, and what parts of them have cost
+    grace: Decimal = Decimal(0)  # what a simulation costs in its stop grace: it is stopped so long before its limit
 
     @property
     def spent(self) -> Decimal:
@@ -162,7 +164,8 @@ def ending(limits: Limits, standing: Standing, currency: str = "") -> Ending | N
         return Ending(SweepReason.COMPLETED, f"{all_} begun.")
     if limits.max_cost is not None and not standing.open and allotment(limits, standing) is None:
         left = phrasing.money(max(limits.max_cost - standing.spent, Decimal(0)), currency, ROUND_DOWN)
-        return Ending(SweepReason.MAX_COST, f"{left} of its budget are left, less than a trial has cost in the median.")
+        least = "less than a trial has cost in the median, with its stop grace"
+        return Ending(SweepReason.MAX_COST, f"{left} of its budget are left, {least}.")
     return None
 
 
@@ -183,7 +186,8 @@ def allotment(limits: Limits, standing: Standing) -> Decimal | None:
     assert limits.max_cost is not None
     left = limits.max_cost - standing.spent - standing.allotted
     costs = [cost for each, cost in standing.ended if each.outcome is Outcome.COMPLETE]
-    least = max(statistics.median(costs) if costs else Decimal(0), _MONEY_STEP * limits.seeds)
+    complete = statistics.median(costs) if costs else Decimal(0)
+    least = max(complete, _MONEY_STEP * limits.seeds) + standing.grace * limits.seeds
     among = max(slots(limits, standing), 1)
     share = left / among
     while share < least and among > 1:  # fewer trials at once, rather than some that would be cut short

@@ -146,7 +146,7 @@ async def _schedule(chosen: Settings) -> None:
         judge = Judge(sessions)
         alerts = Alerts(sessions, chosen)
         stack.push_async_callback(alerts.close)
-        sweeps = Sweeps(sessions, chosen.currency)
+        sweeps = Sweeps(sessions, chosen)
         candidate = await stack.enter_async_context(leadership(url, outage))
 
         def heard(channel: Channel, ids: frozenset[int] | None) -> None:

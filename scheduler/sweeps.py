@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import structlog
 
@@ -26,6 +27,7 @@ from policy.sampling import Asked, Outcome, Trial, ask
 from policy.search_space import Sampler, decode
 from policy.sweep_progress import PRUNED, allotment, slots
 from scheduler.rungs import climbed, leave
+from settings import Settings
 from transitions import sweep as transitions
 
 log = structlog.get_logger()
@@ -47,9 +49,10 @@ class SweepsSummary:
 class Sweeps:
     """Sweeps of the leading scheduler; two at once do no harm."""
 
-    def __init__(self, sessions: Sessions, currency: str) -> None:
+    def __init__(self, sessions: Sessions, settings: Settings) -> None:
         self._sessions = sessions
-        self._currency = currency
+        self._currency = settings.currency
+        self._stop_grace = timedelta(seconds=settings.stop_grace_seconds)
         self._failing: dict[int, int] = {}  # by sweep: rounds in which its sampler has raised
         self._are_any = False  # as of the newest look
         self.is_due = False  # since a hint
@@ -97,8 +100,9 @@ class Sweeps:
         async with self._sessions.begin() as session:
             sweep = await sweeps.lock(session, sweep_id)
             ended = await transitions.end_trials(session, sweep)
-            sweep = await transitions.judge(session, sweep, events.PLANNER, self._currency)
-            limits, standing = transitions.limits_of(sweep), await transitions.standing_of(session, sweep)
+            sweep = await transitions.judge(session, sweep, events.PLANNER, self._currency, stop_grace=self._stop_grace)
+            limits = transitions.limits_of(sweep)
+            standing = await transitions.standing_of(session, sweep, self._stop_grace)
         free = slots(limits, standing) if sweep.reason is None else 0
         if limits.max_cost is not None and free and allotment(limits, standing) is None:
             free = 0
@@ -119,7 +123,9 @@ class Sweeps:
             try:
                 async with self._sessions.begin() as session:
                     sweep = await sweeps.lock(session, sweep_id)
-                    if not await transitions.begin(session, sweep, len(trials), asked, events.PLANNER):
+                    if not await transitions.begin(
+                        session, sweep, len(trials), asked, events.PLANNER, stop_grace=self._stop_grace
+                    ):
                         return begun, ended, True
             except Refusal as refusal:  # as for a machine that was deleted
                 async with self._sessions.begin() as session:

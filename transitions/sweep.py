@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from itertools import groupby
 from typing import Any
@@ -23,6 +24,7 @@ from db.models import Sweep
 from db.notifications import Channel, notify
 from db.projects import Scope
 from db.simulations import Wanted
+from policy.budget import needed
 from policy.rule_documents import with_pruning
 from policy.sampling import Asked, Outcome
 from policy.search_space import MOST_AT_ONCE, MOST_TRIALS, Sampler, decode, fill, grid_size
@@ -43,26 +45,29 @@ def limits_of(sweep: Sweep) -> Limits:
     )  # fmt: skip
 
 
-async def standing_of(session: AsyncSession, sweep: Sweep) -> Standing:
-    """Read what a sweep has done."""
+async def standing_of(session: AsyncSession, sweep: Sweep, stop_grace: timedelta = timedelta(0)) -> Standing:
+    """Read what a sweep has done. stop_grace: for `allotment`, which pays it too."""
     ended = [(Told(Outcome(each.outcome), each.value), each.cost) for each in await sweeps.ended(session, sweep.id)]
     open_ = len(await sweeps.open_numbers(session, sweep.id))
     runs = await sweeps.open_runs(session, sweep.id) if sweep.max_cost is not None else ()
     allotted = sum(
         ((each.final_cost if each.final_cost is not None else each.max_cost) or Decimal(0) for each in runs), Decimal(0)
     )
-    return Standing(len(ended) + open_, open_, ended, allotted)
+    rate = await sweeps.dearest_rate(session, sweep.id) if sweep.max_cost is not None and stop_grace else Decimal(0)
+    return Standing(len(ended) + open_, open_, ended, allotted, needed(rate, stop_grace))
 
 
 # --- by the scheduler ------------------------------------------------------------------------------------------
 
 
-async def begin(session: AsyncSession, sweep: Sweep, number: int, asked: Asked, actor: Actor) -> bool:
+async def begin(
+    session: AsyncSession, sweep: Sweep, number: int, asked: Asked, actor: Actor, *, stop_grace: timedelta
+) -> bool:
     """Begin a trial: one simulation, or one for each seed; False if it is not the next one any longer.
 
     sweep: locked in this transaction.
     """
-    limits, standing = limits_of(sweep), await standing_of(session, sweep)
+    limits, standing = limits_of(sweep), await standing_of(session, sweep, stop_grace)
     if sweep.reason is not None or standing.begun != number or standing.open >= limits.parallel:
         return False
     money = None
@@ -149,9 +154,9 @@ def _run(run: sweeps.TrialRun) -> Run:
     return Run(run.reason or "", run.value if is_pruned else run.best, run.step)
 
 
-async def judge(session: AsyncSession, sweep: Sweep, actor: Actor, currency: str) -> Sweep:
+async def judge(session: AsyncSession, sweep: Sweep, actor: Actor, currency: str, *, stop_grace: timedelta) -> Sweep:
     """End a sweep as far as its limits and its trials say; return its row. sweep: locked."""
-    standing = await standing_of(session, sweep)
+    standing = await standing_of(session, sweep, stop_grace)
     if sweep.reason is None and (verdict := ending(limits_of(sweep), standing, currency)) is not None:
         sweep = await _conclude(session, sweep, verdict, actor)
     if sweep.reason is not None and not standing.open and sweep.ended_at is None:

@@ -414,7 +414,11 @@ class Run:
         if runtime is not None:
             limits.append((runtime, "MAX_RUNTIME", f"It ran longer than its limit of {_seconds(runtime)}."))
         if paid is not None:
-            limits.append((paid, "MAX_COST", f"Its cost limit was used up after {_seconds(paid)} of this attempt."))
+            grace = _seconds(self._order.stop_grace_seconds)
+            pays = (
+                f"Its cost limit pays for no more than {_seconds(paid)} of this attempt and its stop grace of {grace}."
+            )
+            limits.append((paid, "MAX_COST", pays))
         return sorted(limits)
 
     @property

@@ -127,6 +127,34 @@ def test_no_trial_begins_with_less_than_one_has_cost() -> None:
 
 
 @given(
+    st.integers(1, 8),
+    st.integers(1, 3),
+    st.decimals("0.01", "50", places=2),
+    st.decimals("0.001", "5", places=3),
+    st.decimals("0", "5", places=3),
+)
+def test_a_trial_that_costs_the_median_is_never_cut_by_the_grace_that_is_kept_back(
+    parallel: int, seeds: int, budget: Decimal, cost: Decimal, grace: Decimal
+) -> None:
+    limits = Limits("MIN", trials=100, parallel=parallel, seeds=seeds, max_cost=budget + cost)
+    standing = Standing(1, 0, [(Told(Outcome.COMPLETE, 1.0), cost)], grace=grace)
+    each = allotment(limits, standing)
+    if each is not None:
+        assert (each - grace) * seeds >= cost - Decimal("0.000001") * seeds, "of which the last step is rounding"
+    else:
+        assert budget < cost + grace * seeds
+        found = ending(limits, standing)
+        assert found is not None
+        assert found.reason is SweepReason.MAX_COST
+
+
+def test_without_a_complete_trial_yet_one_still_has_more_than_its_grace() -> None:
+    limits = replace(LIMITS, max_cost=Decimal(8), parallel=4, trials=12)
+    cut = [(Told(Outcome.FAIL), Decimal(0))]
+    assert allotment(limits, Standing(1, 0, cut, grace=Decimal(3))) == Decimal(4), "two, rather than four without time"
+
+
+@given(
     st.integers(1, 6),
     st.integers(1, 3),
     st.decimals("0.01", "50", places=2),

@@ -81,7 +81,7 @@ async def sweep_of(
     )  # fmt: skip
     async with world.sessions.begin() as session:
         made = await create(session, wanted, USER, client_key=None, given_seed=True)
-    loop = Sweeps(world.sessions, "USD")
+    loop = Sweeps(world.sessions, world.settings)
     while (await loop.run_once()).begun:
         pass
     async with world.sessions() as session:
@@ -124,7 +124,7 @@ async def test_a_trial_that_is_worse_than_most_at_a_rung_is_stopped_with_its_evi
 
     async with world.sessions.begin() as session:
         await end(session, found[2].id, 1, Ending(Reason.PRUNED), USER)
-    await Sweeps(world.sessions, "USD").run_once()
+    await Sweeps(world.sessions, world.settings).run_once()
     ended = await world.get(found[2].id)
     assert (ended.state, ended.reason) == ("FINISHED", "PRUNED")
     async with world.sessions() as session:
@@ -171,7 +171,7 @@ async def test_a_trial_that_ended_before_the_judge_looked_leaves_its_results(wor
         await report(world, each.id, [4, 12, 31], [1.0, value, 0.01])
         async with world.sessions.begin() as session:
             await end(session, each.id, 1, Ending(Reason.COMPLETED), USER)
-    await Sweeps(world.sessions, "USD").run_once()
+    await Sweeps(world.sessions, world.settings).run_once()
     async with world.sessions() as session:
         rows = (await session.scalars(select(RungResult).order_by(RungResult.step, RungResult.id))).all()
     assert [(each.step, each.value) for each in rows] == [(10, 0.1), (10, 0.2), (30, 0.01), (30, 0.01)]
@@ -237,7 +237,7 @@ async def test_a_trial_below_the_median_of_finished_ones_is_stopped_once_five_ha
         await judge.run_once()
         async with world.sessions.begin() as session:
             await end(session, each.id, 1, Ending(Reason.COMPLETED), USER)
-    await Sweeps(world.sessions, "USD").run_once()
+    await Sweeps(world.sessions, world.settings).run_once()
     early, fifth, worse, better = found[4:]
     await report(world, early.id, [10], [0.9])
     await judge.run_once()
@@ -246,7 +246,7 @@ async def test_a_trial_below_the_median_of_finished_ones_is_stopped_once_five_ha
     await report(world, fifth.id, [1, 10], [1.0, 0.5])
     async with world.sessions.begin() as session:  # before the judge has looked
         await end(session, fifth.id, 1, Ending(Reason.COMPLETED), USER)
-    await Sweeps(world.sessions, "USD").run_once()
+    await Sweeps(world.sessions, world.settings).run_once()
     await report(world, worse.id, [10], [0.7])
     await report(world, better.id, [10], [0.64])
     for _ in range(2):  # a restart changes nothing: the first comparison of each was made
@@ -259,7 +259,7 @@ async def test_a_trial_below_the_median_of_finished_ones_is_stopped_once_five_ha
 
     async with world.sessions.begin() as session:
         await end(session, worse.id, 1, Ending(Reason.PRUNED), USER)
-    await Sweeps(world.sessions, "USD").run_once()
+    await Sweeps(world.sessions, world.settings).run_once()
     async with world.sessions() as session:
         assert worse.sweep_id is not None
         trial = (await history(session, worse.sweep_id))[6]

@@ -36,7 +36,7 @@ SPACE = encode([Parameter("lr", low=1e-4, high=1e-1, log=True), Parameter("batch
 
 @pytest.fixture
 def loop(world: World) -> Sweeps:
-    return Sweeps(world.sessions, "USD")
+    return Sweeps(world.sessions, world.settings)
 
 
 async def wanted(world: World, template: dict[str, Any] | None = None, **given: Any) -> WantedSweep:
@@ -97,11 +97,11 @@ async def finish(world: World, run: Simulation, value: float | None, reason: Rea
 
 async def play(world: World, sweep_id: int, *, restarts: bool = False) -> None:
     """Run a sweep to its end; with `restarts` each round by another scheduler. The value is a function of lr."""
-    loop = Sweeps(world.sessions, "USD")
+    loop = Sweeps(world.sessions, world.settings)
     while (await get(world, sweep_id)).ended_at is None:
         await loop.run_once()
         if restarts:
-            loop = Sweeps(world.sessions, "USD")
+            loop = Sweeps(world.sessions, world.settings)
         await start(world)
         running = [each for each in await runs(world, sweep_id) if each.state == "RUNNING"]
         for each in running[:1]:
@@ -172,11 +172,11 @@ async def test_a_scheduler_that_is_replaced_each_round_gives_the_same_parameters
 
 async def test_two_leaders_begin_each_trial_once(world: World) -> None:
     sweep_id = await create(world, parallel=4)
-    await asyncio.gather(*(Sweeps(world.sessions, "USD").run_once() for _ in range(3)))
-    await Sweeps(world.sessions, "USD").run_once()
+    await asyncio.gather(*(Sweeps(world.sessions, world.settings).run_once() for _ in range(3)))
+    await Sweeps(world.sessions, world.settings).run_once()
     assert [each.trial for each in await runs(world, sweep_id)] == [0, 1, 2, 3]
     first = await create(world, parallel=4)
-    await Sweeps(world.sessions, "USD").run_once()
+    await Sweeps(world.sessions, world.settings).run_once()
     assert [each.parameters for each in await trials(world, sweep_id)] == [
         each.parameters for each in await trials(world, first)
     ]
@@ -327,6 +327,29 @@ async def test_limits_of_what_runs_and_costs_of_what_ended_never_exceed_the_budg
     assert 4 < total <= 8
     assert row.reason_detail is not None
     assert "less than a trial has cost" in row.reason_detail
+
+
+async def test_a_trial_is_paid_its_stop_grace_beside_what_one_has_cost(world: World) -> None:
+    loop = Sweeps(world.sessions, world.settings.model_copy(update={"stop_grace_seconds": 3600.0}))
+    sweep_id = await create(world, max_cost=Decimal(3), trials=50, parallel=1)
+    await loop.run_once()
+    await world.machine(price_per_hour=Decimal(4), cpus=4.0)  # of which a trial has a quarter
+    await Planner(world.sessions, world.settings).tick()
+    [first] = await runs(world, sweep_id)
+    await world.hello(first.id)
+    await world.execute("UPDATE members SET assigned_at = now() - interval '1 h'")
+    await finish(world, first, 0.5)
+    async with world.sessions.begin() as session:  # 1 for the trial, and 1 for an hour of grace
+        await transitions.extend(session, sweep_id, {"max_cost": Decimal("2.9")}, USER)
+    await loop.run_once()
+    row = await get(world, sweep_id)
+    assert (row.reason, len(await runs(world, sweep_id))) == ("MAX_COST", 1)
+    async with world.sessions.begin() as session:
+        await transitions.extend(session, sweep_id, {"max_cost": Decimal("3.1")}, USER)
+    await loop.run_once()
+    [_, second] = await runs(world, sweep_id)
+    assert second.max_cost is not None
+    assert second.max_cost >= 2
 
 
 async def test_the_share_of_a_trial_is_no_limit_to_change(world: World, loop: Sweeps) -> None:

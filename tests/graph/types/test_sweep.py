@@ -55,7 +55,7 @@ async def refused(world: World, **given: Any) -> list[tuple[str, str]]:
 
 
 async def begin(world: World) -> None:
-    await Sweeps(world.sessions, "USD").run_once()
+    await Sweeps(world.sessions, world.api.settings).run_once()
 
 
 async def test_a_sweep_is_shown_with_its_trials(world: World) -> None:

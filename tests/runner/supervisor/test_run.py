@@ -159,14 +159,16 @@ def test_the_time_limit_is_kept_without_the_service(service: Any, supervise: Any
 
 
 def test_the_cost_limit_is_kept_without_the_service(service: Any, supervise: Any, exists: Exists, until: Until) -> None:
-    started = supervise(entrypoint=["sh", "-c", "echo pid $$; sleep 1000"], maxRuntimeSeconds=500, maxCostSeconds=2)
+    limits = {"maxCostSeconds": 2, "stopGraceSeconds": 7}
+    started = supervise(entrypoint=["sh", "-c", "echo pid $$; sleep 1000"], maxRuntimeSeconds=500, **limits)
     service.wait(lambda: pids(service))
     service.misbehave = lambda *_: (503, b"")
     until(lambda: not exists(pids(service)[0]))
     service.misbehave = lambda *_: None
     assert started.wait() == 0
     assert (service.exit["signal"], service.exit["reason"]) == (15, "MAX_COST")
-    assert service.exit["message"] == "Its cost limit was used up after 2 seconds of this attempt."
+    pays = "Its cost limit pays for no more than 2 seconds of this attempt and its stop grace of 7 seconds."
+    assert service.exit["message"] == pays
 
 
 def test_a_changed_order_holds_from_the_next_reply_on(service: Any, supervise: Any) -> None:
