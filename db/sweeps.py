@@ -429,6 +429,20 @@ async def not_ended(session: AsyncSession, sweep_id: int) -> Sequence[int]:
     return rows.all()
 
 
+_REPORTED = text(
+    """
+    SELECT s.id, ARRAY(SELECT DISTINCT m.metric FROM metrics AS m WHERE m.simulation_id = s.id)
+    FROM simulations AS s WHERE s.sweep_id = :id AND s.reason = ANY(:reasons)
+    """
+)
+
+
+async def reported(session: AsyncSession, sweep_id: int, reasons: Collection[str]) -> Sequence[str] | None:
+    """List the metrics of a sweep's simulations that ended for these reasons, by name; None: there is no such one."""
+    found = [set(row[1]) for row in await session.execute(_REPORTED, {"id": sweep_id, "reasons": list(reasons)})]
+    return sorted(set().union(*found)) if found else None
+
+
 # --- costs -----------------------------------------------------------------------------------------------------
 
 _COSTS = text(

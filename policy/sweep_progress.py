@@ -32,6 +32,7 @@ SUCCEEDED = frozenset({"COMPLETED", "STOPPING_THRESHOLD", "PATIENCE_EXHAUSTED", 
 PRUNED = "PRUNED"
 CANCELLED = "CANCELLED"
 MOST_FAILURES = 5  # with no other trial: the command is wrong, and so would the next ones be
+MOST_NAMES = 5  # of metrics, in a sentence
 _MONEY_STEP = Decimal("0.000001")
 
 
@@ -167,6 +168,12 @@ def ending(limits: Limits, standing: Standing, currency: str = "") -> Ending | N
         least = "less than a trial has cost in the median, with its stop grace"
         return Ending(SweepReason.MAX_COST, f"{left} of its budget are left, {least}.")
     return None
+
+
+def unreported(metric: str, names: Sequence[str]) -> str:
+    """Return why trials that have succeeded have no result, as a sentence. names: of the metrics they reported."""
+    shown = ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES else "")
+    return f"No trial reported {metric}; they reported {shown or 'no metric'}."
 
 
 def _last(number: int) -> str:

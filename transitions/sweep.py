@@ -29,7 +29,19 @@ from policy.rule_documents import with_pruning
 from policy.sampling import Asked, Outcome
 from policy.search_space import MOST_AT_ONCE, MOST_TRIALS, Sampler, decode, fill, grid_size
 from policy.sweep import UNKNOWN_END, Halving, Median, Pruning
-from policy.sweep_progress import Ending, Limits, Run, Standing, SweepReason, Told, allotment, ending, told
+from policy.sweep_progress import (
+    SUCCEEDED,
+    Ending,
+    Limits,
+    Run,
+    Standing,
+    SweepReason,
+    Told,
+    allotment,
+    ending,
+    told,
+    unreported,
+)
 from transitions import journal
 from transitions.cancel import cancel as cancel_simulation
 from transitions.submit import Submission, submit
@@ -160,13 +172,22 @@ async def judge(session: AsyncSession, sweep: Sweep, actor: Actor, currency: str
     if sweep.reason is None and (verdict := ending(limits_of(sweep), standing, currency)) is not None:
         sweep = await _conclude(session, sweep, verdict, actor)
     if sweep.reason is not None and not standing.open and sweep.ended_at is None:
-        sweep = await sweeps.change(session, sweep.id, {"ended_at": func.now()})
+        detail = " ".join(filter(None, (sweep.reason_detail, await _unreported(session, sweep, standing))))
+        sweep = await sweeps.change(session, sweep.id, {"ended_at": func.now(), "reason_detail": detail})
         await events.record(
             session, "ENDED", actor, "Sweep", sweep.id, project_id=sweep.project_id,
             detail={"reason": sweep.reason, "detail": sweep.reason_detail},
         )  # fmt: skip
         journal.write(session, "sweep_ended", sweep_id=sweep.id, reason=sweep.reason)
     return sweep
+
+
+async def _unreported(session: AsyncSession, sweep: Sweep, standing: Standing) -> str | None:
+    """Say it if trials succeeded without the objective; None once one has a result."""
+    if any(each.value is not None for each, _ in standing.ended):
+        return None
+    names = await sweeps.reported(session, sweep.id, SUCCEEDED)
+    return None if names is None or sweep.objective_metric in names else unreported(sweep.objective_metric, names)
 
 
 async def give_up(session: AsyncSession, sweep: Sweep, sentence: str, actor: Actor) -> None:

@@ -22,6 +22,7 @@ from policy.sweep_progress import (
     seconds_left,
     slots,
     told,
+    unreported,
 )
 
 LIMITS = Limits("MIN", trials=10, parallel=2)
@@ -102,6 +103,14 @@ def test_a_command_that_always_fails_ends_the_sweep() -> None:
     assert reason(LIMITS, Standing(5, ended=cancelled)) is None, "a person's decision says nothing about the command"
     assert reason(LIMITS, Standing(9, ended=[*cancelled, *failed[:4]])) is None
     assert reason(LIMITS, Standing(9, ended=[*cancelled[:4], *failed])) == "TRIALS_FAILED"
+
+
+def test_a_sweep_without_results_says_which_metrics_there_are() -> None:
+    assert unreported("val_loss", ["train/loss", "val/loss"]) == (
+        "No trial reported val_loss; they reported train/loss, val/loss."
+    )
+    assert unreported("x", list("abcdef")) == "No trial reported x; they reported a, b, c, d, e, …."
+    assert unreported("x", []) == "No trial reported x; they reported no metric."
 
 
 # --- money -----------------------------------------------------------------------------------------------------

@@ -292,6 +292,26 @@ async def test_a_trial_that_can_not_be_submitted_ends_its_sweep_and_no_other(wor
     assert row.ended_at is not None
 
 
+async def test_a_sweep_whose_objective_no_trial_reports_says_which_metrics_there_are(
+    world: World, loop: Sweeps
+) -> None:
+    sweep_id = await create(world, objective_metric="val_loss", trials=2)
+    other = await create(world, objective_metric="val/loss", trials=1)
+    crashed = await create(world, objective_metric="val_loss", trials=1)
+    await loop.run_once()
+    await start(world)
+    for each in [*await runs(world, sweep_id), *await runs(world, other)]:
+        await finish(world, each, 0.5)
+    [run] = await runs(world, crashed)
+    await finish(world, run, 0.5, Reason.EXIT_CODE)
+    await loop.run_once()
+    row = await get(world, sweep_id)
+    assert row.ended_at is not None
+    assert row.reason_detail == "All of its 2 trials have begun. No trial reported val_loss; they reported val/loss."
+    for each in (other, crashed):
+        assert (await get(world, each)).reason_detail == "Its only trial has begun."
+
+
 # --- money -----------------------------------------------------------------------------------------------------
 
 
