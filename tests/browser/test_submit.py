@@ -274,12 +274,12 @@ async def test_wrong_rows_are_told_and_parameters_keep_through_json(page: Page, 
         await page.get_by_role("button", name="Add a parameter").click()
     for number in (1, 2):
         await page.get_by_label(f"Name of parameter {number}", exact=True).fill("lr")
-    await page.get_by_label("Value of parameter lr").first.fill("12345678901234567890.0")
+    await page.get_by_label("Value of parameter lr").first.fill("1e999")
     await page.get_by_role("button", name="Add a variable").click()
     await page.get_by_label("Name of variable 1").fill("SIMULATION_ID")
     await submit(page).click()
     summary = page.get_by_role("alert").filter(has_text="to mend")
-    await expect(summary).to_contain_text("A whole number beyond 2^53 would be rounded here")
+    await expect(summary).to_contain_text("A number is too big for JSON")
     await expect(summary).to_contain_text("lr is given twice.")
     await page.get_by_role("button", name="JSON", exact=True).click()
     await expect(page.get_by_text("Mend the rows first")).to_be_visible()
@@ -434,6 +434,22 @@ async def test_another_one_like_it_takes_all_but_the_secrets(page: Page, service
     second = await arrived(page, service)
     before = (await service.execute(SHOW, id=first))["simulation"]
     assert second == {**before, "environment": {"API_KEY": None}}
+
+
+async def test_large_doubles_are_repeated_as_they_are(page: Page, service: Service) -> None:
+    given = {"a": 1e22, "b": 1e300, "c": [1e23, 1e-9], "d": {"x": 1e25}, "e": 1e20, "f": 1.5e21}
+    first = await service.submit("true", parameters=given)
+    await page.goto(f"/submit?from={first}")
+    await expect(page.get_by_label("The command line", exact=True)).to_contain_text("--parameter a=1e+22")
+    assert json.loads(await page.get_by_label("The variables").inner_text())["input"]["parameters"] == given
+    await submit(page).click()
+    assert (await arrived(page, service))["parameters"] == given
+    await page.get_by_role("button", name=re.compile("Retry|Run again")).click()
+    await page.get_by_role("textbox", name="a", exact=True).fill("1e30")
+    here = page.url
+    await page.get_by_role("button", name="Queue it again").click()
+    await expect(page).not_to_have_url(here)
+    assert (await arrived(page, service))["parameters"] == {**given, "a": 1e30}
 
 
 async def test_the_demo_is_one_button(page: Page, service: Service) -> None:

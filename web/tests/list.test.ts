@@ -2,7 +2,7 @@
 import { print } from '@0no-co/graphql.web';
 import { describe, expect, test } from 'vitest';
 
-import { exact, isLong, straight } from '../src/api/json';
+import { exact, isLong, jsonOrText, numberOf, straight, typedJson } from '../src/api/json';
 import { forEach, sentenceOf } from '../src/now/bulk';
 import { conditionOf } from '../src/now/conditions';
 import { belongs, createdFrom, createdTo, ignoredOf, isFiltered, nextSort, readView, sectionsOf, sortOf, writtenList, writtenSort } from '../src/now/filter';
@@ -123,6 +123,18 @@ describe('numbers beyond 2^53', () => {
   });
   // Chromium, which keeps the digits, is asked in tests/browser/test_list.py.
   test('of others nothing changes', () => expect(exact('{"even":9007199254740992,"s":"9007199254740993"}')).toEqual({ even: 2 ** 53, s: '9007199254740993' }));
+
+  test('what has a point or an exponent is a double, however large', () => {
+    expect(typedJson('{"a":1e22,"b":[1e23,1e-9],"c":12345678901234567890.0}')).toEqual({ a: 1e22, b: [1e23, 1e-9], c: 12345678901234567890 });
+    expect(['1.5e21', '+1e300', '1e30'].map(numberOf)).toEqual([1.5e21, 1e300, 1e30]);
+    expect(jsonOrText('1e30')).toBe(1e30);
+  });
+  test('what can’t be sent as it was typed is refused', () => {
+    expect(() => jsonOrText('[1e999]')).toThrow(RangeError);
+    expect(() => typedJson('{"seed":9007199254740993}')).toThrow(RangeError); // Node.js 20 has no JSON.rawJSON
+    expect(() => numberOf('9007199254740993')).toThrow(RangeError);
+    expect(typedJson('["9007199254740993",9007199254740992]')).toEqual(['9007199254740993', 2 ** 53]);
+  });
 });
 
 test('what changes the direction of text is left out, and marks of right-to-left text stay', () => {

@@ -40,32 +40,44 @@ export function isRaw(value: unknown): boolean {
   return raw.isRawJSON?.(value) ?? false;
 }
 
-/** A whole number of any size by its digits; undefined where this browser can't keep it. */
-export function whole(digits: string): unknown {
-  const written = digits.replace(/^\+/, '').replace(/^(-?)0+(?=\d)/, '$1');
-  return raw.rawJSON?.(written);
+/**
+ * A number that was typed, as JSON sends it: an integer by its digits, whatever its size; what has a point or an exponent
+ * as a double. A large double keeps an exponent: as digits it would be an integer, which the service takes up to 64 bits.
+ * Raises `RangeError` where this browser can't keep the digits, and for what is no double.
+ */
+export function numberOf(text: string): unknown {
+  const value = Number(text);
+  if (!Number.isFinite(value)) throw new RangeError('A number is too big for JSON as browsers read it: give it as text.');
+  if (!Number.isInteger(value) || Number.isSafeInteger(value)) return value;
+  if (!/^[+-]?\d+$/.test(text)) return raw.rawJSON?.(value.toExponential()) ?? value;
+  const digits = text.replace(/^\+/, '').replace(/^(-?)0+(?=\d)/, '$1');
+  if (digits === String(value)) return value;
+  if (!raw.rawJSON) throw new RangeError('A whole number beyond 2^53 would be rounded here: give it as text.');
+  return raw.rawJSON(digits);
 }
 
-/** Refuse numbers that would arrive as another one: where the browser can't keep their digits. Raises `RangeError`. */
-export function checked(value: unknown): unknown {
-  if (value !== null && typeof value === 'object' && !isRaw(value)) Object.values(value).forEach(checked);
-  if (typeof value !== 'number') return value;
-  if (!Number.isFinite(value)) throw new RangeError('A number is too big for JSON as browsers read it: give it as text.');
-  if (Number.isInteger(value) && !Number.isSafeInteger(value)) {
-    throw new RangeError('A whole number beyond 2^53 would be rounded here: give it as text.');
-  }
+/** JSON that was typed, its numbers as `numberOf` has them. Raises `SyntaxError` and `RangeError`. */
+export function typedJson(text: string): unknown {
+  const value = raw.parse(text, (_key, each, context) => (typeof each === 'number' ? numberOf(context?.source ?? String(each)) : each));
+  // A browser without rawJSON has no source either: numbers outside of texts are looked at here.
+  if (!raw.rawJSON) text.replace(/"(?:[^"\\]|\\.)*"/g, '').match(new RegExp(LONG, 'g'))?.forEach(numberOf);
   return value;
 }
 
-/** JSON where it is JSON, else the text, as on the command line. Raises `RangeError` as `checked` does. */
+/** JSON where it is JSON, else the text, as on the command line. Raises `RangeError` as `numberOf` does. */
 export function jsonOrText(text: string): unknown {
-  let value: unknown;
   try {
-    value = exact(text);
-  } catch {
+    return typedJson(text);
+  } catch (error) {
+    if (error instanceof RangeError) throw error;
     return text;
   }
-  return checked(value);
+}
+
+/** JSON that `typedJson` reads as the same: large doubles with exponents. */
+export function written(value: unknown): string | undefined {
+  const isLarge = (each: unknown): each is number => typeof each === 'number' && Math.abs(each) >= 2 ** 64;
+  return JSON.stringify(value, (_key, each: unknown) => (isLarge(each) ? (raw.rawJSON?.(each.toExponential()) ?? each) : each));
 }
 
 function keep(_key: string, value: unknown, context?: Source): unknown {

@@ -4,7 +4,7 @@
  * disk, for it holds secrets.
  */
 import type { ResultOf } from '../api/graphql';
-import { isRaw } from '../api/json';
+import { isRaw, written } from '../api/json';
 import { session } from '../api/session.svelte';
 import type { SimulationToRepeat } from './documents';
 import { typedDuration } from './duration';
@@ -77,7 +77,7 @@ const MOST_METRICS = 100; // as the API takes
 
 export function parameterOf(key = '', value: unknown = ''): Parameter {
   if (typeof value === 'string') return { ...pairOf(key, value), kind: value === '' || isReadAsJson(value) ? 'text' : 'auto' };
-  return { ...pairOf(key, JSON.stringify(value)), kind: value !== null && typeof value === 'object' && !isRaw(value) ? 'json' : 'auto' };
+  return { ...pairOf(key, written(value)), kind: value !== null && typeof value === 'object' && !isRaw(value) ? 'json' : 'auto' };
 }
 
 /** A row to be filled in. */

@@ -1,5 +1,5 @@
 /** The form's texts as the API's CreateSimulationInput. What is left empty is left out: defaults have one place. */
-import { checked, exact, isRaw, whole } from '../api/json';
+import { exact, isRaw, numberOf, typedJson } from '../api/json';
 import type { Fault } from '../ui/faults';
 import { inputsOf } from '../stopping/rules';
 import { isNumber, Typed } from '../ui/typed';
@@ -103,7 +103,7 @@ export function jsonOf(rows: readonly Parameter[]): string | null {
 export function objectOf(text: string): Json {
   let value: unknown;
   try {
-    value = checked(exact(text.trim() || '{}'));
+    value = typedJson(text.trim() || '{}');
   } catch (error) {
     throw new Error(error instanceof RangeError ? error.message : `This is no JSON: ${(error as Error).message}.`);
   }
@@ -168,14 +168,14 @@ function valueOf(row: Parameter): unknown {
   if (kind === 'text') return row.value;
   if (kind === 'number') {
     if (!isNumber(typed)) throw new Error(`Expected a number, got “${typed}”.`);
-    return /^[+-]?\d+$/.test(typed) && !Number.isSafeInteger(Number(typed)) ? (whole(typed) ?? checked(Number(typed))) : checked(Number(typed));
+    return numberOf(typed);
   }
   if (kind === 'boolean') {
     if (typed !== 'true' && typed !== 'false') throw new Error(`Expected true or false, got “${typed}”.`);
     return typed === 'true';
   }
   try {
-    return checked(exact(typed));
+    return typedJson(typed);
   } catch (error) {
     throw new Error(error instanceof RangeError ? error.message : `This is no JSON: ${(error as Error).message}.`);
   }

@@ -1,4 +1,5 @@
 /** Numbers, money and times as readers see them: their zone, their digits. */
+import { written } from '../api/json';
 
 const UNITS: readonly [number, string][] = [
   [86_400, 'd'],
@@ -108,5 +109,5 @@ export function shellOf(argv: readonly string[]): string {
 
 /** A parameter as text: words as they are, all else as JSON, with all of a number's digits. */
 export function parameterOf(value: unknown): string {
-  return typeof value === 'string' ? value : (JSON.stringify(value) ?? '');
+  return typeof value === 'string' ? value : (written(value) ?? '');
 }
