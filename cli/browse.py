@@ -233,10 +233,10 @@ def _objective(objective: Objective | None) -> str:
     if objective is None:
         return ""
     mode = f" ({objective.mode.lower()})" if objective.mode is not None else ""
-    now = f", now {objective.value:g}" if objective.value is not None else ""
+    now = f", now {say_number(objective.value, 6)}" if objective.value is not None else ""
     best = ""
     if objective.best_value is not None and objective.best_step is not None:
-        best = f", best {objective.best_value:g} at step {objective.best_step:,}"
+        best = f", best {say_number(objective.best_value, 6)} at step {objective.best_step:,}"
     return clean(f"{objective.metric}{mode}{now}{best}")
 
 

@@ -13,6 +13,7 @@ from itertools import islice
 from math import isfinite
 
 from cli.answers import ConvergenceEvent, Series
+from cli.terminal import say_number
 
 MOST_SUMMARISED = 4  # metrics in the summary line
 
@@ -86,5 +87,5 @@ class Curve:
         for metric in islice(self.leading(objective), MOST_SUMMARISED):
             last = metric.last_finite()
             if last is not None:
-                ends.setdefault(last[0], []).append(f"{metric.name} {last[1]:.4g}")
+                ends.setdefault(last[0], []).append(f"{metric.name} {say_number(last[1])}")
         return ", ".join(f"{', '.join(values)} at step {step}" for step, values in ends.items())

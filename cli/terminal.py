@@ -26,6 +26,7 @@ from cli.errors import OutputClosed, OutputFailed
 # Control, format (bidirectional overrides, zero width), surrogate, private use, line and paragraph separators.
 UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 COLOURS = re.compile(r"(\x1b\[[0-9;:]{0,48}m)")  # SGR, ECMA-48
+MOST_DIGITS = 12  # beyond are errors of rounding, as in 0.1 + 0.2
 WIDE = 10_000  # columns of an output that is no terminal: its reader truncates lines
 
 STYLES = {
@@ -179,9 +180,13 @@ def say_age(moment: datetime, now: datetime) -> str:
     return f"{say_duration(timedelta(seconds=int(duration.total_seconds()))).replace('.0 s', ' s')} ago"
 
 
-def say_number(value: float) -> str:
-    """Format a value with four significant digits."""
-    return f"{value:.4g}"
+def say_number(value: float, digits: int = 4) -> str:
+    """Format a value with so many significant digits, or more where it would read as an integer that it is not."""
+    for most in range(digits, MOST_DIGITS):
+        text = f"{value:.{most}g}"
+        if not text.removeprefix("-").isdigit() or value == int(text):
+            break
+    return text
 
 
 def say_count(count: float, one: str, several: str = "") -> str:

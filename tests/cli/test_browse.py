@@ -8,6 +8,8 @@ from typing import Any
 
 from typer.testing import Result
 
+from cli.terminal import say_number
+
 Run = Callable[..., Result]
 Make = Callable[..., dict[str, Any]]
 
@@ -36,6 +38,14 @@ def test_a_list_shows_why_each_one_is_where_it_is(server: Any, run: Run, simulat
     assert "EXIT_CODE: It ended with exit code 3." in lines[2]
     assert "stop wanted by ada" in lines[3]
     assert "ago" in lines[3]
+
+
+def test_no_value_is_shown_as_an_integer_that_it_is_not() -> None:
+    values = (0.999998, -1.0000004, 1.0, 2.9999999999999996, 0.25, 12345.6, float("nan"), float("inf"))
+    assert [say_number(value) for value in values] == [
+        "0.999998", "-1.0000004", "1", "3", "0.25", "1.235e+04", "nan", "inf",
+    ]  # fmt: skip
+    assert say_number(0.9999998, 6) == "0.9999998"
 
 
 def test_a_hostile_name_is_shown_as_its_letters_only(server: Any, run: Run, simulation: Make) -> None:

@@ -98,7 +98,8 @@ test('an alert target is a webhook unless its address is one of Apprise', () => 
 test('what grows is told in whole seconds, and numbers in few digits', () => {
   expect([agoOf(1.2), agoOf(5.7), agoOf(3_725)]).toEqual(['just now', '5 s ago', '1 h ago']);
   expect([durationOf(2.44), durationOf(59.6), durationOf(125)]).toEqual(['2.4 s', '1 min', '2 min 5 s']);
-  expect([1e-7, 123_456.7, 1e9, 0, -0.25, null].map(valueOf)).toEqual(['1.000e-7', '123457', '1.000e9', '0', '-0.25', 'not finite']);
+  expect([1e-7, 123_456.7, 1e9, 0, -0.25, null].map(valueOf)).toEqual(['1.000e-7', '123456.7', '1.000e9', '0', '-0.25', 'not finite']);
+  expect([0.999998, -1.0000004, 1, 2.9999999999999996, 0.99996].map(valueOf)).toEqual(['0.999998', '-1.0000004', '1', '3', '0.99996']);
 });
 
 test('a table has the newest rows first, by step over all series', () => {

@@ -10,6 +10,7 @@ const UNITS: readonly [number, string][] = [
 const DECIMAL = new Intl.NumberFormat(undefined, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const WHOLE = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0, useGrouping: false });
 const FIVE_DIGITS = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 5, useGrouping: false });
+const MOST_DIGITS = 12; // beyond are errors of rounding, as in 0.1 + 0.2
 
 /** 12:04:31, or 12:04 without seconds; with the day and the zone where it is not today. */
 export function timeOf(when: string | number, seconds = true): string {
@@ -71,12 +72,18 @@ function decimalsOf(amount: number, most: number): string {
   return amount.toLocaleString(undefined, { minimumFractionDigits: 2, maximumFractionDigits: most });
 }
 
-/** A metric's value: five significant digits, or all of a whole number's; four where it has a power of ten. Null and NaN: not finite. */
+/**
+ * A metric's value: five significant digits, or all of a whole number's; four where it has a power of ten; more where it
+ * would read as a whole number that it is not: 0.999998. Null and NaN: not finite. The command line's: `say_number`.
+ */
 export function valueOf(value: number | null | undefined): string {
   if (value === undefined) return '';
   if (value === null || !Number.isFinite(value)) return 'not finite';
   if (value !== 0 && (Math.abs(value) >= 1e6 || Math.abs(value) < 1e-4)) return powerOf(value, 3);
-  return (Math.abs(value) < 1e5 ? FIVE_DIGITS : WHOLE).format(value);
+  if (Number.isInteger(value)) return WHOLE.format(value);
+  let digits = 5;
+  while (digits < MOST_DIGITS && Number.isInteger(Number(value.toPrecision(digits)))) digits += 1;
+  return digits === 5 || digits === MOST_DIGITS ? FIVE_DIGITS.format(value) : value.toLocaleString(undefined, { maximumSignificantDigits: digits, useGrouping: false });
 }
 
 /** A number that was given, such as a limit of a range: as few digits as it needs, at most five. */
