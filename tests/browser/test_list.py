@@ -28,6 +28,11 @@ WHOLE = """element => {
     const inside = element.closest('th, td').getBoundingClientRect();
     return right > left && left >= inside.left && right <= inside.right && bottom <= inside.bottom;
 }"""
+# Widths of the reasons that are in sight.
+REASONS = """() => [...document.querySelectorAll('tbody .why')].flatMap(each => {
+    const [own, around] = [each, each.parentElement].map(of => of.getBoundingClientRect());
+    return own.top < around.bottom ? [own.width] : [];
+})"""
 # Where a toast and the bar are, once both are there.
 APART = """() => {
     const [toast, bar] = ['.toasts p', '#selected'].map(each => document.querySelector(each)?.getBoundingClientRect());
@@ -75,6 +80,20 @@ async def test_eighteen_runs_are_in_sight_and_six_on_a_telephone_and_empty_secti
     assert await page.evaluate(IN_SIGHT) >= 6
     assert await page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     await axe(page)
+
+
+async def test_a_reason_is_shown_where_there_is_room_for_words(service: Service, open_page: OpenPage) -> None:
+    await fill(service, 20, metrics=("val/loss",))
+    await service.alter("UPDATE simulations SET reason = 'STOPPING_THRESHOLD', reason_detail = 'Loss fell below 0.2.'")
+    page = await open_page("/")
+    await expect(heads(page).nth(19)).to_be_attached()
+    await expect(page.locator("tbody .figures").nth(19)).to_be_attached()
+    for width in range(1_000, 2_000, 60):
+        await page.set_viewport_size({"width": width, "height": 900})
+        shown = await page.evaluate(REASONS)
+        assert min(shown, default=100) >= 100, width
+    assert shown, "a wide window has room"
+    await expect(page.locator("tbody .figures").first).to_have_attribute("title", re.compile("fell below 0.2"))
 
 
 async def test_three_sections_that_are_full_leave_eighteen_runs_in_sight(service: Service, page: Page) -> None:
