@@ -31,7 +31,7 @@ def print_list(simulations: Sequence[Simulation], sorting: Sorting, *, more: boo
         Column("ID", is_key=True),
         Column("NAME", from_width=24, max_width=40),
         *([Column(clean(key, limit=LONGEST_TITLE), from_width=30, max_width=40)] if key is not None else []),
-        Column("OBJECTIVE", from_width=80, max_width=40),
+        Column("BEST OBJECTIVE", from_width=80, max_width=40),
         Column("PROJECT", from_width=100, max_width=40),
         Column("STATE", from_width=36),
         Column("WHY", from_width=70, max_width=60, folds=True),
@@ -77,11 +77,14 @@ def _key(simulation: Simulation, sorting: Sorting) -> str:
 
 
 def short_objective(objective: Objective | None) -> str:
-    """Return the objective in a few words: its best value where a direction is known, else its newest."""
+    """Return the objective in a few words: its best value where a direction is known, else its last one, named so."""
     if objective is None:
         return ""
-    value = objective.value if objective.best_value is None else objective.best_value
-    return clean(f"{objective.metric} {say_number(value)}" if value is not None else objective.metric)
+    if objective.best_value is not None:
+        return clean(f"{objective.metric} {say_number(objective.best_value)}")
+    return clean(
+        f"{objective.metric} {say_number(objective.value)} last" if objective.value is not None else objective.metric
+    )
 
 
 def print_projects(projects: Sequence[Project]) -> None:

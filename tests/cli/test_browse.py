@@ -32,12 +32,23 @@ def test_a_list_shows_why_each_one_is_where_it_is(server: Any, run: Run, simulat
     ])  # fmt: skip
     lines = run("list").stdout.splitlines()
     assert lines[0].split() == [
-        "ID", "NAME", "OBJECTIVE", "PROJECT", "STATE", "WHY", "MACHINE", "CHANGED",
+        "ID", "NAME", "BEST", "OBJECTIVE", "PROJECT", "STATE", "WHY", "MACHINE", "CHANGED",
     ]  # fmt: skip
     assert "All machines that fit are busy." in lines[1]
     assert "EXIT_CODE: It ended with exit code 3." in lines[2]
     assert "stop wanted by ada" in lines[3]
     assert "ago" in lines[3]
+
+
+def test_a_list_has_the_best_value_of_the_objective_or_names_the_last_one(
+    server: Any, run: Run, simulation: Make
+) -> None:
+    known = {"metric": "loss", "mode": "MIN", "value": 0.5, "bestValue": 0.25, "bestStep": 40}
+    unknown = {"metric": "energy", "mode": None, "value": 0.5, "bestValue": None, "bestStep": None}
+    server.answers["List"] = lambda _: page([simulation(objective=known), simulation(objective=unknown)])
+    _, first, second = run("list").stdout.splitlines()
+    assert "loss 0.25 " in first
+    assert "energy 0.5 last" in second
 
 
 def test_no_value_is_shown_as_an_integer_that_it_is_not() -> None:

@@ -135,7 +135,7 @@ def test_what_is_asked_for_is_what_was_typed(server: Any, run: Run, simulation: 
         "parameters": [{"name": "lr", "comparison": "LT", "value": 0.001}],
     }  # fmt: skip
     head, first, second = ran.stdout.splitlines()
-    assert head.split()[:4] == ["ID", "NAME", "loss", "OBJECTIVE"]
+    assert head.split()[:4] == ["ID", "NAME", "loss", "BEST"]
     assert first.split()[:5] == ["108", "train", "2", "val/loss", "0.25"]
     assert second.split()[:3] == ["7", "train", "default"]
 
