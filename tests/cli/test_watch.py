@@ -248,7 +248,7 @@ def test_a_batch_of_ten_thousand_points_in_one_frame_is_taken(watched: Any, run:
     watched.streams["Convergence"] = plays(event("a", points), event("b", state="FINISHED", reason="COMPLETED"))
     result = run("watch", "x")
     assert result.exit_code == 0, result.stderr
-    assert result.stdout.splitlines()[-1].endswith("a 1428, b 1428, c 1428, d 1428 at step 9999")
+    assert result.stdout.splitlines()[-1].endswith("a 1428.4, b 1428.4, c 1428.4, d 1428.4 at step 9999")
 
 
 def test_submit_and_watch_in_one(watched: Any, run: Run, event: Make, simulation: Make) -> None:
