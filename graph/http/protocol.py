@@ -230,7 +230,7 @@ class Buffers:
 
     @contextmanager
     def one(self) -> Iterator[memoryview]:
-        """Lend one of `COLLECTED_BYTES`, with whatever it was filled with before."""
+        """Lend one of `COLLECTED_BYTES`. It still holds the bytes of its last use."""
         if self._idle:
             buffer = self._idle.pop()
         else:  # begins with a page, and takes no memory before it is filled

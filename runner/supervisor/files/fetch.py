@@ -76,9 +76,10 @@ class Fetch:
                 raise Abandoned from None
 
     def pieces(self, wanted: Sequence[tuple[str, Take]]) -> None:
-        """Fetch pieces by their digests, several at once; each is handed to its function, in its thread, and gone then.
+        """Fetch pieces by their digests, several at once; each is handed to its function, in its thread.
 
-        Raises what `Store.fetch` and the functions do, and Abandoned.
+        The memory of a piece is used again when its function returns. Raises what `Store.fetch` and the functions do,
+        and Abandoned.
         """
         digests = [digest for digest, _ in wanted]
 

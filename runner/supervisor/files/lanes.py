@@ -25,7 +25,7 @@ class Buffers:
 
     @contextlib.contextmanager
     def one(self) -> Iterator[memoryview]:
-        """Lend one, with whatever it was filled with before."""
+        """Lend one. It still holds the bytes of its last use."""
         import mmap  # as `http` is: see `runner.supervisor.launcher`
 
         try:
