@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from live import Service
     from ray_cluster import Cluster
 
-pytest_plugins = ["failures", "order", "cpu"]
+pytest_plugins = ["failures", "order", "replacing", "cpu"]
 
 # Hypothesis' limit of 200 ms an example would measure the machine. (Under CI it has none by itself.)
 hypothesis.settings.register_profile("patient", hypothesis.settings.default, deadline=None)
