@@ -123,28 +123,34 @@ def test_the_seed_is_printed_and_the_same_for_every_worker(suite: list[str], tmp
 
 
 def test_the_death_of_a_process_costs_one_test_and_says_where_it_hung(tmp_path: Path) -> None:
-    names = [f"{number:02}" for number in range(12)]  # before the death, both processes have done files
-    for name in names:
-        (tmp_path / f"test_{name}.py").write_text("def test_a(): pass\ndef test_b(): pass\n")
+    for number in range(12):  # before the death, both processes have done files
+        (tmp_path / f"test_{number:02}.py").write_text("def test_a(): pass\ndef test_b(): pass\n")
     (tmp_path / "test_08.py").write_text(
-        "import pytest, threading\n"
+        "import asyncio, pytest\n"
         "def test_a(): pass\n"
+        "async def never():\n"
+        "    await asyncio.Event().wait()\n"
         "@pytest.mark.timeout(0.1)\n"
-        "def test_hangs(): threading.Event().wait()\n"
+        "def test_hangs(): asyncio.run(never())\n"
         "def test_c(): pass\n"
     )
     (tmp_path / "test_11.py").write_text("import os\ndef test_dies(): os._exit(1)\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "elsewhere.py").write_text(
+        f"import failures, pathlib\nfailures.FOLDER = pathlib.Path({str(tmp_path / 'kept')!r})\n"
+    )
     command = [
         sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "-p", "no:randomly",
-        "-p", "replacing", "-c", str(tmp_path / "pytest.ini"), str(tmp_path),
+        "-p", "elsewhere", "-p", "failures", "-p", "replacing", "-c", str(tmp_path / "pytest.ini"), str(tmp_path),
     ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "support")}
+    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent / 'support'}:{tmp_path}"}
     ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert "2 failed, 22 passed" in ran.stdout, ran.stdout + ran.stderr
-    assert "crashed while running 'test_08.py::test_hangs'" in ran.stdout
-    assert "crashed while running 'test_11.py::test_dies'" in ran.stdout
-    assert re.search(r"Timeout \(0:00:00.1.*test_08.py\", line 4 in test_hangs", ran.stderr, re.DOTALL), ran.stderr
+    assert "crashed while running 'test_11.py::test_dies'\n" in ran.stdout
+    assert "crashed while running 'test_08.py::test_hangs': it hung\n" in ran.stdout
+    assert "test_08.py::test_hangs has not ended after 0.1 s." in ran.stdout
+    assert 'test_08.py", line 6 in test_hangs\n' in ran.stdout, "where its thread was"
+    assert re.search(r"test_08.py:4 in never\n  .*locks.py:[0-9]+ in Event.wait\n", ran.stdout), "where its task was"
 
 
 def test_what_failed_and_the_logs_of_its_service_are_kept_to_be_attached(
