@@ -134,6 +134,18 @@ def test_the_death_of_a_process_costs_one_test_and_says_where_it_hung(tmp_path: 
         "def test_hangs(): asyncio.run(never())\n"
         "def test_c(): pass\n"
     )
+    (tmp_path / "test_09.py").write_text(  # it dies while what replaces the process of test_hangs looks for tests
+        "import os, pathlib, time\n"
+        "begun, dying = pathlib.Path('begun'), pathlib.Path('dying')\n"
+        "if os.environ.get('PYTEST_XDIST_WORKER') == 'gw2':\n"
+        "    begun.touch()\n"
+        "    while not dying.exists(): time.sleep(0.01)\n"
+        "    time.sleep(0.1)\n"
+        "def test_dies():\n"
+        "    while not begun.exists(): time.sleep(0.01)\n"
+        "    dying.touch()\n"
+        "    os._exit(1)\n"
+    )
     (tmp_path / "test_11.py").write_text("import os\ndef test_dies(): os._exit(1)\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "elsewhere.py").write_text(
@@ -145,7 +157,7 @@ def test_the_death_of_a_process_costs_one_test_and_says_where_it_hung(tmp_path: 
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent / 'support'}:{tmp_path}"}
     ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert "2 failed, 22 passed" in ran.stdout, ran.stdout + ran.stderr
+    assert "3 failed, 20 passed" in ran.stdout, ran.stdout + ran.stderr
     assert "crashed while running 'test_11.py::test_dies'\n" in ran.stdout
     assert "crashed while running 'test_08.py::test_hangs': it hung\n" in ran.stdout
     assert "test_08.py::test_hangs has not ended after 0.1 s." in ran.stdout

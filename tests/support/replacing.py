@@ -46,8 +46,9 @@ class Files(LoadFileScheduling):
 
     def _reschedule(self, node: WorkerController) -> None:
         """Give a process files until it has tests to do: it begins one when it has the next one, or is to end."""
-        while not node.shutting_down and self._pending_of(self.assigned_work[node]) <= 2:
-            super()._reschedule(node)
+        if node in self.registered_collections:  # else it has not found the tests yet
+            while not node.shutting_down and self._pending_of(self.assigned_work[node]) <= 2:
+                super()._reschedule(node)
 
 
 @pytest.hookimpl(optionalhook=True)
