@@ -9,6 +9,7 @@ that a program which prints, logs and records the same value gives one curve; on
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from typing import NamedTuple, Union
 
@@ -26,6 +27,8 @@ MAX_STEP = 2**53  # the largest integer that every JSON reader keeps exact
 MAX_METRICS = 1_000
 SYSTEM = "system/"  # prefix of measurements of the machine: they are no sign of progress, and have a limit of their own
 MAX_METRIC_NAME = 256
+# Bidirectional embeddings, overrides and isolates (UAX #9, 2).
+TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 PRINTED = "printed lines"
 REPORTED = "simulations.report"
 
@@ -64,8 +67,8 @@ class Curve:
         step = self._next_step if reading.step is None else reading.step
         points = [
             (metric, _value(value))
-            for metric, value in reading.values
-            if self._rises(metric, step, line, reading, source)
+            for name, value in reading.values
+            if self._rises(metric := straight(name), step, line, reading, source)
         ]
         if points:
             self._next_step = step + 1
@@ -77,10 +80,13 @@ class Curve:
             yield self.take(reading, line)
             return
         for metric, value in reading.values:
-            yield self.take(Reading(self._last_steps.get(metric, -1) + 1, [(metric, value)]), line)
+            yield self.take(Reading(self._last_steps.get(straight(metric), -1) + 1, [(metric, value)]), line)
 
     def take_recorded(self, source: str, metric: str, step: int, value: float) -> Value | None:
-        """Return a value of another source than printed lines as it travels; None if it is no point."""
+        """Return a value of another source than printed lines as it travels; None if it is no point.
+
+        metric: as `straight` has it.
+        """
         example = f"{source}: {metric} = {value} at step {step}"
         if not 0 <= step <= MAX_STEP:
             self._notices.count(STEP_UNUSABLE, example)
@@ -124,6 +130,11 @@ class Curve:
         advice = f"{metric} comes from {self._sources[metric]}, not from {source}."
         self._notices.count(OTHER_SOURCE, line, subject=metric, advice=advice)
         return False
+
+
+def straight(name: str) -> str:
+    """Return a name without characters that change the direction of text: it is found as it is shown."""
+    return name if name.isascii() else TURNING.sub("", name)
 
 
 def _value(number: float) -> Value:

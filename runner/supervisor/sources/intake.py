@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Union
 
-from runner.supervisor.curve import Curve
+from runner.supervisor.curve import Curve, straight
 from runner.supervisor.notices import Notices
 from runner.supervisor.spool import Spool
 
@@ -65,10 +65,11 @@ class Intake:
             if self._is_closed:
                 raise Closed
             for point in points:
-                value = self._curve.take_recorded(source, point.metric, point.step, point.value)
+                metric = straight(point.metric)
+                value = self._curve.take_recorded(source, metric, point.step, point.value)
                 if value is not None:
                     at = elapsed if point.wall_time is None else self._elapsed_at(point.wall_time, elapsed)
-                    self._spool.add_points(point.step, at, [(point.metric, value)])
+                    self._spool.add_points(point.step, at, [(metric, value)])
             self._spool.write_out()
 
     def describe(self, parameters: Mapping[str, object], tags: Iterable[str] = ()) -> None:

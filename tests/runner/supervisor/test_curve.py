@@ -94,6 +94,13 @@ def test_a_name_that_can_not_be_stored_is_log(name: str) -> None:
     assert Curve().read(json.dumps({name: 1, "loss": 2}).encode())[1:] == ([("loss", 2.0)], False)
 
 
+def test_a_name_is_without_what_changes_the_direction_of_text() -> None:
+    curve = Curve()
+    assert curve.read('{"step": 1, "lo\u202ess\u2069": 2}'.encode())[1:] == ([("loss", 2.0)], True)
+    assert curve.read(b'{"step": 1, "loss": 3}')[1:] == ([], False)
+    assert curve.read('{"step": 2, "\u202e": 1, "Verlust ü": 1}'.encode())[1:] == ([("Verlust ü", 1.0)], False)
+
+
 def test_the_metrics_of_an_attempt_are_counted() -> None:
     curve = Curve()
     taken = curve.read(json.dumps({f"m{number}": number for number in range(MAX_METRICS + 5)}).encode())[1]

@@ -17,6 +17,11 @@ def test_points_are_on_disk_when_the_call_returns(taken: Any) -> None:
     assert taken.points("loss") == [(3, 0.5), (4, "NaN")]
 
 
+def test_a_name_is_without_what_changes_the_direction_of_text(taken: Any) -> None:
+    taken.intake.add("MLflow", [Point("lo\u202ess", 3, 0.5), Point("loss", 4, 0.4)])
+    assert taken.points("loss") == [(3, 0.5), (4, 0.4)]
+
+
 @pytest.mark.parametrize("step", [-1, 3, 2, 2**53 + 1])
 def test_a_step_that_does_not_rise_is_a_notice(taken: Any, step: int) -> None:
     taken.intake.add("MLflow", [Point("loss", 3, 0.5), Point("loss", step, 1.0), Point("loss", step, 2.0)])
