@@ -135,7 +135,8 @@ class Bringer:
             self._write(place, sorted(wanted.values(), key=lambda each: bool(each.link)))
             self._exchange(directory, place)
             attempt = max(each.attempt for each in lists if each.kind == kind)
-            self._say(f"{len(wanted)} {kind.lower()} files ({total} bytes) of attempt {attempt} were brought here")
+            files, were = ("file", "was") if len(wanted) == 1 else ("files", "were")
+            self._say(f"{len(wanted)} {kind.lower()} {files} ({total} bytes) of attempt {attempt} {were} brought here")
 
     def _require_room(self, total: int) -> None:
         self._place.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -688,6 +688,7 @@ async def test_a_fork_begins_anywhere_with_what_the_old_one_stored_until_it_has_
     third = await moved(world, start, again, "d", 2)
     await third.brings(3, is_fork=True)
     assert third.holds() == {"model": b"its own"}
+    assert third.said == ["1 checkpoint file (7 bytes) of attempt 2 was brought here"]
     reader = await start("e", await forked(world, old))
     await reader.brings(1, is_fork=True)
     assert reader.holds() == {"model": content}, "nothing of the old one has changed"
