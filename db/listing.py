@@ -157,6 +157,21 @@ async def count_matching(session: AsyncSession, wanted: Filter) -> int:
     return int((await session.scalars(select(func.count(Simulation.id)).where(*_conditions(wanted)))).one())
 
 
+async def objective_mode(session: AsyncSession, metric: str, *, scope: Scope = None) -> str | None:
+    """The direction that was given to the newest simulation with this objective; None: none was."""
+    statement = (
+        select(Simulation.objective_mode)
+        .where(
+            Simulation.objective_metric == metric,
+            Simulation.objective_mode.is_not(None),
+            within(Simulation.project_id, scope),
+        )
+        .order_by(Simulation.id.desc())
+        .limit(1)
+    )
+    return await session.scalar(statement)
+
+
 # For this transaction only. A prepared statement's general plan would walk an index for a tag of a hundred simulations
 # as for one of all: 250 ms instead of 5 of 100,000. And a page takes less than compiling its plan, or other processes.
 _PLAN_FOR_THESE_VALUES = text(

@@ -199,7 +199,7 @@ class Query:
             name_contains=_searchable(name_contains),
             tag=_searchable(tag),
         )
-        return await of_simulation.page(info, wanted, order_of(order_by), first, after)
+        return await of_simulation.page(info, wanted, await order_of(info, order_by), first, after)
 
     @strawberry.field(
         description="Names of metrics and parameters that simulations have, for forms: the first 200 of each that "

@@ -9,7 +9,7 @@ import strawberry
 from strawberry.scalars import JSON
 
 from db import sweeps
-from db.listing import NAMED, Comparison, Condition, Filter, Order, Sort
+from db.listing import NAMED, Comparison, Condition, Filter, Order, Sort, objective_mode
 from graph.context import Info
 from graph.errors import BadInput, refusals_told
 from graph.types.enums import MetricMode, OrderDirection
@@ -29,7 +29,9 @@ class SimulationOrder:
         default=None, description="The metric of BEST and LAST, or the path of a PARAMETER: `lr`, `optimizer.lr`."
     )
     mode: MetricMode | None = strawberry.field(
-        default=None, description="Which values of the metric are better; default: by its name. BEST needs it."
+        default=None,
+        description="Which values of the metric are better; default: by its name, else as given to the newest "
+        "simulation with this objective. BEST needs it.",
     )
 
 
@@ -85,7 +87,7 @@ async def filter_of(info: Info, given: SimulationFilter | None, **others: Any) -
     return Filter(**asked, **others, parameters=conditions, scope=scope)
 
 
-def order_of(given: SimulationOrder | None) -> Order:
+async def order_of(info: Info, given: SimulationOrder | None) -> Order:
     """The order that was asked for. Raises `BadInput`."""
     if given is None:
         return Order()
@@ -101,6 +103,9 @@ def order_of(given: SimulationOrder | None) -> Order:
     if given.field is Sort.PARAMETER:
         return Order(given.field, given.direction is not OrderDirection.ASC, name)
     mode = given.mode or direction(name)
+    if mode is None:
+        async with info.context.sessions() as session:
+            mode = await objective_mode(session, name, scope=info.context.scope)
     if mode is None and given.field is Sort.BEST:
         raise BadInput(
             f"orderBy.mode: the name {name!r} does not imply whether lower or higher is better: pass MIN or MAX, or "

@@ -127,6 +127,19 @@ async def test_a_list_is_sorted_by_a_metric_while_its_simulations_run(world: Wor
         assert await names(world.api, orderBy=order) == expected
 
 
+async def test_the_direction_of_a_metric_is_taken_from_what_submissions_said(world: World) -> None:
+    best = {"orderBy": {"field": "BEST", "name": "gap"}}
+    for name, value, mode in (("a", 0.1, None), ("b", 0.9, "MIN"), ("c", 0.5, "MAX")):
+        objective = {"objective": {"metric": "gap", "mode": mode}} if mode else {}
+        supervisor = await world.running((await made(world.api, name, **objective))["id"])
+        await supervisor.send({"gap": {"steps": [1], "values": [value], "elapsed": [0.1]}})
+        if mode is None:
+            assert "does not imply" in (await world.api.error(LIST, best))["message"]
+        else:
+            assert await names(world.api, **best) == {"MIN": ["a", "b"], "MAX": ["b", "c", "a"]}[mode]
+    assert await names(world.api, orderBy={"field": "LAST", "name": "gap"}) == ["b", "c", "a"]
+
+
 async def test_names_are_found_among_those_of_all_simulations(world: World) -> None:
     await made(world.api, "a", parameters={"lr": 0.1, "opt": {"Name": "adam", "on": True}})
     ended = await world.running(await world.simulation(name="ended"))
