@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 
 import { exact, isLong, jsonOrText, numberOf, straight, typedJson } from '../src/api/json';
 import { forEach, sentenceOf } from '../src/now/bulk';
-import { conditionOf } from '../src/now/conditions';
+import { conditionOf, conditionsIn } from '../src/now/conditions';
 import { belongs, createdFrom, createdTo, ignoredOf, isFiltered, nextSort, readView, sectionsOf, sortOf, writtenList, writtenSort } from '../src/now/filter';
 import { list, mostRows, pulses, type Row, valueOfColumn, withColumns } from '../src/now/query';
 import { groupsOf, isFound, linesOf, together } from '../src/simulation/charts';
@@ -71,6 +71,12 @@ describe('comparisons', () => {
     ['x>=[1]', { name: 'x', comparison: 'GE', value: '[1]' }],
     ['x=null', { name: 'x', comparison: 'EQ', value: 'null' }],
   ])('%s', (text, expected) => expect(conditionOf(text)).toEqual(expected));
+
+  test('are divided by commas outside of quotes, and what is none is named', () => {
+    expect(conditionsIn('lr<1e-3, opt=adam,')).toEqual({ conditions: ['lr<1e-3', 'opt=adam'], others: [] });
+    expect(conditionsIn('data="a,b", lr, x!=2, =3')).toEqual({ conditions: ['data="a,b"', 'x!=2'], others: ['lr', '=3'] });
+    expect(conditionsIn(' , ')).toEqual({ conditions: [], others: [] });
+  });
 
   test.each(['lr', '<1', 'lr<', ''])('%j is none', (text) => expect(conditionOf(text)).toBeNull());
 });

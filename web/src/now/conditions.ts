@@ -13,6 +13,12 @@ export interface Condition {
 const WRITTEN = /^\s*([^<>=!]+?)\s*(<=|>=|!=|==|=|<|>)\s*(.*?)\s*$/s;
 const COMPARISONS: Readonly<Record<string, Comparison>> = { '<': 'LT', '<=': 'LE', '>': 'GT', '>=': 'GE', '=': 'EQ', '==': 'EQ', '!=': 'NE' };
 
+/** Several, divided by commas that are not within quotes: each as it is typed, and what is none. */
+export function conditionsIn(text: string): { conditions: string[]; others: string[] } {
+  const parts = text.split(/,(?=(?:[^"]*"[^"]*")*[^"]*$)/).map((each) => each.trim()).filter(Boolean);
+  return { conditions: parts.filter(isCondition), others: parts.filter((each) => !isCondition(each)) };
+}
+
 export function isCondition(text: string): boolean {
   return conditionOf(text) !== null;
 }
