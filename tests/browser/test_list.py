@@ -78,6 +78,7 @@ async def test_eighteen_runs_are_in_sight_and_six_on_a_telephone_and_empty_secti
     await page.set_viewport_size(PHONE)
     await expect(page.locator("thead").first).to_be_hidden()
     assert await page.evaluate(IN_SIGHT) >= 6
+    await expect(page.get_by_role("button", name="Columns")).to_be_visible()
     assert await page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     await axe(page)
 
