@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -95,6 +96,22 @@ async def test_a_reason_is_shown_where_there_is_room_for_words(service: Service,
         assert min(shown, default=100) >= 100, width
     assert shown, "a wide window has room"
     await expect(page.locator("tbody .figures").first).to_have_attribute("title", re.compile("fell below 0.2"))
+
+
+async def test_the_heading_names_the_best_objective_and_the_row_says_where_no_best_is_known(
+    service: Service, page: Page
+) -> None:
+    lines = [json.dumps({"step": step, "val/loss": loss, "gap": loss}) for step, loss in enumerate((3, 0.5, 2))]
+    for metric in ("val/loss", "gap"):
+        await service.submit("printf", "%s\\n", *lines, name=f"by {metric}", objective={"metric": metric})
+    await page.goto("/")
+    ended = section(page, "Ended")
+    await expect(ended.get_by_role("rowheader")).to_have_count(2)
+    await expect(ended.get_by_role("columnheader", name="Best objective", exact=True)).to_be_visible()
+    await expect(ended.get_by_role("row").filter(has_text="by val/loss").locator(".figures")).to_have_text(
+        "val/loss 0.5"
+    )
+    await expect(ended.get_by_role("row").filter(has_text="by gap").locator(".figures")).to_have_text("gap 2last")
 
 
 async def test_three_sections_that_are_full_leave_eighteen_runs_in_sight(service: Service, page: Page) -> None:
