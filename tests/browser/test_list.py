@@ -78,8 +78,8 @@ async def test_eighteen_runs_are_in_sight_and_six_on_a_telephone_and_empty_secti
 
     await page.set_viewport_size(PHONE)
     await expect(page.locator("thead").first).to_be_hidden()
-    assert await page.evaluate(IN_SIGHT) >= 6
     await expect(page.get_by_role("button", name="Columns")).to_be_visible()
+    assert await page.evaluate(IN_SIGHT) >= 6
     assert await page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     await axe(page)
 
@@ -328,6 +328,34 @@ async def test_many_are_tagged_run_again_cancelled_and_deleted_at_once(
     await expect(page.get_by_role("heading", name="No simulations yet.")).to_be_visible()
 
 
+async def test_more_can_be_selected_than_the_list_shows(service: Service, open_page: OpenPage, axe: Axe) -> None:
+    await fill(service, 108, ("loss",), 2)
+    page = await open_page("/")
+    await expect(heads(page)).to_have_count(50)
+    everything = page.get_by_role("button", name="Select all 108", exact=True)
+    await expect(everything).to_be_hidden()
+    await page.get_by_role("checkbox", name="Select all shown: Ended").check()
+    bar = page.get_by_role("region", name="Selected")
+    await expect(bar).to_contain_text("50 selected")
+    await axe(page)
+    await everything.click()
+    await expect(bar).to_contain_text("108 selected")
+    await expect(bar).not_to_contain_text("not shown")
+    await expect(everything).to_be_hidden()
+    await bar.get_by_role("button", name="Tag").click()
+    await page.get_by_label("Add").fill("all")
+    await page.get_by_role("button", name="Change tags").click()
+    await expect(page.get_by_text("Tagged 108 simulations.")).to_be_visible()
+    [tagged] = await service.fetch("SELECT count(*) AS n FROM simulations WHERE 'all' = ANY (tags)")
+    assert tagged["n"] == 108
+
+    await page.goto("/?where=lr%3C%3D0.06")
+    await expect(heads(page)).to_have_count(50)
+    await page.get_by_role("checkbox", name="Select all shown: Ended").check()
+    await page.get_by_role("button", name="Select all 60 that match").click()
+    await expect(bar).to_contain_text("60 selected")
+
+
 async def test_what_is_selected_follows_what_others_do_and_what_the_list_hides_is_told(
     service: Service, open_page: OpenPage, axe: Axe
 ) -> None:
@@ -384,7 +412,8 @@ async def test_the_keyboard_goes_from_a_row_to_the_actions_and_a_toast_covers_no
         await expect(bar.get_by_role("button", name="Cancel")).to_be_focused()
         await page.keyboard.press("Enter")
         await page.get_by_role("button", name="Cancel 2 simulations").press("Enter")
-        places = await (await page.wait_for_function(APART)).json_value()  # what was refused stays selected
+        await expect(bar).to_contain_text("1 selected")  # what was refused stays selected
+        places = await (await page.wait_for_function(APART)).json_value()
         assert places["bottom"] <= places["top"]
 
 

@@ -109,12 +109,21 @@ export class Rows {
     });
   }
 
-  async next(): Promise<void> {
+  /** Read on, as far as `most` rows are held; until something fails. */
+  async readUpTo(most: number): Promise<void> {
+    for (let before = -1; this.more && this.held < most && this.held > before; ) {
+      before = this.held;
+      await this.next(most - before);
+    }
+  }
+
+  async next(rows = NEXT): Promise<void> {
     if (this.busy) return;
     const round = this.#round;
-    this.#wanted = this.#held.size + Math.min(NEXT, this.#most); // of a list that is read anew meanwhile, too
+    const count = Math.min(rows, this.#most);
+    this.#wanted = this.#held.size + count; // of a list that is read anew meanwhile, too
     await this.#read(async () => {
-      const page = await this.#page(Math.min(NEXT, this.#most), this.#end);
+      const page = await this.#page(count, this.#end);
       if (round !== this.#round) return;
       for (const row of page.nodes) {
         if (!this.#places.has(row.id)) this.#places.set(row.id, this.#places.size);
