@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest_asyncio
@@ -32,6 +33,20 @@ MADE = """query ($id: ID!) {
   }
 }"""
 CURVES = """() => (document.querySelector('[data-held]')?.dataset.held.match(/"points":[1-9]/g) ?? []).length"""
+# What is drawn on canvases from now on.
+RECORD_TEXTS = """() => {
+    const {fillText} = CanvasRenderingContext2D.prototype;
+    CanvasRenderingContext2D.prototype.fillText = function (text, x, y, ...more) {
+        const half = this.measureText(text).width / 2;
+        if (text) (this.canvas.texts ??= []).push({text, y, left: x - half, right: x + half});
+        return fillText.call(this, text, x, y, ...more);
+    };
+}"""
+# Labels of the x axis: the lowest ones, from left to right.
+LABELS_BELOW = """canvas => {
+    const lowest = Math.max(...canvas.texts.map(each => each.y));
+    return canvas.texts.filter(each => each.y === lowest).sort((one, other) => one.left - other.left);
+}"""
 QUICK = 'import json, sys; print(json.dumps({"step": 1, "loss": (float(sys.argv[1]) - 0.3) ** 2}))'
 
 
@@ -146,6 +161,20 @@ async def test_a_parameter_is_set_against_the_objective(page: Page, sweep: int) 
     )
     await page.get_by_role("list", name="Importance").get_by_role("button", name="batch_size").click()
     await expect(scatter.get_by_label("Parameter")).to_have_value("batch_size")
+
+
+async def test_labels_of_an_axis_do_not_touch_on_a_telephone(page: Page, sweep: int) -> None:
+    await page.set_viewport_size({"width": 390, "height": 844})
+    await page.goto(f"/sweeps/{sweep}")
+    scatter = page.get_by_role("region", name="Parameter and objective")
+    await scatter.get_by_label("Parameter").select_option("batch_size")
+    await page.evaluate(RECORD_TEXTS)
+    for name in ("learning_rate", "optimizer.name"):
+        await scatter.get_by_label("Parameter").select_option(name)
+        await expect(scatter.get_by_role("img")).to_have_attribute("aria-label", re.compile(f"by {name}"))
+        texts = await scatter.locator("canvas").evaluate(LABELS_BELOW)
+        assert len(texts) > 1
+        assert [one for one, other in pairwise(texts) if one["right"] + 2 > other["left"]] == [], name
 
 
 async def test_a_trial_stands_out_everywhere(page: Page, sweep: int) -> None:

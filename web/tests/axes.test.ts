@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { digitsOf, incrementOf, linearSplits, logSplits } from '../src/curves/axes';
+import { digitsOf, incrementOf, linearSplits, logSplits, withoutTouching } from '../src/curves/axes';
 import { columnOf } from '../src/curves/layers';
 import { limitsOf } from '../src/curves/trace';
 
@@ -19,6 +19,15 @@ test.each(PAIRS)('a logarithmic axis from %d to %d has a few rising ticks within
   expect(splits.length).toBeLessThan(25);
   expect(splits).toEqual([...splits].sort((one, other) => one - other));
   expect(splits.every((split) => split >= min && split <= max)).toBe(true);
+});
+
+test('labels that would touch others are left out, powers of ten last', () => {
+  const splits = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1];
+  const labels = splits.map(String);
+  const along = (width: number): number[] => splits.map((split) => (width * (Math.log10(split) + 3)) / 2);
+  expect(withoutTouching(labels, splits, along(1_000))).toEqual(labels);
+  expect(withoutTouching(labels, splits, along(250))).toEqual(['0.001', '', '', '0.01', '0.02', '0.05', '0.1']);
+  expect(withoutTouching(labels, splits, along(100))).toEqual(['0.001', '', '', '0.01', '', '', '0.1']);
 });
 
 test('a range within one decade has a tick at each digit', () => {

@@ -76,6 +76,23 @@ export function logSplits(min: number, max: number): number[] {
   return shown.length > 1 ? shown : [min, max];
 }
 
+const LETTER_PX = 7;
+const BETWEEN_PX = 8;
+
+/**
+ * Labels of an x axis, without those that would touch another one: powers of ten stay first. places: their middles in
+ * pixels.
+ */
+export function withoutTouching(labels: readonly string[], splits: readonly number[], places: readonly number[]): string[] {
+  const isPower = (at: number): boolean => Number.isInteger(Math.log10(splits[at]!));
+  const shown: number[] = [];
+  for (const at of [...labels.keys()].sort((one, other) => Number(isPower(other)) - Number(isPower(one)) || one - other)) {
+    const room = (other: number): number => (LETTER_PX * (labels[at]!.length + labels[other]!.length)) / 2 + BETWEEN_PX;
+    if (shown.every((other) => Math.abs(places[at]! - places[other]!) >= room(other))) shown.push(at);
+  }
+  return labels.map((label, at) => (shown.includes(at) ? label : ''));
+}
+
 /**
  * A linear axis of any doubles. uPlot's own increments end at 1e-16 and 1e32: outside of these it has no numbers. It
  * takes an increment of Infinity for one that has room, and leaves the places to `splits`.
