@@ -34,6 +34,13 @@ MADE = """query ($id: ID!) {
 }"""
 CURVES = """() => (document.querySelector('[data-held]')?.dataset.held.match(/"points":[1-9]/g) ?? []).length"""
 # What is drawn on canvases from now on.
+RECORD_STROKES = """() => {
+    const {stroke} = CanvasRenderingContext2D.prototype;
+    CanvasRenderingContext2D.prototype.stroke = function (...given) {
+        (this.canvas.strokes ??= new Set()).add(this.strokeStyle);
+        return stroke.apply(this, given);
+    };
+}"""
 RECORD_TEXTS = """() => {
     const {fillText} = CanvasRenderingContext2D.prototype;
     CanvasRenderingContext2D.prototype.fillText = function (text, x, y, ...more) {
@@ -42,6 +49,25 @@ RECORD_TEXTS = """() => {
         return fillText.call(this, text, x, y, ...more);
     };
 }"""
+HEX = """
+    const two = each => Number(each).toString(16).padStart(2, '0');
+    const hex = of => '#' + getComputedStyle(of).backgroundColor.match(/\\d+/g).slice(0, 3).map(two).join('');
+"""
+STROKES = "canvas => [...(canvas.strokes ?? [])]"
+COLOURS_OF_KEYS = f"""all => {{
+    {HEX}
+    return Object.fromEntries(all.map(each => [
+        each.querySelector('.value').textContent.trim(), hex(each.querySelector('.dot')),
+    ]));
+}}"""
+COLOURS_OF_TRIALS = f"""table => {{
+    {HEX}
+    const heads = [...table.querySelectorAll('thead th')];
+    const at = heads.findIndex(each => each.querySelector('button')?.title === 'optimizer.name');
+    return [...table.querySelectorAll('tbody tr')].map(each => [
+        each.children[at].textContent.trim(), hex(each.querySelector('.swatch')),
+    ]);
+}}"""
 # Labels of the x axis: the lowest ones, from left to right.
 LABELS_BELOW = """canvas => {
     const lowest = Math.max(...canvas.texts.map(each => each.y));
@@ -161,6 +187,28 @@ async def test_a_parameter_is_set_against_the_objective(page: Page, sweep: int) 
     )
     await page.get_by_role("list", name="Importance").get_by_role("button", name="batch_size").click()
     await expect(scatter.get_by_label("Parameter")).to_have_value("batch_size")
+
+
+async def test_one_choice_colours_everything_and_is_named(page: Page, sweep: int) -> None:
+    await page.goto(f"/sweeps/{sweep}")
+    await expect(trials_of(page)).to_have_count(TRIALS)
+    await expect(page.get_by_text("colour: learning_rate")).to_have_count(4)  # what tells them apart is chosen
+    await page.evaluate(RECORD_STROKES)
+    await page.get_by_label("Colour by").select_option("param:optimizer.name")
+    await expect(page.get_by_text("colour: optimizer.name")).to_have_count(4)
+    keys = await page.locator(".key").evaluate_all(COLOURS_OF_KEYS)
+    assert len(keys) > 1
+    assert len(set(keys.values())) == len(keys)
+    swatches = await page.get_by_role("table", name="Trials").evaluate(COLOURS_OF_TRIALS)
+    assert {(name, colour) for name, colour in swatches} == set(keys.items())
+    for picture in ("Parallel coordinates", "Parameter and objective", "Best so far"):
+        strokes = await page.get_by_role("region", name=picture).locator("canvas").first.evaluate(STROKES)
+        assert set(keys.values()) <= set(strokes), picture
+
+    await page.get_by_label("Colour by").select_option("best")
+    await expect(page.get_by_text(f"colour: {OBJECTIVE}")).to_have_count(4)
+    await page.goto(f"/sweeps/{sweep}?colour=param:nonsense")
+    await expect(page.get_by_text("colour: learning_rate")).to_have_count(4)
 
 
 async def test_labels_of_an_axis_do_not_touch_on_a_telephone(page: Page, sweep: int) -> None:

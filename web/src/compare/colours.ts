@@ -1,3 +1,6 @@
+import type { Paint } from '../curves/ramp';
+import { isSeed } from './groups';
+
 /** What curves are coloured by: a number along a ramp, or names with a colour each. */
 export interface Ramp {
   kind: 'ramp';
@@ -20,6 +23,42 @@ export type Scale = Ramp | Named;
 
 const LOG_FROM = 30; // greatest to least, of what is above zero
 const RAMP_FROM = 3; // different numbers
+
+/** A choice of colours that several pictures share, of runs that are more than those compared. */
+export interface Colouring {
+  /** As in the address. */
+  colour: string;
+  /** If none is chosen. */
+  usual: string;
+  /** Parameters to choose from. */
+  names: readonly string[];
+  /** What the best value is of. */
+  metric: string;
+  scale: Scale | null;
+  /** The place of a simulation in the scale. */
+  placeOf: (id: string) => number;
+}
+
+export const MOST_NAMED = 10; // values of a parameter that have a colour each
+const COLOURED_FROM = 9; // runs: so many have no colour of their own any more
+
+/** What tells `count` runs apart best: a parameter that is a size, or has few values; or the runs themselves. */
+export function usualColour(parameters: readonly { name: string; values: readonly (string | undefined)[] }[], count: number): string {
+  if (count < COLOURED_FROM) return 'run';
+  // Whole numbers that doubles can't tell apart are numbers of something, not sizes.
+  const isSize = (text: string | undefined): boolean => text === undefined || !/^\d{16,}$/.test(text);
+  const ramped = parameters.find(({ name, values }) => !isSeed(name) && values.every(isSize) && scaleOf(values).kind === 'ramp');
+  const told = ramped ?? parameters.find(({ name, values }) => !isSeed(name) && new Set(values).size <= MOST_NAMED);
+  return told ? `param:${told.name}` : 'run';
+}
+
+/** The colour of the run at this place; scale: null: each has its own. */
+export function paintAt(scale: Scale | null, at: number): Paint {
+  if (scale === null) return { colour: at };
+  if (scale.kind === 'ramp') return { colour: 0, shade: scale.places[at] ?? null };
+  const number = scale.colours[at] ?? null;
+  return number === null ? { colour: 0, shade: null } : { colour: number };
+}
 
 /** values: by run; undefined: it has none. log: whether it is searched by its logarithm; left out: as it looks. */
 export function scaleOf(values: readonly (string | undefined)[], log?: boolean): Scale {

@@ -4,6 +4,20 @@ const STOPS = {
   dark: ['#8a63c9', '#6a78d1', '#4f92cf', '#35a8c0', '#2bbba2', '#45cc80', '#7ad151', '#bddf26', '#fde725'],
 } as const;
 
+/** How something is painted: in the colour with this number, or at a place on the ramp instead; null: grey, it has none. */
+export interface Paint {
+  colour: number;
+  shade?: number | null;
+}
+
+const COLOURS = 8;
+
+/** What it is painted with. token: the theme's colour of this name. */
+export function inkOf({ colour, shade }: Paint, token: (name: string) => string, dark: boolean): string {
+  if (shade === undefined) return token(`curve-${(colour % COLOURS) + 1}`);
+  return shade === null ? token('line-strong') : shadeOf(shade, dark);
+}
+
 /** The stops as text, for a CSS gradient. */
 export function stopsOf(dark: boolean): readonly string[] {
   return STOPS[dark ? 'dark' : 'light'];
