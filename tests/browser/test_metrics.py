@@ -147,6 +147,26 @@ async def test_a_chart_is_saved_as_a_picture(simulation: str, page: Page) -> Non
     assert "NaN" not in ElementTree.tostring(picture, "unicode")
 
 
+async def test_each_curve_has_an_axis_with_its_name_or_the_ends_of_its_scale_in_words(
+    service: Service, page: Page
+) -> None:
+    names = ["accuracy", "gap", "loss", "lr"]
+    await fill(service, 1, tuple(names), 10)
+    [row] = await service.fetch("SELECT id FROM simulations")
+    await page.goto(f"/simulations/{encode('Simulation', row['id'])}")
+    await expect(large(page)).to_have_attribute("data-held", re.compile("gap"))
+    without = page.get_by_title(re.compile("no room for its axis"))
+    await expect(without).to_have_count(0)
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="SVG").click()
+    picture = ElementTree.fromstring(Path(await (await download.value).path()).read_text())
+    turned = [each.text for each in picture.iter() if "rotate" in each.get("transform", "")]
+    assert sorted(map(str, turned)) == names
+    await page.set_viewport_size({"width": 390, "height": 844})
+    await expect(without).to_have_count(3)
+    await expect(without.first).to_have_text(re.compile(r"^scale [\d.]+ to [\d.]+$"))
+
+
 async def test_notes_are_markdown_without_what_could_act(
     simulation: str, service: Service, page: Page, axe: Axe
 ) -> None:

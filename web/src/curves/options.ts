@@ -47,8 +47,8 @@ export function optionsOf(scene: Scene, axes: number): Pick<uPlot.Options, 'scal
     axes: [
       xAxis(scene),
       ...scales.map((scale, number) => {
-        const { curve } = traces.find((trace) => trace.curve.scale === scale)!;
-        return yAxis(scene, curve, number, axes, scales.length > 1);
+        const own = traces.flatMap(({ curve }) => (curve.scale === scale ? [curve] : []));
+        return yAxis(scene, own[0]!, number, axes, scales.length > 1 ? shortOf(own.map(({ label }) => label).join(', ')) : null);
       }),
     ],
     series: [{}, ...fromBelow(traces).flatMap(([at, { curve }]) => lines(scene, at, curve))],
@@ -71,6 +71,13 @@ function pathOf(u: uPlot, number: number, scene: Scene, at: number, kind: 'raw' 
   const trace = scene.traces[at]!;
   u.series[number]!.alpha = alphaOf(scene, trace, kind);
   return linePath(u, number, trace, kind, scene.range(), scene.settings.many);
+}
+
+const MOST_LETTERS = 30; // of the name along an axis
+
+function shortOf(name: string): string {
+  const half = MOST_LETTERS / 2;
+  return name.length > MOST_LETTERS ? `${name.slice(0, half - 1)}…${name.slice(-half)}` : name;
 }
 
 /** Pixels that half of the number at the very end of the x axis needs beside the chart. */
@@ -98,7 +105,8 @@ function xAxis({ settings: { x, currency }, palette }: Scene): uPlot.Axis {
   return { ...axis, size: 46, space: 110, values: (_u, splits, _axis, _space, increment) => wallAxis(splits, increment) };
 }
 
-function yAxis({ settings: { log }, palette }: Scene, { scale, colour }: Curve, number: number, axes: number, coloured: boolean): uPlot.Axis {
+/** name: of what it is the axis, where there are several; null: there is one. */
+function yAxis({ settings: { log }, palette }: Scene, { scale, colour }: Curve, number: number, axes: number, name: string | null): uPlot.Axis {
   const axis = axisOf(palette);
   return {
     ...axis,
@@ -106,7 +114,8 @@ function yAxis({ settings: { log }, palette }: Scene, { scale, colour }: Curve, 
     show: number < axes,
     side: number === 0 ? 3 : 1,
     grid: { ...axis.grid, show: number === 0 },
-    stroke: () => (coloured ? palette.colour(colour) : palette.token('soft')),
+    ...(name === null ? {} : { label: name, labelSize: 18, labelGap: 2, labelFont: axis.font! }),
+    stroke: () => (name !== null ? palette.colour(colour) : palette.token('soft')),
     ...(log ? { values: (_u, splits, _axis, _space, increment) => digitsOf(splits, increment, true) } : linearAxis()),
     size: (_u, values) => 18 + 7 * Math.max(3, ...(values ?? []).map((value) => String(value ?? '').length)),
     ...(log ? { splits: (_u, _axis, min, max) => logSplits(min, max), filter: (_u, splits) => splits } : {}),

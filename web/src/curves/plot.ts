@@ -17,7 +17,7 @@ import { nearestTo, neighbourOf, readAt, type Reading } from './reading';
 import { type Curve, extentOf, limitsOf, type Settings, Trace } from './trace';
 import { type Range, View } from './view';
 
-const TWO_AXES_FROM = 560; // pixels of width
+const AXES_FROM = [0, 560, 840, 1_100]; // pixels of width, for so many y axes
 
 export class Plot {
   readonly view = new View();
@@ -167,7 +167,12 @@ export class Plot {
   }
 
   get #axesThatFit(): number {
-    return this.#size.width >= TWO_AXES_FROM ? 2 : 1;
+    return AXES_FROM.filter((width) => this.#size.width >= width).length;
+  }
+
+  /** The limits of a scale that no axis shows, as there is no room for it; null: one does. */
+  withoutAxis(scale: string): Range | null {
+    return scalesOf(this.#traces).indexOf(scale) < this.#axesThatFit ? null : (this.#limits.get(scale) ?? null);
   }
 
   /** Make uPlot anew, if other curves, scales or axes are to be shown than those that it was made for. */

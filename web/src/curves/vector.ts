@@ -17,7 +17,7 @@ const TICK = 12;
 const BEST = 4.5;
 
 /** What uPlot keeps of an axis that it has drawn. */
-type Axis = uPlot.Axis & { _splits?: readonly number[] | null; _values?: readonly (string | number | null)[] | null };
+type Axis = uPlot.Axis & { _splits?: readonly number[] | null; _values?: readonly (string | number | null)[] | null; _pos?: number; _lpos?: number };
 
 export interface Drawn {
   uplot: uPlot;
@@ -47,7 +47,10 @@ export function svgOf({ uplot, scene }: Drawn, title: string): string {
   const axes = (uplot.axes as Axis[]).flatMap((axis, number) => {
     if (!axis.show || !axis._splits || !axis._values) return [];
     const colour = attribute(typeof axis.stroke === 'function' ? String(axis.stroke(uplot, number)) : palette.token('soft'));
-    return axis._splits.flatMap((split, at) => {
+    const isRight = axis.side === 1;
+    const along = MARGIN + (axis._lpos ?? 0) + (isRight ? 2 : -2);
+    const name = typeof axis.label === 'string' ? [text(axis.label, 0, 0, `fill="${colour}" text-anchor="middle" transform="translate(${round(along)} ${round((box.top + bottom) / 2)}) rotate(${isRight ? 90 : -90})"`)] : [];
+    return [...name, ...axis._splits.flatMap((split, at) => {
       const words = axis._values![at];
       const place = number ? y(split, axis.scale!) : x(split);
       if (number ? place < box.top - 1 || place > bottom + 1 : place < box.left - 1 || place > right + 1) return [];
@@ -55,9 +58,9 @@ export function svgOf({ uplot, scene }: Drawn, title: string): string {
       const grid = axis.grid?.show === false ? '' : `<path d="${line}" stroke="${attribute(palette.token('line'))}" fill="none"/>`;
       if (words === null || words === undefined || words === '') return [grid];
       if (!number) return [grid, ...String(words).split('\n').map((each, row) => text(each, place, bottom + 8 + TICK * (0.8 + row * 1.3), `fill="${colour}" text-anchor="middle"`))];
-      const side = axis.side === 1 ? text(String(words), right + 8, place + TICK / 3, `fill="${colour}"`) : text(String(words), box.left - 8, place + TICK / 3, `fill="${colour}" text-anchor="end"`);
-      return [grid, side];
-    });
+      const beside = MARGIN + (axis._pos ?? 0) + (isRight ? 8 : -8);
+      return [grid, text(String(words), beside, place + TICK / 3, `fill="${colour}"${isRight ? '' : ' text-anchor="end"'}`)];
+    })];
   });
 
   const band = outlook.band;
