@@ -66,6 +66,7 @@ MAX_JSON_DEPTH = 100  # an answer can hold some 250 levels, and has a few of its
 # Bidirectional embeddings, overrides and isolates (UAX #9, 2): a name with one reads as another one. Marks do not.
 TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 MOST_CONDITIONS = 20  # of one kind, in a filter
+LONGEST_SHOWN = 60  # characters of a number in a message
 MOST_FINDINGS = 50  # in one answer, as GraphQL has them of variables: a body has room for half a million mistakes
 # Null means none, or of an alert target: all.
 CLEARABLE = frozenset(
@@ -125,12 +126,28 @@ def _storable(value: dict[str, Any]) -> dict[str, Any]:
     try:
         encoded = orjson.dumps(value)
     except (orjson.JSONEncodeError, RecursionError) as error:
-        raise ValueError(f"can't be stored as JSON: {error}") from None
+        number = _beyond_64_bits(value)
+        if number is None:
+            raise ValueError(f"can't be stored as JSON: {error}") from None
+        raise ValueError(f'has {number}, a whole number beyond 64 bits: send it as text, "{number}"') from None
     if len(encoded) > MAX_JSON_BYTES:
         raise ValueError(f"has {len(encoded)} bytes as JSON: at most {MAX_JSON_BYTES}")
     if b"\\u0000" in encoded:
         raise ValueError("must not contain NUL characters")
     return value
+
+
+def _beyond_64_bits(value: object) -> str | None:
+    """The first whole number that orjson can't write, shortened; None if there is none."""
+    waiting = [value]
+    while waiting:
+        inside = waiting.pop()
+        if isinstance(inside, dict | list | tuple):
+            waiting.extend(reversed(list(inside.values() if isinstance(inside, dict) else inside)))
+        elif isinstance(inside, int) and not -(2**63) <= inside < 2**64:
+            digits = str(inside)
+            return digits if len(digits) <= LONGEST_SHOWN else f"{digits[:20]}…"
+    return None
 
 
 def _has_more(value: object, most: int) -> bool:

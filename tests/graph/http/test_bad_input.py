@@ -389,6 +389,37 @@ async def test_parameters_as_deep_as_json_goes_are_kept_or_refused_in_a_sentence
     await world.api.data("{ simulations { edges { node { parameters } } nodes { parameters } } }")
 
 
+BEYOND = "a whole number beyond 64 bits: send it as text"
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 12345678901234567890123])
+async def test_whole_numbers_beyond_64_bits_are_refused_and_named(world: World, number: int) -> None:
+    """They became doubles, and the program was given other numbers than its user had sent."""
+    for mutation, given in (
+        ("createSimulation", {"parameters": {"seed": [number]}}),
+        ("createSweep", {"parameters": [{"name": "seed", "choices": [1, number]}]}),
+    ):
+        whole = {**WHOLE[f"{mutation[0].upper()}{mutation[1:]}Input"], **given}
+        [error] = (await world.api.data(document(mutation), {"input": whole}))["userErrors"]
+        assert error["field"] == ["parameters"]
+        assert error["message"] == f'parameters: has {number}, {BEYOND}, "{number}"'
+    literal = f'{{entrypoint: ["true"], parameters: {{seed: {number}}}}}'
+    payload = await world.api.data(f"mutation {{ createSimulation(input: {literal}) {{ userErrors {{ message }} }} }}")
+    [error] = payload["userErrors"]
+    assert error["message"] == f'parameters: has {number}, {BEYOND}, "{number}"'
+
+
+async def test_whole_numbers_of_64_bits_and_doubles_are_kept(world: World) -> None:
+    query = (
+        "mutation ($input: CreateSimulationInput!) "
+        "{ createSimulation(input: $input) { simulation { parameters } userErrors { message } } }"
+    )
+    for parameters in ({"a": 2**64 - 1, "b": -(2**63)}, {"a": 1e22, "b": str(2**64 + 1)}):
+        given = {"entrypoint": ["true"], "parameters": parameters}
+        payload = await world.api.data(query, {"input": given})
+        assert payload == {"simulation": {"parameters": parameters}, "userErrors": []}
+
+
 async def test_a_machine_that_is_deleted_while_a_simulation_names_it(
     world: World, sessions: async_sessionmaker[AsyncSession]
 ) -> None:

@@ -75,3 +75,17 @@ def test_what_is_not_json_is_refused_as_before() -> None:
     for text in (b"{", b"[NaN]", b"[" * 2_000, b'"' * (MOST_STRINGS + 1)):
         with pytest.raises(orjson.JSONDecodeError):
             loads(text)
+
+
+@pytest.mark.parametrize("number", [2**64 + 1, -(2**63) - 1, 10**308])
+def test_whole_numbers_beyond_64_bits_keep_their_digits(number: int) -> None:
+    given = {"text": f'"{number}', "values": [0.1, 1e22, 2**64 - 1, -(2**63), 5e-324, True, None]}
+    text = orjson.dumps({"n": 0, **given}).replace(b'"n":0', b'"n":%d' % number)
+    assert loads(text) == {"n": number, **given}
+
+
+def test_numbers_of_reports_are_doubles() -> None:
+    query = {"query": "mutation ($input: ReportAttemptInput!) { reportAttempt(input: $input) { verdict } }"}
+    text = orjson.dumps({**query, "variables": {"n": 0}}).replace(b'"n":0', b'"n":18446744073709551617')
+    decoded: Any = loads(text)
+    assert type(decoded["variables"]["n"]) is float
