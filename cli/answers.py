@@ -391,6 +391,13 @@ class Ahead(Answer):
     detail: str
 
 
+class Forked(Simulation):
+    """A simulation that is run again with changes."""
+
+    entrypoint: tuple[str, ...] = Field(default=(), exclude=True)
+    parameters: dict[str, JsonValue] = Field(default={}, exclude=True)
+
+
 class Details(Simulation):
     """Everything about one simulation."""
 

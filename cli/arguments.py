@@ -7,7 +7,7 @@ import binascii
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -122,6 +122,32 @@ def is_node_id(text: str, typename: str) -> bool:
     except (binascii.Error, UnicodeDecodeError, ValueError):
         return False
     return kind == typename and number.isdigit()
+
+
+def written_out(command: Sequence[str], names: Collection[str]) -> Iterator[tuple[str, str, Sequence[str]]]:
+    """Find options of a command that are named as a parameter: each with its value, and the command with `{name}`."""
+    plain = {_plain(name): name for name in names}
+    for place, word in enumerate(command):
+        option, is_one, value = word.partition("=")
+        name = plain.get(_plain(option.lstrip("-")))
+        if name is None or (not is_one and not option.startswith("-")):
+            continue
+        if is_one:
+            yield name, value, [*command[:place], f"{option}={{{name}}}", *command[place + 1 :]]
+        elif place + 1 < len(command):
+            yield name, command[place + 1], [*command[: place + 1], f"{{{name}}}", *command[place + 2 :]]
+
+
+def is_written(word: str, value: object) -> bool:
+    """Whether a word of a command is this value of a parameter."""
+    try:
+        return word == (value if isinstance(value, str) else json.dumps(value)) or float(word) == value
+    except ValueError:
+        return False
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")
 
 
 def _short(digits: str) -> str:

@@ -142,7 +142,7 @@ def retry(
     from cli.packages import with_package
     from cli.requests import fork, get, resolve_id, retry
     from cli.server import parse_server
-    from cli.submit import Fork, fork_input, tell
+    from cli.submit import Fork, fork_input, tell, warn_of_own_values
 
     changes = fork_input(
         Fork(
@@ -155,5 +155,9 @@ def retry(
     if "workdir" in changes:
         changes = with_package(server, {**changes, "project": get(server, simulation_id).project.name}, {})
         del changes["project"]
-    copy = fork(server, simulation_id, changes) if changes else retry(server, simulation_id)
-    tell(copy, as_json=as_json, staying=False)
+    if changes:
+        copy = fork(server, simulation_id, changes)
+        tell(copy, as_json=as_json, staying=False)
+        warn_of_own_values(copy, changes)
+    else:
+        tell(retry(server, simulation_id), as_json=as_json, staying=False)

@@ -83,7 +83,9 @@ FORK = (
     _SUMMARY
     + """
 mutation Fork($input: ForkSimulationInput!) {
-  forkSimulation(input: $input) { simulation { ...Summary } userErrors { message field } }
+  forkSimulation(input: $input) {
+    simulation { ...Summary entrypoint parameters } userErrors { message field }
+  }
 }
 """
 )

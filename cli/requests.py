@@ -17,6 +17,7 @@ from cli.answers import (
     Costs,
     Details,
     File,
+    Forked,
     LogChunk,
     Machine,
     MachineDetails,
@@ -86,10 +87,10 @@ def retry(server: Server, simulation_id: str) -> Simulation:
     return read_answer(Simulation, payload.get("simulation"))
 
 
-def fork(server: Server, simulation_id: str, changes: Mapping[str, object]) -> Simulation:
+def fork(server: Server, simulation_id: str, changes: Mapping[str, object]) -> Forked:
     """Queue a copy of a simulation with changes: fields of the API's ForkSimulationInput."""
     payload = _mutate(server, documents.FORK, "forkSimulation", {"id": simulation_id, **changes})
-    return read_answer(Simulation, payload.get("simulation"))
+    return read_answer(Forked, payload.get("simulation"))
 
 
 def get(server: Server, simulation_id: str) -> Details:

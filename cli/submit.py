@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import get_args
 
-from cli.answers import Simulation
+from cli.answers import Forked, Simulation
 from cli.arguments import (
     MetricsFrom,
     Mode,
     Retryable,
     absolute_directory,
+    is_written,
     parse_after,
     parse_duration,
     parse_pairs,
     parse_parameters,
     parse_words,
     relative_files,
+    written_out,
 )
 from cli.errors import UsageError
 from cli.packages import with_package
@@ -285,6 +288,20 @@ def fork_input(fork: Fork) -> dict[str, object]:
         workdir=absolute_directory(fork.workdir),
         runtimeEnv=read_runtime_env(fork.runtime_env) if fork.runtime_env is not None else None,
     )
+
+
+def warn_of_own_values(fork: Forked, changes: Mapping[str, object]) -> None:
+    """Point out a changed parameter whose option has another value in the command: the program would see no change."""
+    changed = _section(changes, "parameters")
+    for name, value, command in written_out(fork.entrypoint, changed):
+        if changed[name] is not None and not is_written(value, fork.parameters.get(name)):
+            say(
+                f"Note: the command has {clean(name)} written out, as {clean(value)}, so the parameter reaches the "
+                f"program only in SIMULATION_PARAMETERS. To change the command, write {{{clean(name)}}} there: "
+                f"simulations retry {clean(fork.id)} -- {clean(shlex.join(command))}",
+                style="yellow",
+            )
+            return
 
 
 def _limit(name: str, text: str | None, parse: Callable[[str], object]) -> dict[str, object]:

@@ -231,6 +231,7 @@ def create(
         terminal.print_json(made.as_json())
     else:
         sweeps.tell(server, made, staying=watch)
+    sweeps.warn_of_unused(wanted)
     if watch:
         raise typer.Exit(sweeps.watch(server, made.id))
 

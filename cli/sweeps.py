@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from rich.status import Status
 from rich.text import Text
 
 from cli.answers import Sweep, SweepParameter, SweepTrial
+from cli.arguments import written_out
 from cli.errors import ExitCode, UsageError
 from cli.money import is_set, money
 from cli.packages import with_package
@@ -115,6 +117,29 @@ def create(server: Server, wanted: Mapping[str, object]) -> Sweep:
     assert isinstance(template, dict)
     named = with_ids(server, require_one_directory(template), {})
     return create_sweep(server, {**wanted, "simulation": with_package(server, named, {})})
+
+
+def warn_of_unused(wanted: Mapping[str, object]) -> None:
+    """Point out searched parameters that are not in the command: all trials may be the same."""
+    template, searched = wanted["simulation"], wanted["parameters"]
+    assert isinstance(template, dict)
+    assert isinstance(searched, list)
+    command = [str(word) for word in template["entrypoint"]]
+    text = "\n".join(command)
+    unused = [str(each["name"]) for each in searched if f"{{{each['name']}}}" not in text]
+    if not unused or "SIMULATION_PARAMETER" in text:
+        return
+    example = [*command, f"--{unused[0]}", f"{{{unused[0]}}}"]
+    for _, _, replaced in written_out(command, unused):
+        example = list(replaced)
+        break
+    is_one = len(unused) == 1
+    say(
+        f"Note: {', '.join(map(clean, unused))} {'is' if is_one else 'are'} not in the command: the program gets "
+        f"{'it' if is_one else 'them'} only in SIMULATION_PARAMETERS. Braces put a value into the command: "
+        f"{clean(shlex.join(example))}",
+        style="yellow",
+    )
 
 
 def extend(server: Server, reference: str, wanted: Mapping[str, object]) -> Sweep:

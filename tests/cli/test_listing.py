@@ -204,6 +204,27 @@ def test_samplers_are_shown_as_the_option_takes_them(server: Any, run: Run) -> N
     assert ["quasi-random" in lines[1], "cma-es" in lines[2]] == [True, True]
 
 
+@pytest.mark.parametrize(
+    ("command", "note"),
+    [
+        (["train.py", "--lr={lr}", "--wd", "{wd}"], None),
+        (["bash", "-c", 'train.py --lr "$SIMULATION_PARAMETER_LR"'], None),
+        (["train.py", "--wd={wd}"], "lr is not in the command: the program gets it only in"),
+        (["train.py"], "lr, wd are not in the command: the program gets them only in"),
+        (["train.py", "--lr", "0.1", "--wd={wd}"], "Braces put a value into the command: train.py --lr '{lr}'"),
+    ],
+)
+def test_searched_parameters_that_are_not_in_the_command_are_pointed_out(
+    server: Any, run: Run, command: list[str], note: str | None
+) -> None:
+    """Trials of a program that does not read them from its environment are all the same."""
+    server.answers["CreateSweep"] = lambda _: {"createSweep": {"sweep": SWEEP, "userErrors": []}}
+    result = run("sweep", "-p", "lr=0.1..1.0", "-p", "wd=0,0.1", "--objective", "loss", "--", *command)
+    assert result.stdout.strip() == "9", result.stderr
+    assert ("Note:" in result.stderr) is (note is not None)
+    assert (note or "") in " ".join(result.stderr.split())
+
+
 def test_a_cancelled_sweep_shows_no_failed_trials(server: Any, run: Run) -> None:
     end = {"hasNextPage": False, "endCursor": None}
     counts = {"planned": 3, "queued": 0, "running": 0, "complete": 1, "pruned": 0, "failed": 0, "cancelled": 2}

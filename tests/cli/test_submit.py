@@ -284,6 +284,31 @@ def test_a_retry_with_changes_is_a_fork(server: Any, run: Run, simulation: Make)
     assert "--without: lr" in twice.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "parameters", "advice"),
+    [
+        (["train.py", "--lr", "0.1"], {"lr": 0.2}, "train.py --lr '{lr}'"),
+        (["train.py", "--lr=0.1", "-v"], {"lr": 0.2}, "train.py '--lr={lr}' -v"),
+        (["train.py", "batch-size=8"], {"batch_size": 16}, "train.py 'batch-size={batch_size}'"),
+        (["train.py", "--lr", "0.20"], {"lr": 0.2}, None),
+        (["train.py", "--opt", "adam"], {"opt": "adam"}, None),
+        (["train.py", "--seed", "0.1", "lr"], {"lr": 0.2}, None),
+    ],
+)
+def test_a_value_that_is_written_out_in_the_command_is_pointed_out(
+    server: Any, run: Run, simulation: Make, command: list[str], parameters: dict[str, Any], advice: str | None
+) -> None:
+    """The run would be the same under another label."""
+    copy = {**simulation(id="new"), "entrypoint": command, "parameters": parameters}
+    server.answers["Fork"] = lambda _: {"forkSimulation": {"simulation": copy, "userErrors": []}}
+    [(name, value)] = parameters.items()
+    result = run("retry", "old", "-p", f"{name}={value}")
+    assert result.stdout.strip() == "new"
+    assert ("written out" in result.stderr) is (advice is not None)
+    if advice is not None:
+        assert f"simulations retry new -- {advice}" in " ".join(result.stderr.split())
+
+
 def test_last_of_nothing_is_a_sentence(server: Any, run: Run) -> None:
     server.answers["List"] = lambda _: {
         "simulations": {"nodes": [], "pageInfo": {"hasNextPage": False, "endCursor": None}}
