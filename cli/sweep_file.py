@@ -6,9 +6,10 @@
     sampler, trials, parallel, seeds, seed, max_cost, patience, stopping_threshold, pruning: {...}, name, project
 
 W&B: program, command, method, metric: {name, goal, target}, parameters: {lr: {distribution, min, max, q, value,
-values}}, run_cap, early_terminate: {min_iter, eta}. Optuna: n_trials, n_jobs, direction, study_name, pruner, and
-the names of its samplers, pruners and distributions (`type: FloatDistribution`, or with `attributes` as in its JSON);
-`sampler: {type: TPESampler, seed: 3}`, `pruner: {type: MedianPruner, n_warmup_steps: 5}`.
+values}}, run_cap, early_terminate: {min_iter, eta}; its entity is left out, with a note. Optuna: n_trials, n_jobs,
+direction, study_name, pruner, and the names of its samplers, pruners and distributions (`type: FloatDistribution`, or
+with `attributes` as in its JSON); `sampler: {type: TPESampler, seed: 3}`, `pruner: {type: MedianPruner,
+n_warmup_steps: 5}`.
 All mistakes are reported at once, each with its line.
 """
 
@@ -19,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
+from cli import terminal
 from cli.errors import UsageError
 from cli.search import PRUNING, SAMPLERS, parse_parameter
 from cli.submission_file import Mistake, Place, Tree, argv, completed_submission, read_tree, say
@@ -28,6 +30,7 @@ WORDS = {  # of others, in those of the API
     "early_terminate": "pruning", "command": "entrypoint", "max_trials": "trials", "pruner": "pruning",
     "study_name": "name",
 }  # fmt: skip
+ENTITY = "entity"  # W&B's: the user or team whose project it is
 KNOWN = {
     "simulation", "parameters", "objective", "sampler", "trials", "parallel", "seeds", "seed", "max_cost", "patience",
     "stopping_threshold", "pruning", "name", "project", "client_key", "entrypoint", "program", "direction",
@@ -79,7 +82,12 @@ def read_sweep(path: str) -> dict[str, object]:
     if not isinstance(given, dict):
         raise UsageError("\n".join(problems) or say(tree.name, 1, (), "expected a mapping with `parameters:`"))
     made: dict[str, object] = {}
+    if ENTITY in given:
+        told = "W&B's user or team, which is left out: the sweep belongs to the project."
+        terminal.say(f"Note: {say(tree.name, tree.line((ENTITY,)), (ENTITY,), told)}", style="yellow")
     for name, value in given.items():
+        if name == ENTITY:
+            continue
         try:
             _take(made, str(name), value)
         except _Mistake as mistake:

@@ -93,6 +93,12 @@ command: ["${env}", "${interpreter}", "${program}", "${args}"]
     }  # fmt: skip
 
 
+def test_the_entity_of_wandb_is_left_out_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = read(tmp_path, "entity: team\nproject: vision\nname: search\nparameters: {lr: [0.1, 0.2]}\n")
+    assert (found["name"], found["simulation"]) == ("search", {"project": "vision"})
+    assert "sweep.yaml:1: entity: W&B's user or team, which is left out" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
