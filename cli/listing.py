@@ -77,7 +77,7 @@ def parse_sort(given: str | None, *, reverse: bool) -> Sorting:
         return Sorting("CREATED_AT", "ASC" if reverse else "DESC")
     name, separator, last = given.rpartition(":")
     if given.lower() in FIELDS:
-        found = Sorting(FIELDS[given.lower()], "DESC")
+        found = Sorting(FIELDS[given.lower()], "ASC" if given.lower() == "name" else "DESC")
     elif given.startswith(PARAMETER) and len(given) > len(PARAMETER):
         found = Sorting("PARAMETER", "ASC", parameter=given.removeprefix(PARAMETER))
     elif separator and name and last.lower() in ("min", "max"):

@@ -38,6 +38,7 @@ SWEEP: dict[str, Any] = {
         ("param:lr", {"field": "PARAMETER", "name": "lr", "direction": "ASC"}),
         ("cost", {"field": "COST", "direction": "DESC"}),
         ("Finished", {"field": "FINISHED_AT", "direction": "DESC"}),
+        ("name", {"field": "NAME", "direction": "ASC"}),
         (None, {"field": "CREATED_AT", "direction": "DESC"}),
     ],
 )
