@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import events, public_ids
 from db.errors import NotFound, Refusal, Taken
 from db.events import Actor
-from db.models import RungResult, Sweep, Trial
+from db.models import Machine, RungResult, Sweep, Trial
 from db.notifications import Channel, notify
 from db.pages import Ordering, Page, page
 from db.projects import Scope, within
@@ -469,7 +469,7 @@ async def costs(session: AsyncSession, ids: Collection[int]) -> Mapping[int, tup
 
 _DEAREST = text(
     """
-    SELECT coalesce(max(rate), 0) FROM (
+    SELECT max(rate) FROM (
         SELECT sum(m.price_per_hour * m.share) AS rate
         FROM simulations AS s JOIN attempts AS a ON a.simulation_id = s.id JOIN members AS m ON m.attempt_id = a.id
         WHERE s.sweep_id = :id GROUP BY a.id
@@ -478,9 +478,15 @@ _DEAREST = text(
 )
 
 
-async def dearest_rate(session: AsyncSession, sweep_id: int) -> Decimal:
-    """Read what the dearest attempt of a sweep has cost per hour; 0 without one."""
-    return Decimal(await session.scalar(_DEAREST, {"id": sweep_id}) or 0)
+async def dearest_rate(session: AsyncSession, sweep_id: int) -> Decimal | None:
+    """Read what the dearest attempt of a sweep has cost per hour; None without one."""
+    rate = await session.scalar(_DEAREST, {"id": sweep_id})
+    return None if rate is None else Decimal(rate)
+
+
+async def dearest_price(session: AsyncSession) -> Decimal:
+    """Read the price per hour of the dearest machine; 0 without one."""
+    return await session.scalar(select(func.max(Machine.price_per_hour))) or Decimal(0)
 
 
 # --- rungs -----------------------------------------------------------------------------------------------------

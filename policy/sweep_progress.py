@@ -124,6 +124,7 @@ class Standing:
     ended: Sequence[tuple[Told, Decimal]] = ()
     allotted: Decimal = Decimal(0)  # to open trials: what they may still cost, and what parts of them have cost
     grace: Decimal = Decimal(0)  # what a simulation costs in its stop grace: it is stopped so long before its limit
+    is_priced: bool = True  # False: none has been on a machine yet, and `grace` is that of the dearest one
 
     @property
     def spent(self) -> Decimal:
@@ -188,19 +189,22 @@ def slots(limits: Limits, standing: Standing) -> int:
 def allotment(limits: Limits, standing: Standing) -> Decimal | None:
     """Return what each simulation of the next trial may cost; None: the budget has too little left.
 
-    What is left is divided among the trials that may begin now, this one included. limits: with a `max_cost`.
+    What is left is divided among the trials that may begin now, this one included. Before a price is known, one begins
+    also with less than the grace of the dearest machine costs. limits: with a `max_cost`.
     """
     assert limits.max_cost is not None
     left = limits.max_cost - standing.spent - standing.allotted
     costs = [cost for each, cost in standing.ended if each.outcome is Outcome.COMPLETE]
     complete = statistics.median(costs) if costs else Decimal(0)
-    least = max(complete, _MONEY_STEP * limits.seeds) + standing.grace * limits.seeds
+    something = max(complete, _MONEY_STEP * limits.seeds)
+    least = something + standing.grace * limits.seeds
     among = max(slots(limits, standing), 1)
     share = left / among
     while share < least and among > 1:  # fewer trials at once, rather than some that would be cut short
         among -= 1
         share = left / among
-    if share < least:
+    is_first = not standing.is_priced and not standing.open
+    if share < (something if is_first else least):
         return None
     return (share / limits.seeds).quantize(_MONEY_STEP, ROUND_DOWN)
 

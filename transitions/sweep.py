@@ -65,8 +65,13 @@ async def standing_of(session: AsyncSession, sweep: Sweep, stop_grace: timedelta
     allotted = sum(
         ((each.final_cost if each.final_cost is not None else each.max_cost) or Decimal(0) for each in runs), Decimal(0)
     )
-    rate = await sweeps.dearest_rate(session, sweep.id) if sweep.max_cost is not None and stop_grace else Decimal(0)
-    return Standing(len(ended) + open_, open_, ended, allotted, needed(rate, stop_grace))
+    if sweep.max_cost is None or not stop_grace:
+        return Standing(len(ended) + open_, open_, ended, allotted)
+    rate = known = await sweeps.dearest_rate(session, sweep.id)
+    if rate is None:
+        rate = await sweeps.dearest_price(session) * sweeps.template_of(sweep).machines
+    grace = needed(rate, stop_grace)
+    return Standing(len(ended) + open_, open_, ended, allotted, grace, is_priced=known is not None)
 
 
 # --- by the scheduler ------------------------------------------------------------------------------------------

@@ -157,6 +157,14 @@ def test_a_trial_that_costs_the_median_is_never_cut_by_the_grace_that_is_kept_ba
         assert found.reason is SweepReason.MAX_COST
 
 
+def test_before_a_price_is_known_one_trial_begins_whatever_the_dearest_machine_costs() -> None:
+    limits = replace(LIMITS, max_cost=Decimal(8), parallel=4, trials=12)
+    assert allotment(limits, Standing(grace=Decimal(3), is_priced=False)) == Decimal(4), "two, rather than four"
+    assert allotment(limits, Standing(grace=Decimal(9), is_priced=False)) == Decimal(8), "it may get a cheaper one"
+    assert allotment(limits, Standing(1, 1, allotted=Decimal(7), grace=Decimal(9), is_priced=False)) is None
+    assert allotment(limits, Standing(grace=Decimal(9))) is None
+
+
 def test_without_a_complete_trial_yet_one_still_has_more_than_its_grace() -> None:
     limits = replace(LIMITS, max_cost=Decimal(8), parallel=4, trials=12)
     cut = [(Told(Outcome.FAIL), Decimal(0))]

@@ -372,6 +372,18 @@ async def test_a_trial_is_paid_its_stop_grace_beside_what_one_has_cost(world: Wo
     assert second.max_cost >= 2
 
 
+async def test_the_first_trials_are_paid_the_stop_grace_of_the_dearest_machine(world: World) -> None:
+    """They had a share each, whatever its size: all were cut short at once, and the sweep had failed."""
+    loop = Sweeps(world.sessions, world.settings.model_copy(update={"stop_grace_seconds": 3600.0}))
+    await world.machine(price_per_hour=Decimal(4), cpus=4.0)
+    sweep_id = await create(world, max_cost=Decimal(9), trials=50, parallel=8)
+    await loop.run_once()
+    assert [each.max_cost for each in await runs(world, sweep_id)] == [Decimal("4.5"), Decimal("4.5")]
+    poor = await create(world, max_cost=Decimal(3), trials=50, parallel=8)
+    await loop.run_once()
+    assert [each.max_cost for each in await runs(world, poor)] == [Decimal(3)]
+
+
 async def test_the_share_of_a_trial_is_no_limit_to_change(world: World, loop: Sweeps) -> None:
     sweep_id = await create(world, max_cost=Decimal(8))
     await loop.run_once()
