@@ -126,14 +126,15 @@ def _scalar(raw: object) -> Scalar:
     if raw is None or isinstance(raw, bool):
         return raw
     if isinstance(raw, (int, float)):
-        return raw if abs(raw) <= sys.float_info.max else _text_of(raw)
+        is_exact = isinstance(raw, float) or -(2**63) <= raw < 2**64  # larger ones become doubles in the service
+        return raw if is_exact and abs(raw) <= sys.float_info.max else _text_of(raw)
     text = raw if isinstance(raw, str) else json.dumps(raw, default=str)
     return _storable(text)[:MAX_TEXT]
 
 
 def _text_of(number: float) -> str:
-    """Return a number beyond JSON's as text: NaN, an infinity, or an integer, whose digits are cut."""
-    return repr(number) if isinstance(number, float) else hex(number)[:MAX_TEXT]
+    """Return a number beyond JSON's as text: NaN, an infinity, or an integer; beyond doubles, its digits are cut."""
+    return hex(int(number))[:MAX_TEXT] if sys.float_info.max < abs(number) < math.inf else repr(number)
 
 
 def _storable(text: str) -> str:

@@ -78,6 +78,16 @@ def test_parameters_and_tags_are_on_disk_once(taken: Any) -> None:
     assert file.count('"lr"') == file.count("a=b") == 1
 
 
+def test_whole_numbers_beyond_64_bits_are_recorded_as_their_digits(taken: Any) -> None:
+    given = {"most": 2**64 - 1, "more": 2**64, "text": str(2**64 + 1), "less": -(2**63) - 1, "nan": float("nan")}
+    taken.intake.describe(given)
+    batch = first_above(taken.directory, 0)[1]  # type: ignore[index]  # there is one
+    assert batch.parameters == {
+        "most": 18446744073709551615, "more": "18446744073709551616", "text": "18446744073709551617",
+        "less": "-9223372036854775809", "nan": "nan",
+    }  # fmt: skip
+
+
 def test_parameters_and_tags_are_limited(taken: Any) -> None:
     names = [f"p{number}" for number in range(1_500)]
     taken.intake.describe(dict.fromkeys(names, 1), [f"t{number}" for number in range(100)])
