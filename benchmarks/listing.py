@@ -3,8 +3,9 @@
 Most simulations have ended, with three metrics and four parameters each, the newest of them among these; a thousand
 run, and a thousand wait. PostgreSQL and resolvers count together: the CPU time of this process and of its only
 connection's. Both lists are asked for in turns, with the fields of `simulations list`, and the median counts. At most
-1.5 is promised. The rows take half a minute, the lists another one; each case is printed when it is measured, and
-`--seconds` ends with the cases that were.
+1.5 is promised. Names of metrics and parameters, which forms offer, are compared with the plain list, too. The rows
+take half a minute, the lists another one; each case is printed when it is measured, and `--seconds` ends with the
+cases that were.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ query ($filter: SimulationFilter, $orderBy: SimulationOrder, $after: String) {
   }
 }
 """
+NAMES = "query ($contains: String!) { names(contains: $contains) { metrics { name direction } parameters } }"
 BEST = {"field": "BEST", "name": "val/loss"}
 SWEEP = {"tags": ["lr-sweep"]}
 
@@ -93,6 +95,7 @@ CASES: Mapping[str, Mapping[str, object]] = {
     "with a text (none)": {"filter": {"text": "no such text"}},
     "by the best of a tag": {"orderBy": BEST, "filter": SWEEP},
     "by the best where lr<1e-3": {"orderBy": BEST, "filter": where("lr", "LT", 1e-3)},
+    "names of metrics and parameters": {"contains": ""},
 }
 
 
@@ -124,9 +127,10 @@ async def measure(url: str, count: int, turns: int, times: int, seconds: float, 
             if time.monotonic() - begun > seconds:
                 print(f"Not measured within {seconds:.0f} s: {case} and what follows.", flush=True)
                 break
-            await bench.seconds(LIST, variables, 6)
+            document = NAMES if "contains" in variables else LIST
+            await bench.seconds(document, variables, 6)
             pairs = [
-                (await bench.seconds(LIST, plain, times), await bench.seconds(LIST, variables, times))
+                (await bench.seconds(LIST, plain, times), await bench.seconds(document, variables, times))
                 for _ in range(turns)
             ]
             floor, value = (statistics.median(column) for column in zip(*pairs, strict=True))

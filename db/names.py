@@ -1,7 +1,8 @@
 """Names of the metrics and parameters that simulations have: what lists are sorted by, filtered by and laid out in.
 
-Each name takes one step down an index, however many simulations have it: PostgreSQL has no skip scan, so the next
-name is looked for behind the last one. Metrics of what has not ended are in no index; they are read from summaries.
+Each name takes one step down an index, however many simulations have it: PostgreSQL has no skip scan, so the next name
+is looked for behind the last one, and none once enough are found. Metrics of what has not ended are in no index; they
+are read from summaries.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.projects import Scope
 
-# Names in an index of (name, value) over the rows that have a value.
+# Names in an index of (name, value) over the rows that have a value. They come one after the other in alphabetical
+# order: a sort in here would look for all of them before the limit counts.
 _INDEXED = """
     (
         WITH RECURSIVE names (name) AS (
@@ -28,6 +30,7 @@ _INDEXED = """
             SELECT FROM {table} AS t JOIN simulations AS s ON s.id = t.simulation_id
             WHERE t.{name} = names.name AND t.{value} IS NOT NULL AND s.project_id = ANY(:scope)
         ))
+        LIMIT :first
     )
 """
 _LIVE = """

@@ -704,6 +704,23 @@ async def test_names_of_metrics_and_parameters_take_a_step_of_an_index_each(list
         assert sum(read_rows) < 50  # of thousands
 
 
+async def test_no_more_names_are_looked_for_than_are_asked_for(listed: Filled) -> None:
+    await listed.rows.query(
+        "WITH more AS (INSERT INTO results SELECT 1, 'x' || n, 1, 1, 1 FROM generate_series(1, 1000) AS n RETURNING 1) "
+        "INSERT INTO parameter_values (simulation_id, name, number) SELECT 1, 'x' || n, 1 "
+        "FROM generate_series(1, 1000) AS n RETURNING name"
+    )
+
+    async def read(session: AsyncSession) -> None:
+        assert await names.metrics(session, "x", first=5) == ["x1", "x10", "x100", "x1000", "x101"]
+        assert await names.parameters(session, "x", first=5) == ["x1", "x10", "x100", "x1000", "x101"]
+
+    for plan in await listed.plans_of(read, analyze=True):
+        steps = [node["Actual Rows"] for node in nodes(plan) if node["Node Type"] == "Recursive Union"]
+        assert steps
+        assert max(steps) < 20  # of a thousand
+
+
 async def test_a_name_and_its_beginning_are_resolved_by_index(listed: Filled) -> None:
     async def resolve(session: AsyncSession) -> None:
         assert await references.resolve(session, "vit-7") == 7
