@@ -163,7 +163,8 @@ def sweep_asked(asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     mode = _mode(asked, template)
     trials = asked.get("trials") or (grid_size(space) if sampler is Sampler.GRID else None)
     if trials is None:
-        raise Invalid([_error(("trials",), "give the number of trials: only a GRID has one of its own")])
+        sentence = "give the number of trials, or the sampler GRID, which tries all combinations"
+        raise Invalid([_error(("trials",), sentence)])
     if sampler is Sampler.GRID:
         trials = min(trials, grid_size(space))
     template |= {"objective_metric": asked["objective_metric"], "objective_mode": mode}

@@ -171,6 +171,8 @@ async def test_what_can_not_be_searched_is_refused_with_its_place(world: World, 
             asked["simulation"] = {"entrypoint": ["train"]}
         with subtests.test(f"{field} {given}"[:100]):
             assert [each for each, _ in await refused(world, **asked)] == [field]
+    [(_, message)] = await refused(world, trials=None)
+    assert message == "trials: give the number of trials, or the sampler GRID, which tries all combinations"
 
 
 async def test_a_brace_that_is_text_is_doubled_and_the_message_says_so(world: World) -> None:
