@@ -6,22 +6,27 @@ import asyncio
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import asyncpg
 import failures
 import flakes
 import memory
 import order
+import psutil
 import pytest
-from databases import Databases
+from databases import Databases, administer
+from live import eventually, output_of, suspend
 from sqlalchemy import literal_column, select
 from sqlalchemy.engine.interfaces import CacheStats
 
 from db.connection import connect_raw, create_engine
+from db.embedded.server import EmbeddedServer
 
 # A suite of its own: in its first run a test fails, and so does a fixture.
 SUITE = """
@@ -165,6 +170,21 @@ def test_the_death_of_a_process_costs_one_test_and_says_where_it_hung(tmp_path: 
     assert re.search(r"test_08.py:4 in never\n  .*locks.py:[0-9]+ in Event.wait\n", ran.stdout), "where its task was"
 
 
+async def test_what_is_waited_for_in_vain_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AssertionError, match=r"not within 0\.01 s: it answers"):
+        await eventually(asyncio.Event().wait, "it answers", seconds=0.01)
+    with pytest.raises(AssertionError, match=r"not within 0\.01 s: it is so"):
+        await eventually(lambda: False, "it is so", seconds=0.01)
+    monkeypatch.setattr("live.PATIENCE_SECONDS", 0.01)
+    program = await asyncio.create_subprocess_exec("sleep", "1000", stdout=subprocess.PIPE)
+    with pytest.raises(AssertionError, match=r"not within 0\.01 s: the program ends"):
+        await output_of(program)
+    assert program.returncode == -signal.SIGKILL
+    stuck: Any = SimpleNamespace(suspend=lambda: None, status=lambda: psutil.STATUS_DISK_SLEEP)
+    with pytest.raises(AssertionError, match=r"not stopped within 0\.01 s: .* is disk-sleep"):
+        suspend(stuck)
+
+
 def test_what_failed_and_the_logs_of_its_service_are_kept_to_be_attached(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -239,6 +259,28 @@ def test_a_database_is_lent_once_more_only_as_it_was(databases: Databases) -> No
         pass
     with databases.lend() as other:
         assert other != failed
+
+
+def test_what_keeps_a_database_from_being_dropped_is_waited_for_with_an_end(
+    databases: Databases, postgres_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("databases.LONGEST", "10ms")
+    statement = "DROP DATABASE locked WITH (FORCE)"
+
+    async def drop() -> None:
+        blocker = await connect_raw(postgres_server.url)
+        try:
+            await blocker.execute("CREATE DATABASE locked")
+            async with blocker.transaction():
+                await blocker.execute("COMMENT ON DATABASE locked IS 'it has a lock'")
+                with pytest.raises(asyncpg.QueryCanceledError) as caught:
+                    await asyncio.to_thread(administer, postgres_server, statement)
+            await blocker.execute(statement)
+        finally:
+            await blocker.close()
+        assert caught.value.__notes__ == [statement]
+
+    asyncio.run(drop())
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ import pytest
 import pytest_asyncio
 from databases import Databases
 from lending import Lender
-from live import Service
+from live import Service, within
 from playwright.async_api import (
     Browser,
     BrowserContext,
@@ -116,7 +116,13 @@ async def browser(chromium: str) -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
         yield browser
-        await browser.close()
+        await close(browser)
+
+
+async def close(opened: Browser | BrowserContext) -> None:
+    """Close it; Playwright would wait for a browser that hangs without an end."""
+    async with within(PATIENCE_MILLISECONDS / 1000, f"{opened} is closed"):
+        await opened.close()
 
 
 @pytest.fixture(scope="session")
@@ -235,12 +241,12 @@ class Profiles:
         profile = self._waiting.pop(key, None) or await Profile.make(self.browser, options)
         yield profile.context
         if has_failed() or key in self._waiting:
-            await profile.context.close()
+            await close(profile.context)
             return
         await profile.empty()
         self._waiting[key] = profile
         if len(self._waiting) > MOST_PROFILES:
-            await self._waiting.pop(next(iter(self._waiting))).context.close()
+            await close(self._waiting.pop(next(iter(self._waiting))).context)
 
 
 @pytest.fixture(scope="session")
@@ -262,9 +268,11 @@ async def open_page(
             address: str | None = "/", *, viewport: ViewportSize = WIDE, own: bool = False, **options: Any
         ) -> Page:
             options = {"base_url": service.address, "viewport": WIDE, "reduced_motion": "reduce", **options}
-            context = await stack.enter_async_context(
-                await profiles.browser.new_context(**options) if own else profiles.lend(options, has_failed)
-            )
+            if own:
+                context = await profiles.browser.new_context(**options)
+                stack.push_async_callback(close, context)
+            else:
+                context = await stack.enter_async_context(profiles.lend(options, has_failed))
             context.set_default_timeout(PATIENCE_MILLISECONDS)
             page = await context.new_page()
             await page.set_viewport_size(viewport)

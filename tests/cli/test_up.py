@@ -130,7 +130,7 @@ def start(here: Path) -> Iterator[Callable[..., Running]]:
     yield start
     for running in started:
         running.process.kill()
-        running.process.wait()
+        running.process.wait(60)
         for pid in running.pids("first") + running.pids("second"):
             try:
                 process = psutil.Process(pid)
@@ -252,7 +252,7 @@ def test_kill_9_ends_the_programs_and_the_next_start_ends_the_stubborn(
     roster = running.here / "children.json"
     eventually(lambda: roster.exists() and all(str(pid) in roster.read_text() for pid in pids), "the roster")
     running.process.kill()
-    running.process.wait()
+    running.process.wait(60)
     # To both, and perhaps twice: the kernel signals a child each time that a thread of its parent ends.
     eventually(lambda: running.terminated() == {"first", "second"}, "the kernel's SIGTERM to both")
     assert Roster(roster).end_leftovers() == 2
@@ -264,7 +264,7 @@ def test_kill_9_ends_programs_that_handle_sigterm(start: Callable[..., Running],
     running = start()
     eventually(running.has_started, "both programs")
     running.process.kill()
-    running.process.wait()
+    running.process.wait(60)
     eventually(lambda: all(map(ended, running.pids("first") + running.pids("second"))), "the end of both programs")
 
 

@@ -84,7 +84,7 @@ async def test_it_waits_for_a_subscriber_runs_while_there_is_one_and_is_stopped_
     await watch.leave()
 
     await has_finished_unwatched(brisk, simulation)
-    late = [event async for event in brisk.curve(simulation)]
+    late = await brisk.events(simulation)
     assert (late[-1]["state"], late[-1]["reason"]) == ("FINISHED", "UNWATCHED")
 
 

@@ -448,7 +448,7 @@ async def test_a_retry_goes_on_from_its_checkpoint_and_supersedes_what_it_report
         assert points(watch.events, "loss") == curve
         marks = [(each["attempt"], series["supersedesFrom"]) for each in watch.events for series in each["series"]]
         assert [mark for mark in marks if mark[1] is not None] == [(2, 5)]
-        again = [event async for event in service.curve(simulation)]
+        again = await service.events(simulation)
         assert points(again, "loss") == curve, "a later subscriber sees the same"
         shown = await service.show(simulation)
         assert [attempt["reason"] for attempt in shown["attempts"]] == ["MACHINE_LOST", "COMPLETED"]

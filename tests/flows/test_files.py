@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from live import BRISK, Service, eventually, kill, number_of, part_on, service_on
+from live import BRISK, PATIENCE_SECONDS, Service, eventually, kill, number_of, part_on, service_on
 
 from db.connection import create_engine, session_factory
 from db.events import PLANNER
@@ -136,7 +136,7 @@ async def test_what_is_lost_with_its_host_goes_on_from_what_was_stored(site: tup
     )
     assert other.process is not None
     other.process.kill()
-    other.process.wait()
+    other.process.wait(PATIENCE_SECONDS)
     kill(*other.everything())
     await reports(service, simulation, 2)
     assert await machine_of(service, simulation, 2) == "here"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import CLIENT, ROOT, Service, eventually, points, service_on
+from live import CLIENT, PATIENCE_SECONDS, ROOT, Service, eventually, output_of, points, service_on, within
 
 DEMO = ("python", "-m", "runner.demo")
 
@@ -34,10 +34,9 @@ async def test_the_demo_runs_to_its_end_and_the_graphql_ws_client_sees_every_poi
         *node(), CLIENT / "convergence.mjs", f"ws://127.0.0.1:{service.port}/graphql", simulation,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    async with asyncio.timeout(60):
-        output, errors = await client.communicate()
+    output, errors = await output_of(client)
 
-    assert client.returncode == 0, errors.decode()
+    assert client.returncode == 0, errors
     events: list[dict[str, Any]] = [json.loads(line) for line in output.splitlines()]
     assert [step for step, _ in points(events, "loss")] == list(range(60))
     states = list(dict.fromkeys(event["state"] for event in events))
@@ -45,7 +44,7 @@ async def test_the_demo_runs_to_its_end_and_the_graphql_ws_client_sees_every_poi
     assert (events[-1]["state"], events[-1]["reason"]) == ("FINISHED", "COMPLETED")
 
     # A later subscriber gets the same curve, through another client.
-    again = [event async for event in service.curve(simulation)]
+    again = await service.events(simulation)
     assert points(again, "loss") == points(events, "loss")
     shown = await service.show(simulation)
     assert [event["kind"] for event in shown["events"]] == ["QUEUED", "STARTING", "RUNNING", "FINISHED"]
@@ -54,16 +53,16 @@ async def test_the_demo_runs_to_its_end_and_the_graphql_ws_client_sees_every_poi
 
 async def test_a_subscriber_resumes_from_any_cursor_without_a_gap_or_a_duplicate(service: Service) -> None:
     simulation = await service.submit(*DEMO, "--steps", "40", "--interval", "0.02")
-    whole = [event async for event in service.curve(simulation)]
+    whole = await service.events(simulation)
 
     for place in range(0, len(whole), 5):
-        rest = [event async for event in service.curve(simulation, after=whole[place]["cursor"])]
+        rest = await service.events(simulation, after=whole[place]["cursor"])
         assert points(whole[: place + 1] + rest, "loss") == points(whole, "loss")
 
 
 async def test_a_diverging_demo_delivers_null_and_finishes(service: Service) -> None:
     simulation = await service.submit(*DEMO, "--steps", "30", "--interval", "0", "--diverge")
-    events = [event async for event in service.curve(simulation)]
+    events = await service.events(simulation)
 
     assert None in [value for _, value in points(events, "loss")]
     assert events[-1]["state"] == "FINISHED"
@@ -75,7 +74,7 @@ async def test_the_digits_example_learns_or_visibly_fails_to(service: Service, r
     simulation = await service.submit(
         "python", str(ROOT / "examples" / "digits.py"), "--learning-rate", rate, "--epochs", "15"
     )
-    events = [event async for event in service.curve(simulation)]
+    events = await service.events(simulation)
 
     assert (events[-1]["state"], events[-1]["reason"]) == ("FINISHED", "COMPLETED")
     accuracy = points(events, "accuracy")[-1][1]
@@ -113,8 +112,8 @@ async def test_lines_that_came_one_by_one_are_lines(service: Service, tmp_path: 
             sys.executable, "-m", "cli", "logs", *options, simulation, cwd=ROOT, stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "SIMULATIONS_URL": f"http://127.0.0.1:{service.port}"},
         )  # fmt: skip
-        output, _ = await told.communicate()
-        assert output.decode().splitlines() == [f"line {number}" for number in lines]
+        output, _ = await output_of(told)
+        assert output.splitlines() == [f"line {number}" for number in lines]
 
 
 async def test_a_command_that_does_not_exist_is_a_launch_error_that_names_it(service: Service) -> None:
@@ -194,10 +193,11 @@ async def test_ctrl_c_ends_the_service_but_not_the_simulation_and_a_new_start_pi
     await eventually(lambda: len(service.processes_of(attempt)) == 2, "its supervisor and its child are left")
     await service.up()
     events: list[dict[str, Any]] = []
-    async for event in service.curve(simulation):
-        events.append(event)
-        if len(events) == 20:
-            await service.cancel(simulation)
+    async with within(PATIENCE_SECONDS, "it is cancelled after some points"):
+        async for event in service.curve(simulation):
+            events.append(event)
+            if len(events) == 20:
+                await service.cancel(simulation)
     curve = points(events, "loss")
     assert [step for step, _ in curve] == list(range(len(curve)))
     assert events[-1]["state"] == "CANCELLED"
@@ -216,10 +216,9 @@ async def test_the_command_that_is_announced_works_as_it_stands(service: Service
         sys.executable, *arguments, "--steps", "5", "--interval", "0",
         cwd=service.data_directory, env=clean_environment(), stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    async with asyncio.timeout(60):
-        output, _ = await ran.communicate()
+    output, _ = await output_of(ran)
     assert ran.returncode == 0
-    assert "FINISHED (COMPLETED)" in output.decode()
+    assert "FINISHED (COMPLETED)" in output
 
 
 def clean_environment() -> dict[str, str]:
@@ -236,10 +235,10 @@ async def test_everything_on_the_embedded_database_survives_a_restart() -> None:
     with service_on(None) as service:
         await service.up()
         simulation = await service.submit(*DEMO, "--steps", "20", "--interval", "0")
-        before = [event async for event in service.curve(simulation)]
+        before = await service.events(simulation)
         assert await service.end(signal.SIGINT) == 0
 
         await service.up()
-        after = [event async for event in service.curve(simulation)]
+        after = await service.events(simulation)
         assert points(after, "loss") == points(before, "loss")
         assert await service.end() == 0

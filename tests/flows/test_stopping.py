@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 import pytest
-from live import ROOT, Service, eventually, kill, points
+from live import PATIENCE_SECONDS, ROOT, Service, eventually, kill, points, within
 
 from policy.stopping import StopRules, judge
 
@@ -130,14 +130,15 @@ async def test_rules_that_are_added_while_it_runs_stop_it_at_its_next_points(ser
     simulation = await service.submit("python", "-c", WALKS)
     events: list[dict[str, Any]] = []
     added_at = None
-    async for event in service.curve(simulation):
-        events.append(event)
-        curve = points(events, "val/loss")
-        if added_at is None and len(curve) >= 20:
-            added_at = curve[-1][0]
-            rules = [{"metric": "val/loss", "patience": 5}]
-            changed = await service.execute(UPDATE, input={"id": simulation, "stopping": rules})
-            assert not changed["updateSimulation"]["userErrors"]
+    async with within(PATIENCE_SECONDS, "the rule that is added stops it"):
+        async for event in service.curve(simulation):
+            events.append(event)
+            curve = points(events, "val/loss")
+            if added_at is None and len(curve) >= 20:
+                added_at = curve[-1][0]
+                rules = [{"metric": "val/loss", "patience": 5}]
+                changed = await service.execute(UPDATE, input={"id": simulation, "stopping": rules})
+                assert not changed["updateSimulation"]["userErrors"]
     shown = await stopping_of(service, simulation)
     assert (shown["state"], shown["reason"]) == ("FINISHED", "PATIENCE_EXHAUSTED")
     assert added_at is not None

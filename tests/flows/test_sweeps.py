@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import ROOT, Service, eventually, kill
+from live import ROOT, Service, eventually, kill, output_of
 
 from policy.sampling import Trial, ask
 from policy.search_space import Parameter, Sampler
@@ -134,9 +134,9 @@ async def run(service: Service, *words: str, status: int = 0) -> tuple[str, str]
         sys.executable, "-m", "cli", *words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "SIMULATIONS_URL": service.address},
     )  # fmt: skip
-    out, err = await process.communicate()
-    assert process.returncode == status, err.decode()
-    return out.decode(), err.decode()
+    out, err = await output_of(process)
+    assert process.returncode == status, err
+    return out, err
 
 
 async def test_a_sweep_from_the_command_line_to_an_optuna_study(brisk: Service, tmp_path: Path) -> None:

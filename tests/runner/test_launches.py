@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import start
+from launching import dead, start
 
 from runner import archive, launches, processes
 from runner.base import Launch, LaunchError, Liveness
@@ -102,11 +102,6 @@ def pids(service: Any) -> list[int]:
     return [int(found) for found in re.findall(r"pid (\d+)", service.log("STDOUT"))]
 
 
-async def dead(engine: LocalEngine, attempt: str = ATTEMPT) -> None:
-    while await engine.probe(attempt) is not Liveness.DEAD:
-        await asyncio.sleep(0.01)
-
-
 # --- forking ---------------------------------------------------------------------------------------------------------
 
 
@@ -185,14 +180,14 @@ async def test_how_a_supervisor_ended_is_noted_once_nothing_is_left(
 ) -> None:
     service.order["entrypoint"] = ["true"]
     await launch(engine)
-    await dead(engine)
+    await dead(engine, ATTEMPT)
     [gone] = (tmp_path / "attempts").glob("*/gone")  # it is there a moment before it is written
     await asyncio.to_thread(until, lambda: gone.read_text() == "exit 0\n")
     service.stored.clear()
     await runs(service, engine)
     assert not gone.exists()
     os.kill(supervisor(tmp_path), signal.SIGKILL)
-    await dead(engine)
+    await dead(engine, ATTEMPT)
     await asyncio.to_thread(until, lambda: gone.read_text() == "signal 9\n")
 
 
@@ -324,7 +319,7 @@ async def test_after_kill_9_of_the_supervisor_no_descendant_escapes(
     [escaped] = pids(service)
     assert not Path(f"/proc/{escaped}/environ").read_bytes()
     os.kill(supervisor(tmp_path), signal.SIGKILL)
-    await dead(engine)
+    await dead(engine, ATTEMPT)
     assert not exists(escaped)
 
 
@@ -373,7 +368,7 @@ async def test_with_launcher_and_supervisor_killed_what_carries_the_mark_is_stil
     await runs(service, engine, f"{code}print('{{\"ready\": 1}}', flush=True)\nimport time; time.sleep(1000)")
     os.kill(launchers(tmp_path)[0], signal.SIGKILL)
     os.kill(supervisor(tmp_path), signal.SIGKILL)
-    await dead(engine)
+    await dead(engine, ATTEMPT)
     assert not any(map(exists, pids(service)))
 
 
@@ -390,7 +385,7 @@ async def test_a_launcher_that_hangs_is_replaced(
     assert await engine.probe("b3RoZXI=") is Liveness.ALIVE
     assert await engine.probe(ATTEMPT) is Liveness.ALIVE
     os.kill(supervisor(tmp_path), signal.SIGKILL)
-    await dead(engine)
+    await dead(engine, ATTEMPT)
 
 
 async def test_a_launcher_that_hangs_keeps_no_attempt_from_being_found_dead(
@@ -400,7 +395,7 @@ async def test_a_launcher_that_hangs_keeps_no_attempt_from_being_found_dead(
     monkeypatch.setattr(launches, "ANSWER_SECONDS", 1.0)
     os.kill(launchers(tmp_path)[0], signal.SIGSTOP)
     os.kill(supervisor(tmp_path), signal.SIGKILL)
-    await dead(engine)
+    await dead(engine, ATTEMPT)
     assert launchers(tmp_path) == []
     assert not any(map(exists, pids(service)))
 
@@ -432,7 +427,7 @@ async def test_a_launcher_of_another_archive_is_replaced_and_its_supervisors_go_
     assert parent(supervisor(tmp_path, "b3RoZXI=")) == launchers(tmp_path)[1]
     assert await new.probe(ATTEMPT) is Liveness.ALIVE
     os.kill(supervisor(tmp_path), signal.SIGKILL)
-    await dead(new)
+    await dead(new, ATTEMPT)
     assert not any(map(exists, pids(service)))
     await asyncio.to_thread(until, lambda: first not in launchers(tmp_path))
 

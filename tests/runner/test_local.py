@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import start
+from launching import dead, start
+from live import eventually
 
 from runner import local, processes
 from runner.base import Engine, Launch, LaunchError, Liveness
@@ -125,8 +126,7 @@ async def test_an_attempt_lives_until_it_is_over_and_is_then_forgotten(
     assert await engine.probe(ATTEMPT) is Liveness.ALIVE
     assert list(await engine.members()) == [ATTEMPT]
     await asyncio.to_thread(service.wait, lambda: service.exit)
-    while await engine.probe(ATTEMPT) is not Liveness.DEAD:
-        await asyncio.sleep(0.01)
+    await dead(engine, ATTEMPT)
     assert service.log("STDOUT") == sys.executable
     assert await engine.forget(ATTEMPT)
     assert list(await engine.members()) == []
@@ -149,8 +149,7 @@ async def test_what_a_simulation_leaves_beside_its_directory_goes_however_deep_i
     service.order["entrypoint"] = [sys.executable, "-c", code]
     await start(engine, launch())
     await asyncio.to_thread(service.wait, lambda: service.exit)
-    while await engine.probe(ATTEMPT) is not Liveness.DEAD:
-        await asyncio.sleep(0.01)
+    await dead(engine, ATTEMPT)
     await engine.forget(ATTEMPT)
     assert list(await engine.members()) == []
 
@@ -191,8 +190,11 @@ async def test_after_kill_9_of_the_supervisor_dead_means_that_nothing_is_left(
     await ready(service)
     assert all(map(exists, pids(service)))
     os.kill(supervisor_of(tmp_path), signal.SIGKILL)
-    while await engine.probe(ATTEMPT) is Liveness.ALIVE:
-        await asyncio.sleep(0.01)
+
+    async def is_found() -> bool:
+        return await engine.probe(ATTEMPT) is not Liveness.ALIVE
+
+    await eventually(is_found, "its death is found")
     assert await engine.probe(ATTEMPT) is Liveness.DEAD
     assert not any(map(exists, pids(service)))
 
@@ -377,8 +379,7 @@ async def test_the_exit_of_a_run_that_printed_nothing_is_delivered_for_its_dead_
     await start(engine, launch())
     await asyncio.to_thread(until, lambda: "last" in assignment.read(directory(tmp_path)))
     os.kill(supervisor_of(tmp_path), signal.SIGKILL)
-    while await engine.probe(ATTEMPT) is not Liveness.DEAD:
-        await asyncio.sleep(0.01)
+    await dead(engine, ATTEMPT)
     left = await engine.undelivered(ATTEMPT, 0)
     assert left is not None
     assert (left.number, left.exit and left.exit.exit_code, left.points, left.logs) == (1, 3, {}, [])

@@ -25,6 +25,7 @@ from db.outage import Driver
 T = TypeVar("T")
 
 COPIED = "STRATEGY file_copy"  # without a log of each page: a third of the CPU in memory
+LONGEST = "120s"  # of a statement: one that waits for a process that is stopped would wait for ever
 MOST_PAGES = 10  # of a table, as PostgreSQL assumes of one that was never vacuumed
 
 ALONE = """
@@ -135,14 +136,19 @@ class Databases:
     async def _work_on(self, name: str, work: Callable[[Driver], Awaitable[T]]) -> T:
         connection = self._connections.get(name)
         if connection is None or not await _answers(connection):  # a test may end all connections to its database
-            connection = await connect_raw(url_of(self._server, name), application="fixtures")
-            self._connections[name] = connection
+            connection = self._connections[name] = await _connect(url_of(self._server, name))
         return await work(connection)
 
     def _disconnect(self, name: str) -> None:
         connection = self._connections.pop(name, None)
         if connection is not None:
             self._loop.run_until_complete(connection.close())
+
+
+async def _connect(url: str) -> Driver:
+    connection = await connect_raw(url, application="fixtures")
+    await connection.execute(f"SET statement_timeout = '{LONGEST}'")
+    return connection
 
 
 async def _answers(connection: Driver) -> bool:
@@ -154,7 +160,11 @@ async def _answers(connection: Driver) -> bool:
 
 
 async def _execute(statement: str, connection: Driver) -> None:
-    await connection.execute(statement)
+    try:
+        await connection.execute(statement)
+    except asyncpg.PostgresError as error:
+        error.add_note(statement)
+        raise
 
 
 async def _catalogue(connection: Driver) -> tuple[str, ...]:
@@ -182,9 +192,9 @@ def administer(server: EmbeddedServer, statement: str) -> None:
     """Execute a statement that concerns whole databases."""
 
     async def execute() -> None:
-        connection = await connect_raw(server.url, application="fixtures")
+        connection = await _connect(server.url)
         try:
-            await connection.execute(statement)
+            await _execute(statement, connection)
         finally:
             await connection.close()
 

@@ -125,12 +125,41 @@ def free_port() -> int:
                 return port
 
 
+@asynccontextmanager
+async def within(seconds: float, what: str) -> AsyncIterator[None]:
+    """Fail with what was waited for when the block takes longer."""
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            yield
+    except TimeoutError:
+        assert not limit.expired(), f"not within {seconds:g} s: {what}"
+        raise
+
+
+async def output_of(process: asyncio.subprocess.Process) -> tuple[str, str]:
+    """What a program prints and complains of until its end; one that does not end in time is killed."""
+    try:
+        async with within(PATIENCE_SECONDS, "the program ends"):
+            output, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return (output or b"").decode(), (errors or b"").decode()
+
+
 async def eventually(
     condition: Callable[[], bool | Awaitable[bool]], what: str, seconds: float = PATIENCE_SECONDS
 ) -> None:
-    """Wait for something that nothing announces. It is looked for less often the longer it takes: a look costs CPU."""
+    """Wait for something that nothing announces. It is looked for less often the longer it takes: a look costs CPU.
+
+    Each look has as many seconds of its own.
+    """
     began = time.monotonic()
-    while not (await answer if isinstance(answer := condition(), Awaitable) else answer):
+    while True:
+        async with within(seconds, what):
+            if await answer if isinstance(answer := condition(), Awaitable) else answer:
+                return
         waited = time.monotonic() - began
         assert waited < seconds, f"not within {seconds:g} s: {what}"
         for _ in range(1 + min(int(waited / LATER), MOST_PAUSES)):
@@ -146,16 +175,23 @@ def held(*processes: psutil.Process) -> Iterator[None]:
         yield
     finally:
         for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.resume()
+            resume(process)
 
 
 def suspend(process: psutil.Process) -> None:
     """Stop a process as SIGSTOP does, and wait until it has stopped: the signal takes effect a moment later."""
     with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
         process.suspend()
-        while process.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (status := process.status()) not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            assert time.monotonic() < deadline, f"not stopped within {PATIENCE_SECONDS} s: {process} is {status}"
             time.sleep(0.001)
+
+
+def resume(process: psutil.Process) -> None:
+    """Let a process go on that was stopped; it may have been killed meanwhile."""
+    with suppress(psutil.NoSuchProcess):
+        process.resume()
 
 
 def kill(*processes: psutil.Process) -> None:
@@ -317,9 +353,9 @@ class Service:
             sys.executable, "-m", "cli", *words, cwd=ROOT, env={**os.environ, "SIMULATIONS_URL": self.address},
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        out, said = await process.communicate()
-        assert process.returncode == 0, said.decode()
-        return out.decode().strip(), said.decode()
+        out, said = await output_of(process)
+        assert process.returncode == 0, said
+        return out.strip(), said
 
     async def show(self, simulation_id: str) -> Any:
         return (await self.execute(SHOW, id=simulation_id))["simulation"]
@@ -350,9 +386,14 @@ class Service:
                 assert now - away < PATIENCE_SECONDS, f"the service did not come back:\n{self.log}"
                 await asyncio.sleep(0.05)
 
+    async def events(self, simulation_id: str, after: str | None = None) -> list[dict[str, Any]]:
+        """All events of its convergence, once it has ended."""
+        async with within(2 * PATIENCE_SECONDS, f"the convergence of {simulation_id} completes"):
+            return [event async for event in self.curve(simulation_id, after)]
+
     async def until(self, simulation_id: str, *states: str, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
         """Wait until it is in one of these states; the event that said so."""
-        async with asyncio.timeout(seconds):
+        async with within(seconds, f"{simulation_id} is in one of {states}"):
             async for event in self.curve(simulation_id):
                 if event["state"] in states:
                     return event
@@ -376,13 +417,21 @@ class Service:
     async def pause(self, name: str) -> psutil.Process:
         """Stop a part as SIGSTOP does, while it is in no transaction: it must hold no locks that others wait for."""
         process = self.child(name)
-        while True:
+        await eventually(partial(self._is_paused, name, process), f"{name} is stopped while it is in no transaction")
+        return process
+
+    async def _is_paused(self, name: str, process: psutil.Process) -> bool:
+        """Stop a part; if it is in a transaction, or can't be asked about, let it go on."""
+        is_idle = False
+        try:
             suspend(process)
+            assert is_alive(process), f"{name} has ended:\n{self.log[-4000:]}"
             # Twice: a statement that was sent just before may not have begun when the first look comes.
-            if await self._is_idle(name) and await self._is_idle(name):
-                return process
-            process.resume()
-            await asyncio.sleep(0.01)
+            is_idle = await self._is_idle(name) and await self._is_idle(name)
+        finally:
+            if not is_idle:
+                resume(process)
+        return is_idle
 
     async def _is_idle(self, name: str) -> bool:
         return await self.says(IN_NO_TRANSACTION, f"simulations-{name}")
@@ -568,7 +617,7 @@ def part_on(
                 service.process.wait(15)
             if service.process.poll() is None:
                 service.process.kill()
-                service.process.wait()
+                service.process.wait(PATIENCE_SECONDS)
         for process in service.everything():
             with suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import witness
-from live import PATIENCE_SECONDS, Service, eventually
+from live import PATIENCE_SECONDS, Service, eventually, within
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Watch:
     async def to_the_end(self) -> dict[str, Any]:
         """Wait until the subscription completes; the last event."""
         assert self._following is not None
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with within(PATIENCE_SECONDS, f"the convergence of {self.simulation_id} completes"):
             await self._following
         return self.events[-1]
 

@@ -49,6 +49,7 @@ IMPORTED = (
 )  # fmt: skip
 COLLECT_AFTER = gc.get_threshold()  # Python's own: `cli`, from which parts are forked, sets another
 PADDING = 200  # characters of the command line, so that a longer one fits
+ENDING_SECONDS = 60  # of the nursery, which takes tenths of one
 MOST_BYTES = 200_000  # of a request
 PR_SET_PDEATHSIG = 1  # prctl(2)
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
@@ -171,7 +172,10 @@ class Nursery:
 
     def close(self) -> None:
         self._socket.close()
-        self._process.wait()
+        try:
+            self._process.wait(ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
 
 
 @cache

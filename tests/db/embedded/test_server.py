@@ -259,7 +259,7 @@ def test_a_server_survives_the_kill_of_its_starter_and_is_adopted(data_directory
     with python(SERVE, data_directory) as starter:
         pid, url = told_by(starter)
         starter.kill()
-        starter.wait()
+        starter.wait(60)
         with lock(data_directory, "x"), serve(data_directory, settings=FAST) as server:
             assert (str(server.pid), server.url) == (pid, url)
             assert execute(server, "SELECT 1") == 1
@@ -274,7 +274,7 @@ def test_a_server_on_its_way_out_is_not_adopted_but_followed_by_another(data_dir
         connection = runner.run(connect_raw(url))
         runner.run(connection.execute("CREATE TABLE kept AS SELECT 42 AS answer"))
         starter.kill()
-        starter.wait()
+        starter.wait(60)
         os.kill(int(pid), signal.SIGTERM)  # a smart stop: it waits for its last connection to go, which never does
         wait_until(lambda: find_url(data_directory) is None)
         with serve(data_directory, settings=FAST) as server:
@@ -290,7 +290,7 @@ def test_ctrl_c_in_the_terminal_reaches_the_starter_alone_which_then_stops_the_s
         server = psutil.Process(int(pid))
         assert os.getsid(server.pid) != os.getsid(starter.pid)
         starter.send_signal(signal.SIGINT)
-        starter.wait()
+        starter.wait(60)
         assert not runs(server)
 
 
@@ -306,7 +306,7 @@ def test_a_first_start_that_was_killed_leaves_nothing_that_stops_the_next(data_d
     with python(SERVE, data_directory) as starter:
         wait_until(lambda: bool(list(data_directory.glob("postgres.unfinished-*/PG_VERSION"))))
         starter.kill()
-        starter.wait()
+        starter.wait(60)
         assert not (data_directory / "postgres").exists()
         with serve(data_directory, settings=FAST) as server:
             assert execute(server, "SELECT 1") == 1
@@ -329,7 +329,7 @@ def test_the_lock_goes_with_its_holder_and_not_with_what_that_started(data_direc
     with python(SERVE, data_directory) as starter:
         pid, _ = told_by(starter)
         starter.kill()
-        starter.wait()
+        starter.wait(60)
         assert psutil.pid_exists(int(pid))
         with lock(data_directory, "http://there"):
             assert json.loads((data_directory / LOCK_NAME).read_text()) == {"pid": os.getpid(), "url": "http://there"}
@@ -407,7 +407,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_made(data_directory: Path) 
             print(error)
     """
     with python(script, data_directory) as process:
-        told, _ = process.communicate()
+        told, _ = process.communicate(timeout=60)
     assert "PostgreSQL's initdb could not make the database" in told
     assert "File too large" in told
     assert not (data_directory / "postgres").exists()
@@ -527,7 +527,7 @@ if is_root:
         os.chown(home, account.pw_uid, account.pw_gid)
         for _ in range(2):
             with python(script, home, package, account.pw_uid, account.pw_gid) as process:
-                told, _ = process.communicate()
+                told, _ = process.communicate(timeout=60)
             assert told.splitlines()[-1] == f"{account.pw_uid} 1"
             with serve(home, settings=FAST) as server:
                 assert psutil.Process(server.pid).uids().real == account.pw_uid
