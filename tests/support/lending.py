@@ -23,7 +23,7 @@ from pathlib import Path
 import asyncpg
 import psutil
 from failures import keep_logs
-from live import Service, eventually, kill, service_on
+from live import Service, eventually, kill, resume, service_on
 
 from db.outage import Driver
 
@@ -151,6 +151,7 @@ class Lent:
         if not self._resume():
             return
         try:
+            await self.service.whole()
             async with self.service.connected() as database:
                 await self._beats(database)
         except BaseException:
@@ -161,7 +162,7 @@ class Lent:
         """Whether its scheduler rested."""
         if self.stopped is None:
             return False
-        self.stopped.resume()
+        resume(self.stopped)
         self.stopped = None
         return True
 
@@ -178,6 +179,7 @@ class Lent:
 
     async def drop(self) -> None:
         """Do away with it and its database, in whatever state it is."""
+        self._resume()  # one that is stopped does not end when it is asked to
         await asyncio.to_thread(self.stack.close)
 
 
@@ -196,9 +198,9 @@ class Lender:
     ) -> AsyncIterator[Service]:
         """Lend a service that is up, with nothing in it. failed: whether the test that has it did."""
         key = (own_database, *sorted(settings.items()))
+        for other in [each for each in self._waiting if each != key]:
+            await self._rest(other)
         lent = self._waiting.pop(key, None)
-        for other in list(self._waiting.values()):
-            await other.rest()
         if lent is not None:
             await lent.wake()
         else:
@@ -213,7 +215,7 @@ class Lender:
         if failed():
             keep_logs(lent.service.data_directory)
             await lent.drop()
-        elif not lent.can_be_lent:
+        elif not lent.can_be_lent or key in self._waiting:  # or another one with these settings was lent meanwhile
             await lent.end()
         else:
             try:
@@ -222,6 +224,13 @@ class Lender:
                 await lent.drop()
                 raise
             self._waiting[key] = lent
+
+    async def _rest(self, key: tuple[object, ...]) -> None:
+        try:
+            await self._waiting[key].rest()
+        except BaseException:
+            await self._waiting.pop(key).drop()
+            raise
 
     async def wake(self) -> None:
         """Have those that wait go on with what their schedulers still have to clear away."""
