@@ -283,6 +283,29 @@ def test_what_keeps_a_database_from_being_dropped_is_waited_for_with_an_end(
     asyncio.run(drop())
 
 
+def test_what_outlives_its_parent_is_counted_once_and_leaves_no_zombie(tmp_path: Path) -> None:
+    zombies = "[each for each in psutil.Process().children() if each.status() == psutil.STATUS_ZOMBIE]"
+    burn = "import time\nwhile time.process_time() < 0.5: pass"
+    (tmp_path / "test_a.py").write_text(
+        f"import psutil, subprocess, sys, time\nBURN = {burn!r}\n"
+        "def test_leaves():\n"
+        "    subprocess.run(['sh', '-c', '\"$0\" -c \"$1\" & true', sys.executable, BURN], check=True)\n"
+        f"    while not {zombies}: time.sleep(0.01)\n"
+    )
+    (tmp_path / "test_b.py").write_text(f"import psutil\ndef test_has_none(): assert {zombies} == []\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    command = [
+        sys.executable, "-m", "pytest", "-p", "cpu", "--cpu", "-p", "no:randomly", "-c", str(tmp_path / "pytest.ini"),
+        "--timeout=60", str(tmp_path),
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "support")}
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout
+    [total] = re.findall(r"^ *([\d. ]+)  all$", ran.stdout, re.MULTILINE)
+    _, _, commands, *_, launcher, _ = map(float, total.split())
+    assert launcher >= 0.5 > commands, "as it was counted before it was reaped"
+
+
 @pytest.mark.parametrize(
     ("given", "is_roomy"),
     [

@@ -2,8 +2,8 @@
 
 CPU and not time on the clock: two cores are kept busy by three processes of tests, so that what takes less of it makes
 the whole run shorter, and a busy machine changes it little. A process is counted when it lives, as a zombie, or by the
-one that waited for it. What outlives its parent falls to the process of the tests (as a child subreaper), and is
-counted there.
+one that waited for it. What outlives its parent falls to the process of the tests (as a child subreaper), is counted
+there, and is reaped at the end of the file: each test that looks at processes would look at hundreds of zombies, too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ctypes
 import os
 from collections import defaultdict
 from collections.abc import Generator, Mapping
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import psutil
@@ -48,6 +49,9 @@ class Meter:
         now = taken_so_far()
         self._add(name, {kind: now[kind] - self._last[kind] for kind in KINDS})
         self._last = now
+        for kind, seconds in reap():  # from now on the kernel counts it among what was waited for
+            self._last[kind] -= seconds
+            self._last["commands"] += seconds
 
     def _add(self, name: str, spent: Mapping[str, float]) -> None:
         taken = self._taken.setdefault(name, nothing())
@@ -109,6 +113,18 @@ def taken_so_far() -> Taken:
         except psutil.NoSuchProcess:  # it ended just now, and its parent has its times
             continue
     return taken
+
+
+def reap() -> list[tuple[str, float]]:
+    """Wait for what has ended below this process; the kind of each, and its seconds."""
+    reaped = []
+    for process in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess, ChildProcessError):
+            if process.status() == psutil.STATUS_ZOMBIE:
+                taken = (kind_of(process, "commands"), sum(process.cpu_times()[:4]))
+                os.waitpid(process.pid, os.WNOHANG)
+                reaped.append(taken)
+    return reaped
 
 
 def kind_of(process: psutil.Process, parent: str) -> str:
