@@ -18,6 +18,8 @@ FIELDS = {
 PARAMETER = "param:"
 COMPARISONS = {"<": "LT", "<=": "LE", ">": "GT", ">=": "GE", "=": "EQ", "==": "EQ", "!=": "NE"}
 WHERE = re.compile(r"\s*(?P<name>[^<>=!]+?)\s*(?P<sign><=|>=|!=|==|=|<|>)\s*(?P<value>.*?)\s*", re.DOTALL)
+# A comma between two comparisons: not one within quotes, nor one of a word (`note=a,b`).
+BETWEEN = re.compile(r',(?=\s*[^<>=!,"]+[<>=!])(?=(?:[^"]*"[^"]*")*[^"]*$)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ class Filters:
             "text": self.text, "name": self.name, "tags": list(self.tags), "anyTags": list(self.any_tags),
             "createdBy": self.user, "createdFrom": parse_moment("--since", self.since, now),
             "createdTo": parse_moment("--until", self.until, now),
-            "parameters": [parse_where(each) for each in self.where], "sweep": self.sweep,
+            "parameters": [parse_where(each) for given in self.where for each in BETWEEN.split(given)],
+            "sweep": self.sweep,
         }  # fmt: skip
         return {name: value for name, value in wanted.items() if value not in (None, [])} or None
 

@@ -36,7 +36,10 @@ def list_(
     where: Annotated[
         list[str] | None,
         typer.Option(
-            "--where", "-w", metavar="COMPARISON", help="Compare a parameter: 'lr<1e-3', 'optimizer=adam'; repeatable."
+            "--where",
+            "-w",
+            metavar="COMPARISON",
+            help="Compare parameters: 'lr<1e-3', 'lr<1e-3, optimizer=adam'; repeatable.",
         ),
     ] = None,
     sweep: Annotated[

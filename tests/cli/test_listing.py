@@ -78,10 +78,24 @@ def test_comparisons(given: str, expected: tuple[str, str, object]) -> None:
     assert (found["name"], found["comparison"], found["value"]) == expected
 
 
-@pytest.mark.parametrize("given", ["", "lr", "<1", "lr<", "lr=[1]", "lr=null", "lr={}"])
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("lr<1e-3, optimizer=adam", [("lr", 0.001), ("optimizer", "adam")]),
+        ("lr>0,lr<1,n!=2", [("lr", 0), ("lr", 1), ("n", 2)]),
+        ("note=a,b", [("note", "a,b")]),
+        ('note="a, b=c", n=1', [("note", "a, b=c"), ("n", 1)]),
+    ],
+)
+def test_several_comparisons_with_commas_between_them(given: str, expected: list[tuple[str, object]]) -> None:
+    found: Any = Filters(where=[given]).as_filter(NOW)
+    assert [(each["name"], each["value"]) for each in found["parameters"]] == expected
+
+
+@pytest.mark.parametrize("given", ["", "lr", "<1", "lr<", "lr=[1]", "lr=null", "lr={}", "lr<1, n="])
 def test_comparisons_that_are_none(given: str) -> None:
     with pytest.raises(UsageError, match="--where"):
-        parse_where(given)
+        Filters(where=[given]).as_filter(NOW)
 
 
 @pytest.fixture
