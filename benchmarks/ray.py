@@ -115,7 +115,8 @@ class Service:
     """The service, as its users use it."""
 
     def __init__(self, address: str) -> None:
-        self._submitting = Client(transport=HTTPXAsyncTransport(f"{address}/graphql", timeout=60))
+        transport = HTTPXAsyncTransport(f"{address}/graphql", timeout=PATIENCE_SECONDS)
+        self._submitting = Client(transport=transport, execute_timeout=PATIENCE_SECONDS)  # while all jobs start
         self._following = f"{address.replace('http', 'ws')}/graphql"
 
     async def ask(self, query: str, **variables: Any) -> Any:
