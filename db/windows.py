@@ -1,8 +1,8 @@
-"""Curves averaged into windows of steps, and finished runs of one name: reads of `graph.live.forecasts`.
+"""Curves in windows of steps, and finished runs of one name: reads of `graph.live.forecasts`.
 
-PostgreSQL averages, so that a curve of any length arrives as at most 201 rows. A window is 0.5 % of the steps until
-`end`, as for stop rules (`policy.evaluations`); points that are not finite, and those that a later attempt superseded,
-are left out.
+PostgreSQL averages and looks for extremes, so that a curve of any length arrives as at most 201 rows. A window is 0.5 %
+of the steps until `end`, as for stop rules (`policy.evaluations`); points that are not finite, and those that a later
+attempt superseded, are left out.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _STRETCHES = text(
 # OFFSET 0: a look-up by key for each attempt, never a join with the whole log, however many rows are expected.
 _WINDOWS = text(
     """
-    SELECT w.simulation_id, max(p.step) AS step, avg(p.value) AS value
+    SELECT w.simulation_id, max(p.step) AS step, avg(p.value) AS value, min(p.value) AS low, max(p.value) AS high
     FROM unnest(CAST(:simulations AS bigint[]), CAST(:attempts AS integer[]), CAST(:below AS bigint[]),
                 CAST(:ends AS bigint[])) AS w (simulation_id, attempt, below, last)
     CROSS JOIN LATERAL (
@@ -75,10 +75,12 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Means of a curve. steps: (n,), rising, of each window the last one with a point; values: (n,), finite."""
+    """A curve. steps: (n,), rising, of each window the last one with a point; the others: (n,), finite."""
 
     steps: Sequence[int] = ()
-    values: Sequence[float] = ()
+    values: Sequence[float] = ()  # means
+    lows: Sequence[float] = ()
+    highs: Sequence[float] = ()
 
 
 async def similar(
@@ -128,6 +130,6 @@ async def windows_of(session: AsyncSession, metric: str, ends: Mapping[int, int]
         },
     )
     return {
-        number: Windows(*zip(*((row.step, row.value) for row in group), strict=True))
+        number: Windows(*zip(*((row.step, row.value, row.low, row.high) for row in group), strict=True))
         for number, group in groupby(rows, key=lambda row: row.simulation_id)
     }

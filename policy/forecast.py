@@ -85,15 +85,23 @@ class Factors:
 
 
 def forecast(
-    steps: Sequence[int], values: Sequence[float], mode: str, at: int, *, metric: str = "", scores: Sequence[float] = ()
+    steps: Sequence[int],
+    values: Sequence[float],
+    mode: str,
+    at: int,
+    *,
+    metric: str = "",
+    scores: Sequence[float] = (),
+    bests: Sequence[float] = (),
 ) -> Forecast | None:
     """Forecast the best value at a later step; None where there is too little to say.
 
     steps, values: (n,), in order; values may be NaN or infinite. metric: its name; neither forecast nor interval passes
     `metric_mode.bound`. scores: of ended runs of the same kind, each from `score` at about the same share of the run;
-    fewer than eight are not used.
+    fewer than eight are not used. bests: (n,), where each of the values is a mean, the best of what it is the mean of:
+    then the forecast is of the best of these.
     """
-    curve = _Curve.of(steps, values, mode)
+    curve = _Curve.of(steps, values, mode, bests)
     if curve is None or not curve.can_forecast(at):
         return None
     own = calibrated(scores)
@@ -102,10 +110,17 @@ def forecast(
 
 
 def band(
-    steps: Sequence[int], values: Sequence[float], mode: str, at: int, *, metric: str = "", scores: Sequence[float] = ()
+    steps: Sequence[int],
+    values: Sequence[float],
+    mode: str,
+    at: int,
+    *,
+    metric: str = "",
+    scores: Sequence[float] = (),
+    bests: Sequence[float] = (),
 ) -> Band | None:
     """Return the forecasts until `at`, at most 32, the last one as `forecast` gives it; None where it is None."""
-    curve = _Curve.of(steps, values, mode)
+    curve = _Curve.of(steps, values, mode, bests)
     if curve is None or not curve.can_forecast(at):
         return None
     ahead = np.unique(np.linspace(curve.step, at, _STEPS_OF_BAND + 1).round().astype(np.int64))[1:]
@@ -126,7 +141,9 @@ def _interval(curve: _Curve, metric: str, at: NDArray[np.int64], own: Factors | 
     return (value, low, high) if curve.sign > 0 else (-value, -high, -low)
 
 
-def score(steps: Sequence[int], values: Sequence[float], mode: str, share: float) -> float | None:
+def score(
+    steps: Sequence[int], values: Sequence[float], mode: str, share: float, bests: Sequence[float] = ()
+) -> float | None:
     """Return the scaled error that a forecast at this share of an ended run would have made; None: it made none.
 
     The error of the forecast for the run's last step, in units of the scale of its interval.
@@ -136,7 +153,7 @@ def score(steps: Sequence[int], values: Sequence[float], mode: str, share: float
     end = steps[-1]
     now = steps[0] + share * (end - steps[0])
     seen = sum(step <= now for step in steps)
-    curve, whole = _Curve.of(steps[:seen], values[:seen], mode), _Curve.of(steps, values, mode)
+    curve, whole = _Curve.of(steps[:seen], values[:seen], mode, bests[:seen]), _Curve.of(steps, values, mode, bests)
     if curve is None or whole is None or not curve.can_forecast(end):
         return None
     return (whole.best - curve.best + float(curve.improvement(np.array([end]))[0])) / curve.scale
@@ -182,6 +199,7 @@ def reach(
     max_steps: int | None,
     similar: Sequence[int | None] = (),
     scores: Sequence[float] = (),
+    bests: Sequence[float] = (),
 ) -> Reach | None:
     """Say what holds about the step at which a target is reached; None where there is too little to say.
 
@@ -191,7 +209,7 @@ def reach(
     at = first_reached(steps, values, mode, target)
     if at is not None:
         return Reach(at, None, None, 0, likely_not=False, rough=False)
-    curve = _Curve.of(steps, values, mode)
+    curve = _Curve.of(steps, values, mode, bests)
     if curve is None:
         return None
     half_until, count = _half_until(similar, steps[-1])
@@ -241,18 +259,19 @@ class _Curve:
     scale: float  # unit of errors: recent improvement and noise
 
     @classmethod
-    def of(cls, steps: Sequence[int], values: Sequence[float], mode: str) -> _Curve | None:
+    def of(cls, steps: Sequence[int], values: Sequence[float], mode: str, bests: Sequence[float] = ()) -> _Curve | None:
         sign = -1 if mode == MAX else 1
         y = sign * np.asarray(values, dtype=np.float64)
         at = np.asarray(steps, dtype=np.float64)
+        reached = sign * np.asarray(bests or values, dtype=np.float64)
         finite = np.isfinite(y)
         if not finite.all():
-            y, at = y[finite], at[finite]
+            y, at, reached = y[finite], at[finite], reached[finite]
         n = len(y)
         if n < LEAST_EVALUATIONS or at[-1] <= at[0]:
             return None
-        best = float(y.min())
-        gained = float(y[: n // 2].min()) - best
+        best = float(reached.min())
+        gained = float(y[: n // 2].min() - y.min())
         noise = float(np.median(np.abs(np.diff(y)))) / 0.954
         x = 1 + (at - at[0]) * ((n - 1) / (at[-1] - at[0]))
         if n > _WINDOWS:

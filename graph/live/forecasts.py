@@ -17,13 +17,14 @@ from db import windows
 from db.connection import Sessions
 from db.states import Reason
 from db.windows import WINDOWS, Finished, Windows
+from policy.metric_mode import MAX
 from policy.outlook import LEAST_HISTORY
 
 if TYPE_CHECKING:
     from policy.forecast import Band, Forecast, Reach
 
 MOST_KEPT = 1_000  # forecasts, some 3 KiB each
-MOST_CURVES = 1_000  # finished ones, 16 KiB each
+MOST_CURVES = 1_000  # finished ones, 30 KiB each
 MOST_POINTS = 5_000_000  # that the similar runs of one forecast may have together
 
 # A run that a rule stopped missed its target, or reached it; only a completed one says what the end would have been.
@@ -78,7 +79,7 @@ class _Past:
 
         key = (mode, percent)
         if key not in self.scores:
-            self.scores[key] = score(self.curve.steps, self.curve.values, mode, percent / 100)
+            self.scores[key] = score(self.curve.steps, self.curve.values, mode, percent / 100, _bests(self.curve, mode))
         return self.scores[key]
 
 
@@ -149,6 +150,11 @@ def _affordable(similar: Sequence[Finished]) -> Sequence[Finished]:
     return found if len(found) >= LEAST_HISTORY else ()
 
 
+def _bests(curve: Windows, mode: str) -> Sequence[float]:
+    """The best value of each window."""
+    return curve.highs if mode == MAX else curve.lows
+
+
 def _outlook(asked: Asked, curve: Windows, past: Sequence[_Past]) -> Outlook:
     from policy.forecast import band, first_reached, forecast, reach  # in the thread: numpy comes with it
 
@@ -159,13 +165,16 @@ def _outlook(asked: Asked, curve: Windows, past: Sequence[_Past]) -> Outlook:
     if end is not None and end > steps[0]:
         percent = round(100 * (steps[-1] - steps[0]) / (end - steps[0]))
         scores = [each for run in past if run.completed and (each := run.score(asked.mode, percent)) is not None]
-    found = forecast(steps, values, asked.mode, end, metric=asked.metric, scores=scores) if end is not None else None
-    drawn = band(steps, values, asked.mode, end, metric=asked.metric, scores=scores) if end is not None else None
+    bests = _bests(curve, asked.mode)
+    found, drawn = None, None
+    if end is not None:
+        found = forecast(steps, values, asked.mode, end, metric=asked.metric, scores=scores, bests=bests)
+        drawn = band(steps, values, asked.mode, end, metric=asked.metric, scores=scores, bests=bests)
     reached = None
     if asked.target is not None:
         target = asked.target
         similar = [first_reached(each.curve.steps, each.curve.values, asked.mode, target) for each in past]
-        reached = reach(steps, values, asked.mode, target, max_steps=end, similar=similar, scores=scores)
+        reached = reach(steps, values, asked.mode, target, max_steps=end, similar=similar, scores=scores, bests=bests)
     return Outlook(steps[-1], found, drawn, reached)
 
 

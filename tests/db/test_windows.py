@@ -59,6 +59,7 @@ async def test_dense_points_become_means_and_sparse_ones_stay(rows: Rows) -> Non
         found = await windows.windows_of(session, "loss", {1: 1000, 2: 1000, 3: 1000})
     assert list(found[1].steps) == list(range(4, 1000, 5))
     assert list(found[1].values) == [pytest.approx(step - 2) for step in range(4, 1000, 5)]
+    assert (list(found[1].lows), list(found[1].highs)) == (list(range(0, 1000, 5)), list(range(4, 1000, 5)))
     assert (list(found[2].steps), list(found[2].values)) == (sparse, [float(step) for step in sparse])
     assert 3 not in found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from random import Random
 
 import pytest
@@ -181,6 +182,36 @@ def test_the_score_is_the_error_in_units_of_the_interval() -> None:
         assert scored == pytest.approx((min(run) - found.value) / unit)
     assert score(range(3), run[:3], "MIN", 0.5) is None
     assert score(range(100), run, "MIN", 1.0) is None
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_of_means_the_best_of_what_they_are_means_of_is_forecast(share: float) -> None:
+    random = Random(1)
+    held = 0
+    for _ in range(40):
+        raw = [0.05 + (step + 50) ** -0.5 + random.gauss(0, 0.01) for step in range(2_000)]
+        windows = [raw[at : at + 10] for at in range(0, round(share * 2_000), 10)]
+        steps, means, bests = (
+            [10 * at + 9 for at in range(len(windows))],
+            [*map(statistics.mean, windows)],
+            [*map(min, windows)],
+        )
+        found = forecast(steps, means, "MIN", 1_999, bests=bests)
+        drawn = band(steps, means, "MIN", 1_999, bests=bests)
+        assert found is not None
+        assert drawn is not None
+        assert found.low <= found.value <= found.high <= min(bests), "the best does not become worse"
+        assert (drawn.values[0], drawn.values[-1]) == pytest.approx((min(bests), found.value))
+        held += found.low <= min(raw) <= found.high
+    assert held >= 28, "of 40: an interval for 80 of 100 cases"
+
+
+def test_the_score_of_means_is_the_error_of_their_bests() -> None:
+    means, bests = noisy(8), [each - 0.25 for each in noisy(8)]
+    scored, of_means = score(range(100), means, "MIN", 0.5, bests), score(range(100), means, "MIN", 0.5)
+    assert scored is not None
+    assert of_means is not None
+    assert scored == pytest.approx(of_means, rel=0.05), "both are off by as much"
 
 
 # --- targets ---------------------------------------------------------------------------------------------------
