@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { scaleOf, valueAt } from '../src/compare/colours';
+import { byNumberOrName, bySize, scaleOf, valueAt } from '../src/compare/colours';
 import { groupsOf, isSeed } from '../src/compare/groups';
 import { groupOf, meanOf } from '../src/curves/groups';
 import { LiveSeries } from '../src/curves/live.svelte';
@@ -23,6 +23,13 @@ test('numbers lie along a ramp, by their logarithm where they span decades, and 
 test('two numbers, and texts, have a colour each in their own order', () => {
   expect(scaleOf(['128', '64', '128', undefined])).toEqual({ kind: 'named', names: ['64', '128'], colours: [1, 0, 1, null] });
   expect(scaleOf(['sgd', 'adam', 'NaN'])).toEqual({ kind: 'named', names: ['NaN', 'adam', 'sgd'], colours: [2, 1, 0] });
+});
+
+test('whole numbers are sorted by all their digits, and numbers before names', () => {
+  const sorted = ['-9007199254740993', '-9007199254740992', '0.5', '9', '10', '9007199254740992', '9007199254740993', '9007199254740994.0', '9223372036854775806', '9223372036854775807', '1e300', '10a', 'adam'];
+  expect([...sorted].reverse().sort(byNumberOrName)).toEqual(sorted);
+  expect([...sorted].reverse().sort(bySize)).toEqual(sorted);
+  expect([3, 20, 1].sort(bySize)).toEqual([1, 3, 20]);
 });
 
 test('a ramp begins and ends with its stops and goes on beyond them no further', () => {

@@ -94,9 +94,24 @@ function named(values: readonly (string | undefined)[]): Named {
   return { kind: 'named', names, colours: values.map((value) => (value === undefined ? null : names.indexOf(value))) };
 }
 
-/** Numbers by their size, all else as text. */
+/** Numbers by their size, then all else as text. */
 export function byNumberOrName(one: string, other: string): number {
   const [a, b] = [numberOf(one), numberOf(other)];
-  if (a !== null && b !== null) return a - b;
+  if (a !== null && b !== null) return a - b || orderOf(wholeOf(one, a), wholeOf(other, b));
+  return Number(a === null) - Number(b === null) || orderOf(one, other);
+}
+
+/** Of one column, numbers or texts: the lesser one first. */
+export function bySize(one: number | string, other: number | string): number {
+  return typeof one === 'string' && typeof other === 'string' ? byNumberOrName(one, other) : orderOf(one, other);
+}
+
+function orderOf<Value extends number | bigint | string>(one: Value, other: Value): number {
   return one < other ? -1 : Number(one > other);
+}
+
+/** A whole number with all its digits: doubles beyond 2^53 leave some out. */
+function wholeOf(text: string, value: number): bigint | number {
+  if (!Number.isInteger(value)) return value;
+  return BigInt(/^\s*-?\d+\s*$/.test(text) ? text : value);
 }
