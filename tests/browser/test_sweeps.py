@@ -248,6 +248,26 @@ async def test_trials_are_sorted(page: Page, sweep: int) -> None:
     await expect(trials_of(page).first).to_have_text("0")
 
 
+async def test_trials_of_an_objective_to_maximise_begin_with_the_greatest_value(
+    service: Service, page: Page, sweep: int
+) -> None:
+    await service.alter("UPDATE sweeps SET objective_mode = 'MAX'")
+    await page.goto(f"/sweeps/{sweep}")
+    await expect(trials_of(page)).to_have_count(TRIALS)
+    head = page.get_by_role("table", name="Trials").get_by_role("columnheader").nth(1)
+    await expect(head.get_by_role("button")).to_have_attribute("title", OBJECTIVE)
+    await expect(head).to_have_attribute("aria-sort", "descending")
+    await expect(head).to_contain_text("▼")
+    complete = [
+        float(await row.get_by_role("cell").first.inner_text())
+        for row in await page.get_by_role("table", name="Trials").get_by_role("row").filter(has_text="Complete").all()
+    ]
+    assert len(complete) > 20
+    assert complete == sorted(complete, reverse=True)
+    await head.get_by_role("button").click()
+    await expect(head).to_have_attribute("aria-sort", "ascending")
+
+
 async def test_the_best_is_run_again_in_one_click(service: Service, page: Page, sweep: int) -> None:
     await page.goto(f"/sweeps/{sweep}")
     await page.get_by_role("button", name="Run the best again").click()

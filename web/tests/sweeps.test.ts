@@ -41,6 +41,9 @@ test('the best so far is of complete trials', () => {
   expect(bestSoFar(trials, 'MAX')).toEqual([NaN, 3, 5, 5, 5]);
   expect(ranked(trials, 'MIN').map(({ number }) => number)).toEqual([4, 1, 2, 0, 3]);
   expect(ranked(trials, 'MAX').map(({ number }) => number)).toEqual([2, 1, 4, 0, 3]);
+  expect(ranked(trials, 'MAX', true)).toEqual(ranked(trials, 'MAX')); // falling values
+  expect(ranked(trials, 'MAX', false).map(({ number }) => number)).toEqual([4, 1, 2, 0, 3]);
+  expect(ranked(trials, 'MIN', true).map(({ number }) => number)).toEqual([2, 1, 4, 0, 3]);
 });
 
 test('what was cancelled has ended, and did not fail', () => {

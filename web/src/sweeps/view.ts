@@ -54,9 +54,9 @@ export function bestSoFar(trials: readonly Trial[], mode: Sweep['objective']['mo
   });
 }
 
-/** Complete ones first, the best of them first; then the others by number. */
-export function ranked(trials: readonly Trial[], mode: Sweep['objective']['mode']): Trial[] {
-  const sign = mode === 'MAX' ? -1 : 1;
+/** Complete ones first, by value: the best of them first, unless asked otherwise; then the others by number. */
+export function ranked(trials: readonly Trial[], mode: Sweep['objective']['mode'], descending = mode === 'MAX'): Trial[] {
+  const sign = descending ? -1 : 1;
   const isResult = ({ state, value }: Trial): boolean => state === 'COMPLETE' && value !== null;
   return [...trials].sort((one, other) => {
     if (isResult(one) !== isResult(other)) return Number(isResult(other)) - Number(isResult(one));
