@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import { shortOf } from '../src/curves/parameters';
-import { axisOf, moved, passes, placeOn, textAt, ticksOf } from '../src/sweeps/axes';
+import { axisOf, labelOf, moved, passes, placeOn, textAt, ticksOf } from '../src/sweeps/axes';
 import { conditionOf } from '../src/now/conditions';
 import { kindOf, searchOf } from '../src/sweeps/search';
 import { bestSoFar, endedOf, parametersOf, ranked, trialStateOf } from '../src/sweeps/view';
@@ -20,6 +20,14 @@ test('axes hold numbers by their logarithm, names, and nothing that is neither',
   expect([placeOn(one, '64'), ticksOf(one, 5).length]).toEqual([0.5, 1]);
   expect(axisOf('batch', ['64'], { choices: ['256', '64', '128'] }).names).toEqual(['64', '128', '256']);
   expect(axisOf('none', [undefined])).toMatchObject({ names: null, least: 0, greatest: 1 });
+});
+
+test('a label has room beside the first axis, whatever its letters', () => {
+  const within = (letters: number) => (text: string): boolean => text.length <= letters;
+  expect(labelOf('9223372036854775807', within(11))).toBe('922337…5807');
+  expect(labelOf('9223372036854775807', within(10))).toBe('92233…807');
+  expect(labelOf('WWWWWWWWWWW', within(7))).toBe('WWWW…WW');
+  expect(labelOf('0.1', within(11))).toBe('0.1');
 });
 
 test('a brush leaves out what lies beyond, and what has no place there', () => {

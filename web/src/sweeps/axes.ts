@@ -77,6 +77,15 @@ export function ticksOf(axis: Axis, room: number): { place: number; text: string
   return Array.from({ length: count }, (_, at) => at / (count - 1)).map((place) => ({ place, text: textAt(axis, place) }));
 }
 
+const MOST_LETTERS = 11;
+
+/** A label that fits beside its axis: of a long one its beginning and its end. */
+export function labelOf(text: string, fits: (label: string) => boolean): string {
+  if (text.length <= MOST_LETTERS && fits(text)) return text;
+  const cuts = [4, 3, 2, 1].map((end) => `${text.slice(0, end + 2)}…${text.slice(-end)}`);
+  return cuts.find(fits) ?? cuts.at(-1)!;
+}
+
 /** Whether a run lies within all brushes. What has no place on a brushed axis does not. */
 export function passes(places: readonly (number | null)[], brushes: readonly (Brush | null)[]): boolean {
   return brushes.every((brush, at) => {
