@@ -46,6 +46,7 @@ ZOOM = """(reader, times) => {
     while (times--) reader.dispatchEvent(new KeyboardEvent('keydown', { key: '+', bubbles: true, cancelable: true }))
 }"""
 MANY = 100
+BACKGROUNDS = "all => all.map(each => getComputedStyle(each).backgroundColor)"
 CURVES = """() => (document.querySelector('[data-held]')?.dataset.held.match(/"points":[1-9]/g) ?? []).length"""
 
 
@@ -374,6 +375,14 @@ async def test_seeds_are_a_group_with_its_mean_and_spread(page: Page, seeded: in
     await axe(page)
     await page.get_by_label("Group by").select_option("param:optimizer.name")
     await drawn(page, 2)
+    # Learning rates differ within both groups: the legend names these instead.
+    await page.get_by_label("Colour by").select_option("param:learning_rate")
+    keys = chart_of(page).locator("xpath=..").locator(".summed .key")
+    await expect(keys).to_have_text([re.compile("optimizer.name (adam|sgd)")] * 2)
+    of_keys = await keys.locator(".dot").evaluate_all(BACKGROUNDS)
+    of_rows = await table_of(page).locator("tbody .swatch").evaluate_all(BACKGROUNDS)
+    assert len(set(of_keys)) == 2
+    assert set(of_rows) == set(of_keys)
 
 
 async def test_what_a_filter_finds_is_compared(service: Service, page: Page, plain: int) -> None:

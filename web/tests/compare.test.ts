@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { byNumberOrName, bySize, scaleOf, valueAt } from '../src/compare/colours';
+import { byNumberOrName, bySize, paintAt, scaleOf, sharedOf, valueAt } from '../src/compare/colours';
 import { groupsOf, isSeed } from '../src/compare/groups';
 import { groupOf, meanOf } from '../src/curves/groups';
 import { LiveSeries } from '../src/curves/live.svelte';
@@ -30,6 +30,14 @@ test('whole numbers are sorted by all their digits, and numbers before names', (
   expect([...sorted].reverse().sort(byNumberOrName)).toEqual(sorted);
   expect([...sorted].reverse().sort(bySize)).toEqual(sorted);
   expect([3, 20, 1].sort(bySize)).toEqual([1, 3, 20]);
+});
+
+test('groups have the colour of their members where these share it, else each its own', () => {
+  const paints = (values: string[], ...groups: number[][]) => groups.map((members) => members.map((at) => paintAt(scaleOf(values), at)));
+  expect(sharedOf(paints(['1', '2', '1', '4'], [0, 2], [1], [3]))).toEqual([{ colour: 0, shade: 0 }, { colour: 0, shade: 1 / 3 }, { colour: 0, shade: 1 }]);
+  expect(sharedOf(paints(['1', '2', '1', '4'], [0, 1], [2], [3]))).toBeNull();
+  expect(sharedOf(paints(['adam', 'sgd', 'adam'], [1], [0, 2]))).toEqual([{ colour: 1 }, { colour: 0 }]);
+  expect(sharedOf([[paintAt(null, 0), paintAt(null, 1)], [paintAt(null, 2)]])).toBeNull();
 });
 
 test('a ramp begins and ends with its stops and goes on beyond them no further', () => {

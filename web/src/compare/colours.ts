@@ -60,6 +60,12 @@ export function paintAt(scale: Scale | null, at: number): Paint {
   return number === null ? { colour: 0, shade: null } : { colour: number };
 }
 
+/** By group the colour that all of its members share; null: in one of them they differ. */
+export function sharedOf(groups: readonly (readonly Paint[])[]): Paint[] | null {
+  const isOne = groups.every(([first, ...others]) => others.every(({ colour, shade }) => colour === first!.colour && shade === first!.shade));
+  return isOne ? groups.map(([first]) => first!) : null;
+}
+
 /** values: by run; undefined: it has none. log: whether it is searched by its logarithm; left out: as it looks. */
 export function scaleOf(values: readonly (string | undefined)[], log?: boolean): Scale {
   const numbers = values.map(numberOf);
