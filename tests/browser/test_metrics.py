@@ -167,6 +167,25 @@ async def test_each_curve_has_an_axis_with_its_name_or_the_ends_of_its_scale_in_
     await expect(without.first).to_have_text(re.compile(r"^scale [\d.]+ to [\d.]+$"))
 
 
+async def test_curves_of_one_chart_have_different_colours(service: Service, page: Page) -> None:
+    names = [f"metric{number:02}" for number in range(17)]
+    await fill(service, 1, tuple(names), 10)
+    [row] = await service.fetch("SELECT id FROM simulations")
+    await page.goto(f"/simulations/{encode('Simulation', row['id'])}")
+    lines = large(page).locator("xpath=..").locator(".legend li:not(.off) svg line")
+    await expect(lines).to_have_count(1)
+    for name in ("metric08", "metric16"):  # as many colours further
+        await small(page, name).get_by_role("button", name=f"Draw {name} in the large chart").click()
+    await expect(lines).to_have_count(3)
+    strokes = await lines.evaluate_all("all => all.map(each => getComputedStyle(each).stroke)")
+    assert len(set(strokes)) == 3
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="SVG").click()
+    picture = ElementTree.fromstring(Path(await (await download.value).path()).read_text())
+    keys = [each.get("stroke") for each in picture.iter() if each.get("d", "").endswith("h18")]
+    assert len(set(keys)) == 3
+
+
 async def test_notes_are_markdown_without_what_could_act(
     simulation: str, service: Service, page: Page, axe: Axe
 ) -> None:

@@ -5,7 +5,7 @@ import { groupsOf, isSeed } from '../src/compare/groups';
 import { groupOf, meanOf } from '../src/curves/groups';
 import { LiveSeries } from '../src/curves/live.svelte';
 import { withoutOutliers } from '../src/curves/outliers';
-import { shadeOf, stopsOf } from '../src/curves/ramp';
+import { coloursOf, dashOf, shadeOf, stopsOf } from '../src/curves/ramp';
 import { Series } from '../src/curves/series';
 
 const line = (xs: number[], values: number[]) => ({ xs: Float64Array.from(xs), values: Float64Array.from(values), length: xs.length });
@@ -38,6 +38,25 @@ test('groups have the colour of their members where these share it, else each it
   expect(sharedOf(paints(['1', '2', '1', '4'], [0, 1], [2], [3]))).toBeNull();
   expect(sharedOf(paints(['adam', 'sgd', 'adam'], [1], [0, 2]))).toEqual([{ colour: 1 }, { colour: 0 }]);
   expect(sharedOf([[paintAt(null, 0), paintAt(null, 1)], [paintAt(null, 2)]])).toBeNull();
+});
+
+test('curves of one chart have different colours as far as there are some, and dashes beyond', () => {
+  const of = (...numbers: number[]): number[] => {
+    const colours = coloursOf(Array.from({ length: 40 }, (_, at) => numbers.includes(at)));
+    return numbers.map((number) => colours[number]!);
+  };
+  expect(of(0, 1, 2, 3)).toEqual([0, 1, 2, 3]);
+  expect(of(0, 8, 16)).toEqual([0, 7, 6]);
+  expect(of(1, 8, 9)).toEqual([1, 0, 7]);
+  for (const numbers of [[0, 8, 16, 24, 32, 1, 9, 17], [7, 15, 23, 31, 39], [3, 11, 4, 12]]) {
+    const found = of(...numbers.sort((one, other) => one - other));
+    expect(new Set(found).size).toBe(numbers.length);
+    expect(found.map((colour) => dashOf({ colour }))).toEqual(found.map(() => undefined));
+  }
+  const many = of(...Array.from({ length: 20 }, (_, at) => 2 * at));
+  expect(new Set(many.map((colour) => `${colour % 8} ${dashOf({ colour })}`)).size).toBe(20);
+  expect(coloursOf([true, false, true])).toEqual([0, 1, 2]);
+  expect(dashOf({ colour: 9, shade: 0.5 })).toBeUndefined();
 });
 
 test('a ramp begins and ends with its stops and goes on beyond them no further', () => {

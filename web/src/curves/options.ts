@@ -5,6 +5,7 @@ import { agoAxis, digitsOf, linearAxis, logSplits, moneyAxis, wallAxis } from '.
 import { alphaOf, linePath } from './layers';
 import type { Outlook } from './outlook';
 import type { Palette } from './palette';
+import { dashOf } from './ramp';
 import type { Curve, Settings, Trace } from './trace';
 import type { Range } from './view';
 
@@ -57,7 +58,7 @@ export function optionsOf(scene: Scene, axes: number): Pick<uPlot.Options, 'scal
 
 /** The two lines of the trace with this number. The trace is looked up at each drawing: it may have been replaced. */
 function lines(scene: Scene, at: number, curve: Curve): uPlot.Series[] {
-  const dash = curve.shade === undefined ? scene.palette.dash(curve.colour) : undefined;
+  const dash = dashOf(curve);
   const colour = (): string => scene.palette.of(scene.traces[at]!.curve);
   const thin = scene.settings.many && !curve.spread;
   const common: uPlot.Series = { scale: curve.scale, stroke: colour, fill: colour, points: { show: false }, ...(dash ? { dash } : {}) };

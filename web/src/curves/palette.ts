@@ -1,10 +1,8 @@
 /** Colours of a chart: the theme's custom properties, read once per theme because canvases can't use them. */
 import { theme } from '../ui/theme.svelte';
-import { shadeOf } from './ramp';
+import { COLOURS, shadeOf } from './ramp';
 
-const COLOURS = 8;
 const NAMES = ['soft', 'line', 'line-strong', 'raised', 'panel', 'text', 'bad', 'font'] as const;
-const DASHES = [undefined, [7, 4], [2, 3]];
 
 export class Palette {
   readonly #host: HTMLElement;
@@ -37,11 +35,6 @@ export class Palette {
   of({ colour, shade }: { colour: number; shade?: number | null }): string {
     if (shade === undefined) return this.colour(colour);
     return shade === null ? this.token('line-strong') : shadeOf(shade, theme.dark);
-  }
-
-  /** Dash pattern that distinguishes curves of the same colour. */
-  dash(number: number): number[] | undefined {
-    return DASHES[Math.floor(number / COLOURS) % DASHES.length];
   }
 
   /** Pattern over stretches whose values are not finite. */

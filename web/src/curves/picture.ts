@@ -2,6 +2,7 @@
 import { toasts } from '../ui/toasts.svelte';
 import { fileNameOf } from './csv';
 import { Palette } from './palette';
+import { dashOf } from './ramp';
 import type { Curve } from './trace';
 
 export const MARGIN = 16;
@@ -56,8 +57,13 @@ function pictureOf(host: HTMLElement, title: string, curves: readonly Curve[]): 
   for (const [row, names] of rows.entries()) {
     const y = top + drawn.height / ratio + (row + 0.8) * NAME * 1.6;
     for (const { curve, x } of names) {
-      pen.fillStyle = palette.of(curve);
-      pen.fillRect(MARGIN + x, y - 1.5, 18, 3);
+      pen.strokeStyle = palette.of(curve);
+      pen.lineWidth = 3;
+      pen.setLineDash(dashOf(curve) ?? []);
+      pen.beginPath();
+      pen.moveTo(MARGIN + x, y);
+      pen.lineTo(MARGIN + x + 18, y);
+      pen.stroke();
       pen.fillStyle = token('text');
       pen.fillText(curve.label, MARGIN + x + 24, y, width - 2 * MARGIN - x - 24);
     }

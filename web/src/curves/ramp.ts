@@ -10,7 +10,30 @@ export interface Paint {
   shade?: number | null;
 }
 
-const COLOURS = 8;
+export const COLOURS = 8;
+const DASHES = [undefined, [7, 4], [2, 3]];
+
+/** Dashes that tell curves of the same colour apart; of a place on the ramp there are none. */
+export function dashOf({ colour, shade }: Paint): number[] | undefined {
+  return shade === undefined ? DASHES[Math.floor(colour / COLOURS) % DASHES.length] : undefined;
+}
+
+/**
+ * By curve the number of its colour; drawn: whether it is in the chart. Those that are have different ones as long as
+ * there are enough: a curve whose own colour is taken has one that is free.
+ */
+export function coloursOf(drawn: readonly boolean[]): number[] {
+  const numbers = [...drawn.keys()];
+  const together = numbers.filter((number) => drawn[number]);
+  const own = new Map<number, number>(); // by colour, the first curve that it belongs to
+  for (const number of together) if (!own.has(number % COLOURS)) own.set(number % COLOURS, number);
+  // From the last one on: the first ones are kept for curves that are drawn next.
+  const free = Array.from({ length: Math.max(COLOURS, together.length) }, (_, colour) => colour).filter((colour) => !own.has(colour));
+  return numbers.map((number) => {
+    if (!drawn[number]) return number;
+    return own.get(number % COLOURS) === number ? number % COLOURS : free.pop()!;
+  });
+}
 
 /** What it is painted with. token: the theme's colour of this name. */
 export function inkOf({ colour, shade }: Paint, token: (name: string) => string, dark: boolean): string {

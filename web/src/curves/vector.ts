@@ -9,6 +9,7 @@ import { fileNameOf } from './csv';
 import { attemptsOf } from './layers';
 import { fromBelow, type Scene } from './options';
 import { MARGIN, NAME, rowsOf, saveAs, TITLE } from './picture';
+import { dashOf, type Paint } from './ramp';
 import { lowerBound } from './series';
 import type { Trace } from './trace';
 
@@ -77,10 +78,9 @@ export function svgOf({ uplot, scene }: Drawn, title: string): string {
 
   const curves = fromBelow(traces).flatMap(([, trace]) => {
     const colour = attribute(palette.of(trace.curve));
-    const dash = trace.curve.shade === undefined ? palette.dash(trace.curve.colour)?.join(' ') : undefined;
     return (trace.smoothed ? (['raw', 'smooth'] as const) : (['raw'] as const)).map((kind) => {
       const faint = kind === 'raw' && trace.smoothed ? ` stroke-opacity="${FAINT}"` : '';
-      return `<path d="${pathOf(trace, kind, x, (value) => y(value, trace.curve.scale))}" fill="none" stroke="${colour}" stroke-width="${kind === 'raw' ? 1.5 : 2}" stroke-linejoin="round" stroke-linecap="round"${dash ? ` stroke-dasharray="${dash}"` : ''}${faint}/>`;
+      return `<path d="${pathOf(trace, kind, x, (value) => y(value, trace.curve.scale))}" fill="none" stroke="${colour}" stroke-width="${kind === 'raw' ? 1.5 : 2}" stroke-linejoin="round" stroke-linecap="round"${dashed(trace.curve)}${faint}/>`;
     });
   });
 
@@ -116,7 +116,7 @@ export function svgOf({ uplot, scene }: Drawn, title: string): string {
   const names = rows.flatMap((row, number) => {
     const at = top + uplot.height + (number + 0.8) * NAME * 1.6;
     return row.flatMap(({ curve, x: left }) => [
-      `<rect x="${round(MARGIN + left)}" y="${round(at - 1.5)}" width="18" height="3" fill="${attribute(palette.of(curve))}"/>`,
+      `<path d="M${round(MARGIN + left)} ${round(at)}h18" fill="none" stroke="${attribute(palette.of(curve))}" stroke-width="3"${dashed(curve)}/>`,
       text(curve.label, MARGIN + left + 24, at + NAME / 3, `fill="${attribute(palette.token('text'))}" font-size="${NAME}"`),
     ]);
   });
@@ -156,6 +156,12 @@ function pathOf(trace: Trace, kind: 'raw' | 'smooth', x: (value: number) => numb
     open = true;
   }
   return parts.join('');
+}
+
+/** The curve's dashes, as an attribute. */
+function dashed(curve: Paint): string {
+  const dash = dashOf(curve);
+  return dash ? ` stroke-dasharray="${dash.join(' ')}"` : '';
 }
 
 function round(value: number): number {
