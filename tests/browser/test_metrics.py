@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -165,6 +166,21 @@ async def test_each_curve_has_an_axis_with_its_name_or_the_ends_of_its_scale_in_
     await page.set_viewport_size({"width": 390, "height": 844})
     await expect(without).to_have_count(3)
     await expect(without.first).to_have_text(re.compile(r"^scale [\d.]+ to [\d.]+$"))
+
+
+async def test_a_logarithmic_axis_of_all_doubles_has_numbers(service: Service, page: Page) -> None:
+    values = ["5e-324", "1e-300", "NaN", "1.0", "1e300", "1.7976931348623157e308"]
+    lines = "\n".join(f'{{"step": {step}, "loss": {value}}}' for step, value in enumerate(values))
+    made = await service.submit(sys.executable, "-c", f"print({lines!r})")
+    assert (await service.finished(made))["state"] == "FINISHED"
+    await page.goto(f"/simulations/{made}")
+    await expect(large(page)).to_have_attribute("data-held", re.compile("loss"))
+    await page.get_by_role("button", name="Logarithmic").click()
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="SVG").click()
+    picture = ElementTree.fromstring(Path(await (await download.value).path()).read_text())
+    texts = [str(each.text) for each in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert len([each for each in texts if re.fullmatch(r"1e-?\d+", each)]) > 4
 
 
 async def test_curves_of_one_chart_have_different_colours(service: Service, page: Page) -> None:

@@ -76,6 +76,17 @@ export function logSplits(min: number, max: number): number[] {
   return shown.length > 1 ? shown : [min, max];
 }
 
+/**
+ * A logarithmic axis of any doubles. As at a linear one, an increment of Infinity has room: uPlot's own end at 1e32, and
+ * it draws no axis beyond them.
+ */
+export const logAxis: Required<Pick<uPlot.Axis, 'incrs' | 'splits' | 'values' | 'filter'>> = {
+  incrs: [Infinity],
+  splits: (_u, _axis, min, max) => logSplits(min, max),
+  values: (_u, splits, _axis, _space, increment) => digitsOf(splits, increment, true),
+  filter: (_u, splits) => splits,
+};
+
 const LETTER_PX = 7;
 const BETWEEN_PX = 8;
 

@@ -1,7 +1,7 @@
 /** uPlot's options for a set of traces: scales, axes, and lines whose corners are chosen here (layers.ts). */
 import type uPlot from 'uplot';
 
-import { agoAxis, digitsOf, linearAxis, logSplits, moneyAxis, wallAxis } from './axes';
+import { agoAxis, linearAxis, logAxis, moneyAxis, wallAxis } from './axes';
 import { alphaOf, linePath } from './layers';
 import type { Outlook } from './outlook';
 import type { Palette } from './palette';
@@ -117,9 +117,8 @@ function yAxis({ settings: { log }, palette }: Scene, { scale, colour }: Curve, 
     grid: { ...axis.grid, show: number === 0 },
     ...(name === null ? {} : { label: name, labelSize: 18, labelGap: 2, labelFont: axis.font! }),
     stroke: () => (name !== null ? palette.colour(colour) : palette.token('soft')),
-    ...(log ? { values: (_u, splits, _axis, _space, increment) => digitsOf(splits, increment, true) } : linearAxis()),
+    ...(log ? logAxis : linearAxis()),
     size: (_u, values) => 18 + 7 * Math.max(3, ...(values ?? []).map((value) => String(value ?? '').length)),
-    ...(log ? { splits: (_u, _axis, min, max) => logSplits(min, max), filter: (_u, splits) => splits } : {}),
   };
 }
 
