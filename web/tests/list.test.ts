@@ -3,7 +3,7 @@ import { print } from '@0no-co/graphql.web';
 import { describe, expect, test } from 'vitest';
 
 import { exact, isLong, jsonOrText, numberOf, straight, typedJson } from '../src/api/json';
-import { forEach, sentenceOf } from '../src/now/bulk';
+import { forEach, nameFrom, sentenceOf } from '../src/now/bulk';
 import { conditionOf, conditionsIn } from '../src/now/conditions';
 import { belongs, createdFrom, createdTo, ignoredOf, isFiltered, nextSort, readView, sectionsOf, sortOf, writtenList, writtenSort } from '../src/now/filter';
 import { list, mostRows, pulses, type Row, valueOfColumn, withColumns } from '../src/now/query';
@@ -119,6 +119,10 @@ test('a sentence says how many were done, and why the others were not', async ()
   });
   expect(sentenceOf('Cancelled', outcome)).toBe('Cancelled 2 of 4 simulations. 1 refused: It is FINISHED. 1 refused: No connection.');
   expect(sentenceOf('Deleted', await forEach(['1'], async () => ''))).toBe('Deleted 1 simulation.');
+});
+
+test.each(['a$$b', '$& costs', "$`$'", '{name}'])('%s is in the new name as it is', (name) => {
+  expect(nameFrom('{name} again, after {name}', name)).toBe(`${name} again, after ${name}`);
 });
 
 describe('numbers beyond 2^53', () => {

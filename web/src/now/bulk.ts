@@ -24,6 +24,11 @@ export async function forEach(ids: readonly string[], act: (id: string) => Promi
   return { done, refused };
 }
 
+/** A name with {name} in it, for one that is called so. */
+export function nameFrom(template: string, name: string): string {
+  return template.replaceAll('{name}', () => name).slice(0, 200); // as a text, `$` would be a pattern
+}
+
 /** Cancelled 10 of 12 simulations. 2 refused: It is FINISHED. */
 export function sentenceOf(verb: string, { done, refused }: Outcome): string {
   const bad = [...refused.values()].reduce((sum, ids) => sum + ids.length, 0);
