@@ -328,6 +328,32 @@ async def test_many_are_tagged_run_again_cancelled_and_deleted_at_once(
     await expect(page.get_by_role("heading", name="No simulations yet.")).to_be_visible()
 
 
+async def test_what_is_typed_to_run_many_again_stays_until_nothing_is_refused(
+    service: Service, open_page: OpenPage, axe: Axe
+) -> None:
+    await service.submit_many([{"entrypoint": ["true"], "name": f"w {n}", "resources": NEVER} for n in range(2)])
+    page = await open_page("/")
+    await page.get_by_role("checkbox", name="Select all shown: Waiting").check()
+    await page.get_by_role("button", name="Run again").click()
+    dialog = page.get_by_role("dialog", name="Run 2 simulations again")
+    await dialog.get_by_role("button", name="Add a parameter").click()
+    await dialog.get_by_label("Name of parameter 1").fill("x")
+    value = dialog.get_by_label("Value of parameter x")
+    await value.fill("[" * 101 + "]" * 101)
+    await dialog.get_by_label("Name", exact=True).fill("{name} again")
+    await dialog.get_by_role("button", name="Queue 2 simulations").click()
+    await expect(dialog.get_by_role("alert")).to_contain_text("Queued 0 of 2 simulations. 2 refused: ")
+    await axe(page)
+    await value.fill("1")
+    await dialog.get_by_role("button", name="Queue 2 simulations").click()
+    await expect(page.get_by_text("Queued 2 simulations.")).to_be_visible()
+    await expect(dialog).to_be_hidden()
+    rows = await service.fetch(
+        "SELECT name, parameters::text AS p FROM simulations WHERE name LIKE '%again' ORDER BY 1"
+    )
+    assert [(row["name"], row["p"]) for row in rows] == [(f"w {n} again", '{"x": 1}') for n in range(2)]
+
+
 async def test_more_can_be_selected_than_the_list_shows(service: Service, open_page: OpenPage, axe: Axe) -> None:
     await fill(service, 108, ("loss",), 2)
     page = await open_page("/")
