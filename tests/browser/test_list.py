@@ -209,9 +209,16 @@ async def test_the_last_and_the_best_of_a_metric_are_told_apart_and_their_column
     await axe(page)
 
     await page.set_viewport_size(PHONE)
-    label = page.locator("tbody .cell:visible").last
-    await expect(label).to_contain_text(re.compile(r"best\s*\S"))
-    assert await label.get_by_text("best").evaluate(WHOLE)
+    for row in (page.get_by_role("row").nth(1), page.get_by_role("row").last):
+        cells = row.locator(".cell:visible")
+        await expect(cells).to_have_count(10)
+        [around, last] = [await each.bounding_box() for each in (row, cells.last)]
+        assert around is not None
+        assert last is not None
+        assert last["y"] + last["height"] <= around["y"] + around["height"], "nothing of a row is cut off"
+        for at, kind in enumerate(("best", "last") * 5):
+            await expect(cells.nth(at)).to_contain_text(re.compile(rf"{kind}\s*\S"))
+            assert await cells.nth(at).get_by_text(kind).evaluate(WHOLE)
 
 
 async def test_it_is_filtered_as_one_types_and_by_tag_user_time_and_parameter(service: Service, page: Page) -> None:
