@@ -182,6 +182,7 @@ async def test_columns_are_offered_of_all_simulations_not_of_the_newest_alone(se
     await page.get_by_role("button", name="Columns").click()
     dialog = page.get_by_role("dialog", name="Columns")
     await expect(dialog.get_by_role("button", name="Add loss best")).to_be_visible()
+    await expect(dialog.get_by_placeholder("Search names")).to_be_focused()
     await dialog.get_by_placeholder("Search names").fill("RARE/L")
     await expect(dialog.get_by_role("button", name="Add rare/loss best")).to_be_visible()
     await expect(dialog.get_by_role("list", name="Names").get_by_role("button")).to_have_count(2)
