@@ -314,6 +314,31 @@ class Unanswered:
         ours.on_message(from_page)
 
 
+async def test_machines_that_have_not_been_read_yet_are_not_said_to_be_none(page: Page, service: Service) -> None:
+    held: list[tuple[WebSocketRoute, str | bytes]] = []
+
+    async def between(ours: WebSocketRoute) -> None:
+        server = ours.connect_to_server()
+
+        def from_page(message: str | bytes) -> None:
+            if "query MachinesNow" in str(message):
+                held.append((server, message))
+            else:
+                server.send(message)
+
+        ours.on_message(from_page)
+
+    await service.submit("true", name="waits", resources=NEVER)
+    await page.route_web_socket("**/graphql", between)
+    await page.goto("/")
+    await expect(line(page, "waits")).to_be_visible()
+    await expect(at_a_glance(page, "Machines online")).to_have_text("–")
+    await expect(section(page, "Machines")).not_to_contain_text("No machines")
+    for server, message in held:
+        server.send(message)
+    await expect(at_a_glance(page, "Machines online")).to_have_text("1\xa0of 1")
+
+
 NOTHING = {"type": "complete"}
 AWAY = {
     "type": "error",
