@@ -29,6 +29,16 @@ WHOLE = """element => {
     const inside = element.closest('th, td').getBoundingClientRect();
     return right > left && left >= inside.left && right <= inside.right && bottom <= inside.bottom;
 }"""
+# Whether what a select shows is whole: it is as wide as it would be with that alone.
+UNCUT = """select => {
+    const alone = select.cloneNode();
+    alone.append(select.selectedOptions[0].cloneNode(true));
+    alone.style.cssText = 'width: auto; position: absolute';
+    select.after(alone);
+    const wanted = alone.getBoundingClientRect().width;
+    alone.remove();
+    return wanted <= select.getBoundingClientRect().width;
+}"""
 # Widths of the reasons that are in sight.
 REASONS = """() => [...document.querySelectorAll('tbody .why')].flatMap(each => {
     const [own, around] = [each, each.parentElement].map(of => of.getBoundingClientRect());
@@ -271,6 +281,35 @@ async def test_it_is_filtered_as_one_types_and_by_tag_user_time_and_parameter(se
     await expect(section(page, "Ended")).to_contain_text("Nothing matches.")
     await page.get_by_role("link", name="Clear", exact=True).click()
     await expect(heads(page)).to_have_count(40)
+
+
+async def test_on_a_telephone_it_is_sorted_and_narrowed_by_project_and_machine_under_more_filters(
+    service: Service, open_page: OpenPage, axe: Axe
+) -> None:
+    for n in (1, 2):
+        await service.submit("true", name=f"w {n}", project=f"p{n}", resources=NEVER)
+    page = await open_page("/", viewport=PHONE)
+
+    def choice(name: str) -> Locator:
+        return page.get_by_role("combobox", name=name, exact=True)
+
+    await expect(heads(page)).to_have_count(2)
+    assert await choice("State").evaluate(UNCUT), "All states"
+    for folded in ("Project", "Machine", "Order"):
+        await expect(choice(folded)).to_be_hidden()
+    await page.get_by_role("button", name="More filters").click()
+    await expect(choice("Machine")).to_be_visible()
+    assert await page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    await axe(page)
+    await choice("Order").select_option("+name")
+    await expect(section(page, "Simulations").get_by_role("rowheader")).to_have_count(2)
+    assert await names(page, 2) == ["w 1", "w 2"]
+    await choice("Project").select_option("p2")
+    await expect(heads(page)).to_have_count(1)
+    await page.get_by_role("button", name="More filters").click()
+    for kept in ("Project", "Order"):  # what is chosen stays in sight
+        await expect(choice(kept)).to_be_visible()
+    await expect(choice("Machine")).to_be_hidden()
 
 
 async def test_a_long_list_scrolls_to_its_end_and_only_what_is_in_sight_is_in_the_page(
