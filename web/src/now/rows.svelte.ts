@@ -137,8 +137,8 @@ export class Rows {
   /** Take in what has changed. */
   take(row: Row): void {
     const known = this.#held.get(row.id);
-    this.#changed.add(row.id);
     const own = belongs(row, this.section, this.#view.filter, clock.now);
+    if (own === false || known) this.#changed.add(row.id); // else what is being read may have it
     if (own === false) {
       if (known) this.#held.delete(row.id);
     } else if (known) {
@@ -146,6 +146,7 @@ export class Rows {
       if (this.#view.sort) this.#readAgain();
     } else if (own === null || this.#view.sort) this.#readAgain();
     else if (this.#isWithin(row)) {
+      this.#changed.add(row.id);
       this.#held.set(row.id, { ...row, at: clock.now, cells: [] });
       if (this.#view.columns.length) this.#readAgain();
     }
