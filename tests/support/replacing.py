@@ -37,7 +37,7 @@ class Files(LoadFileScheduling):
         for tests in self.assigned_work[node].values():
             for test, is_done in tests.items():
                 if not is_done:
-                    tests[test] = True
+                    tests[test] = True  # it is not tried again
                     self.workqueue.update(self.assigned_work.pop(node))
                     for other in self.assigned_work:
                         self._reschedule(other)
@@ -68,9 +68,10 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     os.close(config.stash[SAYS])
-    for path in failures.FOLDER.glob("hung-*.txt"):
-        if not hasattr(config, "workerinput") and not path.stat().st_size:
-            path.unlink()
+    if not hasattr(config, "workerinput"):
+        for path in failures.FOLDER.glob("hung-*.txt"):
+            if not path.stat().st_size:
+                path.unlink()
 
 
 @pytest.hookimpl(optionalhook=True)
