@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+from live import PATIENCE_SECONDS, within
 from playwright.async_api import Locator, Page, WebSocketRoute, expect
 
 Axe = Any  # the fixtures of conftest.py
@@ -74,8 +75,9 @@ async def arrived(page: Page, service: Service) -> Any:
 async def test_with_the_keyboard_alone_a_simulation_is_submitted(page: Page, service: Service) -> None:
     await page.goto("/submit")
     await expect(command(page)).to_be_visible()
-    while not await command(page).evaluate("field => field === document.activeElement"):
-        await page.keyboard.press("Tab")
+    async with within(PATIENCE_SECONDS, "Tab reaches the command"):
+        while not await command(page).evaluate("field => field === document.activeElement"):
+            await page.keyboard.press("Tab")
     await page.keyboard.type("python -m runner.demo --steps 3 --interval 0")
     await page.keyboard.press("Tab")
     await page.keyboard.type("by hand")

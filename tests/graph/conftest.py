@@ -26,6 +26,7 @@ import pytest
 import structlog
 import uvicorn
 from graph_schema import SCHEMA
+from live import within
 from rows import assign_one, claim_launch, note_launch
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -197,10 +198,14 @@ class Api:
     async def _directly(self, query: str, variables: Any, context: Context) -> AsyncIterator[Any]:
         results = await SCHEMA.subscribe(query, variable_values=variables, context_value=context)
         async with contextlib.aclosing(results):
-            async for result in results:
+            while (result := await self._next_of(results)) is not None:
                 if result.errors:
                     raise Refused([error.formatted for error in result.errors])
                 yield next(iter(result.data.values()))
+
+    async def _next_of(self, results: AsyncIterator[Any]) -> Any:
+        async with within(PATIENCE_SECONDS, "the next event"):
+            return await anext(results, None)
 
 
 class _Server(Server):

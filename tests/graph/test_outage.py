@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 import httpx
 import pytest
+from live import within
 from outages import GONE, WAYS, hanging, killed, own_server
 from structlog.testing import capture_logs
 
@@ -265,9 +266,10 @@ def halves(results: list[Any]) -> tuple[list[Any], list[Any]]:
 
 async def until(events: Any, wanted: Callable[[Any], bool]) -> list[Any]:
     """What comes, up to what is wanted."""
-    got = [await events.next()]
-    while not wanted(got[-1]):
-        got.append(await events.next())
+    async with within(RECOVERY_SECONDS, "the event that is waited for"):
+        got = [await events.next()]
+        while not wanted(got[-1]):
+            got.append(await events.next())
     return got
 
 

@@ -15,6 +15,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from live import eventually, within
 
 from db import tokens
 from db.events import Actor
@@ -505,7 +506,7 @@ Wait = Callable[..., Any]
 async def ends(reader: asyncio.StreamReader) -> bytes:
     """What comes until the other side closes, or cuts off."""
     got = bytearray()
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with within(PATIENCE_SECONDS, "the other side closes"):
         try:
             while piece := await reader.read(65_536):
                 got += piece
@@ -598,8 +599,7 @@ async def test_a_process_has_so_many_connections_and_no_more(serve: Serve) -> No
         async with connection(api) as (reader, _):
             assert await ends(reader) == b""
         opened[0][1].transport.abort()
-        while len(api.server.server_state.connections) >= 10:
-            await asyncio.sleep(0.005)
+        await eventually(lambda: len(api.server.server_state.connections) < 10, "one connection less")
         assert (await ask(api, HERE)).status == 307
     finally:
         for _, writer in opened:
@@ -655,7 +655,7 @@ async def test_a_client_that_reads_no_answers_is_cut_off(serve: Serve) -> None:
     state, open_connections = api.server.server_state, api.server.server_state.connections
     for listening in (each for server in api.server.servers for each in server.sockets):
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)  # of what it accepts; else megabytes fit in
-    async with connection(api) as (_, writer), asyncio.timeout(PATIENCE_SECONDS):
+    async with connection(api) as (_, writer), within(PATIENCE_SECONDS, "the client is cut off"):
         writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a socket
         while not open_connections:
             await asyncio.sleep(0.001)

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 
 import httpx
 import pytest
-from live import CLIENT
+from live import CLIENT, PATIENCE_SECONDS, within
 
 Api = Any  # the fixtures of conftest.py
 World = Any
@@ -72,7 +72,7 @@ async def streaming(api: Api, method: str = "GET", url: str = "/graphql", **give
     """(the response, its events); the connection is closed with the block."""
     given["headers"] = {**STREAM, **given.get("headers", {})}
     async with (
-        asyncio.timeout(60),
+        within(PATIENCE_SECONDS, "what the test wants of the stream"),
         httpx.AsyncClient(base_url=api.address, timeout=60, verify=False) as client,
         client.stream(method, url, **given) as response,
         aclosing(events_of(response)) as events,
@@ -373,13 +373,14 @@ async def test_a_reader_that_stalls_too_long_is_cut_off(world: World, serve: Ser
         await wait_until(lambda: not api.hub._tails, "the stalled reader is gone")
         await wait_until(lambda: not api.server.server_state.connections, "its connection too")
         received, is_over = bytearray(), False
-        while not is_over:  # what had reached the kernel, then a reset
-            try:
-                chunk = await asyncio.get_running_loop().sock_recv(sleeper, 65_536)
-            except ConnectionResetError:
-                chunk = b""
-            is_over = not chunk
-            received += chunk
+        async with within(PATIENCE_SECONDS, "the connection's end"):
+            while not is_over:  # what had reached the kernel, then a reset
+                try:
+                    chunk = await asyncio.get_running_loop().sock_recv(sleeper, 65_536)
+                except ConnectionResetError:
+                    chunk = b""
+                is_over = not chunk
+                received += chunk
     assert received.startswith(b"HTTP/1.1 200")
     assert b"event: complete" not in received
 
@@ -394,11 +395,12 @@ async def test_a_slow_reader_is_not_cut_off(world: World, serve: Serve, monkeypa
     with await stalled(api, supervisor.simulation_id) as slow:
         received, loop = bytearray(), asyncio.get_running_loop()
         started = loop.time()
-        while b"event: complete" not in received:
-            is_slow = loop.time() - started < 2.5
-            received += await loop.sock_recv(slow, 4_096 if is_slow else 65_536)
-            if is_slow:
-                await asyncio.sleep(0.01)  # slower than the server, longer than the limit
+        async with within(PATIENCE_SECONDS, "the curve completes"):
+            while b"event: complete" not in received:
+                is_slow = loop.time() - started < 2.5
+                received += await loop.sock_recv(slow, 4_096 if is_slow else 65_536)
+                if is_slow:
+                    await asyncio.sleep(0.01)  # slower than the server, longer than the limit
     assert received.count(b"event: next") == 13
 
 

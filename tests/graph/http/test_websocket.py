@@ -20,7 +20,7 @@ import httpx
 import psutil
 import pytest
 import warm
-from live import free_port
+from live import free_port, within
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
@@ -53,11 +53,9 @@ def subscribe(operation_id: str, query: str, **variables: Any) -> str:
 
 async def until(condition: Callable[[], bool], what: str) -> None:
     """Wait for something that nothing announces."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with within(PATIENCE_SECONDS, what):
         while not condition():
             await asyncio.sleep(0.005)
-        return
-    raise AssertionError(what)
 
 
 # --- servers and clients ---------------------------------------------------------------------------------------
@@ -380,8 +378,9 @@ async def test_a_slow_reader_is_not_a_stalled_one(world: World, start: Start) ->
         if not wire.writable.is_set():
             wire._judge()
             assert not wire.close_sent
-        while (await receive(connection))["payload"]["data"]["convergence"]["series"] == []:
-            pass
+        async with within(PATIENCE_SECONDS, "points arrive"):
+            while (await receive(connection))["payload"]["data"]["convergence"]["series"] == []:
+                pass
         assert await is_alive(connection)
 
 
@@ -779,8 +778,9 @@ async def test_clients_that_break_off_are_no_error(world: World, start: Start, n
             connection.transport.abort()
         async with opened(here.port) as connection:
             await connection.send(subscribe("curve", CURVE, id=supervisor.simulation_id))
-            while (await receive(connection))["type"] != "next":
-                pass
+            async with within(PATIENCE_SECONDS, "the first event"):
+                while (await receive(connection))["type"] != "next":
+                    pass
             sending = asyncio.create_task(supervisor.loss(supervisor.batch))
             await connection.send("{")  # while something is being delivered
             assert await close_code(connection) == 4400
@@ -807,8 +807,9 @@ async def test_operations_of_any_id_are_told_together_and_each_by_its_own(world:
         for connection in connections:
             for operation_id in ids:
                 await connection.send(subscribe(operation_id, CURVE, id=supervisor.simulation_id))
-                while (await receive(connection))["id"] != operation_id:
-                    pass
+                async with within(PATIENCE_SECONDS, f"the first event of {operation_id[:10]}"):
+                    while (await receive(connection))["id"] != operation_id:
+                        pass
         hub = here.server.lifespan.state["live"].hub
         (tail,) = hub._tails.values()
         await until(lambda: sum(map(len, tail.broadcast._groups.values())) == 12, "all are told together")

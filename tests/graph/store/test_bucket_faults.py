@@ -18,6 +18,7 @@ import botocore.auth
 import pytest
 import structlog
 from bucket import BUCKET, Server
+from live import PATIENCE_SECONDS, within
 from member import Member
 from misbehaving import Altered, Cut, Fault, Hangs, Misbehaving, Refused, Spoilt, Truncated, Unanswered
 
@@ -321,9 +322,10 @@ async def test_a_clock_that_is_wrong_stores_nothing_and_is_named(
     with monkeypatch.context() as patch, structlog.testing.capture_logs() as logs:
         patch.setattr(botocore.auth, "get_current_datetime", wrong)
         saving = asyncio.create_task(first.saves())
-        while not any("`simulations doctor` finds why" in each for each in failures.why):
-            await asyncio.wait({saving}, timeout=0.05)
-            assert not saving.done()
+        async with within(PATIENCE_SECONDS, "a message that says what to do"):
+            while not any("`simulations doctor` finds why" in each for each in failures.why):
+                await asyncio.wait({saving}, timeout=0.05)
+                assert not saving.done()
     await saving
     failures.close()
     assert "RequestTimeTooSkewed" in str([each for each in logs if each["event"] == "store_unavailable"])

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import json
 import random
+from functools import partial
 from typing import Any
 
 import pytest
+from live import eventually
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db import convergence
@@ -519,8 +521,12 @@ async def test_a_listen_connection_that_is_killed_loses_nothing(
     before = set(await world.select(LISTENERS))
     other = await serve()
     listening: list[Any] = []
-    while not listening:
-        listening = list(set(await world.select(LISTENERS)) - before)
+
+    async def listens_again(*, not_by: set[Any] = before) -> bool:
+        listening[:] = set(await world.select(LISTENERS)) - not_by
+        return bool(listening)
+
+    await eventually(listens_again, "the process listens")
     async with other.subscribe(CURVE, {"id": supervisor.simulation_id}) as events:
         await events.next()
         got: list[Any] = []
@@ -530,9 +536,7 @@ async def test_a_listen_connection_that_is_killed_loses_nothing(
             await supervisor.loss(number)
             while curve(got) != list(range(number + 1)):
                 got.append(await events.next())
-            listening = []
-            while not listening:
-                listening = list(set(await world.select(LISTENERS)) - before - {(pid,)})
+            await eventually(partial(listens_again, not_by=before | {(pid,)}), "it listens again")
         await supervisor.exit()
         got += await events.all()
     assert curve(got) == [0, 1]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from live import within
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -106,8 +107,9 @@ class Collecting:
         server.capture_signals = nothing  # type: ignore[method-assign]  # pytest's own
         running = asyncio.create_task(server.serve())
         try:
-            while not server.started:
-                await asyncio.sleep(0)
+            async with within(PATIENCE_SECONDS, "the server has started"):
+                while not server.started:
+                    await asyncio.sleep(0)
             self.port = server.servers[0].sockets[0].getsockname()[1]
             yield
         finally:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from live import PATIENCE_SECONDS, within
 from starlette.types import Receive, Scope, Send
 
 from graph.wire import proxies
@@ -102,8 +103,9 @@ async def test_a_name_is_looked_up_now_and_then_and_by_one_for_all(
     ask = asking("proxy")
     names.answers.clear()
     all_at_once = asyncio.gather(*(ask("10.0.0.5") for _ in range(20)))
-    while not names.asked:
-        await asyncio.sleep(0)
+    async with within(PATIENCE_SECONDS, "the name is looked up"):
+        while not names.asked:
+            await asyncio.sleep(0)
     names.answers.set()
     assert await all_at_once == [SEEN] * 20
     assert [await ask("10.0.0.9") for _ in range(5)] == [("10.0.0.9", "http")] * 5
