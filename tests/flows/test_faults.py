@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ Lend = Any  # a fixture of conftest.py
 
 FEW = 5  # points to see before something happens
 LEASE_SECONDS = 4.0  # a dozen heartbeats: who beats is not lost on a busy machine
-SHORT_LEASE = {**BRISK, "SIMULATIONS_LEASE_SECONDS": f"{LEASE_SECONDS:g}", "SIMULATIONS_TICK_SECONDS": "0.1"}
+SHORT_LEASE = {**BRISK, "SIMULATIONS_LEASE_SECONDS": f"{LEASE_SECONDS:g}"}
 LONG_LEASE = {**BRISK, "SIMULATIONS_LEASE_SECONDS": "60"}
 # A scheduler that takes another lock than the others, and so leads beside another leader.
 SECOND_LEADER = (
@@ -45,7 +44,6 @@ mutation Report($input: ReportAttemptInput!) {
 """
 
 
-BEAT = "SELECT beat_at FROM coverage WHERE role = 'scheduler'"
 COVERED = """
 SELECT count(*) = 2
    AND min(now() - covered_since) > $1 * interval '1 s'
@@ -103,16 +101,8 @@ async def more_than_a_lease() -> None:
 
 async def a_covered_lease(service: Service) -> None:
     """Wait until attempts that were silent all the time would have been found."""
-    await eventually(lambda: service.says(COVERED, 1.2 * LEASE_SECONDS), "a lease is covered")
-    await rounds(service, 3)
-
-
-async def rounds(service: Service, count: int) -> None:
-    """Wait until the scheduler has looked at everything so many times more."""
-    for _ in range(count):
-        [row] = await service.fetch(BEAT)
-        has_beaten = partial(service.says, f"SELECT ({BEAT}) IS DISTINCT FROM $1", row["beat_at"])
-        await eventually(has_beaten, "the scheduler looks at everything")
+    await service.in_time_says("a lease is covered", COVERED, 1.2 * LEASE_SECONDS)
+    await service.rounds(3)
 
 
 # --- outages ---------------------------------------------------------------------------------------------------------
@@ -260,8 +250,8 @@ async def test_a_clock_that_jumps_loses_nothing_and_stops_nothing(lend: Lend, by
         witness, watch = await running(service, limits={"maxRuntimeSeconds": 600})
         with held(*service.recorded("supervisor")):
             await move_clock(service, by)
-            await rounds(service, 3)
-        await rounds(service, 3)
+            await service.rounds(3)
+        await service.rounds(3)
         await it_completes(service, witness, watch)
 
 

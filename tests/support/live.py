@@ -94,6 +94,7 @@ SELECT NOT EXISTS (
     WHERE datname = current_database() AND application_name = $1 AND state <> 'idle'
 )
 """
+ROUND = "SELECT beat_at FROM coverage WHERE role = 'scheduler'"
 LOG = """
 SELECT attempt, unnest(steps) AS step, unnest("values") AS value FROM convergence
 WHERE simulation_id = $1 AND metric = $2 ORDER BY attempt, batch, step
@@ -480,6 +481,14 @@ class Service:
         """Wait until the database, which runs, answers a question with yes."""
         async with self.connected() as database:
             await eventually(partial(database.fetchval, question, *arguments), what)
+
+    async def rounds(self, count: int) -> None:
+        """Wait until the scheduler has looked at everything so many times more."""
+        async with self.connected() as database:
+            for _ in range(count):
+                beat = await database.fetchval(ROUND)
+                has_beaten = partial(database.fetchval, f"SELECT ({ROUND}) IS DISTINCT FROM $1", beat)
+                await eventually(has_beaten, "the scheduler looks at everything")
 
     async def alter(self, statements: str) -> None:
         """Change what the database holds, all at once."""
