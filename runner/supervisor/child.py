@@ -21,6 +21,8 @@ from runner.supervisor.complaints import complain
 KILL_SECONDS = 10.0
 PR_SET_NAME = 15  # prctl(2)
 PR_SET_CHILD_SUBREAPER = 36
+NICENESS = 15  # of simulations, as Ray has it for its workers: 36 parts of a core beside 1,024 of a service (sched(7))
+AUTOGROUP = "/proc/self/autogroup"
 
 INHERITED = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR"})
 INHERITED |= {"LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CUDA_DEVICE_ORDER"}
@@ -120,10 +122,10 @@ def _meeting(order: Order) -> dict[str, str]:
 
 
 def start(entrypoint: Sequence[str], directory: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start the child in a process group of its own. Raises Refused."""
+    """Start the child, at low priority, in a process group of its own. Raises Refused."""
     command = entrypoint[0]
     try:
-        return subprocess.Popen(
+        child = subprocess.Popen(
             entrypoint,
             cwd=directory,
             env=environment,
@@ -138,6 +140,32 @@ def start(entrypoint: Sequence[str], directory: Path, environment: Mapping[str, 
         raise Refused(_why_not(command, directory, error)) from None
     except ValueError as error:  # NUL, or = in the name of a variable
         raise Refused(f"{command!r} can't be started: {error}.") from None
+    if os.getpriority(os.PRIO_PROCESS, 0) < NICENESS:
+        with contextlib.suppress(OSError):  # it left its group already
+            os.setpriority(os.PRIO_PGRP, child.pid, NICENESS)  # not by preexec_fn, which costs a fork
+    return child
+
+
+def lower_session() -> bool:
+    """Give this process's session less of the cores than the service has; False if that has to be tried again.
+
+    Linux shares the cores equally among sessions, not processes, by default (autogroups, sched(7)): beside a hundred
+    simulations, each a session of its own, the API would have a hundredth. Any user may lower a session, but all
+    together only ten in a second, else it is EAGAIN. Elsewhere (cgroups, other kernels) the niceness of `start` counts.
+    """
+    if os.getsid(0) != os.getpid():  # the session belongs to another program
+        return True
+    try:
+        group = os.open(AUTOGROUP, os.O_WRONLY)
+        try:
+            os.write(group, str(NICENESS).encode())
+        finally:
+            os.close(group)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def mark(directory: Path) -> str:

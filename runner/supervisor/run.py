@@ -21,7 +21,16 @@ from typing import TYPE_CHECKING
 from runner import processes
 from runner.supervisor.assignment import REPORT_SPACING_SECONDS, Assignment, Order, append
 from runner.supervisor.checkpoints import Checkpoints
-from runner.supervisor.child import Refused, become_subreaper, command, kill_descendants, prepare, reap, start
+from runner.supervisor.child import (
+    Refused,
+    become_subreaper,
+    command,
+    kill_descendants,
+    lower_session,
+    prepare,
+    reap,
+    start,
+)
 from runner.supervisor.complaints import complain
 from runner.supervisor.curve import Curve
 from runner.supervisor.files.attached import Abandoned, Files, bring, unpack
@@ -247,6 +256,7 @@ class Run:
         note_child(assignment.directory, self._pid)
         self._ended_by: str | None = None
         self._ended_at = 0.0
+        self._lowers_at = self._started_at + TICK_SECONDS  # not for a short run; `lower_session`
         self._leaves_at = math.inf  # while the machine goes down
         self._is_ended = False  # by us; `_ended_by` may still be None
         self._is_lost = False
@@ -311,6 +321,8 @@ class Run:
                 self._sources.tick()
                 self._provenance.begin()
                 self._files.begin()
+            if time.monotonic() >= self._lowers_at:
+                self._lowers_at = math.inf if lower_session() else time.monotonic() + TICK_SECONDS
             self._sampler.tick()
             self._checkpoints.tick()
             reap(spared=self._pid)

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from runner.supervisor.child import INHERITED, MARK_VARIABLE
+from runner.supervisor import child
+from runner.supervisor.child import INHERITED, MARK_VARIABLE, NICENESS
 
 Exists = Callable[[int], bool]
 
@@ -189,3 +190,51 @@ def test_without_a_checkpoint_to_copy_it_does_not_start(
     assert service.exit is not None
     assert "has left no checkpoint on this machine" in str(service.exit)
     assert not (tmp_path / "checkpoints").exists()
+
+
+# --- low priority: the API shares the cores with what runs here ---
+
+
+def test_a_simulation_and_what_it_starts_leave_the_cores_to_the_service(
+    service: Any, supervise: Any, until: Callable[[Callable[[], object]], None]
+) -> None:
+    started = supervise(
+        "import os, subprocess, sys\n"
+        f"while os.getpriority(os.PRIO_PROCESS, 0) < {NICENESS}: pass\n"
+        "print('pid', subprocess.Popen(['sleep', '1000'], start_new_session=True).pid, flush=True)\n"
+        "os.execvp('sleep', ['sleep', '1000'])"
+    )
+    service.wait(lambda: pids(service))
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getpriority(os.PRIO_PROCESS, pids(service)[0]) == max(own, NICENESS)
+    assert os.getpriority(os.PRIO_PROCESS, started.process.pid) == own  # the supervisor reads what it prints at once
+    group = Path(f"/proc/{started.process.pid}/autogroup")
+    if group.exists():
+        until(lambda: group.read_text().split()[-1] == str(NICENESS))
+
+
+def test_a_session_is_lowered_once_that_is_possible(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    group = tmp_path / "autogroup"
+    monkeypatch.setattr(child, "AUTOGROUP", str(group))
+    monkeypatch.setattr(os, "getsid", lambda _: os.getpid())
+    assert child.lower_session()  # a kernel without: there is nothing to try again
+    group.touch()
+    with monkeypatch.context() as busy:
+        busy.setattr(os, "write", raising(BlockingIOError))  # EAGAIN: ten in a second are lowered
+        assert not child.lower_session()
+    with monkeypatch.context() as refused:
+        refused.setattr(os, "write", raising(PermissionError))
+        assert child.lower_session()
+    assert child.lower_session()
+    assert group.read_text() == str(NICENESS)
+    monkeypatch.setattr(os, "getsid", lambda _: os.getppid())  # the session of a terminal
+    group.write_text("")
+    assert child.lower_session()
+    assert group.read_text() == ""
+
+
+def raising(error: type[OSError]) -> Callable[..., int]:
+    def fail(*_: object) -> int:
+        raise error
+
+    return fail
