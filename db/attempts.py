@@ -534,6 +534,15 @@ _NOTE_LAUNCHED = text(
     WHERE members.id = launched.id
     """
 )
+_NOTE_STARTING = text(
+    """
+    UPDATE members SET heartbeat_at = now() FROM (
+        SELECT m.id FROM members AS m WHERE m.id = ANY(:ids) AND m.nonce IS NULL AND m.ended_at IS NULL
+        ORDER BY m.id FOR NO KEY UPDATE
+    ) AS starting
+    WHERE members.id = starting.id
+    """
+)
 
 
 async def claim_launches(session: AsyncSession, digests: Mapping[int, bytes]) -> frozenset[int]:
@@ -554,14 +563,9 @@ async def note_launched(session: AsyncSession, member_ids: Collection[int]) -> N
         await session.execute(_NOTE_LAUNCHED, {"ids": list(member_ids)})
 
 
-async def note_starting(session: AsyncSession, member_id: int) -> None:
-    """Note that the engine is about to run a member's supervisor, which has not said hello: it is not silent yet."""
-    await session.execute(
-        update(Member)
-        .where(Member.id == member_id, Member.nonce.is_(None), Member.ended_at.is_(None))
-        .values(heartbeat_at=func.now())
-        .execution_options(synchronize_session=False)
-    )
+async def note_starting(session: AsyncSession, member_ids: Collection[int]) -> None:
+    """Note that supervisors of members, which have not said hello, are about to be run: they are not silent yet."""
+    await session.execute(_NOTE_STARTING, {"ids": list(member_ids)})
 
 
 # The candidates of `find_unwanted`, for `due.find_due`.

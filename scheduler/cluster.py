@@ -40,6 +40,7 @@ from transitions.settle import Ending
 
 log = structlog.get_logger()
 
+JOBS_AT_ONCE = 8  # submitted side by side: a busy head needs a second for each
 MOST_AWAITING = 1_000  # simulations that machines are started for at a time
 END_AGAIN_SECONDS = 10.0  # a job that is PENDING can't be ended, for a quarter of an hour
 # A restarted node waits so long for its predecessor to be found dead: 15 s if connections are refused, else 65 s.
@@ -49,6 +50,8 @@ STARTING = timedelta(seconds=60)  # from a launch to the hello: until then a job
 
 class ClusterLoop(HostLoop):
     """The loop of one engine."""
+
+    launches_at_once = JOBS_AT_ONCE
 
     def __init__(self, sessions: Sessions, settings: Settings, engine: StartingEngine) -> None:
         super().__init__(sessions, settings, engine, engine.name)
@@ -141,7 +144,7 @@ class ClusterLoop(HostLoop):
             return await super()._look_at(hosted, listening, is_alive)
         if is_alive and (listening.now - launched_at < STARTING or self._starts.is_starting(member_id)):
             async with self._sessions.begin() as session:
-                await attempts.note_starting(session, member.id)
+                await attempts.note_starting(session, [member.id])
             return False
         if (why := self._starts.never_started(member_id)) is not None:
             return await self._settle(hosted, Ending(Reason.LAUNCH_ERROR, why))

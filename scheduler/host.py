@@ -30,7 +30,7 @@ from db.connection import Sessions, driver_of
 from db.machines import Described, HostState
 from db.silence import Listening
 from db.states import Reason
-from policy.retry import has_outstayed, ignores_stop, is_silent
+from policy.retry import beat_period, has_outstayed, ignores_stop, is_silent
 from runner.base import DiscoveredMachine, Engine, Launch, LaunchError, Liveness, MachineGone
 from scheduler import leftovers
 from settings import Settings
@@ -55,6 +55,8 @@ class HostSummary:
 
 class HostLoop:
     """The loop of one host id; two loops of one id would launch everything twice."""
+
+    launches_at_once = LAUNCHES_AT_ONCE
 
     def __init__(self, sessions: Sessions, settings: Settings, engine: Engine, host_id: str) -> None:
         self._sessions = sessions
@@ -126,7 +128,12 @@ class HostLoop:
     # --- launching ---------------------------------------------------------------------------------------------
 
     async def launch_assigned(self) -> HostSummary:
-        """Start a supervisor for every member that was assigned to this host. One query if there is none."""
+        """Start a supervisor for every member that was assigned to this host. One query if there is none.
+
+        After a heartbeat's period the others wait for the next round: by a slow engine, machines must not seem offline,
+        and what waits here, or was launched, not silent.
+        """
+        until = monotonic() + beat_period(self._lease).total_seconds()
         async with self._sessions() as session:
             assigned = await self._open(session, not_launched=True)
             if not assigned:
@@ -136,8 +143,12 @@ class HostLoop:
         is_any_claimed = any(each.is_claimed for each in assigned)
         known = frozenset(await self._engine.members()) if is_any_claimed else frozenset()
         done = HostSummary()
-        for first in range(0, len(assigned), LAUNCHES_AT_ONCE):
-            some = await self._launch(assigned[first : first + LAUNCHES_AT_ONCE], keys, known)
+        for first in range(0, len(assigned), self.launches_at_once):
+            if first and monotonic() > until:
+                async with self._sessions.begin() as session:
+                    await attempts.note_starting(session, [each.member.id for each in assigned[first:]])
+                break
+            some = await self._launch(assigned[first : first + self.launches_at_once], keys, known)
             done = HostSummary(done.launched + some.launched, done.ended + some.ended)
         return done
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
+from itertools import count
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from db.leader import LEADER_LOCK, lock_of_engine
 from db.states import Reason
 from policy.budget import Period
 from runner.base import DiscoveredMachine, EngineUnavailable, Liveness, MachineGone, StartingEngine
+from scheduler import host
 from scheduler.cluster import END_AGAIN_SECONDS, STARTING, SUCCESSION_SECONDS, ClusterLoop
 from scheduler.leader import leadership
 from scheduler.planner import Planner
@@ -227,6 +229,22 @@ async def test_a_job_that_waits_for_packages_or_behind_others_is_not_silent_for_
     await world.silence(simulation_id)
     await loop.run_once()
     assert cluster.ended == [member]
+
+
+async def test_a_slow_cluster_gets_the_rest_in_the_next_rounds_and_none_of_them_is_silent_until_then(
+    world: World, loop: ClusterLoop, cluster: Scripted, planner: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.cover(2.2)
+    await loop.run_once()
+    waiting = [await world.simulation(cpus=0.1) for _ in range(20)]
+    await planner.plan()
+    for each in waiting:
+        await world.silence(each, 2.1)
+    monkeypatch.setattr(host, "monotonic", count(0.0, 10.0).__next__)  # ten seconds between two looks at the clock
+    for launched in (8, 8, 4):
+        assert (await loop.run_once()).launched == launched
+        assert (await planner.tick()).ended == 0
+    assert cluster.groups == [8, 8, 4]
 
 
 async def test_packages_that_can_not_be_installed_end_the_attempt_with_the_reason(
