@@ -137,13 +137,13 @@ export function linearSplits(min: number, max: number, increment: number): numbe
 /** Labels of an axis, with as many digits as distinguish neighbours. */
 export function digitsOf(splits: readonly (number | null)[], increment: number, log: boolean): string[] {
   const digits = decimalsOf(increment);
+  const isPlain = (size: number): boolean => size >= 1e-4 && size < 1e6;
+  const isAllPlain = isPlain(Math.max(...splits.map((split) => Math.abs(split ?? 0)))); // one form for a linear axis
   return splits.map((split) => {
     if (split === null || split === undefined) return '';
     if (split === 0) return '0';
-    const size = Math.abs(split);
-    if (log || size >= 1e6 || (size < 1e-4 && increment < 1e-4)) {
-      return size >= 1e-4 && size < 1e6 ? split.toLocaleString(undefined, { maximumSignificantDigits: 3, useGrouping: false }) : powerOf(rounded(split, log ? split : increment));
-    }
+    if (!(log ? isPlain(Math.abs(split)) : isAllPlain)) return powerOf(rounded(split, log ? split : increment));
+    if (log) return split.toLocaleString(undefined, { maximumSignificantDigits: 3, useGrouping: false });
     return split.toLocaleString(undefined, { minimumFractionDigits: digits, maximumFractionDigits: digits });
   });
 }
