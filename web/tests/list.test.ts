@@ -75,6 +75,7 @@ describe('comparisons', () => {
   test('are divided by commas outside of quotes, and what is none is named', () => {
     expect(conditionsIn('lr<1e-3, opt=adam,')).toEqual({ conditions: ['lr<1e-3', 'opt=adam'], others: [] });
     expect(conditionsIn('data="a,b", lr, x!=2, =3')).toEqual({ conditions: ['data="a,b"', 'x!=2'], others: ['lr', '=3'] });
+    expect(conditionsIn('lr<<3, lr=<3, lr===3, lr="<3"')).toEqual({ conditions: ['lr="<3"'], others: ['lr<<3', 'lr=<3', 'lr===3'] });
     expect(conditionsIn(' , ')).toEqual({ conditions: [], others: [] });
   });
 

@@ -10,7 +10,7 @@ export interface Condition {
   value: unknown;
 }
 
-const WRITTEN = /^\s*([^<>=!]+?)\s*(<=|>=|!=|==|=|<|>)\s*(.*?)\s*$/s;
+const WRITTEN = /^\s*([^<>=!]+?)\s*(<=|>=|!=|==|=|<|>)\s*(?![<>=!])(.*?)\s*$/s;
 const COMPARISONS: Readonly<Record<string, Comparison>> = { '<': 'LT', '<=': 'LE', '>': 'GT', '>=': 'GE', '=': 'EQ', '==': 'EQ', '!=': 'NE' };
 
 /** Several, divided by commas that are not within quotes: each as it is typed, and what is none. */
