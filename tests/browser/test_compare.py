@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
-from ended import METRICS
+from ended import METRICS, fill
 from live import Service, eventually, number_of
 from playwright.async_api import Locator, Page, expect
 from swept import OBJECTIVE, fill_sweep
@@ -47,6 +47,8 @@ ZOOM = """(reader, times) => {
 }"""
 MANY = 100
 BACKGROUNDS = "all => all.map(each => getComputedStyle(each).backgroundColor)"
+LINES = "all => all.map(each => getComputedStyle(each).stroke + ' ' + getComputedStyle(each).strokeDasharray)"
+STROKES = "all => all.map(each => getComputedStyle(each).stroke)"
 CURVES = """() => (document.querySelector('[data-held]')?.dataset.held.match(/"points":[1-9]/g) ?? []).length"""
 
 
@@ -379,10 +381,27 @@ async def test_seeds_are_a_group_with_its_mean_and_spread(page: Page, seeded: in
     await page.get_by_label("Colour by").select_option("param:learning_rate")
     keys = chart_of(page).locator("xpath=..").locator(".summed .key")
     await expect(keys).to_have_text([re.compile("optimizer.name (adam|sgd)")] * 2)
-    of_keys = await keys.locator(".dot").evaluate_all(BACKGROUNDS)
+    of_keys = await keys.locator("svg line").evaluate_all(STROKES)
     of_rows = await table_of(page).locator("tbody .swatch").evaluate_all(BACKGROUNDS)
     assert len(set(of_keys)) == 2
     assert set(of_rows) == set(of_keys)
+
+
+async def test_colours_that_come_twice_are_told_apart_in_the_legend_and_what_has_none_is_named(
+    service: Service, page: Page
+) -> None:
+    await fill(service, 13, ("loss",), 2)
+    rows = await service.fetch("SELECT id FROM simulations ORDER BY id")
+    seats = ", ".join(f'({row["id"]}, \'{{"seat": "s{at}"}}\'::jsonb)' for at, row in enumerate(rows[:10]))
+    await service.alter("UPDATE simulations SET parameters = '{}'")
+    await service.alter(f"UPDATE simulations SET parameters = seat FROM (VALUES {seats}) AS t (of, seat) WHERE id = of")
+    ids = ",".join(encode("Simulation", row["id"]) for row in rows)
+    await page.goto(f"/compare?ids={ids}&colour=param:seat")
+    await drawn(page, 13)
+    keys = page.locator(".key")
+    await expect(keys).to_have_text([*(f"s{at}" for at in range(10)), "not given"])
+    lines = await keys.locator("svg line").evaluate_all(LINES)
+    assert len(set(lines)) == len(lines)
 
 
 async def test_what_a_filter_finds_is_compared(service: Service, page: Page, plain: int) -> None:

@@ -51,13 +51,13 @@ RECORD_TEXTS = """() => {
 }"""
 HEX = """
     const two = each => Number(each).toString(16).padStart(2, '0');
-    const hex = of => '#' + getComputedStyle(of).backgroundColor.match(/\\d+/g).slice(0, 3).map(two).join('');
+    const hex = (of, what) => '#' + getComputedStyle(of)[what].match(/\\d+/g).slice(0, 3).map(two).join('');
 """
 STROKES = "canvas => [...(canvas.strokes ?? [])]"
 COLOURS_OF_KEYS = f"""all => {{
     {HEX}
     return Object.fromEntries(all.map(each => [
-        each.querySelector('.value').textContent.trim(), hex(each.querySelector('.dot')),
+        each.querySelector('.value').textContent.trim(), hex(each.querySelector('svg line'), 'stroke'),
     ]));
 }}"""
 COLOURS_OF_TRIALS = f"""table => {{
@@ -65,7 +65,7 @@ COLOURS_OF_TRIALS = f"""table => {{
     const heads = [...table.querySelectorAll('thead th')];
     const at = heads.findIndex(each => each.querySelector('button')?.title === 'optimizer.name');
     return [...table.querySelectorAll('tbody tr')].map(each => [
-        each.children[at].textContent.trim(), hex(each.querySelector('.swatch')),
+        each.children[at].textContent.trim(), hex(each.querySelector('.swatch'), 'backgroundColor'),
     ]);
 }}"""
 # Labels of the x axis: the lowest ones, from left to right.
