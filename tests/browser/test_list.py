@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import product
 from typing import Any
 
 from ended import METRICS, fill, name_of
@@ -215,8 +216,9 @@ async def test_the_last_and_the_best_of_a_metric_are_told_apart_and_their_column
     columns = ",".join(f"{kind}:{name}" for name in METRICS[:5] for kind in ("best", "last"))
     page = await open_page(f"/?col={columns}&tag=")
     await expect(heads(page)).to_have_count(31)
-    for kind in ("best", "last"):
-        head = page.get_by_role("button", name=f"{METRICS[0]}, {kind}").get_by_text(kind, exact=True)
+    for title, kind in product(("Waiting", "Ended"), ("best", "last")):  # above each section
+        name = f"{METRICS[0]}, {kind}"
+        head = section(page, title).get_by_role("button", name=name).get_by_text(kind, exact=True)
         assert await head.evaluate(WHOLE), "whole, however long the name is"
     await section(page, "Ended").locator(".scroll").evaluate("each => each.scrollLeft = 500")
     await page.wait_for_function("[...document.querySelectorAll('.scroll')].every(each => each.scrollLeft === 500)")
@@ -354,8 +356,8 @@ async def test_many_are_tagged_run_again_cancelled_and_deleted_at_once(
     await expect(page.get_by_text("Tagged 3 simulations.")).to_be_visible()
     await expect(section(page, "Waiting").get_by_role("button", name="second")).to_have_count(3)
 
-    await page.get_by_role("checkbox", name="Select w 1").check()
-    await page.get_by_role("checkbox", name="Select w 2").check()
+    await expect(bar).to_contain_text("3 selected")  # for what comes next
+    await page.get_by_role("checkbox", name="Select w 0").uncheck()
     await bar.get_by_role("button", name="Run again").click()
     dialog = page.get_by_role("dialog", name="Run 2 simulations again")
     await dialog.get_by_role("button", name="Add a parameter").click()
