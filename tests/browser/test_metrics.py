@@ -229,13 +229,19 @@ async def test_a_run_with_changes_shows_what_differs_and_keeps_all_digits(
     simulation: str, service: Service, page: Page, axe: Axe
 ) -> None:
     await page.goto(f"/simulations/{simulation}")
-    await page.get_by_role("button", name="Retry").click()
+    await page.get_by_role("button", name="Run again").click()
     dialog = page.get_by_role("dialog", name=re.compile("again"))
     await expect(dialog.get_by_text("Nothing is different.")).to_be_visible()
     await expect(dialog.get_by_label("Begin with a copy of its checkpoint")).to_be_hidden()  # it has none
     await dialog.get_by_label("lr", exact=True).fill("0.5")
     await expect(dialog.get_by_text("Different: lr.")).to_be_visible()
     await expect(dialog.get_by_text("was: 0.001")).to_be_visible()
+    note = dialog.get_by_text("written out")
+    await expect(note).to_be_hidden()  # the command has no option of its own for it
+    await dialog.get_by_label("Command").fill("python train.py --lr=0.001")
+    await expect(note).to_have_text(re.compile("The command has lr written out, as 0.001, .*Write {lr} there"))
+    await dialog.get_by_label("Command").fill("python train.py --lr={lr}")
+    await expect(note).to_be_hidden()
     await dialog.get_by_label("Name", exact=True).fill("changed")
     await dialog.get_by_role("button", name="Add a parameter").click()
     await dialog.get_by_label("Name of the new parameter").fill("seed")

@@ -637,7 +637,7 @@ async def test_one_cancels_and_retries_after_a_question(page: Page, service: Ser
     await expect(page.get_by_role("region", name="History")).to_contain_text("Stop requested")
 
     first = page.url
-    await page.get_by_role("button", name="Retry").click()
+    await page.get_by_role("button", name="Run again").click()
     await page.get_by_role("button", name="Queue it again").click()
     await expect(page).not_to_have_url(first)
     await expect(page.get_by_role("region", name="What was asked for")).to_contain_text("Repeats")
@@ -781,7 +781,7 @@ async def test_the_age_and_place_of_the_newest_checkpoint_are_shown(page: Page, 
     shown = page.get_by_test_id("checkpoint")
     await expect(shown).to_have_text(re.compile(r"ago, on \S+"))
     await expect(shown.locator("time")).to_have_attribute("datetime", re.compile("^2023-11-14T22:13:20"))
-    await page.get_by_role("button", name="Retry").click()
+    await page.get_by_role("button", name="Run again").click()
     await expect(page.get_by_label("Begin with a copy of its checkpoint")).to_be_visible()
 
 

@@ -446,7 +446,7 @@ async def test_large_doubles_are_repeated_as_they_are(page: Page, service: Servi
     assert json.loads(await page.get_by_label("The variables").inner_text())["input"]["parameters"] == given
     await submit(page).click()
     assert (await arrived(page, service))["parameters"] == given
-    await page.get_by_role("button", name=re.compile("Retry|Run again")).click()
+    await page.get_by_role("button", name="Run again").click()
     await page.get_by_role("textbox", name="a", exact=True).fill("1e30")
     here = page.url
     await page.get_by_role("button", name="Queue it again").click()

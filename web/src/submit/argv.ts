@@ -86,3 +86,16 @@ function failed(argv: string[], fault: string): Parsed {
 function unclosed(quote: string, at: number): string {
   return `The ${quote} at character ${at + 1} is not closed.`;
 }
+
+/** Options of a command that are called as one of these parameters, with the value that stands there. */
+export function writtenOut(argv: readonly string[], names: readonly string[]): { name: string; value: string }[] {
+  const plain = (name: string): string => name.toLowerCase().replaceAll('-', '_');
+  const byOption = new Map(names.filter(Boolean).map((name) => [plain(name), name]));
+  const found = argv.flatMap((word, at) => {
+    const [option, ...rest] = word.split('=') as [string, ...string[]];
+    const name = byOption.get(plain(option.replace(/^-+/, '')));
+    const value = rest.length ? rest.join('=') : word.startsWith('-') ? argv[at + 1] : undefined;
+    return name === undefined || value === undefined || value === `{${name}}` ? [] : [{ name, value }];
+  });
+  return [...new Map(found.map((each) => [each.name, each])).values()];
+}
