@@ -131,7 +131,10 @@ def create(
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the sweep.  [derived from the command]")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Name of the sweep; its trials are NAME-0, NAME-1, ...  [derived from the command]"
+        ),
     ] = None,
     project: Annotated[
         str | None,

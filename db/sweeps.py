@@ -81,17 +81,26 @@ def template_of(sweep: Sweep) -> Wanted:
 
 
 async def create(
-    session: AsyncSession, wanted: WantedSweep, actor: Actor, *, client_key: str | None, given_seed: bool
+    session: AsyncSession,
+    wanted: WantedSweep,
+    actor: Actor,
+    *,
+    client_key: str | None,
+    given_seed: bool,
+    trials_named: str | None = None,
 ) -> Sweep:
     """Create a sweep. The same key with the same content returns the existing one, else raises `Taken`.
 
     given_seed: whether the seed was asked for; one that was drawn is no part of the content.
+    trials_named: name of the trials before their number, None: the template's.
     """
     values = wanted.columns()
     content = {name: value for name, value in values.items() if given_seed or name != "seed"}
     del content["package_id"]  # it is in the template, if there is one
     content["template"] = {name: each for name, each in values["template"].items() if name != "package_source"}
     digest = sha256(orjson.dumps(content, default=str, option=orjson.OPT_SORT_KEYS)).digest()
+    if trials_named is not None:  # after the digest: those that are kept were made of the template's own name
+        values["template"] = {**values["template"], "name": trials_named}
     made: Sweep | None = await session.scalar(
         insert(Sweep)
         .values(**values, created_by=actor.name, client_key=client_key, client_digest=digest)

@@ -346,10 +346,12 @@ async def create(info: Info, given: CreateSweepInput) -> SweepPayload:
         template, values = sweep_asked(asked)
         async with info.context.sessions() as session, session.begin():
             submission = await Names(info, session).submission(template, path="simulation.")
-            wanted = wanted_sweep(submission.wanted, asked.get("name") or submission.wanted.name, values)
+            name = asked.get("name")
             row = await sweeps.create(
-                session, wanted, info.context.actor, client_key=asked.get("client_key"), given_seed="seed" in asked
-            )
+                session, wanted_sweep(submission.wanted, name or submission.wanted.name, values), info.context.actor,
+                client_key=asked.get("client_key"), given_seed="seed" in asked,
+                trials_named=None if asked["simulation"].get("name") else name,
+            )  # fmt: skip
             return SweepPayload(sweep=Sweep.of(row))
     except Invalid as invalid:
         return SweepPayload(user_errors=invalid.errors)

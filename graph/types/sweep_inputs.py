@@ -83,7 +83,11 @@ class CreateSweepInput:
     objective: ObjectiveInput = strawberry.field(
         description="The metric whose best value is the result of a trial. It needs a direction."
     )
-    name: str | None = strawberry.field(default=None, description="Default: the simulation's.")
+    name: str | None = strawberry.field(
+        default=None,
+        description="Default: the simulation's. Trials are named after the simulation, or if that has no name, after "
+        "the sweep, with their number: `NAME-0`.",
+    )
     sampler: SweepSampler = strawberry.field(default=Sampler.TPE, description="What chooses the next parameters.")
     trials: int | None = strawberry.field(
         default=None, description="How many trials there are, 1 to 10,000. Default: all of a GRID; else it is needed."

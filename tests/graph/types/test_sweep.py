@@ -90,6 +90,17 @@ async def test_a_sweep_is_shown_with_its_trials(world: World) -> None:
         assert (await world.api.data(SHOW, {"id": reference}))["id"] == sweep["id"]
 
 
+async def test_trials_are_named_after_their_sweep_unless_their_simulation_has_a_name(world: World) -> None:
+    named = {**ASKED["simulation"], "name": "mine"}
+    for given, expected in (({"name": "search"}, "search-0"), ({"name": "other", "simulation": named}, "mine-0")):
+        sweep = await made(world, **given)
+        await begin(world)
+        shown = await world.api.data(SHOW, {"id": sweep["id"]})
+        assert shown["name"] == given["name"]
+        assert shown["trials"]["nodes"][0]["simulations"][0]["name"] == expected
+        await world.api.data(CANCEL, {"input": {"id": sweep["id"]}})
+
+
 async def test_pruning_follows_the_plan_unless_it_is_asked_otherwise(world: World) -> None:
     planned = {**ASKED["simulation"], "limits": {"maxSteps": 1000}}
     for simulation, pruning, expected in (
