@@ -104,6 +104,11 @@ def parse_where(given: str) -> dict[str, object]:
     match = WHERE.fullmatch(given)
     if match is None or not match["value"]:
         raise UsageError(f"--where: expected NAME<VALUE (or <=, >, >=, =, !=), got {clean(given)!r}")
+    if match["value"][0] in "<>=!":
+        raise UsageError(
+            f"--where: {clean(given)!r} has more than one operator: give one of <, <=, >, >=, =, !=, or quote a value "
+            f"that begins like one: '{clean(match['name'])}{match['sign']}\"{clean(match['value'])}\"'"
+        )
     value = parse_value(match["value"], f"--where {clean(match['name'])}")
     if not isinstance(value, str | int | float):
         raise UsageError(f"--where: {clean(match['name'])} can be compared with a number, a word, true or false")

@@ -98,6 +98,14 @@ def test_comparisons_that_are_none(given: str) -> None:
         Filters(where=[given]).as_filter(NOW)
 
 
+@pytest.mark.parametrize("given", ["lr<<3", "lr=>3", "lr=!3", "lr===3", "lr < <3", "lr<>3", "n=1, lr>>3"])
+def test_two_operators_in_a_row_are_none_and_the_message_says_how_to_compare_with_one(given: str) -> None:
+    with pytest.raises(UsageError, match=r"give one of <, <=, >, >=, =, !=, or quote a value .*3\"'"):
+        Filters(where=[given]).as_filter(NOW)
+    assert parse_where('lr<"<3"') == {"name": "lr", "comparison": "LT", "value": "<3"}
+    assert parse_where("a=b=c")["value"] == "b=c"
+
+
 @pytest.fixture
 def in_india(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as changed:
