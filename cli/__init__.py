@@ -5,7 +5,7 @@
     service_commands   `up`, `doctor`, `migrate`
     submit_commands    `submit`, `demo`
     read_commands      `list`, `show`, `watch`, `logs`, `costs`, `plan`
-    change_commands    `cancel`, `pause`, `resume`, `update`, `retry`
+    change_commands    `cancel`, `delete`, `tag`, `pause`, `resume`, `update`, `retry`
     machine_commands   `machines ...`
     project_commands   `projects ...`
     budget_commands    `budget ...`
@@ -38,7 +38,7 @@
     search             parsing of `-p lr=log:1e-4..1e-1` and names of samplers
     stop_rules         parsing of `--stop` and `--objective`
     arguments          parsing of durations, key=value pairs, ids
-    listing            sort keys and filters of `list`
+    listing            sort keys and filters of simulations
     browse             lists and details, as tables or JSON
     alerts             alert targets: inputs, tables, the wait for a test message
     machines           machines, as tables
@@ -46,7 +46,7 @@
     costs              costs and budgets, as tables or CSV
     money              formatting of amounts and prices
     tables             tables that drop columns on a narrow terminal
-    change             cancel, update, delete, drain and resume, several at once
+    change             cancel, delete, tag, update, drain and resume, several at once
     watch              a curve, live
     logs               a log, live
     files              lists and downloads of stored files

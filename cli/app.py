@@ -36,7 +36,7 @@ Exit codes:
   3    the service already runs on this data directory
   4    the port is in use
   5    the simulation was CANCELLED
-  6    the server was unreachable or refused the request
+  6    the server was unreachable or refused the request, or a question was not answered with yes
   130  interrupted by Ctrl-C; simulations on machines continue
   141  standard output was closed, as by `| head`
 
@@ -97,6 +97,8 @@ app.command()(read_commands.watch)
 app.command()(read_commands.curve)
 app.command()(read_commands.logs)
 app.command()(change_commands.cancel)
+app.command()(change_commands.delete)
+app.command()(change_commands.tag)
 app.command()(change_commands.pause)
 app.command()(change_commands.resume)
 app.command()(change_commands.update)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from cli.answers import Machine, Simulation
-from cli.errors import ExitCode, ServerRefused
+from cli.arguments import STATES
+from cli.errors import ExitCode, NotConfirmed, ServerRefused, UsageError
+from cli.listing import Filters
 from cli.requests import (
     alert_target_id,
     cancel,
+    delete,
     delete_alert_target,
     delete_budget,
     delete_machine,
     drain_machine,
+    get,
     machine_id,
+    matching,
     pause,
     resolve_id,
     resume,
@@ -21,29 +27,107 @@ from cli.requests import (
     update,
 )
 from cli.server import Server
-from cli.terminal import clean, print_line, say
+from cli.terminal import can_ask, clean, confirm, print_line, say, say_count
+
+MOST_SHOWN = 10  # simulations before a question
 
 
-def cancel_all(server: Server, given: Sequence[str]) -> ExitCode:
-    """Cancel each simulation and print its result; NOT_DONE if any was refused."""
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """What is done to simulations, given by their names or chosen by a filter.
 
-    def change(simulation_id: str) -> str:
-        simulation: Simulation = cancel(server, simulation_id)
-        told = f"{clean(simulation.id)}  {clean(simulation.name)}: {clean(simulation.state)}"
-        return told if simulation.is_final else f"{told}, its end is on the way"
+    among: the states in which it can be done. change: takes an id and a name, and returns the line that is printed.
+    is_final: it can't be undone, and is asked about even if simulations are named.
+    """
 
-    # `last` is resolved before any change.
-    return _each([(each, resolve_id(server, each)) for each in given], change)
-
-
-def pause_all(server: Server, given: Sequence[str]) -> ExitCode:
-    """Pause each simulation."""
-    return _each([(each, resolve_id(server, each)) for each in given], lambda found: _waits(pause(server, found)))
+    word: str
+    done: str
+    among: Sequence[str]
+    change: Callable[[Server, str, str], str]
+    is_final: bool = False
+    details: str = ""
 
 
-def resume_paused(server: Server, given: Sequence[str]) -> ExitCode:
-    """Resume each paused simulation."""
-    return _each([(each, resolve_id(server, each)) for each in given], lambda found: _waits(resume(server, found)))
+def _cancel(server: Server, simulation_id: str, _: str) -> str:
+    simulation = cancel(server, simulation_id)
+    told = f"{clean(simulation.id)}  {clean(simulation.name)}: {clean(simulation.state)}"
+    return told if simulation.is_final else f"{told}, its end is on the way"
+
+
+def _delete(server: Server, simulation_id: str, name: str) -> str:
+    delete(server, simulation_id)
+    return f"{clean(name)} is deleted"
+
+
+CANCEL = Verb("cancel", "cancelled", ("QUEUED", "STARTING", "RUNNING"), _cancel)
+PAUSE = Verb("pause", "paused", ("QUEUED",), lambda server, found, _: _waits(pause(server, found)))
+RESUME = Verb("resume", "resumed", ("QUEUED",), lambda server, found, _: _waits(resume(server, found)))
+DELETE = Verb(
+    "delete", "deleted", ("FINISHED", "FAILED", "CANCELLED"), _delete, is_final=True,
+    details=" with curves, logs and files",
+)  # fmt: skip
+
+
+def tagging(add: Sequence[str], remove: Sequence[str]) -> Verb:
+    """Return what adds and removes tags. Raises `UsageError`."""
+    if not add and not remove:
+        raise UsageError("Nothing to change. Give --add TAG or --remove TAG, both repeatable.")
+
+    def change(server: Server, simulation_id: str, _: str) -> str:
+        simulation = update(server, {"id": simulation_id, "addTags": [*add], "removeTags": [*remove]})
+        return f"{clean(simulation.id)}  {clean(simulation.name)}: tagged"
+
+    return Verb("tag", "tagged", STATES, change)
+
+
+def change_chosen(server: Server, verb: Verb, given: Sequence[str], filters: Filters, *, yes: bool) -> ExitCode:
+    """Change the simulations that are named, or those that a filter chooses, after a question."""
+    if given and filters != Filters():
+        raise UsageError(f"Give the simulations to {verb.word}, or a filter that chooses them, not both.")
+    if given:
+        # `last` is resolved before any change.
+        named = [(each, resolve_id(server, each)) for each in given]
+        if verb.is_final and not yes:
+            _require_yes(verb, [get(server, found) for _, found in named])
+        return _each(named, lambda found, name: verb.change(server, found, name))
+    chosen = _chosen(server, verb, filters)
+    if not chosen:
+        say(f"There is no simulation to {verb.word} among those that match.")
+        return ExitCode.OK
+    if not yes:
+        _require_yes(verb, chosen)
+    found = [(f"#{each.number} {each.name}", each.id) for each in chosen]
+    return _each(found, lambda each, name: verb.change(server, each, name))
+
+
+def _chosen(server: Server, verb: Verb, filters: Filters) -> list[Simulation]:
+    if filters == Filters():
+        raise UsageError(
+            f"Give the simulations to {verb.word}, or choose them as `simulations list` does: "
+            f"simulations {verb.word} --project NAME --state {verb.among[0].lower()}"
+        )
+    asked = filters.as_states()
+    states = [each for each in asked or verb.among if each in verb.among]
+    if not states:
+        raise UsageError(f"--state: {verb.word} is for simulations that are {', '.join(verb.among).lower()}")
+    found = matching(server, filters, states=states)
+    if verb is RESUME:
+        found = [each for each in found if each.waiting is not None and each.waiting.reason == "PAUSED"]
+    # What waits comes first: it would start on the machine of what is cancelled before it.
+    return sorted(found, key=lambda each: each.state != "QUEUED")
+
+
+def _require_yes(verb: Verb, chosen: Sequence[Simulation]) -> None:
+    """Ask whether these are meant. Raises `UsageError` where nothing can be asked, `NotConfirmed`."""
+    count = say_count(len(chosen), "simulation")
+    if not can_ask():
+        raise UsageError(f"{count} to {verb.word}{verb.details}. Add --yes to do it without a question.")
+    for each in chosen[:MOST_SHOWN]:
+        say(f"#{each.number}  {clean(each.name)}: {each.state}")
+    if len(chosen) > MOST_SHOWN:
+        say(f"and {len(chosen) - MOST_SHOWN:,} more")
+    if not confirm(f"{verb.word.capitalize()} {count}{verb.details}?"):
+        raise NotConfirmed(f"Nothing was {verb.done}.")
 
 
 def update_all(server: Server, given: Sequence[str], wanted: Mapping[str, object]) -> ExitCode:
@@ -53,23 +137,23 @@ def update_all(server: Server, given: Sequence[str], wanted: Mapping[str, object
         simulation = update(server, {**wanted, "id": simulation_id})
         return f"{clean(simulation.id)}  {clean(simulation.name)}: {clean(simulation.state)}, updated"
 
-    return _each([(each, resolve_id(server, each)) for each in given], change)
+    return _each([(each, resolve_id(server, each)) for each in given], lambda found, _: change(found))
 
 
 def drain_all(server: Server, given: Sequence[str], deadline: str | None = None) -> ExitCode:
     """Drain these machines: no new attempts. deadline: when what runs there returns to the queue, in ISO 8601."""
-    return _each(_machines(server, given), lambda found: _stands(drain_machine(server, found, deadline)))
+    return _each(_machines(server, given), lambda found, _: _stands(drain_machine(server, found, deadline)))
 
 
 def resume_all(server: Server, given: Sequence[str]) -> ExitCode:
     """Resume these machines after a drain."""
-    return _each(_machines(server, given), lambda found: _stands(resume_machine(server, found)))
+    return _each(_machines(server, given), lambda found, _: _stands(resume_machine(server, found)))
 
 
 def delete_all(server: Server, given: Sequence[str]) -> ExitCode:
     """Delete these machines."""
 
-    def change(found: str) -> str:
+    def change(found: str, _: str) -> str:
         delete_machine(server, found)
         return f"{found} is deleted"
 
@@ -79,7 +163,7 @@ def delete_all(server: Server, given: Sequence[str]) -> ExitCode:
 def delete_budgets(server: Server, given: Sequence[str]) -> ExitCode:
     """Delete these budgets."""
 
-    def change(budget_id: str) -> str:
+    def change(budget_id: str, _: str) -> str:
         delete_budget(server, budget_id)
         return f"{clean(budget_id)} is deleted"
 
@@ -89,7 +173,7 @@ def delete_budgets(server: Server, given: Sequence[str]) -> ExitCode:
 def delete_alert_targets(server: Server, given: Sequence[str]) -> ExitCode:
     """Delete these alert targets."""
 
-    def change(found: str) -> str:
+    def change(found: str, _: str) -> str:
         delete_alert_target(server, found)
         return f"{found} is deleted"
 
@@ -111,12 +195,15 @@ def _stands(machine: Machine) -> str:
     return f"{clean(machine.id)}  {clean(machine.name)}: {clean(machine.state)}"
 
 
-def _each(found: Sequence[tuple[str, str]], change: Callable[[str], str]) -> ExitCode:
-    """Change each, given as (name, id). `ServerUnreachable` and `Interrupted` propagate and skip the rest."""
+def _each(found: Sequence[tuple[str, str]], change: Callable[[str, str], str]) -> ExitCode:
+    """Change each, given as (name, id); `change` takes an id and a name.
+
+    `ServerUnreachable` and `Interrupted` propagate and skip the rest.
+    """
     worst = ExitCode.OK
     for name, each in found:
         try:
-            print_line(change(each))
+            print_line(change(each, name))
         except ServerRefused as refused:
             for line in str(refused).splitlines():
                 say(f"{clean(name)}: {line}", style="red")

@@ -1,4 +1,4 @@
-"""Commands that change simulations, or copy them: `cancel`, `pause`, `resume`, `update`, `retry`."""
+"""Commands that change simulations, or copy them: `cancel`, `delete`, `tag`, `pause`, ..."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Annotated
 import typer
 
 from cli import completion
+from cli.listing import Filters
 from cli.options import (
     AsJson,
+    ChosenActive,
+    ChosenSimulations,
     Notes,
     ObjectiveOrGuess,
     RuntimeEnv,
@@ -19,46 +22,125 @@ from cli.options import (
     TokenFile,
     Url,
     Workdir,
+    Yes,
+    with_filters,
 )
 
 
+@with_filters
 def cancel(
-    simulations: SimulationIds,
+    simulations: ChosenActive = None,
+    *,
+    filters: Filters,
+    yes: Yes = False,
     url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Cancel simulations; a running one is stopped first."""
-    from cli.change import cancel_all
+    """Cancel simulations; a running one is stopped first.
+
+    \b
+    simulations cancel 12 13
+    simulations cancel --project vision --where 'lr>0.1'     those that have not ended, after a question
+    """
+    from cli.change import CANCEL, change_chosen
     from cli.server import parse_server
 
-    raise typer.Exit(cancel_all(parse_server(url, token, token_file), simulations))
+    raise typer.Exit(change_chosen(parse_server(url, token, token_file), CANCEL, simulations or (), filters, yes=yes))
 
 
+@with_filters
+def delete(
+    simulations: ChosenSimulations = None,
+    *,
+    filters: Filters,
+    yes: Yes = False,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Delete ended simulations with their curves, logs, checkpoints and files, after a question.
+
+    \b
+    simulations delete 12 13
+    simulations delete --state failed --until 30d     failed ones that are older than 30 days
+    """
+    from cli.change import DELETE, change_chosen
+    from cli.server import parse_server
+
+    raise typer.Exit(change_chosen(parse_server(url, token, token_file), DELETE, simulations or (), filters, yes=yes))
+
+
+@with_filters
+def tag(
+    simulations: ChosenSimulations = None,
+    add: Annotated[
+        list[str] | None, typer.Option(metavar="TAG", help="Tag to add; repeatable.", autocompletion=completion.tags)
+    ] = None,
+    remove: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TAG", help="Tag to remove; repeatable.", autocompletion=completion.tags),
+    ] = None,
+    *,
+    filters: Filters,
+    yes: Yes = False,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Add tags to simulations, and remove tags.
+
+    \b
+    simulations tag 12 13 --add best --remove todo
+    simulations tag --sweep 3 --add baseline     its trials, after a question
+    """
+    from cli.change import change_chosen, tagging
+    from cli.server import parse_server
+
+    verb = tagging(add or (), remove or ())
+    raise typer.Exit(change_chosen(parse_server(url, token, token_file), verb, simulations or (), filters, yes=yes))
+
+
+@with_filters
 def pause(
-    simulations: SimulationIds,
+    simulations: ChosenActive = None,
+    *,
+    filters: Filters,
+    yes: Yes = False,
     url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Pause simulations that wait in the queue: they get no machine until they are resumed."""
-    from cli.change import pause_all
+    """Pause simulations that wait in the queue: they get no machine until they are resumed.
+
+    \b
+    simulations pause --user ada     all that wait, after a question
+    """
+    from cli.change import PAUSE, change_chosen
     from cli.server import parse_server
 
-    raise typer.Exit(pause_all(parse_server(url, token, token_file), simulations))
+    raise typer.Exit(change_chosen(parse_server(url, token, token_file), PAUSE, simulations or (), filters, yes=yes))
 
 
+@with_filters
 def resume(
-    simulations: SimulationIds,
+    simulations: ChosenActive = None,
+    *,
+    filters: Filters,
+    yes: Yes = False,
     url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Resume paused simulations."""
-    from cli.change import resume_paused
+    """Resume paused simulations.
+
+    \b
+    simulations resume --user ada     all that are paused, after a question
+    """
+    from cli.change import RESUME, change_chosen
     from cli.server import parse_server
 
-    raise typer.Exit(resume_paused(parse_server(url, token, token_file), simulations))
+    raise typer.Exit(change_chosen(parse_server(url, token, token_file), RESUME, simulations or (), filters, yes=yes))
 
 
 def update(

@@ -70,6 +70,12 @@ mutation Update($input: UpdateSimulationInput!) {
 """
 )
 
+DELETE = """
+mutation Delete($input: SimulationInput!) {
+  deleteSimulation(input: $input) { userErrors { message field } }
+}
+"""
+
 RETRY = (
     _SUMMARY
     + """

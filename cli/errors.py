@@ -4,6 +4,7 @@ CommandError                NOT_DONE
 ├── UsageError              USAGE, invalid arguments
 ├── ServerUnreachable       NOT_DONE, no answer, or not a Simulations server
 ├── ServerRefused           NOT_DONE, the server refused the request
+├── NotConfirmed            NOT_DONE, a question was not answered with yes
 ├── StartFailed             FAILED, `up` or `migrate` could not start
 │   ├── InUse               ALREADY_RUNNING
 │   └── PortTaken           PORT_TAKEN
@@ -28,7 +29,7 @@ class ExitCode(IntEnum):
     ALREADY_RUNNING = 3
     PORT_TAKEN = 4
     CANCELLED = 5  # a watched simulation was CANCELLED
-    NOT_DONE = 6  # the server is unreachable or refused
+    NOT_DONE = 6  # the server is unreachable or refused, or a question was not answered with yes
     INTERRUPTED = 130  # Ctrl-C, as shells count it: 128 + SIGINT
     OUTPUT_CLOSED = 141  # as in `| head`: 128 + SIGPIPE
 
@@ -56,6 +57,10 @@ class ServerUnreachable(CommandError):
 
 class ServerRefused(CommandError):
     """The server refused the request."""
+
+
+class NotConfirmed(CommandError):
+    """A question was not answered with yes."""
 
 
 class StartFailed(CommandError):

@@ -1,4 +1,4 @@
-"""Options of `simulations list` as the API's variables: sort keys, comparisons of parameters, times."""
+"""Options that sort and filter simulations, as the API's variables: sort keys, comparisons of parameters, times."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from cli.arguments import parse_duration, parse_value
+from cli.arguments import parse_duration, parse_states, parse_value
 from cli.errors import CommandError, UsageError
 from cli.terminal import clean
 
@@ -50,8 +50,10 @@ class Sorting:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Filters of `list`, as they were typed. None or empty: any."""
+    """Filters of simulations, as they were typed. None or empty: any."""
 
+    states: Sequence[str] = ()
+    project: str | None = None
     text: str | None = None
     name: str | None = None
     tags: Sequence[str] = ()
@@ -62,8 +64,12 @@ class Filters:
     where: Sequence[str] = ()
     sweep: str | None = None
 
+    def as_states(self) -> list[str]:
+        """Return the API's SimulationStates, none for any. Raises `UsageError`."""
+        return parse_states(self.states)
+
     def as_filter(self, now: datetime) -> dict[str, object] | None:
-        """Return the API's SimulationFilter, None for any. Raises `UsageError`."""
+        """Return the rest as the API's SimulationFilter, None for any. Raises `UsageError`."""
         wanted = {
             "text": self.text, "name": self.name, "tags": list(self.tags), "anyTags": list(self.any_tags),
             "createdBy": self.user, "createdFrom": parse_moment("--since", self.since, now),

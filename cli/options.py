@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from cli import completion
+from cli.listing import Filters
 
 Url = Annotated[
     str | None,
@@ -49,6 +53,13 @@ SimulationIds = Annotated[
         help="Numbers, names or ids of simulations, or beginnings of names; `last`: the newest one.",
         autocompletion=completion.active_simulations,
     ),
+]
+_CHOSEN = "Numbers, names or ids of simulations, or beginnings of names; `last`: the newest one. Or a filter."
+ChosenSimulations = Annotated[
+    list[str] | None, typer.Argument(metavar="ID", help=_CHOSEN, autocompletion=completion.simulations)
+]
+ChosenActive = Annotated[
+    list[str] | None, typer.Argument(metavar="ID", help=_CHOSEN, autocompletion=completion.active_simulations)
 ]
 ProjectName = Annotated[
     str | None,
@@ -130,3 +141,84 @@ OnlyMachine = Annotated[
 ]
 MaxPrice = Annotated[str | None, typer.Option(metavar="PRICE", help="Maximum price per hour.")]
 Priority = Annotated[int | None, typer.Option(help="Priority; higher is placed first.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without a question.")]
+
+
+def with_filters(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that filter simulations, in the place of its parameter `filters`."""
+    own = inspect.signature(command, eval_str=True)
+    options = inspect.signature(_filters, eval_str=True).parameters
+
+    @wraps(command)
+    def called(**given: Any) -> None:
+        chosen = {name: given.pop(name) for name in options}
+        command(filters=_filters(**chosen), **given)
+
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in own.parameters.items():
+        parameters += options.values() if name == "filters" else [parameter]
+    called.__signature__ = own.replace(  # type: ignore[attr-defined]  # what `inspect.signature` reads
+        parameters=[each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+    )
+    return called
+
+
+def _filters(
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--state",
+            "-s",
+            metavar="STATE",
+            help="Filter by state: queued, starting, running, finished, failed, cancelled.",
+            autocompletion=completion.states,
+        ),
+    ] = None,
+    project: ProjectName = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            "-w",
+            metavar="COMPARISON",
+            help="Compare parameters: 'lr<1e-3', 'lr<1e-3, optimizer=adam'; repeatable.",
+        ),
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            "--sweep", metavar="SWEEP", help="Only trials of this sweep: number, name or id; `last`: the newest."
+        ),
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tag",
+            "-t",
+            metavar="TAG",
+            help="With this tag; repeatable: with all of them.",
+            autocompletion=completion.tags,
+        ),
+    ] = None,
+    any_tag: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TAG", help="With this tag; repeatable: with any of them.", autocompletion=completion.tags
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Name, where * is any text and ? any character: 'vit*'.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Text in the name, the command or the notes; or a number.")
+    ] = None,
+    user: Annotated[str | None, typer.Option(metavar="NAME", help="Submitted by this user.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Submitted since: 7d, 12h, or a local date like 2026-11-01.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Submitted before: likewise.")] = None,
+) -> Filters:
+    return Filters(
+        states=tuple(state or ()), project=project, text=text, name=name, tags=tuple(tag or ()),
+        any_tags=tuple(any_tag or ()), user=user, since=since, until=until, where=tuple(where or ()), sweep=sweep,
+    )  # fmt: skip

@@ -7,21 +7,13 @@ from typing import Annotated
 import typer
 
 from cli import completion, terminal
-from cli.options import AsJson, LogScale, Metrics, ProjectName, SimulationId, Token, TokenFile, Url
+from cli.listing import Filters
+from cli.options import AsJson, LogScale, Metrics, ProjectName, SimulationId, Token, TokenFile, Url, with_filters
 
 
+@with_filters
 def list_(
-    state: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--state",
-            "-s",
-            metavar="STATE",
-            help="Filter by state: queued, starting, running, finished, failed, cancelled.",
-            autocompletion=completion.states,
-        ),
-    ] = None,
-    project: ProjectName = None,
+    filters: Filters,
     sort: Annotated[
         str | None,
         typer.Option(
@@ -33,49 +25,9 @@ def list_(
         ),
     ] = None,
     reverse: Annotated[bool, typer.Option("--reverse", "-r", help="The other way round.")] = False,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--where",
-            "-w",
-            metavar="COMPARISON",
-            help="Compare parameters: 'lr<1e-3', 'lr<1e-3, optimizer=adam'; repeatable.",
-        ),
-    ] = None,
-    sweep: Annotated[
-        str | None,
-        typer.Option(
-            "--sweep", metavar="SWEEP", help="Only trials of this sweep: number, name or id; `last`: the newest."
-        ),
-    ] = None,
-    tag: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--tag",
-            "-t",
-            metavar="TAG",
-            help="With this tag; repeatable: with all of them.",
-            autocompletion=completion.tags,
-        ),
-    ] = None,
-    any_tag: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TAG", help="With this tag; repeatable: with any of them.", autocompletion=completion.tags
-        ),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(metavar="PATTERN", help="Name, where * is any text and ? any character: 'vit*'.")
-    ] = None,
-    text: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Text in the name, the command or the notes; or a number.")
-    ] = None,
-    user: Annotated[str | None, typer.Option(metavar="NAME", help="Submitted by this user.")] = None,
-    since: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="Submitted since: 7d, 12h, or a local date like 2026-11-01.")
-    ] = None,
-    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Submitted before: likewise.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of simulations.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="N", min=1, help="Maximum number of simulations.")
+    ] = 20,
     everything: Annotated[bool, typer.Option("--all", "-a", help="No limit.")] = False,
     as_json: AsJson = False,
     url: Url = None,
@@ -93,31 +45,21 @@ def list_(
     The first column is the number: every command takes it in the place of an id, as well as a name or the beginning of
     a name that only one simulation has. Simulations without a value of the sort key come last.
     """
-    from datetime import UTC, datetime
-
     from cli import browse
-    from cli.arguments import parse_states
     from cli.errors import ServerRefused
-    from cli.listing import Filters, parse_sort
-    from cli.requests import newest_first, resolve_sweep
+    from cli.listing import parse_sort
+    from cli.requests import matching
     from cli.server import parse_server
 
     wanted = None if everything else limit
     sorting = parse_sort(sort, reverse=reverse)
     server = parse_server(url, token, token_file)
-    filters = Filters(
-        text=text, name=name, tags=tag or (), any_tags=any_tag or (), user=user, since=since, until=until,
-        where=where or (), sweep=resolve_sweep(server, sweep) if sweep is not None else None,
-    ).as_filter(datetime.now(UTC))  # fmt: skip
-    states = parse_states(state or ())
     # Ask for one more than is shown, to detect further ones.
     try:
-        found = newest_first(
+        found = matching(
             server,
-            states=states,
-            project=project,
+            filters,
             limit=wanted + 1 if wanted is not None else None,
-            filters=filters,
             sorting=sorting if sort is not None or reverse else None,
         )
     except ServerRefused as refusal:
@@ -128,7 +70,7 @@ def list_(
     elif not shown:
         terminal.say(
             "No simulations."
-            if states or project or filters
+            if filters != Filters()
             else "No simulations yet. Submit one: simulations submit -- COMMAND"
         )
     else:

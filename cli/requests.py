@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import islice
 from typing import TypeVar
 
@@ -32,7 +33,7 @@ from cli.answers import (
 )
 from cli.arguments import is_node_id
 from cli.errors import Interrupted, ServerRefused
-from cli.listing import Sorting
+from cli.listing import Filters, Sorting
 from cli.server import Server, as_object, ask, read_answer, unknown_simulation
 from cli.terminal import clean
 
@@ -81,6 +82,11 @@ def update(server: Server, wanted: Mapping[str, object]) -> Simulation:
     return read_answer(Simulation, payload.get("simulation"))
 
 
+def delete(server: Server, simulation_id: str) -> None:
+    """Delete an ended simulation with its curve, log and files."""
+    _mutate(server, documents.DELETE, "deleteSimulation", {"id": simulation_id})
+
+
 def retry(server: Server, simulation_id: str) -> Simulation:
     """Queue a copy of an ended simulation."""
     payload = _mutate(server, documents.RETRY, "retrySimulation", {"id": simulation_id})
@@ -126,6 +132,22 @@ def newest_first(
     limit = min(limit, sys.maxsize) if limit is not None else None  # the maximum of islice()
     first = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit)
     return list(islice(_walk(server, documents.LIST, "simulations", Simulation, wanted, first), limit))
+
+
+def matching(
+    server: Server,
+    filters: Filters,
+    *,
+    states: Sequence[str] = (),
+    limit: int | None = None,
+    sorting: Sorting | None = None,
+) -> list[Simulation]:
+    """List simulations that match, newest first unless sorted. states: in the place of the filters' own."""
+    wanted = filters.as_filter(datetime.now(UTC))
+    states = states or filters.as_states()
+    if wanted is not None and filters.sweep is not None:
+        wanted["sweep"] = resolve_sweep(server, filters.sweep)
+    return newest_first(server, states=states, project=filters.project, limit=limit, filters=wanted, sorting=sorting)
 
 
 # --- sweeps ----------------------------------------------------------------------------------------------------

@@ -106,6 +106,20 @@ def say(sentence: str, *, style: str = "") -> None:
     stderr().print(Text(sentence, style=style), soft_wrap=True)
 
 
+def can_ask() -> bool:
+    """Whether a person can answer a question: standard input is a terminal."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def confirm(question: str) -> bool:
+    """Ask on standard error. Anything but y or yes is a no."""
+    stderr().print(Text(f"{question} [y/N] "), end="", soft_wrap=True)
+    answer = sys.stdin.readline()
+    if not answer.endswith("\n"):  # Ctrl-D
+        say("")
+    return answer.strip().lower() in ("y", "yes")
+
+
 def print_line(line: str | Text) -> None:
     """Write a line to standard output."""
     stdout().print(line, soft_wrap=True)
