@@ -190,7 +190,7 @@ def delete(
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME...", help="Names or ids of alert targets.", autocompletion=completion.alert_targets
+            metavar="NAME", help="Names or ids of alert targets.", autocompletion=completion.alert_targets
         ),
     ],
     url: Url = None,

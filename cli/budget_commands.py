@@ -119,7 +119,7 @@ def update(
 
 @app.command()
 def delete(
-    budgets: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of budgets.")],
+    budgets: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of budgets.")],
     url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,

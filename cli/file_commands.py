@@ -48,7 +48,7 @@ def ls(
 def get(
     simulation_id: SimulationId,
     paths: Annotated[
-        list[str] | None, typer.Argument(metavar="PATH...", help="Files, or directories with all below them.  [all]")
+        list[str] | None, typer.Argument(metavar="PATH", help="Files, or directories with all below them.  [all]")
     ] = None,
     to: Annotated[Path, typer.Option("--to", metavar="DIRECTORY", help="Where to write them.")] = Path(),
     kind: Annotated[

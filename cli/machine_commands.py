@@ -21,7 +21,7 @@ MachineName = Annotated[
 ]
 MachineNames = Annotated[
     list[str],
-    typer.Argument(metavar="MACHINE...", help="Names or ids of machines.", autocompletion=completion.machines),
+    typer.Argument(metavar="MACHINE", help="Names or ids of machines.", autocompletion=completion.machines),
 ]
 GpuModel = Annotated[str | None, typer.Option("--gpu-model", metavar="MODEL", help="Model of its GPUs: A100.")]
 Labels = Annotated[

@@ -49,7 +49,7 @@ SimulationId = Annotated[
 SimulationIds = Annotated[
     list[str],
     typer.Argument(
-        metavar="ID...",
+        metavar="ID",
         help="Numbers, names or ids of simulations, or beginnings of names; `last`: the newest one.",
         autocompletion=completion.active_simulations,
     ),
