@@ -632,9 +632,9 @@ class UserError(Answer):
     field: tuple[str, ...] | None
 
     def sentence(self) -> str:
-        """The message, prefixed with its field unless it begins with that field."""
+        """The message, prefixed with its field unless it begins with that field, or is about the object itself."""
         path = ".".join(self.field or ())
-        return self.message if not path or self.message.startswith(path) else f"{path}: {self.message}"
+        return self.message if path in ("", "id") or self.message.startswith(path) else f"{path}: {self.message}"
 
 
 class Series(Answer):

@@ -78,7 +78,7 @@ def test_all_that_match_are_changed_what_waits_first_and_refusals_are_named(foun
     result = run("cancel", "--user", "ada", "--yes")
     assert [each["input"]["id"] for each in server.variables("Cancel")] == ["s2", "s3", "s1"]
     assert result.exit_code == 6
-    assert "#2 two: id: It can't be." in result.stderr
+    assert "#2 two: It can't be." in result.stderr
     assert len(result.stdout.splitlines()) == 2
 
 

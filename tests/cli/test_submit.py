@@ -253,7 +253,7 @@ def test_cancel_goes_on_behind_one_that_is_refused(server: Any, run: Run, simula
     result = run("cancel", "queued", "bad", "running")
     assert result.exit_code == 6
     assert result.stdout.splitlines() == ["queued  train: CANCELLED", "running  train: RUNNING, its end is on the way"]
-    assert result.stderr.strip() == "bad: id: There is no such simulation."
+    assert result.stderr.strip() == "bad: There is no such simulation."
     assert run("cancel", "queued").exit_code == 0
 
 
