@@ -189,9 +189,7 @@ def send_test(
 def delete(
     targets: Annotated[
         list[str],
-        typer.Argument(
-            metavar="NAME", help="Names or ids of alert targets.", autocompletion=completion.alert_targets
-        ),
+        typer.Argument(metavar="NAME", help="Names or ids of alert targets.", autocompletion=completion.alert_targets),
     ],
     url: Url = None,
     token: Token = None,

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from cli import terminal
-from cli.errors import CommandError, ExitCode
+from cli.errors import CommandError, ExitCode, UsageError
 
 
 def discard_half_made() -> None:
@@ -20,8 +20,21 @@ def discard_half_made() -> None:
     sys.unraisablehook = lambda _: None
 
 
+# What other schedulers and tools call these commands.
+OTHER_WORDS = {
+    "run": "submit", "start": "submit", "sbatch": "submit", "stop": "cancel", "kill": "cancel", "scancel": "cancel",
+    "rm": "delete", "remove": "delete", "ls": "list", "ps": "list", "squeue": "list", "status": "show", "get": "show",
+    "describe": "show", "log": "logs", "export": "curve", "download": "files get", "label": "tag",
+}  # fmt: skip
+
+
 class Commands(TyperGroup):
-    """Root group: turns expected errors into messages and exit codes."""
+    """Root group: turns expected errors into messages and exit codes, and names the command that is meant."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and (meant := OTHER_WORDS.get(args[0])):
+            raise UsageError(f"There is no command {args[0]}. It is called {meant}: simulations {meant} --help")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:  # typer's own Context, whose class it does not export
         try:

@@ -24,6 +24,7 @@ import typer.main
 from typer.testing import CliRunner, Result
 
 from cli.app import app
+from cli.group import OTHER_WORDS
 
 ROOT = Path(__file__).parents[2]
 ID = "U2ltdWxhdGlvbjox"
@@ -129,6 +130,15 @@ def page() -> Iterator[str]:
 def test_each_command_is_tried() -> None:
     tried = {" ".join(word for word in name.split() if not word.startswith("--")) for name in COMMANDS}
     assert set(names(typer.main.get_command(app))) == tried | OF_THE_DATABASE
+
+
+def test_a_command_by_the_word_of_another_tool_is_refused_with_its_name() -> None:
+    tried = {name.split(" --")[0] for name in COMMANDS}
+    for word, meant in OTHER_WORDS.items():
+        ran = CliRunner().invoke(app, [word, "8"])
+        assert (ran.exit_code, ran.stdout) == (2, ""), word
+        assert ran.stderr == f"There is no command {word}. It is called {meant}: simulations {meant} --help\n"
+        assert meant in tried
 
 
 def test_no_server_answers() -> None:
