@@ -211,6 +211,10 @@ class Simulation(Base):
         Index(
             "ix_simulations_text", text("trigrams(simulation_text(name, entrypoint, notes))"), postgresql_using="gin"
         ),
+        # The direction of a metric whose name implies none.
+        Index(
+            "ix_simulations_objective", "objective_metric", "id", postgresql_where=text("objective_mode IS NOT NULL")
+        ),
         # Whose metrics and costs still change.
         Index(
             "ix_simulations_begun",

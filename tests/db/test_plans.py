@@ -689,6 +689,16 @@ async def test_what_few_simulations_match_is_found_by_index(listed: Filled, subt
             assert_by_index(plans, *index, hot=("simulations", "parameter_values"))
 
 
+async def test_the_direction_of_an_objective_is_found_by_index_also_where_none_has_it(filled: Filled) -> None:
+    await filled.rows.query("UPDATE simulations SET objective_metric = 'loss', objective_mode = 'MIN'")
+    await filled.rows.query("ANALYZE simulations")
+
+    async def read(session: AsyncSession) -> None:
+        assert await listing.objective_mode(session, "fitness") is None
+
+    assert_by_index(await filled.plans_of(read), "ix_simulations_objective", hot=("simulations",))
+
+
 async def test_names_of_metrics_and_parameters_take_a_step_of_an_index_each(listed: Filled) -> None:
     async def read(session: AsyncSession) -> None:
         assert "loss" in await names.metrics(session, "", first=200)
