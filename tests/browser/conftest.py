@@ -55,23 +55,25 @@ WIDE: ViewportSize = {"width": 1440, "height": 900}
 NARROW: ViewportSize = {"width": 360, "height": 740}
 # Of what is in order axe would describe each element, and the browser would hand all of that over. Of what it loads
 # before, only `css-orientation-lock`, which is off, asks for the style sheets.
-# Of rows with the same markup, which differ in texts and values alone, three are judged: a table of a hundred takes
-# most of what its page does.
-JUDGE = """async ([options, alike]) => {
+# Of a table's rows with the same markup, which differ in texts and values alone, three are judged: a hundred take most
+# of what their page does.
+JUDGE = """async options => {
     const kept = ['class', 'role', 'type', 'scope', 'tabindex']
     const told = ({ name, value, ownerElement }) =>
         kept.includes(name) || (name === 'style' && ownerElement.textContent.trim()) ? value : !!value
     const shape = node => node.nodeType !== Node.ELEMENT_NODE ? !!node.data.trim() :
         [node.tagName, [...node.attributes].map(each => [each.name, told(each)]), [...node.childNodes].map(shape)]
-    const seen = {}
-    const isKnown = row => {
-        const markup = JSON.stringify(shape(row))
-        seen[markup] = (seen[markup] ?? 0) + 1
-        return seen[markup] > 3
+    const known = body => {
+        const seen = {}
+        return [...body.rows].filter(row => {
+            const markup = JSON.stringify(shape(row))
+            seen[markup] = (seen[markup] ?? 0) + 1
+            return seen[markup] > 3
+        })
     }
-    const context = alike && { include: [document], exclude: [...document.querySelectorAll(alike)].filter(isKnown) }
+    const context = { include: [document], exclude: [...document.querySelectorAll('tbody')].flatMap(known) }
     const asked = { resultTypes: ['violations'], preload: { assets: ['media'] }, ...options }
-    return (await axe.run(context ?? document, asked)).violations
+    return (await axe.run(context, asked)).violations
 }"""
 
 # Dark, a page has other colours and nothing else (web/src/app.css): these rules look at colours.
@@ -236,7 +238,8 @@ class Profile:
         await self.context.unroute_all()
         await self.context.clear_cookies()
         # Of the process that the next page is in: it has a copy of what is stored.
-        assert await self.tab.evaluate("(localStorage.clear(), localStorage.length)") == 0
+        async with within(PATIENCE_MILLISECONDS / 1000, "what the browser stores is cleared"):
+            assert await self.tab.evaluate("(localStorage.clear(), localStorage.length)") == 0
 
 
 class Profiles:
@@ -307,18 +310,16 @@ async def page(open_page: OpenPage) -> Page:
 
 @pytest.fixture
 def axe() -> Callable[..., Awaitable[None]]:
-    """Judge a page as it is in light, and its colours in dark: `await axe(page)`. Fails with axe's findings.
+    """Judge a page as it is in light, and its colours in dark: `await axe(page)`. Fails with axe's findings."""
 
-    alike: a selector of elements of which three of the same markup are judged.
-    """
-
-    async def judge(page: Page, alike: str | None = None) -> None:
+    async def judge(page: Page) -> None:
         if not await page.evaluate("'axe' in window"):
             # Not as a script of the page, which the page would refuse.
             await page.evaluate(AXE.read_text(encoding="utf-8"))
         for scheme, rules in (("light", None), ("dark", ABOUT_COLOURS)):
             await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # one of its words
-            violations = await page.evaluate(JUDGE, [{"runOnly": rules} if rules else {}, alike])
+            async with within(PATIENCE_MILLISECONDS / 1000, f"axe judges {page.url}"):
+                violations = await page.evaluate(JUDGE, {"runOnly": rules} if rules else {})
             assert [say(violation) for violation in violations] == [], f"in {scheme}"
 
     return judge

@@ -184,18 +184,18 @@ ROW = "<tr><td style='color: black'>text <button>text</button></td></tr>"
 async def test_of_rows_alike_few_are_judged_and_each_that_is_another_one(page: Page, axe: Axe) -> None:
     table = f"<table><thead><tr><th>Name</th></tr></thead><tbody>{ROW * 50}</tbody></table>"
     await page.set_content(f"<html lang=en><title>t</title><main><h1>t</h1>{table}</main></html>")
-    await axe(page, alike="tbody tr")
+    await axe(page)
     rows = page.locator("tbody tr")
     await page.evaluate("run => (axe.run = eval(run)(axe.run))", COUNTED)
-    await axe(page, alike="tbody tr")
+    await axe(page)
     assert await page.evaluate("axe.left") == 47
     await rows.nth(30).locator("td").evaluate("cell => cell.style.color = '#ccc'")
     with pytest.raises(AssertionError, match="color-contrast"):
-        await axe(page, alike="tbody tr")
+        await axe(page)
     await rows.nth(30).evaluate("row => row.remove()")
     await rows.nth(40).locator("button").evaluate("button => button.textContent = ''")
     with pytest.raises(AssertionError, match="button-name"):
-        await axe(page, alike="tbody tr")
+        await axe(page)
 
 
 # --- a hundred -------------------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ async def test_a_hundred_runs_are_compared_in_one_request_for_their_curves(
     small = page.locator(f'[data-metric="{METRICS[0]}"]')
     await small.scroll_into_view_if_needed()
     await expect(small).to_have_attribute("data-drawn", "100")
-    await axe(page, alike="tbody tr")
+    await axe(page)
 
     await page.get_by_role("button", name=f"Show {METRICS[0]} in the large chart").click()
     await expect(page.get_by_label("Metric", exact=True)).to_have_value(METRICS[0])
@@ -430,7 +430,7 @@ async def test_a_telephone_has_room_for_a_hundred(open_page: OpenPage, sweep: in
     page = await open_page(f"/compare?sweep={sweep}&clip=1", viewport={"width": 390, "height": 844})
     await drawn(page, MANY)
     assert await page.evaluate("document.documentElement.scrollWidth") <= 390
-    await axe(page, alike="tbody tr")
+    await axe(page)
 
 
 async def test_names_and_numbers_stand_for_ids_in_the_address(page: Page, swept: dict[str, str]) -> None:
