@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -15,6 +15,8 @@ from graphql import FieldNode, GraphQLError, OperationType, get_operation_ast, i
 from strawberry import relay
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext as Operation
+from strawberry.types.execution import ExecutionResult
+from strawberry.types.graphql import OperationType as AllowedType
 
 from db import machines as db_machines
 from db.public_ids import decode
@@ -94,6 +96,7 @@ from graph.types.simulation_inputs import (
 )
 from graph.types.simulation_mutations import CreateSimulationsPayload, DeleteSimulationPayload, SimulationPayload
 from graph.types.supervision import HelloAttemptInput, HelloAttemptPayload, ReportAttemptInput, ReportAttemptPayload
+from graph.types.supervisor_documents import RESOLVERS, ShortWay
 from graph.types.sweep import Sweep, SweepConnection, SweepPayload
 from graph.types.sweep_inputs import CreateSweepInput, SweepInput, UpdateSweepInput
 from graph.types.token import (
@@ -450,11 +453,11 @@ class Mutation:
 
     @strawberry.mutation(description="For supervisors: the first request of an attempt, answered with the work order.")
     async def hello_attempt(self, info: Info, input: HelloAttemptInput) -> HelloAttemptPayload:
-        return await of_supervisors.hello(info, input)
+        return await of_supervisors.hello(info.context, input)
 
     @strawberry.mutation(description="For supervisors: points, log and exit, or a heartbeat.")
     async def report_attempt(self, info: Info, input: ReportAttemptInput) -> ReportAttemptPayload:
-        return await of_supervisors.report(info, input)
+        return await of_supervisors.report(info.context, input)
 
 
 @strawberry.type(description="The root of all subscriptions.")
@@ -508,7 +511,55 @@ def _searchable(text: str | None) -> str | None:
 
 
 class Schema(strawberry.Schema):
-    """Strawberry's schema, with the one door that every error passes on its way out, whatever raised it and when."""
+    """Strawberry's schema, with the one door that every error passes on its way out, whatever raised it and when.
+
+    Supervisors' requests take a short way through it (types/supervisor_documents.py).
+    """
+
+    documents: Documents
+    _short_ways: dict[str, ShortWay]
+
+    async def execute(
+        self,
+        query: str | None,
+        variable_values: dict[str, Any] | None = None,
+        context_value: Any | None = None,
+        root_value: Any | None = None,
+        operation_name: str | None = None,
+        allowed_operation_types: Iterable[AllowedType] | None = None,
+        operation_extensions: dict[str, Any] | None = None,
+    ) -> ExecutionResult:
+        """Execute a query or a mutation."""
+        if query in RESOLVERS and operation_name is None and AllowedType.MUTATION in (allowed_operation_types or ()):
+            assert query is not None
+            result = await self._shortly(query, variable_values, context_value)
+            if result is not None:
+                return result
+        return await super().execute(
+            query, variable_values, context_value, root_value, operation_name, allowed_operation_types,
+            operation_extensions,
+        )  # fmt: skip
+
+    async def _shortly(self, text: str, variables: object, context: Any) -> ExecutionResult | None:
+        """Execute a document of supervisors; None, and nothing was done, if it has to take the long way."""
+        judged = self.documents.find(text)
+        if judged is None:
+            return None
+        way = self._short_ways.get(text)
+        if way is None:
+            way = self._short_ways[text] = ShortWay(self._schema, self.config, text, judged)
+        cost = judged.costs.get(way.operation_name)
+        if cost is None or cost > self.documents.limits.cost:
+            return None
+        done = await way.execute(variables, context)
+        if done is None:
+            return None
+        extensions = {"cost": {"requested": cost, "maximum": self.documents.limits.cost}}
+        if not isinstance(done, GraphQLError):
+            return ExecutionResult(data=done, errors=None, extensions=extensions)
+        errors = [done]
+        self._judge(errors, context, way.operation_name, in_doubt=False)
+        return ExecutionResult(data=None, errors=errors, extensions=extensions)
 
     def introspect(self) -> dict[str, Any]:
         """The whole schema, without the executor, which waits between pieces of long lists (live/turns.py)."""
@@ -517,14 +568,18 @@ class Schema(strawberry.Schema):
     def process_errors(self, errors: list[GraphQLError], execution_context: Operation | None = None) -> None:
         """Log a defect once and put the mask in its place; name an outage; give strangers no hints."""
         context = execution_context.context if execution_context is not None else None
+        name = execution_context.operation_name if execution_context is not None else None
+        self._judge(errors, context, name, in_doubt=_does_several(execution_context))
+
+    def _judge(self, errors: list[GraphQLError], context: Any, operation_name: str | None, *, in_doubt: bool) -> None:
         for position, error in enumerate(errors):
-            if (away := unavailable(error, in_doubt=_does_several(execution_context))) is not None:
+            if (away := unavailable(error, in_doubt=in_doubt)) is not None:
                 errors[position] = away
             elif is_unexpected(error):
                 logger.error(
                     "resolver_failed",
                     path=error.path,
-                    operation=execution_context.operation_name if execution_context else None,
+                    operation=operation_name,
                     exc_info=error.original_error or error,
                 )
                 errors[position] = masked(error)
@@ -558,5 +613,6 @@ def build_schema(limits: Limits | None = None) -> Schema:
         execution_context_class=ExecutionContext,
         config=StrawberryConfig(scalar_map={Step: STEP, PointColumns: POINT_COLUMNS, Decimal: DECIMAL}),
     )
+    schema.documents, schema._short_ways = documents, {}
     guard(schema._schema)
     return schema

@@ -250,7 +250,7 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
     ) -> Any:
         """Complete what a resolver waits for, and leave the rest of the turn to others where it is used up."""
         return await super().complete_awaitable_value(
-            return_type, field_details_list, info, path, _paced(result), position_context
+            return_type, field_details_list, info, path, paced(result), position_context
         )
 
     def complete_list_value(
@@ -307,7 +307,7 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
         )
 
 
-async def _paced(result: Awaitable[Value]) -> Value:
+async def paced(result: Awaitable[Value]) -> Value:
     if turns.is_over:
         await turns.pause()
     turns.spend(1)

@@ -35,6 +35,7 @@
     alert                 alert targets and their deliveries: queries, mutations
     token                 API tokens, and the viewer
     supervision           helloAttempt and reportAttempt: the supervisors' side
+    supervisor_documents  the short way of the two documents with which supervisors ask for them
     enums                 the enums of db and policy, with their descriptions
     inputs                validation of inputs before anything is stored
     scalars               Step, PointColumns, Decimal

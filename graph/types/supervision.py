@@ -23,7 +23,7 @@ from db.events import SUPERVISOR, Actor
 from db.logs import Chunk
 from db.notices import Notice
 from db.public_ids import encode
-from graph.context import Info
+from graph.context import Context
 from graph.errors import BadInput, Unauthenticated
 from graph.types.curve import LONG_POINTS, keep_levels
 from graph.types.enums import LogStream, MetricsFrom, Reason, described
@@ -183,13 +183,13 @@ class ReportAttemptPayload:
     user_errors: list[UserError] = strawberry.field(default_factory=list)
 
 
-async def hello(info: Info, given: HelloAttemptInput) -> HelloAttemptPayload:
-    claim = _claim(info, given.attempt_id, given.nonce)
-    settings = info.context.settings
+async def hello(context: Context, given: HelloAttemptInput) -> HelloAttemptPayload:
+    claim = _claim(context, given.attempt_id, given.nonce)
+    settings = context.settings
     grace, lease = timedelta(seconds=settings.stop_grace_seconds), timedelta(seconds=settings.lease_seconds)
     endpoint = _endpoint(given)
     begun = await begin.greet(
-        info.context.sessions, claim, _actor(info), stop_grace=grace, lease=lease, endpoint=endpoint
+        context.sessions, claim, _actor(context), stop_grace=grace, lease=lease, endpoint=endpoint
     )
     if begun.standing is Standing.UNKNOWN:
         raise Unauthenticated("This token is not the token of this attempt.")
@@ -203,37 +203,37 @@ async def hello(info: Info, given: HelloAttemptInput) -> HelloAttemptPayload:
     )
 
 
-async def report(info: Info, given: ReportAttemptInput) -> ReportAttemptPayload:
-    claim = _claim(info, given.attempt_id, given.nonce)
+async def report(context: Context, given: ReportAttemptInput) -> ReportAttemptPayload:
+    claim = _claim(context, given.attempt_id, given.nonce)
     refusals: list[UserError] = []
     try:
         brought = _report(given)
     except BadReport as error:  # nothing of it is stored; its number stays free, for a batch that says so
         brought = HEARTBEAT
         refusals = [UserError(code=UserErrorCode.BATCH_REFUSED, message=str(error), field=[error.field])]
-    backoff = timedelta(seconds=info.context.settings.retry_backoff_seconds)
-    receipt = await ingest(info.context.sessions, claim, brought, backoff=backoff, actor=_actor(info))
+    backoff = timedelta(seconds=context.settings.retry_backoff_seconds)
+    receipt = await ingest(context.sessions, claim, brought, backoff=backoff, actor=_actor(context))
     if receipt.standing is Standing.UNKNOWN:
         raise Unauthenticated("This token is not the token of this attempt.")
     if receipt.stored and brought.number is not None:
         points = brought.points if receipt.rank == 0 else {}
         batch = convergence.batch_of(receipt.number, brought.number, points)
-        info.context.live.notifications.committed(
+        context.live.notifications.committed(
             receipt.simulation_id, batch, ended=brought.exit is not None, logged=bool(brought.chunks), rank=receipt.rank
         )
         is_short = brought.number == 1 and all(len(each.steps) < LONG_POINTS for each in points.values())
         if brought.exit is not None and not is_short:
-            info.context.live.background.add(partial(keep_levels, info.context.sessions, receipt.simulation_id))
-    return _answer(given, receipt, refusals, info.context.settings)
+            context.live.background.add(partial(keep_levels, context.sessions, receipt.simulation_id))
+    return _answer(given, receipt, refusals, context.settings)
 
 
-def _claim(info: Info, public_id: str, nonce: str) -> Claim:
+def _claim(context: Context, public_id: str, nonce: str) -> Claim:
     """The attempt, the digest of the token that was sent for it, and the nonce."""
-    if not info.context.bearer:
+    if not context.bearer:
         raise Unauthenticated("The attempt's token is missing.")
     if not 1 <= len(nonce) <= 100 or "\0" in nonce:
         raise BadInput("nonce: 1 to 100 characters, none of them NUL.")
-    return Claim(number_asked(public_id, "Attempt"), sha256(info.context.bearer.encode()).digest(), nonce)
+    return Claim(number_asked(public_id, "Attempt"), sha256(context.bearer.encode()).digest(), nonce)
 
 
 def _endpoint(given: HelloAttemptInput) -> Endpoint:
@@ -247,9 +247,9 @@ def _endpoint(given: HelloAttemptInput) -> Endpoint:
     return Endpoint(given.address, given.port)
 
 
-def _actor(info: Info) -> Actor:
+def _actor(context: Context) -> Actor:
     """A supervisor, and the address from which it reports: its token may have been taken elsewhere."""
-    return Actor(SUPERVISOR.name, info.context.actor.origin)
+    return Actor(SUPERVISOR.name, context.actor.origin)
 
 
 def _report(given: ReportAttemptInput) -> Report:

@@ -24,10 +24,12 @@ from typing import Any
 
 import pytest
 import strawberry
+from graphql.execution.executor import Executor
 from strawberry.schema import schema as strawberry_schema
 from strawberry.schema.config import StrawberryConfig
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
+from strawberry.types.arguments import convert_argument
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
@@ -41,6 +43,7 @@ from graph.live.shared_execution import ExecutionContext
 from graph.operation import documents
 from graph.schema import Schema
 from graph.server import Server
+from graph.types import supervisor_documents
 from graph.types.convergence import Series
 from graph.types.scalars import STEP, Step
 from graph.wire import http as http_wire
@@ -107,6 +110,10 @@ OVERRIDES: Mapping[str, str] = {
     "Endpoint.get_context": "body eb12371616d4",
     "Endpoint.decode_json": "body 8e8d1590a7a4",
     "Endpoint.encode_json": "body 912b3af56d82",
+    "Schema.execute": (
+        "call self, query, variable_values=, context_value=, root_value=, operation_name=, allowed_operation_types=, "
+        "operation_extensions="
+    ),
     "Schema.introspect": "body 601be8f4a0ff",
     "Schema.process_errors": "body e066b9ef2127",
     "Judgement.__init__": "body d7dd435bdb04",
@@ -144,6 +151,9 @@ STANDS_FOR: Mapping[Callable[..., Any], tuple[Callable[..., Any], str]] = {
     documents.Judgement.on_parse: (strawberry_schema._parse_operation_document, "6816c6ff52b3"),
     documents.Judgement._refusals: (strawberry_schema.validate_document, "c02c861b06ae"),
     documents.Judgement.on_validate: (strawberry_schema._run_validation, "8f2b2eef9b75"),
+    supervisor_documents.ShortWay.execute: (Executor.execute_field, "55e3e73fe60b"),
+    supervisor_documents._reader: (convert_argument, "a11a22f213be"),
+    supervisor_documents._writer: (Executor.complete_value, "50a89bc339df"),
 }
 
 
