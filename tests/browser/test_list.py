@@ -24,12 +24,12 @@ IN_SIGHT = """() => [...document.querySelectorAll('tbody th[scope=row]')].filter
 
 CANCEL = "mutation ($id: ID!) { cancelSimulation(input: {id: $id}) { userErrors { message } } }"
 DELETE = "mutation ($id: ID!) { deleteSimulation(input: {id: $id}) { userErrors { message } } }"
-# Whether a name that is cut shows its end: the box of its second half is as wide as its letters.
-SHOWS_END = """element => {
-    const style = getComputedStyle(element, '::after');
+# Whether a part of a name is as wide as its letters: the beginning, or the end where its middle is cut out.
+SHOWS = """(element, part) => {
+    const style = getComputedStyle(element, part === 'head' ? '::before' : '::after');
     const brush = document.createElement('canvas').getContext('2d');
-    brush.font = style.font;
-    return parseFloat(style.width) >= brush.measureText(element.dataset.tail).width - 1;
+    brush.font = `${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
+    return Math.abs((parseFloat(style.width) || 0) - brush.measureText(element.dataset[part]).width) < 1;
 }"""
 # Whether nothing of an element is cut off, by itself or by what it is in.
 WHOLE = """element => {
@@ -92,7 +92,8 @@ async def test_eighteen_runs_are_in_sight_and_six_on_a_telephone_and_empty_secti
     await axe(page)
     long = heads(page).first.locator(".cut")
     await expect(long).to_have_text(name_of(1))
-    assert await long.evaluate(SHOWS_END), "cut in the middle"
+    assert await long.evaluate(SHOWS, "tail"), "cut in the middle"
+    assert not await long.evaluate(SHOWS, "head")
 
     await page.set_viewport_size(PHONE)
     await expect(page.locator("thead").first).to_be_hidden()
@@ -160,6 +161,9 @@ async def test_columns_are_chosen_moved_sorted_by_and_kept_in_the_address(
     await dialog.get_by_role("button", name="Done").click()
     await expect(page).to_have_url(re.compile(r"col=best%3A.*%2Cparam%3Aoptimizer.seed%2Cparam%3Alr"))
     row = section(page, "Ended").get_by_role("row").filter(has_text="00001")
+    for short in ("lr", "optimizer.seed"):
+        head = page.locator(f'[data-column="param:{short}"] .cut')
+        assert [await head.evaluate(SHOWS, part) for part in ("head", "tail")] == [True, True], "there is room for it"
     await expect(row.locator(".cell").nth(1)).to_contain_text("9007199254740994")  # all digits of it
     await expect(row.locator(".cell").nth(2)).to_contain_text("0.001")
 
