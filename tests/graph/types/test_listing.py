@@ -239,8 +239,8 @@ async def test_the_trials_of_a_sweep_are_listed_by_its_id_number_and_name(world:
     await api.data(SWEEP, {"input": {**asked, "name": "empty", "parallel": 1}})
     await Sweeps(world.sessions, world.api.settings).run_once()
     for reference in (sweep["id"], str(sweep["number"]), f"#{sweep['number']}", "of x"):
-        assert await names(api, 2, filter={"sweep": reference}) == ["t-2", "t-1", "t-0"]
-    assert await names(api, filter={"sweep": "empty"}, orderBy={"field": "NAME"}) == ["t-0"]
+        assert await names(api, 2, filter={"sweep": reference}) == ["of x-2", "of x-1", "of x-0"]
+    assert await names(api, filter={"sweep": "empty"}, orderBy={"field": "NAME"}) == ["empty-0"]
     order = {"field": "PARAMETER", "name": "x", "direction": "ASC"}
     found = await world.select("SELECT name FROM simulations WHERE sweep_id = :id ORDER BY (parameters->>'x')::float8",
                                id=sweep["number"])  # fmt: skip
