@@ -114,7 +114,7 @@ async def test_a_link_brings_its_operation_and_its_variables_and_no_server_hears
     await expect(response(page)).to_contain_text('"node": null')
     assert not [url for url in asked if "Shared" in url]
     await page.get_by_role("button", name="Copy a link to this operation").click()
-    await page.wait_for_function("location.hash")
+    await page.wait_for_function("() => location.hash")
     given = parse_qs(urlsplit(page.url).fragment)
     assert given["query"] == [query]
     assert json.loads(given["variables"][0]) == {"id": "U2ltdWxhdGlvbjox"}

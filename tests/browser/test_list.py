@@ -58,6 +58,7 @@ APART = """() => {
     return toast && bar && { bottom: toast.bottom, top: bar.top };
 }"""
 
+SCROLLED = "to => [...document.querySelectorAll('.scroll')].every(each => each.scrollLeft === to)"
 # Scrolls until the last row is there.
 TO_THE_END = """place => {
     scrollTo(0, document.documentElement.scrollHeight);
@@ -225,7 +226,7 @@ async def test_the_last_and_the_best_of_a_metric_are_told_apart_and_their_column
         head = section(page, title).get_by_role("button", name=name).get_by_text(kind, exact=True)
         assert await head.evaluate(WHOLE), "whole, however long the name is"
     await section(page, "Ended").locator(".scroll").evaluate("each => each.scrollLeft = 500")
-    await page.wait_for_function("[...document.querySelectorAll('.scroll')].every(each => each.scrollLeft === 500)")
+    await page.wait_for_function(SCROLLED, arg=500)
     for each in (heads(page).first, heads(page).last):
         box = await each.bounding_box()
         assert box is not None

@@ -140,14 +140,14 @@ async def test_the_way_back_leads_to_where_one_was_in_the_list(service: Service,
     name = await last.inner_text()
     await last.click()
     await expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible()
-    await page.wait_for_function("scrollY === 0")
+    await page.wait_for_function("() => scrollY === 0")
     await page.go_back()
     await expect(page.get_by_role("link", name=name, exact=True)).to_be_in_viewport()
     await page.get_by_role("link", name="Machines", exact=True).click()
     await expect(page.get_by_role("heading", name="Machines", level=1)).to_be_visible()
     await page.get_by_role("link", name="Now", exact=True).click()
     await expect(section(page, "Waiting").get_by_role("rowheader")).to_have_count(50)
-    await page.wait_for_function("scrollY === 0")
+    await page.wait_for_function("() => scrollY === 0")
 
 
 async def test_an_address_with_what_is_no_id_says_so_once(page: Page) -> None:
