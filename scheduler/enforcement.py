@@ -1,6 +1,8 @@
 """Attempts that must not go on: lost, over a limit, unwatched, or on a machine past its drain deadline.
 
-Each step finds its candidates, lets `policy` judge them, and judges again under lock. Two planners at once do no harm.
+Each step finds its candidates and lets `policy` judge them; the deadline of a drain is its owner's decision. What
+another process may have changed meanwhile is judged again under lock, and no attempt is stopped but the one that was
+judged. Two planners at once do no harm.
 """
 
 from __future__ import annotations
@@ -71,7 +73,9 @@ class Enforcement:
             started_at = attempt.started_at
             if started_at and is_overdue(started_at, limit, listening, self._lease, self._stop_grace):
                 async with self._sessions.begin() as session:
-                    await stop(session, attempt.simulation_id, Reason.MAX_RUNTIME, events.PLANNER)
+                    await stop(
+                        session, attempt.simulation_id, Reason.MAX_RUNTIME, events.PLANNER, number=attempt.number
+                    )
 
     async def stop_spent(self) -> None:
         """Stop attempts whose simulation has cost its limit. Supervisors stop a grace earlier, unless they can't."""

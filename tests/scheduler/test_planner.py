@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -11,14 +11,17 @@ from typing import Any
 import pytest
 from rows import claim_launch
 from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import attempts, events, lifecycle, machines
+from db import attempts, events, lifecycle, machines, silence
 from db.attempts import Claim
 from db.events import Actor
 from db.models import Attempt
 from db.states import Reason
 from scheduler import planner as planner_module
+from scheduler.enforcement import Enforcement
 from scheduler.planner import Planner
+from settings import Settings
 from transitions.begin import hello
 from transitions.settle import Ending, end, settle
 
@@ -409,6 +412,28 @@ async def test_a_supervisor_that_lets_its_limit_pass_is_told_to_stop(world: Worl
     await world.execute("UPDATE attempts SET started_at = now() - interval '1 hour 1 minute'")
     await planner.tick()
     assert (await world.stop_of(simulation_id)).reason == "MAX_RUNTIME"
+
+
+async def test_the_attempt_after_one_over_its_limit_is_not_told_to_stop(
+    world: World, planner: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulation_id = await _running(world, planner, max_runtime=timedelta(hours=1), max_retries=1)
+    await world.execute("UPDATE coverage SET covered_since = now() - interval '1 day'")
+    await world.execute("UPDATE attempts SET started_at = now() - interval '1 hour 1 minute'")
+    find = silence.find_beyond_limit
+
+    async def found_before_its_end(session: AsyncSession) -> Sequence[tuple[Attempt, timedelta]]:
+        found = await find(session)
+        monkeypatch.setattr(silence, "find_beyond_limit", find)
+        async with world.sessions.begin() as other:
+            assert await end(other, simulation_id, 1, Ending(Reason.MACHINE_LOST), USER, retry_after=timedelta())
+        await planner.tick()
+        return found
+
+    monkeypatch.setattr(silence, "find_beyond_limit", found_before_its_end)
+    await Enforcement(world.sessions, Settings()).stop_overdue()
+    assert [each.number for each in await world.attempts_of(simulation_id)] == [1, 2]
+    assert await world.stop_of(simulation_id) is None
 
 
 async def test_what_costs_its_limit_is_told_to_stop_even_if_it_is_silent(world: World, planner: Planner) -> None:
