@@ -12,7 +12,8 @@ VALUE = rf"(?:{NUMBER}|[-+]?(?i:nan|inf(?:inity)?)\b)"
 END = (
     r"(?=\s|$|[,;)\]}|%]|\.(?:\s|$))"
     r"(?!,\d)"
-    r"(?!\s?(?:[KMGTP]i?B|[kMG]?[Bb]ytes?|[num\u00b5]?s|secs?|seconds?|mins?|minutes?|h|hrs?|hours?|days?|[A-Za-z]+/[A-Za-z]+)\b)"
+    r"(?!\s?(?:[KMGTP]i?B|[kMG]?[Bb]ytes?|[num\u00b5]?s|secs?|seconds?|mins?|minutes?|h|hrs?|hours?|days?)\b)"
+    r"(?!\s?[A-Za-z]+/[A-Za-z]+\b(?![\w/@.'-]*[\"']?[ \t]*[:=]))"  # images/s; not train/acc=0.7, the next pair
     r"(?!\s?[kMG]?B/s)"
 )
 WORD = r"[A-Za-z_][\w/@.'-]*"

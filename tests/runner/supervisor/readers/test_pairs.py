@@ -22,6 +22,11 @@ def thrice(form: str, *values: float) -> str:
     [
         ("step={n} loss={v}", {"loss"}),
         ("step: {n}, loss: {v}, lr: 1e-4", {"loss", "lr"}),
+        ("step={n} val/loss={v} train/acc=0.7", {"val/loss", "train/acc"}),
+        ("step={n} train/acc={v} val/loss=0.7", {"val/loss", "train/acc"}),
+        ("step: {n} val/loss: {v} train/acc: 0.7", {"val/loss", "train/acc"}),
+        ("epoch = {n} val/loss = {v} train/acc/top1 = 0.7", {"val/loss", "train/acc/top1"}),
+        ("step={n} val/loss={v} images={n}1.5 images/s", {"val/loss"}),
         ("step {n} loss {v}", {"loss"}),
         ("epoch: {n} dice: {v}", {"dice"}),
         ("Epoch {n}/10 - train loss: {v}, val loss: {v}, acc: 81.2%, time: 3.2s", {"train loss", "val loss", "acc"}),
