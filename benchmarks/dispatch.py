@@ -16,7 +16,7 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from typing import Any
 
 import psutil
@@ -39,10 +39,10 @@ DRAIN = "mutation Drain($id: ID!) { drainMachine(input: { id: $id }) { userError
 RESUME = "mutation Resume($id: ID!) { resumeMachine(input: { id: $id }) { userErrors { message } } }"
 
 
-async def ours(address: str, count: int, rounds: int) -> tuple[list[float], Counter[str]]:
+async def ours(address: str, count: int, rounds: int) -> tuple[list[float], dict[str, float]]:
     """Seconds from the first that may start to the last that is FINISHED, of each round; CPU seconds of all rounds."""
     taken: list[float] = []
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = defaultdict(float)
     async with Client(transport=HTTPXAsyncTransport(f"{address}/graphql", timeout=60), execute_timeout=60) as client:
 
         async def ask(query: str, **variables: Any) -> Any:
@@ -63,19 +63,19 @@ async def ours(address: str, count: int, rounds: int) -> tuple[list[float], Coun
             await ask(RESUME, id=machine["id"])
             await all_are_over()
             taken.append(time.perf_counter() - begun)
-            spent.update(cpu_by_role())
-            spent.subtract(before)
+            for role, seconds in cpu_by_role().items():
+                spent[role] += seconds - before.get(role, 0.0)
         if lost := (await ask(LOST))["simulations"]["totalCount"]:
             raise RuntimeError(f"{lost} simulations did not finish")
     return taken, spent
 
 
-def cpu_by_role() -> Counter[str]:
+def cpu_by_role() -> dict[str, float]:
     """CPU seconds so far of the service's processes, by what they are.
 
     Supervisors and simulations count when their launcher has reaped them, as its children.
     """
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = defaultdict(float)
     for process in psutil.Process().children(recursive=True):
         try:
             name, command = process.name(), process.cmdline()

@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=1_000, help="runs of each source (default 1,000)")
     given = parser.parse_args()
     sources = read(given.curves, given.most)
-    rows = []
+    rows: list[Row] = []
     for source, runs in sources.items():
         rows += errors(source, runs)
     covered = [row for row in rows if "rough interval" in row.case]

@@ -65,7 +65,7 @@ SHOW = "query ($id: ID!) { simulation(id: $id) { state logs(first: 100) { nodes 
 
 def value(step: int) -> float:
     """A curve on which no rule decides: it improves, with some noise."""
-    return 10.0 / (1 + step) ** 0.5 + 0.01 * math.sin(step)
+    return 10.0 / math.sqrt(1 + step) + 0.01 * math.sin(step)
 
 
 def cpu_of(processes: list[psutil.Process]) -> float:

@@ -45,9 +45,10 @@ class Pipe:
         reader, self.writer = os.pipe()
         spool = Spool(directory, 64 << 20, 1 << 30)
         notices = Notices(spool.add_notice)
-        readers = Stream(
-            "STDOUT", mode, Curve(notices), notices, Patterns((), notices), spool.add_points, spool.add_log
-        )
+
+        def readers(stream: str) -> Stream:
+            return Stream(stream, mode, Curve(notices), notices, Patterns((), notices), spool.add_points, spool.add_log)
+
         self.output = Output(reader, "STDOUT", readers, Log(spool, notices), spool, notices)
 
     def close(self) -> None:

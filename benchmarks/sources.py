@@ -112,7 +112,9 @@ def service(order: dict[str, Any]) -> Iterator[str]:
         def do_POST(self) -> None:
             nonlocal expected
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            given, answer = request["variables"]["input"], {"attempt": {"id": ATTEMPT}, "userErrors": []}
+            given: dict[str, Any] = request["variables"]["input"]
+            more: dict[str, Any]
+            answer: dict[str, Any] = {"attempt": {"id": ATTEMPT}, "userErrors": []}
             if "helloAttempt(" in request["query"]:
                 name, more = "helloAttempt", {"verdict": "CONTINUE", "order": order}
             else:

@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=30, help="sweeps drawn from each task (default 30)")
     given = parser.parse_args()
     sources = [list(deepobs(given.curves)), list(taskset(given.curves)), list(algoperf(given.curves))]
-    rows = []
+    rows: list[Row] = []
     for runs in sources:
         if runs:
             rows += single(runs, SINGLE[given.column])
