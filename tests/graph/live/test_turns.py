@@ -71,6 +71,24 @@ async def test_operations_that_run_side_by_side_share_a_turn(api: Api, world: Wo
     assert max(spent) <= FIELDS_PER_TURN + MOST_IN_OBJECT
 
 
+async def test_a_short_operation_is_not_behind_all_turns_of_a_long_one() -> None:
+    shared, done = Turns(), list[str]()
+
+    async def execute(name: str, parts: int) -> None:
+        for _ in range(parts):
+            await shared.pause()
+            shared.spend(FIELDS_PER_TURN)
+        done.append(name)
+
+    long, cancelled = (asyncio.create_task(execute(name, 1_000)) for name in ("long", "cancelled"))
+    shorts = [asyncio.create_task(execute(f"short {number}", 2)) for number in range(5)]
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    await asyncio.gather(long, *shorts)
+    assert done == [*(f"short {number}" for number in range(5)), "long"]
+    assert not shared._waiting
+
+
 async def test_a_turn_ends_and_a_loop_that_was_closed_leaves_nothing() -> None:
     turns.spend(FIELDS_PER_TURN)
     await turns.pause()
