@@ -115,6 +115,11 @@ async def get(session: AsyncSession, budget_id: int, *, lock: bool = False, scop
     return budget
 
 
+async def find(session: AsyncSession, budget_id: int) -> Budget | None:
+    """Find a budget; None if it was deleted."""
+    return await session.scalar(select(Budget).where(Budget.id == budget_id))
+
+
 async def by_ids(session: AsyncSession, ids: Collection[int], *, scope: Scope = None) -> Sequence[Budget]:
     return (await session.scalars(select(Budget).where(Budget.id.in_(ids), _within(scope)))).all()
 

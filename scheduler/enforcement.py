@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import attempts, billing, events, lifecycle, machines, silence, watch_leases
 from db.attempts import Hosted
 from db.connection import Sessions
-from db.models import Member
+from db.models import Attempt, Member
+from db.silence import Listening
 from db.states import MachineState, Reason
 from policy.cost import is_spent
 from policy.retry import is_lost, is_overdue, is_unwatched
@@ -70,12 +71,13 @@ class Enforcement:
             beyond = await silence.find_beyond_limit(session)
             listening = await silence.listening(session)
         for attempt, limit in beyond:
-            started_at = attempt.started_at
-            if started_at and is_overdue(started_at, limit, listening, self._lease, self._stop_grace):
-                async with self._sessions.begin() as session:
-                    await stop(
-                        session, attempt.simulation_id, Reason.MAX_RUNTIME, events.PLANNER, number=attempt.number
-                    )
+            if not self._is_overdue(attempt, limit, listening):
+                continue
+            async with self._sessions.begin() as session:
+                simulation = await lifecycle.lock(session, attempt.simulation_id)
+                listening = await silence.listening(session)
+                if simulation and self._is_overdue(attempt, simulation.max_runtime, listening):
+                    await stop(session, simulation.id, Reason.MAX_RUNTIME, events.PLANNER, number=attempt.number)
 
     async def stop_spent(self) -> None:
         """Stop attempts whose simulation has cost its limit. Supervisors stop a grace earlier, unless they can't."""
@@ -83,9 +85,13 @@ class Enforcement:
             limited = await silence.find_with_max_cost(session)
             held = await billing.of_simulations(session, [attempt.simulation_id for attempt, _ in limited])
         for attempt, limit in limited:
-            if is_spent(held.get(attempt.simulation_id, ()), limit):
-                async with self._sessions.begin() as session:
-                    await stop(session, attempt.simulation_id, Reason.MAX_COST, events.PLANNER, number=attempt.number)
+            if not is_spent(held.get(attempt.simulation_id, ()), limit):
+                continue
+            async with self._sessions.begin() as session:
+                simulation = await lifecycle.lock(session, attempt.simulation_id)
+                now_held = await billing.of_simulations(session, [attempt.simulation_id])
+                if simulation and is_spent(now_held.get(simulation.id, ()), simulation.max_cost):
+                    await stop(session, simulation.id, Reason.MAX_COST, events.PLANNER, number=attempt.number)
 
     async def stop_unwatched(self) -> None:
         """Stop attended simulations that had no subscriber for their grace."""
@@ -114,6 +120,11 @@ class Enforcement:
             }
             async with self._sessions.begin() as session:
                 await preempt(session, each.simulation_id, events.PLANNER, evidence=evidence, number=each.number)
+
+    def _is_overdue(self, attempt: Attempt, limit: timedelta | None, listening: Listening) -> bool:
+        if attempt.started_at is None or limit is None:
+            return False
+        return is_overdue(attempt.started_at, limit, listening, self._lease, self._stop_grace)
 
     async def _looked_after(self, session: AsyncSession, members: Sequence[Member]) -> frozenset[int]:
         """Return the members whose host's scheduler lives, or, on a machine without a host, whose machine is online."""

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import attempts, budgets, events, lifecycle, public_ids
 from db.connection import Sessions, driver_of
-from db.models import Budget
+from db.models import Attempt, Budget
 from db.states import Reason
 from policy.budget import Reserve, Running, Verdict, needed, verdict_of, warnings_due
 from policy.retry import beat_period
@@ -70,12 +70,9 @@ class Spending:
                 statement, verdict = await self._judge(session, budget)
                 evidence = await self._evidence(session, statement) if verdict != Verdict() else {}
             for each in verdict.end:
-                done += await self._end(each, str(evidence["sentence"]))
+                done += await self._end(budget_id, each, str(evidence["sentence"]))
             for each in verdict.stop:
-                async with self._sessions.begin() as session:
-                    done += await stop(
-                        session, each.simulation_id, Reason.BUDGET_EXHAUSTED, events.PLANNER, evidence=evidence
-                    )
+                done += await self._stop(budget_id, each, evidence)
         return done
 
     async def _judge(self, session: AsyncSession, budget: Budget) -> tuple[Statement, Verdict]:
@@ -134,14 +131,36 @@ class Spending:
             "sentence": await sentence(session, statement, self._rules),
         }
 
-    async def _end(self, running: Running, detail: str) -> bool:
-        """End an attempt that was stopped and goes on, if it still does; its billing ends with it."""
+    async def _stop(self, budget_id: int, running: Running, evidence: dict[str, Any]) -> bool:
+        """Stop an attempt, if the verdict on it still holds."""
         async with self._sessions.begin() as session:
-            simulation = await lifecycle.lock(session, running.simulation_id)
-            current = await attempts.find_current(session, running.simulation_id)
-            if simulation is None or current is None or current.id != running.attempt_id:
+            current = await self._judged(session, budget_id, running)
+            if current is None:
                 return False
-            if current.stop_wanted_at is None:
+            return await stop(
+                session, running.simulation_id, Reason.BUDGET_EXHAUSTED, events.PLANNER,
+                evidence=evidence, number=current.number,
+            )  # fmt: skip
+
+    async def _end(self, budget_id: int, running: Running, detail: str) -> bool:
+        """End an attempt that was stopped and goes on, if the verdict on it still holds; its billing ends with it."""
+        async with self._sessions.begin() as session:
+            current = await self._judged(session, budget_id, running)
+            if current is None or current.stop_wanted_at is None:
                 return False
             ending = Ending(Reason.BUDGET_EXHAUSTED, detail)
-            return await settle(session, simulation.id, current.number, ending, events.PLANNER, backoff=self._backoff)
+            return await settle(
+                session, running.simulation_id, current.number, ending, events.PLANNER, backoff=self._backoff
+            )
+
+    async def _judged(self, session: AsyncSession, budget_id: int, running: Running) -> Attempt | None:
+        """Lock the simulation; return the judged attempt, or None if it is over or the budget was changed or deleted.
+
+        The verdict has closed the budget, and a change opens it again.
+        """
+        simulation = await lifecycle.lock(session, running.simulation_id)
+        current = await attempts.find_current(session, running.simulation_id)
+        if simulation is None or current is None or current.id != running.attempt_id:
+            return None
+        budget = await budgets.find(session, budget_id)
+        return current if budget is not None and budget.closed_at is not None else None

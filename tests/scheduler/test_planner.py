@@ -24,6 +24,7 @@ from scheduler.planner import Planner
 from settings import Settings
 from transitions.begin import hello
 from transitions.settle import Ending, end, settle
+from transitions.update import update
 
 World = Any  # the fixture of conftest.py
 USER = Actor("user")
@@ -249,6 +250,12 @@ async def _running(world: World, planner: Planner, **given: Any) -> int:
     return simulation_id
 
 
+async def _change(world: World, simulation_id: int, **asked: Any) -> None:
+    async with world.sessions.begin() as session:
+        simulation = await lifecycle.lock(session, simulation_id)
+        await update(session, simulation, asked, USER, stop_grace=timedelta(0))
+
+
 async def _end(world: World, attempt: Attempt) -> None:
     async with world.sessions.begin() as session:
         assert await end(session, attempt.simulation_id, attempt.number, Ending(Reason.COMPLETED), USER)
@@ -433,6 +440,46 @@ async def test_the_attempt_after_one_over_its_limit_is_not_told_to_stop(
     monkeypatch.setattr(silence, "find_beyond_limit", found_before_its_end)
     await Enforcement(world.sessions, Settings()).stop_overdue()
     assert [each.number for each in await world.attempts_of(simulation_id)] == [1, 2]
+    assert await world.stop_of(simulation_id) is None
+
+
+@pytest.mark.parametrize("raised", [timedelta(hours=2), None])
+async def test_what_is_over_its_limit_goes_on_if_that_was_raised_meanwhile(
+    world: World, planner: Planner, monkeypatch: pytest.MonkeyPatch, raised: timedelta | None
+) -> None:
+    simulation_id = await _running(world, planner, max_runtime=timedelta(hours=1))
+    await world.execute("UPDATE coverage SET covered_since = now() - interval '1 day'")
+    await world.execute("UPDATE attempts SET started_at = now() - interval '1 hour 1 minute'")
+    find = silence.find_beyond_limit
+
+    async def found_before_the_change(session: AsyncSession) -> Sequence[tuple[Attempt, timedelta]]:
+        found = await find(session)
+        assert len(found) == 1
+        await _change(world, simulation_id, max_runtime=raised)
+        return found
+
+    monkeypatch.setattr(silence, "find_beyond_limit", found_before_the_change)
+    await Enforcement(world.sessions, Settings()).stop_overdue()
+    assert await world.stop_of(simulation_id) is None
+
+
+@pytest.mark.parametrize("raised", [Decimal(6), None])
+async def test_what_costs_its_limit_goes_on_if_that_was_raised_meanwhile(
+    world: World, planner: Planner, monkeypatch: pytest.MonkeyPatch, raised: Decimal | None
+) -> None:
+    simulation_id = await _running(world, planner, max_cost=Decimal(5))
+    await world.execute("UPDATE members SET price_per_hour = 60, share = 0.5")
+    await world.execute("UPDATE members SET assigned_at = now() - interval '10 min'")
+    find = silence.find_with_max_cost
+
+    async def found_before_the_change(session: AsyncSession) -> Sequence[tuple[Attempt, Decimal]]:
+        found = await find(session)
+        assert len(found) == 1
+        await _change(world, simulation_id, max_cost=raised)
+        return found
+
+    monkeypatch.setattr(silence, "find_with_max_cost", found_before_the_change)
+    await Enforcement(world.sessions, Settings()).stop_spent()
     assert await world.stop_of(simulation_id) is None
 
 

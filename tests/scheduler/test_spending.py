@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, select
+from sqlalchemy.ext.asyncio import AsyncSession
 from statements import sent_by
 
-from db import budgets, projects
+from db import budgets, lifecycle, projects
 from db.events import Actor
 from db.models import Budget, Event
 from policy.budget import Period, span_of
@@ -365,6 +366,49 @@ async def test_a_silent_machine_costs_nothing_any_more_when_the_money_is_gone(
     assert (ended.state.value, ended.reason.value) == ("FAILED", "BUDGET_EXHAUSTED")
     assert "used up" in ended.reason_detail
     assert 99 < (await statement(world, budget_id)).account.spent < 100
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+async def test_what_a_budget_no_longer_pays_for_goes_on_if_that_was_raised_or_deleted_meanwhile(
+    world: World, planner: Planner, spending: Spending, monkeypatch: pytest.MonkeyPatch, is_deleted: bool
+) -> None:
+    await world.machine(cpus=1.0, price_per_hour=PRICE)
+    budget_id = await make(world, 100)
+    simulation_id = await world.simulation()
+    await planner.tick()
+    await world.hello(simulation_id)
+
+    async def change() -> None:
+        async with world.sessions.begin() as session:
+            if is_deleted:
+                await budgets.remove(session, budget_id, USER)
+            else:
+                await budgets.change(session, budget_id, MUCH, "USD", USER)
+
+    for act, seconds in (("stop", 95), ("settle", 99.2)):
+        await ago(world, simulation_id, seconds)
+        lock = lifecycle.lock
+
+        async def changed_before_the_lock(session: AsyncSession, locked: int, lock: Any = lock) -> Any:
+            monkeypatch.setattr(lifecycle, "lock", lock)
+            await change()
+            return await lock(session, locked)
+
+        monkeypatch.setattr(lifecycle, "lock", changed_before_the_lock)
+        assert await spending.watch() == 0, act
+        assert lifecycle.lock is lock, "it was judged"
+        assert (await world.get(simulation_id)).state == "RUNNING"
+        if act == "settle":
+            break
+        assert await world.stop_of(simulation_id) is None
+        if is_deleted:
+            budget_id = await make(world, 100)
+        else:
+            async with world.sessions.begin() as session:
+                await budgets.change(session, budget_id, Decimal(100), "USD", USER)
+        assert await spending.watch() == 1
+        wait = float(whole(world.settings))
+        await world.execute("UPDATE attempts SET stop_wanted_at = stop_wanted_at - make_interval(secs => :s)", s=wait)
 
 
 async def test_it_is_not_retried(world: World, planner: Planner, spending: Spending) -> None:
