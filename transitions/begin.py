@@ -67,9 +67,7 @@ async def greet(
     async with driver_of(sessions) as driver:
         work = await lifecycle.begin(driver, claim, endpoint, actor)
     if work is not None:
-        journal.write_now(
-            "attempt_began", simulation_id=work.simulation_id, attempt_id=work.attempt_id, attempt=work.number
-        )
+        _log_begin(None, work.simulation_id, work.attempt_id, work.number)
         return Greeting(Standing.CURRENT, work, TimeLimits(_time_left(work.max_runtime, work.attained)))
     async with sessions.begin() as session:
         return await hello(session, claim, actor, stop_grace=stop_grace, lease=lease, endpoint=endpoint)
@@ -164,5 +162,9 @@ async def begin(session: AsyncSession, simulation_id: int, attempt_id: int, numb
         session, [Move(simulation_id, number, {"attempt": number})], SimulationState.RUNNING, actor
     )
     if moved:
-        journal.write(session, "attempt_began", simulation_id=simulation_id, attempt_id=attempt_id, attempt=number)
+        _log_begin(session, simulation_id, attempt_id, number)
     return bool(moved)
+
+
+def _log_begin(session: AsyncSession | None, simulation_id: int, attempt_id: int, number: int) -> None:
+    journal.write(session, "attempt_began", simulation_id=simulation_id, attempt_id=attempt_id, attempt=number)

@@ -15,15 +15,16 @@ log = structlog.get_logger("transitions")
 _PENDING = "transitions.journal"
 
 
-def write(session: AsyncSession, name: str, **facts: object) -> None:
-    """Log the event `name` with these facts once the session's transaction has committed."""
+def write(session: AsyncSession | None, name: str, **facts: object) -> None:
+    """Log the event `name` with these facts once the session's transaction has committed.
+
+    session: None after a statement that was a transaction of its own, and has committed.
+    """
+    if session is None:
+        log.info(name, **facts)
+        return
     sync = session.sync_session
     sync.info.setdefault(_PENDING, []).append((sync.get_transaction(), name, facts))
-
-
-def write_now(name: str, **facts: object) -> None:
-    """Log the event `name` of a statement that was a transaction of its own, and has committed."""
-    log.info(name, **facts)
 
 
 @event.listens_for(Session, "after_commit")  # of every session: to listen to one costs as much as a statement

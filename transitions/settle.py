@@ -76,9 +76,7 @@ async def complete(sessions: Sessions, claim: Claim, batch: int, exit_: Exit, ac
     if found is None:
         return None
     receipt, attempt_id = found
-    journal.write_now(
-        "attempt_ended", **_logged(receipt.simulation_id, attempt_id, receipt.number, ending, target, retry_after=None)
-    )
+    _log_end(None, receipt.simulation_id, attempt_id, receipt.number, ending, target, retry_after=None)
     return receipt
 
 
@@ -203,9 +201,7 @@ async def end(
         return False
     if not is_final:
         await running.keep_progress(session, simulation_id, number, goes_on=ending.reason is Reason.PREEMPTED)
-    journal.write(
-        session, "attempt_ended", **_logged(simulation_id, closed.attempt_id, number, ending, target, retry_after)
-    )
+    _log_end(session, simulation_id, closed.attempt_id, number, ending, target, retry_after)
     if is_final and closed.is_awaited:
         await release(session, simulation_id, target, actor)
     return True
@@ -221,15 +217,20 @@ def _closing(ending: Ending) -> Closing:
     return Closing(ending.reason, ending.detail, ending.exit_code, ending.signal)
 
 
-def _logged(
-    simulation_id: int, attempt_id: int, number: int, ending: Ending, target: S, retry_after: timedelta | None
-) -> dict[str, object]:
-    """What the log has of an end."""
-    return {
-        "simulation_id": simulation_id, "attempt_id": attempt_id, "attempt": number, "state": target.value,
-        "reason": ending.reason.value, "detail": ending.detail, "exit_code": ending.exit_code,
-        "retry_after_seconds": retry_after.total_seconds() if retry_after is not None else None,
-    }  # fmt: skip
+def _log_end(
+    session: AsyncSession | None,
+    simulation_id: int,
+    attempt_id: int,
+    number: int,
+    ending: Ending,
+    target: S,
+    retry_after: timedelta | None,
+) -> None:
+    journal.write(
+        session, "attempt_ended", simulation_id=simulation_id, attempt_id=attempt_id, attempt=number,
+        state=target.value, reason=ending.reason.value, detail=ending.detail, exit_code=ending.exit_code,
+        retry_after_seconds=retry_after.total_seconds() if retry_after is not None else None,
+    )  # fmt: skip
 
 
 def _event(number: int, ending: Ending) -> dict[str, Any]:

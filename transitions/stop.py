@@ -48,7 +48,7 @@ async def stop_locked(
 ) -> bool:
     """Like `stop`, for a simulation that the caller has locked in this transaction."""
     attempt = await attempts.find_current(session, simulation.id)
-    if attempt is None or not await attempts.want_stop(session, attempt.id, reason, actor.name, evidence):
+    if attempt is None or not await _want(session, simulation.id, attempt.id, attempt.number, reason, actor, evidence):
         return False
     told: dict[str, Any] = {"reason": reason.value}
     if evidence is not None:
@@ -56,11 +56,6 @@ async def stop_locked(
     await events.record(
         session, "STOP_WANTED", actor, "Simulation", simulation.id, project_id=simulation.project_id, detail=told
     )
-    await notify(session, Channel.SIMULATIONS, str(simulation.id))
-    journal.write(
-        session, "stop_wanted", simulation_id=simulation.id, attempt_id=attempt.id, attempt=attempt.number,
-        reason=reason.value, by=actor.name,
-    )  # fmt: skip
     return True
 
 
@@ -73,7 +68,7 @@ async def stop_members(
     lock.
     """
     evidence = {"member": member, "sentence": member.get("detail")}
-    if not await attempts.want_stop(session, attempt_id, reason, events.SUPERVISOR.name, evidence):
+    if not await _want(session, simulation_id, attempt_id, number, reason, events.SUPERVISOR, evidence):
         return False
     simulation = await lifecycle.lock(session, simulation_id)
     await events.record(
@@ -81,10 +76,25 @@ async def stop_members(
         project_id=simulation.project_id if simulation is not None else None,
         detail={"attempt": number, "member": member},
     )  # fmt: skip
+    return True
+
+
+async def _want(
+    session: AsyncSession,
+    simulation_id: int,
+    attempt_id: int,
+    number: int,
+    reason: Reason,
+    actor: Actor,
+    evidence: dict[str, Any] | None,
+) -> bool:
+    """Write the intent, with its hint and its line in the log; False if the first one stands."""
+    if not await attempts.want_stop(session, attempt_id, reason, actor.name, evidence):
+        return False
     await notify(session, Channel.SIMULATIONS, str(simulation_id))
     journal.write(
         session, "stop_wanted", simulation_id=simulation_id, attempt_id=attempt_id, attempt=number,
-        reason=reason.value, by=events.SUPERVISOR.name,
+        reason=reason.value, by=actor.name,
     )  # fmt: skip
     return True
 
