@@ -21,13 +21,6 @@ from pathlib import Path
 from typing import Protocol
 
 import httpx
-from asyncpg.exceptions import (
-    InterfaceError,
-    InternalClientError,
-    OperatorInterventionError,
-    PostgresConnectionError,
-    PostgresError,
-)
 from sqlalchemy.exc import SQLAlchemyError
 
 import settings as knobs
@@ -39,7 +32,7 @@ from cli.signals import Signals
 from cli.terminal import say
 from db import connection, health_queries, require_admin_token, schema
 from db.embedded import server as embedded
-from db.errors import DatabaseError, DatabaseUnavailable
+from db.errors import CONNECTION_FAILURES, DatabaseError, DatabaseUnavailable, was_cut
 
 GRACE_SECONDS = 10.0
 READY_POLL_SECONDS = 0.1
@@ -49,10 +42,7 @@ DATABASE_PAUSE_SECONDS = 5.0
 NEW_DATABASE_MIB = 200  # its files, PostgreSQL's programs for its own user, and the first WAL
 FULL_MIB = 100
 MOST_LOSSES = 5  # of the database server during preparation
-# Errors of a connection that was lost during an operation, which also breaks asyncpg's own state.
-CUT = (OSError, DatabaseUnavailable, InterfaceError, InternalClientError, PostgresConnectionError,
-       OperatorInterventionError)  # fmt: skip
-DATABASE_FAILURES = (SQLAlchemyError, PostgresError, *CUT)
+DATABASE_FAILURES = (SQLAlchemyError, DatabaseUnavailable, *CONNECTION_FAILURES)
 CLOCK_SECONDS = 2.0
 ROSTER = "children.json"
 NOT_FOR_CHILDREN = frozenset({"SIMULATIONS_TOKEN", "SIMULATIONS_TOKEN_FILE", "SIMULATIONS_DATABASE_PASSWORD_FILE"})
@@ -181,7 +171,7 @@ def prepare(server: Database, work: Callable[[], None]) -> None:
         except DATABASE_FAILURES as error:
             reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0] or type(error).__name__
             # A killed backend breaks all connections, although the server itself continues.
-            if server.alive() and not _was_cut(error):
+            if server.alive() and not was_cut(error):
                 raise StartFailed(f"The database could not be prepared, and nothing was changed: {reason}") from error
             if losses == MOST_LOSSES:
                 raise StartFailed(
@@ -190,10 +180,6 @@ def prepare(server: Database, work: Callable[[], None]) -> None:
                 ) from error
             say("The database's server was lost while it was prepared; starting it again.")
             server.restart()
-
-
-def _was_cut(error: BaseException | None) -> bool:
-    return error is not None and (isinstance(error, CUT) or _was_cut(error.__cause__))
 
 
 async def _migrate(settings: knobs.Settings, url: str, done: Callable[[], None]) -> None:

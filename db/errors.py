@@ -16,8 +16,8 @@
         └── DatabaseReadOnly        it takes no changes: a standby, or an administrator's setting
 
 `graph` turns refusals into user errors, and unavailability into `extensions.code` UNAVAILABLE. What asyncpg and
-SQLAlchemy raise while a database is away is listed here, in `unavailability`, and nowhere else: every engine that
-`db.connection` makes raises `DatabaseUnavailable` instead.
+SQLAlchemy raise while a database is away is listed here, in `unavailability` and `was_cut`, and nowhere else: every
+engine that `db.connection` makes raises `DatabaseUnavailable` instead.
 """
 
 from __future__ import annotations
@@ -134,6 +134,15 @@ def unavailability(error: BaseException, *, is_closed: bool, connecting: bool = 
     found = kind.because(reason_of(error))
     found.__cause__ = error
     return found
+
+
+def was_cut(error: BaseException | None) -> bool:
+    """Whether an error, or one that caused it, is that of a connection that was lost during an operation."""
+    if error is None:
+        return False
+    if isinstance(error, DatabaseUnavailable | asyncpg.InterfaceError | asyncpg.InternalClientError):
+        return True
+    return isinstance(unavailability(error, is_closed=False), DatabaseUnreachable) or was_cut(error.__cause__)
 
 
 def reason_of(error: BaseException) -> str:

@@ -28,7 +28,6 @@ from db.errors import (
     DatabaseReadOnly,
     DatabaseUnavailable,
     DatabaseUnreachable,
-    unavailability,
 )
 from db.outage import Outage
 
@@ -284,30 +283,3 @@ async def test_other_errors_stay_what_they_are(server: EmbeddedServer) -> None:
             async with driver_of(process.sessions) as driver:
                 await driver.execute("SELECT 1 / 0")
         assert not process.outage.is_on
-
-
-@pytest.mark.parametrize(
-    ("state", "kind"),
-    [
-        ("08006", DatabaseUnreachable),
-        ("25006", DatabaseReadOnly),
-        ("53100", DatabaseExhausted),
-        ("53200", DatabaseExhausted),
-        ("53300", DatabaseExhausted),
-        ("57P01", DatabaseUnreachable),
-        ("57P02", DatabaseUnreachable),
-        ("57P03", DatabaseUnreachable),
-        ("58030", DatabaseExhausted),
-        ("57014", None),  # a statement that took too long
-        ("40001", None),
-        ("40P01", None),
-        ("23505", None),
-        ("42P01", None),
-    ],
-)
-def test_a_sqlstate_decides_what_an_error_means(state: str, kind: type[DatabaseUnavailable] | None) -> None:
-    error = asyncpg.PostgresError.new({"C": state, "M": "a message."})
-    found = unavailability(error, is_closed=False)
-    assert type(found) is (kind or type(None))
-    if kind is not None:
-        assert str(found) == f"{kind.sentence}: a message."
