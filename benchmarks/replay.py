@@ -37,7 +37,7 @@ from policy.matching import Machine, Requirements
 from policy.plan import Plan
 from policy.queue_order import Queue
 from policy.schedule import plan
-from policy.workload import DEFAULTS, Knobs, Ordering, Project, Run
+from policy.workload import DEFAULTS, Discipline, Knobs, Project, Run
 
 BEGIN = datetime(2030, 1, 1, tzinfo=UTC)
 LATER_SECONDS = 5.0
@@ -63,12 +63,12 @@ class Setting:
 
 
 POLICIES = {
-    "fifo": Setting("fifo", replace(BASELINE, ordering=Ordering.ARRIVAL), preemptible=False),
+    "fifo": Setting("fifo", replace(BASELINE, discipline=Discipline.ARRIVAL), preemptible=False),
     "easy": Setting(
-        "easy", replace(BASELINE, ordering=Ordering.ARRIVAL, reservations=1), preemptible=False, runtime=1,
+        "easy", replace(BASELINE, discipline=Discipline.ARRIVAL, reservations=1), preemptible=False, runtime=1,
         exact_limits=True,
     ),
-    "srtf": Setting("srtf", replace(BASELINE, ordering=Ordering.TIME), steps=1),
+    "srtf": Setting("srtf", replace(BASELINE, discipline=Discipline.TIME), steps=1),
     "srsf": Setting("srsf", BASELINE, steps=1),
     "this": Setting("this"),
 }  # fmt: skip

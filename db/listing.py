@@ -83,7 +83,7 @@ _COLUMNS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class SortOrder:
     """A sort order. name: of the metric or the parameter; is_max: the best value is the greatest."""
 
     sort: Sort = Sort.CREATED_AT
@@ -134,7 +134,7 @@ class Filter:
 
 
 async def page_matching(
-    session: AsyncSession, wanted: Filter, order: Order, *, first: int, after: str | None
+    session: AsyncSession, wanted: Filter, order: SortOrder, *, first: int, after: str | None
 ) -> Page[Simulation]:
     """One page of the simulations that match. Raises `Refusal` for a metric or parameter that none has."""
     conditions = list(_conditions(wanted))
@@ -333,7 +333,7 @@ _LIVE_COST = f"""
 """  # noqa: S608  # constants
 
 
-def _phases(order: Order) -> tuple[Sequence[_Phase], ColumnElement[bool]]:
+def _phases(order: SortOrder) -> tuple[Sequence[_Phase], ColumnElement[bool]]:
     """The phases of an order, and the condition of what has a value in none of them."""
     match order.sort:
         case Sort.STARTED_AT | Sort.FINISHED_AT:
@@ -385,7 +385,7 @@ def _live(value: TextualSelect) -> _Source:
 async def _page_ranked(
     session: AsyncSession,
     among: _Among,
-    order: Order,
+    order: SortOrder,
     first: int,
     after: str | None,
     scope: Scope,

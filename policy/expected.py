@@ -14,7 +14,7 @@ from enum import StrEnum
 from policy.cost import billed_per_hour
 from policy.learning import Learned, bin_of
 from policy.matching import Machine, Requirements, conditions, may_use, share_of, within_price
-from policy.workload import DEFAULTS, Knobs, Ordering, Run
+from policy.workload import DEFAULTS, Discipline, Knobs, Run
 
 LEAST_SIZE = 0.001  # of a member that requires nothing
 PART_OF_LIMIT = 0.4  # runs use this much of their limit, on average
@@ -45,18 +45,20 @@ def expected(run: Run, size: float, learned: Learned, knobs: Knobs = DEFAULTS) -
     return size * _seconds(run, source), source
 
 
-def rank_of(run: Run, source: Source, ordering: Ordering = Ordering.SERVICE) -> float:
+def rank_of(run: Run, source: Source, discipline: Discipline = Discipline.SERVICE) -> float:
     """Return the part of the key that depends on this run alone; `factor_of` gives the part that its class shares."""
-    if ordering is Ordering.ARRIVAL:
+    if discipline is Discipline.ARRIVAL:
         return 0.0
     seconds = 1.0 if source is Source.LEARNED else _seconds(run, source)
     return seconds * (1 - TIE * min(run.attained_seconds, LONGEST_TIE))
 
 
-def factor_of(source: Source, size: float, value: float, share: float, ordering: Ordering = Ordering.SERVICE) -> float:
+def factor_of(
+    source: Source, size: float, value: float, share: float, discipline: Discipline = Discipline.SERVICE
+) -> float:
     """Return the part of the key that is the same in a class. `value`: learned, used where nothing better is known."""
     work = value if source is Source.LEARNED else size
-    return (work if ordering is Ordering.SERVICE else work / size) * share
+    return (work if discipline is Discipline.SERVICE else work / size) * share
 
 
 def learned_bin(run: Run, size: float) -> int:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from policy.expected import Source, factor_of, learned_bin, rank_of, size_of, source_of
 from policy.learning import BINS, Learned
 from policy.matching import Machine, kinds_of, sameness
-from policy.workload import DEFAULTS, Knobs, Ordering, Run
+from policy.workload import DEFAULTS, Discipline, Knobs, Run
 
 
 class Rule(StrEnum):
@@ -217,7 +217,7 @@ class Queue:
             known = alike.get(face) if face is not None else None
             if known is None:
                 members = self._members_for(run)
-                known = members, rank_of(run, members.of.source, self.knobs.ordering)
+                known = members, rank_of(run, members.of.source, self.knobs.discipline)
                 if face is not None:
                     alike[face] = known
             members, rank = known
@@ -234,7 +234,7 @@ class Queue:
         return members
 
     def _enter(self, run: Run, members: Members) -> Entry:
-        entry = (rank_of(run, members.of.source, self.knobs.ordering), run.submitted_at, run.id, run)
+        entry = (rank_of(run, members.of.source, self.knobs.discipline), run.submitted_at, run.id, run)
         self._entries[run.id] = entry
         self._members[run.id] = members
         return entry
@@ -252,7 +252,7 @@ def class_of(run: Run, sizes: Sizes, knobs: Knobs = DEFAULTS) -> tuple[Class, fl
     same = sameness(run.requirements) if run.group is None else run.group
     size = sizes.of(run, same)
     source = source_of(run, knobs)
-    is_learned = source is Source.LEARNED and knobs.ordering is not Ordering.ARRIVAL
+    is_learned = source is Source.LEARNED and knobs.discipline is not Discipline.ARRIVAL
     return (
         Class(
             same, run.machines, run.project, run.priority, run.preemptible, source,
@@ -264,10 +264,10 @@ def class_of(run: Run, sizes: Sizes, knobs: Knobs = DEFAULTS) -> tuple[Class, fl
 
 
 def factor_of_class(of: Class, size: float, learned: Learned, shares: Mapping[int, float], knobs: Knobs) -> float:
-    if knobs.ordering is Ordering.ARRIVAL:
+    if knobs.discipline is Discipline.ARRIVAL:
         return 1.0
     value = learned.values(of.lineage)[of.bin] if 0 <= of.bin < BINS else 0.0
-    return factor_of(of.source, size, value, shares.get(of.project, 1.0), knobs.ordering)
+    return factor_of(of.source, size, value, shares.get(of.project, 1.0), knobs.discipline)
 
 
 def order_of(entry: Entry, of: Class, times: float) -> Precedence:
@@ -279,7 +279,7 @@ def place_in_order(
     run: Run, of: Class, times: float, knobs: Knobs = DEFAULTS, *, is_running: bool = False, is_oldest: bool = False
 ) -> Precedence:
     """Return the place of a run. A running one's key is divided: only a clearly smaller one preempts it."""
-    key = rank_of(run, of.source, knobs.ordering) * times
+    key = rank_of(run, of.source, knobs.discipline) * times
     if is_running:
         key /= knobs.hysteresis_progress if of.source is Source.PROGRESS else knobs.hysteresis
     return Precedence(-run.priority, not is_oldest, key, run.submitted_at, run.id)

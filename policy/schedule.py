@@ -32,7 +32,7 @@ from policy.reservation import Held, Reservation, Timeline
 from policy.room import Line, Rank, Room, Speeds, amounts_of
 from policy.waiting import WaitingReason
 from policy.why import Blocked, Placed, explained, preemption_of
-from policy.workload import DEFAULTS, Knobs, Ordering, Project, Run
+from policy.workload import DEFAULTS, Discipline, Knobs, Project, Run
 
 NOTHING_LEARNED = Learned()
 
@@ -536,7 +536,7 @@ class _Planner:
         """Yield when a preemptible run that started so long ago loses its protection, and when its key changes next."""
         protected = self.knobs.min_run_seconds - seconds
         yield protected
-        if self.knobs.ordering is Ordering.ARRIVAL:
+        if self.knobs.discipline is Discipline.ARRIVAL:
             return
         of, size = self._queue.class_and_size(run)
         if run.max_steps is not None and of.source is not Source.PROGRESS:

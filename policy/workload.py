@@ -62,8 +62,11 @@ class Project:
     gpu_quota: int | None = None
 
 
-class Ordering(StrEnum):
-    """Key of the order of service. The product uses SERVICE; the replay of traces compares it with the others."""
+class Discipline(StrEnum):
+    """Queue discipline: the key by which the queue is sorted.
+
+    The service uses SERVICE; the replay of traces compares it with the others.
+    """
 
     SERVICE = "SERVICE"  # expected GPU-seconds, smallest first
     TIME = "TIME"  # expected seconds, smallest first
@@ -83,7 +86,7 @@ class Knobs:
     progress_after_seconds: float = 60  # before, a step rate is not trusted
     hysteresis_progress: float = 1.25  # how much smaller a key must be to preempt, if progress is measured
     hysteresis: float = 3.0  # and if not
-    ordering: Ordering = Ordering.SERVICE
+    discipline: Discipline = Discipline.SERVICE
 
 
 DEFAULTS = Knobs()

@@ -9,7 +9,7 @@ import strawberry
 from strawberry.scalars import JSON
 
 from db import sweeps
-from db.listing import NAMED, Comparison, Condition, Filter, Order, Sort, objective_mode
+from db.listing import NAMED, Comparison, Condition, Filter, Sort, SortOrder, objective_mode
 from graph.context import Info
 from graph.errors import BadInput, refusals_told
 from graph.types.enums import MetricMode, OrderDirection
@@ -87,21 +87,21 @@ async def filter_of(info: Info, given: SimulationFilter | None, **others: Any) -
     return Filter(**asked, **others, parameters=conditions, scope=scope)
 
 
-async def order_of(info: Info, given: SimulationOrder | None) -> Order:
+async def order_of(info: Info, given: SimulationOrder | None) -> SortOrder:
     """The order that was asked for. Raises `BadInput`."""
     if given is None:
-        return Order()
+        return SortOrder()
     if given.field not in NAMED:
         if given.name is not None or given.mode is not None:
             raise BadInput(f"orderBy.name and orderBy.mode belong to {', '.join(sorted(NAMED))}, not to {given.field}.")
-        return Order(given.field, given.direction is not OrderDirection.ASC)
+        return SortOrder(given.field, given.direction is not OrderDirection.ASC)
     name = given.name or ""
     if not 0 < len(name) <= MAX_METRIC_NAME or "\0" in name:
         raise BadInput(
             f"orderBy.name: {given.field} needs a name of 1 to {MAX_METRIC_NAME} characters, none of them NUL."
         )
     if given.field is Sort.PARAMETER:
-        return Order(given.field, given.direction is not OrderDirection.ASC, name)
+        return SortOrder(given.field, given.direction is not OrderDirection.ASC, name)
     mode = given.mode or direction(name)
     if mode is None:
         async with info.context.sessions() as session:
@@ -113,6 +113,6 @@ async def order_of(info: Info, given: SimulationOrder | None) -> Order:
         )
     is_max = mode == MetricMode.MAX
     usual = mode is None or is_max
-    return Order(
+    return SortOrder(
         given.field, usual if given.direction is None else given.direction is OrderDirection.DESC, name, is_max
     )

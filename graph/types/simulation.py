@@ -461,7 +461,7 @@ async def find(info: Info, number: int) -> Simulation | None:
 
 
 async def page(
-    info: Info, wanted: listing.Filter, order: listing.Order, first: int, after: str | None
+    info: Info, wanted: listing.Filter, order: listing.SortOrder, first: int, after: str | None
 ) -> SimulationConnection:
     with refusals_told():
         async with info.context.sessions() as session:

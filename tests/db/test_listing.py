@@ -19,7 +19,7 @@ from db import convergence, listing, projects
 from db.convergence import Column
 from db.errors import InvalidCursor, Refusal
 from db.events import Actor
-from db.listing import Comparison, Condition, Filter, Order, Sort
+from db.listing import Comparison, Condition, Filter, Sort, SortOrder
 from db.public_ids import encode
 from db.states import Reason, SimulationState
 
@@ -31,12 +31,12 @@ EVERYTHING = Filter()
 async def listed(rows: Rows, wanted: Filter = EVERYTHING, **order: Any) -> list[int]:
     order = {"descending": False, **order}
     async with rows.sessions() as session:
-        shown = (await listing.page_matching(session, wanted, Order(**order), first=100, after=None)).rows
+        shown = (await listing.page_matching(session, wanted, SortOrder(**order), first=100, after=None)).rows
         assert await listing.count_matching(session, wanted) == len(shown)
     return [each.id for each in shown]
 
 
-async def walked(rows: Rows, wanted: Filter, order: Order, first: int = 2) -> list[int]:
+async def walked(rows: Rows, wanted: Filter, order: SortOrder, first: int = 2) -> list[int]:
     """Everything, page by page."""
     seen: list[int] = []
     after = None
@@ -88,7 +88,7 @@ async def test_each_order_goes_both_ways_and_breaks_ties_by_id(rows: Rows) -> No
 
 async def test_pages_of_a_filtered_list_follow_one_another(rows: Rows) -> None:
     ids = [await rows.simulation(tags=("t",) if number % 2 else ()) for number in range(10)]
-    assert await walked(rows, Filter(tag="t"), Order(Sort.NAME)) == ids[1::2][::-1]
+    assert await walked(rows, Filter(tag="t"), SortOrder(Sort.NAME)) == ids[1::2][::-1]
 
 
 # --- ranked ----------------------------------------------------------------------------------------------------
@@ -110,8 +110,8 @@ async def reported(rows: Rows, *attempts: Sequence[tuple[int, float]], ends: boo
     return simulation_id
 
 
-BEST = Order(Sort.BEST, descending=False, name="loss")
-LAST = Order(Sort.LAST, descending=False, name="loss")
+BEST = SortOrder(Sort.BEST, descending=False, name="loss")
+LAST = SortOrder(Sort.LAST, descending=False, name="loss")
 
 
 async def test_metrics_rank_ended_and_running_simulations_alike_and_what_has_none_comes_last(rows: Rows) -> None:
@@ -126,7 +126,7 @@ async def test_metrics_rank_ended_and_running_simulations_alike_and_what_has_non
     for first in (1, 2, 5, 50):
         assert await walked(rows, EVERYTHING, BEST, first) == [best, running, worst, *rest]
         assert await walked(rows, EVERYTHING, LAST, first) == [running, best, worst, *rest]
-        up = Order(Sort.BEST, descending=True, name="loss", is_max=True)
+        up = SortOrder(Sort.BEST, descending=True, name="loss", is_max=True)
         assert await walked(rows, EVERYTHING, up, first) == [worst, best, running, *rest]
     assert await walked(rows, Filter(states=(SimulationState.FINISHED,)), BEST) == [best, worst, silent, diverged]
 
@@ -163,9 +163,16 @@ async def test_parameters_rank_as_the_numbers_they_are_then_as_words(rows: Rows)
     odd = await rows.simulation(parameters={"lr": [1], "x": None, "long": "x" * 5000})
     await rows.query("UPDATE simulations SET recorded_parameters = '{\"huge\": 1e5000}' WHERE id = :id", id=odd)
 
-    by_rate = Order(Sort.PARAMETER, descending=False, name="lr")
+    by_rate = SortOrder(Sort.PARAMETER, descending=False, name="lr")
     assert await walked(rows, EVERYTHING, by_rate) == [small, big, bigger, word, odd, nested]
-    assert await walked(rows, EVERYTHING, Order(Sort.PARAMETER, name="lr")) == [bigger, big, small, word, odd, nested]
+    assert await walked(rows, EVERYTHING, SortOrder(Sort.PARAMETER, name="lr")) == [
+        bigger,
+        big,
+        small,
+        word,
+        odd,
+        nested,
+    ]
 
     def where(name: str, comparison: Comparison, value: Decimal | str) -> Filter:
         return Filter(parameters=(Condition(name, comparison, value),))
@@ -207,8 +214,8 @@ async def test_costs_rank_what_has_ended_what_runs_and_what_never_ran(rows: Rows
     gone = await rows.simulation()
     await rows.cancel(gone)
     ids = [each.simulation_id for each in (dear, running, cheap)]
-    assert await walked(rows, EVERYTHING, Order(Sort.COST)) == [*ids, gone, never]
-    assert await walked(rows, EVERYTHING, Order(Sort.COST, descending=False)) == [gone, *ids[::-1], never]
+    assert await walked(rows, EVERYTHING, SortOrder(Sort.COST)) == [*ids, gone, never]
+    assert await walked(rows, EVERYTHING, SortOrder(Sort.COST, descending=False)) == [gone, *ids[::-1], never]
 
 
 async def test_times_rank_and_what_has_none_comes_last(rows: Rows) -> None:
@@ -216,8 +223,8 @@ async def test_times_rank_and_what_has_none_comes_last(rows: Rows) -> None:
     first, second = await rows.start(), await rows.start()
     await rows.end(first.simulation_id, 1)
     ids = [first.simulation_id, second.simulation_id]
-    assert await walked(rows, EVERYTHING, Order(Sort.STARTED_AT), 1) == [*ids[::-1], never]
-    assert await walked(rows, EVERYTHING, Order(Sort.FINISHED_AT), 1) == [*ids, never]
+    assert await walked(rows, EVERYTHING, SortOrder(Sort.STARTED_AT), 1) == [*ids[::-1], never]
+    assert await walked(rows, EVERYTHING, SortOrder(Sort.FINISHED_AT), 1) == [*ids, never]
 
 
 async def test_filters_by_text_name_tags_user_and_time(rows: Rows) -> None:
@@ -261,9 +268,9 @@ async def test_a_name_that_none_in_the_scope_has_is_refused(rows: Rows) -> None:
     for wanted, order in (
         (Filter(scope=frozenset({default})), BEST),
         (Filter(scope=frozenset({default})), LAST),
-        (Filter(scope=frozenset({default})), Order(Sort.PARAMETER, name="lr")),
-        (by_rate, Order()),
-        (EVERYTHING, Order(Sort.BEST, name="los")),
+        (Filter(scope=frozenset({default})), SortOrder(Sort.PARAMETER, name="lr")),
+        (by_rate, SortOrder()),
+        (EVERYTHING, SortOrder(Sort.BEST, name="los")),
     ):
         with pytest.raises(Refusal, match=r"^No simulation has (a parameter|reported a metric) '"):
             await walked(rows, wanted, order)
@@ -280,8 +287,8 @@ async def test_nothing_of_other_projects_is_listed_or_counted(rows: Rows) -> Non
     ]
     scope = frozenset({(await rows.get(mine)).project_id})
     for order in (
-        BEST, LAST, Order(Sort.PARAMETER, name="lr"), Order(Sort.COST), Order(Sort.STARTED_AT),
-        Order(Sort.FINISHED_AT), Order(Sort.NAME),
+        BEST, LAST, SortOrder(Sort.PARAMETER, name="lr"), SortOrder(Sort.COST), SortOrder(Sort.STARTED_AT),
+        SortOrder(Sort.FINISHED_AT), SortOrder(Sort.NAME),
     ):  # fmt: skip
         assert await walked(rows, Filter(scope=scope), order, 1) == [mine]
         assert set(await walked(rows, EVERYTHING, order, 1)) == {mine, *hidden}
@@ -307,16 +314,16 @@ def cursor_of(*key: object) -> str:
         (BEST, cursor_of(-1, 0.5, 1)),
         (BEST, cursor_of(1, 0.5, 1)),
         (BEST, cursor_of(1, 2**63)),
-        (Order(Sort.PARAMETER, name="lr"), cursor_of(0, "NaN", 1)),
-        (Order(Sort.PARAMETER, name="lr"), cursor_of(0, "x", 1)),
-        (Order(Sort.PARAMETER, name="lr"), cursor_of(0, "9" * 501, 1)),
-        (Order(Sort.PARAMETER, name="lr"), cursor_of(1, "a\0b", 1)),
-        (Order(Sort.COST), cursor_of(0, 1.5, 1)),
-        (Order(Sort.STARTED_AT), cursor_of(0, "2026-01-01", 1)),
-        (Order(Sort.STARTED_AT), cursor_of(0, "now()", 1)),
+        (SortOrder(Sort.PARAMETER, name="lr"), cursor_of(0, "NaN", 1)),
+        (SortOrder(Sort.PARAMETER, name="lr"), cursor_of(0, "x", 1)),
+        (SortOrder(Sort.PARAMETER, name="lr"), cursor_of(0, "9" * 501, 1)),
+        (SortOrder(Sort.PARAMETER, name="lr"), cursor_of(1, "a\0b", 1)),
+        (SortOrder(Sort.COST), cursor_of(0, 1.5, 1)),
+        (SortOrder(Sort.STARTED_AT), cursor_of(0, "2026-01-01", 1)),
+        (SortOrder(Sort.STARTED_AT), cursor_of(0, "now()", 1)),
     ],
 )
-async def test_a_cursor_that_this_list_never_gave_out_is_refused(order: Order, cursor: str, rows: Rows) -> None:
+async def test_a_cursor_that_this_list_never_gave_out_is_refused(order: SortOrder, cursor: str, rows: Rows) -> None:
     async with rows.sessions() as session:
         with pytest.raises(InvalidCursor, match="endCursor"):
             await listing.page_matching(session, EVERYTHING, order, first=2, after=cursor)
@@ -326,7 +333,7 @@ async def test_a_cursor_that_this_list_never_gave_out_is_refused(order: Order, c
 @settings(deadline=None)
 def test_no_key_of_a_cursor_does_worse_than_being_refused(key: object) -> None:
     cursor = base64.urlsafe_b64encode(orjson.dumps([0, key, 1])).decode() if _is_json(key) else "?"
-    for order in (BEST, Order(Sort.PARAMETER, name="lr"), Order(Sort.COST), Order(Sort.STARTED_AT)):
+    for order in (BEST, SortOrder(Sort.PARAMETER, name="lr"), SortOrder(Sort.COST), SortOrder(Sort.STARTED_AT)):
         phases, _ = listing._phases(order)
         try:
             assert listing._decode(cursor, phases)[2] == 1
@@ -344,7 +351,7 @@ def _is_json(key: object) -> bool:
 
 async def test_the_plan_of_a_filtered_or_ranked_page_is_never_compiled(rows: Rows) -> None:
     await rows.simulation(tags=("a",))
-    for wanted, order in ((Filter(tags=("a",)), Order()), (EVERYTHING, Order(Sort.COST))):
+    for wanted, order in ((Filter(tags=("a",)), SortOrder()), (EVERYTHING, SortOrder(Sort.COST))):
         async with rows.sessions() as session:
             await session.execute(text("SET LOCAL jit = on"))
             await listing.page_matching(session, wanted, order, first=10, after=None)

@@ -53,7 +53,7 @@ from db.due import find_due
 from db.embedded.server import EmbeddedServer
 from db.events import SUPERVISOR
 from db.lifecycle import Closing
-from db.listing import Comparison, Condition, Filter, Order, Sort
+from db.listing import Comparison, Condition, Filter, Sort, SortOrder
 from db.states import Reason, SimulationState
 from transitions.begin import hello
 
@@ -600,13 +600,13 @@ LISTED = """
     VACUUM ANALYZE
 """
 ORDERS = {
-    "best": (Order(Sort.BEST, False, "loss"), ["ix_results_min_value", "ix_simulations_begun"]),
-    "best of a maximum": (Order(Sort.BEST, True, "loss", is_max=True), ["ix_results_max_value"]),
-    "last": (Order(Sort.LAST, True, "accuracy"), ["ix_results_last_value", "ix_simulations_begun"]),
-    "parameter": (Order(Sort.PARAMETER, True, "lr"), ["ix_parameter_values_number"]),
-    "cost": (Order(Sort.COST, True), ["ix_simulations_final_cost_id", "ix_simulations_begun"]),
-    "start": (Order(Sort.STARTED_AT, True), ["ix_simulations_started_at_id"]),
-    "end": (Order(Sort.FINISHED_AT, False), ["ix_simulations_finished_at_id"]),
+    "best": (SortOrder(Sort.BEST, False, "loss"), ["ix_results_min_value", "ix_simulations_begun"]),
+    "best of a maximum": (SortOrder(Sort.BEST, True, "loss", is_max=True), ["ix_results_max_value"]),
+    "last": (SortOrder(Sort.LAST, True, "accuracy"), ["ix_results_last_value", "ix_simulations_begun"]),
+    "parameter": (SortOrder(Sort.PARAMETER, True, "lr"), ["ix_parameter_values_number"]),
+    "cost": (SortOrder(Sort.COST, True), ["ix_simulations_final_cost_id", "ix_simulations_begun"]),
+    "start": (SortOrder(Sort.STARTED_AT, True), ["ix_simulations_started_at_id"]),
+    "end": (SortOrder(Sort.FINISHED_AT, False), ["ix_simulations_finished_at_id"]),
 }
 
 
@@ -624,7 +624,7 @@ async def test_each_order_of_a_list_is_read_off_an_index_from_its_beginning_and_
             page = await listing.page_matching(session, Filter(), order, first=50, after=None)
         for after in (None, page.cursors[-1]):
 
-            async def read(session: AsyncSession, order: Order = order, after: str | None = after) -> None:
+            async def read(session: AsyncSession, order: SortOrder = order, after: str | None = after) -> None:
                 found = await listing.page_matching(session, Filter(), order, first=50, after=after)
                 assert len(found.rows) == 50
 
@@ -642,9 +642,9 @@ async def test_values_of_what_runs_are_computed_for_what_the_filter_leaves_only(
     await listed.rows.query("UPDATE simulations SET tags = '{few}' WHERE id IN (SELECT simulation_id FROM attempts "
                             "WHERE ended_at IS NULL ORDER BY id LIMIT 3)")  # fmt: skip
     await listed.rows.query("ANALYZE simulations")
-    for order, table in ((Order(Sort.BEST, False, "loss"), "metrics"), (Order(Sort.COST), "members")):
+    for order, table in ((SortOrder(Sort.BEST, False, "loss"), "metrics"), (SortOrder(Sort.COST), "members")):
 
-        async def read(session: AsyncSession, order: Order = order) -> None:
+        async def read(session: AsyncSession, order: SortOrder = order) -> None:
             found = await listing.page_matching(session, Filter(tags=("few",)), order, first=50, after=None)
             assert len(found.rows) == 3
 
@@ -679,7 +679,7 @@ async def test_what_few_simulations_match_is_found_by_index(listed: Filled, subt
     for name, (wanted, index) in FILTERS.items():
 
         async def read(session: AsyncSession, wanted: Filter = wanted) -> None:
-            found = await listing.page_matching(session, wanted, Order(), first=50, after=None)
+            found = await listing.page_matching(session, wanted, SortOrder(), first=50, after=None)
             assert 4 <= len(found.rows) <= 5
             assert await listing.count_matching(session, wanted) == len(found.rows)
 

@@ -16,7 +16,7 @@ from db import convergence, events, listing, logs, machines, projects, simulatio
 from db.convergence import Column
 from db.errors import NotFound, Taken, WrongState
 from db.events import Actor
-from db.listing import Filter, Order
+from db.listing import Filter, SortOrder
 from db.logs import Chunk
 from db.simulations import Command
 from db.states import LogStream, Reason, SimulationState
@@ -178,7 +178,7 @@ async def test_lists_leave_in_the_database_what_may_be_long(rows: Rows) -> None:
     first, second = await rows.simulation(**given), await rows.simulation()
     async with rows.sessions() as session:
         listed = [
-            *(await listing.page_matching(session, Filter(), Order(), first=10, after=None)).rows,
+            *(await listing.page_matching(session, Filter(), SortOrder(), first=10, after=None)).rows,
             *await simulations.by_ids(session, [first, second]),
             *await simulations.recent(session, timedelta(minutes=1)),
         ]

@@ -10,7 +10,7 @@ from decimal import Decimal
 from policy.matching import Machine, Requirements
 from policy.plan import Plan
 from policy.schedule import plan
-from policy.workload import Knobs, Ordering, Run
+from policy.workload import Discipline, Knobs, Run
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 A100 = "NVIDIA A100-SXM4-80GB"
@@ -18,7 +18,7 @@ NOTHING = Requirements(
     cpus=0, memory_gib=0, gpus=0, gpu_model=None, labels={}, machine_id=None, machine_name=None, max_price_per_hour=None
 )
 # By priority and age, so that a test chooses the order; no room is kept for those that wait.
-IN_TURN = Knobs(ordering=Ordering.ARRIVAL, reservations=0, max_wait_seconds=None)
+IN_TURN = Knobs(discipline=Discipline.ARRIVAL, reservations=0, max_wait_seconds=None)
 
 
 def request(number: int = 1, **asked: object) -> Run:
