@@ -29,19 +29,25 @@ def cut(text: str, longest: int) -> str:
 def number(value: float) -> str:
     """Format a number with at most three decimals, without trailing zeros."""
     if value != 0 and not 0.001 <= abs(value) < 1e9:
-        return f"{value:.3g}"
+        return _power(value, 3)
     return f"{value:.3f}".rstrip("0").rstrip(".")
 
 
 def measured(value: float) -> str:
-    """Format a value of a metric with four significant digits, thousands separated: 0.2143, 12,345, 1.2e-07."""
+    """Format a value of a metric with four significant digits, thousands separated: 0.2143, 12,345, 1.2e-7."""
     if value != 0 and not 0.0001 <= abs(value) < 1e9:
-        return f"{value:.4g}"
+        return _power(value, 4)
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     digits = 3 - math.floor(math.log10(abs(value))) if value else 0
     text = f"{value:.{digits}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _power(value: float, digits: int) -> str:
+    """Format with a power of ten as the pages do (`valueOf` of web/src/ui/format.ts): 1e-5, 5e-324."""
+    factor, _, power = min(f"{value:.{digits}g}", repr(value), key=len).partition("e")
+    return f"{factor}e{int(power)}" if power else factor
 
 
 def money(amount: Decimal, currency: str, rounding: str = ROUND_HALF_UP) -> str:

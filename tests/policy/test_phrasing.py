@@ -25,8 +25,9 @@ CASES = json.loads((Path(__file__).parents[1] / "support" / "money.json").read_t
         (12.5, "12.5"),
         (999.96, "1000"),
         (12345.6, "12,346"),
-        (1.23456e-7, "1.235e-07"),
-        (3e12, "3e+12"),
+        (1.23456e-7, "1.235e-7"),
+        (3e12, "3e12"),
+        (5e-324, "5e-324"),
     ],
 )
 def test_values_have_four_significant_digits(value: float, text: str) -> None:

@@ -98,7 +98,8 @@ test('an alert target is a webhook unless its address is one of Apprise', () => 
 test('what grows is told in whole seconds, and numbers in few digits', () => {
   expect([agoOf(1.2), agoOf(5.7), agoOf(3_725)]).toEqual(['just now', '5 s ago', '1 h ago']);
   expect([durationOf(2.44), durationOf(59.6), durationOf(125)]).toEqual(['2.4 s', '1 min', '2 min 5 s']);
-  expect([1e-7, 123_456.7, 1e9, 0, -0.25, null].map(valueOf)).toEqual(['1.000e-7', '123456.7', '1.000e9', '0', '-0.25', 'not finite']);
+  expect([1e-7, 123_456.7, 1e9, 0, -0.25, null].map(valueOf)).toEqual(['1e-7', '123456.7', '1e9', '0', '-0.25', 'not finite']);
+  expect([5e-324, 1e-5, -1.23456e-7, 1.00001e-7, 1.5e6, Number.MAX_VALUE].map(valueOf)).toEqual(['5e-324', '1e-5', '-1.235e-7', '1e-7', '1.5e6', '1.798e308']);
   expect([0.999998, -1.0000004, 1, 2.9999999999999996, 0.99996].map(valueOf)).toEqual(['0.999998', '-1.0000004', '1', '3', '0.99996']);
 });
 

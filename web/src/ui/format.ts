@@ -10,6 +10,7 @@ const UNITS: readonly [number, string][] = [
 const DECIMAL = new Intl.NumberFormat(undefined, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const WHOLE = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0, useGrouping: false });
 const FIVE_DIGITS = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 5, useGrouping: false });
+const MOST_DECIMALS = 16; // of a double's factor of a power of ten
 const MOST_DIGITS = 12; // beyond are errors of rounding, as in 0.1 + 0.2
 
 /** 12:04:31, or 12:04 without seconds; with the day and the zone where it is not today. */
@@ -73,8 +74,9 @@ function decimalsOf(amount: number, most: number): string {
 }
 
 /**
- * A metric's value: five significant digits, or all of a whole number's; four where it has a power of ten; more where it
- * would read as a whole number that it is not: 0.999998. Null and NaN: not finite. The command line's: `say_number`.
+ * A metric's value: five significant digits, or all of a whole number's; four where it has a power of ten. As few as it
+ * needs: 1e-5; more where it would read as a whole number that it is not: 0.999998. Null and NaN: not finite. The command
+ * line's: `say_number`; the service's sentences': policy/phrasing.py.
  */
 export function valueOf(value: number | null | undefined): string {
   if (value === undefined) return '';
@@ -86,17 +88,11 @@ export function valueOf(value: number | null | undefined): string {
   return digits === 5 || digits === MOST_DIGITS ? FIVE_DIGITS.format(value) : value.toLocaleString(undefined, { maximumSignificantDigits: digits, useGrouping: false });
 }
 
-/** A number that was given, such as a limit of a range: as few digits as it needs, at most five. */
-export function roundOf(value: number): string {
-  const size = Math.abs(value);
-  return value !== 0 && (size >= 1e6 || size < 1e-4) ? powerOf(Number(value.toPrecision(4))) : valueOf(value);
-}
-
-/** 1.23e-7, with the reader's decimal sign. digits: behind it; left out: as many as there are. */
+/** 1.23e-7, with the reader's decimal sign. digits: behind it at most; left out: as many as there are. */
 export function powerOf(value: number, digits?: number): string {
-  const [factor, power] = value.toExponential(digits).split('e') as [string, string];
-  const decimals = factor.split('.')[1]?.length ?? 0;
-  return `${Number(factor).toLocaleString(undefined, { minimumFractionDigits: decimals })}e${power.replace('+', '')}`;
+  const [whole, rounded] = [value.toExponential(), value.toExponential(digits)]; // of 5e-324, 5e-324 and 4.941e-324
+  const [factor, power] = (rounded.length < whole.length ? rounded : whole).split('e') as [string, string];
+  return `${Number(factor).toLocaleString(undefined, { maximumFractionDigits: MOST_DECIMALS })}e${power.replace('+', '')}`;
 }
 
 /** A whole number with the reader's separators. */
