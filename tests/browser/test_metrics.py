@@ -75,6 +75,15 @@ async def test_each_metric_has_a_small_chart_in_the_group_of_its_prefix(
     await expect(charts(page)).to_contain_text("No metric contains this.")
 
 
+async def test_long_names_in_the_head_are_cut_in_their_middle(simulation: str, page: Page) -> None:
+    await page.set_viewport_size({"width": 390, "height": 844})
+    await page.goto(f"/simulations/{simulation}")
+    name = page.get_by_test_id("objective").locator(".cut")
+    await expect(name).to_have_text(LOSS)
+    assert await name.evaluate("it => it.clientWidth < it.parentElement.clientWidth + 1"), "within its tile"
+    assert await name.evaluate("it => parseFloat(getComputedStyle(it, '::after').width) > 40"), "with its end"
+
+
 async def test_values_are_read_at_one_place_in_all_charts(simulation: str, page: Page) -> None:
     await page.goto(f"/simulations/{simulation}")
     canvas = small(page, LOSS).locator("[data-metric]")
