@@ -113,6 +113,29 @@ async def test_simulations_are_found_by_name_and_all_of_it_is_in_the_address(
     assert await other.get_by_role("main").locator("b").count() == 0
 
 
+async def test_simulations_are_added_by_keyboard(page: Page, swept: dict[str, str]) -> None:
+    await page.goto("/compare")
+    field = page.get_by_role("searchbox", name="Add a simulation")
+    found = page.get_by_role("list", name="Simulations found").get_by_role("button")
+    await field.focus()
+    await expect(found).to_have_count(len(swept))
+    await page.keyboard.press("ArrowDown")
+    await page.keyboard.press("ArrowDown")
+    await expect(found.nth(1)).to_be_focused()
+    await page.keyboard.press("ArrowUp")
+    await page.keyboard.press("ArrowUp")
+    await page.keyboard.press("ArrowUp")
+    await expect(found.last).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(found).to_have_count(len(swept) - 1)
+    await expect(field).to_be_focused()
+    await page.keyboard.press("ArrowDown")
+    await expect(found.first).to_be_focused()
+    await page.keyboard.press("Escape")
+    await expect(found).to_have_count(0)
+    await expect(field).to_be_focused()
+
+
 async def test_the_table_says_what_differs_first_and_marks_the_best(page: Page, swept: dict[str, str]) -> None:
     *_, three = swept
     await page.goto(f"/compare?ids={','.join(swept.values())}")

@@ -371,6 +371,7 @@ async def test_many_are_tagged_run_again_cancelled_and_deleted_at_once(
     await dialog.get_by_label("Name", exact=True).fill("{name} again")
     await dialog.get_by_role("button", name="Queue 2 simulations").click()
     await expect(page.get_by_text("Queued 2 simulations.")).to_be_visible()
+    await expect(page.get_by_role("main")).to_be_focused()  # its dialog is gone, and so is the bar
     for name in ("w 1 again", "w 2 again"):  # "all shown" is what is shown at that moment
         await expect(page.get_by_role("link", name=name)).to_be_visible()
     rows = await service.fetch("SELECT parameters::text AS p FROM simulations WHERE name LIKE '%again' ORDER BY name")
