@@ -7,13 +7,19 @@ from functools import lru_cache
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 VALUE = rf"(?:{NUMBER}|[-+]?(?i:nan|inf(?:inity)?)\b)"
+# What a rate is per: a time, or a round.
+PER = (
+    r"(?i:[mun\u00b5]?s|secs?|seconds?|mins?|minutes?|h|hrs?|hours?|d|days?|it|its|iters?|iterations?|steps?|epochs?"
+    r"|batch(?:es)?|samples?|examples?|tok|tokens?|img|imgs|images?|frames?|episodes?|trials?|updates?|gpus?)"
+)
 # Behind a value: the end, a separator, or a bracket; neither a unit, a version's next part, a clock, a thousand nor a
 # decimal comma.
 END = (
     r"(?=\s|$|[,;)\]}|%]|\.(?:\s|$))"
     r"(?!,\d)"
     r"(?!\s?(?:[KMGTP]i?B|[kMG]?[Bb]ytes?|[num\u00b5]?s|secs?|seconds?|mins?|minutes?|h|hrs?|hours?|days?)\b)"
-    r"(?!\s?[A-Za-z]+/[A-Za-z]+\b(?![\w/@.'-]*[\"']?[ \t]*[:=]))"  # images/s; not train/acc=0.7, the next pair
+    # images/s, ms/step; neither train/acc, the next name, nor train/step=3, the next pair
+    rf"(?!\s?[A-Za-z]+/{PER}\b(?![\w/@.'-]*[\"']?[ \t]*[:=]))"
     r"(?!\s?[kMG]?B/s)"
 )
 WORD = r"[A-Za-z_][\w/@.'-]*"
