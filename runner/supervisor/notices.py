@@ -53,7 +53,7 @@ ADVICE = {
     FILES_NOT_STORED: "The newest files are on this machine only.",
     HIGHER_RANK: "Only rank 0's metrics are read: print them there.",
     JSON_ON_STDERR: "JSON lines are read from standard output: print them there.",
-    LOOKS_LIKE_METRICS: "Lines without a step are not read by themselves.",
+    LOOKS_LIKE_METRICS: "",  # the advice has the reason
     SAMPLED: "More than 2,000 lines a second look like metrics: some were not read. Print JSON, or print less often.",
     PATTERN_UNUSABLE: "The machine's Python can't compile this pattern.",
     PATTERN_SLOW: "This pattern took too long for a line and was switched off: avoid nested repetitions like (a+)+.",
@@ -107,7 +107,7 @@ class Notices:
 
 
 def _sentence(kind: str, notice: _Notice) -> str:
-    sentence = f"{ADVICE[kind]} {notice.advice}".rstrip()
+    sentence = f"{ADVICE[kind]} {notice.advice}".strip()
     if not notice.subjects:
         return sentence
     named = [f"{clean(name)[:40]} ({count})" for name, count in list(notice.subjects.items())[:MAX_SUBJECTS]]

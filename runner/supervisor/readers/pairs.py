@@ -48,6 +48,11 @@ _PAIR = re.compile(
     rf"(?<![\w@/.'?&-])(?P<name>{WORD}(?: {WORD})?)\"?(?P<separator>[ \t]*[:=][ \t]*(?![:=])|[ \t]+)"
     rf"(?P<array>(?<=[:=])\[[ ]?)?(?P<value>{VALUE})(?(array)[ ]?\])(?P<percent>[ ]?%)?{END}"
 )
+# A decimal number, also with what END excludes: `acc 98.5 images/s`. Whole ones may be codes and counts.
+_UNUSABLE = re.compile(
+    rf"(?<![\w@/.'?&-])(?P<name>{WORD}(?: {WORD})?)\"?(?:[ \t]*[:=][ \t]*(?![:=])|[ \t]+)"
+    r"[-+]?\d*\.\d+(?=(?P<unit>[ ]?[^\s;|)\]}]+)?)"
+)
 _LEAD = re.compile(
     r"\s*(?:\[\s*(?P<first>\d{1,12})\s*(?:(?P<by>[,/])\s*(?P<second>\d{1,12})\s*)?\]|(?P<number>\d{1,12})/(?P<total>\d{1,12})(?=\s))"
 )
@@ -94,6 +99,7 @@ class Template(NamedTuple):
     key: tuple[str, ...]  # of the form
     steps: tuple[tuple[str, int, int], ...]  # kind, group of the number, group of the total or -1
     values: tuple[tuple[str, int], ...]  # name, group
+    unusable: tuple[tuple[str, str], ...]  # name and pair of metrics that are not read
 
     def read(self, text: str) -> tuple[dict[str, Step], list[tuple[str, float]]] | None:
         found = self.pattern.fullmatch(text)
@@ -143,12 +149,17 @@ class Counter:
 
 
 class Pairs:
-    """Reader of other lines. `unread` counts lines with metrics that gave no points, `example` is the first."""
+    """Reader of other lines. `unread` counts lines with metrics that gave no points, `example` is the first.
+
+    `unusable` are the metrics of lines that are read whose values have a unit, by name: the count and the pair.
+    """
 
     def __init__(self) -> None:
         self.unread = 0
         self.example = ""
         self.pair = ""  # of the example, as it is written
+        self.has_step = False  # the example
+        self.unusable: dict[str, tuple[int, str]] = {}
         self._forms: dict[tuple[str, ...], Form] = {}
         self._templates: list[Template] = []  # the last that matched is the first
         self._counters: dict[tuple[object, ...], Counter] = {}
@@ -161,6 +172,8 @@ class Pairs:
             if found is not None:
                 if at:
                     self._templates.insert(0, self._templates.pop(at))
+                if template.unusable:
+                    self._count_unusable(template.unusable)
                 return [self._reading(template.key, *found)]
         if _TRACE.search(text):
             return None
@@ -172,7 +185,7 @@ class Pairs:
             if not (is_worded and _is_all(text, spans, pairs)):
                 return None
         if not steps and self._header is None:
-            self._count(text, pairs)
+            self._count(text, pairs, has_step=False)
             return None
         key = (*steps, *(pair.name for pair in pairs))
         reading = self._reading(key, steps, [(pair.name, pair.value) for pair in pairs])
@@ -181,6 +194,7 @@ class Pairs:
             if form.templates < MAX_TEMPLATES and (made := _template(text, key, steps, pairs)) is not None:
                 form.templates += 1
                 self._templates = [made, *self._templates[: MAX_TEMPLATES - 1]]
+                self._count_unusable(made.unusable)
             return [reading]
         step = reading.step or 0
         if step <= form.last:
@@ -188,7 +202,7 @@ class Pairs:
         form.last = step
         form.held.append(reading._replace(elapsed=elapsed))
         if len(form.held) < TIMES:
-            self._count(text, pairs)
+            self._count(text, pairs, has_step=True)
             return None
         form.is_trusted = True
         self.unread -= min(self.unread, TIMES - 1)
@@ -225,11 +239,17 @@ class Pairs:
         """True if a line has a number under a metric's name."""
         return bool(named_pairs(text))
 
-    def _count(self, text: str, pairs: list[Pair]) -> None:
+    def _count(self, text: str, pairs: list[Pair], *, has_step: bool) -> None:
         self.unread += 1
         if not self.example:
+            self.has_step = has_step
             start, end = next((pair for pair in pairs if pair.is_named), pairs[0]).span
             self.example, self.pair = text, text[start:end]
+
+    def _count_unusable(self, found: tuple[tuple[str, str], ...]) -> None:
+        for name, pair in found:
+            count, first = self.unusable.get(name, (0, pair))
+            self.unusable[name] = count + 1, first
 
     def _form(self, key: tuple[str, ...]) -> Form:
         form = self._forms.get(key)
@@ -381,7 +401,18 @@ def _template(text: str, key: tuple[str, ...], steps: dict[str, Step], pairs: li
             for kind, step in steps.items()
         ),
         tuple((pair.name, group[pair.place]) for pair in pairs),
+        _unusable(text, pairs),
     )
+
+
+def _unusable(text: str, pairs: list[Pair]) -> tuple[tuple[str, str], ...]:
+    """Find metrics of a line whose numbers were not taken, each with its pair as it is written."""
+    unusable = []
+    for found in _UNUSABLE.finditer(text):
+        name, start = _name(found["name"], found.start("name"))
+        if is_metric(name) and not any(start < pair.span[1] and pair.span[0] < found.end() for pair in pairs):
+            unusable.append((name[:MAX_NAME], f"{text[start : found.end()]}{found['unit'] or ''}".rstrip(",")))
+    return tuple(unusable)
 
 
 def _loose(text: str) -> str:

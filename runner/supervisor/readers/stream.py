@@ -21,7 +21,7 @@ from runner.supervisor.readers.boosting import Boosting
 from runner.supervisor.readers.fairseq import Fairseq
 from runner.supervisor.readers.keras import Keras
 from runner.supervisor.readers.optuna import Optuna
-from runner.supervisor.readers.pairs import Pairs, step_alone
+from runner.supervisor.readers.pairs import TIMES, Pairs, step_alone
 from runner.supervisor.readers.patterns import Patterns
 from runner.supervisor.readers.pytorch import PyTorch
 from runner.supervisor.readers.sklearn import Sklearn
@@ -176,11 +176,19 @@ class Stream:
             self._take(Bars.__name__, self._bars.redrawn(text), text, elapsed)
 
     def tick(self, elapsed: float, *, is_last: bool = False) -> None:
-        """Count lines that look like metrics while there are no points."""
+        """Count lines that look like metrics while there are no points, and metrics with units."""
+        for name, (count, pair) in self._pairs.unusable.items():
+            self._notices.count(
+                kinds.VALUES_UNUSABLE, pair, subject=name, by=count, advice="Numbers with a unit are none either."
+            )
+        self._pairs.unusable.clear()
         if self._curve.is_empty and (is_last or elapsed > UNREAD_SECONDS) and self._pairs.unread > self._unread:
             more, self._unread = self._pairs.unread - self._unread, self._pairs.unread
             self._notices.count(
-                kinds.LOOKS_LIKE_METRICS, self._pairs.pair, by=more, advice=_pattern_advice(self._pairs.pair)
+                kinds.LOOKS_LIKE_METRICS,
+                self._pairs.pair,
+                by=more,
+                advice=_pattern_advice(self._pairs.pair, has_step=self._pairs.has_step),
             )
 
     # --- objects -----------------------------------------------------------------------------------------------------
@@ -420,17 +428,21 @@ class Stream:
         return True
 
 
-def _pattern_advice(pair: str) -> str:
+def _pattern_advice(pair: str, *, has_step: bool) -> str:
     """Advice with a pattern that reads this `name: number`; `"name": number` is of an object over several lines."""
     if '"' in pair:
         return "An object over several lines is not read: print it on one line."
+    reason, instead = "Lines without a step are not read by themselves.", "print a step"
+    if has_step:
+        reason = f"Lines are read once {TIMES} of them have had the same names, with rising steps."
+        instead = "print JSON lines"
     found = re.match(r"(.*?)([ \t]*[:=][ \t]*|[ \t]+)(\S+)$", pair)
     if found is None:
-        return "Add --metrics-pattern."
+        return f"{reason} Add --metrics-pattern."
     group = re.sub(r"\W+", "_", found[1]).strip("_") or "value"
     group = f"_{group}" if group[0].isdigit() else group
     written = re.escape(found[1]).replace("\\ ", " ") + found[2].replace("\t", r"\t")
-    return f"Add --metrics-pattern '{written}(?P<{group}>\\S+)' or print a step."
+    return f"{reason} Add --metrics-pattern '{written}(?P<{group}>\\S+)' or {instead}."
 
 
 def _may_hold_metrics(line: bytes) -> bool:

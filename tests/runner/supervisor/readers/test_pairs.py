@@ -118,6 +118,34 @@ def test_lines_without_a_step_are_counted_with_a_pattern_that_reads_them(read: A
     assert read(text, patterns=[pattern]).points["loss"] == [(n - 10, n / 100) for n in range(10, 22)]
 
 
+def test_lines_with_a_step_that_came_too_seldom_are_counted_with_that_reason(read: Any) -> None:
+    count, example, advice = read("step 1 loss 0.5\nstep 2 loss 0.4\n").notices["LOOKS_LIKE_METRICS"]
+    assert (count, example) == (2, "loss 0.5")
+    assert advice.startswith("Lines are read once 3 of them have had the same names, with rising steps.")
+    assert "Lines without a step" not in advice
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "pair"),
+    [
+        ("step {n} loss {v} acc 98.5 images/s", "acc", "acc 98.5 images/s"),
+        ("step={n} loss={v} val/acc=98.5ms, lr=0.1", "val/acc", "val/acc=98.5ms"),
+    ],
+)
+def test_a_metric_with_a_unit_in_a_line_that_is_read_is_named(form: str, name: str, pair: str, read: Any) -> None:
+    result = read(thrice(form, *(n / 8 for n in range(9))))
+    assert name not in result.points
+    count, example, advice = result.notices["VALUES_UNUSABLE"]
+    assert (count, example) == (6, pair)  # not of the three lines before
+    assert advice.startswith(f"{name} (6): ")
+    assert "unit" in advice
+
+
+def test_rates_and_times_of_lines_that_are_read_are_not_complained_about(read: Any) -> None:
+    form = "step {n}/100 | train loss {v} | 100.5 ms | 99.5 tok/s | time 3.5s | Error 2/3"
+    assert read(thrice(form, *(n / 8 for n in range(9)))).notices == {}
+
+
 def test_with_points_from_elsewhere_nothing_is_said_of_them(read: Any) -> None:
     assert read('{"a": 1}\nloss: 0.4\nloss: 0.5\n').notices == {}
 
