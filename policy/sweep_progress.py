@@ -44,7 +44,7 @@ class SweepReason(StrEnum):
     MAX_COST = "MAX_COST"
     STOPPING_THRESHOLD = "STOPPING_THRESHOLD"
     PATIENCE_EXHAUSTED = "PATIENCE_EXHAUSTED"
-    TRIALS_FAILED = "TRIALS_FAILED"
+    TRIALS_FAILED = "TRIALS_FAILED"  # so far, or all of them at the end
 
 
 # --- a trial ---------------------------------------------------------------------------------------------------
@@ -171,10 +171,31 @@ def ending(limits: Limits, standing: Standing, currency: str = "") -> Ending | N
     return None
 
 
+def without_result(concluded: Ending, standing: Standing) -> Ending | None:
+    """Judge the end of a sweep of which no trial has a value; None: one has, or none has begun.
+
+    concluded: why no more trials begin. If all had begun, it is TRIALS_FAILED instead, unless all were cancelled.
+    """
+    outcomes = [each.outcome for each, _ in standing.ended]
+    if not outcomes or any(each.value is not None for each, _ in standing.ended):
+        return None
+    if concluded.reason in (SweepReason.TRIALS_FAILED, SweepReason.CANCELLED):
+        return concluded
+    sentence = (
+        f"None of its {len(outcomes):,} trials has a result." if len(outcomes) > 1 else "Its trial has no result."
+    )
+    if concluded.reason is SweepReason.COMPLETED and Outcome.FAIL in outcomes:
+        return Ending(SweepReason.TRIALS_FAILED, sentence)
+    return Ending(concluded.reason, f"{concluded.sentence} {sentence}")
+
+
 def unreported(metric: str, names: Sequence[str]) -> str:
     """Return why trials that have succeeded have no result, as a sentence. names: of the metrics they reported."""
+    if not names:
+        return f"No trial reported {metric}; they reported no metric."
     shown = ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES else "")
-    return f"No trial reported {metric}; they reported {shown or 'no metric'}."
+    which = "one of these" if len(names) > 1 else "it"
+    return f"No trial reported {metric}; they reported {shown}: create a sweep with {which} as its objective."
 
 
 def _last(number: int) -> str:

@@ -41,6 +41,7 @@ from policy.sweep_progress import (
     ending,
     told,
     unreported,
+    without_result,
 )
 from transitions import journal
 from transitions.cancel import cancel as cancel_simulation
@@ -177,8 +178,12 @@ async def judge(session: AsyncSession, sweep: Sweep, actor: Actor, currency: str
     if sweep.reason is None and (verdict := ending(limits_of(sweep), standing, currency)) is not None:
         sweep = await _conclude(session, sweep, verdict, actor)
     if sweep.reason is not None and not standing.open and sweep.ended_at is None:
-        detail = " ".join(filter(None, (sweep.reason_detail, await _unreported(session, sweep, standing))))
-        sweep = await sweeps.change(session, sweep.id, {"ended_at": func.now(), "reason_detail": detail})
+        change: dict[str, Any] = {"ended_at": func.now()}
+        concluded = Ending(SweepReason(sweep.reason), sweep.reason_detail or "")
+        if (verdict := without_result(concluded, standing)) is not None:
+            sentences = (verdict.sentence, await _unreported(session, sweep))
+            change |= {"reason": verdict.reason.value, "reason_detail": " ".join(filter(None, sentences)) or None}
+        sweep = await sweeps.change(session, sweep.id, change)
         await events.record(
             session, "ENDED", actor, "Sweep", sweep.id, project_id=sweep.project_id,
             detail={"reason": sweep.reason, "detail": sweep.reason_detail},
@@ -187,10 +192,8 @@ async def judge(session: AsyncSession, sweep: Sweep, actor: Actor, currency: str
     return sweep
 
 
-async def _unreported(session: AsyncSession, sweep: Sweep, standing: Standing) -> str | None:
-    """Say it if trials succeeded without the objective; None once one has a result."""
-    if any(each.value is not None for each, _ in standing.ended):
-        return None
+async def _unreported(session: AsyncSession, sweep: Sweep) -> str | None:
+    """Say it if trials succeeded without the objective."""
     names = await sweeps.reported(session, sweep.id, SUCCEEDED)
     return None if names is None or sweep.objective_metric in names else unreported(sweep.objective_metric, names)
 

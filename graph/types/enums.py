@@ -238,7 +238,8 @@ described(
     MAX_COST="Its budget does not pay for another trial.",
     STOPPING_THRESHOLD="A trial has reached the target.",
     PATIENCE_EXHAUSTED="The last trials were not better than the best one.",
-    TRIALS_FAILED="The first five trials, and all others, have failed, or the next one can't be submitted.",
+    TRIALS_FAILED="No trial has a result: the first five, and all others, have failed, or all trials have ended; or "
+    "the next one can't be submitted.",
 )(SweepReason)
 
 
@@ -246,7 +247,7 @@ described(
     "The state of a sweep. The last three are final; FINISHED and FAILED sweeps go on if they are extended.",
     RUNNING="Trials begin or run.",
     FINISHED="All of its trials have ended.",
-    FAILED="All of its trials have failed.",
+    FAILED="No trial has a result, or the next one can't be submitted.",
     CANCELLED="A user cancelled it; its trials are being stopped, or have ended.",
 )
 class SweepState(StrEnum):

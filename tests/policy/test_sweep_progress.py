@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from policy.sampling import Outcome
 from policy.sweep_progress import (
+    Ending,
     Limits,
     Run,
     Standing,
@@ -23,6 +24,7 @@ from policy.sweep_progress import (
     slots,
     told,
     unreported,
+    without_result,
 )
 
 LIMITS = Limits("MIN", trials=10, parallel=2)
@@ -105,11 +107,40 @@ def test_a_command_that_always_fails_ends_the_sweep() -> None:
     assert reason(LIMITS, Standing(9, ended=[*cancelled[:4], *failed])) == "TRIALS_FAILED"
 
 
+def test_a_sweep_without_a_result_has_failed_at_its_end() -> None:
+    failed, cancelled, pruned = (
+        (each, Decimal(0)) for each in (Told(Outcome.FAIL), Told(Outcome.CANCELLED), Told(Outcome.PRUNED, 0.1, step=3))
+    )
+    begun = Ending(SweepReason.COMPLETED, "All have begun.")
+    assert without_result(begun, Standing(3, ended=[failed, cancelled, failed])) == Ending(
+        SweepReason.TRIALS_FAILED, "None of its 3 trials has a result."
+    )
+    assert without_result(begun, Standing(1, ended=[failed])) == Ending(
+        SweepReason.TRIALS_FAILED, "Its trial has no result."
+    )
+    assert without_result(begun, Standing(2, ended=[failed, *complete(1.0)])) is None
+    assert without_result(begun, Standing(2, ended=[failed, pruned])) is None
+    assert without_result(begun, Standing()) is None
+    assert without_result(begun, Standing(2, ended=[cancelled, cancelled])) == Ending(
+        SweepReason.COMPLETED, "All have begun. None of its 2 trials has a result."
+    )
+    cost = Ending(SweepReason.MAX_COST, "1 USD is left.")
+    assert without_result(cost, Standing(2, ended=[failed, failed])) == Ending(
+        SweepReason.MAX_COST, "1 USD is left. None of its 2 trials has a result."
+    )
+    for kept in (Ending(SweepReason.CANCELLED, "Cancelled by ada."), Ending(SweepReason.TRIALS_FAILED, "All failed.")):
+        assert without_result(kept, Standing(2, ended=[failed, failed])) == kept
+
+
 def test_a_sweep_without_results_says_which_metrics_there_are() -> None:
     assert unreported("val_loss", ["train/loss", "val/loss"]) == (
-        "No trial reported val_loss; they reported train/loss, val/loss."
+        "No trial reported val_loss; they reported train/loss, val/loss: create a sweep with one of these as its "
+        "objective."
     )
-    assert unreported("x", list("abcdef")) == "No trial reported x; they reported a, b, c, d, e, …."
+    assert unreported("x", list("abcdef")) == (
+        "No trial reported x; they reported a, b, c, d, e, …: create a sweep with one of these as its objective."
+    )
+    assert unreported("x", ["y"]) == "No trial reported x; they reported y: create a sweep with it as its objective."
     assert unreported("x", []) == "No trial reported x; they reported no metric."
 
 

@@ -307,9 +307,18 @@ async def test_a_sweep_whose_objective_no_trial_reports_says_which_metrics_there
     await loop.run_once()
     row = await get(world, sweep_id)
     assert row.ended_at is not None
-    assert row.reason_detail == "All of its 2 trials have begun. No trial reported val_loss; they reported val/loss."
-    for each in (other, crashed):
-        assert (await get(world, each)).reason_detail == "Its only trial has begun."
+    assert (row.reason, row.reason_detail) == (
+        "TRIALS_FAILED",
+        "None of its 2 trials has a result. No trial reported val_loss; they reported val/loss: create a sweep with it "
+        "as its objective.",
+    )
+    row = await get(world, other)
+    assert (row.reason, row.reason_detail) == ("COMPLETED", "Its only trial has begun.")
+    row = await get(world, crashed)
+    assert (row.reason, row.reason_detail) == ("TRIALS_FAILED", "Its trial has no result.")
+    async with world.sessions.begin() as session:
+        await transitions.extend(session, sweep_id, {"trials": 3}, USER)
+    assert (await loop.run_once()).begun == 1
 
 
 # --- money -----------------------------------------------------------------------------------------------------
