@@ -6,11 +6,12 @@ import inspect
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from cli import completion
+from cli.arguments import Retryable
 from cli.listing import Filters
 
 Url = Annotated[
@@ -130,6 +131,14 @@ MaxCost = Annotated[
 MaxSteps = Annotated[
     int | None,
     typer.Option(metavar="STEPS", help="Planned number of steps, for stop rules and forecasts; never enforced."),
+]
+RetryOn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--retry-on",
+        metavar="REASON",
+        help=f"Retry after: {', '.join(get_args(Retryable)).lower()}.  [server's default: machine_lost]",
+    ),
 ]
 GpuModel = Annotated[str | None, typer.Option(metavar="MODEL", help="Required GPU model, or part of its name: A100.")]
 RequiredLabels = Annotated[

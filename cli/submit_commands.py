@@ -21,6 +21,7 @@ from cli.options import (
     OnlyMachine,
     Priority,
     RequiredLabels,
+    RetryOn,
     RuntimeEnv,
     StopRules,
     Token,
@@ -103,13 +104,7 @@ def submit(
     max_retries: Annotated[
         int | None, typer.Option(help="Maximum number of retries, for example after a lost machine.")
     ] = None,
-    retry_on: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="REASON",
-            help="Retry after: machine_lost, exit_code, launch_error.  [server's default: machine_lost]",
-        ),
-    ] = None,
+    retry_on: RetryOn = None,
     metric_mode: Annotated[
         list[str] | None,
         typer.Option(

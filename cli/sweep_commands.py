@@ -18,6 +18,7 @@ from cli.options import (
     OnlyMachine,
     Priority,
     RequiredLabels,
+    RetryOn,
     RuntimeEnv,
     StopRules,
     Token,
@@ -160,13 +161,7 @@ def create(
         str | None, typer.Option(metavar="DURATION", help="Maximum runtime of each trial: 90s, 15m, 2h.")
     ] = None,
     max_retries: Annotated[int | None, typer.Option(help="Maximum number of retries of each trial.")] = None,
-    retry_on: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="REASON",
-            help="Retry after: machine_lost, exit_code, launch_error.  [server's default: machine_lost]",
-        ),
-    ] = None,
+    retry_on: RetryOn = None,
     metrics_pattern: Annotated[
         list[str] | None,
         typer.Option(metavar="REGEX", help=r"Named groups are points: 'loss=(?P<loss>\S+)'. Repeatable."),

@@ -20,7 +20,8 @@ MAX_RUNTIME = "MAX_RUNTIME"
 MAX_COST = "MAX_COST"
 PREEMPTED = "PREEMPTED"
 
-# Reasons allowed in `limits.retryOn`. CLI and page have the same list; a test compares all three.
+# Reasons allowed in `limits.retryOn`. The schema is made from this list; CLI and page, which import nothing of the
+# service, have one copy each, and a test compares them.
 # Limits and stop rules are not among them: the next attempt would end in the same way.
 RETRYABLE = (MACHINE_LOST, EXIT_CODE, LAUNCH_ERROR)
 MOST_BACKOFFS = 100  # what `SIMULATIONS_RETRY_BACKOFF_SECONDS` promises: doubled, at most to a hundred times it

@@ -18,6 +18,7 @@ from graph.types.metric import MetricInput
 from graph.types.package import PackageInput
 from graph.types.scalars import Step
 from graph.types.stop_rules import ObjectiveInput, StopRuleInput
+from policy.retry import RETRYABLE
 
 DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(Wanted) if each.default is not MISSING}
 
@@ -59,7 +60,7 @@ class LimitsInput:
     )
     retry_on: list[Reason] = strawberry.field(
         default_factory=lambda: [Reason(each) for each in DEFAULTS["retry_on"]],
-        description="The reasons after which it is retried: any of MACHINE_LOST, EXIT_CODE, LAUNCH_ERROR.",
+        description=f"The reasons after which it is retried: any of {', '.join(RETRYABLE)}.",
     )
 
 

@@ -305,10 +305,11 @@ def test_an_exit_that_completes_is_final_whatever_is_wanted(
 # --- the list that three places show ---------------------------------------------------------------------------
 
 
-def test_command_line_and_page_offer_what_may_be_retried_and_nothing_else() -> None:
+def test_schema_command_line_and_page_name_what_may_be_retried_and_nothing_else() -> None:
+    assert f"any of {', '.join(RETRYABLE)}." in (ROOT / "graph/schema.graphql").read_text(encoding="utf-8")
     assert get_args(Retryable) == RETRYABLE
     page = (ROOT / "web/src/submit/draft.svelte.ts").read_text(encoding="utf-8")
-    listed = re.search(r"RETRYABLE: readonly Retryable\[\] = \[(.*?)\]", page)
+    listed = re.search(r"RETRYABLE = \[(.*?)\] as const", page)
     assert listed is not None
     assert tuple(re.findall(r"[A-Z_]+", listed[1])) == RETRYABLE
 

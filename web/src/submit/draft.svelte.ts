@@ -15,7 +15,7 @@ import { draftOfRule, type ObjectiveDraft, type RuleDraft } from '../stopping/ru
 export type Kind = 'auto' | 'text' | 'number' | 'boolean' | 'json';
 export type Mode = 'MIN' | 'MAX';
 export type Source = 'AUTO' | 'JSON' | 'NONE';
-export type Retryable = 'MACHINE_LOST' | 'EXIT_CODE' | 'LAUNCH_ERROR';
+export type Retryable = (typeof RETRYABLE)[number];
 
 export interface Parameter extends Pair {
   kind: Kind;
@@ -71,7 +71,8 @@ export interface Draft {
   preemptible: boolean;
 }
 
-export const RETRYABLE: readonly Retryable[] = ['MACHINE_LOST', 'EXIT_CODE', 'LAUNCH_ERROR'];
+/** As policy.retry.RETRYABLE: a test compares them. */
+export const RETRYABLE = ['MACHINE_LOST', 'EXIT_CODE', 'LAUNCH_ERROR'] as const;
 
 const MOST_METRICS = 100; // as the API takes
 
