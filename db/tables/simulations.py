@@ -30,6 +30,7 @@ from db.tables.base import THIS_TRANSACTION, Base, enum_of, id_column, now_colum
 
 # All columns that a placement depends on, as one value: the planner treats simulations with equal values alike. The
 # project is a part of it, so that no other project's simulations could be made to share it.
+# tests/db/test_queue.py fails if it lacks a field of `policy.matching.Requirements`.
 _QUEUE_CLASS = (
     "md5(project_id::text || ' ' || cpus::text || ' ' || memory_gib::text || ' ' || gpus::text || ' ' || "
     "quote_nullable(gpu_model) || ' ' || labels::text || ' ' || coalesce(machine_id::text, '') || ' ' || "

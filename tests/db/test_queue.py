@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import fields
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +17,7 @@ from db import machines, queue, simulations, watch_leases
 from db.events import Actor
 from db.notifications import Channel, listening
 from db.states import Reason
+from policy.matching import Requirements
 from transitions.cancel import cancel
 
 Rows = Any  # the fixture of conftest.py
@@ -135,6 +138,21 @@ async def test_what_comes_back_and_what_lost_its_machine_have_arrived(rows: Rows
     bookmark = (await look(rows)).bookmark
     await rows.end(started.simulation_id, 1, Reason.MACHINE_LOST, retry_after=timedelta(0))
     assert [each.id for each in (await look(rows, bookmark)).arrived] == [started.simulation_id]
+
+
+async def test_two_that_differ_in_a_requirement_have_different_classes(rows: Rows) -> None:
+    """Each field of `policy.matching.Requirements`: a new one has to be a part of `queue_class`, and stand here."""
+    machine_id = await rows.machine()
+    others: dict[str, Any] = {
+        "cpus": 2.0, "memory_gib": 1.0, "gpus": 1, "gpu_model": "A100", "labels": {"zone": "a"},
+        "machine_id": machine_id, "machine_name": "m", "max_price_per_hour": Decimal(1),
+    }  # fmt: skip
+    assert set(others) == {each.name for each in fields(Requirements)}
+    classes = [await class_of(rows, await rows.simulation())]
+    assert await class_of(rows, await rows.simulation()) == classes[0]
+    for name, value in {**others, "machines": 2}.items():
+        classes.append(await class_of(rows, await rows.simulation(**{name: value})))
+    assert len(set(classes)) == len(classes)
 
 
 # --- why they wait ---------------------------------------------------------------------------------------------
