@@ -38,6 +38,18 @@ READS_ENVIRONMENT = {
     "cli/up.py": "hands its environment to the processes of the service that it starts",
     "cli/children.py": "hands its environment to the processes of the service that it starts",
 }
+# Modules of mirrored rooms without a test file of their name, and the file that tests them.
+MIRRORED = ("policy", "transitions")
+TESTED_ELSEWHERE = {
+    "policy/matching.py": "tests/policy/test_room_properties.py",
+    "policy/plan.py": "tests/policy/test_schedule.py",
+    "policy/preemption.py": "tests/policy/test_schedule.py",
+    "policy/queue_order.py": "tests/policy/test_schedule.py",
+    "policy/reservation.py": "tests/policy/test_schedule.py",
+    "policy/why.py": "tests/policy/test_waiting.py",
+    "policy/workload.py": "tests/policy/test_schedule.py",
+    "transitions/sweep.py": "tests/scheduler/test_sweeps.py",
+}
 LONGEST_POLL_SECONDS = 0.05
 CPU_CLOCKS = ("process_time", "thread_time", "perf_counter")
 
@@ -576,6 +588,16 @@ def test_a_package_names_each_of_its_modules_with_a_line() -> None:
 
 def test_sentences_and_identifiers_have_no_indefinite_pronouns() -> None:
     assert [each for path in texts() for each in uses_indefinite_pronouns(path)] == []
+
+
+def test_tests_mirror_rooms_module_by_module() -> None:
+    names = [f"{room}/{path.name}" for room in MIRRORED for path in (ROOT / room).glob("*.py")]
+    untested = {
+        name for name in names
+        if not name.endswith("__init__.py") and not (ROOT / "tests" / name.replace("/", "/test_")).exists()
+    }  # fmt: skip
+    assert untested == set(TESTED_ELSEWHERE)
+    assert [each for each in TESTED_ELSEWHERE.values() if not (ROOT / each).exists()] == []
 
 
 def test_neither_the_migrations_nor_the_tests_are_packages() -> None:

@@ -275,15 +275,6 @@ async def test_fifty_transactions_at_once_start_exactly_what_the_budget_pays_for
     assert sum(await asyncio.gather(*tasks)) == 7
 
 
-async def test_starts_of_one_transaction_are_judged_together(world: World) -> None:
-    await make(world, whole(world.settings) * 2)
-    await make(world, whole(world.settings) * 3, "other")
-    ids = [await project(world, name) for name in ("default", "other", "free")]
-    starts = [accounts.Start(ids[number], PRICE, "USD") for number in (0, 0, 0, 1, 2, 1, 1, 1)]
-    async with world.sessions.begin() as session:
-        assert await accounts.unpayable(session, starts, rules_of(world.settings)) == {2, 7}
-
-
 async def test_of_one_round_what_is_not_paid_drops_out_alone(world: World, planner: Planner) -> None:
     """Each placement could be paid by itself; the budgets are asked once, after the locks of the machines."""
     await world.machine(cpus=4.0, gpus=4, price_per_hour=PRICE * 4)

@@ -30,6 +30,11 @@ USER = Actor("user", "192.0.2.1")
 PATIENCE_SECONDS = 60.0
 
 
+def assignment_to(machine_id: int) -> Assignment:
+    """A grant of one CPU on a machine."""
+    return Assignment(machine_id, "m", None, (), Decimal("2.5"), Decimal("0.5"), "USD", 1.0, 0.0, 0)
+
+
 async def assign_one(
     session: AsyncSession, simulation_id: int, fence: int, assignment: Assignment, actor: Actor
 ) -> int | None:

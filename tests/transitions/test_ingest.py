@@ -77,16 +77,6 @@ async def test_notices_are_totals_of_an_attempt_and_cost_nothing_where_there_are
     assert (first.notices[0].example, len(first.notices[0].advice)) == ("a [1m line", 500)
 
 
-@pytest.mark.parametrize(
-    "notices", [[Notice("lower", 1, "", "")], [Notice("X" * 41, 1, "", "")], [Notice("A", 0, "", "")],
-                [Notice(f"K{n}", 1, "", "") for n in range(51)]]
-)  # fmt: skip
-def test_notices_that_break_a_rule_are_refused(notices: list[Notice]) -> None:
-    with pytest.raises(BadReport) as refused:
-        checked(1, None, (), None, notices)
-    assert refused.value.field == "facts"
-
-
 async def test_points_log_and_exit_are_stored_and_the_attempt_ended_together(rows: Rows) -> None:
     started = await rows.start()
     receipt = await bring(rows, started, Report(1, POINTS, LINE, Exit(3)))

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import event
 
 from db import dependencies, lifecycle, simulations
-from db.errors import NotFound, Refusal, WrongState
+from db.errors import WrongState
 from db.events import Actor
 from db.states import Reason
 from policy.dependencies import DependencyCondition
@@ -282,28 +282,6 @@ async def test_what_has_ended_as_wanted_is_no_wait_and_otherwise_refuses(rows: R
     ):
         await after(rows, good, bad)
     assert await rows.value("SELECT count(*) FROM simulations") == before
-
-
-async def test_unknown_repeated_and_foreign_simulations_are_refused_by_field(rows: Rows) -> None:
-    first = await rows.simulation()
-    other = await rows.value("INSERT INTO projects (name) VALUES ('other') RETURNING id")
-    foreign = await rows.simulation(project_id=other)
-    for links, kind, field in (
-        ([After(simulation_id=10**9)], NotFound, "after.0.simulation"),
-        ([After(simulation_id=first), After(client_key="unknown")], NotFound, "after.1.clientKey"),
-        ([After(simulation_id=first), After(ANY, simulation_id=first)], Refusal, "after.1"),
-        ([After(simulation_id=foreign)], Refusal, "after.0"),
-        ([After(index=0)], Refusal, "after"),
-        ([After(index=1)], NotFound, "after.0.index"),
-    ):
-        with pytest.raises(kind) as refused:
-            async with rows.sessions.begin() as session:
-                await submit(session, [Submission(await rows.wanted(), after=links)], USER)
-        assert refused.value.field == field
-    submission = Submission(await rows.wanted(project_id=other), after=[After(simulation_id=first)])
-    with pytest.raises(NotFound):
-        async with rows.sessions.begin() as session:
-            await submit(session, [submission], USER, scope=frozenset({other}))
 
 
 async def test_deleting_what_others_ran_after_removes_the_edge_and_nothing_else(rows: Rows) -> None:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from rows import assign_one
+from rows import assign_one, assignment_to
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -23,7 +23,6 @@ from db.events import Actor
 from db.lifecycle import TRANSITIONS
 from db.models import Attempt
 from db.states import FINAL_STATES, Reason, SimulationState
-from transitions.assign import Assignment
 from transitions.begin import begin
 from transitions.cancel import cancel
 from transitions.settle import FINAL_STATE_OF, Ending, end
@@ -87,10 +86,6 @@ class Now:
 
 
 Verb = Callable[[AsyncSession, Now], Awaitable[object]]
-
-
-def assignment_to(machine_id: int) -> Assignment:
-    return Assignment(machine_id, "m", None, (), Decimal("2.5"), Decimal("0.5"), "USD", 1.0, 0.0, 0)
 
 
 async def assign_next(session: AsyncSession, now: Now) -> object:
@@ -349,34 +344,6 @@ async def test_a_transition_with_an_old_number_changes_nothing(successor: str, r
     assert await rows.snapshot(first.simulation_id) == before
 
 
-@pytest.mark.parametrize("fence", [0, 2, 7])
-async def test_an_assignment_with_another_number_than_the_newest_does_nothing(fence: int, rows: Rows) -> None:
-    first = await rows.start()
-    await rows.end(first.simulation_id, 1, Reason.MACHINE_LOST, retry_after=timedelta(0))
-    machine_id = await rows.machine()
-    before = await rows.snapshot(first.simulation_id)
-    async with rows.sessions.begin() as session:
-        assert await assign_one(session, first.simulation_id, fence, assignment_to(machine_id), OTHER) is None
-    assert await rows.snapshot(first.simulation_id) == before
-
-
-async def test_of_two_assignments_at_once_one_is_made(
-    rows: Rows, other_sessions: async_sessionmaker[AsyncSession]
-) -> None:
-    simulation_id = await rows.simulation()
-    machine_id = await rows.machine()
-
-    async def try_to(sessions: async_sessionmaker[AsyncSession]) -> int | None:
-        async with sessions.begin() as session:
-            return await assign_one(session, simulation_id, 0, assignment_to(machine_id), OTHER)
-
-    made = await asyncio.gather(try_to(rows.sessions), try_to(other_sessions))
-    assert sorted(each is None for each in made) == [False, True]
-    snapshot = await rows.snapshot(simulation_id)
-    assert [each["number"] for each in snapshot["attempts"]] == [1]
-    assert [each["kind"] for each in snapshot["events"]] == ["QUEUED", "STARTING"]
-
-
 async def test_the_database_itself_refuses_a_second_current_attempt(rows: Rows) -> None:
     started = await rows.start()
     with pytest.raises(IntegrityError, match="uq_attempts_current"):
@@ -427,15 +394,6 @@ async def test_a_retry_keeps_when_it_first_began_and_forgets_why_it_was_lost(row
     await rows.start(first.simulation_id)
     simulation = await rows.get(first.simulation_id)
     assert (simulation.started_at, simulation.reason, simulation.attempt) == (began, None, 2)
-
-
-async def test_the_first_reason_to_stop_stands(rows: Rows) -> None:
-    started = await rows.start()
-    async with rows.sessions.begin() as session:
-        assert await stop(session, started.simulation_id, Reason.CANCELLED, USER)
-        assert not await stop(session, started.simulation_id, Reason.MAX_RUNTIME, OTHER)
-    intent = await rows.stop_of(started.simulation_id)
-    assert (intent.reason, intent.by) == (Reason.CANCELLED, "user")
 
 
 # --- hints -----------------------------------------------------------------------------------------------------
