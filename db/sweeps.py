@@ -1,8 +1,8 @@
-"""Sweeps, their trials and the results at rungs: create, find, count; what becomes of them is in `transitions.sweep`.
+"""Sweeps, their trials and the results at rungs: create, find, count. `transitions.sweep` begins and ends them.
 
-A simulation of a trial names its sweep and trial (`simulations.sweep_id`, `trial`), so its state, results and cost are
-read where those of any simulation are. The row of a trial keeps what its sampler was told, also when its simulations
-are deleted.
+The row of a simulation names its sweep and its trial (`sweep_id`, `trial`); state, results and cost are read from the
+simulation, as always. The row of a trial keeps its parameters and outcome, which the sampler needs, even after its
+simulations are deleted.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _seen(sweep: Sweep | None, scope: Scope) -> Sweep:
 
 
 async def has_budget(session: AsyncSession, sweep_id: int | None) -> bool:
-    """Whether there is such a sweep, and what its trials may cost together is limited."""
+    """Whether the sweep exists and has a limit on the total cost of its trials."""
     return sweep_id is not None and (await get(session, sweep_id)).max_cost is not None
 
 
@@ -172,7 +172,7 @@ async def page_matching(
 
 
 async def resolve(session: AsyncSession, reference: str, *, scope: Scope = None) -> int:
-    """Return the number of the sweep that a public id, a number (`#3`, `3`), a name or the beginning of one means.
+    """Resolve a public id, a number (`#3`, `3`), a name or the beginning of a name to the number of a sweep.
 
     Whole names come before beginnings of names. The sweep of an id may not exist. Raises
     `Refusal` for an id of something else, `NotFound`, `Ambiguous`.
@@ -224,7 +224,7 @@ _ACTIVE = text(
 
 
 async def active(session: AsyncSession) -> Mapping[int, bool]:
-    """List the sweeps that have not ended, oldest first, each with whether something is due for it."""
+    """List the sweeps that have not ended, oldest first, each with whether the scheduler has to act on it."""
     return {row[0]: row[1] for row in await session.execute(_ACTIVE, {"most": MOST_ACTIVE})}
 
 
@@ -310,7 +310,7 @@ async def best_trials(session: AsyncSession, ids: Collection[int]) -> Mapping[in
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Trials of a sweep by how they stand, what ended ones have cost, and how long those took in the mean."""
+    """Trials of a sweep by outcome, and the total cost and mean duration of those that have ended."""
 
     open: int = 0
     running: int = 0  # of the open ones: with a simulation on a machine
@@ -447,7 +447,7 @@ _REPORTED = text(
 
 
 async def reported(session: AsyncSession, sweep_id: int, reasons: Collection[str]) -> Sequence[str] | None:
-    """List the metrics of a sweep's simulations that ended for these reasons, by name; None: there is no such one."""
+    """List the metrics of a sweep's simulations that ended for these reasons, by name; None if there is none."""
     found = [set(row[1]) for row in await session.execute(_REPORTED, {"id": sweep_id, "reasons": list(reasons)})]
     return sorted(set().union(*found)) if found else None
 
@@ -472,7 +472,7 @@ _COSTS = text(
 
 
 async def costs(session: AsyncSession, ids: Collection[int]) -> Mapping[int, tuple[Decimal, Sequence[int]]]:
-    """Read what has ended of these sweeps has cost, and the simulations whose cost is still to be added."""
+    """Read the cost of these sweeps' ended simulations, and the simulations whose cost is not included yet."""
     return {row[0]: (row[1], row[2]) for row in await session.execute(_COSTS, {"ids": list(ids)})}
 
 
@@ -488,13 +488,13 @@ _DEAREST = text(
 
 
 async def dearest_rate(session: AsyncSession, sweep_id: int) -> Decimal | None:
-    """Read what the dearest attempt of a sweep has cost per hour; None without one."""
+    """Read the highest cost per hour among a sweep's attempts; None without an attempt."""
     rate = await session.scalar(_DEAREST, {"id": sweep_id})
     return None if rate is None else Decimal(rate)
 
 
 async def dearest_price(session: AsyncSession) -> Decimal:
-    """Read the price per hour of the dearest machine; 0 without one."""
+    """Read the highest price per hour of a machine; 0 without a machine."""
     return await session.scalar(select(func.max(Machine.price_per_hour))) or Decimal(0)
 
 
@@ -507,7 +507,7 @@ _RUNG_LOCK = text("SELECT pg_advisory_xact_lock(22, hashint8(:id))")
 async def reach_rung(
     session: AsyncSession, sweep_id: int, step: int, simulation_id: int, value: float
 ) -> tuple[float, Sequence[float]]:
-    """Leave the result of a simulation at a rung, once; return it, and the results that were there before it.
+    """Store the result of a simulation at a rung, once; return it, and the results that were stored before it.
 
     The last lock of a transaction: results of one sweep are added one after the other, so that their ids are in the
     order in which others see them.
@@ -541,7 +541,7 @@ _LEAVE_AVERAGE = text(
 async def leave_average(
     session: AsyncSession, sweep_id: int, step: int, simulation_id: int, value: float, average: float
 ) -> bool:
-    """Leave the result of a simulation at a step of the median rule; False if it was there before."""
+    """Store the result of a simulation at a step of the median rule; False if it was stored before."""
     values = {"sweep": sweep_id, "step": step, "simulation": simulation_id, "value": value, "average": average}
     return await session.scalar(_LEAVE_AVERAGE, values) is not None
 

@@ -1,12 +1,12 @@
-"""Free room of the machines during a plan, and the choice among them for each class of equal requirements.
+"""Free resources of the machines during a plan, and the choice of a machine for each class of equal requirements.
 
-Two amounts are kept for each machine: what is free once all runs that leave it have ended (`take`, `give`), and what is
-free at this moment (`take_now`). A placement that fits both starts now; one that fits only the first waits for those
-that leave, and keeps its room from all behind it in the order.
+Two amounts are kept for each machine: the resources that are free once all runs being stopped on it have ended (`take`,
+`give`), and those that are free now (`take_now`). A placement that fits both starts now. One that fits only the first
+waits for the runs being stopped, and its resources are withheld from all requests behind it in the queue.
 
-Why it is fast: machines of one kind with equally much free share a `Shape`. Whether a request fits a shape, and how
-well, depends on nothing else and is computed once for each class (`Line`); a cluster has few shapes as long as most of
-its machines are empty or full.
+Performance: machines of one kind with the same free resources share a `Shape`. Whether a request fits a shape, and how
+well, depends only on the shape and is computed once for each class (`Line`). A cluster has few shapes as long as most
+of its machines are empty or full.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Amounts(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What machines that are alike have free once all that leave have ended; `now`: if less is free at this moment."""
+    """Free resources of equal machines once the runs being stopped have ended; `now`: if less is free at present."""
 
     kind: int
     cpus: float
@@ -45,7 +45,7 @@ class Shape(NamedTuple):
 
 
 class Rank(NamedTuple):
-    """How good a machine is for a request, the best lowest. `cost` and `time`: per second of usual speed."""
+    """Sort key of a machine for a request; the lowest is best. `cost` and `time`: per second of usual speed."""
 
     waits: bool  # for runs that leave the machine
     cost: float
@@ -66,7 +66,7 @@ class Terms:
 
 
 class Needs(NamedTuple):
-    """The least that must be free for a request; minus infinity of a resource that it does not ask for."""
+    """Minimum of free resources for a request; minus infinity for a resource that it does not request."""
 
     cpus: float
     memory_gib: float
@@ -157,24 +157,24 @@ class Room:
         return Free(self.machines, self.pools, self._pools()[2])
 
     def take(self, number: int, amounts: Amounts, *, at_once: bool = False) -> None:
-        """Take room that is free once all that leave have ended; `at_once` what is free at this moment, too."""
+        """Take resources that are free once the runs being stopped have ended; `at_once`: also of those free now."""
         self._soon.add(number, amounts, -1)
         if at_once:
             self._now.add(number, amounts, -1)
         self._reshape(number, amounts)
 
     def give(self, number: int, amounts: Amounts) -> None:
-        """Return room: of a run that leaves."""
+        """Give back the resources of a run that is being stopped."""
         self._soon.add(number, amounts)
         self._reshape(number, amounts)
 
     def take_now(self, number: int, amounts: Amounts) -> None:
-        """Take room that is free at this moment; `take` is another step."""
+        """Take resources that are free now; `take` is a separate step."""
         self._now.add(number, amounts, -1)
         self._reshape(number, amounts)
 
     def without(self, number: int, leaving: Iterable[Leaving]) -> Amounts:
-        """Return the room of a machine if these runs left it as well."""
+        """Return the free resources of a machine if these runs were stopped as well."""
         cpus, memory_gib, gpus = self._shapes[number][1:4]
         own = of_pool = 0
         for each in leaving:
@@ -185,7 +185,7 @@ class Room:
         return Amounts(cpus, memory_gib, self._soon.gpus_with(number, own, of_pool) if of_pool else gpus)
 
     def beside(self, machine_id: int | None) -> tuple[int, ...]:
-        """Return the machines that see the files of this one: those of its host. None if it is not there."""
+        """Return the machines that share this one's files, those of its host; None if it does not exist."""
         number = self.number_of.get(machine_id) if machine_id is not None else None
         if number is None:
             return ()
@@ -404,7 +404,7 @@ class Line:
         yield from sorted(found)
 
     def rank(self, shape: Shape) -> Rank | None:
-        """Return how good machines of this shape are; None if the request does not fit."""
+        """Return the sort key of machines of this shape; None if the request does not fit."""
         try:
             return self._ranks[shape]
         except KeyError:

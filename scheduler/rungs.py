@@ -1,10 +1,11 @@
-"""A trial's way over the rungs of its sweep, as the judge watches it, and the verdict under lock.
+"""Pruning of trials: the rungs that a trial has reached, its stored results there, and the verdict under lock.
 
-A `Climb` collects the rungs that new points have passed, with the best value until then. `prune` leaves these results
-as rows, each once, and decides by those that were there before: after a restart the same curve passes the same rungs,
-finds its own results, and gets the same verdict. The median rule also looks at which trials have finished, so it only
-decides when it leaves the result. A trial that ended before the judge had looked leaves its results when
-its end is recorded (`climbed`).
+A rung is a step at which the trials of a sweep are compared. A `Climb` reads the points of a trial and returns the
+rungs that it has passed, each with the best value until then. `prune` stores a trial's result at a rung once, as a row,
+and compares it with the rows that were there before. The verdict is therefore the same after a restart: the same curve
+passes the same rungs and finds its own rows. The median rule also depends on which trials have finished, so it decides
+only in the transaction that stores the result. If a trial has ended before the judge read its last points, its results
+are stored when its end is recorded (`climbed`, `leave`).
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from policy.sweep import PRUNED, BelowMedian, Halving, Median, Pruned, Pruning, 
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """Rungs that a trial has passed, each with its best value until then: infinite without a finite one.
+    """Rungs that a trial has passed, each with the best value until then; infinity if no value was finite.
 
-    averages: (n,), for the median rule the mean of its values until then.
+    averages: (n,), for the median rule: the mean of the finite values until then.
     """
 
     metric: str
@@ -37,7 +38,7 @@ class Reached:
 
 @dataclass(slots=True)
 class Climb:
-    """The rule that prunes a trial, applied to its points so far."""
+    """State of a pruning rule after the points of a trial so far."""
 
     metric: str
     pruning: Pruning
@@ -54,11 +55,11 @@ class Climb:
         self.is_decided = not self.left
 
     def renewed(self) -> Climb:
-        """Return the same rule before any point."""
+        """Return the state of the same rule before the first point."""
         return Climb(self.metric, self.pruning)
 
     def feed(self, attempt: int, steps: Sequence[int], values: Sequence[float]) -> Reached | None:
-        """Add points; return the rungs that they have passed, None for none. Steps that don't rise are left out."""
+        """Add points; return the rungs that they pass, or None. Points whose step does not increase are ignored."""
         self.attempt = attempt
         passed: list[tuple[int, float]] = []
         averages: list[float] = []
@@ -82,9 +83,9 @@ class Climb:
 async def prune(
     session: AsyncSession, simulation: Simulation, pruning: Pruning, reached: Reached
 ) -> Pruned | BelowMedian | None:
-    """Leave a trial's results at the rungs that it has passed; return the verdict of the first that stops it.
+    """Store a trial's results at the rungs that it has passed; return the verdict of the first rung that stops it.
 
-    simulation: locked in this transaction. None: it goes on, or is no trial of a sweep.
+    simulation: locked in this transaction. None: the trial continues, or the simulation belongs to no sweep.
     """
     if simulation.sweep_id is None:
         return None
@@ -104,7 +105,7 @@ async def prune(
 
 
 async def leave(session: AsyncSession, sweep_id: int, simulation_id: int, reached: Reached) -> None:
-    """Leave the results of a trial that has ended: there is nothing to decide."""
+    """Store the results of a trial that has ended, without a verdict."""
     if reached.averages:
         for (step, value), average in zip(reached.results, reached.averages, strict=True):
             await sweeps.leave_average(session, sweep_id, step, simulation_id, value, average)
@@ -114,7 +115,7 @@ async def leave(session: AsyncSession, sweep_id: int, simulation_id: int, reache
 
 
 async def climbed(session: AsyncSession, simulation_id: int, metric: str, pruning: Pruning) -> Reached | None:
-    """Read the stored curve of a simulation; return the rungs that it has passed, None for none."""
+    """Read the stored curve of a simulation; return the rungs that it has passed, or None."""
     climb = Climb(metric, pruning)
     passed: list[tuple[int, float]] = []
     averages: list[float] = []

@@ -1,4 +1,4 @@
-"""Attempts and their members, and what deleted ones cost."""
+"""Tables of attempts, their members, and the cost of deleted members."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Attempt(Base):
     exit_code: Mapped[int | None] = mapped_column(Integer)
     signal: Mapped[int | None] = mapped_column(Integer)
 
-    # An intent, not a state: since when it is to be stopped, by whom, why, and what that was judged by.
+    # The stop intent (not a state): its time, actor, reason and evidence.
     stop_wanted_at: Mapped[datetime | None]
     stop_wanted_by: Mapped[str | None]
     stop_reason: Mapped[Reason | None] = mapped_column(enum_of(Reason))
     stop_evidence: Mapped[dict[str, Any] | None]
-    amended: Mapped[dict[str, Any] | None]  # what has changed of its order since its hello: transitions.amend
+    amended: Mapped[dict[str, Any] | None]  # changes of its order since its hello: transitions.update
 
-    # Unread since 0008, where they went to the members; they go in the next release.
+    # Unread since migration 0008, which moved them to `members`; the next release drops them.
     machine_id: Mapped[int | None] = unread(ForeignKey("machines.id", ondelete="SET NULL"))
     machine_name: Mapped[str | None] = unread()
     host: Mapped[str | None] = unread()
@@ -54,10 +54,10 @@ class Attempt(Base):
 
     __table_args__ = (
         UniqueConstraint("simulation_id", "number"),
-        # What the promise rests on: never two attempts of one simulation whose writes count.
+        # Guarantees that at most one attempt of a simulation has its reports stored.
         Index("uq_attempts_current", "simulation_id", unique=True, postgresql_where=text("ended_at IS NULL")),
         Index("ix_attempts_machine_id", "machine_id"),
-        # What is counted for those who look how it is doing.
+        # Counts of lost and open attempts, for /metrics and health checks.
         Index("ix_attempts_lost", "id", postgresql_where=text("reason = 'MACHINE_LOST'")),
         Index("ix_attempts_open", "machine_id", "id", postgresql_where=text("ended_at IS NULL")),
         {"postgresql_with": {"fillfactor": 70}},
@@ -65,7 +65,7 @@ class Attempt(Base):
 
 
 class Member(Base):
-    """One process of an attempt, on one machine. It reports while `ended_at IS NULL`: that is the fence of a report."""
+    """One process of an attempt, on one machine. `ended_at` is the fence: reports are stored only while it is NULL."""
 
     __tablename__ = "members"
 
@@ -76,13 +76,13 @@ class Member(Base):
     machine_name: Mapped[str]
     host: Mapped[str | None]
 
-    # The grant: what it holds of the machine, whatever becomes of the simulation's requirements.
+    # The grant: resources of the machine that it holds, even if the simulation's requirements change.
     cpus: Mapped[float]
     memory_gib: Mapped[float]
     gpus: Mapped[int] = mapped_column(Integer)
     gpu_indices: Mapped[list[int]] = mapped_column(server_default=text("'{}'::bigint[]"))
 
-    # What it is billed by, as it was at assignment.
+    # Snapshot of the price at assignment; it is billed by this.
     price_per_hour: Mapped[Decimal]
     share: Mapped[Decimal] = mapped_column(Numeric(9, 8))  # dominant share of the machine, 0..1
     currency: Mapped[str] = mapped_column(String(3))
@@ -104,10 +104,10 @@ class Member(Base):
     __table_args__ = (
         UniqueConstraint("attempt_id", "rank"),
         Index("ix_members_machine_id", "machine_id", postgresql_where=text("machine_id IS NOT NULL")),
-        # What is current, in the order of attempts, and what is held on a machine: however much has ended.
+        # Current members, by attempt and by machine, at a cost independent of the number of ended ones.
         Index("ix_members_current", "attempt_id", postgresql_where=text("ended_at IS NULL")),
         Index("ix_members_held", "machine_id", postgresql_where=text("ended_at IS NULL")),
-        # What was spent in a period, and since a budget was last counted.
+        # Spending in a period, and since a budget was last counted.
         Index("ix_members_ended_at", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
         # A report updates the row in place: room on the page keeps it a heap-only update.
         {"postgresql_with": {"fillfactor": 70}},
@@ -115,7 +115,7 @@ class Member(Base):
 
 
 class DeletedMember(Base):
-    """What a member cost whose simulation was deleted: deleting gives no money back. Copied by the deletion."""
+    """Cost of a member whose simulation was deleted, copied by the deletion: it stays in budgets and reports."""
 
     __tablename__ = "deleted_members"
 

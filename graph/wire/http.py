@@ -1,23 +1,24 @@
-"""HTTP connections as bytes: uvicorn's protocol, with timeouts and limits for peers that never finish a request.
+"""HTTP connections: uvicorn's protocol, with timeouts and limits for clients that never finish a request.
 
-uvicorn waits for the head of a request as long as it takes, keeps as much of it as is sent, and waits for ever for
-a client that does not read an answer. Here
+uvicorn alone has no time limit and no size limit for the head of a request, and waits forever for a client that does
+not read its response. This module adds:
 
-- a head, be it the first or a later one, has `HEAD_SECONDS` from the first byte on (the first: from the connection on),
-- all that is not body (head, chunk sizes, trailers) has at most `MAX_HEAD_BYTES` in a request, and a head at most
-  `MOST_HEADERS`; what arrives is parsed in pieces, so that this is known before 256 KiB of chunks of a byte each, which
-  take a tenth of a second, have been parsed,
-- a request that asks to go on in another protocol than WebSockets, or has a body, is answered as any other (RFC 9110,
-  7.8): uvicorn would take its body, or whatever comes next, for one more request,
-- connections that have not sent one request yet are few: beyond `MOST_NEWCOMERS` the one that waits longest is closed,
-  so that half-open connections can't keep out clients that send requests,
-- requests that are sent before their forerunners are answered are few, and nothing is read while some wait,
-- a client that takes nothing of an answer for a while is cut off; streams do so themselves, and sooner (http/sse.py),
-- one connection more than a process may have is closed at once.
+- Head timeout: `HEAD_SECONDS` from the first byte of a head; for the first request, from the connection.
+- Head size: head, chunk sizes and trailers of a request have at most `MAX_HEAD_BYTES` together, a head at most
+  `MOST_HEADERS`. Input is parsed in pieces, so that the limit is noticed early: to parse 256 KiB of one-byte chunks
+  takes a tenth of a second.
+- Upgrades: a request for an upgrade to a protocol other than WebSocket, or with a body, gets an ordinary response (RFC
+  9110, 7.8). uvicorn would read its body, or the bytes that follow, as another request.
+- New connections: at most `MOST_NEWCOMERS` that have not sent a request; beyond that the oldest of them is closed, so
+  that half-open connections can't keep out clients that send requests.
+- Pipelining: at most `MOST_PIPELINED` requests wait for the responses to earlier ones; meanwhile nothing is read.
+- Write timeout: a client that reads nothing of a response for a while is disconnected; event streams have a shorter
+  limit of their own (http/sse.py).
+- Connections: beyond the maximum of a process, a new one is closed at once.
 
-Bodies are read, and limited, where they are wanted (http/protocol.py). One of megabytes can be collected there past the
-parser and ASGI's messages (`state.collect`), which take some ten times as long as the bytes themselves: the kernel
-copies it into memory that the application names. Sockets are handed on to wire/websocket.py.
+http/protocol.py reads and limits bodies. It can receive a body of megabytes without the parser and ASGI's messages
+(`state.collect`), which take about ten times as long as the bytes themselves: the kernel copies the body into a buffer
+of the application. WebSocket connections are passed to wire/websocket.py.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def http_wires(stall_seconds: float, most_connections: int) -> Callable[..., asy
 
 
 class Lobby:
-    """The connections of a process that have not sent a request yet, those that wait longest first."""
+    """The connections of a process that have not sent a request yet, oldest first."""
 
     def __init__(self, most_connections: int) -> None:
         self._most_connections = most_connections
@@ -66,7 +67,7 @@ class Lobby:
         self._logged_at: float | None = None
 
     def takes(self, connections: int, now: float) -> bool:
-        """True if one more connection is allowed beside so many; else logged, at a limited rate."""
+        """Whether another connection is allowed beside these; a refusal is logged, at a limited rate."""
         if connections <= self._most_connections:
             return True
         if self._logged_at is None or now - self._logged_at >= LOG_AGAIN_SECONDS:
@@ -317,7 +318,7 @@ class HttpWire(HttpToolsProtocol):
         self.data_received(b"")
 
     def _read_by(self, protocol: asyncio.BaseProtocol) -> None:
-        """Hand what comes to another protocol. uvloop looks at its kind when reading begins."""
+        """Pass further input to another protocol. uvloop checks the protocol's type when reading begins."""
         self.flow.pause_reading()
         self.transport.set_protocol(protocol)
         self.flow.resume_reading()
