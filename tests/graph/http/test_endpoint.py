@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,6 +21,13 @@ VIEWER = {"query": "{ viewer { name } }"}
 async def test_a_query_may_come_by_get(api: Api) -> None:
     response = await api.client.get("/graphql", params=VIEWER, headers={"accept": "application/json"})
     assert response.json()["data"] == {"viewer": {"name": "anonymous"}}
+
+
+async def test_no_part_of_an_answer_waits_until_the_client_acknowledges_another(api: Api) -> None:
+    await api.client.post("/graphql", json=VIEWER)
+    (connection,) = api.server.server_state.connections
+    accepted = connection.transport.get_extra_info("socket")
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_a_mutation_may_not_come_by_get(world: World) -> None:
