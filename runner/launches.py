@@ -34,6 +34,10 @@ LONGEST_REPLY = 1 << 16
 MOST_TOGETHER = 8  # launches in a message: the first of them waits for the last
 LONGEST_TOGETHER = 64 << 10  # characters of them; the kernel takes messages of 200 KB (SO_SNDBUF)
 
+# Started here and not waited for yet, by any object: what it started ends after it was closed.
+_children: set[int] = set()
+_reaping = threading.Lock()  # what was waited for is forgotten before its pid may be another child's
+
 
 class LauncherLost(Exception):
     """The launcher died or hung during a request, and may have carried it out."""
@@ -64,7 +68,6 @@ class Launches:
         self._key = sha256(made_of.encode()).hexdigest()[:16]
         self._lock = threading.Lock()
         self._current: Connection | None = None
-        self._children: set[int] = set()
 
     def launch(self, wanted: Sequence[tuple[Path, Mapping[str, str]]]) -> list[LauncherLost | OSError | None]:
         """Start supervisors in these attempts' directories and environments; return for each why it did not start.
@@ -74,14 +77,14 @@ class Launches:
         outcomes: list[LauncherLost | OSError | None] = []
         for texts in _messages(json.dumps([str(directory), dict(given)]) for directory, given in wanted):
             with self._lock:
-                self._reap()
+                _reap()
                 outcomes += self._send(texts)
         return outcomes
 
     def sweep(self, attempt_directory: Path) -> bool:
         """Make every launcher kill what dead supervisors left; False if a process of this attempt may be alive."""
         with self._lock:
-            self._reap()
+            _reap()
             # Every launcher is asked, also after one that failed.
             swept = [self._swept(path, attempt_directory) for path in self._sockets()]
         return all(swept)
@@ -95,7 +98,7 @@ class Launches:
         """Disconnect from the launcher, which goes on while supervisors run."""
         with self._lock:
             self._disconnect()
-            self._reap()
+            _reap()
 
     # --- all below is called with the lock held ----------------------------------------------------------------------
 
@@ -176,7 +179,8 @@ class Launches:
             start_new_session=True,
         )
         process.returncode = 0  # it outlives this object on purpose
-        self._children.add(process.pid)
+        with _reaping:
+            _children.add(process.pid)
         return process.pid
 
     def _swept(self, path: Path, attempt_directory: Path) -> bool:
@@ -200,12 +204,14 @@ class Launches:
             self._current.socket.close()
             self._current = None
 
-    def _reap(self) -> None:
-        for pid in list(self._children):
+
+def _reap() -> None:
+    with _reaping:
+        for pid in list(_children):
             with contextlib.suppress(ChildProcessError):
                 if os.waitpid(pid, os.WNOHANG)[0] == 0:
                     continue
-            self._children.discard(pid)
+            _children.discard(pid)
 
 
 def _messages(texts: Iterable[str]) -> Iterator[list[str]]:

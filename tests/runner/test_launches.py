@@ -461,6 +461,21 @@ async def test_it_outlives_its_engine_while_supervisors_run_and_is_found_by_the_
     await asyncio.to_thread(until, lambda: not launchers(tmp_path))
 
 
+async def test_a_launcher_that_ended_after_its_engine_is_reaped_by_the_next(
+    service: Any, make_engine: Make, tmp_path: Path, until: Until
+) -> None:
+    first = make_engine()
+    await runs(service, first)
+    [launcher] = launchers(tmp_path)
+    first.close()
+    second = make_engine()
+    await second.end(ATTEMPT)
+    second.close()
+    await asyncio.to_thread(until, lambda: not launchers(tmp_path))
+    await make_engine().end(ATTEMPT)
+    assert not Path(f"/proc/{launcher}").exists()
+
+
 async def test_a_launcher_that_can_not_be_started_is_said_in_a_sentence(make_engine: Make) -> None:
     with pytest.raises(LaunchError, match=r"The supervisor can't be started on here: .*no-python"):
         await launch(make_engine(python="/no-python"))
