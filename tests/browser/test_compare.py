@@ -7,8 +7,10 @@ import re
 import sys
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from xml.etree import ElementTree
 
 import pytest
 import pytest_asyncio
@@ -408,6 +410,28 @@ async def test_seeds_are_a_group_with_its_mean_and_spread(page: Page, seeded: in
     of_rows = await table_of(page).locator("tbody .swatch").evaluate_all(BACKGROUNDS)
     assert len(set(of_keys)) == 2
     assert set(of_rows) == set(of_keys)
+    areas, rings, names = await saved(page)
+    assert (areas, rings) == (2, 0), "the bands, as on the page"
+    assert len([name for name in names if "optimizer.name" in name]) == 2
+
+
+async def test_a_picture_of_a_hundred_runs_is_that_of_the_page(page: Page, plain: int) -> None:
+    await page.goto(f"/compare?sweep={plain}")
+    await drawn(page, MANY)
+    areas, rings, names = await saved(page)
+    assert (areas, rings) == (0, 0)
+    assert len(names) < 40, "no legend of a hundred names"
+
+
+async def saved(page: Page) -> tuple[int, int, list[str]]:
+    """Save the chart as SVG: how many areas and rings it has, and its texts."""
+    async with page.expect_download() as download:
+        await chart_of(page).locator("xpath=..").get_by_role("button", name="SVG").click()
+    picture = ElementTree.fromstring(Path(await (await download.value).path()).read_text())
+    name = "{http://www.w3.org/2000/svg}"
+    areas = [each for each in picture.iter(f"{name}path") if each.get("fill-opacity")]
+    texts = ["".join(each.itertext()) for each in picture.iter(f"{name}text")]
+    return len(areas), len(list(picture.iter(f"{name}circle"))), texts
 
 
 async def test_colours_that_come_twice_are_told_apart_in_the_legend_and_what_has_none_is_named(

@@ -8,6 +8,7 @@ import type { Curve } from './trace';
 export const MARGIN = 16;
 export const TITLE = 16; // pixels of the letters
 export const NAME = 13;
+const MOST_NAMED = 24; // curves
 
 /** host: the element with the canvas, whose colours and font the picture has. */
 export async function save(host: HTMLElement, title: string, curves: readonly Curve[]): Promise<void> {
@@ -71,8 +72,9 @@ function pictureOf(host: HTMLElement, title: string, curves: readonly Curve[]): 
   return picture;
 }
 
-/** Names of curves in rows that are not wider than the picture. */
+/** Names of curves in rows that are not wider than the picture; of a hundred there are none. */
 export function rowsOf(curves: readonly Curve[], width: number, widthOf: (text: string) => number): { curve: Curve; x: number }[][] {
+  if (curves.length > MOST_NAMED) return [];
   const rows: { curve: Curve; x: number }[][] = [];
   let x = Infinity;
   for (const curve of curves) {

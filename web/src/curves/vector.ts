@@ -11,8 +11,10 @@ import { fromBelow, type Scene } from './options';
 import { MARGIN, NAME, rowsOf, saveAs, TITLE } from './picture';
 import { dashOf, type Paint } from './ramp';
 import { lowerBound } from './series';
-import type { Trace } from './trace';
+import type { Curve, Trace } from './trace';
+import type { XColumn } from './xAxis';
 
+const SPREAD = 0.18;
 const FAINT = 0.35; // of a curve under its smoothed one
 const TICK = 12;
 const BEST = 4.5;
@@ -76,6 +78,9 @@ export function svgOf({ uplot, scene }: Drawn, title: string): string {
     );
   }
 
+  const spreads = fromBelow(traces).flatMap(([, { curve, x: column }]) =>
+    spreadOf(curve, column, x, (value) => y(value, curve.scale)).map((path) => `<path d="${path}" fill="${attribute(palette.of(curve))}" fill-opacity="${SPREAD}"/>`),
+  );
   const curves = fromBelow(traces).flatMap(([, trace]) => {
     const colour = attribute(palette.of(trace.curve));
     return (trace.smoothed ? (['raw', 'smooth'] as const) : (['raw'] as const)).map((kind) => {
@@ -84,12 +89,13 @@ export function svgOf({ uplot, scene }: Drawn, title: string): string {
     });
   });
 
-  const attempts = attemptsOf(traces, settings.attempts).flatMap(({ attempt, x: at, curve }) => {
+  const marked = settings.many ? [] : traces; // as on the page: of so many, no single one is marked
+  const attempts = attemptsOf(marked, settings.attempts).flatMap(({ attempt, x: at, curve }) => {
     const colour = attribute(settings.attempts ? palette.token('line-strong') : palette.of(curve));
     const words = settings.attempts ? text(`attempt ${attempt}`, x(at), box.top + 10, `fill="${attribute(palette.token('soft'))}" font-size="11"`) : '';
     return [upright(x(at), `stroke="${colour}" stroke-dasharray="3 3" fill="none"`), words];
   });
-  const marks = outlook.marks.flatMap(({ curve: key, step, word, dry }, number) => {
+  const marks = (settings.many ? [] : outlook.marks).flatMap(({ curve: key, step, word, dry }, number) => {
     const trace = traces.find(({ curve }) => curve.key === key)!;
     const { points } = trace.curve.series;
     const index = lowerBound(points.steps, points.length, step);
@@ -102,7 +108,7 @@ export function svgOf({ uplot, scene }: Drawn, title: string): string {
       text(word, at + (before ? -6 : 6), box.top + 16 + 15 * number, `fill="${colour}" font-size="11" font-weight="600" text-anchor="${before ? 'end' : 'start'}"`),
     ];
   });
-  const rings = traces.flatMap(({ curve, x: column }) => {
+  const rings = marked.flatMap(({ curve, x: column }) => {
     const { points } = curve.series;
     const best = points.best(curve.mode);
     const value = points.values[best];
@@ -128,10 +134,24 @@ export function svgOf({ uplot, scene }: Drawn, title: string): string {
     text(title, MARGIN, MARGIN + TITLE * 0.85, `fill="${attribute(palette.token('text'))}" font-size="${TITLE}" font-weight="650"`),
     `<clipPath id="plot"><rect x="${round(box.left - 6)}" y="${round(top)}" width="${round(box.width + 12)}" height="${round(bottom - top + 6)}"/></clipPath>`,
     ...axes,
-    '<g clip-path="url(#plot)">', ...forecast, ...curves, ...attempts, ...marks, ...rings, '</g>',
+    '<g clip-path="url(#plot)">', ...spreads, ...forecast, ...curves, ...attempts, ...marks, ...rings, '</g>',
     ...names,
     '</svg>',
   ].join('\n');
+}
+
+/** How far the curves of a group spread about their mean: an area for each stretch in which that is known. */
+function spreadOf({ spread }: Curve, { xs, length }: XColumn, x: (value: number) => number, y: (value: number) => number): string[] {
+  if (!spread) return [];
+  const { lows, highs } = spread;
+  const areas: string[] = [];
+  for (let begin = 0, end = 0; begin < length; begin = end + 1) {
+    end = begin;
+    while (end < length && Number.isFinite(lows[end]!)) end++;
+    const along = (column: Float64Array): string[] => Array.from({ length: end - begin }, (_, at) => `${round(x(xs[begin + at]!))} ${round(y(column[begin + at]!))}`);
+    if (end > begin) areas.push(`M${[...along(highs), ...along(lows).reverse()].join('L')}Z`);
+  }
+  return areas;
 }
 
 /** The corners that are drawn, interrupted where a value is not finite and, along time and money, between attempts. */
