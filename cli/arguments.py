@@ -7,6 +7,7 @@ import binascii
 import difflib
 import json
 import re
+import shlex
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ CONDITIONS = ("SUCCESS", "FAILURE", "ANY")
 Condition: TypeAlias = Literal["SUCCESS", "FAILURE", "ANY"]
 STREAMS = ("STDOUT", "STDERR", "SUPERVISOR")
 PART = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d|w)?")
+LONG_WORD = 200  # characters: a path is shorter
 MOST_DIGITS = 20  # of a whole number in 64 bits, and as many with a sign
 LONGEST = timedelta(days=100_000)
 
@@ -136,6 +138,11 @@ def written_out(command: Sequence[str], names: Collection[str]) -> Iterator[tupl
             yield name, value, [*command[:place], f"{option}={{{name}}}", *command[place + 1 :]]
         elif place + 1 < len(command):
             yield name, command[place + 1], [*command[: place + 1], f"{{{name}}}", *command[place + 2 :]]
+
+
+def short_command(command: Sequence[str]) -> str:
+    """Quote a command for a line of text; a whole program among its words is `…`."""
+    return " ".join(shlex.quote(word) if len(word) <= LONG_WORD and word.isprintable() else "…" for word in command)
 
 
 def is_written(word: str, value: object) -> bool:

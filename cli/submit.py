@@ -22,6 +22,7 @@ from cli.arguments import (
     parse_parameters,
     parse_words,
     relative_files,
+    short_command,
     written_out,
 )
 from cli.errors import UsageError
@@ -295,10 +296,12 @@ def warn_of_own_values(fork: Forked, changes: Mapping[str, object]) -> None:
     changed = _section(changes, "parameters")
     for name, value, command in written_out(fork.entrypoint, changed):
         if changed[name] is not None and not is_written(value, fork.parameters.get(name)):
+            short = short_command(command)
+            again = f"simulations retry {fork.id} -- "
             say(
-                f"Note: the command has {clean(name)} written out, as {clean(value)}, so the parameter reaches the "
-                f"program only in SIMULATION_PARAMETERS. To change the command, write {{{clean(name)}}} there: "
-                f"simulations retry {clean(fork.id)} -- {clean(shlex.join(command))}",
+                f"Note: the command has {clean(name)} written out, as {clean(value, limit=60)}, so the parameter "
+                f"reaches the program only in SIMULATION_PARAMETERS. To change the command, write {{{clean(name)}}} "
+                f"there: {clean(again + short if short == shlex.join(command) else f'{short} ({again}COMMAND)')}",
                 style="yellow",
             )
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from rich.status import Status
 from rich.text import Text
 
 from cli.answers import Sweep, SweepParameter, SweepTrial
-from cli.arguments import written_out
+from cli.arguments import short_command, written_out
 from cli.errors import ExitCode, UsageError
 from cli.money import is_set, money
 from cli.packages import with_package
@@ -137,7 +136,7 @@ def warn_of_unused(wanted: Mapping[str, object]) -> None:
     say(
         f"Note: {', '.join(map(clean, unused))} {'is' if is_one else 'are'} not in the command: the program gets "
         f"{'it' if is_one else 'them'} only in SIMULATION_PARAMETERS. Braces put a value into the command: "
-        f"{clean(shlex.join(example))}",
+        f"{clean(short_command(example))}",
         style="yellow",
     )
 

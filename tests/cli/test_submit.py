@@ -289,6 +289,16 @@ def test_a_retry_with_changes_is_a_fork(server: Any, run: Run, simulation: Make)
     [
         (["train.py", "--lr", "0.1"], {"lr": 0.2}, "train.py --lr '{lr}'"),
         (["train.py", "--lr=0.1", "-v"], {"lr": 0.2}, "train.py '--lr={lr}' -v"),
+        (
+            ["python", "-c", "import sys\nprint(1)", "--lr", "0.1"],
+            {"lr": 0.2},
+            "python -c … --lr '{lr}' (simulations retry new -- COMMAND)",
+        ),
+        (
+            ["python", "-c", "print(1);" * 30, "--lr", "0.1"],
+            {"lr": 0.2},
+            "python -c … --lr '{lr}' (simulations retry new -- COMMAND)",
+        ),
         (["train.py", "batch-size=8"], {"batch_size": 16}, "train.py 'batch-size={batch_size}'"),
         (["train.py", "--lr", "0.20"], {"lr": 0.2}, None),
         (["train.py", "--opt", "adam"], {"opt": "adam"}, None),
@@ -306,7 +316,8 @@ def test_a_value_that_is_written_out_in_the_command_is_pointed_out(
     assert result.stdout.strip() == "new"
     assert ("written out" in result.stderr) is (advice is not None)
     if advice is not None:
-        assert f"simulations retry new -- {advice}" in " ".join(result.stderr.split())
+        again = "" if "…" in advice else "simulations retry new -- "
+        assert f"write {{{name}}} there: {again}{advice}" in " ".join(result.stderr.split())
 
 
 def test_last_of_nothing_is_a_sentence(server: Any, run: Run) -> None:
