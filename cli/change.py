@@ -24,6 +24,7 @@ from cli.requests import (
     resolve_id,
     resume,
     resume_machine,
+    sweep,
     update,
 )
 from cli.server import Server
@@ -37,7 +38,7 @@ class Verb:
     """What is done to simulations, given by their names or chosen by a filter.
 
     among: the states in which it can be done. change: takes an id and a name, and returns the line that is printed.
-    is_final: it can't be undone, and is asked about even if simulations are named.
+    is_final: it can't be undone, and is asked about even if simulations are named. first: what to do in other states.
     """
 
     word: str
@@ -46,6 +47,7 @@ class Verb:
     change: Callable[[Server, str, str], str]
     is_final: bool = False
     details: str = ""
+    first: str = ""
 
 
 def _cancel(server: Server, simulation_id: str, _: str) -> str:
@@ -64,7 +66,7 @@ PAUSE = Verb("pause", "paused", ("QUEUED",), lambda server, found, _: _waits(pau
 RESUME = Verb("resume", "resumed", ("QUEUED",), lambda server, found, _: _waits(resume(server, found)))
 DELETE = Verb(
     "delete", "deleted", ("FINISHED", "FAILED", "CANCELLED"), _delete, is_final=True,
-    details=" with curves, logs and files",
+    details=" with curves, logs and files", first="cancel it first, then delete it",
 )  # fmt: skip
 
 
@@ -87,17 +89,47 @@ def change_chosen(server: Server, verb: Verb, given: Sequence[str], filters: Fil
     if given:
         # `last` is resolved before any change.
         named = [(each, resolve_id(server, each)) for each in given]
-        if verb.is_final and not yes:
-            _require_yes(verb, [get(server, found) for _, found in named])
-        return _each(named, lambda found, name: verb.change(server, found, name))
+        kept = _asked_about(server, verb, named) if verb.is_final and not yes else named
+        worst = _each(kept, lambda found, name: verb.change(server, found, name))
+        return worst if len(kept) == len(named) else ExitCode.NOT_DONE
     chosen = _chosen(server, verb, filters)
     if not chosen:
         say(f"There is no simulation to {verb.word} among those that match.")
         return ExitCode.OK
+    note = _sweep_goes_on(server, filters.sweep) if verb is CANCEL and filters.sweep is not None else None
     if not yes:
-        _require_yes(verb, chosen)
+        _require_yes(verb, chosen, note)
     found = [(f"#{each.number} {each.name}", each.id) for each in chosen]
-    return _each(found, lambda each, name: verb.change(server, each, name))
+    worst = _each(found, lambda each, name: verb.change(server, each, name))
+    if note is not None:
+        say(note, style="yellow")
+    return worst
+
+
+def _sweep_goes_on(server: Server, given: str) -> str | None:
+    """Say that a sweep begins other trials than those that are cancelled; None: it begins no more."""
+    found = sweep(server, given)
+    if found.reason is not None:
+        return None
+    return (
+        f"Sweep {found.number} goes on: it may begin other trials. "
+        f"Cancel it and its trials: simulations sweep cancel {found.number}"
+    )
+
+
+def _asked_about(server: Server, verb: Verb, named: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Name the simulations whose state excludes it, ask about the others, and return these."""
+    kept, chosen = [], []
+    for name, found in named:
+        simulation = get(server, found)
+        if simulation.state in verb.among:
+            kept.append((name, found))
+            chosen.append(simulation)
+        else:
+            say(f"{clean(name)}: It is {clean(simulation.state)}: {verb.first}.", style="red")
+    if chosen:
+        _require_yes(verb, chosen)
+    return kept
 
 
 def _chosen(server: Server, verb: Verb, filters: Filters) -> list[Simulation]:
@@ -117,7 +149,7 @@ def _chosen(server: Server, verb: Verb, filters: Filters) -> list[Simulation]:
     return sorted(found, key=lambda each: each.state != "QUEUED")
 
 
-def _require_yes(verb: Verb, chosen: Sequence[Simulation]) -> None:
+def _require_yes(verb: Verb, chosen: Sequence[Simulation], note: str | None = None) -> None:
     """Ask whether these are meant. Raises `UsageError` where nothing can be asked, `NotConfirmed`."""
     count = say_count(len(chosen), "simulation")
     if not can_ask():
@@ -126,6 +158,8 @@ def _require_yes(verb: Verb, chosen: Sequence[Simulation]) -> None:
         say(f"#{each.number}  {clean(each.name)}: {each.state}")
     if len(chosen) > MOST_SHOWN:
         say(f"and {len(chosen) - MOST_SHOWN:,} more")
+    if note is not None:
+        say(note, style="yellow")
     if not confirm(f"{verb.word.capitalize()} {count}{verb.details}?"):
         raise NotConfirmed(f"Nothing was {verb.done}.")
 

@@ -109,6 +109,23 @@ def test_without_a_terminal_what_would_be_asked_needs_yes(found: Any, server: An
     assert run("cancel", "s1").exit_code == 0  # named, it needs no question
 
 
+def test_what_can_not_be_deleted_is_said_before_the_question(found: Any, server: Any, run: Run, details: Make) -> None:
+    states = {"s1": "RUNNING", "s2": "QUEUED", "s3": "FINISHED"}
+    server.answers["Details"] = lambda variables: {
+        "simulation": details(id=variables["id"], state=states[variables["id"]])
+    }
+    result = run("delete", "s1", "s2")
+    assert (result.exit_code, result.stderr) == (
+        6,
+        "s1: It is RUNNING: cancel it first, then delete it.\ns2: It is QUEUED: cancel it first, then delete it.\n",
+    )
+    others = run("delete", "s1", "s3")
+    assert others.exit_code == 2
+    assert others.stderr.startswith("s1: It is RUNNING: cancel it first")
+    assert "1 simulation to delete with curves, logs and files. Add --yes" in others.stderr
+    assert server.variables("Delete") == []
+
+
 @pytest.mark.parametrize("given", [[], ["s1", "--user", "ada"]])
 @pytest.mark.parametrize("command", ["cancel", "delete", "pause", "resume", "tag --add x"])
 def test_either_simulations_or_a_filter(found: Any, server: Any, run: Run, command: str, given: list[str]) -> None:

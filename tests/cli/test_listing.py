@@ -106,6 +106,22 @@ def test_two_operators_in_a_row_are_none_and_the_message_says_how_to_compare_wit
     assert parse_where("a=b=c")["value"] == "b=c"
 
 
+@pytest.mark.parametrize(("reason", "goes_on"), [(None, True), ("COMPLETED", False)])
+def test_a_sweep_whose_trials_are_cancelled_goes_on_and_that_is_said(
+    server: Any, run: Run, simulation: Make, reason: str | None, goes_on: bool
+) -> None:
+    nodes = [simulation(id="s1", number=1, name="search-0", state="RUNNING")]
+    server.answers["List"] = lambda _: {
+        "simulations": {"nodes": nodes, "pageInfo": {"hasNextPage": False, "endCursor": None}}
+    }
+    server.answers["Sweep"] = lambda _: {"sweep": {**SWEEP, "reason": reason, "importances": []}}
+    server.answers["Cancel"] = lambda _: {"cancelSimulation": {"simulation": nodes[0], "userErrors": []}}
+    result = run("cancel", "--sweep", "9", "--yes")
+    assert result.exit_code == 0
+    assert ("Sweep 9 goes on: it may begin other trials." in result.stderr) is goes_on
+    assert ("simulations sweep cancel 9" in result.stderr) is goes_on
+
+
 @pytest.fixture
 def in_india(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as changed:

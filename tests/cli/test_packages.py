@@ -31,24 +31,6 @@ def code(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def details(simulation: Any) -> Callable[..., dict[str, Any]]:
-    """Make the details of a simulation as in the API's answers."""
-
-    def details(**changes: Any) -> dict[str, Any]:
-        resources = {
-            "cpus": 1, "memoryGib": 0, "gpus": 0, "gpuModel": None, "labels": {}, "machine": None,
-            "maxPricePerHour": None,
-        }  # fmt: skip
-        limits = {"maxRuntimeSeconds": None, "maxCost": None, "maxSteps": None, "maxRetries": 3, "retryOn": []}
-        return simulation(
-            entrypoint=["x"], parameters={}, environment={}, workingDirectory=None, tags=[], resources=resources,
-            priority=0, limits=limits, attempts=[], events=[], createdBy="me", retryOf=None, **changes,
-        )  # fmt: skip
-
-    return details
-
-
-@pytest.fixture
 def creates(server: Any, simulation: Any) -> Any:
     """A server on which simulations can be created."""
     payload = {"simulation": simulation(), "userErrors": []}
