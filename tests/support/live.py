@@ -45,6 +45,7 @@ ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "tests" / "client"
 # A bound for what should take a second or two: the machine may be busy, and each job of Ray starts Python processes.
 PATIENCE_SECONDS = 240 if os.environ.get("REQUIRE_RAY") else 60
+PROGRAM_SECONDS = max(PATIENCE_SECONDS, 180)  # simulations are nice, and get what is left on a busy machine
 LATER = 0.15  # seconds, after each of which `eventually` pauses once more between two looks
 MOST_PAUSES = 10
 
@@ -389,10 +390,10 @@ class Service:
 
     async def events(self, simulation_id: str, after: str | None = None) -> list[dict[str, Any]]:
         """All events of its convergence, once it has ended."""
-        async with within(2 * PATIENCE_SECONDS, f"the convergence of {simulation_id} completes"):
+        async with within(PROGRAM_SECONDS, f"the convergence of {simulation_id} completes"):
             return [event async for event in self.curve(simulation_id, after)]
 
-    async def until(self, simulation_id: str, *states: str, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
+    async def until(self, simulation_id: str, *states: str, seconds: float = PROGRAM_SECONDS) -> dict[str, Any]:
         """Wait until it is in one of these states; the event that said so."""
         async with within(seconds, f"{simulation_id} is in one of {states}"):
             async for event in self.curve(simulation_id):
@@ -400,7 +401,7 @@ class Service:
                     return event
         raise AssertionError(f"it ended without reaching {states}: {await self.show(simulation_id)}")
 
-    async def finished(self, simulation_id: str, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
+    async def finished(self, simulation_id: str, seconds: float = PROGRAM_SECONDS) -> dict[str, Any]:
         """Wait for its end; what there is to see of it."""
         await self.until(simulation_id, "FINISHED", "FAILED", "CANCELLED", seconds=seconds)
         return dict(await self.show(simulation_id))
