@@ -13,6 +13,7 @@ import marshal
 import os
 import zipfile
 from collections.abc import Mapping
+from functools import cache
 from hashlib import sha256
 from importlib.util import MAGIC_NUMBER, source_hash
 from pathlib import Path
@@ -59,6 +60,7 @@ def build(contents: Mapping[str, bytes], compression: int = zipfile.ZIP_STORED) 
     return buffer.getvalue()
 
 
+@cache  # a quarter of a second for all of them, and every engine of a process needs the same ones
 def _code(name: str, source: bytes) -> bytes:
     return marshal.dumps(compile(source, name, "exec", dont_inherit=True))
 

@@ -70,6 +70,12 @@ def test_compiled_modules_are_for_the_same_version_of_python(tmp_path: Path, is_
     assert ran.stdout == ("compiled\n" if is_same_version else "anew\n")
 
 
+def test_modules_are_compiled_once_for_all_engines_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = archive.with_compiled(archive.sources())
+    monkeypatch.setattr(archive, "compile", None, raising=False)  # any call fails
+    assert archive.with_compiled(archive.sources()) == first
+
+
 def test_what_is_installed_has_its_modules_compiled(tmp_path: Path) -> None:
     """Without: twice the time for a launcher's start, and a seventh more memory for each of its forks."""
     names = zipfile.ZipFile(archive.install(tmp_path)).namelist()

@@ -41,6 +41,8 @@ from typing import IO, Any, NoReturn
 
 import structlog
 
+from runner import archive
+
 # What these programs import at once, and what they import when they begin to work.
 PROGRAMS = ("cli", "graph", "scheduler")
 IMPORTED = (
@@ -197,6 +199,7 @@ def main(descriptor: int) -> None:
     """Fork what is asked for, and report how it ended, until the tests end."""
     for name in IMPORTED:
         importlib.import_module(name)
+    archive.with_compiled(archive.sources())  # kept: else each scheduler compiles them for its data directory
     gc.collect()
     gc.freeze()  # pages that the collector does not write to stay shared
     requests = socket.socket(fileno=descriptor)
