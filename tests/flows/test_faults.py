@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from live import BRISK, Service, eventually, free_port, held, http, kill, part_on, points, service_on
+from live import BRISK, PROGRAM_SECONDS, Service, eventually, free_port, held, http, kill, part_on, points, service_on
 from observers import Watch, Witness
 from outages import GONE
 
@@ -404,7 +404,7 @@ async def test_what_is_printed_during_an_outage_arrives_after_it(lend: Lend, dis
             if disk == "full disk":  # for the supervisor, it seems so: no file of its can grow
                 resource.prlimit(supervisor.pid, resource.RLIMIT_FSIZE, (FULL_BYTES, FULL_BYTES))
             go.touch()
-            await eventually(lambda: not child.is_running(), "all was printed and read")
+            await eventually(lambda: not child.is_running(), "all was printed and read", seconds=PROGRAM_SECONDS)
             assert has_grown(attempt) == (disk == "disk with room")
         shown = await service.finished(simulation)
         assert (shown["state"], shown["reason"]) == ("FINISHED", "COMPLETED"), shown

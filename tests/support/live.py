@@ -44,7 +44,7 @@ from runner.supervisor import assignment
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "tests" / "client"
 # A bound for what should take a second or two: the machine may be busy, and each job of Ray starts Python processes.
-PATIENCE_SECONDS = 240 if os.environ.get("REQUIRE_RAY") else 60
+PATIENCE_SECONDS = 240 if os.environ.get("REQUIRE_RAY") else 120
 PROGRAM_SECONDS = max(PATIENCE_SECONDS, 180)  # simulations are nice, and get what is left on a busy machine
 LATER = 0.15  # seconds, after each of which `eventually` pauses once more between two looks
 MOST_PAUSES = 10
