@@ -20,6 +20,9 @@ COMPARISONS = {"<": "LT", "<=": "LE", ">": "GT", ">=": "GE", "=": "EQ", "==": "E
 WHERE = re.compile(r"\s*(?P<name>[^<>=!]+?)\s*(?P<sign><=|>=|!=|==|=|<|>)\s*(?P<value>.*?)\s*", re.DOTALL)
 # A comma between two comparisons: not one within quotes, nor one of a word (`note=a,b`).
 BETWEEN = re.compile(r',(?=\s*[^<>=!,"]+[<>=!])(?=(?:[^"]*"[^"]*")*[^"]*$)')
+# Behind a number, and without a comma: another comparison.
+ANOTHER = re.compile(r"(?P<first>\S+?)\s+(?:(?:and|AND|&&|&)\s+)?(?P<other>[^<>=!\s\"]+\s*[<>=!].*)", re.DOTALL)
+NOT_FINITE = frozenset({"inf", "infinity", "nan"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +118,27 @@ def parse_where(given: str) -> dict[str, object]:
             f"--where: {clean(given)!r} has more than one operator: give one of <, <=, >, >=, =, !=, or quote a value "
             f"that begins like one: '{clean(match['name'])}{match['sign']}\"{clean(match['value'])}\"'"
         )
-    value = parse_value(match["value"], f"--where {clean(match['name'])}")
+    value = _operand(match["name"], match["sign"], match["value"])
     if not isinstance(value, str | int | float):
         raise UsageError(f"--where: {clean(match['name'])} can be compared with a number, a word, true or false")
     return {"name": match["name"], "comparison": COMPARISONS[match["sign"]], "value": value}
+
+
+def _operand(name: str, sign: str, written: str) -> object:
+    """Parse what a parameter is compared with; text also in single quotes. Raises `UsageError`."""
+    if len(written) > 1 and written[0] == written[-1] == "'":
+        return written[1:-1]
+    value = parse_value(written, f"--where {clean(name)}")
+    if isinstance(value, str) and not written.startswith('"'):
+        two = ANOTHER.fullmatch(written)
+        if two is not None and isinstance(parse_value(two["first"], "--where"), int | float):
+            raise UsageError(
+                "--where: give several comparisons with commas between them: "
+                f"'{clean(name)}{sign}{clean(two['first'])}, {clean(two['other'])}'"
+            )
+        if sign[0] in "<>" and written.lstrip("+-").lower() in NOT_FINITE:
+            raise UsageError(f"--where: {clean(name)} can be compared with a finite number, got {clean(written)}")
+    return value
 
 
 def parse_moment(option: str, given: str | None, now: datetime) -> str | None:

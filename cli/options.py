@@ -190,7 +190,8 @@ def _filters(
             "--where",
             "-w",
             metavar="COMPARISON",
-            help="Compare parameters: 'lr<1e-3', 'lr<1e-3, optimizer=adam'; repeatable.",
+            help="Compare parameters: 'lr<1e-3', 'lr<1e-3, optimizer=adam'; repeatable. Numbers match "
+            "numbers only, and words words only, which are compared by letters.",
         ),
     ] = None,
     sweep: Annotated[

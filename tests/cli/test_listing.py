@@ -68,7 +68,12 @@ def test_sort_keys_that_are_none(given: str, reverse: bool) -> None:
         ("optimizer.name=adam", ("optimizer.name", "EQ", "adam")),
         ("on==true", ("on", "EQ", True)),
         ('seed!="7"', ("seed", "NE", "7")),
-        ("lr>=nan", ("lr", "GE", "nan")),
+        ("lr=nan", ("lr", "EQ", "nan")),
+        ("optimizer='adam'", ("optimizer", "EQ", "adam")),
+        ("seed='7'", ("seed", "EQ", "7")),
+        ("note=it's", ("note", "EQ", "it's")),
+        ("date>2026-01", ("date", "GT", "2026-01")),
+        ('lr<"inf"', ("lr", "LT", "inf")),
         ("a=b=c", ("a", "EQ", "b=c")),
         ("big>9007199254740993", ("big", "GT", 9007199254740993)),
     ],
@@ -120,6 +125,19 @@ def test_a_sweep_whose_trials_are_cancelled_goes_on_and_that_is_said(
     assert result.exit_code == 0
     assert ("Sweep 9 goes on: it may begin other trials." in result.stderr) is goes_on
     assert ("simulations sweep cancel 9" in result.stderr) is goes_on
+
+
+@pytest.mark.parametrize("given", ["lr>0.001 lr<0.1", "lr>0.001 and lr<0.1", "lr>0.001 AND lr < 0.1"])
+def test_comparisons_without_a_comma_are_refused_with_one(given: str) -> None:
+    with pytest.raises(UsageError, match=r"commas between them: 'lr>0\.001, lr ?< ?0\.1'"):
+        parse_where(given)
+    assert parse_where("note=a b=c")["value"] == "a b=c"
+
+
+@pytest.mark.parametrize("given", ["lr<inf", "lr>-Infinity", "lr>=nan"])
+def test_the_order_of_a_number_that_is_not_finite_is_refused(given: str) -> None:
+    with pytest.raises(UsageError, match="--where: lr can be compared with a finite number"):
+        parse_where(given)
 
 
 @pytest.fixture
