@@ -239,7 +239,7 @@ async def test_numbers_stand_as_the_reader_writes_them(open_page: OpenPage, serv
     page = await open_page(f"/simulations/{simulation_id}", locale="de-DE")
     metrics = page.get_by_role("region", name="Metrics").get_by_role("row")
     await expect(metrics.filter(has_text="loss")).to_contain_text("1,5")
-    await expect(metrics.filter(has_text="accuracy")).to_contain_text("1,250e-7")
+    await expect(metrics.filter(has_text="accuracy")).to_contain_text("1,25e-7")
     await page.get_by_role("slider", name=re.compile("Read the values")).focus()
     await page.keyboard.press("End")
     await expect(page.get_by_text("step 2.500", exact=True)).to_be_visible()
