@@ -471,9 +471,12 @@ async def test_a_launcher_that_ended_after_its_engine_is_reaped_by_the_next(
     second = make_engine()
     await second.end(ATTEMPT)
     second.close()
-    await asyncio.to_thread(until, lambda: not launchers(tmp_path))
-    await make_engine().end(ATTEMPT)
-    assert not Path(f"/proc/{launcher}").exists()
+
+    def is_reaped() -> bool:
+        make_engine().close()
+        return not Path(f"/proc/{launcher}").exists()
+
+    await asyncio.to_thread(until, is_reaped)
 
 
 async def test_a_launcher_that_can_not_be_started_is_said_in_a_sentence(make_engine: Make) -> None:
