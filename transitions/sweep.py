@@ -47,6 +47,12 @@ from transitions import journal
 from transitions.cancel import cancel as cancel_simulation
 from transitions.submit import Submission, submit
 
+# Reasons for which more trials would not begin, and what helps.
+FOR_GOOD = {
+    SweepReason.STOPPING_THRESHOLD: "Create a sweep with another target.",
+    SweepReason.PATIENCE_EXHAUSTED: "Give it a larger patience, too.",
+    SweepReason.TRIALS_FAILED: "Create a sweep whose trials succeed.",
+}
 SEED = "seed"  # the parameter that tells the simulations of a trial with several seeds apart
 
 
@@ -241,7 +247,7 @@ async def extend(
     """Change how many trials there are, how many at once, what they may cost, and when they are enough; idempotent.
 
     A sweep that had ended goes on if that leaves something to do. Raises `NotFound`, `WrongState` for a cancelled one,
-    and `Refusal` for less than what has begun or was spent.
+    and `Refusal` for less than what has begun or was spent, and for trials that would not begin.
     """
     sweep = await sweeps.lock(session, sweep_id, scope=scope)
     changes = {name: value for name, value in asked.items() if getattr(sweep, name) != value}
@@ -273,6 +279,9 @@ async def extend(
             raise Refusal(
                 f"maxCost: {standing.spent + standing.allotted:f} are spent or allotted to what runs.", field="maxCost"
             )
+    verdict = ending(replace(limits_of(sweep), **changes), standing)
+    if changes.get("trials", 0) > standing.begun and verdict is not None and verdict.reason in FOR_GOOD:
+        raise Refusal(f"trials: no more would begin. {verdict.sentence} {FOR_GOOD[verdict.reason]}", field="trials")
     template_package = sweeps.template_of(sweep).package_id
     if template_package is not None and not (
         sweep.package_id is not None and await packages.note_used(session, template_package)

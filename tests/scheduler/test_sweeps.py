@@ -434,6 +434,22 @@ async def test_a_cancelled_sweep_cancels_what_is_open_and_ends_with_it(world: Wo
             await transitions.extend(session, sweep_id, {"trials": 9}, USER)
 
 
+async def test_a_sweep_is_not_extended_by_trials_that_would_not_begin(world: World) -> None:
+    reached = await create(world, trials=6, target=1e9)
+    patient = await create(world, trials=6, patience=1)
+    for each in (reached, patient):
+        await play(world, each)
+    async with world.sessions.begin() as session:
+        with pytest.raises(Refusal, match=r"no more would begin\. A trial has reached .* another target"):
+            await transitions.extend(session, reached, {"trials": 9}, USER)
+    async with world.sessions.begin() as session:
+        with pytest.raises(Refusal, match="a larger patience, too"):
+            await transitions.extend(session, patient, {"trials": 9}, USER)
+    async with world.sessions.begin() as session:
+        assert (await transitions.extend(session, patient, {"trials": 9, "patience": 9}, USER)).reason is None
+    assert (await get(world, reached)).trials == 6
+
+
 async def test_an_extended_sweep_goes_on_where_it_was(world: World, loop: Sweeps) -> None:
     sweep_id = await create(world, trials=2)
     longer = await create(world, trials=4)
