@@ -276,6 +276,9 @@ async def test_a_hundred_runs_are_compared_in_one_request_for_their_curves(
     small = page.locator(f'[data-metric="{METRICS[0]}"]')
     await small.scroll_into_view_if_needed()
     await expect(small).to_have_attribute("data-drawn", "100")
+    titles = page.locator("figcaption .name")
+    await expect(titles.locator("[data-head]")).to_have_count(0)  # none is cut in its middle
+    assert await titles.evaluate_all("all => all.every(each => each.scrollHeight <= each.clientHeight + 1)")
     await axe(page)
 
     await page.get_by_role("button", name=f"Show {METRICS[0]} in the large chart").click()
