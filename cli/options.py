@@ -190,8 +190,8 @@ def _filters(
             "--where",
             "-w",
             metavar="COMPARISON",
-            help="Compare parameters: 'lr<1e-3', 'lr<1e-3, optimizer=adam'; repeatable. Numbers match "
-            "numbers only, and words words only, which are compared by letters.",
+            help="Compare parameters: 'lr<1e-3', 'lr<1e-3, optimizer=adam'; repeatable. A number is "
+            "compared with numbers only, text with text only, alphabetically.",
         ),
     ] = None,
     sweep: Annotated[

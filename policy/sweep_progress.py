@@ -171,6 +171,19 @@ def ending(limits: Limits, standing: Standing, currency: str = "") -> Ending | N
     return None
 
 
+def why_no_more(limits: Limits, standing: Standing) -> str | None:
+    """Return why no trial begins although fewer have begun than `limits.trials`, with what helps; None: one may."""
+    verdict = ending(limits, standing) if standing.begun < limits.trials else None
+    match verdict:
+        case Ending(SweepReason.STOPPING_THRESHOLD, sentence):
+            return f"{sentence} Create a sweep with another target."
+        case Ending(SweepReason.PATIENCE_EXHAUSTED, sentence):
+            return f"{sentence} Give it a larger patience, too."
+        case Ending(SweepReason.TRIALS_FAILED, sentence):
+            return f"{sentence} Create a new sweep once its command works."
+    return None
+
+
 def without_result(concluded: Ending, standing: Standing) -> Ending | None:
     """Judge the end of a sweep of which no trial has a value; None: one has, or none has begun.
 

@@ -41,18 +41,13 @@ from policy.sweep_progress import (
     ending,
     told,
     unreported,
+    why_no_more,
     without_result,
 )
 from transitions import journal
 from transitions.cancel import cancel as cancel_simulation
 from transitions.submit import Submission, submit
 
-# Reasons for which more trials would not begin, and what helps.
-FOR_GOOD = {
-    SweepReason.STOPPING_THRESHOLD: "Create a sweep with another target.",
-    SweepReason.PATIENCE_EXHAUSTED: "Give it a larger patience, too.",
-    SweepReason.TRIALS_FAILED: "Create a sweep whose trials succeed.",
-}
 SEED = "seed"  # the parameter that tells the simulations of a trial with several seeds apart
 
 
@@ -279,9 +274,9 @@ async def extend(
             raise Refusal(
                 f"maxCost: {standing.spent + standing.allotted:f} are spent or allotted to what runs.", field="maxCost"
             )
-    verdict = ending(replace(limits_of(sweep), **changes), standing)
-    if changes.get("trials", 0) > standing.begun and verdict is not None and verdict.reason in FOR_GOOD:
-        raise Refusal(f"trials: no more would begin. {verdict.sentence} {FOR_GOOD[verdict.reason]}", field="trials")
+    why_none = why_no_more(replace(limits_of(sweep), **changes), standing)
+    if "trials" in changes and why_none is not None:
+        raise Refusal(f"trials: no more would begin. {why_none}", field="trials")
     template_package = sweeps.template_of(sweep).package_id
     if template_package is not None and not (
         sweep.package_id is not None and await packages.note_used(session, template_package)
