@@ -30,7 +30,7 @@ def print_plan(plan: Plan) -> None:
     """Print a table with a row for each simulation on a machine, and one for each machine without any."""
     ends = [end for machine in plan.machines for hold in machine.holds if (end := _end(hold)) is not None]
     begins = [hold.begin for machine in plan.machines for hold in machine.holds if hold.kind == "RESERVED"]
-    span = max(LEAST_SPAN, *(each - plan.now for each in (*ends, *begins)))
+    span = max([LEAST_SPAN, *(each - plan.now for each in (*ends, *begins))])
     rows: list[tuple[str | Text, ...]] = []
     for machine in plan.machines:
         holds = sorted(machine.holds, key=lambda each: (each.kind == "RESERVED", each.begin))

@@ -77,3 +77,12 @@ def test_without_machines_there_is_a_hint(server: Any, run: Run) -> None:
     nothing = {"nodes": [], "pageInfo": {"hasNextPage": False, "endCursor": None}}
     server.answers["Plan"] = lambda _: {"plan": {"now": NOW, "queued": 0, "machines": nothing}}
     assert "No machines. The scheduler of a host creates one" in run("plan").stderr
+
+
+@pytest.mark.parametrize("holds", [(), (hold("HELD", "2026-11-29T11:00:00Z"),)], ids=["nothing runs", "without an end"])
+def test_a_timeline_on_which_no_time_is_known_has_its_least_length(server: Any, run: Run, holds: Any) -> None:
+    one = {"nodes": [machine("a", *holds)], "pageInfo": {"hasNextPage": False, "endCursor": None}}
+    server.answers["Plan"] = lambda _: {"plan": {"now": NOW, "queued": 0, "machines": one}}
+    shown = run("plan")
+    assert shown.exit_code == 0, shown.stderr
+    assert f"0 in the queue. The timeline begins now and ends 2026-11-29 {known_time('12:10')}" in shown.stdout
