@@ -21,6 +21,8 @@ export interface Range {
 }
 
 export interface Bar {
+  /** One of a kind on its machine: what may not be seen has no id, and several can begin together. */
+  key: string;
   hold: Hold;
   lane: number;
   /** Parts of the width, 0 to 1. */
@@ -52,6 +54,7 @@ export function lanesOf(holds: readonly Hold[], range: Range): Lanes {
   const place = (at: number): number => Math.min(1, Math.max(0, (at - range.from) / width));
   const ends: number[] = [];
   const bars: Bar[] = [];
+  const alike = new Map<string, number>();
   let more = 0;
   for (const hold of holds) {
     const begin = Date.parse(hold.begin);
@@ -70,7 +73,10 @@ export function lanesOf(holds: readonly Hold[], range: Range): Lanes {
     const latest = hold.latestEnd === null ? null : Date.parse(hold.latestEnd);
     const limit = latest !== null && end !== null && latest > end && latest <= range.to ? place(latest) : null;
     if (limit !== null) ends[lane] = Math.max(ends[lane]!, limit);
-    bars.push({ hold, lane, left, width: right - left, limit, narrow, open: end === null });
+    const what = `${hold.simulation?.id ?? hold.begin} ${hold.kind}`;
+    const number = alike.get(what) ?? 0;
+    alike.set(what, number + 1);
+    bars.push({ key: `${what} ${number}`, hold, lane, left, width: right - left, limit, narrow, open: end === null });
   }
   return { bars, lanes: Math.max(1, ends.length), more };
 }
