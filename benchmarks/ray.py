@@ -29,8 +29,10 @@ from typing import Any
 
 import httpx
 from gql import Client, GraphQLRequest
+from gql.transport.exceptions import TransportQueryError
 from gql.transport.httpx import HTTPXAsyncTransport
 from gql.transport.websockets import WebsocketsTransport
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from benchmarks.report import Row, publish
 from benchmarks.service import running_service
@@ -127,6 +129,11 @@ class Service:
         async with self._submitting as session:
             return await session.execute(GraphQLRequest(query, variable_values=variables))
 
+    @retry(retry=retry_if_exception_type(TransportQueryError), wait=wait_fixed(5), stop=stop_after_attempt(20))
+    async def read(self, query: str, **variables: Any) -> Any:
+        """Ask a query, again where the service gave it up: beside many jobs that start it may get no CPU for long."""
+        return await self.ask(query, **variables)
+
     async def is_ready(self) -> float:
         """Wait until the nodes are machines; return how many CPUs they have."""
         deadline = time.perf_counter() + PATIENCE_SECONDS
@@ -175,7 +182,7 @@ class Service:
         ids = await self.submit(count, script, cpus)
         most = 0
         seen, moved_at = (count, 0), time.perf_counter()
-        while (shown := await self.ask(OPEN))["open"]["totalCount"]:
+        while (shown := await self.read(OPEN))["open"]["totalCount"]:
             now = shown["open"]["totalCount"], shown["running"]["totalCount"]
             most = max(most, now[1])
             if now != seen:
@@ -186,7 +193,7 @@ class Service:
             await asyncio.sleep(0.5)
         stored = again = 0
         for each in ids:
-            shown = (await self.ask(CURVE, id=each, points=points))["simulation"]
+            shown = (await self.read(CURVE, id=each, points=points))["simulation"]
             if len(shown["attempts"]) > 1 or shown["state"] != "FINISHED":
                 print(f"{each}: {shown['state']}, {shown['attempts']}", file=sys.stderr, flush=True)
             again += len(shown["attempts"]) > 1
