@@ -47,7 +47,7 @@ from settings import Settings
 from transitions.assign import Assignment, Placed, assign
 from transitions.settle import Ending, end
 
-PATIENCE_SECONDS = 60  # a bound for what takes milliseconds: the machine may be busy
+PATIENCE_SECONDS = 120  # a bound for what takes milliseconds: the machine may be busy
 HOST = "host-1"
 
 CREATE = """
@@ -84,6 +84,12 @@ mutation Report($input: ReportAttemptInput!) {
   }
 }
 """
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request is given up after 30 seconds: on a busy machine three long answers took longer."""
+    monkeypatch.setattr("graph.http.endpoint.REQUEST_SECONDS", PATIENCE_SECONDS)
 
 
 async def eventually(condition: Callable[[], bool], what: str) -> None:
